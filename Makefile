@@ -1,0 +1,52 @@
+# Two commands matter: `make demo` and `make test`. Each sets up what it needs.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint types imports bench clean lock
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+	$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## Create the environment from the hash-pinned lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Ackbridge needs Python 3.11 or newer with the venv module (set PYTHON=...)"; exit 1; }
+	@echo "Setting up $(VENV) from requirements.lock (once, about a minute)"
+	@rm -f $(STAMP)
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## Run real calls through the whole stack, and show them
+	@$(BIN)/ackbridge demo
+
+up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
+	@$(BIN)/ackbridge up
+
+test: $(STAMP) lint types imports ## Lint, types, import rules and every test
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Lint and check the formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Check the types (strict)
+	@$(BIN)/mypy
+
+imports: $(STAMP) ## Check the import rules
+	@$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure a call against the engine's floor and the textbook version
+	@$(BIN)/python -m benchmarks
+
+lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--upgrade --extra demo --group dev pyproject.toml --output-file requirements.lock
+
+clean: ## Remove the environment and the local state
+	rm -rf $(VENV) .ackbridge .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,171 @@
+"""A call as its caller sees it: the request, the outcome, the status, the notice."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, Field
+
+from .names import NAME_PATTERN, call_id
+from .wire import FromOutside, Wire, digest
+
+
+class CallRequest(FromOutside):
+    """The one argument of the workflow `IntegrationCall`.
+
+    Attributes:
+        provider, operation: which integration, and what it shall do.
+        key: the caller's idempotency key; no personal data, ids are never encrypted.
+        payload: what the operation needs, checked against its `payload_schema`.
+        audience: who the call is for, for flags (`internal` users first).
+        reply_to: the name of a configured subscriber.
+        metadata: the caller's own labels; carried along, never interpreted.
+    """
+
+    provider: str = Field(pattern=NAME_PATTERN, max_length=64)
+    operation: str = Field(pattern=NAME_PATTERN, max_length=64)
+    key: str = Field(min_length=1, max_length=512)
+    payload: Any = None
+    audience: str | None = Field(default=None, max_length=64)
+    reply_to: str | None = Field(default=None, max_length=64)
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def call_id(self) -> str:
+        """`<provider>.<operation>.<key>`, which is also the workflow's id."""
+        return call_id(self.provider, self.operation, self.key)
+
+    @property
+    def digest(self) -> str:
+        """What makes two requests the same: provider, operation, key and payload."""
+        return digest([self.provider, self.operation, self.key, self.payload])
+
+
+class Stage(StrEnum):
+    """Where a call is."""
+
+    PREPARING = "preparing"
+    SENDING = "sending"
+    AWAITING_RESPONSE = "awaiting_response"
+    CAPTURING = "capturing"
+    ACKNOWLEDGING = "acknowledging"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the caller's answer stands and the call is over."""
+        return self in (Stage.COMPLETED, Stage.FAILED, Stage.CANCELLED)
+
+
+class OutcomeStatus(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Notice(Wire):
+    """What the caller can show a user.
+
+    Attributes:
+        kind: `delayed`, `failed`, `refused` or `cancelled`.
+        title, message: for the user.
+        alternative: another course the user may take.
+        expected_at: when a delayed answer is expected, if anybody knows.
+    """
+
+    kind: str
+    title: str
+    message: str
+    alternative: str | None = None
+    expected_at: AwareDatetime | None = None
+
+
+class Steering(Wire):
+    """Who intervened, and why."""
+
+    by: str
+    reason: str
+
+
+class Timings(Wire):
+    """When what happened, in the workflow's clock (UTC).
+
+    `sent_at` and `received_at` belong to the cycle that was answered.
+    """
+
+    started_at: AwareDatetime
+    sent_at: AwareDatetime | None = None
+    receipt_at: AwareDatetime | None = None
+    answered_at: AwareDatetime | None = None
+    acknowledged_at: AwareDatetime | None = None
+    ended_at: AwareDatetime | None = None
+
+
+class CallOutcome(Wire):
+    """How a call ended; the result of the workflow, or the details of its failure.
+
+    Attributes:
+        call_id: the call.
+        status: completed, failed or cancelled.
+        response: the provider's answer, or what an operator forced.
+        reference: the provider's own id of its work.
+        notice: what to show the user when there is no response.
+        reason: why it failed or was cancelled; for people.
+        cycles: how many send-to-answer rounds were opened.
+        attempts: how many times the request was sent, all cycles together.
+        late: the response came after we had given up on it once.
+        forced: who forced the end, and why.
+        cancelled: who cancelled, and why.
+        acknowledgement_owed: the provider never accepted our acknowledgement.
+        timings: when what happened.
+    """
+
+    call_id: str
+    status: OutcomeStatus
+    response: Any = None
+    reference: str | None = None
+    notice: Notice | None = None
+    reason: str | None = None
+    cycles: int = 0
+    attempts: int = 0
+    late: bool = False
+    forced: Steering | None = None
+    cancelled: Steering | None = None
+    acknowledgement_owed: bool = False
+    timings: Timings
+
+
+class CallStatus(Wire):
+    """Where a call is now; the answer of the query `status` and the update `await_outcome`.
+
+    Attributes:
+        stage: where it is.
+        since: when it got there.
+        cycle, attempts: rounds opened and requests sent so far.
+        deadline, deadline_reason: until when the response is awaited, and why until then.
+        reference: the provider's own id of its work.
+        last_error: the last thing that went wrong, a refused signal included.
+        notice: what to show the user now.
+        acknowledgements_owed: how many of our acknowledgements the provider has not accepted yet.
+        duplicates: messages that were suppressed because their event key had been seen.
+        outcome: how it ended. It stands once the response is captured, while the stage may
+            still be `acknowledging`.
+    """
+
+    call_id: str
+    stage: Stage
+    since: AwareDatetime
+    cycle: int = 1
+    attempts: int = 0
+    deadline: AwareDatetime | None = None
+    deadline_reason: str | None = None
+    reference: str | None = None
+    last_error: str | None = None
+    notice: Notice | None = None
+    acknowledgements_owed: int = 0
+    duplicates: int = 0
+    outcome: CallOutcome | None = None

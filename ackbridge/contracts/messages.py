@@ -1,0 +1,57 @@
+"""What a provider says about a call."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from .wire import Duration, FromOutside
+
+
+class MessageKind(StrEnum):
+    RESPONSE = "response"
+    FAILURE = "failure"
+    EXTENSION = "extension"
+
+
+class MessageSource(StrEnum):
+    """How the message reached us."""
+
+    SYNC = "sync"
+    CALLBACK = "callback"
+    STATUS = "status"
+    OPERATOR = "operator"
+
+
+class ProviderMessage(FromOutside):
+    """A response, a failure, or a request for more time; also the signal `provider_message`.
+
+    Attributes:
+        kind: what it is.
+        event_key: the provider's own id of this message; two with the same key are one.
+        data: what the provider said, as JSON.
+        reason: for a failure, why; for people.
+        retryable: for a failure, whether a new cycle may succeed.
+        until: for an extension, the new deadline.
+        extend_by: for an extension, how much later than now; `until` wins.
+        received_at: when we got it.
+        source: how we got it.
+    """
+
+    kind: MessageKind
+    event_key: str = Field(min_length=1, max_length=512)
+    data: Any = None
+    reason: str | None = Field(default=None, max_length=2000)
+    retryable: bool = False
+    until: AwareDatetime | None = None
+    extend_by: Duration | None = None
+    received_at: AwareDatetime | None = None
+    source: MessageSource = MessageSource.OPERATOR
+
+    @model_validator(mode="after")
+    def _an_extension_says_how_long(self) -> ProviderMessage:
+        if self.kind is MessageKind.EXTENSION and self.until is None and self.extend_by is None:
+            raise ValueError("an extension needs until or extend_by")
+        return self

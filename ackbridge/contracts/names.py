@@ -1,0 +1,72 @@
+"""The names on the wire, stable for any Temporal SDK in any language (design, section 3)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# Workflow types
+INTEGRATION_CALL: Final = "IntegrationCall"
+
+# Signals, query and update of IntegrationCall
+PROVIDER_MESSAGE: Final = "provider_message"
+CANCEL: Final = "cancel"
+FORCE_ACK: Final = "force_ack"
+REPROCESS: Final = "reprocess"
+STATUS: Final = "status"
+AWAIT_OUTCOME: Final = "await_outcome"
+
+# Activities
+PREPARE: Final = "prepare"
+SEND: Final = "send"
+ASK_STATUS: Final = "ask_status"
+RECORD: Final = "record"
+ACKNOWLEDGE: Final = "acknowledge"
+CONCLUDE: Final = "conclude"
+
+# Task queues
+TASK_QUEUE: Final = "ackbridge"
+
+
+def send_queue(provider: str) -> str:
+    """Task queue of one provider's sends: its rate limit, its bulkhead, its egress."""
+    return f"{TASK_QUEUE}.{provider}"
+
+
+def settle_queue(provider: str) -> str:
+    """Task queue of one provider's acknowledgements, status requests and probes."""
+    return f"{TASK_QUEUE}.{provider}.settle"
+
+
+# Failure types of IntegrationCall (the `type` of the workflow's ApplicationFailure)
+INVALID_REQUEST: Final = "InvalidRequest"
+KEY_REUSED: Final = "KeyReused"
+CALL_FAILED: Final = "CallFailed"
+CALL_CANCELLED: Final = "CallCancelled"
+
+NAME_PATTERN: Final = r"^[a-z0-9_-]+$"
+_CALL_ID = re.compile(
+    r"(?P<provider>[a-z0-9_-]+)\.(?P<operation>[a-z0-9_-]+)\.(?P<key>.+)", re.DOTALL
+)
+
+
+def call_id(provider: str, operation: str, key: str) -> str:
+    """The id of a call, which is the id of its workflow."""
+    return f"{provider}.{operation}.{key}"
+
+
+def split_call_id(value: str) -> tuple[str, str, str]:
+    """Take a call id apart into provider, operation and key.
+
+    Raises:
+        ValueError: it is not of the form `<provider>.<operation>.<key>`.
+    """
+    parts = _CALL_ID.fullmatch(value)
+    if parts is None:
+        raise ValueError(f"{value!r} is not a call id: <provider>.<operation>.<key>")
+    return parts["provider"], parts["operation"], parts["key"]
+
+
+def idempotency_key(call: str, cycle: int) -> str:
+    """The key a provider sees: the same on every attempt of a cycle, new in the next one."""
+    return f"{call}:{cycle}"

@@ -1,0 +1,91 @@
+"""What `prepare` decides for a call. It is in history, so replay never reads configuration."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+
+from .calls import CallOutcome, Notice
+from .wire import Wire
+
+
+class ResponseMode(StrEnum):
+    SYNC = "sync"
+    CALLBACK = "callback"
+    POLL = "poll"
+
+
+class OnFailure(StrEnum):
+    PARK = "park"
+    FAIL = "fail"
+
+
+class LatePolicy(StrEnum):
+    ACCEPT = "accept"
+    IGNORE = "ignore"
+    HOLD = "hold"
+
+
+class SendPlan(Wire):
+    """How the request is sent.
+
+    Attributes:
+        local: whether the first attempt may ride in the workflow task (no rate limit, no
+            dedicated egress); otherwise every attempt goes through the provider's queue.
+        timeout: of one attempt.
+        attempts, within: how often, and for how long altogether.
+        queue_within: how long it may wait for a worker of the provider's queue.
+    """
+
+    local: bool
+    timeout: timedelta
+    attempts: int
+    within: timedelta
+    queue_within: timedelta
+
+
+class AcknowledgePlan(Wire):
+    """How answers are acknowledged: the timeout of one attempt, and the budget of them all."""
+
+    timeout: timedelta
+    within: timedelta
+    on_success: bool
+    on_failed: bool
+
+
+class Plan(Wire):
+    """Everything the protocol needs to know about a call's operation.
+
+    Attributes:
+        deadline: how long to wait for the response, from the moment of sending.
+        deadline_reason: why that long, for people.
+        ceiling: extensions never move the deadline further than this from the sending.
+        ask_status: whether the provider can be asked before we give up.
+        cycles: how many rounds at the most.
+        parked_for: how long a parked call waits at the most.
+        notices: by kind (`delayed`, `failed`, `refused`, `cancelled`).
+        not_now: why nothing may be sent now (a flag that is off); the call is parked or fails.
+        indexed: whether our search attributes are registered with the engine.
+    """
+
+    mode: ResponseMode
+    send: SendPlan
+    deadline: timedelta
+    deadline_reason: str
+    ceiling: timedelta
+    ask_status: bool = False
+    acknowledge: AcknowledgePlan | None = None
+    cycles: int = 1
+    on_failure: OnFailure = OnFailure.FAIL
+    late: LatePolicy = LatePolicy.ACCEPT
+    parked_for: timedelta = timedelta(days=7)
+    notices: dict[str, Notice] = {}
+    not_now: str | None = None
+    indexed: bool = False
+
+
+class Prepared(Wire):
+    """What `prepare` answers: a plan, or the outcome this call already had."""
+
+    plan: Plan | None = None
+    recorded: CallOutcome | None = None

@@ -1,0 +1,27 @@
+"""Search attributes of a call: what operators filter on in the Temporal UI."""
+
+from __future__ import annotations
+
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+
+PROVIDER = SearchAttributeKey.for_keyword("AckbridgeProvider")
+OPERATION = SearchAttributeKey.for_keyword("AckbridgeOperation")
+STAGE = SearchAttributeKey.for_keyword("AckbridgeStage")
+PARKED_REASON = SearchAttributeKey.for_keyword("AckbridgeParkedReason")
+DEADLINE = SearchAttributeKey.for_datetime("AckbridgeDeadline")
+
+KEYS = (PROVIDER, OPERATION, STAGE, PARKED_REASON, DEADLINE)
+
+IN_FLIGHT = "in_flight"
+"""The stage set at start. It is upserted only off the happy path: every upsert is dear."""
+
+
+def at_start(provider: str, operation: str) -> TypedSearchAttributes:
+    """What a call is started with."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(PROVIDER, provider),
+            SearchAttributePair(OPERATION, operation),
+            SearchAttributePair(STAGE, IN_FLIGHT),
+        ]
+    )

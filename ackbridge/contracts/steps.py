@@ -1,0 +1,137 @@
+"""Arguments and results of the activities: one model each, plain JSON."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime
+
+from .calls import CallOutcome, CallRequest, Stage
+from .messages import ProviderMessage
+from .wire import Wire
+
+
+class PrepareStep(Wire):
+    """Check the request and claim the call.
+
+    Attributes:
+        request: the validated request.
+        run_chain: the id of the first run of this execution chain.
+    """
+
+    request: CallRequest
+    run_chain: str
+
+
+class SendStep(Wire):
+    request: CallRequest
+    cycle: int
+
+
+class Sent(Wire):
+    """The provider has our request.
+
+    Attributes:
+        sent_at, receipt_at: of the attempt that was received.
+        reference: the provider's own id of its work, where the operation declares one.
+        attempt: which attempt of this activity it was, from 1.
+        messages: the response itself (`sync`), and messages that came before anyone waited.
+    """
+
+    sent_at: AwareDatetime
+    receipt_at: AwareDatetime
+    reference: str | None = None
+    attempt: int = 1
+    messages: tuple[ProviderMessage, ...] = ()
+
+
+class AskStep(Wire):
+    """Ask the provider how its work stands."""
+
+    request: CallRequest
+    cycle: int
+    reference: str | None = None
+
+
+class Asked(Wire):
+    """What the provider answered, or nothing when it does not know either."""
+
+    message: ProviderMessage | None = None
+
+
+class RecordStep(Wire):
+    """Write the response, its duplicate-index row and the outcome in one transaction."""
+
+    request: CallRequest
+    cycle: int
+    message: ProviderMessage
+    outcome: CallOutcome
+
+
+class Recorded(Wire):
+    """Whether this response is the call's own.
+
+    Attributes:
+        accepted: false when the event key belongs to another call or another response stands.
+        reason: why not.
+    """
+
+    accepted: bool
+    reason: str | None = None
+
+
+class AcknowledgementKind(StrEnum):
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+class AcknowledgeStep(Wire):
+    """Tell the provider's acknowledgement API what we have, or that we have nothing.
+
+    Attributes:
+        cycle: the round it is about.
+        response: the captured answer, for templates of a success.
+        reason: why it failed, for templates of a failure.
+        outcome: the outcome to keep once the provider has accepted, for a success.
+    """
+
+    request: CallRequest
+    cycle: int
+    kind: AcknowledgementKind
+    reference: str | None = None
+    response: Any = None
+    reason: str | None = None
+    outcome: CallOutcome | None = None
+
+
+class Acknowledged(Wire):
+    acknowledged_at: AwareDatetime
+
+
+class SuppressedMessage(Wire):
+    """A message that changed nothing, and why."""
+
+    event_key: str
+    reason: str
+
+
+class ConcludeStep(Wire):
+    """Keep where a call stands in the ledger: parked, or ended, with what was suppressed."""
+
+    request: CallRequest
+    stage: Stage
+    reason: str | None = None
+    outcome: CallOutcome | None = None
+    suppressed: tuple[SuppressedMessage, ...] = ()
+
+
+class StepFailure(StrEnum):
+    """Types of the activities' failures, classified once, in the activity."""
+
+    INVALID_REQUEST = "InvalidRequest"
+    KEY_REUSED = "KeyReused"
+    REFUSED = "Refused"
+    NO_RECEIPT = "NoReceipt"
+    NOT_ACCEPTED = "NotAccepted"
+    UNAVAILABLE = "Unavailable"
