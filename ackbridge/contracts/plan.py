@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 
+from pydantic import Field
+
 from .calls import CallOutcome, Notice
 from .wire import Wire
 
@@ -79,7 +81,7 @@ class Plan(Wire):
     on_failure: OnFailure = OnFailure.FAIL
     late: LatePolicy = LatePolicy.ACCEPT
     parked_for: timedelta = timedelta(days=7)
-    notices: dict[str, Notice] = {}
+    notices: dict[str, Notice] = Field(default_factory=dict)
     not_now: str | None = None
     indexed: bool = False
 

@@ -1,0 +1,128 @@
+"""The errors of Ackbridge, as a tree.
+
+    AckbridgeError
+    ├── ConfigurationError            something an operator wrote is wrong
+    │   ├── IntegrationFileError      integration files, with file, line and field
+    │   ├── UnknownName               no such provider or operation
+    │   └── SecretError               a reference does not resolve
+    ├── Forged                        a callback that its provider did not sign, or not now
+    ├── Unavailable                   try again later
+    │   ├── LedgerUnavailable
+    │   └── EngineUnavailable
+    └── CallError                     a call without the provider's success
+        ├── InvalidRequestError       refused before anything was sent
+        ├── KeyReusedError            the key stands for another payload
+        ├── CallFailedError           ended as failed; `.outcome` says how
+        ├── CallCancelledError        ended as cancelled; `.outcome` says by whom
+        └── CallNotFoundError         no such call
+
+Messages name fields and references, never secrets or values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .contracts import CallOutcome
+
+
+class AckbridgeError(Exception):
+    """The base of every error we raise."""
+
+
+class ConfigurationError(AckbridgeError):
+    """Something an operator wrote is wrong."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in an integration file.
+
+    Attributes:
+        file: the path as it was given.
+        line, column: from 1, or 0 when the mistake is in no line.
+        field: dotted path, such as `operations.create_order.request.path`.
+        message: what is wrong, and what would be right.
+    """
+
+    file: str
+    line: int
+    column: int
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.field}: {self.message}"
+
+
+class IntegrationFileError(ConfigurationError):
+    """Integration files do not validate; `problems` holds every mistake found."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UnknownName(ConfigurationError):
+    """No provider or operation of that name is configured; the message lists those that are."""
+
+
+class SecretError(ConfigurationError):
+    """A secret reference does not resolve; the message names the reference only."""
+
+
+class Forged(AckbridgeError):
+    """A callback that is not from its provider, or too old; the text is safe to log."""
+
+
+class Unavailable(AckbridgeError):
+    """A part we depend on does not answer; trying again later is right."""
+
+
+class LedgerUnavailable(Unavailable):
+    """The database does not answer."""
+
+
+class EngineUnavailable(Unavailable):
+    """The Temporal server does not answer, or is not installed."""
+
+
+class CallError(AckbridgeError):
+    """A call without the provider's success."""
+
+
+class InvalidRequestError(CallError):
+    """Refused before anything was sent; the message names the field."""
+
+
+class KeyReusedError(CallError):
+    """The key already stands for a call with another payload."""
+
+
+class CallNotFoundError(CallError):
+    """There is no call with that id."""
+
+
+class CallFailedError(CallError):
+    """The call ended as failed.
+
+    Attributes:
+        outcome: how, with the notice for the user.
+    """
+
+    def __init__(self, outcome: CallOutcome) -> None:
+        self.outcome = outcome
+        super().__init__(f"{outcome.call_id}: {outcome.reason or 'failed'}")
+
+
+class CallCancelledError(CallError):
+    """The call ended as cancelled.
+
+    Attributes:
+        outcome: by whom and why.
+    """
+
+    def __init__(self, outcome: CallOutcome) -> None:
+        self.outcome = outcome
+        super().__init__(f"{outcome.call_id}: {outcome.reason or 'cancelled'}")
