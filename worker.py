@@ -1,0 +1,165 @@
+"""The worker: settings, what the activities are given, and one worker for each task queue.
+
+Run it with no arguments against whatever `TEMPORAL_*` says, or with `--provider NAME` to serve
+only that provider's queues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+
+from ackbridge.transport import build_client
+from temporalio.client import Client
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from ackbridge.app import integrations_folder
+from ackbridge.catalog import Catalog, Integration, load_catalog
+from ackbridge.clock import utc_now
+from ackbridge.contracts import names
+from ackbridge.engine import connect, register_search_attributes
+from ackbridge.errors import AckbridgeError
+from ackbridge.ledger import Ledger, migrate
+from ackbridge.security import Secrets, build_auth
+from ackbridge.settings import Settings, environment, load_settings
+from ackbridge.telemetry import log_to_stderr
+from activities import Provisions, main_activities, send_activities, settle_activities
+from workflows import WORKFLOWS
+
+log = logging.getLogger("ackbridge.worker")
+
+READY = "worker ready"
+"""The line on standard output by which a supervisor knows."""
+
+# Read-only on the workflow side, and dear to import again for every workflow.
+PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.contracts")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until SIGTERM or Ctrl-C. Exit 0 then, 2 when the configuration does not hold."""
+    parser = argparse.ArgumentParser(prog="worker.py", description=__doc__)
+    parser.add_argument("--provider", help="serve only this provider's queues")
+    options = parser.parse_args(arguments)
+    try:
+        asyncio.run(serve(load_settings(), options.provider))
+    except AckbridgeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+async def serve(settings: Settings, provider: str | None) -> None:
+    """Build everything once, serve until told to stop, let running activities finish."""
+    log_to_stderr(settings.log_level)
+    environ = environment()
+    catalog = load_catalog(integrations_folder(settings.integrations), environ)
+    if provider is not None:
+        catalog.integration(provider)
+    await asyncio.to_thread(migrate, settings.ledger_url)
+    client = await connect(environ)
+    indexing = await register_search_attributes(client)
+    if indexing.advice:
+        log.warning("%s", indexing.advice)
+    secrets = Secrets(environ, settings.secrets_root)
+    ledger = Ledger.open(settings.ledger_url, utc_now)
+    http = build_client()
+    provisions = Provisions(
+        catalog=catalog,
+        ledger=ledger,
+        client=http,
+        auths={
+            name: build_auth(integration.auth, secrets, utc_now)
+            for name, integration in catalog.integrations.items()
+        },
+        clock=utc_now,
+        public_url=settings.public_url,
+        environment=settings.environment,
+        indexed=indexing.available,
+    )
+    workers = build_workers(client, catalog, provisions, provider, settings.shutdown_within)
+    try:
+        async with contextlib.AsyncExitStack() as running:
+            for worker in workers:
+                await running.enter_async_context(worker)
+            print(READY, flush=True)
+            await _told_to_stop()
+            log.info("stopping: running activities have %s to finish", settings.shutdown_within)
+    finally:
+        await http.aclose()
+        await ledger.close()
+
+
+def build_workers(
+    client: Client,
+    catalog: Catalog,
+    provisions: Provisions,
+    provider: str | None = None,
+    shutdown_within: timedelta = timedelta(0),
+) -> list[Worker]:
+    """One worker for each task queue.
+
+    Args:
+        provider: serve only this one's queues; None for the main queue and everybody's.
+    """
+    workers = []
+    if provider is None:
+        workers.append(
+            Worker(
+                client,
+                task_queue=names.TASK_QUEUE,
+                workflows=WORKFLOWS,
+                activities=main_activities(provisions),
+                workflow_runner=workflow_runner(),
+                graceful_shutdown_timeout=shutdown_within,
+            )
+        )
+    for name, integration in sorted(catalog.integrations.items()):
+        if provider in (None, name):
+            workers += _provider_workers(client, integration, provisions, shutdown_within)
+    return workers
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    """The sandbox every workflow of ours runs in, here and in the replayer."""
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+    return SandboxedWorkflowRunner(restrictions=restrictions)
+
+
+def _provider_workers(
+    client: Client, integration: Integration, provisions: Provisions, shutdown_within: timedelta
+) -> list[Worker]:
+    limits = integration.limits
+    send = Worker(
+        client,
+        task_queue=names.send_queue(integration.provider),
+        activities=send_activities(provisions),
+        max_concurrent_activities=limits.concurrent if limits else None,
+        max_task_queue_activities_per_second=limits.requests_per_second if limits else None,
+        graceful_shutdown_timeout=shutdown_within,
+    )
+    settle = Worker(
+        client,
+        task_queue=names.settle_queue(integration.provider),
+        activities=settle_activities(provisions),
+        graceful_shutdown_timeout=shutdown_within,
+    )
+    return [send, settle]
+
+
+async def _told_to_stop() -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    await told.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

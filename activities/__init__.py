@@ -1,0 +1,40 @@
+"""Side effects, one file per verb. `build_activities` is what a worker registers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from .acknowledge import Acknowledge
+from .ask_status import AskStatus
+from .conclude import Conclude
+from .prepare import Prepare
+from .provisions import Provisions
+from .record import Record
+from .send import Send
+
+Activity = Callable[..., Awaitable[Any]]
+
+
+def main_activities(provisions: Provisions) -> Sequence[Activity]:
+    """Everything: what the main queue's worker may do in a workflow task."""
+    return [
+        Prepare(provisions).prepare,
+        Record(provisions).record,
+        Conclude(provisions).conclude,
+        *send_activities(provisions),
+        *settle_activities(provisions),
+    ]
+
+
+def send_activities(provisions: Provisions) -> Sequence[Activity]:
+    """What goes through a provider's send queue."""
+    return [Send(provisions).send]
+
+
+def settle_activities(provisions: Provisions) -> Sequence[Activity]:
+    """What goes through a provider's settle queue."""
+    return [AskStatus(provisions).ask_status, Acknowledge(provisions).acknowledge]
+
+
+__all__ = ["Activity", "Provisions", "main_activities", "send_activities", "settle_activities"]

@@ -1,0 +1,44 @@
+"""The console command `ackbridge`; `starter.py` is the same code."""
+
+from __future__ import annotations
+
+import typer
+
+from . import calls, files, processes
+from .exits import Exit
+
+app = typer.Typer(
+    name="ackbridge",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Third-party API calls that always end in a known state.
+
+Start a call, look at it, steer it; check integration files; run the stack to play with.
+
+Where the engine is comes from Temporal's own settings (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`,
+...); ours are `ACKBRIDGE_*`. Both may stand in `.env`.
+
+**Exit status**: 0 completed, 1 the call failed or was cancelled, 2 bad input or usage,
+3 still pending, 4 a part we depend on does not answer.
+""",
+    epilog="""Try it: `ackbridge up` in one shell, and in another
+`ackbridge call sandbox create_order --key o-1 --payload '{"amount": 5, "currency": "EUR"}'`.""",
+)
+calls.register(app)
+files.register(app)
+processes.register(app)
+
+
+def main() -> int:
+    """Run the command line. Returns the exit status (see `Exit`)."""
+    try:
+        status = app(standalone_mode=False)
+    except typer.Exit as stopped:
+        return stopped.exit_code
+    except typer.Abort:
+        return Exit.FAILED
+    except Exception as error:
+        return Exit.report(error)
+    return int(status or 0)

@@ -1,5 +1,6 @@
 """The wire: models, names and search attributes that any Temporal SDK can use."""
 
+from . import names
 from .calls import (
     CallOutcome,
     CallRequest,
@@ -27,6 +28,7 @@ from .steps import (
     Sent,
     StepFailure,
     SuppressedMessage,
+    Trouble,
 )
 from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 
@@ -68,9 +70,11 @@ __all__ = [
     "StepFailure",
     "SuppressedMessage",
     "Timings",
+    "Trouble",
     "Unreadable",
     "Wire",
     "describe",
     "digest",
+    "names",
     "read",
 ]

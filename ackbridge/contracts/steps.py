@@ -135,3 +135,15 @@ class StepFailure(StrEnum):
     NO_RECEIPT = "NoReceipt"
     NOT_ACCEPTED = "NotAccepted"
     UNAVAILABLE = "Unavailable"
+
+
+class Trouble(Wire):
+    """The details of an activity's failure.
+
+    Attributes:
+        attempt: which attempt of the activity it was, from 1.
+        reached: whether the provider may have got the request.
+    """
+
+    attempt: int = 1
+    reached: bool = False

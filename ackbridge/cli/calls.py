@@ -1,0 +1,197 @@
+"""call, status, list, cancel, force-ack: one call at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import TypeAdapter, ValidationError
+from rich.live import Live
+
+from ackbridge.client import AckbridgeClient
+from ackbridge.contracts import CallRequest, CallStatus, Duration, Invalid, describe, read
+from ackbridge.settings import environment
+
+from . import show
+from .exits import Exit
+
+T = TypeVar("T")
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+CallId = Annotated[str, typer.Argument(metavar="ID", help="The call id: PROVIDER.OPERATION.KEY.")]
+Reason = Annotated[str, typer.Option(help="Why; it stays in the call's history.")]
+By = Annotated[str, typer.Option(help="Who.", default_factory=getpass.getuser, show_default="you")]
+WATCH_EVERY = 0.5
+"""Seconds between two looks of `status --watch`."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(call)
+    app.command()(status)
+    app.command("list")(list_calls)
+    app.command()(cancel)
+    app.command("force-ack")(force_ack)
+
+
+def call(
+    provider: Annotated[str, typer.Argument(help="Which integration, such as `stripe`.")],
+    operation: Annotated[str, typer.Argument(help="What it shall do: `create_payment`.")],
+    key: Annotated[str, typer.Option(help="Your idempotency key: the same key is the same call.")],
+    payload: Annotated[
+        str, typer.Option(help="JSON, or `@file`, or `-` for standard input.")
+    ] = "null",
+    wait: Annotated[
+        str, typer.Option(help="How long to wait for the outcome: `5s`, `2m`; `0s` not at all.")
+    ] = "5s",
+    audience: Annotated[
+        str | None, typer.Option(help="Who it is for, such as `internal`, for flags.")
+    ] = None,
+    json_output: Json = False,
+) -> int:
+    """Make a call, and wait a little for its outcome.
+
+    Calling again with the same key and payload finds the same call; with another payload it is
+    refused. Nothing is ever sent twice.
+    """
+    request = read(
+        CallRequest,
+        (
+            {
+                "provider": provider,
+                "operation": operation,
+                "key": key,
+                "payload": _read_json("payload", payload),
+                "audience": audience,
+            },
+        ),
+    )
+    patience = _duration("wait", wait)
+
+    async def make(calls: AckbridgeClient) -> CallStatus:
+        return await calls.start_and_wait(request, patience)
+
+    return _print_status(_with_client(make), json_output)
+
+
+def status(
+    call_id: CallId,
+    watch: Annotated[bool, typer.Option(help="Keep looking until the call is over.")] = False,
+    json_output: Json = False,
+) -> int:
+    """Show where a call is."""
+
+    async def look(calls: AckbridgeClient) -> CallStatus:
+        found = calls.call(call_id)
+        seen = await found.status()
+        if not watch:
+            return seen
+        with Live(show.status(seen), console=show.console, transient=True) as live:
+            while not seen.stage.is_final:
+                await asyncio.sleep(WATCH_EVERY)
+                seen = await found.status()
+                live.update(show.status(seen))
+        return seen
+
+    return _print_status(_with_client(look), json_output)
+
+
+def list_calls(
+    provider: Annotated[str | None, typer.Option(help="Only this provider's.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Only these: `in_flight`, `parked`.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 50,
+    json_output: Json = False,
+) -> int:
+    """List calls, the newest first."""
+
+    async def find(calls: AckbridgeClient) -> list[Any]:
+        return [row async for row in calls.list(provider=provider, stage=stage, limit=limit)]
+
+    rows = _with_client(find)
+    if json_output:
+        show.as_json([vars(row) for row in rows])
+    else:
+        cells = [(row.call_id, row.state.lower(), row.stage or "", row.started_at) for row in rows]
+        show.console.print(
+            show.table(f"{len(rows)} calls", ("call", "workflow", "stage", "started"), cells)
+        )
+    return Exit.COMPLETED
+
+
+def cancel(call_id: CallId, reason: Reason, by: By, json_output: Json = False) -> int:
+    """Cancel a call. The provider is told; a captured response wins over the cancel."""
+
+    async def steer(calls: AckbridgeClient) -> CallStatus:
+        await calls.call(call_id).cancel(by=by, reason=reason)
+        return await calls.call(call_id).status()
+
+    return _print_steered(_with_client(steer), json_output)
+
+
+def force_ack(
+    call_id: CallId,
+    reason: Reason,
+    by: By,
+    response: Annotated[
+        str, typer.Option(help="The response to record: JSON, `@file` or `-`.")
+    ] = "null",
+    json_output: Json = False,
+) -> int:
+    """End a call's waiting by your word, with a response or without."""
+    answer = _read_json("response", response)
+
+    async def steer(calls: AckbridgeClient) -> CallStatus:
+        await calls.call(call_id).force_ack(by=by, reason=reason, response=answer)
+        return await calls.call(call_id).status()
+
+    return _print_steered(_with_client(steer), json_output)
+
+
+def _with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
+        return await act(await AckbridgeClient.connect(environment()))
+
+    return asyncio.run(run())
+
+
+def _print_status(seen: CallStatus, json_output: bool) -> int:
+    if json_output:
+        show.as_json(seen)
+    else:
+        show.console.print(show.status(seen))
+        if Exit.of(seen) is Exit.PENDING:
+            show.console.print(f"Still pending: ackbridge status {seen.call_id} --watch")
+    return Exit.of(seen)
+
+
+def _print_steered(seen: CallStatus, json_output: bool) -> int:
+    """Steering has been taken; how the call ends is not what the command is about."""
+    _print_status(seen, json_output)
+    return Exit.COMPLETED
+
+
+def _read_json(option: str, text: str) -> Any:
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text()
+        except OSError as error:
+            raise Invalid(f"--{option}: {text[1:]}: {error.strerror}") from None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Invalid(f"--{option}: not JSON: {error}") from None
+
+
+def _duration(option: str, text: str) -> timedelta:
+    try:
+        return TypeAdapter(Duration).validate_python(text)
+    except ValidationError as error:
+        raise Invalid(f"--{option}: {describe(error)}") from None

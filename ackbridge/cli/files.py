@@ -1,0 +1,50 @@
+"""check and schema: integration files."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ackbridge.catalog import integration_json_schema, load_integration
+from ackbridge.errors import IntegrationFileError, Problem
+from ackbridge.settings import environment
+
+from . import show
+from .calls import Json
+from .exits import Exit
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(check)
+    app.command()(schema)
+
+
+def check(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Integration files.")],
+    json_output: Json = False,
+) -> int:
+    """Validate integration files; every mistake is shown with file, line and field."""
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            load_integration(path, environment())
+        except IntegrationFileError as error:
+            problems += error.problems
+    if json_output:
+        show.as_json([asdict(problem) for problem in problems])
+    else:
+        for problem in problems:
+            print(problem)
+        if not problems:
+            print(f"{len(paths)} integration file{'s are' if len(paths) > 1 else ' is'} fine")
+    return Exit.BAD_INPUT if problems else Exit.COMPLETED
+
+
+def schema() -> int:
+    """Print the JSON Schema of integration files, for completion in editors."""
+    show.as_json(integration_json_schema())
+    return Exit.COMPLETED

@@ -1,0 +1,107 @@
+"""Connecting to the engine, the one way every process of ours does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import (
+    AddSearchAttributesRequest,
+    ListSearchAttributesRequest,
+)
+from temporalio.client import Client, Interceptor
+from temporalio.common import SearchAttributeIndexedValueType
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RPCError, RPCStatusCode
+
+from .contracts import search
+from .contracts.converter import DATA_CONVERTER
+from .errors import ConfigurationError, EngineUnavailable
+
+RPC_TIMEOUT = timedelta(seconds=10)
+_TYPES = {
+    SearchAttributeIndexedValueType.KEYWORD: (
+        "Keyword",
+        IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    ),
+    SearchAttributeIndexedValueType.DATETIME: (
+        "Datetime",
+        IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
+    ),
+}
+
+
+async def connect(
+    environ: Mapping[str, str], interceptors: list[Interceptor] | None = None
+) -> Client:
+    """Connect as `TEMPORAL_*` and Temporal's own configuration file say.
+
+    Raises:
+        ConfigurationError: those settings do not read.
+        EngineUnavailable: nobody answers there.
+    """
+    try:
+        config = ClientConfig.load_client_connect_config(override_env_vars=dict(environ))
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"TEMPORAL_*: {error}") from None
+    address = config.setdefault("target_host", "localhost:7233")
+    try:
+        return await Client.connect(
+            **config, data_converter=DATA_CONVERTER, interceptors=interceptors
+        )
+    except RuntimeError as error:
+        raise EngineUnavailable(f"no Temporal server answers at {address}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """Whether calls can be indexed by our search attributes.
+
+    Attributes:
+        available: they are registered.
+        advice: what an operator has to run when they are not and we may not.
+    """
+
+    available: bool
+    advice: str | None = None
+
+
+async def register_search_attributes(client: Client) -> Indexing:
+    """See to it that our search attributes exist, where we may.
+
+    Upserting one that is not registered hangs a workflow, so calls do without when this says no.
+    """
+    operator = client.operator_service
+    try:
+        listed = await operator.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
+        )
+        missing = [key for key in search.KEYS if key.name not in listed.custom_attributes]
+        if missing:
+            await operator.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=client.namespace,
+                    search_attributes={
+                        key.name: _TYPES[key.indexed_value_type][1] for key in missing
+                    },
+                ),
+                timeout=RPC_TIMEOUT,
+            )
+    except RPCError as error:
+        if error.status is RPCStatusCode.ALREADY_EXISTS:
+            return Indexing(available=True)
+        return Indexing(available=False, advice=_advice(client.namespace, error))
+    return Indexing(available=True)
+
+
+def _advice(namespace: str, error: RPCError) -> str:
+    options = " ".join(
+        f"--name {key.name} --type {_TYPES[key.indexed_value_type][0]}" for key in search.KEYS
+    )
+    return (
+        f"search attributes could not be registered ({error.status.name}); calls run without them"
+        f" until somebody who may runs: temporal operator search-attribute create"
+        f" --namespace {namespace} {options}"
+    )

@@ -1,0 +1,64 @@
+"""Our settings: `ACKBRIDGE_*` from the environment and `.env`. Read by composition roots only.
+
+Connection settings are Temporal's own (`TEMPORAL_*`, see `temporalio.envconfig`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from dotenv import dotenv_values
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .contracts import Duration, describe
+from .errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """What a deployment decides.
+
+    Attributes:
+        environment: which of the flags in integration files applies, such as `dev` or `prod`.
+        integrations: the folder of integration files; unset, the ones shipped with Ackbridge.
+        ledger_url: `sqlite:///path` or `postgresql://user:password@host/database`.
+        public_url: where providers reach the gateway; callback addresses are made from it.
+        secrets_root: the folder that relative `file:` references start from.
+        log_level: of our own logs.
+        signal_timeout: how long a callback waits for the engine before the inbox takes it.
+        shutdown_within: how long a worker lets running activities finish on SIGTERM.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="ACKBRIDGE_", env_file=".env", extra="ignore", hide_input_in_errors=True
+    )
+
+    environment: str = "dev"
+    integrations: Path | None = None
+    ledger_url: str = Field(default="sqlite:///.ackbridge/ledger.db", repr=False)
+    public_url: str = "http://127.0.0.1:8080"
+    secrets_root: Path = Path()
+    log_level: str = "INFO"
+    signal_timeout: Duration = timedelta(seconds=2)
+    shutdown_within: Duration = timedelta(seconds=20)
+
+
+def load_settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        ConfigurationError: naming the variable.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError(f"settings (ACKBRIDGE_*): {describe(error)}") from None
+
+
+def environment() -> Mapping[str, str]:
+    """The process environment over `.env`: what `${NAME}` and `env:NAME` refer to."""
+    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return {**from_file, **os.environ}

@@ -1,0 +1,106 @@
+"""From an operation and a request to the plan of a call. Pure."""
+
+from __future__ import annotations
+
+from ackbridge.catalog import Integration, Operation
+from ackbridge.contracts import (
+    AcknowledgePlan,
+    CallRequest,
+    LatePolicy,
+    Notice,
+    OnFailure,
+    Plan,
+    ResponseMode,
+    SendPlan,
+)
+
+DEFAULT_NOTICES = {
+    "delayed": Notice(
+        kind="delayed",
+        title="This takes longer than usual",
+        message="We keep working on it and will confirm as soon as it is done.",
+    ),
+    "failed": Notice(
+        kind="failed",
+        title="This did not work",
+        message="The service we depend on did not confirm your request.",
+        alternative="Please try again later or choose another way.",
+    ),
+    "refused": Notice(
+        kind="refused",
+        title="This was not accepted",
+        message="The service we depend on did not accept your request.",
+        alternative="Please check what you entered or choose another way.",
+    ),
+    "cancelled": Notice(kind="cancelled", title="Cancelled", message="Your request was cancelled."),
+}
+
+
+def plan_call(
+    integration: Integration,
+    operation: Operation,
+    request: CallRequest,
+    *,
+    environment: str,
+    indexed: bool,
+) -> Plan:
+    """Decide every timeout, attempt and deadline of a call, and say why."""
+    response = operation.response
+    deadline = min(response.deadline.initial, response.deadline.ceiling)
+    return Plan(
+        mode=ResponseMode(response.mode),
+        send=SendPlan(
+            local=integration.limits is None and integration.egress == "shared",
+            timeout=operation.receipt.timeout,
+            attempts=operation.receipt.attempts,
+            within=operation.receipt.within,
+            queue_within=operation.queue_within,
+        ),
+        deadline=deadline,
+        deadline_reason=f"deadline {deadline.total_seconds():g} s: configured initial value",
+        ceiling=response.deadline.ceiling,
+        ask_status=response.status is not None,
+        acknowledge=_acknowledge_plan(operation),
+        cycles=response.cycles,
+        on_failure=OnFailure(operation.on_failure),
+        late=LatePolicy(response.late),
+        parked_for=operation.parked_for,
+        notices={**DEFAULT_NOTICES, **_notices(operation)},
+        not_now=_why_not_now(integration, request, environment),
+        indexed=indexed,
+    )
+
+
+def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
+    acknowledge = operation.acknowledge
+    if acknowledge is None:
+        return None
+    return AcknowledgePlan(
+        timeout=acknowledge.timeout,
+        within=acknowledge.within,
+        on_success=acknowledge.success is not None,
+        on_failed=acknowledge.failed is not None,
+    )
+
+
+def _notices(operation: Operation) -> dict[str, Notice]:
+    written = operation.notices
+    return {
+        kind: Notice(
+            kind=kind, title=text.title, message=text.message, alternative=text.alternative
+        )
+        for kind in DEFAULT_NOTICES
+        if (text := getattr(written, kind)) is not None
+    }
+
+
+def _why_not_now(integration: Integration, request: CallRequest, environment: str) -> str | None:
+    """The flag of the integration file, until an operator's own word replaces it."""
+    flag = integration.flag.get(environment, "on")
+    if flag == "off":
+        return f"{integration.provider} is switched off in {environment}"
+    if flag == "internal" and request.audience != "internal":
+        return f"{integration.provider} is switched on for internal users only in {environment}"
+    if isinstance(flag, int | float) and int(request.digest[:8], 16) % 10000 >= flag * 100:
+        return f"{integration.provider} is switched on for {flag:g} % of calls in {environment}"
+    return None

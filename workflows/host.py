@@ -1,0 +1,102 @@
+"""What the protocol of a call asks of whatever hosts it: a clock, effects, and patience."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import CallStatus, Wire
+
+Result = TypeVar("Result", bound=Wire)
+
+
+class Lane(StrEnum):
+    """Which workers perform a step."""
+
+    MAIN = "main"
+    SEND = "send"
+    SETTLE = "settle"
+
+
+@dataclass(frozen=True)
+class Step(Generic[Result]):
+    """One effect, with every bound it has.
+
+    Attributes:
+        name: the activity.
+        result: what it answers.
+        summary: one line for the Temporal UI.
+        lane: which task queue it goes to.
+        timeout: of one attempt.
+        attempts: how many at the most; None for as long as `within` allows.
+        within: how long altogether; None for as long as it takes.
+        queue_within: how long it may wait for a worker.
+        local_first: whether the first attempt may ride in the workflow task.
+        first_retry: the delay before the second attempt; it doubles from there.
+    """
+
+    name: str
+    result: type[Result]
+    summary: str
+    lane: Lane
+    timeout: timedelta
+    attempts: int | None = None
+    within: timedelta | None = None
+    queue_within: timedelta | None = None
+    local_first: bool = True
+    first_retry: timedelta = timedelta(milliseconds=500)
+
+
+class StepFailed(Exception):
+    """A step that will not be tried again.
+
+    Attributes:
+        kind: a `StepFailure`, or what else the engine says.
+        reason: one safe line for people.
+        attempts: how often it was tried.
+        reached: whether the provider may have got the request.
+    """
+
+    def __init__(self, kind: str, reason: str, *, attempts: int = 1, reached: bool = False) -> None:
+        self.kind = kind
+        self.reason = reason
+        self.attempts = attempts
+        self.reached = reached
+        super().__init__(f"{kind}: {reason}")
+
+
+class Host(Protocol):
+    """Gives a call its effects and its time."""
+
+    def now(self) -> datetime:
+        """The host's clock, aware, UTC."""
+
+    async def perform(self, provider: str, step: Step[Result], argument: Wire) -> Result:
+        """Do a step to its end.
+
+        Raises:
+            StepFailed: it was refused, or its attempts or its time ran out.
+        """
+
+    async def wait(
+        self, condition: Callable[[], bool], until: datetime | None, summary: str
+    ) -> bool:
+        """Wait for a condition; false when the time came first."""
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the call; the host keeps it alive until it ends."""
+
+    def show(self, status: CallStatus) -> None:
+        """The call has moved; tell whoever looks."""
+
+    def index_at_start(self, provider: str, operation: str) -> None:
+        """Make the call findable, where search attributes are registered."""
+
+    def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:
+        """Make the call findable by its stage. Dear: only off the happy path."""

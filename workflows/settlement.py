@@ -1,0 +1,75 @@
+"""What we owe the provider: acknowledgements, paid at once or for as long as it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from temporalio import workflow
+
+from . import steps
+from .host import Host, StepFailed
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import AcknowledgementKind, AcknowledgePlan, AcknowledgeStep, Plan
+
+
+class Settlement:
+    """The acknowledgements of one call.
+
+    The first try is waited for. What the provider does not accept then is owed, and paid beside
+    the call, so that an acknowledgement API that is down holds nobody up.
+    """
+
+    def __init__(self, host: Host, changed: Callable[[], None]) -> None:
+        self._host = host
+        self._changed = changed
+        self._paying = 0
+        self._owed = 0
+
+    @property
+    def owed(self) -> int:
+        """How many acknowledgements the provider has not accepted so far."""
+        return self._owed
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is being paid any more, accepted or given up."""
+        return self._paying == 0
+
+    async def acknowledge(
+        self, plan: Plan, acknowledge: AcknowledgePlan, step: AcknowledgeStep
+    ) -> bool:
+        """Acknowledge; true if the provider accepted at the first try."""
+        try:
+            await self._host.perform(
+                step.request.provider, steps.acknowledge_once(plan, acknowledge, step.kind), step
+            )
+        except StepFailed:
+            self._owed += 1
+            self._paying += 1
+            self._host.begin(self._pay(acknowledge, step))
+            self._changed()
+            return False
+        return True
+
+    async def _pay(self, acknowledge: AcknowledgePlan, step: AcknowledgeStep) -> None:
+        try:
+            await self._host.perform(
+                step.request.provider, steps.acknowledge_owed(acknowledge, step.kind), step
+            )
+            self._owed -= 1
+        except StepFailed:
+            # It stays owed: the status, the outcome and the ledger say so.
+            pass
+        finally:
+            self._paying -= 1
+            self._changed()
+
+
+def is_due(plan: Plan, kind: AcknowledgementKind) -> bool:
+    """Whether the operation acknowledges this kind of end at all."""
+    if plan.acknowledge is None:
+        return False
+    if kind is AcknowledgementKind.SUCCESS:
+        return plan.acknowledge.on_success
+    return plan.acknowledge.on_failed

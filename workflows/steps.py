@@ -1,0 +1,119 @@
+"""Every step of a call with its timeouts and retries, in one place."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+
+from .host import Lane, Step
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import (
+        Acknowledged,
+        AcknowledgePlan,
+        Asked,
+        Plan,
+        Prepared,
+        Recorded,
+        Sent,
+        Wire,
+        names,
+    )
+
+LEDGER_TIMEOUT = timedelta(seconds=10)
+"""Of one attempt to read or write the ledger."""
+
+PREPARE_WITHIN = timedelta(hours=24)
+"""Nothing has been sent yet, so a ledger that stays away this long ends the call."""
+
+MARGIN = timedelta(seconds=5)
+"""What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
+
+
+class Nothing(Wire):
+    """The result of a step that has none."""
+
+
+PREPARE = Step(
+    name=names.PREPARE,
+    result=Prepared,
+    summary="check the request, claim the key",
+    lane=Lane.MAIN,
+    timeout=LEDGER_TIMEOUT,
+    within=PREPARE_WITHIN,
+)
+
+RECORD = Step(
+    name=names.RECORD,
+    result=Recorded,
+    summary="write the response and its duplicate index",
+    lane=Lane.MAIN,
+    timeout=LEDGER_TIMEOUT,
+)
+
+CONCLUDE = Step(
+    name=names.CONCLUDE,
+    result=Nothing,
+    summary="keep where the call stands",
+    lane=Lane.MAIN,
+    timeout=LEDGER_TIMEOUT,
+)
+
+
+def send(plan: Plan, cycle: int) -> Step[Sent]:
+    """Send the request, until there is a receipt."""
+    return Step(
+        name=names.SEND,
+        result=Sent,
+        summary=f"send the request (cycle {cycle})",
+        lane=Lane.SEND,
+        timeout=plan.send.timeout + MARGIN,
+        attempts=plan.send.attempts,
+        within=plan.send.within,
+        queue_within=plan.send.queue_within,
+        local_first=plan.send.local,
+    )
+
+
+def ask_status(plan: Plan) -> Step[Asked]:
+    """Ask once how the provider's work stands."""
+    return Step(
+        name=names.ASK_STATUS,
+        result=Asked,
+        summary="no response in time: ask the provider",
+        lane=Lane.SETTLE,
+        timeout=plan.send.timeout + MARGIN,
+        attempts=3,
+        within=timedelta(minutes=1),
+        queue_within=plan.send.queue_within,
+        local_first=False,
+    )
+
+
+def acknowledge_once(plan: Plan, acknowledge: AcknowledgePlan, kind: str) -> Step[Acknowledged]:
+    """The first try of an acknowledgement, which nobody has to wait behind."""
+    return Step(
+        name=names.ACKNOWLEDGE,
+        result=Acknowledged,
+        summary=f"acknowledge: {kind}",
+        lane=Lane.SETTLE,
+        timeout=acknowledge.timeout + MARGIN,
+        attempts=1,
+        queue_within=plan.send.queue_within,
+        local_first=plan.send.local,
+    )
+
+
+def acknowledge_owed(acknowledge: AcknowledgePlan, kind: str) -> Step[Acknowledged]:
+    """An acknowledgement the provider has not accepted at first; tried for as long as we owe it."""
+    return Step(
+        name=names.ACKNOWLEDGE,
+        result=Acknowledged,
+        summary=f"acknowledge: {kind}, owed",
+        lane=Lane.SETTLE,
+        timeout=acknowledge.timeout + MARGIN,
+        within=acknowledge.within,
+        local_first=False,
+        first_retry=timedelta(seconds=1),
+    )
