@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,9 +33,7 @@ _TYPES = {
 }
 
 
-async def connect(
-    environ: Mapping[str, str], interceptors: list[Interceptor] | None = None
-) -> Client:
+async def connect(environ: Mapping[str, str], interceptors: Sequence[Interceptor] = ()) -> Client:
     """Connect as `TEMPORAL_*` and Temporal's own configuration file say.
 
     Raises:

@@ -46,8 +46,9 @@ def status(status: CallStatus) -> RenderableType:
             "stage": f"{status.stage} since {status.since:%Y-%m-%d %H:%M:%S} UTC",
             "cycle": f"{status.cycle}, sent {status.attempts} times",
             "reference": status.reference,
-            "deadline": status.deadline
-            and f"{status.deadline:%Y-%m-%d %H:%M:%S} UTC: {status.deadline_reason}",
+            "deadline": f"{status.deadline:%Y-%m-%d %H:%M:%S} UTC: {status.deadline_reason}"
+            if status.deadline
+            else None,
             "response": json.dumps(outcome.response, ensure_ascii=False)
             if outcome and outcome.status == "completed"
             else None,
@@ -61,7 +62,10 @@ def status(status: CallStatus) -> RenderableType:
             else None,
             "duplicates": f"{status.duplicates} suppressed" if status.duplicates else None,
             "last trouble": status.last_error,
-            "for the user": notice
-            and " ".join(filter(None, (f"{notice.title}.", notice.message, notice.alternative))),
+            "for the user": " ".join(
+                filter(None, (f"{notice.title}.", notice.message, notice.alternative))
+            )
+            if notice
+            else None,
         },
     )
