@@ -10,6 +10,7 @@ Everything here is done with the wire names and plain JSON, as any other Tempora
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -279,6 +280,10 @@ class AckbridgeClient:
         except RPCError as error:
             if not self._does_without_index(error):
                 raise
+        finally:
+            # A start that failed is reported a second time, through this future.
+            with contextlib.suppress(WorkflowAlreadyStartedError, RPCError):
+                await operation.workflow_handle()
         return await self._update_with_start(request, wish)
 
     async def _without_update(

@@ -127,6 +127,8 @@ class IntegrationCall:
         if protocol is not None and wish.timeout > timedelta(0):
             until = workflow.now() + wish.timeout
             await self._host.wait(lambda: protocol.released, until, "somebody awaits the outcome")
+        if protocol is not None and protocol.refusal is not None:
+            raise ApplicationError(protocol.refusal.reason, type=protocol.refusal.kind)
         return self.status()
 
     @await_outcome.validator

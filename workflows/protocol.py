@@ -86,6 +86,9 @@ class CallProtocol:
 
     The host feeds it with what arrives (`hear`, `cancel`, `force`, `reprocess`, `reject`), asks it
     (`status`, `released`) and runs it (`run`).
+
+    Attributes:
+        refusal: why `prepare` refused the call, if it did; nothing was sent then.
     """
 
     def __init__(self, host: Host, request: CallRequest, run_chain: str) -> None:
@@ -121,6 +124,7 @@ class CallProtocol:
         self._gave_up = False
         self._settlement = Settlement(host, self._show)
         self._outcome: CallOutcome | None = None
+        self.refusal: StepFailed | None = None
 
     # What it is told
 
@@ -175,7 +179,7 @@ class CallProtocol:
     @property
     def released(self) -> bool:
         """Whether whoever waits for the outcome can be answered now."""
-        return self._outcome is not None or self._stage is Stage.PARKED
+        return self._outcome is not None or self._stage is Stage.PARKED or self.refusal is not None
 
     @property
     def outcome(self) -> CallOutcome | None:
@@ -208,11 +212,17 @@ class CallProtocol:
         Raises:
             StepFailed: it was refused before anything was sent.
         """
-        prepared = await self._host.perform(
-            self._request.provider,
-            steps.PREPARE,
-            PrepareStep(request=self._request, run_chain=self._run_chain),
-        )
+        try:
+            prepared = await self._host.perform(
+                self._request.provider,
+                steps.PREPARE,
+                PrepareStep(request=self._request, run_chain=self._run_chain),
+            )
+        except StepFailed as refusal:
+            self.refusal = refusal
+            self._last_error = refusal.reason
+            self._enter(Stage.FAILED)
+            raise
         if prepared.plan is None:
             self._outcome = prepared.recorded
         else:

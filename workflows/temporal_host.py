@@ -10,7 +10,7 @@ from typing import Any
 
 from temporalio import exceptions, workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutType
 
 from .host import Lane, Result, Step, StepFailed
 from .story import tell
@@ -56,7 +56,7 @@ class TemporalHost:
                 summary=step.summary,
             )
             return result  # noqa: TRY300 -- an else would sit far below, behind the fallback
-        except ActivityError as error:
+        except FailureError as error:
             failed, delay = _explain(error, tried=0)
             if delay is None or step.attempts == 1:
                 raise failed from None
@@ -85,7 +85,7 @@ class TemporalHost:
                 ),
                 summary=step.summary,
             )
-        except ActivityError as error:
+        except FailureError as error:
             raise _explain(error, tried)[0] from None
         attempt = getattr(result, "attempt", None)
         return result.model_copy(update={"attempt": attempt + tried}) if attempt else result
@@ -147,9 +147,10 @@ def _queue(provider: str, lane: Lane) -> str:
     return names.settle_queue(provider) if lane is Lane.SETTLE else names.TASK_QUEUE
 
 
-def _explain(error: ActivityError, tried: int) -> tuple[StepFailed, timedelta | None]:
+def _explain(error: FailureError, tried: int) -> tuple[StepFailed, timedelta | None]:
     """What went wrong, and how long to wait before another try (None: there shall be none)."""
-    cause = error.cause
+    # A regular activity's failure is wrapped, a local one's is not.
+    cause = error.cause if isinstance(error, ActivityError) else error
     if isinstance(cause, ApplicationError):
         trouble = _trouble(cause)
         failed = StepFailed(

@@ -19,10 +19,10 @@ from pydantic import (
 
 from ackbridge.contracts import Duration
 
-SECRET_REF_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$"
+REFERENCE_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$"
 """`env:NAME`, or `file:/path` (a relative path starts at the configured root)."""
 
-_SECRET_REF = re.compile(SECRET_REF_PATTERN[:-1] + r"\Z")
+_REFERENCE = re.compile(REFERENCE_PATTERN[:-1] + r"\Z")
 _LOOKS_LIKE_REF = ("env:", "file:")
 _SIGNED_PART = re.compile(r"(\{timestamp\}|\{body\}|\{id\})")
 _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
@@ -30,7 +30,7 @@ _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
 def is_secret_ref(text: str) -> bool:
     """Whether a text is a well-formed secret reference."""
-    return _SECRET_REF.match(text) is not None
+    return _REFERENCE.match(text) is not None
 
 
 def _secret_ref(text: str) -> str:
@@ -49,7 +49,7 @@ def _plain_or_ref(text: str) -> str:
 SecretRef = Annotated[
     str,
     AfterValidator(_secret_ref),
-    WithJsonSchema({"type": "string", "pattern": SECRET_REF_PATTERN}),
+    WithJsonSchema({"type": "string", "pattern": REFERENCE_PATTERN}),
 ]
 """Where a secret is: `env:NAME` or `file:/path`. Anything else is refused, unrepeated."""
 
@@ -180,11 +180,16 @@ class HmacVerify(Spec):
 
 
 class HeaderVerify(Spec):
-    """A shared secret in a header; no replay window, because nothing is signed."""
+    """A shared secret in a header; no replay window, because nothing is signed.
+
+    Attributes:
+        prefix: what stands before the secret in the header, such as `Bearer `.
+    """
 
     type: Literal["header"]
     name: HeaderName
     secrets: SecretRefs
+    prefix: str = ""
 
 
 class BasicVerify(Spec):
