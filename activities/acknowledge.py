@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog import render_acknowledgement
-from ackbridge.contracts import Acknowledged, AcknowledgeStep, StepFailure, names
+from ackbridge.contracts import Acknowledged, AcknowledgeStep, CallOutcome, StepFailure, names
 
 from .failures import classified, failure
 from .provisions import Provisions
@@ -60,6 +62,14 @@ class Acknowledge:
         at = self._with.clock()
         with classified():
             await self._with.ledger.acknowledged(
-                request.call_id, step.cycle, step.kind, at, step.outcome
+                request.call_id, step.cycle, step.kind, at, _settled(step.outcome, at)
             )
         return Acknowledged(acknowledged_at=at)
+
+
+def _settled(outcome: CallOutcome | None, at: datetime) -> CallOutcome | None:
+    """A captured outcome, once the provider has accepted that we have it."""
+    if outcome is None:
+        return None
+    timings = outcome.timings.model_copy(update={"acknowledged_at": at})
+    return outcome.model_copy(update={"acknowledgement_owed": False, "timings": timings})

@@ -57,7 +57,7 @@ def plan_call(
             queue_within=operation.queue_within,
         ),
         deadline=deadline,
-        deadline_reason=f"deadline {deadline.total_seconds():g} s: configured initial value",
+        deadline_reason=f"{deadline.total_seconds():g} s (configured initial value)",
         ceiling=response.deadline.ceiling,
         ask_status=response.status is not None,
         acknowledge=_acknowledge_plan(operation),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from temporalio import workflow
 
@@ -18,49 +19,49 @@ class Settlement:
 
     The first try is waited for. What the provider does not accept then is owed, and paid beside
     the call, so that an acknowledgement API that is down holds nobody up.
+
+    Attributes:
+        owed: how many acknowledgements the provider has not accepted so far.
+        paid_at: when it accepted the last one.
     """
 
     def __init__(self, host: Host, changed: Callable[[], None]) -> None:
         self._host = host
         self._changed = changed
         self._paying = 0
-        self._owed = 0
-
-    @property
-    def owed(self) -> int:
-        """How many acknowledgements the provider has not accepted so far."""
-        return self._owed
+        self.owed = 0
+        self.paid_at: datetime | None = None
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is being paid any more, accepted or given up."""
         return self._paying == 0
 
-    async def acknowledge(
-        self, plan: Plan, acknowledge: AcknowledgePlan, step: AcknowledgeStep
-    ) -> bool:
-        """Acknowledge; true if the provider accepted at the first try."""
+    async def acknowledge(self, plan: Plan, step: AcknowledgeStep) -> None:
+        """Acknowledge once; owe it if the provider does not accept."""
+        if plan.acknowledge is None:
+            return
+        once = steps.acknowledge_once(plan, plan.acknowledge, step.kind)
         try:
-            await self._host.perform(
-                step.request.provider, steps.acknowledge_once(plan, acknowledge, step.kind), step
-            )
+            await self._host.perform(step.request.provider, once, step)
         except StepFailed:
-            self._owed += 1
+            self.owed += 1
             self._paying += 1
-            self._host.begin(self._pay(acknowledge, step))
+            self._host.begin(self._pay(plan.acknowledge, step))
             self._changed()
-            return False
-        return True
+        else:
+            self.paid_at = self._host.now()
 
     async def _pay(self, acknowledge: AcknowledgePlan, step: AcknowledgeStep) -> None:
+        owed = steps.acknowledge_owed(acknowledge, step.kind)
         try:
-            await self._host.perform(
-                step.request.provider, steps.acknowledge_owed(acknowledge, step.kind), step
-            )
-            self._owed -= 1
+            await self._host.perform(step.request.provider, owed, step)
         except StepFailed:
             # It stays owed: the status, the outcome and the ledger say so.
             pass
+        else:
+            self.owed -= 1
+            self.paid_at = self._host.now()
         finally:
             self._paying -= 1
             self._changed()

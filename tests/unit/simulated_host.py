@@ -48,7 +48,7 @@ def plan(**changes: Any) -> Plan:
             queue_within=timedelta(hours=1),
         ),
         deadline=timedelta(seconds=30),
-        deadline_reason="deadline 30 s: configured initial value",
+        deadline_reason="30 s (configured initial value)",
         ceiling=timedelta(minutes=10),
         acknowledge=AcknowledgePlan(
             timeout=timedelta(seconds=5),

@@ -1,0 +1,35 @@
+"""What operators and services have told a call to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import Steering
+
+
+@dataclass
+class Orders:
+    """Standing orders of one call.
+
+    Attributes:
+        cancelled: who wants it to stop.
+        forced: whose word is the answer.
+        reprocess: a parked call shall be taken up again.
+    """
+
+    cancelled: Steering | None = None
+    forced: Steering | None = None
+    reprocess: bool = False
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether one of them ends the waiting."""
+        return self.cancelled is not None or self.reprocess
+
+    @staticmethod
+    def forced_key(call_id: str) -> str:
+        """The event key of an operator's word; one call can be forced once."""
+        return f"operator:{call_id}"
