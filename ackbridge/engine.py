@@ -33,8 +33,13 @@ _TYPES = {
 }
 
 
-async def connect(environ: Mapping[str, str], interceptors: Sequence[Interceptor] = ()) -> Client:
+async def connect(
+    environ: Mapping[str, str], interceptors: Sequence[Interceptor] = (), *, lazy: bool = False
+) -> Client:
     """Connect as `TEMPORAL_*` and Temporal's own configuration file say.
+
+    Args:
+        lazy: connect at the first request, for a process that can do something without the engine.
 
     Raises:
         ConfigurationError: those settings do not read.
@@ -47,7 +52,7 @@ async def connect(environ: Mapping[str, str], interceptors: Sequence[Interceptor
     address = config.setdefault("target_host", "localhost:7233")
     try:
         return await Client.connect(
-            **config, data_converter=DATA_CONVERTER, interceptors=interceptors
+            **config, data_converter=DATA_CONVERTER, interceptors=interceptors, lazy=lazy
         )
     except RuntimeError as error:
         raise EngineUnavailable(f"no Temporal server answers at {address}: {error}") from None

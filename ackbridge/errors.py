@@ -7,8 +7,10 @@
     │   └── SecretError               a reference does not resolve
     ├── Forged                        a callback that its provider did not sign, or not now
     ├── Unavailable                   try again later
+    │   ├── TokenRefused              (ackbridge.security) a token endpoint gives no token
     │   ├── LedgerUnavailable
     │   └── EngineUnavailable
+    ├── TooLarge                      (ackbridge.transport) an answer beyond its bound
     └── CallError                     a call without the provider's success
         ├── InvalidRequestError       refused before anything was sent
         ├── KeyReusedError            the key stands for another payload

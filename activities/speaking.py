@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
-from ackbridge.transport import Reply, TooLarge, exchange
 
 from ackbridge.catalog import Outbound
 from ackbridge.contracts import StepFailure
 from ackbridge.security import TokenRefused
+from ackbridge.transport import Reply, TooLarge, exchange
 
-from .failures import failure, is_retryable, retry_after, transport_failure
+from .failures import classified, failure, is_retryable, retry_after, transport_failure
 from .provisions import Provisions
 
 MAX_REPLY_BYTES = 1024 * 1024
@@ -52,16 +52,17 @@ async def speak(
         ApplicationError: retryable for network trouble, 408, 425, 429 and 5xx.
     """
     try:
-        reply = await exchange(
-            provisions.client,
-            method=outbound.method,
-            url=outbound.url,
-            headers=outbound.headers,
-            content=outbound.content,
-            auth=provisions.auths[provider],
-            timeout=within,
-            max_bytes=MAX_REPLY_BYTES,
-        )
+        with classified():
+            reply = await exchange(
+                provisions.client,
+                method=outbound.method,
+                url=outbound.url,
+                headers=outbound.headers,
+                content=outbound.content,
+                auth=provisions.auths[provider],
+                timeout=within,
+                max_bytes=MAX_REPLY_BYTES,
+            )
     except (httpx.HTTPError, TimeoutError) as error:
         raise transport_failure(unanswered, error) from None
     except TooLarge as error:

@@ -1,0 +1,44 @@
+"""Integration files: schema, loading, what goes out, and matching what comes in."""
+
+from .catalog import Catalog, check_payload
+from .inbound import (
+    Match,
+    candidates,
+    classify,
+    find_event_key,
+    is_receipt,
+    receipt_reference,
+)
+from .loading import integration_json_schema, load_catalog, load_integration
+from .outbound import (
+    Outbound,
+    render_acknowledgement,
+    render_health,
+    render_request,
+    render_status,
+)
+from .schema import Callbacks, Integration, Operation
+from .templates import render_text
+
+__all__ = [
+    "Callbacks",
+    "Catalog",
+    "Integration",
+    "Match",
+    "Operation",
+    "Outbound",
+    "candidates",
+    "check_payload",
+    "classify",
+    "find_event_key",
+    "integration_json_schema",
+    "is_receipt",
+    "load_catalog",
+    "load_integration",
+    "receipt_reference",
+    "render_acknowledgement",
+    "render_health",
+    "render_request",
+    "render_status",
+    "render_text",
+]

@@ -49,7 +49,7 @@ def build_verifier(spec: VerifySpec | None, secrets: Secrets, clock: Clock) -> V
 
 
 class _Nobody:
-    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- a `Verifier` is given both, whatever it makes of them
         raise Forged("this provider has no callback verification")
 
 
@@ -65,8 +65,7 @@ class _Signature:
 
         def is_signed_with(ref: str) -> bool:
             expected = self._scheme.sign(ref, self._secrets.resolve(ref), signed)
-            # A list, not a generator: every signature is compared, whichever matches.
-            return any([hmac.compare_digest(expected, given) for given in signed.signatures])
+            return any(hmac.compare_digest(expected, given) for given in signed.signatures)
 
         if not _any_secret(self._spec.secrets, is_signed_with):
             raise Forged("signature does not match")

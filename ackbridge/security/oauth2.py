@@ -103,7 +103,8 @@ class ClientCredentials(httpx.Auth):
             yield _bearing(request, await self._token(refused=token))
 
     def sync_auth_flow(
-        self, request: httpx.Request
+        self,
+        request: httpx.Request,  # noqa: ARG002 -- httpx's signature
     ) -> Generator[httpx.Request, httpx.Response, None]:
         """Refuse: a token is shared between tasks of one event loop."""
         raise RuntimeError("OAuth 2 authentication needs an asynchronous client")

@@ -1,0 +1,97 @@
+"""worker, gateway, up, demo: the processes of a deployment, and all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from ackbridge.app import app_folder, integrations_folder
+from ackbridge.catalog import load_catalog
+from ackbridge.clock import utc_now
+from ackbridge.engine import connect
+from ackbridge.gateway import create_app
+from ackbridge.ledger import Ledger, migrate
+from ackbridge.security import Secrets
+from ackbridge.settings import environment, load_settings
+from ackbridge.telemetry import log_to_stderr
+
+from .demo import run_demo
+from .exits import Exit
+from .up import run_up
+
+State = Annotated[
+    Path, typer.Option(help="Where the engine's and the ledger's files and the logs are kept.")
+]
+DEFAULT_STATE = Path(".ackbridge")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(worker)
+    app.command()(gateway)
+    app.command()(up)
+    app.command()(demo)
+
+
+def worker(
+    provider: Annotated[str | None, typer.Option(help="Serve only this one's queues.")] = None,
+) -> int:
+    """Run a worker until SIGTERM, against whatever `TEMPORAL_*` says."""
+    command = [sys.executable, str(app_folder() / "worker.py")]
+    if provider is not None:
+        command += ["--provider", provider]
+    # Replaced, not started: signals then reach the worker itself.
+    os.execv(command[0], command)  # noqa: S606 -- our own interpreter and our own file
+
+
+def gateway(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8080,
+) -> int:
+    """Run the HTTP edge: callbacks in, health out. Put your TLS in front of it."""
+    asyncio.run(_serve_gateway(host, port))
+    return Exit.COMPLETED
+
+
+def up(state: State = DEFAULT_STATE / "up") -> int:
+    """Run the whole stack here until Ctrl-C: engine with its UI, worker, gateway, providers."""
+    return run_up(state)
+
+
+def demo(
+    calls: Annotated[int, typer.Option(min=1, help="Calls of the four-step protocol.")] = 300,
+    payments: Annotated[int, typer.Option(min=0, help="Payments at localstripe.")] = 10,
+    state: State = DEFAULT_STATE / "demo",
+) -> int:
+    """Run real calls through the whole stack, show them, and report. Exit 1 if any fails."""
+    return run_demo(state, calls, payments)
+
+
+async def _serve_gateway(host: str, port: int) -> None:
+    settings = load_settings()
+    log_to_stderr(settings.log_level)
+    environ = environment()
+    catalog = load_catalog(integrations_folder(settings.integrations), environ)
+    await asyncio.to_thread(migrate, settings.ledger_url)
+    ledger = Ledger.open(settings.ledger_url, utc_now)
+    try:
+        app = create_app(
+            catalog,
+            Secrets(environ, settings.secrets_root),
+            ledger,
+            await connect(environ, lazy=True),
+            utc_now,
+            signal_timeout=settings.signal_timeout,
+        )
+        config = uvicorn.Config(
+            app, host=host, port=port, log_level="warning", access_log=False, server_header=False
+        )
+        await uvicorn.Server(config).serve()
+    finally:
+        await ledger.close()

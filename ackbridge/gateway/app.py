@@ -1,0 +1,112 @@
+"""The gateway's application, put together from what its caller hands in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from datetime import timedelta
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+from temporalio.client import Client
+
+from ackbridge.catalog import Catalog
+from ackbridge.clock import Clock
+from ackbridge.ledger import Ledger
+from ackbridge.security import Secrets, build_verifier
+
+from .callbacks import CallbackPipeline, Reply
+from .calls import Calls
+from .duplicates import RecentKeys
+from .handover import Handover
+from .health import health_routes
+from .sweeper import Sweeper
+
+_BODILESS = (204, 205, 304)
+"""Codes an integration may choose whose responses have no body."""
+
+
+def create_app(
+    catalog: Catalog,
+    secrets: Secrets,
+    ledger: Ledger,
+    client: Client,
+    clock: Clock,
+    *,
+    signal_timeout: timedelta = timedelta(seconds=2),
+    sweep_every: timedelta = timedelta(seconds=5),
+    sweep_older_than: timedelta = timedelta(seconds=5),
+    read_within: timedelta = timedelta(seconds=15),
+    retry_after: timedelta = timedelta(seconds=5),
+    recent_keys: int = 100_000,
+) -> FastAPI:
+    """Build the gateway. Ledger and client stay the caller's, to open and to close.
+
+    Args:
+        catalog: the integrations whose callbacks are taken.
+        secrets: what the verification's references stand for.
+        ledger: correlations, inbox and the log of duplicates.
+        client: of the engine; may be lazy.
+        clock: for the replay window and for `received_at`.
+        signal_timeout: of one request to the engine, before the inbox takes over.
+        sweep_every: how often the inbox is looked through.
+        sweep_older_than: the age from which a letter in the inbox is tried again.
+        read_within: how long a body may take to come.
+        retry_after: what a 503 tells the provider.
+        recent_keys: how many event keys are remembered to stop duplicates early.
+    """
+    calls = Calls(client, signal_timeout)
+    handover = Handover(calls, ledger)
+    verifiers = {
+        name: build_verifier(integration.callbacks.verify, secrets, clock)
+        for name, integration in catalog.integrations.items()
+        if integration.callbacks is not None
+    }
+    pipeline = CallbackPipeline(
+        catalog,
+        verifiers,
+        handover,
+        RecentKeys(recent_keys),
+        clock,
+        read_within=read_within,
+        retry_after=retry_after,
+    )
+    sweeper = Sweeper(
+        catalog, ledger, calls, handover, every=sweep_every, older_than=sweep_older_than
+    )
+    app = FastAPI(
+        title="Ackbridge gateway",
+        lifespan=_sweeping(sweeper),
+        openapi_url=None,  # providers call in from outside: nothing is described to them
+    )
+    app.include_router(health_routes(calls, ledger))
+
+    @app.post("/callbacks/{provider}")
+    async def callbacks(provider: str, request: Request) -> Response:
+        """A provider speaks."""
+        return _respond(await pipeline.receive(provider, request))
+
+    return app
+
+
+def _sweeping(sweeper: Sweeper) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(sweeper.run(), name="inbox sweeper")
+        try:
+            yield
+        finally:
+            sweeping.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeping
+
+    return lifespan
+
+
+def _respond(reply: Reply) -> Response:
+    headers = {"Retry-After": str(reply.retry_after)} if reply.retry_after else None
+    if reply.code in _BODILESS:
+        return Response(status_code=reply.code, headers=headers)
+    body = {"status": reply.status, **({"reason": reply.reason} if reply.reason else {})}
+    return JSONResponse(body, status_code=reply.code, headers=headers)

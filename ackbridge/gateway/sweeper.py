@@ -1,0 +1,108 @@
+"""The sweeper: tries the inbox again, until every letter is delivered or known to be too late."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from ackbridge.catalog import Catalog
+from ackbridge.errors import Unavailable, UnknownName
+from ackbridge.ledger import InboxState, Ledger, StoredEntry
+
+from .calls import Calls, CallState, Signalled
+from .handover import Handover
+from .letters import from_entry
+
+log = logging.getLogger(__name__)
+
+BATCH = 100
+"""Letters per look into the inbox."""
+
+
+class Sweeper:
+    """Works through the letters that are due; several gateways may sweep the same inbox."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        ledger: Ledger,
+        calls: Calls,
+        handover: Handover,
+        *,
+        every: timedelta,
+        older_than: timedelta,
+    ) -> None:
+        """Take what it works with, how often it looks, and the age from which it takes letters."""
+        self._catalog = catalog
+        self._ledger = ledger
+        self._calls = calls
+        self._handover = handover
+        self._every = every.total_seconds()
+        self._older_than = older_than
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            try:
+                swept = await self.sweep()
+            except Unavailable as error:
+                log.warning("the inbox waits: %s", error)
+                swept = 0
+            except Exception:
+                # Nothing may end the sweeping but the end of the process.
+                log.exception("sweeping the inbox failed")
+                swept = 0
+            if swept < BATCH:
+                await asyncio.sleep(self._every)
+
+    async def sweep(self) -> int:
+        """Try one batch, and say how many letters were tried.
+
+        Raises:
+            Unavailable: engine or ledger; the letters stay due.
+        """
+        due = await self._ledger.due(self._older_than, BATCH)
+        for stored in due:
+            await self._try(stored)
+        return len(due)
+
+    async def _try(self, stored: StoredEntry) -> None:
+        entry = stored.entry
+        try:
+            letter = from_entry(self._catalog.integration(entry.provider), entry)
+        except (UnknownName, ValueError) as error:
+            log.warning("a kept callback cannot be read: %s", error, extra=_extra(stored))
+            await self._ledger.postpone([stored.id])
+            return
+        found = await self._handover.find(letter)
+        if found is None:
+            await self._ledger.postpone([stored.id])
+            return
+        call_id, reading = found
+        signalled = await self._calls.signal(call_id, entry.provider, reading.message)
+        if signalled is Signalled.DELIVERED:
+            await self._settle(stored, InboxState.DELIVERED)
+        elif signalled is Signalled.REFUSED:
+            await self._settle(stored, InboxState.HELD, "the engine refuses it as a signal")
+        elif await self._calls.state(call_id) is CallState.CLOSED:
+            await self._too_late(stored)
+        else:
+            await self._ledger.postpone([stored.id])
+
+    async def _too_late(self, stored: StoredEntry) -> None:
+        entry = stored.entry
+        if await self._ledger.is_recorded(entry.provider, entry.event_key):
+            await self._settle(stored, InboxState.DUPLICATE, "already recorded as a response")
+        else:
+            await self._settle(stored, InboxState.HELD, "the call had ended")
+
+    async def _settle(
+        self, stored: StoredEntry, state: InboxState, reason: str | None = None
+    ) -> None:
+        await self._ledger.settle([stored.id], state, reason)
+        log.info("kept callback: %s", state.value, extra={**_extra(stored), "reason": reason})
+
+
+def _extra(stored: StoredEntry) -> dict[str, str]:
+    return {"provider": stored.entry.provider, "event_key": stored.entry.event_key}

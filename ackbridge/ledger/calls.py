@@ -1,0 +1,164 @@
+"""Calls: who claims them, where they stand, what they owe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+
+import sqlalchemy as sa
+
+from ackbridge.contracts import (
+    AcknowledgementKind,
+    CallOutcome,
+    CallRequest,
+    Stage,
+    SuppressedMessage,
+    names,
+)
+
+from . import logbook
+from .inserting import insert_new, upsert
+from .rows import CallRow, Claim, ClaimKind, LogKind
+from .tables import acknowledgements, calls
+
+
+def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: datetime) -> Claim:
+    """Claim a call for a run chain; see `Ledger.claim`."""
+    row = {
+        "call_id": request.call_id,
+        "provider": request.provider,
+        "operation": request.operation,
+        "request_digest": request.digest,
+        "run_chain": run_chain,
+        "stage": Stage.PREPARING,
+        "claimed_at": now,
+        "updated_at": now,
+    }
+    if insert_new(connection, calls, row):
+        return Claim(ClaimKind.FRESH)
+    held = connection.execute(_READ.with_for_update(), {"which": request.call_id}).one()
+    if held.request_digest != request.digest:
+        return Claim(ClaimKind.REUSED)
+    if held.run_chain == run_chain:
+        return Claim(ClaimKind.HELD)
+    if held.outcome is not None:
+        return Claim(ClaimKind.RECORDED, CallOutcome.model_validate(held.outcome))
+    _update(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
+    return Claim(ClaimKind.HELD)
+
+
+def acknowledged(
+    connection: sa.Connection,
+    call_id: str,
+    cycle: int,
+    kind: AcknowledgementKind,
+    at: datetime,
+    outcome: CallOutcome | None,
+    now: datetime,
+) -> None:
+    """Note that the provider has accepted; see `Ledger.acknowledged`."""
+    row = {
+        "call_id": call_id,
+        "cycle": cycle,
+        "kind": kind,
+        "is_owed": False,
+        "acknowledged_at": at,
+    }
+    connection.execute(_pay(connection.dialect.name), row)
+    if outcome is not None:
+        _update(connection, call_id, now, stage=Stage(outcome.status), outcome=_plain(outcome))
+
+
+def owe(
+    connection: sa.Connection,
+    call_id: str,
+    cycle: int,
+    kind: AcknowledgementKind,
+    reason: str,
+    now: datetime,
+) -> None:
+    """Note what the provider has not accepted; see `Ledger.owe`."""
+    row = {
+        "call_id": call_id,
+        "cycle": cycle,
+        "kind": kind,
+        "is_owed": True,
+        "reason": reason,
+        "owed_at": now,
+    }
+    connection.execute(_owe(connection.dialect.name), row)
+
+
+def conclude(
+    connection: sa.Connection,
+    call_id: str,
+    stage: Stage,
+    reason: str | None,
+    outcome: CallOutcome | None,
+    suppressed: Sequence[SuppressedMessage],
+    now: datetime,
+) -> None:
+    """Keep where the call stands, and what was suppressed; see `Ledger.conclude`."""
+    known = {} if outcome is None else {"outcome": _plain(outcome)}
+    _update(connection, call_id, now, stage=stage, reason=reason, **known)
+    provider, _, _ = names.split_call_id(call_id)
+    # Sorted, so that two transactions never wait for each other's rows.
+    for (event_key, why), times in sorted(
+        Counter((s.event_key, s.reason) for s in suppressed).items()
+    ):
+        entry = logbook.LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, why)
+        logbook.note(connection, entry, now, times)
+
+
+def call(connection: sa.Connection, call_id: str) -> CallRow | None:
+    """Read one call."""
+    row = connection.execute(_READ, {"which": call_id}).one_or_none()
+    if row is None:
+        return None
+    fields = dict(row._mapping)  # noqa: SLF001 -- the documented, public view of a row
+    outcome = row.outcome and CallOutcome.model_validate(row.outcome)
+    return CallRow(**fields | {"stage": Stage(row.stage), "outcome": outcome})
+
+
+def settle_captured(
+    connection: sa.Connection, call_id: str, outcome: CallOutcome, now: datetime
+) -> None:
+    """The response stands: the outcome with it, and the stage that follows."""
+    stage = Stage.ACKNOWLEDGING if outcome.acknowledgement_owed else Stage(outcome.status)
+    _update(connection, call_id, now, stage=stage, reason=None, outcome=_plain(outcome))
+
+
+def _update(connection: sa.Connection, call_id: str, now: datetime, **values: object) -> None:
+    connection.execute(_UPDATE, {"which": call_id, "updated_at": now, **values})
+
+
+def _plain(outcome: CallOutcome) -> object:
+    return outcome.model_dump(mode="json")
+
+
+# Statements of every call: building one costs as much as executing it.
+
+_UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
+_READ = sa.select(calls).where(calls.c.call_id == sa.bindparam("which"))
+
+
+@cache
+def _pay(dialect: str) -> sa.Insert:
+    statement = upsert(dialect, acknowledgements)
+    first = sa.func.coalesce(acknowledgements.c.acknowledged_at, statement.excluded.acknowledged_at)
+    return statement.on_conflict_do_update(
+        index_elements=acknowledgements.primary_key.columns,
+        set_={"is_owed": False, "reason": None, "acknowledged_at": first},
+    )
+
+
+@cache
+def _owe(dialect: str) -> sa.Insert:
+    statement = upsert(dialect, acknowledgements)
+    return statement.on_conflict_do_update(
+        index_elements=acknowledgements.primary_key.columns,
+        set_={"reason": statement.excluded.reason},
+        where=acknowledgements.c.is_owed,
+    )

@@ -1,0 +1,132 @@
+"""What the ledger takes and gives; every time is aware, in UTC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from ackbridge.contracts import CallOutcome, MessageSource, ProviderMessage, Stage
+
+
+class ClaimKind(StrEnum):
+    """What a run may do with the call it claims.
+
+    Attributes:
+        FRESH: nobody had it; go on.
+        HELD: it is this run chain's, or it was one's that never came to an outcome; go on.
+        RECORDED: another run chain has brought it to an outcome; repeat that.
+        REUSED: the key stands for a call with another request; refuse.
+    """
+
+    FRESH = "fresh"
+    HELD = "held"
+    RECORDED = "recorded"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The answer to a claim; `outcome` only when the kind is RECORDED."""
+
+    kind: ClaimKind
+    outcome: CallOutcome | None = None
+
+
+class InboxState(StrEnum):
+    """Where an inbox entry stands; DELIVERED and DUPLICATE are final.
+
+    Attributes:
+        PENDING: waits for its call, or for the engine.
+        DELIVERED: its call has it.
+        HELD: its call cannot take it any more; it is kept for people.
+        DUPLICATE: its event had been recorded already.
+    """
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    HELD = "held"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True)
+class InboxEntry:
+    """A provider's message that could not be handed over yet.
+
+    Attributes:
+        provider, event_key: which message; unique together.
+        operation, call_id, reference: what it was matched by, as far as is known.
+        message: what it says, when its operation is known.
+        document: the document to classify once the operation is known, as JSON.
+        received_at: when we got it.
+    """
+
+    provider: str
+    event_key: str
+    operation: str | None
+    call_id: str | None
+    reference: str | None
+    message: ProviderMessage | None
+    document: Any | None
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredEntry:
+    """An inbox entry as it is kept.
+
+    Attributes:
+        id: of the row, for `settle` and `postpone`.
+        attempts: how often its delivery has been postponed.
+    """
+
+    id: int
+    entry: InboxEntry
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class CallRow:
+    """What the ledger knows about a call, also when no worker can be asked.
+
+    Attributes:
+        request_digest: `CallRequest.digest` of the request it was claimed with.
+        run_chain: the id of the first run of the execution chain that holds it.
+        stage, reason: where it stood when the ledger last heard of it, and why.
+        outcome: how it ended, once that stands.
+        claimed_at, updated_at: when it was first claimed, and last written.
+    """
+
+    call_id: str
+    provider: str
+    operation: str
+    request_digest: str
+    run_chain: str
+    stage: Stage
+    reason: str | None
+    outcome: CallOutcome | None
+    claimed_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class ResponseRow:
+    """The one response of a call; `data` is the provider's answer as JSON."""
+
+    call_id: str
+    provider: str
+    operation: str
+    cycle: int
+    event_key: str
+    data: Any
+    source: MessageSource
+    received_at: datetime | None
+    recorded_at: datetime
+
+
+class LogKind(StrEnum):
+    """Why something was logged instead of applied."""
+
+    SUPPRESSED = "suppressed"
+    REFERENCE_CONFLICT = "reference_conflict"

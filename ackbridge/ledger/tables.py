@@ -1,0 +1,123 @@
+"""The ledger's tables. Each change here needs a revision in `migrations/versions`; a test compares.
+
+There are no foreign keys: rows of one call come from several processes in any order, and a
+message must be kept even when nothing is known about its call.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from .columns import Key, UtcTime
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+calls = sa.Table(
+    "calls",
+    metadata,
+    sa.Column("call_id", Key, primary_key=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("request_digest", sa.Text, nullable=False),
+    sa.Column("run_chain", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("reason", Key),
+    sa.Column("outcome", sa.JSON(none_as_null=True)),
+    sa.Column("claimed_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    # Parked calls are selected here: visibility cannot order, and lags.
+    sa.Index(None, "stage", "provider"),
+)
+
+correlations = sa.Table(
+    "correlations",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("reference", Key, primary_key=True),
+    sa.Column("call_id", Key, nullable=False),
+    sa.Column("committed_at", UtcTime, nullable=False),
+)
+
+responses = sa.Table(
+    "responses",
+    metadata,
+    sa.Column("call_id", Key, primary_key=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("cycle", sa.Integer, nullable=False),
+    sa.Column("event_key", Key, nullable=False),
+    sa.Column("data", sa.JSON),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("received_at", UtcTime),
+    sa.Column("recorded_at", UtcTime, nullable=False),
+)
+
+event_keys = sa.Table(
+    "event_keys",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("event_key", Key, primary_key=True),
+    sa.Column("call_id", Key, nullable=False),
+    sa.Column("recorded_at", UtcTime, nullable=False),
+    comment="The duplicate index: which call has applied which event.",
+)
+
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("event_key", Key, nullable=False),
+    sa.Column("operation", sa.Text),
+    sa.Column("call_id", Key),
+    sa.Column("reference", Key),
+    sa.Column("message", sa.JSON(none_as_null=True)),
+    sa.Column("document", sa.JSON(none_as_null=True)),
+    sa.Column("received_at", UtcTime, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", Key),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_try_at", UtcTime, nullable=False),
+    sa.Column("settled_at", UtcTime),
+    sa.UniqueConstraint("provider", "event_key"),
+    sa.Index(None, "provider", "call_id"),
+    sa.Index(None, "provider", "reference"),
+    sa.Index(None, "state", "next_try_at"),
+    # Whether a row was inserted is all anybody asks; its id is read with the entry.
+    implicit_returning=False,
+)
+
+acknowledgements = sa.Table(
+    "acknowledgements",
+    metadata,
+    sa.Column("call_id", Key, primary_key=True),
+    sa.Column("cycle", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("is_owed", sa.Boolean, nullable=False),
+    sa.Column("reason", Key),
+    sa.Column("owed_at", UtcTime),
+    sa.Column("acknowledged_at", UtcTime),
+    sa.Index(None, "is_owed"),
+)
+
+log = sa.Table(
+    "log",
+    metadata,
+    sa.Column("fingerprint", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("subject", Key, nullable=False),
+    sa.Column("call_id", Key),
+    sa.Column("reason", Key, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("first_at", UtcTime, nullable=False),
+    sa.Column("last_at", UtcTime, nullable=False),
+    sa.Index(None, "call_id"),
+    comment="What was not applied, and why; `subject` is the event key or the reference.",
+)

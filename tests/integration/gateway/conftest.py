@@ -1,0 +1,73 @@
+"""The engine of all gateway tests, and the ledger of each."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.ledger import Ledger, migrate
+
+from .world import QUEUE, CollectingCall, World, load, now
+
+TEMPORAL = Path(__file__).parents[3] / ".venv" / "bin" / "temporal"
+
+
+@pytest_asyncio.fixture(scope="session")
+async def client() -> AsyncIterator[Client]:
+    """A client of a real engine on which collecting calls run."""
+    async with (
+        await WorkflowEnvironment.start_local(
+            dev_server_existing_path=str(TEMPORAL), data_converter=DATA_CONVERTER
+        ) as engine,
+        Worker(
+            engine.client,
+            task_queue=QUEUE,
+            workflows=[CollectingCall],
+            workflow_runner=UnsandboxedWorkflowRunner(),
+        ),
+    ):
+        yield engine.client
+
+
+@pytest.fixture
+def ledger_url(tmp_path: Path) -> str:
+    """A migrated ledger, empty."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    migrate(url)
+    return url
+
+
+@pytest_asyncio.fixture
+async def world(client: Client, ledger_url: str, tmp_path: Path) -> AsyncIterator[World]:
+    """What the gateways of one test share."""
+    files = tmp_path / "integrations"
+    files.mkdir()
+    ledger = Ledger.open(ledger_url, now)
+    try:
+        yield World(client, ledger, load(files))
+    finally:
+        await ledger.close()
+
+
+@pytest_asyncio.fixture
+async def no_engine() -> Client:
+    """A client whose engine is down: nobody listens at its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return await Client.connect(f"127.0.0.1:{port}", lazy=True, data_converter=DATA_CONVERTER)
+
+
+@pytest_asyncio.fixture
+async def no_ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    """A ledger that is down: its file cannot be opened."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'missing' / 'ledger.db'}", now)
+    yield ledger
+    await ledger.close()

@@ -1,0 +1,198 @@
+"""What is durable when: the inbox, its races, its sweeper, and parts that are down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+import pytest
+from temporalio.client import Client
+
+from ackbridge.contracts import MessageKind, ProviderMessage
+from ackbridge.errors import LedgerUnavailable
+from ackbridge.ledger import InboxEntry, Ledger
+
+from .outcomes import a_completed_outcome, a_request
+from .world import ENVIRON, Gateway, World, collected, done, new_call_id, now
+
+OFTEN = timedelta(milliseconds=20)
+
+
+async def test_an_early_callback_is_delivered_once_its_call_appears(world: World) -> None:
+    """A callback before its workflow is kept, and the sweeper of any gateway delivers it."""
+    call_id = new_call_id()
+    event = done(call_id)
+    async with world.gateway() as gateway:
+        reply = await gateway.tell(event)
+    assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
+    assert 1 == (await world.ledger.counts())["inbox_pending"]
+
+    call = await world.start_call(call_id, until=1)
+    async with world.gateway(sweep_every=OFTEN):
+        (message,) = await call.result()
+
+    assert event["id"] == message["event_key"]
+    assert 0 == (await world.ledger.counts())["inbox_pending"]
+
+
+async def test_the_sweeper_keeps_on_until_the_call_appears(world: World) -> None:
+    """A letter that still has no call is tried again later."""
+    call_id = new_call_id()
+    async with world.gateway(sweep_every=OFTEN) as gateway:
+        await gateway.tell(done(call_id))
+        call = await world.start_call(call_id, until=1)
+        assert 1 == len(await call.result())
+
+
+async def test_a_known_reference_finds_its_call(world: World) -> None:
+    """Matched by the provider's own reference, which `send` has committed."""
+    call_id = new_call_id()
+    call = await world.start_call(call_id)
+    await world.ledger.commit_reference(call_id, "acme", "ord_1")
+    async with world.gateway() as gateway:
+        reply = await gateway.tell(done(order="ord_1"))
+
+    assert "signalled" == reply.json()["status"]
+    assert 1 == len(await collected(call))
+
+
+async def test_a_reference_committed_between_lookup_and_keep_is_seen(
+    world: World, ledger_url: str
+) -> None:
+    """The gateway writes its row and looks again, so that the race loses nothing."""
+    call_id = new_call_id()
+    call = await world.start_call(call_id)
+    ledger = RacingLedger.open(ledger_url, now)
+    ledger.call_id = call_id
+    async with world.gateway(ledger=ledger) as gateway:
+        reply = await gateway.tell(done(order="ord_1"))
+        await ledger.close()
+
+    assert (200, {"status": "signalled"}) == (reply.status_code, reply.json())
+    assert 1 == len(await collected(call))
+    assert 0 == (await world.ledger.counts())["inbox_pending"]
+
+
+async def test_a_reference_shared_by_operations_is_decided_by_the_call(world: World) -> None:
+    """Kept as a document while the operation is not known, and classified for the call found."""
+    async with world.gateway() as gateway:
+        await gateway.tell(done(order="ord_1"))
+    (stored,) = await world.ledger.due(timedelta(0), 10)
+    assert (None, None, "ord_1") == (
+        stored.entry.operation,
+        stored.entry.message,
+        stored.entry.reference,
+    )
+
+    call_id = new_call_id("refund")
+    call = await world.start_call(call_id, until=1)
+    await world.ledger.commit_reference(call_id, "acme", "ord_1")
+    async with world.gateway(sweep_every=OFTEN):
+        assert 1 == len(await call.result())
+
+
+async def test_without_the_engine_the_inbox_takes_it(world: World, no_engine: Client) -> None:
+    """The engine is down: 2xx all the same, and delivered when it is back."""
+    call_id = new_call_id()
+    async with world.gateway(client=no_engine) as gateway:
+        replies = [await gateway.tell(done(call_id)) for _ in range(2)]
+    assert [(200, "kept")] * 2 == [(r.status_code, r.json()["status"]) for r in replies]
+
+    call = await world.start_call(call_id, until=2)
+    async with world.gateway(sweep_every=OFTEN):
+        assert 2 == len(await call.result())
+
+
+async def test_an_engine_that_hangs_counts_as_down(world: World, silent_engine: Client) -> None:
+    """The engine takes connections and never answers: the inbox takes over after the timeout."""
+    short = timedelta(milliseconds=50)
+    async with world.gateway(client=silent_engine, signal_timeout=short) as gateway:
+        reply = await gateway.tell(done(new_call_id()))
+
+    assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
+
+
+async def test_without_the_ledger_a_named_call_is_still_reached(
+    world: World, no_ledger: Ledger
+) -> None:
+    """Only the ledger is down: what names its call is signalled, what has to be kept is put off."""
+    call_id = new_call_id()
+    call = await world.start_call(call_id)
+    event = done(call_id)
+    async with world.gateway(ledger=no_ledger) as gateway:
+        replies = [
+            await gateway.tell(event),
+            await gateway.tell(event),
+            await gateway.tell(done(order="ord_1")),
+            await gateway.tell(done()),
+        ]
+
+    assert [200, 200, 503, 503] == [reply.status_code for reply in replies]
+    assert 1 == len(await collected(call))
+
+
+async def test_without_engine_and_ledger_the_provider_shall_come_again(
+    world: World, no_engine: Client, no_ledger: Ledger
+) -> None:
+    """Nothing can be made durable: 503 with Retry-After, and the retry is no duplicate."""
+    event = done(new_call_id())
+    async with world.gateway(
+        client=no_engine, ledger=no_ledger, retry_after=timedelta(seconds=7)
+    ) as gateway:
+        replies = [await gateway.tell(event) for _ in range(2)]
+
+    assert [(503, "7")] * 2 == [(r.status_code, r.headers["Retry-After"]) for r in replies]
+
+
+async def test_a_failed_first_delivery_releases_the_duplicate_that_waited(
+    world: World, ledger_url: str, no_engine: Client
+) -> None:
+    """The duplicate waits for the first one's durable end, and takes over when there is none."""
+    ledger = StumblingLedger.open(ledger_url, now)
+    ledger.begin()
+    world.environ = verified = CountingEnviron()
+    event = done(new_call_id())
+    async with world.gateway(client=no_engine, ledger=ledger) as gateway:
+        first = asyncio.create_task(gateway.tell(event))
+        await ledger.reached.wait()
+        second = asyncio.create_task(gateway.tell(event))
+        await verified.twice.wait()
+        ledger.stumble.set()
+        replies = await first, await second
+        await ledger.close()
+
+    assert [(503, "try again"), (200, "kept")] == [
+        (reply.status_code, reply.json()["status"]) for reply in replies
+    ]
+    assert 1 == (await world.ledger.counts())["inbox_pending"]
+
+
+async def test_a_repeat_after_the_call_ended_is_a_duplicate(world: World) -> None:
+    """The call is closed and its response recorded: the provider's repeat is logged, not kept."""
+    call_id = new_call_id()
+    event = done(call_id)
+    await collected(await world.start_call(call_id))
+    await _record(world.ledger, call_id, event["id"])
+    async with world.gateway() as gateway:
+        reply = await gateway.tell(event)
+
+    assert (200, {"status": "duplicate"}) == (reply.status_code, reply.json())
+    counts = await world.ledger.counts()
+    assert (1, 0) == (counts["suppressed"], counts["inbox_pending"])
+
+
+async def test_what_comes_too_late_is_held(world: World) -> None:
+    """The call is closed without this message: it is never dropped, but held for people."""
+    call_id = new_call_id()
+    await collected(await world.start_call(call_id))
+    ledger = world.ledger
+    async with world.gateway() as gateway:
+        reply = await gateway.tell(done(call_id))
+        assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
+        assert 1 == (await ledger.counts())["inbox_pending"]
+    watched = WatchedLedger.open(str(ledger_url_of(world)), now)
+    async with world.gateway(ledger=watched, sweep_every=OFTEN):
+        assert ("held", "the call had ended") == await watched.settled
+        await watched.close()
+    assert 0 == (await ledger.counts())["inbox_pending"]

@@ -1,0 +1,117 @@
+"""Bodies that are too large: refused at once, and never held in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import resource
+from collections.abc import Iterator
+from datetime import timedelta
+
+from .world import Gateway, World
+
+MEGABYTE = 1024 * 1024
+HEAD = "POST /callbacks/{} HTTP/1.1\r\nHost: gateway\r\n"
+
+
+async def test_a_declared_size_is_refused_before_anything_is_sent(world: World) -> None:
+    """With a Content-Length beyond the limit, the reply comes before the body."""
+    async with world.gateway() as gateway:
+        status = await _status_after(gateway, f"Content-Length: {50 * MEGABYTE}\r\n\r\n".encode())
+
+    assert 413 == status
+
+
+async def test_the_running_count_is_refused_where_it_exceeds(world: World) -> None:
+    """Without a Content-Length, the reply comes with the first byte too many."""
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    content = b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 16 + b"1\r\nx\r\n"
+    async with world.gateway() as gateway:
+        status = await _status_after(gateway, content)
+
+    assert 413 == status
+
+
+async def test_the_limit_is_the_integrations(world: World) -> None:
+    """Another provider has another limit, and exactly the limit is not too much."""
+    async with world.gateway() as gateway:
+        codes = [
+            (await gateway.send(b"x" * size, {"X-Token": "other-token"}, "other")).status_code
+            for size in (1000, 1001)
+        ]
+
+    assert [415, 413] == codes
+
+
+async def test_a_client_that_sends_50_megabytes_first_gets_its_reply(world: World) -> None:
+    """A simple client writes everything and reads then: it finds 413, and memory stays low."""
+    async with world.gateway() as gateway:
+        before = _peak_memory()
+        codes = [
+            await asyncio.to_thread(_post, gateway.url, name, chunked=chunked)
+            for name in ("acme", "nobody")
+            for chunked in (False, True)
+        ]
+
+    assert [413] * 4 == codes
+    assert _peak_memory() - before < 25 * MEGABYTE
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(world: World) -> None:
+    """A sender that stops in the middle of its body is let go."""
+    async with world.gateway(read_within=timedelta(milliseconds=10)) as gateway:
+        status = await _status_after(gateway, b"Content-Length: 10\r\n\r\nhalf")
+
+    assert 408 == status
+
+
+async def test_a_sender_that_leaves_disturbs_nobody(world: World) -> None:
+    """A connection that ends in the middle of a body leaves the gateway working."""
+    async with world.gateway() as gateway:
+        _, writer = await _connect(gateway)
+        writer.write(HEAD.format("acme").encode() + b"Content-Length: 10\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        assert 200 == (await gateway.http.get("/healthz")).status_code
+
+
+async def _status_after(gateway: Gateway, rest: bytes) -> int:
+    reader, writer = await _connect(gateway)
+    try:
+        writer.write(HEAD.format("acme").encode() + rest)
+        line = await asyncio.wait_for(reader.readline(), 30)
+        return int(line.split()[1])
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def _connect(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(gateway.url.rpartition(":")[2]))
+
+
+def _post(url: str, provider: str, *, chunked: bool) -> int:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    headers = {} if chunked else {"Content-Length": str(50 * MEGABYTE)}
+    try:
+        connection.request(
+            "POST",
+            f"/callbacks/{provider}",
+            body=_fifty_megabytes(),
+            headers=headers,
+            encode_chunked=chunked,
+        )
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _fifty_megabytes() -> Iterator[bytes]:
+    chunk = b"x" * 65536
+    for _ in range(50 * 16):
+        yield chunk
+
+
+def _peak_memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

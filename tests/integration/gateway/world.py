@@ -1,0 +1,206 @@
+"""A gateway on a socket, with a real ledger, a real engine, and a provider that signs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import socket
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHandle
+
+from ackbridge.catalog import Catalog, load_catalog
+from ackbridge.contracts import names
+from ackbridge.gateway import create_app
+from ackbridge.ledger import Ledger
+from ackbridge.security import Secrets
+
+QUEUE = "gateway-tests"
+FINISH = "finish"
+SECRET = "the-acme-secret"
+OLD_SECRET = "the-old-acme-secret"
+
+ACME = """
+provider: acme
+base_url: http://127.0.0.1:9
+callbacks:
+  verify:
+    type: hmac
+    header: X-Acme-Signature
+    timestamp_header: X-Acme-Timestamp
+    signed: "{timestamp}.{body}"
+    secrets: ["env:ACME_SECRET", "env:ACME_OLD_SECRET"]
+  event_key: id
+operations:
+  create_order:
+    request: {method: POST, path: /orders}
+    response:
+      mode: callback
+      match: {call_id: call_id, reference: order}
+      success: "type == 'order.done'"
+      failure: {when: "type == 'order.failed'"}
+  refund:
+    request: {method: POST, path: /refunds}
+    response:
+      mode: callback
+      match: {call_id: call_id, reference: order}
+      success: "type == 'refund.done' || type == 'order.done'"
+"""
+
+OTHER = """
+provider: other
+base_url: http://127.0.0.1:9
+callbacks:
+  verify: {type: header, name: X-Token, secrets: ["env:OTHER_TOKEN"]}
+  event_key: id
+  max_bytes: 1000
+  replies: {accepted: 204, duplicate: 208, unmatched: 422, forged: 403, unreadable: 415}
+operations:
+  ask:
+    request: {method: POST, path: /asks}
+    response: {mode: callback, match: {call_id: call_id}, success: "done"}
+"""
+
+ENVIRON = {"ACME_SECRET": SECRET, "ACME_OLD_SECRET": OLD_SECRET, "OTHER_TOKEN": "other-token"}
+
+
+@workflow.defn(name=names.INTEGRATION_CALL)
+class CollectingCall:
+    """Stands in for a call: collects what it is signalled."""
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+        self._finished = False
+
+    @workflow.run
+    async def run(self, until: int) -> list[Any]:
+        """End with all messages, after so many of them or when told to finish."""
+        await workflow.wait_condition(lambda: self._finished or len(self._messages) >= until)
+        return self._messages
+
+    @workflow.signal(name=names.PROVIDER_MESSAGE)
+    def provider_message(self, message: Any) -> None:
+        """Collect."""
+        self._messages.append(message)
+
+    @workflow.signal(name=FINISH)
+    def finish(self) -> None:
+        """End."""
+        self._finished = True
+
+
+@dataclass
+class Gateway:
+    """One running gateway."""
+
+    url: str
+    http: httpx.AsyncClient
+
+    async def tell(
+        self, event: Mapping[str, Any], provider: str = "acme", **signing: Any
+    ) -> httpx.Response:
+        """Send an event as its provider would."""
+        body = json.dumps(event).encode()
+        headers = signed(body, **signing) if provider == "acme" else {"X-Token": "other-token"}
+        return await self.send(body, headers, provider)
+
+    async def send(
+        self, body: bytes, headers: Mapping[str, str], provider: str = "acme"
+    ) -> httpx.Response:
+        """Send any body with any headers."""
+        return await self.http.post(f"/callbacks/{provider}", content=body, headers=headers)
+
+
+@dataclass
+class World:
+    """What the gateways of one test share."""
+
+    client: Client
+    ledger: Ledger
+    catalog: Catalog
+    environ: Mapping[str, str] = field(default_factory=lambda: ENVIRON)
+
+    async def start_call(
+        self, call_id: str, until: int = 1000
+    ) -> WorkflowHandle[CollectingCall, list[Any]]:
+        """Start a call that collects."""
+        return await self.client.start_workflow(
+            CollectingCall.run, until, id=call_id, task_queue=QUEUE
+        )
+
+    @asynccontextmanager
+    async def gateway(
+        self, *, client: Client | None = None, ledger: Ledger | None = None, **options: Any
+    ) -> AsyncIterator[Gateway]:
+        """Serve a gateway; it sweeps its inbox once, at start, unless told otherwise."""
+        options = {"sweep_every": timedelta(hours=1), "sweep_older_than": timedelta(0), **options}
+        app = create_app(
+            self.catalog,
+            Secrets(self.environ, Path()),
+            ledger or self.ledger,
+            client or self.client,
+            now,
+            **options,
+        )
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
+            server = uvicorn.Server(config)
+            # In this loop, not in a thread: ledger and client belong to it.
+            serving = asyncio.create_task(server.serve([listener]))
+            try:
+                async with httpx.AsyncClient(base_url=url, timeout=30) as http:
+                    yield Gateway(url, http)
+            finally:
+                server.should_exit = True
+                await serving
+
+
+def now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+def signed(
+    body: bytes, secret: str = SECRET, age: timedelta = timedelta(0)
+) -> dict[str, str]:
+    """Acme's headers for a body."""
+    timestamp = str(int((now() - age).timestamp()))
+    content = f"{timestamp}.".encode() + body
+    signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
+    return {"X-Acme-Signature": signature, "X-Acme-Timestamp": timestamp}
+
+
+def new_call_id(operation: str = "create_order", provider: str = "acme") -> str:
+    """The id of a call that no other test has."""
+    return f"{provider}.{operation}.{uuid.uuid4().hex}"
+
+
+def done(call_id: str | None = None, **more: Any) -> dict[str, Any]:
+    """Acme's event for a success, with an event key of its own."""
+    event = {"id": f"evt_{uuid.uuid4().hex}", "type": "order.done", **more}
+    return event if call_id is None else {**event, "call_id": call_id}
+
+
+async def collected(handle: WorkflowHandle[CollectingCall, list[Any]]) -> list[Any]:
+    """End a collecting call, and get what it was signalled."""
+    await handle.signal(FINISH)
+    return await handle.result()
+
+
+def load(folder: Path) -> Catalog:
+    """The catalog of both providers."""
+    (folder / "acme.yaml").write_text(ACME)
+    (folder / "other.yaml").write_text(OTHER)
+    return load_catalog(folder, ENVIRON)

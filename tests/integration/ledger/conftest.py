@@ -1,0 +1,51 @@
+"""A migrated ledger on each of the two databases: one suite that both must pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ackbridge.ledger import Ledger, migrate
+from tests.postgres import PostgreSQL, postgresql
+
+from .samples import MovableClock
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgreSQL]:
+    """One PostgreSQL server for all tests."""
+    with postgresql() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without any tables, once on each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/new/ledger.db"
+    running: PostgreSQL = request.getfixturevalue("server")
+    return running.new_database()
+
+
+@pytest.fixture
+def ledger_url(empty_url: str) -> str:
+    """The URL of a migrated ledger."""
+    migrate(empty_url)
+    return empty_url
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    """The ledger's clock."""
+    return MovableClock()
+
+
+@pytest_asyncio.fixture
+async def ledger(ledger_url: str, clock: MovableClock) -> AsyncIterator[Ledger]:
+    """An open ledger."""
+    opened = Ledger.open(ledger_url, clock)
+    yield opened
+    await opened.close()
