@@ -12,12 +12,12 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from ackbridge.transport import build_client
+import httpx
 from temporalio.client import Client
-from temporalio.worker import Worker
+from temporalio.worker import Interceptor, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from ackbridge.app import integrations_folder
@@ -30,6 +30,7 @@ from ackbridge.ledger import Ledger, migrate
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
+from ackbridge.transport import build_client
 from activities import Provisions, main_activities, send_activities, settle_activities
 from workflows import WORKFLOWS
 
@@ -67,22 +68,9 @@ async def serve(settings: Settings, provider: str | None) -> None:
     indexing = await register_search_attributes(client)
     if indexing.advice:
         log.warning("%s", indexing.advice)
-    secrets = Secrets(environ, settings.secrets_root)
     ledger = Ledger.open(settings.ledger_url, utc_now)
     http = build_client()
-    provisions = Provisions(
-        catalog=catalog,
-        ledger=ledger,
-        client=http,
-        auths={
-            name: build_auth(integration.auth, secrets, utc_now)
-            for name, integration in catalog.integrations.items()
-        },
-        clock=utc_now,
-        public_url=settings.public_url,
-        environment=settings.environment,
-        indexed=indexing.available,
-    )
+    provisions = provide(settings, environ, catalog, ledger, http, indexed=indexing.available)
     workers = build_workers(client, catalog, provisions, provider, settings.shutdown_within)
     try:
         async with contextlib.AsyncExitStack() as running:
@@ -96,17 +84,45 @@ async def serve(settings: Settings, provider: str | None) -> None:
         await ledger.close()
 
 
+def provide(
+    settings: Settings,
+    environ: Mapping[str, str],
+    catalog: Catalog,
+    ledger: Ledger,
+    http: httpx.AsyncClient,
+    *,
+    indexed: bool,
+) -> Provisions:
+    """What the activities are given."""
+    secrets = Secrets(environ, settings.secrets_root)
+    return Provisions(
+        catalog=catalog,
+        ledger=ledger,
+        client=http,
+        auths={
+            name: build_auth(integration.auth, secrets, utc_now)
+            for name, integration in catalog.integrations.items()
+        },
+        clock=utc_now,
+        public_url=settings.public_url,
+        environment=settings.environment,
+        indexed=indexed,
+    )
+
+
 def build_workers(
     client: Client,
     catalog: Catalog,
     provisions: Provisions,
     provider: str | None = None,
     shutdown_within: timedelta = timedelta(0),
+    interceptors: Sequence[Interceptor] = (),
 ) -> list[Worker]:
     """One worker for each task queue.
 
     Args:
         provider: serve only this one's queues; None for the main queue and everybody's.
+        interceptors: around every workflow and activity.
     """
     workers = []
     if provider is None:
@@ -117,12 +133,15 @@ def build_workers(
                 workflows=WORKFLOWS,
                 activities=main_activities(provisions),
                 workflow_runner=workflow_runner(),
+                interceptors=interceptors,
                 graceful_shutdown_timeout=shutdown_within,
             )
         )
     for name, integration in sorted(catalog.integrations.items()):
         if provider in (None, name):
-            workers += _provider_workers(client, integration, provisions, shutdown_within)
+            workers += _provider_workers(
+                client, integration, provisions, shutdown_within, interceptors
+            )
     return workers
 
 
@@ -133,7 +152,11 @@ def workflow_runner() -> SandboxedWorkflowRunner:
 
 
 def _provider_workers(
-    client: Client, integration: Integration, provisions: Provisions, shutdown_within: timedelta
+    client: Client,
+    integration: Integration,
+    provisions: Provisions,
+    shutdown_within: timedelta,
+    interceptors: Sequence[Interceptor],
 ) -> list[Worker]:
     limits = integration.limits
     send = Worker(
@@ -142,12 +165,14 @@ def _provider_workers(
         activities=send_activities(provisions),
         max_concurrent_activities=limits.concurrent if limits else None,
         max_task_queue_activities_per_second=limits.requests_per_second if limits else None,
+        interceptors=interceptors,
         graceful_shutdown_timeout=shutdown_within,
     )
     settle = Worker(
         client,
         task_queue=names.settle_queue(integration.provider),
         activities=settle_activities(provisions),
+        interceptors=interceptors,
         graceful_shutdown_timeout=shutdown_within,
     )
     return [send, settle]

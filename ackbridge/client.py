@@ -204,10 +204,7 @@ class AckbridgeClient:
             return call
         except RPCError as error:
             raise _explain(error, request.call_id) from None
-        call = Call(handle)
-        if handle.first_execution_run_id is None:
-            await _same_request(call, request)
-        return call
+        return Call(handle)
 
     async def start_and_wait(self, request: CallRequest, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- the bound travels to the workflow
         """Start a call and take its outcome if it comes in time, else where it stands.
@@ -256,8 +253,14 @@ class AckbridgeClient:
     async def _start(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         options = self._options(request)
         try:
+            # FAIL rather than USE_EXISTING, which does not tell a new call from a found one: only
+            # a found one has to be compared.
             return await self._client.start_workflow(
-                names.INTEGRATION_CALL, request, rpc_timeout=RPC_TIMEOUT, **options
+                names.INTEGRATION_CALL,
+                request,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                rpc_timeout=RPC_TIMEOUT,
+                **options,
             )
         except RPCError as error:
             if not self._does_without_index(error):
@@ -266,7 +269,10 @@ class AckbridgeClient:
 
     async def _update_with_start(self, request: CallRequest, wish: AwaitOutcome) -> CallStatus:
         operation = WithStartWorkflowOperation[Any, Any](
-            names.INTEGRATION_CALL, request, **self._options(request)
+            names.INTEGRATION_CALL,
+            request,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            **self._options(request),
         )
         try:
             status: CallStatus = await self._client.execute_update_with_start_workflow(
@@ -322,7 +328,6 @@ class AckbridgeClient:
             "id": request.call_id,
             "task_queue": names.TASK_QUEUE,
             "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
             "static_summary": f"{request.operation} at {request.provider}",
             "search_attributes": search.at_start(request.provider, request.operation)
             if self._indexed

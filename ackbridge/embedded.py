@@ -136,7 +136,9 @@ class EmbeddedEngine:
         ]
         for name, value in _PRAGMAS.items():
             options += ["--sqlite-pragma", f"{name}={value}"]
-        for name, value in (_DYNAMIC_CONFIG | (_TIME_SKIPPING if self._time_skipping else {})).items():
+        for name, value in (
+            _DYNAMIC_CONFIG | (_TIME_SKIPPING if self._time_skipping else {})
+        ).items():
             options += ["--dynamic-config-value", f"{name}={value}"]
         return (str(find_binary()), "server", "start-dev", *options)
 
@@ -201,14 +203,14 @@ class EmbeddedEngine:
 
     def _take_state(self) -> None:
         """Two engines on one file would corrupt each other's work."""
+        if self._lock is not None:
+            return
         lock = self.state.with_name(f"{self.state.name}.lock").open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             raise EngineUnavailable(f"another embedded engine runs on {self.state}") from None
-        if self._lock is not None:
-            self._lock.close()
         self._lock = lock
 
     def _port(self, which: int) -> int:

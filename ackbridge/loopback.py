@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import weakref
 
 HOST = "127.0.0.1"
 
@@ -25,17 +26,19 @@ class LoopbackPort:
         Args:
             wished: this one if it is free; otherwise, and without a wish, any free one.
         """
-        self._socket = socket.socket()
+        held = socket.socket()
+        # Not left to the garbage collector, which warns about sockets it has to close.
+        self._release = weakref.finalize(self, held.close)
         if sys.platform == "linux":
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            self._socket.bind((HOST, wished or 0))
+            held.bind((HOST, wished or 0))
         except OSError:
-            self._socket.bind((HOST, 0))
-        self.number: int = self._socket.getsockname()[1]
+            held.bind((HOST, 0))
+        self.number: int = held.getsockname()[1]
         if sys.platform != "linux":
-            self._socket.close()
+            self.release()
 
     def release(self) -> None:
         """Let go of it; it may then be given to anybody."""
-        self._socket.close()
+        self._release()

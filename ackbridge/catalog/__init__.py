@@ -9,7 +9,8 @@ from .inbound import (
     is_receipt,
     receipt_reference,
 )
-from .loading import integration_json_schema, load_catalog, load_integration
+from .loading import load_catalog, load_integration
+from .operation import Operation
 from .outbound import (
     Outbound,
     render_acknowledgement,
@@ -17,8 +18,8 @@ from .outbound import (
     render_request,
     render_status,
 )
-from .schema import Callbacks, Integration, Operation
-from .templates import render_text
+from .publishing import integration_json_schema
+from .schema import Callbacks, Integration
 
 __all__ = [
     "Callbacks",
@@ -40,5 +41,4 @@ __all__ = [
     "render_health",
     "render_request",
     "render_status",
-    "render_text",
 ]

@@ -8,8 +8,8 @@ from typing import Any
 
 from ackbridge.errors import UnknownName
 
-from .payloads import check
-from .schema import Integration, Operation
+from .operation import Operation
+from .schema import Integration
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,5 @@ def check_payload(operation: Operation, payload: Any) -> None:
     Raises:
         Invalid: naming the fields, never their values.
     """
-    if operation.payload_validator is not None:
-        check(operation.payload_validator, payload)
+    if operation.payload_schema is not None:
+        operation.payload_schema.check(payload)

@@ -129,7 +129,7 @@ def _comparisons(tokens: list[dict[str, Any]]) -> Iterator[str]:
         if left["type"] in ("eq", "ne") and right["type"] == "quoted_identifier":
             name = right["value"]
             yield (
-                f'"{name}" in double quotes is a field; a text is \'{name}\' in single quotes '
+                f"\"{name}\" in double quotes is a field; a text is '{name}' in single quotes "
                 f'(if the field is meant: @."{name}")'
             )
 

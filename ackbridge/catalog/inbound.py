@@ -6,6 +6,7 @@ for HTTP answers, `status`; all expressions are evaluated over it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,13 @@ from typing import Any
 from ackbridge.contracts import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.wire import parse_duration
 
-from .schema import ExtensionRule, FailureRule, Integration, Operation, Status
-from .templates import evaluate
+from .expressions import Expression
+from .operation import ExtensionRule, FailureRule, Operation, Response, Status
+from .schema import Integration
 
 Document = Mapping[str, Any]
-LONGEST_KEY = 512
+LONGEST_REASON = 2000
+"""Characters of a provider's own words that are kept."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,15 @@ def find_event_key(integration: Integration, document: Document) -> str | None:
     """What makes two callbacks the same one; None when the callback does not say."""
     if integration.callbacks is None:
         return None
-    return _key(evaluate(integration.callbacks.event_key, document))
+    return _key(integration.callbacks.event_key, document)
 
 
 def candidates(integration: Integration, document: Document) -> list[Match]:
-    """Every operation whose call this may be about, in the order of the file."""
+    """Every operation whose call this may be about, in the order of the file.
+
+    A provider may only speak about its own calls: a call id of another operation, or of another
+    provider, is none of this operation's, whatever reference comes with it.
+    """
     return list(_candidates(integration, document))
 
 
@@ -52,11 +59,10 @@ def _candidates(integration: Integration, document: Document) -> Iterator[Match]
         if operation.response.mode != "callback":
             continue
         by = operation.response.match
-        call_id = _key(evaluate(by.call_id, document)) if by.call_id else None
-        reference = _key(evaluate(by.reference, document)) if by.reference else None
-        # A provider may only speak about its own calls.
+        call_id = _key(by.call_id, document)
+        reference = _key(by.reference, document)
         if call_id is not None and not call_id.startswith(f"{integration.provider}.{name}."):
-            call_id = None
+            continue
         if call_id is not None or reference is not None:
             yield Match(name, call_id, reference)
 
@@ -70,19 +76,23 @@ def classify(
 ) -> ProviderMessage | None:
     """What a message means; None when it is nothing the operation waits for.
 
-    A failure wins over a success: what contradicts itself is not a success.
+    A failure wins over an extension, and both over a success: what contradicts itself is none.
+
+    Args:
+        document: the message; with `status` where it is an HTTP answer.
+        source: for `STATUS`, the operation's rules for status answers hold.
     """
     rules = _rules(operation, source)
     said: dict[str, Any] | None = None
-    if rules.extension is not None and _is_true(rules.extension.when, document):
-        said = _extension(rules.extension, document, operation)
-    elif rules.failure is not None and _is_true(rules.failure.when, document):
+    if rules.failure is not None and rules.failure.when.holds(document):
         said = _failure(rules.failure, document)
+    elif rules.extension is not None and rules.extension.when.holds(document):
+        said = _extension(rules.extension, document, operation)
     elif _is_success(rules, document, source):
         said = {"kind": MessageKind.RESPONSE}
     if said is None:
         return None
-    data = evaluate(rules.data, document) if rules.data else document.get("body")
+    data = rules.data.search(document) if rules.data else document.get("body")
     return ProviderMessage(
         event_key=event_key, source=source, received_at=received_at, data=data, **said
     )
@@ -91,7 +101,7 @@ def classify(
 def receipt_reference(operation: Operation, document: Document) -> str | None:
     """The provider's own id of its work, as its receipt says."""
     expression = operation.receipt.reference
-    return _key(evaluate(expression, document)) if expression else None
+    return _key(expression, document)
 
 
 def is_receipt(operation: Operation, status: int, document: Document) -> bool:
@@ -99,22 +109,22 @@ def is_receipt(operation: Operation, status: int, document: Document) -> bool:
     if 200 <= status < 300:
         return True
     accept = operation.receipt.accept
-    return accept is not None and _is_true(accept, document)
+    return accept is not None and accept.holds(document)
 
 
 @dataclass(frozen=True)
 class _Rules:
-    success: str | None
+    success: Expression | None
     failure: FailureRule | None
     extension: ExtensionRule | None
-    data: str | None
+    data: Expression | None
 
 
 def _rules(operation: Operation, source: MessageSource) -> _Rules:
     response = operation.response
-    own = response.status if source is MessageSource.STATUS else None
-    if not isinstance(own, Status):
-        return _Rules(response.success, response.failure, response.extension, response.data)
+    own: Response | Status = response
+    if source is MessageSource.STATUS and response.status is not None:
+        own = response.status
     return _Rules(
         own.success or response.success,
         own.failure or response.failure,
@@ -125,55 +135,53 @@ def _rules(operation: Operation, source: MessageSource) -> _Rules:
 
 def _is_success(rules: _Rules, document: Document, source: MessageSource) -> bool:
     if rules.success is not None:
-        return _is_true(rules.success, document)
-    return source is MessageSource.SYNC and 200 <= int(document.get("status", 0)) < 300
+        return rules.success.holds(document)
+    if source not in (MessageSource.SYNC, MessageSource.STATUS):
+        return False
+    status = document.get("status")
+    return isinstance(status, int) and 200 <= status < 300
 
 
 def _failure(rule: FailureRule, document: Document) -> dict[str, Any]:
-    retryable = rule.retryable
-    reason = evaluate(rule.reason, document) if rule.reason else None
+    reason = rule.reason.search(document) if rule.reason else None
+    text = reason if isinstance(reason, str) or reason is None else json.dumps(reason)
     return {
         "kind": MessageKind.FAILURE,
-        "retryable": retryable if isinstance(retryable, bool) else _is_true(retryable, document),
-        "reason": None if reason is None else str(reason)[:2000],
+        "retryable": rule.retryable.holds(document),
+        "reason": None if text is None else text[:LONGEST_REASON],
     }
 
 
 def _extension(rule: ExtensionRule, document: Document, operation: Operation) -> dict[str, Any]:
-    until = _moment(evaluate(rule.until, document)) if rule.until else None
-    by = _span(evaluate(rule.by, document)) if rule.by else None
+    until = _moment(rule.until.search(document)) if rule.until else None
+    by = _span(rule.by.search(document)) if rule.by else None
     if until is None and by is None:
         # It asks for time and does not say how much: as much as it had.
         by = operation.response.deadline.initial
     return {"kind": MessageKind.EXTENSION, "until": until, "extend_by": by}
 
 
-def _is_true(expression: str, document: Document) -> bool:
-    return bool(evaluate(expression, document))
-
-
-def _key(value: Any) -> str | None:
-    if value is None or isinstance(value, bool | dict | list):
+def _key(expression: Expression | None, document: Document) -> str | None:
+    """An id: a text or a number that is not empty."""
+    value = expression.search(document) if expression is not None else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    text = str(value)
-    return text if 0 < len(text) <= LONGEST_KEY else None
+    return str(value) or None
 
 
 def _moment(value: Any) -> datetime | None:
     try:
-        if isinstance(value, int | float):
+        if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
-        moment = datetime.fromisoformat(str(value))
-    except (ValueError, OverflowError, OSError):
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError, OverflowError, OSError):
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _span(value: Any) -> timedelta | None:
     try:
-        if isinstance(value, int | float):
-            return timedelta(seconds=value)
-        span = parse_duration(str(value))
+        span = timedelta(seconds=value) if isinstance(value, int | float) else parse_duration(value)
     except (ValueError, OverflowError):
         return None
-    return span if isinstance(span, timedelta) else None
+    return span if isinstance(span, timedelta) and span > timedelta(0) else None

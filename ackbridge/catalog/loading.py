@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ackbridge.errors import IntegrationFileError, Problem
 
-from . import schema
+from . import fields, operation, schema
 from .catalog import Catalog
 from .rules import contradictions
 from .schema import Integration

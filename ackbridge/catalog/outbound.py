@@ -3,58 +3,74 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
-from .schema import Body, Integration, Operation
-from .templates import evaluate, render_path, render_text, render_tree
+from ackbridge.contracts import Invalid
 
-Context = Mapping[str, Any]
-"""`payload, metadata, call, callback_url, reference, response, reason`."""
+from .bodies import BodyTemplate
+from .expressions import ExpressionFailed
+from .fields import Encoding
+from .operation import Operation
+from .schema import Integration
+from .templates import Context, PathTemplate, ScalarTemplate, scalar_text
 
 _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+
+# A key may have any character, a header may not; % is quoted too, so that two keys stay two.
+_SAFE_IN_KEYS = string.punctuation.replace("%", "")
 
 
 @dataclass(frozen=True)
 class Outbound:
-    """One HTTP request, ready to be sent but for its authentication."""
+    """One HTTP request, ready to be sent but for its authentication.
+
+    Attributes:
+        url: with the query.
+        content: the encoded body; None for no body.
+    """
 
     method: str
     url: str
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     content: bytes | None = field(default=None, repr=False)
 
 
 def render_request(integration: Integration, operation: Operation, context: Context) -> Outbound:
     """The operation's request.
 
+    Args:
+        context: payload, metadata, call, callback_url, reference, response, reason.
+
     Raises:
-        Invalid: a path has no value where it needs one.
+        Invalid: a template has no usable value; the text names it and hides the value.
     """
     request = operation.request
-    headers, content = _encode(request.body, request.encoding, context)
-    headers |= _texts(request.headers, context)
-    if request.idempotency_header:
-        headers[request.idempotency_header] = str(context["call"]["idempotency_key"])
-    url = _url(integration, request.path, request.query, context)
-    return Outbound(request.method, url, headers, content)
+    headers = {**_key(operation, context), **_headers(request.headers, context, "request")}
+    content = None
+    if request.body is not None:
+        content = _content(request.body, request.encoding, context, "request.body")
+    return Outbound(
+        request.method,
+        _url(integration, request.path, request.query, context, "request"),
+        _with_type(headers, request.encoding, content),
+        content,
+    )
 
 
 def render_acknowledgement(
-    integration: Integration,
-    operation: Operation,
-    kind: str,
-    context: Context,
+    integration: Integration, operation: Operation, kind: str, context: Context
 ) -> Outbound | None:
     """The acknowledgement of an answer, or of its absence; None where there is none of the kind.
 
     Args:
-        kind: `success` or `failed`.
+        kind: `success` or `failed`; part of the idempotency key.
 
     Raises:
-        Invalid: a path has no value where it needs one.
+        Invalid: as `render_request`.
     """
     acknowledge = operation.acknowledge
     if acknowledge is None:
@@ -62,13 +78,17 @@ def render_acknowledgement(
     body = acknowledge.success if kind == "success" else acknowledge.failed
     if body is None:
         return None
-    headers, content = _encode(body, acknowledge.encoding, context)
-    headers |= _texts(acknowledge.headers, context)
-    if operation.request.idempotency_header:
-        key = f"{context['call']['idempotency_key']}:{kind}"
-        headers[operation.request.idempotency_header] = key
-    url = _url(integration, acknowledge.path, {}, context)
-    return Outbound(acknowledge.method, url, headers, content)
+    headers = {
+        **_key(operation, context, f":{kind}"),
+        **_headers(acknowledge.headers, context, "acknowledge"),
+    }
+    content = _content(body, acknowledge.encoding, context, f"acknowledge.{kind}")
+    return Outbound(
+        acknowledge.method,
+        _url(integration, acknowledge.path, {}, context, "acknowledge"),
+        _with_type(headers, acknowledge.encoding, content),
+        content,
+    )
 
 
 def render_status(
@@ -77,54 +97,133 @@ def render_status(
     """The question how the provider's work stands; None where it cannot be asked.
 
     Raises:
-        Invalid: a path has no value where it needs one, such as a reference that never came.
+        Invalid: as `render_request`; for instance a reference that never came.
     """
     status = operation.response.status
     if status is None:
         return None
-    url = _url(integration, status.path, status.query, context)
-    return Outbound(status.method, url, _texts(status.headers, context))
+    return Outbound(
+        status.method,
+        _url(integration, status.path, status.query, context, "response.status"),
+        _headers(status.headers, context, "response.status"),
+    )
 
 
 def render_health(integration: Integration) -> Outbound | None:
     """The question whether the provider is up; None where it has no such request."""
     if integration.health is None:
         return None
-    return Outbound("GET", _url(integration, integration.health.path, {}, {}))
+    return Outbound("GET", integration.base_url + integration.health.path)
 
 
-def _url(integration: Integration, path: str, query: Mapping[str, str], context: Context) -> str:
-    url = integration.base_url + render_path(path, context)
-    values = _texts(query, context)
-    return f"{url}?{urlencode(values)}" if values else url
+def _key(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:
+    name = operation.request.idempotency_header
+    if name is None:
+        return {}
+    return {name: quote(f"{context['call']['idempotency_key']}{suffix}", safe=_SAFE_IN_KEYS)}
 
 
-def _texts(templates: Mapping[str, str], context: Context) -> dict[str, str]:
-    rendered = {name: render_text(text, context) for name, text in templates.items()}
-    return {name: text for name, text in rendered.items() if text is not None}
+def _with_type(headers: dict[str, str], encoding: str, content: bytes | None) -> dict[str, str]:
+    if content is None or any(name.lower() == "content-type" for name in headers):
+        return headers
+    return {**headers, "Content-Type": _CONTENT_TYPES[encoding]}
 
 
-def _encode(
-    body: Body | None, encoding: str, context: Context
-) -> tuple[dict[str, str], bytes | None]:
-    if body is None:
-        return {}, None
-    value = evaluate(body, context) if isinstance(body, str) else render_tree(body, context)
-    headers = {"Content-Type": _CONTENT_TYPES[encoding]}
+def _headers(
+    templates: Mapping[str, ScalarTemplate], context: Context, where: str
+) -> dict[str, str]:
+    headers = {}
+    for name, template in templates.items():
+        here = f"{where}.headers.{name}"
+        value = _value(template, context, here)
+        if value is None:
+            continue
+        text = _scalar(value, template.source, here)
+        if not text.isascii() or not text.isprintable():
+            raise Invalid(f"{here}: has characters that a header cannot have")
+        headers[name] = text.strip()
+    return headers
+
+
+def _url(
+    integration: Integration,
+    path: PathTemplate,
+    query: Mapping[str, ScalarTemplate],
+    context: Context,
+    where: str,
+) -> str:
+    url = integration.base_url + _path(path, context, f"{where}.path")
+    pairs = list(_query(query, context, f"{where}.query"))
+    return f"{url}?{urlencode(pairs)}" if pairs else url
+
+
+def _path(template: PathTemplate, context: Context, here: str) -> str:
+    pieces = []
+    for part in template.parts:
+        if isinstance(part, str):
+            pieces.append(part)
+            continue
+        try:
+            value = part.evaluate(context)
+            text = "" if value is None else scalar_text(value, part.text)
+        except ExpressionFailed as error:
+            raise Invalid(f"{here}: {template.source}: {error}") from None
+        if not text:
+            raise Invalid(f"{here}: {template.source}: {part.text} has no value")
+        pieces.append(quote(text, safe=""))
+    path = "".join(pieces)
+    # Quoting leaves dots alone, and servers walk up the tree at them.
+    if any(segment in (".", "..") for segment in path.split("/")):
+        raise Invalid(f"{here}: {template.source}: a segment is . or ..")
+    return path
+
+
+def _query(
+    templates: Mapping[str, ScalarTemplate], context: Context, where: str
+) -> Iterator[tuple[str, str]]:
+    for name, template in templates.items():
+        here = f"{where}.{name}"
+        value = _value(template, context, here)
+        for single in value if isinstance(value, list) else [value]:
+            if single is not None:
+                yield name, _scalar(single, template.source, here)
+
+
+def _content(
+    body: BodyTemplate, encoding: Encoding, context: Context, here: str
+) -> bytes | None:
+    value = _value(body, context, here)
+    if value is None:
+        return None
     if encoding == "form":
-        return headers, urlencode(list(_form_fields("", value))).encode()
-    return headers, json.dumps(value, ensure_ascii=False).encode()
+        if not isinstance(value, dict):
+            raise Invalid(f"{here}: a form is a mapping")
+        return urlencode(list(_form_fields("", value))).encode()
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        raise Invalid(f"{here}: is not plain JSON") from None
 
 
 def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Nested values as `a[b]=c` and `a[0]=b`; null is left out."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
             yield from _form_fields(f"{name}[{key}]" if name else str(key), inner)
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _form_fields(f"{name}[{index}]" if name else str(index), inner)
-    elif isinstance(value, bool):
-        yield name, "true" if value else "false"
     elif value is not None:
-        yield name, str(value)
+        yield name, scalar_text(value, name)
+
+
+def _value(template: ScalarTemplate | BodyTemplate, context: Context, here: str) -> Any:
+    try:
+        return template.value(context)
+    except ExpressionFailed as error:
+        raise Invalid(f"{here}: {error}") from None
+
+
+def _scalar(value: Any, what: str, here: str) -> str:
+    try:
+        return scalar_text(value, what)
+    except ExpressionFailed as error:
+        raise Invalid(f"{here}: {error}") from None

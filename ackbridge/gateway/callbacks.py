@@ -171,14 +171,14 @@ class CallbackPipeline:
 
     async def _match(self, exchange: Exchange) -> Reply | None:
         document = _document(exchange)
+        unreadable = exchange.callbacks.replies.unreadable
         try:
             event_key = find_event_key(exchange.integration, document)
             if event_key is None:
-                raise Invalid("event_key: the callback has none")
+                return Reply(unreadable, "unreadable", "event_key: the callback has none")
             letter = read_letter(exchange.integration, event_key, document, self._clock())
         except ValueError as error:
-            reason = str(error) if isinstance(error, Invalid) else "it is not a valid message"
-            return Reply(exchange.callbacks.replies.unreadable, "unreadable", reason)
+            return Reply(unreadable, "unreadable", _misfit(error))
         exchange.letter = letter
         if _is_too_large(letter, exchange.body):
             return Reply(413, "too large", f"a message may have {LARGEST_MESSAGE} bytes")
@@ -217,6 +217,13 @@ def _document(exchange: Exchange) -> dict[str, Any]:
         "headers": {name: value for name, value in request.headers.items() if name not in secret},
         "query": dict(request.query_params),
     }
+
+
+def _misfit(error: ValueError) -> str:
+    if not isinstance(error, Invalid):
+        return "it does not make a valid message"
+    # Which expression it is, without what follows: that quotes the values it does not fit.
+    return str(error).partition(": ")[0]
 
 
 def _is_too_large(letter: Letter, body: bytes) -> bool:

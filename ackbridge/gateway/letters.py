@@ -53,17 +53,25 @@ def read_letter(
     """Match a message document to operations, and classify it for each.
 
     Raises:
-        ValueError: what it says does not validate as a message.
+        ValueError: what it says does not validate as a message for any of them.
     """
     matches = candidates(integration, document)
     # Whoever names a call speaks to that call only, whatever reference comes with it.
     matches = [match for match in matches if match.call_id is not None] or matches
     readings = []
+    misfit: ValueError | None = None
     for match in matches:
         operation = integration.operations[match.operation]
-        message = classify(operation, document, event_key, MessageSource.CALLBACK, received_at)
+        try:
+            message = classify(operation, document, event_key, MessageSource.CALLBACK, received_at)
+        except ValueError as error:
+            # Another operation's expressions need not fit what is not about its calls.
+            misfit = error
+            continue
         if message is not None:
             readings.append(Reading(match, message))
+    if misfit is not None and not readings:
+        raise misfit
     return Letter(
         provider=integration.provider,
         event_key=event_key,

@@ -71,3 +71,11 @@ async def no_ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
     ledger = Ledger.open(f"sqlite:///{tmp_path / 'missing' / 'ledger.db'}", now)
     yield ledger
     await ledger.close()
+
+
+@pytest_asyncio.fixture
+async def silent_engine() -> AsyncIterator[Client]:
+    """A client whose engine takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        yield await Client.connect(f"127.0.0.1:{port}", lazy=True, data_converter=DATA_CONVERTER)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
-import pytest
 from temporalio.client import Client
 
-from ackbridge.contracts import MessageKind, ProviderMessage
-from ackbridge.errors import LedgerUnavailable
-from ackbridge.ledger import InboxEntry, Ledger
+from ackbridge.contracts import (
+    CallOutcome,
+    CallRequest,
+    MessageKind,
+    OutcomeStatus,
+    ProviderMessage,
+    Timings,
+)
+from ackbridge.contracts.names import split_call_id
+from ackbridge.ledger import InboxState, Ledger
 
-from .outcomes import a_completed_outcome, a_request
-from .world import ENVIRON, Gateway, World, collected, done, new_call_id, now
+from .ledgers import CountingEnviron, RacingLedger, StumblingLedger, WatchedLedger
+from .world import World, collected, done, new_call_id, now
 
 OFTEN = timedelta(milliseconds=20)
 
@@ -67,7 +72,7 @@ async def test_a_reference_committed_between_lookup_and_keep_is_seen(
     ledger.call_id = call_id
     async with world.gateway(ledger=ledger) as gateway:
         reply = await gateway.tell(done(order="ord_1"))
-        await ledger.close()
+    await ledger.close()
 
     assert (200, {"status": "signalled"}) == (reply.status_code, reply.json())
     assert 1 == len(await collected(call))
@@ -160,7 +165,7 @@ async def test_a_failed_first_delivery_releases_the_duplicate_that_waited(
         await verified.twice.wait()
         ledger.stumble.set()
         replies = await first, await second
-        await ledger.close()
+    await ledger.close()
 
     assert [(503, "try again"), (200, "kept")] == [
         (reply.status_code, reply.json()["status"]) for reply in replies
@@ -182,17 +187,48 @@ async def test_a_repeat_after_the_call_ended_is_a_duplicate(world: World) -> Non
     assert (1, 0) == (counts["suppressed"], counts["inbox_pending"])
 
 
-async def test_what_comes_too_late_is_held(world: World) -> None:
+async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> None:
     """The call is closed without this message: it is never dropped, but held for people."""
     call_id = new_call_id()
     await collected(await world.start_call(call_id))
-    ledger = world.ledger
+    ledger = WatchedLedger.open(ledger_url, now)
+    ledger.begin()
     async with world.gateway() as gateway:
         reply = await gateway.tell(done(call_id))
-        assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
-        assert 1 == (await ledger.counts())["inbox_pending"]
-    watched = WatchedLedger.open(str(ledger_url_of(world)), now)
-    async with world.gateway(ledger=watched, sweep_every=OFTEN):
-        assert ("held", "the call had ended") == await watched.settled
-        await watched.close()
-    assert 0 == (await ledger.counts())["inbox_pending"]
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN):
+        settled = await ledger.settled
+    await ledger.close()
+
+    assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
+    assert (InboxState.HELD, "the call had ended") == settled
+    assert 0 == (await world.ledger.counts())["inbox_pending"]
+
+
+async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
+    world: World, ledger_url: str, no_engine: Client
+) -> None:
+    """Delivered by another way while it lay in the inbox: the sweeper finds it done."""
+    call_id = new_call_id()
+    event = done(call_id)
+    ledger = WatchedLedger.open(ledger_url, now)
+    ledger.begin()
+    async with world.gateway(client=no_engine) as gateway:
+        await gateway.tell(event)
+    await collected(await world.start_call(call_id))
+    ledger.recorded_meanwhile = True
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN):
+        settled = await ledger.settled
+    await ledger.close()
+
+    assert (InboxState.DUPLICATE, "already recorded as a response") == settled
+
+
+async def _record(ledger: Ledger, call_id: str, event_key: str) -> None:
+    provider, operation, key = split_call_id(call_id)
+    request = CallRequest(provider=provider, operation=operation, key=key)
+    await ledger.claim(request, "run-1")
+    message = ProviderMessage(kind=MessageKind.RESPONSE, event_key=event_key)
+    outcome = CallOutcome(
+        call_id=call_id, status=OutcomeStatus.COMPLETED, timings=Timings(started_at=now())
+    )
+    await ledger.record(call_id, provider, operation, 1, message, outcome)

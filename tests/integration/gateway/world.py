@@ -56,6 +56,13 @@ operations:
       mode: callback
       match: {call_id: call_id, reference: order}
       success: "type == 'refund.done' || type == 'order.done'"
+  cancel:
+    request: {method: POST, path: /cancellations}
+    receipt: {reference: id}
+    response:
+      mode: callback
+      match: {reference: cancellation}
+      success: "starts_with(type, 'cancel')"
 """
 
 OTHER = """
@@ -172,9 +179,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def signed(
-    body: bytes, secret: str = SECRET, age: timedelta = timedelta(0)
-) -> dict[str, str]:
+def signed(body: bytes, secret: str = SECRET, age: timedelta = timedelta(0)) -> dict[str, str]:
     """Acme's headers for a body."""
     timestamp = str(int((now() - age).timestamp()))
     content = f"{timestamp}.".encode() + body

@@ -1,28 +1,28 @@
-"""The ledger's databases: migrations, several processes, and what happens when they are away."""
+"""The ledger's databases: migrations, several processes at once, and killed ones."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import subprocess
 import sys
-import traceback
+import time
 from datetime import timedelta
 from pathlib import Path
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from ackbridge.errors import ConfigurationError, LedgerUnavailable
+from ackbridge.errors import ConfigurationError
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.ledger.addresses import address_of
-from ackbridge.ledger.tables import metadata
-from tests.postgres import PostgreSQL
+from ackbridge.ledger.database import open_database
+from ackbridge.ledger.tables import log, metadata
 
-from .samples import MovableClock, outcome_of, request_for, response
+from .samples import outcome_of, request_for, response
 
 MIGRATE = "import sys; from ackbridge.ledger import migrate; migrate(sys.argv[1])"
 SUPPRESS = """
@@ -108,27 +108,6 @@ async def test_a_killed_writer_leaves_nothing(ledger: Ledger, ledger_url: str) -
     assert recorded.accepted
 
 
-async def test_a_server_that_comes_back_is_used_again(
-    server: PostgreSQL, clock: MovableClock
-) -> None:
-    """Broken connections fail what was using them, and are replaced."""
-    url = server.new_database()
-    migrate(url)
-    ledger = Ledger.open(url, clock)
-    await asyncio.gather(*(ledger.ping() for _ in range(5)))
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-            [address_of(url).database],
-        )
-
-    with pytest.raises(LedgerUnavailable):
-        await ledger.ping()
-    await ledger.ping()
-
-    await ledger.close()
-
-
 def test_migrating_again_changes_nothing(ledger_url: str) -> None:
     """Every worker migrates when it starts."""
     migrate(ledger_url)
@@ -145,23 +124,6 @@ def test_a_newer_ledger_is_left_alone(ledger_url: str) -> None:
         migrate(ledger_url)
 
 
-async def test_a_ledger_that_is_not_migrated_says_so(empty_url: str, clock: MovableClock) -> None:
-    """A gateway that starts before the first worker is not ready, and knows why."""
-    if empty_url.startswith("sqlite"):
-        Path(str(address_of(empty_url).database)).parent.mkdir()
-    ledger = Ledger.open(empty_url, clock)
-
-    with pytest.raises(LedgerUnavailable, match="has not been migrated yet"):
-        await ledger.ping()
-
-    await ledger.close()
-
-
-async def test_a_migrated_ledger_answers(ledger: Ledger) -> None:
-    """A ledger with its tables is ready."""
-    await ledger.ping()
-
-
 async def test_a_sqlite_ledger_is_journalled_ahead(tmp_path: Path) -> None:
     """The file is in WAL mode for whoever opens it."""
     url = f"sqlite:///{tmp_path}/ledger.db"
@@ -174,80 +136,32 @@ async def test_a_sqlite_ledger_is_journalled_ahead(tmp_path: Path) -> None:
     assert mode == "wal"
 
 
-async def test_a_locked_ledger_is_unavailable_for_now(tmp_path: Path, clock: MovableClock) -> None:
-    """A writer that holds the file too long is waited for, reported, and forgotten."""
+def test_switching_to_wal_waits_for_a_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite reports a lock at once when it should change the journal; migrating tries again."""
+    writer = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(time, "sleep", lambda _: writer.rollback())
+
+    migrate(f"sqlite:///{tmp_path}/ledger.db")
+
+    writer.close()
+
+
+async def test_a_writer_of_sqlite_keeps_others_out_from_its_start(tmp_path: Path) -> None:
+    """A transaction may read first and write later: nobody writes in between."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)
-    ledger = Ledger.open(url, clock, within=timedelta(milliseconds=200))
-    engine = sa.create_engine(url)
-    with engine.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerUnavailable):
-            await ledger.suppress("acme", "e-1", None, "duplicate")
-        assert (await ledger.counts())["suppressed"] == 0
-        connection.rollback()
-    engine.dispose()
 
-    await ledger.suppress("acme", "e-1", None, "duplicate")
-    assert (await ledger.counts())["suppressed"] == 1
-    await ledger.close()
+    def read_then_write(connection: sa.Connection) -> None:
+        connection.execute(sa.select(log)).all()
+        other = sqlite3.connect(tmp_path / "ledger.db", timeout=0)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("DELETE FROM log")
+        other.close()
+        connection.execute(log.delete())
 
-
-async def test_a_server_that_is_away_is_unavailable(clock: MovableClock) -> None:
-    """Nothing that is raised, printed or chained shows the password."""
-    url = "postgres://ackbridge:hunter2@127.0.0.1:1/ledger"
-    ledger = Ledger.open(url, clock)
-    with pytest.raises(LedgerUnavailable) as by_ping:
-        await ledger.ping()
-    with pytest.raises(LedgerUnavailable) as by_migrate:
-        await asyncio.to_thread(migrate, url)
-    await ledger.close()
-
-    for caught in (by_ping, by_migrate):
-        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
-    assert "hunter2" not in repr(vars(ledger))
-
-
-async def test_a_folder_that_cannot_be_is_unavailable(tmp_path: Path, clock: MovableClock) -> None:
-    """A path through a file is reported as what it is, by everybody."""
-    (tmp_path / "file").touch()
-    url = f"sqlite:///{tmp_path}/file/ledger.db"
-    ledger = Ledger.open(url, clock)
-
-    with pytest.raises(LedgerUnavailable):
-        migrate(url)
-    with pytest.raises(LedgerUnavailable):
-        await ledger.ping()
-
-    await ledger.close()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "mysql://u:hunter2@h/d",
-        "sqlite://",
-        "sqlite:///:memory:",
-        "hunter2",
-        "postgresql://u:hunter2@h:port/d",
-    ],
-)
-def test_other_urls_are_refused(url: str, clock: MovableClock) -> None:
-    """What is not a ledger is refused before anything starts, and without any password."""
-    with pytest.raises(ConfigurationError, match="the ledger's URL must be") as caught:
-        Ledger.open(url, clock)
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("url", "driver"),
-    [
-        ("postgres://h/d", "postgresql+psycopg"),
-        ("postgresql://h/d", "postgresql+psycopg"),
-        ("postgresql+psycopg://h/d", "postgresql+psycopg"),
-        ("sqlite:///d", "sqlite"),
-    ],
-)
-def test_usual_urls_are_understood(url: str, driver: str) -> None:
-    """Every usual spelling leads to the one driver of its database."""
-    assert address_of(url).drivername == driver
+    database = open_database(url, timedelta(seconds=10))
+    await database.write(read_then_write)
+    await database.close()

@@ -1,0 +1,83 @@
+"""Ledgers on which something happens at one precise moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+
+from ackbridge.errors import LedgerUnavailable
+from ackbridge.ledger import InboxEntry, InboxState, Ledger
+
+from .world import ENVIRON
+
+
+class RacingLedger(Ledger):
+    """The call's side commits its reference just before the gateway's row is written."""
+
+    call_id: str
+
+    async def keep(self, entry: InboxEntry) -> bool:
+        """Lose the race, then keep."""
+        assert entry.reference is not None
+        await self.commit_reference(self.call_id, entry.provider, entry.reference)
+        return await super().keep(entry)
+
+
+class StumblingLedger(Ledger):
+    """The first `keep` waits for a word, and fails."""
+
+    def begin(self) -> None:
+        """Prepare, in the loop of the test."""
+        self.reached = asyncio.Event()
+        self.stumble = asyncio.Event()
+
+    async def keep(self, entry: InboxEntry) -> bool:
+        """Fail once, when told to."""
+        if not self.reached.is_set():
+            self.reached.set()
+            await self.stumble.wait()
+            raise LedgerUnavailable("the disk is full")
+        return await super().keep(entry)
+
+
+class WatchedLedger(Ledger):
+    """Tells what the first `settle` was."""
+
+    recorded_meanwhile = False
+
+    def begin(self) -> None:
+        """Prepare, in the loop of the test."""
+        self.settled: asyncio.Future[tuple[InboxState, str | None]] = asyncio.Future()
+
+    async def is_recorded(self, provider: str, event_key: str) -> bool:
+        """As it is, or as it would be had another way been faster."""
+        return self.recorded_meanwhile or await super().is_recorded(provider, event_key)
+
+    async def settle(
+        self, ids: Sequence[int], state: InboxState, reason: str | None = None
+    ) -> None:
+        """Settle and tell."""
+        await super().settle(ids, state, reason)
+        if not self.settled.done():
+            self.settled.set_result((state, reason))
+
+
+class CountingEnviron(Mapping[str, str]):
+    """The secrets, and a word when a second callback is verified."""
+
+    def __init__(self) -> None:
+        self._looked = 0
+        self.twice = asyncio.Event()
+
+    def __getitem__(self, name: str) -> str:
+        if name == "ACME_SECRET":
+            self._looked += 1
+            if self._looked > 1:
+                self.twice.set()
+        return ENVIRON[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(ENVIRON)
+
+    def __len__(self) -> int:
+        return len(ENVIRON)

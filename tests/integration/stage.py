@@ -1,0 +1,135 @@
+"""Everything a call needs, on this machine: engine, worker, gateway, provider, ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from temporalio.client import Client, WorkflowHandle
+from temporalio.testing import TimeSkipper
+
+import worker
+from ackbridge.catalog import load_catalog
+from ackbridge.client import AckbridgeClient
+from ackbridge.clock import utc_now
+from ackbridge.contracts import CallRequest
+from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.gateway import create_app
+from ackbridge.ledger import Ledger, migrate
+from ackbridge.sandbox import create_provider
+from ackbridge.security import Secrets
+from ackbridge.settings import Settings
+from ackbridge.transport import build_client
+from tests.serving import serve
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+INTEGRATIONS = CHECKOUT / "integrations"
+SECRETS = {
+    "SANDBOX_API_KEY": "sandbox-key-1",
+    "SANDBOX_WEBHOOK_SECRET": "sandbox-webhook-1",
+    "STRIPE_API_KEY": "sk_test_1234567890",
+    "STRIPE_WEBHOOK_SECRET": "whsec_1234567890",
+    "STRIPE_BASE_URL": "http://127.0.0.1:9",
+}
+
+
+@dataclass
+class Stage:
+    """Where calls are played.
+
+    Attributes:
+        client: of the engine; the workflows it starts have a clock of their own.
+        calls: the typed client over it.
+        skipper: moves the clock of a single workflow.
+        ledger: the ledger that worker and gateway share.
+        provider_url, gateway_url: where they listen.
+        provisions: what the activities were given.
+    """
+
+    client: Client
+    calls: AckbridgeClient
+    skipper: TimeSkipper
+    ledger: Ledger
+    provider_url: str
+    gateway_url: str
+    http: httpx.AsyncClient
+    environ: Mapping[str, str]
+    settings: Settings
+
+    def request(self, operation: str = "create_order", **behaviour: Any) -> CallRequest:
+        """A request with a key of its own."""
+        payload: dict[str, Any] = {"amount": 5, "currency": "EUR"}
+        if operation == "create_shipment":
+            payload = {"destination": "Bergen"}
+        if behaviour:
+            payload["behaviour"] = behaviour
+        key = uuid.uuid4().hex
+        return CallRequest(provider="sandbox", operation=operation, key=key, payload=payload)
+
+    def handle(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
+        """The workflow of a call."""
+        return self.client.get_workflow_handle(request.call_id)
+
+    async def seen(self, call_id: str, kind: str) -> list[dict[str, Any]]:
+        """What the provider remembers of a call."""
+        events = (await self.http.get(f"{self.provider_url}/_events")).json()
+        return [e for e in events if e["kind"] == kind and e.get("call_id") == call_id]
+
+    async def until(self, request: CallRequest, stage: str) -> None:
+        """Wait until a call has got to a stage."""
+        while (await self.calls.call(request.call_id).status()).stage != stage:  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def set_up(engine_address: str, folder: Path) -> AsyncIterator[Stage]:
+    """Put everything on stage; the worker lives in this process."""
+    url = f"sqlite:///{folder}/ledger.db"
+    await asyncio.to_thread(migrate, url)
+    with contextlib.ExitStack() as servers:
+        provider_url = servers.enter_context(
+            serve(create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"]))
+        )
+        environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
+        catalog = load_catalog(INTEGRATIONS, environ)
+        client = await Client.connect(engine_address, data_converter=DATA_CONVERTER)
+        gateway_ledger = Ledger.open(url, utc_now)
+        gateway_url = servers.enter_context(
+            serve(
+                create_app(
+                    catalog,
+                    Secrets(environ, folder),
+                    gateway_ledger,
+                    await Client.connect(engine_address, lazy=True, data_converter=DATA_CONVERTER),
+                    utc_now,
+                )
+            )
+        )
+        settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
+        ledger = Ledger.open(url, utc_now)
+        async with build_client() as http:
+            provisions = worker.provide(settings, environ, catalog, ledger, http, indexed=True)
+            skipper = TimeSkipper(client)
+            async with contextlib.AsyncExitStack() as running:
+                for one in worker.build_workers(client, catalog, provisions):
+                    await running.enter_async_context(one)
+                yield Stage(
+                    client=client,
+                    calls=AckbridgeClient(client),
+                    skipper=skipper,
+                    ledger=ledger,
+                    provider_url=provider_url,
+                    gateway_url=gateway_url,
+                    http=http,
+                    environ=environ,
+                    settings=settings,
+                )
+        await ledger.close()
+        await gateway_ledger.close()

@@ -1,0 +1,46 @@
+"""Golden histories: what was started by an older worker must replay with this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+from temporalio.workflow import NondeterminismError
+
+from ackbridge.contracts.converter import DATA_CONVERTER
+from tests.replay.capture import HISTORIES, SCENARIOS
+from worker import workflow_runner
+from workflows import WORKFLOWS
+
+PATHS = sorted(HISTORIES.glob("*.json"))
+
+
+def replayer() -> Replayer:
+    """One with the worker's own converter and sandbox."""
+    return Replayer(
+        workflows=WORKFLOWS, data_converter=DATA_CONVERTER, workflow_runner=workflow_runner()
+    )
+
+
+def test_every_scenario_has_its_history() -> None:
+    """Nothing that can be captured is left out."""
+    assert {path.stem for path in PATHS} >= {scenario.__name__ for scenario in SCENARIOS}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.stem))
+async def test_history_replays(path: Path) -> None:
+    """The same commands come out of the same history."""
+    history = WorkflowHistory.from_json(path.stem, path.read_text())
+    await replayer().replay_workflow(history)
+
+
+async def test_changed_history_does_not_replay() -> None:
+    """A workflow that does other things than its history says is noticed."""
+    text = (HISTORIES / "completed_after_retries.json").read_text()
+    changed = text.replace('"name": "send"', '"name": "conclude"')
+    assert changed != text
+    history = WorkflowHistory.from_json("changed", changed)
+    with pytest.raises(NondeterminismError):
+        await replayer().replay_workflow(history)
