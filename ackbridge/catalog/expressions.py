@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import jmespath
@@ -102,32 +103,35 @@ def _compile(text: str) -> ParsedResult:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PendingDeprecationWarning)
             compiled = jmespath.compile(text)
-            tokens = list(Lexer().tokenize(text))
     except PendingDeprecationWarning:
         raise ValueError(f"{text}: write texts in single quotes, 'like this'") from None
     except (ParseError, LexerError) as error:
         raise ValueError(f"{text}: {_explain(error)}") from None
     except JMESPathError:
         raise ValueError(f"{text}: is not a JMESPath expression") from None
-    for problem in (*_comparisons(tokens), *_calls(compiled.parsed)):
+    for problem in (*_comparisons(text), *_calls(compiled.parsed)):
         raise ValueError(f"{text}: {problem}")
     return compiled
 
 
 def _explain(error: ParseError | LexerError) -> str:
-    position = error.lex_position + 1
-    if getattr(error, "token_type", None) == "number":
-        return f"at character {position}: numbers are written in backticks, `{error.token_value}`"
-    if getattr(error, "token_type", None) == "eof":
+    kind = str(getattr(error, "token_type", "")).lower()
+    if kind == "number":
+        return f"numbers are written in backticks: `{error.token_value}`"
+    if kind == "eof":
         return "is not a complete JMESPath expression"
-    return f"is not a JMESPath expression, see character {position}"
+    return f"is not a JMESPath expression, see character {error.lex_position + 1}"
 
 
-def _comparisons(tokens: list[dict[str, Any]]) -> Iterator[str]:
-    """Double quotes make a field name, so that a comparison with one is hardly ever meant."""
-    for left, right in zip(tokens, tokens[1:], strict=False):
-        if left["type"] in ("eq", "ne") and right["type"] == "quoted_identifier":
-            name = right["value"]
+def _comparisons(text: str) -> Iterator[str]:
+    """Comparisons with a field where a text or a constant is meant; they would never hold."""
+    for left, right in pairwise(Lexer().tokenize(text)):
+        if left["type"] not in ("eq", "ne"):
+            continue
+        name = right["value"]
+        if right["type"] == "unquoted_identifier" and name in ("true", "false", "null"):
+            yield f"constants are written in backticks: `{name}`"
+        if right["type"] == "quoted_identifier":
             yield (
                 f"\"{name}\" in double quotes is a field; a text is '{name}' in single quotes "
                 f'(if the field is meant: @."{name}")'

@@ -6,6 +6,7 @@ The texts below fields are their descriptions in the published JSON Schema: edit
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -39,10 +40,12 @@ def _flag(value: object) -> str | float:
         return "on" if value else "off"
     if value in ("on", "off", "internal"):
         return str(value)
-    try:
-        share = float(value.removesuffix("%") if isinstance(value, str) else value)  # type: ignore[arg-type] -- anything float() refuses is refused below
-    except (TypeError, ValueError):
-        share = math.nan
+    share = math.nan
+    if isinstance(value, int | float):
+        share = value
+    elif isinstance(value, str):
+        with suppress(ValueError):
+            share = float(value.removesuffix("%"))
     if not 0 <= share <= 100:
         raise ValueError("must be on, off, internal, or a percentage from 0 to 100")
     return share

@@ -20,6 +20,9 @@ from .operation import ExtensionRule, FailureRule, Operation, Response, Status
 from .schema import Integration
 
 Document = Mapping[str, Any]
+LONGEST_REFERENCE = 512
+"""Characters of a provider's own id: what every index takes."""
+
 LONGEST_REASON = 2000
 """Characters of a provider's own words that are kept."""
 
@@ -99,9 +102,9 @@ def classify(
 
 
 def receipt_reference(operation: Operation, document: Document) -> str | None:
-    """The provider's own id of its work, as its receipt says."""
-    expression = operation.receipt.reference
-    return _key(expression, document)
+    """The provider's own id of its work, as its receipt says; None when it says none."""
+    reference = _key(operation.receipt.reference, document)
+    return reference if reference is not None and len(reference) <= LONGEST_REFERENCE else None
 
 
 def is_receipt(operation: Operation, status: int, document: Document) -> bool:

@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from difflib import get_close_matches
+from pathlib import Path as FilePath
+from types import MappingProxyType
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from ackbridge.errors import IntegrationFileError, Problem
 
-from . import fields, operation, schema
 from .catalog import Catalog
+from .documents import Document, Mistake, Path, Unreadable, expand, read_document
+from .publishing import known_fields
 from .rules import contradictions
 from .schema import Integration
 
-Location = tuple[str | int, ...]
-Marks = dict[Location, yaml.Mark]
-
 SUFFIXES = (".yaml", ".yml")
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-_KNOWN_FIELDS = sorted(
-    {
-        field
-        for part in vars(schema).values()
-        if isinstance(part, type) and issubclass(part, BaseModel)
-        for field in part.model_fields
-    }
-)
+
+# A `${` in a JSON Schema is part of a pattern.
+_NOT_EXPANDED = frozenset({"payload_schema"})
+
+_NOTHING = object()
 
 
-def load_catalog(folder: Path, environ: Mapping[str, str]) -> Catalog:
+def load_catalog(folder: FilePath, environ: Mapping[str, str]) -> Catalog:
     """Load every integration file of a folder.
 
     Raises:
@@ -41,155 +35,121 @@ def load_catalog(folder: Path, environ: Mapping[str, str]) -> Catalog:
     """
     paths = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
     if not paths:
-        problem = Problem(str(folder), 0, 0, "(folder)", "has no integration file (*.yaml)")
-        raise IntegrationFileError([problem])
+        message = "has no integration file (*.yaml)" if folder.is_dir() else "is not a folder"
+        raise IntegrationFileError([Problem(str(folder), 0, 0, "(folder)", message)])
     problems: list[Problem] = []
     integrations: dict[str, Integration] = {}
+    files: dict[str, FilePath] = {}
     for path in paths:
         try:
             integration = load_integration(path, environ)
         except IntegrationFileError as error:
             problems += error.problems
             continue
-        if integration.provider in integrations:
-            message = f"another file defines {integration.provider!r} already"
+        other = files.setdefault(integration.provider, path)
+        if other is not path:
+            message = f"{other} defines {integration.provider} already"
             problems.append(Problem(str(path), 1, 1, "provider", message))
         integrations[integration.provider] = integration
     if problems:
         raise IntegrationFileError(problems)
-    return Catalog(integrations)
+    return Catalog(MappingProxyType(integrations))
 
 
-def load_integration(path: Path, environ: Mapping[str, str]) -> Integration:
+def load_integration(path: FilePath, environ: Mapping[str, str]) -> Integration:
     """Load one integration file.
 
     Args:
         environ: what `${NAME}` and `${NAME:-default}` stand for.
 
     Raises:
-        IntegrationFileError: with every problem found.
+        IntegrationFileError: with every problem found, in the order of the file.
     """
-    data, marks = _read(path)
-    problems = [
-        _problem(path, marks, location, message) for location, message in _expand(data, (), environ)
-    ]
+    document = _read(path)
+    value, unset = expand(document.value, environ, _NOT_EXPANDED)
+    mistakes = [*document.mistakes, *unset]
+    integration = None
     try:
-        integration = Integration.model_validate(data)
+        integration = Integration.model_validate(value)
     except ValidationError as error:
-        problems += [_from_pydantic(path, data, marks, dict(e)) for e in error.errors()]
-        raise IntegrationFileError(problems) from None
-    problems += [
-        _problem(path, marks, location, message)
-        for location, message in contradictions(integration)
-    ]
-    if problems:
-        raise IntegrationFileError(problems)
+        # Without its variable a field is wrong in consequence only.
+        already = {mistake.path for mistake in unset}
+        mistakes += [m for m in _told(error, value) if m.path not in already]
+    mistakes += contradictions(value)
+    if integration is None or mistakes:
+        raise IntegrationFileError(_problems(path, document, mistakes))
     return integration
 
 
-def integration_json_schema() -> dict[str, Any]:
-    """The JSON Schema of integration files, for completion in editors."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Ackbridge integration file",
-        **Integration.model_json_schema(),
-    }
-
-
-def _read(path: Path) -> tuple[dict[str, Any], Marks]:
+def _read(path: FilePath) -> Document:
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise IntegrationFileError(
-            [Problem(str(path), 0, 0, "(file)", f"cannot be read: {error}")]
-        ) from None
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        data = loader.construct_document(node) if node is not None else None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        message = f"not YAML: {error.problem or error}"
-        raise IntegrationFileError([Problem(str(path), line, column, "(file)", message)]) from None
-    finally:
-        loader.dispose()
-    if node is None or not isinstance(data, dict):
-        raise IntegrationFileError([Problem(str(path), 1, 1, "(file)", "is not a mapping")])
-    marks: Marks = {}
-    repeated = list(_mark(node, (), marks))
-    if repeated:
-        raise IntegrationFileError(
-            [_problem(path, marks, location, "is there twice") for location in repeated]
-        )
-    return data, marks
+        document = read_document(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        problem = Problem(str(path), 0, 0, "(file)", f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        problem = Problem(str(path), 0, 0, "(file)", "is not UTF-8")
+    except Unreadable as error:
+        place = error.place
+        problem = Problem(str(path), place.line, place.column, "(file)", f"not YAML: {error}")
+    else:
+        if isinstance(document.value, dict):
+            return document
+        problem = Problem(str(path), 1, 1, "(file)", "is not a mapping")
+    raise IntegrationFileError([problem])
 
 
-def _mark(node: yaml.Node, location: Location, marks: Marks) -> Iterator[Location]:
-    """Note where everything stands; yield what stands there twice."""
-    marks.setdefault(location, node.start_mark)
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*location, key.value)
-            if inner in marks:
-                yield inner
-            marks[inner] = key.start_mark
-            yield from _mark(value, inner, marks)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield from _mark(value, (*location, index), marks)
+def _problems(path: FilePath, document: Document, mistakes: list[Mistake]) -> list[Problem]:
+    problems = [
+        Problem(str(path), place.line, place.column, _field(mistake.path), mistake.message)
+        for mistake in dict.fromkeys(mistakes)
+        for place in [document.place(mistake.path)]
+    ]
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
 
 
-def _expand(
-    value: Any, location: Location, environ: Mapping[str, str]
-) -> Iterator[tuple[Location, str]]:
-    """Replace `${NAME}` in place, everywhere; yield what is not set."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in list(items):
-        here = (*location, key)
-        if isinstance(inner, dict | list):
-            yield from _expand(inner, here, environ)
-        elif isinstance(inner, str):
-            for found in _VARIABLE.finditer(inner):
-                if found["default"] is None and found["name"] not in environ:
-                    yield here, f"the environment variable {found['name']} is not set"
-            value[key] = _VARIABLE.sub(
-                lambda found: environ.get(found["name"], found["default"] or ""), inner
-            )
+def _field(path: Path) -> str:
+    return ".".join(str(part) for part in path) or "(file)"
 
 
-def _from_pydantic(path: Path, data: Any, marks: Marks, error: dict[str, Any]) -> Problem:
-    location = _in_the_file(data, error["loc"])
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = "is not a known field"
-        near = difflib.get_close_matches(str(location[-1]), _KNOWN_FIELDS, n=1)
-        message += f"; did you mean {near[0]}?" if near else ""
-    elif error["type"] == "missing":
-        message = "is missing"
-    return _problem(path, marks, location, message)
+def _told(error: ValidationError, value: Any) -> Iterator[Mistake]:
+    for details in error.errors(include_url=False, include_input=False):
+        path = _in_the_file(details["loc"], value, missing=details["type"] == "missing")
+        yield Mistake(path, _message(details, path))
 
 
-def _in_the_file(data: Any, loc: tuple[str | int, ...]) -> Location:
-    """A pydantic location without the names of union members, which the file does not have."""
-    location: list[str | int] = []
+def _message(details: ErrorDetails, path: Path) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = known_fields(details["loc"][:-1])
+        near = get_close_matches(str(path[-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        return f"is not a known field; {hint}"
+    if kind == "missing":
+        return "is missing"
+    if kind == "union_tag_not_found":
+        return "needs a type"
+    if kind == "union_tag_invalid":
+        return f"type must be one of {context.get('expected_tags', '')}"
+    if kind == "string_pattern_mismatch":
+        return f"does not match {context.get('pattern', '')}"
+    return details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _in_the_file(loc: Path, value: Any, *, missing: bool) -> Path:
+    """A location of pydantic without the names of union members, which the file does not have."""
+    path: Path = ()
     for position, part in enumerate(loc):
-        has_part = (isinstance(data, dict) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        )
-        if has_part:
-            data = data[part]
-            location.append(part)
-        elif position == len(loc) - 1 and isinstance(data, dict):
-            location.append(part)
-    return tuple(location)
+        inner = _inside(value, part)
+        if inner is not _NOTHING:
+            path, value = (*path, part), inner
+        elif missing and position == len(loc) - 1:
+            path = (*path, part)
+    return path
 
 
-def _problem(path: Path, marks: Marks, location: Location, message: str) -> Problem:
-    field = ".".join(str(part) for part in location) or "(file)"
-    known = location
-    while known not in marks and known:
-        known = known[:-1]
-    mark = marks.get(known)
-    line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-    return Problem(str(path), line, column, field, message)
+def _inside(value: Any, part: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(part, _NOTHING)
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return _NOTHING

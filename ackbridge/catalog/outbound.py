@@ -189,20 +189,18 @@ def _query(
                 yield name, _scalar(single, template.source, here)
 
 
-def _content(
-    body: BodyTemplate, encoding: Encoding, context: Context, here: str
-) -> bytes | None:
+def _content(body: BodyTemplate, encoding: Encoding, context: Context, here: str) -> bytes | None:
     value = _value(body, context, here)
     if value is None:
         return None
-    if encoding == "form":
-        if not isinstance(value, dict):
-            raise Invalid(f"{here}: a form is a mapping")
-        return urlencode(list(_form_fields("", value))).encode()
+    if encoding == "form" and not isinstance(value, dict):
+        raise Invalid(f"{here}: a form is a mapping")
     try:
+        if encoding == "form":
+            return urlencode(list(_form_fields("", value))).encode()
         return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError):
-        raise Invalid(f"{here}: is not plain JSON") from None
+        raise Invalid(f"{here}: cannot be written as {encoding}") from None
 
 
 def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:

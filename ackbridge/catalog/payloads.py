@@ -61,7 +61,9 @@ class PayloadSchema:
         Raises:
             Invalid: `payload.<field>: <problem>` for the first mistakes.
         """
-        mistakes = sorted(self._validator.iter_errors(payload), key=lambda e: list(map(str, e.path)))
+        mistakes = sorted(
+            self._validator.iter_errors(payload), key=lambda e: list(map(str, e.path))
+        )
         if mistakes:
             # One mistake for each missing field says the same: dict keeps the first, in order.
             told = dict.fromkeys(_describe(mistake) for mistake in mistakes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -9,19 +11,9 @@ from pydantic_core import core_schema
 
 from .schema import Integration
 
-_DURATION = r"^(\d+(\.\d+)?(ms|s|m|h|d) *)+$"
-
 
 class _AsWritten(GenerateJsonSchema):
-    """Fields as people write them: time spans are `30s`, expressions are texts."""
-
-    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonSchemaValue:  # noqa: ARG002 -- the signature is pydantic's
-        return {
-            "anyOf": [
-                {"type": "string", "pattern": _DURATION},
-                {"type": "number", "minimum": 0},
-            ]
-        }
+    """Defaults as people write them: time spans are `30s`."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         written = super().default_schema(schema)
@@ -53,3 +45,45 @@ def _span(seconds: float) -> str:
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:g}{unit}"
     return f"{seconds:g}s"
+
+
+def known_fields(path: Sequence[str | int]) -> list[str]:
+    """The fields that are known at a path of an integration file, in alphabetical order.
+
+    Args:
+        path: keys and list positions; names of union members may be among them.
+    """
+    schema = _published()
+    parts = list(_variants(schema, schema))
+    for step in path:
+        below = [found for part in parts for found in _below(part, step, schema)]
+        # The name of a union member is not a step in the file.
+        parts = below or parts
+    return sorted({name for part in parts for name in part.get("properties", {})})
+
+
+@cache
+def _published() -> dict[str, Any]:
+    return integration_json_schema()
+
+
+def _below(part: dict[str, Any], step: str | int, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    tagged = part.get("discriminator", {}).get("mapping", {})
+    if step in tagged:
+        yield from _variants({"$ref": tagged[step]}, root)
+    for inner in (
+        part.get("properties", {}).get(step),
+        *part.get("patternProperties", {}).values(),
+    ):
+        if inner is not None:
+            yield from _variants(inner, root)
+
+
+def _variants(part: dict[str, Any], root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "$ref" in part:
+        yield from _variants(root["$defs"][part["$ref"].rsplit("/", 1)[-1]], root)
+        return
+    yield part
+    if "discriminator" not in part:
+        for inner in part.get("anyOf", []):
+            yield from _variants(inner, root)

@@ -1,43 +1,144 @@
-"""What no single field of an integration file can get wrong alone."""
+"""What no single field of an integration file can get wrong alone.
+
+The rules look at the plain document, not at models: so they are told together with every other
+mistake, and not only once those are mended.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from difflib import get_close_matches
+from typing import Any
 
-from .schema import Integration, Operation
+from ackbridge.contracts.wire import parse_duration
 
-Contradiction = tuple[tuple[str, ...], str]
-"""Where it is, and what is wrong."""
+from .documents import Mistake, Path, leaves
+from .expressions import Expression
+from .operation import Deadline
+from .templates import Template
+
+_ALWAYS = ("payload", "metadata", "call", "callback_url")
+_CALL = ("id", "provider", "operation", "key", "cycle", "idempotency_key")
+
+# Where templates are, and what they know there beyond what they always know.
+_TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
+    (("request",), ("path", "query", "headers", "body"), ()),
+    (("response", "status"), ("path", "query", "headers"), ("reference",)),
+    (("acknowledge",), ("path", "headers"), ("reference", "response", "reason")),
+    (("acknowledge",), ("success",), ("reference", "response")),
+    (("acknowledge",), ("failed",), ("reference", "reason")),
+)
+_BODIES = ("body", "success", "failed")
 
 
-def contradictions(integration: Integration) -> Iterator[Contradiction]:
-    """Everything that does not fit together."""
-    for name, operation in integration.operations.items():
-        here = ("operations", name)
-        if operation.response.mode == "callback":
-            yield from _callback(integration, operation, here)
-        if operation.request.method == "GET" and operation.request.body is not None:
-            yield (*here, "request", "body"), "a GET request has no body; use query"
-        acknowledge = operation.acknowledge
-        if acknowledge and acknowledge.success is None and acknowledge.failed is None:
-            yield (*here, "acknowledge"), "says neither what to send on success nor on failure"
-        deadline = operation.response.deadline
-        if not deadline.floor <= deadline.initial <= deadline.ceiling:
-            yield (*here, "response", "deadline"), "needs floor <= initial <= ceiling"
+def contradictions(document: Any) -> Iterator[Mistake]:
+    """Everything that does not fit together; what is no mapping is somebody else's to tell."""
+    for name, operation in _at(document, "operations").items():
+        here: Path = ("operations", name)
+        if isinstance(operation, dict):
+            yield from _callback(document, operation, here)
+            yield from _bodies(operation, here)
+            yield from _deadline(operation, here)
+            yield from _names(operation, here)
 
 
-def _callback(
-    integration: Integration, operation: Operation, here: tuple[str, ...]
-) -> Iterator[Contradiction]:
-    response = operation.response
-    if integration.callbacks is None:
-        yield (*here, "response", "mode"), "callback needs `callbacks` with verify and event_key"
-    if response.match.call_id is None and response.match.reference is None:
-        yield (*here, "response", "match"), "callback needs match.call_id or match.reference"
-    if response.success is None:
-        yield (*here, "response", "success"), "callback needs to know what a success looks like"
-    if response.match.call_id is None and operation.receipt.reference is None:
-        yield (
-            (*here, "receipt", "reference"),
-            "matching by reference needs receipt.reference: where the receipt has it",
-        )
+def _callback(document: Any, operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+    response = _at(operation, "response")
+    if response.get("mode") != "callback":
+        return
+    match = _at(response, "match")
+    if not _at(document, "callbacks"):
+        message = "callback needs callbacks with verify and event_key"
+        yield Mistake((*here, "response", "mode"), message)
+    if not match.get("call_id") and not match.get("reference"):
+        message = "callback needs match.call_id or match.reference"
+        yield Mistake((*here, "response", "match"), message)
+    if not response.get("success"):
+        message = "callback needs success: which message is the response"
+        yield Mistake((*here, "response", "success"), message)
+    if match.get("reference") and not _at(operation, "receipt").get("reference"):
+        message = "match.reference needs receipt.reference: where the receipt has it"
+        if not match.get("call_id"):
+            yield Mistake((*here, "response", "match", "reference"), message)
+
+
+def _bodies(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+    request, acknowledge = _at(operation, "request"), operation.get("acknowledge")
+    if str(request.get("method", "")).upper() == "GET" and request.get("body") is not None:
+        yield Mistake((*here, "request", "body"), "a GET request has no body; use query")
+    if isinstance(acknowledge, dict):
+        if acknowledge.get("success") is None and acknowledge.get("failed") is None:
+            message = "says neither what to send on success nor when it failed"
+            yield Mistake((*here, "acknowledge"), message)
+        if str(acknowledge.get("method", "")).upper() == "GET":
+            yield Mistake((*here, "acknowledge", "method"), "a GET request has no body")
+
+
+def _deadline(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+    written = _at(operation, "response", "deadline")
+    default = Deadline()
+    spans = {
+        name: _span(written.get(name), getattr(default, name))
+        for name in ("floor", "initial", "ceiling")
+    }
+    floor, initial, ceiling = spans["floor"], spans["initial"], spans["ceiling"]
+    path = (*here, "response", "deadline")
+    if floor and ceiling and floor > ceiling:
+        yield Mistake((*path, "floor"), f"is longer than the ceiling ({ceiling})")
+    if initial and ceiling and initial > ceiling:
+        yield Mistake((*path, "initial"), f"is longer than the ceiling ({ceiling})")
+
+
+def _names(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+    """Expressions of templates that read what is not there: they would silently be null."""
+    has_reference = bool(_at(operation, "receipt").get("reference"))
+    for where, fields, also in _TEMPLATES:
+        part = _at(operation, *where)
+        for field in fields:
+            for path, text in leaves(part.get(field), (*here, *where, field)):
+                whole = field in _BODIES and isinstance(part.get(field), str)
+                for expression in _expressions(text, whole):
+                    for problem in _unknown(expression, also, has_reference):
+                        yield Mistake(path, f"{expression.text}: {problem}")
+
+
+def _expressions(text: str, whole: bool) -> tuple[Expression, ...]:
+    try:
+        return (Expression(text),) if whole else Template.read(text).expressions
+    except ValueError:
+        return ()  # told where the field is read
+
+
+def _unknown(expression: Expression, also: tuple[str, ...], has_reference: bool) -> Iterator[str]:
+    known = (*_ALWAYS, *also)
+    for first, *rest in expression.names():
+        if first == "reference" and first in known and not has_reference:
+            yield "needs receipt.reference: where the receipt has it"
+        elif first not in known:
+            yield f"there is no {first} here{_near(first, known)}"
+        elif first == "call" and rest and rest[0] not in _CALL:
+            yield f"there is no call.{rest[0]}{_near(rest[0], _CALL)}"
+
+
+def _near(name: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(known)}"
+
+
+def _span(written: Any, default: timedelta) -> timedelta | None:
+    if written is None:
+        return default
+    try:
+        span = parse_duration(written)
+    except ValueError:
+        return None
+    if isinstance(span, int | float):
+        return timedelta(seconds=span)
+    return span if isinstance(span, timedelta) else None
+
+
+def _at(value: Any, *path: str) -> Mapping[str, Any]:
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}

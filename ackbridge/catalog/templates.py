@@ -118,7 +118,7 @@ def scalar_text(value: Any, what: str) -> str:
         ExpressionFailed: `what` is a list or an object.
     """
     if isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise ExpressionFailed(f"{what} has half a character in it")
         return value
     if isinstance(value, bool | int | float):

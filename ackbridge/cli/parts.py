@@ -25,6 +25,7 @@ STRIPE_EVENTS = (
 WORKER_READY = "worker ready"
 """The line that the worker prints."""
 
+_STRIPE_PROGRAM = Path(__file__).parents[1] / "sandbox" / "stripe_process.py"
 _LOOK_EVERY = 0.05
 """Seconds between two looks at a part that starts."""
 _ANSWER_WITHIN = 5.0
@@ -93,9 +94,7 @@ class Part:
         self.child.start()
         while not self._plan.is_ready(self.child.output()):
             if not self.child.is_running:
-                raise PartDied(
-                    self.name, self.child.exit_status, self.child.log, self.child.tail()
-                )
+                raise PartDied(self.name, self.child.exit_status, self.child.log, self.child.tail())
             if time.monotonic() > until:
                 raise Unavailable(
                     f"{self.name} was not ready within {self._starts_within};"
@@ -148,9 +147,6 @@ def sandbox_plan(port: int, options: Sequence[str]) -> PartPlan:
 
 def stripe_plan(port: int, webhook_url: str, webhook_secret: str) -> PartPlan:
     """localstripe, which keeps nothing and is told at every start where its events go."""
-    from ackbridge import sandbox
-
-    program = Path(sandbox.__file__).with_name("stripe_process.py")
 
     def register_webhook() -> None:
         with httpx.Client(trust_env=False, timeout=_ANSWER_WITHIN) as client:
@@ -161,7 +157,7 @@ def stripe_plan(port: int, webhook_url: str, webhook_secret: str) -> PartPlan:
 
     return PartPlan(
         # By its path and without ours: it has nothing to do with the package it lies in.
-        command=(sys.executable, "-P", str(program), "--port", str(port)),
+        command=(sys.executable, "-P", str(_STRIPE_PROGRAM), "--port", str(port)),
         is_ready=_answers(f"http://{HOST}:{port}/js.stripe.com/v3/"),
         once_ready=register_webhook,
     )

@@ -59,7 +59,7 @@ def gateway(
     return Exit.COMPLETED
 
 
-def up(state: State = DEFAULT_STATE / "up") -> int:
+def up(state: State = DEFAULT_STATE) -> int:
     """Run the whole stack here until Ctrl-C: engine with its UI, worker, gateway, providers."""
     return run_up(state)
 
@@ -67,7 +67,7 @@ def up(state: State = DEFAULT_STATE / "up") -> int:
 def demo(
     calls: Annotated[int, typer.Option(min=1, help="Calls of the four-step protocol.")] = 300,
     payments: Annotated[int, typer.Option(min=0, help="Payments at localstripe.")] = 10,
-    state: State = DEFAULT_STATE / "demo",
+    state: State = DEFAULT_STATE,
 ) -> int:
     """Run real calls through the whole stack, show them, and report. Exit 1 if any fails."""
     return run_demo(state, calls, payments)

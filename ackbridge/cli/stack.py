@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import secrets
+import shlex
 import signal
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Protocol, Self
@@ -16,27 +13,18 @@ from typing import Final, Protocol, Self
 from ackbridge.app import integrations_folder
 from ackbridge.child import Child
 from ackbridge.embedded import EmbeddedEngine
-from ackbridge.errors import Unavailable
-from ackbridge.loopback import HOST, LoopbackPort
 
-from .parts import (
-    Part,
-    PartDied,
-    PartPlan,
-    gateway_plan,
-    sandbox_plan,
-    stripe_plan,
-    worker_plan,
-)
+from .parts import Part, PartDied, PartPlan, gateway_plan, sandbox_plan, stripe_plan, worker_plan
+from .surroundings import Addresses, Ports, empty_temporal_config, environment_for
 
-PARTS: Final = ("engine", "worker", "gateway", "sandbox", "stripe")
+__all__ = ["PARTS", "Addresses", "PartDied", "Stack"]
+
+PARTS: Final = ("engine", "sandbox", "stripe", "worker", "gateway")
 _STARTED_TOGETHER = (("engine", "sandbox", "stripe"), ("worker", "gateway"))
 # Providers first, so that nothing new comes; the engine last, so that the others can finish.
 _STOPPED_TOGETHER = (("sandbox", "stripe"), ("gateway", "worker"), ("engine",))
 _STOPS_WITHIN = timedelta(seconds=10)
-_SHUTDOWN_WITHIN = "5s"
-# What a user has set for other deployments must not reach this one.
-_NOT_INHERITED = ("ACKBRIDGE_", "SANDBOX_", "STRIPE_", "TEMPORAL_")
+_ENDING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
 
 
 class Runnable(Protocol):
@@ -56,22 +44,6 @@ class Runnable(Protocol):
         """Send a signal."""
 
 
-@dataclass(frozen=True)
-class Addresses:
-    """Where the parts are.
-
-    Attributes:
-        engine: `host:port` of gRPC.
-        ui, gateway, sandbox, stripe: URLs.
-    """
-
-    engine: str
-    ui: str
-    gateway: str
-    sandbox: str
-    stripe: str
-
-
 class Stack:
     """Engine, worker, gateway, sandbox and localstripe; a context manager.
 
@@ -81,9 +53,8 @@ class Stack:
 
     Attributes:
         addresses: where the parts are.
-        environment: the environment the parts run in; it lets a client of ours find them, and
-            has the secrets of this run.
-        logs: the folder with the log of each part.
+        environment: what the parts run in, with the secrets of this run; a client of ours that
+            is given it finds the engine.
     """
 
     def __init__(
@@ -105,41 +76,27 @@ class Stack:
                 and secrets of other deployments are left out.
             integrations: the folder of integration files; None for those we ship.
             sandbox_options: command-line options of the simulated provider.
-            parts: which parts, in any order; the engine is always one of them.
+            parts: which of `PARTS` to run; the engine always runs.
             wished_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`: these where they are
                 free, and free ones instead where they are not.
             starts_within: how long each part may take to be ready.
         """
         self._state = state.absolute()
-        self.logs = self._state / "logs"
-        wished = wished_ports or {}
-        # Kept, because they are held as long as these objects live.
-        self._ports = {
-            name: LoopbackPort(wished.get(name))
-            for name in ("engine", "ui", "gateway", "sandbox", "stripe")
-        }
-        numbers = {name: port.number for name, port in self._ports.items()}
-        self.addresses = Addresses(
-            engine=f"{HOST}:{numbers['engine']}",
-            **{
-                name: f"http://{HOST}:{numbers[name]}"
-                for name in ("ui", "gateway", "sandbox", "stripe")
-            },
+        self._ports = Ports(wished_ports or {})
+        self.addresses: Addresses = self._ports.addresses()
+        self.environment = environment_for(
+            self.addresses,
+            environ,
+            state=self._state,
+            integrations=integrations_folder(integrations),
         )
-        self.environment = self._environment(environ, integrations_folder(integrations))
         self._starts_within = starts_within
-        plans = self._plans(numbers, sandbox_options)
+        self._ended_on_purpose: set[str] = set()
+        plans = self._plans(sandbox_options)
         self._parts: dict[str, Runnable] = {
-            "engine": EmbeddedEngine(
-                self._state / "engine.db",
-                port=numbers["engine"],
-                ui_port=numbers["ui"],
-                log=self.log("engine"),
-                starts_within=starts_within,
-            ),
-            **{name: self._part(name, plans[name]) for name in parts if name != "engine"},
+            name: self._part(name, plans[name]) for name in parts if name != "engine"
         }
-        self._not_expected: set[str] = set()
+        self._parts["engine"] = self._engine()
 
     def __enter__(self) -> Self:
         self.start()
@@ -153,36 +110,38 @@ class Stack:
 
         Raises:
             PartDied: one ended instead; the others are stopped.
-            EngineUnavailable, Unavailable: one was not ready in time; the others are stopped.
+            Unavailable: one was not ready in time; the others are stopped.
         """
-        self._prepare_state()
+        self.log("engine").parent.mkdir(parents=True, exist_ok=True)
+        empty_temporal_config(self._state).write_text("")
         try:
-            for together in _STARTED_TOGETHER:
-                self._together(together, lambda part: part.start())
+            for names in _STARTED_TOGETHER:
+                self._together(names, lambda part: part.start())
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop every part in order; each within a bounded time."""
-        for together in _STOPPED_TOGETHER:
-            self._together(together, lambda part: part.stop(_STOPS_WITHIN))
+        """Stop every part in order, each within a bounded time."""
+        for names in _STOPPED_TOGETHER:
+            self._ended_on_purpose.update(names)
+            self._together(names, lambda part: part.stop(_STOPS_WITHIN))
 
     def check(self) -> None:
-        """See that every part runs that nobody has killed on purpose.
+        """See that every part runs that nobody has ended on purpose.
 
         Raises:
-            PartDied: one does not.
+            PartDied: one does not; says which, with the end of its log.
         """
         for name, part in self._parts.items():
-            if name not in self._not_expected and not part.child.is_running:
-                child = part.child
+            child = part.child
+            if name not in self._ended_on_purpose and not child.is_running:
                 raise PartDied(name, child.exit_status, child.log, child.tail())
 
     def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a part; returns after its end if the signal is SIGKILL."""
-        if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-            self._not_expected.add(part)
+        if number in _ENDING:
+            self._ended_on_purpose.add(part)
         self._parts[part].kill(number)
 
     def restart(self, part: str) -> None:
@@ -191,11 +150,12 @@ class Stack:
         The providers keep their state in memory only.
 
         Raises:
-            PartDied, EngineUnavailable, Unavailable: it did not become ready.
+            PartDied, Unavailable: it did not become ready.
         """
+        self._ended_on_purpose.add(part)
         self._parts[part].stop(_STOPS_WITHIN)
         self._parts[part].start()
-        self._not_expected.discard(part)
+        self._ended_on_purpose.discard(part)
 
     def pid(self, part: str) -> int:
         """The process id of a part."""
@@ -203,7 +163,21 @@ class Stack:
 
     def log(self, part: str) -> Path:
         """The log of a part."""
-        return self.logs / f"{part}.log"
+        return self._state / "logs" / f"{part}.log"
+
+    @property
+    def engine_command(self) -> str:
+        """How the engine is started, for people who want to do the same."""
+        return shlex.join(self._engine().command)
+
+    def _engine(self) -> EmbeddedEngine:
+        return EmbeddedEngine(
+            self._state / "engine.db",
+            port=self._ports.engine.number,
+            ui_port=self._ports.ui.number,
+            log=self.log("engine"),
+            starts_within=self._starts_within,
+        )
 
     def _part(self, name: str, plan: PartPlan) -> Part:
         return Part(
@@ -216,44 +190,24 @@ class Stack:
             starts_within=self._starts_within,
         )
 
-    def _plans(
-        self, numbers: Mapping[str, int], sandbox_options: Sequence[str]
-    ) -> dict[str, PartPlan]:
-        webhook_url = f"{self.addresses.gateway}/callbacks/stripe"
+    def _plans(self, sandbox_options: Sequence[str]) -> dict[str, PartPlan]:
+        ports = self._ports
+        secret = self.environment["STRIPE_WEBHOOK_SECRET"]
         return {
             "worker": worker_plan(),
-            "gateway": gateway_plan(numbers["gateway"]),
-            "sandbox": sandbox_plan(numbers["sandbox"], sandbox_options),
-            "stripe": stripe_plan(
-                numbers["stripe"], webhook_url, self.environment["STRIPE_WEBHOOK_SECRET"]
-            ),
+            "gateway": gateway_plan(ports.gateway.number),
+            "sandbox": sandbox_plan(ports.sandbox.number, sandbox_options),
+            "stripe": stripe_plan(ports.stripe.number, self.addresses.stripe_webhook, secret),
         }
-
-    def _environment(self, environ: Mapping[str, str], integrations: Path) -> dict[str, str]:
-        inherited = {
-            name: value for name, value in environ.items() if not name.startswith(_NOT_INHERITED)
-        }
-        return inherited | {
-            "ACKBRIDGE_ENVIRONMENT": "dev",
-            "ACKBRIDGE_INTEGRATIONS": str(integrations.absolute()),
-            "ACKBRIDGE_LEDGER_URL": f"sqlite:///{self._state / 'ledger.db'}",
-            "ACKBRIDGE_PUBLIC_URL": self.addresses.gateway,
-            "ACKBRIDGE_SHUTDOWN_WITHIN": _SHUTDOWN_WITHIN,
-            "SANDBOX_API_KEY": secrets.token_urlsafe(24),
-            "SANDBOX_BASE_URL": self.addresses.sandbox,
-            "SANDBOX_WEBHOOK_SECRET": secrets.token_urlsafe(24),
-            "STRIPE_API_KEY": f"sk_test_{secrets.token_hex(16)}",
-            "STRIPE_BASE_URL": self.addresses.stripe,
-            "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(16)}",
-            "TEMPORAL_ADDRESS": self.addresses.engine,
-            # An empty file: the user's own may have another engine's certificates.
-            "TEMPORAL_CONFIG_FILE": str(self._state / "temporal.toml"),
-            "TEMPORAL_NAMESPACE": "default",
-        }
-
-    def _prepare_state(self) -> None:
-        self.logs.mkdir(parents=True, exist_ok=True)
-        (self._state / "temporal.toml").write_text("")
 
     def _together(self, names: Iterable[str], act: Callable[[Runnable], None]) -> None:
-        """Do something with several parts at once; the first error is raised after all are done."""
+        """Do something with several parts at once; the first error ends the waiting."""
+        parts = [self._parts[name] for name in names if name in self._parts]
+        threads = ThreadPoolExecutor(len(parts) or 1)
+        try:
+            doing = [threads.submit(act, part) for part in parts]
+            for done in wait(doing, return_when=FIRST_EXCEPTION).done:
+                done.result()
+        finally:
+            # Not awaited: what still waits for a part gives up when that part is stopped.
+            threads.shutdown(wait=False, cancel_futures=True)

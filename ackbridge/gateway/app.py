@@ -37,6 +37,7 @@ def create_app(
     signal_timeout: timedelta = timedelta(seconds=2),
     sweep_every: timedelta = timedelta(seconds=5),
     sweep_older_than: timedelta = timedelta(seconds=5),
+    give_up_after: timedelta = timedelta(days=1),
     read_within: timedelta = timedelta(seconds=15),
     retry_after: timedelta = timedelta(seconds=5),
     recent_keys: int = 100_000,
@@ -52,6 +53,7 @@ def create_app(
         signal_timeout: of one request to the engine, before the inbox takes over.
         sweep_every: how often the inbox is looked through.
         sweep_older_than: the age from which a letter in the inbox is tried again.
+        give_up_after: the age at which a letter without a call is held for people instead.
         read_within: how long a body may take to come.
         retry_after: what a 503 tells the provider.
         recent_keys: how many event keys are remembered to stop duplicates early.
@@ -73,7 +75,14 @@ def create_app(
         retry_after=retry_after,
     )
     sweeper = Sweeper(
-        catalog, ledger, calls, handover, every=sweep_every, older_than=sweep_older_than
+        catalog,
+        ledger,
+        calls,
+        handover,
+        clock,
+        every=sweep_every,
+        older_than=sweep_older_than,
+        give_up_after=give_up_after,
     )
     app = FastAPI(
         title="Ackbridge gateway",

@@ -178,7 +178,8 @@ class CallbackPipeline:
                 return Reply(unreadable, "unreadable", "event_key: the callback has none")
             letter = read_letter(exchange.integration, event_key, document, self._clock())
         except ValueError as error:
-            return Reply(unreadable, "unreadable", _misfit(error))
+            reason = str(error) if isinstance(error, Invalid) else "it makes no valid message"
+            return Reply(unreadable, "unreadable", reason)
         exchange.letter = letter
         if _is_too_large(letter, exchange.body):
             return Reply(413, "too large", f"a message may have {LARGEST_MESSAGE} bytes")
@@ -219,17 +220,11 @@ def _document(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def _misfit(error: ValueError) -> str:
-    if not isinstance(error, Invalid):
-        return "it does not make a valid message"
-    # Which expression it is, without what follows: that quotes the values it does not fit.
-    return str(error).partition(": ")[0]
-
-
 def _is_too_large(letter: Letter, body: bytes) -> bool:
     # What is picked from a body is hardly ever larger than the body.
     return len(body) > LARGEST_MESSAGE // 2 and any(
-        len(reading.message.model_dump_json()) > LARGEST_MESSAGE for reading in letter.readings
+        len(reading.message.model_dump_json().encode()) > LARGEST_MESSAGE
+        for reading in letter.readings
     )
 
 

@@ -7,8 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from ackbridge.catalog import Integration, Match, candidates, classify
-from ackbridge.contracts import MessageSource, ProviderMessage
+from ackbridge.contracts import Invalid, MessageSource, ProviderMessage
 from ackbridge.ledger import InboxEntry
+
+LONGEST_NAME = 512
+"""Characters of an event key or a reference: what the ledger's indexes take."""
+
+LONGEST_CALL_ID = 64 + 1 + 64 + 1 + 512
+"""Provider, operation and key, each at its longest."""
 
 
 @dataclass(frozen=True)
@@ -53,25 +59,21 @@ def read_letter(
     """Match a message document to operations, and classify it for each.
 
     Raises:
-        ValueError: what it says does not validate as a message for any of them.
+        Invalid: a name in it is too long to be one.
+        ValueError: what it says does not validate as a message.
     """
+    _check_length("event_key", event_key, LONGEST_NAME)
     matches = candidates(integration, document)
     # Whoever names a call speaks to that call only, whatever reference comes with it.
     matches = [match for match in matches if match.call_id is not None] or matches
     readings = []
-    misfit: ValueError | None = None
     for match in matches:
+        _check_length("match.call_id", match.call_id, LONGEST_CALL_ID)
+        _check_length("match.reference", match.reference, LONGEST_NAME)
         operation = integration.operations[match.operation]
-        try:
-            message = classify(operation, document, event_key, MessageSource.CALLBACK, received_at)
-        except ValueError as error:
-            # Another operation's expressions need not fit what is not about its calls.
-            misfit = error
-            continue
+        message = classify(operation, document, event_key, MessageSource.CALLBACK, received_at)
         if message is not None:
             readings.append(Reading(match, message))
-    if misfit is not None and not readings:
-        raise misfit
     return Letter(
         provider=integration.provider,
         event_key=event_key,
@@ -114,3 +116,8 @@ def from_entry(integration: Integration, entry: InboxEntry) -> Letter:
         matched=True,
         readings=(Reading(match, entry.message),),
     )
+
+
+def _check_length(field: str, name: str | None, longest: int) -> None:
+    if name is not None and len(name) > longest:
+        raise Invalid(f"{field}: may have {longest} characters")

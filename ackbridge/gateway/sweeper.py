@@ -1,4 +1,4 @@
-"""The sweeper: tries the inbox again, until every letter is delivered or known to be too late."""
+"""The sweeper: tries the inbox again, until every letter is delivered, or held for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 from datetime import timedelta
 
 from ackbridge.catalog import Catalog
-from ackbridge.errors import Unavailable, UnknownName
+from ackbridge.clock import Clock
+from ackbridge.errors import EngineUnavailable, LedgerUnavailable, Unavailable
 from ackbridge.ledger import InboxState, Ledger, StoredEntry
 
 from .calls import Calls, CallState, Signalled
@@ -29,17 +30,21 @@ class Sweeper:
         ledger: Ledger,
         calls: Calls,
         handover: Handover,
+        clock: Clock,
         *,
         every: timedelta,
         older_than: timedelta,
+        give_up_after: timedelta,
     ) -> None:
-        """Take what it works with, how often it looks, and the age from which it takes letters."""
+        """Take what it works with, how often it looks, and the ages between which it tries."""
         self._catalog = catalog
         self._ledger = ledger
         self._calls = calls
         self._handover = handover
         self._every = every.total_seconds()
+        self._clock = clock
         self._older_than = older_than
+        self._give_up_after = give_up_after
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -63,21 +68,27 @@ class Sweeper:
             Unavailable: engine or ledger; the letters stay due.
         """
         due = await self._ledger.due(self._older_than, BATCH)
+        # One after the other: what a provider says about a call has an order.
         for stored in due:
-            await self._try(stored)
+            try:
+                await self._try(stored)
+            except LedgerUnavailable:
+                raise
+            except EngineUnavailable:
+                # Should it be this letter that the engine does not answer, others go first.
+                await self._ledger.postpone([stored.id])
+                raise
+            except Exception:
+                log.exception("a kept callback cannot be tried", extra=_extra(stored))
+                await self._ledger.postpone([stored.id])
         return len(due)
 
     async def _try(self, stored: StoredEntry) -> None:
         entry = stored.entry
-        try:
-            letter = from_entry(self._catalog.integration(entry.provider), entry)
-        except (UnknownName, ValueError) as error:
-            log.warning("a kept callback cannot be read: %s", error, extra=_extra(stored))
-            await self._ledger.postpone([stored.id])
-            return
+        letter = from_entry(self._catalog.integration(entry.provider), entry)
         found = await self._handover.find(letter)
         if found is None:
-            await self._ledger.postpone([stored.id])
+            await self._wait_on(stored)
             return
         call_id, reading = found
         signalled = await self._calls.signal(call_id, entry.provider, reading.message)
@@ -88,7 +99,13 @@ class Sweeper:
         elif await self._calls.state(call_id) is CallState.CLOSED:
             await self._too_late(stored)
         else:
+            await self._wait_on(stored)
+
+    async def _wait_on(self, stored: StoredEntry) -> None:
+        if self._clock() - stored.entry.received_at < self._give_up_after:
             await self._ledger.postpone([stored.id])
+        else:
+            await self._settle(stored, InboxState.HELD, "no call has appeared")
 
     async def _too_late(self, stored: StoredEntry) -> None:
         entry = stored.entry

@@ -79,8 +79,18 @@ class Stage:
 
     async def seen(self, call_id: str, kind: str) -> list[dict[str, Any]]:
         """What the provider remembers of a call."""
-        events = (await self.http.get(f"{self.provider_url}/_events")).json()
-        return [e for e in events if e["kind"] == kind and e.get("call_id") == call_id]
+        reply = await self.http.get(f"{self.provider_url}/_events?call_id={call_id}")
+        return [event for event in reply.json() if event["kind"] == kind]
+
+    async def effects(self, call_id: str) -> int:
+        """How often the provider did the work of a call."""
+        reply = await self.http.get(f"{self.provider_url}/_events?call_id={call_id}")
+        return len({event["order"] for event in reply.json() if "order" in event})
+
+    async def acknowledged(self, call_id: str) -> list[str]:
+        """What the provider was told of its responses, and took."""
+        told = await self.seen(call_id, "acknowledgement")
+        return [event["acknowledged"] for event in told if event["status"] == 200]
 
     async def until(self, request: CallRequest, stage: str) -> None:
         """Wait until a call has got to a stage."""

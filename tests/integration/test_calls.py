@@ -37,9 +37,8 @@ async def test_four_steps(stage: Stage) -> None:
     assert outcome.response["status"] == "completed"
     assert outcome.response["amount"] == 5
     assert outcome.acknowledgement_owed is False
-    assert len(await stage.seen(request.call_id, "effect")) == 1
-    (acknowledgement,) = await stage.seen(request.call_id, "acknowledgement")
-    assert acknowledgement["status"] == "success"
+    assert await stage.effects(request.call_id) == 1
+    assert await stage.acknowledged(request.call_id) == ["success"]
     (row,) = await stage.ledger.responses(request.call_id)
     assert row.call_id == request.call_id
 
@@ -61,7 +60,7 @@ async def test_pending_call_answers_where_it_stands(stage: Stage) -> None:
     assert status.deadline_reason == "30 s (configured initial value)"
     again = await stage.calls.start_and_wait(request, PATIENCE)
     assert again.outcome is not None
-    assert len(await stage.seen(request.call_id, "effect")) == 1
+    assert await stage.effects(request.call_id) == 1
 
 
 async def test_matched_by_the_providers_own_reference(stage: Stage) -> None:
@@ -98,7 +97,7 @@ async def test_provider_that_is_down_at_first(stage: Stage) -> None:
     request = stage.request(receipt_failures=2)
     outcome = await (await stage.calls.start(request)).outcome(PATIENCE)
     assert outcome.attempts == 3
-    keys = {event["key"] for event in await stage.seen(request.call_id, "request")}
+    keys = {event["idempotency_key"] for event in await stage.seen(request.call_id, "request")}
     assert keys == {f"{request.call_id}:1"}
 
 
@@ -106,7 +105,7 @@ async def test_lost_receipt_with_the_work_done(stage: Stage) -> None:
     """The provider did the work and its receipt was lost: it is not done twice."""
     request = stage.request(lost_receipts=1)
     await (await stage.calls.start(request)).outcome(PATIENCE)
-    assert len(await stage.seen(request.call_id, "effect")) == 1
+    assert await stage.effects(request.call_id) == 1
 
 
 async def test_acknowledgement_api_that_is_down_holds_nobody_up(stage: Stage) -> None:
@@ -116,12 +115,12 @@ async def test_acknowledgement_api_that_is_down_holds_nobody_up(stage: Stage) ->
     assert status.outcome is not None
     outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
     assert outcome.acknowledgement_owed is False
-    assert len(await stage.seen(request.call_id, "acknowledgement")) == 1
+    assert await stage.acknowledged(request.call_id) == ["success"]
 
 
 async def test_silence_for_the_whole_deadline(stage: Stage) -> None:
     """Two silent cycles end in two failed acknowledgements and a notice, in virtual minutes."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, CallStage.AWAITING_RESPONSE)
     await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=90))
@@ -131,34 +130,44 @@ async def test_silence_for_the_whole_deadline(stage: Stage) -> None:
     assert outcome.cycles == 2
     assert outcome.notice is not None
     assert outcome.notice.alternative == "Try again, or order by telephone."
-    statuses = [e["status"] for e in await stage.seen(request.call_id, "acknowledgement")]
-    assert statuses == ["failed", "failed"]
-    keys = [event["key"] for event in await stage.seen(request.call_id, "request")]
+    assert await stage.acknowledged(request.call_id) == ["failed", "failed"]
+    keys = [event["idempotency_key"] for event in await stage.seen(request.call_id, "request")]
     assert keys == [f"{request.call_id}:1", f"{request.call_id}:2"]
+
+
+async def test_lost_callback_is_found_by_asking(stage: Stage) -> None:
+    """A provider that did the work and never called back is asked before we give up on it."""
+    request = stage.request(silent=True)
+    call = await stage.calls.start(request)
+    await stage.until(request, CallStage.AWAITING_RESPONSE)
+    await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=31))
+    outcome = await call.outcome(PATIENCE)
+    assert outcome.cycles == 1
+    assert outcome.response["status"] == "completed"
+    assert await stage.acknowledged(request.call_id) == ["success"]
 
 
 async def test_failure_reported_by_the_provider(stage: Stage) -> None:
     """A final failure ends the call with the provider's reason."""
-    call = await stage.calls.start(stage.request(fail=True, reason="out of stock"))
+    call = await stage.calls.start(stage.request(fail=9, reason="out of stock"))
     with pytest.raises(CallFailedError, match="out of stock"):
         await call.outcome(PATIENCE)
 
 
 async def test_cancel_tells_the_provider(stage: Stage) -> None:
     """A cancelled call ends as cancelled, and what was sent is acknowledged as failed."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, CallStage.AWAITING_RESPONSE)
     await call.cancel(by="ann", reason="ordered twice")
     with pytest.raises(CallCancelledError, match="cancelled by ann: ordered twice"):
         await call.outcome(PATIENCE)
-    (acknowledgement,) = await stage.seen(request.call_id, "acknowledgement")
-    assert acknowledgement["status"] == "failed"
+    assert await stage.acknowledged(request.call_id) == ["failed"]
 
 
 async def test_native_cancellation_does_the_same(stage: Stage) -> None:
     """Temporal's own cancellation closes as cancelled and keeps the outcome in the ledger."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, CallStage.AWAITING_RESPONSE)
     await stage.handle(request).cancel()
@@ -167,12 +176,12 @@ async def test_native_cancellation_does_the_same(stage: Stage) -> None:
     row = await stage.ledger.call(request.call_id)
     assert row is not None
     assert row.stage == "cancelled"
-    assert len(await stage.seen(request.call_id, "acknowledgement")) == 1
+    assert await stage.acknowledged(request.call_id) == ["failed"]
 
 
 async def test_force_ack_is_recorded_and_signed(stage: Stage) -> None:
     """An operator's word ends the waiting, stands in the ledger, and bears a name."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, CallStage.AWAITING_RESPONSE)
     await call.force_ack(by="bo", reason="seen in their console", response={"id": 9})
@@ -281,7 +290,7 @@ async def test_run_timeouts_are_refused(stage: Stage) -> None:
 
 async def test_bad_signal_and_update_are_named_and_harmless(stage: Stage) -> None:
     """A signal that does not validate is in the status; an update is refused; the call goes on."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     handle = stage.handle(request)
     await handle.signal(names.PROVIDER_MESSAGE, {"kind": "nonsense"})
@@ -339,7 +348,7 @@ async def test_plain_json_from_the_temporal_command(stage: Stage) -> None:
 
 async def test_history_reads_like_a_story(stage: Stage) -> None:
     """Every timer and every activity says what it is for, and the call says what it is."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, CallStage.AWAITING_RESPONSE)
     summaries = []
@@ -358,7 +367,9 @@ async def test_history_reads_like_a_story(stage: Stage) -> None:
 async def _forget(stage: Stage, request: CallRequest) -> None:
     """Let the engine's retention have ended for a call."""
     address = stage.client.service_client.config.target_host
-    await _temporal(*("workflow", "delete", "--workflow-id", request.call_id, "--address", address))
+    await _temporal(
+        *("workflow", "delete", "--yes", "--workflow-id", request.call_id, "--address", address)
+    )
     while True:
         try:
             await stage.handle(request).describe()

@@ -111,14 +111,10 @@ async def _reconcile(requests: list[CallRequest], url: str, provider_url: str) -
     async with httpx.AsyncClient(base_url=provider_url) as client:
         events = (await client.get("/_events")).json()
     for request in requests:
-        effects = [e for e in events if e["kind"] == "effect" and e["call_id"] == request.call_id]
-        acknowledged = {
-            e["status"]
-            for e in events
-            if e["kind"] == "acknowledgement" and e["call_id"] == request.call_id
-        }
-        assert len(effects) == 1, request.key
-        assert acknowledged == {"success"}, request.key
+        own = [event for event in events if event.get("call_id") == request.call_id]
+        told = {e["acknowledged"] for e in own if e["kind"] == "acknowledgement"}
+        assert len({event["order"] for event in own if "order" in event}) == 1, request.key
+        assert told == {"success"}, request.key
         assert len(await ledger.responses(request.call_id)) == 1, request.key
     await ledger.close()
 

@@ -35,7 +35,7 @@ async def completed_sync(stage: Stage) -> CallRequest:
 
 async def completed_duplicate(stage: Stage) -> CallRequest:
     """The same message by two ways, so that the workflow itself suppresses one."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     await stage.calls.start(request)
     await stage.until(request, "awaiting_response")
     message = {"kind": "response", "event_key": "evt-1", "data": {"ok": True}}
@@ -52,16 +52,25 @@ async def completed_after_retries(stage: Stage) -> CallRequest:
 
 async def failed_silent(stage: Stage) -> CallRequest:
     """Two cycles of silence."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     await stage.calls.start(request)
     await stage.until(request, "awaiting_response")
     await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=90))
     return await _run(stage, request)
 
 
+async def completed_by_asking(stage: Stage) -> CallRequest:
+    """The callback never came; the provider was asked."""
+    request = stage.request(silent=True)
+    await stage.calls.start(request)
+    await stage.until(request, "awaiting_response")
+    await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=31))
+    return await _run(stage, request)
+
+
 async def failed_by_provider(stage: Stage) -> CallRequest:
     """The provider reports a final failure."""
-    return await _run(stage, stage.request(fail=True))
+    return await _run(stage, stage.request(fail=9))
 
 
 async def failed_invalid(stage: Stage) -> CallRequest:
@@ -71,7 +80,7 @@ async def failed_invalid(stage: Stage) -> CallRequest:
 
 async def cancelled(stage: Stage) -> CallRequest:
     """A cancel while the response is awaited."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, "awaiting_response")
     await call.cancel(by="ann", reason="ordered twice")
@@ -80,7 +89,7 @@ async def cancelled(stage: Stage) -> CallRequest:
 
 async def forced(stage: Stage) -> CallRequest:
     """An operator's word for the answer, after a signal that did not validate."""
-    request = stage.request(silent=True)
+    request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, "awaiting_response")
     await stage.handle(request).signal("force_ack", {"by": "bo"})
@@ -101,6 +110,7 @@ SCENARIOS: list[Scenario] = [
     completed_sync,
     completed_duplicate,
     completed_after_retries,
+    completed_by_asking,
     failed_silent,
     failed_by_provider,
     failed_invalid,

@@ -37,7 +37,7 @@ def all_steps() -> list[Step[Any]]:
         workflows.steps.send(planned, 1),
         workflows.steps.ask_status(planned),
         workflows.steps.acknowledge_once(planned, planned.acknowledge, "success"),
-        workflows.steps.acknowledge_owed(planned, planned.acknowledge, "success"),
+        workflows.steps.acknowledge_owed(planned.acknowledge, "success"),
     ]
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TypeVar
 
 from ackbridge.errors import LedgerUnavailable
 from ackbridge.ledger import InboxEntry, InboxState, Ledger
+from ackbridge.ledger.database import open_database
 
-from .world import ENVIRON
+from .world import ENVIRON, now
+
+L = TypeVar("L", bound=Ledger)
+
+
+def open_as(kind: type[L], url: str) -> L:
+    """Open a ledger of such a kind."""
+    return kind(open_database(url, timedelta(seconds=10)), now)
 
 
 class RacingLedger(Ledger):

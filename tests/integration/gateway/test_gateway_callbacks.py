@@ -22,7 +22,7 @@ async def test_a_valid_callback_becomes_one_signal(world: World) -> None:
         event = done(call_id, amount=12)
         reply = await gateway.tell(event)
 
-    assert (200, {"status": "signalled"}) == (reply.status_code, reply.json())
+    assert (reply.status_code, reply.json()) == (200, {"status": "signalled"})
     (message,) = await collected(call)
     assert ("response", event["id"], "callback") == (
         message["kind"],
@@ -30,7 +30,7 @@ async def test_a_valid_callback_becomes_one_signal(world: World) -> None:
         message["source"],
     )
     assert event == message["data"]
-    assert 0 == (await world.ledger.counts())["inbox_pending"]
+    assert (await world.ledger.counts())["inbox_pending"] == 0
 
 
 async def test_a_callback_may_be_signed_with_the_older_secret(world: World) -> None:
@@ -38,7 +38,7 @@ async def test_a_callback_may_be_signed_with_the_older_secret(world: World) -> N
     async with world.gateway() as gateway:
         reply = await gateway.tell(done("nobody"), secret=OLD_SECRET)
 
-    assert 202 == reply.status_code
+    assert reply.status_code == 202
 
 
 async def test_the_same_event_twice_at_once_is_one_signal(
@@ -58,11 +58,11 @@ async def test_the_same_event_twice_at_once_is_one_signal(
             )
         )
 
-    assert [200, 200] == [reply.status_code for reply in replies]
-    assert ["duplicate", "signalled"] == sorted(reply.json()["status"] for reply in replies)
-    assert 1 == len(await collected(call))
-    assert 1 == (await world.ledger.counts())["suppressed"]
-    assert 1 == sum("callback suppressed" in message for message in caplog.messages)
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert sorted(reply.json()["status"] for reply in replies) == ["duplicate", "signalled"]
+    assert len(await collected(call)) == 1
+    assert (await world.ledger.counts())["suppressed"] == 1
+    assert sum("callback suppressed" in message for message in caplog.messages) == 1
 
 
 async def test_two_gateways_with_one_event_are_one_signal(world: World) -> None:
@@ -73,8 +73,8 @@ async def test_two_gateways_with_one_event_are_one_signal(world: World) -> None:
     async with world.gateway() as one, world.gateway() as two:
         replies = await asyncio.gather(one.tell(event), two.tell(event))
 
-    assert [200, 200] == [reply.status_code for reply in replies]
-    assert 1 == len(await collected(call))
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert len(await collected(call)) == 1
 
 
 async def test_nothing_unsigned_gets_in(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -93,12 +93,12 @@ async def test_nothing_unsigned_gets_in(world: World, caplog: pytest.LogCaptureF
         replies = [await gateway.send(body, headers) for headers, _ in tries]
         await gateway.send(b"not even JSON", {})
 
-    assert [401] * 4 == [reply.status_code for reply in replies]
+    assert [reply.status_code for reply in replies] == [401] * 4
     assert all(
-        "forged" == reply.json()["status"] and reason in reply.json()["reason"]
+        reply.json()["status"] == "forged" and reason in reply.json()["reason"]
         for reply, (_, reason) in zip(replies, tries, strict=True)
     )
-    assert [] == await collected(call)
+    assert await collected(call) == []
     assert {0} == set((await world.ledger.counts()).values())
     ours = [vars(r) for r in caplog.records if r.name.startswith("ackbridge")]
     assert not any("forged-body" in str(record) for record in ours)
@@ -110,7 +110,7 @@ async def test_an_unknown_provider_is_not_found(world: World) -> None:
     async with world.gateway() as gateway:
         reply = await gateway.send(b"{}", {}, provider="nobody")
 
-    assert 404 == reply.status_code
+    assert reply.status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,8 @@ async def test_an_unknown_provider_is_not_found(world: World) -> None:
         (b"[" * 200 + b"]" * 200, "body: nested too deeply"),
         (b"[" * 100_000, "body: nested too deeply"),
         (b'{"type": "order.done"}', "event_key: the callback has none"),
-        (b'{"id": "' + b"x" * 513 + b'"}', "event_key: the callback has none"),
-        (
-            b'{"id": 1, "cancellation": 1, "type": 5}',
-            "expression \"starts_with(type, 'cancel')\" does not fit",
-        ),
+        (b'{"id": "' + b"x" * 513 + b'"}', "event_key: may have 512 characters"),
+        (b'{"id": 1, "order": "' + b"x" * 513 + b'"}', "match.reference: may have 512 characters"),
     ],
     ids=lambda value: value[:20] if isinstance(value, bytes) else "",
 )
@@ -150,9 +147,9 @@ async def test_what_nobody_waits_for_is_taken_and_logged(world: World) -> None:
     async with world.gateway() as gateway:
         reply = await gateway.tell({**done(call_id), "type": "order.seen"})
 
-    assert (200, {"status": "not awaited"}) == (reply.status_code, reply.json())
-    assert [] == await collected(call)
-    assert 1 == (await world.ledger.counts())["suppressed"]
+    assert (reply.status_code, reply.json()) == (200, {"status": "not awaited"})
+    assert await collected(call) == []
+    assert (await world.ledger.counts())["suppressed"] == 1
 
 
 async def test_a_provider_chooses_its_reply_codes(world: World) -> None:
@@ -169,7 +166,7 @@ async def test_a_provider_chooses_its_reply_codes(world: World) -> None:
             (await gateway.send(b"{", {"X-Token": "other-token"}, "other")).status_code,
         ]
 
-    assert [204, 208, 422, 403, 415] == codes
+    assert codes == [204, 208, 422, 403, 415]
 
 
 async def test_a_provider_speaks_about_its_own_calls_only(world: World) -> None:
@@ -181,9 +178,9 @@ async def test_a_provider_speaks_about_its_own_calls_only(world: World) -> None:
     async with world.gateway():
         pass
 
-    assert (202, {"status": "unmatched"}) == (reply.status_code, reply.json())
-    assert [] == await collected(call)
-    assert 1 == (await world.ledger.counts())["inbox_pending"]
+    assert (reply.status_code, reply.json()) == (202, {"status": "unmatched"})
+    assert await collected(call) == []
+    assert (await world.ledger.counts())["inbox_pending"] == 1
 
 
 async def test_a_reference_of_another_provider_finds_nothing(world: World) -> None:
@@ -194,8 +191,8 @@ async def test_a_reference_of_another_provider_finds_nothing(world: World) -> No
     async with world.gateway() as gateway:
         reply = await gateway.tell(done(order="ord_1"))
 
-    assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
-    assert [] == await collected(call)
+    assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
+    assert await collected(call) == []
 
 
 async def test_credentials_are_not_kept(world: World) -> None:
@@ -207,5 +204,5 @@ async def test_credentials_are_not_kept(world: World) -> None:
 
     (stored,) = await world.ledger.due(timedelta(0), 10)
     document: Any = stored.entry.document
-    assert "7" == document["headers"]["x-trace"]
+    assert document["headers"]["x-trace"] == "7"
     assert not {"x-token", "authorization"} & set(document["headers"])

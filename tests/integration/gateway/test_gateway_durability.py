@@ -16,9 +16,9 @@ from ackbridge.contracts import (
     Timings,
 )
 from ackbridge.contracts.names import split_call_id
-from ackbridge.ledger import InboxState, Ledger
+from ackbridge.ledger import InboxEntry, InboxState, Ledger
 
-from .ledgers import CountingEnviron, RacingLedger, StumblingLedger, WatchedLedger
+from .ledgers import CountingEnviron, RacingLedger, StumblingLedger, WatchedLedger, open_as
 from .world import World, collected, done, new_call_id, now
 
 OFTEN = timedelta(milliseconds=20)
@@ -30,15 +30,15 @@ async def test_an_early_callback_is_delivered_once_its_call_appears(world: World
     event = done(call_id)
     async with world.gateway() as gateway:
         reply = await gateway.tell(event)
-    assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
-    assert 1 == (await world.ledger.counts())["inbox_pending"]
+    assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
+    assert (await world.ledger.counts())["inbox_pending"] == 1
 
     call = await world.start_call(call_id, until=1)
     async with world.gateway(sweep_every=OFTEN):
         (message,) = await call.result()
 
     assert event["id"] == message["event_key"]
-    assert 0 == (await world.ledger.counts())["inbox_pending"]
+    assert (await world.ledger.counts())["inbox_pending"] == 0
 
 
 async def test_the_sweeper_keeps_on_until_the_call_appears(world: World) -> None:
@@ -47,7 +47,7 @@ async def test_the_sweeper_keeps_on_until_the_call_appears(world: World) -> None
     async with world.gateway(sweep_every=OFTEN) as gateway:
         await gateway.tell(done(call_id))
         call = await world.start_call(call_id, until=1)
-        assert 1 == len(await call.result())
+        assert len(await call.result()) == 1
 
 
 async def test_a_known_reference_finds_its_call(world: World) -> None:
@@ -58,8 +58,8 @@ async def test_a_known_reference_finds_its_call(world: World) -> None:
     async with world.gateway() as gateway:
         reply = await gateway.tell(done(order="ord_1"))
 
-    assert "signalled" == reply.json()["status"]
-    assert 1 == len(await collected(call))
+    assert reply.json()["status"] == "signalled"
+    assert len(await collected(call)) == 1
 
 
 async def test_a_reference_committed_between_lookup_and_keep_is_seen(
@@ -68,15 +68,15 @@ async def test_a_reference_committed_between_lookup_and_keep_is_seen(
     """The gateway writes its row and looks again, so that the race loses nothing."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
-    ledger = RacingLedger.open(ledger_url, now)
+    ledger = open_as(RacingLedger, ledger_url)
     ledger.call_id = call_id
     async with world.gateway(ledger=ledger) as gateway:
         reply = await gateway.tell(done(order="ord_1"))
     await ledger.close()
 
-    assert (200, {"status": "signalled"}) == (reply.status_code, reply.json())
-    assert 1 == len(await collected(call))
-    assert 0 == (await world.ledger.counts())["inbox_pending"]
+    assert (reply.status_code, reply.json()) == (200, {"status": "signalled"})
+    assert len(await collected(call)) == 1
+    assert (await world.ledger.counts())["inbox_pending"] == 0
 
 
 async def test_a_reference_shared_by_operations_is_decided_by_the_call(world: World) -> None:
@@ -84,17 +84,17 @@ async def test_a_reference_shared_by_operations_is_decided_by_the_call(world: Wo
     async with world.gateway() as gateway:
         await gateway.tell(done(order="ord_1"))
     (stored,) = await world.ledger.due(timedelta(0), 10)
-    assert (None, None, "ord_1") == (
+    assert (
         stored.entry.operation,
         stored.entry.message,
         stored.entry.reference,
-    )
+    ) == (None, None, "ord_1")
 
     call_id = new_call_id("refund")
     call = await world.start_call(call_id, until=1)
     await world.ledger.commit_reference(call_id, "acme", "ord_1")
     async with world.gateway(sweep_every=OFTEN):
-        assert 1 == len(await call.result())
+        assert len(await call.result()) == 1
 
 
 async def test_without_the_engine_the_inbox_takes_it(world: World, no_engine: Client) -> None:
@@ -102,11 +102,11 @@ async def test_without_the_engine_the_inbox_takes_it(world: World, no_engine: Cl
     call_id = new_call_id()
     async with world.gateway(client=no_engine) as gateway:
         replies = [await gateway.tell(done(call_id)) for _ in range(2)]
-    assert [(200, "kept")] * 2 == [(r.status_code, r.json()["status"]) for r in replies]
+    assert [(r.status_code, r.json()["status"]) for r in replies] == [(200, "kept")] * 2
 
     call = await world.start_call(call_id, until=2)
     async with world.gateway(sweep_every=OFTEN):
-        assert 2 == len(await call.result())
+        assert len(await call.result()) == 2
 
 
 async def test_an_engine_that_hangs_counts_as_down(world: World, silent_engine: Client) -> None:
@@ -115,7 +115,7 @@ async def test_an_engine_that_hangs_counts_as_down(world: World, silent_engine: 
     async with world.gateway(client=silent_engine, signal_timeout=short) as gateway:
         reply = await gateway.tell(done(new_call_id()))
 
-    assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
+    assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
 
 
 async def test_without_the_ledger_a_named_call_is_still_reached(
@@ -133,8 +133,8 @@ async def test_without_the_ledger_a_named_call_is_still_reached(
             await gateway.tell(done()),
         ]
 
-    assert [200, 200, 503, 503] == [reply.status_code for reply in replies]
-    assert 1 == len(await collected(call))
+    assert [reply.status_code for reply in replies] == [200, 200, 503, 503]
+    assert len(await collected(call)) == 1
 
 
 async def test_without_engine_and_ledger_the_provider_shall_come_again(
@@ -147,14 +147,14 @@ async def test_without_engine_and_ledger_the_provider_shall_come_again(
     ) as gateway:
         replies = [await gateway.tell(event) for _ in range(2)]
 
-    assert [(503, "7")] * 2 == [(r.status_code, r.headers["Retry-After"]) for r in replies]
+    assert [(r.status_code, r.headers["Retry-After"]) for r in replies] == [(503, "7")] * 2
 
 
 async def test_a_failed_first_delivery_releases_the_duplicate_that_waited(
     world: World, ledger_url: str, no_engine: Client
 ) -> None:
     """The duplicate waits for the first one's durable end, and takes over when there is none."""
-    ledger = StumblingLedger.open(ledger_url, now)
+    ledger = open_as(StumblingLedger, ledger_url)
     ledger.begin()
     world.environ = verified = CountingEnviron()
     event = done(new_call_id())
@@ -167,10 +167,11 @@ async def test_a_failed_first_delivery_releases_the_duplicate_that_waited(
         replies = await first, await second
     await ledger.close()
 
-    assert [(503, "try again"), (200, "kept")] == [
-        (reply.status_code, reply.json()["status"]) for reply in replies
+    assert [(reply.status_code, reply.json()["status"]) for reply in replies] == [
+        (503, "try again"),
+        (200, "kept"),
     ]
-    assert 1 == (await world.ledger.counts())["inbox_pending"]
+    assert (await world.ledger.counts())["inbox_pending"] == 1
 
 
 async def test_a_repeat_after_the_call_ended_is_a_duplicate(world: World) -> None:
@@ -182,16 +183,16 @@ async def test_a_repeat_after_the_call_ended_is_a_duplicate(world: World) -> Non
     async with world.gateway() as gateway:
         reply = await gateway.tell(event)
 
-    assert (200, {"status": "duplicate"}) == (reply.status_code, reply.json())
+    assert (reply.status_code, reply.json()) == (200, {"status": "duplicate"})
     counts = await world.ledger.counts()
-    assert (1, 0) == (counts["suppressed"], counts["inbox_pending"])
+    assert (counts["suppressed"], counts["inbox_pending"]) == (1, 0)
 
 
 async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> None:
     """The call is closed without this message: it is never dropped, but held for people."""
     call_id = new_call_id()
     await collected(await world.start_call(call_id))
-    ledger = WatchedLedger.open(ledger_url, now)
+    ledger = open_as(WatchedLedger, ledger_url)
     ledger.begin()
     async with world.gateway() as gateway:
         reply = await gateway.tell(done(call_id))
@@ -199,9 +200,9 @@ async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> Non
         settled = await ledger.settled
     await ledger.close()
 
-    assert (200, {"status": "kept"}) == (reply.status_code, reply.json())
-    assert (InboxState.HELD, "the call had ended") == settled
-    assert 0 == (await world.ledger.counts())["inbox_pending"]
+    assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
+    assert settled == (InboxState.HELD, "the call had ended")
+    assert (await world.ledger.counts())["inbox_pending"] == 0
 
 
 async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
@@ -210,7 +211,7 @@ async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
     """Delivered by another way while it lay in the inbox: the sweeper finds it done."""
     call_id = new_call_id()
     event = done(call_id)
-    ledger = WatchedLedger.open(ledger_url, now)
+    ledger = open_as(WatchedLedger, ledger_url)
     ledger.begin()
     async with world.gateway(client=no_engine) as gateway:
         await gateway.tell(event)
@@ -220,7 +221,32 @@ async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
         settled = await ledger.settled
     await ledger.close()
 
-    assert (InboxState.DUPLICATE, "already recorded as a response") == settled
+    assert settled == (InboxState.DUPLICATE, "already recorded as a response")
+
+
+async def test_what_never_finds_a_call_is_held(world: World, ledger_url: str) -> None:
+    """After the time to give up, a letter without a call is held for people."""
+    ledger = open_as(WatchedLedger, ledger_url)
+    ledger.begin()
+    async with world.gateway() as gateway:
+        await gateway.tell(done(new_call_id()))
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN, give_up_after=timedelta(0)):
+        settled = await ledger.settled
+    await ledger.close()
+
+    assert settled == (InboxState.HELD, "no call has appeared")
+
+
+async def test_a_letter_that_cannot_be_read_holds_up_no_other(world: World) -> None:
+    """An entry of a provider that is gone is put off, and the next one is delivered."""
+    call_id = new_call_id()
+    gone = InboxEntry("gone", "evt_1", None, None, None, None, {}, now())
+    await world.ledger.keep(gone)
+    async with world.gateway() as gateway:
+        await gateway.tell(done(call_id))
+    call = await world.start_call(call_id, until=1)
+    async with world.gateway(sweep_every=OFTEN):
+        assert len(await call.result()) == 1
 
 
 async def _record(ledger: Ledger, call_id: str, event_key: str) -> None:

@@ -15,8 +15,8 @@ async def test_healthy_and_ready(world: World) -> None:
         alive = await gateway.http.get("/healthz")
         ready = await gateway.http.get("/readyz")
 
-    assert (200, {"status": "ok"}) == (alive.status_code, alive.json())
-    assert (200, {"ready": True, "not_ready": {}}) == (ready.status_code, ready.json())
+    assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "not_ready": {}})
 
 
 async def test_not_ready_says_what_is_missing(
@@ -29,6 +29,6 @@ async def test_not_ready_says_what_is_missing(
         alive = await gateway.http.get("/healthz")
         without_both = await gateway.http.get("/readyz")
 
-    assert (503, ["engine"]) == (without_engine.status_code, [*without_engine.json()["not_ready"]])
-    assert ["engine", "ledger"] == [*without_both.json()["not_ready"]]
-    assert 200 == alive.status_code
+    assert (without_engine.status_code, [*without_engine.json()["not_ready"]]) == (503, ["engine"])
+    assert [*without_both.json()["not_ready"]] == ["engine", "ledger"]
+    assert alive.status_code == 200

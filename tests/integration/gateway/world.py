@@ -56,13 +56,6 @@ operations:
       mode: callback
       match: {call_id: call_id, reference: order}
       success: "type == 'refund.done' || type == 'order.done'"
-  cancel:
-    request: {method: POST, path: /cancellations}
-    receipt: {reference: id}
-    response:
-      mode: callback
-      match: {reference: cancellation}
-      success: "starts_with(type, 'cancel')"
 """
 
 OTHER = """
