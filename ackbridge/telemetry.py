@@ -12,3 +12,5 @@ def log_to_stderr(level: str) -> None:
     )
     # httpx logs every URL at INFO, and URLs may carry personal data.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # The SDK logs a traceback for every attempt that fails; the call's history says why it did.
+    logging.getLogger("temporalio.activity").setLevel(logging.ERROR)

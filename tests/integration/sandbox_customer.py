@@ -85,7 +85,7 @@ class Customer:
     mailbox: Mailbox
     callback_url: str
 
-    def order(self, key: str = "k", **behaviour: Any) -> httpx.Response:
+    def order(self, key: str = "k", /, **behaviour: Any) -> httpx.Response:
         """Order something."""
         return self.post("/v1/orders", key, self.order_body(**behaviour))
 

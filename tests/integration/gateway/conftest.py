@@ -9,32 +9,22 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
-from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.embedded import EmbeddedEngine
 from ackbridge.ledger import Ledger, migrate
 
-from .world import QUEUE, CollectingCall, World, load, now
-
-TEMPORAL = Path(__file__).parents[3] / ".venv" / "bin" / "temporal"
+from .world import World, collecting, load, now
 
 
 @pytest_asyncio.fixture(scope="session")
-async def client() -> AsyncIterator[Client]:
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """A client of a real engine on which collecting calls run."""
-    async with (
-        await WorkflowEnvironment.start_local(
-            dev_server_existing_path=str(TEMPORAL), data_converter=DATA_CONVERTER
-        ) as engine,
-        Worker(
-            engine.client,
-            task_queue=QUEUE,
-            workflows=[CollectingCall],
-            workflow_runner=UnsandboxedWorkflowRunner(),
-        ),
-    ):
-        yield engine.client
+    state = tmp_path_factory.mktemp("engine") / "temporal.db"
+    with EmbeddedEngine(state, headless=True) as engine:
+        client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
+        async with collecting(client):
+            yield client
 
 
 @pytest.fixture

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from .world import OLD_SECRET, World, collected, done, new_call_id, signed
+
+NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
 
 async def test_a_valid_callback_becomes_one_signal(world: World) -> None:
@@ -84,12 +86,15 @@ async def test_nothing_unsigned_gets_in(world: World, caplog: pytest.LogCaptureF
     call = await world.start_call(call_id)
     body = json.dumps(done(call_id, note="forged-body")).encode()
     tries: list[tuple[dict[str, str], str]] = [
-        (signed(body, secret="guessed-secret"), "signature does not match"),
-        (signed(body, age=timedelta(hours=1)), "timestamp is 3600 s old, tolerance is 300 s"),
-        (signed(body, age=timedelta(hours=-1)), "in the future, tolerance is 300 s"),
+        (signed(body, "guessed-secret", NOON), "signature does not match"),
+        (signed(body, at=NOON - timedelta(hours=1)), "timestamp is 3600 s old, tolerance is 300 s"),
+        (
+            signed(body, at=NOON + timedelta(hours=1)),
+            "timestamp is 3600 s in the future, tolerance is 300 s",
+        ),
         ({}, "is missing"),
     ]
-    async with world.gateway() as gateway:
+    async with world.gateway(clock=lambda: NOON) as gateway:
         replies = [await gateway.send(body, headers) for headers, _ in tries]
         await gateway.send(b"not even JSON", {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 from temporalio.client import Client
 
@@ -15,11 +16,13 @@ from ackbridge.contracts import (
     ProviderMessage,
     Timings,
 )
+from ackbridge.contracts.converter import DATA_CONVERTER
 from ackbridge.contracts.names import split_call_id
+from ackbridge.embedded import EmbeddedEngine
 from ackbridge.ledger import InboxEntry, InboxState, Ledger
 
 from .ledgers import CountingEnviron, RacingLedger, StumblingLedger, WatchedLedger, open_as
-from .world import World, collected, done, new_call_id, now
+from .world import World, collected, collecting, done, new_call_id, now
 
 OFTEN = timedelta(milliseconds=20)
 
@@ -107,6 +110,27 @@ async def test_without_the_engine_the_inbox_takes_it(world: World, no_engine: Cl
     call = await world.start_call(call_id, until=2)
     async with world.gateway(sweep_every=OFTEN):
         assert len(await call.result()) == 2
+
+
+async def test_a_gateway_survives_its_engine(world: World, tmp_path: Path) -> None:
+    """The engine goes and comes back under a running gateway: what came meanwhile is delivered."""
+    call_id = new_call_id()
+    engine = EmbeddedEngine(tmp_path / "other.db", headless=True)
+    await asyncio.to_thread(engine.start)
+    try:
+        client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
+        call = await world.start_call(call_id, until=2, client=client)
+        async with world.gateway(client=client, sweep_every=OFTEN) as gateway:
+            before = await gateway.tell(done(call_id))
+            await asyncio.to_thread(engine.stop)
+            meanwhile = await gateway.tell(done(call_id))
+            await asyncio.to_thread(engine.start)
+            async with collecting(client):
+                assert len(await call.result()) == 2
+    finally:
+        await asyncio.to_thread(engine.stop)
+
+    assert [before.json()["status"], meanwhile.json()["status"]] == ["signalled", "kept"]
 
 
 async def test_an_engine_that_hangs_counts_as_down(world: World, silent_engine: Client) -> None:

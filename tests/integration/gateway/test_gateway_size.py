@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import resource
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 
-from .world import Gateway, World
+from .world import Gateway, World, collected, new_call_id
 
 MEGABYTE = 1024 * 1024
 HEAD = "POST /callbacks/{} HTTP/1.1\r\nHost: gateway\r\n"
@@ -55,6 +57,23 @@ async def test_a_client_that_sends_50_megabytes_first_gets_its_reply(world: Worl
 
     assert codes == [413] * 4
     assert _peak_memory() - before < 25 * MEGABYTE
+
+
+async def test_what_no_engine_takes_is_refused(world: World) -> None:
+    """A large body is fine as long as the message picked from it is small enough for a signal."""
+    call_id = new_call_id("scan", "bulky")
+    call = await world.start_call(call_id)
+    headers = {"Authorization": "Basic " + b64encode(b"bulky:other-token").decode()}
+    large = {"id": "evt_1", "call_id": call_id, "page": "x", "pixels": "x" * 5 * MEGABYTE}
+    too_large = {**large, "id": "evt_2", "page": "x" * 2 * MEGABYTE}
+    async with world.gateway() as gateway:
+        codes = [
+            (await gateway.send(json.dumps(event).encode(), headers, "bulky")).status_code
+            for event in (large, too_large)
+        ]
+
+    assert codes == [200, 413]
+    assert [message["data"] for message in await collected(call)] == ["x"]
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(world: World) -> None:

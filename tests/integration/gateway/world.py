@@ -19,8 +19,10 @@ import httpx
 import uvicorn
 from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from ackbridge.catalog import Catalog, load_catalog
+from ackbridge.clock import Clock
 from ackbridge.contracts import names
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger
@@ -72,6 +74,19 @@ operations:
     response: {mode: callback, match: {call_id: call_id}, success: "done"}
 """
 
+BULKY = """
+provider: bulky
+base_url: http://127.0.0.1:9
+callbacks:
+  verify: {type: basic, username: bulky, passwords: ["env:OTHER_TOKEN"]}
+  event_key: id
+  max_bytes: 8000000
+operations:
+  scan:
+    request: {method: POST, path: /scans}
+    response: {mode: callback, match: {call_id: call_id}, success: "page", data: page}
+"""
+
 ENVIRON = {"ACME_SECRET": SECRET, "ACME_OLD_SECRET": OLD_SECRET, "OTHER_TOKEN": "other-token"}
 
 
@@ -98,6 +113,16 @@ class CollectingCall:
     def finish(self) -> None:
         """End."""
         self._finished = True
+
+
+def collecting(client: Client) -> Worker:
+    """A worker that runs collecting calls."""
+    return Worker(
+        client,
+        task_queue=QUEUE,
+        workflows=[CollectingCall],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
 
 
 @dataclass
@@ -132,16 +157,21 @@ class World:
     environ: Mapping[str, str] = field(default_factory=lambda: ENVIRON)
 
     async def start_call(
-        self, call_id: str, until: int = 1000
+        self, call_id: str, until: int = 1000, client: Client | None = None
     ) -> WorkflowHandle[CollectingCall, list[Any]]:
         """Start a call that collects."""
-        return await self.client.start_workflow(
+        return await (client or self.client).start_workflow(
             CollectingCall.run, until, id=call_id, task_queue=QUEUE
         )
 
     @asynccontextmanager
     async def gateway(
-        self, *, client: Client | None = None, ledger: Ledger | None = None, **options: Any
+        self,
+        *,
+        client: Client | None = None,
+        ledger: Ledger | None = None,
+        clock: Clock | None = None,
+        **options: Any,
     ) -> AsyncIterator[Gateway]:
         """Serve a gateway; it sweeps its inbox once, at start, unless told otherwise."""
         options = {"sweep_every": timedelta(hours=1), "sweep_older_than": timedelta(0), **options}
@@ -150,7 +180,7 @@ class World:
             Secrets(self.environ, Path()),
             ledger or self.ledger,
             client or self.client,
-            now,
+            clock or now,
             **options,
         )
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -172,9 +202,9 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def signed(body: bytes, secret: str = SECRET, age: timedelta = timedelta(0)) -> dict[str, str]:
-    """Acme's headers for a body."""
-    timestamp = str(int((now() - age).timestamp()))
+def signed(body: bytes, secret: str = SECRET, at: datetime | None = None) -> dict[str, str]:
+    """Acme's headers for a body, signed now or at another time."""
+    timestamp = str(int((at or now()).timestamp()))
     content = f"{timestamp}.".encode() + body
     signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
     return {"X-Acme-Signature": signature, "X-Acme-Timestamp": timestamp}
@@ -198,7 +228,8 @@ async def collected(handle: WorkflowHandle[CollectingCall, list[Any]]) -> list[A
 
 
 def load(folder: Path) -> Catalog:
-    """The catalog of both providers."""
+    """The catalog of all three providers."""
     (folder / "acme.yaml").write_text(ACME)
     (folder / "other.yaml").write_text(OTHER)
+    (folder / "bulky.yaml").write_text(BULKY)
     return load_catalog(folder, ENVIRON)

@@ -1,0 +1,182 @@
+"""The command line against the whole stack, as a person would use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ackbridge.cli.stack import Stack
+
+ORDER = '{"amount": 5, "currency": "EUR"}'
+STUCK = '{"amount": 5, "currency": "EUR", "behaviour": {"stuck": true}}'
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Every process of a deployment, and localstripe."""
+    with Stack(tmp_path_factory.mktemp("stack"), environ=os.environ) as running:
+        yield running
+
+
+def run(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `ackbridge` with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", "ackbridge", *arguments],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def new_key() -> str:
+    """A key nobody has used."""
+    return uuid.uuid4().hex
+
+
+def test_payment_at_a_provider_we_did_not_write(stack: Stack) -> None:
+    """Form-encoded request, bearer key, signed webhook a second later: completed and recorded."""
+    payload = '{"amount": 1999, "currency": "eur"}'
+    done = run(
+        stack.environment,
+        *("call", "stripe", "create_payment", "--key", new_key(), "--payload", payload),
+        *("--wait", "30s", "--json"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome = json.loads(done.stdout)["outcome"]
+    assert outcome["status"] == "completed"
+    assert outcome["reference"].startswith("pi_")
+    assert outcome["timings"]["answered_at"] > outcome["timings"]["receipt_at"]
+
+
+def test_declined_card_is_a_failure_with_the_providers_reason(stack: Stack) -> None:
+    """A card that is declined ends the call as failed: exit status 1."""
+    payload = '{"amount": 1999, "currency": "eur", "payment_method": "pm_card_chargeCustomerFail"}'
+    done = run(
+        stack.environment,
+        *("call", "stripe", "create_payment", "--key", new_key(), "--payload", payload),
+        *("--wait", "30s", "--json"),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert json.loads(done.stdout)["outcome"]["notice"]["title"]
+
+
+def test_call_status_and_list_for_people(stack: Stack) -> None:
+    """A completed call is shown as a table, found again, and listed."""
+    key = new_key()
+    done = run(
+        stack.environment, *("call", "sandbox", "create_order", "--key", key, "--payload", ORDER)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"sandbox.create_order.{key}" in done.stdout
+    shown = run(stack.environment, "status", f"sandbox.create_order.{key}", "--watch")
+    assert shown.returncode == 0
+    assert "completed" in shown.stdout
+    listed = run(stack.environment, "list", "--provider", "sandbox", "--json")
+    assert listed.returncode == 0
+    assert isinstance(json.loads(listed.stdout), list)
+
+
+def test_pending_then_forced(stack: Stack) -> None:
+    """A call that is not over exits with 3; an operator's word completes it."""
+    key = new_key()
+    call_id = f"sandbox.create_order.{key}"
+    order = ("call", "sandbox", "create_order", "--key", key, "--payload", STUCK)
+    pending = run(stack.environment, *order, "--wait", "1s")
+    assert pending.returncode == 3, pending.stdout + pending.stderr
+    assert "Still pending" in pending.stdout
+    forced = run(
+        stack.environment, "force-ack", call_id, "--reason", "seen", "--response", '{"id": 9}'
+    )
+    assert forced.returncode == 0, forced.stderr
+    over = run(stack.environment, "status", call_id, "--watch", "--json")
+    assert over.returncode == 0
+    assert json.loads(over.stdout)["outcome"]["response"] == {"id": 9}
+
+
+def test_cancel(stack: Stack) -> None:
+    """A cancelled call exits with 1, and says who and why."""
+    key = new_key()
+    call_id = f"sandbox.create_order.{key}"
+    run(
+        stack.environment,
+        *("call", "sandbox", "create_order", "--key", key, "--payload", STUCK, "--wait", "1s"),
+    )
+    done = run(stack.environment, "cancel", call_id, "--reason", "a mistake", "--by", "ann")
+    assert done.returncode == 0, done.stderr
+    over = run(stack.environment, "status", call_id, "--watch", "--json")
+    assert over.returncode == 1
+    assert json.loads(over.stdout)["outcome"]["cancelled"] == {"by": "ann", "reason": "a mistake"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ("call", "sandbox", "create_order", "--key", "k", "--payload", "{"),
+            "--payload: not JSON",
+        ),
+        (("call", "sandbox", "create_order"), "Missing option '--key'"),
+        (("call", "Sandbox", "create_order", "--key", "k"), "provider: String should match"),
+        (("call", "sandbox", "x", "--key", "k", "--wait", "soon"), "not a duration"),
+        (("call", "sandbox", "create_order", "--key", "bad-1"), "payload: is not of type object"),
+        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_order"),
+        (("status", "sandbox.create_order.never"), "no such call"),
+    ],
+)
+def test_bad_input_exits_with_2_and_names_it(
+    stack: Stack, arguments: tuple[str, ...], complaint: str
+) -> None:
+    """What a user got wrong is told in a line, without a traceback."""
+    done = run(stack.environment, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert complaint in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_no_engine_exits_with_4() -> None:
+    """An engine that does not answer is no fault of the input."""
+    nowhere = {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+    done = run(nowhere, "call", "sandbox", "quote", "--key", "k")
+    assert done.returncode == 4
+    assert "127.0.0.1:1" in done.stderr
+
+
+def test_check_and_schema(tmp_path: Path) -> None:
+    """Good files pass, bad ones are told with file, line and field; the schema is JSON."""
+    shipped = sorted(str(path) for path in Path("integrations").glob("*.yaml"))
+    assert run({}, "check", *shipped).returncode == 0
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("provider: acme\nbase_url: nowhere\noperations: {}\n")
+    done = run({}, "check", str(bad))
+    assert done.returncode == 2
+    assert f"{bad}:2:" in done.stdout
+    assert "base_url" in done.stdout
+    assert json.loads(run({}, "schema").stdout)["type"] == "object"
+
+
+def test_starter_is_the_same_command() -> None:
+    """`python starter.py` is `ackbridge`."""
+    done = subprocess.run(
+        [sys.executable, "starter.py", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "force-ack" in done.stdout
+
+
+def test_worker_stops_gracefully(stack: Stack) -> None:
+    """SIGTERM ends the worker with exit status 0, and another one takes over."""
+    stack.restart("worker")
+    done = run(
+        stack.environment,
+        *("call", "sandbox", "create_order", "--key", new_key(), "--payload", ORDER),
+        *("--wait", "60s"),
+    )
+    assert done.returncode == 0
