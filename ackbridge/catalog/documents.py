@@ -86,18 +86,20 @@ def read_document(text: str) -> Document:
     Raises:
         Unreadable: it is not YAML, or more than one document, or it contains itself.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         reader = _Reader(loader)
         value = reader.read(node, ()) if node is not None else None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(before.count("\n") + 1, error.position - before.rfind("\n"))
+        raise Unreadable("a control character", place) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise Unreadable(error.problem or "unexpected text", _place(mark)) from None
-    except yaml.YAMLError as error:
-        raise Unreadable(getattr(error, "reason", None) or "unreadable", Place(1, 1)) from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise Unreadable("nested too deeply", Place(1, 1)) from None
     return Document(value, reader.places, tuple(reader.mistakes))
 
 

@@ -34,11 +34,7 @@ processes.register(app)
 def main() -> int:
     """Run the command line. Returns the exit status (see `Exit`)."""
     try:
-        status = app(standalone_mode=False)
-    except typer.Exit as stopped:
-        return stopped.exit_code
-    except typer.Abort:
-        return Exit.FAILED
-    except Exception as error:
-        return Exit.report(error)
-    return int(status or 0)
+        app()
+    except SystemExit as stopped:
+        return stopped.code if isinstance(stopped.code, int) else Exit.FAILED
+    return Exit.COMPLETED

@@ -20,7 +20,7 @@ from ackbridge.contracts import CallRequest, CallStatus, Duration, Invalid, desc
 from ackbridge.settings import environment
 
 from . import show
-from .exits import Exit
+from .exits import Exit, exits_with_its_answer
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -33,11 +33,11 @@ WATCH_EVERY = 0.5
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(call)
-    app.command()(status)
-    app.command("list")(list_calls)
-    app.command()(cancel)
-    app.command("force-ack")(force_ack)
+    app.command()(exits_with_its_answer(call))
+    app.command()(exits_with_its_answer(status))
+    app.command("list")(exits_with_its_answer(list_calls))
+    app.command()(exits_with_its_answer(cancel))
+    app.command("force-ack")(exits_with_its_answer(force_ack))
 
 
 def call(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from enum import IntEnum
 
-import click
+import typer
 
 from ackbridge.contracts import CallStatus, Invalid, Stage
 from ackbridge.errors import (
+    AckbridgeError,
     CallCancelledError,
     CallFailedError,
     CallNotFoundError,
@@ -43,14 +46,25 @@ class Exit(IntEnum):
         Raises:
             Exception: the error itself, when it is none that a user could cause.
         """
-        if isinstance(error, click.ClickException):
-            error.show()
-            return cls.BAD_INPUT
         for kinds, exit_status in _EXITS:
             if isinstance(error, kinds):
                 print(f"ackbridge: {error}", file=sys.stderr)
                 return exit_status
         raise error
+
+
+def exits_with_its_answer(command: Callable[..., int]) -> Callable[..., None]:
+    """Let a command answer with its exit status, and raise what a user could have caused."""
+
+    @functools.wraps(command)
+    def run(*arguments: object, **options: object) -> None:
+        try:
+            status = command(*arguments, **options)
+        except (AckbridgeError, Invalid) as error:
+            status = Exit.report(error)
+        raise typer.Exit(status)
+
+    return run
 
 
 _EXITS: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (

@@ -14,13 +14,13 @@ from ackbridge.settings import environment
 
 from . import show
 from .calls import Json
-from .exits import Exit
+from .exits import Exit, exits_with_its_answer
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(check)
-    app.command()(schema)
+    app.command()(exits_with_its_answer(check))
+    app.command()(exits_with_its_answer(schema))
 
 
 def check(

@@ -22,7 +22,7 @@ from ackbridge.settings import environment, load_settings
 from ackbridge.telemetry import log_to_stderr
 
 from .demo import run_demo
-from .exits import Exit
+from .exits import Exit, exits_with_its_answer
 from .up import run_up
 
 State = Annotated[
@@ -33,10 +33,10 @@ DEFAULT_STATE = Path(".ackbridge")
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(worker)
-    app.command()(gateway)
-    app.command()(up)
-    app.command()(demo)
+    app.command()(exits_with_its_answer(worker))
+    app.command()(exits_with_its_answer(gateway))
+    app.command()(exits_with_its_answer(up))
+    app.command()(exits_with_its_answer(demo))
 
 
 def worker(

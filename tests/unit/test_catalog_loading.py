@@ -86,8 +86,8 @@ def test_columns_point_at_the_field(tmp_path: Path) -> None:
     """File, line and column lead an editor to the field."""
     text = MINIMAL.replace("{path: /orders}", "{path: /orders, metod: PUT}")
     (problem,) = problems(tmp_path, text)
-    assert (problem.line, problem.column) == (5, 29)
-    assert str(problem).startswith(f"{tmp_path / 'acme.yaml'}:5:29: operations.order.request.metod")
+    assert (problem.line, problem.column) == (5, 30)
+    assert str(problem).startswith(f"{tmp_path / 'acme.yaml'}:5:30: operations.order.request.metod")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,8 @@ def test_columns_point_at_the_field(tmp_path: Path) -> None:
         ("", 1, "is not a mapping"),
         ("- a", 1, "is not a mapping"),
         ("a: 1\n---\nb: 2", 2, "not YAML"),
-        ("a: \x07", 1, "not YAML"),
+        ("a: 1\nb: \x07", 2, "a control character"),
+        ("[" * 2000, 1, "nested too deeply"),
         ("? [a]\n: 1", 1, "a key is a text"),
     ],
 )
@@ -131,7 +132,7 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
 def test_variables_are_expanded_with_defaults_and_escapes(tmp_path: Path) -> None:
     """`${NAME}` comes from the environment, `:-` is for unset and empty, `$${` is literal."""
     text = MINIMAL.replace("https://acme.example", "${URL:-http://default.example}")
-    text = text.replace("/orders}", "/orders, body: {a: '$${X}', b: '${N}'}}")
+    text = text.replace("/orders}", "/orders, body: {a: '$${{X}}', b: '${N}'}}")
     given = load_integration(write(tmp_path, text), {"URL": "http://given.example/", "N": "n"})
     empty = load_integration(write(tmp_path, text), {"URL": "", "N": ""})
     assert given.base_url == "http://given.example"
@@ -142,7 +143,7 @@ def test_variables_are_expanded_with_defaults_and_escapes(tmp_path: Path) -> Non
 
 def test_patterns_of_payload_schemas_are_left_alone(tmp_path: Path) -> None:
     """A `${` in a JSON Schema is a pattern, not a variable."""
-    schema = "    payload_schema: {type: string, pattern: '^a${1}'}\n"
+    schema = "    payload_schema: {type: string, pattern: '[${a}]'}\n"
     assert problems(tmp_path, MINIMAL + schema) == ()
 
 
