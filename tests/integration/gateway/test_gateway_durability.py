@@ -22,7 +22,7 @@ from ackbridge.embedded import EmbeddedEngine
 from ackbridge.ledger import InboxEntry, InboxState, Ledger
 
 from .ledgers import CountingEnviron, RacingLedger, StumblingLedger, WatchedLedger, open_as
-from .world import World, collected, collecting, done, new_call_id, now
+from .world import World, collected, collecting, done, ended, in_the_end, new_call_id, now
 
 OFTEN = timedelta(milliseconds=20)
 
@@ -38,7 +38,7 @@ async def test_an_early_callback_is_delivered_once_its_call_appears(world: World
 
     call = await world.start_call(call_id, until=1)
     async with world.gateway(sweep_every=OFTEN):
-        (message,) = await call.result()
+        (message,) = await ended(call)
 
     assert event["id"] == message["event_key"]
     assert (await world.ledger.counts())["inbox_pending"] == 0
@@ -50,7 +50,7 @@ async def test_the_sweeper_keeps_on_until_the_call_appears(world: World) -> None
     async with world.gateway(sweep_every=OFTEN) as gateway:
         await gateway.tell(done(call_id))
         call = await world.start_call(call_id, until=1)
-        assert len(await call.result()) == 1
+        assert len(await ended(call)) == 1
 
 
 async def test_a_known_reference_finds_its_call(world: World) -> None:
@@ -97,7 +97,7 @@ async def test_a_reference_shared_by_operations_is_decided_by_the_call(world: Wo
     call = await world.start_call(call_id, until=1)
     await world.ledger.commit_reference(call_id, "acme", "ord_1")
     async with world.gateway(sweep_every=OFTEN):
-        assert len(await call.result()) == 1
+        assert len(await ended(call)) == 1
 
 
 async def test_without_the_engine_the_inbox_takes_it(world: World, no_engine: Client) -> None:
@@ -109,7 +109,7 @@ async def test_without_the_engine_the_inbox_takes_it(world: World, no_engine: Cl
 
     call = await world.start_call(call_id, until=2)
     async with world.gateway(sweep_every=OFTEN):
-        assert len(await call.result()) == 2
+        assert len(await ended(call)) == 2
 
 
 async def test_a_gateway_survives_its_engine(world: World, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_a_gateway_survives_its_engine(world: World, tmp_path: Path) -> No
             meanwhile = await gateway.tell(done(call_id))
             await asyncio.to_thread(engine.start)
             async with collecting(client):
-                assert len(await call.result()) == 2
+                assert len(await ended(call)) == 2
     finally:
         await asyncio.to_thread(engine.stop)
 
@@ -184,9 +184,9 @@ async def test_a_failed_first_delivery_releases_the_duplicate_that_waited(
     event = done(new_call_id())
     async with world.gateway(client=no_engine, ledger=ledger) as gateway:
         first = asyncio.create_task(gateway.tell(event))
-        await ledger.reached.wait()
+        await in_the_end(ledger.reached.wait())
         second = asyncio.create_task(gateway.tell(event))
-        await verified.twice.wait()
+        await in_the_end(verified.twice.wait())
         ledger.stumble.set()
         replies = await first, await second
     await ledger.close()
@@ -221,7 +221,7 @@ async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> Non
     async with world.gateway() as gateway:
         reply = await gateway.tell(done(call_id))
     async with world.gateway(ledger=ledger, sweep_every=OFTEN):
-        settled = await ledger.settled
+        settled = await in_the_end(ledger.settled)
     await ledger.close()
 
     assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
@@ -242,7 +242,7 @@ async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
     await collected(await world.start_call(call_id))
     ledger.recorded_meanwhile = True
     async with world.gateway(ledger=ledger, sweep_every=OFTEN):
-        settled = await ledger.settled
+        settled = await in_the_end(ledger.settled)
     await ledger.close()
 
     assert settled == (InboxState.DUPLICATE, "already recorded as a response")
@@ -255,7 +255,7 @@ async def test_what_never_finds_a_call_is_held(world: World, ledger_url: str) ->
     async with world.gateway() as gateway:
         await gateway.tell(done(new_call_id()))
     async with world.gateway(ledger=ledger, sweep_every=OFTEN, give_up_after=timedelta(0)):
-        settled = await ledger.settled
+        settled = await in_the_end(ledger.settled)
     await ledger.close()
 
     assert settled == (InboxState.HELD, "no call has appeared")
@@ -270,7 +270,7 @@ async def test_a_letter_that_cannot_be_read_holds_up_no_other(world: World) -> N
         await gateway.tell(done(call_id))
     call = await world.start_call(call_id, until=1)
     async with world.gateway(sweep_every=OFTEN):
-        assert len(await call.result()) == 1
+        assert len(await ended(call)) == 1
 
 
 async def _record(ledger: Ledger, call_id: str, event_key: str) -> None:

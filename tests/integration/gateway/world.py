@@ -8,12 +8,12 @@ import hmac
 import json
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import uvicorn
@@ -27,6 +27,8 @@ from ackbridge.contracts import names
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger
 from ackbridge.security import Secrets
+
+T = TypeVar("T")
 
 QUEUE = "gateway-tests"
 FINISH = "finish"
@@ -224,7 +226,18 @@ def done(call_id: str | None = None, **more: Any) -> dict[str, Any]:
 async def collected(handle: WorkflowHandle[CollectingCall, list[Any]]) -> list[Any]:
     """End a collecting call, and get what it was signalled."""
     await handle.signal(FINISH)
-    return await handle.result()
+    return await ended(handle)
+
+
+async def ended(handle: WorkflowHandle[CollectingCall, list[Any]]) -> list[Any]:
+    """What a collecting call was signalled, once it has ended by itself."""
+    return await in_the_end(handle.result())
+
+
+async def in_the_end(awaited: Awaitable[T]) -> T:
+    """Await what must come; should it not, the test fails instead of hanging."""
+    async with asyncio.timeout(60):
+        return await awaited
 
 
 def load(folder: Path) -> Catalog:
