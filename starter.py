@@ -1,8 +1,6 @@
 """Start a call and steer it, from a shell: the same as the console command `ackbridge`."""
 
-import sys
-
-from ackbridge.cli import main
+from ackbridge.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -24,7 +24,7 @@ from ackbridge.app import integrations_folder
 from ackbridge.catalog import Catalog, Integration, load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.engine import connect, register_search_attributes
+from ackbridge.engine import connect, leave, register_search_attributes
 from ackbridge.errors import AckbridgeError
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.security import Secrets, build_auth
@@ -187,4 +187,4 @@ async def _told_to_stop() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NoReturn
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import (
@@ -108,3 +111,14 @@ def _advice(namespace: str, error: RPCError) -> str:
         f" until somebody who may runs: temporal operator search-attribute create"
         f" --namespace {namespace} {options}"
     )
+
+
+def leave(status: int) -> NoReturn:
+    """End a process that has used the engine's client, with this exit status.
+
+    The client's threads may still report to Python while the interpreter takes itself apart, and
+    the process would then abort with another status. Whatever had to be closed is closed by now.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -14,7 +14,7 @@ from temporalio.client import Client, WorkflowHandle
 from ackbridge.client import AckbridgeClient
 from ackbridge.contracts import CallRequest
 
-from .textbook import FLOOR, TASK_QUEUE, TEXTBOOK
+from .orchestration import FLOOR, TASK_QUEUE, TEXTBOOK
 
 PATIENCE = timedelta(minutes=5)
 PAYLOAD = {"amount": 5, "currency": "EUR"}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import typer
+
+from ackbridge.engine import leave
 
 from . import calls, files, processes
 from .exits import Exit
@@ -38,3 +42,8 @@ def main() -> int:
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else Exit.FAILED
     return Exit.COMPLETED
+
+
+def run() -> NoReturn:
+    """The entry point of the console command."""
+    leave(main())

@@ -60,6 +60,7 @@ operations:
       mode: callback
       match: {call_id: call_id, reference: order}
       success: "type == 'refund.done' || type == 'order.done'"
+      data: order
 """
 
 OTHER = """
