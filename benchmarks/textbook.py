@@ -77,6 +77,7 @@ class Steps:
         reply = await self._client.post(
             f"/v1/orders/{done['reference']}/acknowledgements",
             json={"status": "success", "call_id": done["key"]},
+            headers={"Idempotency-Key": f"{done['key']}:success"},
         )
         reply.raise_for_status()
 
