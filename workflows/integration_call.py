@@ -10,10 +10,8 @@ from typing import Any, TypeVar
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from .host import StepFailed
-from .protocol import CallProtocol
-from .temporal_host import TemporalHost
-
+# Passed through: loading these anew for every call would cost more CPU than the rest of it. What
+# the sandbox would have caught there, tests/unit/test_workflow_imports.py catches.
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
         AwaitOutcome,
@@ -31,6 +29,10 @@ with workflow.unsafe.imports_passed_through():
         names,
         read,
     )
+
+    from .host import StepFailed
+    from .protocol import CallProtocol
+    from .temporal_host import TemporalHost
 
 Order = TypeVar("Order", bound=Wire)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -14,6 +17,7 @@ from activities import main_activities
 from tests.unit.simulated_host import plan
 from workflows.host import Step
 
+FOLDER = Path(workflows.steps.__file__).parent
 HEAVY = {"httpx", "sqlalchemy", "fastapi", "jmespath", "yaml", "authlib", "uvicorn", "activities"}
 
 
@@ -24,6 +28,62 @@ def test_workflows_import_nothing_with_io() -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
     )
     assert HEAVY & {name.split(".")[0] for name in done.stdout.split()} == set()
+
+
+FORBIDDEN_CALLS = {
+    "open",
+    "input",
+    "print",
+    "sleep",
+    "now",
+    "utcnow",
+    "today",
+    "time",
+    "monotonic",
+    "perf_counter",
+    "uuid4",
+    "uuid1",
+    "urandom",
+    "getenv",
+    "randint",
+    "choice",
+    "hash",
+    "id",
+}
+ALLOWED_RECEIVERS = {"workflow", "self", "_host", "host"}
+FORBIDDEN_MODULES = {"time", "random", "os", "uuid", "secrets", "socket", "threading", "pathlib"}
+
+
+def undeterministic(tree: ast.AST) -> Iterator[str]:
+    """Everything in a module that could do something else on replay."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in FORBIDDEN_MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in FORBIDDEN_MODULES:
+            yield str(node.module)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in FORBIDDEN_CALLS:
+                yield node.func.id
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            value = node.func.value
+            receiver = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
+            if node.func.attr in FORBIDDEN_CALLS and receiver not in ALLOWED_RECEIVERS:
+                yield f"{receiver}.{node.func.attr}"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: str(path.stem))
+def test_workflow_modules_are_deterministic(path: Path) -> None:
+    """No clock but the host's, no chance but the workflow's, no environment, no files."""
+    assert list(undeterministic(ast.parse(path.read_text()))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import random", "from time import time", "datetime.now()", "open('x')", "uuid.uuid4()"],
+)
+def test_the_net_catches(code: str) -> None:
+    """What must not be in a workflow is noticed."""
+    assert list(undeterministic(ast.parse(code))) != []
 
 
 def all_steps() -> list[Step[Any]]:
