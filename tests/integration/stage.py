@@ -88,9 +88,14 @@ class Stage:
         return len({event["order"] for event in reply.json() if "order" in event})
 
     async def acknowledged(self, call_id: str) -> list[str]:
-        """What the provider was told of its responses, and took."""
+        """What the provider was told of its responses, and took.
+
+        The same one again, under its key, is no second one: a step whose workflow task was lost
+        is repeated.
+        """
         told = await self.seen(call_id, "acknowledgement")
-        return [event["acknowledged"] for event in told if event["status"] == 200]
+        taken = {e["idempotency_key"]: e["acknowledged"] for e in told if e["status"] == 200}
+        return list(taken.values())
 
     async def until(self, request: CallRequest, stage: str) -> None:
         """Wait until a call has got to a stage."""
