@@ -104,7 +104,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_up(engine_address: str, folder: Path) -> AsyncIterator[Stage]:
+async def set_up(
+    engine_address: str, folder: Path, integrations: Path = INTEGRATIONS
+) -> AsyncIterator[Stage]:
     """Put everything on stage; the worker lives in this process."""
     url = f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
@@ -113,7 +115,7 @@ async def set_up(engine_address: str, folder: Path) -> AsyncIterator[Stage]:
             serve(create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"]))
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
-        catalog = load_catalog(INTEGRATIONS, environ)
+        catalog = load_catalog(integrations, environ)
         client = await Client.connect(engine_address, data_converter=DATA_CONVERTER)
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(
