@@ -28,7 +28,7 @@ def run_up(state: Path) -> int:
     with told_to_stop(), Stack(state, environ=os.environ, wished_ports=WISHED_PORTS) as stack:
         show.console.print(addresses(stack, state))
         show.console.print(f"engine: {stack.engine_command}", style="dim", soft_wrap=True)
-        show.console.print(_hints(stack))
+        show.console.print(_hints(stack), soft_wrap=True)
         try:
             while True:
                 time.sleep(CHECK_EVERY)

@@ -77,9 +77,16 @@ def test_stripe_sends_a_form_and_takes_its_own_events() -> None:
         ("confirm", "true"),
         ("metadata[call_id]", "stripe.create_payment.k"),
     ]
-    intent = {
+    kept = {
         "id": "pi_1",
         "status": "succeeded",
+        "amount": 1999,
+        "currency": "eur",
+        "payment_method": "pm_1",
+    }
+    intent = {
+        **kept,
+        "client_secret": "pi_1_secret_1",
         "metadata": {"call_id": "stripe.create_payment.k"},
     }
     event = callback(
@@ -89,7 +96,8 @@ def test_stripe_sends_a_form_and_takes_its_own_events() -> None:
     assert [Match("create_payment", "stripe.create_payment.k")] == candidates(stripe, event)
     message = heard(operation, event)
     assert message is not None
-    assert (MessageKind.RESPONSE, intent) == (message.kind, message.data)
+    # What is kept has no secret in it.
+    assert (MessageKind.RESPONSE, kept) == (message.kind, message.data)
     assert heard(operation, {**event, "type": "payment_intent.created"}) is None
 
 
