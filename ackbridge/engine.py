@@ -33,6 +33,10 @@ _TYPES = {
         "Datetime",
         IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
     ),
+    SearchAttributeIndexedValueType.BOOL: (
+        "Bool",
+        IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+    ),
 }
 
 

@@ -12,7 +12,16 @@ from .calls import (
     Timings,
 )
 from .messages import MessageKind, MessageSource, ProviderMessage
-from .plan import AcknowledgePlan, LatePolicy, OnFailure, Plan, Prepared, ResponseMode, SendPlan
+from .plan import (
+    AcknowledgePlan,
+    LatePolicy,
+    OnFailure,
+    Plan,
+    PollPlan,
+    Prepared,
+    ResponseMode,
+    SendPlan,
+)
 from .steering import AwaitOutcome, Cancel, ForceAck, Reprocess
 from .steps import (
     Acknowledged,
@@ -21,6 +30,7 @@ from .steps import (
     Asked,
     AskStep,
     ConcludeStep,
+    PollStep,
     PrepareStep,
     Recorded,
     RecordStep,
@@ -55,6 +65,8 @@ __all__ = [
     "OnFailure",
     "OutcomeStatus",
     "Plan",
+    "PollPlan",
+    "PollStep",
     "PrepareStep",
     "Prepared",
     "ProviderMessage",

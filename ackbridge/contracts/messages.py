@@ -36,6 +36,8 @@ class ProviderMessage(FromOutside):
         retryable: for a failure, whether a new cycle may succeed.
         until: for an extension, the new deadline.
         extend_by: for an extension, how much later than now; `until` wins.
+        reference: the provider's own id of the work it speaks about, where it says one; it tells
+            the cycles of a call apart.
         received_at: when we got it.
         source: how we got it.
     """
@@ -47,6 +49,7 @@ class ProviderMessage(FromOutside):
     retryable: bool = False
     until: AwareDatetime | None = None
     extend_by: Duration | None = None
+    reference: str | None = Field(default=None, max_length=512)
     received_at: AwareDatetime | None = None
     source: MessageSource = MessageSource.OPERATOR
 

@@ -55,6 +55,18 @@ class AcknowledgePlan(Wire):
     on_failed: bool
 
 
+class PollPlan(Wire):
+    """How often the provider is asked for its response.
+
+    Attributes:
+        every: the pause between two questions.
+        timeout: of one question.
+    """
+
+    every: timedelta
+    timeout: timedelta
+
+
 class Plan(Wire):
     """Everything the protocol needs to know about a call's operation.
 
@@ -63,11 +75,15 @@ class Plan(Wire):
         deadline_reason: why that long, for people.
         ceiling: extensions never move the deadline further than this from the sending.
         ask_status: whether the provider can be asked before we give up.
+        poll: in mode `poll`, how the provider is asked until the deadline.
         cycles: how many rounds at the most.
+        late_window: how long a call that would fail for lack of an answer stays open, parked, for
+            a late one; None: not at all.
         parked_for: how long a parked call waits at the most.
         notices: by kind (`delayed`, `failed`, `refused`, `cancelled`).
         not_now: why nothing may be sent now (a flag that is off); the call is parked or fails.
         indexed: whether our search attributes are registered with the engine.
+        owed_indexed: whether `AckbridgeOwed` is among them.
     """
 
     mode: ResponseMode
@@ -76,14 +92,17 @@ class Plan(Wire):
     deadline_reason: str
     ceiling: timedelta
     ask_status: bool = False
+    poll: PollPlan | None = None
     acknowledge: AcknowledgePlan | None = None
     cycles: int = 1
     on_failure: OnFailure = OnFailure.FAIL
     late: LatePolicy = LatePolicy.ACCEPT
+    late_window: timedelta | None = None
     parked_for: timedelta = timedelta(days=7)
     notices: dict[str, Notice] = Field(default_factory=dict)
     not_now: str | None = None
     indexed: bool = False
+    owed_indexed: bool = False
 
 
 class Prepared(Wire):

@@ -9,8 +9,10 @@ OPERATION = SearchAttributeKey.for_keyword("AckbridgeOperation")
 STAGE = SearchAttributeKey.for_keyword("AckbridgeStage")
 PARKED_REASON = SearchAttributeKey.for_keyword("AckbridgeParkedReason")
 DEADLINE = SearchAttributeKey.for_datetime("AckbridgeDeadline")
+OWED = SearchAttributeKey.for_bool("AckbridgeOwed")
+"""True while the provider has not accepted an acknowledgement that we owe it."""
 
-KEYS = (PROVIDER, OPERATION, STAGE, PARKED_REASON, DEADLINE)
+KEYS = (PROVIDER, OPERATION, STAGE, PARKED_REASON, DEADLINE, OWED)
 
 IN_FLIGHT = "in_flight"
 """The stage set at start. It is upserted only off the happy path: every upsert is dear."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -52,6 +53,22 @@ class AskStep(Wire):
     request: CallRequest
     cycle: int
     reference: str | None = None
+
+
+class PollStep(Wire):
+    """Ask the provider again and again until it has an answer; the deadline is the engine's.
+
+    Attributes:
+        every: the pause between two questions.
+        answered: event keys of answers that have been taken already (extensions); they are no
+            news any more.
+    """
+
+    request: CallRequest
+    cycle: int
+    reference: str | None = None
+    every: timedelta
+    answered: tuple[str, ...] = ()
 
 
 class Asked(Wire):
@@ -117,23 +134,34 @@ class SuppressedMessage(Wire):
 
 
 class ConcludeStep(Wire):
-    """Keep where a call stands in the ledger: parked, or ended, with what was suppressed."""
+    """Keep where a call stands in the ledger: parked, or ended, with what was suppressed.
+
+    Attributes:
+        held: late messages that are kept for people, whole (`late: hold`).
+    """
 
     request: CallRequest
     stage: Stage
     reason: str | None = None
     outcome: CallOutcome | None = None
     suppressed: tuple[SuppressedMessage, ...] = ()
+    held: tuple[ProviderMessage, ...] = ()
 
 
 class StepFailure(StrEnum):
-    """Types of the activities' failures, classified once, in the activity."""
+    """Types of the activities' failures, classified once, in the activity.
+
+    `NotAddressed`: an acknowledgement needs the provider's reference, and none is known (yet).
+    `NotYet`: a poll has no answer so far; the engine asks again.
+    """
 
     INVALID_REQUEST = "InvalidRequest"
     KEY_REUSED = "KeyReused"
     REFUSED = "Refused"
     NO_RECEIPT = "NoReceipt"
     NOT_ACCEPTED = "NotAccepted"
+    NOT_ADDRESSED = "NotAddressed"
+    NOT_YET = "NotYet"
     UNAVAILABLE = "Unavailable"
 
 
