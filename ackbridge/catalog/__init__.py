@@ -11,7 +11,7 @@ from .inbound import (
 )
 from .loading import load_catalog, load_integration
 from .notices import render_notice
-from .operation import NoticeText, Operation
+from .operation import NoticeText, Operation, Poll
 from .outbound import (
     Outbound,
     Unaddressed,
@@ -31,6 +31,7 @@ __all__ = [
     "NoticeText",
     "Operation",
     "Outbound",
+    "Poll",
     "Unaddressed",
     "candidates",
     "check_payload",
