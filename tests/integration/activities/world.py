@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -85,11 +86,11 @@ class Script:
     """What a provider answers, one after the other, and what it was asked.
 
     Attributes:
-        replies: the next ones; once they are used up, 200 with an id.
+        replies: the next ones, or seconds of silence; once they are used up, 200 with an id.
         asked: method and path of every request.
     """
 
-    replies: list[Response] = field(default_factory=list)
+    replies: list[Response | float] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
 
@@ -106,7 +107,11 @@ class Script:
         async def answer(path: str, request: Request) -> Response:
             self.asked.append(f"{request.method} /{path}")
             self.headers.append(dict(request.headers))
-            return self.replies.pop(0) if self.replies else JSONResponse({"id": "r-1"})
+            reply = self.replies.pop(0) if self.replies else JSONResponse({"id": "r-1"})
+            if isinstance(reply, float):
+                await asyncio.sleep(reply)
+                return Response(status_code=500)
+            return reply
 
         return app
 
