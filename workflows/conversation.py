@@ -108,7 +108,7 @@ class Conversation:
         if self._state.orders.interrupts_work():
             if self._may_have_sent:
                 self._state.cycles.current.sent()
-            return await self._listening.now()
+            return await self._listening.at_once()
         return await self._send_and_listen()
 
     def _may_try_again(self, ending: Unanswered) -> bool:
@@ -119,7 +119,7 @@ class Conversation:
     async def _round(self) -> Heard | Unanswered:
         """Another round, unless what has been heard meanwhile makes it needless."""
         if self._state.is_roused and self._state.host.is_revised():
-            ending = await self._listening.now()
+            ending = await self._listening.at_once()
             if ending is not Heard.SILENCE:
                 return ending
         return await self._send_and_listen()
@@ -134,7 +134,7 @@ class Conversation:
         if not_received is None:
             ending = await self._await_response(cycle)
         else:
-            ending = await self._listening.now()
+            ending = await self._listening.at_once()
             if ending is Heard.SILENCE and state.progress.stage is not Stage.AWAITING_RESPONSE:
                 return not_received
         if ending is Heard.SILENCE:
@@ -221,7 +221,7 @@ class Conversation:
         await self._closing.acknowledge_failed(ending.reason)
         # What came while the provider was told is late, and the call is still open.
         if state.hearing and state.host.is_revised():
-            heard = await self._listening.now()
+            heard = await self._listening.at_once()
             if heard is Heard.ANSWER:
                 return await self._confirm()
         return self._closing.end(OutcomeStatus.FAILED, ending.reason, ending.notice)
