@@ -41,6 +41,7 @@ class Work:
         call_id: the caller's own id, where the provider is told one.
         content: the request's body, as the speech read it.
         fails: whether it will fail.
+        is_begun: whether a late one is under way.
         until: when it is promised for, after an extension.
         acknowledgements: those that were taken, in order.
     """
@@ -54,6 +55,7 @@ class Work:
     content: Any
     behaviour: Behaviour
     fails: bool = False
+    is_begun: bool = False
     status: Literal["processing", "completed", "failed"] = "processing"
     until: datetime | None = None
     acknowledgements: list[Acknowledged] = field(default_factory=list)
