@@ -13,6 +13,7 @@ from email.utils import format_datetime
 from ackbridge.clock import Clock
 
 from .behaviour import Behaviour, Fault
+from .journal import whose
 from .rates import Rates
 from .speech import Acknowledgement, Answer, Speech, StatusRequest, Whose, WorkRequest
 from .wire import Reply
@@ -156,6 +157,7 @@ class Desk:
     async def _accept(self, request: WorkRequest, behaviour: Behaviour) -> Answer:
         if behaviour.refuse is not None:
             return self._speech.trouble(behaviour.refuse, behaviour.reason)
+        call = whose(request.key, request.call_id)["call_id"] or request.key
         work = Work(
             id=f"work_{self._run}_{len(self.works) + 1}",
             operation=request.operation,
@@ -165,11 +167,9 @@ class Desk:
             callback_url=request.callback_url,
             content=request.content,
             behaviour=behaviour,
-            fails=self._is_among_first("fail", request.call_id or request.key, behaviour.fail),
+            fails=self._is_among_first("fail", call, behaviour.fail),
         )
-        self.works[work.id] = self._keys[work.key] = work
-        if work.call_id is not None:
-            self._calls[work.call_id] = work
+        self.works[work.id] = self._keys[work.key] = self._calls[call] = work
         await self._workshop.begin(work)
         return self._speech.answer(work)
 

@@ -17,7 +17,8 @@ _DISCARD_AT_ONCE = struct.pack("ii", 1, 0)
 class _OpenWire(H11Protocol):
     """Tells the application, in its state, which connection a request came on."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] -- as uvicorn's own
+    # The argument is uvicorn's: narrower than asyncio's.
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # The state that uvicorn hands on is the server's; a connection needs one of its own.
         self.app_state = {**self.app_state, _TRANSPORT: transport}
         super().connection_made(transport)
