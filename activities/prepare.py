@@ -46,8 +46,9 @@ class Prepare:
             request,
             environment=self._with.environment,
             indexed=self._with.indexed,
+            context=self._with.context(request, cycle=1),
         )
-        return Prepared(plan=plan)
+        return Prepared(plan=plan, repeated=claim.kind == "held")
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
