@@ -48,7 +48,7 @@ class Prepare:
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
         )
-        return Prepared(plan=plan)
+        return Prepared(plan=plan, repeated=claim.kind == "held")
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
