@@ -10,6 +10,7 @@ from typing import Any
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts import (
+    DEFAULT_NOTICES,
     AcknowledgementKind,
     AcknowledgeStep,
     ConcludeStep,
@@ -24,7 +25,6 @@ from ackbridge.contracts import (
 from ackbridge.ledger import Ledger
 from activities.acknowledge import Acknowledge
 from activities.conclude import Conclude
-from activities.planning import DEFAULT_NOTICES
 from activities.prepare import Prepare
 
 from .world import NOW, TOKEN, World, attempt, delay, failed, trouble
