@@ -1,0 +1,45 @@
+"""Everything that the parts of one call's protocol share once there is a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from temporalio import workflow
+
+from .cycles import Cycles
+from .hearing import Hearing
+from .host import Host
+from .orders import Orders
+from .progress import Progress
+from .settlement import Settlement
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import CallRequest, Plan, Stage
+
+
+@dataclass(frozen=True)
+class CallState:
+    """One call with its plan: what it was asked, where it is, what it has heard and owes."""
+
+    host: Host
+    request: CallRequest
+    plan: Plan
+    progress: Progress
+    hearing: Hearing
+    orders: Orders
+    cycles: Cycles
+    settlement: Settlement
+
+    def enter(self, stage: Stage) -> None:
+        """The call has got to another stage."""
+        self.progress.enter(stage)
+        self.show()
+
+    def show(self) -> None:
+        """Tell whoever looks."""
+        self.host.show(self.progress.status(self.settlement.owed, self.hearing.duplicates))
+
+    @property
+    def is_roused(self) -> bool:
+        """Whether there is something to deal with."""
+        return bool(self.hearing) or self.orders.interrupt
