@@ -30,7 +30,6 @@ class Line:
 
     def __init__(self, state: CallState) -> None:
         self._state = state
-        self._has_sent = False
 
     async def send(self, cycle: Cycle) -> Unanswered | None:
         """Send under the cycle's key until the provider has it. None: there is a receipt."""
@@ -38,8 +37,7 @@ class Line:
         state.enter(Stage.SENDING)
         # A send that rides in a workflow task is forgotten if that is lost. The first one `prepare`
         # can tell; any other is scheduled before it is done.
-        local = not self._has_sent or not state.host.is_revised()
-        self._has_sent = True
+        local = state.progress.attempts == 0 or not state.host.is_revised()
         try:
             sent = await state.host.perform(
                 state.request.provider,
@@ -75,7 +73,7 @@ class Line:
         """A refusal is about the attempt it answers; one before it may have been taken."""
         if failure.reached and failure.attempts > 1 and self._state.host.is_revised():
             cycle.sent()
-        cycle.refused()
+        cycle.spend()
         return Unanswered(failure.reason, "refused", notice="refused")
 
     async def ask(self, cycle: Cycle) -> None:
