@@ -29,7 +29,7 @@ async def wait(_stage: Stage, _request: CallRequest) -> None:
 
 async def answer(stage: Stage, request: CallRequest) -> None:
     """The provider's response comes to the gateway, signed."""
-    (order, *_) = [event["order"] for event in await stage.seen(request.call_id, "receipt")]
+    (order, *_) = [event["work"] for event in await stage.seen(request.call_id, "receipt")]
     event = {
         "event_id": f"evt_{order}_completed",
         "type": "order.completed",
