@@ -46,6 +46,10 @@ READY = "worker ready"
 PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.contracts")
 
 
+HEARTBEAT_EVERY = timedelta(seconds=2)
+"""By heartbeats a poll learns that nobody waits for its answer any more."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or Ctrl-C. Exit 0 then, 2 when the configuration does not hold."""
     parser = argparse.ArgumentParser(prog="worker.py", description=__doc__)
@@ -176,6 +180,7 @@ def _provider_workers(
     settle = build(
         task_queue=names.settle_queue(integration.provider),
         activities=settle_activities(provisions),
+        max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
     )
     return [send, settle]
 
