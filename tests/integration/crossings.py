@@ -160,6 +160,7 @@ CROSSINGS = PARKED | {
         told=("failed",),
     ),
     "awaiting": Crossing("create_order", {"delay_ms": 9000}, is_awaiting, wait),
+    "polled": Crossing("polled_order", {"silent": True, "delay_ms": 9000}, is_awaiting, wait),
     "answered": Crossing("create_order", STUCK, is_awaiting, answer),
     "forced early": Crossing("create_order", STUCK, is_awaiting, force, is_forced=True),
     "cancelled early": Crossing(

@@ -55,7 +55,7 @@ def parking_integrations(folder: Path) -> Path:
     """The sandbox's integration, parking: as it is, and with limits, which make it use queues.
 
     `create_order` has all the time in the world, `hasty_order` a second, and `brief_order` is
-    not parked for long either.
+    not parked for long either; `polled_order` is asked for its answer.
     """
     folder.mkdir()
     shipped = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
@@ -64,8 +64,12 @@ def parking_integrations(folder: Path) -> Path:
     order["response"] |= {"cycles": 1, "deadline": {"initial": "5m"}}
     hasty = copy.deepcopy(order)
     hasty["response"]["deadline"] = {"initial": "1s"}
+    polled = copy.deepcopy(order)
+    asked = {"mode": "poll", "poll": {"every": "200ms"}, "status": order["response"]["status"]}
+    polled["response"] = asked | {"deadline": {"initial": "5m"}}
     operations = {
         "create_order": order,
+        "polled_order": polled,
         "hasty_order": hasty,
         "brief_order": hasty | {"parked_for": "15s"},
     }
