@@ -8,7 +8,7 @@ import typer
 
 from ackbridge.engine import leave
 
-from . import calls, files, ledger, processes
+from . import calls, deployment, files, ledger, processes
 from .exits import Exit
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ calls.register(app)
 files.register(app)
 ledger.register(app)
 processes.register(app)
+deployment.register(app)
 
 
 def main() -> int:
