@@ -48,7 +48,7 @@ class TemporalHost:
         return workflow.now()
 
     def is_revised(self) -> bool:
-        """Whether this call was not begun by a worker from before the revision."""
+        """Whether no worker from before the revision has been here; see `Plan.revision`."""
         return workflow.patched(REVISION)
 
     def is_worn(self) -> bool:
