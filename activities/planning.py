@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from ackbridge.catalog import Integration, Operation
+from collections.abc import Mapping
+
+from ackbridge.catalog import Integration, Operation, Poll, render_notice
 from ackbridge.contracts import (
+    DEFAULT_NOTICES,
     AcknowledgePlan,
     CallRequest,
     LatePolicy,
     Notice,
     OnFailure,
     Plan,
+    PollPlan,
     ResponseMode,
     SendPlan,
 )
-
-DEFAULT_NOTICES = {
-    "delayed": Notice(
-        kind="delayed",
-        title="This takes longer than usual",
-        message="We keep working on it and will confirm as soon as it is done.",
-    ),
-    "failed": Notice(
-        kind="failed",
-        title="This did not work",
-        message="The service we depend on did not confirm your request.",
-        alternative="Please try again later or choose another way.",
-    ),
-    "refused": Notice(
-        kind="refused",
-        title="This was not accepted",
-        message="The service we depend on did not accept your request.",
-        alternative="Please check what you entered or choose another way.",
-    ),
-    "cancelled": Notice(kind="cancelled", title="Cancelled", message="Your request was cancelled."),
-}
 
 
 def plan_call(
@@ -43,8 +26,13 @@ def plan_call(
     *,
     environment: str,
     indexed: bool,
+    context: Mapping[str, object],
 ) -> Plan:
-    """Decide every timeout, attempt and deadline of a call, and say why."""
+    """Decide every timeout, attempt and deadline of a call, and say why.
+
+    Args:
+        context: what the templates of the notices may refer to.
+    """
     response = operation.response
     deadline = min(response.deadline.initial, response.deadline.ceiling)
     return Plan(
@@ -60,14 +48,17 @@ def plan_call(
         deadline_reason=f"{deadline.total_seconds():g} s (configured initial value)",
         ceiling=response.deadline.ceiling,
         ask_status=response.status is not None,
+        poll=_poll_plan(operation),
         acknowledge=_acknowledge_plan(operation),
         cycles=response.cycles,
         on_failure=OnFailure(operation.on_failure),
         late=LatePolicy(response.late),
+        late_window=response.late_window,
         parked_for=operation.parked_for,
-        notices={**DEFAULT_NOTICES, **_notices(operation)},
+        notices={**DEFAULT_NOTICES, **_notices(operation, context)},
         not_now=_why_not_now(integration, request, environment),
         indexed=indexed,
+        owed_indexed=indexed,
     )
 
 
@@ -83,14 +74,21 @@ def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
     )
 
 
-def _notices(operation: Operation) -> dict[str, Notice]:
-    written = operation.notices
+def _poll_plan(operation: Operation) -> PollPlan | None:
+    if operation.response.mode != "poll":
+        return None
+    poll = operation.response.poll or Poll()
+    return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
+
+
+def _notices(operation: Operation, context: Mapping[str, object]) -> dict[str, Notice]:
+    """The notices the operation has texts for; the providers' own words are not known to them."""
+    known = {name: context[name] for name in ("payload", "metadata", "call")}
     return {
-        kind: Notice(
-            kind=kind, title=text.title, message=text.message, alternative=text.alternative
-        )
+        kind: notice
         for kind in DEFAULT_NOTICES
-        if (text := getattr(written, kind)) is not None
+        if (text := getattr(operation.notices, kind)) is not None
+        and (notice := render_notice(kind, text, known)) is not None
     }
 
 

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
 
 from . import steps
-from .capture import Capture
+from .closing import Closing
 from .cycles import Cycle
 from .endings import Heard, Unanswered
 from .host import Renewal
 from .line import Line
+from .listening import Listening
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
-        AcknowledgementKind,
-        AcknowledgeStep,
         CallMemory,
         CallOutcome,
         ConcludeStep,
-        MessageKind,
         OnFailure,
         OutcomeStatus,
-        ProviderMessage,
         Stage,
     )
     from ackbridge.contracts.search import IN_FLIGHT
-
-
-def _nothing() -> bool:
-    return False
 
 
 class Conversation:
@@ -49,9 +41,8 @@ class Conversation:
         """
         self._state = state
         self._line = Line(state)
-        self._capture = Capture(state)
-        # Rounds in which a response was awaited; a key that is not spent serves for several.
-        self._rounds = memory.rounds if memory else 0
+        self._closing = Closing(state)
+        self._listening = Listening(state, self._closing)
         self._parked = Unanswered(**memory.parked.model_dump()) if memory else None
         self._may_have_sent = repeated and state.plan.send.local
 
@@ -100,7 +91,7 @@ class Conversation:
             status=state.progress.status(state.settlement.owed, state.hearing.duplicates),
             timings=state.progress.timings,
             cycles=state.cycles.memory(),
-            rounds=self._rounds,
+            rounds=state.cycles.rounds,
             parked=parked.memory(),
             hearing=state.hearing.memory(),
             debts=state.settlement.memory(),
@@ -117,17 +108,18 @@ class Conversation:
         if self._state.orders.interrupts_work():
             if self._may_have_sent:
                 self._state.cycles.current.sent()
-            return await self._listen(self._state.host.now(), "")
+            return await self._listening.at_once()
         return await self._send_and_listen()
 
     def _may_try_again(self, ending: Unanswered) -> bool:
-        rounds = max(self._rounds, self._state.cycles.current.number)
+        cycles = self._state.cycles
+        rounds = max(cycles.rounds, cycles.current.number)
         return ending.again and rounds < self._state.plan.cycles
 
     async def _round(self) -> Heard | Unanswered:
         """Another round, unless what has been heard meanwhile makes it needless."""
         if self._state.is_roused and self._state.host.is_revised():
-            ending = await self._listen(self._state.host.now(), "")
+            ending = await self._listening.at_once()
             if ending is not Heard.SILENCE:
                 return ending
         return await self._send_and_listen()
@@ -142,7 +134,7 @@ class Conversation:
         if not_received is None:
             ending = await self._await_response(cycle)
         else:
-            ending = await self._listen(state.host.now(), "")
+            ending = await self._listening.at_once()
             if ending is Heard.SILENCE and state.progress.stage is not Stage.AWAITING_RESPONSE:
                 return not_received
         if ending is Heard.SILENCE:
@@ -153,17 +145,18 @@ class Conversation:
         if isinstance(ending, Unanswered):
             state.progress.last_error = ending.reason
             if not_received is None or state.host.is_revised():
-                await self._acknowledge_failed(ending.reason)
+                await self._closing.acknowledge_failed(ending.reason)
         return ending
 
     async def _await_response(self, cycle: Cycle) -> Heard | Unanswered:
         """Wait for what the provider says, or keep asking for it."""
         state = self._state
-        self._rounds += 1
+        state.cycles.rounds += 1
         state.enter(Stage.AWAITING_RESPONSE)
         polling = self._line.keep_asking(cycle)
         until = state.progress.deadline or state.host.now()
-        ending = await self._listen(until, f"response deadline {state.plan.deadline_reason}")
+        why = f"response deadline {state.plan.deadline_reason}"
+        ending = await self._listening.until(until, why)
         if polling is not None:
             polling.stop()
         return ending
@@ -175,83 +168,7 @@ class Conversation:
             return Heard.SILENCE
         await self._line.ask(cycle)
         deadline = state.progress.deadline or state.host.now()
-        return await self._listen(deadline, "the provider was asked, and wanted more time")
-
-    async def _listen(
-        self, until: datetime, summary: str, aside: Callable[[], bool] = _nothing
-    ) -> Heard | Unanswered:
-        """Take messages as they come, until one decides, an order comes, or time is up."""
-        state = self._state
-        while True:
-            if state.hearing:
-                ending = await self._take(state.hearing.next())
-                if ending is not None:
-                    return ending
-                until = max(until, state.progress.deadline or until)
-            elif state.orders.cancelled is not None:
-                return Heard.CANCEL
-            elif state.orders.reprocess:
-                state.orders.reprocess = False
-                return Heard.REPROCESS
-            elif aside():
-                return Heard.ASIDE
-            elif not await state.host.wait(lambda: state.is_roused or aside(), until, summary):
-                return Heard.SILENCE
-
-    async def _take(self, message: ProviderMessage) -> Heard | Unanswered | None:
-        """Deal with one message; None: it decides nothing."""
-        cycle = self._spoken_of(message)
-        if message.kind is MessageKind.EXTENSION:
-            self._extend(message, cycle)
-            return None
-        if message.kind is MessageKind.RESPONSE:
-            return Heard.ANSWER if await self._capture.take(message, cycle) else None
-        return await self._hear_failure(message, cycle)
-
-    async def _hear_failure(self, message: ProviderMessage, cycle: Cycle) -> Unanswered | None:
-        """A failure ends its cycle, and the round unless the call is parked."""
-        state = self._state
-        is_parked = state.progress.stage is Stage.PARKED
-        if cycle.has_given_up or (is_parked and not state.host.is_revised()):
-            state.hearing.suppress(message, "a failure of a cycle that was given up already")
-            return None
-        cycle.refused()
-        reason = f"the provider reported a failure: {message.reason or 'no reason given'}"
-        state.progress.last_error = reason
-        if not is_parked:
-            return Unanswered(reason, "provider_failure", again=message.retryable)
-        await self._acknowledge_failed(reason)
-        state.enter(Stage.PARKED)
-        return None
-
-    def _spoken_of(self, message: ProviderMessage) -> Cycle:
-        """The cycle a message is about; it may tell a reference that no receipt has told."""
-        state = self._state
-        if message.event_key == state.orders.forced_key(state.request.call_id):
-            return state.cycles.last_sent
-        cycle = state.cycles.spoken_of(message)
-        if message.reference is not None and cycle.was_sent and cycle.reference is None:
-            cycle.reference = message.reference
-            state.settlement.learn(cycle.number, message.reference)
-        return cycle
-
-    def _extend(self, message: ProviderMessage, cycle: Cycle) -> None:
-        """Move the deadline as the provider asks, up to the operation's ceiling."""
-        state = self._state
-        stage = state.progress.stage
-        if cycle.has_given_up or cycle is not state.cycles.current:
-            state.hearing.suppress(message, "an extension of a cycle that was given up already")
-            return
-        if stage is Stage.SENDING and cycle.was_sent and state.host.is_revised():
-            # The receipt was lost, and the provider is at work all the same.
-            state.progress.presumed_received(state.host.now(), state.plan)
-            self._rounds += 1
-            state.enter(Stage.AWAITING_RESPONSE)
-        wanted = message.until or state.host.now() + (message.extend_by or state.plan.deadline)
-        if state.progress.extended(wanted, state.plan.ceiling) is None:
-            state.hearing.suppress(message, f"an extension of a call that is {stage}")
-        else:
-            state.show()
+        return await self._listening.until(deadline, "the provider was asked, and wanted more time")
 
     def _stays_open(self, ending: Unanswered) -> timedelta | None:
         """How long a call without an answer waits for one, or for an operator; None: not at all."""
@@ -283,7 +200,7 @@ class Conversation:
 
         until = state.progress.deadline or state.host.now()
         summary = state.progress.deadline_reason or ""
-        while (heard := await self._listen(until, summary, aside)) is Heard.ASIDE:
+        while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
             if not state.hearing.has_suppressed:
                 raise Renewal
             await self.conclude(Stage.PARKED, ending.reason)
@@ -293,67 +210,25 @@ class Conversation:
     async def _confirm(self) -> CallOutcome:
         """The response is ours; tell the provider so, and that nothing else is wanted."""
         state = self._state
-        cycle = self._capture.cycle or state.cycles.current
-        if cycle.was_sent and state.settlement.is_due(AcknowledgementKind.SUCCESS):
-            await self._acknowledge(cycle, AcknowledgementKind.SUCCESS, None)
-        await self._acknowledge_failed(f"the response of cycle {cycle.number} was taken")
+        cycle = self._listening.capture.cycle or state.cycles.current
+        await self._closing.acknowledge_success(cycle)
+        await self._closing.acknowledge_failed(f"the response of cycle {cycle.number} was taken")
         return state.progress.outcome or state.progress.draft(OutcomeStatus.COMPLETED)
 
     async def _give_up(self, ending: Unanswered) -> CallOutcome:
         """End as failed, with a notice; the provider is told if it may still be working."""
         state = self._state
-        await self._acknowledge_failed(ending.reason)
+        await self._closing.acknowledge_failed(ending.reason)
         # What came while the provider was told is late, and the call is still open.
         if state.hearing and state.host.is_revised():
-            heard = await self._listen(state.host.now(), "")
+            heard = await self._listening.at_once()
             if heard is Heard.ANSWER:
                 return await self._confirm()
-        return self._end(OutcomeStatus.FAILED, ending.reason, ending.notice)
+        return self._closing.end(OutcomeStatus.FAILED, ending.reason, ending.notice)
 
     async def _end_cancelled(self) -> CallOutcome:
         """End as cancelled; the provider is told if it may still be working."""
         steering = self._state.orders.cancelled
         reason = f"cancelled by {steering.by}: {steering.reason}" if steering else "cancelled"
-        await self._acknowledge_failed(reason)
-        return self._end(OutcomeStatus.CANCELLED, reason, "cancelled")
-
-    def _end(self, status: OutcomeStatus, reason: str, notice: str) -> CallOutcome:
-        progress = self._state.progress
-        progress.notice = self._state.plan.notices.get(notice)
-        is_cancelled = status is OutcomeStatus.CANCELLED
-        outcome = progress.draft(status).model_copy(
-            update={
-                "reason": reason,
-                "notice": progress.notice,
-                "cancelled": self._state.orders.cancelled if is_cancelled else None,
-            }
-        )
-        progress.outcome = outcome
-        return outcome
-
-    async def _acknowledge_failed(self, reason: str) -> None:
-        """Give up every cycle that the provider may still be working on, and tell it so."""
-        is_due = self._state.settlement.is_due(AcknowledgementKind.FAILED)
-        for cycle in self._state.cycles.open:
-            cycle.give_up(is_definitive=is_due)
-            if is_due:
-                await self._acknowledge(cycle, AcknowledgementKind.FAILED, reason)
-
-    async def _acknowledge(
-        self, cycle: Cycle, kind: AcknowledgementKind, reason: str | None
-    ) -> None:
-        """Close a cycle towards the provider."""
-        state = self._state
-        state.enter(Stage.ACKNOWLEDGING)
-        outcome = state.progress.outcome if kind is AcknowledgementKind.SUCCESS else None
-        await state.settlement.acknowledge(
-            AcknowledgeStep(
-                request=state.request,
-                cycle=cycle.number,
-                kind=kind,
-                reference=cycle.reference,
-                response=outcome.response if outcome else None,
-                reason=reason,
-                outcome=outcome,
-            )
-        )
+        await self._closing.acknowledge_failed(reason)
+        return self._closing.end(OutcomeStatus.CANCELLED, reason, "cancelled")

@@ -36,8 +36,8 @@ class Cycle:
         self.was_sent = self.is_open = True
         self.has_given_up = False
 
-    def refused(self) -> None:
-        """The provider has refused; it would refuse the same key again."""
+    def spend(self) -> None:
+        """The provider has refused or failed; it would only say so again under the same key."""
         self.is_spent = True
 
     def answered(self) -> None:
@@ -57,9 +57,14 @@ class Cycle:
 
 
 class Cycles:
-    """All cycles of one call, the current one last."""
+    """All cycles of one call, the current one last.
 
-    def __init__(self, remembered: Iterable[CycleMemory] = ()) -> None:
+    Attributes:
+        rounds: how often a response was awaited; a key that is not spent serves for several.
+    """
+
+    def __init__(self, remembered: Iterable[CycleMemory] = (), rounds: int = 0) -> None:
+        self.rounds = rounds
         self._all = [Cycle(**one.model_dump()) for one in remembered] or [Cycle(1)]
 
     @property

@@ -30,7 +30,6 @@ class Line:
 
     def __init__(self, state: CallState) -> None:
         self._state = state
-        self._has_sent = False
 
     async def send(self, cycle: Cycle) -> Unanswered | None:
         """Send under the cycle's key until the provider has it. None: there is a receipt."""
@@ -38,14 +37,13 @@ class Line:
         state.enter(Stage.SENDING)
         # A send that rides in a workflow task is forgotten if that is lost. The first one `prepare`
         # can tell; any other is scheduled before it is done.
-        local = not self._has_sent or not state.host.is_revised()
-        self._has_sent = True
+        local = state.progress.attempts == 0 or not state.host.is_revised()
         try:
             sent = await state.host.perform(
                 state.request.provider,
                 steps.send(state.plan, cycle.number, local=local),
                 SendStep(request=state.request, cycle=cycle.number),
-                interrupted=state.orders.interrupts_work,
+                interrupted=self._is_overtaken,
             )
         except StepFailed as failure:
             return self._not_received(cycle, failure)
@@ -57,6 +55,12 @@ class Line:
             state.hearing.hear(message)
         state.progress.received(sent, state.plan)
         return None
+
+    def _is_overtaken(self) -> bool:
+        """Whether another attempt is needless: an order came, or the provider speaks already."""
+        state = self._state
+        is_heard = bool(state.hearing) and state.host.is_revised()
+        return is_heard or state.orders.interrupts_work()
 
     def _not_received(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
         """Tell apart what never left us, what was refused, and what may have arrived."""
@@ -73,9 +77,9 @@ class Line:
 
     def _refused(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
         """A refusal is about the attempt it answers; one before it may have been taken."""
-        if failure.reached and failure.attempts > 1 and self._state.host.is_revised():
+        if failure.reached and self._state.host.is_revised():
             cycle.sent()
-        cycle.refused()
+        cycle.spend()
         return Unanswered(failure.reason, "refused", notice="refused")
 
     async def ask(self, cycle: Cycle) -> None:

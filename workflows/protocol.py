@@ -78,6 +78,7 @@ class CallProtocol:
         self._hearing = Hearing(memory.hearing if memory else None)
         self._orders = Orders()
         self._settlement: Settlement | None = None
+        self._state: CallState | None = None
         self._conversation: Conversation | None = None
         self.refusal: StepFailed | None = None
         if memory is not None:
@@ -189,17 +190,17 @@ class CallProtocol:
 
     def _converse(self, plan: Plan, settlement: Settlement, *, repeated: bool) -> Conversation:
         memory = self._memory
-        state = CallState(
+        self._state = CallState(
             host=self._host,
             request=self._request,
             plan=plan,
             progress=self._progress,
             hearing=self._hearing,
             orders=self._orders,
-            cycles=Cycles(memory.cycles if memory else ()),
+            cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
             settlement=settlement,
         )
-        self._conversation = Conversation(state, memory, repeated=repeated)
+        self._conversation = Conversation(self._state, memory, repeated=repeated)
         if memory is not None:
             settlement.resume(memory.debts)
             self._show()
@@ -252,6 +253,8 @@ class CallProtocol:
 
     def _hear_too_late(self, message: ProviderMessage, outcome: CallOutcome) -> None:
         """Nothing is dropped: what says something new is kept whole, all of it is logged."""
+        if self._state is not None:
+            self._state.spoken_of(message)
         reason = f"the call is {outcome.status} already"
         is_news = (
             outcome.status is not OutcomeStatus.COMPLETED and message.kind is MessageKind.RESPONSE

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from temporalio import workflow
 
-from .cycles import Cycles
+from .cycles import Cycle, Cycles
 from .hearing import Hearing
 from .host import Host
 from .orders import Orders
@@ -14,7 +14,7 @@ from .progress import Progress
 from .settlement import Settlement
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import CallRequest, Plan, Stage
+    from ackbridge.contracts import CallRequest, Plan, ProviderMessage, Stage
 
 
 @dataclass(frozen=True)
@@ -43,3 +43,13 @@ class CallState:
     def is_roused(self) -> bool:
         """Whether there is something to deal with."""
         return bool(self.hearing) or self.orders.interrupt
+
+    def spoken_of(self, message: ProviderMessage) -> Cycle:
+        """The cycle a message is about; it may tell a reference that no receipt has told."""
+        if message.event_key == self.orders.forced_key(self.request.call_id):
+            return self.cycles.last_sent
+        cycle = self.cycles.spoken_of(message)
+        if message.reference is not None and cycle.was_sent and cycle.reference is None:
+            cycle.reference = message.reference
+            self.settlement.learn(cycle.number, message.reference)
+        return cycle

@@ -25,6 +25,9 @@ REVISION = "whole-protocol"
 LONGEST_RETRY = timedelta(minutes=5)
 """Retries back off to this and no further."""
 
+YOUNG = 30
+"""Events of a history that another version does not have to begin anew."""
+
 ONCE = RetryPolicy(maximum_attempts=1)
 
 _CANCELLATION = {
@@ -51,7 +54,10 @@ class TemporalHost:
     def is_worn(self) -> bool:
         """Whether the history is long, or another version is to take over."""
         info = workflow.info()
-        is_outdated = info.is_target_worker_deployment_version_changed()
+        is_outdated = (
+            info.is_target_worker_deployment_version_changed()
+            and info.get_current_history_length() > YOUNG
+        )
         return info.is_continue_as_new_suggested() or is_outdated
 
     async def perform(
@@ -91,7 +97,7 @@ class TemporalHost:
             raise StepFailed(INTERRUPTED, failed.reason, attempts=1, reached=failed.reached)
         left = step.within and max(step.within - (workflow.now() - began), timedelta(seconds=1))
         if step.once_tried is not None:
-            argument = step.once_tried(argument, failed)
+            argument = step.once_tried(argument, failed, began)
         return await self._through_queue(provider, step, argument, 1, left, interrupted)
 
     async def _through_queue(

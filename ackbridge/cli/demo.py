@@ -32,7 +32,7 @@ AT_ONCE = 20
 """Calls in flight."""
 
 PATIENCE = timedelta(minutes=2)
-SANDBOX_OPTIONS = ("--duplicate-rate", "0.1", "--early-rate", "0.05", "--delay-ms", "20")
+SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
 SETTLED_WITHIN = 10.0
 """Seconds the last duplicates have to arrive before they are counted."""
 
@@ -164,7 +164,7 @@ async def _one(
         started = time.perf_counter()
         try:
             call = await client.start(request)
-            tally.outcomes.append(await call.outcome(PATIENCE))
+            tally.outcomes.append(await call.outcome(PATIENCE, settled=True))
         except (AckbridgeError, TimeoutError) as error:
             tally.troubles.append(f"{request.call_id}: {error or type(error).__name__}")
         tally.latencies.append(time.perf_counter() - started)

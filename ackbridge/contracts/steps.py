@@ -26,8 +26,19 @@ class PrepareStep(Wire):
 
 
 class SendStep(Wire):
+    """Send the request.
+
+    Attributes:
+        tried: attempts before the first one of this activity.
+        first_tried_at: when the first of those began.
+        reached: whether one of them may have reached the provider.
+    """
+
     request: CallRequest
     cycle: int
+    tried: int = 0
+    first_tried_at: AwareDatetime | None = None
+    reached: bool = False
 
 
 class Sent(Wire):
@@ -78,7 +89,11 @@ class Asked(Wire):
 
 
 class RecordStep(Wire):
-    """Write the response, its duplicate-index row and the outcome in one transaction."""
+    """Write the response, its duplicate-index row and the outcome in one transaction.
+
+    Attributes:
+        outcome: without its response, which is the message's data: the engine takes 2 MiB.
+    """
 
     request: CallRequest
     cycle: int
@@ -108,7 +123,7 @@ class AcknowledgeStep(Wire):
 
     Attributes:
         cycle: the round it is about.
-        response: the captured answer, for templates of a success.
+        response: the captured answer, for templates of a success; None where the outcome has it.
         reason: why it failed, for templates of a failure.
         outcome: the outcome to keep once the provider has accepted, for a success.
     """

@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 from temporalio.client import Client
 
-from ackbridge.catalog import Catalog
+from ackbridge.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
 from ackbridge.ledger import Ledger
 from ackbridge.security import Secrets, build_verifier
@@ -65,9 +65,11 @@ def create_app(
         for name, integration in catalog.integrations.items()
         if integration.callbacks is not None
     }
+    redactors = build_redactors(catalog, secrets)
     pipeline = CallbackPipeline(
         catalog,
         verifiers,
+        redactors,
         handover,
         RecentKeys(recent_keys),
         clock,
@@ -79,6 +81,7 @@ def create_app(
         ledger,
         calls,
         handover,
+        redactors,
         clock,
         every=sweep_every,
         older_than=sweep_older_than,

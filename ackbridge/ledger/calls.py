@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -13,15 +14,19 @@ from ackbridge.contracts import (
     AcknowledgementKind,
     CallOutcome,
     CallRequest,
+    ProviderMessage,
     Stage,
     SuppressedMessage,
     names,
 )
 
-from . import logbook
+from . import inbox, logbook
 from .inserting import insert_new, upsert
-from .rows import CallRow, Claim, ClaimKind, LogKind
+from .rows import CallRow, Claim, ClaimKind, InboxEntry, LogKind, Owed
 from .tables import acknowledgements, calls
+
+HELD_LATE: Final = "it came after we had given up, and the operation holds what is late"
+"""Why a call's own late messages are held."""
 
 
 def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: datetime) -> Claim:
@@ -67,6 +72,8 @@ def acknowledged(
         "acknowledged_at": at,
     }
     connection.execute(_pay(connection.dialect.name), row)
+    if outcome is not None and (outcome.late or outcome.forced):
+        _void_failed(connection, call_id, cycle, kind)
     if outcome is not None:
         _update(connection, call_id, now, stage=Stage(outcome.status), outcome=_plain(outcome))
 
@@ -89,6 +96,7 @@ def owe(
         "owed_at": now,
     }
     connection.execute(_owe(connection.dialect.name), row)
+    _void_failed(connection, call_id, cycle, kind)
 
 
 def conclude(
@@ -98,18 +106,44 @@ def conclude(
     reason: str | None,
     outcome: CallOutcome | None,
     suppressed: Sequence[SuppressedMessage],
+    held: Sequence[ProviderMessage],
     now: datetime,
 ) -> None:
-    """Keep where the call stands, and what was suppressed; see `Ledger.conclude`."""
+    """Keep where the call stands, with what was suppressed or held; see `Ledger.conclude`."""
     known = {} if outcome is None else {"outcome": _plain(outcome)}
     _update(connection, call_id, now, stage=stage, reason=reason, **known)
-    provider, _, _ = names.split_call_id(call_id)
+    provider, operation, _ = names.split_call_id(call_id)
     # Sorted, so that two transactions never wait for each other's rows.
     for (event_key, why), times in sorted(
         Counter((s.event_key, s.reason) for s in suppressed).items()
     ):
         entry = logbook.LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, why)
         logbook.note(connection, entry, now, times)
+    for message in sorted(held, key=lambda m: m.event_key):
+        kept = InboxEntry(
+            provider=provider,
+            event_key=message.event_key,
+            operation=operation,
+            call_id=call_id,
+            reference=message.reference,
+            message=message,
+            document=None,
+            received_at=message.received_at or now,
+        )
+        inbox.hold(connection, kept, HELD_LATE, now)
+
+
+def owed(connection: sa.Connection, provider: str | None, limit: int) -> list[Owed]:
+    """What providers have not accepted yet, oldest first; see `Ledger.owed`."""
+    query = sa.select(acknowledgements).where(acknowledgements.c.is_owed)
+    if provider is not None:
+        whose = acknowledgements.c.call_id.startswith(f"{provider}.", autoescape=True)
+        query = query.where(whose)
+    by_age = (acknowledgements.c.owed_at, acknowledgements.c.call_id, acknowledgements.c.cycle)
+    return [
+        Owed(row.call_id, row.cycle, AcknowledgementKind(row.kind), row.reason, row.owed_at)
+        for row in connection.execute(query.order_by(*by_age).limit(limit))
+    ]
 
 
 def call(connection: sa.Connection, call_id: str) -> CallRow | None:
@@ -130,6 +164,14 @@ def settle_captured(
     _update(connection, call_id, now, stage=stage, reason=None, outcome=_plain(outcome))
 
 
+def _void_failed(
+    connection: sa.Connection, call_id: str, cycle: int, kind: AcknowledgementKind
+) -> None:
+    """A success takes the place of a failed acknowledgement that was not accepted."""
+    if kind is AcknowledgementKind.SUCCESS:
+        connection.execute(_VOID_FAILED, {"which": call_id, "of": cycle})
+
+
 def _update(connection: sa.Connection, call_id: str, now: datetime, **values: object) -> None:
     connection.execute(_UPDATE, {"which": call_id, "updated_at": now, **values})
 
@@ -141,6 +183,16 @@ def _plain(outcome: CallOutcome) -> object:
 # Statements of every call: building one costs as much as executing it.
 
 _UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
+_VOID_FAILED = (
+    acknowledgements.update()
+    .where(
+        acknowledgements.c.call_id == sa.bindparam("which"),
+        acknowledgements.c.cycle == sa.bindparam("of"),
+        acknowledgements.c.kind == AcknowledgementKind.FAILED.value,
+        acknowledgements.c.is_owed,
+    )
+    .values(is_owed=False, reason="a success has taken its place")
+)
 _READ = sa.select(calls).where(calls.c.call_id == sa.bindparam("which"))
 
 

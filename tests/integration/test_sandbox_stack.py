@@ -32,7 +32,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         tmp_path_factory.mktemp("stack"),
         # What belongs to other deployments must not get through.
         environ={**os.environ, "TEMPORAL_ADDRESS": "nowhere:1", "ACKBRIDGE_LOG_LEVEL": "nonsense"},
-        sandbox_options=("--delay-ms", "1"),
+        sandbox_options=("--rates", '{"delay_ms": 1}'),
     ) as running:
         yield running
 
@@ -54,6 +54,21 @@ async def test_an_order_runs_through_every_part(stack: Stack, behaviour: dict[st
     payload = {"amount": 5, "currency": "EUR", "behaviour": behaviour}
     response = await complete(stack, "sandbox", "create_order", key, payload)
     assert response["status"] == "completed"
+
+
+async def test_a_report_is_asked_for_until_it_is_there(stack: Stack) -> None:
+    """Nobody is called back; the worker asks, and acknowledges."""
+    payload = {"subject": "sales", "behaviour": {"delay_ms": 300, "status_failures": 1}}
+    response = await complete(stack, "sandbox", "create_report", "report", payload)
+    assert (response["subject"], response["status"]) == ("sales", "completed")
+
+
+async def test_a_booking_fails_once_and_is_overcome(stack: Stack) -> None:
+    """A retryable failure opens the next cycle, under a new key."""
+    behaviour = {"fail": 1, "retryable": True}
+    payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
+    response = await complete(stack, "sandbox", "create_booking", "booking", payload)
+    assert response["room"] == "attic"
 
 
 async def test_a_payment_runs_through_a_server_that_is_not_ours(stack: Stack) -> None:
