@@ -180,6 +180,8 @@ class CallProtocol:
         outcome = await conversation.hold()
         self._progress.outcome = outcome
         self._end_hearing(outcome)
+        if self._is_settled():
+            self._enter(Stage(outcome.status))
         await self._host.wait(self._is_settled, None, "acknowledgements we owe")
         self._progress.outcome = outcome = self._settled(outcome, self._settlement)
         if outcome.status is not OutcomeStatus.COMPLETED or self._hearing.has_suppressed:
@@ -282,10 +284,15 @@ class CallProtocol:
     def _finish(self) -> CallOutcome:
         if self.outcome is None:
             raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
-        self._progress.wait_no_longer()
-        self._progress.enter(Stage(self.outcome.status))
-        self._show()
+        self._enter(Stage(self.outcome.status))
         return self.outcome
+
+    def _enter(self, end: Stage) -> None:
+        """The call is over but for what is owed or to be kept; nothing is waited for any more."""
+        self._progress.wait_no_longer()
+        if self._progress.stage is not end:
+            self._progress.enter(end)
+        self._show()
 
     def _show(self) -> None:
         self._host.show(self.status())

@@ -28,12 +28,17 @@ from .runtime import Command, Fired, Input, Options, Replica, Resolved, Signal, 
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt that reported a failure."""
+    """An attempt that reported a failure.
+
+    Attributes:
+        left: what it leaves to the next attempt, as heartbeat details.
+    """
 
     kind: StepFailure
     reached: bool = False
     final: bool = False
     delay: timedelta | None = None
+    left: dict[str, object] | None = None
 
     def error(self, attempt: int) -> ApplicationError:
         """As the activity raises it."""
@@ -81,6 +86,7 @@ class Activity:
     running: Attempt | None = None
     not_before: datetime | None = None
     is_cancelled: bool = False
+    left: dict[str, object] | None = None
 
     @property
     def is_queued(self) -> bool:
@@ -362,6 +368,8 @@ class Engine:
 
     def _fail(self, activity: Activity, end: Failed | Silent) -> None:
         policy = activity.options.policy
+        if isinstance(end, Failed) and end.left is not None:
+            activity.left = end.left
         delay = policy.initial_interval * 2 ** min(activity.attempt - 1, 20)
         if policy.maximum_interval is not None:
             delay = min(delay, policy.maximum_interval)
@@ -380,7 +388,7 @@ class Engine:
             self._time_out(activity, TimeoutType.START_TO_CLOSE)
 
     def _time_out(self, activity: Activity, kind: TimeoutType) -> None:
-        self._resolve(activity, failed_activity(_timeout(kind)))
+        self._resolve(activity, failed_activity(_timeout(kind, activity.left)))
 
     def _resolve(self, activity: Activity, end: Wire | FailureError) -> None:
         del self.activities[activity.number]
@@ -393,5 +401,5 @@ class Engine:
         return _timeout(TimeoutType.START_TO_CLOSE) if isinstance(end, Silent) else end
 
 
-def _timeout(kind: TimeoutType) -> TimeoutError:
-    return TimeoutError("timeout", type=kind, last_heartbeat_details=[])
+def _timeout(kind: TimeoutType, left: dict[str, object] | None = None) -> TimeoutError:
+    return TimeoutError("timeout", type=kind, last_heartbeat_details=[left] if left else [])

@@ -11,6 +11,7 @@ from ackbridge.contracts import (
     LatePolicy,
     MessageKind,
     OutcomeStatus,
+    SendStep,
     Stage,
     names,
 )
@@ -163,9 +164,22 @@ class Invariants:
                 yield from self._success_is_true(new, before)
             elif any(one.kind is SUCCESS and one.cycle == new.cycle for one in before):
                 yield f"cycle {new.cycle} is acknowledged as failed after its success"
-            elif new.cycle not in {cycle for _, cycle in provider.asked}:
+            elif new.cycle not in self._scheduled():
                 yield f"cycle {new.cycle} is acknowledged as failed, though it was never sent"
         self._accepted = len(provider.accepted)
+
+    def _scheduled(self) -> set[int]:
+        """Cycles whose request was handed to workers; what was interrupted may have been sent."""
+        engine = self._world.engine
+        commands = [
+            command
+            for task in [*sum(engine.finished, []), *engine.history]
+            for command in task.commands
+            if command[0] == "activity"
+        ]
+        steps = [options.argument for _, _, options in commands]
+        steps += [ticket.options.argument for ticket in engine.replica.tickets.values()]
+        return {step.cycle for step in steps if isinstance(step, SendStep)}
 
     def _success_is_true(
         self, new: Acknowledgement, before: list[Acknowledgement]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -68,6 +69,8 @@ class Workers:
         self._plan = plan
         self._clock = clock
         self.says: Callable[[int, str], ProviderMessage | None] = lambda cycle, event_key: None
+        # By cycle: which attempt failed last, and whether the provider may have it by then.
+        self._left: dict[int, tuple[int, bool]] = {}
         self._doings: dict[type, Callable[..., End]] = {
             PrepareStep: self._prepare,
             SendStep: self._send,
@@ -94,8 +97,25 @@ class Workers:
         return Prepared(plan=self._plan, repeated=was_claimed)
 
     def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
+        self._provider.asked.append((began, step.cycle))
+        before = step.reached
+        if number > 1:
+            attempt, reached = self._left.get(step.cycle, (0, True))
+            # Whoever says nothing has died, and may have sent before.
+            before = before or reached or attempt != number - 1
+        end = self._sent(step, luck, began, number)
+        if not isinstance(end, Failed) or luck.kills:
+            return end
+        reached = before or end.reached
+        self._left[step.cycle] = (number, reached)
+        kind = end.kind
+        if kind is StepFailure.UNAVAILABLE and reached:
+            kind = StepFailure.NO_RECEIPT
+        left = {"attempt": number, "reached": reached}
+        return replace(end, kind=kind, reached=reached, left=None if end.final else left)
+
+    def _sent(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         provider = self._provider
-        provider.asked.append((began, step.cycle))
         if not provider.is_up or luck is Luck.UNREACHED:
             return NOT_REACHED
         if luck is Luck.THROTTLED:
@@ -103,14 +123,16 @@ class Workers:
         if luck is Luck.REFUSED or step.cycle in provider.refused:
             if step.cycle not in provider.works:
                 provider.refused.add(step.cycle)
-            return Failed(StepFailure.REFUSED, reached=True, final=True)
+            return Failed(StepFailure.REFUSED, final=True)
         reference = provider.take(step.cycle)
         if luck is Luck.LOST:
             return LOST_ANSWER
         messages = tuple(self._ledger.inbox)
         if self._plan.mode is ResponseMode.SYNC:
             said = self.says(step.cycle, f"sync:{step.cycle}")
-            messages = (said,) if said is not None else ()
+            if said is None:
+                return Failed(StepFailure.REFUSED, reached=True, final=True)
+            messages = (said,)
         elif not self._ledger.is_up:
             return Failed(StepFailure.UNAVAILABLE, reached=True)
         return Sent(

@@ -122,7 +122,7 @@ class World:
             self._work(one, luck, pace)
 
     def _work_locally(self, ticket: Ticket, luck: Luck, pace: str) -> None:
-        engine, options = self.engine, ticket.options
+        options = ticket.options
         self._say(f"{options.name} #{ticket.number} (local): {luck}, {pace}", options.argument)
         if luck.kills:
             self._perform(options.argument, luck, 1)
@@ -130,9 +130,9 @@ class World:
             return
         attempt = self._attempt(options.argument, luck, pace, 1, options.timeout)
         if pace == "at once":
-            engine.end_local(ticket.number, attempt.finish())
+            self.engine.end_local(ticket.number, attempt.finish())
         else:
-            engine.locals[ticket.number] = attempt
+            self.engine.locals[ticket.number] = attempt
 
     def _work(self, activity: Activity, luck: Luck, pace: str) -> None:
         engine, options = self.engine, activity.options
