@@ -9,6 +9,9 @@ prepare ─► send ─► await response ─► capture ─► acknowledge(succ
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
+
 from temporalio import workflow
 
 from . import steps
@@ -16,6 +19,7 @@ from .conversation import Conversation
 from .cycles import Cycles
 from .hearing import Hearing
 from .host import INTERRUPTED, Host, StepFailed
+from .keeping import conclude
 from .orders import Orders
 from .progress import Progress
 from .settlement import Settlement
@@ -41,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
         Stage,
         Steering,
         StepFailure,
+        Wire,
     )
 
 REFUSALS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
@@ -80,6 +85,7 @@ class CallProtocol:
         self._settlement: Settlement | None = None
         self._state: CallState | None = None
         self._conversation: Conversation | None = None
+        self._is_prepared_at_once = True
         self.refusal: StepFailed | None = None
         if memory is not None:
             self._progress.recall(memory.status, memory.timings)
@@ -171,26 +177,46 @@ class CallProtocol:
         prepared = Prepared(plan=self._memory.plan) if self._memory else await self._prepare()
         plan = prepared.plan
         if plan is None:
-            self._progress.outcome = prepared.recorded
-            return self._finish()
+            return await self._end_without_plan(prepared.recorded)
         if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
         self._settlement = Settlement(self._host, plan, self._show)
-        conversation = self._converse(plan, self._settlement, repeated=prepared.repeated)
+        conversation = self._converse(prepared, plan, self._settlement)
         outcome = await conversation.hold()
         self._progress.outcome = outcome
         self._end_hearing(outcome)
-        if self._is_settled():
-            self._enter(Stage(outcome.status))
+        self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
         await self._host.wait(self._is_settled, None, "acknowledgements we owe")
         self._progress.outcome = outcome = self._settled(outcome, self._settlement)
         if outcome.status is not OutcomeStatus.COMPLETED or self._hearing.has_suppressed:
-            await conversation.conclude(Stage(outcome.status), outcome.reason)
-        while self._hearing.has_suppressed and self._host.is_revised():
-            await conversation.conclude(Stage(outcome.status), outcome.reason)
-        return self._finish()
+            await self._conclude(outcome)
+        await self._keep_the_rest(outcome)
+        self._enter(Stage(outcome.status))
+        return outcome
 
-    def _converse(self, plan: Plan, settlement: Settlement, *, repeated: bool) -> Conversation:
+    async def _end_without_plan(self, outcome: CallOutcome | None) -> CallOutcome:
+        """End as the ledger says, or for lack of it; what was heard meanwhile is too late."""
+        if outcome is None:
+            raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
+        self._progress.outcome = outcome
+        self._end_hearing(outcome)
+        self._enter(Stage(outcome.status))
+        await self._keep_the_rest(outcome)
+        return outcome
+
+    async def _keep_the_rest(self, outcome: CallOutcome) -> None:
+        """Keep what is heard while the end is being kept; the last answer of a poll may be."""
+        while (self._hearing or self._hearing.has_suppressed) and self._host.is_revised():
+            self._end_hearing(outcome)
+            await self._conclude(outcome)
+
+    async def _conclude(self, outcome: CallOutcome) -> None:
+        stage = Stage(outcome.status)
+        await conclude(
+            self._host, self._request, self._progress, self._hearing, stage, outcome.reason
+        )
+
+    def _converse(self, prepared: Prepared, plan: Plan, settlement: Settlement) -> Conversation:
         memory = self._memory
         self._state = CallState(
             host=self._host,
@@ -202,7 +228,10 @@ class CallProtocol:
             cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
             settlement=settlement,
         )
-        self._conversation = Conversation(self._state, memory, repeated=repeated)
+        is_fresh = self._is_prepared_at_once and (
+            self._host.now() - self._progress.timings.started_at < steps.TASK_KEPT_OPEN
+        )
+        self._conversation = Conversation(self._state, memory, prepared, is_fresh=is_fresh)
         if memory is not None:
             settlement.resume(memory.debts)
             self._show()
@@ -213,7 +242,7 @@ class CallProtocol:
         try:
             return await self._host.perform(
                 self._request.provider,
-                steps.PREPARE,
+                replace(steps.PREPARE, once_tried=self._prepare_again),
                 PrepareStep(request=self._request, run_chain=self._run_chain),
                 interrupted=self._orders.cancels_work,
             )
@@ -222,6 +251,10 @@ class CallProtocol:
                 self._refuse(failure)
                 raise
             return Prepared(recorded=self._unprepared(failure))
+
+    def _prepare_again(self, step: Wire, failed: StepFailed, began: datetime) -> Wire:
+        self._is_prepared_at_once = False
+        return step
 
     def _refuse(self, refusal: StepFailed) -> None:
         self.refusal = refusal
@@ -272,20 +305,15 @@ class CallProtocol:
     def _settled(self, outcome: CallOutcome, settlement: Settlement) -> CallOutcome:
         """The outcome as it stands when the call is over."""
         is_owed = settlement.owed > 0
+        acknowledged_at = settlement.paid_at or outcome.timings.acknowledged_at
         is_acknowledged = outcome.status is OutcomeStatus.COMPLETED and not is_owed
         timings = outcome.timings.model_copy(
             update={
-                "acknowledged_at": settlement.paid_at if is_acknowledged else None,
+                "acknowledged_at": acknowledged_at if is_acknowledged else None,
                 "ended_at": self._host.now(),
             }
         )
         return outcome.model_copy(update={"acknowledgement_owed": is_owed, "timings": timings})
-
-    def _finish(self) -> CallOutcome:
-        if self.outcome is None:
-            raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
-        self._enter(Stage(self.outcome.status))
-        return self.outcome
 
     def _enter(self, end: Stage) -> None:
         """The call is over but for what is owed or to be kept; nothing is waited for any more."""

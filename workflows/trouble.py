@@ -51,6 +51,15 @@ def explain(error: FailureError, tried: int) -> tuple[StepFailed, timedelta | No
 
 def _timed_out(timeout: exceptions.TimeoutError, tried: int) -> tuple[StepFailed, timedelta | None]:
     if timeout.type is TimeoutType.SCHEDULE_TO_START:
+        # An attempt before the one that nobody took up has left whether it reached the provider.
+        if timeout.last_heartbeat_details:
+            left = _trouble(timeout.last_heartbeat_details)
+            tried += left.attempt
+        else:
+            left = Trouble()
+        if left.reached:
+            reason = "no worker took up another attempt in time"
+            return StepFailed(StepFailure.NO_RECEIPT, reason, attempts=tried, reached=True), None
         reason = "no worker took it up in time: nothing was sent"
         return StepFailed(StepFailure.UNAVAILABLE, reason, attempts=tried), None
     # The worker may have died after it had sent.

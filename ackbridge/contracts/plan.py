@@ -109,6 +109,8 @@ class Prepared(Wire):
     """What `prepare` answers: a plan, or the outcome this call already had.
 
     Attributes:
+        recorded: without a plan, how the call has ended. With one, its response was recorded in
+            a workflow task that was lost: it stands, and has yet to be acknowledged.
         repeated: this call was prepared before. A send that rode in the workflow task which was
             lost then may have left us, though no history knows it.
     """

@@ -26,6 +26,10 @@ from workflows.host import Renewal
 from .runtime import Command, Fired, Input, Options, Replica, Resolved, Signal, failed_activity
 
 
+KEPT_OPEN = timedelta(seconds=8)
+"""How long a workflow task may hold local activities before it is committed to be kept alive."""
+
+
 @dataclass(frozen=True)
 class Failed:
     """An attempt that reported a failure.
@@ -95,7 +99,8 @@ class Activity:
 
     @property
     def expires_at(self) -> datetime | None:
-        return self.options.within and self.scheduled_at + self.options.within
+        within = self.options.within
+        return None if within is None else self.scheduled_at + within
 
     def due(self) -> datetime | None:
         """When something happens to it by itself."""
@@ -104,7 +109,8 @@ class Activity:
         if self.not_before is not None:
             return self.not_before
         waits = self.options.queue_within
-        ends = [self.expires_at, waits and self.queued_at + waits]
+        gives_up_at = None if waits is None else self.queued_at + waits
+        ends = (self.expires_at, gives_up_at)
         return min((one for one in ends if one is not None), default=None)
 
 
@@ -133,6 +139,8 @@ class Engine:
         locals: attempts of local activities under way, by number.
         orphans: attempts of closed runs under way; nobody hears how they end.
         is_closed: whether the call is over.
+        is_cancelled: whether any activity was cancelled.
+        is_rough: whether a workflow task or an attempt was lost.
     """
 
     def __init__(self, request: CallRequest, now: datetime, *, is_batched: bool) -> None:
@@ -151,8 +159,14 @@ class Engine:
         self._is_batched = is_batched
         self._began_at = now
         self.replica = self._copy()
-        self.is_closed = False
+        self.is_closed = self.is_cancelled = self.is_rough = False
         self._open()
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Every workflow task of the call so far, the open one last."""
+        committed = [task for history in (*self.finished, self.history) for task in history]
+        return [*committed, self.task] if self.task else committed
 
     # What others do
 
@@ -172,9 +186,10 @@ class Engine:
             self._complete()
 
     def keep_alive(self) -> None:
-        """Commit an open task; a new one takes what has come meanwhile."""
-        if self.task is not None and self.replica.locals:
-            self._commit(self.task)
+        """Commit a task that was open for long; a new one takes what has come meanwhile."""
+        task = self.task
+        if task is not None and self.now - task.at >= KEPT_OPEN and self.replica.locals:
+            self._commit(task)
             self._open()
             self.pump()
 
@@ -277,6 +292,7 @@ class Engine:
         task = self.task
         if task is None:
             raise RuntimeError("there is no task to lose")
+        self.is_rough = True
         self.locals.clear()
         self.task = Task(self.now, [*task.inputs, *self.buffer], self.is_worn)
         self.buffer = []
@@ -301,6 +317,8 @@ class Engine:
         self.replica.close()
         self.finished.append(self.history)
         self.history, self.is_worn = [], False
+        # What the closed run had begun does not concern the next one.
+        self.buffer = [one for one in self.buffer if isinstance(one, Signal)]
         self._orphan()
         self._began_at = self.now
         self.replica = self._copy()
@@ -336,7 +354,7 @@ class Engine:
             self._cancel(self.activities[rest[0]])
 
     def _cancel(self, activity: Activity) -> None:
-        activity.is_cancelled = True
+        activity.is_cancelled = self.is_cancelled = True
         waits = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
         if activity.running is None or activity.options.cancellation is not waits:
             self._resolve(activity, failed_activity(CancelledError("cancelled")))

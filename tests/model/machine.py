@@ -7,7 +7,14 @@ from datetime import timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ackbridge.contracts import Cancel, ForceAck, MessageKind, MessageSource, ProviderMessage, Reprocess
+from ackbridge.contracts import (
+    Cancel,
+    ForceAck,
+    MessageKind,
+    MessageSource,
+    ProviderMessage,
+    Reprocess,
+)
 
 from .invariants import Broken, Invariants
 from .plans import facts

@@ -78,11 +78,11 @@ class Ledger:
         inbox: messages the engine could not be given.
         owed: acknowledgements it knows to be owed.
         outcomes: every outcome that was written.
-        is_claimed: whether the call was prepared before.
+        claims: how often the call was prepared.
     """
 
     is_up: bool = True
-    is_claimed: bool = False
+    claims: int = 0
     stage: Stage | None = None
     response: RecordStep | None = None
     others: set[str] = field(default_factory=set)
@@ -94,8 +94,8 @@ class Ledger:
 
     def claim(self) -> bool:
         """Claim the call; whether it was claimed before."""
-        was_claimed, self.is_claimed = self.is_claimed, True
-        return was_claimed
+        self.claims += 1
+        return self.claims > 1
 
     def record(self, step: RecordStep) -> Recorded:
         """Write the response once; the same again changes nothing."""
@@ -109,17 +109,17 @@ class Ledger:
             self.logged[key] += 1
             return Recorded(accepted=False, reason="the event was applied to another call already")
         self.response = step
-        self.outcomes.append(step.outcome)
-        self.stage = (
-            Stage.ACKNOWLEDGING if step.outcome.acknowledgement_owed else Stage.COMPLETED
-        )
+        self.outcomes.append(step.outcome.model_copy(update={"response": step.message.data}))
+        self.stage = Stage.ACKNOWLEDGING if step.outcome.acknowledgement_owed else Stage.COMPLETED
         return Recorded(accepted=True)
 
-    def acknowledged(self, step: AcknowledgeStep) -> None:
+    def acknowledged(self, at: datetime, step: AcknowledgeStep) -> None:
         """The provider has accepted."""
         self.owed.discard((step.cycle, step.kind))
         if step.outcome is not None:
-            self.outcomes.append(step.outcome.model_copy(update={"acknowledgement_owed": False}))
+            timings = step.outcome.timings.model_copy(update={"acknowledged_at": at})
+            paid = {"acknowledgement_owed": False, "timings": timings}
+            self.outcomes.append(step.outcome.model_copy(update=paid))
             self.stage = Stage(OutcomeStatus(step.outcome.status))
 
     def conclude(self, step: ConcludeStep) -> None:

@@ -45,7 +45,9 @@ ACKNOWLEDGES = st.builds(
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
     """Cycles, deadlines, acknowledgements and late answers in every combination."""
-    mode = draw(st.sampled_from([ResponseMode.CALLBACK] * 3 + [ResponseMode.POLL, ResponseMode.SYNC]))
+    mode = draw(
+        st.sampled_from([ResponseMode.CALLBACK] * 3 + [ResponseMode.POLL, ResponseMode.SYNC])
+    )
     poll = PollPlan(every=draw(_seconds(3, 20)), timeout=timedelta(seconds=5))
     is_off = draw(st.sampled_from([False] * 9 + [True]))
     return Plan(
@@ -59,7 +61,11 @@ def plans(draw: st.DrawFn) -> Plan:
         acknowledge=draw(st.one_of(ACKNOWLEDGES, ACKNOWLEDGES, ACKNOWLEDGES, st.none())),
         cycles=draw(st.integers(1, 3)),
         on_failure=draw(st.sampled_from(OnFailure)),
-        late=draw(st.sampled_from([LatePolicy.ACCEPT, LatePolicy.ACCEPT, LatePolicy.IGNORE, LatePolicy.HOLD])),
+        late=draw(
+            st.sampled_from(
+                [LatePolicy.ACCEPT, LatePolicy.ACCEPT, LatePolicy.IGNORE, LatePolicy.HOLD]
+            )
+        ),
         late_window=draw(st.one_of(st.none(), _seconds(60))),
         parked_for=draw(_seconds(600, 7200)),
         notices=DEFAULT_NOTICES,

@@ -94,7 +94,8 @@ class Workers:
         was_claimed = self._ledger.claim()
         if luck is Luck.LOST:
             return NO_LEDGER
-        return Prepared(plan=self._plan, repeated=was_claimed)
+        captured = self._ledger.response and self._ledger.outcomes[-1]
+        return Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
 
     def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         self._provider.asked.append((began, step.cycle))
@@ -111,7 +112,7 @@ class Workers:
         kind = end.kind
         if kind is StepFailure.UNAVAILABLE and reached:
             kind = StepFailure.NO_RECEIPT
-        left = {"attempt": number, "reached": reached}
+        left: dict[str, object] = {"attempt": number, "reached": reached}
         return replace(end, kind=kind, reached=reached, left=None if end.final else left)
 
     def _sent(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
@@ -182,7 +183,7 @@ class Workers:
         provider.hear(self._clock(), step)
         if luck is Luck.LOST or not self._ledger.is_up:
             return Failed(StepFailure.NOT_ACCEPTED, reached=True)
-        self._ledger.acknowledged(step)
+        self._ledger.acknowledged(self._clock(), step)
         return Acknowledged(acknowledged_at=self._clock())
 
     def _conclude(self, step: ConcludeStep, luck: Luck, began: datetime, number: int) -> End:

@@ -14,6 +14,7 @@ from ackbridge.contracts import (
     MessageSource,
     Plan,
     ProviderMessage,
+    SendStep,
     Wire,
 )
 from workflows.protocol import CallProtocol
@@ -50,6 +51,7 @@ class World:
     Attributes:
         trace: what happened, one line each.
         in_flight: messages on their way.
+        tried: attempts to send.
         told: every message the provider has said, by event key, with the cycle it is about.
     """
 
@@ -64,7 +66,7 @@ class World:
         self.in_flight: list[ProviderMessage] = []
         self.told: dict[str, tuple[ProviderMessage, int | None]] = {}
         self.answering: str = "nothing"
-        self.is_rough = False
+        self.tried = 0
         self.engine = Engine(REQUEST, START, is_batched=facts.is_batched)
         self.engine.pump()
 
@@ -91,8 +93,7 @@ class World:
 
     def heard(self) -> Iterator[ProviderMessage]:
         """Every message that was handed to the call, in committed history or in the task in hand."""
-        open_task = [self.engine.task] if self.engine.task else []
-        for task in [*sum(self.engine.finished, []), *self.engine.history, *open_task]:
+        for task in self.engine.tasks:
             resolved = [one for one in task.inputs if isinstance(one, Resolved)]
             for one in task.inputs:
                 if isinstance(one, Signal) and isinstance(one.order, ProviderMessage):
@@ -138,9 +139,7 @@ class World:
         engine, options = self.engine, activity.options
         what = f"{options.name} #{activity.number}, attempt {activity.attempt}: {luck}, {pace}"
         self._say(what, options.argument)
-        attempt = self._attempt(
-            options.argument, luck, pace, activity.attempt, options.timeout
-        )
+        attempt = self._attempt(options.argument, luck, pace, activity.attempt, options.timeout)
         engine.begin(activity, attempt)
         if luck.kills:
             end = attempt.finish()
@@ -161,7 +160,8 @@ class World:
     def _perform(
         self, argument: Wire, luck: Luck, number: int, began: datetime | None = None
     ) -> End:
-        self.is_rough |= luck.kills
+        self.engine.is_rough |= luck.kills
+        self.tried += isinstance(argument, SendStep)
         return self.workers.attempt(argument, luck, began or self.engine.now, number)
 
     def finish(self, which: int) -> None:
@@ -241,7 +241,6 @@ class World:
     def crash(self) -> None:
         """The worker dies, and another one takes the call up."""
         self._say("the worker dies")
-        self.is_rough = True
         self.engine.crash()
 
     def settle(self) -> None:
@@ -294,4 +293,3 @@ def _brief(about: Any) -> str:
     shown = ("cycle", "kind", "event_key", "reference", "retryable", "response", "stage", "reason")
     told = about.model_dump(mode="json", exclude_defaults=True)
     return " " + ", ".join(f"{name}={told[name]}" for name in shown if name in told)
-
