@@ -10,7 +10,6 @@ prepare ─► send ─► await response ─► capture ─► acknowledge(succ
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 
 from temporalio import workflow
 
@@ -242,7 +241,7 @@ class CallProtocol:
         try:
             return await self._host.perform(
                 self._request.provider,
-                replace(steps.PREPARE, once_tried=self._prepare_again),
+                replace(steps.PREPARE, once_tried=lambda step, *_: self._prepare_again(step)),
                 PrepareStep(request=self._request, run_chain=self._run_chain),
                 interrupted=self._orders.cancels_work,
             )
@@ -252,7 +251,7 @@ class CallProtocol:
                 raise
             return Prepared(recorded=self._unprepared(failure))
 
-    def _prepare_again(self, step: Wire, failed: StepFailed, began: datetime) -> Wire:
+    def _prepare_again(self, step: Wire) -> Wire:
         self._is_prepared_at_once = False
         return step
 

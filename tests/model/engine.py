@@ -1,8 +1,8 @@
 """The engine of the model: durable inputs, timers, activities at least once, and replay.
 
-A workflow task that holds local activities is open until they have ended, or until it is kept alive;
-what happened in it is committed then. A worker that dies before loses it: its inputs stay, together
-with all that has come meanwhile, its local activities are done again.
+A workflow task that holds local activities is open until they have ended, or until it is kept
+alive; what happened in it is committed then. A worker that dies before loses it: its inputs stay,
+together with all that has come meanwhile, and its local activities are done again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ackbridge.contracts import CallMemory, CallRequest, StepFailure, Trouble, W
 from workflows.host import Renewal
 
 from .runtime import Command, Fired, Input, Options, Replica, Resolved, Signal, failed_activity
-
 
 KEPT_OPEN = timedelta(seconds=8)
 """How long a workflow task may hold local activities before it is committed to be kept alive."""

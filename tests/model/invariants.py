@@ -1,4 +1,4 @@
-"""What must hold, whatever happens: looked at after every action, and when the world has settled."""
+"""What must hold, whatever happens: after every action, and when the world has settled."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ackbridge.contracts import (
     MessageKind,
     OutcomeStatus,
     SendStep,
+    Sent,
     Stage,
     Wire,
     names,
@@ -108,7 +109,7 @@ class Invariants:
                 yield "a response is awaited without a deadline"
             elif status.deadline > timings.sent_at + max(world.plan.ceiling, world.plan.deadline):
                 yield "the deadline is beyond the ceiling"
-            elif status.deadline < timings.sent_at + world.plan.deadline:
+            elif status.deadline < timings.sent_at + world.plan.deadline or not self._is_dated():
                 yield "the deadline does not count from the sending"
         if status.stage is Stage.SENDING and status.deadline is not None:
             yield "a call that sends shows the deadline of another round"
@@ -128,6 +129,15 @@ class Invariants:
                 yield "attempts or cycles have become fewer"
             self._attempts, self._cycle = status.attempts, status.cycle
 
+    def _is_dated(self) -> bool:
+        """Whether the sending is dated as far before its receipt as the sender says."""
+        timings = self._world.protocol._progress.timings
+        tickets = reversed(self._world.engine.replica.tickets.values())
+        last = next((one.end for one in tickets if one.options.name == names.SEND), None)
+        if not isinstance(last, Sent) or not timings.receipt_at or not timings.sent_at:
+            return True  # A lost receipt: nobody can tell.
+        return timings.receipt_at - timings.sent_at == last.receipt_at - last.sent_at
+
     def _is_idle(self) -> bool:
         """Whether no step of a parked call is under way, or waits to be tried again."""
         steps = (names.CONCLUDE, names.RECORD, names.ACKNOWLEDGE)
@@ -138,13 +148,16 @@ class Invariants:
     def _sends_are_allowed(self) -> Iterator[str]:
         """The idempotency key rule, and nothing after an order."""
         world = self._world
-        for _, cycle in world.provider.asked[self._asked :]:
+        for cycle, accepted in world.provider.asked[self._asked :]:
             before = cycle - 1
             if cycle > 1 and not self._is_definitive(before):
                 yield f"cycle {cycle} was sent, though cycle {before} may still succeed"
+            told = world.provider.accepted[:accepted]
+            if any((one.cycle, one.kind) == (cycle, FAILED) for one in told):
+                yield f"cycle {cycle} was sent under the key of a failed acknowledgement"
         self._asked = len(world.provider.asked)
         orders = world.protocol._orders
-        if world.engine.task is None and orders.interrupts_work():
+        if world.engine.task is None and (orders.cancelled or orders.forced):
             waiting = [one for one in world.engine.activities.values() if one.is_queued]
             if any(one.options.name == names.SEND for one in waiting):
                 yield "something may still be sent after a cancel or a force"
@@ -154,7 +167,8 @@ class Invariants:
                 yield from self._may_start(ticket)
 
     def _may_start(self, ticket: Ticket) -> Iterator[str]:
-        if self._world.protocol._orders.interrupts_work():
+        orders = self._world.protocol._orders
+        if orders.cancelled or orders.forced:
             yield f"{ticket.options.name} was asked for after a cancel or a force"
 
     def _is_definitive(self, cycle: int) -> bool:
@@ -302,9 +316,9 @@ class Invariants:
             is_done = world.provider.has_accepted(cycle, kind) or (cycle, kind) in owed
             if is_due and not is_done:
                 yield f"cycle {cycle} is neither acknowledged as {kind}, nor is that owed"
-            if not is_due and kind is FAILED and cycle < max(world.provider.works):
-                if not self._is_definitive(cycle):
-                    yield f"cycle {cycle} may have had an effect that nobody knows of"
+            is_followed = kind is FAILED and cycle < max(world.provider.works)
+            if not is_due and is_followed and not self._is_definitive(cycle):
+                yield f"cycle {cycle} may have had an effect that nobody knows of"
         if plan is None and world.provider.accepted:
             yield "something was acknowledged that the operation does not acknowledge"
 

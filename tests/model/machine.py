@@ -50,6 +50,7 @@ class CallMachine(RuleBasedStateMachine):
         for _ in range(strides):
             if not self.world.engine.is_closed:
                 self.world.stride()
+                self.watch.check()
 
     @rule(which=WHICH, luck=LUCK, pace=PACE)
     def work(self, which: int, luck: Luck, pace: str) -> None:
@@ -152,7 +153,7 @@ class CallMachine(RuleBasedStateMachine):
 
     def _finish(self) -> None:
         try:
-            self.world.settle()
+            self.world.settle(self.watch.check)
         except AssertionError as error:
             raise Broken("\n".join([str(error), "", *self.world.trace])) from error
         self.watch.check_end()

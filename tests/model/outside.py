@@ -37,7 +37,8 @@ class Provider:
         works: by cycle, its own reference of the work it has taken.
         refused: cycles whose key it has refused.
         failed: cycles it has said to have failed, or was understood to.
-        asked: (when, cycle) of every request that was sent to it, whether it arrived or not.
+        asked: of every request that was sent to it, whether it arrived or not, the cycle, and how
+            many acknowledgements it had accepted by then.
         accepted: acknowledgements it has accepted.
         is_up: whether its API answers.
         acknowledging: what its acknowledgement API does: `accepts`, `down` or `refuses`.
@@ -51,7 +52,7 @@ class Provider:
     acknowledging: str = "accepts"
     works: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
-    asked: list[tuple[datetime, int]] = field(default_factory=list)
+    asked: list[tuple[int, int]] = field(default_factory=list)
     accepted: list[Acknowledgement] = field(default_factory=list)
 
     def take(self, cycle: int) -> str:

@@ -209,12 +209,12 @@ class Replica:
             self.commands.append(("patched",))
         return True
 
-    async def wait(self, condition: Callable[[], bool], timeout: timedelta | None) -> None:
-        if timeout is None:
+    async def wait(self, condition: Callable[[], bool], within: timedelta | None) -> None:
+        if within is None:
             await Until(condition)
             return
         number, is_met = next(self._numbers), False
-        self.commands.append(("timer", number, self.now + timeout))
+        self.commands.append(("timer", number, self.now + within))
 
         def is_over() -> bool:
             nonlocal is_met
@@ -300,10 +300,8 @@ def _start_activity(name: str, argument: Wire, **options: Any) -> Handle:
     return Handle(replica, ticket)
 
 
-async def _wait_condition(
-    condition: Callable[[], bool], *, timeout: timedelta | None = None, timeout_summary: str = ""
-) -> None:
-    await _runtime[-1].wait(condition, timeout)
+async def _wait_condition(condition: Callable[[], bool], **options: Any) -> None:
+    await _runtime[-1].wait(condition, options.get("timeout"))
 
 
 def failed_activity(cause: FailureError) -> ActivityError:
@@ -324,7 +322,7 @@ def failed_activity(cause: FailureError) -> ActivityError:
 SDK = SimpleNamespace(
     now=lambda: _runtime[-1].now,
     patched=lambda _: _runtime[-1].patched(),
-    random=lambda: random.Random(1),
+    random=lambda: random.Random(1),  # noqa: S311 -- it spreads retries, and keeps no secret
     execute_local_activity=_execute_local_activity,
     start_activity=_start_activity,
     wait_condition=_wait_condition,

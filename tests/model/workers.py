@@ -98,7 +98,7 @@ class Workers:
         return Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
 
     def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
-        self._provider.asked.append((began, step.cycle))
+        self._provider.asked.append((step.cycle, len(self._provider.accepted)))
         before = step.reached
         if number > 1:
             attempt, reached = self._left.get(step.cycle, (0, True))

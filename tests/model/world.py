@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -92,7 +92,7 @@ class World:
         return [*local, *(one for one in engine.activities.values() if one.is_queued)]
 
     def heard(self) -> Iterator[ProviderMessage]:
-        """Every message that was handed to the call, in committed history or in the task in hand."""
+        """Every message that was handed to the call, in history or in the task in hand."""
         for task in self.engine.tasks:
             resolved = [one for one in task.inputs if isinstance(one, Resolved)]
             for one in task.inputs:
@@ -243,7 +243,7 @@ class World:
         self._say("the worker dies")
         self.engine.crash()
 
-    def settle(self) -> None:
+    def settle(self, check: Callable[[], None]) -> None:
         """Everything works again, nothing new happens, until nothing moves any more."""
         self._say("the world settles")
         self.provider.is_up = self.ledger.is_up = True
@@ -255,6 +255,7 @@ class World:
             if self.engine.is_closed and not self.engine.orphans:
                 return
             self.stride()
+            check()
         raise AssertionError("the call does not come to an end")
 
     def stride(self) -> None:
