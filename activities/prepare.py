@@ -5,9 +5,17 @@ from __future__ import annotations
 from temporalio import activity
 
 from ackbridge.catalog import check_payload
-from ackbridge.contracts import Prepared, PrepareStep, StepFailure, names
+from ackbridge.contracts import (
+    CallOutcome,
+    OutcomeStatus,
+    Prepared,
+    PrepareStep,
+    StepFailure,
+    names,
+)
 from ackbridge.contracts.wire import canonical_json
 from ackbridge.errors import UnknownName
+from ackbridge.ledger import Claim
 
 from .failures import classified, failure
 from .planning import plan_call
@@ -48,7 +56,7 @@ class Prepare:
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
         )
-        return Prepared(plan=plan, repeated=claim.kind == "held")
+        return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
@@ -64,3 +72,9 @@ class Prepare:
             reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"
             raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
         check_payload(operation, request.payload)
+
+
+def _captured(claim: Claim) -> CallOutcome | None:
+    """The outcome of a response that this run chain has recorded, and does not know of any more."""
+    outcome = claim.outcome
+    return outcome if outcome and outcome.status is OutcomeStatus.COMPLETED else None

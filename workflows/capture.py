@@ -11,6 +11,7 @@ from .state import CallState
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
         AcknowledgementKind,
+        CallOutcome,
         LatePolicy,
         OutcomeStatus,
         ProviderMessage,
@@ -52,7 +53,7 @@ class Capture:
         )
         recorded = await state.host.perform(
             state.request.provider,
-            steps.RECORD,
+            steps.RECORD if state.plan.poll is None else steps.RECORD_POLLED,
             RecordStep(
                 request=state.request,
                 cycle=cycle.number,
@@ -69,6 +70,18 @@ class Capture:
         cycle.answered()
         self.cycle = cycle
         return True
+
+    def recall(self, outcome: CallOutcome) -> None:
+        """Take what was recorded in a workflow task that was lost; only the first one can be so."""
+        state, cycle = self._state, self._state.cycles.current
+        if outcome.attempts or outcome.acknowledgement_owed:
+            cycle.sent()
+        cycle.reference = outcome.reference
+        cycle.answered()
+        self.cycle = cycle
+        progress = state.progress
+        progress.attempts, progress.reference = outcome.attempts, outcome.reference
+        progress.timings, progress.outcome = outcome.timings, outcome
 
     def _is_welcome(self, message: ProviderMessage) -> bool:
         """Whether the operation takes an answer that comes after we have given up on it."""

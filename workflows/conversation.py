@@ -6,11 +6,11 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from . import steps
 from .closing import Closing
 from .cycles import Cycle
 from .endings import Heard, Unanswered
 from .host import Renewal
+from .keeping import conclude
 from .line import Line
 from .listening import Listening
 from .state import CallState
@@ -20,9 +20,9 @@ with workflow.unsafe.imports_passed_through():
         REVISION,
         CallMemory,
         CallOutcome,
-        ConcludeStep,
         OnFailure,
         OutcomeStatus,
+        Prepared,
         Stage,
     )
     from ackbridge.contracts.search import IN_FLIGHT
@@ -32,20 +32,22 @@ class Conversation:
     """Everything between a plan and an outcome."""
 
     def __init__(
-        self, state: CallState, memory: CallMemory | None = None, *, repeated: bool = False
+        self, state: CallState, memory: CallMemory | None, prepared: Prepared, *, is_fresh: bool
     ) -> None:
         """Take the call up.
 
         Args:
             memory: of the parked call that this run continues.
-            repeated: as in `Prepared`.
+            is_fresh: whether the workflow task that has prepared the call is still open.
         """
         self._state = state
         self._line = Line(state)
         self._closing = Closing(state)
         self._listening = Listening(state, self._closing)
         self._parked = Unanswered(**memory.parked.model_dump()) if memory else None
-        self._may_have_sent = repeated and state.plan.send.local
+        self._may_have_sent = prepared.repeated and state.plan.send.local
+        self._captured = prepared.recorded
+        self._is_fresh = is_fresh
 
     async def hold(self) -> CallOutcome:
         """Rounds, and parking, until there is an outcome.
@@ -69,17 +71,14 @@ class Conversation:
     async def conclude(self, stage: Stage, reason: str | None) -> None:
         """Keep in the ledger where the call stands, with what was suppressed."""
         state = self._state
-        await state.host.perform(
-            state.request.provider,
-            steps.CONCLUDE,
-            ConcludeStep(
-                request=state.request,
-                stage=stage,
-                reason=reason,
-                outcome=state.progress.outcome,
-                suppressed=state.hearing.take_suppressed(),
-                held=state.hearing.take_held(),
-            ),
+        await conclude(
+            state.host,
+            state.request,
+            state.progress,
+            state.hearing,
+            stage,
+            reason,
+            is_revised=state.is_revised,
         )
 
     def memory(self) -> CallMemory:
@@ -105,13 +104,16 @@ class Conversation:
     async def _first(self) -> Heard | Unanswered:
         if self._parked is not None:
             return await self._stay_parked(self._parked)
+        if self._captured is not None:
+            self._listening.capture.recall(self._captured)
+            return Heard.ANSWER
+        if self._may_have_sent:
+            self._state.cycles.current.sent()
         if self._state.plan.not_now:
             return Unanswered(self._state.plan.not_now, "switched_off", notice="refused")
         if self._state.orders.interrupts_work():
-            if self._may_have_sent:
-                self._state.cycles.current.sent()
             return await self._listening.at_once()
-        return await self._send_and_listen()
+        return await self._send_and_listen(local=self._is_fresh)
 
     def _may_try_again(self, ending: Unanswered) -> bool:
         cycles = self._state.cycles
@@ -126,13 +128,17 @@ class Conversation:
                 return ending
         return await self._send_and_listen()
 
-    async def _send_and_listen(self) -> Heard | Unanswered:
-        """Send, and listen until the deadline; what remains open is acknowledged as failed."""
+    async def _send_and_listen(self, *, local: bool = False) -> Heard | Unanswered:
+        """Send, and listen until the deadline; what remains open is acknowledged as failed.
+
+        Args:
+            local: whether the request may ride in the workflow task.
+        """
         state = self._state
         state.progress.wait_no_longer()
         cycle = state.cycles.next()
         state.progress.cycle = cycle.number
-        not_received = await self._line.send(cycle)
+        not_received = await self._line.send(cycle, local=local)
         if not_received is None:
             ending = await self._await_response(cycle)
         else:

@@ -7,7 +7,7 @@ from collections import deque
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import HearingMemory, ProviderMessage, SuppressedMessage
+    from ackbridge.contracts import HearingMemory, MessageKind, ProviderMessage, SuppressedMessage
 
 REMEMBERED = 1000
 """Event keys that a continued run still knows. The ledger's index knows every one applied."""
@@ -37,9 +37,22 @@ class Hearing:
             self._seen[message.event_key] = None
             self._waiting.append(message)
 
+    @property
+    def has_overtaken_answer(self) -> bool:
+        """Whether an answer waits behind something else."""
+        return any(one.kind is MessageKind.RESPONSE for one in self._waiting) and (
+            self._waiting[0].kind is not MessageKind.RESPONSE
+        )
+
     def next(self) -> ProviderMessage:
         """The message that has waited longest."""
         return self._waiting.popleft()
+
+    def next_answer(self) -> ProviderMessage:
+        """The answer that has waited longest; there must be one."""
+        answer = next(one for one in self._waiting if one.kind is MessageKind.RESPONSE)
+        self._waiting.remove(answer)
+        return answer
 
     def suppress(self, message: ProviderMessage, reason: str) -> None:
         """A message changed nothing; the ledger's log will say why."""

@@ -31,13 +31,16 @@ class Line:
     def __init__(self, state: CallState) -> None:
         self._state = state
 
-    async def send(self, cycle: Cycle) -> Unanswered | None:
-        """Send under the cycle's key until the provider has it. None: there is a receipt."""
+    async def send(self, cycle: Cycle, *, local: bool) -> Unanswered | None:
+        """Send under the cycle's key until the provider has it. None: there is a receipt.
+
+        Args:
+            local: whether the request may ride in the workflow task. It is forgotten if that is
+                lost: `prepare` can tell, if it is done again. Any other is scheduled first.
+        """
         state = self._state
         state.enter(Stage.SENDING)
-        # A send that rides in a workflow task is forgotten if that is lost. The first one `prepare`
-        # can tell; any other is scheduled before it is done.
-        local = state.progress.attempts == 0 or not state.is_revised
+        local = local or not state.is_revised
         try:
             sent = await state.host.perform(
                 state.request.provider,
@@ -71,15 +74,17 @@ class Line:
             return self._refused(cycle, failure)
         if failure.reached:
             cycle.sent()
-        if failure.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED) and not failure.reached:
+        if failure.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED) and not cycle.is_open:
             return Unanswered(failure.reason, "not_sent")
         return Unanswered(failure.reason, "no_receipt", may_come_late=cycle.was_sent)
 
     def _refused(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
         """A refusal is about the attempt it answers; one before it may have been taken."""
-        if failure.reached and self._state.is_revised:
+        if (failure.reached or cycle.is_open) and self._state.is_revised:
+            # The key stays good: under another one it could be done twice.
             cycle.sent()
-        cycle.spend()
+        else:
+            cycle.spend()
         return Unanswered(failure.reason, "refused", notice="refused")
 
     async def ask(self, cycle: Cycle) -> None:

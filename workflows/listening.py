@@ -40,7 +40,7 @@ class Listening:
         state = self._state
         while True:
             if state.hearing:
-                ending = await self._take(state.hearing.next())
+                ending = await self._take(self._next())
                 if ending is not None:
                     return ending
                 deadline = max(deadline, state.progress.deadline or deadline)
@@ -57,6 +57,13 @@ class Listening:
     async def at_once(self) -> Heard | Unanswered:
         """Deal with what is there already, and do not wait for more."""
         return await self.until(self._state.host.now(), "")
+
+    def _next(self) -> ProviderMessage:
+        """The oldest message; but an answer that is here counts before anything that gives up."""
+        hearing = self._state.hearing
+        if hearing.has_overtaken_answer and self._state.is_revised:
+            return hearing.next_answer()
+        return hearing.next()
 
     async def _take(self, message: ProviderMessage) -> Heard | Unanswered | None:
         """Deal with one message; None: it decides nothing."""

@@ -9,6 +9,8 @@ prepare ─► send ─► await response ─► capture ─► acknowledge(succ
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from temporalio import workflow
 
 from . import steps
@@ -16,6 +18,7 @@ from .conversation import Conversation
 from .cycles import Cycles
 from .hearing import Hearing
 from .host import INTERRUPTED, Host, StepFailed
+from .keeping import conclude
 from .orders import Orders
 from .progress import Progress
 from .settlement import Settlement
@@ -41,6 +44,7 @@ with workflow.unsafe.imports_passed_through():
         Stage,
         Steering,
         StepFailure,
+        Wire,
     )
 
 REFUSALS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
@@ -80,6 +84,7 @@ class CallProtocol:
         self._settlement: Settlement | None = None
         self._state: CallState | None = None
         self._conversation: Conversation | None = None
+        self._is_prepared_at_once = True
         self.refusal: StepFailed | None = None
         if memory is not None:
             self._progress.recall(memory.status, memory.timings)
@@ -171,20 +176,48 @@ class CallProtocol:
         prepared = Prepared(plan=self._memory.plan) if self._memory else await self._prepare()
         plan = prepared.plan
         if plan is None:
-            self._progress.outcome = prepared.recorded
-            return self._finish()
+            return await self._end_without_plan(prepared.recorded)
         if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
         self._settlement = Settlement(self._host, plan, self._show)
-        conversation = self._converse(plan, self._settlement, repeated=prepared.repeated)
+        conversation = self._converse(prepared, plan, self._settlement)
         outcome = await conversation.hold()
         self._progress.outcome = outcome
         self._end_hearing(outcome)
-        await self._settle(conversation, outcome)
-        await self._keep(conversation, self._settlement)
-        return self._finish()
+        self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
+        await self._settle(outcome)
+        outcome = await self._keep(self._settlement)
+        self._enter(Stage(outcome.status))
+        return outcome
 
-    def _converse(self, plan: Plan, settlement: Settlement, *, repeated: bool) -> Conversation:
+    async def _end_without_plan(self, outcome: CallOutcome | None) -> CallOutcome:
+        """End as the ledger says, or for lack of it; what was heard meanwhile is too late."""
+        if outcome is None:
+            raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
+        self._progress.outcome = outcome
+        self._end_hearing(outcome)
+        self._enter(Stage(outcome.status))
+        await self._keep_the_rest(outcome)
+        return outcome
+
+    async def _keep_the_rest(self, outcome: CallOutcome) -> None:
+        """Keep what is heard while the end is being kept; the last answer of a poll may be."""
+        while (self._hearing or self._hearing.has_suppressed) and self._is_revised():
+            self._end_hearing(outcome)
+            await self._conclude(Stage(outcome.status), outcome.reason)
+
+    async def _conclude(self, stage: Stage, reason: str | None) -> None:
+        await conclude(
+            self._host,
+            self._request,
+            self._progress,
+            self._hearing,
+            stage,
+            reason,
+            is_revised=self._is_revised(),
+        )
+
+    def _converse(self, prepared: Prepared, plan: Plan, settlement: Settlement) -> Conversation:
         memory = self._memory
         self._state = CallState(
             host=self._host,
@@ -196,7 +229,10 @@ class CallProtocol:
             cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
             settlement=settlement,
         )
-        self._conversation = Conversation(self._state, memory, repeated=repeated)
+        is_fresh = self._is_prepared_at_once and (
+            self._host.now() - self._progress.timings.started_at < steps.TASK_KEPT_OPEN
+        )
+        self._conversation = Conversation(self._state, memory, prepared, is_fresh=is_fresh)
         if memory is not None:
             settlement.resume(memory.debts)
             self._show()
@@ -207,7 +243,7 @@ class CallProtocol:
         try:
             return await self._host.perform(
                 self._request.provider,
-                steps.PREPARE,
+                replace(steps.PREPARE, once_tried=lambda step, *_: self._prepare_again(step)),
                 PrepareStep(request=self._request, run_chain=self._run_chain),
                 interrupted=self._orders.cancels_work,
             )
@@ -216,6 +252,10 @@ class CallProtocol:
                 self._refuse(failure)
                 raise
             return Prepared(recorded=self._unprepared(failure))
+
+    def _prepare_again(self, step: Wire) -> Wire:
+        self._is_prepared_at_once = False
+        return step
 
     def _refuse(self, refusal: StepFailed) -> None:
         self.refusal = refusal
@@ -263,7 +303,7 @@ class CallProtocol:
     def _is_settled(self) -> bool:
         return self._settlement is None or self._settlement.is_settled
 
-    async def _settle(self, conversation: Conversation, outcome: CallOutcome) -> None:
+    async def _settle(self, outcome: CallOutcome) -> None:
         """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile."""
         is_revised = not self._is_settled() and self._is_revised()
         if is_revised:
@@ -271,14 +311,14 @@ class CallProtocol:
         is_kept = outcome.status is OutcomeStatus.COMPLETED
         while is_revised and not self._is_settled():
             if not is_kept or self._hearing.has_suppressed:
-                await conversation.conclude(Stage.ACKNOWLEDGING, outcome.reason)
+                await self._conclude(Stage.ACKNOWLEDGING, outcome.reason)
                 is_kept = True
             await self._host.wait(
                 lambda: self._is_settled() or self._hearing.has_suppressed, None, ""
             )
         await self._host.wait(self._is_settled, None, "acknowledgements we owe")
 
-    async def _keep(self, conversation: Conversation, settlement: Settlement) -> None:
+    async def _keep(self, settlement: Settlement) -> CallOutcome:
         """Keep the whole end in the ledger, where capture and acknowledgement have not."""
         outcome = self._settled(settlement)
         self._progress.outcome = outcome
@@ -286,9 +326,9 @@ class CallProtocol:
         if is_kept and outcome.acknowledgement_owed:
             is_kept = not self._is_revised()
         if not is_kept or self._hearing.has_suppressed:
-            await conversation.conclude(Stage(outcome.status), outcome.reason)
-        while self._hearing.has_suppressed and self._is_revised():
-            await conversation.conclude(Stage(outcome.status), outcome.reason)
+            await self._conclude(Stage(outcome.status), outcome.reason)
+        await self._keep_the_rest(outcome)
+        return outcome
 
     def _settled(self, settlement: Settlement) -> CallOutcome:
         """The outcome as it stands when the call is over."""
@@ -296,22 +336,22 @@ class CallProtocol:
         if outcome is None:
             raise RuntimeError("a call settles what it owes once it has an outcome")
         is_owed = settlement.owed > 0
+        acknowledged_at = settlement.paid_at or outcome.timings.acknowledged_at
         is_acknowledged = outcome.status is OutcomeStatus.COMPLETED and not is_owed
         timings = outcome.timings.model_copy(
             update={
-                "acknowledged_at": settlement.paid_at if is_acknowledged else None,
+                "acknowledged_at": acknowledged_at if is_acknowledged else None,
                 "ended_at": self._host.now(),
             }
         )
         return outcome.model_copy(update={"acknowledgement_owed": is_owed, "timings": timings})
 
-    def _finish(self) -> CallOutcome:
-        if self.outcome is None:
-            raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
+    def _enter(self, end: Stage) -> None:
+        """The call is over but for what is owed or to be kept; nothing is waited for any more."""
         self._progress.wait_no_longer()
-        self._progress.enter(Stage(self.outcome.status))
+        if self._progress.stage is not end:
+            self._progress.enter(end)
         self._show()
-        return self.outcome
 
     def _is_revised(self) -> bool:
         """Whether the call may do what calls of older workers did not; see `Plan.revision`."""

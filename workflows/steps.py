@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -28,6 +29,10 @@ LEDGER_TIMEOUT = timedelta(seconds=10)
 
 ASK_WITHIN = timedelta(minutes=1)
 """Of asking once before giving up: the caller is waiting."""
+
+TASK_KEPT_OPEN = timedelta(seconds=5)
+"""For so long at least a worker keeps a workflow task open that waits for local work; then, at
+eight seconds of the engine's ten, it commits what it has."""
 
 PREPARE_WITHIN = timedelta(hours=24)
 """Nothing has been sent yet, so a ledger that stays away this long ends the call."""
@@ -57,6 +62,9 @@ RECORD = Step(
     timeout=LEDGER_TIMEOUT,
 )
 
+RECORD_POLLED = replace(RECORD, local_first=False)
+"""An order in a workflow task that is done again would overtake the answer of a poll."""
+
 CONCLUDE = Step(
     name=names.CONCLUDE,
     result=Nothing,
@@ -64,6 +72,9 @@ CONCLUDE = Step(
     lane=Lane.MAIN,
     timeout=LEDGER_TIMEOUT,
 )
+
+CONCLUDE_FOR_GOOD = replace(CONCLUDE, local_first=False)
+"""The end of a call without a response is decided, in history, before the ledger hears of it."""
 
 
 def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
@@ -128,8 +139,14 @@ def poll(poll: PollPlan, within: timedelta) -> Step[Asked]:
     )
 
 
-def acknowledge_once(plan: Plan, acknowledge: AcknowledgePlan, kind: str) -> Step[Acknowledged]:
-    """The first try of an acknowledgement, which nobody has to wait behind."""
+def acknowledge_once(
+    plan: Plan, acknowledge: AcknowledgePlan, kind: str, *, local: bool
+) -> Step[Acknowledged]:
+    """The first try of an acknowledgement, which nobody has to wait behind.
+
+    Args:
+        local: whether it may ride in the workflow task.
+    """
     return Step(
         name=names.ACKNOWLEDGE,
         result=Acknowledged,
@@ -138,7 +155,7 @@ def acknowledge_once(plan: Plan, acknowledge: AcknowledgePlan, kind: str) -> Ste
         timeout=acknowledge.timeout + MARGIN,
         attempts=1,
         queue_within=plan.send.queue_within,
-        local_first=plan.send.local,
+        local_first=plan.send.local and local,
     )
 
 

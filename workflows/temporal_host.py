@@ -98,7 +98,11 @@ class TemporalHost:
         left = step.within and max(step.within - (workflow.now() - began), timedelta(seconds=1))
         if step.once_tried is not None:
             argument = step.once_tried(argument, failed, began)
-        return await self._through_queue(provider, step, argument, 1, left, interrupted)
+        try:
+            return await self._through_queue(provider, step, argument, 1, left, interrupted)
+        except StepFailed as again:
+            again.reached = again.reached or failed.reached
+            raise
 
     async def _through_queue(
         self,

@@ -112,11 +112,18 @@ class Plan(Wire):
     owed_indexed: bool = False
     revision: int = 0
 
+    @property
+    def is_revised(self) -> bool:
+        """Whether no older worker has made it, and the call may do what theirs do not."""
+        return self.revision > 0
+
 
 class Prepared(Wire):
     """What `prepare` answers: a plan, or the outcome this call already had.
 
     Attributes:
+        recorded: without a plan, how the call has ended. With one, its response was recorded in
+            a workflow task that was lost: it stands, and has yet to be acknowledged.
         repeated: this call was prepared before. A send that rode in the workflow task which was
             lost then may have left us, though no history knows it.
     """

@@ -46,10 +46,11 @@ def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: 
     held = connection.execute(_READ.with_for_update(), {"which": request.call_id}).one()
     if held.request_digest != request.digest:
         return Claim(ClaimKind.REUSED)
+    outcome = held.outcome and CallOutcome.model_validate(held.outcome)
     if held.run_chain == run_chain:
-        return Claim(ClaimKind.HELD)
-    if held.outcome is not None:
-        return Claim(ClaimKind.RECORDED, CallOutcome.model_validate(held.outcome))
+        return Claim(ClaimKind.HELD, outcome)
+    if outcome is not None:
+        return Claim(ClaimKind.RECORDED, outcome)
     _update(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
     return Claim(ClaimKind.HELD)
 

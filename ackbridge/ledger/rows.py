@@ -34,7 +34,12 @@ class ClaimKind(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """The answer to a claim; `outcome` only when the kind is RECORDED."""
+    """The answer to a claim.
+
+    Attributes:
+        outcome: of a call that was RECORDED; or HELD, when this run chain has brought it so far
+            already, and has forgotten that with a workflow task that was lost.
+    """
 
     kind: ClaimKind
     outcome: CallOutcome | None = None

@@ -1,0 +1,1 @@
+"""A model of one call: the protocol in a simulated world, fed with whatever may happen."""

@@ -1,0 +1,352 @@
+"""What must hold, whatever happens: after every action, and when the world has settled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from ackbridge.contracts import (
+    AcknowledgementKind,
+    CallOutcome,
+    LatePolicy,
+    MessageKind,
+    OutcomeStatus,
+    SendStep,
+    Sent,
+    Stage,
+    Wire,
+    names,
+)
+from workflows.host import StepFailed
+
+from .outside import Acknowledgement
+from .runtime import Ticket
+from .world import World
+
+SUCCESS, FAILED = AcknowledgementKind.SUCCESS, AcknowledgementKind.FAILED
+
+
+class Broken(AssertionError):
+    """Something does not hold; the text ends with the trace of what happened."""
+
+
+class Invariants:
+    """Watches a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._accepted = 0
+        self._asked = 0
+        self._attempts = self._cycle = 0
+        self._known: set[int] = set()
+
+    def check(self) -> None:
+        """What holds at any time.
+
+        Raises:
+            Broken: saying what does not.
+        """
+        self._raise(self._always())
+
+    def check_end(self) -> None:
+        """What holds once the call is over.
+
+        Raises:
+            Broken: saying what does not.
+        """
+        self._raise(self._always())
+        self._raise(self._finally())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this is the one known finding: see `test_a_lost_task_before_a_ledger_outage`.
+
+        A task that had prepared, and more, was lost; then the ledger stayed away until the call
+        ended for lack of a plan, so that nobody can tell what was done in the lost one.
+        """
+        outcome = self._world.protocol.outcome
+        is_unprepared = outcome is not None and outcome.cycles == 0
+        return is_unprepared and self._world.ledger.claims > 0
+
+    def _raise(self, problems: Iterator[str]) -> None:
+        problem = next(problems, None)
+        if problem is not None and not self.is_known:
+            plan = self._world.plan.model_dump_json(exclude={"notices"}, exclude_defaults=True)
+            raise Broken("\n".join([problem, "", plan, *self._world.trace]))
+
+    # At any time
+
+    def _always(self) -> Iterator[str]:
+        yield from self._never_hangs()
+        yield from self._status_is_consistent()
+        yield from self._sends_are_allowed()
+        yield from self._acknowledgements_are_true()
+        yield from self._one_end()
+
+    def _never_hangs(self) -> Iterator[str]:
+        engine = self._world.engine
+        is_moving = engine.replica.locals or engine.activities or engine.timers
+        if not engine.is_closed and not is_moving:
+            yield "the call hangs: nothing is under way, and no timer runs"
+
+    def _status_is_consistent(self) -> Iterator[str]:
+        world, status = self._world, self._world.protocol.status()
+        timings = world.protocol._progress.timings
+        if status.stage is Stage.PARKED:
+            if status.deadline is None or status.notice is None:
+                yield "a parked call has no deadline or no notice"
+            if not world.protocol.released:
+                yield "a parked call keeps its callers waiting"
+            conversation = world.protocol._conversation
+            if (
+                conversation is not None
+                and self._is_idle()
+                and world.protocol._hearing.has_suppressed
+            ):
+                yield "a parked call keeps suppressed messages to itself"
+        if status.stage is Stage.AWAITING_RESPONSE:
+            if status.deadline is None or status.deadline_reason is None or not timings.sent_at:
+                yield "a response is awaited without a deadline"
+            elif status.deadline > timings.sent_at + max(world.plan.ceiling, world.plan.deadline):
+                yield "the deadline is beyond the ceiling"
+            elif status.deadline < timings.sent_at + world.plan.deadline or not self._is_dated():
+                yield "the deadline does not count from the sending"
+        if status.stage is Stage.SENDING and status.deadline is not None:
+            yield "a call that sends shows the deadline of another round"
+        if status.stage.is_final and status.outcome is None and world.protocol.refusal is None:
+            yield f"the stage is {status.stage} without an outcome"
+        if status.outcome is not None and status.stage not in (
+            Stage.CAPTURING,
+            Stage.ACKNOWLEDGING,
+            Stage(status.outcome.status),
+        ):
+            yield f"the stage is {status.stage} while the outcome stands"
+        settlement = world.protocol._settlement
+        if settlement is not None and status.acknowledgements_owed != len(settlement._debts):
+            yield "the status does not tell what is owed"
+        if status.outcome is None and not world.engine.task:
+            if status.attempts < self._attempts or status.cycle < self._cycle:
+                yield "attempts or cycles have become fewer"
+            self._attempts, self._cycle = status.attempts, status.cycle
+
+    def _is_dated(self) -> bool:
+        """Whether the sending is dated as far before its receipt as the sender says."""
+        timings = self._world.protocol._progress.timings
+        tickets = reversed(self._world.engine.replica.tickets.values())
+        last = next((one.end for one in tickets if one.options.name == names.SEND), None)
+        if not isinstance(last, Sent) or not timings.receipt_at or not timings.sent_at:
+            return True  # A lost receipt: nobody can tell.
+        return timings.receipt_at - timings.sent_at == last.receipt_at - last.sent_at
+
+    def _is_idle(self) -> bool:
+        """Whether no step of a parked call is under way, or waits to be tried again."""
+        steps = (names.CONCLUDE, names.RECORD, names.ACKNOWLEDGE)
+        tickets = self._world.engine.replica.tickets.values()
+        ends = [one.end for one in tickets if one.options.name in steps]
+        return self._world.engine.task is None and all(isinstance(end, Wire) for end in ends[-1:])
+
+    def _sends_are_allowed(self) -> Iterator[str]:
+        """The idempotency key rule, and nothing after an order."""
+        world = self._world
+        for cycle, accepted in world.provider.asked[self._asked :]:
+            before = cycle - 1
+            if cycle > 1 and not self._is_definitive(before):
+                yield f"cycle {cycle} was sent, though cycle {before} may still succeed"
+            told = world.provider.accepted[:accepted]
+            if any((one.cycle, one.kind) == (cycle, FAILED) for one in told):
+                yield f"cycle {cycle} was sent under the key of a failed acknowledgement"
+        self._asked = len(world.provider.asked)
+        orders = world.protocol._orders
+        if world.engine.task is None and (orders.cancelled or orders.forced):
+            waiting = [one for one in world.engine.activities.values() if one.is_queued]
+            if any(one.options.name == names.SEND for one in waiting):
+                yield "something may still be sent after a cancel or a force"
+        for ticket in world.engine.replica.locals:
+            if ticket.number not in self._known and ticket.options.name == names.SEND:
+                self._known.add(ticket.number)
+                yield from self._may_start(ticket)
+
+    def _may_start(self, ticket: Ticket) -> Iterator[str]:
+        orders = self._world.protocol._orders
+        if orders.cancelled or orders.forced:
+            yield f"{ticket.options.name} was asked for after a cancel or a force"
+
+    def _is_definitive(self, cycle: int) -> bool:
+        """The provider has said or was told that a cycle has failed, or will be told."""
+        world = self._world
+        settlement = world.protocol._settlement
+        debts = settlement._debts if settlement else []
+        is_owed = any((one.step.cycle, one.step.kind) == (cycle, FAILED) for one in debts)
+        is_told = world.provider.has_accepted(cycle, FAILED)
+        return is_owed or is_told or cycle in world.provider.refused or self._has_failed(cycle)
+
+    def _has_failed(self, cycle: int) -> bool:
+        """Whether the call has heard that a cycle has failed."""
+        return any(
+            one.kind is MessageKind.FAILURE
+            and (about := self._world.told.get(one.event_key))
+            and (about[1] in (cycle, None) or one.reference is None)
+            for one in self._world.heard()
+        )
+
+    def _acknowledgements_are_true(self) -> Iterator[str]:
+        provider = self._world.provider
+        for index in range(self._accepted, len(provider.accepted)):
+            new, before = provider.accepted[index], provider.accepted[:index]
+            if new.kind is SUCCESS:
+                yield from self._success_is_true(new, before)
+            elif any(one.kind is SUCCESS and one.cycle == new.cycle for one in before):
+                yield f"cycle {new.cycle} is acknowledged as failed after its success"
+            elif new.cycle not in self._scheduled():
+                yield f"cycle {new.cycle} is acknowledged as failed, though it was never sent"
+        self._accepted = len(provider.accepted)
+
+    def _scheduled(self) -> set[int]:
+        """Cycles whose request was handed to workers; what was interrupted may have been sent."""
+        engine = self._world.engine
+        commands = [
+            command
+            for task in engine.tasks
+            for command in task.commands
+            if command[0] == "activity"
+        ]
+        steps = [options.argument for _, _, options in commands]
+        steps += [ticket.options.argument for ticket in engine.replica.tickets.values()]
+        lost = {1} if self._world.ledger.claims > 1 and self._world.plan.send.local else set()
+        return lost | {step.cycle for step in steps if isinstance(step, SendStep)}
+
+    def _success_is_true(
+        self, new: Acknowledgement, before: list[Acknowledgement]
+    ) -> Iterator[str]:
+        response = self._world.ledger.response
+        if response is None:
+            yield "a success is acknowledged before the response is recorded"
+            return
+        if response.cycle != new.cycle:
+            yield f"cycle {new.cycle} is acknowledged, the response is that of {response.cycle}"
+        named = response.message.reference
+        if named is not None and new.reference is not None and named != new.reference:
+            yield f"the response names {named}, the acknowledgement {new.reference}"
+        was_failed = any(one.kind is FAILED and one.cycle == new.cycle for one in before)
+        if was_failed and not (response.outcome.late or response.outcome.forced):
+            yield "a success follows a failed acknowledgement, and the response is not late"
+
+    def _one_end(self) -> Iterator[str]:
+        world = self._world
+        ends = {outcome.status for outcome in world.ledger.outcomes}
+        if len(ends) > 1:
+            yield f"the ledger was told several ends: {sorted(ends)}"
+        stands = world.ledger.response
+        outcome = world.protocol.outcome
+        if stands is not None and outcome and outcome.status is not OutcomeStatus.COMPLETED:
+            yield f"a response is recorded, and the call is {outcome.status}"
+
+    # At the end
+
+    def _finally(self) -> Iterator[str]:
+        world = self._world
+        if not world.engine.is_closed:
+            yield "the call is not over"
+        if isinstance(world.ended, StepFailed):
+            if world.provider.asked:
+                yield "a refused call was sent"
+            return
+        outcome = world.outcome
+        if outcome is None:
+            yield "the call has ended without an outcome"
+            return
+        yield from self._outcome_is_true(outcome)
+        yield from self._everything_sent_is_acknowledged(outcome)
+        yield from self._nothing_heard_is_dropped()
+
+    def _outcome_is_true(self, outcome: CallOutcome) -> Iterator[str]:
+        world = self._world
+        response = world.ledger.response
+        is_completed = outcome.status is OutcomeStatus.COMPLETED
+        if is_completed is (response is None):
+            yield f"the call is {outcome.status}, and the recorded response is {response}"
+        if not is_completed and (outcome.notice is None or outcome.reason is None):
+            yield "the caller is left without the response and without a notice or a reason"
+        if (outcome.cancelled is not None) is not (outcome.status is OutcomeStatus.CANCELLED):
+            yield "who cancelled, and whether it was, do not agree"
+        settlement = world.protocol._settlement
+        owed = settlement.owed if settlement else 0
+        if outcome.acknowledgement_owed is not (owed > 0):
+            yield "the outcome does not tell what is owed"
+        tried = world.tried
+        # An attempt that an order or a message has interrupted is not told of by the engine.
+        is_exact = not world.engine.is_rough and not world.engine.is_cancelled
+        if outcome.attempts > tried or (is_exact and outcome.attempts < tried):
+            yield f"the outcome tells of {outcome.attempts} attempts, there were {tried}"
+        if outcome.cycles < max(world.provider.works, default=0):
+            yield f"the outcome tells of {outcome.cycles} cycles, there were more"
+        if world.ledger.outcomes and world.ledger.outcomes[-1].status is not outcome.status:
+            yield "the ledger's outcome is another one"
+        if is_completed and response is not None:
+            yield from self._response_is_true(outcome)
+
+    def _response_is_true(self, outcome: CallOutcome) -> Iterator[str]:
+        world, response = self._world, self._world.ledger.response
+        if response is None:
+            return
+        if outcome.response != response.message.data:
+            yield "the outcome's response is not the recorded one"
+        is_forced = response.message.event_key.startswith("operator:")
+        if (outcome.forced is not None) is not is_forced:
+            yield "whether it was forced is not what was recorded"
+        if outcome.late and world.plan.late is not LatePolicy.ACCEPT:
+            yield f"a late answer was taken, and the operation says {world.plan.late}"
+        if outcome.notice is not None:
+            yield "a completed call has a notice"
+        if (outcome.timings.acknowledged_at is None) is not outcome.acknowledgement_owed:
+            acknowledges = world.plan.acknowledge is not None
+            if acknowledges and any(one.kind is SUCCESS for one in world.provider.accepted):
+                yield "when it was acknowledged does not agree with what is owed"
+
+    def _everything_sent_is_acknowledged(self, outcome: CallOutcome) -> Iterator[str]:
+        """Every request that the provider may be working on is answered, or the answer is owed."""
+        world, plan = self._world, self._world.plan.acknowledge
+        taken = world.ledger.response.cycle if world.ledger.response else None
+        settlement = world.protocol._settlement
+        debts = settlement._debts if settlement else []
+        owed = {(one.step.cycle, one.step.kind) for one in debts}
+        for cycle in world.provider.works:
+            kind = SUCCESS if cycle == taken else FAILED
+            is_due = plan is not None and (plan.on_success if kind is SUCCESS else plan.on_failed)
+            is_done = world.provider.has_accepted(cycle, kind) or (cycle, kind) in owed
+            if is_due and not is_done:
+                yield f"cycle {cycle} is neither acknowledged as {kind}, nor is that owed"
+            is_followed = kind is FAILED and cycle < max(world.provider.works)
+            if not is_due and is_followed and not self._is_definitive(cycle):
+                yield f"cycle {cycle} may have had an effect that nobody knows of"
+        if plan is None and world.provider.accepted:
+            yield "something was acknowledged that the operation does not acknowledge"
+
+    def _nothing_heard_is_dropped(self) -> Iterator[str]:
+        world = self._world
+        if world.protocol._hearing:
+            yield "messages were heard and never dealt with"
+        times = Counter(one.event_key for one in world.heard())
+        kinds: dict[str, MessageKind] = {}
+        for one in world.heard():
+            kinds.setdefault(one.event_key, one.kind)
+        recorded = world.ledger.response.message.event_key if world.ledger.response else None
+        for key, heard in times.items():
+            applied = key == recorded or kinds[key] is not MessageKind.RESPONSE
+            if heard - applied > world.ledger.logged[key]:
+                yield f"{key} was heard {heard} times, and the log does not tell what became of it"
+        held = {one.event_key for one in world.ledger.held}
+        if world.plan.late is LatePolicy.HOLD or world.ledger.response is None:
+            yield from self._late_ones_are_held(held)
+
+    def _late_ones_are_held(self, held: set[str]) -> Iterator[str]:
+        """A call without a response keeps every answer that it heard too late, whole."""
+        world = self._world
+        if world.ledger.response is not None or world.plan.late is LatePolicy.IGNORE:
+            return
+        first: dict[str, MessageKind] = {}
+        for one in world.heard():
+            if first.setdefault(one.event_key, one.kind) is not MessageKind.RESPONSE:
+                continue
+            if one.event_key not in held | world.ledger.others:
+                yield f"the answer {one.event_key} was not applied, and is not held"

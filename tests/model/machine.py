@@ -1,0 +1,159 @@
+"""Random interleavings of everything that may happen to a call."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from ackbridge.contracts import (
+    Cancel,
+    ForceAck,
+    MessageKind,
+    MessageSource,
+    ProviderMessage,
+    Reprocess,
+)
+
+from .invariants import Broken, Invariants
+from .plans import facts
+from .runtime import Signal, simulated_sdk
+from .workers import Luck
+from .world import Facts, World
+
+WHICH = st.integers(0, 3)
+OFTEN = st.sampled_from([True, True, True, False])
+LUCK = st.sampled_from([Luck.GOOD, Luck.GOOD, Luck.GOOD, *Luck])
+PACE = st.sampled_from(["at once", "at once", "early", "late"])
+ROUTE = st.sampled_from(["signal", "signal", "signal", "soon", "later", "inbox"])
+KINDS = st.sampled_from([MessageKind.RESPONSE, *MessageKind])
+ANSWERS = st.sampled_from(["nothing", *MessageKind])
+
+
+class CallMachine(RuleBasedStateMachine):
+    """One call; every rule is something that may happen to it."""
+
+    world: World
+    watch: Invariants
+
+    @initialize(given=facts(), answering=ANSWERS)
+    def begin(self, given: Facts, answering: str) -> None:
+        self._sdk = simulated_sdk()
+        self._sdk.__enter__()
+        self.world = World(given)
+        self.world.answering = str(answering)
+        self.watch = Invariants(self.world)
+
+    @rule(strides=st.integers(1, 5))
+    def nothing_goes_wrong(self, strides: int) -> None:
+        for _ in range(strides):
+            if not self.world.engine.is_closed:
+                self.world.stride()
+                self.watch.check()
+
+    @rule(which=WHICH, luck=LUCK, pace=PACE)
+    def work(self, which: int, luck: Luck, pace: str) -> None:
+        self.world.work(which, luck, pace)
+
+    @rule(which=WHICH)
+    def finish(self, which: int) -> None:
+        self.world.finish(which)
+
+    @rule(
+        about=WHICH,
+        kind=KINDS,
+        named=st.booleans(),
+        retryable=st.booleans(),
+        seconds=st.sampled_from([5, 40, 600]),
+        key=st.sampled_from(["new"] * 5 + ["again", "changed", "another call's"]),
+        route=ROUTE,
+    )
+    def speak(
+        self,
+        about: int,
+        kind: MessageKind,
+        named: bool,
+        retryable: bool,
+        seconds: int,
+        key: str,
+        route: str,
+    ) -> None:
+        world = self.world
+        told = list(world.told.values())
+        if key == "again" and told:
+            message, cycle = told[about % len(told)]
+            world.speak(message, cycle, route)
+            return
+        event_key = f"e{len(told) + 1}"
+        if key == "changed" and told:
+            event_key = told[about % len(told)][0].event_key
+        if key == "another call's":
+            world.ledger.others.add(event_key)
+        works = sorted(world.provider.works)
+        cycle = works[about % len(works)] if works else None
+        message = ProviderMessage(
+            kind=kind,
+            event_key=event_key,
+            data={"event": event_key} if kind is MessageKind.RESPONSE else None,
+            reason="it said so" if kind is MessageKind.FAILURE else None,
+            retryable=retryable,
+            extend_by=timedelta(seconds=seconds) if kind is MessageKind.EXTENSION else None,
+            reference=world.provider.works[cycle] if cycle is not None and named else None,
+            source=MessageSource.CALLBACK,
+        )
+        world.speak(message, cycle, route)
+
+    @rule(which=WHICH)
+    def deliver(self, which: int) -> None:
+        self.world.deliver(which)
+
+    @rule(soon=st.booleans())
+    def cancel(self, soon: bool) -> None:
+        self.world.tell(Signal("cancel", Cancel(by="ann", reason="by mistake")), soon=soon)
+
+    @rule(soon=st.booleans(), answers=st.booleans())
+    def force(self, soon: bool, answers: bool) -> None:
+        order = ForceAck(by="bo", reason="seen", response={"forced": True} if answers else None)
+        self.world.tell(Signal("force", order), soon=soon)
+
+    @rule(soon=st.booleans())
+    def reprocess(self, soon: bool) -> None:
+        self.world.tell(Signal("reprocess", Reprocess(by="batch")), soon=soon)
+
+    @rule(by=st.sampled_from([None, None, None, 1, 7, 45, 1000, 90000]))
+    def time_passes(self, by: int | None) -> None:
+        self.world.advance(None if by is None else timedelta(seconds=by))
+
+    @rule(part=st.sampled_from(["provider", "ledger", "acknowledging"]), answers=ANSWERS)
+    def change(self, part: str, answers: str) -> None:
+        self.world.change(part, str(answers))
+
+    @rule()
+    def restart(self) -> None:
+        self.world.crash()
+
+    @rule()
+    def wear_out(self) -> None:
+        self.world.engine.is_worn = True
+        self.world._say("the history is long")
+
+    @invariant()
+    def holds(self) -> None:
+        self.watch.check()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        try:
+            self._finish()
+        finally:
+            self.world.engine.replica.close()
+            self._sdk.__exit__(None, None, None)
+
+    def _finish(self) -> None:
+        try:
+            self.world.settle(self.watch.check)
+        except AssertionError as error:
+            raise Broken("\n".join([str(error), "", *self.world.trace])) from error
+        self.watch.check_end()

@@ -1,0 +1,206 @@
+"""Protocols that are broken on purpose, each in one way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ackbridge.contracts import (
+    AcknowledgementKind,
+    AcknowledgeStep,
+    CallOutcome,
+    HearingMemory,
+    OutcomeStatus,
+    ProviderMessage,
+    Sent,
+)
+from workflows.capture import Capture
+from workflows.closing import Closing
+from workflows.conversation import Conversation
+from workflows.cycles import Cycle, Cycles
+from workflows.hearing import Hearing
+from workflows.orders import Orders
+from workflows.progress import Progress
+from workflows.settlement import Debt, Settlement
+
+Mutant = Callable[[pytest.MonkeyPatch], None]
+
+
+def acknowledges_before_recording(patch: pytest.MonkeyPatch) -> None:
+    take = Capture.take
+
+    async def early(self: Capture, message: ProviderMessage, cycle: Cycle) -> bool:
+        if cycle.was_sent:
+            await self._state.settlement.acknowledge(
+                AcknowledgeStep(
+                    request=self._state.request,
+                    cycle=cycle.number,
+                    kind=AcknowledgementKind.SUCCESS,
+                )
+            )
+        return await take(self, message, cycle)
+
+    patch.setattr(Capture, "take", early)
+
+
+def takes_a_new_key_after_silence(patch: pytest.MonkeyPatch) -> None:
+    give_up = Cycle.give_up
+    patch.setattr(
+        Cycle, "give_up", lambda self, *, is_definitive: give_up(self, is_definitive=True)
+    )
+
+
+def keeps_a_spent_key(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cycles, "next", lambda self: self.current)
+
+
+def drops_late_answers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Capture, "_is_welcome", lambda self, message: False)
+
+
+def takes_late_answers_against_the_operation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Capture, "_is_welcome", lambda self, message: True)
+
+
+def holds_nothing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hearing, "hold", Hearing.suppress)
+
+
+def hears_duplicates(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hearing, "suppress", lambda self, message, reason: None)
+
+
+def forgets_debts_when_continued(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Settlement, "memory", lambda self: ())
+
+
+def forgets_messages_when_continued(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hearing, "memory", lambda self: HearingMemory())
+
+
+def pays_both_words(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: Settlement, cycle: int) -> None: ...
+
+    patch.setattr(Settlement, "_void", nothing)
+
+
+def never_stops_paying(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Settlement, "is_settled", property(lambda self: not self._debts))
+
+
+def forgets_what_is_not_accepted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Settlement, "_owe", lambda self, debt: None)
+
+
+def gives_up_silently(patch: pytest.MonkeyPatch) -> None:
+    async def silent(self: Closing, reason: str) -> None:
+        for cycle in self._state.cycles.open:
+            cycle.give_up(is_definitive=False)
+
+    patch.setattr(Closing, "acknowledge_failed", silent)
+
+
+def tells_only_of_the_last_cycle(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Closing, "acknowledge_failed", _only_when_it_ends(Closing.acknowledge_failed))
+
+
+def _only_when_it_ends(told: Any) -> Any:
+    async def late(self: Closing, reason: str) -> None:
+        if not reason.startswith("the response of cycle"):
+            await told(self, reason)
+
+    return late
+
+
+def speaks_of_the_last_cycle(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cycles, "spoken_of", lambda self, message: self.last_sent)
+
+
+def extends_without_end(patch: pytest.MonkeyPatch) -> None:
+    extended = Progress.extended
+    patch.setattr(
+        Progress, "extended", lambda self, wanted, at_most: extended(self, wanted, at_most * 100)
+    )
+
+
+def counts_from_the_receipt(patch: pytest.MonkeyPatch) -> None:
+    received = Progress.received
+
+    def late(self: Progress, sent: Sent, plan: Any) -> Any:
+        return received(self, sent.model_copy(update={"sent_at": sent.receipt_at}), plan)
+
+    patch.setattr(Progress, "received", late)
+
+
+def sends_on_after_orders(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Orders, "interrupts_work", lambda self: False)
+
+
+def ends_without_a_notice(patch: pytest.MonkeyPatch) -> None:
+    end = Closing.end
+
+    def bare(self: Closing, status: OutcomeStatus, reason: str, notice: str) -> CallOutcome:
+        return end(self, status, reason, "none of them")
+
+    patch.setattr(Closing, "end", bare)
+
+
+def takes_what_the_ledger_refuses(patch: pytest.MonkeyPatch) -> None:
+    take = Capture.take
+
+    async def greedy(self: Capture, message: ProviderMessage, cycle: Cycle) -> bool:
+        if not await take(self, message, cycle):
+            self._state.progress.outcome = self._state.progress.draft(OutcomeStatus.COMPLETED)
+        return True
+
+    patch.setattr(Capture, "take", greedy)
+
+
+def forgets_a_send_that_was_lost(patch: pytest.MonkeyPatch) -> None:
+    first = Conversation._first
+
+    async def naive(self: Conversation) -> Any:
+        self._may_have_sent = False
+        return await first(self)
+
+    patch.setattr(Conversation, "_first", naive)
+
+
+def decides_by_chance(patch: pytest.MonkeyPatch) -> None:
+    """Not deterministic: what is owed is paid by who happens to be asked how often."""
+    owe, asked = Settlement._owe, [0]
+
+    def sometimes(self: Settlement, debt: Debt) -> None:
+        asked[0] += 1
+        if asked[0] % 2:
+            owe(self, debt)
+
+    patch.setattr(Settlement, "_owe", sometimes)
+
+
+MUTANTS: list[Mutant] = [
+    acknowledges_before_recording,
+    takes_a_new_key_after_silence,
+    keeps_a_spent_key,
+    drops_late_answers,
+    takes_late_answers_against_the_operation,
+    holds_nothing,
+    hears_duplicates,
+    forgets_debts_when_continued,
+    forgets_messages_when_continued,
+    pays_both_words,
+    never_stops_paying,
+    forgets_what_is_not_accepted,
+    gives_up_silently,
+    tells_only_of_the_last_cycle,
+    speaks_of_the_last_cycle,
+    extends_without_end,
+    counts_from_the_receipt,
+    sends_on_after_orders,
+    ends_without_a_notice,
+    takes_what_the_ledger_refuses,
+    forgets_a_send_that_was_lost,
+    decides_by_chance,
+]

@@ -1,0 +1,90 @@
+"""Every shape of plan that the protocol may be given."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import strategies as st
+
+from ackbridge.contracts import (
+    DEFAULT_NOTICES,
+    REVISION,
+    AcknowledgePlan,
+    LatePolicy,
+    OnFailure,
+    Plan,
+    PollPlan,
+    ResponseMode,
+    SendPlan,
+)
+
+from .world import Facts
+
+
+def _seconds(*choices: float) -> st.SearchStrategy[timedelta]:
+    return st.sampled_from([timedelta(seconds=one) for one in choices])
+
+
+SENDS = st.builds(
+    SendPlan,
+    local=st.booleans(),
+    timeout=st.just(timedelta(seconds=5)),
+    attempts=st.integers(1, 3),
+    within=_seconds(30, 120),
+    queue_within=_seconds(60, 3600),
+)
+
+ACKNOWLEDGES = st.builds(
+    lambda kinds, within: AcknowledgePlan(
+        timeout=timedelta(seconds=5), within=within, on_success=kinds[0], on_failed=kinds[1]
+    ),
+    st.sampled_from([(True, True)] * 4 + [(True, False), (False, True)]),
+    _seconds(60, 1800),
+)
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Cycles, deadlines, acknowledgements and late answers in every combination."""
+    mode = draw(
+        st.sampled_from([ResponseMode.CALLBACK] * 3 + [ResponseMode.POLL, ResponseMode.SYNC])
+    )
+    poll = PollPlan(every=draw(_seconds(3, 20)), timeout=timedelta(seconds=5))
+    is_off = draw(st.sampled_from([False] * 9 + [True]))
+    return Plan(
+        mode=mode,
+        send=draw(SENDS),
+        deadline=draw(_seconds(10, 30)),
+        deadline_reason="configured",
+        ceiling=draw(_seconds(30, 90)),
+        ask_status=draw(st.booleans()),
+        poll=poll if mode is ResponseMode.POLL else None,
+        acknowledge=draw(st.one_of(ACKNOWLEDGES, ACKNOWLEDGES, ACKNOWLEDGES, st.none())),
+        cycles=draw(st.integers(1, 3)),
+        on_failure=draw(st.sampled_from(OnFailure)),
+        late=draw(
+            st.sampled_from(
+                [LatePolicy.ACCEPT, LatePolicy.ACCEPT, LatePolicy.IGNORE, LatePolicy.HOLD]
+            )
+        ),
+        late_window=draw(st.one_of(st.none(), _seconds(60))),
+        parked_for=draw(_seconds(600, 7200)),
+        notices=DEFAULT_NOTICES,
+        not_now="switched off" if is_off else None,
+        indexed=draw(st.booleans()),
+        owed_indexed=True,
+        revision=REVISION,
+    )
+
+
+def facts() -> st.SearchStrategy[Facts]:
+    """What is drawn once for a whole example."""
+    rarely = st.sampled_from([False] * 4 + [True])
+    return st.builds(
+        Facts,
+        plan=plans(),
+        tells_reference=st.sampled_from([True, True, False]),
+        needs_reference=rarely,
+        stays_down=rarely,
+        is_batched=st.booleans(),
+    )

@@ -1,0 +1,193 @@
+"""One attempt of an activity: what it does to the provider and the ledger, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from ackbridge.contracts import (
+    Acknowledged,
+    AcknowledgeStep,
+    Asked,
+    AskStep,
+    ConcludeStep,
+    Plan,
+    PollStep,
+    Prepared,
+    PrepareStep,
+    ProviderMessage,
+    RecordStep,
+    ResponseMode,
+    SendStep,
+    Sent,
+    StepFailure,
+)
+from workflows.steps import Nothing
+
+from .engine import End, Failed, Silent
+from .outside import Ledger, Provider
+
+
+class Luck(StrEnum):
+    """What happens to one attempt, as far as the parties let it."""
+
+    GOOD = "good"
+    LOST = "lost"
+    """It has its effect, and the answer is lost."""
+    UNREACHED = "unreached"
+    THROTTLED = "throttled"
+    REFUSED = "refused"
+    DIES_BEFORE = "dies before"
+    DIES_AFTER = "dies after"
+    """The worker dies with the answer in hand."""
+
+    @property
+    def kills(self) -> bool:
+        return self in (Luck.DIES_BEFORE, Luck.DIES_AFTER)
+
+
+LOST_ANSWER = Failed(StepFailure.NO_RECEIPT, reached=True)
+NOT_REACHED = Failed(StepFailure.NO_RECEIPT)
+NO_LEDGER = Failed(StepFailure.UNAVAILABLE)
+
+
+class Workers:
+    """Performs attempts as the activities do.
+
+    Attributes:
+        says: what the provider answers when it is asked, if anything.
+    """
+
+    def __init__(
+        self, provider: Provider, ledger: Ledger, plan: Plan, clock: Callable[[], datetime]
+    ) -> None:
+        self._provider = provider
+        self._ledger = ledger
+        self._plan = plan
+        self._clock = clock
+        self.says: Callable[[int, str], ProviderMessage | None] = lambda cycle, event_key: None
+        # By cycle: which attempt failed last, and whether the provider may have it by then.
+        self._left: dict[int, tuple[int, bool]] = {}
+        self._doings: dict[type, Callable[..., End]] = {
+            PrepareStep: self._prepare,
+            SendStep: self._send,
+            AskStep: self._ask,
+            PollStep: self._poll,
+            RecordStep: self._record,
+            AcknowledgeStep: self._acknowledge,
+            ConcludeStep: self._conclude,
+        }
+
+    def attempt(self, argument: Any, luck: Luck, began: datetime, number: int = 1) -> End:
+        """Do it; `number` counts the attempts of this activity."""
+        if luck is Luck.DIES_BEFORE:
+            return Silent()
+        end = self._doings[type(argument)](argument, luck, began, number)
+        return Silent() if luck is Luck.DIES_AFTER else end
+
+    def _prepare(self, step: PrepareStep, luck: Luck, began: datetime, number: int) -> End:
+        if not self._ledger.is_up or luck is Luck.UNREACHED:
+            return NO_LEDGER
+        was_claimed = self._ledger.claim()
+        if luck is Luck.LOST:
+            return NO_LEDGER
+        captured = self._ledger.response and self._ledger.outcomes[-1]
+        return Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
+
+    def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
+        self._provider.asked.append((step.cycle, len(self._provider.accepted)))
+        before = step.reached
+        if number > 1:
+            attempt, reached = self._left.get(step.cycle, (0, True))
+            # Whoever says nothing has died, and may have sent before.
+            before = before or reached or attempt != number - 1
+        end = self._sent(step, luck, began, number)
+        if not isinstance(end, Failed) or luck.kills:
+            return end
+        reached = before or end.reached
+        self._left[step.cycle] = (number, reached)
+        kind = end.kind
+        if kind is StepFailure.UNAVAILABLE and reached:
+            kind = StepFailure.NO_RECEIPT
+        left: dict[str, object] = {"attempt": number, "reached": reached}
+        return replace(end, kind=kind, reached=reached, left=None if end.final else left)
+
+    def _sent(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
+        provider = self._provider
+        if not provider.is_up or luck is Luck.UNREACHED:
+            return NOT_REACHED
+        if luck is Luck.THROTTLED:
+            return Failed(StepFailure.NO_RECEIPT, delay=timedelta(seconds=20))
+        if luck is Luck.REFUSED or step.cycle in provider.refused:
+            if step.cycle not in provider.works:
+                provider.refused.add(step.cycle)
+            return Failed(StepFailure.REFUSED, final=True)
+        reference = provider.take(step.cycle)
+        if luck is Luck.LOST:
+            return LOST_ANSWER
+        messages = tuple(self._ledger.inbox)
+        if self._plan.mode is ResponseMode.SYNC:
+            said = self.says(step.cycle, f"sync:{step.cycle}")
+            if said is None:
+                return Failed(StepFailure.REFUSED, reached=True, final=True)
+            messages = (said,)
+        elif not self._ledger.is_up:
+            return Failed(StepFailure.UNAVAILABLE, reached=True)
+        return Sent(
+            sent_at=began,
+            receipt_at=self._clock(),
+            reference=reference if provider.tells_reference else None,
+            attempt=number,
+            messages=messages,
+        )
+
+    def _ask(self, step: AskStep, luck: Luck, began: datetime, number: int) -> End:
+        if not self._provider.is_up or luck in (Luck.UNREACHED, Luck.THROTTLED, Luck.LOST):
+            return NOT_REACHED
+        if luck is Luck.REFUSED or step.cycle not in self._provider.works:
+            return Asked()
+        return Asked(message=self.says(step.cycle, f"status:{step.cycle}"))
+
+    def _poll(self, step: PollStep, luck: Luck, began: datetime, number: int) -> End:
+        if not self._provider.is_up or luck in (Luck.UNREACHED, Luck.THROTTLED, Luck.LOST):
+            return Failed(StepFailure.NO_RECEIPT, delay=step.every)
+        known = step.cycle in self._provider.works
+        said = self.says(step.cycle, f"poll:{step.cycle}") if known else None
+        if said is None or said.event_key in step.answered:
+            return Failed(StepFailure.NOT_YET, delay=step.every)
+        return Asked(message=said)
+
+    def _record(self, step: RecordStep, luck: Luck, began: datetime, number: int) -> End:
+        if not self._ledger.is_up or luck is Luck.UNREACHED:
+            return NO_LEDGER
+        recorded = self._ledger.record(step)
+        return NO_LEDGER if luck is Luck.LOST else recorded
+
+    def _acknowledge(self, step: AcknowledgeStep, luck: Luck, began: datetime, number: int) -> End:
+        end = self._accept(step, luck)
+        if isinstance(end, Failed) and self._ledger.is_up:
+            self._ledger.owed.add((step.cycle, step.kind))
+        return end
+
+    def _accept(self, step: AcknowledgeStep, luck: Luck) -> End:
+        provider = self._provider
+        if provider.needs_reference and step.reference is None:
+            return Failed(StepFailure.NOT_ADDRESSED, final=True)
+        if provider.acknowledging == "down" or luck in (Luck.UNREACHED, Luck.THROTTLED):
+            return Failed(StepFailure.NOT_ACCEPTED)
+        if provider.acknowledging == "refuses" or luck is Luck.REFUSED:
+            return Failed(StepFailure.NOT_ACCEPTED, reached=True)
+        provider.hear(self._clock(), step)
+        if luck is Luck.LOST or not self._ledger.is_up:
+            return Failed(StepFailure.NOT_ACCEPTED, reached=True)
+        self._ledger.acknowledged(self._clock(), step)
+        return Acknowledged(acknowledged_at=self._clock())
+
+    def _conclude(self, step: ConcludeStep, luck: Luck, began: datetime, number: int) -> End:
+        if not self._ledger.is_up or luck is Luck.UNREACHED:
+            return NO_LEDGER
+        self._ledger.conclude(step)
+        return NO_LEDGER if luck is Luck.LOST else Nothing()
