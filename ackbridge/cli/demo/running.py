@@ -89,23 +89,28 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
         await crowd.make(archive.calls, tallies)
         show.console.print(report.what_happened(tallies))
         await settled_counts(archive, before)
-        changes = put_in_a_hurry(venue.integrations)
-        show.console.print(report.introduction(changes, len(KINDS)))
-        await _read_integrations_again(venue.stack)
-        endings = await play_all(archive, KINDS, run)
-        for number, ending in enumerate(endings, 1):
-            show.console.print(report.ending(number, ending))
+        endings = await _show_endings(venue, archive, run)
         more = await settled_counts(archive, before)
         books = await _books(archive, run, tallies, endings, more)
         early = (await archive.summary())["early"]
     venue.stack.check()
-    catalog = load_catalog(venue.integrations, venue.stack.environment)
-    checks = list(books.checks(catalog))
+    checks = list(books.checks(load_catalog(venue.integrations, venue.stack.environment)))
     show.console.print(report.reconciliation(checks, early))
     troubles = [line for tally in tallies for line in tally.troubles]
     show.console.print(report.troubles(troubles, endings))
     show.console.print(report.where_to_look(endings, venue.state), soft_wrap=True)
     return report.verdict(troubles, endings, checks)
+
+
+async def _show_endings(venue: Venue, archive: Archive, run: str) -> list[Ending]:
+    """The second part: one call of each kind of end, under deadlines that one can wait for."""
+    changes = put_in_a_hurry(venue.integrations)
+    show.console.print(report.introduction(changes, len(KINDS)))
+    await _read_integrations_again(venue.stack)
+    endings = await play_all(archive, KINDS, run)
+    for number, ending in enumerate(endings, 1):
+        show.console.print(report.ending(number, ending))
+    return endings
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from .scene import Scene, is_taken
 LONGEST_ANSWER = 150
 """Characters of a provider's answer that are shown."""
 
+_TIMES = "\N{MULTIPLICATION SIGN}"
 _FAULTS = {
     "closed": "closed the connection",
     "reset": "reset the connection",
@@ -154,7 +155,7 @@ def _order(order: Order) -> str:
 def _in_order(words: Iterable[str]) -> str:
     """One after the other; equal ones in a row are counted."""
     runs = [(word, len(list(same))) for word, same in groupby(words)]
-    counted = (word if count == 1 else f"{word} ×{count}" for word, count in runs)  # noqa: RUF001 -- it is meant as a multiplication sign
+    counted = (word if count == 1 else f"{word} {_TIMES}{count}" for word, count in runs)
     return " → ".join(counted)
 
 
