@@ -37,9 +37,11 @@ def catalog() -> Catalog:
 GOOD = Books(
     outcomes=[_outcome(PLAIN), _outcome(FAILED, OutcomeStatus.FAILED), _outcome(SHIPMENT)],
     plain={PLAIN},
+    recorded=[PLAIN, SHIPMENT],
+    owed=0,
     works=[_work(PLAIN, "success"), _work(FAILED, "failed"), _work(SHIPMENT, None)],
     duplicates=3,
-    more={"responses": 2, "suppressed": 3, "acknowledgements_owed": 0},
+    suppressed=3,
 )
 
 
@@ -51,12 +53,10 @@ def test_good_books_add_up(catalog: Catalog) -> None:
 @pytest.mark.parametrize(
     ("books", "wrong"),
     [
-        (replace(GOOD, more={**GOOD.more, "responses": 3}), {"recorded exactly once"}),
-        (replace(GOOD, more={**GOOD.more, "suppressed": 2}), {"duplicates sent, and suppressed"}),
-        (
-            replace(GOOD, more={**GOOD.more, "acknowledgements_owed": 1}),
-            {"acknowledgements still owed"},
-        ),
+        (replace(GOOD, recorded=[PLAIN]), {"recorded exactly once"}),
+        (replace(GOOD, recorded=[PLAIN, FAILED]), {"recorded exactly once"}),
+        (replace(GOOD, suppressed=2), {"duplicates sent, and suppressed"}),
+        (replace(GOOD, owed=1), {"acknowledgements still owed"}),
         (
             replace(GOOD, works=[*GOOD.works, _work(PLAIN, "success")]),
             {
@@ -77,7 +77,7 @@ def test_good_books_add_up(catalog: Catalog) -> None:
             {"acknowledged as failed, every other work"},
         ),
     ],
-    ids=["recorded", "suppressed", "owed", "twice", "swapped", "untold"],
+    ids=["lost", "of another", "suppressed", "owed", "twice", "swapped", "untold"],
 )
 def test_what_does_not_add_up_is_named(catalog: Catalog, books: Books, wrong: set[str]) -> None:
     """A lost or repeated answer, and a work that was told the wrong thing or nothing."""

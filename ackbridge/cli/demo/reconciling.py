@@ -11,7 +11,7 @@ from typing import Any
 from ackbridge.catalog import Catalog
 from ackbridge.contracts import CallOutcome, OutcomeStatus, names
 
-from .records import Archive
+from .records import EVERY_ROW, Archive
 
 SETTLED_WITHIN = 10.0
 """Seconds the last duplicates have to arrive before they are counted."""
@@ -38,21 +38,25 @@ class Check:
 
 @dataclass(frozen=True)
 class Books:
-    """What is compared.
+    """What is compared, of the calls of one run: those of an interrupted one may end meanwhile.
 
     Attributes:
         outcomes: of every call, as its caller has it.
         plain: the ids of calls for which the provider was asked for no faults.
+        recorded: for each answer in the ledger, the id of its call.
+        owed: acknowledgements that the ledger has as owed.
         works: the provider's.
-        duplicates: how many copies of its callbacks the provider has sent.
-        more: how many rows the ledger has got more of, as `Ledger.counts` has them.
+        duplicates: copies of callbacks that the provider has sent.
+        suppressed: messages that the ledger has logged as changing nothing.
     """
 
     outcomes: Sequence[CallOutcome]
     plain: Collection[str]
+    recorded: Sequence[str]
+    owed: int
     works: Sequence[Mapping[str, Any]]
     duplicates: int
-    more: Mapping[str, int]
+    suppressed: int
 
     def checks(self, catalog: Catalog) -> Iterator[Check]:
         """Every check.
@@ -60,15 +64,20 @@ class Books:
         Args:
             catalog: says which operations are acknowledged.
         """
-        completed = [one.call_id for one in self.outcomes if one.status is OutcomeStatus.COMPLETED]
+        completed = sorted(
+            one.call_id for one in self.outcomes if one.status is OutcomeStatus.COMPLETED
+        )
         plain = [one for one in self.works if one["call_id"] in self.plain]
-        yield Check.equal("recorded exactly once", self.more["responses"], len(completed))
+        yield Check(
+            "recorded exactly once",
+            len(self.recorded),
+            len(completed),
+            sorted(self.recorded) == completed,
+        )
         yield Check.equal("done once by the provider (first part)", len(plain), len(self.plain))
         yield from self._acknowledged(catalog, completed)
-        yield Check.equal("acknowledgements still owed", self.more["acknowledgements_owed"], 0)
-        yield Check.equal(
-            "duplicates sent, and suppressed", self.more["suppressed"], self.duplicates
-        )
+        yield Check.equal("acknowledgements still owed", self.owed, 0)
+        yield Check.equal("duplicates sent, and suppressed", self.suppressed, self.duplicates)
 
     def _acknowledged(self, catalog: Catalog, completed: Sequence[str]) -> Iterator[Check]:
         """The provider's last word about each of its works is ours about the call."""
@@ -93,13 +102,41 @@ def is_acknowledged(catalog: Catalog, call_id: str) -> bool:
     return catalog.integration(provider).operations[operation].acknowledge is not None
 
 
-async def settled_counts(archive: Archive, before: Mapping[str, int]) -> dict[str, int]:
-    """How many rows the ledger has got more of, once all duplicates that were sent have come."""
+async def open_books(
+    archive: Archive,
+    outcomes: Sequence[CallOutcome],
+    plain: Collection[str],
+    call_ids: Collection[str],
+    suppressed: int,
+) -> Books:
+    """Read from the provider and the ledger what there is on these calls.
+
+    Args:
+        outcomes, plain, suppressed: as in `Books`.
+    """
+    rows = [row for call_id in call_ids for row in await archive.ledger.responses(call_id)]
+    debts = await archive.ledger.owed(limit=EVERY_ROW)
+    return Books(
+        outcomes=outcomes,
+        plain=plain,
+        recorded=[row.call_id for row in rows],
+        owed=sum(debt.call_id in call_ids for debt in debts),
+        works=[work for work in await archive.works() if work["call_id"] in call_ids],
+        duplicates=(await archive.summary())["duplicates_sent"],
+        suppressed=suppressed,
+    )
+
+
+async def suppressed_since(archive: Archive, before: int) -> int:
+    """How many messages the ledger has suppressed, once all duplicates sent have come.
+
+    Args:
+        before: how many it had before the provider was started.
+    """
     deadline = time.monotonic() + SETTLED_WITHIN
     while True:
         sent = (await archive.summary())["duplicates_sent"]
-        counts = await archive.ledger.counts()
-        more = {name: count - before[name] for name, count in counts.items()}
-        if more["suppressed"] >= sent or time.monotonic() > deadline:
-            return more
+        suppressed = (await archive.ledger.counts())["suppressed"] - before
+        if suppressed >= sent or time.monotonic() > deadline:
+            return suppressed
         await asyncio.sleep(0.2)

@@ -27,7 +27,7 @@ from .crowd import Tally
 from .endings import Ending, play_all
 from .hurry import own_integrations, put_in_a_hurry
 from .kinds import KINDS
-from .reconciling import Books, settled_counts
+from .reconciling import Books, open_books, suppressed_since
 from .records import Archive
 
 SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
@@ -85,13 +85,13 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
     run = uuid.uuid4().hex[:6]
     tallies = [crowd.orders(run, calls), crowd.payments(run, payments)]
     async with _archive(venue.stack) as archive:
-        before = await archive.ledger.counts()
+        before = (await archive.ledger.counts())["suppressed"]
         await crowd.make(archive.calls, tallies)
         show.console.print(report.what_happened(tallies))
-        await settled_counts(archive, before)
+        await suppressed_since(archive, before)
         endings = await _show_endings(venue, archive, run)
-        more = await settled_counts(archive, before)
-        books = await _books(archive, run, tallies, endings, more)
+        suppressed = await suppressed_since(archive, before)
+        books = await _books(archive, tallies, endings, suppressed)
         early = (await archive.summary())["early"]
     venue.stack.check()
     checks = list(books.checks(load_catalog(venue.integrations, venue.stack.environment)))
@@ -131,19 +131,11 @@ async def _read_integrations_again(stack: Stack) -> None:
 
 
 async def _books(
-    archive: Archive,
-    run: str,
-    tallies: Sequence[Tally],
-    endings: Sequence[Ending],
-    more: dict[str, int],
+    archive: Archive, tallies: Sequence[Tally], endings: Sequence[Ending], suppressed: int
 ) -> Books:
     outcomes = [outcome for tally in tallies for outcome in tally.outcomes]
     outcomes += [ending.scene.outcome for ending in endings if ending.scene.outcome]
-    works = [work for work in await archive.works() if f".demo-{run}-" in work["call_id"]]
-    return Books(
-        outcomes=outcomes,
-        plain={outcome.call_id for outcome in tallies[0].outcomes},
-        works=works,
-        duplicates=(await archive.summary())["duplicates_sent"],
-        more=more,
-    )
+    call_ids = {request.call_id for tally in tallies for request in tally.requests}
+    call_ids |= {ending.call_id for ending in endings}
+    plain = {outcome.call_id for outcome in tallies[0].outcomes}
+    return await open_books(archive, outcomes, plain, call_ids, suppressed)

@@ -16,7 +16,7 @@ from ackbridge.ledger import CallRow
 
 from .records import EVERY_ROW, PROVIDER, Archive
 
-PATIENCE = timedelta(minutes=1)
+PATIENCE = timedelta(minutes=2)
 LOOK_EVERY = 0.2
 """Seconds between two looks at something that will change."""
 
