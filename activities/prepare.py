@@ -47,7 +47,7 @@ class Prepare:
             environment=self._with.environment,
             indexed=self._with.indexed,
         )
-        return Prepared(plan=plan)
+        return Prepared(plan=plan, repeated=claim.kind == "held")
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request

@@ -1,364 +1,234 @@
-"""Talking with the provider: cycles of sending and listening, until something decides the call."""
+"""Talking with the provider: rounds of sending and listening, until something decides the call."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import Enum, auto
+from datetime import timedelta
 
 from temporalio import workflow
 
 from . import steps
-from .hearing import Hearing
-from .host import Host, StepFailed
-from .orders import Orders
-from .progress import Progress
-from .settlement import Settlement, is_due
+from .closing import Closing
+from .cycles import Cycle
+from .endings import Heard, Unanswered
+from .host import Renewal
+from .line import Line
+from .listening import Listening
+from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
-        AcknowledgementKind,
-        AcknowledgeStep,
-        AskStep,
+        CallMemory,
         CallOutcome,
-        CallRequest,
         ConcludeStep,
-        LatePolicy,
-        MessageKind,
         OnFailure,
         OutcomeStatus,
-        Plan,
-        ProviderMessage,
-        RecordStep,
-        SendStep,
-        Sent,
         Stage,
-        StepFailure,
     )
     from ackbridge.contracts.search import IN_FLIGHT
-
-
-class Heard(Enum):
-    """Why listening ended, other than by a failure."""
-
-    ANSWER = auto()
-    SILENCE = auto()
-    CANCEL = auto()
-    REPROCESS = auto()
-
-
-@dataclass(frozen=True)
-class Unanswered:
-    """A cycle that ended without an answer.
-
-    Attributes:
-        reason: why, for people.
-        parked_reason: under which name operators find it when it is parked.
-        again: whether another cycle may do better right now.
-        notice: which of the operation's notices fits.
-        is_final: parking is over as well.
-    """
-
-    reason: str
-    parked_reason: str
-    again: bool = False
-    notice: str = "failed"
-    is_final: bool = False
 
 
 class Conversation:
     """Everything between a plan and an outcome."""
 
     def __init__(
-        self,
-        host: Host,
-        request: CallRequest,
-        plan: Plan,
-        progress: Progress,
-        hearing: Hearing,
-        orders: Orders,
-        settlement: Settlement,
+        self, state: CallState, memory: CallMemory | None = None, *, repeated: bool = False
     ) -> None:
-        self._host = host
-        self._request = request
-        self._plan = plan
-        self._progress = progress
-        self._hearing = hearing
-        self._orders = orders
-        self._settlement = settlement
-        # The provider may be working on a request we have neither answered nor given up.
-        self._is_exposed = False
-        self._was_exposed = False
-        # The cycle's key is used up: a provider would only replay what it stored under it.
-        self._is_key_spent = False
-        self._has_given_up = False
+        """Take the call up.
+
+        Args:
+            memory: of the parked call that this run continues.
+            repeated: as in `Prepared`.
+        """
+        self._state = state
+        self._line = Line(state)
+        self._closing = Closing(state)
+        self._listening = Listening(state, self._closing)
+        self._parked = Unanswered(**memory.parked.model_dump()) if memory else None
+        self._may_have_sent = repeated and state.plan.send.local
 
     async def hold(self) -> CallOutcome:
-        """Cycles, and parking, until there is an outcome."""
-        ending: Heard | Unanswered
-        if self._plan.not_now:
-            ending = Unanswered(self._plan.not_now, "switched_off", notice="refused")
-        else:
-            ending = await self._one_cycle()
+        """Rounds, and parking, until there is an outcome.
+
+        Raises:
+            Renewal: the call is parked and asks to continue as new.
+        """
+        ending = await self._first()
         while True:
             if ending is Heard.ANSWER:
                 return await self._confirm()
             if ending is Heard.CANCEL:
                 return await self._end_cancelled()
             if not isinstance(ending, Unanswered) or self._may_try_again(ending):
-                ending = await self._one_cycle()
-            elif self._plan.on_failure is OnFailure.PARK and not ending.is_final:
-                ending = await self._park(ending)
+                ending = await self._round()
+            elif (stay := self._stays_open(ending)) is not None:
+                ending = await self._park(ending, stay)
             else:
                 return await self._give_up(ending)
 
-    def is_unrecorded(self, outcome: CallOutcome) -> bool:
-        """Whether capture and acknowledgement have not kept the whole end in the ledger."""
-        return outcome.status is not OutcomeStatus.COMPLETED or self._hearing.has_suppressed
-
     async def conclude(self, stage: Stage, reason: str | None) -> None:
         """Keep in the ledger where the call stands, with what was suppressed."""
-        await self._host.perform(
-            self._request.provider,
+        state = self._state
+        await state.host.perform(
+            state.request.provider,
             steps.CONCLUDE,
             ConcludeStep(
-                request=self._request,
+                request=state.request,
                 stage=stage,
                 reason=reason,
-                outcome=self._progress.outcome,
-                suppressed=self._hearing.take_suppressed(),
+                outcome=state.progress.outcome,
+                suppressed=state.hearing.take_suppressed(),
+                held=state.hearing.take_held(),
             ),
         )
+
+    def memory(self) -> CallMemory:
+        """For the run that continues this one, while the call is parked."""
+        state, parked = self._state, self._parked
+        if parked is None:
+            raise RuntimeError("only a parked call continues as new")
+        return CallMemory(
+            plan=state.plan,
+            status=state.progress.status(state.settlement.owed, state.hearing.duplicates),
+            timings=state.progress.timings,
+            cycles=state.cycles.memory(),
+            rounds=state.cycles.rounds,
+            parked=parked.memory(),
+            hearing=state.hearing.memory(),
+            debts=state.settlement.memory(),
+            cancelled=state.orders.cancelled,
+            forced=state.orders.forced,
+            reprocess=state.orders.reprocess,
+        )
+
+    async def _first(self) -> Heard | Unanswered:
+        if self._parked is not None:
+            return await self._stay_parked(self._parked)
+        if self._state.plan.not_now:
+            return Unanswered(self._state.plan.not_now, "switched_off", notice="refused")
+        if self._state.orders.interrupts_work():
+            if self._may_have_sent:
+                self._state.cycles.current.sent()
+            return await self._listening.at_once()
+        return await self._send_and_listen()
 
     def _may_try_again(self, ending: Unanswered) -> bool:
-        return ending.again and self._progress.cycle < self._plan.cycles
+        cycles = self._state.cycles
+        rounds = max(cycles.rounds, cycles.current.number)
+        return ending.again and rounds < self._state.plan.cycles
 
-    async def _one_cycle(self) -> Heard | Unanswered:
+    async def _round(self) -> Heard | Unanswered:
+        """Another round, unless what has been heard meanwhile makes it needless."""
+        if self._state.is_roused and self._state.host.is_revised():
+            ending = await self._listening.at_once()
+            if ending is not Heard.SILENCE:
+                return ending
+        return await self._send_and_listen()
+
+    async def _send_and_listen(self) -> Heard | Unanswered:
         """Send, and listen until the deadline; what remains open is acknowledged as failed."""
-        if self._is_key_spent:
-            self._progress.cycle += 1
-            self._is_key_spent = False
-        sent = await self._send()
-        ending: Heard | Unanswered
-        if isinstance(sent, Unanswered):
-            ending = await self._listen(self._host.now(), "")
-            return sent if ending is Heard.SILENCE else ending
-        deadline = self._progress.received(sent, self._plan)
-        self._enter(Stage.AWAITING_RESPONSE)
-        ending = await self._listen(deadline, f"response deadline {self._plan.deadline_reason}")
+        state = self._state
+        state.progress.wait_no_longer()
+        cycle = state.cycles.next()
+        state.progress.cycle = cycle.number
+        not_received = await self._line.send(cycle)
+        if not_received is None:
+            ending = await self._await_response(cycle)
+        else:
+            ending = await self._listening.at_once()
+            if ending is Heard.SILENCE and state.progress.stage is not Stage.AWAITING_RESPONSE:
+                return not_received
         if ending is Heard.SILENCE:
-            ending = await self._ask()
+            ending = await self._ask(cycle)
         if ending is Heard.SILENCE:
-            reason = f"no response within {self._progress.deadline_reason}"
-            ending = Unanswered(reason, "no_response", again=True)
+            reason = f"no response within {state.progress.deadline_reason}"
+            ending = Unanswered(reason, "no_response", again=True, may_come_late=True)
         if isinstance(ending, Unanswered):
-            self._progress.last_error = ending.reason
-            await self._acknowledge(AcknowledgementKind.FAILED, ending.reason)
+            state.progress.last_error = ending.reason
+            if not_received is None or state.host.is_revised():
+                await self._closing.acknowledge_failed(ending.reason)
         return ending
 
-    async def _send(self) -> Sent | Unanswered:
-        """Send under the cycle's key until the provider has it."""
-        self._enter(Stage.SENDING)
-        cycle = self._progress.cycle
-        try:
-            sent = await self._host.perform(
-                self._request.provider,
-                steps.send(self._plan, cycle),
-                SendStep(request=self._request, cycle=cycle),
-            )
-        except StepFailed as failure:
-            return self._not_received(failure)
-        self._progress.attempts += sent.attempt
-        self._progress.reference = sent.reference or self._progress.reference
-        self._is_exposed = self._was_exposed = True
-        for message in sent.messages:
-            self._hearing.hear(message)
-        return sent
+    async def _await_response(self, cycle: Cycle) -> Heard | Unanswered:
+        """Wait for what the provider says, or keep asking for it."""
+        state = self._state
+        state.cycles.rounds += 1
+        state.enter(Stage.AWAITING_RESPONSE)
+        polling = self._line.keep_asking(cycle)
+        until = state.progress.deadline or state.host.now()
+        why = f"response deadline {state.plan.deadline_reason}"
+        ending = await self._listening.until(until, why)
+        if polling is not None:
+            polling.stop()
+        return ending
 
-    def _not_received(self, failure: StepFailed) -> Unanswered:
-        """Tell apart what never left us, what was refused, and what may have arrived."""
-        self._progress.attempts += failure.attempts
-        self._progress.last_error = failure.reason
-        if failure.kind == StepFailure.REFUSED:
-            self._is_exposed = False
-            self._is_key_spent = True
-            return Unanswered(failure.reason, "refused", notice="refused")
-        if failure.kind != StepFailure.NO_RECEIPT:
-            return Unanswered(failure.reason, "not_sent")
-        self._is_exposed = self._is_exposed or failure.reached
-        self._was_exposed = self._was_exposed or failure.reached
-        return Unanswered(failure.reason, "no_receipt")
-
-    async def _listen(self, until: datetime, summary: str) -> Heard | Unanswered:
-        """Take messages as they come, until one decides, an order comes, or time is up."""
-        while True:
-            if self._hearing:
-                message = self._hearing.next()
-                if message.kind is MessageKind.EXTENSION:
-                    until = self._extend(message) or until
-                elif message.kind is MessageKind.RESPONSE:
-                    if await self._capture(message):
-                        return Heard.ANSWER
-                elif self._progress.stage is Stage.PARKED:
-                    self._hearing.suppress(message, "a failure of a call that is parked already")
-                else:
-                    said = message.reason or "no reason given"
-                    reason = f"the provider reported a failure: {said}"
-                    return Unanswered(reason, "provider_failure", again=message.retryable)
-            elif self._orders.cancelled is not None:
-                return Heard.CANCEL
-            elif self._orders.reprocess:
-                self._orders.reprocess = False
-                return Heard.REPROCESS
-            elif not await self._host.wait(self._is_roused, until, summary):
-                return Heard.SILENCE
-
-    def _is_roused(self) -> bool:
-        return bool(self._hearing) or self._orders.interrupt
-
-    def _extend(self, message: ProviderMessage) -> datetime | None:
-        """Move the deadline as the provider asks, up to the operation's ceiling."""
-        wanted = message.until or self._host.now() + (message.extend_by or self._plan.deadline)
-        moved = self._progress.extended(wanted, self._plan.ceiling)
-        if moved is None:
-            stage = self._progress.stage
-            self._hearing.suppress(message, f"an extension of a call that is {stage}")
-        else:
-            self._show()
-        return moved
-
-    async def _ask(self) -> Heard | Unanswered:
+    async def _ask(self, cycle: Cycle) -> Heard | Unanswered:
         """Ask the provider once before giving up on it."""
-        if not self._plan.ask_status:
+        state = self._state
+        if not state.plan.ask_status:
             return Heard.SILENCE
-        try:
-            asked = await self._host.perform(
-                self._request.provider,
-                steps.ask_status(self._plan),
-                AskStep(
-                    request=self._request,
-                    cycle=self._progress.cycle,
-                    reference=self._progress.reference,
-                ),
-            )
-        except StepFailed as failure:
-            self._progress.last_error = failure.reason
-            return Heard.SILENCE
-        if asked.message is not None:
-            self._hearing.hear(asked.message)
-        deadline = self._progress.deadline or self._host.now()
-        return await self._listen(deadline, "the provider was asked, and wanted more time")
+        await self._line.ask(cycle)
+        deadline = state.progress.deadline or state.host.now()
+        return await self._listening.until(deadline, "the provider was asked, and wanted more time")
 
-    async def _capture(self, message: ProviderMessage) -> bool:
-        """Write the response exactly once. False: it is not this call's to have."""
-        is_forced = message.event_key == self._orders.forced_key(self._request.call_id)
-        before = self._progress.stage
-        late = self._has_given_up and before is Stage.PARKED and not is_forced
-        if late and self._plan.late is not LatePolicy.ACCEPT:
-            self._hearing.suppress(message, f"late, and the operation says: {self._plan.late}")
-            return False
-        self._enter(Stage.CAPTURING)
-        self._progress.answered()
-        outcome = self._progress.draft(OutcomeStatus.COMPLETED).model_copy(
-            update={
-                "response": message.data,
-                "late": late,
-                "forced": self._orders.forced if is_forced else None,
-                "acknowledgement_owed": self._is_owed(AcknowledgementKind.SUCCESS),
-            }
-        )
-        recorded = await self._host.perform(
-            self._request.provider,
-            steps.RECORD,
-            RecordStep(
-                request=self._request,
-                cycle=self._progress.cycle,
-                message=message,
-                outcome=outcome,
-            ),
-        )
-        if not recorded.accepted:
-            self._hearing.suppress(message, recorded.reason or "the ledger has it already")
-            self._enter(before)
-            return False
-        self._progress.notice = None
-        self._progress.outcome = outcome
-        return True
+    def _stays_open(self, ending: Unanswered) -> timedelta | None:
+        """How long a call without an answer waits for one, or for an operator; None: not at all."""
+        plan = self._state.plan
+        if self._parked is not None and ending is self._parked:
+            return None
+        if plan.on_failure is OnFailure.PARK:
+            return plan.parked_for
+        return plan.late_window if ending.may_come_late else None
 
-    async def _park(self, ending: Unanswered) -> Heard | Unanswered:
+    async def _park(self, ending: Unanswered, stay: timedelta) -> Heard | Unanswered:
         """Wait, open and durable, for a late response, an operator, or a batch."""
-        reason = f"parked for at most {self._plan.parked_for}: {ending.reason}"
-        until = self._progress.wait_until(self._host.now() + self._plan.parked_for, reason)
-        self._progress.notice = self._plan.notices.get("delayed")
-        self._enter(Stage.PARKED)
-        self._host.index(Stage.PARKED, ending.parked_reason, until)
+        state = self._state
+        reason = f"parked for at most {stay}: {ending.reason}"
+        until = state.progress.wait_until(state.host.now() + stay, reason)
+        state.progress.notice = state.plan.notices.get("delayed")
+        state.enter(Stage.PARKED)
+        state.host.index(Stage.PARKED, ending.parked_reason, until)
         await self.conclude(Stage.PARKED, ending.reason)
-        heard = await self._listen(until, reason)
-        self._host.index(IN_FLIGHT, None, None)
-        return replace(ending, is_final=True) if heard is Heard.SILENCE else heard
+        return await self._stay_parked(ending)
+
+    async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
+        state = self._state
+        self._parked = ending
+        is_revised = state.host.is_revised()
+
+        def aside() -> bool:
+            return is_revised and (state.hearing.has_suppressed or state.host.is_worn())
+
+        until = state.progress.deadline or state.host.now()
+        summary = state.progress.deadline_reason or ""
+        while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
+            if not state.hearing.has_suppressed:
+                raise Renewal
+            await self.conclude(Stage.PARKED, ending.reason)
+        state.host.index(IN_FLIGHT, None, None)
+        return ending if heard is Heard.SILENCE else heard
 
     async def _confirm(self) -> CallOutcome:
-        """The response is ours; tell the provider so."""
-        await self._acknowledge(AcknowledgementKind.SUCCESS, None)
-        return self._progress.outcome or self._progress.draft(OutcomeStatus.COMPLETED)
+        """The response is ours; tell the provider so, and that nothing else is wanted."""
+        state = self._state
+        cycle = self._listening.capture.cycle or state.cycles.current
+        await self._closing.acknowledge_success(cycle)
+        await self._closing.acknowledge_failed(f"the response of cycle {cycle.number} was taken")
+        return state.progress.outcome or state.progress.draft(OutcomeStatus.COMPLETED)
 
     async def _give_up(self, ending: Unanswered) -> CallOutcome:
         """End as failed, with a notice; the provider is told if it may still be working."""
-        await self._acknowledge(AcknowledgementKind.FAILED, ending.reason)
-        return self._end(OutcomeStatus.FAILED, ending.reason, ending.notice)
+        state = self._state
+        await self._closing.acknowledge_failed(ending.reason)
+        # What came while the provider was told is late, and the call is still open.
+        if state.hearing and state.host.is_revised():
+            heard = await self._listening.at_once()
+            if heard is Heard.ANSWER:
+                return await self._confirm()
+        return self._closing.end(OutcomeStatus.FAILED, ending.reason, ending.notice)
 
     async def _end_cancelled(self) -> CallOutcome:
         """End as cancelled; the provider is told if it may still be working."""
-        steering = self._orders.cancelled
+        steering = self._state.orders.cancelled
         reason = f"cancelled by {steering.by}: {steering.reason}" if steering else "cancelled"
-        await self._acknowledge(AcknowledgementKind.FAILED, reason)
-        return self._end(OutcomeStatus.CANCELLED, reason, "cancelled")
-
-    def _end(self, status: OutcomeStatus, reason: str, notice: str) -> CallOutcome:
-        self._progress.notice = self._plan.notices.get(notice)
-        is_cancelled = status is OutcomeStatus.CANCELLED
-        outcome = self._progress.draft(status).model_copy(
-            update={
-                "reason": reason,
-                "notice": self._progress.notice,
-                "cancelled": self._orders.cancelled if is_cancelled else None,
-            }
-        )
-        self._progress.outcome = outcome
-        return outcome
-
-    def _is_owed(self, kind: AcknowledgementKind) -> bool:
-        """Whether the provider is owed this acknowledgement: never for what was not sent."""
-        is_success = kind is AcknowledgementKind.SUCCESS
-        return (self._was_exposed if is_success else self._is_exposed) and is_due(self._plan, kind)
-
-    async def _acknowledge(self, kind: AcknowledgementKind, reason: str | None) -> None:
-        """Close the cycle towards the provider."""
-        is_owed = self._is_owed(kind)
-        if kind is AcknowledgementKind.FAILED and self._is_exposed:
-            self._has_given_up = True
-            self._is_key_spent = True
-        self._is_exposed = False
-        if not is_owed:
-            return
-        self._enter(Stage.ACKNOWLEDGING)
-        outcome = self._progress.outcome
-        await self._settlement.acknowledge(
-            self._plan,
-            AcknowledgeStep(
-                request=self._request,
-                cycle=self._progress.cycle,
-                kind=kind,
-                reference=self._progress.reference,
-                response=outcome.response if outcome else None,
-                reason=reason,
-                outcome=outcome,
-            ),
-        )
-
-    def _enter(self, stage: Stage) -> None:
-        self._progress.enter(stage)
-        self._show()
-
-    def _show(self) -> None:
-        self._host.show(self._progress.status(self._settlement.owed, self._hearing.duplicates))
+        await self._closing.acknowledge_failed(reason)
+        return self._closing.end(OutcomeStatus.CANCELLED, reason, "cancelled")

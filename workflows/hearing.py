@@ -7,17 +7,23 @@ from collections import deque
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import ProviderMessage, SuppressedMessage
+    from ackbridge.contracts import HearingMemory, ProviderMessage, SuppressedMessage
+
+REMEMBERED = 2000
+"""Event keys that a continued run still knows. The ledger's index knows every one applied."""
 
 
 class Hearing:
     """Messages waiting to be dealt with, in the order they came."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[ProviderMessage] = deque()
-        self._seen: set[str] = set()
-        self._suppressed: list[SuppressedMessage] = []
-        self.duplicates = 0
+    def __init__(self, memory: HearingMemory | None = None) -> None:
+        memory = memory or HearingMemory()
+        self._waiting: deque[ProviderMessage] = deque(memory.waiting)
+        # A dict for its order: the oldest are forgotten first.
+        self._seen: dict[str, None] = dict.fromkeys(memory.seen)
+        self._suppressed: list[SuppressedMessage] = list(memory.suppressed)
+        self._held: list[ProviderMessage] = list(memory.held)
+        self.duplicates = memory.duplicates
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -28,7 +34,7 @@ class Hearing:
             self.duplicates += 1
             self.suppress(message, "duplicate: this call has seen the event key")
         else:
-            self._seen.add(message.event_key)
+            self._seen[message.event_key] = None
             self._waiting.append(message)
 
     def next(self) -> ProviderMessage:
@@ -39,6 +45,11 @@ class Hearing:
         """A message changed nothing; the ledger's log will say why."""
         self._suppressed.append(SuppressedMessage(event_key=message.event_key, reason=reason))
 
+    def hold(self, message: ProviderMessage, reason: str) -> None:
+        """A message changes nothing until a person decides; the ledger keeps it whole."""
+        self._held.append(message)
+        self.suppress(message, reason)
+
     @property
     def has_suppressed(self) -> bool:
         """Whether something waits to be logged."""
@@ -48,3 +59,18 @@ class Hearing:
         """What was suppressed since the last time, for the ledger's log."""
         taken, self._suppressed = tuple(self._suppressed), []
         return taken
+
+    def take_held(self) -> tuple[ProviderMessage, ...]:
+        """What is to be held since the last time, for the ledger's inbox."""
+        taken, self._held = tuple(self._held), []
+        return taken
+
+    def memory(self) -> HearingMemory:
+        """For the run that continues this one."""
+        return HearingMemory(
+            waiting=tuple(self._waiting),
+            seen=tuple(self._seen)[-REMEMBERED:],
+            suppressed=tuple(self._suppressed),
+            held=tuple(self._held),
+            duplicates=self.duplicates,
+        )

@@ -24,6 +24,18 @@ class Lane(StrEnum):
     SETTLE = "settle"
 
 
+class Interruption(StrEnum):
+    """What becomes of a step that is not wanted any more.
+
+    AWAITED: the attempt in hand ends as it ends; it is not tried again. Nothing that may have
+        left us is abandoned.
+    ABANDONED: nobody waits for its end, which has no effect.
+    """
+
+    AWAITED = "awaited"
+    ABANDONED = "abandoned"
+
+
 @dataclass(frozen=True)
 class Step(Generic[Result]):
     """One effect, with every bound it has.
@@ -39,6 +51,9 @@ class Step(Generic[Result]):
         queue_within: how long it may wait for a worker.
         local_first: whether the first attempt may ride in the workflow task.
         first_retry: the delay before the second attempt; it doubles from there.
+        silent_for: how long an attempt that reports on itself may be silent; None: it does not.
+        interruption: what an interrupted step leaves behind.
+        once_tried: what the argument becomes when the first attempt has failed.
     """
 
     name: str
@@ -51,13 +66,20 @@ class Step(Generic[Result]):
     queue_within: timedelta | None = None
     local_first: bool = True
     first_retry: timedelta = timedelta(milliseconds=500)
+    silent_for: timedelta | None = None
+    interruption: Interruption = Interruption.AWAITED
+    once_tried: Callable[[Any, StepFailed], Wire] | None = None
+
+
+INTERRUPTED = "Interrupted"
+"""The kind of a `StepFailed` that was not wanted any more."""
 
 
 class StepFailed(Exception):
     """A step that will not be tried again.
 
     Attributes:
-        kind: a `StepFailure`, or what else the engine says.
+        kind: a `StepFailure`, `INTERRUPTED`, or what else the engine says.
         reason: one safe line for people.
         attempts: how often it was tried.
         reached: whether the provider may have got the request.
@@ -71,17 +93,39 @@ class StepFailed(Exception):
         super().__init__(f"{kind}: {reason}")
 
 
+class Renewal(Exception):
+    """A parked call asks to continue as new; what it knows is then in its memory."""
+
+
 class Host(Protocol):
     """Gives a call its effects and its time."""
 
     def now(self) -> datetime:
         """The host's clock, aware, UTC."""
 
-    async def perform(self, provider: str, step: Step[Result], argument: Wire) -> Result:
+    def is_revised(self) -> bool:
+        """Whether this call may do what calls of older workers did differently.
+
+        Asked off the happy path only: the answer becomes history.
+        """
+
+    def is_worn(self) -> bool:
+        """Whether the call should continue as new when it can."""
+
+    async def perform(
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> Result:
         """Do a step to its end.
 
+        Args:
+            interrupted: when this becomes true, the step is not tried again.
+
         Raises:
-            StepFailed: it was refused, or its attempts or its time ran out.
+            StepFailed: it was refused, its attempts or its time ran out, or it was interrupted.
         """
 
     async def wait(
@@ -100,3 +144,6 @@ class Host(Protocol):
 
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:
         """Make the call findable by its stage. Dear: only off the happy path."""
+
+    def index_owed(self, is_owed: bool) -> None:
+        """Make the call findable by what it owes the provider. Dear, too."""

@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
         AwaitOutcome,
+        CallMemory,
         CallOutcome,
         CallRequest,
         CallStatus,
@@ -30,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
         read,
     )
 
-    from .host import StepFailed
+    from .host import Renewal, StepFailed
     from .protocol import CallProtocol
     from .temporal_host import TemporalHost
 
@@ -45,15 +46,18 @@ class IntegrationCall:
     def __init__(self, *arguments: Any) -> None:
         self._host = TemporalHost()
         self._invalid: str | None = None
+        self._is_cancelled_natively = False
         self._protocol: CallProtocol | None = None
-        self._digest: str | None = None
+        self._request: CallRequest | None = None
         try:
-            request = _read_request(arguments)
+            request, memory = _read_start(arguments)
         except Invalid as error:
             self._invalid = str(error)
             return
-        self._digest = request.digest
-        self._protocol = CallProtocol(self._host, request, workflow.info().first_execution_run_id)
+        self._request = request
+        self._protocol = CallProtocol(
+            self._host, request, workflow.info().first_execution_run_id, memory
+        )
 
     @workflow.run
     async def run(self, *_arguments: Any) -> CallOutcome:
@@ -70,24 +74,36 @@ class IntegrationCall:
             raise ApplicationError(
                 self._invalid or "", type=names.INVALID_REQUEST, non_retryable=True
             )
-        conduct = asyncio.create_task(self._protocol.run())
         try:
-            outcome = await asyncio.shield(conduct)
-        except asyncio.CancelledError:
-            # Work in hand is never abandoned: the protocol ends it and tells the provider.
-            self._protocol.cancel(Cancel(by="Temporal", reason="the workflow was cancelled"))
-            outcome = await conduct
-            await self._before_closing()
-            if outcome.status is OutcomeStatus.CANCELLED:
-                raise
+            outcome = await self._conduct(self._protocol)
         except StepFailed as failure:
             await self._before_closing()
             raise ApplicationError(failure.reason, type=failure.kind, non_retryable=True) from None
+        except Renewal:
+            await self._before_closing()
+            # Asked last: whatever arrives before this moment is in the memory.
+            workflow.continue_as_new(args=[self._request, self._protocol.memory()])
         await self._before_closing()
+        if outcome.status is OutcomeStatus.CANCELLED and self._is_cancelled_natively:
+            raise asyncio.CancelledError
         return _end_as_it_is(outcome)
 
+    async def _conduct(self, protocol: CallProtocol) -> CallOutcome:
+        """Run the protocol; work in hand is never abandoned by a native cancellation."""
+        conduct = asyncio.create_task(protocol.run())
+        try:
+            return await asyncio.shield(conduct)
+        except asyncio.CancelledError:
+            self._is_cancelled_natively = True
+            protocol.cancel(Cancel(by="Temporal", reason="the workflow was cancelled"))
+            return await conduct
+
     async def _before_closing(self) -> None:
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        try:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+        except asyncio.CancelledError:
+            # Too late: the end of the call stands.
+            await workflow.wait_condition(workflow.all_handlers_finished)
 
     @workflow.signal(name=names.PROVIDER_MESSAGE)
     def provider_message(self, *arguments: Any) -> None:
@@ -142,7 +158,7 @@ class IntegrationCall:
             wish = read(AwaitOutcome, arguments) if arguments else AwaitOutcome()
         except Invalid as error:
             raise ApplicationError(str(error), type=names.INVALID_REQUEST) from None
-        if wish.request_digest not in (None, self._digest):
+        if self._request and wish.request_digest not in (None, self._request.digest):
             raise ApplicationError(
                 "key: it already stands for a call with another payload", type=names.KEY_REUSED
             )
@@ -163,9 +179,11 @@ class IntegrationCall:
         act(self._protocol, order)
 
 
-def _read_request(arguments: tuple[Any, ...]) -> CallRequest:
+def _read_start(arguments: tuple[Any, ...]) -> tuple[CallRequest, CallMemory | None]:
     """Validate what the call was started with, the start options included."""
-    request = read(CallRequest, arguments)
+    is_continued = workflow.info().continued_run_id is not None and len(arguments) == 2
+    memory = CallMemory.model_validate(arguments[1]) if is_continued else None
+    request = read(CallRequest, arguments[:1] if is_continued else arguments)
     info = workflow.info()
     if info.workflow_id != request.call_id:
         raise Invalid(
@@ -177,7 +195,7 @@ def _read_request(arguments: tuple[Any, ...]) -> CallRequest:
             "workflow timeouts: a call has none, it would end unacknowledged; the operation's own"
             " deadlines bound it"
         )
-    return request
+    return request, memory
 
 
 def _end_as_it_is(outcome: CallOutcome) -> CallOutcome:

@@ -18,16 +18,26 @@ class Orders:
         cancelled: who wants it to stop.
         forced: whose word is the answer.
         reprocess: a parked call shall be taken up again.
+        is_prompt: they may interrupt work in hand; calls of older workers wait for its end.
     """
 
     cancelled: Steering | None = None
     forced: Steering | None = None
     reprocess: bool = False
+    is_prompt: bool = False
 
     @property
     def interrupt(self) -> bool:
         """Whether one of them ends the waiting."""
         return self.cancelled is not None or self.reprocess
+
+    def interrupts_work(self) -> bool:
+        """Whether an effect that is waiting for its next attempt shall not be tried again."""
+        return self.cancels_work() or (self.is_prompt and self.forced is not None)
+
+    def cancels_work(self) -> bool:
+        """The same, where a forced answer has to wait for the effect all the same."""
+        return self.is_prompt and self.cancelled is not None
 
     @staticmethod
     def forced_key(call_id: str) -> str:

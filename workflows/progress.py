@@ -47,6 +47,18 @@ class Progress:
         self.timings = Timings(started_at=host.now())
         self.outcome: CallOutcome | None = None
 
+    def recall(self, status: CallStatus, timings: Timings) -> None:
+        """Go on where the run before this one was."""
+        self._since = status.since
+        self.stage = status.stage
+        self.cycle = status.cycle
+        self.attempts = status.attempts
+        self.deadline, self.deadline_reason = status.deadline, status.deadline_reason
+        self.reference = status.reference
+        self.last_error = status.last_error
+        self.notice = status.notice
+        self.timings = timings
+
     def enter(self, stage: Stage) -> None:
         """The call has got to another stage."""
         self.stage = stage
@@ -61,6 +73,13 @@ class Progress:
         sent_at = receipt_at - (sent.receipt_at - sent.sent_at)
         self.timings = self.timings.model_copy(
             update={"sent_at": sent_at, "receipt_at": receipt_at, "answered_at": None}
+        )
+        return self.wait_until(sent_at + plan.deadline, plan.deadline_reason)
+
+    def presumed_received(self, sent_at: datetime, plan: Plan) -> datetime:
+        """The provider speaks of a request whose receipt never came: so it has it."""
+        self.timings = self.timings.model_copy(
+            update={"sent_at": sent_at, "receipt_at": self._host.now(), "answered_at": None}
         )
         return self.wait_until(sent_at + plan.deadline, plan.deadline_reason)
 

@@ -13,14 +13,18 @@ from temporalio import workflow
 
 from . import steps
 from .conversation import Conversation
+from .cycles import Cycles
 from .hearing import Hearing
-from .host import Host, StepFailed
+from .host import INTERRUPTED, Host, StepFailed
 from .orders import Orders
 from .progress import Progress
 from .settlement import Settlement
+from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
+        DEFAULT_NOTICES,
+        CallMemory,
         CallOutcome,
         CallRequest,
         CallStatus,
@@ -29,13 +33,18 @@ with workflow.unsafe.imports_passed_through():
         MessageKind,
         MessageSource,
         OutcomeStatus,
+        Plan,
         Prepared,
         PrepareStep,
         ProviderMessage,
         Reprocess,
         Stage,
         Steering,
+        StepFailure,
     )
+
+REFUSALS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
+"""What is wrong with the request itself; the caller has to change it."""
 
 
 class CallProtocol:
@@ -48,22 +57,40 @@ class CallProtocol:
         refusal: why `prepare` refused the call, if it did; nothing was sent then.
     """
 
-    def __init__(self, host: Host, request: CallRequest, run_chain: str) -> None:
+    def __init__(
+        self,
+        host: Host,
+        request: CallRequest,
+        run_chain: str,
+        memory: CallMemory | None = None,
+    ) -> None:
+        """Take a call up.
+
+        Args:
+            run_chain: the id of the first run of this execution chain.
+            memory: of the parked call that this run continues.
+        """
         self._host = host
         self._request = request
         self._run_chain = run_chain
+        self._memory = memory
         self._progress = Progress(host, request)
-        self._hearing = Hearing()
+        self._hearing = Hearing(memory.hearing if memory else None)
         self._orders = Orders()
-        self._settlement = Settlement(host, self._show)
+        self._settlement: Settlement | None = None
+        self._state: CallState | None = None
+        self._conversation: Conversation | None = None
         self.refusal: StepFailed | None = None
+        if memory is not None:
+            self._progress.recall(memory.status, memory.timings)
+            self._orders = Orders(memory.cancelled, memory.forced, memory.reprocess, is_prompt=True)
 
     # What it is told
 
     def hear(self, message: ProviderMessage) -> None:
         """Take a provider's message; each counts once, and none after the outcome."""
         if self.outcome is not None:
-            self._hearing.suppress(message, f"the call is {self.outcome.status} already")
+            self._hear_too_late(message, self.outcome)
         else:
             self._hearing.hear(message)
 
@@ -73,13 +100,18 @@ class CallProtocol:
             self.reject(f"cancel by {order.by}: too late, the call is {self.outcome.status}")
         elif self._orders.cancelled is None:
             self._orders.cancelled = Steering(by=order.by, reason=order.reason)
+            self._orders.is_prompt = self._host.is_revised()
 
     def force(self, order: ForceAck) -> None:
         """Take an operator's word for the answer; too late once there is an outcome."""
         if self.outcome is not None:
             self.reject(f"force_ack by {order.by}: too late, the call is {self.outcome.status}")
             return
+        if self._orders.forced is not None:
+            self.reject(f"force_ack by {order.by}: {self._orders.forced.by} has forced it already")
+            return
         self._orders.forced = Steering(by=order.by, reason=order.reason)
+        self._orders.is_prompt = self._host.is_revised()
         self.hear(
             ProviderMessage(
                 kind=MessageKind.RESPONSE,
@@ -118,7 +150,14 @@ class CallProtocol:
 
     def status(self) -> CallStatus:
         """Where the call is."""
-        return self._progress.status(self._settlement.owed, self._hearing.duplicates)
+        owed = self._settlement.owed if self._settlement else 0
+        return self._progress.status(owed, self._hearing.duplicates)
+
+    def memory(self) -> CallMemory:
+        """For the run that continues this one; the last thing to be asked of this one."""
+        if self._conversation is None:
+            raise RuntimeError("a call without a plan does not continue as new")
+        return self._conversation.memory()
 
     # What it does
 
@@ -127,53 +166,114 @@ class CallProtocol:
 
         Raises:
             StepFailed: it was refused before anything was sent.
+            Renewal: it is parked and asks to continue as new.
         """
-        prepared = await self._prepare()
-        if prepared.plan is None:
+        prepared = Prepared(plan=self._memory.plan) if self._memory else await self._prepare()
+        plan = prepared.plan
+        if plan is None:
             self._progress.outcome = prepared.recorded
             return self._finish()
-        if prepared.plan.indexed:
+        if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
-        conversation = Conversation(
-            self._host,
-            self._request,
-            prepared.plan,
-            self._progress,
-            self._hearing,
-            self._orders,
-            self._settlement,
-        )
-        self._progress.outcome = await conversation.hold()
-        await self._host.wait(lambda: self._settlement.is_settled, None, "acknowledgements we owe")
-        self._progress.outcome = self._settled(self._progress.outcome)
-        if conversation.is_unrecorded(self._progress.outcome):
-            await conversation.conclude(
-                Stage(self._progress.outcome.status), self._progress.outcome.reason
-            )
+        self._settlement = Settlement(self._host, plan, self._show)
+        conversation = self._converse(plan, self._settlement, repeated=prepared.repeated)
+        outcome = await conversation.hold()
+        self._progress.outcome = outcome
+        self._end_hearing(outcome)
+        await self._host.wait(self._is_settled, None, "acknowledgements we owe")
+        self._progress.outcome = outcome = self._settled(outcome, self._settlement)
+        if outcome.status is not OutcomeStatus.COMPLETED or self._hearing.has_suppressed:
+            await conversation.conclude(Stage(outcome.status), outcome.reason)
+        while self._hearing.has_suppressed and self._host.is_revised():
+            await conversation.conclude(Stage(outcome.status), outcome.reason)
         return self._finish()
 
+    def _converse(self, plan: Plan, settlement: Settlement, *, repeated: bool) -> Conversation:
+        memory = self._memory
+        self._state = CallState(
+            host=self._host,
+            request=self._request,
+            plan=plan,
+            progress=self._progress,
+            hearing=self._hearing,
+            orders=self._orders,
+            cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
+            settlement=settlement,
+        )
+        self._conversation = Conversation(self._state, memory, repeated=repeated)
+        if memory is not None:
+            settlement.resume(memory.debts)
+            self._show()
+        return self._conversation
+
     async def _prepare(self) -> Prepared:
+        """The plan, or the outcome of a call that needs none (any more)."""
         try:
             return await self._host.perform(
                 self._request.provider,
                 steps.PREPARE,
                 PrepareStep(request=self._request, run_chain=self._run_chain),
+                interrupted=self._orders.cancels_work,
             )
-        except StepFailed as refusal:
-            self.refusal = refusal
-            self._progress.last_error = refusal.reason
-            self._progress.enter(Stage.FAILED)
-            self._show()
-            raise
+        except StepFailed as failure:
+            if failure.kind in REFUSALS or not self._host.is_revised():
+                self._refuse(failure)
+                raise
+            return Prepared(recorded=self._unprepared(failure))
 
-    def _settled(self, outcome: CallOutcome) -> CallOutcome:
+    def _refuse(self, refusal: StepFailed) -> None:
+        self.refusal = refusal
+        self._progress.last_error = refusal.reason
+        self._progress.enter(Stage.FAILED)
+        self._show()
+
+    def _unprepared(self, failure: StepFailed) -> CallOutcome:
+        """The outcome of a call that could not even be prepared: nothing was sent."""
+        self._progress.last_error = failure.reason
+        cancelled = self._orders.cancelled if failure.kind == INTERRUPTED else None
+        status = OutcomeStatus.CANCELLED if cancelled else OutcomeStatus.FAILED
+        reason = f"cancelled by {cancelled.by}: {cancelled.reason}" if cancelled else failure.reason
+        self._progress.notice = DEFAULT_NOTICES[status]
+        return self._progress.draft(status).model_copy(
+            update={
+                "reason": reason,
+                "cancelled": cancelled,
+                "notice": self._progress.notice,
+                "cycles": 0,
+            }
+        )
+
+    def _end_hearing(self, outcome: CallOutcome) -> None:
+        """Deal with what was heard and is too late now."""
+        if self._orders.cancelled and outcome.status is not OutcomeStatus.CANCELLED:
+            by = self._orders.cancelled.by
+            self.reject(f"cancel by {by}: too late, the call is {outcome.status}")
+        while self._hearing and self._host.is_revised():
+            self._hear_too_late(self._hearing.next(), outcome)
+
+    def _hear_too_late(self, message: ProviderMessage, outcome: CallOutcome) -> None:
+        """Nothing is dropped: what says something new is kept whole, all of it is logged."""
+        if self._state is not None:
+            self._state.spoken_of(message)
+        reason = f"the call is {outcome.status} already"
+        is_news = (
+            outcome.status is not OutcomeStatus.COMPLETED and message.kind is MessageKind.RESPONSE
+        )
+        if is_news:
+            self._hearing.hold(message, reason)
+        else:
+            self._hearing.suppress(message, reason)
+
+    def _is_settled(self) -> bool:
+        return self._settlement is None or self._settlement.is_settled
+
+    def _settled(self, outcome: CallOutcome, settlement: Settlement) -> CallOutcome:
         """The outcome as it stands when the call is over."""
-        is_owed = self._settlement.owed > 0
+        is_owed = settlement.owed > 0
+        is_acknowledged = outcome.status is OutcomeStatus.COMPLETED and not is_owed
         timings = outcome.timings.model_copy(
             update={
-                "acknowledged_at": self._settlement.paid_at
-                if outcome.status is OutcomeStatus.COMPLETED and not is_owed
-                else None,
+                "acknowledged_at": settlement.paid_at if is_acknowledged else None,
                 "ended_at": self._host.now(),
             }
         )

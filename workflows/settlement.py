@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from temporalio import workflow
 
 from . import steps
-from .host import Host, StepFailed
+from .host import Host, Step, StepFailed
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import AcknowledgementKind, AcknowledgePlan, AcknowledgeStep, Plan
+    from ackbridge.contracts import (
+        Acknowledged,
+        AcknowledgementKind,
+        AcknowledgeStep,
+        DebtMemory,
+        Plan,
+        StepFailure,
+    )
+
+
+@dataclass
+class Debt:
+    """One acknowledgement that the provider has not accepted.
+
+    Attributes:
+        since: when it was tried first.
+        is_void: a later acknowledgement of the same cycle takes its place.
+        is_paying: it is being tried.
+        lacks_reference: it cannot be addressed until the provider's reference is known.
+    """
+
+    step: AcknowledgeStep
+    since: datetime
+    is_void: bool = False
+    is_paying: bool = False
+    lacks_reference: bool = False
 
 
 class Settlement:
@@ -21,56 +47,129 @@ class Settlement:
     the call, so that an acknowledgement API that is down holds nobody up.
 
     Attributes:
-        owed: how many acknowledgements the provider has not accepted so far.
-        paid_at: when it accepted the last one.
+        paid_at: when the provider accepted the last one.
     """
 
-    def __init__(self, host: Host, changed: Callable[[], None]) -> None:
+    def __init__(self, host: Host, plan: Plan, changed: Callable[[], None]) -> None:
         self._host = host
+        self._plan = plan
         self._changed = changed
-        self._paying = 0
-        self.owed = 0
+        self._debts: list[Debt] = []
+        self._is_indexed = False
         self.paid_at: datetime | None = None
+
+    @property
+    def owed(self) -> int:
+        """How many acknowledgements the provider has not accepted so far."""
+        return len(self._debts)
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is being paid any more, accepted or given up."""
-        return self._paying == 0
+        return not any(debt.is_paying for debt in self._debts)
 
-    async def acknowledge(self, plan: Plan, step: AcknowledgeStep) -> None:
+    def is_due(self, kind: AcknowledgementKind) -> bool:
+        """Whether the operation acknowledges this kind of end at all."""
+        acknowledge = self._plan.acknowledge
+        if acknowledge is None:
+            return False
+        is_success = kind is AcknowledgementKind.SUCCESS
+        return acknowledge.on_success if is_success else acknowledge.on_failed
+
+    async def acknowledge(self, step: AcknowledgeStep) -> None:
         """Acknowledge once; owe it if the provider does not accept."""
-        if plan.acknowledge is None:
+        acknowledge = self._plan.acknowledge
+        if acknowledge is None:
             return
-        once = steps.acknowledge_once(plan, plan.acknowledge, step.kind)
+        await self._void(step.cycle)
+        once = steps.acknowledge_once(self._plan, acknowledge, step.kind)
         try:
             await self._host.perform(step.request.provider, once, step)
-        except StepFailed:
-            self.owed += 1
-            self._paying += 1
-            self._host.begin(self._pay(plan.acknowledge, step))
-            self._changed()
+        except StepFailed as failure:
+            self._owe(
+                Debt(
+                    step,
+                    self._host.now(),
+                    lacks_reference=failure.kind == StepFailure.NOT_ADDRESSED,
+                )
+            )
         else:
             self.paid_at = self._host.now()
 
-    async def _pay(self, acknowledge: AcknowledgePlan, step: AcknowledgeStep) -> None:
-        owed = steps.acknowledge_owed(acknowledge, step.kind)
+    def learn(self, cycle: int, reference: str) -> None:
+        """The provider's reference of a cycle has become known: what waited for it can be paid."""
+        for debt in self._debts:
+            if debt.lacks_reference and debt.step.cycle == cycle:
+                debt.step = debt.step.model_copy(update={"reference": reference})
+                debt.lacks_reference = False
+
+    def memory(self) -> tuple[DebtMemory, ...]:
+        """For the run that continues this one."""
+        return tuple(DebtMemory(step=debt.step, since=debt.since) for debt in self._debts)
+
+    def resume(self, debts: tuple[DebtMemory, ...]) -> None:
+        """Go on paying what the run before this one owed."""
+        self._is_indexed = bool(debts)
+        for debt in debts:
+            self._owe(Debt(debt.step, debt.since))
+
+    def _owe(self, debt: Debt) -> None:
+        debt.is_paying = True
+        self._debts.append(debt)
+        self._host.begin(self._pay(debt))
+        self._show()
+
+    async def _void(self, cycle: int) -> None:
+        """Stop paying what this cycle owes: two words about one work could arrive in any order."""
+        for debt in [one for one in self._debts if one.step.cycle == cycle]:
+            debt.is_void = True
+            await self._host.wait(lambda: not debt.is_paying, None, "")  # noqa: B023 -- awaited before the loop goes on
+            if debt in self._debts:
+                self._debts.remove(debt)
+                self._show()
+
+    async def _pay(self, debt: Debt) -> None:
+        """Try until the provider accepts, the debt is void, or its time is up."""
+        acknowledge = self._plan.acknowledge
+        is_over = acknowledge is None
         try:
-            await self._host.perform(step.request.provider, owed, step)
-        except StepFailed:
-            # It stays owed: the status, the outcome and the ledger say so.
-            pass
-        else:
-            self.owed -= 1
-            self.paid_at = self._host.now()
+            while acknowledge and not is_over and not debt.is_void:
+                until = debt.since + acknowledge.within
+                if debt.lacks_reference:
+                    is_over = not await self._is_addressable(debt, until)
+                else:
+                    within = until - self._host.now()
+                    is_over = await self._is_over(
+                        debt, steps.acknowledge_owed(acknowledge, debt.step.kind, within)
+                    )
         finally:
-            self._paying -= 1
-            self._changed()
+            debt.is_paying = False
+            self._show()
 
+    async def _is_addressable(self, debt: Debt, until: datetime) -> bool:
+        """Wait for the provider's reference; what has no address cannot be sent."""
+        return await self._host.wait(
+            lambda: debt.is_void or not debt.lacks_reference,
+            until,
+            "the provider's reference is needed to acknowledge",
+        )
 
-def is_due(plan: Plan, kind: AcknowledgementKind) -> bool:
-    """Whether the operation acknowledges this kind of end at all."""
-    if plan.acknowledge is None:
-        return False
-    if kind is AcknowledgementKind.SUCCESS:
-        return plan.acknowledge.on_success
-    return plan.acknowledge.on_failed
+    async def _is_over(self, debt: Debt, owed: Step[Acknowledged]) -> bool:
+        """Try for as long as the step allows; false when it can be tried again later."""
+        provider = debt.step.request.provider
+        try:
+            await self._host.perform(provider, owed, debt.step, interrupted=lambda: debt.is_void)
+        except StepFailed as failure:
+            debt.lacks_reference = failure.kind == StepFailure.NOT_ADDRESSED
+            # Otherwise it stays owed: the status, the outcome and the ledger say so.
+            return not debt.lacks_reference
+        self._debts.remove(debt)
+        self.paid_at = self._host.now()
+        return True
+
+    def _show(self) -> None:
+        is_owed = bool(self._debts)
+        if self._plan.owed_indexed and is_owed is not self._is_indexed:
+            self._is_indexed = is_owed
+            self._host.index_owed(is_owed)
+        self._changed()

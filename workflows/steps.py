@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from .host import Lane, Step
+from .host import Interruption, Lane, Step
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
         AcknowledgePlan,
         Asked,
         Plan,
+        PollPlan,
         Prepared,
         Recorded,
         Sent,
@@ -23,6 +24,9 @@ with workflow.unsafe.imports_passed_through():
 
 LEDGER_TIMEOUT = timedelta(seconds=10)
 """Of one attempt to read or write the ledger."""
+
+ASK_WITHIN = timedelta(minutes=1)
+"""Of asking once before giving up: the caller is waiting."""
 
 PREPARE_WITHIN = timedelta(hours=24)
 """Nothing has been sent yet, so a ledger that stays away this long ends the call."""
@@ -61,8 +65,12 @@ CONCLUDE = Step(
 )
 
 
-def send(plan: Plan, cycle: int) -> Step[Sent]:
-    """Send the request, until there is a receipt."""
+def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
+    """Send the request, until there is a receipt.
+
+    Args:
+        local: whether this one may ride in the workflow task.
+    """
     return Step(
         name=names.SEND,
         result=Sent,
@@ -72,7 +80,7 @@ def send(plan: Plan, cycle: int) -> Step[Sent]:
         attempts=plan.send.attempts,
         within=plan.send.within,
         queue_within=plan.send.queue_within,
-        local_first=plan.send.local,
+        local_first=plan.send.local and local,
     )
 
 
@@ -85,9 +93,25 @@ def ask_status(plan: Plan) -> Step[Asked]:
         lane=Lane.SETTLE,
         timeout=plan.send.timeout + MARGIN,
         attempts=3,
-        within=timedelta(minutes=1),
-        queue_within=plan.send.queue_within,
+        within=ASK_WITHIN,
+        queue_within=ASK_WITHIN,
         local_first=False,
+    )
+
+
+def poll(poll: PollPlan, within: timedelta) -> Step[Asked]:
+    """Ask until there is an answer, or the deadline has come."""
+    return Step(
+        name=names.POLL,
+        result=Asked,
+        summary=f"ask the provider every {poll.every.total_seconds():g} s",
+        lane=Lane.SETTLE,
+        # One attempt asks again and again where the pause is short.
+        timeout=max(within, poll.timeout) + MARGIN,
+        within=within,
+        local_first=False,
+        silent_for=poll.every + poll.timeout + MARGIN,
+        interruption=Interruption.ABANDONED,
     )
 
 
@@ -105,7 +129,9 @@ def acknowledge_once(plan: Plan, acknowledge: AcknowledgePlan, kind: str) -> Ste
     )
 
 
-def acknowledge_owed(acknowledge: AcknowledgePlan, kind: str) -> Step[Acknowledged]:
+def acknowledge_owed(
+    acknowledge: AcknowledgePlan, kind: str, within: timedelta
+) -> Step[Acknowledged]:
     """An acknowledgement the provider has not accepted at first; tried for as long as we owe it."""
     return Step(
         name=names.ACKNOWLEDGE,
@@ -113,7 +139,7 @@ def acknowledge_owed(acknowledge: AcknowledgePlan, kind: str) -> Step[Acknowledg
         summary=f"acknowledge: {kind}, owed",
         lane=Lane.SETTLE,
         timeout=acknowledge.timeout + MARGIN,
-        within=acknowledge.within,
+        within=within,
         local_first=False,
         first_retry=timedelta(seconds=1),
     )

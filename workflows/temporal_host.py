@@ -8,23 +8,32 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any
 
-from temporalio import exceptions, workflow
+from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutType
+from temporalio.exceptions import FailureError
 
-from .host import Lane, Result, Step, StepFailed
+from .host import INTERRUPTED, Interruption, Lane, Result, Step, StepFailed
 from .story import tell
+from .trouble import explain
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import CallStatus, StepFailure, Trouble, Wire, names, search
+    from ackbridge.contracts import CallStatus, Wire, names, search
 
-LONGEST_REASON = 500
-"""Characters of a reason that are kept: what providers say has no bound."""
+REVISION = "whole-protocol"
+"""The patch that tells calls which an older worker has begun from all others."""
 
 LONGEST_RETRY = timedelta(minutes=5)
 """Retries back off to this and no further."""
 
+YOUNG = 30
+"""Events of a history that another version does not have to begin anew."""
+
 ONCE = RetryPolicy(maximum_attempts=1)
+
+_CANCELLATION = {
+    Interruption.AWAITED: workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    Interruption.ABANDONED: workflow.ActivityCancellationType.TRY_CANCEL,
+}
 
 
 class TemporalHost:
@@ -38,14 +47,34 @@ class TemporalHost:
         """The workflow's clock."""
         return workflow.now()
 
-    async def perform(self, provider: str, step: Step[Result], argument: Wire) -> Result:
+    def is_revised(self) -> bool:
+        """Whether this call was not begun by a worker from before the revision."""
+        return workflow.patched(REVISION)
+
+    def is_worn(self) -> bool:
+        """Whether the history is long, or another version is to take over."""
+        info = workflow.info()
+        is_outdated = (
+            info.is_target_worker_deployment_version_changed()
+            and info.get_current_history_length() > YOUNG
+        )
+        return info.is_continue_as_new_suggested() or is_outdated
+
+    async def perform(
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> Result:
         """Do a step in the workflow task if it may, and through its queue if that fails.
 
         Raises:
-            StepFailed: it was refused, or its attempts or its time ran out.
+            StepFailed: it was refused, its attempts or its time ran out, or it was interrupted.
         """
         if not step.local_first:
-            return await self._through_queue(provider, step, argument, tried=0)
+            return await self._through_queue(provider, step, argument, 0, step.within, interrupted)
+        began = workflow.now()
         try:
             result: Result = await workflow.execute_local_activity(
                 step.name,
@@ -57,36 +86,55 @@ class TemporalHost:
             )
             return result  # noqa: TRY300 -- an else would sit far below, behind the fallback
         except FailureError as error:
-            failed, delay = _explain(error, tried=0)
+            failed, delay = explain(error, tried=0)
             if delay is None or step.attempts == 1:
                 raise failed from None
         delay = max(delay, step.first_retry * (1 + workflow.random().random() / 2))
         if step.within is not None and delay >= step.within:
             raise failed
-        await workflow.sleep(delay, summary=f"try again: {failed.reason}"[:200])
-        return await self._through_queue(provider, step, argument, tried=1)
+        until = workflow.now() + delay
+        if await self.wait(interrupted or _never, until, f"try again: {failed.reason}"):
+            raise StepFailed(INTERRUPTED, failed.reason, attempts=1, reached=failed.reached)
+        left = step.within and max(step.within - (workflow.now() - began), timedelta(seconds=1))
+        if step.once_tried is not None:
+            argument = step.once_tried(argument, failed)
+        return await self._through_queue(provider, step, argument, 1, left, interrupted)
 
     async def _through_queue(
-        self, provider: str, step: Step[Result], argument: Wire, tried: int
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        tried: int,
+        within: timedelta | None,
+        interrupted: Callable[[], bool] | None,
     ) -> Result:
+        activity: workflow.ActivityHandle[Result] = workflow.start_activity(
+            step.name,
+            argument,
+            result_type=step.result,
+            task_queue=_queue(provider, step.lane),
+            start_to_close_timeout=step.timeout,
+            schedule_to_start_timeout=step.queue_within,
+            # Waiting for a worker is no trying: only what follows it counts.
+            schedule_to_close_timeout=within and within + (step.queue_within or timedelta(0)),
+            heartbeat_timeout=step.silent_for,
+            retry_policy=RetryPolicy(
+                initial_interval=step.first_retry,
+                maximum_interval=LONGEST_RETRY,
+                maximum_attempts=0 if step.attempts is None else step.attempts - tried,
+            ),
+            cancellation_type=_CANCELLATION[step.interruption],
+            summary=step.summary,
+        )
+        if interrupted is not None:
+            await workflow.wait_condition(lambda: activity.done() or interrupted())
+            if not activity.done():
+                activity.cancel()
         try:
-            result: Result = await workflow.execute_activity(
-                step.name,
-                argument,
-                result_type=step.result,
-                task_queue=_queue(provider, step.lane),
-                start_to_close_timeout=step.timeout,
-                schedule_to_start_timeout=step.queue_within,
-                schedule_to_close_timeout=step.within,
-                retry_policy=RetryPolicy(
-                    initial_interval=step.first_retry,
-                    maximum_interval=LONGEST_RETRY,
-                    maximum_attempts=0 if step.attempts is None else step.attempts - tried,
-                ),
-                summary=step.summary,
-            )
+            result = await activity
         except FailureError as error:
-            raise _explain(error, tried)[0] from None
+            raise explain(error, tried)[0] from None
         attempt = getattr(result, "attempt", None)
         return result.model_copy(update={"attempt": attempt + tried}) if attempt else result
 
@@ -140,40 +188,17 @@ class TemporalHost:
             ]
         )
 
+    def index_owed(self, is_owed: bool) -> None:
+        """Upsert whether an acknowledgement is owed, if our search attributes are registered."""
+        if self._indexed:
+            workflow.upsert_search_attributes([search.OWED.value_set(is_owed)])
+
+
+def _never() -> bool:
+    return False
+
 
 def _queue(provider: str, lane: Lane) -> str:
     if lane is Lane.SEND:
         return names.send_queue(provider)
     return names.settle_queue(provider) if lane is Lane.SETTLE else names.TASK_QUEUE
-
-
-def _explain(error: FailureError, tried: int) -> tuple[StepFailed, timedelta | None]:
-    """What went wrong, and how long to wait before another try (None: there shall be none)."""
-    # A regular activity's failure is wrapped, a local one's is not.
-    cause = error.cause if isinstance(error, ActivityError) else error
-    if isinstance(cause, ApplicationError):
-        trouble = _trouble(cause)
-        failed = StepFailed(
-            cause.type or "Unknown",
-            cause.message[:LONGEST_REASON],
-            attempts=tried + trouble.attempt,
-            reached=trouble.reached,
-        )
-        again = None if cause.non_retryable else cause.next_retry_delay or timedelta(0)
-        return failed, again
-    if isinstance(cause, exceptions.TimeoutError):
-        if cause.type is TimeoutType.SCHEDULE_TO_START:
-            reason = "no worker took it up in time: nothing was sent"
-            return StepFailed(StepFailure.UNAVAILABLE, reason, attempts=tried), None
-        # The worker may have died after it had sent.
-        reason = "the attempt did not report back in time"
-        failed = StepFailed(StepFailure.NO_RECEIPT, reason, attempts=tried + 1, reached=True)
-        return failed, timedelta(0)
-    return StepFailed("Unknown", f"{type(cause).__name__}", attempts=tried + 1), None
-
-
-def _trouble(cause: ApplicationError) -> Trouble:
-    for detail in cause.details:
-        if isinstance(detail, dict):
-            return Trouble.model_validate(detail)
-    return Trouble()

@@ -11,7 +11,9 @@ from .calls import (
     Steering,
     Timings,
 )
+from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
 from .messages import MessageKind, MessageSource, ProviderMessage
+from .notices import DEFAULT_NOTICES
 from .plan import (
     AcknowledgePlan,
     LatePolicy,
@@ -43,6 +45,7 @@ from .steps import (
 from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 
 __all__ = [
+    "DEFAULT_NOTICES",
     "AcknowledgePlan",
     "AcknowledgeStep",
     "Acknowledged",
@@ -50,13 +53,17 @@ __all__ = [
     "AskStep",
     "Asked",
     "AwaitOutcome",
+    "CallMemory",
     "CallOutcome",
     "CallRequest",
     "CallStatus",
     "Cancel",
     "ConcludeStep",
+    "CycleMemory",
+    "DebtMemory",
     "Duration",
     "ForceAck",
+    "HearingMemory",
     "Invalid",
     "LatePolicy",
     "MessageKind",
@@ -64,6 +71,7 @@ __all__ = [
     "Notice",
     "OnFailure",
     "OutcomeStatus",
+    "ParkedMemory",
     "Plan",
     "PollPlan",
     "PollStep",

@@ -106,7 +106,13 @@ class Plan(Wire):
 
 
 class Prepared(Wire):
-    """What `prepare` answers: a plan, or the outcome this call already had."""
+    """What `prepare` answers: a plan, or the outcome this call already had.
+
+    Attributes:
+        repeated: this call was prepared before. A send that rode in the workflow task which was
+            lost then may have left us, though no history knows it.
+    """
 
     plan: Plan | None = None
+    repeated: bool = False
     recorded: CallOutcome | None = None

@@ -131,7 +131,19 @@ class SimulatedHost:
     def now(self) -> datetime:
         return self._now
 
-    async def perform(self, provider: str, step: Step[Result], argument: Wire) -> Result:
+    def is_revised(self) -> bool:
+        return True
+
+    def is_worn(self) -> bool:
+        return False
+
+    async def perform(
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> Result:
         self.performed.append((step.name, argument))
         script = self.answers[step.name]
         answer = script.pop(0) if len(script) > 1 else script[0]
@@ -170,3 +182,6 @@ class SimulatedHost:
 
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:
         self.indexed.append(stage)
+
+    def index_owed(self, is_owed: bool) -> None:
+        self.indexed.append("owed" if is_owed else "paid")

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -94,10 +95,10 @@ def all_steps() -> list[Step[Any]]:
         workflows.steps.PREPARE,
         workflows.steps.RECORD,
         workflows.steps.CONCLUDE,
-        workflows.steps.send(planned, 1),
+        workflows.steps.send(planned, 1, local=True),
         workflows.steps.ask_status(planned),
         workflows.steps.acknowledge_once(planned, planned.acknowledge, "success"),
-        workflows.steps.acknowledge_owed(planned.acknowledge, "success"),
+        workflows.steps.acknowledge_owed(planned.acknowledge, "success", timedelta(hours=1)),
     ]
 
 

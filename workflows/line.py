@@ -1,0 +1,161 @@
+"""The line to the provider: sending until there is a receipt, asking, and asking regularly."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio import workflow
+
+from . import steps
+from .cycles import Cycle
+from .endings import Unanswered
+from .host import INTERRUPTED, StepFailed
+from .state import CallState
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import (
+        AskStep,
+        MessageKind,
+        PollPlan,
+        PollStep,
+        ProviderMessage,
+        SendStep,
+        Stage,
+        StepFailure,
+    )
+
+
+class Line:
+    """What a call says to its provider, but for acknowledgements; what it hears is heard."""
+
+    def __init__(self, state: CallState) -> None:
+        self._state = state
+
+    async def send(self, cycle: Cycle) -> Unanswered | None:
+        """Send under the cycle's key until the provider has it. None: there is a receipt."""
+        state = self._state
+        state.enter(Stage.SENDING)
+        # A send that rides in a workflow task is forgotten if that is lost. The first one `prepare`
+        # can tell; any other is scheduled before it is done.
+        local = state.progress.attempts == 0 or not state.host.is_revised()
+        try:
+            sent = await state.host.perform(
+                state.request.provider,
+                steps.send(state.plan, cycle.number, local=local),
+                SendStep(request=state.request, cycle=cycle.number),
+                interrupted=state.orders.interrupts_work,
+            )
+        except StepFailed as failure:
+            return self._not_received(cycle, failure)
+        cycle.sent()
+        cycle.reference = sent.reference or cycle.reference
+        state.progress.attempts += sent.attempt
+        state.progress.reference = cycle.reference
+        for message in sent.messages:
+            state.hearing.hear(message)
+        state.progress.received(sent, state.plan)
+        return None
+
+    def _not_received(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
+        """Tell apart what never left us, what was refused, and what may have arrived."""
+        state = self._state
+        state.progress.attempts += failure.attempts
+        state.progress.last_error = failure.reason
+        if failure.kind == StepFailure.REFUSED:
+            return self._refused(cycle, failure)
+        if failure.reached:
+            cycle.sent()
+        if failure.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED):
+            return Unanswered(failure.reason, "not_sent")
+        return Unanswered(failure.reason, "no_receipt", may_come_late=cycle.was_sent)
+
+    def _refused(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
+        """A refusal is about the attempt it answers; one before it may have been taken."""
+        if failure.reached and failure.attempts > 1 and self._state.host.is_revised():
+            cycle.sent()
+        cycle.spend()
+        return Unanswered(failure.reason, "refused", notice="refused")
+
+    async def ask(self, cycle: Cycle) -> None:
+        """Ask the provider once before giving up on it."""
+        state = self._state
+        try:
+            asked = await state.host.perform(
+                state.request.provider,
+                steps.ask_status(state.plan),
+                AskStep(request=state.request, cycle=cycle.number, reference=cycle.reference),
+                interrupted=state.orders.interrupts_work,
+            )
+        except StepFailed as failure:
+            state.progress.last_error = failure.reason
+            return
+        if asked.message is not None:
+            state.hearing.hear(asked.message)
+
+    def keep_asking(self, cycle: Cycle) -> Polling | None:
+        """Start asking regularly, beside the call, where the operation is asked for its answers."""
+        poll = self._state.plan.poll
+        if poll is None:
+            return None
+        polling = Polling(self._state, cycle, poll)
+        self._state.host.begin(polling.run())
+        return polling
+
+
+class Polling:
+    """Asks about one cycle until it has an answer, its deadline has come, or it is stopped."""
+
+    def __init__(self, state: CallState, cycle: Cycle, poll: PollPlan) -> None:
+        self._state = state
+        self._cycle = cycle
+        self._poll = poll
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Nobody waits for an answer any more."""
+        self._is_stopped = True
+
+    async def run(self) -> None:
+        """Ask; what is answered is heard like every other message."""
+        state, answered = self._state, list[str]()
+        while not self._is_stopped and (left := self._left()) is not None:
+            message = await self._ask(left, tuple(answered))
+            if message is None:
+                # Nothing that asking again at once would change.
+                await self._pause()
+                continue
+            state.hearing.hear(message)
+            if message.kind is not MessageKind.EXTENSION:
+                return
+            answered.append(message.event_key)
+            # It moves the deadline when it is dealt with.
+            await state.host.wait(lambda: not state.hearing or self._is_stopped, None, "")
+
+    async def _ask(self, left: timedelta, answered: tuple[str, ...]) -> ProviderMessage | None:
+        state = self._state
+        step = PollStep(
+            request=state.request,
+            cycle=self._cycle.number,
+            reference=self._cycle.reference,
+            every=self._poll.every,
+            answered=answered,
+        )
+        try:
+            asked = await state.host.perform(
+                state.request.provider,
+                steps.poll(self._poll, left),
+                step,
+                interrupted=lambda: self._is_stopped,
+            )
+        except StepFailed:
+            return None
+        return asked.message
+
+    async def _pause(self) -> None:
+        until = self._state.host.now() + self._poll.every
+        await self._state.host.wait(lambda: self._is_stopped, until, "before asking again")
+
+    def _left(self) -> timedelta | None:
+        deadline = self._state.progress.deadline
+        left = deadline - self._state.host.now() if deadline else timedelta(0)
+        return left if left > timedelta(0) else None

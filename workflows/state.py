@@ -1,0 +1,55 @@
+"""Everything that the parts of one call's protocol share once there is a plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from temporalio import workflow
+
+from .cycles import Cycle, Cycles
+from .hearing import Hearing
+from .host import Host
+from .orders import Orders
+from .progress import Progress
+from .settlement import Settlement
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import CallRequest, Plan, ProviderMessage, Stage
+
+
+@dataclass(frozen=True)
+class CallState:
+    """One call with its plan: what it was asked, where it is, what it has heard and owes."""
+
+    host: Host
+    request: CallRequest
+    plan: Plan
+    progress: Progress
+    hearing: Hearing
+    orders: Orders
+    cycles: Cycles
+    settlement: Settlement
+
+    def enter(self, stage: Stage) -> None:
+        """The call has got to another stage."""
+        self.progress.enter(stage)
+        self.show()
+
+    def show(self) -> None:
+        """Tell whoever looks."""
+        self.host.show(self.progress.status(self.settlement.owed, self.hearing.duplicates))
+
+    @property
+    def is_roused(self) -> bool:
+        """Whether there is something to deal with."""
+        return bool(self.hearing) or self.orders.interrupt
+
+    def spoken_of(self, message: ProviderMessage) -> Cycle:
+        """The cycle a message is about; it may tell a reference that no receipt has told."""
+        if message.event_key == self.orders.forced_key(self.request.call_id):
+            return self.cycles.last_sent
+        cycle = self.cycles.spoken_of(message)
+        if message.reference is not None and cycle.was_sent and cycle.reference is None:
+            cycle.reference = message.reference
+            self.settlement.learn(cycle.number, message.reference)
+        return cycle
