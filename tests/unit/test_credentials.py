@@ -55,8 +55,8 @@ async def answered(asked: dict[str, Any], told: dict[str, Any]) -> httpx.Respons
 
     transport = httpx.MockTransport(provider)
     auth = build_auth(spec(asked), SECRETS, utc_now, transport)
-    async with httpx.AsyncClient(transport=transport) as client:
-        return await client.post("http://provider/orders", auth=auth)
+    async with httpx.AsyncClient(transport=transport, auth=auth) as client:
+        return await client.post("http://provider/orders")
 
 
 def _response(answer: Answer) -> httpx.Response:

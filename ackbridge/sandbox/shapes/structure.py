@@ -20,6 +20,8 @@ def _place(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> It
         return
     if place[:1] == ("headers",) and any(str(name) != str(name).lower() for name in place[1:2]):
         search.stuck["the names of headers are in lower case here"] = None
+    if place == ("status",) and draft.kind is Kind.ANSWER:
+        search.stuck["status is the HTTP status here; the body's own is body.status"] = None
     yield from search.settle(place, want, draft)
 
 
