@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ackbridge.catalog import load_integration
+from ackbridge.catalog import Integration, Operation, load_integration
 from ackbridge.catalog.documents import expand, leaves, read_document
 from ackbridge.sandbox.conformance.mimic import TOKEN_PATH
 
@@ -20,6 +20,10 @@ _FASTEST = 1000
 """Requests per second of a provider whose limits are not what is tried out."""
 
 _POLLS_EVERY = "1s"
+_LONGEST_EXCHANGE = 2.0
+"""Seconds of one exchange: these pass in real time."""
+_LONGEST_DEBT = 6 * 3600.0
+"""Seconds for which an acknowledgement is owed: every try of it takes real time."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,17 @@ def make_stand_in(
 ) -> StandIn:
     """Write the copy.
 
-    Changed are the addresses, the secrets, flags (all on), a rate limit (lifted), and the pause
-    between two questions of `poll` mode (a second): nothing that scenarios are about.
+    Changed are the addresses, the secrets, flags (all on), a rate limit (lifted), and what would
+    make a run long without telling anything: the pause between two questions of `poll` mode (a
+    second), the timeouts of single exchanges (2 s at the most), and how long an acknowledgement is
+    owed (6 h at the most).
 
     Raises:
         IntegrationFileError: the file does not validate as it is.
     """
-    load_integration(file, environ)
+    integration = load_integration(file, environ)
     value, _ = expand(read_document(file.read_text("utf-8")).value, environ, _NOT_EXPANDED)
-    copy = _Copy(folder / "secrets", provider_url)
+    copy = _Copy(integration, folder / "secrets", provider_url)
     copied = copy.of(value)
     integrations = folder / "integrations"
     integrations.mkdir()
@@ -60,7 +66,8 @@ def make_stand_in(
 
 
 class _Copy:
-    def __init__(self, secrets_root: Path, provider_url: str) -> None:
+    def __init__(self, integration: Integration, secrets_root: Path, provider_url: str) -> None:
+        self._integration = integration
         self._secrets_root = secrets_root
         self._provider_url = provider_url
         self.environment: dict[str, str] = {}
@@ -77,11 +84,22 @@ class _Copy:
             value["auth"]["token_url"] = self._provider_url + TOKEN_PATH
         if "requests_per_second" in (value.get("limits") or {}):
             value["limits"]["requests_per_second"] = _FASTEST
-        for operation in value["operations"].values():
-            response = operation["response"]
-            if response["mode"] == "poll":
-                response["poll"] = {"every": _POLLS_EVERY}
+        for name, operation in value["operations"].items():
+            self._hurry(operation, self._integration.operations[name])
         return value
+
+    def _hurry(self, written: dict[str, Any], operation: Operation) -> None:
+        """Shorten what passes in real time."""
+        receipt, acknowledge = operation.receipt, operation.acknowledge
+        timeout = min(receipt.timeout.total_seconds(), _LONGEST_EXCHANGE)
+        written["receipt"] = {**(written.get("receipt") or {}), "timeout": timeout}
+        if acknowledge is not None:
+            written["acknowledge"] |= {
+                "timeout": min(acknowledge.timeout.total_seconds(), _LONGEST_EXCHANGE),
+                "within": min(acknowledge.within.total_seconds(), _LONGEST_DEBT),
+            }
+        if operation.response.mode == "poll":
+            written["response"]["poll"] = {"every": _POLLS_EVERY}
 
     def _with_own_secrets(self, part: Any) -> Any:
         standard = {"standard-webhooks"} & {text for _, text in leaves(part)}

@@ -131,6 +131,8 @@ class Desk:
         behaviour = work.behaviour
         if self._is_deaf(work):
             status = behaviour.acknowledgement_status
+            if status == 429:
+                return self._faulty("throttled", behaviour, None), False
             return Reply(self._speech.trouble(status, "not now"), "error"), False
         known = work.id, told.key or told.verdict
         is_new = known not in self._verdicts

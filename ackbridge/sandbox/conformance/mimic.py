@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ackbridge.catalog import Integration
@@ -74,6 +75,7 @@ class Mimic:
     """A `Speech` made from an integration file.
 
     Attributes:
+        told: by call id, the document of the last message that was a success.
         complaints: what was sent and could not be understood, or was refused, for people.
     """
 
@@ -99,8 +101,10 @@ class Mimic:
         self._marks: Iterator[int] = itertools.count(410_000_001)
         self._event_marks: defaultdict[str, str] = defaultdict(lambda: str(next(self._marks)))
         self._events: dict[str, Shape] = {}
+        self._receipts: dict[str, Shape] = {}
         self._references: dict[str, str] = {}
         self._latest: dict[str, Work] = {}
+        self.told: dict[str, dict[str, Any]] = {}
         self.complaints: list[str] = []
 
     # What it is told by the director
@@ -120,11 +124,6 @@ class Mimic:
             return None
         cycle = int(request.key.rpartition(":")[2])
         return known.behaviours[min(cycle, len(known.behaviours)) - 1]
-
-    def reference_of(self, work_id: str) -> str | None:
-        """The reference under which a work is known to us."""
-        found = (one for one, work in self._references.items() if work == work_id)
-        return next(found, None)
 
     def event_key_mark(self, event_id: str) -> str:
         """The digits in the event key of an event."""
@@ -150,13 +149,10 @@ class Mimic:
 
     def answer(self, work: Work) -> Answer:
         """The receipt; in `sync` mode the response."""
-        wording, mark = self._wordings[work.operation], str(next(self._marks))
-        telling = self._telling(work, work.status)
-        shape = wording.sync(mark, telling) if work.mode == "sync" else wording.receipt(mark)
-        reference = reference_in(self._integration.operations[work.operation], shape)
-        if reference is not None:
-            self._references[reference] = work.id
         self._latest[work.call_id or work.key] = work
+        shape = self._receipt(work)
+        if work.mode == "sync":
+            self.told[work.call_id or ""] = shape.document
         return _encoded(shape)
 
     def status(self, work: Work) -> Answer:
@@ -165,7 +161,9 @@ class Mimic:
         if stands == "processing" and work.until is not None:
             stands = "extended"
         wording = self._wordings[work.operation]
-        shape = wording.status(self.reference_of(work.id), self._telling(work, stands))
+        shape = wording.status(self._reference(work), self._telling(work, stands))
+        if stands == "completed":
+            self.told[work.call_id or ""] = shape.document
         return _encoded(shape)
 
     def acknowledged(self, work: Work, verdict: Verdict) -> Answer:  # noqa: ARG002 -- nobody reads what comes back
@@ -182,11 +180,13 @@ class Mimic:
         shape = self._wordings[work.operation].callback(
             self._telling(work, news),
             call_id=work.call_id or "",
-            reference=self.reference_of(work.id),
+            reference=self._reference(work),
             mark=self._event_marks[event_id],
             query=_query(url),
         )
         self._events[event_id] = shape
+        if news == "completed":
+            self.told[work.call_id or ""] = shape.document
         return json.dumps(shape.body).encode()
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
@@ -267,6 +267,21 @@ class Mimic:
     def _work_in(self, said: str) -> str | None:
         found = (work for reference, work in self._references.items() if reference in said)
         return next(found, None)
+
+    def _receipt(self, work: Work) -> Shape:
+        """Made up at the first need: a callback may tell the reference before the receipt does."""
+        if work.id not in self._receipts:
+            wording, mark = self._wordings[work.operation], str(next(self._marks))
+            telling = self._telling(work, work.status)
+            shape = wording.sync(mark, telling) if work.mode == "sync" else wording.receipt(mark)
+            self._receipts[work.id] = shape
+            reference = reference_in(self._integration.operations[work.operation], shape)
+            if reference is not None:
+                self._references[reference] = work.id
+        return self._receipts[work.id]
+
+    def _reference(self, work: Work) -> str | None:
+        return reference_in(self._integration.operations[work.operation], self._receipt(work))
 
     def _telling(self, work: Work, stands: Stands) -> Telling:
         until = work.until or self._clock() + timedelta(minutes=1)
