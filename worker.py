@@ -43,6 +43,10 @@ READY = "worker ready"
 PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.contracts")
 
 
+HEARTBEAT_EVERY = timedelta(seconds=2)
+"""By heartbeats a poll learns that nobody waits for its answer any more."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or Ctrl-C. Exit 0 then, 2 when the configuration does not hold."""
     parser = argparse.ArgumentParser(prog="worker.py", description=__doc__)
@@ -172,6 +176,7 @@ def _provider_workers(
         client,
         task_queue=names.settle_queue(integration.provider),
         activities=settle_activities(provisions),
+        max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
         interceptors=interceptors,
         graceful_shutdown_timeout=shutdown_within,
     )

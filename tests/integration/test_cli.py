@@ -128,7 +128,7 @@ def test_cancel(stack: Stack) -> None:
         (("call", "Sandbox", "create_order", "--key", "k"), "provider: String should match"),
         (("call", "sandbox", "x", "--key", "k", "--wait", "soon"), "not a duration"),
         (("call", "sandbox", "create_order", "--key", "bad-1"), "payload: is not of type object"),
-        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_order"),
+        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_booking"),
         (("status", "sandbox.create_order.never"), "no such call"),
     ],
 )
