@@ -28,7 +28,7 @@ from .exits import Exit
 from .rehearsal import rehearse
 from .up import told_to_stop
 
-AT_ONCE = 4 * (os.cpu_count() or 2)
+AT_ONCE = 10 * (os.cpu_count() or 2)
 """Calls in flight: most of them wait."""
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED: "yellow"}
@@ -168,7 +168,10 @@ def _report(file: Path, results: Sequence[Result], *, json_output: bool) -> None
         for result in results
     ]
     title = f"{file}: what holds, whatever its provider does"
-    show.console.print(show.table(title, ("operation", "scenario", "", "what happens"), rows))
+    if show.console.is_terminal:
+        show.console.print(show.table(title, ("operation", "scenario", "", "what happens"), rows))
+    else:
+        print(title, *("\t".join(row) for row in rows), sep="\n")
     for verdict in (Verdict.FAILED, Verdict.SKIPPED):
         _tell(verdict, results)
     counts = Counter(result.verdict for result in results)

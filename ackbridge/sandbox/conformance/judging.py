@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from ackbridge.contracts import CallOutcome, OutcomeStatus, names
+from ackbridge.contracts import CallOutcome, OutcomeStatus, Stage, names
 
 from .cases import Case
 from .records import Records
@@ -38,9 +38,13 @@ def _one_end(_case: Case, records: Records, outcome: CallOutcome) -> Iterator[Fi
     if len(records.closings) != 1:
         seen = ", ".join(records.closings) or "none"
         yield Finding("exactly one end of the workflow", seen, "the protocol itself")
-    standing = records.call.stage.value if records.call else "nothing"
-    if standing != outcome.status.value:
-        yield Finding(f"the ledger to say {outcome.status.value}", standing, "the protocol itself")
+    row = records.call
+    standing = row.outcome.status if row and row.outcome else None
+    if standing is not outcome.status:
+        yield Finding(f"the ledger to say {outcome.status}", f"{standing}", "the protocol itself")
+    is_owed = outcome.acknowledgement_owed and row and row.stage is Stage.ACKNOWLEDGING
+    if row and not row.stage.is_final and not is_owed:
+        yield Finding("a final stage in the ledger", row.stage.value, "the protocol itself")
 
 
 def _one_response(case: Case, records: Records, outcome: CallOutcome) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ackbridge.catalog import Integration
 from ackbridge.clock import Clock
-from ackbridge.contracts import CallRequest
+from ackbridge.contracts import CallRequest, MessageSource
 from ackbridge.sandbox.behaviour import Behaviour
 from ackbridge.sandbox.credentials import Credentials
 from ackbridge.sandbox.shapes import Shape
@@ -75,7 +75,7 @@ class Mimic:
     """A `Speech` made from an integration file.
 
     Attributes:
-        told: by call id, the document of the last message that was a success.
+        told: by call id, the last message that was a success: how it was told, and its document.
         complaints: what was sent and could not be understood, or was refused, for people.
     """
 
@@ -104,7 +104,7 @@ class Mimic:
         self._receipts: dict[str, Shape] = {}
         self._references: dict[str, str] = {}
         self._latest: dict[str, Work] = {}
-        self.told: dict[str, dict[str, Any]] = {}
+        self.told: dict[str, tuple[MessageSource, dict[str, Any]]] = {}
         self.complaints: list[str] = []
 
     # What it is told by the director
@@ -152,7 +152,7 @@ class Mimic:
         self._latest[work.call_id or work.key] = work
         shape = self._receipt(work)
         if work.mode == "sync":
-            self.told[work.call_id or ""] = shape.document
+            self.told[work.call_id or ""] = MessageSource.SYNC, shape.document
         return _encoded(shape)
 
     def status(self, work: Work) -> Answer:
@@ -163,7 +163,7 @@ class Mimic:
         wording = self._wordings[work.operation]
         shape = wording.status(self._reference(work), self._telling(work, stands))
         if stands == "completed":
-            self.told[work.call_id or ""] = shape.document
+            self.told[work.call_id or ""] = MessageSource.STATUS, shape.document
         return _encoded(shape)
 
     def acknowledged(self, work: Work, verdict: Verdict) -> Answer:  # noqa: ARG002 -- nobody reads what comes back
@@ -175,7 +175,9 @@ class Mimic:
         return in_json(status, {"error": {"message": reason}})
 
     def event(self, work: Work, news: News, event_id: str) -> bytes:
-        """A callback that the file understands as this news."""
+        """A callback that the file understands as this news; nothing where there are none."""
+        if work.mode != "callback":
+            return b""
         url = work.callback_url or ""
         shape = self._wordings[work.operation].callback(
             self._telling(work, news),
@@ -186,7 +188,7 @@ class Mimic:
         )
         self._events[event_id] = shape
         if news == "completed":
-            self.told[work.call_id or ""] = shape.document
+            self.told[work.call_id or ""] = MessageSource.CALLBACK, shape.document
         return json.dumps(shape.body).encode()
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from temporalio.api.enums.v1 import EventType
+from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHandle
 
 from ackbridge.ledger import CallRow, Ledger, ResponseRow
@@ -22,6 +22,12 @@ _CLOSED = (
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
+)
+
+# Others, such as a signal that came while the workflow was closing, are the engine's daily life.
+_OUR_FAULT = (
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR,
+    WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE,
 )
 
 
@@ -81,8 +87,9 @@ async def read_records(
     async for event in handle.fetch_history_events():
         if event.event_type in _CLOSED:
             closings.append(EventType.Name(event.event_type).rpartition("_")[2].lower())
-        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED:
-            broken.append(event.workflow_task_failed_event_attributes.failure.message)
+        failed = event.workflow_task_failed_event_attributes
+        if event.HasField("workflow_task_failed_event_attributes") and failed.cause in _OUR_FAULT:
+            broken.append(failed.failure.message)
     return Records(
         journal=events.json(),
         works=works.json(),

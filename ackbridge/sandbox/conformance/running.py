@@ -8,6 +8,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 
+from temporalio.client import WorkflowQueryFailedError
+from temporalio.service import RPCError
+
 from ackbridge.errors import AckbridgeError
 
 from .cases import Case
@@ -78,6 +81,8 @@ async def _play(theatre: Theatre, case: Case, scenario: Scenario, key: str) -> R
         scene.findings.append(await _hanging(scene))
     except AckbridgeError as error:
         scene.blame("the call to be made", f"{type(error).__name__}: {error}", "request")
+    except (RPCError, WorkflowQueryFailedError) as error:
+        scene.findings.append(Finding("a call that answers", str(error), "the protocol itself"))
     finally:
         await _cleared(scene)
     verdict = Verdict.FAILED if scene.findings else Verdict.PASSED
@@ -97,7 +102,7 @@ async def _hanging(scene: Scene) -> Finding:
     try:
         async with asyncio.timeout(5):
             status = await scene.call.status()
-    except (AckbridgeError, TimeoutError):
+    except (AckbridgeError, RPCError, WorkflowQueryFailedError, TimeoutError):
         return Finding("an end", "the call does not answer", "the protocol itself")
     seen = f"{status.stage.value} in cycle {status.cycle}: {status.last_error or 'no trouble'}"
     return Finding(f"an end within {PATIENCE} of real time", seen, scene.at("response"))
@@ -107,5 +112,5 @@ async def _cleared(scene: Scene) -> None:
     try:
         async with asyncio.timeout(PATIENCE.total_seconds()):
             await scene.clear()
-    except TimeoutError:
+    except (RPCError, WorkflowQueryFailedError, TimeoutError):
         scene.findings.append(Finding("a cancel to end it", "it hangs", "the protocol itself"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ackbridge.catalog import classify
-from ackbridge.contracts import CallOutcome, MessageSource, OutcomeStatus
+from ackbridge.contracts import CallOutcome, OutcomeStatus
 from ackbridge.sandbox.behaviour import Behaviour
 from ackbridge.sandbox.conformance.cases import Case
 from ackbridge.sandbox.conformance.scene import Scene
@@ -60,6 +60,11 @@ async def _hung(scene: Scene) -> None:
     await completed(scene)
 
 
+async def _garbled(scene: Scene) -> None:
+    await scene.start(Behaviour(malformed_receipts=1))
+    await completed(scene)
+
+
 async def _error_first(scene: Scene) -> None:
     times = min(2, scene.case.operation.receipt.attempts - 1)
     await scene.start(Behaviour(receipt_failures=times))
@@ -100,13 +105,11 @@ async def completed(scene: Scene, *, cycles: int = 1) -> CallOutcome:
 
 def _said(scene: Scene) -> object:
     """The response, by the real rules over what was really said."""
-    document = scene.theatre.mimic.told.get(scene.request.call_id)
-    if document is None:
+    told = scene.theatre.mimic.told.get(scene.request.call_id)
+    if told is None:
         return None
-    sources = {"sync": MessageSource.SYNC, "poll": MessageSource.STATUS}
-    source = sources.get(scene.case.mode, MessageSource.CALLBACK)
-    now = datetime.fromisoformat("2030-01-01T00:00:00+00:00")
-    message = classify(scene.case.operation, document, "any", source, now)
+    source, document = told
+    message = classify(scene.case.operation, document, "any", source, datetime.now(UTC))
     return message.data if message else None
 
 
@@ -165,6 +168,14 @@ ANSWERS = (
         "hang-mid-body",
         "the receipt stops half way",
         _hung,
+        applies=_retries,
+        needs=answer,
+        unless=repeats_are_known,
+    ),
+    Scenario(
+        "garbled-receipt",
+        "the first answer is no JSON",
+        _garbled,
         applies=_retries,
         needs=answer,
         unless=repeats_are_known,

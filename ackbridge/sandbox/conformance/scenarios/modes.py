@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from ackbridge.catalog import classify
-from ackbridge.contracts import MessageSource, OutcomeStatus
 from ackbridge.sandbox.behaviour import Behaviour
 from ackbridge.sandbox.conformance.cases import Case
 from ackbridge.sandbox.conformance.scene import Scene
-from ackbridge.sandbox.desk import MALFORMED
 
 from .answers import completed
 from .scenario import Scenario, answer
-from .silences import without_answer
+from .silences import EVER, without_answer
 
 _LATER_MS = 1500
 """Milliseconds: the second question, or the third one, has the answer."""
@@ -32,17 +27,9 @@ async def _status_in_trouble(scene: Scene) -> None:
     await completed(scene)
 
 
-async def _garbage(scene: Scene) -> None:
-    """A 2xx that is no JSON is what the file's rules make of it."""
-    await scene.start(Behaviour(malformed_receipts=1))
-    document = {"body": MALFORMED.body.decode(), "headers": {}, "query": {}, "status": 200}
-    message = classify(scene.case.operation, document, "any", MessageSource.SYNC, datetime.now(UTC))
-    if message is None:
-        await without_answer(scene)
-        return
-    outcome = await scene.answered()
-    scene.expect(OutcomeStatus.COMPLETED, outcome.status, "outcome", "response.success")
-    scene.expect(message.data, outcome.response, "response", "response.data")
+async def _only_garbage(scene: Scene) -> None:
+    await scene.start(Behaviour(malformed_receipts=EVER))
+    await without_answer(scene)
 
 
 def _polls(case: Case) -> bool:
@@ -69,10 +56,11 @@ MODES = (
         needs=answer,
     ),
     Scenario(
-        "garbage-answer",
-        "the response is no JSON",
-        _garbage,
+        "only-garbage",
+        "no answer is ever JSON",
+        _only_garbage,
         applies=_is_synchronous,
+        needs=answer,
     ),
 )
 """Polling, and synchronous answers."""
