@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ from typing import Any
 
 import httpx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from ackbridge.catalog import Integration, load_integration
 from ackbridge.contracts import Invalid
 from ackbridge.sandbox.conformance.cases import Case, NeedsPayload, make_case
-from ackbridge.sandbox.conformance.running import Result, Verdict, run_scenarios
+from ackbridge.sandbox.conformance.running import Report, Result, Verdict, run_scenarios
 from ackbridge.sandbox.conformance.scenarios import SCENARIOS, Scenario
 from ackbridge.sandbox.conformance.scene import Theatre
 from ackbridge.settings import environment
@@ -59,10 +59,9 @@ def check_conformance(file: Path, wishes: Wishes, *, json_output: bool) -> int:
     cases = _cases(integration, wishes)
     scenarios = _scenarios(wishes)
     with told_to_stop(), _progress(hidden=json_output) as (expect, done):
-        results = asyncio.run(play(file, environment(), cases, scenarios, expect=expect, done=done))
-    _report(file, results, json_output=json_output)
-    is_failed = any(result.verdict is Verdict.FAILED for result in results)
-    return Exit.FAILED if is_failed else Exit.COMPLETED
+        report = asyncio.run(play(file, environment(), cases, scenarios, expect=expect, done=done))
+    _show(file, report, json_output=json_output)
+    return Exit.FAILED if report.of(Verdict.FAILED) else Exit.COMPLETED
 
 
 async def play(
@@ -73,7 +72,7 @@ async def play(
     *,
     expect: Callable[[int], None] = lambda _count: None,
     done: Callable[[Result], None] = lambda _result: None,
-) -> list[Result]:
+) -> Report:
     """Play scenarios with every operation they apply to.
 
     Args:
@@ -159,37 +158,42 @@ def _progress(*, hidden: bool) -> Iterator[tuple[Callable[[int], None], Callable
         yield expect, lambda _result: progress.advance(bar)
 
 
-def _report(file: Path, results: Sequence[Result], *, json_output: bool) -> None:
+def _show(file: Path, report: Report, *, json_output: bool) -> None:
     if json_output:
-        show.as_json([_plain(result) for result in results])
+        results = [_plain(result) for result in report.results]
+        show.as_json({"results": results, "complaints": list(report.complaints)})
         return
-    rows = [
-        (result.operation, result.scenario.name, _verdict(result), result.scenario.meaning)
-        for result in results
-    ]
+    rows = [(r.operation, r.scenario.name, r.verdict, r.scenario.meaning) for r in report.results]
     title = f"{file}: what holds, whatever its provider does"
     if show.console.is_terminal:
-        show.console.print(show.table(title, ("operation", "scenario", "", "what happens"), rows))
+        columns = ("operation", "scenario", "", "what happens")
+        show.console.print(show.table(title, columns, _coloured(rows)))
     else:
         print(title, *("\t".join(row) for row in rows), sep="\n")
     for verdict in (Verdict.FAILED, Verdict.SKIPPED):
-        _tell(verdict, results)
-    counts = Counter(result.verdict for result in results)
-    said = ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict)
-    show.console.print(f"\n{said}")
+        _tell(verdict, report)
+    if report.complaints:
+        print("\nThe provider could not make sense of this:")
+        print(*(f"  {complaint}" for complaint in report.complaints), sep="\n")
+    counts = ", ".join(f"{len(report.of(verdict))} {verdict.value}" for verdict in Verdict)
+    print(f"\n{counts}")
 
 
-def _tell(verdict: Verdict, results: Sequence[Result]) -> None:
-    """Why these ended so, a line for each reason."""
-    for result in results:
-        if result.verdict is verdict:
-            show.console.print(f"\n{result.operation} {result.scenario.name}: {verdict.value}")
-            for detail in result.details:
-                show.console.print(f"  {detail}", markup=False, soft_wrap=True)
+def _tell(verdict: Verdict, report: Report) -> None:
+    """Why these ended so; what has one reason in common is told once."""
+    together: dict[str, list[str]] = {}
+    for result in report.of(verdict):
+        reason = "\n".join(f"  {detail}" for detail in result.details)
+        together.setdefault(reason, []).append(f"{result.operation} {result.scenario.name}")
+    for reason, names in together.items():
+        print(f"\n{verdict.value}: {', '.join(names)}\n{reason}")
 
 
-def _verdict(result: Result) -> str:
-    return result.verdict.value
+def _coloured(rows: Sequence[tuple[str, ...]]) -> list[tuple[Text | str, ...]]:
+    return [
+        (operation, name, Text(verdict, style=_STYLES[Verdict(verdict)]), meaning)
+        for operation, name, verdict, meaning in rows
+    ]
 
 
 def _plain(result: Result) -> dict[str, Any]:

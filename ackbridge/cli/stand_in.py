@@ -20,9 +20,11 @@ _FASTEST = 1000
 """Requests per second of a provider whose limits are not what is tried out."""
 
 _POLLS_EVERY = "1s"
+_LONGEST_POLLED = 6.0
+"""Seconds in which an answer is asked for: somebody works all the time, so none can be skipped."""
 _LONGEST_EXCHANGE = 2.0
 """Seconds of one exchange: these pass in real time."""
-_LONGEST_DEBT = 6 * 3600.0
+_LONGEST_DEBT = 3 * 3600.0
 """Seconds for which an acknowledgement is owed: every try of it takes real time."""
 
 
@@ -47,9 +49,9 @@ def make_stand_in(
     """Write the copy.
 
     Changed are the addresses, the secrets, flags (all on), a rate limit (lifted), and what would
-    make a run long without telling anything: the pause between two questions of `poll` mode (a
-    second), the timeouts of single exchanges (2 s at the most), and how long an acknowledgement is
-    owed (6 h at the most).
+    make a run long without telling anything: in `poll` mode the pause between two questions (a
+    second) and the deadline (6 s at the most), the timeouts of single exchanges (2 s at the most),
+    and how long an acknowledgement is owed (3 h at the most).
 
     Raises:
         IntegrationFileError: the file does not validate as it is.
@@ -99,7 +101,7 @@ class _Copy:
                 "within": min(acknowledge.within.total_seconds(), _LONGEST_DEBT),
             }
         if operation.response.mode == "poll":
-            written["response"]["poll"] = {"every": _POLLS_EVERY}
+            written["response"] |= {"poll": {"every": _POLLS_EVERY}, "deadline": _polled(operation)}
 
     def _with_own_secrets(self, part: Any) -> Any:
         standard = {"standard-webhooks"} & {text for _, text in leaves(part)}
@@ -121,6 +123,12 @@ class _Copy:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(value, "utf-8")
         return f"file:{here}"
+
+
+def _polled(operation: Operation) -> dict[str, float]:
+    deadline = operation.response.deadline
+    spans = {"initial": deadline.initial, "floor": deadline.floor, "ceiling": deadline.ceiling}
+    return {name: min(span.total_seconds(), _LONGEST_POLLED) for name, span in spans.items()}
 
 
 def _mapped(value: Any, change: Any) -> Any:

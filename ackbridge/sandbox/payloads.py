@@ -133,11 +133,13 @@ class _Maker:
         properties: Mapping[str, Schema] = schema.get("properties", {})
         required = list(schema.get("required", ()))
         optional = [name for name in properties if name not in required]
-        smallest = self._filled(properties, required, depth)
+        smallest = list(self._filled(properties, required, depth))
         yield from smallest
         # With more and more of what may be there: dependencies and `minProperties` want some.
         for count in range(1, len(optional) + 1):
             yield from islice(self._filled(properties, required + optional[:count], depth), 1)
+        if schema.get("additionalProperties", True) is not False:
+            yield from ({**one, "made_up": "made-up"} for one in islice(smallest, 1))
         missing = schema.get("minProperties", 0) - len(required)
         more = [f"made_up_{number}" for number in range(missing)]
         if more:

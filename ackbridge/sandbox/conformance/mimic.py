@@ -178,6 +178,9 @@ class Mimic:
         """A callback that the file understands as this news; nothing where there are none."""
         if work.mode != "callback":
             return b""
+        if news == "failed" and self._wordings[work.operation].never_fails:
+            # Only a forger would, and whatever a forger says is to be refused.
+            news = "completed"
         url = work.callback_url or ""
         shape = self._wordings[work.operation].callback(
             self._telling(work, news),

@@ -41,14 +41,30 @@ class Result:
     details: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        complaints: what the provider was sent and could not make sense of.
+    """
+
+    results: Sequence[Result]
+    complaints: Sequence[str] = ()
+
+    def of(self, verdict: Verdict) -> list[Result]:
+        """Those that ended so."""
+        return [result for result in self.results if result.verdict is verdict]
+
+
 async def run_scenarios(
     theatre: Theatre,
     plan: Sequence[tuple[Case, Scenario]],
     *,
     at_once: int,
     done: Callable[[Result], None] = lambda _result: None,
-) -> list[Result]:
-    """Play every scenario of a plan. Results in its order.
+) -> Report:
+    """Play every scenario of a plan; the results are in its order.
 
     Args:
         at_once: how many calls are in flight.
@@ -66,7 +82,8 @@ async def run_scenarios(
         return result
 
     playing = [one(number, *pair) for number, pair in enumerate(plan)]
-    return list(await asyncio.gather(*playing))
+    results = await asyncio.gather(*playing)
+    return Report(results, list(dict.fromkeys(theatre.mimic.complaints)))
 
 
 async def _play(theatre: Theatre, case: Case, scenario: Scenario, key: str) -> Result:
@@ -86,7 +103,7 @@ async def _play(theatre: Theatre, case: Case, scenario: Scenario, key: str) -> R
     finally:
         await _cleared(scene)
     verdict = Verdict.FAILED if scene.findings else Verdict.PASSED
-    return Result(case.name, scenario, verdict, [str(finding) for finding in scene.findings])
+    return Result(case.name, scenario, verdict, list(dict.fromkeys(map(str, scene.findings))))
 
 
 async def _observed(scene: Scene, scenario: Scenario) -> None:

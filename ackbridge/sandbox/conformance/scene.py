@@ -75,7 +75,8 @@ class Scene:
         """Make the call, to a provider that behaves so, cycle by cycle."""
         mimic = self.theatre.mimic
         mimic.expect(self.request, *behaviours)
-        mimic.attend(self.request)
+        if not self.case.names_its_call:
+            mimic.attend(self.request)
         self._call = await self.theatre.calls.start(self.request)
         return self._call
 

@@ -66,6 +66,11 @@ class Wording:
         self._name = name
         self._operation: Operation = integration.operations[name]
 
+    @property
+    def never_fails(self) -> bool:
+        """Whether no callback is a failure."""
+        return self._operation.response.failure is None
+
     def receipt(self, mark: str) -> Shape:
         """The answer to a request, where that is not the response yet.
 

@@ -12,7 +12,7 @@ from .scenario import Scenario, answer
 from .silences import EVER
 
 _HOUR = 3600
-_HOURS = 3
+_HOURS = 2
 
 
 async def _down_for_hours(scene: Scene) -> None:
@@ -39,7 +39,7 @@ def _acknowledges(case: Case) -> bool:
 
 def _may_take_hours(case: Case) -> bool:
     acknowledge = case.operation.acknowledge
-    is_long = acknowledge is not None and acknowledge.within.total_seconds() > _HOUR * (_HOURS + 1)
+    is_long = acknowledge is not None and acknowledge.within.total_seconds() > _HOUR * _HOURS
     return _acknowledges(case) and is_long
 
 
