@@ -21,7 +21,7 @@ from temporalio.worker import Interceptor, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from ackbridge.app import integrations_folder
-from ackbridge.catalog import Catalog, Integration, load_catalog
+from ackbridge.catalog import Catalog, Integration, build_redactors, load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.engine import connect, leave, register_search_attributes
@@ -99,14 +99,16 @@ def provide(
 ) -> Provisions:
     """What the activities are given."""
     secrets = Secrets(environ, settings.secrets_root)
+    auths = {
+        name: build_auth(integration.auth, secrets, utc_now)
+        for name, integration in catalog.integrations.items()
+    }
     return Provisions(
         catalog=catalog,
         ledger=ledger,
         client=http,
-        auths={
-            name: build_auth(integration.auth, secrets, utc_now)
-            for name, integration in catalog.integrations.items()
-        },
+        auths=auths,
+        redactors=build_redactors(catalog, secrets, auths),
         clock=utc_now,
         public_url=settings.public_url,
         environment=settings.environment,
