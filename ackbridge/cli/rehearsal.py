@@ -39,6 +39,8 @@ from .surroundings import empty_temporal_config, inherited
 _STARTS_WITHIN = timedelta(seconds=60)
 _STOPS_WITHIN = timedelta(seconds=5)
 _SWEEPS_EVERY = timedelta(milliseconds=500)
+_KEEPS_ALIVE = 600
+"""Seconds: a connection that closes by itself would be a fault that nobody has asked for."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ async def _run(
     async with contextlib.AsyncExitStack() as running:
         await running.enter_async_context(_served(provider, provider_at))
         engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
-        await asyncio.to_thread(engine.start)
         running.push_async_callback(asyncio.to_thread, engine.stop, _STOPS_WITHIN)
+        await asyncio.to_thread(engine.start)
         surroundings = {
             **inherited(environ),
             **stand_in.environment,
@@ -179,7 +181,10 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _served(app: Any, listener: socket.socket) -> AsyncIterator[None]:
     """Serve in this event loop; the port listens already, so there is nothing to wait for."""
-    server = _Server(build_config(app, log_config=None, timeout_graceful_shutdown=1))
+    config = build_config(
+        app, log_config=None, timeout_graceful_shutdown=1, timeout_keep_alive=_KEEPS_ALIVE
+    )
+    server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield

@@ -32,7 +32,8 @@ PATIENCE = timedelta(seconds=90)
 SOON = timedelta(seconds=15)
 """Real time in which a provider that answers at once has been heard."""
 
-_LOOK_EVERY = 0.1
+_LOOK_EVERY = 0.25
+"""Seconds between two looks; every look costs the worker something."""
 _A_MOMENT = timedelta(seconds=1)
 
 
@@ -141,18 +142,25 @@ class Scene:
         return described.status is not WorkflowExecutionStatus.RUNNING
 
     async def answered(self) -> CallOutcome:
-        """The outcome of a call whose provider has said all there is to say."""
-        status = await self.observe(lambda status: status.outcome is not None)
-        if status.outcome is None and not status.stage.is_final:
-            await self._tell_why_not(status)
-            raise Failed
+        """The outcome of a call whose provider has said all there is to say.
+
+        Raises:
+            Failed: there is none.
+        """
+        try:
+            await self.call.outcome(SOON)
+        except (CallFailedError, CallCancelledError):
+            pass
+        except TimeoutError:
+            await self._tell_why_not(await self.call.status())
+            raise Failed from None
         return await self.outcome()
 
     async def outcome(self) -> CallOutcome:
         """How the call ended; what is still owed is let pass."""
         await self.to_the_end()
         try:
-            return await self.call.outcome(_A_MOMENT * 10, settled=True)
+            return await self.call.outcome(SOON, settled=True)
         except (CallFailedError, CallCancelledError) as ended:
             return ended.outcome
 

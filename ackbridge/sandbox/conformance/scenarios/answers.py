@@ -91,15 +91,15 @@ async def completed(scene: Scene, *, cycles: int = 1) -> CallOutcome:
     if outcome.status is not OutcomeStatus.COMPLETED:
         scene.blame("no trouble", outcome.reason or "no reason given", "response")
         return outcome
+    records = await scene.records()
     scene.expect(_said(scene), outcome.response, "response", "response.data")
     scene.expect(cycles, outcome.cycles, "cycles", "response.cycles")
     if scene.case.acknowledges("success"):
         field = "acknowledge.path"
         scene.expect(False, outcome.acknowledgement_owed, "an acknowledgement owed", field)
-        told = (await scene.records()).seen("acknowledgement", acknowledged="success", counts=True)
+        told = records.seen("acknowledgement", acknowledged="success", counts=True)
         scene.expect(1, len(told), "success acknowledgements", "acknowledge.success")
-    works = len((await scene.records()).works)
-    scene.expect(cycles, works, "works of the provider", "request.idempotency_header")
+    scene.expect(cycles, len(records.works), "works of the provider", "request.idempotency_header")
     return outcome
 
 
