@@ -14,26 +14,27 @@ from ackbridge.sandbox.conformance.scene import Scene
 from .answers import completed
 from .scenario import Scenario, answer, has_callbacks, silence
 
-_REAL_DELAY_MS = 5000
-"""Milliseconds in which the call's own clock is moved past its deadline."""
+_UNTIL_HURRIED_MS = 10**9
+"""Milliseconds: the scene decides when the provider goes on."""
 _MARGIN = timedelta(seconds=10)
 
 
 async def _extended(scene: Scene) -> None:
     """The first deadline passes, and the call waits on."""
     longer = _ms(_extension(scene.case))
-    await scene.start(Behaviour(extend_ms=longer, extend_wait_ms=_REAL_DELAY_MS))
+    await scene.start(Behaviour(extend_ms=longer, extend_wait_ms=_UNTIL_HURRIED_MS))
     await scene.observe(_is_extended)
     await scene.skip(scene.case.deadline)
     status = await scene.call.status()
     scene.expect(Stage.AWAITING_RESPONSE, status.stage, "stage", "response.extension")
+    await scene.hurry()
     await completed(scene)
 
 
 async def _extended_too_far(scene: Scene) -> None:
     ceiling = scene.case.operation.response.deadline.ceiling
     far = _ms(ceiling + timedelta(days=1))
-    await scene.start(Behaviour(extend_ms=far, extend_wait_ms=10**9))
+    await scene.start(Behaviour(extend_ms=far, extend_wait_ms=_UNTIL_HURRIED_MS))
     status = await scene.observe(_is_extended)
     (sent, *_) = (await scene.records()).seen("request")
     at_most = datetime.fromisoformat(sent["at"]) + ceiling
@@ -53,8 +54,9 @@ async def _late(scene: Scene) -> None:
     """The last cycle's response comes after we have given up on it."""
     cycles = scene.case.operation.response.cycles
     silent = [Behaviour(stuck=True)] * (cycles - 1)
-    await scene.start(*silent, Behaviour(delay_ms=_REAL_DELAY_MS + 3000 * (cycles - 1)))
+    await scene.start(*silent, Behaviour(delay_ms=_UNTIL_HURRIED_MS))
     status = await scene.to_the_end(stop_parked=True)
+    await scene.hurry()
     await _has_come(scene)
     if status.stage is Stage.PARKED:
         await _late_while_open(scene)
