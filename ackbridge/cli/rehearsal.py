@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ from .surroundings import empty_temporal_config, inherited
 _STARTS_WITHIN = timedelta(seconds=60)
 _STOPS_WITHIN = timedelta(seconds=5)
 _SWEEPS_EVERY = timedelta(milliseconds=500)
+_MIGRATING = threading.Lock()
 _KEEPS_ALIVE = 600
 """Seconds: a connection that closes by itself would be a fault that nobody has asked for."""
 
@@ -96,7 +98,7 @@ async def _run(
     mimic = Mimic(integration, secrets, gateway_url, utc_now)
     provider = simulate(mimic, behaviour_for=mimic.behaviour_for)
     ledger_path = folder / "ledger.db"
-    await asyncio.to_thread(migrate, f"sqlite:///{ledger_path}")
+    await asyncio.to_thread(_migrate, f"sqlite:///{ledger_path}")
     async with contextlib.AsyncExitStack() as running:
         await running.enter_async_context(_served(provider, provider_at))
         engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
@@ -168,6 +170,12 @@ async def _ledger(path: Path) -> AsyncIterator[Ledger]:
         yield ledger
     finally:
         await ledger.close()
+
+
+def _migrate(url: str) -> None:
+    # Alembic keeps what it works on in a global: two runs in one process would mix theirs up.
+    with _MIGRATING:
+        migrate(url)
 
 
 class _Server(uvicorn.Server):

@@ -138,12 +138,12 @@ class _Maker:
         # With more and more of what may be there: dependencies and `minProperties` want some.
         for count in range(1, len(optional) + 1):
             yield from islice(self._filled(properties, required + optional[:count], depth), 1)
-        if schema.get("additionalProperties", True) is not False:
-            yield from ({**one, "made_up": "made-up"} for one in islice(smallest, 1))
         missing = schema.get("minProperties", 0) - len(required)
         more = [f"made_up_{number}" for number in range(missing)]
         if more:
             yield from self._filled(properties, required + more, depth)
+        if schema.get("additionalProperties", True) is not False:
+            yield from ({**one, "made_up": "made-up"} for one in islice(smallest, 1))
 
     def _filled(
         self, properties: Mapping[str, Schema], names: Sequence[str], depth: int

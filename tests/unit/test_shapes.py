@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ackbridge.catalog.expressions import Expression
@@ -101,6 +101,7 @@ WISHES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(WISHES, st.sampled_from([Kind.CALLBACK, Kind.ANSWER]))
 def test_what_is_composed_is_as_it_was_wished(wishes: list[tuple[str, Want]], kind: Kind) -> None:
     """Every wish is fulfilled by the real evaluator over the document, or nothing is composed."""
@@ -122,6 +123,7 @@ BODIES = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(BODIES, st.data())
 def test_what_there_is_a_document_for_is_found(body: dict[str, Any], data: st.DataObject) -> None:
     """Facts of one document can be had together again, in the forms that files are written in."""
