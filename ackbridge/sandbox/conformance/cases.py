@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,9 @@ from ackbridge.catalog import (
     is_receipt,
     render_request,
 )
+from ackbridge.catalog.bodies import BodyTemplate
+from ackbridge.catalog.expressions import Expression
+from ackbridge.catalog.templates import Template
 from ackbridge.contracts import CallRequest, Invalid, OnFailure, names
 from ackbridge.sandbox.payloads import CannotMakeUp, make_payloads
 from ackbridge.sandbox.shapes import CannotSimulate
@@ -203,31 +206,33 @@ def _made_up(operation: Operation, besides: Any = None) -> list[Any]:
     return [dict.fromkeys(sorted(read), text) for text in ("made-up", "something-else")]
 
 
-def _names(operation: Operation) -> list[tuple[str, ...]]:
+def _names(operation: Operation) -> Iterator[tuple[str, ...]]:
+    """What the templates of an operation read."""
     request, status, acknowledge = (
         operation.request,
         operation.response.status,
         operation.acknowledge,
     )
-    written: list[Any] = [request.path, request.query, request.headers, request.body]
+    yield from _read_by([request.path, request.query, request.headers, request.body])
     if status is not None:
-        written += [status.path, status.query, status.headers]
+        yield from _read_by([status.path, status.query, status.headers])
     if acknowledge is not None:
-        written += [acknowledge.path, acknowledge.success, acknowledge.failed]
-    return [name for one in written for name in _read_by(one)]
+        yield from _read_by([acknowledge.path, acknowledge.success, acknowledge.failed])
 
 
-def _read_by(written: Any) -> list[tuple[str, ...]]:
-    if hasattr(written, "names"):
-        return list(written.names())
-    inner: Any = getattr(written, "expressions", None) or getattr(written, "shape", None)
-    if inner is not None:
-        return _read_by(inner)
-    if isinstance(written, Mapping):
-        return _read_by(list(written.values()))
-    if isinstance(written, list | tuple):
-        return [name for one in written for name in _read_by(one)]
-    return []
+def _read_by(written: Any) -> Iterator[tuple[str, ...]]:
+    match written:
+        case Expression():
+            yield from written.names()
+        case Template():
+            yield from _read_by(written.expressions)
+        case BodyTemplate():
+            yield from _read_by(written.shape)
+        case dict():
+            yield from _read_by(list(written.values()))
+        case list() | tuple():
+            for one in written:
+                yield from _read_by(one)
 
 
 def _callback(telling: Telling) -> Callable[[Wording, CallRequest], object]:

@@ -7,7 +7,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -34,41 +33,13 @@ from ackbridge.sandbox.speech import (
 from ackbridge.sandbox.work import Verdict, Work
 from ackbridge.security import HmacVerify, Secrets
 
-from .reading import Part, Route, everything_said, parsed, routes
+from .attribution import Attribution, Callers
+from .reading import Route, everything_said, parsed, routes
 from .wording import Stands, Telling, Wording, reference_in
 
 TOKEN_PATH = "/_conformance/token"  # noqa: S105 -- where tokens are given out, not one of them
 _STALE = timedelta(days=2)
 _JSON = {"content-type": "application/json"}
-
-
-@dataclass
-class Known:
-    """A call that the provider may hear of.
-
-    Attributes:
-        behaviours: of its cycles, in order; the last one goes on for all that follow.
-        heard: which parts of its operation have come, in order.
-    """
-
-    request: CallRequest
-    behaviours: tuple[Behaviour, ...]
-    heard: list[Part] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Attribution:
-    """Whose a request is, as far as it says.
-
-    Attributes:
-        key: the idempotency key in it; of an acknowledgement, without its own ending.
-        whole_key: with that ending.
-    """
-
-    call_id: str | None = None
-    key: str | None = None
-    whole_key: str | None = None
-    work_id: str | None = None
 
 
 class Mimic:
@@ -96,13 +67,12 @@ class Mimic:
         self._signer = build_signer(callbacks.verify, secrets) if callbacks else None
         self._callback_url = f"{public_url}/callbacks/{integration.provider}"
         self._clock = clock
-        self._calls: dict[str, Known] = {}
-        self._alone: dict[str, str] = {}
+        self._callers = Callers()
         self._marks: Iterator[int] = itertools.count(410_000_001)
         self._event_marks: defaultdict[str, str] = defaultdict(lambda: str(next(self._marks)))
         self._events: dict[str, Shape] = {}
+        self._behaviours: dict[str, tuple[Behaviour, ...]] = {}
         self._receipts: dict[str, Shape] = {}
-        self._references: dict[str, str] = {}
         self._latest: dict[str, Work] = {}
         self.told: dict[str, tuple[MessageSource, dict[str, Any]]] = {}
         self.complaints: list[str] = []
@@ -110,20 +80,21 @@ class Mimic:
     # What it is told by the director
 
     def expect(self, request: CallRequest, *behaviours: Behaviour) -> None:
-        """A call is about to come; so it is met, cycle by cycle."""
-        self._calls[request.call_id] = Known(request, behaviours or (Behaviour(),))
+        """A call is about to come; so it is met in its cycles, the last one for all that follow."""
+        self._callers.add(request)
+        self._behaviours[request.call_id] = behaviours or (Behaviour(),)
 
     def attend(self, request: CallRequest) -> None:
         """Whatever comes for this operation and says nothing of its call is this call's."""
-        self._alone[request.operation] = request.call_id
+        self._callers.attend(request)
 
     def behaviour_for(self, request: WorkRequest) -> Behaviour | None:
         """How a request is met."""
-        known = self._calls.get(request.call_id or "")
-        if known is None:
+        behaviours = self._behaviours.get(request.call_id or "")
+        if behaviours is None:
             return None
         cycle = int(request.key.rpartition(":")[2])
-        return known.behaviours[min(cycle, len(known.behaviours)) - 1]
+        return behaviours[min(cycle, len(behaviours)) - 1]
 
     def event_key_mark(self, event_id: str) -> str:
         """The digits in the event key of an event."""
@@ -214,19 +185,15 @@ class Mimic:
     # How it understands
 
     def _understand(self, fitting: list[Route], request: Incoming) -> Heard:
-        whose = self._attribution(everything_said(request))
-        route = _chosen(fitting, whose)
-        if whose.call_id is None and whose.work_id is None:
-            whose = _Attribution(call_id=self._alone.get(route.operation))
-        if whose.call_id is None and whose.work_id is None:
+        said = self._callers.attribute(everything_said(request))
+        route = _chosen(fitting, said)
+        whose = said if said.is_known else self._callers.whoever_is_alone(route.operation)
+        if not whose.is_known:
             where = f"{request.method} {request.path}"
             return self._aside("unattributed", 404, f"{where}: says nothing of the call it is for")
-        known = self._calls.get(whose.call_id or "")
-        if known is not None:
-            known.heard.append(route.part)
         return self._heard(route, whose, request)
 
-    def _heard(self, route: Route, whose: _Attribution, request: Incoming) -> Heard:
+    def _heard(self, route: Route, whose: Attribution, request: Incoming) -> Heard:
         if route.part == "request":
             return self._work_request(route, whose, request)
         meant = Whose(work_id=whose.work_id, key=whose.key, call_id=whose.call_id)
@@ -235,7 +202,7 @@ class Mimic:
         body = parsed(request.body)
         return Acknowledgement(route.operation, meant, route.part, whose.whole_key, body)
 
-    def _work_request(self, route: Route, whose: _Attribution, request: Incoming) -> WorkRequest:
+    def _work_request(self, route: Route, whose: Attribution, request: Incoming) -> WorkRequest:
         call_id = whose.call_id or ""
         return WorkRequest(
             operation=route.operation,
@@ -258,21 +225,6 @@ class Mimic:
         found = re.search(re.escape(self._callback_url) + r"[^\s\"'<>&]*", everything_said(request))
         return found.group() if found else self._callback_url
 
-    def _attribution(self, said: str) -> _Attribution:
-        for call_id, known in self._calls.items():
-            found = re.search(re.escape(call_id) + r":\d+", said)
-            if found is not None:
-                ending = re.compile(re.escape(found.group()) + r":(success|failed)").search(said)
-                whole = ending.group() if ending else None
-                return _Attribution(call_id, found.group(), whole, self._work_in(said))
-            if call_id in said or known.request.key in said:
-                return _Attribution(call_id, work_id=self._work_in(said))
-        return _Attribution(work_id=self._work_in(said))
-
-    def _work_in(self, said: str) -> str | None:
-        found = (work for reference, work in self._references.items() if reference in said)
-        return next(found, None)
-
     def _receipt(self, work: Work) -> Shape:
         """Made up at the first need: a callback may tell the reference before the receipt does."""
         if work.id not in self._receipts:
@@ -282,7 +234,7 @@ class Mimic:
             self._receipts[work.id] = shape
             reference = reference_in(self._integration.operations[work.operation], shape)
             if reference is not None:
-                self._references[reference] = work.id
+                self._callers.learn(reference, work.id)
         return self._receipts[work.id]
 
     def _reference(self, work: Work) -> str | None:
@@ -312,7 +264,7 @@ class Mimic:
         return Aside(kind, self.trouble(status, reason))
 
 
-def _chosen(fitting: list[Route], whose: _Attribution) -> Route:
+def _chosen(fitting: list[Route], whose: Attribution) -> Route:
     """The route of the call's own operation, and of the kind that its key tells."""
 
     def fitness(route: Route) -> tuple[bool, bool]:
