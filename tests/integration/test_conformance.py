@@ -26,8 +26,8 @@ SHIPPED = Path(__file__).parents[2] / "integrations"
 
 _NOT_REPLAYED = "[TMPRL1100]"
 """A fault of the engine's SDK: when a query comes with a workflow task whose local activity is
-running, its result may be handed over one task later than it will be in a replay. A signal that came
-between the two is then replayed in another order."""
+running, its result may be handed over one task later than it will be in a replay. A signal between
+the two is then replayed in another order."""
 
 # Its operations are told apart by nothing, so its scenarios are played one after the other.
 OF_PARCELS = (
