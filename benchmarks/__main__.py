@@ -28,7 +28,7 @@ from ackbridge.loopback import LoopbackPort
 from .measuring import Figures, saturate, trickle
 from .variants import cost_in_history, variants
 
-SANDBOX = ("--duplicate-rate", "0.1", "--delay-ms", "20")
+SANDBOX = ("--rates", '{"duplicate": 0.1, "most": 1, "delay_ms": 20}')
 PARTS = ("engine", "sandbox", "worker", "gateway")
 READY = "textbook ready"
 STARTS_WITHIN = 30.0

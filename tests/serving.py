@@ -11,6 +11,8 @@ from typing import Any
 
 import uvicorn
 
+from ackbridge.sandbox.serving import build_config
+
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -21,7 +23,7 @@ def serve(app: Any) -> Iterator[str]:
     The port listens before this returns, so there is nothing to wait for.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
+        config = build_config(app, log_config=None, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

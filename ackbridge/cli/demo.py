@@ -32,7 +32,7 @@ AT_ONCE = 20
 """Calls in flight."""
 
 PATIENCE = timedelta(minutes=2)
-SANDBOX_OPTIONS = ("--duplicate-rate", "0.1", "--early-rate", "0.05", "--delay-ms", "20")
+SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
 SETTLED_WITHIN = 10.0
 """Seconds the last duplicates have to arrive before they are counted."""
 

@@ -137,7 +137,7 @@ def sandbox_plan(port: int, options: Sequence[str]) -> PartPlan:
     """The simulated provider.
 
     Args:
-        options: its faults, such as `--duplicate-rate 0.1`.
+        options: its faults, such as `--rates '{"duplicate": 0.1}'`.
     """
     return PartPlan(
         command=(sys.executable, "-m", "ackbridge.sandbox", "--port", str(port), *options),

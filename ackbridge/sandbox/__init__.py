@@ -1,6 +1,8 @@
 """The simulated provider, for the demo, our tests and yours."""
 
-from .behaviour import Behaviour, Rates
-from .provider import create_provider
+from .behaviour import Behaviour
+from .courier import Persistence
+from .provider import create_provider, simulate
+from .rates import REALISTIC, Rates
 
-__all__ = ["Behaviour", "Rates", "create_provider"]
+__all__ = ["REALISTIC", "Behaviour", "Persistence", "Rates", "create_provider", "simulate"]

@@ -7,13 +7,16 @@ import os
 import sys
 
 import uvicorn
+from pydantic import ValidationError
 
-from .behaviour import Rates
+from .journal import LONGEST
 from .provider import create_provider
+from .rates import Rates
+from .serving import build_config
 
 
 def main() -> int:
-    """Serve until SIGTERM. Exit 2 when a secret is not set."""
+    """Serve until SIGTERM. Exit 2 when an option is wrong or a secret is not set."""
     options = _read_options()
     secrets = {name: os.environ.get(name) for name in (options.api_key_env, options.secret_env)}
     api_key, secret = secrets[options.api_key_env], secrets[options.secret_env]
@@ -21,20 +24,15 @@ def main() -> int:
         unset = ", ".join(name for name, value in secrets.items() if not value)
         print(f"the sandbox needs {unset} in its environment", file=sys.stderr)
         return 2
-    rates = Rates(
-        delay_ms=options.delay_ms,
-        duplicate_rate=options.duplicate_rate,
-        early_rate=options.early_rate,
-        seed=options.seed,
-    )
-    uvicorn.run(
-        create_provider(api_key, secret, rates),
+    provider = create_provider(api_key, secret, options.rates, longest=options.longest)
+    config = build_config(
+        provider,
         host=options.host,
         port=options.port,
         log_level="warning",
-        access_log=False,
         timeout_graceful_shutdown=2,
     )
+    uvicorn.Server(config).run()
     return 0
 
 
@@ -51,11 +49,30 @@ def _read_options() -> argparse.Namespace:
         default="SANDBOX_WEBHOOK_SECRET",
         help="the variable with what callbacks are signed with",
     )
-    parser.add_argument("--delay-ms", type=int, default=20, help="before a callback")
-    parser.add_argument("--duplicate-rate", type=float, default=0.0, help="sent twice, 0 to 1")
-    parser.add_argument("--early-rate", type=float, default=0.0, help="before the receipt, 0 to 1")
-    parser.add_argument("--seed", type=int, default=1, help="of the faults")
+    parser.add_argument(
+        "--rates",
+        type=_rates,
+        default=Rates(),
+        metavar="JSON",
+        help='faults by chance: \'{"silent": 0.02, "duplicate": 0.1, "delay_ms": 20, "seed": 7}\'',
+    )
+    parser.add_argument(
+        "--keep",
+        dest="longest",
+        type=int,
+        default=LONGEST,
+        help="how many events are remembered; older ones are dropped, and counted",
+    )
     return parser.parse_args()
+
+
+def _rates(text: str) -> Rates:
+    try:
+        return Rates.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "JSON"
+        raise argparse.ArgumentTypeError(f"{field}: {first['msg']}") from None
 
 
 if __name__ == "__main__":

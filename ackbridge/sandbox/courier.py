@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import json
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +15,7 @@ from ackbridge.contracts import Invalid
 from ackbridge.transport import TooLarge, build_client, exchange
 
 from .journal import Journal
+from .speech import Speech
 
 CALLBACK_TIMEOUT = timedelta(seconds=10)
 MAX_REPLY_BYTES = 64 * 1024
@@ -37,27 +35,28 @@ class Letter:
 
     Attributes:
         url: where it goes.
-        event: its body; every try and every copy carries the same `event_id`.
+        event_id, body: every try and every copy carries the same.
         about: what the journal says about it.
+        lost: so many tries of each copy never leave.
+        forgery: which of the speech's forgeries proves it, in place of its signature.
     """
 
     url: str
-    event: dict[str, Any]
+    event_id: str
+    body: bytes
     about: dict[str, Any] = field(default_factory=dict)
+    lost: int = 0
+    forgery: str | None = None
 
 
 class Courier:
     """Delivers letters; an asynchronous context manager, which drops what is left at its end."""
 
     def __init__(
-        self, secret: str, journal: Journal, clock: Clock, persistence: Persistence
+        self, speech: Speech, journal: Journal, clock: Clock, persistence: Persistence
     ) -> None:
-        """Prepare; nothing is connected.
-
-        Args:
-            secret: what callbacks are signed with.
-        """
-        self._secret = secret.encode()
+        """Prepare; nothing is connected."""
+        self._speech = speech
         self._journal = journal
         self._clock = clock
         self._persistence = persistence
@@ -81,7 +80,7 @@ class Courier:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def deliver(self, letter: Letter, copies: int) -> None:
+    async def deliver(self, letter: Letter, copies: int = 1) -> None:
         """Send a letter so many times at the same instant, each on a connection of its own.
 
         Returns when every copy was answered or has failed once; further tries come later.
@@ -90,6 +89,10 @@ class Courier:
         for copy, is_taken in enumerate(taken):
             if not is_taken:
                 self.later(self._insist(letter, copy))
+
+    async def drop_in(self, letter: Letter) -> None:
+        """Send a letter once, whatever becomes of it: nobody insists on what is false."""
+        await self._try(letter, 0, 1)
 
     async def _insist(self, letter: Letter, copy: int) -> None:
         pause = self._persistence.pause.total_seconds()
@@ -102,6 +105,9 @@ class Courier:
 
     async def _try(self, letter: Letter, copy: int, attempt: int) -> bool:
         about = {**letter.about, "copy": copy, "attempt": attempt}
+        if attempt <= letter.lost:
+            self._journal.note("callback_lost", **about)
+            return False
         self._journal.note("callback", **about)
         status, trouble = await self._post(letter)
         self._journal.note("callback_reply", status=status, trouble=trouble, **about)
@@ -110,14 +116,13 @@ class Courier:
     async def _post(self, letter: Letter) -> tuple[int | None, str | None]:
         if self._client is None:
             raise RuntimeError("the courier works inside its `async with` only")
-        body = json.dumps(letter.event).encode()
         try:
             reply = await exchange(
                 self._client,
                 method="POST",
                 url=letter.url,
-                headers=self._signed(body),
-                content=body,
+                headers=self._proof(letter),
+                content=letter.body,
                 auth=None,
                 timeout=CALLBACK_TIMEOUT,
                 max_bytes=MAX_REPLY_BYTES,
@@ -126,11 +131,9 @@ class Courier:
             return None, type(error).__name__
         return reply.status, None
 
-    def _signed(self, body: bytes) -> dict[str, str]:
-        timestamp = str(int(self._clock().timestamp()))
-        signed = timestamp.encode() + b"." + body
-        return {
-            "content-type": "application/json",
-            "x-sandbox-timestamp": timestamp,
-            "x-sandbox-signature": hmac.new(self._secret, signed, hashlib.sha256).hexdigest(),
-        }
+    def _proof(self, letter: Letter) -> dict[str, str]:
+        """Made for every try: time is signed."""
+        of = (letter.body, letter.event_id, self._clock())
+        if letter.forgery is None:
+            return self._speech.sign(*of)
+        return self._speech.forge(*of)[letter.forgery]

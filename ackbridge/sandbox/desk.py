@@ -1,208 +1,210 @@
-"""The simulated provider's work: taken once for each idempotency key, done, told, acknowledged."""
+"""The simulated provider's counter: what is asked there, and what it is answered with."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 
 from ackbridge.clock import Clock
 
-from .behaviour import Behaviour, Rates
-from .courier import Courier, Letter
-from .journal import Journal
+from .behaviour import Behaviour, Fault
+from .journal import whose
+from .rates import Rates
+from .speech import Acknowledgement, Answer, Speech, StatusRequest, Whose, WorkRequest
+from .wire import Reply
+from .work import Acknowledged, Work
+from .workshop import Workshop
 
+BehaviourFor = Callable[[WorkRequest], Behaviour | None]
+"""Says how a request is met that says nothing itself; None leaves it to chance."""
 
-class OrderRequest(BaseModel):
-    """The body of `POST /v1/orders`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    amount: int = Field(gt=0)
-    currency: str
-    behaviour: Behaviour | None = None
-    call_id: str | None = None
-    callback_url: str | None = None
-
-
-class ShipmentRequest(BaseModel):
-    """The body of `POST /v1/shipments`. It has no field for an id of the caller's."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    destination: str
-    behaviour: Behaviour | None = None
-    callback_url: str | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What an HTTP request is answered with."""
-
-    status: int
-    document: dict[str, Any]
-
-
-TRY_AGAIN = Answer(503, {"error": "try again"})
+MALFORMED = Answer(200, b'{"id": ', {"content-type": "application/json"})
 
 
 @dataclass
-class Work:
-    """One order or shipment.
+class _File:
+    """What is kept under one idempotency key.
 
     Attributes:
-        fails: whether it will fail.
-        acknowledged: what we were told last about its response.
+        fingerprint: of the first request.
+        answer: being made, or made; from then on it is repeated.
+        asked, answered: how often.
     """
 
-    kind: Literal["order", "shipment"]
-    id: str
-    idempotency_key: str
-    request: OrderRequest | ShipmentRequest
     behaviour: Behaviour
-    fails: bool
-    status: str = "processing"
-    acknowledged: Literal["success", "failed"] | None = None
-
-    @property
-    def call_id(self) -> str | None:
-        """The caller's own id, where the provider has a field for it."""
-        return self.request.call_id if isinstance(self.request, OrderRequest) else None
-
-    def public(self) -> dict[str, Any]:
-        """What the provider tells about it."""
-        asked = self.request.model_dump(exclude={"behaviour", "call_id", "callback_url"})
-        told = {"id": self.id, "status": self.status, **asked}
-        if self.status == "failed":
-            told |= {"reason": self.behaviour.reason, "retryable": self.behaviour.retryable}
-        return told
-
-    def event(self, name: str) -> dict[str, Any]:
-        """The body of a callback."""
-        call = {} if self.call_id is None else {"call_id": self.call_id}
-        about = {"event_id": f"evt_{self.id}_{name}", "type": f"{self.kind}.{name}"}
-        return {**about, **call, self.kind: self.public()}
+    fingerprint: str
+    answer: asyncio.Task[Answer] | None = None
+    asked: int = 0
+    answered: int = 0
 
 
 class Desk:
-    """Takes requests and does the work."""
+    """Takes requests: one work and one answer for each idempotency key.
 
-    def __init__(self, rates: Rates, journal: Journal, courier: Courier, clock: Clock) -> None:
+    Attributes:
+        works: all of them, by their id, in order.
+    """
+
+    def __init__(
+        self,
+        speech: Speech,
+        workshop: Workshop,
+        rates: Rates,
+        behaviour_for: BehaviourFor,
+        clock: Clock,
+    ) -> None:
+        self._speech = speech
+        self._workshop = workshop
         self._rates = rates
-        self._journal = journal
-        self._courier = courier
+        self._behaviour_for = behaviour_for
         self._clock = clock
         # Ids are never given twice, not even by the next process: their users keep them.
         self._run = secrets.token_hex(3)
-        self._answers: dict[str, asyncio.Task[Answer]] = {}
-        self._works: dict[str, Work] = {}
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._files: dict[str, _File] = {}
+        self._keys: dict[str, Work] = {}
+        self._calls: dict[str, Work] = {}
+        self._turns: Counter[tuple[str, str]] = Counter()
+        self._first_told: dict[str, datetime] = {}
+        self._verdicts: dict[tuple[str, str], Answer] = {}
+        self.works: dict[str, Work] = {}
 
-    async def take(
-        self, kind: Literal["order", "shipment"], key: str, request: OrderRequest | ShipmentRequest
-    ) -> Answer:
-        """Answer a request. The same idempotency key has one effect and one answer."""
-        behaviour = request.behaviour or self._rates.draw(key)
-        if self._is_among_first("receipt", key, behaviour.receipt_failures):
-            return TRY_AGAIN
-        is_first = key not in self._answers
-        if is_first:
-            self._answers[key] = asyncio.create_task(self._accept(kind, key, request, behaviour))
+    async def take(self, request: WorkRequest, fingerprint: str) -> Reply:
+        """Answer a request for work.
+
+        Args:
+            fingerprint: tells another request under the same key from a repeated one.
+        """
+        file = self._file(request, fingerprint)
+        behaviour = file.behaviour
+        if file.fingerprint != fingerprint:
+            return Reply(self._speech.trouble(409, "the idempotency key is of another request"))
+        file.asked += 1
+        if fault := behaviour.fault_before(file.asked - 1):
+            return self._faulty(fault, behaviour, None)
+        is_first = file.answer is None
+        if file.answer is None:
+            file.answer = asyncio.create_task(self._accept(request, behaviour))
         # Who hangs up must not take the answer from those who ask again.
-        answer = await asyncio.shield(self._answers[key])
+        answer = await asyncio.shield(file.answer)
         if is_first:
             await asyncio.sleep(behaviour.receipt_delay_ms / 1000)
-        if self._is_among_first("lost", key, behaviour.lost_receipts):
-            return TRY_AGAIN
-        return answer
-
-    def find(self, kind: Literal["order", "shipment"], work_id: str) -> Work | None:
-        """A piece of work by its id."""
-        work = self._works.get(work_id)
-        return work if work is not None and work.kind == kind else None
-
-    def acknowledge(self, work: Work, status: Literal["success", "failed"]) -> Answer:
-        """Be told what became of our response; the same again changes nothing."""
-        if self._is_among_first(
-            "acknowledgement", work.id, work.behaviour.acknowledgement_failures
-        ):
-            return TRY_AGAIN
-        work.acknowledged = status
-        return Answer(200, {"id": work.id, "acknowledged": status})
-
-    def summary(self) -> dict[str, Any]:
-        """Everything so far, in numbers."""
-        kinds = Counter(work.kind for work in self._works.values())
-        orders = [work for work in self._works.values() if work.kind == "order"]
-        acknowledged = Counter(work.acknowledged for work in orders)
-        counts = self._journal.counts
-        return {
-            "orders": kinds["order"],
-            "shipments": kinds["shipment"],
-            "effects": len(self._works),
-            "requests": counts["request"],
-            "callbacks_sent": counts["callback"],
-            "callbacks_given_up": counts["callback_given_up"],
-            "duplicates_sent": counts["duplicates"],
-            "early": counts["early"],
-            "acknowledged": {kind: acknowledged[kind] for kind in ("success", "failed")},
-            "unacknowledged": acknowledged[None],
-        }
-
-    async def _accept(
-        self,
-        kind: Literal["order", "shipment"],
-        key: str,
-        request: OrderRequest | ShipmentRequest,
-        behaviour: Behaviour,
-    ) -> Answer:
         if behaviour.refuse is not None:
-            return Answer(behaviour.refuse, {"error": behaviour.reason})
-        work_id = f"{kind[:4]}_{self._run}_{len(self._works) + 1}"
-        whose = getattr(request, "call_id", None) or key
-        fails = self._is_among_first("fail", whose, behaviour.fail)
-        work = self._works[work_id] = Work(kind, work_id, key, request, behaviour, fails)
-        if behaviour.early:
-            self._journal.counts["early"] += 1
-            await self._finish(work)
-        elif not behaviour.stuck:
-            self._courier.later(self._work(work))
-        return Answer(202, {"id": work.id, "status": "processing"})
+            return Reply(answer)
+        file.answered += 1
+        if fault := behaviour.fault_after(file.answered - 1):
+            return self._faulty(fault, behaviour, answer)
+        is_mute = request.mode == "sync" and (behaviour.silent or behaviour.stuck)
+        return Reply(answer, "mute" if is_mute else None)
 
-    async def _work(self, work: Work) -> None:
-        delay = work.behaviour.delay_ms
-        await asyncio.sleep((self._rates.delay_ms if delay is None else delay) / 1000)
-        if work.behaviour.extend_ms:
-            longer = timedelta(milliseconds=work.behaviour.extend_ms)
-            until = (self._clock() + longer).isoformat()
-            await self._tell(work, {**work.event("extended"), "until": until})
-            await asyncio.sleep(longer.total_seconds() / 2)
-        await self._finish(work)
+    def find(self, whose: Whose) -> Work | None:
+        """The work that is meant."""
+        if whose.work_id is not None:
+            return self.works.get(whose.work_id)
+        if whose.key is not None:
+            return self._keys.get(whose.key)
+        return self._calls.get(whose.call_id or "")
 
-    async def _finish(self, work: Work) -> None:
-        work.status = "failed" if work.fails else "completed"
-        await self._tell(work, work.event(work.status))
+    def look(self, request: StatusRequest) -> Reply:
+        """Answer how a work stands."""
+        work = self.find(request.whose)
+        if work is None or work.operation != request.operation:
+            return Reply(self._speech.trouble(404, "there is no such work"))
+        behaviour = work.behaviour
+        if self._is_among_first("status", work.id, behaviour.status_failures):
+            return self._faulty("error", behaviour, None)
+        return Reply(self._speech.status(work))
 
-    async def _tell(self, work: Work, event: dict[str, Any]) -> None:
-        if work.behaviour.silent or work.request.callback_url is None:
-            return
-        self._journal.counts["duplicates"] += work.behaviour.duplicates
-        about = {
-            "order": work.id,
-            "call_id": work.call_id,
-            "idempotency_key": work.idempotency_key,
-            "event_id": event["event_id"],
-            "type": event["type"],
-        }
-        letter = Letter(work.request.callback_url, event, about)
-        await self._courier.deliver(letter, 1 + work.behaviour.duplicates)
+    def hear(self, told: Acknowledgement) -> tuple[Reply, bool]:
+        """Be told what became of our answer; the same again changes nothing.
+
+        Returns:
+            The reply, and whether the acknowledgement counts from now on.
+        """
+        work = self.find(told.whose)
+        if work is None or work.operation != told.operation:
+            return Reply(self._speech.trouble(404, "there is no such work")), False
+        behaviour = work.behaviour
+        if self._is_deaf(work):
+            status = behaviour.acknowledgement_status
+            return Reply(self._speech.trouble(status, "not now"), "error"), False
+        known = work.id, told.key or told.verdict
+        is_new = known not in self._verdicts
+        if is_new:
+            self._verdicts[known] = self._speech.acknowledged(work, told.verdict)
+            work.acknowledgements.append(
+                Acknowledged(self._clock(), told.verdict, told.key, told.body)
+            )
+            if told.verdict == "failed":
+                self._workshop.given_up(work)
+        if self._is_among_first("lost", work.id, behaviour.lost_acknowledgements):
+            return self._faulty("error", behaviour, None), is_new
+        return Reply(self._verdicts[known]), is_new
+
+    def _file(self, request: WorkRequest, fingerprint: str) -> _File:
+        file = self._files.get(request.key)
+        if file is None:
+            behaviour = (
+                request.behaviour or self._behaviour_for(request) or self._rates.draw(request.key)
+            )
+            file = self._files[request.key] = _File(behaviour, fingerprint)
+        return file
+
+    async def _accept(self, request: WorkRequest, behaviour: Behaviour) -> Answer:
+        if behaviour.refuse is not None:
+            return self._speech.trouble(behaviour.refuse, behaviour.reason)
+        call = whose(request.key, request.call_id)["call_id"] or request.key
+        work = Work(
+            id=f"work_{self._run}_{len(self.works) + 1}",
+            operation=request.operation,
+            mode=request.mode,
+            key=request.key,
+            call_id=request.call_id,
+            callback_url=request.callback_url,
+            content=request.content,
+            behaviour=behaviour,
+            fails=self._is_among_first("fail", call, behaviour.fail),
+        )
+        self.works[work.id] = self._keys[work.key] = self._calls[call] = work
+        await self._workshop.begin(work)
+        return self._speech.answer(work)
+
+    def _faulty(self, fault: Fault, behaviour: Behaviour, answer: Answer | None) -> Reply:
+        """The fault, with the answer that it spoils."""
+        error = self._speech.trouble(behaviour.error_status, "try again")
+        match fault:
+            case "throttled":
+                asked = {"retry-after": self._retry_after(behaviour)}
+                answer = self._speech.trouble(429, "slower, please")
+                answer = Answer(429, answer.body, {**answer.headers, **asked})
+            case "error":
+                answer = error
+            case "malformed":
+                answer = MALFORMED
+            case _:
+                answer = answer or error
+        return Reply(answer, fault)
+
+    def _retry_after(self, behaviour: Behaviour) -> str:
+        if not behaviour.retry_after_date:
+            return str(behaviour.retry_after)
+        at = self._clock() + timedelta(seconds=behaviour.retry_after)
+        return format_datetime(at, usegmt=True)
+
+    def _is_deaf(self, work: Work) -> bool:
+        """Whether no acknowledgement can be taken now."""
+        behaviour = work.behaviour
+        first = self._first_told.setdefault(work.id, self._clock())
+        down_for = timedelta(milliseconds=behaviour.acknowledgement_down_ms)
+        if self._clock() < first + down_for:
+            return True
+        return self._is_among_first("acknowledgement", work.id, behaviour.acknowledgement_failures)
 
     def _is_among_first(self, what: str, whose: str, times: int) -> bool:
         """Whether this is one of the first so many times that something happens to somebody."""
-        self._seen[what, whose] += 1
-        return self._seen[what, whose] <= times
+        self._turns[what, whose] += 1
+        return self._turns[what, whose] <= times

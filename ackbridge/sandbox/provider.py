@@ -1,46 +1,28 @@
-"""The simulated provider over HTTP: requests, receipts, acknowledgements, and what it remembers.
-
-It speaks what `integrations/sandbox.yaml` describes, in memory only.
-"""
+"""The simulated provider over HTTP: one door for every request, and a memory for tests."""
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import FastAPI
 
 from ackbridge.clock import Clock, utc_now
 
-from .behaviour import Rates
 from .courier import Courier, Persistence
-from .desk import Answer, Desk, OrderRequest, ShipmentRequest
-from .journal import Journal
+from .desk import BehaviourFor, Desk
+from .journal import LONGEST, Journal, whose
+from .memory import memory_routes
+from .rates import Rates
+from .shop import Shop
+from .speech import Acknowledgement, Aside, Incoming, Speech, StatusRequest, Whose, WorkRequest
+from .wire import Reply, read, send_reply
+from .workshop import Workshop, about
 
-IdempotencyKey = Annotated[str, Header(min_length=1, max_length=1000)]
-
-
-class QuoteRequest(BaseModel):
-    """The body of `POST /v1/quotes`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    amount: int = Field(gt=0)
-    currency: str
-
-
-class AcknowledgementRequest(BaseModel):
-    """The body of `POST /v1/orders/{id}/acknowledgements`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    status: Literal["success", "failed"]
-    call_id: str | None = None
-    reason: str | None = None
+_HEADERS_OF_INTEREST = ("content-type", "user-agent", "traceparent")
+"""What the journal keeps of a request's headers. Credentials may be in any other one."""
 
 
 def create_provider(
@@ -50,122 +32,124 @@ def create_provider(
     *,
     clock: Clock = utc_now,
     persistence: Persistence | None = None,
+    longest: int = LONGEST,
 ) -> FastAPI:
-    """The provider as an HTTP application.
+    """The provider of `integrations/sandbox.yaml` as an HTTP application.
 
     Args:
         api_key: what requests must bear.
         webhook_secret: what callbacks are signed with.
-        rates: what orders do that say nothing themselves.
-        clock: what the signatures' timestamps and the journal go by.
-        persistence: how it insists on a callback that is not taken.
+        rates, clock, persistence, longest: as `simulate` has them.
     """
-    journal = Journal(clock)
-    courier = Courier(webhook_secret, journal, clock, persistence or Persistence())
-    desk = Desk(rates or Rates(), journal, courier, clock)
+    shop = Shop(api_key, webhook_secret)
+    return simulate(shop, rates, clock=clock, persistence=persistence, longest=longest)
+
+
+def simulate(
+    speech: Speech,
+    rates: Rates | None = None,
+    *,
+    behaviour_for: BehaviourFor = lambda _request: None,
+    clock: Clock = utc_now,
+    persistence: Persistence | None = None,
+    longest: int = LONGEST,
+) -> FastAPI:
+    """A provider that speaks in any way, as an HTTP application.
+
+    It lives in memory. Serve it with `ackbridge.sandbox.serving.build_config`.
+
+    Args:
+        rates: what requests meet of which neither they nor `behaviour_for` say anything.
+        behaviour_for: asked once for each idempotency key, when its first request comes.
+        clock: what the signatures' timestamps, the journal and `Retry-After` go by. Delays are
+            real ones.
+        persistence: how it insists on a callback that is not taken.
+        longest: entries that the journal keeps.
+    """
+    rates = rates or Rates()
+    journal = Journal(clock, longest)
+    courier = Courier(speech, journal, clock, persistence or Persistence())
+    workshop = Workshop(speech, journal, courier, clock, rates.delay_ms)
+    desk = Desk(speech, workshop, rates, behaviour_for, clock)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with courier:
             yield
 
-    app = FastAPI(title="Ackbridge sandbox", lifespan=lifespan)
-    bearer = [Depends(_bearing(api_key))]
-    app.include_router(_work_routes(desk, journal), dependencies=bearer)
-    app.include_router(_quote_routes(journal), dependencies=bearer)
-    app.include_router(_memory_routes(desk, journal))
+    # No pages of its own: every path but those of its memory belongs to the speech.
+    app = FastAPI(title="Ackbridge sandbox", lifespan=lifespan, openapi_url=None)
+    app.include_router(memory_routes(desk, journal))
+    app.mount("/", _Door(speech, desk, journal))
     return app
 
 
-def _work_routes(desk: Desk, journal: Journal) -> APIRouter:
-    routes = APIRouter(prefix="/v1")
+class _Door:
+    """An ASGI application: what comes in is understood, written down, and answered."""
 
-    async def take(
-        kind: Literal["order", "shipment"], key: str, request: OrderRequest | ShipmentRequest
-    ) -> JSONResponse:
-        who = {"call_id": getattr(request, "call_id", None), "idempotency_key": key}
-        journal.note("request", work=kind, **who)
-        answer = await desk.take(kind, key, request)
-        journal.note("receipt", order=answer.document.get("id"), status=answer.status, **who)
-        return _reply(answer)
+    def __init__(self, speech: Speech, desk: Desk, journal: Journal) -> None:
+        self._speech = speech
+        self._desk = desk
+        self._journal = journal
 
-    @routes.post("/orders")
-    async def order(request: OrderRequest, idempotency_key: IdempotencyKey) -> JSONResponse:
-        return await take("order", idempotency_key, request)
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        incoming = await read(scope, receive)
+        match self._speech.hear(incoming):
+            case WorkRequest() as request:
+                reply = await self._work(request, incoming)
+            case StatusRequest() as request:
+                reply = self._status(request)
+            case Acknowledgement() as told:
+                reply = self._acknowledgement(told)
+            case Aside(kind, answer):
+                reply = Reply(answer)
+                self._journal.note(kind, path=incoming.path, status=answer.status)
+        await send_reply(reply, scope, receive, send)
 
-    @routes.post("/shipments")
-    async def ship(request: ShipmentRequest, idempotency_key: IdempotencyKey) -> JSONResponse:
-        return await take("shipment", idempotency_key, request)
+    async def _work(self, request: WorkRequest, incoming: Incoming) -> Reply:
+        who = {"operation": request.operation, **whose(request.key, request.call_id)}
+        headers = {
+            name: incoming.headers[name]
+            for name in _HEADERS_OF_INTEREST
+            if name in incoming.headers
+        }
+        self._journal.note("request", path=incoming.path, headers=headers, **who)
+        reply = await self._desk.take(request, _fingerprint(incoming))
+        work = self._desk.find(Whose(key=request.key))
+        self._note_reply("receipt", reply, work=work and work.id, **who)
+        return reply
 
-    @routes.get("/{kind}s/{work_id}")
-    async def look(kind: Literal["order", "shipment"], work_id: str) -> dict[str, Any]:
-        work = desk.find(kind, work_id)
-        if work is None:
-            raise HTTPException(404, f"no such {kind}")
-        return work.public()
+    def _status(self, request: StatusRequest) -> Reply:
+        reply = self._desk.look(request)
+        work = self._desk.find(request.whose)
+        who = {"operation": request.operation, "call_id": request.whose.call_id}
+        stands = work and work.status
+        self._note_reply("status", reply, stands=stands, **(about(work) if work else who))
+        return reply
 
-    @routes.post("/orders/{work_id}/acknowledgements")
-    async def acknowledge(
-        work_id: str, request: AcknowledgementRequest, idempotency_key: IdempotencyKey
-    ) -> JSONResponse:
-        work = desk.find("order", work_id)
-        if work is None:
-            raise HTTPException(404, "no such order")
-        answer = desk.acknowledge(work, request.status)
-        journal.note(
+    def _acknowledgement(self, told: Acknowledgement) -> Reply:
+        reply, counts = self._desk.hear(told)
+        work = self._desk.find(told.whose)
+        who = {"operation": told.operation, "call_id": told.whose.call_id}
+        who |= about(work) if work else {}
+        who |= {"idempotency_key": told.key}
+        self._note_reply(
             "acknowledgement",
-            order=work_id,
-            call_id=work.call_id,
-            idempotency_key=idempotency_key,
-            acknowledged=request.status,
-            status=answer.status,
+            reply,
+            acknowledged=told.verdict,
+            counts=counts,
+            body=told.body,
+            **who,
         )
-        return _reply(answer)
+        return reply
 
-    return routes
-
-
-def _quote_routes(journal: Journal) -> APIRouter:
-    routes = APIRouter(prefix="/v1")
-    # An answer is kept for each key, as with orders.
-    given: dict[str, dict[str, Any]] = {}
-
-    @routes.post("/quotes")
-    async def quote(request: QuoteRequest, idempotency_key: IdempotencyKey) -> dict[str, Any]:
-        journal.note("quote", idempotency_key=idempotency_key)
-        made = {"id": f"quote_{len(given) + 1}", "total": request.amount * 2}
-        return given.setdefault(idempotency_key, {**made, "currency": request.currency})
-
-    return routes
+    def _note_reply(self, kind: str, reply: Reply, **what: Any) -> None:
+        seen = reply.fault or reply.status
+        self._journal.counts[f"answered:{seen}"] += 1
+        self._journal.note(kind, status=reply.status, fault=reply.fault, **what)
 
 
-def _memory_routes(desk: Desk, journal: Journal) -> APIRouter:
-    routes = APIRouter()
-
-    @routes.get("/healthz")
-    async def health() -> dict[str, Any]:
-        return {"status": "ok"}
-
-    @routes.get("/_events")
-    async def events(order: str | None = None, call_id: str | None = None) -> list[dict[str, Any]]:
-        return journal.entries(order=order, call_id=call_id)
-
-    @routes.get("/_summary")
-    async def summary() -> dict[str, Any]:
-        return desk.summary()
-
-    return routes
-
-
-def _bearing(api_key: str) -> Any:
-    expected = f"Bearer {api_key}".encode()
-
-    async def check(authorization: Annotated[str, Header()] = "") -> None:
-        if not hmac.compare_digest(authorization.encode(), expected):
-            raise HTTPException(401, "the API key is missing or wrong")
-
-    return check
-
-
-def _reply(answer: Answer) -> JSONResponse:
-    return JSONResponse(answer.document, answer.status)
+def _fingerprint(incoming: Incoming) -> str:
+    said = f"{incoming.method} {incoming.path}?{incoming.query}\n".encode() + incoming.body
+    return hashlib.sha256(said).hexdigest()

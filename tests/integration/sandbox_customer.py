@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import queue
+import time
+import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import httpx
 
 from ackbridge.clock import utc_now
-from ackbridge.sandbox import Rates, create_provider
-from ackbridge.sandbox.courier import Persistence
+from ackbridge.sandbox import Persistence, Rates, create_provider
 from tests.serving import serve
 
 API_KEY = "api-key"
@@ -22,6 +24,15 @@ WEBHOOK_SECRET = "webhook-secret"
 PATIENCE = 30.0
 """Seconds before a test that waits for ever is ended."""
 BRISK = Persistence(tries=5, pause=timedelta(milliseconds=1))
+
+BODIES: dict[str, dict[str, Any]] = {
+    "order": {"amount": 5, "currency": "EUR"},
+    "shipment": {"destination": "Bergen"},
+    "booking": {"room": "attic", "nights": 2},
+    "quote": {"amount": 5, "currency": "EUR"},
+    "report": {"subject": "sales"},
+}
+OPERATIONS = {kind: kind if kind == "quote" else f"create_{kind}" for kind in BODIES}
 
 
 @dataclass(frozen=True)
@@ -40,16 +51,15 @@ class Received:
 
 
 class Mailbox:
-    """An ASGI application that keeps what it receives.
+    """An ASGI application that keeps what it receives, by the path it came to.
 
     Attributes:
-        letters: what came, in order.
-        answer: gives the HTTP status for each.
+        answers: by path, what gives the HTTP status for each; 200 where there is none.
     """
 
-    def __init__(self, answer: Callable[[Received], int] = lambda _: 200) -> None:
-        self.letters: queue.Queue[Received] = queue.Queue()
-        self.answer = answer
+    def __init__(self) -> None:
+        self._letters: defaultdict[str, queue.Queue[Received]] = defaultdict(queue.Queue)
+        self.answers: dict[str, Callable[[Received], int]] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Take one request."""
@@ -62,13 +72,18 @@ class Mailbox:
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         letter = Received(scope["client"][1], headers, body)
-        self.letters.put(letter)
-        await send({"type": "http.response.start", "status": self.answer(letter), "headers": []})
+        self._letters[scope["path"]].put(letter)
+        answer = self.answers.get(scope["path"], lambda _: 200)
+        await send({"type": "http.response.start", "status": answer(letter), "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    def take(self) -> Received:
-        """The next callback."""
-        return self.letters.get(timeout=PATIENCE)
+    def take(self, path: str) -> Received:
+        """The next callback to a path."""
+        return self._letters[path].get(timeout=PATIENCE)
+
+    def is_empty(self, path: str) -> bool:
+        """Whether everything that came has been taken."""
+        return self._letters[path].empty()
 
 
 @dataclass
@@ -78,35 +93,103 @@ class Customer:
     Attributes:
         http: authenticated.
         mailbox: what the provider's callbacks reach.
-        callback_url: where that is.
+        mailbox_url: where that is.
     """
 
     http: httpx.Client
     mailbox: Mailbox
-    callback_url: str
+    mailbox_url: str
 
-    def order(self, key: str = "k", /, **behaviour: Any) -> httpx.Response:
-        """Order something."""
-        return self.post("/v1/orders", key, self.order_body(**behaviour))
-
-    def order_body(self, **behaviour: Any) -> dict[str, Any]:
-        """The body of an order, as `integrations/sandbox.yaml` sends it."""
-        body = {"amount": 5, "currency": "EUR", "call_id": "sandbox.create_order.k"}
-        said = {"behaviour": behaviour} if behaviour else {}
-        return {**body, **said, "callback_url": self.callback_url}
-
-    def post(self, path: str, key: str, body: dict[str, Any]) -> httpx.Response:
-        """Send a request with an idempotency key."""
-        return self.http.post(path, json=body, headers={"idempotency-key": key})
-
-    def events(self, *kinds: str) -> list[dict[str, Any]]:
-        """What the provider remembers, of these kinds."""
-        return [e for e in self.http.get("/_events").json() if not kinds or e["kind"] in kinds]
+    def errand(self, kind: str = "order", /, **behaviour: Any) -> Errand:
+        """Something that the provider shall do; nothing is sent yet."""
+        call_id = f"sandbox.{OPERATIONS[kind]}.{uuid.uuid4().hex}"
+        body = {**BODIES[kind]}
+        if behaviour:
+            body["behaviour"] = behaviour
+        if kind in ("order", "booking", "report"):
+            body["call_id"] = call_id
+        if kind in ("order", "booking", "shipment"):
+            body["callback_url"] = f"{self.mailbox_url}/{call_id}"
+        return Errand(self, kind, call_id, body)
 
     def summary(self) -> dict[str, Any]:
         """What the provider remembers, in numbers."""
         told: dict[str, Any] = self.http.get("/_summary").json()
         return told
+
+
+@dataclass
+class Errand:
+    """One call: what is sent for it, and what comes of it.
+
+    Attributes:
+        kind: order, shipment, booking, quote or report.
+        cycle: the part of the idempotency key that counts.
+    """
+
+    customer: Customer
+    kind: str
+    call_id: str
+    body: dict[str, Any]
+    cycle: int = field(default=1)
+
+    @property
+    def key(self) -> str:
+        """The idempotency key."""
+        return f"{self.call_id}:{self.cycle}"
+
+    @property
+    def box(self) -> str:
+        """The path that its callbacks go to."""
+        return f"/{self.call_id}"
+
+    def send(self, **client_options: Any) -> httpx.Response:
+        """Send the request, always the same one."""
+        return self.customer.http.post(
+            f"/v1/{self.kind}s",
+            json=self.body,
+            headers={"idempotency-key": self.key},
+            **client_options,
+        )
+
+    def work(self) -> dict[str, Any]:
+        """What the provider remembers of its latest work."""
+        return self.works()[-1]
+
+    def works(self) -> list[dict[str, Any]]:
+        """What the provider remembers of its works."""
+        reply = self.customer.http.get("/_works", params={"call_id": self.call_id})
+        found: list[dict[str, Any]] = reply.json()
+        return found
+
+    def look(self) -> httpx.Response:
+        """Ask how it stands."""
+        return self.customer.http.get(f"/v1/{self.kind}s/{self.work()['id']}")
+
+    def acknowledge(self, verdict: str) -> httpx.Response:
+        """Tell the provider what became of its answer."""
+        return self.customer.http.post(
+            f"/v1/{self.kind}s/{self.work()['id']}/acknowledgements",
+            json={"status": verdict},
+            headers={"idempotency-key": f"{self.key}:{verdict}"},
+        )
+
+    def take(self) -> Received:
+        """The next callback."""
+        return self.customer.mailbox.take(self.box)
+
+    def events(self, *kinds: str) -> list[dict[str, Any]]:
+        """What the provider's journal has on it, of these kinds."""
+        reply = self.customer.http.get("/_events", params={"call_id": self.call_id})
+        return [event for event in reply.json() if not kinds or event["kind"] in kinds]
+
+    def until(self, kind: str, times: int = 1) -> list[dict[str, Any]]:
+        """Wait until the provider's journal has so many entries of a kind."""
+        end = time.monotonic() + PATIENCE
+        while len(found := self.events(kind)) < times:
+            assert time.monotonic() < end, f"there is no {kind}"
+            time.sleep(0.005)
+        return found
 
 
 @contextmanager
@@ -126,4 +209,4 @@ def customer(mailbox: Mailbox | None = None, rates: Rates | None = None) -> Iter
             trust_env=False,
         ) as http,
     ):
-        yield Customer(http, mailbox, f"{mailbox_url}/callbacks/sandbox")
+        yield Customer(http, mailbox, mailbox_url)

@@ -85,7 +85,7 @@ class Stage:
     async def effects(self, call_id: str) -> int:
         """How often the provider did the work of a call."""
         reply = await self.http.get(f"{self.provider_url}/_events?call_id={call_id}")
-        return len({event["order"] for event in reply.json() if "order" in event})
+        return len({event["work"] for event in reply.json() if "work" in event})
 
     async def acknowledged(self, call_id: str) -> list[str]:
         """What the provider was told of its responses, and took.

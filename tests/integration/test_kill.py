@@ -113,7 +113,7 @@ async def _reconcile(requests: list[CallRequest], url: str, provider_url: str) -
     for request in requests:
         own = [event for event in events if event.get("call_id") == request.call_id]
         told = {e["acknowledged"] for e in own if e["kind"] == "acknowledgement"}
-        assert len({event["order"] for event in own if "order" in event}) == 1, request.key
+        assert len({event["work"] for event in own if "work" in event}) == 1, request.key
         assert told == {"success"}, request.key
         assert len(await ledger.responses(request.call_id)) == 1, request.key
     await ledger.close()

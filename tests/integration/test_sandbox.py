@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,13 +13,12 @@ from ackbridge.app import app_folder
 from ackbridge.catalog import Integration, candidates, classify, find_event_key, load_integration
 from ackbridge.clock import utc_now
 from ackbridge.contracts import MessageKind, MessageSource, ProviderMessage
-from ackbridge.sandbox import Behaviour, Rates
 from ackbridge.security import Secrets, build_verifier
 
-from .sandbox_customer import WEBHOOK_SECRET, Customer, Mailbox, Received, customer
+from .sandbox_customer import WEBHOOK_SECRET, Customer, Received, customer
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shop() -> Iterator[Customer]:
     with customer() as ready:
         yield ready
@@ -63,9 +58,10 @@ def test_its_callbacks_are_what_the_integration_file_says(
     shop: Customer, integration: Integration, behaviour: dict[str, Any], kinds: list[MessageKind]
 ) -> None:
     """Signature, event key, match and meaning all hold."""
-    shop.order(**behaviour)
+    order = shop.errand(**behaviour)
+    order.send()
     for kind in kinds:
-        message = read_by_the_file(integration, shop.mailbox.take(), "create_order")
+        message = read_by_the_file(integration, order.take(), "create_order")
         assert message is not None
         assert message.kind is kind
         if kind is MessageKind.FAILURE:
@@ -76,9 +72,9 @@ def test_shipments_are_known_by_the_providers_reference_only(
     shop: Customer, integration: Integration
 ) -> None:
     """Their callbacks repeat nothing of the caller's."""
-    body = {"destination": "Bergen", "callback_url": shop.callback_url}
-    receipt = shop.post("/v1/shipments", "k", body)
-    letter = shop.mailbox.take()
+    shipment = shop.errand("shipment")
+    receipt = shipment.send()
+    letter = shipment.take()
     assert receipt.status_code == 202
     assert letter.event["shipment"]["id"] == receipt.json()["id"]
     assert "call_id" not in letter.event
@@ -89,159 +85,121 @@ def test_shipments_are_known_by_the_providers_reference_only(
 
 def test_quotes_are_answered_at_once(shop: Customer) -> None:
     """A synchronous operation; the same key gets the same quote."""
-    body = {"amount": 5, "currency": "EUR"}
-    first, second = (shop.post("/v1/quotes", "k", body) for _ in range(2))
+    quote = shop.errand("quote")
+    first, second = quote.send(), quote.send()
     assert first.status_code == 200
     assert first.json()["total"] == 10
     assert second.json() == first.json()
 
 
+def test_nobody_is_called_back_about_a_report(shop: Customer) -> None:
+    """Who wants to know asks, and is told when it is done."""
+    report = shop.errand("report")
+    assert report.send().status_code == 202
+    report.until("done")
+    assert report.look().json()["status"] == "completed"
+    assert report.events("callback") == []
+
+
 @pytest.mark.parametrize("authorization", ["", "Bearer wrong", "Basic abc"])
 def test_who_has_no_key_is_refused(shop: Customer, authorization: str) -> None:
     """Nothing is done for them."""
+    order = shop.errand()
     reply = shop.http.post(
         "/v1/orders",
-        json=shop.order_body(),
-        headers={"authorization": authorization, "idempotency-key": "k"},
+        json=order.body,
+        headers={"authorization": authorization, "idempotency-key": order.key},
     )
     assert reply.status_code == 401
-    assert shop.summary()["effects"] == 0
-
-
-def test_one_key_has_one_effect_and_one_answer() -> None:
-    """Also when the same request comes many times at the same instant."""
-    with customer() as shop, ThreadPoolExecutor(8) as threads:
-        replies = list(threads.map(lambda _: shop.order("k", delay_ms=1), range(8)))
-        assert {reply.text for reply in replies} == {replies[0].text}
-        assert {reply.status_code for reply in replies} == {202}
-        summary = shop.summary()
-        assert (summary["effects"], summary["requests"]) == (1, 8)
-
-
-def test_duplicates_come_at_the_same_instant_on_two_connections() -> None:
-    """The second does not wait for the answer to the first."""
-    arrived: list[Any] = []
-    both = asyncio.Event()
-
-    class Slow(Mailbox):
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            async def send_when_both_came(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    arrived.append(message)
-                    if len(arrived) == 2:
-                        both.set()
-                    await both.wait()
-                await send(message)
-
-            await super().__call__(scope, receive, send_when_both_came)
-
-    with customer(Slow()) as shop:
-        shop.order(duplicates=1)
-        first, second = shop.mailbox.take(), shop.mailbox.take()
-        assert first.port != second.port
-        assert first.body == second.body
-        assert shop.summary()["duplicates_sent"] == 1
-
-
-def test_an_early_callback_is_answered_before_the_receipt() -> None:
-    """It overtakes: the log has its reply before the receipt."""
-    with customer() as shop:
-        receipt = shop.order(early=True)
-        assert shop.mailbox.take().event["order"]["id"] == receipt.json()["id"]
-        kinds = [event["kind"] for event in shop.events()]
-        assert kinds == ["request", "callback", "callback_reply", "receipt"]
-        assert shop.summary()["early"] == 1
-
-
-def test_it_insists_until_a_callback_is_taken() -> None:
-    """The same event comes again after 503, and not after 200."""
-    replies = iter([503, 500, 200])
-    with customer(Mailbox(lambda _: next(replies))) as shop:
-        shop.order()
-        letters = [shop.mailbox.take() for _ in range(3)]
-        assert len({letter.event["event_id"] for letter in letters}) == 1
-        shop.order("another", silent=True)
-        assert shop.mailbox.letters.empty()
+    assert order.works() == []
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "status"), [("silent", "completed"), ("stuck", "processing")]
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/nothing", 404),
+        ("GET", "/v1/orders/unknown", 404),
+        ("POST", "/v1/orders/unknown/acknowledgements", 404),
+        ("POST", "/v1/shipments/any/acknowledgements", 405),
+        ("PUT", "/v1/orders", 405),
+        ("GET", "/healthz", 200),
+    ],
 )
-def test_one_who_says_nothing_can_be_asked(behaviour: str, status: str) -> None:
-    """Silent ones have done the work, stuck ones never will."""
-    with customer() as shop:
-        order = shop.order(**{behaviour: True, "early": behaviour == "silent"}).json()["id"]
-        assert shop.http.get(f"/v1/orders/{order}").json()["status"] == status
-        assert shop.events("callback") == []
-        assert shop.http.get("/v1/orders/unknown").status_code == 404
+def test_what_it_does_not_have_it_says(shop: Customer, method: str, path: str, status: int) -> None:
+    """A wrong path or method gets the status that HTTP has for it."""
+    reply = shop.http.request(method, path, json={"status": "success"})
+    assert reply.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"amount": 0}, "amount: "),
+        ({"behaviour": {"silnet": True}}, "behaviour.silnet: "),
+        ({"colour": "red"}, "colour: "),
+    ],
+)
+def test_a_request_it_does_not_understand_is_refused(
+    shop: Customer, change: dict[str, Any], complaint: str
+) -> None:
+    """The field is named; a misspelt fault would make a test pass for nothing."""
+    order = shop.errand()
+    order.body |= change
+    reply = order.send()
+    assert reply.status_code == 422
+    assert reply.json()["error"].startswith(complaint)
+
+
+def test_a_request_without_a_key_is_refused(shop: Customer) -> None:
+    """There is no effect that nobody could ask for again."""
+    reply = shop.http.post("/v1/orders", json=shop.errand().body)
+    assert (reply.status_code, reply.json()) == (422, {"error": "idempotency-key: is missing"})
+
+
+def test_one_key_has_one_effect_and_one_answer(shop: Customer) -> None:
+    """Also when the same request comes many times at the same instant."""
+    order = shop.errand(delay_ms=1)
+    with ThreadPoolExecutor(8) as threads:
+        replies = list(threads.map(lambda _: order.send(), range(8)))
+    assert {reply.text for reply in replies} == {replies[0].text}
+    assert {reply.status_code for reply in replies} == {202}
+    assert len(order.works()) == 1
+    assert len(order.events("request")) == 8
+
+
+def test_a_key_is_of_one_request(shop: Customer) -> None:
+    """Another request under it is a conflict and changes nothing."""
+    order = shop.errand()
+    first = order.send()
+    order.body["amount"] = 6
+    assert order.send().status_code == 409
+    order.body["amount"] = 5
+    assert order.send().json() == first.json()
+    assert len(order.works()) == 1
+
+
+def test_a_stored_failure_is_replayed(shop: Customer) -> None:
+    """Who asks again under the key of a failure gets that failure; a new key is a new chance."""
+    quote = shop.errand("quote", fail=1, reason="sold out", retryable=True)
+    first, again = quote.send(), quote.send()
+    assert first.json()["status"] == "failed"
+    assert first.json()["reason"] == "sold out"
+    assert again.content == first.content
+    quote.cycle = 2
+    assert quote.send().json()["status"] == "completed"
+    order = shop.errand(fail=1)
+    receipt = order.send()
+    assert order.take().event["type"] == "order.failed"
+    assert order.send().json() == receipt.json()
+    assert order.look().json()["status"] == "failed"
+    assert len(order.events("done")) == 1
 
 
 def test_a_failure_can_be_overcome_by_a_new_order_of_the_same_call(shop: Customer) -> None:
-    """So many orders of one call fail; the same key again is answered as before."""
-    for key, kind in (("k:1", "order.failed"), ("k:2", "order.completed")):
-        shop.order(key, fail=1, retryable=True)
-        assert shop.mailbox.take().event["type"] == kind
-    assert shop.summary()["orders"] == 2
-
-
-def test_receipts_fail_are_lost_and_are_refused(shop: Customer) -> None:
-    """Before the work, after it, and for good."""
-    assert [shop.order("a", receipt_failures=1).status_code for _ in range(2)] == [503, 202]
-    assert [shop.order("b", lost_receipts=1).status_code for _ in range(2)] == [503, 202]
-    assert [shop.order("c", refuse=422).status_code for _ in range(2)] == [422, 422]
-    assert shop.summary()["effects"] == 2
-
-
-def test_acknowledgements_are_counted_by_order(shop: Customer) -> None:
-    """Each order once, whatever was repeated; what was not taken does not count."""
-    orders = [shop.order(key, acknowledgement_failures=1).json()["id"] for key in "abc"]
-
-    def acknowledge(order: str, status: str) -> int:
-        path = f"/v1/orders/{order}/acknowledgements"
-        return shop.post(path, f"{order}:{status}", {"status": status}).status_code
-
-    assert [acknowledge(orders[0], "success") for _ in range(3)] == [503, 200, 200]
-    assert [acknowledge(orders[1], "failed") for _ in range(2)] == [503, 200]
-    summary = shop.summary()
-    assert summary["acknowledged"] == {"success": 1, "failed": 1}
-    assert summary["unacknowledged"] == 1
-    assert acknowledge(orders[2], "perhaps") == 422
-
-
-def test_the_log_names_order_call_and_key(shop: Customer) -> None:
-    """Every entry of an order can be found, by the caller's id or the provider's."""
-    order = shop.order("k:1").json()["id"]
-    shop.mailbox.take()
-    entries = shop.http.get("/_events", params={"order": order}).json()
-    assert {entry["idempotency_key"] for entry in entries} == {"k:1"}
-    assert {entry["call_id"] for entry in entries} == {"sandbox.create_order.k"}
-    assert all("at" in entry for entry in entries)
-
-
-def test_a_behaviour_it_does_not_know_is_refused(shop: Customer) -> None:
-    """A misspelt fault would make a test pass for nothing."""
-    assert shop.order(silnet=True).status_code == 422
-
-
-def test_rates_are_repeatable_and_met() -> None:
-    """The same key meets the same fault, and the shares are about right."""
-    rates = Rates(duplicate_rate=0.1, early_rate=0.05, seed=7)
-    drawn = [rates.draw(f"k{number}") for number in range(2000)]
-    assert drawn == [rates.draw(f"k{number}") for number in range(2000)]
-    assert 150 < sum(behaviour.duplicates for behaviour in drawn) < 250
-    assert 60 < sum(behaviour.early for behaviour in drawn) < 140
-    assert Rates().draw("k") == Behaviour()
-
-
-def test_the_command_says_which_secret_is_missing(tmp_path: Path) -> None:
-    """Exit 2 and the variable's name, rather than a traceback."""
-    environ = {"PATH": os.environ.get("PATH", ""), "SANDBOX_API_KEY": "x"}
-    done = subprocess.run(
-        [sys.executable, "-m", "ackbridge.sandbox", "--webhook-secret-env", "MY_SECRET"],
-        env=environ,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (2, "the sandbox needs MY_SECRET in its environment\n")
+    """So many orders of one call fail, and the next one is completed."""
+    order = shop.errand(fail=1, retryable=True)
+    for cycle, kind in ((1, "order.failed"), (2, "order.completed")):
+        order.cycle = cycle
+        order.send()
+        assert order.take().event["type"] == kind
+    assert len(order.works()) == 2

@@ -32,7 +32,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         tmp_path_factory.mktemp("stack"),
         # What belongs to other deployments must not get through.
         environ={**os.environ, "TEMPORAL_ADDRESS": "nowhere:1", "ACKBRIDGE_LOG_LEVEL": "nonsense"},
-        sandbox_options=("--delay-ms", "1"),
+        sandbox_options=("--rates", '{"delay_ms": 1}'),
     ) as running:
         yield running
 

@@ -65,7 +65,7 @@ def test_a_payment_is_answered_and_called_back(stripe: str, mailbox: Mailbox) ->
         trust_env=False,
     )
     assert paid.status_code == 200, paid.text
-    letter = mailbox.take()
+    letter = mailbox.take("/callbacks/stripe")
     assert letter.event["type"] == "payment_intent.succeeded"
     assert letter.event["data"]["object"]["metadata"] == {"call_id": "stripe.create_payment.k"}
     integration = load_integration(app_folder() / "integrations" / "stripe.yaml", {})
