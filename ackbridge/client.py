@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,6 +58,9 @@ from .errors import (
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
+_PAUSES = (1.0, 2.0, 4.0)
+"""Seconds between two looks whether an outcome stands already; the last one repeats."""
+
 
 @dataclass(frozen=True)
 class ListedCall:
@@ -101,11 +105,18 @@ class Call:
             raise _explain(error, self.id) from None
         return answer
 
-    async def outcome(self, timeout: timedelta | None = None) -> CallOutcome:  # noqa: ASYNC109 -- a bound on waiting is part of what this promises
-        """Wait for the end.
+    async def outcome(
+        self,
+        timeout: timedelta | None = None,  # noqa: ASYNC109 -- a bound on waiting is part of what this promises
+        *,
+        settled: bool = False,
+    ) -> CallOutcome:
+        """Wait for the outcome.
 
         Args:
             timeout: how long; None for as long as it takes.
+            settled: wait for the acknowledgements that we owe as well, which may take days; the
+                outcome stands before that, with `acknowledgement_owed`.
 
         Returns:
             The outcome of a completed call.
@@ -117,11 +128,32 @@ class Call:
         """
         try:
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):
-                return CallOutcome.model_validate(await self._handle.result())
+                if settled:
+                    return CallOutcome.model_validate(await self._handle.result())
+                return await self._outcome_as_soon_as_it_stands()
         except WorkflowFailureError as error:
             raise await self._why(error) from None
         except RPCError as error:
             raise _explain(error, self.id) from None
+
+    async def _outcome_as_soon_as_it_stands(self) -> CallOutcome:
+        """The workflow's result, or the outcome of a call that still owes an acknowledgement.
+
+        Asking is a query: it leaves no trace in the history.
+        """
+        ending = asyncio.create_task(self._handle.result())
+        try:
+            for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
+                done, _ = await asyncio.wait([ending], timeout=pause)
+                if done:
+                    break
+                with contextlib.suppress(EngineUnavailable):
+                    outcome = (await self.status()).outcome
+                    if outcome is not None:
+                        return _completed(outcome)
+            return CallOutcome.model_validate(await ending)
+        finally:
+            ending.cancel()
 
     async def cancel(self, *, by: str, reason: str) -> None:
         """Cancel: the provider is told, and the call ends as cancelled unless it is too late."""
@@ -229,9 +261,18 @@ class AckbridgeClient:
             return await self._without_update(request, timeout, error)
 
     async def list(
-        self, *, provider: str | None = None, stage: str | None = None, limit: int = 50
+        self,
+        *,
+        provider: str | None = None,
+        stage: str | None = None,
+        owed: bool = False,
+        limit: int = 50,
     ) -> AsyncIterator[ListedCall]:
         """The newest calls, as far as the engine's visibility has them.
+
+        Args:
+            provider, stage: only these.
+            owed: only those that owe the provider an acknowledgement, running or over.
 
         Raises:
             EngineUnavailable: the engine does not answer.
@@ -241,6 +282,8 @@ class AckbridgeClient:
             if wanted is not None:
                 quoted = wanted.replace("'", "")
                 conditions.append(f"{key.name} = '{quoted}'")
+        if owed:
+            conditions.append(f"{search.OWED.name} = true")
         found = self._client.list_workflows(" AND ".join(conditions), limit=limit)
         async for execution in found:
             yield ListedCall(
@@ -350,6 +393,15 @@ async def _same_request(call: Call, request: CallRequest) -> None:
         raise _explain(error, call.id) from None
     if first.digest != request.digest:
         raise KeyReusedError(f"key: {call.id} already stands for a call with another payload")
+
+
+def _completed(outcome: CallOutcome) -> CallOutcome:
+    """The outcome of a completed call; any other is raised."""
+    if outcome.status is OutcomeStatus.CANCELLED:
+        raise CallCancelledError(outcome)
+    if outcome.status is OutcomeStatus.FAILED:
+        raise CallFailedError(outcome)
+    return outcome
 
 
 def _ended_status(outcome: CallOutcome) -> CallStatus:

@@ -13,7 +13,7 @@ import signal
 import sys
 import sysconfig
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -64,6 +64,7 @@ class EmbeddedEngine:
         ui_port: int | None = None,
         headless: bool = False,
         time_skipping: bool = False,
+        dynamic_config: Mapping[str, str] | None = None,
         log: Path | None = None,
         starts_within: timedelta = timedelta(seconds=60),
     ) -> None:
@@ -75,13 +76,16 @@ class EmbeddedEngine:
             ui_port: of the Temporal UI, exactly this one; None for a free one.
             headless: without the Temporal UI.
             time_skipping: let clients skip the time of their workflows, for tests.
+            dynamic_config: settings of the server's own, by name, for tests of its limits.
             log: where its output goes; None for a file beside the state.
         """
         self.state = state.absolute()
         self.log = log or self.state.with_suffix(".log")
         self._wished = (port, ui_port)
         self._headless = headless
-        self._time_skipping = time_skipping
+        self._dynamic_config = (
+            _DYNAMIC_CONFIG | (_TIME_SKIPPING if time_skipping else {}) | dict(dynamic_config or {})
+        )
         self._starts_within = starts_within
         self._ports: tuple[LoopbackPort, LoopbackPort] | None = None
         self._lock: IO[bytes] | None = None
@@ -136,9 +140,7 @@ class EmbeddedEngine:
         ]
         for name, value in _PRAGMAS.items():
             options += ["--sqlite-pragma", f"{name}={value}"]
-        for name, value in (
-            _DYNAMIC_CONFIG | (_TIME_SKIPPING if self._time_skipping else {})
-        ).items():
+        for name, value in self._dynamic_config.items():
             options += ["--dynamic-config-value", f"{name}={value}"]
         return (str(find_binary()), "server", "start-dev", *options)
 

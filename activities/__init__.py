@@ -8,6 +8,7 @@ from typing import Any
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
 from .conclude import Conclude
+from .poll import Poll
 from .prepare import Prepare
 from .provisions import Provisions
 from .record import Record
@@ -34,7 +35,11 @@ def send_activities(provisions: Provisions) -> Sequence[Activity]:
 
 def settle_activities(provisions: Provisions) -> Sequence[Activity]:
     """What goes through a provider's settle queue."""
-    return [AskStatus(provisions).ask_status, Acknowledge(provisions).acknowledge]
+    return [
+        AskStatus(provisions).ask_status,
+        Poll(provisions).poll,
+        Acknowledge(provisions).acknowledge,
+    ]
 
 
 __all__ = ["Activity", "Provisions", "main_activities", "send_activities", "settle_activities"]

@@ -7,12 +7,19 @@ from datetime import datetime
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog import render_acknowledgement
-from ackbridge.contracts import Acknowledged, AcknowledgeStep, CallOutcome, StepFailure, names
+from ackbridge.catalog import Unaddressed, render_acknowledgement
+from ackbridge.contracts import (
+    Acknowledged,
+    AcknowledgeStep,
+    CallOutcome,
+    Invalid,
+    StepFailure,
+    names,
+)
 
-from .failures import classified, failure
+from .failures import NoAnswer, classified, failure
 from .provisions import Provisions
-from .speaking import refusal, speak
+from .speaking import Answer, converse, refusal
 
 
 class Acknowledge:
@@ -27,44 +34,50 @@ class Acknowledge:
 
         Raises:
             ApplicationError: NotAccepted, to be tried again for as long as we owe it. Other 4xx
-                too: a person may have to mend the integration, and it stays owed until then.
+                too, and InvalidRequest: a person may have to mend the integration, and it stays
+                owed until then. NotAddressed is final: it needs a reference that is not known.
         """
         try:
             return await self._acknowledge(step)
-        except ApplicationError as error:
+        except Exception as error:
+            reason = error.message if isinstance(error, ApplicationError) else type(error).__name__
             with classified():
-                await self._with.ledger.owe(
-                    step.request.call_id, step.cycle, step.kind, error.message
-                )
+                await self._with.ledger.owe(step.request.call_id, step.cycle, step.kind, reason)
             raise
 
     async def _acknowledge(self, step: AcknowledgeStep) -> Acknowledged:
         request = step.request
-        with classified():
-            integration = self._with.catalog.integration(request.provider)
-            operation = self._with.catalog.operation(request.provider, request.operation)
-            context = self._with.context(request, step.cycle) | {
-                "reference": step.reference,
-                "response": step.response,
-                "reason": step.reason,
-            }
-            outbound = render_acknowledgement(integration, operation, step.kind, context)
-        if outbound is not None and operation.acknowledge is not None:
-            answer = await speak(
-                self._with,
-                request.provider,
-                outbound,
-                operation.acknowledge.timeout,
-                StepFailure.NOT_ACCEPTED,
-            )
-            if answer.status >= 400:
-                raise failure(StepFailure.NOT_ACCEPTED, refusal(answer), final=False, reached=True)
+        with classified(StepFailure.NOT_ACCEPTED):
+            answer = await self._told(step)
+            if answer is not None and answer.status >= 400:
+                reason = refusal(answer, self._with.redactor(request.provider))
+                raise NoAnswer(reason, reached=True)
         at = self._with.clock()
         with classified():
             await self._with.ledger.acknowledged(
                 request.call_id, step.cycle, step.kind, at, _settled(step.outcome, at)
             )
         return Acknowledged(acknowledged_at=at)
+
+    async def _told(self, step: AcknowledgeStep) -> Answer | None:
+        """What the provider answers; None where the operation has nothing to tell it."""
+        try:
+            return await converse(
+                self._with,
+                step.request,
+                step.cycle,
+                lambda at, operation, known: render_acknowledgement(
+                    at, operation, step.kind, known
+                ),
+                reference=step.reference,
+                response=step.response,
+                reason=step.reason,
+            )
+        except Unaddressed:
+            raise
+        except Invalid as error:
+            # Not the call's fault: with a better file the same step succeeds.
+            raise failure(StepFailure.INVALID_REQUEST, str(error), final=False) from None
 
 
 def _settled(outcome: CallOutcome | None, at: datetime) -> CallOutcome | None:

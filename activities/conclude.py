@@ -1,4 +1,4 @@
-"""conclude: keep where a call stands, and what was suppressed on the way."""
+"""conclude: keep where a call stands, and what was suppressed or is held."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ class Conclude:
 
     @activity.defn(name=names.CONCLUDE)
     async def conclude(self, step: ConcludeStep) -> dict[str, str]:
-        """Write the stage, the outcome if there is one, and the log of suppressed messages."""
+        """Write the stage, the outcome if there is one, and what was suppressed or is held."""
         with classified():
             await self._with.ledger.conclude(
-                step.request.call_id, step.stage, step.reason, step.outcome, step.suppressed
+                step.request.call_id,
+                step.stage,
+                step.reason,
+                step.outcome,
+                step.suppressed,
+                step.held,
             )
         return {}

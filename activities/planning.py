@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ackbridge.catalog import Integration, Operation
+from collections.abc import Mapping
+
+from ackbridge.catalog import Integration, Operation, Poll, render_notice
 from ackbridge.contracts import (
     AcknowledgePlan,
     CallRequest,
@@ -10,6 +12,7 @@ from ackbridge.contracts import (
     Notice,
     OnFailure,
     Plan,
+    PollPlan,
     ResponseMode,
     SendPlan,
 )
@@ -43,8 +46,13 @@ def plan_call(
     *,
     environment: str,
     indexed: bool,
+    context: Mapping[str, object],
 ) -> Plan:
-    """Decide every timeout, attempt and deadline of a call, and say why."""
+    """Decide every timeout, attempt and deadline of a call, and say why.
+
+    Args:
+        context: what the templates of the notices may refer to.
+    """
     response = operation.response
     deadline = min(response.deadline.initial, response.deadline.ceiling)
     return Plan(
@@ -60,14 +68,17 @@ def plan_call(
         deadline_reason=f"{deadline.total_seconds():g} s (configured initial value)",
         ceiling=response.deadline.ceiling,
         ask_status=response.status is not None,
+        poll=_poll_plan(operation),
         acknowledge=_acknowledge_plan(operation),
         cycles=response.cycles,
         on_failure=OnFailure(operation.on_failure),
         late=LatePolicy(response.late),
+        late_window=response.late_window,
         parked_for=operation.parked_for,
-        notices={**DEFAULT_NOTICES, **_notices(operation)},
+        notices={**DEFAULT_NOTICES, **_notices(operation, context)},
         not_now=_why_not_now(integration, request, environment),
         indexed=indexed,
+        owed_indexed=indexed,
     )
 
 
@@ -83,14 +94,21 @@ def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
     )
 
 
-def _notices(operation: Operation) -> dict[str, Notice]:
-    written = operation.notices
+def _poll_plan(operation: Operation) -> PollPlan | None:
+    if operation.response.mode != "poll":
+        return None
+    poll = operation.response.poll or Poll()
+    return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
+
+
+def _notices(operation: Operation, context: Mapping[str, object]) -> dict[str, Notice]:
+    """The notices the operation has texts for; the providers' own words are not known to them."""
+    known = {name: context[name] for name in ("payload", "metadata", "call")}
     return {
-        kind: Notice(
-            kind=kind, title=text.title, message=text.message, alternative=text.alternative
-        )
+        kind: notice
         for kind in DEFAULT_NOTICES
-        if (text := getattr(written, kind)) is not None
+        if (text := getattr(operation.notices, kind)) is not None
+        and (notice := render_notice(kind, text, known)) is not None
     }
 
 

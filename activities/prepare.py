@@ -46,6 +46,7 @@ class Prepare:
             request,
             environment=self._with.environment,
             indexed=self._with.indexed,
+            context=self._with.context(request, cycle=1),
         )
         return Prepared(plan=plan, repeated=claim.kind == "held")
 

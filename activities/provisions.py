@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -11,6 +11,9 @@ from ackbridge.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import CallRequest, names
 from ackbridge.ledger import Ledger
+from ackbridge.security import Redactor
+
+_SHAPES_ONLY = Redactor()
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Provisions:
         public_url: where providers reach the gateway.
         environment: which flags apply.
         indexed: whether our search attributes are registered with the engine.
+        redactors: by provider, what keeps secrets out of its words; for one that is not there,
+            only what looks like a secret is.
     """
 
     catalog: Catalog
@@ -36,9 +41,18 @@ class Provisions:
     public_url: str
     environment: str
     indexed: bool
+    redactors: Mapping[str, Redactor] = field(default_factory=dict)
 
-    def context(self, request: CallRequest, cycle: int) -> dict[str, object]:
-        """What the templates of an integration file can refer to."""
+    def redactor(self, provider: str) -> Redactor:
+        """What keeps secrets out of a provider's words."""
+        return self.redactors.get(provider, _SHAPES_ONLY)
+
+    def context(self, request: CallRequest, cycle: int, **known: object) -> dict[str, object]:
+        """What the templates of an integration file can refer to.
+
+        Args:
+            known: what is known besides the request: reference, response, reason.
+        """
         return {
             "payload": request.payload,
             "metadata": dict(request.metadata),
@@ -54,4 +68,5 @@ class Provisions:
             "reference": None,
             "response": None,
             "reason": None,
+            **known,
         }

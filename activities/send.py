@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
+from datetime import timedelta
+
 from temporalio import activity
 
 from ackbridge.catalog import (
-    Operation,
     classify,
     is_receipt,
     receipt_reference,
     render_request,
 )
 from ackbridge.contracts import MessageSource, ProviderMessage, SendStep, Sent, StepFailure, names
+from ackbridge.errors import UnknownName
+from ackbridge.ledger import StoredEntry
 
-from .failures import classified, failure
+from .answers import read_answer
+from .failures import Cause, Refused, cause_of
 from .provisions import Provisions
-from .speaking import Answer, refusal, speak
+from .speaking import Answer, converse, refusal
+from .tries import Tries
+
+log = logging.getLogger(__name__)
 
 
 class Send:
-    """One attempt; the retries are the engine's."""
+    """One attempt; the retries are the engine's, within the operation's time."""
 
     def __init__(self, provisions: Provisions) -> None:
         self._with = provisions
@@ -29,73 +37,90 @@ class Send:
         """Send the request and take the receipt.
 
         Raises:
-            ApplicationError: Refused (final), or NoReceipt (to be tried again).
+            ApplicationError: Refused (final), or NoReceipt: to be tried again, until the next
+                attempt would begin later than `receipt.within` after the first one. Whether any
+                attempt may have reached the provider is in the details.
         """
+        tries = Tries(step, self._with.clock)
+        within = self._within(step)
+        overdue = tries.overdue(within) if within is not None else None
+        if overdue is not None:
+            raise tries.failed(overdue, within)
+        try:
+            return await self._send(step, tries)
+        except Exception as error:
+            raise tries.failed(_classified(error), within) from None
+
+    async def _send(self, step: SendStep, tries: Tries) -> Sent:
         request = step.request
-        with classified():
-            integration = self._with.catalog.integration(request.provider)
-            operation = self._with.catalog.operation(request.provider, request.operation)
-            outbound = render_request(
-                integration, operation, self._with.context(request, step.cycle)
-            )
         sent_at = self._with.clock()
-        answer = await speak(
-            self._with,
-            request.provider,
-            outbound,
-            operation.receipt.timeout,
-            StepFailure.NO_RECEIPT,
-        )
+        answer = await converse(self._with, request, step.cycle, render_request)
         receipt_at = self._with.clock()
-        if not is_receipt(operation, answer.status, answer.document):
-            raise failure(StepFailure.REFUSED, refusal(answer), final=True, reached=True)
-        reference = receipt_reference(operation, answer.document)
-        with classified():
-            messages = await self._messages(step, operation, answer, reference)
+        if not is_receipt(answer.operation, answer.status, answer.document):
+            raise Refused(refusal(answer, self._with.redactor(request.provider)))
+        tries.reached = True
+        reference = receipt_reference(answer.operation, answer.document)
         return Sent(
             sent_at=sent_at,
             receipt_at=receipt_at,
             reference=reference,
             attempt=activity.info().attempt,
-            messages=tuple(messages),
+            messages=tuple(await self._messages(step, answer, reference)),
         )
 
     async def _messages(
-        self,
-        step: SendStep,
-        operation: Operation,
-        answer: Answer,
-        reference: str | None,
+        self, step: SendStep, answer: Answer, reference: str | None
     ) -> list[ProviderMessage]:
         """The response itself, or what has come before anyone waited for it."""
-        request = step.request
-        if operation.response.mode == "sync":
-            return [self._synchronous(step, operation, answer)]
-        ledger = self._with.ledger
+        mode = answer.operation.response.mode
+        if mode == "sync":
+            return [self._synchronous(step, answer, reference)]
+        if mode == "poll":
+            return []
+        request, ledger = step.request, self._with.ledger
         if reference is not None:
             # Written first, read then: the gateway does the same from its side, so that a
             # callback between the two is found by one of them.
             await ledger.commit_reference(request.call_id, request.provider, reference)
         waiting = await ledger.waiting(request.provider, request.call_id, reference)
-        messages = []
-        for stored in waiting:
-            message = stored.entry.message or classify(
-                operation,
-                stored.entry.document or {},
-                stored.entry.event_key,
-                MessageSource.CALLBACK,
-                stored.entry.received_at,
-            )
-            if message is not None:
-                messages.append(message)
-        return messages
+        read = (self._read(answer, request.provider, stored) for stored in waiting)
+        return [message for message in read if message is not None]
 
-    def _synchronous(self, step: SendStep, operation: Operation, answer: Answer) -> ProviderMessage:
-        event_key = f"sync:{names.idempotency_key(step.request.call_id, step.cycle)}"
-        message = classify(
-            operation, answer.document, event_key, MessageSource.SYNC, self._with.clock()
+    def _read(self, answer: Answer, provider: str, stored: StoredEntry) -> ProviderMessage | None:
+        entry = stored.entry
+        return entry.message or classify(
+            answer.operation,
+            entry.document or {},
+            entry.event_key,
+            MessageSource.CALLBACK,
+            entry.received_at,
+            self._with.redactor(provider),
+        )
+
+    def _synchronous(
+        self, step: SendStep, answer: Answer, reference: str | None
+    ) -> ProviderMessage:
+        message = read_answer(
+            self._with, step.request, step.cycle, answer, MessageSource.SYNC, reference
         )
         if message is None:
             reason = "the provider's answer is neither a success nor a failure by its operation"
-            raise failure(StepFailure.REFUSED, reason, final=True, reached=True)
+            raise Refused(reason, reached=True)
         return message
+
+    def _within(self, step: SendStep) -> timedelta | None:
+        request = step.request
+        try:
+            return self._with.catalog.operation(request.provider, request.operation).receipt.within
+        except UnknownName:
+            return None
+
+
+def _classified(error: Exception) -> Cause:
+    cause = cause_of(error, StepFailure.NO_RECEIPT)
+    if cause is not None:
+        return cause
+    # Nobody knows how far it had got.
+    log.error("a send has failed in an unforeseen way", exc_info=error)
+    reason = f"unforeseen: {type(error).__name__}"
+    return Cause(StepFailure.NO_RECEIPT, reason, reached=True)

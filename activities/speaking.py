@@ -2,100 +2,115 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from typing import Any, overload
 
 import httpx
 
-from ackbridge.catalog import Outbound
-from ackbridge.contracts import StepFailure
-from ackbridge.security import TokenRefused
+from ackbridge.catalog import Integration, Operation, Outbound
+from ackbridge.contracts import CallRequest, Invalid
+from ackbridge.contracts.strict_json import read_json
+from ackbridge.security import Redactor, TokenRefused
 from ackbridge.transport import Reply, TooLarge, exchange
 
-from .failures import classified, failure, is_retryable, retry_after, transport_failure
+from .failures import NoAnswer, is_retryable, no_connection, retry_after
 from .provisions import Provisions
 
 MAX_REPLY_BYTES = 1024 * 1024
 """What a provider may answer; more is cut off and counts as no answer."""
 
-LONGEST_RETRY_AFTER = timedelta(hours=1)
-"""A provider may ask for patience, but not for more than this."""
-
 SHOWN = 200
 """Characters of a provider's own words that are repeated to operators."""
+
+Render = Callable[[Integration, Operation, dict[str, object]], Outbound]
+MayRender = Callable[[Integration, Operation, dict[str, object]], Outbound | None]
 
 
 @dataclass(frozen=True)
 class Answer:
     """What the provider answered: its status, and its body as a document for expressions."""
 
+    operation: Operation
     status: int
     document: dict[str, Any]
 
 
-async def speak(
-    provisions: Provisions,
-    provider: str,
-    outbound: Outbound,
-    within: timedelta,
-    unanswered: StepFailure,
-) -> Answer:
-    """Send one request and read the answer.
+@overload
+async def converse(
+    provisions: Provisions, request: CallRequest, cycle: int, render: Render, **known: object
+) -> Answer: ...
+
+
+@overload
+async def converse(
+    provisions: Provisions, request: CallRequest, cycle: int, render: MayRender, **known: object
+) -> Answer | None: ...
+
+
+async def converse(
+    provisions: Provisions, request: CallRequest, cycle: int, render: MayRender, **known: object
+) -> Answer | None:
+    """Say to a call's provider what the operation has for it, and hear what it answers.
 
     Args:
-        within: the time for everything, connection and body included.
-        unanswered: which failure it is when there is no usable answer.
+        render: what to say; None where there is nothing to be said.
+        known: what templates know besides the request: reference, response, reason.
 
     Raises:
-        ApplicationError: retryable for network trouble, 408, 425, 429 and 5xx.
+        NoAnswer: network trouble, 408, 425, 429, 5xx, no token, too long an answer.
+        Invalid: it cannot be said; nothing was sent.
+        ConfigurationError: the worker does not know the operation, or not the secret.
     """
-    try:
-        with classified():
-            reply = await exchange(
-                provisions.client,
-                method=outbound.method,
-                url=outbound.url,
-                headers=outbound.headers,
-                content=outbound.content,
-                auth=provisions.auths[provider],
-                timeout=within,
-                max_bytes=MAX_REPLY_BYTES,
-            )
-    except (httpx.HTTPError, TimeoutError) as error:
-        raise transport_failure(unanswered, error) from None
-    except TooLarge as error:
-        raise failure(unanswered, str(error), final=False, reached=True) from None
-    except TokenRefused as error:
-        raise failure(unanswered, str(error), final=False) from None
-    if is_retryable(reply.status):
-        delay = retry_after(
-            reply.headers.get("retry-after"), provisions.clock(), LONGEST_RETRY_AFTER
-        )
-        raise failure(
-            unanswered,
-            f"the provider answered {reply.status}",
-            final=False,
-            reached=reply.status not in (425, 429),
-            retry_after=delay,
-        )
-    return Answer(reply.status, _document(reply))
+    integration = provisions.catalog.integration(request.provider)
+    operation = provisions.catalog.operation(request.provider, request.operation)
+    outbound = render(integration, operation, provisions.context(request, cycle, **known))
+    if outbound is None:
+        return None
+    reply = await _exchanged(provisions, request.provider, outbound)
+    return Answer(operation, reply.status, _document(reply))
 
 
-def refusal(answer: Answer) -> str:
+def refusal(answer: Answer, redactor: Redactor) -> str:
     """A provider's refusal in one line: its status and, where it says one, its message."""
     body = answer.document.get("body")
     error = body.get("error", body) if isinstance(body, dict) else None
     words = error.get("message") if isinstance(error, dict) else error
-    said = f": {words[:SHOWN]}" if isinstance(words, str) else ""
+    said = f": {redactor.clean(words, SHOWN)}" if isinstance(words, str) else ""
     return f"the provider refused with {answer.status}{said}"
+
+
+async def _exchanged(provisions: Provisions, provider: str, outbound: Outbound) -> Reply:
+    try:
+        reply = await exchange(
+            provisions.client,
+            method=outbound.method,
+            url=outbound.url,
+            headers=outbound.headers,
+            content=outbound.content,
+            auth=provisions.auths[provider],
+            timeout=outbound.timeout,
+            max_bytes=MAX_REPLY_BYTES,
+        )
+    except (httpx.HTTPError, TimeoutError) as error:
+        raise no_connection(error) from None
+    except TooLarge as error:
+        raise NoAnswer(str(error), reached=True) from None
+    except TokenRefused as error:
+        raise NoAnswer(str(error)) from None
+    if is_retryable(reply.status):
+        raise NoAnswer(
+            f"the provider answered {reply.status}",
+            reached=reply.status not in (425, 429),
+            retry_after=retry_after(reply.headers.get("retry-after"), provisions.clock()),
+        )
+    return reply
 
 
 def _document(reply: Reply) -> dict[str, Any]:
     try:
-        body = json.loads(reply.body) if reply.body.strip() else None
-    except ValueError:
+        body = read_json(reply.body) if reply.body.strip() else None
+    except Invalid:
         body = reply.body.decode("utf-8", "replace")
     fields = body if isinstance(body, dict) else {}
     return {

@@ -46,7 +46,7 @@ def variants(client: Client) -> list[Variant]:
             key=f"bench-{run}-{next(numbers)}",
             payload=PAYLOAD,
         )
-        await (await calls.start(request)).outcome(PATIENCE)
+        await (await calls.start(request)).outcome(PATIENCE, settled=True)
         return request.call_id
 
     async def floor() -> str:

@@ -10,9 +10,11 @@ from .inbound import (
     receipt_reference,
 )
 from .loading import load_catalog, load_integration
-from .operation import Operation
+from .notices import render_notice
+from .operation import NoticeText, Operation, Poll
 from .outbound import (
     Outbound,
+    Unaddressed,
     render_acknowledgement,
     render_health,
     render_request,
@@ -26,8 +28,11 @@ __all__ = [
     "Catalog",
     "Integration",
     "Match",
+    "NoticeText",
     "Operation",
     "Outbound",
+    "Poll",
+    "Unaddressed",
     "candidates",
     "check_payload",
     "classify",
@@ -39,6 +44,7 @@ __all__ = [
     "receipt_reference",
     "render_acknowledgement",
     "render_health",
+    "render_notice",
     "render_request",
     "render_status",
 ]

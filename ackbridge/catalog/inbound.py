@@ -14,6 +14,7 @@ from typing import Any
 
 from ackbridge.contracts import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.wire import parse_duration
+from ackbridge.security import Redactor
 
 from .expressions import Expression
 from .operation import ExtensionRule, FailureRule, Operation, Response, Status
@@ -25,6 +26,9 @@ LONGEST_REFERENCE = 512
 
 LONGEST_REASON = 2000
 """Characters of a provider's own words that are kept."""
+
+SHAPES_ONLY = Redactor()
+"""For whoever has no secrets at hand."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def classify(
     event_key: str,
     source: MessageSource,
     received_at: datetime,
+    redactor: Redactor = SHAPES_ONLY,
 ) -> ProviderMessage | None:
     """What a message means; None when it is nothing the operation waits for.
 
@@ -84,11 +89,12 @@ def classify(
     Args:
         document: the message; with `status` where it is an HTTP answer.
         source: for `STATUS`, the operation's rules for status answers hold.
+        redactor: takes the provider's secrets out of the reason of a failure.
     """
     rules = _rules(operation, source)
     said: dict[str, Any] | None = None
     if rules.failure is not None and rules.failure.when.holds(document):
-        said = _failure(rules.failure, document)
+        said = _failure(rules.failure, document, redactor)
     elif rules.extension is not None and rules.extension.when.holds(document):
         said = _extension(rules.extension, document, operation)
     elif _is_success(rules, document, source):
@@ -96,14 +102,28 @@ def classify(
     if said is None:
         return None
     data = rules.data.search(document) if rules.data else document.get("body")
+    names_it = _match_reference if source is MessageSource.CALLBACK else receipt_reference
     return ProviderMessage(
-        event_key=event_key, source=source, received_at=received_at, data=data, **said
+        event_key=event_key,
+        source=source,
+        received_at=received_at,
+        reference=names_it(operation, document),
+        data=data,
+        **said,
     )
 
 
 def receipt_reference(operation: Operation, document: Document) -> str | None:
     """The provider's own id of its work, as its receipt says; None when it says none."""
-    reference = _key(operation.receipt.reference, document)
+    return _reference(operation.receipt.reference, document)
+
+
+def _match_reference(operation: Operation, document: Document) -> str | None:
+    return _reference(operation.response.match.reference, document)
+
+
+def _reference(expression: Expression | None, document: Document) -> str | None:
+    reference = _key(expression, document)
     return reference if reference is not None and len(reference) <= LONGEST_REFERENCE else None
 
 
@@ -145,13 +165,13 @@ def _is_success(rules: _Rules, document: Document, source: MessageSource) -> boo
     return isinstance(status, int) and 200 <= status < 300
 
 
-def _failure(rule: FailureRule, document: Document) -> dict[str, Any]:
+def _failure(rule: FailureRule, document: Document, redactor: Redactor) -> dict[str, Any]:
     reason = rule.reason.search(document) if rule.reason else None
     text = reason if isinstance(reason, str) or reason is None else json.dumps(reason)
     return {
         "kind": MessageKind.FAILURE,
         "retryable": rule.retryable.holds(document),
-        "reason": None if text is None else text[:LONGEST_REASON],
+        "reason": None if text is None else redactor.clean(text, LONGEST_REASON),
     }
 
 

@@ -13,7 +13,7 @@ from .bodies import BodyTemplate
 from .expressions import Expression
 from .fields import Condition, Encoding, Headers, Part, Positive, Query
 from .payloads import PayloadSchema
-from .templates import PathTemplate
+from .templates import PathTemplate, TextTemplate
 
 
 def _upper(value: object) -> object:
@@ -118,7 +118,7 @@ class Deadline(Part):
 
 
 class Status(Part):
-    """How to ask the provider before giving up. What is left out is the response's own."""
+    """How to ask the provider for its answer. What is left out is the response's own."""
 
     method: Method = "GET"
     path: PathTemplate
@@ -137,11 +137,18 @@ class Status(Part):
     """Which part of the answer is the response."""
 
 
+class Poll(Part):
+    """How often the provider is asked, until it has an answer or the deadline passes."""
+
+    every: Positive = timedelta(seconds=5)
+    """The pause between two questions; a `Retry-After` makes it longer."""
+
+
 class Response(Part):
     """The provider's answer."""
 
-    mode: Literal["sync", "callback"]
-    """In the HTTP response itself, or by callback."""
+    mode: Literal["sync", "callback", "poll"]
+    """In the HTTP response itself, by callback, or by asking for it."""
     match: MatchBy = MatchBy()
     """Which call a callback is about."""
     success: Expression | None = None
@@ -155,13 +162,15 @@ class Response(Part):
     deadline: Deadline = Deadline()
     """How long to wait."""
     status: Status | None = None
-    """How to ask before giving up."""
+    """How to ask: before giving up, and in poll mode again and again."""
+    poll: Poll | None = None
+    """In poll mode: how often to ask."""
     cycles: int = Field(default=1, ge=1, le=100)
     """How many rounds of sending and waiting there are at the most."""
     late: LatePolicy = LatePolicy.ACCEPT
     """What becomes of a response that comes after we have given up."""
     late_window: Positive | None = None
-    """How long after that it is still accepted."""
+    """How long a call that would fail for lack of an answer stays open, parked, for a late one."""
 
 
 class Acknowledge(Part):
@@ -185,13 +194,13 @@ class Acknowledge(Part):
 
 
 class NoticeText(Part):
-    """What the caller can show a user."""
+    """What the caller can show a user; `{expressions}` over payload, metadata and call."""
 
-    title: str = Field(min_length=1)
+    title: TextTemplate
     """A few words."""
-    message: str = Field(min_length=1)
+    message: TextTemplate
     """A sentence or two."""
-    alternative: str | None = Field(default=None, min_length=1)
+    alternative: TextTemplate | None = None
     """Another course the user may take."""
 
 

@@ -6,6 +6,7 @@ import json
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -18,10 +19,17 @@ from .operation import Operation
 from .schema import Integration
 from .templates import Context, PathTemplate, ScalarTemplate, scalar_text
 
+HEALTH_TIMEOUT = timedelta(seconds=5)
+"""Of the question whether the provider is up."""
+
 _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
 # A key may have any character, a header may not; % is quoted too, so that two keys stay two.
 _SAFE_IN_KEYS = string.punctuation.replace("%", "")
+
+
+class Unaddressed(Invalid):
+    """An acknowledgement that cannot be written without the provider's reference."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,13 @@ class Outbound:
 
     Attributes:
         url: with the query.
+        timeout: of the whole exchange.
         content: the encoded body; None for no body.
     """
 
     method: str
     url: str
+    timeout: timedelta
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     content: bytes | None = field(default=None, repr=False)
 
@@ -56,6 +66,7 @@ def render_request(integration: Integration, operation: Operation, context: Cont
     return Outbound(
         request.method,
         _url(integration, request.path, request.query, context, "request"),
+        operation.receipt.timeout,
         _with_type(headers, request.encoding, content),
         content,
     )
@@ -70,8 +81,25 @@ def render_acknowledgement(
         kind: `success` or `failed`; part of the idempotency key.
 
     Raises:
+        Unaddressed: it needs the reference, and the context has none.
         Invalid: as `render_request`.
     """
+    try:
+        return _acknowledgement(integration, operation, kind, context)
+    except Invalid as error:
+        if context["reference"] is not None:
+            raise
+        try:
+            _acknowledgement(integration, operation, kind, {**context, "reference": "known"})
+        except Invalid:
+            raise error from None
+        reason = f"{error}; it needs the provider's reference, and none is known"
+        raise Unaddressed(reason) from None
+
+
+def _acknowledgement(
+    integration: Integration, operation: Operation, kind: str, context: Context
+) -> Outbound | None:
     acknowledge = operation.acknowledge
     if acknowledge is None:
         return None
@@ -86,6 +114,7 @@ def render_acknowledgement(
     return Outbound(
         acknowledge.method,
         _url(integration, acknowledge.path, {}, context, "acknowledge"),
+        acknowledge.timeout,
         _with_type(headers, acknowledge.encoding, content),
         content,
     )
@@ -105,6 +134,7 @@ def render_status(
     return Outbound(
         status.method,
         _url(integration, status.path, status.query, context, "response.status"),
+        operation.receipt.timeout,
         _headers(status.headers, context, "response.status"),
     )
 
@@ -113,7 +143,7 @@ def render_health(integration: Integration) -> Outbound | None:
     """The question whether the provider is up; None where it has no such request."""
     if integration.health is None:
         return None
-    return Outbound("GET", integration.base_url + integration.health.path)
+    return Outbound("GET", integration.base_url + integration.health.path, HEALTH_TIMEOUT)
 
 
 def _key(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:

@@ -18,16 +18,20 @@ from .expressions import Expression
 from .operation import Deadline
 from .templates import Template
 
-_ALWAYS = ("payload", "metadata", "call", "callback_url")
-_CALL = ("id", "provider", "operation", "key", "cycle", "idempotency_key")
+_CALLER = ("payload", "metadata", "call")
+_SENT = (*_CALLER, "callback_url")
+_CALL = ("id", "provider", "operation", "key")
+_CYCLE = ("cycle", "idempotency_key")
 
-# Where templates are, and what they know there beyond what they always know.
+# Where templates are, and what they know there.
 _TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
-    (("request",), ("path", "query", "headers", "body"), ()),
-    (("response", "status"), ("path", "query", "headers"), ("reference",)),
-    (("acknowledge",), ("path", "headers"), ("reference", "response", "reason")),
-    (("acknowledge",), ("success",), ("reference", "response")),
-    (("acknowledge",), ("failed",), ("reference", "reason")),
+    (("request",), ("path", "query", "headers", "body"), _SENT),
+    (("response", "status"), ("path", "query", "headers"), (*_SENT, "reference")),
+    (("acknowledge",), ("path", "headers"), (*_SENT, "reference", "response", "reason")),
+    (("acknowledge",), ("success",), (*_SENT, "reference", "response")),
+    (("acknowledge",), ("failed",), (*_SENT, "reference", "reason")),
+    # They are written before anything is sent, and for people: no cycle, no provider's words.
+    (("notices",), ("delayed", "failed", "refused", "cancelled"), _CALLER),
 )
 _BODIES = ("body", "success", "failed")
 
@@ -38,6 +42,8 @@ def contradictions(document: Any) -> Iterator[Mistake]:
         here: Path = ("operations", name)
         if isinstance(operation, dict):
             yield from _callback(document, operation, here)
+            yield from _poll(operation, here)
+            yield from _late_window(operation, here)
             yield from _bodies(operation, here)
             yield from _deadline(operation, here)
             yield from _names(operation, here)
@@ -61,6 +67,37 @@ def _callback(document: Any, operation: Mapping[str, Any], here: Path) -> Iterat
         message = "match.reference needs receipt.reference: where the receipt has it"
         if not match.get("call_id"):
             yield Mistake((*here, "response", "match", "reference"), message)
+
+
+def _poll(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+    response = _at(operation, "response")
+    is_polled = response.get("mode") == "poll"
+    if response.get("poll") is not None and not is_polled:
+        yield Mistake((*here, "response", "poll"), "is for mode poll only")
+    if not is_polled:
+        return
+    status = _at(response, "status")
+    if not status:
+        message = "poll needs status: how to ask for the response"
+        yield Mistake((*here, "response", "status"), message)
+    elif not status.get("success") and not response.get("success"):
+        message = "poll needs success: which answer is the response"
+        yield Mistake((*here, "response", "status", "success"), message)
+    if response.get("match") is not None:
+        message = "is for callbacks; in mode poll we ask about one call"
+        yield Mistake((*here, "response", "match"), message)
+
+
+def _late_window(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+    response = _at(operation, "response")
+    if response.get("late_window") is None:
+        return
+    path = (*here, "response", "late_window")
+    if response.get("mode") == "sync":
+        yield Mistake(path, "is of no use in mode sync: nothing comes later")
+    if operation.get("on_failure") == "park":
+        message = "is of no use with on_failure: park: parked calls take late responses anyway"
+        yield Mistake(path, message)
 
 
 def _bodies(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
@@ -93,13 +130,13 @@ def _deadline(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
 def _names(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
     """Expressions of templates that read what is not there: they would silently be null."""
     has_reference = bool(_at(operation, "receipt").get("reference"))
-    for where, fields, also in _TEMPLATES:
+    for where, fields, known in _TEMPLATES:
         part = _at(operation, *where)
         for field in fields:
             for path, text in leaves(part.get(field), (*here, *where, field)):
                 whole = field in _BODIES and isinstance(part.get(field), str)
                 for expression in _expressions(text, whole):
-                    for problem in _unknown(expression, also, has_reference):
+                    for problem in _unknown(expression, known, has_reference):
                         yield Mistake(path, f"{expression.text}: {problem}")
 
 
@@ -110,15 +147,15 @@ def _expressions(text: str, whole: bool) -> tuple[Expression, ...]:
         return ()  # told where the field is read
 
 
-def _unknown(expression: Expression, also: tuple[str, ...], has_reference: bool) -> Iterator[str]:
-    known = (*_ALWAYS, *also)
+def _unknown(expression: Expression, known: tuple[str, ...], has_reference: bool) -> Iterator[str]:
+    of_call = _CALL if known is _CALLER else (*_CALL, *_CYCLE)
     for first, *rest in expression.names():
         if first == "reference" and first in known and not has_reference:
             yield "needs receipt.reference: where the receipt has it"
         elif first not in known:
             yield f"there is no {first} here{_near(first, known)}"
-        elif first == "call" and rest and rest[0] not in _CALL:
-            yield f"there is no call.{rest[0]}{_near(rest[0], _CALL)}"
+        elif first == "call" and rest and rest[0] not in of_call:
+            yield f"there is no call.{rest[0]}{_near(rest[0], of_call)}"
 
 
 def _near(name: str, known: tuple[str, ...]) -> str:

@@ -111,6 +111,33 @@ class ScalarTemplate(Template):
         )
 
 
+class TextTemplate(Template):
+    """A text for people: what is not there leaves a gap, and nothing else."""
+
+    def text(self, context: Context) -> str:
+        """The text; values that are null are empty, line breaks in values are blanks.
+
+        Raises:
+            ExpressionFailed: as `Template.value`.
+        """
+        return "".join(
+            part if isinstance(part, str) else _in_one_line(part, context) for part in self.parts
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            cls.read, core_schema.str_schema(strict=True, min_length=1)
+        )
+
+
+def _in_one_line(expression: Expression, context: Context) -> str:
+    value = expression.evaluate(context)
+    return "" if value is None else " ".join(scalar_text(value, expression.text).split())
+
+
 def scalar_text(value: Any, what: str) -> str:
     """A text, number or boolean as it stands in a URL, a header or a form.
 

@@ -6,7 +6,7 @@ import asyncio
 import getpass
 import json
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,7 +15,7 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.live import Live
 
-from ackbridge.client import AckbridgeClient
+from ackbridge.client import AckbridgeClient, Call
 from ackbridge.contracts import CallRequest, CallStatus, Duration, Invalid, describe, read
 from ackbridge.settings import environment
 
@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command("list")(exits_with_its_answer(list_calls))
     app.command()(exits_with_its_answer(cancel))
     app.command("force-ack")(exits_with_its_answer(force_ack))
+    app.command()(exits_with_its_answer(reprocess))
 
 
 def call(
@@ -105,13 +106,18 @@ def status(
 def list_calls(
     provider: Annotated[str | None, typer.Option(help="Only this provider's.")] = None,
     stage: Annotated[str | None, typer.Option(help="Only these: `in_flight`, `parked`.")] = None,
+    owed: Annotated[
+        bool, typer.Option("--owed", help="Only those that owe the provider an acknowledgement.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 50,
     json_output: Json = False,
 ) -> int:
     """List calls, the newest first."""
 
     async def find(calls: AckbridgeClient) -> list[Any]:
-        return [row async for row in calls.list(provider=provider, stage=stage, limit=limit)]
+        return [
+            row async for row in calls.list(provider=provider, stage=stage, owed=owed, limit=limit)
+        ]
 
     rows = _with_client(find)
     if json_output:
@@ -126,12 +132,7 @@ def list_calls(
 
 def cancel(call_id: CallId, reason: Reason, by: By, json_output: Json = False) -> int:
     """Cancel a call. The provider is told; a captured response wins over the cancel."""
-
-    async def steer(calls: AckbridgeClient) -> CallStatus:
-        await calls.call(call_id).cancel(by=by, reason=reason)
-        return await calls.call(call_id).status()
-
-    return _print_steered(_with_client(steer), json_output)
+    return _steer(call_id, lambda found: found.cancel(by=by, reason=reason), json_output)
 
 
 def force_ack(
@@ -145,12 +146,28 @@ def force_ack(
 ) -> int:
     """End a call's waiting by your word, with a response or without."""
     answer = _read_json("response", response)
+    return _steer(
+        call_id,
+        lambda found: found.force_ack(by=by, reason=reason, response=answer),
+        json_output,
+    )
+
+
+def reprocess(call_id: CallId, by: By, json_output: Json = False) -> int:
+    """Take a parked call up again: it is sent once more, and its answer awaited."""
+    return _steer(call_id, lambda found: found.reprocess(by=by), json_output)
+
+
+def _steer(call_id: str, act: Callable[[Call], Awaitable[None]], json_output: bool) -> int:
+    """Give an order, and show the call. How it ends is not what the command is about."""
 
     async def steer(calls: AckbridgeClient) -> CallStatus:
-        await calls.call(call_id).force_ack(by=by, reason=reason, response=answer)
-        return await calls.call(call_id).status()
+        found = calls.call(call_id)
+        await act(found)
+        return await found.status()
 
-    return _print_steered(_with_client(steer), json_output)
+    _print_status(_with_client(steer), json_output)
+    return Exit.COMPLETED
 
 
 def _with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
@@ -168,12 +185,6 @@ def _print_status(seen: CallStatus, json_output: bool) -> int:
         if Exit.of(seen) is Exit.PENDING:
             show.console.print(f"Still pending: ackbridge status {seen.call_id} --watch")
     return Exit.of(seen)
-
-
-def _print_steered(seen: CallStatus, json_output: bool) -> int:
-    """Steering has been taken; how the call ends is not what the command is about."""
-    _print_status(seen, json_output)
-    return Exit.COMPLETED
 
 
 def _read_json(option: str, text: str) -> Any:

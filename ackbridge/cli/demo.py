@@ -164,7 +164,7 @@ async def _one(
         started = time.perf_counter()
         try:
             call = await client.start(request)
-            tally.outcomes.append(await call.outcome(PATIENCE))
+            tally.outcomes.append(await call.outcome(PATIENCE, settled=True))
         except (AckbridgeError, TimeoutError) as error:
             tally.troubles.append(f"{request.call_id}: {error or type(error).__name__}")
         tally.latencies.append(time.perf_counter() - started)

@@ -26,8 +26,19 @@ class PrepareStep(Wire):
 
 
 class SendStep(Wire):
+    """Send the request.
+
+    Attributes:
+        tried: attempts before the first one of this activity.
+        first_tried_at: when the first of those began.
+        reached: whether one of them may have reached the provider.
+    """
+
     request: CallRequest
     cycle: int
+    tried: int = 0
+    first_tried_at: AwareDatetime | None = None
+    reached: bool = False
 
 
 class Sent(Wire):

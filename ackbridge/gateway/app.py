@@ -14,7 +14,7 @@ from temporalio.client import Client
 from ackbridge.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.ledger import Ledger
-from ackbridge.security import Secrets, build_verifier
+from ackbridge.security import Redactor, Secrets, build_verifier
 
 from .callbacks import CallbackPipeline, Reply
 from .calls import Calls
@@ -65,9 +65,16 @@ def create_app(
         for name, integration in catalog.integrations.items()
         if integration.callbacks is not None
     }
+    redactors = {
+        name: Redactor(
+            integration.auth, integration.callbacks and integration.callbacks.verify, secrets
+        )
+        for name, integration in catalog.integrations.items()
+    }
     pipeline = CallbackPipeline(
         catalog,
         verifiers,
+        redactors,
         handover,
         RecentKeys(recent_keys),
         clock,
@@ -79,6 +86,7 @@ def create_app(
         ledger,
         calls,
         handover,
+        redactors,
         clock,
         every=sweep_every,
         older_than=sweep_older_than,

@@ -15,10 +15,11 @@ from starlette.requests import ClientDisconnect, Request
 from ackbridge.catalog import Callbacks, Catalog, Integration, find_event_key
 from ackbridge.clock import Clock
 from ackbridge.contracts import Invalid
+from ackbridge.contracts.strict_json import read_json
 from ackbridge.errors import Forged, SecretError, Unavailable
-from ackbridge.security import HeaderVerify, Verifier
+from ackbridge.security import HeaderVerify, Redactor, Verifier
 
-from .body import TooLarge, parse_body, read_body
+from .body import TooLarge, read_body
 from .duplicates import RecentKeys
 from .handover import NOT_AWAITED, REPEATED, Delivery, Handover
 from .letters import Letter, read_letter
@@ -79,6 +80,7 @@ class CallbackPipeline:
         self,
         catalog: Catalog,
         verifiers: Mapping[str, Verifier],
+        redactors: Mapping[str, Redactor],
         handover: Handover,
         recent: RecentKeys,
         clock: Clock,
@@ -89,6 +91,7 @@ class CallbackPipeline:
         """Take the parts, how long a body may take to come, and when to come again on 503."""
         self._integrations = catalog.integrations
         self._verifiers = verifiers
+        self._redactors = redactors
         self._handover = handover
         self._recent = recent
         self._clock = clock
@@ -164,7 +167,7 @@ class CallbackPipeline:
 
     async def _parse(self, exchange: Exchange) -> Reply | None:
         try:
-            exchange.parsed = parse_body(exchange.body)
+            exchange.parsed = read_json(exchange.body)
         except Invalid as error:
             return Reply(exchange.callbacks.replies.unreadable, "unreadable", str(error))
         return None
@@ -176,7 +179,8 @@ class CallbackPipeline:
             event_key = find_event_key(exchange.integration, document)
             if event_key is None:
                 return Reply(unreadable, "unreadable", "event_key: the callback has none")
-            letter = read_letter(exchange.integration, event_key, document, self._clock())
+            redactor = self._redactors[exchange.provider]
+            letter = read_letter(exchange.integration, event_key, document, self._clock(), redactor)
         except ValueError as error:
             reason = str(error) if isinstance(error, Invalid) else "it makes no valid message"
             return Reply(unreadable, "unreadable", reason)

@@ -9,6 +9,7 @@ from typing import Any
 from ackbridge.catalog import Integration, Match, candidates, classify
 from ackbridge.contracts import Invalid, MessageSource, ProviderMessage
 from ackbridge.ledger import InboxEntry
+from ackbridge.security import Redactor
 
 LONGEST_NAME = 512
 """Characters of an event key or a reference: what the ledger's indexes take."""
@@ -30,7 +31,7 @@ class Letter:
     """A callback, understood.
 
     Attributes:
-        matched: it names a call or a reference of at least one operation.
+        matches: the operations of which it names a call or a reference.
         readings: the matches at which it says something we wait for. Several when operations
             share their references: then the call that is found decides.
     """
@@ -39,24 +40,36 @@ class Letter:
     event_key: str
     received_at: datetime
     document: Any
-    matched: bool
+    matches: tuple[Match, ...]
     readings: tuple[Reading, ...]
+
+    @property
+    def matched(self) -> bool:
+        """Whether it names a call or a reference of at least one operation."""
+        return bool(self.matches)
 
     @property
     def call_id(self) -> str | None:
         """The call it names itself, if it does."""
-        return next((r.match.call_id for r in self.readings if r.match.call_id), None)
+        return next((match.call_id for match in self.matches if match.call_id), None)
 
     @property
     def reference(self) -> str | None:
         """The provider's reference it names, if it does."""
-        return next((r.match.reference for r in self.readings if r.match.reference), None)
+        return next((match.reference for match in self.matches if match.reference), None)
 
 
 def read_letter(
-    integration: Integration, event_key: str, document: Any, received_at: datetime
+    integration: Integration,
+    event_key: str,
+    document: Any,
+    received_at: datetime,
+    redactor: Redactor,
 ) -> Letter:
     """Match a message document to operations, and classify it for each.
+
+    Args:
+        redactor: keeps secrets out of what people read of it.
 
     Raises:
         Invalid: a name in it is too long to be one.
@@ -71,7 +84,9 @@ def read_letter(
         _check_length("match.call_id", match.call_id, LONGEST_CALL_ID)
         _check_length("match.reference", match.reference, LONGEST_NAME)
         operation = integration.operations[match.operation]
-        message = classify(operation, document, event_key, MessageSource.CALLBACK, received_at)
+        message = classify(
+            operation, document, event_key, MessageSource.CALLBACK, received_at, redactor
+        )
         if message is not None:
             readings.append(Reading(match, message))
     return Letter(
@@ -79,7 +94,7 @@ def read_letter(
         event_key=event_key,
         received_at=received_at,
         document=document,
-        matched=bool(matches),
+        matches=tuple(matches),
         readings=tuple(readings),
     )
 
@@ -99,21 +114,23 @@ def to_entry(letter: Letter) -> InboxEntry:
     )
 
 
-def from_entry(integration: Integration, entry: InboxEntry) -> Letter:
+def from_entry(integration: Integration, entry: InboxEntry, redactor: Redactor) -> Letter:
     """The letter of an inbox row; a document is matched again, by the catalog as it is now.
 
     Raises:
         ValueError: as `read_letter`.
     """
     if entry.message is None or entry.operation is None:
-        return read_letter(integration, entry.event_key, entry.document, entry.received_at)
+        return read_letter(
+            integration, entry.event_key, entry.document, entry.received_at, redactor
+        )
     match = Match(operation=entry.operation, call_id=entry.call_id, reference=entry.reference)
     return Letter(
         provider=entry.provider,
         event_key=entry.event_key,
         received_at=entry.received_at,
         document=None,
-        matched=True,
+        matches=(match,),
         readings=(Reading(match, entry.message),),
     )
 

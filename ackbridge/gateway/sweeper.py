@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
 
 from ackbridge.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.errors import EngineUnavailable, LedgerUnavailable, Unavailable
 from ackbridge.ledger import InboxState, Ledger, StoredEntry
+from ackbridge.security import Redactor
 
 from .calls import Calls, CallState, Signalled
 from .handover import Handover
@@ -30,6 +32,7 @@ class Sweeper:
         ledger: Ledger,
         calls: Calls,
         handover: Handover,
+        redactors: Mapping[str, Redactor],
         clock: Clock,
         *,
         every: timedelta,
@@ -41,6 +44,7 @@ class Sweeper:
         self._ledger = ledger
         self._calls = calls
         self._handover = handover
+        self._redactors = redactors
         self._every = every.total_seconds()
         self._clock = clock
         self._older_than = older_than
@@ -78,14 +82,15 @@ class Sweeper:
                 # Should it be this letter that the engine does not answer, others go first.
                 await self._ledger.postpone([stored.id])
                 raise
-            except Exception:
+            except Exception as error:
                 log.exception("a kept callback cannot be tried", extra=_extra(stored))
-                await self._ledger.postpone([stored.id])
+                await self._wait_on(stored, f"it cannot be read any more: {type(error).__name__}")
         return len(due)
 
     async def _try(self, stored: StoredEntry) -> None:
         entry = stored.entry
-        letter = from_entry(self._catalog.integration(entry.provider), entry)
+        integration = self._catalog.integration(entry.provider)
+        letter = from_entry(integration, entry, self._redactors[entry.provider])
         found = await self._handover.find(letter)
         if found is None:
             await self._wait_on(stored)
@@ -101,11 +106,11 @@ class Sweeper:
         else:
             await self._wait_on(stored)
 
-    async def _wait_on(self, stored: StoredEntry) -> None:
+    async def _wait_on(self, stored: StoredEntry, otherwise: str = "no call has appeared") -> None:
         if self._clock() - stored.entry.received_at < self._give_up_after:
             await self._ledger.postpone([stored.id])
         else:
-            await self._settle(stored, InboxState.HELD, "no call has appeared")
+            await self._settle(stored, InboxState.HELD, otherwise)
 
     async def _too_late(self, stored: StoredEntry) -> None:
         entry = stored.entry

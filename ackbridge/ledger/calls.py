@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -13,15 +14,19 @@ from ackbridge.contracts import (
     AcknowledgementKind,
     CallOutcome,
     CallRequest,
+    ProviderMessage,
     Stage,
     SuppressedMessage,
     names,
 )
 
-from . import logbook
+from . import inbox, logbook
 from .inserting import insert_new, upsert
-from .rows import CallRow, Claim, ClaimKind, LogKind
+from .rows import CallRow, Claim, ClaimKind, InboxEntry, LogKind, Owed
 from .tables import acknowledgements, calls
+
+HELD_LATE: Final = "it came after we had given up, and the operation holds what is late"
+"""Why a call's own late messages are held."""
 
 
 def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: datetime) -> Claim:
@@ -98,18 +103,44 @@ def conclude(
     reason: str | None,
     outcome: CallOutcome | None,
     suppressed: Sequence[SuppressedMessage],
+    held: Sequence[ProviderMessage],
     now: datetime,
 ) -> None:
-    """Keep where the call stands, and what was suppressed; see `Ledger.conclude`."""
+    """Keep where the call stands, with what was suppressed or held; see `Ledger.conclude`."""
     known = {} if outcome is None else {"outcome": _plain(outcome)}
     _update(connection, call_id, now, stage=stage, reason=reason, **known)
-    provider, _, _ = names.split_call_id(call_id)
+    provider, operation, _ = names.split_call_id(call_id)
     # Sorted, so that two transactions never wait for each other's rows.
     for (event_key, why), times in sorted(
         Counter((s.event_key, s.reason) for s in suppressed).items()
     ):
         entry = logbook.LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, why)
         logbook.note(connection, entry, now, times)
+    for message in sorted(held, key=lambda m: m.event_key):
+        kept = InboxEntry(
+            provider=provider,
+            event_key=message.event_key,
+            operation=operation,
+            call_id=call_id,
+            reference=message.reference,
+            message=message,
+            document=None,
+            received_at=message.received_at or now,
+        )
+        inbox.hold(connection, kept, HELD_LATE, now)
+
+
+def owed(connection: sa.Connection, provider: str | None, limit: int) -> list[Owed]:
+    """What providers have not accepted yet, oldest first; see `Ledger.owed`."""
+    query = sa.select(acknowledgements).where(acknowledgements.c.is_owed)
+    if provider is not None:
+        whose = acknowledgements.c.call_id.startswith(f"{provider}.", autoescape=True)
+        query = query.where(whose)
+    by_age = (acknowledgements.c.owed_at, acknowledgements.c.call_id, acknowledgements.c.cycle)
+    return [
+        Owed(row.call_id, row.cycle, AcknowledgementKind(row.kind), row.reason, row.owed_at)
+        for row in connection.execute(query.order_by(*by_age).limit(limit))
+    ]
 
 
 def call(connection: sa.Connection, call_id: str) -> CallRow | None:

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from ackbridge.contracts import Invalid, ProviderMessage
 
-from .inserting import insert_new
-from .rows import InboxEntry, InboxState, StoredEntry
+from .inserting import insert_new, upsert
+from .rows import HeldEntry, InboxEntry, InboxState, StoredEntry
 from .tables import inbox
 
 LONGEST_KEY: Final = 512
@@ -23,7 +23,38 @@ LONGEST_BACKOFF: Final = timedelta(minutes=5)
 
 def keep(connection: sa.Connection, entry: InboxEntry) -> bool:
     """Keep a message once; see `Ledger.keep`."""
-    row = {
+    return insert_new(connection, inbox, _row(entry))
+
+
+def hold(connection: sa.Connection, entry: InboxEntry, reason: str, now: datetime) -> None:
+    """Keep a message for people, also one that has been waiting; what is settled stays so."""
+    row = _row(entry) | {"state": InboxState.HELD, "reason": reason, "settled_at": now}
+    statement = upsert(connection.dialect.name, inbox).values(row)
+    # Its call has read it by now, which the row of one that waited need not have.
+    known = ("operation", "call_id", "message", "state", "reason", "settled_at")
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[inbox.c.provider, inbox.c.event_key],
+            set_={name: statement.excluded[name] for name in known},
+            where=inbox.c.state == InboxState.PENDING,
+        )
+    )
+
+
+def held(connection: sa.Connection, provider: str | None, limit: int) -> list[HeldEntry]:
+    """What is kept for people, oldest first; see `Ledger.held`."""
+    query = sa.select(inbox).where(inbox.c.state == InboxState.HELD)
+    if provider is not None:
+        query = query.where(inbox.c.provider == provider)
+    rows = connection.execute(query.order_by(inbox.c.settled_at, inbox.c.id).limit(limit))
+    return [
+        HeldEntry(row["id"], _entry(row), row["reason"], row["settled_at"])
+        for row in rows.mappings()
+    ]
+
+
+def _row(entry: InboxEntry) -> dict[str, Any]:
+    return {
         "provider": entry.provider,
         "event_key": bounded("event_key", entry.event_key),
         "operation": entry.operation,
@@ -36,7 +67,6 @@ def keep(connection: sa.Connection, entry: InboxEntry) -> bool:
         "attempts": 0,
         "next_try_at": entry.received_at,
     }
-    return insert_new(connection, inbox, row)
 
 
 def waiting(
@@ -111,7 +141,11 @@ def _backoff(attempts: int) -> timedelta:
 
 
 def _stored(row: sa.RowMapping) -> StoredEntry:
-    entry = InboxEntry(
+    return StoredEntry(row["id"], _entry(row), row["attempts"])
+
+
+def _entry(row: sa.RowMapping) -> InboxEntry:
+    return InboxEntry(
         provider=row["provider"],
         event_key=row["event_key"],
         operation=row["operation"],
@@ -121,7 +155,6 @@ def _stored(row: sa.RowMapping) -> StoredEntry:
         document=row["document"],
         received_at=row["received_at"],
     )
-    return StoredEntry(row["id"], entry, row["attempts"])
 
 
 _PENDING = (

@@ -20,7 +20,17 @@ from ackbridge.contracts import (
 
 from . import calls, correlations, inbox, logbook, responses, tables
 from .database import Database, open_database
-from .rows import CallRow, Claim, InboxEntry, InboxState, LogKind, ResponseRow, StoredEntry
+from .rows import (
+    CallRow,
+    Claim,
+    HeldEntry,
+    InboxEntry,
+    InboxState,
+    LogKind,
+    Owed,
+    ResponseRow,
+    StoredEntry,
+)
 
 
 class Ledger:
@@ -96,15 +106,22 @@ class Ledger:
         reason: str | None,
         outcome: CallOutcome | None,
         suppressed: Sequence[SuppressedMessage] = (),
+        held: Sequence[ProviderMessage] = (),
     ) -> None:
-        """Keep where a call stands, and log what it suppressed.
+        """Keep where a call stands, log what it suppressed, and keep what it holds for people.
 
         Args:
             outcome: how it ended; None leaves an outcome that stands as it is.
+            held: messages to keep whole in the inbox; one that waits there is held from now on,
+                one that is settled stays as it is.
         """
         await self._database.write(
-            calls.conclude, call_id, stage, reason, outcome, suppressed, self._clock()
+            calls.conclude, call_id, stage, reason, outcome, suppressed, held, self._clock()
         )
+
+    async def owed(self, provider: str | None = None, limit: int = 100) -> list[Owed]:
+        """The acknowledgements that are owed, to one provider or to all, oldest first."""
+        return await self._database.read(calls.owed, provider, limit)
 
     async def call(self, call_id: str) -> CallRow | None:
         """What is known about a call, also when no worker can be asked."""
@@ -146,6 +163,10 @@ class Ledger:
     async def postpone(self, ids: Sequence[int]) -> None:
         """Try these later: after 1 s, twice as long each time, 5 minutes at the most."""
         await self._database.write(inbox.postpone, ids, self._clock())
+
+    async def held(self, provider: str | None = None, limit: int = 100) -> list[HeldEntry]:
+        """What is kept for people, of one provider or of all, oldest first."""
+        return await self._database.read(inbox.held, provider, limit)
 
     # Responses
 

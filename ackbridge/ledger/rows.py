@@ -7,7 +7,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ackbridge.contracts import CallOutcome, MessageSource, ProviderMessage, Stage
+from ackbridge.contracts import (
+    AcknowledgementKind,
+    CallOutcome,
+    MessageSource,
+    ProviderMessage,
+    Stage,
+)
 
 
 class ClaimKind(StrEnum):
@@ -84,6 +90,39 @@ class StoredEntry:
     id: int
     entry: InboxEntry
     attempts: int = 0
+
+
+@dataclass(frozen=True)
+class HeldEntry:
+    """A message that is kept for people.
+
+    Attributes:
+        id: of the row.
+        reason: why no call has it.
+        held_at: since when.
+    """
+
+    id: int
+    entry: InboxEntry
+    reason: str | None
+    held_at: datetime
+
+
+@dataclass(frozen=True)
+class Owed:
+    """An acknowledgement that the provider has not accepted yet.
+
+    Attributes:
+        cycle, kind: which one of the call's.
+        reason: why the last try failed.
+        owed_at: since when.
+    """
+
+    call_id: str
+    cycle: int
+    kind: AcknowledgementKind
+    reason: str | None
+    owed_at: datetime
 
 
 @dataclass(frozen=True)

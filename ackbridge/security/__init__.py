@@ -1,8 +1,9 @@
-"""Authentication out, verification in, and the secrets behind both."""
+"""Authentication out, verification in, the secrets behind both, and keeping them from view."""
 
 from .inbound import Verifier, build_verifier
 from .oauth2 import TokenRefused
 from .outbound import build_auth
+from .redaction import Redactor
 from .secrets import Secrets
 from .specs import (
     AuthSpec,
@@ -26,6 +27,7 @@ __all__ = [
     "HeaderVerify",
     "HmacVerify",
     "OAuth2Auth",
+    "Redactor",
     "SecretRef",
     "Secrets",
     "TokenRefused",

@@ -91,6 +91,11 @@ class ClientCredentials(httpx.Auth):
         self._held: _Token | None = None
         self._renewing: asyncio.Task[_Token] | None = None
 
+    @property
+    def token(self) -> str | None:
+        """The token in use, if there is one: what has to be kept from view."""
+        return None if self._held is None else self._held.value
+
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:

@@ -115,7 +115,7 @@ async def test_acknowledgement_api_that_is_down_holds_nobody_up(stage: Stage) ->
     request = stage.request(acknowledgement_failures=2)
     status = await stage.calls.start_and_wait(request, PATIENCE)
     assert status.outcome is not None
-    outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
+    outcome = await stage.calls.call(request.call_id).outcome(PATIENCE, settled=True)
     assert outcome.acknowledgement_owed is False
     assert await stage.acknowledged(request.call_id) == ["success"]
 

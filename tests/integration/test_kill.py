@@ -97,7 +97,7 @@ async def _die_and_come_back(
     reviving = asyncio.create_task(_revive(child))
     try:
         started = [await calls.start(request) for request in requests]
-        outcomes = await asyncio.gather(*(call.outcome(PATIENCE) for call in started))
+        outcomes = await asyncio.gather(*(call.outcome(PATIENCE, settled=True) for call in started))
     finally:
         reviving.cancel()
         child.stop(timedelta(seconds=1))

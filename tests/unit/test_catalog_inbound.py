@@ -18,6 +18,7 @@ from ackbridge.catalog import (
     receipt_reference,
 )
 from ackbridge.contracts import MessageKind, MessageSource, ProviderMessage
+from ackbridge.security import HeaderVerify, Redactor, Secrets
 
 from .catalog_files import acme, answer, callback
 
@@ -101,9 +102,55 @@ def test_a_success_carries_its_data(order: Operation) -> None:
         kind=MessageKind.RESPONSE,
         event_key="e1",
         data={"id": 7},
+        reference="7",
         received_at=AT,
         source=MessageSource.CALLBACK,
     )
+
+
+def test_a_message_carries_the_reference_it_names(order: Operation, tmp_path: Path) -> None:
+    """A callback by `match`, an answer by `receipt`; one that names none, or none that fits."""
+    done = {"type": "done", "call": "acme.order.k"}
+    response = {"mode": "sync", "success": "type == 'done'"}
+    asked = acme(tmp_path, receipt={"reference": "ticket"}, response=response).operations["order"]
+
+    by_callback = heard(order, callback({**done, "order": {"id": 7}}))
+    nameless = heard(order, callback(done))
+    endless = heard(order, callback({**done, "order": {"id": "x" * 513}}))
+    by_answer = [
+        heard(asked, answer({**done, "ticket": 8}), source)
+        for source in (MessageSource.SYNC, MessageSource.STATUS)
+    ]
+
+    told = [m and m.reference for m in (by_callback, nameless, endless, *by_answer)]
+    assert told == ["7", None, None, "8", "8"]
+    assert None not in (by_callback, nameless, endless)
+
+
+def test_a_reason_carries_no_secrets(order: Operation) -> None:
+    """What a provider quotes of our request is not for people to read."""
+    event = callback({"type": "failed", "why": "bad key sk_live_1234567890"})
+    message = heard(order, event)
+    assert message is not None
+    assert message.reason == "bad key ***"
+
+    environ = {"TOKEN": "open sesame"}
+    verify = HeaderVerify(type="header", name="X", secrets=("env:TOKEN",))
+    redactor = Redactor(None, verify, Secrets(environ, Path("/nowhere")))
+    event = callback({"type": "failed", "why": "not by open sesame"})
+    message = classify(order, event, "e1", MessageSource.CALLBACK, AT, redactor)
+    assert message is not None
+    assert message.reason == "not by ***"
+
+
+def test_a_polled_answer_goes_by_the_rules_of_status(tmp_path: Path) -> None:
+    """There is nothing but status answers in poll mode, and callbacks are none of it."""
+    response = {"mode": "poll", "status": {"path": "/o", "success": "body.done"}}
+    integration = acme(tmp_path, response=response)
+    operation = integration.operations["order"]
+    assert heard(operation, answer({"done": False}), MessageSource.STATUS) is None
+    assert heard(operation, answer({"done": True}), MessageSource.STATUS) is not None
+    assert candidates(integration, callback({"call": "acme.order.k"})) == []
 
 
 def test_a_failure_says_why_and_whether_to_try_again(order: Operation) -> None:

@@ -158,6 +158,12 @@ def test_anchors_and_merges_work(tmp_path: Path) -> None:
 
 
 CALLBACK = "response: {mode: callback, match: {call_id: c}, success: a}"
+POLL = "mode: poll, status: {path: /x, success: done}"
+
+
+def notice(text: str) -> str:
+    """The notice of a failure."""
+    return f"notices: {{failed: {{{text}}}}}"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +183,28 @@ CALLBACK = "response: {mode: callback, match: {call_id: c}, success: a}"
         ("request: {path: /x, query: {a: [1]}}", "request.query.a", "must be a text"),
         ("acknowledge: {path: /y}", "acknowledge", "neither"),
         ("acknowledge: {path: /y, method: GET, failed: {}}", "acknowledge.method", "no body"),
-        ("response: {mode: poll}", "response.mode", "'sync' or 'callback'"),
+        ("response: {mode: pool}", "response.mode", "'sync', 'callback' or 'poll'"),
+        ("response: {mode: poll}", "response.status", "how to ask"),
+        ("response: {mode: poll, status: {path: /x}}", "response.status.success", "which answer"),
+        (f"response: {{{POLL}, poll: {{every: 0s}}}}", "response.poll.every", "greater"),
+        (f"response: {{{POLL}, match: {{}}}}", "response.match", "for callbacks"),
+        ("response: {mode: sync, poll: {every: 1s}}", "response.poll", "mode poll only"),
+        ("response: {mode: sync, late_window: 1h}", "response.late_window", "mode sync"),
+        (
+            f"on_failure: park, response: {{{POLL}, late_window: 1h}}",
+            "response.late_window",
+            "parked calls take late responses anyway",
+        ),
+        (notice("title: '{paylod.x}', message: m"), "notices.failed.title", "mean payload?"),
+        (notice("title: t, message: '{reason}'"), "notices.failed.message", "no reason here"),
+        (notice("title: t, message: '{call.cycle}'"), "notices.failed.message", "no call.cycle"),
+        (
+            notice("title: t, message: m, alternative: '{callback_url}'"),
+            "notices.failed.alternative",
+            "no callback_url here",
+        ),
+        (notice("title: t, message: '{x'"), "notices.failed.message", "not closed"),
+        (notice("title: '', message: m"), "notices.failed.title", "at least 1"),
         ("response: {mode: sync, success: 'ok == true'}", "response.success", "`true`"),
         ("response: {mode: sync, success: '`ok`'}", "response.success", "single quotes"),
         ("response: {mode: sync, deadline: {floor: 1h}}", "response.deadline.floor", "ceiling"),
@@ -196,6 +223,17 @@ def test_what_makes_no_sense_is_refused(
     (problem,) = problems(tmp_path, f"provider: acme\nbase_url: http://a.example\n{operation}")
     assert problem.field == f"operations.order.{field}"
     assert message in problem.message
+
+
+def test_a_polled_operation_is_asked_every_five_seconds(tmp_path: Path) -> None:
+    """How often is the operation's to say, and the success may be the response's own."""
+    text = MINIMAL.replace("mode: sync", "mode: poll, success: done, status: {path: /x}")
+    assert load_integration(write(tmp_path, text), {}).operations["order"].response.poll is None
+    text = text.replace("mode: poll", "mode: poll, poll: {}, late_window: 1h")
+    response = load_integration(write(tmp_path, text), {}).operations["order"].response
+    assert response.poll is not None
+    assert response.poll.every == timedelta(seconds=5)
+    assert response.late_window == timedelta(hours=1)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from ackbridge.catalog import (
     Outbound,
+    Unaddressed,
     render_acknowledgement,
     render_health,
     render_request,
@@ -198,6 +200,51 @@ def test_acknowledgements_have_keys_of_their_own(tmp_path: Path) -> None:
     assert failed.headers["Idempotency-Key"] == "acme.order.k1:2:failed"
 
 
+@pytest.mark.parametrize(
+    ("acknowledge", "error"),
+    [
+        ({"path": "/orders/{reference}/ack", "failed": {}}, Unaddressed),
+        ({"path": "/ack", "failed": "{r: join('-', [reference, 'x'])}"}, Unaddressed),
+        ({"path": "/orders/{reference || call.key}/ack", "failed": {}}, None),
+        ({"path": "/ack", "failed": {"r": "{reference}", "c": "{call.id}"}}, None),
+        ({"path": "/{reference}/{payload.none}", "failed": {}}, Invalid),
+        ({"path": "/ack/{payload.none}", "failed": {}}, Invalid),
+    ],
+)
+def test_an_acknowledgement_that_lacks_nothing_but_the_reference(
+    tmp_path: Path, acknowledge: dict[str, Any], error: type[Invalid] | None
+) -> None:
+    """It is told apart from a mistake in the file, which no reference would mend."""
+    integration = acme(tmp_path, receipt={"reference": "id"}, acknowledge=acknowledge)
+    operation = integration.operations["order"]
+    context = {**CONTEXT, "reference": None}
+    caught: Invalid | None = None
+    try:
+        render_acknowledgement(integration, operation, "failed", context)
+    except Invalid as raised:
+        caught = raised
+    assert error is (None if caught is None else type(caught))
+    if error is Unaddressed:
+        assert "needs the provider's reference" in str(caught)
+
+
+def test_every_request_has_its_own_bound(tmp_path: Path) -> None:
+    """The receipt's timeout for what asks, the acknowledgement's for what tells."""
+    integration = acme(
+        tmp_path,
+        receipt={"timeout": "7s"},
+        response={"mode": "sync", "status": {"path": "/s"}},
+        acknowledge={"path": "/a", "timeout": "9s", "success": {}},
+    )
+    operation = integration.operations["order"]
+    rendered = (
+        render_request(integration, operation, CONTEXT),
+        render_status(integration, operation, CONTEXT),
+        render_acknowledgement(integration, operation, "success", CONTEXT),
+    )
+    assert [o.timeout.total_seconds() for o in rendered if o is not None] == [7, 7, 9]
+
+
 def test_an_acknowledgement_needs_a_body_of_its_kind(tmp_path: Path) -> None:
     """None is no request, an empty mapping is one."""
     integration = acme(tmp_path, acknowledge={"path": "/ack", "success": {}})
@@ -219,7 +266,8 @@ def test_status_and_health_are_plain_questions(tmp_path: Path) -> None:
     )
     operation = integration.operations["order"]
     url = "https://acme.example/api/orders/r%201%2F2?full=true"
-    assert Outbound("GET", url) == render_status(integration, operation, CONTEXT)
+    expected = Outbound("GET", url, timedelta(seconds=5))
+    assert expected == render_status(integration, operation, CONTEXT)
     with pytest.raises(Invalid, match=r"^response\.status\.path: .*reference has no value"):
         render_status(integration, operation, {**CONTEXT, "reference": None})
     assert render_health(integration) is None

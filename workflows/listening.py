@@ -1,0 +1,103 @@
+"""Listening: every message is dealt with, until one decides, an order comes, or time is up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from temporalio import workflow
+
+from .capture import Capture
+from .closing import Closing
+from .cycles import Cycle
+from .endings import Heard, Unanswered
+from .state import CallState
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import MessageKind, ProviderMessage, Stage
+
+
+def _nothing() -> bool:
+    return False
+
+
+class Listening:
+    """Takes what the provider and the operators say.
+
+    Attributes:
+        capture: what takes the response.
+    """
+
+    def __init__(self, state: CallState, closing: Closing) -> None:
+        self._state = state
+        self._closing = closing
+        self.capture = Capture(state)
+
+    async def until(
+        self, deadline: datetime, summary: str, aside: Callable[[], bool] = _nothing
+    ) -> Heard | Unanswered:
+        """Take messages as they come, until one decides, an order comes, or time is up."""
+        state = self._state
+        while True:
+            if state.hearing:
+                ending = await self._take(state.hearing.next())
+                if ending is not None:
+                    return ending
+                deadline = max(deadline, state.progress.deadline or deadline)
+            elif state.orders.cancelled is not None:
+                return Heard.CANCEL
+            elif state.orders.reprocess:
+                state.orders.reprocess = False
+                return Heard.REPROCESS
+            elif aside():
+                return Heard.ASIDE
+            elif not await state.host.wait(lambda: state.is_roused or aside(), deadline, summary):
+                return Heard.SILENCE
+
+    async def at_once(self) -> Heard | Unanswered:
+        """Deal with what is there already, and do not wait for more."""
+        return await self.until(self._state.host.now(), "")
+
+    async def _take(self, message: ProviderMessage) -> Heard | Unanswered | None:
+        """Deal with one message; None: it decides nothing."""
+        cycle = self._state.spoken_of(message)
+        if message.kind is MessageKind.EXTENSION:
+            self._extend(message, cycle)
+            return None
+        if message.kind is MessageKind.RESPONSE:
+            return Heard.ANSWER if await self.capture.take(message, cycle) else None
+        return await self._hear_failure(message, cycle)
+
+    async def _hear_failure(self, message: ProviderMessage, cycle: Cycle) -> Unanswered | None:
+        """A failure ends its cycle, and the round unless the call is parked."""
+        state = self._state
+        is_parked = state.progress.stage is Stage.PARKED
+        if cycle.has_given_up or (is_parked and not state.host.is_revised()):
+            state.hearing.suppress(message, "a failure of a cycle that was given up already")
+            return None
+        cycle.spend()
+        reason = f"the provider reported a failure: {message.reason or 'no reason given'}"
+        state.progress.last_error = reason
+        if not is_parked:
+            return Unanswered(reason, "provider_failure", again=message.retryable)
+        await self._closing.acknowledge_failed(reason)
+        state.enter(Stage.PARKED)
+        return None
+
+    def _extend(self, message: ProviderMessage, cycle: Cycle) -> None:
+        """Move the deadline as the provider asks, up to the operation's ceiling."""
+        state = self._state
+        stage = state.progress.stage
+        if cycle.has_given_up or cycle is not state.cycles.current:
+            state.hearing.suppress(message, "an extension of a cycle that was given up already")
+            return
+        if stage is Stage.SENDING and cycle.was_sent and state.host.is_revised():
+            # The receipt was lost, and the provider is at work all the same.
+            state.progress.presumed_received(state.host.now(), state.plan)
+            state.cycles.rounds += 1
+            state.enter(Stage.AWAITING_RESPONSE)
+        wanted = message.until or state.host.now() + (message.extend_by or state.plan.deadline)
+        if state.progress.extended(wanted, state.plan.ceiling) is None:
+            state.hearing.suppress(message, f"an extension of a call that is {stage}")
+        else:
+            state.show()
