@@ -70,7 +70,7 @@ class Acknowledge:
                     at, operation, step.kind, known
                 ),
                 reference=step.reference,
-                response=step.response,
+                response=step.outcome.response if step.outcome else step.response,
                 reason=step.reason,
             )
         except Unaddressed:

@@ -20,6 +20,7 @@ class Record:
     async def record(self, step: RecordStep) -> Recorded:
         """Write the response once; say whether it is this call's."""
         request = step.request
+        outcome = step.outcome.model_copy(update={"response": step.message.data})
         with classified():
             return await self._with.ledger.record(
                 request.call_id,
@@ -27,5 +28,5 @@ class Record:
                 request.operation,
                 step.cycle,
                 step.message,
-                step.outcome,
+                outcome,
             )

@@ -53,7 +53,12 @@ class Capture:
         recorded = await state.host.perform(
             state.request.provider,
             steps.RECORD,
-            RecordStep(request=state.request, cycle=cycle.number, message=message, outcome=outcome),
+            RecordStep(
+                request=state.request,
+                cycle=cycle.number,
+                message=message,
+                outcome=outcome.model_copy(update={"response": None}),
+            ),
         )
         if not recorded.accepted:
             state.hearing.suppress(message, recorded.reason or "the ledger has it already")

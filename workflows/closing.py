@@ -65,7 +65,6 @@ class Closing:
                 cycle=cycle.number,
                 kind=kind,
                 reference=cycle.reference,
-                response=outcome.response if outcome else None,
                 reason=reason,
                 outcome=outcome,
             )

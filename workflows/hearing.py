@@ -9,7 +9,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import HearingMemory, ProviderMessage, SuppressedMessage
 
-REMEMBERED = 2000
+REMEMBERED = 1000
 """Event keys that a continued run still knows. The ledger's index knows every one applied."""
 
 

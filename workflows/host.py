@@ -53,7 +53,8 @@ class Step(Generic[Result]):
         first_retry: the delay before the second attempt; it doubles from there.
         silent_for: how long an attempt that reports on itself may be silent; None: it does not.
         interruption: what an interrupted step leaves behind.
-        once_tried: what the argument becomes when the first attempt has failed.
+        once_tried: what the argument becomes when the first attempt has failed; it is given the
+            argument, the failure, and when the attempt began.
     """
 
     name: str
@@ -68,7 +69,7 @@ class Step(Generic[Result]):
     first_retry: timedelta = timedelta(milliseconds=500)
     silent_for: timedelta | None = None
     interruption: Interruption = Interruption.AWAITED
-    once_tried: Callable[[Any, StepFailed], Wire] | None = None
+    once_tried: Callable[[Any, StepFailed, datetime], Wire] | None = None
 
 
 INTERRUPTED = "Interrupted"

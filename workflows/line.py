@@ -43,7 +43,7 @@ class Line:
                 state.request.provider,
                 steps.send(state.plan, cycle.number, local=local),
                 SendStep(request=state.request, cycle=cycle.number),
-                interrupted=state.orders.interrupts_work,
+                interrupted=self._is_overtaken,
             )
         except StepFailed as failure:
             return self._not_received(cycle, failure)
@@ -55,6 +55,12 @@ class Line:
             state.hearing.hear(message)
         state.progress.received(sent, state.plan)
         return None
+
+    def _is_overtaken(self) -> bool:
+        """Whether another attempt is needless: an order came, or the provider speaks already."""
+        state = self._state
+        is_heard = bool(state.hearing) and state.host.is_revised()
+        return is_heard or state.orders.interrupts_work()
 
     def _not_received(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
         """Tell apart what never left us, what was refused, and what may have arrived."""
@@ -71,7 +77,7 @@ class Line:
 
     def _refused(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
         """A refusal is about the attempt it answers; one before it may have been taken."""
-        if failure.reached and failure.attempts > 1 and self._state.host.is_revised():
+        if failure.reached and self._state.host.is_revised():
             cycle.sent()
         cycle.spend()
         return Unanswered(failure.reason, "refused", notice="refused")

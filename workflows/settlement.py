@@ -132,19 +132,17 @@ class Settlement:
         """Try until the provider accepts, the debt is void, or its time is up."""
         acknowledge = self._plan.acknowledge
         is_over = acknowledge is None
-        try:
-            while acknowledge and not is_over and not debt.is_void:
-                until = debt.since + acknowledge.within
-                if debt.lacks_reference:
-                    is_over = not await self._is_addressable(debt, until)
-                else:
-                    within = until - self._host.now()
-                    is_over = await self._is_over(
-                        debt, steps.acknowledge_owed(acknowledge, debt.step.kind, within)
-                    )
-        finally:
-            debt.is_paying = False
-            self._show()
+        while acknowledge and not is_over and not debt.is_void:
+            until = debt.since + acknowledge.within
+            if debt.lacks_reference:
+                is_over = not await self._is_addressable(debt, until)
+            else:
+                within = until - self._host.now()
+                owed = steps.acknowledge_owed(acknowledge, debt.step.kind, within)
+                is_over = await self._is_over(debt, owed)
+        # Not in a `finally`: an engine that drops a workflow from its cache runs those as well.
+        debt.is_paying = False
+        self._show()
 
     async def _is_addressable(self, debt: Debt, until: datetime) -> bool:
         """Wait for the provider's reference; what has no address cannot be sent."""

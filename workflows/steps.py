@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
-from .host import Interruption, Lane, Step
+from .host import Interruption, Lane, Step, StepFailed
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
         PollPlan,
         Prepared,
         Recorded,
+        SendStep,
         Sent,
         Wire,
         names,
@@ -81,6 +82,18 @@ def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
         within=plan.send.within,
         queue_within=plan.send.queue_within,
         local_first=plan.send.local and local,
+        once_tried=_sent_once,
+    )
+
+
+def _sent_once(step: SendStep, failed: StepFailed, began: datetime) -> SendStep:
+    """The budget counts from the first attempt, and so does what may have reached the provider."""
+    return step.model_copy(
+        update={
+            "tried": step.tried + 1,
+            "first_tried_at": began,
+            "reached": step.reached or failed.reached,
+        }
     )
 
 

@@ -97,7 +97,7 @@ class TemporalHost:
             raise StepFailed(INTERRUPTED, failed.reason, attempts=1, reached=failed.reached)
         left = step.within and max(step.within - (workflow.now() - began), timedelta(seconds=1))
         if step.once_tried is not None:
-            argument = step.once_tried(argument, failed)
+            argument = step.once_tried(argument, failed, began)
         return await self._through_queue(provider, step, argument, 1, left, interrupted)
 
     async def _through_queue(

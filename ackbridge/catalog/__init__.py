@@ -1,6 +1,6 @@
 """Integration files: schema, loading, what goes out, and matching what comes in."""
 
-from .catalog import Catalog, check_payload
+from .catalog import Catalog, build_redactors, check_payload
 from .inbound import (
     Match,
     candidates,
@@ -33,6 +33,7 @@ __all__ = [
     "Outbound",
     "Poll",
     "Unaddressed",
+    "build_redactors",
     "candidates",
     "check_payload",
     "classify",

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from ackbridge.errors import UnknownName
+from ackbridge.security import Redactor, Secrets
 
 from .operation import Operation
 from .schema import Integration
@@ -44,6 +47,26 @@ class Catalog:
             raise UnknownName(
                 f"operation: {provider} has no {operation!r}; it has {known}"
             ) from None
+
+
+def build_redactors(
+    catalog: Catalog, secrets: Secrets, sessions: Mapping[str, httpx.Auth | None] | None = None
+) -> dict[str, Redactor]:
+    """By provider, what keeps its secrets out of its words.
+
+    Args:
+        sessions: by provider, what `build_auth` has made, where the process speaks to it.
+    """
+    held = sessions or {}
+    return {
+        name: Redactor(
+            integration.auth,
+            integration.callbacks.verify if integration.callbacks else None,
+            secrets,
+            held.get(name),
+        )
+        for name, integration in catalog.integrations.items()
+    }
 
 
 def check_payload(operation: Operation, payload: Any) -> None:

@@ -11,10 +11,10 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 from temporalio.client import Client
 
-from ackbridge.catalog import Catalog
+from ackbridge.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
 from ackbridge.ledger import Ledger
-from ackbridge.security import Redactor, Secrets, build_verifier
+from ackbridge.security import Secrets, build_verifier
 
 from .callbacks import CallbackPipeline, Reply
 from .calls import Calls
@@ -65,12 +65,7 @@ def create_app(
         for name, integration in catalog.integrations.items()
         if integration.callbacks is not None
     }
-    redactors = {
-        name: Redactor(
-            integration.auth, integration.callbacks and integration.callbacks.verify, secrets
-        )
-        for name, integration in catalog.integrations.items()
-    }
+    redactors = build_redactors(catalog, secrets)
     pipeline = CallbackPipeline(
         catalog,
         verifiers,

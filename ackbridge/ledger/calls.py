@@ -72,6 +72,8 @@ def acknowledged(
         "acknowledged_at": at,
     }
     connection.execute(_pay(connection.dialect.name), row)
+    if outcome is not None and (outcome.late or outcome.forced):
+        _void_failed(connection, call_id, cycle, kind)
     if outcome is not None:
         _update(connection, call_id, now, stage=Stage(outcome.status), outcome=_plain(outcome))
 
@@ -94,6 +96,7 @@ def owe(
         "owed_at": now,
     }
     connection.execute(_owe(connection.dialect.name), row)
+    _void_failed(connection, call_id, cycle, kind)
 
 
 def conclude(
@@ -161,6 +164,14 @@ def settle_captured(
     _update(connection, call_id, now, stage=stage, reason=None, outcome=_plain(outcome))
 
 
+def _void_failed(
+    connection: sa.Connection, call_id: str, cycle: int, kind: AcknowledgementKind
+) -> None:
+    """A success takes the place of a failed acknowledgement that was not accepted."""
+    if kind is AcknowledgementKind.SUCCESS:
+        connection.execute(_VOID_FAILED, {"which": call_id, "of": cycle})
+
+
 def _update(connection: sa.Connection, call_id: str, now: datetime, **values: object) -> None:
     connection.execute(_UPDATE, {"which": call_id, "updated_at": now, **values})
 
@@ -172,6 +183,16 @@ def _plain(outcome: CallOutcome) -> object:
 # Statements of every call: building one costs as much as executing it.
 
 _UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
+_VOID_FAILED = (
+    acknowledgements.update()
+    .where(
+        acknowledgements.c.call_id == sa.bindparam("which"),
+        acknowledgements.c.cycle == sa.bindparam("of"),
+        acknowledgements.c.kind == AcknowledgementKind.FAILED.value,
+        acknowledgements.c.is_owed,
+    )
+    .values(is_owed=False, reason="a success has taken its place")
+)
 _READ = sa.select(calls).where(calls.c.call_id == sa.bindparam("which"))
 
 

@@ -73,8 +73,9 @@ class Mailbox:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         letter = Received(scope["client"][1], headers, body)
         self._letters[scope["path"]].put(letter)
-        answer = self.answers.get(scope["path"], lambda _: 200)
-        await send({"type": "http.response.start", "status": answer(letter), "headers": []})
+        answer = self.answers.get(scope["path"])
+        status = answer(letter) if answer else 200
+        await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
     def take(self, path: str) -> Received:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from ackbridge.app import app_folder
@@ -15,7 +16,7 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts import MessageKind, MessageSource, ProviderMessage
 from ackbridge.security import Secrets, build_verifier
 
-from .sandbox_customer import WEBHOOK_SECRET, Customer, Received, customer
+from .sandbox_customer import OPERATIONS, WEBHOOK_SECRET, Customer, Received, customer
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,17 @@ def read_by_the_file(
     return classify(found, document, event_key, MessageSource.CALLBACK, utc_now())
 
 
+def asked_by_the_file(
+    integration: Integration, answer: httpx.Response, operation: str
+) -> ProviderMessage | None:
+    """What an HTTP answer means according to the integration file."""
+    body = answer.json()
+    document = {**body, "body": body, "headers": {}, "query": {}, "status": answer.status_code}
+    found = integration.operations[operation]
+    return classify(found, document, "e", MessageSource.STATUS, utc_now())
+
+
+@pytest.mark.parametrize("kind", ["order", "booking"])
 @pytest.mark.parametrize(
     ("behaviour", "kinds"),
     [
@@ -55,17 +67,42 @@ def read_by_the_file(
     ],
 )
 def test_its_callbacks_are_what_the_integration_file_says(
-    shop: Customer, integration: Integration, behaviour: dict[str, Any], kinds: list[MessageKind]
+    shop: Customer,
+    integration: Integration,
+    kind: str,
+    behaviour: dict[str, Any],
+    kinds: list[MessageKind],
 ) -> None:
     """Signature, event key, match and meaning all hold."""
-    order = shop.errand(**behaviour)
-    order.send()
-    for kind in kinds:
-        message = read_by_the_file(integration, order.take(), "create_order")
+    errand = shop.errand(kind, **behaviour)
+    errand.send()
+    for expected in kinds:
+        message = read_by_the_file(integration, errand.take(), f"create_{kind}")
         assert message is not None
-        assert message.kind is kind
-        if kind is MessageKind.FAILURE:
+        assert message.kind is expected
+        if expected is MessageKind.FAILURE:
             assert (message.reason, message.retryable) == ("no stock", True)
+
+
+@pytest.mark.parametrize("kind", ["order", "booking", "report", "quote"])
+@pytest.mark.parametrize("fails", [0, 1])
+def test_its_answers_are_what_the_integration_file_says(
+    shop: Customer, integration: Integration, kind: str, fails: int
+) -> None:
+    """Asked, or answering at once, it says how the work stands and why it failed."""
+    errand = shop.errand(kind, fail=fails, retryable=True, reason="no stock")
+    answer = errand.send()
+    if kind != "quote":
+        errand.until("done")
+        answer = errand.look()
+    message = asked_by_the_file(integration, answer, OPERATIONS[kind])
+    assert message is not None
+    if fails:
+        assert message.kind is MessageKind.FAILURE
+        assert (message.reason, message.retryable) == ("no stock", True)
+    else:
+        assert message.kind is MessageKind.RESPONSE
+        assert message.data["id"] == errand.work()["id"]
 
 
 def test_shipments_are_known_by_the_providers_reference_only(

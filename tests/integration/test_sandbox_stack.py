@@ -56,6 +56,21 @@ async def test_an_order_runs_through_every_part(stack: Stack, behaviour: dict[st
     assert response["status"] == "completed"
 
 
+async def test_a_report_is_asked_for_until_it_is_there(stack: Stack) -> None:
+    """Nobody is called back; the worker asks, and acknowledges."""
+    payload = {"subject": "sales", "behaviour": {"delay_ms": 300, "status_failures": 1}}
+    response = await complete(stack, "sandbox", "create_report", "report", payload)
+    assert (response["subject"], response["status"]) == ("sales", "completed")
+
+
+async def test_a_booking_fails_once_and_is_overcome(stack: Stack) -> None:
+    """A retryable failure opens the next cycle, under a new key."""
+    behaviour = {"fail": 1, "retryable": True}
+    payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
+    response = await complete(stack, "sandbox", "create_booking", "booking", payload)
+    assert response["room"] == "attic"
+
+
 async def test_a_payment_runs_through_a_server_that_is_not_ours(stack: Stack) -> None:
     """localstripe was told where its events go."""
     response = await complete(stack, "stripe", "create_payment", "payment", STRIPE)

@@ -140,7 +140,8 @@ def test_the_sandbox_speaks_the_whole_protocol() -> None:
         ("order.extended", MessageKind.EXTENSION),
     ):
         document = callback({**event, "type": kind, "until": "2026-01-03T00:00:00Z"})
-        assert [Match("create_order", "sandbox.create_order.k")] == candidates(sandbox, document)
+        about = Match("create_order", "sandbox.create_order.k", "ord_1")
+        assert [about] == candidates(sandbox, document)
         message = heard(operation, document)
         assert message is not None
         assert expected is message.kind

@@ -115,7 +115,7 @@ async def test_no_receipt_parks_with_the_same_key_for_reprocessing() -> None:
 
 async def test_refused_is_final_and_has_its_own_notice() -> None:
     """A 4xx ends the call at once; there is nothing to acknowledge."""
-    host = SimulatedHost(plan(), send=[StepFailed(StepFailure.REFUSED, "422", reached=True)])
+    host = SimulatedHost(plan(), send=[StepFailed(StepFailure.REFUSED, "422")])
     outcome = await host.protocol.run()
     assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, "422")
     assert outcome.notice is not None

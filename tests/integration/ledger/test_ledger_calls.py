@@ -128,6 +128,26 @@ async def test_what_is_owed_is_counted_until_paid(ledger: Ledger, clock: Movable
     assert (await ledger.counts())["acknowledgements_owed"] == 1
 
 
+@pytest.mark.parametrize("is_accepted", [True, False])
+async def test_success_takes_the_place_of_a_failed_one(
+    ledger: Ledger, clock: MovableClock, is_accepted: bool
+) -> None:
+    """A late success is the last word about its cycle, accepted or owed; other cycles owe on."""
+    request = request_for("1")
+    await ledger.claim(request, "chain-1")
+    await ledger.owe(request.call_id, 1, FAILED, "503")
+    await ledger.owe(request.call_id, 2, FAILED, "503")
+
+    if is_accepted:
+        late = outcome_of(request, late=True)
+        await ledger.acknowledged(request.call_id, 1, SUCCESS, clock(), late)
+    else:
+        await ledger.owe(request.call_id, 1, SUCCESS, "503")
+    await ledger.owe(request.call_id, 1, FAILED, "a try that was reported late")
+
+    assert (await ledger.counts())["acknowledgements_owed"] == (1 if is_accepted else 2)
+
+
 async def test_what_is_paid_is_never_owed_again(ledger: Ledger, clock: MovableClock) -> None:
     """A failure that is reported late does not undo an acceptance."""
     await ledger.acknowledged("acme.order.1", 1, SUCCESS, clock())
