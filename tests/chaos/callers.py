@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import TemporalError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from ackbridge.client import AckbridgeClient, Call
@@ -26,7 +26,7 @@ from ackbridge.errors import (
 )
 
 from .records import Answer, Told
-from .script import Act, CallScript, Manner
+from .script import Act, CallScript, Manner, Order
 
 BY = "chaos"
 PATIENCE = timedelta(seconds=3)
@@ -95,8 +95,6 @@ class Callers:
                 await self._conduct(caller, begun)
         except TimeoutError:
             caller.gave_up = True
-        except (CallError, RPCError, WorkflowFailureError) as error:
-            caller.troubles.append(f"{type(error).__name__}: {error}"[:500])
         return caller
 
     async def _conduct(self, caller: Caller, begun: Callable[[], Awaitable[None]]) -> None:
@@ -108,14 +106,15 @@ class Callers:
             return
         caller.is_started = True
         await begun()
+        work = [self._later(caller, call, order) for order in caller.script.orders]
+        if caller.script.manner is not Manner.LEAVE:
+            work.append(self._follow(caller, call, status))
         async with asyncio.TaskGroup() as tasks:
-            for order in caller.script.orders:
-                tasks.create_task(self._later(caller, call, order.act, order.after))
-            if caller.script.manner is not Manner.LEAVE:
-                tasks.create_task(self._follow(caller, call, status))
+            for one in work:
+                tasks.create_task(_keeping_troubles(caller, one))
         if caller.answers and caller.answers[-1].outcome is not None:
             for act in caller.script.at_its_end:
-                await self._do(caller, call, act)
+                await _keeping_troubles(caller, self._do(caller, call, act))
 
     async def _start(self, caller: Caller) -> tuple[Call, CallStatus | None]:
         request = caller.script.request
@@ -153,7 +152,6 @@ class Callers:
             outcome = ended.outcome
         except TimeoutError:
             return await _insist(call.status)
-        caller.answered(caller.script.manner, outcome.status, outcome)
         return CallStatus(
             call_id=call.id,
             stage=Stage(outcome.status),
@@ -174,9 +172,9 @@ class Callers:
         await asyncio.sleep(PAUSE)
         return True
 
-    async def _later(self, caller: Caller, call: Call, act: Act, after: float) -> None:
-        await asyncio.sleep(after)
-        await self._do(caller, call, act)
+    async def _later(self, caller: Caller, call: Call, order: Order) -> None:
+        await asyncio.sleep(order.after)
+        await self._do(caller, call, order.act)
 
     async def _do(self, caller: Caller, call: Call, act: Act) -> None:
         """Do something to a call, and keep whether it was in time."""
@@ -258,6 +256,14 @@ class Callers:
             outcome = ended.outcome
         caller.answered("a foreign client", outcome.status, outcome)
         return "answered"
+
+
+async def _keeping_troubles(caller: Caller, work: Coroutine[Any, Any, None]) -> None:
+    """Let what should not have happened to a caller be told, and the others go on."""
+    try:
+        await work
+    except (CallError, TemporalError) as error:
+        caller.troubles.append(f"{type(error).__name__}: {error}"[:500])
 
 
 async def _insist(request: Callable[[], Awaitable[T]]) -> T:

@@ -1,20 +1,25 @@
-"""The engine's record: every run's history, fetched and decoded without our converter."""
+"""The engine's record: every run's history, fetched, decoded without our converter, and replayed."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHistory
 from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Replayer
 
+import worker
 from ackbridge.contracts import names
+from ackbridge.contracts.converter import DATA_CONVERTER
+from workflows import WORKFLOWS
 
 from .records import Run, RunState, TaskFailure
 
@@ -29,39 +34,55 @@ BENIGN = (
 
 
 async def read_histories(client: Client, started: Iterable[str]) -> dict[str, list[Run]]:
-    """The runs of every call, oldest first.
+    """The runs of every call, oldest first, each replayed.
 
     Args:
         started: call ids that must be there, listed or not: visibility may lag.
     """
     listed = client.list_workflows(f"WorkflowType = '{names.INTEGRATION_CALL}'")
-    found = [(one.id, one.run_id, one.start_time) async for one in listed]
-    missing = set(started) - {call_id for call_id, _, _ in found}
-    for call_id in missing:
+    found = [(one.start_time, one.id, one.run_id) async for one in listed]
+    for call_id in set(started) - {call_id for _, call_id, _ in found}:
         found += await _described(client, call_id)
     turn = asyncio.Semaphore(AT_ONCE)
 
-    async def fetch(call_id: str, run_id: str) -> Run:
+    async def fetch(call_id: str, run_id: str) -> WorkflowHistory:
         async with turn:
-            history = await client.get_workflow_handle(call_id, run_id=run_id).fetch_history()
-        return read_run(run_id, history.events)
+            return await client.get_workflow_handle(call_id, run_id=run_id).fetch_history()
 
-    found.sort(key=lambda one: one[2])
-    runs = await asyncio.gather(*(fetch(call_id, run_id) for call_id, run_id, _ in found))
+    histories = await asyncio.gather(*(fetch(*one) for _, *one in sorted(found)))
+    unreplayable = await _replay(histories)
     by_call: defaultdict[str, list[Run]] = defaultdict(list)
-    for (call_id, _, _), run in zip(found, runs, strict=True):
-        by_call[call_id].append(run)
+    for history in histories:
+        run = read_run(history.run_id, history.events)
+        problem = unreplayable.get(run.id)
+        by_call[history.workflow_id].append(replace(run, unreplayable=problem))
     return dict(by_call)
 
 
-async def _described(client: Client, call_id: str) -> list[tuple[str, str, Any]]:
+async def _replay(histories: Sequence[WorkflowHistory]) -> dict[str, str]:
+    """What does not replay, by run id, and why."""
+    replayer = Replayer(
+        workflows=WORKFLOWS,
+        data_converter=DATA_CONVERTER,
+        workflow_runner=worker.workflow_runner(),
+    )
+
+    async def each() -> AsyncIterator[WorkflowHistory]:
+        for history in histories:
+            yield history
+
+    results = await replayer.replay_workflows(each(), raise_on_replay_failure=False)
+    return {run_id: str(error)[:500] for run_id, error in results.replay_failures.items()}
+
+
+async def _described(client: Client, call_id: str) -> list[tuple[Any, str, str]]:
     try:
         described = await client.get_workflow_handle(call_id).describe()
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return []
         raise
-    return [(described.id, described.run_id, described.start_time)]
+    return [(described.start_time, described.id, described.run_id)]
 
 
 def read_run(run_id: str, events: Sequence[HistoryEvent]) -> Run:
@@ -113,7 +134,7 @@ class _Reader:
     def _workflow_execution_completed(self, event: HistoryEvent) -> str:
         self.state = RunState.COMPLETED
         payloads = event.workflow_execution_completed_event_attributes.result.payloads
-        self.outcome = _decode(payloads[0]) if payloads else None
+        self.outcome = _first(payloads)
         return "completed"
 
     def _workflow_execution_failed(self, event: HistoryEvent) -> str:
@@ -121,13 +142,13 @@ class _Reader:
         failure = event.workflow_execution_failed_event_attributes.failure
         info = failure.application_failure_info
         self.failure = info.type or "no application failure"
-        self.outcome = _decode(info.details.payloads[0]) if info.details.payloads else None
+        self.outcome = _first(info.details.payloads)
         return f"failed as {self.failure}: {failure.message}"
 
     def _workflow_execution_canceled(self, event: HistoryEvent) -> str:
         self.state = RunState.CANCELLED
         payloads = event.workflow_execution_canceled_event_attributes.details.payloads
-        self.outcome = _decode(payloads[0]) if payloads else None
+        self.outcome = _first(payloads)
         return "cancelled"
 
     def _workflow_execution_continued_as_new(self, event: HistoryEvent) -> str:
@@ -144,7 +165,7 @@ class _Reader:
 
     def _workflow_execution_signaled(self, event: HistoryEvent) -> str:
         signal = event.workflow_execution_signaled_event_attributes
-        argument = _decode(signal.input.payloads[0]) if signal.input.payloads else None
+        argument = _first(signal.input.payloads)
         key = argument.get("event_key") if isinstance(argument, dict) else None
         if signal.signal_name == names.PROVIDER_MESSAGE and key:
             self.heard.add(key)
@@ -155,7 +176,7 @@ class _Reader:
         marker = event.marker_recorded_event_attributes
         if marker.marker_name != "core_local_activity":
             return f"marker {marker.marker_name}"
-        name = str((_decode(marker.details["data"].payloads[0]) or {}).get("activity_type"))
+        name = _first(marker.details["data"].payloads)["activity_type"]
         if marker.HasField("failure"):
             return f"{name}, in the workflow task, failed: {_explain(marker.failure)}"
         payloads = marker.details["result"].payloads if "result" in marker.details else ()
@@ -165,7 +186,7 @@ class _Reader:
         scheduled = event.activity_task_scheduled_event_attributes
         name = scheduled.activity_type.name
         self._scheduled[event.event_id] = name
-        step = _decode(scheduled.input.payloads[0]) if scheduled.input.payloads else {}
+        step = _first(scheduled.input.payloads) or {}
         kept = {key: step[key] for key in ("cycle", "kind", "reference", "stage") if key in step}
         return f"{name} scheduled on {scheduled.task_queue.name}: {json.dumps(kept)}"
 
@@ -217,7 +238,7 @@ class _Reader:
         return f"workflow task failed: {cause}: {failed.failure.message}"
 
     def _done(self, told: str, name: str, payloads: Sequence[Payload]) -> str:
-        result = _decode(payloads[0]) if payloads else None
+        result = _first(payloads)
         if name == names.RECORD and isinstance(result, dict):
             self.recorded += bool(result.get("accepted"))
         for message in _messages(result):
@@ -240,8 +261,8 @@ def _explain(failure: Any) -> str:
     return f"{kind}: {cause.message}" if kind else str(cause.message)
 
 
-def _decode(payload: Payload) -> Any:
-    encoding = payload.metadata.get("encoding", b"").decode()
-    if encoding == "binary/null":
+def _first(payloads: Sequence[Payload]) -> Any:
+    """The first of them, as JSON; None when there is none."""
+    if not payloads or payloads[0].metadata.get("encoding") == b"binary/null":
         return None
-    return json.loads(payload.data)
+    return json.loads(payloads[0].data)

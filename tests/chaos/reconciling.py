@@ -182,6 +182,13 @@ def hung(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
 # Everything else that is promised
 
 
+def replays(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+    """Every history replays: a call whose history does not hangs when its worker dies."""
+    for run in case.runs:
+        if run.unreplayable is not None:
+            yield Kind.BROKEN, f"its history does not replay: {run.unreplayable}"
+
+
 def keys_of_cycles(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
     """One key for each cycle, and a new one only after a definitive end of the one before."""
     cycles = [_cycle(key, case.call_id) for key in case.seen.requests]
@@ -213,14 +220,21 @@ def _is_definitive(work: Work, case: Case) -> bool:
 
 
 def notices(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """Whoever is left without the response has something to show a user."""
+    """Whoever is left without an answer has something to show a user, and a reason.
+
+    An operator's word without a response is an answer: the outcome says whose.
+    """
     places = [("history", run.outcome) for run in case.runs] + [("ledger", case.kept.outcome)]
     for where, outcome in places:
-        if outcome and outcome.get("response") is None:
-            notice = outcome.get("notice") or {}
-            if not notice.get("title") or not notice.get("message"):
-                status = outcome.get("status")
-                yield Kind.BROKEN, f"the outcome in the {where} ({status}) has no notice"
+        if not outcome:
+            continue
+        notice = outcome.get("notice") or {}
+        if outcome["status"] == "completed":
+            if outcome.get("response") is None and not outcome.get("forced"):
+                yield Kind.BROKEN, f"the outcome in the {where} has neither response nor notice"
+        elif not (notice.get("title") and notice.get("message") and outcome.get("reason")):
+            status = outcome["status"]
+            yield Kind.BROKEN, f"the outcome in the {where} ({status}) lacks a notice or a reason"
 
 
 COMPARED = ("status", "response", "cycles", "late", "forced", "cancelled", "reason", "notice")
@@ -278,6 +292,7 @@ CHECKS: Sequence[Check] = (
     done_twice,
     unacknowledged,
     hung,
+    replays,
     keys_of_cycles,
     notices,
     agreement,

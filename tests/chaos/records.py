@@ -172,6 +172,7 @@ class Run:
         outcome: as JSON, from the result or the failure's details.
         heard: event keys that came to it, by signal or with a receipt.
         recorded: how many responses the ledger accepted from it.
+        unreplayable: why the workflow's code does not replay it, if it does not.
         story: a line for each event worth telling.
     """
 
@@ -183,6 +184,7 @@ class Run:
     heard: frozenset[str] = frozenset()
     recorded: int = 0
     task_failures: tuple[TaskFailure, ...] = ()
+    unreplayable: str | None = None
     story: tuple[str, ...] = ()
 
 
