@@ -71,7 +71,7 @@ class Line:
             return self._refused(cycle, failure)
         if failure.reached:
             cycle.sent()
-        if failure.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED):
+        if failure.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED) and not failure.reached:
             return Unanswered(failure.reason, "not_sent")
         return Unanswered(failure.reason, "no_receipt", may_come_late=cycle.was_sent)
 

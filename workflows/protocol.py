@@ -180,12 +180,8 @@ class CallProtocol:
         outcome = await conversation.hold()
         self._progress.outcome = outcome
         self._end_hearing(outcome)
-        await self._host.wait(self._is_settled, None, "acknowledgements we owe")
-        self._progress.outcome = outcome = self._settled(outcome, self._settlement)
-        if outcome.status is not OutcomeStatus.COMPLETED or self._hearing.has_suppressed:
-            await conversation.conclude(Stage(outcome.status), outcome.reason)
-        while self._hearing.has_suppressed and self._host.is_revised():
-            await conversation.conclude(Stage(outcome.status), outcome.reason)
+        await self._settle(conversation, outcome)
+        await self._keep(conversation, self._settlement)
         return self._finish()
 
     def _converse(self, plan: Plan, settlement: Settlement, *, repeated: bool) -> Conversation:
@@ -267,8 +263,38 @@ class CallProtocol:
     def _is_settled(self) -> bool:
         return self._settlement is None or self._settlement.is_settled
 
-    def _settled(self, outcome: CallOutcome, settlement: Settlement) -> CallOutcome:
+    async def _settle(self, conversation: Conversation, outcome: CallOutcome) -> None:
+        """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile."""
+        is_revised = not self._is_settled() and self._host.is_revised()
+        if is_revised:
+            self._progress.outcome = outcome.model_copy(update={"acknowledgement_owed": True})
+        is_kept = outcome.status is OutcomeStatus.COMPLETED
+        while is_revised and not self._is_settled():
+            if not is_kept or self._hearing.has_suppressed:
+                await conversation.conclude(Stage.ACKNOWLEDGING, outcome.reason)
+                is_kept = True
+            await self._host.wait(
+                lambda: self._is_settled() or self._hearing.has_suppressed, None, ""
+            )
+        await self._host.wait(self._is_settled, None, "acknowledgements we owe")
+
+    async def _keep(self, conversation: Conversation, settlement: Settlement) -> None:
+        """Keep the whole end in the ledger, where capture and acknowledgement have not."""
+        outcome = self._settled(settlement)
+        self._progress.outcome = outcome
+        is_kept = outcome.status is OutcomeStatus.COMPLETED
+        if is_kept and outcome.acknowledgement_owed:
+            is_kept = not self._host.is_revised()
+        if not is_kept or self._hearing.has_suppressed:
+            await conversation.conclude(Stage(outcome.status), outcome.reason)
+        while self._hearing.has_suppressed and self._host.is_revised():
+            await conversation.conclude(Stage(outcome.status), outcome.reason)
+
+    def _settled(self, settlement: Settlement) -> CallOutcome:
         """The outcome as it stands when the call is over."""
+        outcome = self.outcome
+        if outcome is None:
+            raise RuntimeError("a call settles what it owes once it has an outcome")
         is_owed = settlement.owed > 0
         is_acknowledged = outcome.status is OutcomeStatus.COMPLETED and not is_owed
         timings = outcome.timings.model_copy(

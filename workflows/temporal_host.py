@@ -42,6 +42,7 @@ class TemporalHost:
     def __init__(self) -> None:
         self._beside: set[asyncio.Task[None]] = set()
         self._indexed = False
+        self._began_with = workflow.info().get_current_deployment_version()
 
     def now(self) -> datetime:
         """The workflow's clock."""
@@ -52,13 +53,11 @@ class TemporalHost:
         return workflow.patched(REVISION)
 
     def is_worn(self) -> bool:
-        """Whether the history is long, or another version is to take over."""
+        """Whether the history is long, or another version of the workers has taken over."""
         info = workflow.info()
-        is_outdated = (
-            info.is_target_worker_deployment_version_changed()
-            and info.get_current_history_length() > YOUNG
-        )
-        return info.is_continue_as_new_suggested() or is_outdated
+        has_moved = info.get_current_deployment_version() != self._began_with
+        is_old = info.get_current_history_length() > YOUNG
+        return info.is_continue_as_new_suggested() or (has_moved and is_old)
 
     async def perform(
         self,

@@ -50,7 +50,15 @@ def explain(error: FailureError, tried: int) -> tuple[StepFailed, timedelta | No
 
 
 def _timed_out(timeout: exceptions.TimeoutError, tried: int) -> tuple[StepFailed, timedelta | None]:
-    if timeout.type is TimeoutType.SCHEDULE_TO_START:
+    before = timeout.cause
+    if isinstance(before, ApplicationError):
+        # Time ran out while it waited for another attempt: what the last one said counts.
+        trouble = _trouble(before.details)
+        attempts = tried + trouble.attempt
+        reason = before.message[:LONGEST_REASON]
+        kind = before.type or "Unknown"
+        return StepFailed(kind, reason, attempts=attempts, reached=trouble.reached), None
+    if timeout.type is TimeoutType.SCHEDULE_TO_START and before is None:
         reason = "no worker took it up in time: nothing was sent"
         return StepFailed(StepFailure.UNAVAILABLE, reason, attempts=tried), None
     # The worker may have died after it had sent.

@@ -12,7 +12,7 @@ from .calls import (
     Timings,
 )
 from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
-from .messages import MessageKind, MessageSource, ProviderMessage
+from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
 from .notices import DEFAULT_NOTICES
 from .plan import (
     AcknowledgePlan,
@@ -46,6 +46,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 
 __all__ = [
     "DEFAULT_NOTICES",
+    "LONGEST_EVENT_KEY",
     "AcknowledgePlan",
     "AcknowledgeStep",
     "Acknowledged",
