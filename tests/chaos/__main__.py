@@ -68,6 +68,7 @@ def _read_arguments() -> argparse.Namespace:
         default=Options.kill_every,
         help="calls between two kills, on the average",
     )
+    parser.add_argument("--kills", type=int, help="how many at the most")
     parser.add_argument(
         "--faults", type=float, default=Options.faults, help="multiplies the provider's rates"
     )
@@ -86,6 +87,7 @@ def _options(asked: argparse.Namespace) -> Options:
         rate=asked.rate,
         workers=asked.workers,
         kill_every=asked.kill_every,
+        kills=asked.kills,
         faults=asked.faults,
     )
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from .records import Case, Event, Run, Work
+from .cases import Case
+from .records import Event, Run, Work
 
 STORY = 14
 """Lines of a history that are shown; the whole story is kept beside the state."""

@@ -10,8 +10,10 @@ from datetime import timedelta
 from ackbridge.cli import show
 
 from . import evidence
-from .reconciling import Finding, Kind
-from .records import Case, Ledgered, Run, RunState, Totals
+from .cases import Case, Totals
+from .kinds import Kind
+from .reconciling import Finding
+from .records import Ledgered, Run, RunState
 
 SHOWN = 20
 """Findings on the screen; all are in the file beside the state."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from temporalio.client import Client
@@ -18,13 +18,15 @@ from ackbridge.cli import show
 from ackbridge.cli.stack import Stack, worker_names
 from ackbridge.engine import connect
 
-from .callers import Caller, Callers
+from .caller import Caller
+from .callers import Callers
+from .cases import Case, Operation, Totals
 from .killing import Begun, Killer
 from .reading_histories import read_histories
 from .reading_ledger import read_ledger
 from .reading_provider import read_provider
 from .reconciling import reconcile
-from .records import Case, Kept, Operation, Seen, Totals
+from .records import Kept, Seen
 from .report import Report
 from .script import draw_call, draw_kills, rates
 from .settling import look_around, settle
@@ -46,6 +48,7 @@ class Options:
         at_once: callers that may be under way at the same time.
         workers: worker processes.
         kill_every: calls between two kills, on the average.
+        kills: how many at the most; None for as many as come.
         faults: multiplies the provider's rates.
         settles_within: how long the calls have to come to rest, after the last kill.
     """
@@ -57,6 +60,7 @@ class Options:
     at_once: int = 80
     workers: int = 2
     kill_every: int = 60
+    kills: int | None = None
     faults: float = 1.0
     settles_within: timedelta = timedelta(seconds=150)
 
@@ -108,6 +112,7 @@ class _Run:
         workers = worker_names(self._options.workers)
         killer = Killer(self._stack, (*workers, "gateway", "engine"))
         kills = draw_kills(self._options.seed, self._options.kill_every, workers)
+        kills = islice(kills, self._options.kills)
         async with asyncio.TaskGroup() as beside:
             supervising = beside.create_task(killer.supervise())
             killing = beside.create_task(killer.run(kills, self._begun))

@@ -176,7 +176,8 @@ def draw_call(seed: int, number: int) -> CallScript:
     return CallScript(
         number=number,
         request=request,
-        manner=_pick(chance, MANNERS),
+        # Who only starts it would never learn that it is invalid.
+        manner=Manner.FOLLOW if is_refusable else _pick(chance, MANNERS),
         orders=() if is_refusable else orders,
         when_parked=tuple(_pick(chance, WHEN_PARKED) for _ in range(2)),
         at_its_end=(Act.FOREIGN_REPEAT,) if chance.random() < FOREIGN and not is_refusable else (),
