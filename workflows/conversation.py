@@ -118,7 +118,7 @@ class Conversation:
 
     async def _round(self) -> Heard | Unanswered:
         """Another round, unless what has been heard meanwhile makes it needless."""
-        if self._state.is_roused and self._state.host.is_revised():
+        if self._state.is_roused and self._state.is_revised:
             ending = await self._listening.at_once()
             if ending is not Heard.SILENCE:
                 return ending
@@ -144,7 +144,7 @@ class Conversation:
             ending = Unanswered(reason, "no_response", again=True, may_come_late=True)
         if isinstance(ending, Unanswered):
             state.progress.last_error = ending.reason
-            if not_received is None or state.host.is_revised():
+            if not_received is None or state.is_revised:
                 await self._closing.acknowledge_failed(ending.reason)
         return ending
 
@@ -193,7 +193,7 @@ class Conversation:
     async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
         state = self._state
         self._parked = ending
-        is_revised = state.host.is_revised()
+        is_revised = state.is_revised
 
         def aside() -> bool:
             return is_revised and (state.hearing.has_suppressed or state.host.is_worn())
@@ -220,7 +220,7 @@ class Conversation:
         state = self._state
         await self._closing.acknowledge_failed(ending.reason)
         # What came while the provider was told is late, and the call is still open.
-        if state.hearing and state.host.is_revised():
+        if state.hearing and state.is_revised:
             heard = await self._listening.at_once()
             if heard is Heard.ANSWER:
                 return await self._confirm()

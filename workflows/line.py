@@ -37,7 +37,7 @@ class Line:
         state.enter(Stage.SENDING)
         # A send that rides in a workflow task is forgotten if that is lost. The first one `prepare`
         # can tell; any other is scheduled before it is done.
-        local = state.progress.attempts == 0 or not state.host.is_revised()
+        local = state.progress.attempts == 0 or not state.is_revised
         try:
             sent = await state.host.perform(
                 state.request.provider,
@@ -59,7 +59,7 @@ class Line:
     def _is_overtaken(self) -> bool:
         """Whether another attempt is needless: an order came, or the provider speaks already."""
         state = self._state
-        is_heard = bool(state.hearing) and state.host.is_revised()
+        is_heard = bool(state.hearing) and state.is_revised
         return is_heard or state.orders.interrupts_work()
 
     def _not_received(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
@@ -77,7 +77,7 @@ class Line:
 
     def _refused(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
         """A refusal is about the attempt it answers; one before it may have been taken."""
-        if failure.reached and self._state.host.is_revised():
+        if failure.reached and self._state.is_revised:
             cycle.sent()
         cycle.spend()
         return Unanswered(failure.reason, "refused", notice="refused")

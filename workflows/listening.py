@@ -72,7 +72,7 @@ class Listening:
         """A failure ends its cycle, and the round unless the call is parked."""
         state = self._state
         is_parked = state.progress.stage is Stage.PARKED
-        if cycle.has_given_up or (is_parked and not state.host.is_revised()):
+        if cycle.has_given_up or (is_parked and not state.is_revised):
             state.hearing.suppress(message, "a failure of a cycle that was given up already")
             return None
         cycle.spend()
@@ -91,7 +91,7 @@ class Listening:
         if cycle.has_given_up or cycle is not state.cycles.current:
             state.hearing.suppress(message, "an extension of a cycle that was given up already")
             return
-        if stage is Stage.SENDING and cycle.was_sent and state.host.is_revised():
+        if stage is Stage.SENDING and cycle.was_sent and state.is_revised:
             # The receipt was lost, and the provider is at work all the same.
             state.progress.presumed_received(state.host.now(), state.plan)
             state.cycles.rounds += 1

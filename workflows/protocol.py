@@ -100,7 +100,7 @@ class CallProtocol:
             self.reject(f"cancel by {order.by}: too late, the call is {self.outcome.status}")
         elif self._orders.cancelled is None:
             self._orders.cancelled = Steering(by=order.by, reason=order.reason)
-            self._orders.is_prompt = self._host.is_revised()
+            self._orders.is_prompt = self._is_revised()
 
     def force(self, order: ForceAck) -> None:
         """Take an operator's word for the answer; too late once there is an outcome."""
@@ -111,7 +111,7 @@ class CallProtocol:
             self.reject(f"force_ack by {order.by}: {self._orders.forced.by} has forced it already")
             return
         self._orders.forced = Steering(by=order.by, reason=order.reason)
-        self._orders.is_prompt = self._host.is_revised()
+        self._orders.is_prompt = self._is_revised()
         self.hear(
             ProviderMessage(
                 kind=MessageKind.RESPONSE,
@@ -244,7 +244,7 @@ class CallProtocol:
         if self._orders.cancelled and outcome.status is not OutcomeStatus.CANCELLED:
             by = self._orders.cancelled.by
             self.reject(f"cancel by {by}: too late, the call is {outcome.status}")
-        while self._hearing and self._host.is_revised():
+        while self._hearing and self._is_revised():
             self._hear_too_late(self._hearing.next(), outcome)
 
     def _hear_too_late(self, message: ProviderMessage, outcome: CallOutcome) -> None:
@@ -265,7 +265,7 @@ class CallProtocol:
 
     async def _settle(self, conversation: Conversation, outcome: CallOutcome) -> None:
         """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile."""
-        is_revised = not self._is_settled() and self._host.is_revised()
+        is_revised = not self._is_settled() and self._is_revised()
         if is_revised:
             self._progress.outcome = outcome.model_copy(update={"acknowledgement_owed": True})
         is_kept = outcome.status is OutcomeStatus.COMPLETED
@@ -284,10 +284,10 @@ class CallProtocol:
         self._progress.outcome = outcome
         is_kept = outcome.status is OutcomeStatus.COMPLETED
         if is_kept and outcome.acknowledgement_owed:
-            is_kept = not self._host.is_revised()
+            is_kept = not self._is_revised()
         if not is_kept or self._hearing.has_suppressed:
             await conversation.conclude(Stage(outcome.status), outcome.reason)
-        while self._hearing.has_suppressed and self._host.is_revised():
+        while self._hearing.has_suppressed and self._is_revised():
             await conversation.conclude(Stage(outcome.status), outcome.reason)
 
     def _settled(self, settlement: Settlement) -> CallOutcome:
@@ -312,6 +312,10 @@ class CallProtocol:
         self._progress.enter(Stage(self.outcome.status))
         self._show()
         return self.outcome
+
+    def _is_revised(self) -> bool:
+        """Whether the call may do what calls of older workers did not; see `Plan.revision`."""
+        return self._state.is_revised if self._state else self._host.is_revised()
 
     def _show(self) -> None:
         self._host.show(self.status())

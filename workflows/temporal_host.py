@@ -42,22 +42,23 @@ class TemporalHost:
     def __init__(self) -> None:
         self._beside: set[asyncio.Task[None]] = set()
         self._indexed = False
-        self._began_with = workflow.info().get_current_deployment_version()
 
     def now(self) -> datetime:
         """The workflow's clock."""
         return workflow.now()
 
     def is_revised(self) -> bool:
-        """Whether this call was not begun by a worker from before the revision."""
+        """Whether no worker from before the revision has been here; see `Plan.revision`."""
         return workflow.patched(REVISION)
 
     def is_worn(self) -> bool:
-        """Whether the history is long, or another version of the workers has taken over."""
+        """Whether the history is long, or the call is pinned to a version that is outdated."""
         info = workflow.info()
-        has_moved = info.get_current_deployment_version() != self._began_with
-        is_old = info.get_current_history_length() > YOUNG
-        return info.is_continue_as_new_suggested() or (has_moved and is_old)
+        is_outdated = (
+            info.is_target_worker_deployment_version_changed()
+            and info.get_current_history_length() > YOUNG
+        )
+        return info.is_continue_as_new_suggested() or is_outdated
 
     async def perform(
         self,

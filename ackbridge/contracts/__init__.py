@@ -15,6 +15,7 @@ from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMe
 from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
 from .notices import DEFAULT_NOTICES
 from .plan import (
+    REVISION,
     AcknowledgePlan,
     LatePolicy,
     OnFailure,
@@ -47,6 +48,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "DEFAULT_NOTICES",
     "LONGEST_EVENT_KEY",
+    "REVISION",
     "AcknowledgePlan",
     "AcknowledgeStep",
     "Acknowledged",

@@ -24,16 +24,18 @@ BEFORE, NOW = "before", "now"
 """The build ids."""
 
 APPLICATION = ("ackbridge", "workflows", "activities", "worker.py")
-HOST = Path("workflows") / "temporal_host.py"
-PATCHED = "        return workflow.patched(REVISION)\n"
-UNPATCHED = "        return False\n"
+UNDONE = {
+    Path("workflows") / "temporal_host.py": ("return workflow.patched(REVISION)", "return False"),
+    Path("activities") / "planning.py": ("revision=REVISION,", "revision=0,"),
+}
+"""What makes calls do as this version does, and how it was before."""
 
 
 def version_before(folder: Path) -> Path:
-    """Copy the application, and undo what is behind its patch: the version before this one.
+    """Copy the application, and undo its revision: the version before this one.
 
-    Its command sequences are those of the last version without the patch, and it does not know
-    the marker either.
+    Its command sequences are those of the last version without the revision, and it does not know
+    the patch's marker either.
     """
     for name in APPLICATION:
         source = CHECKOUT / name
@@ -42,10 +44,10 @@ def version_before(folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=ignored)
         else:
             shutil.copy(source, folder / name)
-    host = folder / HOST
-    text = host.read_text()
-    assert text.count(PATCHED) == 1, f"{HOST} asks for its patch in other words now"
-    host.write_text(text.replace(PATCHED, UNPATCHED))
+    for path, (now, before) in UNDONE.items():
+        text = (folder / path).read_text()
+        assert text.count(now) == 1, f"{path} says it in other words now"
+        (folder / path).write_text(text.replace(now, before))
     asking = [path for path in folder.glob("workflows/*.py") if ".patched(" in path.read_text()]
     assert not asking, f"there is another patch to be undone: {asking}"
     return folder
