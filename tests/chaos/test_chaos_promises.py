@@ -9,7 +9,7 @@ import pytest
 
 from tests.chaos.cases import Case, Operation
 from tests.chaos.kinds import Kind
-from tests.chaos.records import Acknowledgement, Answer, Run, RunState, Told
+from tests.chaos.records import Acknowledgement, Answer, Kept, Run, RunState, Told
 from tests.chaos.samples import (
     CALL,
     EVENT,

@@ -20,6 +20,7 @@ from tests.chaos.records import (
 from tests.chaos.samples import (
     CALL,
     EVENT,
+    FAILED,
     GIVEN_UP,
     GOOD,
     KEPT,
