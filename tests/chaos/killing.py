@@ -97,12 +97,14 @@ class Killer:
             await asyncio.gather(*self._reviving)
 
     async def _kill(self, kill: Kill) -> None:
-        present = [part for part in kill.parts if part not in self._away]
-        self._away.update(present)
-        await asyncio.gather(*(asyncio.to_thread(self._stack.kill, part) for part in present))
-        self.kills.update(present)
-        self._note(f"kill {kill.number} after {kill.after} calls: {', '.join(present) or 'nobody'}")
-        for part in present:
+        """Kill together what is up together: whoever is away is waited for."""
+        while self._away.intersection(kill.parts):
+            await asyncio.wait(self._reviving, return_when=asyncio.FIRST_COMPLETED)
+        self._away.update(kill.parts)
+        await asyncio.gather(*(asyncio.to_thread(self._stack.kill, part) for part in kill.parts))
+        self.kills.update(kill.parts)
+        self._note(f"kill {kill.number} after {kill.after} calls: {', '.join(kill.parts)}")
+        for part in kill.parts:
             self._revive(part, kill.down)
 
     def _revive(self, part: str, after: float) -> None:

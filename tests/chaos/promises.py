@@ -64,7 +64,10 @@ def notices(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
             yield Kind.BROKEN, f"the outcome in the {where} ({status}) lacks a notice or a reason"
 
 
-COMPARED = ("status", "response", "cycles", "late", "forced", "cancelled", "reason", "notice")
+COMPARED = (
+    *("status", "response", "cycles", "late", "forced", "cancelled", "reason", "notice"),
+    "acknowledgement_owed",
+)
 """What an outcome says in the history and in the ledger alike."""
 
 

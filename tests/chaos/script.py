@@ -196,7 +196,7 @@ def draw_kills(seed: int, every: int, workers: tuple[str, ...]) -> Iterator[Kill
         **{(worker,): 8 / len(workers) for worker in workers},
         workers: 1,
         ("gateway",): 4,
-        ("engine",): 3,
+        ("engine",): 4,
         ("engine", "gateway"): 1,
         ("engine", *workers): 1,
     }
