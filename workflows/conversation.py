@@ -17,6 +17,7 @@ from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
+        REVISION,
         CallMemory,
         CallOutcome,
         ConcludeStep,
@@ -87,7 +88,8 @@ class Conversation:
         if parked is None:
             raise RuntimeError("only a parked call continues as new")
         return CallMemory(
-            plan=state.plan,
+            # The next run has no history that an older worker has begun.
+            plan=state.plan.model_copy(update={"revision": REVISION}),
             status=state.progress.status(state.settlement.owed, state.hearing.duplicates),
             timings=state.progress.timings,
             cycles=state.cycles.memory(),
