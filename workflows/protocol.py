@@ -185,8 +185,8 @@ class CallProtocol:
         self._progress.outcome = outcome
         self._end_hearing(outcome)
         self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
-        await self._settle(outcome)
-        outcome = await self._keep(self._settlement)
+        is_told = await self._settle(outcome)
+        outcome = await self._keep(self._settlement, is_told=is_told)
         self._enter(Stage(outcome.status))
         return outcome
 
@@ -248,7 +248,7 @@ class CallProtocol:
                 interrupted=self._orders.cancels_work,
             )
         except StepFailed as failure:
-            if failure.kind in REFUSALS or not self._host.is_revised():
+            if failure.kind in REFUSALS:
                 self._refuse(failure)
                 raise
             return Prepared(recorded=self._unprepared(failure))
@@ -303,26 +303,32 @@ class CallProtocol:
     def _is_settled(self) -> bool:
         return self._settlement is None or self._settlement.is_settled
 
-    async def _settle(self, outcome: CallOutcome) -> None:
-        """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile."""
+    async def _settle(self, outcome: CallOutcome) -> bool:
+        """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile.
+
+        Returns:
+            Whether the ledger was told meanwhile that something is owed.
+        """
         is_revised = not self._is_settled() and self._is_revised()
         if is_revised:
             self._progress.outcome = outcome.model_copy(update={"acknowledgement_owed": True})
         is_kept = outcome.status is OutcomeStatus.COMPLETED
+        is_told = False
         while is_revised and not self._is_settled():
             if not is_kept or self._hearing.has_suppressed:
                 await self._conclude(Stage.ACKNOWLEDGING, outcome.reason)
-                is_kept = True
+                is_kept = is_told = True
             await self._host.wait(
                 lambda: self._is_settled() or self._hearing.has_suppressed, None, ""
             )
         await self._host.wait(self._is_settled, None, "acknowledgements we owe")
+        return is_told
 
-    async def _keep(self, settlement: Settlement) -> CallOutcome:
+    async def _keep(self, settlement: Settlement, *, is_told: bool) -> CallOutcome:
         """Keep the whole end in the ledger, where capture and acknowledgement have not."""
         outcome = self._settled(settlement)
         self._progress.outcome = outcome
-        is_kept = outcome.status is OutcomeStatus.COMPLETED
+        is_kept = outcome.status is OutcomeStatus.COMPLETED and not is_told
         if is_kept and outcome.acknowledgement_owed:
             is_kept = not self._is_revised()
         if not is_kept or self._hearing.has_suppressed:
@@ -355,7 +361,7 @@ class CallProtocol:
 
     def _is_revised(self) -> bool:
         """Whether the call may do what calls of older workers did not; see `Plan.revision`."""
-        return self._state.is_revised if self._state else self._host.is_revised()
+        return self._state is None or self._state.is_revised
 
     def _show(self) -> None:
         self._host.show(self.status())

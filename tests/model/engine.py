@@ -184,6 +184,12 @@ class Engine:
                 return
             self._complete()
 
+    def nudge(self) -> None:
+        """Something wants a workflow task that changes nothing, such as an update."""
+        if self.task is None and not self.is_closed:
+            self._open()
+        self.pump()
+
     def keep_alive(self) -> None:
         """Commit a task that was open for long; a new one takes what has come meanwhile."""
         task = self.task

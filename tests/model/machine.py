@@ -23,7 +23,17 @@ from .workers import Luck
 from .world import Facts, World
 
 WHICH = st.integers(0, 3)
-OFTEN = st.sampled_from([True, True, True, False])
+ORDERS = st.sampled_from(
+    [
+        *[Signal("reprocess", Reprocess(by="batch"))] * 4,
+        Signal("cancel", Cancel(by="ann", reason="by mistake")),
+        Signal("force", ForceAck(by="bo", reason="seen")),
+        Signal("force", ForceAck(by="bo", reason="seen", response={"forced": True})),
+    ]
+)
+TURNS = st.sampled_from(
+    ["ends", "ends", "arrives", "dies", "wears out", "provider", "ledger", "acknowledging"]
+)
 LUCK = st.sampled_from([Luck.GOOD, Luck.GOOD, Luck.GOOD, *Luck])
 PACE = st.sampled_from(["at once", "at once", "early", "late"])
 ROUTE = st.sampled_from(["signal", "signal", "signal", "soon", "later", "inbox"])
@@ -45,7 +55,7 @@ class CallMachine(RuleBasedStateMachine):
         self.world.answering = str(answering)
         self.watch = Invariants(self.world)
 
-    @rule(strides=st.integers(1, 5))
+    @rule(strides=st.integers(1, 6))
     def nothing_goes_wrong(self, strides: int) -> None:
         for _ in range(strides):
             if not self.world.engine.is_closed:
@@ -55,10 +65,6 @@ class CallMachine(RuleBasedStateMachine):
     @rule(which=WHICH, luck=LUCK, pace=PACE)
     def work(self, which: int, luck: Luck, pace: str) -> None:
         self.world.work(which, luck, pace)
-
-    @rule(which=WHICH)
-    def finish(self, which: int) -> None:
-        self.world.finish(which)
 
     @rule(
         about=WHICH,
@@ -104,39 +110,27 @@ class CallMachine(RuleBasedStateMachine):
         )
         world.speak(message, cycle, route)
 
-    @rule(which=WHICH)
-    def deliver(self, which: int) -> None:
-        self.world.deliver(which)
-
-    @rule(soon=st.booleans())
-    def cancel(self, soon: bool) -> None:
-        self.world.tell(Signal("cancel", Cancel(by="ann", reason="by mistake")), soon=soon)
-
-    @rule(soon=st.booleans(), answers=st.booleans())
-    def force(self, soon: bool, answers: bool) -> None:
-        order = ForceAck(by="bo", reason="seen", response={"forced": True} if answers else None)
-        self.world.tell(Signal("force", order), soon=soon)
-
-    @rule(soon=st.booleans())
-    def reprocess(self, soon: bool) -> None:
-        self.world.tell(Signal("reprocess", Reprocess(by="batch")), soon=soon)
+    @rule(order=ORDERS, soon=st.booleans())
+    def order(self, order: Signal, soon: bool) -> None:
+        self.world.tell(order, soon=soon)
 
     @rule(by=st.sampled_from([None, None, None, 1, 7, 45, 1000, 90000]))
     def time_passes(self, by: int | None) -> None:
         self.world.advance(None if by is None else timedelta(seconds=by))
 
-    @rule(part=st.sampled_from(["provider", "ledger", "acknowledging"]), answers=ANSWERS)
-    def change(self, part: str, answers: str) -> None:
-        self.world.change(part, str(answers))
-
-    @rule()
-    def restart(self) -> None:
-        self.world.crash()
-
-    @rule()
-    def wear_out(self) -> None:
-        self.world.engine.is_worn = True
-        self.world._say("the history is long")
+    @rule(what=TURNS, which=WHICH, answers=ANSWERS)
+    def something_turns(self, what: str, which: int, answers: str) -> None:
+        world = self.world
+        if what == "ends":
+            world.finish(which)
+        elif what == "arrives":
+            world.deliver(which)
+        elif what == "dies":
+            world.crash()
+        elif what == "wears out":
+            world.wear_out()
+        else:
+            world.change(what, str(answers))
 
     @invariant()
     def holds(self) -> None:

@@ -60,8 +60,8 @@ def plans(draw: st.DrawFn) -> Plan:
         ask_status=draw(st.booleans()),
         poll=poll if mode is ResponseMode.POLL else None,
         acknowledge=draw(st.one_of(ACKNOWLEDGES, ACKNOWLEDGES, ACKNOWLEDGES, st.none())),
-        cycles=draw(st.integers(1, 3)),
-        on_failure=draw(st.sampled_from(OnFailure)),
+        cycles=draw(st.sampled_from([1, 2, 2, 3])),
+        on_failure=draw(st.sampled_from([OnFailure.PARK, OnFailure.PARK, OnFailure.FAIL])),
         late=draw(
             st.sampled_from(
                 [LatePolicy.ACCEPT, LatePolicy.ACCEPT, LatePolicy.IGNORE, LatePolicy.HOLD]
@@ -85,6 +85,7 @@ def facts() -> st.SearchStrategy[Facts]:
         plan=plans(),
         tells_reference=st.sampled_from([True, True, False]),
         needs_reference=rarely,
+        acknowledging=st.sampled_from(["accepts", "accepts", "down", "refuses"]),
         stays_down=rarely,
         is_batched=st.booleans(),
     )

@@ -34,13 +34,15 @@ class Facts:
     """What is drawn once for a whole example.
 
     Attributes:
-        stays_down: the provider's acknowledgement API never comes back.
+        acknowledging: what the provider's acknowledgement API does at first, as in `Provider`.
+        stays_down: it never comes back.
         is_batched: as in `Replica`.
     """
 
     plan: Plan
     tells_reference: bool = True
     needs_reference: bool = False
+    acknowledging: str = "accepts"
     stays_down: bool = False
     is_batched: bool = True
 
@@ -60,6 +62,7 @@ class World:
         self.plan = facts.plan
         self.trace: list[str] = []
         self.provider = Provider(facts.tells_reference, facts.needs_reference)
+        self.provider.acknowledging = facts.acknowledging
         self.ledger = Ledger()
         self.workers = Workers(self.provider, self.ledger, self.plan, lambda: self.engine.now)
         self.workers.says = self._answer
@@ -237,6 +240,12 @@ class World:
             f"provider up: {self.provider.is_up}, ledger up: {self.ledger.is_up},"
             f" acknowledgement API {self.provider.acknowledging}, asked it says {answering}"
         )
+
+    def wear_out(self) -> None:
+        """The history is long, and somebody asks for the status."""
+        self._say("the history is long")
+        self.engine.is_worn = True
+        self.engine.nudge()
 
     def crash(self) -> None:
         """The worker dies, and another one takes the call up."""
