@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench chaos clean lock
+.PHONY: help setup demo up test lint types imports bench model chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,6 +43,9 @@ imports: $(STAMP) ## Check the import rules
 
 bench: $(STAMP) ## Measure a call against the engine's floor and the textbook version
 	@$(BIN)/python -m benchmarks
+
+model: $(STAMP) ## Search the protocol's model for longer, and see that it bites
+	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest tests/model/test_model.py tests/model/teeth.py
 
 chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \

@@ -1,4 +1,4 @@
-"""The model bites: whatever is broken in a protocol, it is found."""
+"""The model bites: whatever is broken in a protocol, it is found. Slow: `make model` runs it."""
 
 from __future__ import annotations
 
