@@ -111,6 +111,70 @@ async def awaited(stage: Stage) -> CallRequest:
     return await _run(stage, request)
 
 
+def booking(stage: Stage, **behaviour: Any) -> CallRequest:
+    """A request of the operation that parks."""
+    payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
+    request = stage.request().model_copy(update={"operation": "create_booking"})
+    return request.model_copy(update={"payload": payload})
+
+
+async def parked(stage: Stage, request: CallRequest) -> None:
+    """Start a booking, and let both its deadlines pass."""
+    await stage.calls.start(request)
+    await stage.until(request, "awaiting_response")
+    await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=70))
+    await stage.until(request, "parked")
+
+
+async def parked_then_late(stage: Stage) -> CallRequest:
+    """Two cycles given up, and then the answer of the first."""
+    request = booking(stage, stuck=True)
+    await parked(stage, request)
+    (first, _) = [e["work"] for e in await stage.seen(request.call_id, "receipt")]
+    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}, "reference": first}
+    await stage.handle(request).signal("provider_message", late)
+    return await _run(stage, request)
+
+
+async def parked_then_reprocessed(stage: Stage) -> CallRequest:
+    """A duplicate that is logged at once, one more round, and an operator's word."""
+    request = booking(stage, stuck=True)
+    await parked(stage, request)
+    for _ in range(2):
+        more = {"kind": "extension", "event_key": "more-1", "extend_by": "1m"}
+        await stage.handle(request).signal("provider_message", more)
+    await stage.calls.call(request.call_id).reprocess(by="ops")
+    await stage.until(request, "awaiting_response")
+    await stage.calls.call(request.call_id).force_ack(by="bo", reason="seen", response={"id": 9})
+    return await _run(stage, request)
+
+
+async def parked_to_the_end(stage: Stage) -> CallRequest:
+    """No receipt, parked, and nobody came."""
+    request = booking(stage, lost_receipts=1000, silent=True)
+    await stage.calls.start(request)
+    await stage.until(request, "parked")
+    await stage.skipper.fast_forward(stage.handle(request), timedelta(days=9))
+    return await _run(stage, request)
+
+
+async def cancelled_while_sending(stage: Stage) -> CallRequest:
+    """Interrupted between two attempts; the debt waits for a reference that a callback tells."""
+    request = stage.request(lost_receipts=1000, delay_ms=3000)
+    await stage.calls.start(request)
+    while len(await stage.seen(request.call_id, "request")) < 2:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    await stage.calls.call(request.call_id).cancel(by="ann", reason="the customer left")
+    return await _run(stage, request)
+
+
+async def polled(stage: Stage) -> CallRequest:
+    """A report that is asked for."""
+    payload = {"subject": "tides", "behaviour": {"delay_ms": 700}}
+    request = stage.request().model_copy(update={"operation": "create_report"})
+    return await _run(stage, request.model_copy(update={"payload": payload}))
+
+
 SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
@@ -123,12 +187,17 @@ SCENARIOS: list[Scenario] = [
     cancelled,
     forced,
     awaited,
+    parked_then_late,
+    parked_then_reprocessed,
+    parked_to_the_end,
+    cancelled_while_sending,
+    polled,
 ]
 
 
 async def _run(stage: Stage, request: CallRequest) -> CallRequest:
     with contextlib.suppress(CallError):
-        await (await stage.calls.start(request)).outcome(PATIENCE)
+        await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
     return request
 
 
