@@ -12,20 +12,23 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 
 import httpx
 from temporalio.client import Client
-from temporalio.worker import Interceptor, Worker
+from temporalio.common import WorkerDeploymentVersion
+from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from ackbridge.app import integrations_folder
-from ackbridge.catalog import Catalog, Integration, load_catalog
+from ackbridge.catalog import Catalog, Integration, build_redactors, load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
+from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
-from ackbridge.errors import AckbridgeError
+from ackbridge.errors import AckbridgeError, EngineUnavailable
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
@@ -41,6 +44,10 @@ READY = "worker ready"
 
 # Read-only on the workflow side, and dear to import again for every workflow.
 PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.contracts")
+
+
+HEARTBEAT_EVERY = timedelta(seconds=2)
+"""By heartbeats a poll learns that nobody waits for its answer any more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,11 +78,16 @@ async def serve(settings: Settings, provider: str | None) -> None:
     ledger = Ledger.open(settings.ledger_url, utc_now)
     http = build_client()
     provisions = provide(settings, environ, catalog, ledger, http, indexed=indexing.available)
-    workers = build_workers(client, catalog, provisions, provider, settings.shutdown_within)
+    deployment = versioning(settings.deployment, settings.build_id)
+    workers = build_workers(
+        client, catalog, provisions, provider, settings.shutdown_within, deployment=deployment
+    )
     try:
         async with contextlib.AsyncExitStack() as running:
             for worker in workers:
                 await running.enter_async_context(worker)
+            if deployment is not None:
+                await _tell_standing(client, deployment.version)
             print(READY, flush=True)
             await _told_to_stop()
             log.info("stopping: running activities have %s to finish", settings.shutdown_within)
@@ -95,14 +107,16 @@ def provide(
 ) -> Provisions:
     """What the activities are given."""
     secrets = Secrets(environ, settings.secrets_root)
+    auths = {
+        name: build_auth(integration.auth, secrets, utc_now)
+        for name, integration in catalog.integrations.items()
+    }
     return Provisions(
         catalog=catalog,
         ledger=ledger,
         client=http,
-        auths={
-            name: build_auth(integration.auth, secrets, utc_now)
-            for name, integration in catalog.integrations.items()
-        },
+        auths=auths,
+        redactors=build_redactors(catalog, secrets, auths),
         clock=utc_now,
         public_url=settings.public_url,
         environment=settings.environment,
@@ -117,31 +131,35 @@ def build_workers(
     provider: str | None = None,
     shutdown_within: timedelta = timedelta(0),
     interceptors: Sequence[Interceptor] = (),
+    deployment: WorkerDeploymentConfig | None = None,
 ) -> list[Worker]:
     """One worker for each task queue.
 
     Args:
         provider: serve only this one's queues; None for the main queue and everybody's.
         interceptors: around every workflow and activity.
+        deployment: which version of which deployment all of them are; None for unversioned ones.
     """
+    build = partial(
+        Worker,
+        client,
+        interceptors=interceptors,
+        graceful_shutdown_timeout=shutdown_within,
+        deployment_config=deployment,
+    )
     workers = []
     if provider is None:
         workers.append(
-            Worker(
-                client,
+            build(
                 task_queue=names.TASK_QUEUE,
                 workflows=WORKFLOWS,
                 activities=main_activities(provisions),
                 workflow_runner=workflow_runner(),
-                interceptors=interceptors,
-                graceful_shutdown_timeout=shutdown_within,
             )
         )
     for name, integration in sorted(catalog.integrations.items()):
         if provider in (None, name):
-            workers += _provider_workers(
-                client, integration, provisions, shutdown_within, interceptors
-            )
+            workers += _provider_workers(build, integration, provisions)
     return workers
 
 
@@ -152,30 +170,33 @@ def workflow_runner() -> SandboxedWorkflowRunner:
 
 
 def _provider_workers(
-    client: Client,
-    integration: Integration,
-    provisions: Provisions,
-    shutdown_within: timedelta,
-    interceptors: Sequence[Interceptor],
+    build: Callable[..., Worker], integration: Integration, provisions: Provisions
 ) -> list[Worker]:
     limits = integration.limits
-    send = Worker(
-        client,
+    send = build(
         task_queue=names.send_queue(integration.provider),
         activities=send_activities(provisions),
         max_concurrent_activities=limits.concurrent if limits else None,
         max_task_queue_activities_per_second=limits.requests_per_second if limits else None,
-        interceptors=interceptors,
-        graceful_shutdown_timeout=shutdown_within,
     )
-    settle = Worker(
-        client,
+    settle = build(
         task_queue=names.settle_queue(integration.provider),
         activities=settle_activities(provisions),
-        interceptors=interceptors,
-        graceful_shutdown_timeout=shutdown_within,
+        max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
     )
     return [send, settle]
+
+
+async def _tell_standing(client: Client, version: WorkerDeploymentVersion) -> None:
+    """Log whether the engine gives tasks to this version, or else what an operator has to run."""
+    try:
+        deployment = await describe(client, version.deployment_name)
+    except EngineUnavailable as error:
+        log.warning("version %s: %s", version.to_canonical_string(), error)
+        return
+    is_current = deployment.current == version.build_id
+    level = logging.INFO if is_current else logging.WARNING
+    log.log(level, "%s", deployment.standing(version.build_id))
 
 
 async def _told_to_stop() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,8 +57,11 @@ from .errors import (
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
-_PAUSES = (1.0, 2.0, 4.0)
-"""Seconds between two looks whether an outcome stands already; the last one repeats."""
+_PATIENCE = timedelta(seconds=2)
+"""After which a call that has not ended is asked whether its outcome stands already."""
+
+_ASKED_FOR = timedelta(hours=1)
+"""How long a call may think about that answer."""
 
 
 @dataclass(frozen=True)
@@ -139,21 +141,43 @@ class Call:
     async def _outcome_as_soon_as_it_stands(self) -> CallOutcome:
         """The workflow's result, or the outcome of a call that still owes an acknowledgement.
 
-        Asking is a query: it leaves no trace in the history.
+        Asked by update and not by query: a query may split a workflow task (decision 7).
         """
         ending = asyncio.create_task(self._handle.result())
+        asking = asyncio.create_task(self._outcome_told())
         try:
-            for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
-                done, _ = await asyncio.wait([ending], timeout=pause)
-                if done:
-                    break
-                with contextlib.suppress(EngineUnavailable):
-                    outcome = (await self.status()).outcome
-                    if outcome is not None:
-                        return _completed(outcome)
-            return CallOutcome.model_validate(await ending)
+            await asyncio.wait([ending, asking], return_when=asyncio.FIRST_COMPLETED)
+            told = asking.result() if asking.done() else None
+            return _completed(told) if told else CallOutcome.model_validate(await ending)
         finally:
             ending.cancel()
+            asking.cancel()
+
+    async def _outcome_told(self) -> CallOutcome | None:
+        """The outcome as the call tells it; None when only its end can tell."""
+        await asyncio.sleep(_PATIENCE.total_seconds())
+        wish = AwaitOutcome(timeout=_ASKED_FOR)
+        outcome: CallOutcome | None = None
+        try:
+            while outcome is None:
+                status: CallStatus = await self._handle.execute_update(
+                    names.AWAIT_OUTCOME, wish, result_type=CallStatus
+                )
+                outcome = status.outcome
+                if outcome is None:
+                    await self._until_not_parked()
+        except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError, RPCError):
+            # Too many wait already, nobody works, or the call is over.
+            return None
+        return outcome
+
+    async def _until_not_parked(self) -> None:
+        """A parked call answers at once, again and again, so it is looked at from outside."""
+        stage: str | None = Stage.PARKED
+        while stage in (Stage.PARKED, None):
+            await asyncio.sleep(_PATIENCE.total_seconds())
+            described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
+            stage = described.typed_search_attributes.get(search.STAGE)
 
     async def cancel(self, *, by: str, reason: str) -> None:
         """Cancel: the provider is told, and the call ends as cancelled unless it is too late."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
@@ -16,6 +17,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .contracts import Duration, describe
 from .errors import ConfigurationError
+
+# Narrower than what the engine takes, so that a name can stand in any command and any log.
+_DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_/-]*$"
+_BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9_/.+-]*$"
+_LONGEST = 255
+"""Characters."""
 
 
 class Settings(BaseSettings):
@@ -30,6 +37,9 @@ class Settings(BaseSettings):
         log_level: of our own logs.
         signal_timeout: how long a callback waits for the engine before the inbox takes it.
         shutdown_within: how long a worker lets running activities finish on SIGTERM.
+        deployment: the name of the deployment that the workers are versions of; unset, they are
+            unversioned.
+        build_id: which version of it, such as a git revision; unset, that of the package.
     """
 
     model_config = SettingsConfigDict(
@@ -44,6 +54,8 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     signal_timeout: Duration = timedelta(seconds=2)
     shutdown_within: Duration = timedelta(seconds=20)
+    deployment: Annotated[str, Field(pattern=_DEPLOYMENT, max_length=_LONGEST)] | None = None
+    build_id: Annotated[str, Field(pattern=_BUILD_ID, max_length=_LONGEST)] | None = None
 
 
 def load_settings() -> Settings:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from ackbridge.catalog import classify, render_status
 from ackbridge.contracts import (
+    LONGEST_EVENT_KEY,
     AskStep,
     CallRequest,
     MessageKind,
@@ -19,9 +20,6 @@ from ackbridge.contracts import (
 
 from .provisions import Provisions
 from .speaking import Answer, converse
-
-LONGEST_KEY = 512
-"""Characters of an event key."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _more(extension: ProviderMessage, now: datetime) -> str:
 
 def _key(stem: str, rest: str = "") -> str:
     key = f"{stem}{rest}"
-    if len(key) <= LONGEST_KEY:
+    if len(key) <= LONGEST_EVENT_KEY:
         return key
     source, _, _ = stem.partition(":")
     return f"{source}:{digest(stem)}{rest}"

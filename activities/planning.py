@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ackbridge.catalog import Integration, Operation, Poll, render_notice
 from ackbridge.contracts import (
     DEFAULT_NOTICES,
+    REVISION,
     AcknowledgePlan,
     CallRequest,
     LatePolicy,
@@ -59,6 +60,7 @@ def plan_call(
         not_now=_why_not_now(integration, request, environment),
         indexed=indexed,
         owed_indexed=indexed,
+        revision=REVISION,
     )
 
 

@@ -18,10 +18,12 @@ from ackbridge.errors import UnknownName
 from ackbridge.ledger import StoredEntry
 
 from .answers import read_answer
-from .failures import Cause, Refused, cause_of
+from .failures import Cause, NoAnswer, Refused, cause_of
 from .provisions import Provisions
 from .speaking import Answer, converse, refusal
 from .tries import Tries
+
+GARBLED = "the provider's body cannot be read"
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ class Send:
             raise Refused(refusal(answer, self._with.redactor(request.provider)))
         tries.reached = True
         reference = receipt_reference(answer.operation, answer.document)
+        if reference is None and answer.operation.receipt.reference and answer.is_garbled:
+            raise NoAnswer(f"{GARBLED} as a receipt", reached=True)
         return Sent(
             sent_at=sent_at,
             receipt_at=receipt_at,
@@ -103,6 +107,8 @@ class Send:
         message = read_answer(
             self._with, step.request, step.cycle, answer, MessageSource.SYNC, reference
         )
+        if message is None and answer.is_garbled:
+            raise NoAnswer(f"{GARBLED} as an answer", reached=True)
         if message is None:
             reason = "the provider's answer is neither a success nor a failure by its operation"
             raise Refused(reason, reached=True)

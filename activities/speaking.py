@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, overload
@@ -29,11 +30,17 @@ MayRender = Callable[[Integration, Operation, dict[str, object]], Outbound | Non
 
 @dataclass(frozen=True)
 class Answer:
-    """What the provider answered: its status, and its body as a document for expressions."""
+    """What the provider answered.
+
+    Attributes:
+        document: status, headers and body, for expressions; a body that is no JSON is a text.
+        is_garbled: the body is not even nearly JSON, as after a broken transmission.
+    """
 
     operation: Operation
     status: int
     document: dict[str, Any]
+    is_garbled: bool = False
 
 
 @overload
@@ -68,7 +75,7 @@ async def converse(
     if outbound is None:
         return None
     reply = await _exchanged(provisions, request.provider, outbound)
-    return Answer(operation, reply.status, _document(reply))
+    return Answer(operation, reply.status, _document(reply), _is_garbled(reply.body))
 
 
 def refusal(answer: Answer, redactor: Redactor) -> str:
@@ -120,3 +127,13 @@ def _document(reply: Reply) -> dict[str, Any]:
         "query": {},
         "status": reply.status,
     }
+
+
+def _is_garbled(body: bytes) -> bool:
+    try:
+        json.loads(body or b"null")
+    except RecursionError:
+        return False
+    except ValueError:
+        return True
+    return False

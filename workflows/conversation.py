@@ -10,13 +10,14 @@ from .closing import Closing
 from .cycles import Cycle
 from .endings import Heard, Unanswered
 from .host import Renewal
-from .keeping import conclude
+from .keeping import Keeping
 from .line import Line
 from .listening import Listening
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
+        REVISION,
         CallMemory,
         CallOutcome,
         OnFailure,
@@ -31,7 +32,13 @@ class Conversation:
     """Everything between a plan and an outcome."""
 
     def __init__(
-        self, state: CallState, memory: CallMemory | None, prepared: Prepared, *, is_fresh: bool
+        self,
+        state: CallState,
+        keeping: Keeping,
+        memory: CallMemory | None,
+        prepared: Prepared,
+        *,
+        is_fresh: bool,
     ) -> None:
         """Take the call up.
 
@@ -40,6 +47,7 @@ class Conversation:
             is_fresh: whether the workflow task that has prepared the call is still open.
         """
         self._state = state
+        self._keeping = keeping
         self._line = Line(state)
         self._closing = Closing(state)
         self._listening = Listening(state, self._closing)
@@ -67,18 +75,14 @@ class Conversation:
             else:
                 return await self._give_up(ending)
 
-    async def conclude(self, stage: Stage, reason: str | None) -> None:
-        """Keep in the ledger where the call stands, with what was suppressed."""
-        state = self._state
-        await conclude(state.host, state.request, state.progress, state.hearing, stage, reason)
-
     def memory(self) -> CallMemory:
         """For the run that continues this one, while the call is parked."""
         state, parked = self._state, self._parked
         if parked is None:
             raise RuntimeError("only a parked call continues as new")
         return CallMemory(
-            plan=state.plan,
+            # The next run has no history that an older worker has begun.
+            plan=state.plan.model_copy(update={"revision": REVISION}),
             status=state.progress.status(state.settlement.owed, state.hearing.duplicates),
             timings=state.progress.timings,
             cycles=state.cycles.memory(),
@@ -112,7 +116,7 @@ class Conversation:
 
     async def _round(self) -> Heard | Unanswered:
         """Another round, unless what has been heard meanwhile makes it needless."""
-        if self._state.is_roused and self._state.host.is_revised():
+        if self._state.is_roused and self._state.is_revised:
             ending = await self._listening.at_once()
             if ending is not Heard.SILENCE:
                 return ending
@@ -142,7 +146,7 @@ class Conversation:
             ending = Unanswered(reason, "no_response", again=True, may_come_late=True)
         if isinstance(ending, Unanswered):
             state.progress.last_error = ending.reason
-            if not_received is None or state.host.is_revised():
+            if not_received is None or state.is_revised:
                 await self._closing.acknowledge_failed(ending.reason)
         return ending
 
@@ -185,13 +189,13 @@ class Conversation:
         state.progress.notice = state.plan.notices.get("delayed")
         state.enter(Stage.PARKED)
         state.host.index(Stage.PARKED, ending.parked_reason, until)
-        await self.conclude(Stage.PARKED, ending.reason)
+        await self._keeping.conclude(Stage.PARKED, ending.reason)
         return await self._stay_parked(ending)
 
     async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
         state = self._state
         self._parked = ending
-        is_revised = state.host.is_revised()
+        is_revised = state.is_revised
 
         def aside() -> bool:
             return is_revised and (state.hearing.has_suppressed or state.host.is_worn())
@@ -201,7 +205,7 @@ class Conversation:
         while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
             if not state.hearing.has_suppressed:
                 raise Renewal
-            await self.conclude(Stage.PARKED, ending.reason)
+            await self._keeping.conclude(Stage.PARKED, ending.reason)
         state.host.index(IN_FLIGHT, None, None)
         return ending if heard is Heard.SILENCE else heard
 
@@ -218,7 +222,7 @@ class Conversation:
         state = self._state
         await self._closing.acknowledge_failed(ending.reason)
         # What came while the provider was told is late, and the call is still open.
-        if state.hearing and state.host.is_revised():
+        if state.hearing and state.is_revised:
             heard = await self._listening.at_once()
             if heard is Heard.ANSWER:
                 return await self._confirm()

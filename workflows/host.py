@@ -105,9 +105,10 @@ class Host(Protocol):
         """The host's clock, aware, UTC."""
 
     def is_revised(self) -> bool:
-        """Whether this call may do what calls of older workers did differently.
+        """Whether a call that has no plan yet may do what calls of older workers did not.
 
-        Asked off the happy path only: the answer becomes history.
+        Asked off the happy path only, and never right after a local step: the answer becomes
+        history, and its place there has to be certain.
         """
 
     def is_worn(self) -> bool:

@@ -40,7 +40,7 @@ class Line:
         """
         state = self._state
         state.enter(Stage.SENDING)
-        local = local or not state.host.is_revised()
+        local = local or not state.is_revised
         try:
             sent = await state.host.perform(
                 state.request.provider,
@@ -62,7 +62,7 @@ class Line:
     def _is_overtaken(self) -> bool:
         """Whether another attempt is needless: an order came, or the provider speaks already."""
         state = self._state
-        is_heard = bool(state.hearing) and state.host.is_revised()
+        is_heard = bool(state.hearing) and state.is_revised
         return is_heard or state.orders.interrupts_work()
 
     def _not_received(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
@@ -80,7 +80,7 @@ class Line:
 
     def _refused(self, cycle: Cycle, failure: StepFailed) -> Unanswered:
         """A refusal is about the attempt it answers; one before it may have been taken."""
-        if (failure.reached or cycle.is_open) and self._state.host.is_revised():
+        if (failure.reached or cycle.is_open) and self._state.is_revised:
             # The key stays good: under another one it could be done twice.
             cycle.sent()
         else:

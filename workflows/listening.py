@@ -61,7 +61,7 @@ class Listening:
     def _next(self) -> ProviderMessage:
         """The oldest message; but an answer that is here counts before anything that gives up."""
         hearing = self._state.hearing
-        if hearing.has_overtaken_answer and self._state.host.is_revised():
+        if hearing.has_overtaken_answer and self._state.is_revised:
             return hearing.next_answer()
         return hearing.next()
 
@@ -79,7 +79,7 @@ class Listening:
         """A failure ends its cycle, and the round unless the call is parked."""
         state = self._state
         is_parked = state.progress.stage is Stage.PARKED
-        if cycle.has_given_up or (is_parked and not state.host.is_revised()):
+        if cycle.has_given_up or (is_parked and not state.is_revised):
             state.hearing.suppress(message, "a failure of a cycle that was given up already")
             return None
         cycle.spend()
@@ -98,7 +98,7 @@ class Listening:
         if cycle.has_given_up or cycle is not state.cycles.current:
             state.hearing.suppress(message, "an extension of a cycle that was given up already")
             return
-        if stage is Stage.SENDING and cycle.was_sent and state.host.is_revised():
+        if stage is Stage.SENDING and cycle.was_sent and state.is_revised:
             # The receipt was lost, and the provider is at work all the same.
             state.progress.presumed_received(state.host.now(), state.plan)
             state.cycles.rounds += 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import Steering
+    from ackbridge.contracts import LONGEST_EVENT_KEY, Steering, digest
 
 
 @dataclass
@@ -42,4 +42,5 @@ class Orders:
     @staticmethod
     def forced_key(call_id: str) -> str:
         """The event key of an operator's word; one call can be forced once."""
-        return f"operator:{call_id}"
+        key = f"operator:{call_id}"
+        return key if len(key) <= LONGEST_EVENT_KEY else f"operator:{digest(call_id)}"

@@ -18,7 +18,7 @@ from .conversation import Conversation
 from .cycles import Cycles
 from .hearing import Hearing
 from .host import INTERRUPTED, Host, StepFailed
-from .keeping import conclude
+from .keeping import Keeping
 from .orders import Orders
 from .progress import Progress
 from .settlement import Settlement
@@ -89,13 +89,16 @@ class CallProtocol:
         if memory is not None:
             self._progress.recall(memory.status, memory.timings)
             self._orders = Orders(memory.cancelled, memory.forced, memory.reprocess, is_prompt=True)
+        self._keeping = Keeping(
+            host, request, self._progress, self._hearing, self._orders, self._show
+        )
 
     # What it is told
 
     def hear(self, message: ProviderMessage) -> None:
         """Take a provider's message; each counts once, and none after the outcome."""
         if self.outcome is not None:
-            self._hear_too_late(message, self.outcome)
+            self._keeping.hear_too_late(message, self.outcome)
         else:
             self._hearing.hear(message)
 
@@ -105,7 +108,7 @@ class CallProtocol:
             self.reject(f"cancel by {order.by}: too late, the call is {self.outcome.status}")
         elif self._orders.cancelled is None:
             self._orders.cancelled = Steering(by=order.by, reason=order.reason)
-            self._orders.is_prompt = self._host.is_revised()
+            self._orders.is_prompt = self._is_revised()
 
     def force(self, order: ForceAck) -> None:
         """Take an operator's word for the answer; too late once there is an outcome."""
@@ -116,7 +119,7 @@ class CallProtocol:
             self.reject(f"force_ack by {order.by}: {self._orders.forced.by} has forced it already")
             return
         self._orders.forced = Steering(by=order.by, reason=order.reason)
-        self._orders.is_prompt = self._host.is_revised()
+        self._orders.is_prompt = self._is_revised()
         self.hear(
             ProviderMessage(
                 kind=MessageKind.RESPONSE,
@@ -176,44 +179,14 @@ class CallProtocol:
         prepared = Prepared(plan=self._memory.plan) if self._memory else await self._prepare()
         plan = prepared.plan
         if plan is None:
-            return await self._end_without_plan(prepared.recorded)
+            if prepared.recorded is None:
+                raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
+            return await self._keeping.end_without_plan(prepared.recorded)
         if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
         self._settlement = Settlement(self._host, plan, self._show)
         conversation = self._converse(prepared, plan, self._settlement)
-        outcome = await conversation.hold()
-        self._progress.outcome = outcome
-        self._end_hearing(outcome)
-        self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
-        await self._host.wait(self._is_settled, None, "acknowledgements we owe")
-        self._progress.outcome = outcome = self._settled(outcome, self._settlement)
-        if outcome.status is not OutcomeStatus.COMPLETED or self._hearing.has_suppressed:
-            await self._conclude(outcome)
-        await self._keep_the_rest(outcome)
-        self._enter(Stage(outcome.status))
-        return outcome
-
-    async def _end_without_plan(self, outcome: CallOutcome | None) -> CallOutcome:
-        """End as the ledger says, or for lack of it; what was heard meanwhile is too late."""
-        if outcome is None:
-            raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
-        self._progress.outcome = outcome
-        self._end_hearing(outcome)
-        self._enter(Stage(outcome.status))
-        await self._keep_the_rest(outcome)
-        return outcome
-
-    async def _keep_the_rest(self, outcome: CallOutcome) -> None:
-        """Keep what is heard while the end is being kept; the last answer of a poll may be."""
-        while (self._hearing or self._hearing.has_suppressed) and self._host.is_revised():
-            self._end_hearing(outcome)
-            await self._conclude(outcome)
-
-    async def _conclude(self, outcome: CallOutcome) -> None:
-        stage = Stage(outcome.status)
-        await conclude(
-            self._host, self._request, self._progress, self._hearing, stage, outcome.reason
-        )
+        return await self._keeping.end(await conversation.hold())
 
     def _converse(self, prepared: Prepared, plan: Plan, settlement: Settlement) -> Conversation:
         memory = self._memory
@@ -227,10 +200,13 @@ class CallProtocol:
             cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
             settlement=settlement,
         )
+        self._keeping.state = self._state
         is_fresh = self._is_prepared_at_once and (
             self._host.now() - self._progress.timings.started_at < steps.TASK_KEPT_OPEN
         )
-        self._conversation = Conversation(self._state, memory, prepared, is_fresh=is_fresh)
+        self._conversation = Conversation(
+            self._state, self._keeping, memory, prepared, is_fresh=is_fresh
+        )
         if memory is not None:
             settlement.resume(memory.debts)
             self._show()
@@ -277,49 +253,9 @@ class CallProtocol:
             }
         )
 
-    def _end_hearing(self, outcome: CallOutcome) -> None:
-        """Deal with what was heard and is too late now."""
-        if self._orders.cancelled and outcome.status is not OutcomeStatus.CANCELLED:
-            by = self._orders.cancelled.by
-            self.reject(f"cancel by {by}: too late, the call is {outcome.status}")
-        while self._hearing and self._host.is_revised():
-            self._hear_too_late(self._hearing.next(), outcome)
-
-    def _hear_too_late(self, message: ProviderMessage, outcome: CallOutcome) -> None:
-        """Nothing is dropped: what says something new is kept whole, all of it is logged."""
-        if self._state is not None:
-            self._state.spoken_of(message)
-        reason = f"the call is {outcome.status} already"
-        is_news = (
-            outcome.status is not OutcomeStatus.COMPLETED and message.kind is MessageKind.RESPONSE
-        )
-        if is_news:
-            self._hearing.hold(message, reason)
-        else:
-            self._hearing.suppress(message, reason)
-
-    def _is_settled(self) -> bool:
-        return self._settlement is None or self._settlement.is_settled
-
-    def _settled(self, outcome: CallOutcome, settlement: Settlement) -> CallOutcome:
-        """The outcome as it stands when the call is over."""
-        is_owed = settlement.owed > 0
-        acknowledged_at = settlement.paid_at or outcome.timings.acknowledged_at
-        is_acknowledged = outcome.status is OutcomeStatus.COMPLETED and not is_owed
-        timings = outcome.timings.model_copy(
-            update={
-                "acknowledged_at": acknowledged_at if is_acknowledged else None,
-                "ended_at": self._host.now(),
-            }
-        )
-        return outcome.model_copy(update={"acknowledgement_owed": is_owed, "timings": timings})
-
-    def _enter(self, end: Stage) -> None:
-        """The call is over but for what is owed or to be kept; nothing is waited for any more."""
-        self._progress.wait_no_longer()
-        if self._progress.stage is not end:
-            self._progress.enter(end)
-        self._show()
+    def _is_revised(self) -> bool:
+        """Whether the call may do what calls of older workers did not; see `Plan.revision`."""
+        return self._state.is_revised if self._state else self._host.is_revised()
 
     def _show(self) -> None:
         self._host.show(self.status())

@@ -40,6 +40,11 @@ class CallState:
         self.host.show(self.progress.status(self.settlement.owed, self.hearing.duplicates))
 
     @property
+    def is_revised(self) -> bool:
+        """Whether the call was not planned by an older worker, and may do what that did not."""
+        return self.plan.revision > 0
+
+    @property
     def is_roused(self) -> bool:
         """Whether there is something to deal with."""
         return bool(self.hearing) or self.orders.interrupt

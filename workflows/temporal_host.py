@@ -48,11 +48,11 @@ class TemporalHost:
         return workflow.now()
 
     def is_revised(self) -> bool:
-        """Whether this call was not begun by a worker from before the revision."""
+        """Whether no worker from before the revision has been here; see `Plan.revision`."""
         return workflow.patched(REVISION)
 
     def is_worn(self) -> bool:
-        """Whether the history is long, or another version is to take over."""
+        """Whether the history is long, or the call is pinned to a version that is outdated."""
         info = workflow.info()
         is_outdated = (
             info.is_target_worker_deployment_version_changed()

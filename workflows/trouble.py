@@ -50,16 +50,15 @@ def explain(error: FailureError, tried: int) -> tuple[StepFailed, timedelta | No
 
 
 def _timed_out(timeout: exceptions.TimeoutError, tried: int) -> tuple[StepFailed, timedelta | None]:
-    if timeout.type is TimeoutType.SCHEDULE_TO_START:
-        # An attempt before the one that nobody took up has left whether it reached the provider.
-        if timeout.last_heartbeat_details:
-            left = _trouble(timeout.last_heartbeat_details)
-            tried += left.attempt
-        else:
-            left = Trouble()
-        if left.reached:
-            reason = "no worker took up another attempt in time"
-            return StepFailed(StepFailure.NO_RECEIPT, reason, attempts=tried, reached=True), None
+    before = timeout.cause
+    if isinstance(before, ApplicationError):
+        # Time ran out while it waited for another attempt: what the last one said counts.
+        trouble = _trouble(before.details)
+        attempts = tried + trouble.attempt
+        reason = before.message[:LONGEST_REASON]
+        kind = before.type or "Unknown"
+        return StepFailed(kind, reason, attempts=attempts, reached=trouble.reached), None
+    if timeout.type is TimeoutType.SCHEDULE_TO_START and before is None:
         reason = "no worker took it up in time: nothing was sent"
         return StepFailed(StepFailure.UNAVAILABLE, reason, attempts=tried), None
     # The worker may have died after it had sent.

@@ -67,6 +67,20 @@ def _callback(document: Any, operation: Mapping[str, Any], here: Path) -> Iterat
         message = "match.reference needs receipt.reference: where the receipt has it"
         if not match.get("call_id"):
             yield Mistake((*here, "response", "match", "reference"), message)
+    if _may_confuse_cycles(operation) and match.get("call_id") and "reference" not in match:
+        message = (
+            "reference is needed beside call_id: acknowledgements go by {reference}, and without it"
+            " a late answer of one cycle is taken for the next one's; null if events have none"
+        )
+        yield Mistake((*here, "response", "match"), message)
+
+
+def _may_confuse_cycles(operation: Mapping[str, Any]) -> bool:
+    """Whether a call can have several cycles that are acknowledged by their own references."""
+    again = (
+        operation.get("on_failure") == "park" or _at(operation, "response").get("cycles", 1) != 1
+    )
+    return again and any("{reference" in text for _, text in leaves(operation.get("acknowledge")))
 
 
 def _poll(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:

@@ -73,7 +73,7 @@ def call(
             },
         ),
     )
-    patience = _duration("wait", wait)
+    patience = duration("wait", wait)
 
     async def make(calls: AckbridgeClient) -> CallStatus:
         return await calls.start_and_wait(request, patience)
@@ -201,7 +201,12 @@ def _read_json(option: str, text: str) -> Any:
         raise Invalid(f"--{option}: not JSON: {error}") from None
 
 
-def _duration(option: str, text: str) -> timedelta:
+def duration(option: str, text: str) -> timedelta:
+    """Read a duration such as `5s`.
+
+    Raises:
+        Invalid: naming the option.
+    """
     try:
         return TypeAdapter(Duration).validate_python(text)
     except ValidationError as error:

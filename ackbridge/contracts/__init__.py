@@ -12,9 +12,10 @@ from .calls import (
     Timings,
 )
 from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
-from .messages import MessageKind, MessageSource, ProviderMessage
+from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
 from .notices import DEFAULT_NOTICES
 from .plan import (
+    REVISION,
     AcknowledgePlan,
     LatePolicy,
     OnFailure,
@@ -46,6 +47,8 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 
 __all__ = [
     "DEFAULT_NOTICES",
+    "LONGEST_EVENT_KEY",
+    "REVISION",
     "AcknowledgePlan",
     "AcknowledgeStep",
     "Acknowledged",

@@ -9,6 +9,9 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from .wire import Duration, FromOutside
 
+LONGEST_EVENT_KEY = 512
+"""Characters: what every index takes."""
+
 
 class MessageKind(StrEnum):
     RESPONSE = "response"
@@ -43,7 +46,7 @@ class ProviderMessage(FromOutside):
     """
 
     kind: MessageKind
-    event_key: str = Field(min_length=1, max_length=512)
+    event_key: str = Field(min_length=1, max_length=LONGEST_EVENT_KEY)
     data: Any = None
     reason: str | None = Field(default=None, max_length=2000)
     retryable: bool = False

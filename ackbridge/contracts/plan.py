@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 from pydantic import Field
 
 from .calls import CallOutcome, Notice
 from .wire import Wire
+
+REVISION: Final = 1
+"""What calls that are planned now do differently from those of older workers."""
 
 
 class ResponseMode(StrEnum):
@@ -83,6 +87,9 @@ class Plan(Wire):
         notices: by kind (`delayed`, `failed`, `refused`, `cancelled`).
         not_now: why nothing may be sent now (a flag that is off); the call is parked or fails.
         indexed: whether our search attributes are registered with the engine.
+        revision: `REVISION` of the worker that made this plan, 0 before there were any. A call goes
+            on as it began: the workflow asks this, and no patch of the engine's, which would be
+            asked too early where a query splits a workflow task (decision 7).
         owed_indexed: whether `AckbridgeOwed` is among them.
     """
 
@@ -103,6 +110,7 @@ class Plan(Wire):
     not_now: str | None = None
     indexed: bool = False
     owed_indexed: bool = False
+    revision: int = 0
 
 
 class Prepared(Wire):

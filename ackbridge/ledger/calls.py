@@ -25,8 +25,8 @@ from .inserting import insert_new, upsert
 from .rows import CallRow, Claim, ClaimKind, InboxEntry, LogKind, Owed
 from .tables import acknowledgements, calls
 
-HELD_LATE: Final = "it came after we had given up, and the operation holds what is late"
-"""Why a call's own late messages are held."""
+HELD: Final = "no call may take it any more"
+"""Why a message is held of which nothing else is said."""
 
 
 def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: datetime) -> Claim:
@@ -120,6 +120,7 @@ def conclude(
     ):
         entry = logbook.LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, why)
         logbook.note(connection, entry, now, times)
+    why_not = {one.event_key: one.reason for one in suppressed}
     for message in sorted(held, key=lambda m: m.event_key):
         kept = InboxEntry(
             provider=provider,
@@ -131,7 +132,7 @@ def conclude(
             document=None,
             received_at=message.received_at or now,
         )
-        inbox.hold(connection, kept, HELD_LATE, now)
+        inbox.hold(connection, kept, why_not.get(message.event_key, HELD), now)
 
 
 def owed(connection: sa.Connection, provider: str | None, limit: int) -> list[Owed]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -67,7 +67,7 @@ class Desk:
         self._run = secrets.token_hex(3)
         self._files: dict[str, _File] = {}
         self._keys: dict[str, Work] = {}
-        self._calls: dict[str, Work] = {}
+        self._calls: defaultdict[str, list[Work]] = defaultdict(list)
         self._turns: Counter[tuple[str, str]] = Counter()
         self._first_told: dict[str, datetime] = {}
         self._verdicts: dict[tuple[str, str], Answer] = {}
@@ -107,12 +107,16 @@ class Desk:
             return self.works.get(whose.work_id)
         if whose.key is not None:
             return self._keys.get(whose.key)
-        return self._calls.get(whose.call_id or "")
+        return next(reversed(self.works_of(whose.call_id or "")), None)
+
+    def works_of(self, call_id: str) -> Sequence[Work]:
+        """The works of one call, in order."""
+        return self._calls.get(call_id, ())
 
     def look(self, request: StatusRequest) -> Reply:
         """Answer how a work stands."""
         work = self.find(request.whose)
-        if work is None or work.operation != request.operation:
+        if work is None or request.operation not in (None, work.operation):
             return Reply(self._speech.trouble(404, "there is no such work"))
         behaviour = work.behaviour
         if self._is_among_first("status", work.id, behaviour.status_failures):
@@ -126,7 +130,7 @@ class Desk:
             The reply, and whether the acknowledgement counts from now on.
         """
         work = self.find(told.whose)
-        if work is None or work.operation != told.operation:
+        if work is None or told.operation not in (None, work.operation):
             return Reply(self._speech.trouble(404, "there is no such work")), False
         behaviour = work.behaviour
         if self._is_deaf(work):
@@ -158,8 +162,10 @@ class Desk:
         if behaviour.refuse is not None:
             return self._speech.trouble(behaviour.refuse, behaviour.reason)
         call = whose(request.key, request.call_id)["call_id"] or request.key
+        number = len(self.works) + 1
         work = Work(
-            id=f"work_{self._run}_{len(self.works) + 1}",
+            number=number,
+            id=f"work_{self._run}_{number}",
             operation=request.operation,
             mode=request.mode,
             key=request.key,
@@ -169,7 +175,8 @@ class Desk:
             behaviour=behaviour,
             fails=self._is_among_first("fail", call, behaviour.fail),
         )
-        self.works[work.id] = self._keys[work.key] = self._calls[call] = work
+        self.works[work.id] = self._keys[work.key] = work
+        self._calls[call].append(work)
         await self._workshop.begin(work)
         return self._speech.answer(work)
 

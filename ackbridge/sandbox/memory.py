@@ -34,10 +34,9 @@ def memory_routes(desk: Desk, journal: Journal) -> APIRouter:
     async def works(
         call_id: str | None = None, after: After = 0, limit: Limit = None
     ) -> list[dict[str, Any]]:
-        rest = islice(desk.works.values(), after, None)
-        numbered = (_tell(number, work) for number, work in enumerate(rest, after + 1))
-        wanted = (told for told in numbered if call_id in (None, told["call_id"]))
-        return list(islice(wanted, limit))
+        known = desk.works.values() if call_id is None else desk.works_of(call_id)
+        wanted = (work for work in known if work.number > after)
+        return [_tell(work) for work in islice(wanted, limit)]
 
     @routes.get("/_summary")
     async def summary() -> dict[str, Any]:
@@ -46,9 +45,9 @@ def memory_routes(desk: Desk, journal: Journal) -> APIRouter:
     return routes
 
 
-def _tell(number: int, work: Work) -> dict[str, Any]:
+def _tell(work: Work) -> dict[str, Any]:
     return {
-        "number": number,
+        "number": work.number,
         "id": work.id,
         "operation": work.operation,
         **whose(work.key, work.call_id),

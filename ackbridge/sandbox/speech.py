@@ -90,9 +90,13 @@ class Whose:
 
 @dataclass(frozen=True)
 class StatusRequest:
-    """A question how a work stands."""
+    """A question how a work stands.
 
-    operation: str
+    Attributes:
+        operation: None where a request does not tell; work of another one is not found.
+    """
+
+    operation: str | None
     whose: Whose
 
 
@@ -101,12 +105,13 @@ class Acknowledgement:
     """What became of our answer.
 
     Attributes:
+        operation: None where a request does not tell; work of another one is not found.
         key: its own idempotency key; the same again is the same acknowledgement. Without one,
             each verdict counts once for each work.
         body: for the journal, parsed if possible.
     """
 
-    operation: str
+    operation: str | None
     whose: Whose
     verdict: Verdict
     key: str | None = None

@@ -36,6 +36,7 @@ class Work:
     """What a request has set going; one for each idempotency key.
 
     Attributes:
+        number: 1, 2, 3: the provider's works in order.
         id: the provider's own id of it, the caller's reference.
         key: the idempotency key.
         call_id: the caller's own id, where the provider is told one.
@@ -46,6 +47,7 @@ class Work:
         acknowledgements: those that were taken, in order.
     """
 
+    number: int
     id: str
     operation: str
     mode: Mode

@@ -105,9 +105,13 @@ class Stage:
 
 @asynccontextmanager
 async def set_up(
-    engine_address: str, folder: Path, integrations: Path = INTEGRATIONS
+    engine_address: str,
+    folder: Path,
+    integrations: Path = INTEGRATIONS,
+    *,
+    has_worker: bool = True,
 ) -> AsyncIterator[Stage]:
-    """Put everything on stage; the worker lives in this process."""
+    """Put everything on stage; the worker, if there shall be one, lives in this process."""
     url = f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
     with contextlib.ExitStack() as servers:
@@ -135,7 +139,8 @@ async def set_up(
             provisions = worker.provide(settings, environ, catalog, ledger, http, indexed=True)
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
-                for one in worker.build_workers(client, catalog, provisions):
+                workers = worker.build_workers(client, catalog, provisions) if has_worker else []
+                for one in workers:
                     await running.enter_async_context(one)
                 yield Stage(
                     client=client,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -117,6 +118,29 @@ def test_cancel(stack: Stack) -> None:
     assert json.loads(over.stdout)["outcome"]["cancelled"] == {"by": "ann", "reason": "a mistake"}
 
 
+def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
+    """A late answer of a cancelled call is kept whole, and what its provider is owed is listed."""
+    key = new_key()
+    call_id = f"sandbox.create_order.{key}"
+    behaviour = '{"delay_ms": 10000, "acknowledgement_failures": 1000}'
+    payload = f'{{"amount": 5, "currency": "EUR", "behaviour": {behaviour}}}'
+    order = ("call", "sandbox", "create_order", "--key", key, "--payload", payload)
+    run(stack.environment, *order, "--wait", "0s")
+    run(stack.environment, "cancel", call_id, "--reason", "a mistake", "--by", "ann")
+    until = time.monotonic() + 60
+    while call_id not in (held := run(stack.environment, "held", "sandbox", "--json")).stdout:
+        assert time.monotonic() < until, held.stdout + held.stderr
+    (message,) = [row for row in json.loads(held.stdout) if row["call_id"] == call_id]
+    assert message["reason"] == "the call is cancelled already"
+    assert json.loads(message["message"])["data"]["status"] == "completed"
+    owed = run(stack.environment, "owed", "sandbox", "--json")
+    (debt,) = [row for row in json.loads(owed.stdout) if row["call_id"] == call_id]
+    assert (debt["kind"], debt["reason"]) == ("failed", "the provider answered 503")
+    assert call_id in run(stack.environment, "list", "--owed").stdout.replace("\n", "")
+    assert "acknowledgements owed" in run(stack.environment, "owed").stdout
+    assert "messages held" in run(stack.environment, "held").stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -128,7 +152,7 @@ def test_cancel(stack: Stack) -> None:
         (("call", "Sandbox", "create_order", "--key", "k"), "provider: String should match"),
         (("call", "sandbox", "x", "--key", "k", "--wait", "soon"), "not a duration"),
         (("call", "sandbox", "create_order", "--key", "bad-1"), "payload: is not of type object"),
-        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_order"),
+        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_booking"),
         (("status", "sandbox.create_order.never"), "no such call"),
     ],
 )

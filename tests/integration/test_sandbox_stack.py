@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -54,6 +56,48 @@ async def test_an_order_runs_through_every_part(stack: Stack, behaviour: dict[st
     payload = {"amount": 5, "currency": "EUR", "behaviour": behaviour}
     response = await complete(stack, "sandbox", "create_order", key, payload)
     assert response["status"] == "completed"
+
+
+OVERCOME: list[dict[str, Any]] = [
+    {"throttle": 1, "retry_after": 0},
+    {"receipt_failures": 1},
+    {"resets": 1},
+    {"lost_receipts": 1},
+    {"closed_receipts": 1},
+    {"reset_receipts": 1},
+    {"forged": True, "malformed": True},
+    {"lost_callbacks": 2, "duplicates": 1},
+    {"contradictory": "completed"},
+    {"fail": 1, "retryable": True},
+    {"extend_ms": 100, "extensions": 2},
+    {"acknowledgement_failures": 1, "lost_acknowledgements": 1},
+]
+
+
+async def test_faults_that_are_overcome(stack: Stack) -> None:
+    """Each call completes, with the work of its last cycle done once and acknowledged."""
+    client = await AckbridgeClient.connect(stack.environment)
+    calls = [
+        await client.start(
+            CallRequest(
+                provider="sandbox",
+                operation="create_order",
+                key=f"overcome-{number}",
+                payload={"amount": 5, "currency": "EUR", "behaviour": behaviour},
+            )
+        )
+        for number, behaviour in enumerate(OVERCOME)
+    ]
+    outcomes = await asyncio.gather(*(call.outcome(PATIENCE, settled=True) for call in calls))
+    assert {outcome.status for outcome in outcomes} == {"completed"}
+    assert not any(outcome.acknowledgement_owed for outcome in outcomes)
+    async with httpx.AsyncClient(base_url=stack.addresses.sandbox, trust_env=False) as http:
+        for number, behaviour in enumerate(OVERCOME):
+            call = {"call_id": f"sandbox.create_order.overcome-{number}"}
+            works = (await http.get("/_works", params=call)).json()
+            assert [work["cycle"] for work in works] == [1, 2][: len(works)], behaviour
+            assert len(works) == 1 + behaviour.get("fail", 0), behaviour
+            assert works[-1]["acknowledged"] == "success", behaviour
 
 
 async def test_a_report_is_asked_for_until_it_is_there(stack: Stack) -> None:

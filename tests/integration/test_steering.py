@@ -144,3 +144,14 @@ async def test_second_force_is_answered(stage: Stage) -> None:
     status = await call.status()
     assert status.last_error is not None
     assert "has forced it already" in status.last_error or "too late" in status.last_error
+
+
+async def test_force_ack_of_a_call_with_the_longest_key(stage: Stage) -> None:
+    """However long the caller's key is, an operator's word is an event with a key of its own."""
+    short = stage.request(stuck=True)
+    request = short.model_copy(update={"key": short.key + "k" * (512 - len(short.key))})
+    await stage.calls.start(request)
+    await stage.until(request, CallStage.AWAITING_RESPONSE)
+    await stage.calls.call(request.call_id).force_ack(by="bo", reason="seen", response={"id": 9})
+    outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
+    assert outcome.response == {"id": 9}

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ackbridge.contracts import (
     DEFAULT_NOTICES,
+    REVISION,
     AcknowledgePlan,
     LatePolicy,
     OnFailure,
@@ -51,6 +52,7 @@ def plans(draw: st.DrawFn) -> Plan:
     poll = PollPlan(every=draw(_seconds(3, 20)), timeout=timedelta(seconds=5))
     is_off = draw(st.sampled_from([False] * 9 + [True]))
     return Plan(
+        revision=REVISION,
         mode=mode,
         send=draw(SENDS),
         deadline=draw(_seconds(10, 30)),

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from ackbridge.contracts import (
+    REVISION,
     Acknowledged,
     AcknowledgePlan,
     AcknowledgeStep,
@@ -63,6 +64,7 @@ def plan(**changes: Any) -> Plan:
             kind: Notice(kind=kind, title=kind.title(), message=f"It is {kind}.")
             for kind in ("delayed", "failed", "refused", "cancelled")
         },
+        revision=REVISION,
     )
     return planned.model_copy(update=changes)
 

@@ -225,6 +225,29 @@ def test_what_makes_no_sense_is_refused(
     assert message in problem.message
 
 
+CYCLED = """
+provider: acme
+base_url: http://a.example
+callbacks: {verify: {type: header, name: X-Key, secrets: ["env:A"]}, event_key: id}
+operations:
+  order:
+    request: {path: /x}
+    receipt: {reference: id}
+    response: {mode: callback, match: {call_id: c}, success: ok, cycles: 2}
+    acknowledge: {path: "/{reference}/ack", failed: {}}
+"""
+
+
+def test_several_cycles_need_the_reference_in_callbacks(tmp_path: Path) -> None:
+    """Where cycles are acknowledged by reference, callbacks have to say it, or that they cannot."""
+    (problem,) = problems(tmp_path, CYCLED)
+    assert problem.field == "operations.order.response.match"
+    assert "reference is needed beside call_id" in problem.message
+    for match in ("call_id: c, reference: d", "call_id: c, reference: null"):
+        load_integration(write(tmp_path, CYCLED.replace("call_id: c", match)), {})
+    load_integration(write(tmp_path, CYCLED.replace("cycles: 2", "cycles: 1")), {})
+
+
 def test_a_polled_operation_is_asked_every_five_seconds(tmp_path: Path) -> None:
     """How often is the operation's to say, and the success may be the response's own."""
     text = MINIMAL.replace("mode: sync", "mode: poll, success: done, status: {path: /x}")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 
-from .world import OLD_SECRET, World, collected, done, new_call_id, signed
+from ackbridge.ledger.tables import log
+
+from .world import OLD_SECRET, SECRET, World, collected, done, new_call_id, signed
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 
@@ -33,6 +37,31 @@ async def test_a_valid_callback_becomes_one_signal(world: World) -> None:
     )
     assert event == message["data"]
     assert (await world.ledger.counts())["inbox_pending"] == 0
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_signal_says_which_reference_the_provider_means(world: World, named: bool) -> None:
+    """The call tells its cycles apart by it, whether or not the callback names the call as well."""
+    call_id, order = new_call_id(), f"ord_{uuid.uuid4().hex}"
+    call = await world.start_call(call_id)
+    await world.ledger.commit_reference(call_id, "acme", order)
+    async with world.gateway() as gateway:
+        await gateway.tell(done(call_id if named else None, order=order))
+
+    (message,) = await collected(call)
+    assert message["reference"] == order
+
+
+async def test_what_people_read_has_no_secrets_in_it(world: World) -> None:
+    """A provider that quotes its own secret does not bring it into the call's history."""
+    call_id = new_call_id()
+    call = await world.start_call(call_id)
+    said = f"{SECRET} and {OLD_SECRET} and Bearer abc123def"
+    async with world.gateway() as gateway:
+        await gateway.tell({**done(call_id), "type": "order.failed", "why": said})
+
+    (message,) = await collected(call)
+    assert message["reason"] == "*** and *** and Bearer ***"
 
 
 async def test_a_callback_may_be_signed_with_the_older_secret(world: World) -> None:
@@ -145,7 +174,7 @@ async def test_a_signed_callback_that_cannot_be_read_is_refused(
     assert {0} == set((await world.ledger.counts()).values())
 
 
-async def test_what_nobody_waits_for_is_taken_and_logged(world: World) -> None:
+async def test_what_nobody_waits_for_is_taken_and_logged(world: World, ledger_url: str) -> None:
     """An event that matches a call but says nothing its operation waits for changes nothing."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
@@ -154,7 +183,12 @@ async def test_what_nobody_waits_for_is_taken_and_logged(world: World) -> None:
 
     assert (reply.status_code, reply.json()) == (200, {"status": "not awaited"})
     assert await collected(call) == []
-    assert (await world.ledger.counts())["suppressed"] == 1
+    engine = sa.create_engine(ledger_url)
+    with engine.connect() as connection:
+        (logged,) = connection.execute(sa.select(log)).all()
+    engine.dispose()
+    reason = "not awaited: it says nothing the operation waits for"
+    assert (logged.call_id, logged.reason, logged.times) == (call_id, reason, 1)
 
 
 async def test_a_provider_chooses_its_reply_codes(world: World) -> None:

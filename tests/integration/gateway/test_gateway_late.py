@@ -43,15 +43,19 @@ async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> Non
     await collected(await world.start_call(call_id))
     ledger = open_as(WatchedLedger, ledger_url)
     ledger.begin()
+    event = done(call_id)
     async with world.gateway() as gateway:
-        reply = await gateway.tell(done(call_id))
+        reply = await gateway.tell(event)
     async with world.gateway(ledger=ledger, sweep_every=OFTEN):
         settled = await in_the_end(ledger.settled)
     await ledger.close()
 
     assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
     assert settled == (InboxState.HELD, "the call had ended")
-    assert (await world.ledger.counts())["inbox_pending"] == 0
+    (held,) = await world.ledger.held("acme")
+    assert (held.entry.call_id, held.reason) == (call_id, "the call had ended")
+    assert held.entry.message is not None
+    assert held.entry.message.data == event
 
 
 async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
@@ -84,6 +88,18 @@ async def test_what_never_finds_a_call_is_held(world: World, ledger_url: str) ->
     await ledger.close()
 
     assert settled == (InboxState.HELD, "no call has appeared")
+
+
+async def test_a_letter_that_cannot_be_read_any_more_is_held(world: World, ledger_url: str) -> None:
+    """An entry of a provider that is gone does not wait for ever where nobody looks."""
+    ledger = open_as(WatchedLedger, ledger_url)
+    ledger.begin()
+    await world.ledger.keep(InboxEntry("gone", "evt_1", None, None, None, None, {}, now()))
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN, give_up_after=timedelta(0)):
+        settled = await in_the_end(ledger.settled)
+    await ledger.close()
+
+    assert settled == (InboxState.HELD, "it cannot be read any more: UnknownName")
 
 
 async def test_a_letter_that_cannot_be_read_holds_up_no_other(world: World) -> None:

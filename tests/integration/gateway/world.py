@@ -53,7 +53,7 @@ operations:
       mode: callback
       match: {call_id: call_id, reference: order}
       success: "type == 'order.done'"
-      failure: {when: "type == 'order.failed'"}
+      failure: {when: "type == 'order.failed'", reason: why}
   refund:
     request: {method: POST, path: /refunds}
     response:
