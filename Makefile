@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench clean lock
+.PHONY: help setup demo up test model lint types imports bench clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,9 @@ up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
 
 test: $(STAMP) lint types imports ## Lint, types, import rules and every test
 	@$(BIN)/python -m pytest
+
+model: $(STAMP) ## Hunt for broken invariants of the protocol with many random examples
+	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py
 
 lint: $(STAMP) ## Lint and check the formatting
 	@$(BIN)/ruff check .

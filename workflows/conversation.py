@@ -204,6 +204,7 @@ class Conversation:
         summary = state.progress.deadline_reason or ""
         while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
             if not state.hearing.has_suppressed:
+                await state.settlement.rest()
                 raise Renewal
             await self._keeping.conclude(Stage.PARKED, ending.reason)
         state.host.index(IN_FLIGHT, None, None)

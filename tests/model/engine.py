@@ -355,6 +355,8 @@ class Engine:
             self.timers.pop(rest[0], None)
         elif kind == "activity" and not rest[1].local:
             number, options = rest
+            if options.within is not None and options.within <= timedelta(0):
+                raise AssertionError(f"{options.name} has no time at all: the engine refuses that")
             self.activities[number] = Activity(number, options, self.now, self.now)
         elif kind == "cancel" and rest[0] in self.activities:
             self._cancel(self.activities[rest[0]])
