@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test model lint types imports bench clean lock
+.PHONY: help setup demo up test lint types imports bench model chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -46,6 +46,10 @@ imports: $(STAMP) ## Check the import rules
 
 bench: $(STAMP) ## Measure a call against the engine's floor and the textbook version
 	@$(BIN)/python -m benchmarks
+
+chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
+	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SEED),--seed $(SEED))
 
 lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

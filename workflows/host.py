@@ -104,13 +104,6 @@ class Host(Protocol):
     def now(self) -> datetime:
         """The host's clock, aware, UTC."""
 
-    def is_revised(self) -> bool:
-        """Whether a call that has no plan yet may do what calls of older workers did not.
-
-        Asked off the happy path only, and never right after a local step: the answer becomes
-        history, and its place there has to be certain.
-        """
-
     def is_worn(self) -> bool:
         """Whether the call should continue as new when it can."""
 

@@ -71,9 +71,9 @@ class Keeping:
         self._progress.outcome = outcome
         self._end_hearing(outcome)
         self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
-        await self._settle(outcome)
+        is_told = await self._settle(outcome)
         self._progress.outcome = outcome = self._settled(self._progress.outcome)
-        is_kept = outcome.status is OutcomeStatus.COMPLETED
+        is_kept = outcome.status is OutcomeStatus.COMPLETED and not is_told
         if is_kept and outcome.acknowledgement_owed:
             is_kept = not self._is_revised
         if not is_kept or self._hearing.has_suppressed:
@@ -109,20 +109,26 @@ class Keeping:
         while self._hearing and self._is_revised:
             self.hear_too_late(self._hearing.next(), outcome)
 
-    async def _settle(self, outcome: CallOutcome) -> None:
-        """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile."""
+    async def _settle(self, outcome: CallOutcome) -> bool:
+        """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile.
+
+        Returns:
+            Whether the ledger was told meanwhile that something is owed.
+        """
         is_revised = not self._is_settled() and self._is_revised
         if is_revised:
             self._progress.outcome = outcome.model_copy(update={"acknowledgement_owed": True})
         is_kept = outcome.status is OutcomeStatus.COMPLETED
+        is_told = False
         while is_revised and not self._is_settled():
             if not is_kept or self._hearing.has_suppressed:
                 await self.conclude(Stage.ACKNOWLEDGING, outcome.reason)
-                is_kept = True
+                is_kept = is_told = True
             await self._host.wait(
                 lambda: self._is_settled() or self._hearing.has_suppressed, None, ""
             )
         await self._host.wait(self._is_settled, None, "acknowledgements we owe")
+        return is_told
 
     async def _finish(self, outcome: CallOutcome) -> CallOutcome:
         """Keep what is heard while the end is being kept; the last answer of a poll may be."""

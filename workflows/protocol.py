@@ -222,7 +222,7 @@ class CallProtocol:
                 interrupted=self._orders.cancels_work,
             )
         except StepFailed as failure:
-            if failure.kind in REFUSALS or not self._host.is_revised():
+            if failure.kind in REFUSALS:
                 self._refuse(failure)
                 raise
             return Prepared(recorded=self._unprepared(failure))
@@ -255,7 +255,7 @@ class CallProtocol:
 
     def _is_revised(self) -> bool:
         """Whether the call may do what calls of older workers did not; see `Plan.revision`."""
-        return self._state.is_revised if self._state else self._host.is_revised()
+        return self._state is None or self._state.is_revised
 
     def _show(self) -> None:
         self._host.show(self.status())

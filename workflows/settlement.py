@@ -85,7 +85,7 @@ class Settlement:
         await self._void(step.cycle)
         # A lost workflow task may be decided otherwise when it is done again: what gives up on the
         # provider is scheduled before it is done. A response that is recorded stands in any case.
-        local = step.kind is AcknowledgementKind.SUCCESS or self._plan.revision == 0
+        local = step.kind is AcknowledgementKind.SUCCESS or not self._plan.is_revised
         once = steps.acknowledge_once(self._plan, acknowledge, step.kind, local=local)
         try:
             await self._host.perform(step.request.provider, once, step)

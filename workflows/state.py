@@ -42,7 +42,7 @@ class CallState:
     @property
     def is_revised(self) -> bool:
         """Whether the call was not planned by an older worker, and may do what that did not."""
-        return self.plan.revision > 0
+        return self.plan.is_revised
 
     @property
     def is_roused(self) -> bool:

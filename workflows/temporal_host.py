@@ -19,9 +19,6 @@ from .trouble import explain
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import CallStatus, Wire, names, search
 
-REVISION = "whole-protocol"
-"""The patch that tells calls which an older worker has begun from all others."""
-
 LONGEST_RETRY = timedelta(minutes=5)
 """Retries back off to this and no further."""
 
@@ -46,10 +43,6 @@ class TemporalHost:
     def now(self) -> datetime:
         """The workflow's clock."""
         return workflow.now()
-
-    def is_revised(self) -> bool:
-        """Whether no worker from before the revision has been here; see `Plan.revision`."""
-        return workflow.patched(REVISION)
 
     def is_worn(self) -> bool:
         """Whether the history is long, or the call is pinned to a version that is outdated."""

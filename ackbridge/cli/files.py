@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from ackbridge.catalog import integration_json_schema, load_integration
+from ackbridge.contracts import Invalid
 from ackbridge.errors import IntegrationFileError, Problem
 from ackbridge.settings import environment
 
 from . import show
 from .calls import Json
+from .conformance import Wishes, check_conformance
 from .exits import Exit, exits_with_its_answer
 
 
@@ -25,15 +27,44 @@ def register(app: typer.Typer) -> None:
 
 def check(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Integration files.")],
+    conformance: Annotated[
+        bool,
+        typer.Option(help="Besides, play every scenario that applies; see docs/conformance.md."),
+    ] = False,
+    payload: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPERATION=JSON",
+            help="With --conformance: what to call an operation with; made up where left out.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCENARIO", help="With --conformance: only these scenarios."),
+    ] = None,
+    operation: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="With --conformance: only these operations."),
+    ] = None,
     json_output: Json = False,
 ) -> int:
-    """Validate integration files; every mistake is shown with file, line and field."""
+    """Validate integration files; every mistake is shown with file, line and field.
+
+    With `--conformance`, make calls by one file against a simulated provider that speaks its
+    shapes, stays silent, repeats and contradicts itself, and report what does not hold. Nothing is
+    sent anywhere else. Exit 1 when a scenario fails.
+    """
     problems: list[Problem] = []
     for path in paths:
         try:
             load_integration(path, environment())
         except IntegrationFileError as error:
             problems += error.problems
+    if conformance and not problems:
+        if len(paths) > 1:
+            raise Invalid("--conformance: one file at a time")
+        wishes = Wishes(payload or (), only or (), operation or ())
+        return check_conformance(paths[0], wishes, json_output=json_output)
     if json_output:
         show.as_json([asdict(problem) for problem in problems])
     else:

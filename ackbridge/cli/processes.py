@@ -23,12 +23,11 @@ from ackbridge.telemetry import log_to_stderr
 
 from .demo import run_demo
 from .exits import Exit, exits_with_its_answer
-from .up import run_up
+from .up import DEFAULT_STATE, run_up
 
 State = Annotated[
     Path, typer.Option(help="Where the engine's and the ledger's files and the logs are kept.")
 ]
-DEFAULT_STATE = Path(".ackbridge")
 
 
 def register(app: typer.Typer) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from ackbridge.contracts import CallStatus
 
@@ -21,13 +22,13 @@ def as_json(value: Any) -> None:
     print(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table with a title; every cell is plain text."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """A table with a title; every cell is plain text, or a text with a style."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold")
     for row in rows:
-        made.add_row(*(cell.replace("[", r"\[") for cell in row))
+        made.add_row(*(c if isinstance(c, Text) else c.replace("[", r"\[") for c in row))
     return made
 
 

@@ -17,7 +17,7 @@ from ackbridge.embedded import EmbeddedEngine
 from .parts import Part, PartDied, PartPlan, gateway_plan, sandbox_plan, stripe_plan, worker_plan
 from .surroundings import Addresses, Ports, empty_temporal_config, environment_for
 
-__all__ = ["PARTS", "Addresses", "PartDied", "Stack"]
+__all__ = ["PARTS", "Addresses", "PartDied", "Stack", "worker_names"]
 
 PARTS: Final = ("engine", "sandbox", "stripe", "worker", "gateway")
 _STARTED_TOGETHER = (("engine", "sandbox", "stripe"), ("worker", "gateway"))
@@ -25,6 +25,11 @@ _STARTED_TOGETHER = (("engine", "sandbox", "stripe"), ("worker", "gateway"))
 _STOPPED_TOGETHER = (("sandbox", "stripe"), ("gateway", "worker"), ("engine",))
 _STOPS_WITHIN = timedelta(seconds=10)
 _ENDING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
+
+
+def worker_names(count: int) -> tuple[str, ...]:
+    """What the workers of a stack are called."""
+    return ("worker", *(f"worker-{number}" for number in range(2, count + 1)))
 
 
 class Runnable(Protocol):
@@ -65,6 +70,7 @@ class Stack:
         integrations: Path | None = None,
         sandbox_options: Sequence[str] = (),
         parts: Iterable[str] = PARTS,
+        workers: int = 1,
         wished_ports: Mapping[str, int] | None = None,
         starts_within: timedelta = timedelta(seconds=60),
     ) -> None:
@@ -77,6 +83,7 @@ class Stack:
             integrations: the folder of integration files; None for those we ship.
             sandbox_options: command-line options of the simulated provider.
             parts: which of `PARTS` to run; the engine always runs.
+            workers: how many of that part: `worker`, `worker-2`, `worker-3` and so on.
             wished_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`: these where they are
                 free, and free ones instead where they are not.
             starts_within: how long each part may take to be ready.
@@ -94,7 +101,10 @@ class Stack:
         self._ended_on_purpose: set[str] = set()
         plans = self._plans(sandbox_options)
         self._parts: dict[str, Runnable] = {
-            name: self._part(name, plans[name]) for name in parts if name != "engine"
+            name: self._part(name, plans[part])
+            for part in parts
+            if part != "engine"
+            for name in (worker_names(workers) if part == "worker" else (part,))
         }
         self._parts["engine"] = self._engine()
 
@@ -115,17 +125,17 @@ class Stack:
         self.log("engine").parent.mkdir(parents=True, exist_ok=True)
         empty_temporal_config(self._state).write_text("")
         try:
-            for names in _STARTED_TOGETHER:
-                self._together(names, lambda part: part.start())
+            for kinds in _STARTED_TOGETHER:
+                self._together(kinds, lambda part: part.start())
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Stop every part in order, each within a bounded time."""
-        for names in _STOPPED_TOGETHER:
-            self._ended_on_purpose.update(names)
-            self._together(names, lambda part: part.stop(_STOPS_WITHIN))
+        for kinds in _STOPPED_TOGETHER:
+            self._ended_on_purpose.update(self._names(kinds))
+            self._together(kinds, lambda part: part.stop(_STOPS_WITHIN))
 
     def check(self) -> None:
         """See that every part runs that nobody has ended on purpose.
@@ -157,6 +167,10 @@ class Stack:
         self._parts[part].start()
         self._ended_on_purpose.discard(part)
 
+    def is_running(self, part: str) -> bool:
+        """Whether a part was started and has not ended."""
+        return self._parts[part].child.is_running
+
     def pid(self, part: str) -> int:
         """The process id of a part."""
         return self._parts[part].child.pid
@@ -169,6 +183,10 @@ class Stack:
     def engine_command(self) -> str:
         """How the engine is started, for people who want to do the same."""
         return shlex.join(self._engine().command)
+
+    def _names(self, kinds: Iterable[str]) -> list[str]:
+        """The parts of these kinds that there are: every worker is of the kind `worker`."""
+        return [name for name in self._parts if name.partition("-")[0] in kinds]
 
     def _engine(self) -> EmbeddedEngine:
         return EmbeddedEngine(
@@ -200,9 +218,9 @@ class Stack:
             "stripe": stripe_plan(ports.stripe.number, self.addresses.stripe_webhook, secret),
         }
 
-    def _together(self, names: Iterable[str], act: Callable[[Runnable], None]) -> None:
+    def _together(self, kinds: Iterable[str], act: Callable[[Runnable], None]) -> None:
         """Do something with several parts at once; the first error ends the waiting."""
-        parts = [self._parts[name] for name in names if name in self._parts]
+        parts = [self._parts[name] for name in self._names(kinds)]
         threads = ThreadPoolExecutor(len(parts) or 1)
         try:
             doing = [threads.submit(act, part) for part in parts]

@@ -62,18 +62,22 @@ class Addresses:
         return f"{self.gateway}/callbacks/stripe"
 
 
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a process of a stack gets of our own environment: nothing of other deployments."""
+    return {name: value for name, value in environ.items() if not name.startswith(_NOT_INHERITED)}
+
+
 def environment_for(
-    addresses: Addresses, inherited: Mapping[str, str], *, state: Path, integrations: Path
+    addresses: Addresses, environ: Mapping[str, str], *, state: Path, integrations: Path
 ) -> dict[str, str]:
     """The environment of every part, with secrets made for this run.
 
     Args:
-        inherited: what else they get; settings and secrets of other deployments are left out.
+        environ: what else they get, as far as `inherited` lets it through.
         state: the folder of the ledger's file.
         integrations: the folder of integration files.
     """
-    kept = {name: value for name, value in inherited.items() if not name.startswith(_NOT_INHERITED)}
-    return kept | {
+    return inherited(environ) | {
         "ACKBRIDGE_ENVIRONMENT": "dev",
         "ACKBRIDGE_INTEGRATIONS": str(integrations.absolute()),
         "ACKBRIDGE_LEDGER_URL": f"sqlite:///{state / 'ledger.db'}",

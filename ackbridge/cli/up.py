@@ -16,6 +16,9 @@ from . import show
 from .exits import Exit
 from .stack import Stack
 
+DEFAULT_STATE = Path(".ackbridge")
+"""Where a stack keeps its files when nobody says otherwise."""
+
 CHECK_EVERY = 1.0
 """Seconds between two looks whether every part still runs."""
 

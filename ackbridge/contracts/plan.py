@@ -112,6 +112,11 @@ class Plan(Wire):
     owed_indexed: bool = False
     revision: int = 0
 
+    @property
+    def is_revised(self) -> bool:
+        """Whether no older worker has made it, and the call may do what theirs do not."""
+        return self.revision > 0
+
 
 class Prepared(Wire):
     """What `prepare` answers: a plan, or the outcome this call already had.

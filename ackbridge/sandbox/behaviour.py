@@ -62,7 +62,8 @@ class Behaviour(BaseModel):
     Other requests:
         status_failures: so many status requests are answered with `error_status`.
         acknowledgement_failures: so many acknowledgements are answered with
-            `acknowledgement_status`, which may be a refusal, before one is taken.
+            `acknowledgement_status`, which may be a refusal, before one is taken. A 429 asks for
+            `retry_after` seconds.
         acknowledgement_down_ms: none is taken for so long from the first one on.
         lost_acknowledgements: so many are taken, and answered with `error_status`.
         error_status: which 5xx that is.

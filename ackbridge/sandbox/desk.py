@@ -113,6 +113,12 @@ class Desk:
         """The works of one call, in order."""
         return self._calls.get(call_id, ())
 
+    def hurry(self, call_id: str) -> None:
+        """Let all works of a call end their waiting."""
+        for work in self.works.values():
+            if whose(work.key, work.call_id)["call_id"] == call_id:
+                self._workshop.hurry(work)
+
     def look(self, request: StatusRequest) -> Reply:
         """Answer how a work stands."""
         work = self.find(request.whose)
@@ -135,6 +141,8 @@ class Desk:
         behaviour = work.behaviour
         if self._is_deaf(work):
             status = behaviour.acknowledgement_status
+            if status == 429:
+                return self._faulty("throttled", behaviour, None), False
             return Reply(self._speech.trouble(status, "not now"), "error"), False
         known = work.id, told.key or told.verdict
         is_new = known not in self._verdicts

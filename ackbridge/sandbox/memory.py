@@ -1,4 +1,7 @@
-"""What the simulated provider remembers: `/_events`, `/_works` and `/_summary`, for checking."""
+"""What the simulated provider remembers: `/_events`, `/_works` and `/_summary`, for checking.
+
+And one order, for tests that decide when something is late: `POST /_hurry`.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,10 @@ def memory_routes(desk: Desk, journal: Journal) -> APIRouter:
         known = desk.works.values() if call_id is None else desk.works_of(call_id)
         wanted = (work for work in known if work.number > after)
         return [_tell(work) for work in islice(wanted, limit)]
+
+    @routes.post("/_hurry")
+    async def hurry(call_id: str) -> None:
+        desk.hurry(call_id)
 
     @routes.get("/_summary")
     async def summary() -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Workshop:
         self._courier = courier
         self._clock = clock
         self._delay_ms = delay_ms
+        self._waiting: dict[str, asyncio.Event] = {}
 
     async def begin(self, work: Work) -> None:
         """Take a work up; returns when its request can be answered."""
@@ -58,6 +59,11 @@ class Workshop:
             work.is_begun = True
             self._courier.later(self._do_late(work))
 
+    def hurry(self, work: Work) -> None:
+        """End what a work waits for now: its delay, or the time it takes after an extension."""
+        if work.id in self._waiting:
+            self._waiting[work.id].set()
+
     async def _do(self, work: Work) -> None:
         await self._wait(work)
         behaviour = work.behaviour
@@ -72,14 +78,25 @@ class Workshop:
 
     async def _wait(self, work: Work) -> None:
         delay_ms = work.behaviour.delay_ms
-        await asyncio.sleep((self._delay_ms if delay_ms is None else delay_ms) / 1000)
+        await self._pause(work, self._delay_ms if delay_ms is None else delay_ms)
 
     async def _extend(self, work: Work, number: int) -> None:
         behaviour = work.behaviour
         work.until = self._clock() + timedelta(milliseconds=behaviour.extend_ms)
         await self._tell(work, "extended", f"extended_{number}")
         wait_ms = behaviour.extend_wait_ms
-        await asyncio.sleep((behaviour.extend_ms / 2 if wait_ms is None else wait_ms) / 1000)
+        await self._pause(work, behaviour.extend_ms / 2 if wait_ms is None else wait_ms)
+
+    async def _pause(self, work: Work, milliseconds: float) -> None:
+        """Let time pass, or until somebody hurries."""
+        hurried = self._waiting[work.id] = asyncio.Event()
+        try:
+            async with asyncio.timeout(milliseconds / 1000):
+                await hurried.wait()
+        except TimeoutError:
+            pass
+        finally:
+            del self._waiting[work.id]
 
     async def _finish(self, work: Work) -> None:
         work.status = "failed" if work.fails else "completed"

@@ -136,7 +136,8 @@ def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
     owed = run(stack.environment, "owed", "sandbox", "--json")
     (debt,) = [row for row in json.loads(owed.stdout) if row["call_id"] == call_id]
     assert (debt["kind"], debt["reason"]) == ("failed", "the provider answered 503")
-    assert call_id in run(stack.environment, "list", "--owed").stdout.replace("\n", "")
+    wide = {**stack.environment, "COLUMNS": "200"}
+    assert call_id in run(wide, "list", "--owed").stdout
     assert "acknowledgements owed" in run(stack.environment, "owed").stdout
     assert "messages held" in run(stack.environment, "held").stdout
 

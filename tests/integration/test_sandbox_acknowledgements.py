@@ -73,6 +73,15 @@ def test_the_api_refuses_at_first(shop: Customer) -> None:
     assert [order.acknowledge("success").status_code for _ in range(2)] == [403, 200]
 
 
+def test_the_api_asks_for_patience(shop: Customer) -> None:
+    """With a 429 that says for how long."""
+    order = shop.errand(acknowledgement_failures=1, acknowledgement_status=429, retry_after=3600)
+    order.send()
+    refused = order.acknowledge("success")
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "3600")
+    assert order.acknowledge("success").status_code == 200
+
+
 def test_the_api_is_down_for_a_while() -> None:
     """From the first try on, by the provider's clock."""
     now = datetime(2026, 1, 1, tzinfo=UTC)

@@ -235,3 +235,15 @@ def test_faults_of_one_work_combine(shop: Customer, verifier: Verifier) -> None:
     assert types == ["order.completed", "order.completed", "order.failed", "order.failed"]
     assert [verdict(verifier, letter) == "true" for letter in letters] == [False, False, True, True]
     assert len(order.events("callback_lost")) == 2
+
+
+def test_a_work_that_waits_can_be_hurried(shop: Customer) -> None:
+    """A test decides itself when something is late; what does not wait is left alone."""
+    order, other = shop.errand(delay_ms=600_000), shop.errand(delay_ms=600_000)
+    order.send()
+    other.send()
+    for _ in range(2):
+        hurried = shop.http.post("/_hurry", params={"call_id": order.call_id})
+        assert hurried.status_code == 200
+    assert order.take().event["type"] == "order.completed"
+    assert other.events("done") == []

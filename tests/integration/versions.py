@@ -25,7 +25,6 @@ BEFORE, NOW = "before", "now"
 
 APPLICATION = ("ackbridge", "workflows", "activities", "worker.py")
 UNDONE = {
-    Path("workflows") / "temporal_host.py": ("return workflow.patched(REVISION)", "return False"),
     Path("activities") / "planning.py": ("revision=REVISION,", "revision=0,"),
 }
 """What makes calls do as this version does, and how it was before."""
@@ -34,8 +33,7 @@ UNDONE = {
 def version_before(folder: Path) -> Path:
     """Copy the application, and undo its revision: the version before this one.
 
-    Its command sequences are those of the last version without the revision, and it does not know
-    the patch's marker either.
+    Its command sequences are those of the last version without the revision.
     """
     for name in APPLICATION:
         source = CHECKOUT / name
@@ -48,8 +46,6 @@ def version_before(folder: Path) -> Path:
         text = (folder / path).read_text()
         assert text.count(now) == 1, f"{path} says it in other words now"
         (folder / path).write_text(text.replace(now, before))
-    asking = [path for path in folder.glob("workflows/*.py") if ".patched(" in path.read_text()]
-    assert not asking, f"there is another patch to be undone: {asking}"
     return folder
 
 

@@ -13,6 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from ackbridge.errors import Forged
+from ackbridge.sandbox import signing
 from ackbridge.security import Secrets, Verifier, VerifySpec, build_verifier
 
 SPEC: TypeAdapter[VerifySpec] = TypeAdapter(VerifySpec)
@@ -49,7 +50,7 @@ def signature_by(secret: str, text: bytes, algorithm: str = "sha256") -> str:
 
 def stripe(secret: str, at: int = NOW, body: bytes = BODY) -> dict[str, str]:
     """Headers as Stripe sends them."""
-    return {"stripe-signature": f"t={at},v1={signature_by(secret, f'{at}.'.encode() + body)},v0=ab"}
+    return signing.stripe(ENVIRON[secret].encode(), body, "", datetime.fromtimestamp(at, UTC))
 
 
 STRIPE = {"type": "hmac", "preset": "stripe", "secrets": ["env:OLD", "env:NEW"]}

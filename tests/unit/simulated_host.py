@@ -133,9 +133,6 @@ class SimulatedHost:
     def now(self) -> datetime:
         return self._now
 
-    def is_revised(self) -> bool:
-        return True
-
     def is_worn(self) -> bool:
         return False
 

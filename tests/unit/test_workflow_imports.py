@@ -97,7 +97,7 @@ def all_steps() -> list[Step[Any]]:
         workflows.steps.CONCLUDE,
         workflows.steps.send(planned, 1, local=True),
         workflows.steps.ask_status(planned),
-        workflows.steps.acknowledge_once(planned, planned.acknowledge, "success"),
+        workflows.steps.acknowledge_once(planned, planned.acknowledge, "success", local=True),
         workflows.steps.acknowledge_owed(planned.acknowledge, "success", timedelta(hours=1)),
     ]
 

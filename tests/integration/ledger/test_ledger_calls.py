@@ -55,7 +55,16 @@ async def test_another_run_chain_gets_the_recorded_outcome(ledger: Ledger) -> No
     await ledger.record(request.call_id, "acme", "order", 1, response("e-1"), outcome)
 
     assert Claim(ClaimKind.RECORDED, outcome) == await ledger.claim(request, "chain-2")
-    assert Claim(ClaimKind.HELD) == await ledger.claim(request, "chain-1")
+
+
+async def test_the_same_run_chain_is_reminded_of_what_it_recorded(ledger: Ledger) -> None:
+    """A workflow task that was lost may have recorded a response; its repetition has to know."""
+    request = request_for("1")
+    outcome = outcome_of(request, response={"id": "o-1"}, attempts=2)
+    await ledger.claim(request, "chain-1")
+    await ledger.record(request.call_id, "acme", "order", 1, response("e-1"), outcome)
+
+    assert Claim(ClaimKind.HELD, outcome) == await ledger.claim(request, "chain-1")
 
 
 async def test_another_run_chain_takes_over_what_never_ended(ledger: Ledger) -> None:

@@ -1,0 +1,1 @@
+"""The conformance kit: whether an integration file holds, whatever its provider does."""

@@ -1,0 +1,96 @@
+"""`python -m tests.chaos`: thousands of calls, every fault, and `kill -9` again and again.
+
+Exit 0 when nothing was lost, applied twice, left unacknowledged or hung, and every other promise
+was kept; exit 1 otherwise, with the calls, what the three records say about each, and where the
+logs and the state are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+
+from ackbridge.cli import show
+from ackbridge.cli.up import told_to_stop
+from ackbridge.engine import leave
+from ackbridge.errors import AckbridgeError
+
+from .running import Options, run
+
+
+def main() -> int:
+    """Run as the command line says."""
+    asked = _read_arguments()
+    options = _options(asked)
+    # An engine that is away is what this is about: the client need not warn of it every time.
+    quiet = TelemetryConfig(logging=LoggingConfig(TelemetryFilter("ERROR", "ERROR")))
+    Runtime.set_default(Runtime(telemetry=quiet))
+    state = asked.state or Path(tempfile.mkdtemp(prefix="ackbridge-chaos-"))
+    state.mkdir(parents=True, exist_ok=True)
+    if any(state.iterdir()):
+        print(f"{state} is not empty: a run needs a state of its own", file=sys.stderr)
+        return 2
+    show.console.print(f"seed {options.seed}: `--seed {options.seed}` draws the same again")
+    is_clean = False
+    try:
+        with told_to_stop():
+            report = run(options, state)
+        report.show()
+        (state / "report.txt").write_text(report.text())
+        is_clean = report.is_clean
+    except AckbridgeError as error:
+        print(f"\nthe run broke off: {error}", file=sys.stderr)
+    finally:
+        if is_clean and asked.state is None:
+            shutil.rmtree(state)
+        else:
+            show.console.print(f"\nlogs, state and report: {state}", soft_wrap=True)
+    return 0 if is_clean else 1
+
+
+def _read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--calls", type=int, help="how many (2000, if no time is given)")
+    parser.add_argument("--seconds", type=float, help="how long calls are begun")
+    parser.add_argument("--seed", type=int, help="of calls, faults and kills; drawn if not given")
+    parser.add_argument("--rate", type=float, default=Options.rate, help="calls begun in a second")
+    parser.add_argument("--workers", type=int, default=Options.workers)
+    parser.add_argument(
+        "--kill-every",
+        type=int,
+        default=Options.kill_every,
+        help="calls between two kills, on the average",
+    )
+    parser.add_argument("--kills", type=int, help="how many at the most")
+    parser.add_argument(
+        "--faults", type=float, default=Options.faults, help="multiplies the provider's rates"
+    )
+    parser.add_argument("--state", type=Path, help="an empty folder, which is kept")
+    return parser.parse_args()
+
+
+def _options(asked: argparse.Namespace) -> Options:
+    calls = asked.calls
+    if calls is None and asked.seconds is None:
+        calls = 2000
+    return Options(
+        calls=calls,
+        lasts=asked.seconds and timedelta(seconds=asked.seconds),
+        seed=secrets.randbelow(1_000_000) if asked.seed is None else asked.seed,
+        rate=asked.rate,
+        workers=asked.workers,
+        kill_every=asked.kill_every,
+        kills=asked.kills,
+        faults=asked.faults,
+    )
+
+
+if __name__ == "__main__":
+    leave(main())

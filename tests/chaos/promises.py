@@ -1,0 +1,115 @@
+"""Everything else that is promised, one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .cases import Case
+from .kinds import Kind
+from .records import Ledgered, Work
+
+
+def replays(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+    """Every history replays: a call whose history does not hangs when its worker dies."""
+    for run in case.runs:
+        if run.unreplayable is not None:
+            yield Kind.BROKEN, f"its history does not replay: {run.unreplayable}"
+
+
+def keys_of_cycles(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+    """One key for each cycle, and a new one only after a definitive end of the one before."""
+    cycles = [_cycle(key, case.call_id) for key in case.seen.requests]
+    known = sorted(cycle for cycle in cycles if cycle is not None)
+    if len(known) < len(cycles):
+        yield Kind.BROKEN, f"it was sent under strange keys: {', '.join(case.seen.requests)}"
+    if known != list(range(1, len(known) + 1)):
+        yield Kind.BROKEN, f"its keys are those of cycles {known}"
+    counted = (case.kept.outcome or {}).get("cycles")
+    if counted is not None and len(known) > counted:
+        yield Kind.BROKEN, f"{len(known)} keys were used, and {counted} cycles are counted"
+    for work in case.seen.works:
+        if work.cycle + 1 in known and not _is_definitive(work, case):
+            yield Kind.BROKEN, f"a new key after {work.id}, which was neither failed nor given up"
+
+
+def _cycle(key: str, call_id: str) -> int | None:
+    """Which cycle of a call a key is of; None when it is of none."""
+    whose, _, number = key.rpartition(":")
+    return int(number) if whose == call_id and number.isdecimal() else None
+
+
+def _is_definitive(work: Work, case: Case) -> bool:
+    said = work.status == "failed" or work.id in case.seen.told_failed
+    given_up = any(
+        one.cycle == work.cycle and one.kind == "failed" for one in case.kept.acknowledgements
+    )
+    return said or given_up or "failed" in work.verdicts
+
+
+def notices(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+    """Whoever is left without an answer has something to show a user, and a reason.
+
+    An operator's word without a response is an answer: the outcome says whose.
+    """
+    places = [("history", run.outcome) for run in case.runs] + [("ledger", case.kept.outcome)]
+    for where, outcome in places:
+        if not outcome:
+            continue
+        notice = outcome.get("notice") or {}
+        if outcome["status"] == "completed":
+            if outcome.get("response") is None and not outcome.get("forced"):
+                yield Kind.BROKEN, f"the outcome in the {where} has neither response nor notice"
+        elif not (notice.get("title") and notice.get("message") and outcome.get("reason")):
+            status = outcome["status"]
+            yield Kind.BROKEN, f"the outcome in the {where} ({status}) lacks a notice or a reason"
+
+
+COMPARED = (
+    *("status", "response", "cycles", "late", "forced", "cancelled", "reason", "notice"),
+    "acknowledgement_owed",
+)
+"""What an outcome says in the history and in the ledger alike."""
+
+
+def agreement(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+    """History, ledger and callers tell the same end."""
+    kept = case.kept.outcome
+    for run in case.runs:
+        if kept and run.outcome:
+            for field in COMPARED:
+                if run.outcome.get(field) != kept.get(field):
+                    theirs = f"{run.outcome.get(field)!r} and {kept.get(field)!r}"
+                    yield Kind.BROKEN, f"history and ledger differ in {field}: {theirs}"
+    for answer in case.told.answers:
+        if answer.outcome is None:
+            continue
+        for field in ("status", "response"):
+            if answer.outcome.get(field) != (kept or {}).get(field):
+                theirs = f"{answer.outcome.get(field)!r}, not {(kept or {}).get(field)!r}"
+                yield Kind.BROKEN, f"a caller ({answer.how}) was told of the {field}: {theirs}"
+
+
+def answers(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+    """Everybody who waits is answered, and an invalid request goes nowhere."""
+    for trouble in case.told.troubles:
+        yield Kind.BROKEN, f"a caller met {trouble}"
+    if case.told.gave_up:
+        yield Kind.BROKEN, "a caller waited in vain"
+    if case.told.is_refusable:
+        if case.seen.requests:
+            yield Kind.BROKEN, "it is invalid, and was sent"
+        if case.told.is_started and not case.told.refusal:
+            yield Kind.BROKEN, "it is invalid, and nobody was told so"
+    elif case.told.refusal:
+        yield Kind.BROKEN, f"a valid request was refused: {case.told.refusal}"
+
+
+def forgeries(case: Case, ledgered: Ledgered) -> Iterator[tuple[Kind, str]]:
+    """What the provider did not sign, or what cannot be understood, has no effect."""
+    for event in case.seen.events:
+        if event.is_true:
+            continue
+        if event.is_taken:
+            yield Kind.BROKEN, f"{event.id} ({event.news}) was taken"
+        if event.id in ledgered.owners or event.id in ledgered.inbox or event.id in case.heard:
+            yield Kind.BROKEN, f"{event.id} ({event.news}) was let in"

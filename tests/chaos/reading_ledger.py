@@ -1,0 +1,121 @@
+"""The ledger's record, by SQL of its own: the facade must not be the judge of itself."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .records import Acknowledgement, Kept, Ledgered, Response
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where the ledger stands in the middle of a run.
+
+    Attributes:
+        stages: by call id.
+        owing: calls that owe an acknowledgement.
+        pending: entries of the inbox that have not been tried often enough to say that nobody
+            is there for them.
+    """
+
+    stages: dict[str, str]
+    owing: frozenset[str]
+    pending: int
+
+
+def read_ledger(file: Path) -> tuple[dict[str, Kept], Ledgered]:
+    """Everything in the ledger, as it is at one moment: by call id, and about events."""
+    with _snapshot(file) as ledger:
+        rows = {table: _rows(ledger, table) for table in _TABLES}
+    return _by_call(rows), _about_events(rows)
+
+
+def read_standing(file: Path) -> Standing:
+    """What tells whether the calls have come to rest."""
+    with _snapshot(file) as ledger:
+        stages = dict(ledger.execute("SELECT call_id, stage FROM calls").fetchall())
+        owing = ledger.execute("SELECT call_id FROM acknowledgements WHERE is_owed").fetchall()
+        (pending,) = ledger.execute(_PENDING, (TRIED_ENOUGH,)).fetchone()
+    return Standing(stages, frozenset(call_id for (call_id,) in owing), pending)
+
+
+_TABLES = {
+    "calls": "SELECT call_id, stage, reason, outcome FROM calls",
+    "responses": "SELECT call_id, cycle, event_key, data, source FROM responses",
+    "event_keys": "SELECT event_key, call_id FROM event_keys",
+    "inbox": "SELECT event_key, state FROM inbox",
+    "acknowledgements": "SELECT call_id, cycle, kind, is_owed, reason FROM acknowledgements",
+    "log": "SELECT kind, subject, times FROM log",
+}
+
+_PENDING = "SELECT count(*) FROM inbox WHERE state = 'pending' AND attempts < ?"
+
+TRIED_ENOUGH = 3
+"""Tries after which an entry of the inbox may go on waiting without us."""
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@contextmanager
+def _snapshot(file: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as ledger:
+        ledger.execute("BEGIN")
+        yield ledger
+
+
+def _rows(ledger: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
+    cursor = ledger.execute(_TABLES[table])
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _by_call(rows: Rows) -> dict[str, Kept]:
+    responses: defaultdict[str, list[Response]] = defaultdict(list)
+    applied: defaultdict[str, list[str]] = defaultdict(list)
+    told: defaultdict[str, list[Acknowledgement]] = defaultdict(list)
+    for row in rows["responses"]:
+        responses[row["call_id"]].append(
+            Response(row["cycle"], row["event_key"], _json(row["data"]), row["source"])
+        )
+    for row in rows["event_keys"]:
+        applied[row["call_id"]].append(row["event_key"])
+    for row in rows["acknowledgements"]:
+        told[row["call_id"]].append(
+            Acknowledgement(row["cycle"], row["kind"], bool(row["is_owed"]), row["reason"])
+        )
+    calls = {row["call_id"]: row for row in rows["calls"]}
+    return {
+        call_id: Kept(
+            stage=calls.get(call_id, {}).get("stage"),
+            reason=calls.get(call_id, {}).get("reason"),
+            outcome=_json(calls.get(call_id, {}).get("outcome")),
+            responses=tuple(responses[call_id]),
+            applied=tuple(applied[call_id]),
+            acknowledgements=tuple(told[call_id]),
+        )
+        for call_id in {**calls, **responses, **applied, **told}
+    }
+
+
+def _about_events(rows: Rows) -> Ledgered:
+    owners: defaultdict[str, set[str]] = defaultdict(set)
+    for row in (*rows["event_keys"], *rows["responses"]):
+        owners[row["event_key"]].add(row["call_id"])
+    logged = [row for row in rows["log"] if row["kind"] == "suppressed"]
+    return Ledgered(
+        suppressed=frozenset(row["subject"] for row in logged),
+        inbox={row["event_key"]: row["state"] for row in rows["inbox"]},
+        owners={key: tuple(sorted(calls)) for key, calls in owners.items()},
+        suppressions=sum(row["times"] for row in logged),
+    )
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

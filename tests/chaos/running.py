@@ -1,0 +1,211 @@
+"""One run from the first process to the report."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count, islice
+from pathlib import Path
+
+from temporalio.client import Client
+
+from ackbridge.catalog import Catalog, load_catalog
+from ackbridge.cli import show
+from ackbridge.cli.stack import Stack, worker_names
+from ackbridge.engine import connect
+
+from .caller import Caller
+from .callers import Callers
+from .cases import Case, Operation, Totals
+from .killing import Begun, Killer
+from .reading_histories import read_histories
+from .reading_ledger import read_ledger
+from .reading_provider import read_provider
+from .reconciling import reconcile
+from .records import Kept, Seen
+from .report import Report
+from .script import draw_call, draw_kills, rates
+from .settling import look_around, settle
+
+INTEGRATIONS = Path(__file__).with_name("integrations")
+OUTLIVES = timedelta(hours=1)
+"""A parked call that may stay for longer than this is at rest; others end during the run."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a run.
+
+    Attributes:
+        calls: how many; None for as many as the time allows.
+        lasts: how long calls are begun; None until all are.
+        seed: of everything that is drawn.
+        rate: calls begun in a second.
+        at_once: callers that may be under way at the same time.
+        workers: worker processes.
+        kill_every: calls between two kills, on the average.
+        kills: how many at the most; None for as many as come.
+        faults: multiplies the provider's rates.
+        settles_within: how long the calls have to come to rest, after the last kill.
+    """
+
+    calls: int | None
+    lasts: timedelta | None
+    seed: int
+    rate: float = 12.0
+    at_once: int = 80
+    workers: int = 2
+    kill_every: int = 60
+    kills: int | None = None
+    faults: float = 1.0
+    settles_within: timedelta = timedelta(seconds=150)
+
+    @property
+    def gives_up_after(self) -> timedelta:
+        """How long a caller waits for anything."""
+        return self.settles_within
+
+
+def run(options: Options, state: Path) -> Report:
+    """Run the stack, the callers and the kills; wait; reconcile.
+
+    Args:
+        state: an empty folder for the engine's and the ledger's files, and the logs.
+
+    Raises:
+        AckbridgeError: the stack does not start, or a part does not come back.
+    """
+    began = time.monotonic()
+    stack = Stack(
+        state,
+        environ=os.environ,
+        integrations=INTEGRATIONS,
+        sandbox_options=(
+            *("--rates", rates(options.seed, options.faults).model_dump_json()),
+            *("--keep", "10000000"),
+        ),
+        parts=("sandbox", "worker", "gateway"),
+        workers=options.workers,
+    )
+    with stack:
+        return asyncio.run(_Run(options, stack, state, began).conduct())
+
+
+class _Run:
+    """The asynchronous part of a run."""
+
+    def __init__(self, options: Options, stack: Stack, state: Path, began: float) -> None:
+        self._options = options
+        self._stack = stack
+        self._state = state
+        self._began = began
+        self._begun = Begun()
+        self._catalog: Catalog = load_catalog(INTEGRATIONS, stack.environment)
+
+    async def conduct(self) -> Report:
+        """Calls and kills, rest, and the judgement."""
+        client = await connect(self._stack.environment)
+        workers = worker_names(self._options.workers)
+        killer = Killer(self._stack, (*workers, "gateway", "engine"))
+        kills = draw_kills(self._options.seed, self._options.kill_every, workers)
+        kills = islice(kills, self._options.kills)
+        async with asyncio.TaskGroup() as beside:
+            supervising = beside.create_task(killer.supervise())
+            killing = beside.create_task(killer.run(kills, self._begun))
+            making = await self._begin_calls(client)
+            await self._begun.close()
+            await killing
+            await killer.everything_back()
+            callers = await self._finish(making)
+            await self._rest(client)
+            supervising.cancel()
+        (self._state / "kills.txt").write_text("\n".join(killer.log) + "\n")
+        return await self._judge(client, callers, killer)
+
+    async def _begin_calls(self, client: Client) -> list[asyncio.Task[Caller]]:
+        """Begin the calls at the rate, or more slowly when too many are under way."""
+        options = self._options
+        callers = Callers(client, options.gives_up_after)
+        places = asyncio.Semaphore(options.at_once)
+        until = options.lasts and time.monotonic() + options.lasts.total_seconds()
+        tasks: list[asyncio.Task[Caller]] = []
+        numbers: Iterator[int] = count() if options.calls is None else iter(range(options.calls))
+        for number in numbers:
+            if until and time.monotonic() > until:
+                break
+            await places.acquire()
+            task = asyncio.create_task(
+                callers.make(draw_call(options.seed, number), self._begun.one_more)
+            )
+            task.add_done_callback(lambda _: places.release())
+            tasks.append(task)
+            await asyncio.sleep(1 / options.rate)
+            if number % 100 == 99:
+                self._say(f"{number + 1} calls begun")
+        return tasks
+
+    async def _finish(self, making: list[asyncio.Task[Caller]]) -> list[Caller]:
+        self._say("no more kills; waiting for the callers")
+        return await asyncio.gather(*making)
+
+    async def _rest(self, client: Client) -> None:
+        self._say("waiting until nothing moves")
+        rest = await settle(
+            lambda: look_around(client, self._ledger, self._provider, self._stays_parked),
+            self._options.settles_within,
+        )
+        if rest.moving or rest.pending:
+            self._say(f"{len(rest.moving)} calls still move, {rest.pending} messages wait")
+
+    async def _judge(self, client: Client, callers: list[Caller], killer: Killer) -> Report:
+        self._say("reading the three records")
+        seen, summary = await read_provider(self._provider)
+        kept, ledgered = await asyncio.to_thread(read_ledger, self._ledger)
+        by_id = {caller.script.request.call_id: caller for caller in callers}
+        runs = await read_histories(client, [i for i, c in by_id.items() if c.is_started])
+        strangers = (seen.keys() | kept.keys() | runs.keys()) - by_id.keys()
+        if strangers:
+            raise AssertionError(f"nobody has made these calls: {', '.join(sorted(strangers))}")
+        cases = [
+            Case(
+                call_id=call_id,
+                operation=self._operation(call_id),
+                told=caller.told,
+                seen=seen.get(call_id, Seen()),
+                kept=kept.get(call_id, Kept()),
+                runs=tuple(runs.get(call_id, ())),
+            )
+            for call_id, caller in by_id.items()
+        ]
+        return Report(
+            seed=self._options.seed,
+            took=timedelta(seconds=time.monotonic() - self._began),
+            cases=cases,
+            ledgered=ledgered,
+            totals=Totals(killer.kills, tuple(killer.deaths), summary),
+            findings=reconcile(cases, ledgered),
+        )
+
+    @property
+    def _ledger(self) -> Path:
+        return Path(self._stack.environment["ACKBRIDGE_LEDGER_URL"].removeprefix("sqlite:///"))
+
+    @property
+    def _provider(self) -> str:
+        return self._stack.addresses.sandbox
+
+    def _operation(self, call_id: str) -> Operation:
+        provider, operation, _ = call_id.split(".", 2)
+        return Operation(self._catalog.operation(provider, operation).acknowledge is not None)
+
+    def _stays_parked(self, call_id: str) -> bool:
+        provider, operation, _ = call_id.split(".", 2)
+        described = self._catalog.operation(provider, operation)
+        return described.on_failure == "park" and described.parked_for > OUTLIVES
+
+    def _say(self, what: str) -> None:
+        show.console.print(f"{time.monotonic() - self._began:5.0f} s  {what}", style="dim")

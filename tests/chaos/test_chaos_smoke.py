@@ -1,0 +1,45 @@
+"""A short run of the whole harness, as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from ackbridge.app import app_folder
+
+
+def test_sixty_calls_and_two_kills_lose_nothing(tmp_path: Path) -> None:
+    """Exit 0, a report of zeros, and neither a process nor a folder is left behind."""
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-m", "tests.chaos", "--calls", "60", "--seed", "11"),
+            *("--rate", "20", "--kill-every", "20", "--kills", "2"),
+        ],
+        cwd=app_folder(),
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    for what, count in {"calls": 60, "lost": 0, "unacknowledged": 0, "hung": 0}.items():
+        assert re.search(rf"^ *{what} +{count} *$", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^ *kills +[1-9]", ran.stdout, re.MULTILINE), ran.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert list(_processes_of(tmp_path)) == []
+
+
+def _processes_of(folder: Path) -> Iterator[list[str]]:
+    """The command lines of what was started for a run in this folder."""
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in process.environ().get("ACKBRIDGE_LEDGER_URL", ""):
+                yield process.cmdline()
+        except psutil.Error:
+            continue
