@@ -31,6 +31,9 @@ up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
 test: $(STAMP) lint types imports ## Lint, types, import rules and every test
 	@$(BIN)/python -m pytest
 
+model: $(STAMP) ## Hunt for broken invariants of the protocol with many random examples
+	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py
+
 lint: $(STAMP) ## Lint and check the formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -43,9 +46,6 @@ imports: $(STAMP) ## Check the import rules
 
 bench: $(STAMP) ## Measure a call against the engine's floor and the textbook version
 	@$(BIN)/python -m benchmarks
-
-model: $(STAMP) ## Search the protocol's model for longer, and see that it bites
-	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),2000) $(BIN)/python -m pytest tests/model/test_model.py tests/model/teeth.py
 
 chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \

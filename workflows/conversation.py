@@ -10,7 +10,7 @@ from .closing import Closing
 from .cycles import Cycle
 from .endings import Heard, Unanswered
 from .host import Renewal
-from .keeping import conclude
+from .keeping import Keeping
 from .line import Line
 from .listening import Listening
 from .state import CallState
@@ -32,7 +32,13 @@ class Conversation:
     """Everything between a plan and an outcome."""
 
     def __init__(
-        self, state: CallState, memory: CallMemory | None, prepared: Prepared, *, is_fresh: bool
+        self,
+        state: CallState,
+        keeping: Keeping,
+        memory: CallMemory | None,
+        prepared: Prepared,
+        *,
+        is_fresh: bool,
     ) -> None:
         """Take the call up.
 
@@ -41,6 +47,7 @@ class Conversation:
             is_fresh: whether the workflow task that has prepared the call is still open.
         """
         self._state = state
+        self._keeping = keeping
         self._line = Line(state)
         self._closing = Closing(state)
         self._listening = Listening(state, self._closing)
@@ -67,19 +74,6 @@ class Conversation:
                 ending = await self._park(ending, stay)
             else:
                 return await self._give_up(ending)
-
-    async def conclude(self, stage: Stage, reason: str | None) -> None:
-        """Keep in the ledger where the call stands, with what was suppressed."""
-        state = self._state
-        await conclude(
-            state.host,
-            state.request,
-            state.progress,
-            state.hearing,
-            stage,
-            reason,
-            is_revised=state.is_revised,
-        )
 
     def memory(self) -> CallMemory:
         """For the run that continues this one, while the call is parked."""
@@ -195,7 +189,7 @@ class Conversation:
         state.progress.notice = state.plan.notices.get("delayed")
         state.enter(Stage.PARKED)
         state.host.index(Stage.PARKED, ending.parked_reason, until)
-        await self.conclude(Stage.PARKED, ending.reason)
+        await self._keeping.conclude(Stage.PARKED, ending.reason)
         return await self._stay_parked(ending)
 
     async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
@@ -210,8 +204,9 @@ class Conversation:
         summary = state.progress.deadline_reason or ""
         while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
             if not state.hearing.has_suppressed:
+                await state.settlement.rest()
                 raise Renewal
-            await self.conclude(Stage.PARKED, ending.reason)
+            await self._keeping.conclude(Stage.PARKED, ending.reason)
         state.host.index(IN_FLIGHT, None, None)
         return ending if heard is Heard.SILENCE else heard
 

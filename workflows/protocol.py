@@ -18,7 +18,7 @@ from .conversation import Conversation
 from .cycles import Cycles
 from .hearing import Hearing
 from .host import INTERRUPTED, Host, StepFailed
-from .keeping import conclude
+from .keeping import Keeping
 from .orders import Orders
 from .progress import Progress
 from .settlement import Settlement
@@ -89,13 +89,16 @@ class CallProtocol:
         if memory is not None:
             self._progress.recall(memory.status, memory.timings)
             self._orders = Orders(memory.cancelled, memory.forced, memory.reprocess, is_prompt=True)
+        self._keeping = Keeping(
+            host, request, self._progress, self._hearing, self._orders, self._show
+        )
 
     # What it is told
 
     def hear(self, message: ProviderMessage) -> None:
         """Take a provider's message; each counts once, and none after the outcome."""
         if self.outcome is not None:
-            self._hear_too_late(message, self.outcome)
+            self._keeping.hear_too_late(message, self.outcome)
         else:
             self._hearing.hear(message)
 
@@ -176,46 +179,14 @@ class CallProtocol:
         prepared = Prepared(plan=self._memory.plan) if self._memory else await self._prepare()
         plan = prepared.plan
         if plan is None:
-            return await self._end_without_plan(prepared.recorded)
+            if prepared.recorded is None:
+                raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
+            return await self._keeping.end_without_plan(prepared.recorded)
         if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
         self._settlement = Settlement(self._host, plan, self._show)
         conversation = self._converse(prepared, plan, self._settlement)
-        outcome = await conversation.hold()
-        self._progress.outcome = outcome
-        self._end_hearing(outcome)
-        self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
-        is_told = await self._settle(outcome)
-        outcome = await self._keep(self._settlement, is_told=is_told)
-        self._enter(Stage(outcome.status))
-        return outcome
-
-    async def _end_without_plan(self, outcome: CallOutcome | None) -> CallOutcome:
-        """End as the ledger says, or for lack of it; what was heard meanwhile is too late."""
-        if outcome is None:
-            raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
-        self._progress.outcome = outcome
-        self._end_hearing(outcome)
-        self._enter(Stage(outcome.status))
-        await self._keep_the_rest(outcome)
-        return outcome
-
-    async def _keep_the_rest(self, outcome: CallOutcome) -> None:
-        """Keep what is heard while the end is being kept; the last answer of a poll may be."""
-        while (self._hearing or self._hearing.has_suppressed) and self._is_revised():
-            self._end_hearing(outcome)
-            await self._conclude(Stage(outcome.status), outcome.reason)
-
-    async def _conclude(self, stage: Stage, reason: str | None) -> None:
-        await conclude(
-            self._host,
-            self._request,
-            self._progress,
-            self._hearing,
-            stage,
-            reason,
-            is_revised=self._is_revised(),
-        )
+        return await self._keeping.end(await conversation.hold())
 
     def _converse(self, prepared: Prepared, plan: Plan, settlement: Settlement) -> Conversation:
         memory = self._memory
@@ -229,10 +200,13 @@ class CallProtocol:
             cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
             settlement=settlement,
         )
+        self._keeping.state = self._state
         is_fresh = self._is_prepared_at_once and (
             self._host.now() - self._progress.timings.started_at < steps.TASK_KEPT_OPEN
         )
-        self._conversation = Conversation(self._state, memory, prepared, is_fresh=is_fresh)
+        self._conversation = Conversation(
+            self._state, self._keeping, memory, prepared, is_fresh=is_fresh
+        )
         if memory is not None:
             settlement.resume(memory.debts)
             self._show()
@@ -278,86 +252,6 @@ class CallProtocol:
                 "cycles": 0,
             }
         )
-
-    def _end_hearing(self, outcome: CallOutcome) -> None:
-        """Deal with what was heard and is too late now."""
-        if self._orders.cancelled and outcome.status is not OutcomeStatus.CANCELLED:
-            by = self._orders.cancelled.by
-            self.reject(f"cancel by {by}: too late, the call is {outcome.status}")
-        while self._hearing and self._is_revised():
-            self._hear_too_late(self._hearing.next(), outcome)
-
-    def _hear_too_late(self, message: ProviderMessage, outcome: CallOutcome) -> None:
-        """Nothing is dropped: what says something new is kept whole, all of it is logged."""
-        if self._state is not None:
-            self._state.spoken_of(message)
-        reason = f"the call is {outcome.status} already"
-        is_news = (
-            outcome.status is not OutcomeStatus.COMPLETED and message.kind is MessageKind.RESPONSE
-        )
-        if is_news:
-            self._hearing.hold(message, reason)
-        else:
-            self._hearing.suppress(message, reason)
-
-    def _is_settled(self) -> bool:
-        return self._settlement is None or self._settlement.is_settled
-
-    async def _settle(self, outcome: CallOutcome) -> bool:
-        """Wait until nothing is being paid; the ledger has the outcome, and the log, meanwhile.
-
-        Returns:
-            Whether the ledger was told meanwhile that something is owed.
-        """
-        is_revised = not self._is_settled() and self._is_revised()
-        if is_revised:
-            self._progress.outcome = outcome.model_copy(update={"acknowledgement_owed": True})
-        is_kept = outcome.status is OutcomeStatus.COMPLETED
-        is_told = False
-        while is_revised and not self._is_settled():
-            if not is_kept or self._hearing.has_suppressed:
-                await self._conclude(Stage.ACKNOWLEDGING, outcome.reason)
-                is_kept = is_told = True
-            await self._host.wait(
-                lambda: self._is_settled() or self._hearing.has_suppressed, None, ""
-            )
-        await self._host.wait(self._is_settled, None, "acknowledgements we owe")
-        return is_told
-
-    async def _keep(self, settlement: Settlement, *, is_told: bool) -> CallOutcome:
-        """Keep the whole end in the ledger, where capture and acknowledgement have not."""
-        outcome = self._settled(settlement)
-        self._progress.outcome = outcome
-        is_kept = outcome.status is OutcomeStatus.COMPLETED and not is_told
-        if is_kept and outcome.acknowledgement_owed:
-            is_kept = not self._is_revised()
-        if not is_kept or self._hearing.has_suppressed:
-            await self._conclude(Stage(outcome.status), outcome.reason)
-        await self._keep_the_rest(outcome)
-        return outcome
-
-    def _settled(self, settlement: Settlement) -> CallOutcome:
-        """The outcome as it stands when the call is over."""
-        outcome = self.outcome
-        if outcome is None:
-            raise RuntimeError("a call settles what it owes once it has an outcome")
-        is_owed = settlement.owed > 0
-        acknowledged_at = settlement.paid_at or outcome.timings.acknowledged_at
-        is_acknowledged = outcome.status is OutcomeStatus.COMPLETED and not is_owed
-        timings = outcome.timings.model_copy(
-            update={
-                "acknowledged_at": acknowledged_at if is_acknowledged else None,
-                "ended_at": self._host.now(),
-            }
-        )
-        return outcome.model_copy(update={"acknowledgement_owed": is_owed, "timings": timings})
-
-    def _enter(self, end: Stage) -> None:
-        """The call is over but for what is owed or to be kept; nothing is waited for any more."""
-        self._progress.wait_no_longer()
-        if self._progress.stage is not end:
-            self._progress.enter(end)
-        self._show()
 
     def _is_revised(self) -> bool:
         """Whether the call may do what calls of older workers did not; see `Plan.revision`."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
 from . import steps
-from .host import Host, Step, StepFailed
+from .host import Host, StepFailed
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
-        Acknowledged,
         AcknowledgementKind,
+        AcknowledgePlan,
         AcknowledgeStep,
         DebtMemory,
         Plan,
@@ -56,6 +56,7 @@ class Settlement:
         self._changed = changed
         self._debts: list[Debt] = []
         self._is_indexed = False
+        self._is_resting = False
         self.paid_at: datetime | None = None
 
     @property
@@ -110,6 +111,14 @@ class Settlement:
         """For the run that continues this one."""
         return tuple(DebtMemory(step=debt.step, since=debt.since) for debt in self._debts)
 
+    async def rest(self) -> None:
+        """Pay no further, for the run that continues this one; what is under way comes to its end.
+
+        An attempt that outlives its run could reach the provider after a later word of ours.
+        """
+        self._is_resting = True
+        await self._host.wait(lambda: self.is_settled, None, "")
+
     def resume(self, debts: tuple[DebtMemory, ...]) -> None:
         """Go on paying what the run before this one owed."""
         self._is_indexed = bool(debts)
@@ -135,31 +144,37 @@ class Settlement:
         """Try until the provider accepts, the debt is void, or its time is up."""
         acknowledge = self._plan.acknowledge
         is_over = acknowledge is None
-        while acknowledge and not is_over and not debt.is_void:
+        while acknowledge and not is_over and not self._is_let_be(debt):
             until = debt.since + acknowledge.within
             if debt.lacks_reference:
                 is_over = not await self._is_addressable(debt, until)
             else:
-                within = until - self._host.now()
-                owed = steps.acknowledge_owed(acknowledge, debt.step.kind, within)
-                is_over = await self._is_over(debt, owed)
+                is_over = await self._is_over(debt, acknowledge, until - self._host.now())
         # Not in a `finally`: an engine that drops a workflow from its cache runs those as well.
         debt.is_paying = False
         self._show()
 
+    def _is_let_be(self, debt: Debt) -> bool:
+        return debt.is_void or self._is_resting
+
     async def _is_addressable(self, debt: Debt, until: datetime) -> bool:
         """Wait for the provider's reference; what has no address cannot be sent."""
         return await self._host.wait(
-            lambda: debt.is_void or not debt.lacks_reference,
+            lambda: self._is_let_be(debt) or not debt.lacks_reference,
             until,
             "the provider's reference is needed to acknowledge",
         )
 
-    async def _is_over(self, debt: Debt, owed: Step[Acknowledged]) -> bool:
-        """Try for as long as the step allows; false when it can be tried again later."""
+    async def _is_over(self, debt: Debt, plan: AcknowledgePlan, within: timedelta) -> bool:
+        """Try for as long as there is time; false when it can be tried again later."""
+        if within <= timedelta(0):
+            return True
         provider = debt.step.request.provider
+        owed = steps.acknowledge_owed(plan, debt.step.kind, within)
         try:
-            await self._host.perform(provider, owed, debt.step, interrupted=lambda: debt.is_void)
+            await self._host.perform(
+                provider, owed, debt.step, interrupted=lambda: self._is_let_be(debt)
+            )
         except StepFailed as failure:
             debt.lacks_reference = failure.kind == StepFailure.NOT_ADDRESSED
             # Otherwise it stays owed: the status, the outcome and the ledger say so.

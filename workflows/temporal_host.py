@@ -94,7 +94,10 @@ class TemporalHost:
         try:
             return await self._through_queue(provider, step, argument, 1, left, interrupted)
         except StepFailed as again:
-            again.reached = again.reached or failed.reached
+            if failed.reached and not again.reached:
+                # No other attempt was made, or none that says more than the first one.
+                reason, attempts = failed.reason, again.attempts
+                raise StepFailed(failed.kind, reason, attempts=attempts, reached=True) from None
             raise
 
     async def _through_queue(

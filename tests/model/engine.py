@@ -23,7 +23,17 @@ from temporalio.workflow import ActivityCancellationType
 from ackbridge.contracts import CallMemory, CallRequest, StepFailure, Trouble, Wire
 from workflows.host import Renewal
 
-from .runtime import Command, Fired, Input, Options, Replica, Resolved, Signal, failed_activity
+from .runtime import (
+    Command,
+    Fired,
+    Input,
+    Lost,
+    Options,
+    Replica,
+    Resolved,
+    Signal,
+    failed_activity,
+)
 
 KEPT_OPEN = timedelta(seconds=8)
 """How long a workflow task may hold local activities before it is committed to be kept alive."""
@@ -31,17 +41,12 @@ KEPT_OPEN = timedelta(seconds=8)
 
 @dataclass(frozen=True)
 class Failed:
-    """An attempt that reported a failure.
-
-    Attributes:
-        left: what it leaves to the next attempt, as heartbeat details.
-    """
+    """An attempt that reported a failure."""
 
     kind: StepFailure
     reached: bool = False
     final: bool = False
     delay: timedelta | None = None
-    left: dict[str, object] | None = None
 
     def error(self, attempt: int) -> ApplicationError:
         """As the activity raises it."""
@@ -89,7 +94,7 @@ class Activity:
     running: Attempt | None = None
     not_before: datetime | None = None
     is_cancelled: bool = False
-    left: dict[str, object] | None = None
+    last: FailureError | None = None
 
     @property
     def is_queued(self) -> bool:
@@ -122,10 +127,6 @@ class Task:
     is_worn: bool
     results: list[tuple[datetime, Resolved]] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
-
-
-class Lost(AssertionError):
-    """A replay did something else than the run it replays."""
 
 
 class Engine:
@@ -354,6 +355,8 @@ class Engine:
             self.timers.pop(rest[0], None)
         elif kind == "activity" and not rest[1].local:
             number, options = rest
+            if options.within is not None and options.within <= timedelta(0):
+                raise AssertionError(f"{options.name} has no time at all: the engine refuses that")
             self.activities[number] = Activity(number, options, self.now, self.now)
         elif kind == "cancel" and rest[0] in self.activities:
             self._cancel(self.activities[rest[0]])
@@ -391,8 +394,6 @@ class Engine:
 
     def _fail(self, activity: Activity, end: Failed | Silent) -> None:
         policy = activity.options.policy
-        if isinstance(end, Failed) and end.left is not None:
-            activity.left = end.left
         delay = policy.initial_interval * 2 ** min(activity.attempt - 1, 20)
         if policy.maximum_interval is not None:
             delay = min(delay, policy.maximum_interval)
@@ -403,6 +404,11 @@ class Engine:
         is_late = activity.expires_at is not None and again >= activity.expires_at
         is_final = isinstance(end, Failed) and end.final
         if not (is_spent or is_late or is_final or activity.is_cancelled):
+            activity.last = (
+                end.error(activity.attempt)
+                if isinstance(end, Failed)
+                else _timeout(TimeoutType.START_TO_CLOSE)
+            )
             activity.attempt += 1
             activity.not_before = again
         elif isinstance(end, Failed):
@@ -411,7 +417,7 @@ class Engine:
             self._time_out(activity, TimeoutType.START_TO_CLOSE)
 
     def _time_out(self, activity: Activity, kind: TimeoutType) -> None:
-        self._resolve(activity, failed_activity(_timeout(kind, activity.left)))
+        self._resolve(activity, failed_activity(_timeout(kind, activity.last)))
 
     def _resolve(self, activity: Activity, end: Wire | FailureError) -> None:
         del self.activities[activity.number]
@@ -424,5 +430,8 @@ class Engine:
         return _timeout(TimeoutType.START_TO_CLOSE) if isinstance(end, Silent) else end
 
 
-def _timeout(kind: TimeoutType, left: dict[str, object] | None = None) -> TimeoutError:
-    return TimeoutError("timeout", type=kind, last_heartbeat_details=[left] if left else [])
+def _timeout(kind: TimeoutType, last: FailureError | None = None) -> TimeoutError:
+    """A time out; what the attempt before has said is its cause."""
+    timeout = TimeoutError("timeout", type=kind, last_heartbeat_details=[])
+    timeout.__cause__ = last
+    return timeout

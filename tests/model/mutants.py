@@ -9,18 +9,24 @@ import pytest
 
 from ackbridge.contracts import (
     AcknowledgementKind,
+    AcknowledgePlan,
     AcknowledgeStep,
     CallOutcome,
     HearingMemory,
     OutcomeStatus,
+    Plan,
     ProviderMessage,
     Sent,
 )
+from workflows import steps
 from workflows.capture import Capture
 from workflows.closing import Closing
 from workflows.conversation import Conversation
 from workflows.cycles import Cycle, Cycles
 from workflows.hearing import Hearing
+from workflows.host import StepFailed
+from workflows.keeping import Keeping
+from workflows.line import Line
 from workflows.orders import Orders
 from workflows.progress import Progress
 from workflows.settlement import Settlement
@@ -189,6 +195,70 @@ def decides_otherwise_when_replayed(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+# What the model has found, undone
+
+
+def gives_up_in_the_task(patch: pytest.MonkeyPatch) -> None:
+    once = steps.acknowledge_once
+
+    def local(plan: Plan, acknowledge: AcknowledgePlan, kind: str, **_: bool) -> Any:
+        return once(plan, acknowledge, kind, local=True)
+
+    patch.setattr(steps, "acknowledge_once", local)
+
+
+def concludes_in_the_task(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(steps, "CONCLUDE_FOR_GOOD", steps.CONCLUDE)
+
+
+def records_polled_answers_in_the_task(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(steps, "RECORD_POLLED", steps.RECORD)
+
+
+def hears_in_order_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hearing, "has_overtaken_answer", False)
+
+
+def forgets_what_a_lost_task_has_recorded(patch: pytest.MonkeyPatch) -> None:
+    first = Conversation._first
+
+    async def naive(self: Conversation) -> Any:
+        self._captured = None
+        return await first(self)
+
+    patch.setattr(Conversation, "_first", naive)
+
+
+def sends_in_any_task(patch: pytest.MonkeyPatch) -> None:
+    send = steps.send
+    patch.setattr(steps, "send", lambda plan, cycle, **_: send(plan, cycle, local=True))
+
+
+def spends_the_key_of_any_refusal(patch: pytest.MonkeyPatch) -> None:
+    refused = Line._refused
+
+    def spent(self: Line, cycle: Cycle, failure: StepFailed) -> Any:
+        ending = refused(self, cycle, failure)
+        cycle.spend()
+        return ending
+
+    patch.setattr(Line, "_refused", spent)
+
+
+def hears_nothing_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Keeping, "_end_hearing", lambda self, outcome: self._hearing._waiting.clear())
+
+
+def stays_where_it_was(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Keeping, "_enter", lambda self, stage: None)
+
+
+def leaves_attempts_behind(patch: pytest.MonkeyPatch) -> None:
+    async def at_once(self: Settlement) -> None: ...
+
+    patch.setattr(Settlement, "rest", at_once)
+
+
 MUTANTS: list[Mutant] = [
     acknowledges_before_recording,
     takes_a_new_key_after_silence,
@@ -212,4 +282,23 @@ MUTANTS: list[Mutant] = [
     takes_what_the_ledger_refuses,
     forgets_a_send_that_was_lost,
     decides_otherwise_when_replayed,
+    gives_up_in_the_task,
+    concludes_in_the_task,
+    records_polled_answers_in_the_task,
+    hears_in_order_only,
+    forgets_what_a_lost_task_has_recorded,
+    sends_in_any_task,
+    spends_the_key_of_any_refusal,
+    hears_nothing_at_the_end,
+    stays_where_it_was,
+    leaves_attempts_behind,
 ]
+
+EASY: list[Mutant] = [
+    acknowledges_before_recording,
+    gives_up_silently,
+    forgets_what_is_not_accepted,
+    ends_without_a_notice,
+    stays_where_it_was,
+]
+"""Those that random examples find soon; the others may take them minutes."""

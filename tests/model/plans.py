@@ -52,6 +52,7 @@ def plans(draw: st.DrawFn) -> Plan:
     poll = PollPlan(every=draw(_seconds(3, 20)), timeout=timedelta(seconds=5))
     is_off = draw(st.sampled_from([False] * 9 + [True]))
     return Plan(
+        revision=REVISION,
         mode=mode,
         send=draw(SENDS),
         deadline=draw(_seconds(10, 30)),
@@ -73,7 +74,6 @@ def plans(draw: st.DrawFn) -> Plan:
         not_now="switched off" if is_off else None,
         indexed=draw(st.booleans()),
         owed_indexed=True,
-        revision=REVISION,
     )
 
 

@@ -46,6 +46,10 @@ class Options:
     cancellation: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL
 
 
+class Lost(AssertionError):
+    """A replay does something else than the run it replays."""
+
+
 class Until:
     """The one thing a coroutine of a call can await."""
 
@@ -183,6 +187,8 @@ class Replica:
             for one in others:
                 if isinstance(one, Fired):
                     self._fired.add(one.number)
+                elif one.number not in self.tickets:
+                    raise Lost(f"#{one.number} has ended, which this copy has not asked for")
                 elif not self.tickets[one.number].done():
                     self.tickets[one.number].end = one.end
             self._run()

@@ -112,8 +112,7 @@ class Workers:
         kind = end.kind
         if kind is StepFailure.UNAVAILABLE and reached:
             kind = StepFailure.NO_RECEIPT
-        left: dict[str, object] = {"attempt": number, "reached": reached}
-        return replace(end, kind=kind, reached=reached, left=None if end.final else left)
+        return replace(end, kind=kind, reached=reached)
 
     def _sent(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         provider = self._provider

@@ -1,0 +1,448 @@
+"""Traces worth keeping: each was, or would be, a way to break the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from ackbridge.contracts import (
+    DEFAULT_NOTICES,
+    REVISION,
+    AcknowledgePlan,
+    Cancel,
+    ForceAck,
+    LatePolicy,
+    MessageKind,
+    MessageSource,
+    OnFailure,
+    Plan,
+    PollPlan,
+    ProviderMessage,
+    Reprocess,
+    ResponseMode,
+    SendPlan,
+)
+
+from .invariants import Invariants
+from .runtime import Signal, simulated_sdk
+from .workers import Luck
+from .world import Facts, World
+
+RESPONSE, FAILURE, EXTENSION = MessageKind.RESPONSE, MessageKind.FAILURE, MessageKind.EXTENSION
+
+
+def plan(**changes: Any) -> Plan:
+    """Two cycles of 10 s, both acknowledgements, parking for an hour; sent in the workflow task."""
+    planned = Plan(
+        revision=REVISION,
+        mode=ResponseMode.CALLBACK,
+        send=SendPlan(
+            local=True,
+            timeout=timedelta(seconds=5),
+            attempts=2,
+            within=timedelta(minutes=2),
+            queue_within=timedelta(minutes=1),
+        ),
+        deadline=timedelta(seconds=10),
+        deadline_reason="configured",
+        ceiling=timedelta(minutes=1),
+        acknowledge=AcknowledgePlan(
+            timeout=timedelta(seconds=5),
+            within=timedelta(minutes=30),
+            on_success=True,
+            on_failed=True,
+        ),
+        cycles=2,
+        on_failure=OnFailure.PARK,
+        late=LatePolicy.ACCEPT,
+        parked_for=timedelta(hours=1),
+        notices=DEFAULT_NOTICES,
+    )
+    return planned.model_copy(update=changes)
+
+
+QUEUED = plan().send.model_copy(update={"local": False})
+ONLY_SUCCESS = AcknowledgePlan(
+    timeout=timedelta(seconds=5), within=timedelta(minutes=30), on_success=True, on_failed=False
+)
+
+
+class Scene:
+    """A world that is checked at every turn."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.world = World(facts)
+        self._watch = Invariants(self.world)
+
+    def work(self, luck: Luck = Luck.GOOD, pace: str = "at once", which: int = 0) -> None:
+        self.world.work(which, luck, pace)
+        self._watch.check()
+
+    def go(self, strides: int) -> None:
+        """So many things happen as they should."""
+        for _ in range(strides):
+            self.world.stride()
+            self._watch.check()
+
+    def say(
+        self, kind: MessageKind, about: int | None = None, route: str = "signal", **fields: Any
+    ) -> None:
+        """The provider speaks, of one of its works by name or of none."""
+        key = fields.pop("event_key", f"e{len(self.world.told) + 1}")
+        if kind is EXTENSION:
+            fields.setdefault("extend_by", timedelta(seconds=40))
+        reference = None if about is None else f"r-{about}"
+        message = ProviderMessage(
+            kind=kind,
+            event_key=key,
+            reference=reference,
+            data={"event": key} if kind is RESPONSE else None,
+            source=MessageSource.CALLBACK,
+            **fields,
+        )
+        self.world.speak(message, about, route)
+        self._watch.check()
+
+    def order(self, name: str, *, soon: bool = False) -> None:
+        orders = {
+            "cancel": Cancel(by="ann", reason="by mistake"),
+            "force": ForceAck(by="bo", reason="seen", response={"forced": True}),
+            "reprocess": Reprocess(by="batch"),
+        }
+        self.world.tell(Signal(name, orders[name]), soon=soon)
+        self._watch.check()
+
+    def pass_time(self, seconds: float | None = None) -> None:
+        """Let time pass, or something happen by itself."""
+        self.world.advance(None if seconds is None else timedelta(seconds=seconds))
+        self._watch.check()
+
+    def crash(self) -> None:
+        self.world.crash()
+        self._watch.check()
+
+    def end(self) -> None:
+        """Let the world settle, and look at everything."""
+        self.world.settle(self._watch.check)
+        self._watch.check_end()
+
+
+# Ordinary ones
+
+
+def slow_receipt(scene: Scene) -> None:
+    """The time the receipt takes is part of the deadline."""
+    scene.go(1)
+    scene.work(pace="late")
+    scene.pass_time()
+    scene.say(RESPONSE)
+    scene.end()
+
+
+def late_answer_while_the_next_cycle_runs(scene: Scene) -> None:
+    """It is taken for the first cycle, and the second one is given up."""
+    scene.go(5)
+    scene.say(RESPONSE, about=1)
+    scene.end()
+
+
+def late_answer_that_is_not_welcome(scene: Scene) -> None:
+    """It is held or ignored, and the second cycle goes on."""
+    late_answer_while_the_next_cycle_runs(scene)
+
+
+def silence_under_one_key(scene: Scene) -> None:
+    """Without failed acknowledgements the same key is sent again and again."""
+    scene.end()
+
+
+def extension_without_end(scene: Scene) -> None:
+    """More time than the operation allows is not given."""
+    scene.go(2)
+    scene.say(EXTENSION, extend_by=timedelta(hours=1))
+    scene.end()
+
+
+def answer_of_another_call(scene: Scene) -> None:
+    """What the ledger has given to another call is not this one's."""
+    scene.go(2)
+    scene.world.ledger.others.add("e1")
+    scene.say(RESPONSE)
+    scene.end()
+
+
+def repeated_answer(scene: Scene) -> None:
+    """The same event is taken once, and logged."""
+    scene.go(2)
+    scene.say(RESPONSE, event_key="e1", route="soon")
+    scene.say(RESPONSE, event_key="e1")
+    scene.end()
+
+
+def cancel_between_two_attempts(scene: Scene) -> None:
+    """Nothing is sent after it, and what may have arrived is acknowledged as failed."""
+    scene.go(1)
+    scene.work(Luck.LOST)
+    scene.order("cancel")
+    scene.end()
+
+
+def success_that_voids_a_debt(scene: Scene) -> None:
+    """A late answer is acknowledged after the failed acknowledgement that was still owed."""
+    scene.go(5)
+    scene.world.provider.acknowledging = "accepts"
+    scene.say(RESPONSE, about=1)
+    scene.end()
+
+
+def debt_of_a_continued_call(scene: Scene) -> None:
+    """What is owed is owed by the run that continues, too."""
+    scene.go(5)
+    scene.crash()
+    scene.world.wear_out()
+    scene.crash()
+    scene.world.provider.acknowledging = "accepts"
+    scene.end()
+
+
+def repetition_after_a_continuation(scene: Scene) -> None:
+    """A failure that the run before has heard does not count for a later cycle."""
+    scene.go(2)
+    scene.say(FAILURE, event_key="e1")
+    scene.go(2)
+    scene.world.wear_out()
+    scene.order("reprocess")
+    scene.go(1)
+    scene.say(FAILURE, event_key="e1")
+    scene.end()
+
+
+# Found by the model
+
+
+def cancel_undoes_the_task_that_has_recorded(scene: Scene) -> None:
+    """A signal while the task that closes the call is in work makes the engine do it again."""
+    scene.world.answering = "response"
+    scene.go(3)
+    scene.order("cancel", soon=True)
+    scene.end()
+
+
+def answer_undoes_a_failed_acknowledgement(scene: Scene) -> None:
+    """The failed acknowledgement is done, its task is lost, and an answer has come meanwhile."""
+    scene.go(3)
+    scene.say(RESPONSE, route="soon")
+    scene.work(Luck.DIES_AFTER)
+    scene.end()
+
+
+def force_undoes_a_failed_end(scene: Scene) -> None:
+    """The ledger is told the end, and a force makes the engine do its task again."""
+    scene.go(3)
+    scene.order("force", soon=True)
+    scene.end()
+
+
+def failure_overtakes_an_answer(scene: Scene) -> None:
+    """Signals go first when a task is done again."""
+    scene.world.answering = "response"
+    scene.go(4)
+    scene.say(FAILURE, route="soon")
+    scene.work(Luck.DIES_AFTER)
+    scene.end()
+
+
+def cancel_overtakes_a_polled_answer(scene: Scene) -> None:
+    """So does an order, which ends the listening at once."""
+    scene.world.answering = "response"
+    scene.go(3)
+    scene.order("cancel", soon=True)
+    scene.work(Luck.DIES_AFTER)
+    scene.end()
+
+
+def cancel_comes_with_a_polled_answer(scene: Scene) -> None:
+    """The answer is heard when the end stands already."""
+    scene.world.answering = "response"
+    scene.go(2)
+    scene.work(pace="early")
+    scene.order("cancel", soon=True)
+    scene.world.finish(0)
+    scene.end()
+
+
+def cancel_after_a_lost_first_send(scene: Scene) -> None:
+    """No history knows of the send."""
+    scene.go(1)
+    scene.order("cancel", soon=True)
+    scene.work(Luck.DIES_AFTER)
+    scene.end()
+
+
+def no_luck_after_a_lost_first_send(scene: Scene) -> None:
+    """The attempts that history knows of have not arrived."""
+    scene.go(1)
+    scene.work(Luck.DIES_AFTER)
+    scene.go(1)
+    scene.work(Luck.THROTTLED)
+    scene.pass_time()
+    scene.work(Luck.THROTTLED)
+    scene.end()
+
+
+def lost_first_send_of_a_reprocessed_call(scene: Scene) -> None:
+    """The task that has prepared it was another one."""
+    scene.go(2)
+    scene.order("reprocess")
+    scene.order("cancel", soon=True)
+    scene.work(Luck.DIES_AFTER)
+    scene.end()
+
+
+def lost_first_send_after_a_slow_preparation(scene: Scene) -> None:
+    """The task that has prepared it was committed to be kept alive."""
+    scene.work(pace="late")
+    scene.pass_time(9)
+    scene.order("cancel", soon=True)
+    scene.work(Luck.DIES_AFTER)
+    scene.end()
+
+
+def nobody_takes_up_the_second_attempt(scene: Scene) -> None:
+    """The first one may have arrived."""
+    scene.go(1)
+    scene.work(Luck.LOST)
+    scene.pass_time()
+    scene.pass_time(100)
+    scene.end()
+
+
+def answer_that_nobody_understands(scene: Scene) -> None:
+    """The provider may have done what was asked: the key stays."""
+    scene.go(3)
+    scene.order("reprocess")
+    scene.end()
+
+
+def messages_without_a_plan(scene: Scene) -> None:
+    """What is heard by a call that cannot be prepared is held."""
+    scene.world.change("ledger", "nothing")
+    scene.say(RESPONSE)
+    scene.work()
+    scene.pass_time(90000)
+    scene.end()
+
+
+def time_to_live_ends_while_something_is_owed(scene: Scene) -> None:
+    """The stage is not parked any more once the outcome stands."""
+    scene.go(5)
+    scene.pass_time(3600)
+    scene.end()
+
+
+def attempt_outlives_its_run(scene: Scene) -> None:
+    """A failed acknowledgement is under way when the call continues as new."""
+    scene.go(5)
+    scene.world.provider.acknowledging = "accepts"
+    scene.work(pace="late")
+    scene.world.wear_out()
+    scene.say(RESPONSE, about=1)
+    scene.end()
+
+
+def debt_that_is_over_when_the_call_is_continued(scene: Scene) -> None:
+    """Its time is up; it stays owed, and nothing is tried in no time."""
+    scene.go(5)
+    scene.pass_time(2000)
+    scene.world.wear_out()
+    scene.end()
+
+
+def lost_task_before_a_ledger_outage(scene: Scene) -> None:
+    """Nobody can tell what was done in the lost task. A known finding, not mended."""
+    scene.go(1)
+    scene.work(Luck.DIES_AFTER)
+    scene.world.change("ledger", "nothing")
+    scene.work()
+    scene.order("cancel")
+    scene.end()
+
+
+Play = Callable[[Scene], None]
+
+
+def facts_of(**changes: Any) -> Facts:
+    """Of a world as usual, but for the plan's changes."""
+    return Facts(plan=plan(**changes))
+
+
+NO_ACKNOWLEDGEMENT = {"acknowledge": None, "cycles": 1, "on_failure": OnFailure.FAIL}
+POLLED = {
+    "mode": ResponseMode.POLL,
+    "poll": PollPlan(every=timedelta(seconds=3), timeout=timedelta(seconds=5)),
+    "send": QUEUED,
+}
+
+SCENES: list[tuple[Play, Facts]] = [
+    (slow_receipt, facts_of()),
+    (late_answer_while_the_next_cycle_runs, facts_of()),
+    (late_answer_that_is_not_welcome, facts_of(late=LatePolicy.HOLD)),
+    (late_answer_that_is_not_welcome, facts_of(late=LatePolicy.IGNORE)),
+    (silence_under_one_key, facts_of(acknowledge=ONLY_SUCCESS)),
+    (extension_without_end, facts_of()),
+    (answer_of_another_call, facts_of()),
+    (repeated_answer, facts_of()),
+    (cancel_between_two_attempts, facts_of()),
+    (success_that_voids_a_debt, replace(facts_of(cycles=1), acknowledging="down")),
+    (debt_of_a_continued_call, replace(facts_of(cycles=1), acknowledging="down")),
+    (repetition_after_a_continuation, facts_of(cycles=1)),
+    (cancel_undoes_the_task_that_has_recorded, facts_of(mode=ResponseMode.SYNC)),
+    (answer_undoes_a_failed_acknowledgement, facts_of()),
+    (force_undoes_a_failed_end, facts_of(**NO_ACKNOWLEDGEMENT)),
+    (
+        failure_overtakes_an_answer,
+        replace(facts_of(ask_status=True, late=LatePolicy.IGNORE), is_batched=False),
+    ),
+    (cancel_overtakes_a_polled_answer, replace(facts_of(**POLLED), is_batched=False)),
+    (cancel_comes_with_a_polled_answer, facts_of(**POLLED)),
+    (cancel_after_a_lost_first_send, facts_of()),
+    (no_luck_after_a_lost_first_send, facts_of()),
+    (lost_first_send_of_a_reprocessed_call, facts_of(not_now="switched off")),
+    (lost_first_send_after_a_slow_preparation, facts_of()),
+    (nobody_takes_up_the_second_attempt, facts_of()),
+    (answer_that_nobody_understands, facts_of(mode=ResponseMode.SYNC, acknowledge=ONLY_SUCCESS)),
+    (messages_without_a_plan, facts_of()),
+    (time_to_live_ends_while_something_is_owed, replace(facts_of(cycles=1), acknowledging="down")),
+    (
+        debt_that_is_over_when_the_call_is_continued,
+        replace(facts_of(cycles=1), acknowledging="down"),
+    ),
+    (attempt_outlives_its_run, replace(facts_of(cycles=1), acknowledging="down")),
+]
+
+
+def play(scene: Play, facts: Facts) -> World:
+    """Let it happen, checking every invariant at every turn.
+
+    Raises:
+        AssertionError: one does not hold.
+    """
+    with simulated_sdk():
+        played = Scene(facts)
+        try:
+            scene(played)
+        finally:
+            played.world.engine.replica.close()
+    return played.world
+
+
+def play_all() -> None:
+    """Let every scene happen.
+
+    Raises:
+        AssertionError: something does not hold in one of them.
+    """
+    for scene, facts in SCENES:
+        play(scene, facts)
