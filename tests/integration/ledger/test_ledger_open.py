@@ -27,7 +27,8 @@ NOW = timedelta(0)
 
 async def hold(ledger: Ledger, *messages: ProviderMessage) -> None:
     """The conclusion of a call that holds messages."""
-    await ledger.conclude(CALL, Stage.FAILED, "silence", None, held=messages)
+    why = [SuppressedMessage(event_key=one.event_key, reason="late") for one in messages]
+    await ledger.conclude(CALL, Stage.FAILED, "silence", None, why, messages)
 
 
 async def test_a_late_message_is_held_whole(ledger: Ledger, clock: MovableClock) -> None:
@@ -40,7 +41,7 @@ async def test_a_late_message_is_held_whole(ledger: Ledger, clock: MovableClock)
     (held,) = await ledger.held()
     expected = entry("e-1", call_id=CALL, reference="r-1", message=late, document=None)
     assert expected == held.entry
-    assert held.reason == "it came after we had given up, and the operation holds what is late"
+    assert held.reason == "late"
     assert held.held_at == START + timedelta(minutes=1)
     assert await ledger.waiting("acme", CALL, "r-1") == []
     assert await ledger.due(NOW, 10) == []
