@@ -14,6 +14,7 @@ from ackbridge.contracts import (
     OutcomeStatus,
     ProviderMessage,
     Stage,
+    SuppressedMessage,
 )
 from ackbridge.ledger import HeldEntry, InboxState, Ledger, Owed
 
