@@ -30,7 +30,7 @@ def report(**behaviour: Any) -> CallRequest:
 
 
 async def test_asked_until_it_answers(stage: Stage) -> None:
-    """The report is fetched when it is done, recorded once and acknowledged, in one activity."""
+    """The report is fetched when it is done, asked for in one activity, recorded once and acknowledged."""
     request = report(delay_ms=1200, status_failures=1)
     outcome = await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
     assert outcome.status is OutcomeStatus.COMPLETED
@@ -43,7 +43,8 @@ async def test_asked_until_it_answers(stage: Stage) -> None:
         e for e in history.events if e.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
     ]
     assert [e.activity_task_scheduled_event_attributes.activity_type.name for e in scheduled] == [
-        "poll"
+        "poll",
+        "record",
     ]
     await replayer().replay_workflow(history)
 
