@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from .invariants import Broken, Invariants
-from .scenes import SCENES, Play, facts_of, lost_task_before_a_ledger_outage, play
+from .scenes import SCENES, Play, lost_task_before_a_ledger_outage, play
+from .stage import facts_of
 from .world import Facts
 
 

@@ -1,0 +1,166 @@
+"""One call, played step by step, with every invariant looked at on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from ackbridge.contracts import (
+    DEFAULT_NOTICES,
+    REVISION,
+    AcknowledgePlan,
+    CallOutcome,
+    CallStatus,
+    Cancel,
+    ForceAck,
+    LatePolicy,
+    MessageKind,
+    MessageSource,
+    OnFailure,
+    Plan,
+    ProviderMessage,
+    Reprocess,
+    ResponseMode,
+    SendPlan,
+)
+
+from .invariants import Invariants
+from .runtime import Signal, simulated_sdk
+from .workers import Luck
+from .world import Facts, World
+
+RESPONSE, FAILURE, EXTENSION = MessageKind.RESPONSE, MessageKind.FAILURE, MessageKind.EXTENSION
+
+
+def plan(**changes: Any) -> Plan:
+    """Two cycles of 10 s, both acknowledgements, parking for an hour; sent in the workflow task."""
+    planned = Plan(
+        revision=REVISION,
+        mode=ResponseMode.CALLBACK,
+        send=SendPlan(
+            local=True,
+            timeout=timedelta(seconds=5),
+            attempts=2,
+            within=timedelta(minutes=2),
+            queue_within=timedelta(minutes=1),
+        ),
+        deadline=timedelta(seconds=10),
+        deadline_reason="configured",
+        ceiling=timedelta(minutes=1),
+        acknowledge=AcknowledgePlan(
+            timeout=timedelta(seconds=5),
+            within=timedelta(minutes=30),
+            on_success=True,
+            on_failed=True,
+        ),
+        cycles=2,
+        on_failure=OnFailure.PARK,
+        late=LatePolicy.ACCEPT,
+        parked_for=timedelta(hours=1),
+        notices=DEFAULT_NOTICES,
+    )
+    return planned.model_copy(update=changes)
+
+
+QUEUED = plan().send.model_copy(update={"local": False})
+ONLY_SUCCESS = AcknowledgePlan(
+    timeout=timedelta(seconds=5), within=timedelta(minutes=30), on_success=True, on_failed=False
+)
+
+
+class Scene:
+    """A world that is checked at every turn."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.world = World(facts)
+        self._watch = Invariants(self.world)
+
+    @property
+    def status(self) -> CallStatus:
+        return self.world.protocol.status()
+
+    @property
+    def outcome(self) -> CallOutcome:
+        """How the call ended."""
+        assert self.world.outcome is not None
+        return self.world.outcome
+
+    @property
+    def accepted(self) -> list[tuple[int, str]]:
+        """(cycle, kind) of the acknowledgements that the provider has accepted."""
+        return [(one.cycle, str(one.kind)) for one in self.world.provider.accepted]
+
+    @property
+    def sent(self) -> list[int]:
+        """The cycle of every request that was sent."""
+        return [cycle for cycle, _ in self.world.provider.asked]
+
+    def work(self, luck: Luck = Luck.GOOD, pace: str = "at once", which: int = 0) -> None:
+        self.world.work(which, luck, pace)
+        self._watch.check()
+
+    def go(self, strides: int) -> None:
+        """So many things happen as they should."""
+        for _ in range(strides):
+            self.world.stride()
+            self._watch.check()
+
+    def say(
+        self, kind: MessageKind, about: int | None = None, route: str = "signal", **fields: Any
+    ) -> None:
+        """The provider speaks, of one of its works by name or of none."""
+        key = fields.pop("event_key", f"e{len(self.world.told) + 1}")
+        if kind is EXTENSION:
+            fields.setdefault("extend_by", timedelta(seconds=40))
+        reference = None if about is None else f"r-{about}"
+        message = ProviderMessage(
+            kind=kind,
+            event_key=key,
+            reference=reference,
+            data={"event": key} if kind is RESPONSE else None,
+            source=MessageSource.CALLBACK,
+            **fields,
+        )
+        self.world.speak(message, about, route)
+        self._watch.check()
+
+    def order(self, name: str, *, soon: bool = False) -> None:
+        orders = {
+            "cancel": Cancel(by="ann", reason="by mistake"),
+            "force": ForceAck(by="bo", reason="seen", response={"forced": True}),
+            "reprocess": Reprocess(by="batch"),
+        }
+        self.world.tell(Signal(name, orders[name]), soon=soon)
+        self._watch.check()
+
+    def pass_time(self, seconds: float | None = None) -> None:
+        """Let time pass, or something happen by itself."""
+        self.world.advance(None if seconds is None else timedelta(seconds=seconds))
+        self._watch.check()
+
+    def crash(self) -> None:
+        self.world.crash()
+        self._watch.check()
+
+    def end(self) -> None:
+        """Let the world settle, and look at everything."""
+        self.world.settle(self._watch.check)
+        self._watch.check_end()
+
+
+@contextmanager
+def staged(facts: Facts) -> Generator[Scene, None, None]:
+    """A scene that is begun; throw the call away afterwards."""
+    with simulated_sdk():
+        scene = Scene(facts)
+        try:
+            yield scene
+        finally:
+            scene.world.engine.replica.close()
+
+
+def facts_of(**changes: Any) -> Facts:
+    """Of a world as usual, but for the plan's changes."""
+    return Facts(plan=plan(**changes))
