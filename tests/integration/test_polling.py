@@ -30,7 +30,7 @@ def report(**behaviour: Any) -> CallRequest:
 
 
 async def test_asked_until_it_answers(stage: Stage) -> None:
-    """The report is fetched when it is done, asked for in one activity, recorded once and acknowledged."""
+    """The report is asked for in one activity, recorded once, and acknowledged."""
     request = report(delay_ms=1200, status_failures=1)
     outcome = await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
     assert outcome.status is OutcomeStatus.COMPLETED
