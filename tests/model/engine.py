@@ -20,7 +20,7 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType
 
-from ackbridge.contracts import CallMemory, CallRequest, StepFailure, Trouble, Wire
+from ackbridge.contracts import CallMemory, CallRequest, StepFailure, Trouble, Wire, names
 from workflows.host import Renewal
 
 from .runtime import (
@@ -140,6 +140,7 @@ class Engine:
         orphans: attempts of closed runs under way; nobody hears how they end.
         is_closed: whether the call is over.
         is_cancelled: whether any activity was cancelled.
+        has_lost_kept_send: whether a send was forgotten that had outlived its first task.
         is_rough: whether a workflow task or an attempt was lost.
     """
 
@@ -155,6 +156,8 @@ class Engine:
         self.task: Task | None = None
         self.locals: dict[int, Attempt] = {}
         self.orphans: list[Attempt] = []
+        self.has_lost_kept_send = False
+        self._kept: set[int] = set()
         self._memory: CallMemory | None = None
         self._is_batched = is_batched
         self._began_at = now
@@ -195,6 +198,7 @@ class Engine:
         """Commit a task that was open for long; a new one takes what has come meanwhile."""
         task = self.task
         if task is not None and self.now - task.at >= KEPT_OPEN and self.replica.locals:
+            self._kept = {ticket.number for ticket in self.replica.locals}
             self._commit(task)
             self._open()
             self.pump()
@@ -299,6 +303,9 @@ class Engine:
         if task is None:
             raise RuntimeError("there is no task to lose")
         self.is_rough = True
+        done = {result.number for _, result in task.results}
+        tickets = [self.replica.tickets[number] for number in done & self._kept]
+        self.has_lost_kept_send |= any(one.options.name == names.SEND for one in tickets)
         self.locals.clear()
         self.task = Task(self.now, [*task.inputs, *self.buffer], self.is_worn)
         self.buffer = []

@@ -253,12 +253,22 @@ def debt_that_is_over_when_the_call_is_continued(scene: Scene) -> None:
 
 
 def lost_task_before_a_ledger_outage(scene: Scene) -> None:
-    """Nobody can tell what was done in the lost task. A known finding, not mended."""
+    """Nobody can tell what was done in the lost task. Known, not mended."""
     scene.go(1)
     scene.work(Luck.DIES_AFTER)
     scene.world.change("ledger", "nothing")
     scene.work()
     scene.order("cancel")
+    scene.end()
+
+
+def lost_send_that_had_outlived_its_task(scene: Scene) -> None:
+    """It was kept alive, and `prepare` was committed before it was done. Known, not mended."""
+    scene.go(1)
+    scene.pass_time(9)
+    scene.order("cancel", soon=True)
+    scene.work(Luck.DIES_AFTER)
+    scene.work(Luck.UNREACHED)
     scene.end()
 
 
@@ -308,6 +318,9 @@ SCENES: list[tuple[Play, Facts]] = [
     ),
     (attempt_outlives_its_run, replace(facts_of(cycles=1), acknowledging="down")),
 ]
+
+
+KNOWN: list[Play] = [lost_task_before_a_ledger_outage, lost_send_that_had_outlived_its_task]
 
 
 def play(scene: Play, facts: Facts) -> World:

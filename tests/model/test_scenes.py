@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .invariants import Broken, Invariants
-from .scenes import SCENES, Play, lost_task_before_a_ledger_outage, play
+from .scenes import KNOWN, SCENES, Play, play
 from .stage import facts_of
 from .world import Facts
 
@@ -17,7 +17,8 @@ def test_a_trace_breaks_nothing(scene: Play, facts: Facts) -> None:
 
 
 @pytest.mark.xfail(strict=True, raises=Broken, reason="a known finding; see Invariants.is_known")
-def test_a_lost_task_before_a_ledger_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that ends for lack of a plan owes nothing, though a lost task may have sent it."""
+@pytest.mark.parametrize("scene", KNOWN, ids=lambda scene: str(scene.__name__))
+def test_a_known_finding(scene: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that ends owes what a lost task may have sent."""
     monkeypatch.setattr(Invariants, "is_known", False)
-    play(lost_task_before_a_ledger_outage, facts_of())
+    play(scene, facts_of())
