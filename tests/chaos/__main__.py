@@ -72,6 +72,11 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--faults", type=float, default=Options.faults, help="multiplies the provider's rates"
     )
+    parser.add_argument(
+        "--queries",
+        action="store_true",
+        help="let callers ask by query: shows what the SDK does not bear (decision 7)",
+    )
     parser.add_argument("--state", type=Path, help="an empty folder, which is kept")
     return parser.parse_args()
 
@@ -89,6 +94,7 @@ def _options(asked: argparse.Namespace) -> Options:
         kill_every=asked.kill_every,
         kills=asked.kills,
         faults=asked.faults,
+        queries=asked.queries,
     )
 
 

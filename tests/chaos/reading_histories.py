@@ -57,6 +57,8 @@ async def _replay(histories: Sequence[WorkflowHistory]) -> dict[str, str]:
         workflows=WORKFLOWS,
         data_converter=DATA_CONVERTER,
         workflow_runner=worker.workflow_runner(),
+        # Two seconds without a word are a crowded machine here, and no deadlock.
+        debug_mode=True,
     )
 
     async def each() -> AsyncIterator[WorkflowHistory]:

@@ -65,7 +65,9 @@ Rows = dict[str, list[dict[str, Any]]]
 
 @contextmanager
 def _snapshot(file: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30)) as ledger:
+    # Not opened read-only: a file whose last writer has just gone cannot be opened so.
+    with closing(sqlite3.connect(f"file:{file}?mode=rw", uri=True, timeout=30)) as ledger:
+        ledger.execute("PRAGMA query_only = ON")
         ledger.execute("BEGIN")
         yield ledger
 

@@ -50,6 +50,7 @@ class Options:
         kill_every: calls between two kills, on the average.
         kills: how many at the most; None for as many as come.
         faults: multiplies the provider's rates.
+        queries: whether callers ask by query, too.
         settles_within: how long the calls have to come to rest, after the last kill.
     """
 
@@ -62,6 +63,7 @@ class Options:
     kill_every: int = 60
     kills: int | None = None
     faults: float = 1.0
+    queries: bool = False
     settles_within: timedelta = timedelta(seconds=150)
 
     @property
@@ -129,7 +131,7 @@ class _Run:
     async def _begin_calls(self, client: Client) -> list[asyncio.Task[Caller]]:
         """Begin the calls at the rate, or more slowly when too many are under way."""
         options = self._options
-        callers = Callers(client, options.gives_up_after)
+        callers = Callers(client, options.gives_up_after, queries=options.queries)
         places = asyncio.Semaphore(options.at_once)
         until = options.lasts and time.monotonic() + options.lasts.total_seconds()
         tasks: list[asyncio.Task[Caller]] = []
