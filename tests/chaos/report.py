@@ -52,6 +52,7 @@ class Report:
             **{kind: str(wrong[kind]) for kind in Kind},
             "outcomes": _list(statuses + Counter(refused=refused)),
             "parked": str(sum(one.stage == "parked" for one in kept)),
+            "parked without a receipt": str(sum(len(case.in_doubt) for case in cases)),
             "owed": str(sum(len(one.owed) for one in kept)),
             "late": str(sum(bool(outcome.get("late")) for outcome in outcomes)),
             "forced": str(sum(bool(outcome.get("forced")) for outcome in outcomes)),
