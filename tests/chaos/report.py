@@ -60,6 +60,7 @@ class Report:
             "steered": _list(Counter(o.partition(":")[0] for c in cases for o in c.told.orders)),
             "effects at the provider": str(provider.get("effects", 0)),
             "requests, and their answers": _answers(self.totals),
+            "duplicates sent on purpose": str(provider.get("duplicates_sent", 0)),
             "callbacks sent again": str(sum(event.sent - 1 for event in events)),
             "messages suppressed": str(self.ledgered.suppressions),
             "callbacks given up": str(provider.get("callbacks_given_up", 0)),
