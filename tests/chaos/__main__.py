@@ -22,6 +22,7 @@ from ackbridge.cli.up import told_to_stop
 from ackbridge.engine import leave
 from ackbridge.errors import AckbridgeError
 
+from .report import Report
 from .running import Options, run
 
 
@@ -38,21 +39,35 @@ def main() -> int:
         print(f"{state} is not empty: a run needs a state of its own", file=sys.stderr)
         return 2
     show.console.print(f"seed {options.seed}: `--seed {options.seed}` draws the same again")
-    is_clean = False
+    report: Report | None = None
+    is_kept = True
+    try:
+        report = _run(options, state)
+        is_kept = report is None or not report.is_clean
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        is_kept = False
+    finally:
+        if is_kept or asked.state is not None:
+            show.console.print(f"\nlogs, state and report: {state}", soft_wrap=True)
+        else:
+            shutil.rmtree(state)
+    return 0 if report is not None and report.is_clean else 1
+
+
+def _run(options: Options, state: Path) -> Report | None:
+    """Run, and show and keep the report; None when the run broke off."""
+    report: Report | None = None
     try:
         with told_to_stop():
             report = run(options, state)
+    except* AckbridgeError as broken:
+        for error in broken.exceptions:
+            print(f"\nthe run broke off: {error}", file=sys.stderr)
+    if report is not None:
         report.show()
         (state / "report.txt").write_text(report.text())
-        is_clean = report.is_clean
-    except AckbridgeError as error:
-        print(f"\nthe run broke off: {error}", file=sys.stderr)
-    finally:
-        if is_clean and asked.state is None:
-            shutil.rmtree(state)
-        else:
-            show.console.print(f"\nlogs, state and report: {state}", soft_wrap=True)
-    return 0 if is_clean else 1
+    return report
 
 
 def _read_arguments() -> argparse.Namespace:

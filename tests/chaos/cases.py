@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .records import Kept, Run, RunState, Seen, Told
+from .records import Kept, Run, RunState, Seen, Told, Work
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,21 @@ class Case:
     def is_open(self) -> bool:
         """Whether its workflow runs."""
         return self.last is not None and self.last.state is RunState.OPEN
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether it waits, open, for an operator, a batch or a late answer."""
+        return self.is_open and self.kept.stage == "parked"
+
+    @property
+    def in_doubt(self) -> tuple[Work, ...]:
+        """Works of a parked call of which no receipt has come: they are not given up.
+
+        Reprocessing sends the same key again, and the end of the parking acknowledges.
+        """
+        receipts = frozenset[str]().union(*(run.receipts for run in self.runs))
+        told_nothing = (work for work in self.seen.works if not work.verdicts)
+        return tuple(w for w in told_nothing if self.is_parked and w.id not in receipts)
 
     @property
     def heard(self) -> frozenset[str]:

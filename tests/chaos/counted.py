@@ -106,11 +106,14 @@ def _stands(work: Work, case: Case) -> bool:
 
 
 def unacknowledged(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """A work that was neither acknowledged nor is owed, or one that was without its response."""
+    """A work that was neither acknowledged nor is owed, or one that was without its response.
+
+    What a parked call has sent without a receipt is still open, and is counted by itself.
+    """
     if not case.operation.acknowledges:
         return
     for work in case.seen.works:
-        if not work.verdicts and not _is_owed(work, case):
+        if not work.verdicts and not _is_owed(work, case) and work not in case.in_doubt:
             yield Kind.UNACKNOWLEDGED, f"{work.id} (cycle {work.cycle}) was told nothing"
         if "success" in work.verdicts:
             yield from _success_without_response(work, case)
@@ -135,7 +138,7 @@ def _is_owed(work: Work, case: Case) -> bool:
 
 def hung(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
     """A workflow that stays open without being parked or owing, or whose tasks keep failing."""
-    if case.is_open and case.kept.stage != "parked" and not case.kept.owed:
+    if case.is_open and not case.is_parked and not case.kept.owed:
         yield Kind.HUNG, f"its workflow is open, and the ledger has it {case.kept.stage}"
     for run in case.runs:
         for failure in run.task_failures:

@@ -33,6 +33,7 @@ def read_run(run_id: str, events: Sequence[HistoryEvent]) -> Run:
         failure=reader.failure,
         outcome=reader.outcome,
         heard=frozenset(reader.heard),
+        receipts=frozenset(reader.receipts),
         recorded=reader.recorded,
         task_failures=tuple(reader.task_failures),
         story=tuple(reader.story),
@@ -48,6 +49,7 @@ class _Reader:
         self.failure: str | None = None
         self.outcome: dict[str, Any] | None = None
         self.heard: set[str] = set()
+        self.receipts: set[str] = set()
         self.recorded = 0
         self.task_failures: list[TaskFailure] = []
         self.story: list[str] = []
@@ -177,6 +179,8 @@ class _Reader:
         result = _first(payloads)
         if name == names.RECORD and isinstance(result, dict):
             self.recorded += bool(result.get("accepted"))
+        if name == names.SEND and isinstance(result, dict) and result.get("reference"):
+            self.receipts.add(result["reference"])
         for message in _messages(result):
             self.heard.add(message["event_key"])
         return f"{told}: {json.dumps(result)[:300]}"

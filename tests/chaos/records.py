@@ -170,6 +170,7 @@ class Run:
         failure: the type of the failure it ended with.
         outcome: as JSON, from the result or the failure's details.
         heard: event keys that came to it, by signal or with a receipt.
+        receipts: the provider's references that it had from receipts.
         recorded: how many responses the ledger accepted from it.
         unreplayable: why the workflow's code does not replay it, if it does not.
         story: a line for each event worth telling.
@@ -181,6 +182,7 @@ class Run:
     failure: str | None = None
     outcome: Mapping[str, Any] | None = None
     heard: frozenset[str] = frozenset()
+    receipts: frozenset[str] = frozenset()
     recorded: int = 0
     task_failures: tuple[TaskFailure, ...] = ()
     unreplayable: str | None = None

@@ -125,6 +125,8 @@ class _Run:
             callers = await self._finish(making)
             await self._rest(client)
             supervising.cancel()
+        # The provider is a record: a run without it could not be judged.
+        self._stack.check()
         (self._state / "kills.txt").write_text("\n".join(killer.log) + "\n")
         return await self._judge(client, callers, killer)
 

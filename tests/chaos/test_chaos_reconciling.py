@@ -148,6 +148,14 @@ def test_what_is_owed_is_not_unacknowledged() -> None:
     assert found(case) == []
 
 
+def test_what_is_parked_without_a_receipt_is_not_given_up() -> None:
+    """The same key is sent again; with a receipt it would have been given up before parking."""
+    untold = replace(PARKED, seen=replace(PARKED.seen, works=(replace(WORK, verdicts=()),)))
+    assert found(untold) == []
+    run = replace(untold.runs[0], receipts=frozenset({"work_1"}))
+    assert found(replace(untold, runs=(run,))) == [Kind.UNACKNOWLEDGED]
+
+
 def test_success_without_a_response_counts_as_unacknowledged() -> None:
     """We said that we have it."""
     case = replace(
