@@ -69,25 +69,12 @@ class TemporalHost:
             return await self._through_queue(provider, step, argument, 0, step.within, interrupted)
         began = workflow.now()
         try:
-            result: Result = await workflow.execute_local_activity(
-                step.name,
-                argument,
-                result_type=step.result,
-                start_to_close_timeout=step.timeout,
-                retry_policy=ONCE,
-                summary=step.summary,
-            )
-            return result  # noqa: TRY300 -- an else would sit far below, behind the fallback
+            return await self._in_workflow_task(step, argument)
         except FailureError as error:
             failed, delay = explain(error, tried=0)
-            if delay is None or step.attempts == 1:
-                raise failed from None
-        delay = max(delay, step.first_retry * (1 + workflow.random().random() / 2))
-        if step.within is not None and delay >= step.within:
+        if delay is None or step.attempts == 1:
             raise failed
-        until = workflow.now() + delay
-        if await self.wait(interrupted or _never, until, f"try again: {failed.reason}"):
-            raise StepFailed(INTERRUPTED, failed.reason, attempts=1, reached=failed.reached)
+        await self._pause(step, failed, delay, interrupted or _never)
         left = step.within and max(step.within - (workflow.now() - began), timedelta(seconds=1))
         if step.once_tried is not None:
             argument = step.once_tried(argument, failed, began)
@@ -99,6 +86,36 @@ class TemporalHost:
                 reason, attempts = failed.reason, again.attempts
                 raise StepFailed(failed.kind, reason, attempts=attempts, reached=True) from None
             raise
+
+    async def _in_workflow_task(self, step: Step[Result], argument: Wire) -> Result:
+        result: Result = await workflow.execute_local_activity(
+            step.name,
+            argument,
+            result_type=step.result,
+            start_to_close_timeout=step.timeout,
+            retry_policy=ONCE,
+            summary=step.summary,
+        )
+        return result
+
+    async def _pause(
+        self,
+        step: Step[Result],
+        failed: StepFailed,
+        delay: timedelta,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        """Wait before the second attempt, which goes through the queue.
+
+        Raises:
+            StepFailed: the first one's failure, when there is no time for another; or interrupted.
+        """
+        delay = max(delay, step.first_retry * (1 + workflow.random().random() / 2))
+        if step.within is not None and delay >= step.within:
+            raise failed
+        until = workflow.now() + delay
+        if await self.wait(interrupted, until, f"try again: {failed.reason}"):
+            raise StepFailed(INTERRUPTED, failed.reason, attempts=1, reached=failed.reached)
 
     async def _through_queue(
         self,
