@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import TimeSkipper
 
@@ -101,6 +102,16 @@ class Stage:
         """Wait until a call has got to a stage."""
         while (await self.calls.call(request.call_id).status()).stage != stage:  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(0.05)
+
+
+def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """A folder with the sandbox's integration alone, its operations edited."""
+    integrations = folder / "integrations"
+    integrations.mkdir()
+    file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
+    edit(file["operations"])
+    (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+    return integrations
 
 
 @asynccontextmanager

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 
 from ackbridge.contracts import CallRequest, OutcomeStatus, ProviderMessage, names
 from ackbridge.contracts import Stage as CallStage
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallCancelledError, CallFailedError
-from tests.integration.stage import INTEGRATIONS, Stage, set_up
+from tests.integration.stage import Stage, edited_integrations, set_up
 from tests.replay.test_replay import replayer
 
 PATIENCE = timedelta(seconds=30)
@@ -39,13 +38,12 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """The sandbox's integration, whose orders are parked for a month."""
     folder = tmp_path_factory.mktemp("stage")
-    integrations = folder / "integrations"
-    integrations.mkdir()
-    file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
-    order = file["operations"]["create_order"]
-    order |= {"on_failure": "park", "parked_for": "30d"}
-    order["response"] |= {"cycles": 1}
-    (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+
+    def parking(operations: dict[str, Any]) -> None:
+        operations["create_order"] |= {"on_failure": "park", "parked_for": "30d"}
+        operations["create_order"]["response"] |= {"cycles": 1}
+
+    integrations = edited_integrations(folder, parking)
     async with set_up(engine.address, folder, integrations) as everything:
         yield everything
 

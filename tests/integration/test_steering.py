@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
-import yaml
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
@@ -16,7 +16,7 @@ from ackbridge.contracts import CallRequest, OutcomeStatus
 from ackbridge.contracts import Stage as CallStage
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallCancelledError
-from tests.integration.stage import INTEGRATIONS, Stage, set_up
+from tests.integration.stage import Stage, edited_integrations, set_up
 from tests.replay.test_replay import replayer
 
 PATIENCE = timedelta(seconds=30)
@@ -38,11 +38,11 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """The sandbox's integration with patience: it sends again and again, a minute apart at last."""
     folder = tmp_path_factory.mktemp("stage")
-    integrations = folder / "integrations"
-    integrations.mkdir()
-    file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
-    file["operations"]["create_order"]["receipt"] |= {"attempts": 50, "within": "1h"}
-    (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+
+    def patient(operations: dict[str, Any]) -> None:
+        operations["create_order"]["receipt"] |= {"attempts": 50, "within": "1h"}
+
+    integrations = edited_integrations(folder, patient)
     async with set_up(engine.address, folder, integrations) as everything:
         yield everything
 
