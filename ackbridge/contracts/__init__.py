@@ -12,7 +12,13 @@ from .calls import (
     Timings,
 )
 from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
-from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
+from .messages import (
+    LONGEST_EVENT_KEY,
+    MessageKind,
+    MessageSource,
+    ProviderMessage,
+    ProviderMessages,
+)
 from .notices import DEFAULT_NOTICES
 from .plan import (
     REVISION,
@@ -81,6 +87,7 @@ __all__ = [
     "PrepareStep",
     "Prepared",
     "ProviderMessage",
+    "ProviderMessages",
     "RecordStep",
     "Recorded",
     "Reprocess",

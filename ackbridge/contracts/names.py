@@ -10,6 +10,7 @@ INTEGRATION_CALL: Final = "IntegrationCall"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
+PROVIDER_MESSAGES: Final = "provider_messages"
 CANCEL: Final = "cancel"
 FORCE_ACK: Final = "force_ack"
 REPROCESS: Final = "reprocess"

@@ -8,7 +8,8 @@ from enum import StrEnum
 from ackbridge.errors import EngineUnavailable, LedgerUnavailable
 from ackbridge.ledger import InboxState, Ledger
 
-from .calls import Calls, Signalled
+from .calls import Signalled
+from .lanes import Lanes
 from .letters import Letter, Reading, to_entry
 
 log = logging.getLogger(__name__)
@@ -30,9 +31,9 @@ class Delivery(StrEnum):
 class Handover:
     """Engine or inbox. Whoever gets an answer, and no error, has a durable letter."""
 
-    def __init__(self, calls: Calls, ledger: Ledger) -> None:
+    def __init__(self, lanes: Lanes, ledger: Ledger) -> None:
         """Take the engine's side and the ledger's."""
-        self._calls = calls
+        self._lanes = lanes
         self._ledger = ledger
 
     async def hand_over(self, letter: Letter) -> Delivery:
@@ -81,7 +82,7 @@ class Handover:
         if found is None:
             return False
         call_id, reading = found
-        signalled = await self._calls.signal(call_id, letter.provider, reading.message)
+        signalled = await self._lanes.signal(call_id, letter.provider, reading.message, letter.size)
         return signalled is Signalled.DELIVERED
 
     async def _keep(self, letter: Letter) -> Delivery:
