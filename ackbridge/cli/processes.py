@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -90,6 +91,9 @@ async def _serve_gateway(host: str, port: int) -> None:
             signal_timeout=settings.signal_timeout,
         )
         config = build_config(app, host=host, port=port, log_level="warning")
+        # What lives as long as the process need not be looked through for garbage again and again.
+        gc.collect()
+        gc.freeze()
         await uvicorn.Server(config).serve()
     finally:
         await ledger.close()

@@ -147,6 +147,14 @@ async def test_an_unknown_provider_is_not_found(world: World) -> None:
     assert reply.status_code == 404
 
 
+async def test_callbacks_are_sent_with_post(world: World) -> None:
+    """Another method is refused, and nothing of the request is looked at."""
+    async with world.gateway() as gateway:
+        reply = await gateway.http.get("/callbacks/acme")
+
+    assert (reply.status_code, reply.json()["status"]) == (405, "wrong method")
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
