@@ -29,7 +29,9 @@ def _around(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Larger expressions of smaller ones; some that become functions, some that do not."""
     two = ("{} == {}", "{} != {}", "{} && {}", "{} || {}", "{} | {}", "{} < {}", "[{}, {}]")
     one = ("!{}", "{}.a", "{}[0]", "{}[]", "{}[?a]", "{}[*].a", "type({})", "not_null({})")
-    pairs = st.builds(lambda f, left, right: f"({f.format(left, right)})", st.sampled_from(two), inner, inner)
+    pairs = st.builds(
+        lambda f, left, right: f"({f.format(left, right)})", st.sampled_from(two), inner, inner
+    )
     return pairs | st.builds(lambda f, only: f.format(f"({only})"), st.sampled_from(one), inner)
 
 
@@ -43,7 +45,9 @@ def test_they_say_what_jmespath_says(text: str, document: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["type == 'done'", "order.id", "a && b.c != 'x' || !d"])
-def test_what_files_are_made_of_is_not_interpreted(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_files_are_made_of_is_not_interpreted(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Matching an ordinary callback does not touch the interpreter, or only where it must."""
     visited: list[str] = []
     monkeypatch.setattr(
