@@ -36,6 +36,7 @@ from .measuring import quantiles
 
 PARTS = ("engine", "gateway")
 STARTS_WITHIN = timedelta(seconds=30)
+BARE, FASTAPI, FLOOR = "bare endpoint", "FastAPI endpoint", "engine floor"
 FOLDER = Path(__file__).resolve().parents[1]
 
 console = Console(highlight=False)
@@ -88,18 +89,26 @@ def measure(options: Options) -> dict[str, Lane]:
     """
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder), environ=os.environ, parts=PARTS)
-        with stack, _bare(stack, Path(folder)) as (bare, port):
-            return asyncio.run(_Bench(stack, Path(folder), bare, port, options).rounds())
+        with (
+            stack,
+            _bare(stack, Path(folder), "asgi") as bare,
+            _bare(stack, Path(folder), "fastapi") as framework,
+        ):
+            bench = _Bench(stack, Path(folder), {BARE: bare, FASTAPI: framework}, options)
+            return asyncio.run(bench.rounds())
 
 
 class _Bench:
     def __init__(
-        self, stack: Stack, folder: Path, bare: Child, bare_port: int, options: Options
+        self,
+        stack: Stack,
+        folder: Path,
+        bare: Mapping[str, tuple[Child, int]],
+        options: Options,
     ) -> None:
         self._stack = stack
         self._folder = folder
         self._bare = bare
-        self._bare_port = bare_port
         self._options = options
         self._signer = _signer(stack)
         self._lanes: dict[str, Lane] = {}
@@ -109,21 +118,23 @@ class _Bench:
         for number in range(self._options.rounds):
             console.print(f"round {number + 1} of {self._options.rounds}", style="dim")
             calls = await _start_calls(client, self._options.calls)
-            await self._bare_round(calls)
+            for name, (child, port) in self._bare.items():
+                await self._bare_round(name, child, port, calls)
             await self._floor_round(calls)
             count = self._options.calls
             for name, mix in (
                 ("distinct", distinct(calls)),
                 ("10 % twice", repeated(calls)),
-                (f"{AT_ONCE} to a call", shared(calls, count)),
+                (f"{AT_ONCE} to a call", shared(calls, 2 * count)),
+                ("all to one", shared(calls[:1], 2 * count)),
             ):
                 await self._gateway_round(client, name, mix)
         return self._lanes
 
-    async def _bare_round(self, calls: Sequence[str]) -> None:
+    async def _bare_round(self, name: str, child: Child, port: int, calls: Sequence[str]) -> None:
         mix = shared(calls, self._options.bare)
-        answered = await self._send("bare endpoint", self._bare_port, mix, {"bare": self._bare.pid})
-        _all_2xx("bare endpoint", answered, len(mix.events))
+        answered = await self._send(name, port, mix, {"bare": child.pid})
+        _all_2xx(name, answered, len(mix.events))
 
     async def _floor_round(self, calls: Sequence[str]) -> None:
         messages = [
@@ -131,7 +142,7 @@ class _Bench:
             for call_id, key in distinct(calls).events
         ]
         wanted = {"messages": messages, "in_flight": self._options.connections}
-        name = "engine floor"
+        name = FLOOR
         await self._run(name, "benchmarks.gateway_floor", wanted, len(messages), self._pids())
 
     async def _gateway_round(self, client: Client, name: str, mix: Mix) -> None:
@@ -208,12 +219,12 @@ def _signer(stack: Stack) -> Signer:
 
 
 @contextmanager
-def _bare(stack: Stack, folder: Path) -> Iterator[tuple[Child, int]]:
+def _bare(stack: Stack, folder: Path, which: str) -> Iterator[tuple[Child, int]]:
     port = LoopbackPort().number
     child = Child(
-        (sys.executable, "-m", "benchmarks.gateway_bare", str(port)),
+        (sys.executable, "-m", "benchmarks.gateway_bare", which, str(port)),
         environ=stack.environment,
-        log=folder / "bare.log",
+        log=folder / f"{which}.log",
         folder=FOLDER,
     )
     child.start()
@@ -264,8 +275,9 @@ def medians(lanes: Mapping[str, Lane]) -> dict[str, dict[str, float]]:
             "per_second": per_second,
             "p50": median(lane.p50),
             "p99": median(lane.p99),
-            "of_bare": _ratio(lane, lanes["bare endpoint"]),
-            "of_floor": _ratio(lane, lanes["engine floor"]),
+            "of_bare": _ratio(lane, lanes[BARE]),
+            "of_fastapi": _ratio(lane, lanes[FASTAPI]),
+            "of_floor": _ratio(lane, lanes[FLOOR]),
             **{f"cpu_{part}": median(used) for part, used in lane.cpu.items()},
             **({"signals": median(lane.signals)} if lane.signals else {}),
         }
@@ -284,6 +296,7 @@ def show(lanes: Mapping[str, Lane]) -> None:
         "p50": "p50 ms",
         "p99": "p99 ms",
         "of_bare": "of bare",
+        "of_fastapi": "of FastAPI",
         "of_floor": "of floor",
         "signals": "signals/message",
         "cpu_bare": "µs bare",

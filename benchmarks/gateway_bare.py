@@ -1,4 +1,4 @@
-"""The bare endpoint: reads a body and answers with it, served as the gateway is."""
+"""Bare endpoints: they read a body and answer with it, served as the gateway is."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import sys
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI, Request
+from starlette.responses import Response
 
 from ackbridge.gateway import build_config
 
 
-async def echo(scope: Any, receive: Any, send: Any) -> None:
+async def echo(_scope: Any, receive: Any, send: Any) -> None:
     """Answer with the body."""
     body = b""
     while True:
@@ -23,5 +25,20 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def framework() -> FastAPI:
+    """The same, as most people would write it."""
+    app = FastAPI(openapi_url=None)
+
+    @app.post("/callbacks/{provider}")
+    async def answer(request: Request) -> Response:
+        return Response(await request.body(), media_type="application/json")
+
+    return app
+
+
+APPS = {"asgi": lambda: echo, "fastapi": framework}
+
 if __name__ == "__main__":
-    uvicorn.Server(build_config(echo, port=int(sys.argv[1]), log_level="warning")).run()
+    uvicorn.Server(
+        build_config(APPS[sys.argv[1]](), port=int(sys.argv[2]), log_level="warning")
+    ).run()

@@ -130,17 +130,19 @@ class CallbackPipeline:
             reply = check(exchange)
             if reply is not None:
                 return self._tell(exchange, name, reply)
-        letter = exchange.letter
-        assert letter is not None, "the match has made one"
+        if exchange.letter is None:
+            raise AssertionError("the last check reads the letter")
+        return await self._deliver(exchange, exchange.letter)
+
+    async def _deliver(self, exchange: Exchange, letter: Letter) -> Reply:
+        replies = exchange.callbacks.replies
         if letter.matched and not letter.readings:
             await self._handover.suppress(letter, NOT_AWAITED)
-            reply = Reply(exchange.callbacks.replies.accepted, "not awaited")
-            return self._tell(exchange, "match", reply)
+            return self._tell(exchange, "match", Reply(replies.accepted, "not awaited"))
         key = (letter.provider, letter.event_key)
         if not await self._recent.claim(key):
             await self._handover.suppress(letter, REPEATED)
-            reply = Reply(exchange.callbacks.replies.duplicate, "duplicate")
-            return self._tell(exchange, "duplicate", reply)
+            return self._tell(exchange, "duplicate", Reply(replies.duplicate, "duplicate"))
         try:
             reply = await self._hand_over(exchange, letter)
         except BaseException:

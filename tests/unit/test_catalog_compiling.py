@@ -8,8 +8,9 @@ import jmespath
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jmespath.exceptions import JMESPathError
 
-from ackbridge.catalog.compiling import build_evaluation
+from ackbridge.catalog.compiling import Evaluate, build_evaluation
 
 LEAVES = st.sampled_from([None, True, False, 0, 1, 2, 1.0, "", "a", "x", [], {}])
 VALUES = st.recursive(
@@ -37,11 +38,10 @@ def _around(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 @given(text=st.recursive(ATOMS, _around, max_leaves=5), document=VALUES)
 def test_they_say_what_jmespath_says(text: str, document: Any) -> None:
-    """The same value of the same type, for any expression over any document."""
+    """The same value of the same type, or the same error, for any expression and document."""
     compiled = jmespath.compile(text)
-    expected = compiled.search(document)
-    found = build_evaluation(compiled.parsed)(document)
-    assert (type(expected), expected) == (type(found), found)
+    found = _end_of(build_evaluation(compiled.parsed), document)
+    assert found == _end_of(compiled.search, document)
 
 
 @pytest.mark.parametrize("text", ["type == 'done'", "order.id", "a && b.c != 'x' || !d"])
@@ -56,3 +56,11 @@ def test_what_files_are_made_of_is_not_interpreted(
     )
     build_evaluation(jmespath.compile(text).parsed)({"type": "done"})
     assert set(visited) <= {"not_expression"}
+
+
+def _end_of(evaluate: Evaluate, document: Any) -> tuple[type, Any]:
+    try:
+        value = evaluate(document)
+    except (JMESPathError, TypeError) as error:
+        return type(error), str(error)
+    return type(value), value
