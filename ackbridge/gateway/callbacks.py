@@ -5,22 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qsl
 
-from starlette.types import Receive
-
-from ackbridge.catalog import Callbacks, Catalog, Integration, find_event_key
+from ackbridge.catalog import Catalog, find_event_key
 from ackbridge.clock import Clock
 from ackbridge.contracts import Invalid
 from ackbridge.contracts.strict_json import read_json
 from ackbridge.errors import Forged, SecretError, Unavailable
-from ackbridge.security import HeaderVerify, Redactor, Verifier
+from ackbridge.security import Redactor, Verifier
 
 from .body import Gone, TooLarge, read_body
 from .duplicates import RecentKeys
+from .exchange import Exchange, Reply, document_of
 from .handover import NOT_AWAITED, REPEATED, Delivery, Handover
 from .letters import Letter, read_letter
 
@@ -31,48 +28,6 @@ LARGEST_MESSAGE = 2 * 1024 * 1024 - 64 * 1024
 
 UNROUTED_LIMIT = 1024 * 1024
 """Bytes of a body whose provider does not exist."""
-
-_CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the provider gets.
-
-    Attributes:
-        code: the HTTP status.
-        status: one word for what happened.
-        reason: why; says nothing a stranger may not know.
-        retry_after: seconds, when coming again is right.
-    """
-
-    code: int
-    status: str
-    reason: str | None = None
-    retry_after: int | None = None
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One callback on its way: each step fills in what the next ones need.
-
-    Attributes:
-        provider: as the path says.
-        headers: by lower-case name.
-        query: the raw query string.
-        receive: the ASGI request's.
-    """
-
-    provider: str
-    headers: Mapping[str, str]
-    query: bytes
-    receive: Receive
-    body: bytes = field(init=False)
-    integration: Integration = field(init=False)
-    callbacks: Callbacks = field(init=False)
-    parsed: Any = field(init=False)
-    letter: Letter | None = None
-
 
 Check = Callable[[Exchange], Reply | None]
 
@@ -203,7 +158,7 @@ class CallbackPipeline:
         return None
 
     def _match(self, exchange: Exchange) -> Reply | None:
-        document = _document(exchange)
+        document = document_of(exchange)
         unreadable = exchange.callbacks.replies.unreadable
         try:
             event_key = find_event_key(exchange.integration, document)
@@ -235,20 +190,6 @@ class CallbackPipeline:
 
     def _later(self, reason: str) -> Reply:
         return Reply(503, "try again", reason, retry_after=self._retry_after)
-
-
-def _document(exchange: Exchange) -> dict[str, Any]:
-    """What expressions see. Credentials are left out: documents are kept in the ledger."""
-    secret = set(_CREDENTIALS)
-    if isinstance(exchange.callbacks.verify, HeaderVerify):
-        secret.add(exchange.callbacks.verify.name.lower())
-    parsed = exchange.parsed
-    return {
-        **(parsed if isinstance(parsed, dict) else {}),
-        "body": parsed,
-        "headers": {name: value for name, value in exchange.headers.items() if name not in secret},
-        "query": dict(parse_qsl(exchange.query.decode("latin-1"), keep_blank_values=True)),
-    }
 
 
 def _is_too_large(letter: Letter) -> bool:

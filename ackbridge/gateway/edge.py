@@ -11,7 +11,8 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .callbacks import CallbackPipeline, Exchange, Reply
+from .callbacks import CallbackPipeline
+from .exchange import Exchange, Reply
 
 PREFIX = "/callbacks/"
 
