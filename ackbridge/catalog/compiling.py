@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 
 from jmespath.visitor import TreeInterpreter
 
-Node: TypeAlias = dict[str, Any]
+Node: TypeAlias = Any
+"""A dictionary with `type`, `children` and, for some types, `value`."""
 Evaluate: TypeAlias = Callable[[Any], Any]
 """From a document to the value over it."""
 
