@@ -12,7 +12,9 @@ from jmespath.exceptions import JMESPathError
 
 from ackbridge.catalog.compiling import Evaluate, build_evaluation
 
-LEAVES: st.SearchStrategy[Any] = st.sampled_from([None, True, False, 0, 1, 2, 1.0, "", "a", "x", [], {}])
+LEAVES: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, False, 0, 1, 2, 1.0, "", "a", "x", [], {}]
+)
 VALUES = st.recursive(
     LEAVES,
     lambda inner: (
