@@ -51,7 +51,7 @@ async def completed_duplicate(stage: Stage) -> CallRequest:
     return await _run(stage, request)
 
 
-async def completed_together(stage: Stage) -> CallRequest:
+async def completed_by_signal_of_several(stage: Stage) -> CallRequest:
     """Three messages in one signal: one that does not read, more time, and the answer."""
     request = stage.request(stuck=True)
     await stage.calls.start(request)
@@ -191,7 +191,7 @@ SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
     completed_duplicate,
-    completed_together,
+    completed_by_signal_of_several,
     completed_after_retries,
     completed_by_asking,
     failed_silent,
