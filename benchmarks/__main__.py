@@ -26,7 +26,6 @@ from .ground import Ground, NotReady
 from .groups import GROUPS, GROUPS_OF_LANES, MAKE_BENCH
 from .lanes import Lane
 from .measuring import Figures, Load, measure
-from .processes import at_rest
 from .report import document, show
 
 SANDBOX = ("--rates", '{"duplicate": 0.1, "most": 1, "delay_ms": 20}')
@@ -125,15 +124,15 @@ async def _prepare(started: AsyncExitStack, folder: Path, in_flight: int) -> Gro
 async def _measure(lanes: Sequence[Lane], ground: Ground, load: Load) -> dict[str, Figures]:
     """All rounds; each begins with another lane."""
     ever_present = {"provider": (ground.stack.pid("sandbox"),), "load": (os.getpid(),)}
-    everybody = [pid for lane in lanes for pids in lane.processes.values() for pid in pids]
+    everybody = {pid for lane in lanes for pids in lane.processes.values() for pid in pids}
     measured = {lane.name: Figures() for lane in lanes}
     for number in range(load.rounds):
         first = number % len(lanes)
         for lane in (*lanes[first:], *lanes[:first]):
             console.print(f"round {number + 1} of {load.rounds}: {lane.name}", style="dim")
-            own = [pid for pids in lane.processes.values() for pid in pids]
-            with at_rest(everybody, but=own):
-                figures = await measure(lane, load, {**lane.processes, **ever_present})
+            own = {pid for pids in lane.processes.values() for pid in pids}
+            roles = {**lane.processes, **ever_present}
+            figures = await measure(lane, load, roles, everybody - own)
             measured[lane.name].add(figures)
     return measured
 

@@ -9,6 +9,7 @@ from .engine_lanes import on_default_engine, on_tuned_engine, ours
 from .ground import Ground
 from .lanes import Lane
 from .peer_lanes import dbos_on_postgresql, dbos_on_sqlite
+from .restate_lane import restate
 
 GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] = {
     "ours": ours,
@@ -16,6 +17,7 @@ GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] =
     "default": on_default_engine,
     "dbos-postgresql": dbos_on_postgresql,
     "dbos-sqlite": dbos_on_sqlite,
+    "restate": restate,
 }
 GROUPS_OF_LANES = {
     "ours": "ours",
@@ -26,6 +28,7 @@ GROUPS_OF_LANES = {
     "textbook-default": "default",
     "dbos-postgresql": "dbos-postgresql",
     "dbos-sqlite": "dbos-sqlite",
+    "restate": "restate",
 }
 """The group of each lane, in the order of the report."""
 MAKE_BENCH = (

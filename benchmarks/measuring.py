@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .history import cost_in_history
@@ -41,6 +41,7 @@ class Figures:
         p50, p99: milliseconds at low load.
         cpu: by role, CPU seconds per 1000 calls at saturation.
         memory: by role, MiB after saturation.
+        bystanders: what processes of other lanes used at saturation, in percent of one core.
         events, actions: of one call.
     """
 
@@ -49,6 +50,7 @@ class Figures:
     p99: list[float] = field(default_factory=list)
     cpu: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, list[float]] = field(default_factory=dict)
+    bystanders: list[float] = field(default_factory=list)
     events: list[int] = field(default_factory=list)
     actions: list[int] = field(default_factory=list)
 
@@ -57,6 +59,7 @@ class Figures:
         self.throughput += other.throughput
         self.p50 += other.p50
         self.p99 += other.p99
+        self.bystanders += other.bystanders
         self.events += other.events
         self.actions += other.actions
         for role, used in other.cpu.items():
@@ -65,18 +68,23 @@ class Figures:
             self.memory.setdefault(role, []).extend(held)
 
 
-async def measure(lane: Lane, load: Load, roles: Mapping[str, Sequence[int]]) -> Figures:
+async def measure(
+    lane: Lane, load: Load, roles: Mapping[str, Sequence[int]], bystanders: Collection[int]
+) -> Figures:
     """One round of one lane.
 
     Args:
         roles: the processes whose CPU time and memory are noted.
+        bystanders: those of other lanes, which should be idle.
     """
     figures = Figures()
     if not lane.history_only:
         await _saturate(lane, load.warm_up, load.in_flight)
         before = {role: cpu_seconds(pids) for role, pids in roles.items()}
+        idle_before = cpu_seconds(bystanders)
         elapsed = await _saturate(lane, load.calls, load.in_flight)
         figures.throughput.append(load.calls / elapsed)
+        figures.bystanders.append((cpu_seconds(bystanders) - idle_before) / elapsed * 100)
         for role, pids in roles.items():
             figures.cpu[role] = [(cpu_seconds(pids) - before[role]) / load.calls * 1000]
             figures.memory[role] = [memory(pids)]

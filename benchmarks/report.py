@@ -164,10 +164,11 @@ def _show_medians(console: Console, written: Mapping[str, Any]) -> None:
 
 def _show_processes(console: Console, written: Mapping[str, Any]) -> None:
     roles = list(dict.fromkeys(r for one in written["rounds"].values() for r in one["cpu"]))
-    table = _table("CPU s/1000 calls and MiB", "", *roles)
+    table = _table("CPU s/1000 calls and MiB, by process", "", *roles, "other lanes")
     for lane, one in written["rounds"].items():
         if one["cpu"]:
-            table.add_row(lane, *(_used(one, role) for role in roles))
+            others = f"{statistics.median(one['bystanders']):.0f} % of a core"
+            table.add_row(lane, *(_used(one, role) for role in roles), others)
     console.print(table)
 
 
