@@ -18,6 +18,7 @@ from ackbridge.child import Child
 from ackbridge.cli.stack import Stack
 
 from .checking import read_works
+from .lanes import PAYLOAD
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 STARTS_WITHIN = 60.0
@@ -65,6 +66,11 @@ class Ground:
         """
         async with self.http.post(url, json=document) as reply:
             reply.raise_for_status()
+
+    async def through_edge(self, url: str, key: str) -> str:
+        """One call through the HTTP edge of a peer, to its end; gives the call's id."""
+        await self.post(f"{url}/calls", {"key": key, "payload": PAYLOAD})
+        return key
 
     @asynccontextmanager
     async def running(

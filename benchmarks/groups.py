@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
+from .celery_lane import celery
+from .dbos_lanes import dbos_on_postgresql, dbos_on_sqlite
 from .engine_lanes import on_default_engine, on_tuned_engine, ours
 from .ground import Ground
 from .lanes import Lane
-from .peer_lanes import dbos_on_postgresql, dbos_on_sqlite
 from .restate_lane import restate
 
 GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] = {
@@ -18,6 +19,7 @@ GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] =
     "dbos-postgresql": dbos_on_postgresql,
     "dbos-sqlite": dbos_on_sqlite,
     "restate": restate,
+    "celery": celery,
 }
 GROUPS_OF_LANES = {
     "ours": "ours",
@@ -29,6 +31,7 @@ GROUPS_OF_LANES = {
     "dbos-postgresql": "dbos-postgresql",
     "dbos-sqlite": "dbos-sqlite",
     "restate": "restate",
+    "celery": "celery",
 }
 """The group of each lane, in the order of the report."""
 MAKE_BENCH = (

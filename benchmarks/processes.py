@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 
 import psutil
+import psycopg
 
 
 def family(pids: Iterable[int]) -> list[psutil.Process]:
@@ -45,3 +46,9 @@ def memory(pids: Iterable[int]) -> float:
             full = process.memory_full_info() if len(members) > 1 else process.memory_info()
             total += getattr(full, "pss", full.rss)
     return total / 2**20
+
+
+def postmaster(url: str) -> int:
+    """The process of a PostgreSQL server whose children are its connections."""
+    with psycopg.connect(url) as connection:
+        return psutil.Process(connection.info.backend_pid).ppid()

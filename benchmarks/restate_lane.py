@@ -18,7 +18,6 @@ from .lanes import PAYLOAD, Lane
 from .peers.serving import READY
 
 
-
 @asynccontextmanager
 async def restate(ground: Ground) -> AsyncIterator[list[Lane]]:
     """Restate's server on its own files, and the service it calls."""

@@ -1,24 +1,21 @@
-"""The lanes of other systems; each starts what it needs, in an environment of its own."""
+"""The lanes on DBOS."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import psutil
-import psycopg
-
 from ackbridge.loopback import HOST, LoopbackPort
-from tests.postgres import PostgreSQL, postgresql
+from tests.postgres import postgresql
 
 from .checking import recorded_in_file, recorded_in_postgresql
 from .environments import python_of
 from .ground import Ground
-from .lanes import PAYLOAD, Lane
+from .lanes import Lane
 from .peers.serving import READY
+from .processes import postmaster
 
 POLL = 0.01
 """Seconds between two looks of DBOS for messages in SQLite, a second by default."""
@@ -33,8 +30,8 @@ async def dbos_on_postgresql(ground: Ground) -> AsyncIterator[list[Lane]]:
             yield [
                 Lane(
                     "dbos-postgresql",
-                    partial(_through_edge, ground, url),
-                    {"engine": (_postmaster(server),), "worker": (pid,)},
+                    partial(ground.through_edge, url),
+                    {"engine": (postmaster(server.url),), "worker": (pid,)},
                     partial(recorded_in_postgresql, records),
                 )
             ]
@@ -50,7 +47,7 @@ async def dbos_on_sqlite(ground: Ground) -> AsyncIterator[list[Lane]]:
         yield [
             Lane(
                 "dbos-sqlite",
-                partial(_through_edge, ground, url),
+                partial(ground.through_edge, url),
                 {"worker": (pid,)},
                 partial(recorded_in_file, records),
             )
@@ -70,15 +67,3 @@ async def _dbos(
     )
     async with ground.running(name, command, ready=READY) as child:
         yield f"http://{HOST}:{port.number}", child.pid
-
-
-async def _through_edge(ground: Ground, url: str, key: str) -> str:
-    """One call through the peer's HTTP edge, to its end."""
-    await ground.post(f"{url}/calls", {"key": key, "payload": PAYLOAD})
-    return key
-
-
-def _postmaster(server: PostgreSQL) -> int:
-    """The process whose children are the connections."""
-    with contextlib.closing(psycopg.connect(server.url)) as connection:
-        return psutil.Process(connection.info.backend_pid).ppid()
