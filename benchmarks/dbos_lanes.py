@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+
+import psutil
 
 from ackbridge.loopback import HOST, LoopbackPort
 from tests.postgres import postgresql
@@ -22,14 +25,23 @@ POLL = 0.01
 
 
 @asynccontextmanager
-async def dbos_on_postgresql(ground: Ground) -> AsyncIterator[list[Lane]]:
-    """DBOS, its system database and the records on one PostgreSQL server."""
+async def dbos_on_postgresql(
+    ground: Ground, name: str = "dbos-postgresql", *, pinned: bool = False
+) -> AsyncIterator[list[Lane]]:
+    """DBOS, its system database and the records on one PostgreSQL server.
+
+    Args:
+        pinned: DBOS' process keeps to one core, so that its threads do not fight for the
+            interpreter across cores; Linux only.
+    """
     with postgresql() as server:
         system, records = server.new_database(), server.new_database()
-        async with _dbos(ground, "dbos-postgresql", system, records) as (url, pid):
+        async with _dbos(ground, name, system, records) as (url, pid):
+            if pinned:
+                _pin(pid)
             yield [
                 Lane(
-                    "dbos-postgresql",
+                    name,
                     partial(ground.through_edge, url),
                     {"engine": (postmaster(server.url),), "worker": (pid,)},
                     partial(recorded_in_postgresql, records),
@@ -67,3 +79,9 @@ async def _dbos(
     )
     async with ground.running(name, command, ready=READY) as child:
         yield f"http://{HOST}:{port.number}", child.pid
+
+
+def _pin(pid: int) -> None:
+    """Keep every thread of a process on one core."""
+    for thread in psutil.Process(pid).threads():
+        os.sched_setaffinity(thread.id, {0})

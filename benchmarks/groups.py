@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 from .celery_lane import celery
 from .dbos_lanes import dbos_on_postgresql, dbos_on_sqlite
@@ -17,6 +18,9 @@ GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] =
     "tuned": on_tuned_engine,
     "default": on_default_engine,
     "dbos-postgresql": dbos_on_postgresql,
+    "dbos-postgresql-pinned": partial(
+        dbos_on_postgresql, name="dbos-postgresql-pinned", pinned=True
+    ),
     "dbos-sqlite": dbos_on_sqlite,
     "restate": restate,
     "celery": celery,
@@ -29,6 +33,7 @@ GROUPS_OF_LANES = {
     "floor-default": "default",
     "textbook-default": "default",
     "dbos-postgresql": "dbos-postgresql",
+    "dbos-postgresql-pinned": "dbos-postgresql-pinned",
     "dbos-sqlite": "dbos-sqlite",
     "restate": "restate",
     "celery": "celery",

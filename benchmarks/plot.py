@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +51,7 @@ def main(figures: Path, plot: Path) -> None:
 def rounds_of(one: Mapping[str, Any], name: str) -> list[float]:
     """One value a round."""
     if name == "cpu":
-        return [statistics.fsum(used) for used in zip(*one["cpu"].values(), strict=True)]
+        return [sum(used) for used in zip(*one["cpu"].values(), strict=True)]
     return list(one[name])
 
 

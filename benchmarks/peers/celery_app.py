@@ -38,6 +38,13 @@ app.conf.update(
 )
 
 
+RETRIED: dict[str, Any] = {
+    "autoretry_for": (OSError, http.client.HTTPException),
+    "retry_backoff": True,
+    "max_retries": 10,
+}
+
+
 class Connections:
     """Those of one worker process, made at their first use: after the fork."""
 
@@ -46,7 +53,7 @@ class Connections:
     redis: Redis | None = None
 
 
-@app.task(name="send", autoretry_for=(OSError, http.client.HTTPException), retry_backoff=True)
+@app.task(name="send", **RETRIED)
 def send(key: str, payload: dict[str, Any]) -> None:
     """Send the order; its response comes to the edge."""
     order = {"call_id": key, "callback_url": os.environ["PEER_CALLBACK"], **payload}
@@ -58,9 +65,7 @@ def send(key: str, payload: dict[str, Any]) -> None:
     )
 
 
-@app.task(
-    name="acknowledge", autoretry_for=(OSError, http.client.HTTPException), retry_backoff=True
-)
+@app.task(name="acknowledge", **RETRIED)
 def acknowledge(key: str, reference: str) -> None:
     """Confirm the response, and tell whoever waits that the call has ended."""
     told = {"status": "success", "call_id": key}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
 from .provider import Provider
@@ -53,6 +55,14 @@ def define_call(provider: Provider, records: Records, callback_url: str) -> Run:
         await acknowledge(key, reference)
 
     return run
+
+
+@sa.event.listens_for(sa.Engine, "connect")
+def _tune(connection: Any, _record: Any) -> None:
+    """SQLite in the mode of Ackbridge's own embedded engine; DBOS leaves it as it comes."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
 
 
 async def serve(options: argparse.Namespace) -> None:
