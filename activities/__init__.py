@@ -20,8 +20,8 @@ Activity = Callable[..., Awaitable[Any]]
 def main_activities(provisions: Provisions) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
     return [
-        Prepare(provisions).prepare,
-        Record(provisions).record,
+        Prepare(provisions, Send(provisions)).prepare,
+        Record(provisions, Acknowledge(provisions)).record,
         Conclude(provisions).conclude,
         *send_activities(provisions),
         *settle_activities(provisions),

@@ -175,6 +175,16 @@ async def polled(stage: Stage) -> CallRequest:
     return await _run(stage, request.model_copy(update={"payload": payload}))
 
 
+async def completed_together(stage: Stage) -> CallRequest:
+    """The happy path in two activities: prepare and send, record and acknowledge."""
+    return await _run(stage, stage.request(delay_ms=100))
+
+
+async def completed_together_after_retries(stage: Stage) -> CallRequest:
+    """The first sends and the first acknowledgements rode along, and were not taken."""
+    return await _run(stage, stage.request(receipt_failures=2, acknowledgement_failures=2))
+
+
 SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
@@ -192,6 +202,8 @@ SCENARIOS: list[Scenario] = [
     parked_to_the_end,
     cancelled_while_sending,
     polled,
+    completed_together,
+    completed_together_after_retries,
 ]
 
 
