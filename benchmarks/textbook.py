@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -25,8 +26,10 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ackbridge.engine import connect
+from ackbridge.runner import workflow_runner
 
 from .orchestration import TASK_QUEUE, Floor, Textbook
 
@@ -132,6 +135,7 @@ async def serve(options: argparse.Namespace) -> None:
             task_queue=TASK_QUEUE,
             workflows=[Floor, Textbook],
             activities=steps.activities,
+            workflow_runner=workflow_runner() if options.tuned else SandboxedWorkflowRunner(),
         ):
             serving = asyncio.create_task(server.serve())
             print(READY, flush=True)
@@ -147,8 +151,10 @@ def main() -> None:
     parser.add_argument("--provider", required=True)
     parser.add_argument("--database", required=True, type=Path)
     parser.add_argument("--port", required=True, type=int)
-    parser.add_argument("--tuned", action="store_true", help="connect as our own worker does")
-    asyncio.run(serve(parser.parse_args()))
+    parser.add_argument("--tuned", action="store_true", help="run as our own worker does")
+    options = parser.parse_args()
+    run = uvloop.run if options.tuned else asyncio.run
+    run(serve(options))
 
 
 if __name__ == "__main__":
