@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -24,7 +23,7 @@ from ackbridge.errors import EngineUnavailable
 from ackbridge.settings import load_settings
 
 from . import show
-from .calls import Json, with_client
+from .calls import By, Json, with_client
 from .exits import Exit, exits_with_its_answer
 
 _STYLES = {FlagState.ON: "green", FlagState.OFF: "red"}
@@ -37,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
 def flag(
     name: Annotated[str, typer.Argument(metavar="PROVIDER[.OPERATION]", help="Whose flag.")],
+    by: By,
     setting: Annotated[
         str | None,
         typer.Argument(
@@ -45,9 +45,6 @@ def flag(
         ),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; everybody will read it.")] = None,
-    by: Annotated[
-        str, typer.Option(help="Who.", default_factory=getpass.getuser, show_default="you")
-    ] = "",
     environment: Annotated[
         str | None, typer.Option(help="Whose flag; ACKBRIDGE_ENVIRONMENT when left out.")
     ] = None,

@@ -249,7 +249,8 @@ async def test_a_control_is_not_ended_by_a_cancel_nor_lost_by_a_terminate(
     await handle.terminate("by mistake")
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while True:
-            await outcome_of(stage, stage.request("quote"))
+            # A call asks for the snapshot, and so has a worker look.
+            await stage.calls.start_and_wait(stage.request("quote"), PATIENCE)
             try:
                 snapshot = await control.snapshot()
             except UnknownName:
