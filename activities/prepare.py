@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog import check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
+    CallRequest,
     OutcomeStatus,
+    Plan,
     Prepared,
     PrepareStep,
+    SendStep,
+    Sent,
+    Setback,
     StepFailure,
     names,
 )
@@ -17,19 +25,27 @@ from ackbridge.contracts.wire import canonical_json
 from ackbridge.errors import UnknownName
 from ackbridge.ledger import Claim
 
-from .failures import classified, failure
+from .failures import classified, failure, setback
 from .planning import plan_call
 from .provisions import Provisions
+from .send import Send
 
 MAX_REQUEST_BYTES = 512 * 1024
 """A request larger than this would make the engine retry an oversized payload for ever."""
+
+SENDS_ALONG_WITHIN = timedelta(seconds=1)
+"""A ledger that took longer than this has used up the time for a request in the same task."""
+
+SENDS_ALONG_FOR = timedelta(seconds=5)
+"""A request that may take longer goes out in a step of its own."""
 
 
 class Prepare:
     """Nothing is sent before this has agreed."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Provisions, send: Send) -> None:
         self._with = provisions
+        self._send = send
 
     @activity.defn(name=names.PREPARE)
     async def prepare(self, step: PrepareStep) -> Prepared:
@@ -38,6 +54,7 @@ class Prepare:
         Raises:
             ApplicationError: InvalidRequest naming the field, or KeyReused; both final.
         """
+        began = self._with.clock()
         request = step.request
         with classified():
             self._check(step)
@@ -55,7 +72,18 @@ class Prepare:
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
         )
-        return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+        prepared = Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+        is_fresh = claim.kind == "fresh" and self._with.clock() - began < SENDS_ALONG_WITHIN
+        if not (step.sends and is_fresh and _may_ride(plan)):
+            return prepared
+        return prepared.model_copy(update={"sent": await self._sent(request)})
+
+    async def _sent(self, request: CallRequest) -> Sent | Setback:
+        """The first attempt of the first cycle; the others are the workflow's to ask for."""
+        try:
+            return await self._send.send(SendStep(request=request, cycle=1))
+        except ApplicationError as error:
+            return setback(error)
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
@@ -71,6 +99,11 @@ class Prepare:
             reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"
             raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
         check_payload(operation, request.payload)
+
+
+def _may_ride(plan: Plan) -> bool:
+    """Whether a request ends well before the engine takes the workflow task for lost."""
+    return plan.send.local and plan.not_now is None and plan.send.timeout <= SENDS_ALONG_FOR
 
 
 def _captured(claim: Claim) -> CallOutcome | None:

@@ -19,10 +19,29 @@ class PrepareStep(Wire):
     Attributes:
         request: the validated request.
         run_chain: the id of the first run of this execution chain.
+        sends: whether the request may be sent at once, if the plan lets it ride in the workflow
+            task: one activity instead of two.
     """
 
     request: CallRequest
     run_chain: str
+    sends: bool = False
+
+
+class Setback(Wire):
+    """A first attempt that rode along with another step, and failed.
+
+    Attributes:
+        kind: a `StepFailure`.
+        reason: one safe line for people.
+        reached: whether the provider may have got it.
+        again_after: how long to wait before another try; None when there shall be none.
+    """
+
+    kind: str
+    reason: str
+    reached: bool = False
+    again_after: timedelta | None = None
 
 
 class ReconsiderStep(Wire):
@@ -99,24 +118,16 @@ class RecordStep(Wire):
 
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
+        acknowledges: whether its success may be acknowledged at once: one activity instead of two.
+        reference: the provider's own id of the cycle's work, for that acknowledgement.
     """
 
     request: CallRequest
     cycle: int
     message: ProviderMessage
     outcome: CallOutcome
-
-
-class Recorded(Wire):
-    """Whether this response is the call's own.
-
-    Attributes:
-        accepted: false when the event key belongs to another call or another response stands.
-        reason: why not.
-    """
-
-    accepted: bool
-    reason: str | None = None
+    acknowledges: bool = False
+    reference: str | None = None
 
 
 class AcknowledgementKind(StrEnum):
@@ -145,6 +156,20 @@ class AcknowledgeStep(Wire):
 
 class Acknowledged(Wire):
     acknowledged_at: AwareDatetime
+
+
+class Recorded(Wire):
+    """Whether this response is the call's own.
+
+    Attributes:
+        accepted: false when the event key belongs to another call or another response stands.
+        reason: why not.
+        acknowledged: what became of the acknowledgement that rode along; None: none did.
+    """
+
+    accepted: bool
+    reason: str | None = None
+    acknowledged: Acknowledged | Setback | None = None
 
 
 class SuppressedMessage(Wire):
