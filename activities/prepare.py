@@ -7,7 +7,7 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog import check_payload
+from ackbridge.catalog import check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
     CallRequest,
@@ -68,8 +68,7 @@ class Prepare:
         plan = plan_call(
             integration,
             integration.operations[request.operation],
-            request,
-            environment=self._with.environment,
+            standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
         )

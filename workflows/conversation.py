@@ -13,6 +13,7 @@ from .host import Renewal
 from .keeping import Keeping
 from .line import Line
 from .listening import Listening
+from .permission import kept_back, may_be_sent
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
@@ -24,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         OutcomeStatus,
         Prepared,
         Stage,
+        WhenOff,
     )
     from ackbridge.contracts.search import IN_FLIGHT
 
@@ -106,7 +108,7 @@ class Conversation:
         if self._may_have_sent:
             self._state.cycles.current.sent()
         if self._state.plan.not_now:
-            return Unanswered(self._state.plan.not_now, "switched_off", notice="refused")
+            return kept_back(self._state.plan)
         if self._state.orders.interrupts_work():
             return await self._listening.at_once()
         return await self._send_and_listen(local=self._is_fresh)
@@ -179,6 +181,8 @@ class Conversation:
         plan = self._state.plan
         if self._parked is not None and ending is self._parked:
             return None
+        if ending.is_kept_back and plan.when_off is not None:
+            return plan.parked_for if plan.when_off is WhenOff.PARK else None
         if plan.on_failure is OnFailure.PARK:
             return plan.parked_for
         return plan.late_window if ending.may_come_late else None
@@ -204,11 +208,15 @@ class Conversation:
 
         until = state.progress.deadline or state.host.now()
         summary = state.progress.deadline_reason or ""
-        while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
-            if not state.hearing.has_suppressed:
-                await state.settlement.rest()
-                raise Renewal
-            await self._keeping.conclude(Stage.PARKED, ending.reason)
+        while True:
+            heard = await self._listening.until(until, summary, aside)
+            if heard is Heard.ASIDE:
+                if not state.hearing.has_suppressed:
+                    await state.settlement.rest()
+                    raise Renewal
+                await self._keeping.conclude(Stage.PARKED, ending.reason)
+            elif heard is not Heard.REPROCESS or await may_be_sent(state):
+                break
         state.host.index(IN_FLIGHT, None, None)
         return ending if heard is Heard.SILENCE else heard
 

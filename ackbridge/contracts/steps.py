@@ -44,6 +44,12 @@ class Setback(Wire):
     again_after: timedelta | None = None
 
 
+class ReconsiderStep(Wire):
+    """Ask again whether a parked call may be sent."""
+
+    request: CallRequest
+
+
 class SendStep(Wire):
     """Send the request.
 

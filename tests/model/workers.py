@@ -20,11 +20,13 @@ from ackbridge.contracts import (
     Prepared,
     PrepareStep,
     ProviderMessage,
+    ReconsiderStep,
     RecordStep,
     ResponseMode,
     SendStep,
     Sent,
     Setback,
+    Standing,
     StepFailure,
     Wire,
 )
@@ -78,6 +80,7 @@ class Workers:
         self._left: dict[int, tuple[int, bool]] = {}
         self._doings: dict[type, Callable[..., End]] = {
             PrepareStep: self._prepare,
+            ReconsiderStep: self._reconsider,
             SendStep: self._send,
             AskStep: self._ask,
             PollStep: self._poll,
@@ -109,6 +112,11 @@ class Workers:
     def sends_along(self, step: PrepareStep) -> bool:
         """Whether the request goes out with this preparation, if it is the first one."""
         return self.rides and step.sends and self._plan.send.local and self._plan.not_now is None
+
+    def _reconsider(self, step: ReconsiderStep, luck: Luck, began: datetime, number: int) -> End:
+        if luck is Luck.REFUSED:
+            return Standing(not_now="switched off", parked_reason="switched_off")
+        return Standing()
 
     def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         self._provider.asked.append((step.cycle, len(self._provider.accepted)))
