@@ -21,6 +21,9 @@ from ackbridge.contracts.control import BreakerSetting, BreakerState, LearnedDea
 from .observed import Observed, Times
 from .sketch import Sketch, bin_of, time_of
 
+LONGEST_WINDOW: Final = timedelta(days=1)
+"""What learning looks back on at the most: observations are not kept much longer."""
+
 DOUBT: Final = 5
 """So many calls without an answer are assumed besides those seen: a single answer that came later
 than all others could otherwise stand for every silence there is."""
