@@ -29,7 +29,7 @@ from ackbridge.contracts import names
 from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
 from ackbridge.errors import AckbridgeError, EngineUnavailable
-from ackbridge.ledger import Ledger, migrate
+from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
@@ -84,6 +84,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     )
     try:
         async with contextlib.AsyncExitStack() as running:
+            await running.enter_async_context(reporting(provisions.observations, ledger, utc_now))
             for worker in workers:
                 await running.enter_async_context(worker)
             if deployment is not None:

@@ -10,6 +10,7 @@ import httpx
 from ackbridge.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import CallRequest, names
+from ackbridge.control.observations import Observations
 from ackbridge.ledger import Ledger
 from ackbridge.security import Redactor
 
@@ -29,6 +30,7 @@ class Provisions:
         public_url: where providers reach the gateway.
         environment: which flags apply.
         indexed: whether our search attributes are registered with the engine.
+        observations: what this worker observes of providers.
         redactors: by provider, what keeps secrets out of its words; for one that is not there,
             only what looks like a secret is.
     """
@@ -42,6 +44,7 @@ class Provisions:
     environment: str
     indexed: bool
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
+    observations: Observations = field(default_factory=Observations)
 
     def redactor(self, provider: str) -> Redactor:
         """What keeps secrets out of a provider's words."""

@@ -48,12 +48,14 @@ from .plan import (
 )
 from .steering import AwaitOutcome, Cancel, ForceAck, Reprocess
 from .steps import (
+    DUPLICATE,
     Acknowledged,
     AcknowledgementKind,
     AcknowledgeStep,
     Asked,
     AskStep,
     ConcludeStep,
+    CycleEnd,
     PollStep,
     PrepareStep,
     Recorded,
@@ -69,6 +71,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
+    "DUPLICATE",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
     "REVISION",
@@ -93,6 +96,7 @@ __all__ = [
     "ControlSnapshot",
     "ControlStart",
     "ControlStatus",
+    "CycleEnd",
     "CycleMemory",
     "DebtMemory",
     "Decision",
