@@ -13,6 +13,7 @@ from .calls import (
 )
 from .control import (
     CONTROL_MEMO,
+    ENVIRONMENT_PATTERN,
     MOST_CHANGES,
     WHOLE_PROVIDER,
     BreakerSetting,
@@ -25,11 +26,13 @@ from .control import (
     Decision,
     FlagSetting,
     FlagState,
+    FlagUsed,
     FlagValue,
     ForceBreaker,
     IntegrationFlags,
     LearnedDeadline,
     SetFlag,
+    Standing,
 )
 from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
 from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
@@ -58,6 +61,7 @@ from .steps import (
     CycleEnd,
     PollStep,
     PrepareStep,
+    ReconsiderStep,
     Recorded,
     RecordStep,
     SendStep,
@@ -72,6 +76,7 @@ __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
     "DUPLICATE",
+    "ENVIRONMENT_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
     "REVISION",
@@ -103,6 +108,7 @@ __all__ = [
     "Duration",
     "FlagSetting",
     "FlagState",
+    "FlagUsed",
     "FlagValue",
     "ForceAck",
     "ForceBreaker",
@@ -123,6 +129,7 @@ __all__ = [
     "PrepareStep",
     "Prepared",
     "ProviderMessage",
+    "ReconsiderStep",
     "RecordStep",
     "Recorded",
     "Reprocess",
@@ -132,6 +139,7 @@ __all__ = [
     "Sent",
     "SetFlag",
     "Stage",
+    "Standing",
     "Steering",
     "StepFailure",
     "SuppressedMessage",

@@ -37,6 +37,12 @@ class CycleEnd(Wire):
     after: timedelta | None = None
 
 
+class ReconsiderStep(Wire):
+    """Ask again whether a parked call may be sent."""
+
+    request: CallRequest
+
+
 class SendStep(Wire):
     """Send the request.
 
