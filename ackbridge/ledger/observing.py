@@ -9,9 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ackbridge.contracts import Stage
+from ackbridge.contracts import ControlSnapshot, Stage
 from ackbridge.control.observations import FINE, GRAINS, Bucket, Grain
 from ackbridge.control.observed import Observed
+from ackbridge.control.scorecard import Scorecard, scorecard
 
 from .inserting import upsert
 from .rows import Unsettled
@@ -44,12 +45,41 @@ def observed(
     connection: sa.Connection, provider: str, since: datetime, now: datetime
 ) -> dict[str, Observed]:
     """Add up what every worker has observed; see `Ledger.observed`."""
+    found: dict[str, Observed] = {}
+    for bucket in timeline(connection, provider, since, now).values():
+        for operation, part in bucket.items():
+            found.setdefault(operation, Observed()).merge(part)
+    return found
+
+
+def timeline(
+    connection: sa.Connection, provider: str, since: datetime, now: datetime
+) -> dict[datetime, dict[str, Observed]]:
+    """What every worker has observed, bucket by bucket; see `Ledger.observed`."""
     grain = grain_for(since, now)
     key = {"whose": provider, "of": _seconds(grain), "since": grain.begin(since)}
-    found: dict[str, Observed] = {}
-    for operation, plain in connection.execute(_READ, key):
-        found.setdefault(operation, Observed()).merge(Observed.read(plain))
+    found: dict[datetime, dict[str, Observed]] = {}
+    for begin, operation, plain in connection.execute(_READ, key):
+        bucket = found.setdefault(begin, {})
+        bucket.setdefault(operation, Observed()).merge(Observed.read(plain))
     return found
+
+
+def score(
+    connection: sa.Connection,
+    provider: str,
+    since: datetime,
+    snapshot: ControlSnapshot | None,
+    now: datetime,
+) -> Scorecard:
+    """How a provider has done; see `Ledger.scorecard`."""
+    waiting = {
+        operation: (one.parked, one.owed)
+        for operation, one in unsettled(connection, provider).items()
+    }
+    begin = grain_for(since, now).begin(since)
+    seen = timeline(connection, provider, begin, now)
+    return scorecard(provider, seen, waiting, begin, now, snapshot)
 
 
 def grain_for(since: datetime, now: datetime) -> Grain:
@@ -106,7 +136,7 @@ def _report(dialect: str) -> sa.Insert:
     )
 
 
-_READ = sa.select(observations.c.operation, observations.c.observed).where(
+_READ = sa.select(observations.c.begun_at, observations.c.operation, observations.c.observed).where(
     observations.c.provider == sa.bindparam("whose"),
     observations.c.width == sa.bindparam("of"),
     observations.c.begun_at >= sa.bindparam("since"),
