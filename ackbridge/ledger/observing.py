@@ -115,12 +115,16 @@ def unsettled(connection: sa.Connection, provider: str) -> dict[str, Unsettled]:
         .where(acknowledgements.c.is_owed, calls.c.provider == provider)
         .group_by(calls.c.operation)
     )
-    waiting: dict[str, int] = dict(connection.execute(parked).tuples().all())
-    owing: dict[str, int] = dict(connection.execute(owed).tuples().all())
+    waiting = _counted(connection, parked)
+    owing = _counted(connection, owed)
     return {
         operation: Unsettled(waiting.get(operation, 0), owing.get(operation, 0))
         for operation in waiting.keys() | owing.keys()
     }
+
+
+def _counted(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, int]:
+    return {operation: int(count) for operation, count in connection.execute(query)}
 
 
 def _seconds(grain: Grain) -> int:
