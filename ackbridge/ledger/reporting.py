@@ -56,11 +56,14 @@ class Reporter:
         """Report for ever."""
         while True:
             await asyncio.sleep(every.total_seconds())
-            try:
-                await self.report()
-            except Exception:
-                # Statistics are worth less than the calls that this process makes.
-                log.exception("observations could not be reported")
+            await self.try_to_report()
+
+    async def try_to_report(self) -> None:
+        """As `report`; statistics are worth less than what else this process does."""
+        try:
+            await self.report()
+        except Exception:
+            log.exception("observations could not be reported")
 
 
 @asynccontextmanager
@@ -76,4 +79,4 @@ async def reporting(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-        await reporter.report()
+        await reporter.try_to_report()
