@@ -21,9 +21,9 @@ Activity = Callable[..., Awaitable[Any]]
 def main_activities(provisions: Provisions) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
     return [
-        Prepare(provisions).prepare,
+        Prepare(provisions, Send(provisions)).prepare,
         Reconsider(provisions).reconsider,
-        Record(provisions).record,
+        Record(provisions, Acknowledge(provisions)).record,
         Conclude(provisions).conclude,
         *send_activities(provisions),
         *settle_activities(provisions),

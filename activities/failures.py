@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog import Unaddressed
-from ackbridge.contracts import Invalid, StepFailure, Trouble
+from ackbridge.contracts import Invalid, Setback, StepFailure, Trouble
 from ackbridge.errors import ConfigurationError, LedgerUnavailable
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429})
@@ -79,6 +79,17 @@ class Cause:
     reached: bool = False
     retry_after: timedelta | None = None
     is_later: bool = False
+
+
+def setback(error: ApplicationError) -> Setback:
+    """The failure of an attempt that rode along, as a value; what it rode with has succeeded."""
+    trouble = next((one for one in error.details if isinstance(one, Trouble)), Trouble())
+    return Setback(
+        kind=error.type or "Unknown",
+        reason=error.message,
+        reached=trouble.reached,
+        again_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
+    )
 
 
 def cause_of(error: Exception, unanswered: StepFailure) -> Cause | None:

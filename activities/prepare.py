@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog import check_payload, configured_flags
 from ackbridge.contracts import (
@@ -10,8 +13,12 @@ from ackbridge.contracts import (
     CallRequest,
     LearnedDeadline,
     OutcomeStatus,
+    Plan,
     Prepared,
     PrepareStep,
+    SendStep,
+    Sent,
+    Setback,
     StepFailure,
     names,
 )
@@ -19,20 +26,28 @@ from ackbridge.contracts.wire import canonical_json
 from ackbridge.errors import UnknownName
 from ackbridge.ledger import Claim
 
-from .failures import classified, failure
+from .failures import classified, failure, setback
 from .noting import noted
 from .planning import plan_call
 from .provisions import Provisions
+from .send import Send
 
 MAX_REQUEST_BYTES = 512 * 1024
 """A request larger than this would make the engine retry an oversized payload for ever."""
+
+SENDS_ALONG_WITHIN = timedelta(seconds=1)
+"""A ledger that took longer than this has used up the time for a request in the same task."""
+
+SENDS_ALONG_FOR = timedelta(seconds=5)
+"""A request that may take longer goes out in a step of its own."""
 
 
 class Prepare:
     """Nothing is sent before this has agreed."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Provisions, send: Send) -> None:
         self._with = provisions
+        self._send = send
 
     @activity.defn(name=names.PREPARE)
     async def prepare(self, step: PrepareStep) -> Prepared:
@@ -41,6 +56,7 @@ class Prepare:
         Raises:
             ApplicationError: InvalidRequest naming the field, or KeyReused; both final.
         """
+        began = self._with.clock()
         request = step.request
         with noted(self._with, request), classified():
             self._check(step)
@@ -60,7 +76,18 @@ class Prepare:
             learned=self._learned(request),
             lot=_lot(request),
         )
-        return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+        prepared = Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+        is_fresh = claim.kind == "fresh" and self._with.clock() - began < SENDS_ALONG_WITHIN
+        if not (step.sends and is_fresh and _may_ride(plan)):
+            return prepared
+        return prepared.model_copy(update={"sent": await self._sent(request)})
+
+    async def _sent(self, request: CallRequest) -> Sent | Setback:
+        """The first attempt of the first cycle; the others are the workflow's to ask for."""
+        try:
+            return await self._send.send(SendStep(request=request, cycle=1))
+        except ApplicationError as error:
+            return setback(error)
 
     def _learned(self, request: CallRequest) -> LearnedDeadline | None:
         """What the control says of the operation's deadline; the gate has just looked at it."""
@@ -86,6 +113,11 @@ class Prepare:
 def _lot(request: CallRequest) -> float:
     """From 0 to 1, the same whenever the call is prepared; other digits draw for percentages."""
     return int(request.digest[-8:], 16) / 16**8
+
+
+def _may_ride(plan: Plan) -> bool:
+    """Whether a request ends well before the engine takes the workflow task for lost."""
+    return plan.send.local and plan.not_now is None and plan.send.timeout <= SENDS_ALONG_FOR
 
 
 def _captured(claim: Claim) -> CallOutcome | None:

@@ -51,7 +51,7 @@ class Conversation:
         """
         self._state = state
         self._keeping = keeping
-        self._line = Line(state)
+        self._line = Line(state, prepared.sent)
         self._closing = Closing(state)
         self._listening = Listening(state, self._closing)
         self._parked = Unanswered(**memory.parked.model_dump()) if memory else None
@@ -104,6 +104,8 @@ class Conversation:
         if self._captured is not None:
             self._listening.capture.recall(self._captured)
             return Heard.ANSWER
+        if self._line.has_sent_along:
+            return await self._send_and_listen(local=True)
         if self._may_have_sent:
             self._state.cycles.current.sent()
         if self._state.plan.not_now:
@@ -251,8 +253,9 @@ class Conversation:
     async def _confirm(self) -> CallOutcome:
         """The response is ours; tell the provider so, and that nothing else is wanted."""
         state = self._state
-        cycle = self._listening.capture.cycle or state.cycles.current
-        await self._closing.acknowledge_success(cycle)
+        capture = self._listening.capture
+        cycle = capture.cycle or state.cycles.current
+        await self._closing.acknowledge_success(cycle, capture.acknowledged)
         await self._closing.acknowledge_failed(f"the response of cycle {cycle.number} was taken")
         return state.progress.outcome or state.progress.draft(OutcomeStatus.COMPLETED)
 

@@ -19,10 +19,29 @@ class PrepareStep(Wire):
     Attributes:
         request: the validated request.
         run_chain: the id of the first run of this execution chain.
+        sends: whether the request may be sent at once, if the plan lets it ride in the workflow
+            task: one activity instead of two.
     """
 
     request: CallRequest
     run_chain: str
+    sends: bool = False
+
+
+class Setback(Wire):
+    """A first attempt that rode along with another step, and failed.
+
+    Attributes:
+        kind: a `StepFailure`.
+        reason: one safe line for people.
+        reached: whether the provider may have got it.
+        again_after: how long to wait before another try; None when there shall be none.
+    """
+
+    kind: str
+    reason: str
+    reached: bool = False
+    again_after: timedelta | None = None
 
 
 class CycleEnd(Wire):
@@ -119,6 +138,8 @@ class RecordStep(Wire):
         overdue: the response came after the deadline of its plan.
         taken_back: how long silences of this cycle had lasted when they were told: they are none.
         ended: cycles that ended without a response, each told once.
+        acknowledges: whether its success may be acknowledged at once: one activity instead of two.
+        reference: the provider's own id of the cycle's work, for that acknowledgement.
     """
 
     request: CallRequest
@@ -129,20 +150,8 @@ class RecordStep(Wire):
     overdue: bool = False
     taken_back: tuple[timedelta, ...] = ()
     ended: tuple[CycleEnd, ...] = ()
-
-
-class Recorded(Wire):
-    """Whether this response is the call's own.
-
-    Attributes:
-        accepted: false when the event key belongs to another call or another response stands.
-        reason: why not.
-        repeated: it had been recorded already, by this very step.
-    """
-
-    accepted: bool
-    reason: str | None = None
-    repeated: bool = False
+    acknowledges: bool = False
+    reference: str | None = None
 
 
 class AcknowledgementKind(StrEnum):
@@ -171,6 +180,22 @@ class AcknowledgeStep(Wire):
 
 class Acknowledged(Wire):
     acknowledged_at: AwareDatetime
+
+
+class Recorded(Wire):
+    """Whether this response is the call's own.
+
+    Attributes:
+        accepted: false when the event key belongs to another call or another response stands.
+        reason: why not.
+        repeated: it had been recorded already, by this very step.
+        acknowledged: what became of the acknowledgement that rode along; None: none did.
+    """
+
+    accepted: bool
+    reason: str | None = None
+    repeated: bool = False
+    acknowledged: Acknowledged | Setback | None = None
 
 
 DUPLICATE: Final = "duplicate: this call has seen the event key"

@@ -268,6 +268,16 @@ async def control_continued(stage: Stage) -> Run:
     return Run(handle.id, (await handle.describe()).run_id)
 
 
+async def completed_together(stage: Stage) -> CallRequest:
+    """The happy path in two activities: prepare and send, record and acknowledge."""
+    return await _run(stage, stage.request(delay_ms=100))
+
+
+async def completed_together_after_retries(stage: Stage) -> CallRequest:
+    """The first sends and the first acknowledgements rode along, and were not taken."""
+    return await _run(stage, stage.request(receipt_failures=2, acknowledgement_failures=2))
+
+
 SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
@@ -289,6 +299,8 @@ SCENARIOS: list[Scenario] = [
     refused_by_a_flag,
     control_told,
     control_continued,
+    completed_together,
+    completed_together_after_retries,
 ]
 
 

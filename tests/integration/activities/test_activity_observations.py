@@ -84,7 +84,7 @@ def record_step(of: World, key: str = "k-1", event: str = "e-1", **fields: Any) 
 async def record(of: World, step: RecordStep) -> None:
     """Record a response."""
     await of.ledger.claim(step.request, "chain-1")
-    await attempt().run(Record(of.provisions).record, step)
+    await attempt().run(Record(of.provisions, Acknowledge(of.provisions)).record, step)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_questions_and_acknowledgements_are_noted(world: World) -> None:
 async def test_a_callers_mistake_is_nobodys_trouble(world: World) -> None:
     """A payload that does not validate says nothing about the provider, or about us."""
     step = PrepareStep(request=world.request("nothing"), run_chain="chain-1")
-    await failed(attempt().run(Prepare(world.provisions).prepare, step))
+    await failed(attempt().run(Prepare(world.provisions, Send(world.provisions)).prepare, step))
     assert counts(await noted(world, "nothing")) == {}
 
 
@@ -240,7 +240,10 @@ async def test_the_plan_has_the_learned_deadline_and_why(world: World) -> None:
 async def deadline_reason(of: World, operation: str, key: str) -> str:
     """Why the deadline of a call is what it is; the same when it is prepared again."""
     step = PrepareStep(request=of.request(operation, key=key), run_chain="chain-1")
-    plans = [(await attempt().run(Prepare(of.provisions).prepare, step)).plan for _ in range(2)]
+    plans = [
+        (await attempt().run(Prepare(of.provisions, Send(of.provisions)).prepare, step)).plan
+        for _ in range(2)
+    ]
     assert plans[0] == plans[1]
     assert plans[0] is not None
     return plans[0].deadline_reason

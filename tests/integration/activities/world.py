@@ -62,6 +62,10 @@ operations:
     request: {path: /quotes}
     receipt: {reference: id}
     response: {mode: sync, failure: {when: error, reason: error}}
+  ponder:
+    request: {path: /thoughts}
+    receipt: {timeout: 6s}
+    response: {mode: sync}
   track:
     request: {path: /tracks}
     receipt: {timeout: 2s, reference: id}
