@@ -154,7 +154,7 @@ async def test_a_late_answer_turns_a_silence_into_a_time(world: World) -> None:
     told = (CycleEnd(silent=True, after=timedelta(seconds=4)),)
     concluded = ConcludeStep(request=world.request(), stage=Stage.PARKED, ended=told)
     await attempt().run(Conclude(world.provisions).conclude, concluded)
-    late = {"outcome": outcome(world, late=True), "overdue": True}
+    late: dict[str, Any] = {"outcome": outcome(world, late=True), "overdue": True}
     took, waited = timedelta(seconds=9), (timedelta(seconds=4),)
     await record(world, record_step(world, took=took, taken_back=waited, **late))
     observed = await noted(world)
