@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import time
@@ -226,6 +229,25 @@ def test_worker_stops_gracefully(stack: Stack) -> None:
         *("--wait", "60s"),
     )
     assert done.returncode == 0
+
+
+def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
+    """It draws itself again and again, and an interrupt is how it ends well."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ackbridge", "providers", "stripe", "--watch"]
+    environ = {**os.environ, **stack.environment}
+    with subprocess.Popen(command, env=environ, stdout=theirs, stderr=theirs) as watching:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"their errors / min") < 2:
+            seen += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        # A terminal that nobody reads holds its writer up.
+        with contextlib.suppress(OSError):
+            while os.read(ours, 4096):
+                pass
+    os.close(ours)
+    assert watching.returncode == 0
 
 
 def test_the_scorecard_shows_what_workers_have_seen(stack: Stack) -> None:
