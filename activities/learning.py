@@ -9,7 +9,7 @@ from typing import Final
 from ackbridge.catalog import Integration
 from ackbridge.contracts import BreakerSetting, BreakerState, LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, learn_all
-from ackbridge.control.observations import COARSE
+from ackbridge.control.observations import grain_for
 from ackbridge.ledger import Ledger
 
 LEARN_EVERY: Final = timedelta(seconds=30)
@@ -35,7 +35,7 @@ async def learn_deadlines(
         return {}
     changed: dict[str, LearnedDeadline] = {}
     for window, rules in _by_window(integration).items():
-        observed = await ledger.observed(integration.provider, _since(now - window, breaker))
+        observed = await ledger.observed(integration.provider, _since(now - window, breaker, now))
         changed |= learn_all(rules, observed, before, breaker)
     return changed
 
@@ -49,8 +49,10 @@ def _by_window(integration: Integration) -> dict[timedelta, dict[str, DeadlineRu
     return found
 
 
-def _since(start: datetime, breaker: BreakerSetting) -> datetime:
+def _since(start: datetime, breaker: BreakerSetting, now: datetime) -> datetime:
     """What was observed before the breaker closed is of a provider in trouble."""
     if breaker.since <= start:
         return start
-    return max(start, COARSE.begin(breaker.since) + COARSE.width)
+    grain = grain_for(breaker.since, now)
+    # The bucket in which it closed has both.
+    return max(start, grain.begin(breaker.since) + grain.width)

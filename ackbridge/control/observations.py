@@ -41,6 +41,11 @@ COARSE: Final = Grain(timedelta(minutes=5), timedelta(hours=25))
 GRAINS: Final = (FINE, COARSE)
 
 
+def grain_for(since: datetime, now: datetime) -> Grain:
+    """The finest rows that go back so far, and that are all there for a while yet."""
+    return FINE if since >= now - FINE.kept + FINE.width else COARSE
+
+
 @dataclass(frozen=True)
 class Bucket:
     """Everything that one worker has observed of an operation since `begin`, for `width`."""

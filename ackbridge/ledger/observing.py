@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ackbridge.contracts import ControlSnapshot, Stage
-from ackbridge.control.observations import FINE, GRAINS, Bucket, Grain
+from ackbridge.control.observations import GRAINS, Bucket, Grain, grain_for
 from ackbridge.control.observed import Observed
 from ackbridge.control.scorecard import Scorecard, scorecard
 
@@ -80,11 +80,6 @@ def score(
     begin = grain_for(since, now).begin(since)
     seen = timeline(connection, provider, begin, now)
     return scorecard(provider, seen, waiting, begin, now, snapshot)
-
-
-def grain_for(since: datetime, now: datetime) -> Grain:
-    """The finest rows that go back so far, and that are all there for a while yet."""
-    return FINE if since >= now - FINE.kept + FINE.width else GRAINS[-1]
 
 
 def observed_providers(connection: sa.Connection, since: datetime) -> list[str]:

@@ -264,6 +264,18 @@ async def test_deadlines_are_learned_from_what_was_noted(world: World) -> None:
     assert await learn_deadlines(world.ledger, integration, opened, {}, NOW) == {}
 
 
+async def test_a_control_that_has_just_been_started_learns_at_once(world: World) -> None:
+    """Its breaker has been closed for less than the window: only what came before is left out."""
+    integration = world.provisions.catalog.integration("acme")
+    for _ in range(60):
+        world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
+    await noted(world)
+    started = CLOSED.model_copy(update={"since": NOW - timedelta(seconds=30)})
+    soon = NOW + timedelta(seconds=5)
+    learned = await learn_deadlines(world.ledger, integration, started, {}, soon)
+    assert learned.keys() == {"order"}
+
+
 async def test_what_came_before_the_breaker_closed_is_not_learned_from(world: World) -> None:
     """It is of a provider in trouble; what was learned before that goes on."""
     integration = world.provisions.catalog.integration("acme")
