@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench bench-dbos bench-restate bench-celery model chaos clean lock
+.PHONY: help setup demo up test lint types imports bench bench-dbos bench-restate bench-celery model deadlines chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,6 +56,9 @@ bench-restate: $(STAMP) ## Measure a call against Restate (needs npm)
 
 bench-celery: $(STAMP) ## Measure a call against Celery with Redis and PostgreSQL
 	@$(BIN)/python -m benchmarks --lanes ours,celery --json .ackbridge/bench-celery.json $(BENCH)
+
+deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlines.svg
+	@$(BIN)/python -m benchmarks.deadlines
 
 chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \

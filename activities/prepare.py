@@ -11,6 +11,7 @@ from ackbridge.catalog import check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
     CallRequest,
+    LearnedDeadline,
     OutcomeStatus,
     Plan,
     Prepared,
@@ -26,6 +27,7 @@ from ackbridge.errors import UnknownName
 from ackbridge.ledger import Claim
 
 from .failures import classified, failure, setback
+from .noting import noted
 from .planning import plan_call
 from .provisions import Provisions
 from .send import Send
@@ -56,7 +58,7 @@ class Prepare:
         """
         began = self._with.clock()
         request = step.request
-        with classified():
+        with noted(self._with, request), classified():
             self._check(step)
             claim = await self._with.ledger.claim(request, step.run_chain)
         if claim.kind == "reused":
@@ -71,6 +73,8 @@ class Prepare:
             standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            learned=self._learned(request),
+            lot=_lot(request),
         )
         prepared = Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
         is_fresh = claim.kind == "fresh" and self._with.clock() - began < SENDS_ALONG_WITHIN
@@ -84,6 +88,11 @@ class Prepare:
             return await self._send.send(SendStep(request=request, cycle=1))
         except ApplicationError as error:
             return setback(error)
+
+    def _learned(self, request: CallRequest) -> LearnedDeadline | None:
+        """What the control says of the operation's deadline; the gate has just looked at it."""
+        control = self._with.control.latest(request.provider)
+        return control.deadlines.get(request.operation) if control else None
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
@@ -99,6 +108,11 @@ class Prepare:
             reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"
             raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
         check_payload(operation, request.payload)
+
+
+def _lot(request: CallRequest) -> float:
+    """From 0 to 1, the same whenever the call is prepared; other digits draw for percentages."""
+    return int(request.digest[-8:], 16) / 16**8
 
 
 def _may_ride(plan: Plan) -> bool:

@@ -15,9 +15,11 @@ from ackbridge.contracts import (
     Setback,
     names,
 )
+from ackbridge.control.observed import Count
 
 from .acknowledge import Acknowledge
 from .failures import classified, setback
+from .noting import note, note_response, noted
 from .provisions import Provisions
 
 
@@ -33,7 +35,7 @@ class Record:
         """Write the response once; say whether it is this call's."""
         request = step.request
         outcome = step.outcome.model_copy(update={"response": step.message.data})
-        with classified():
+        with noted(self._with, request), classified():
             recorded = await self._with.ledger.record(
                 request.call_id,
                 request.provider,
@@ -42,6 +44,10 @@ class Record:
                 step.message,
                 outcome,
             )
+        if recorded.accepted and not recorded.repeated:
+            note_response(self._with, step)
+        elif not recorded.accepted:
+            note(self._with, request, Count.DUPLICATES)
         if not (step.acknowledges and recorded.accepted):
             return recorded
         return recorded.model_copy(update={"acknowledged": await self._acknowledged(step, outcome)})

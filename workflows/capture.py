@@ -55,6 +55,7 @@ class Capture:
                 "acknowledgement_owed": is_due,
             }
         )
+        took = None if is_forced else cycle.waited(state.heard_at(message, cycle))
         rides = cycle.was_sent and not late and not is_forced and state.settlement.may_ride
         recorded = await state.host.perform(
             state.request.provider,
@@ -64,6 +65,10 @@ class Capture:
                 cycle=cycle.number,
                 message=message,
                 outcome=outcome.model_copy(update={"response": None}),
+                took=took,
+                overdue=took is not None and took > state.plan.deadline,
+                taken_back=cycle.silences if took is not None else (),
+                ended=state.cycles.take_ends(),
                 acknowledges=rides and state.plan.poll is None,
                 reference=cycle.reference,
             ),

@@ -59,13 +59,13 @@ class Line:
             sent = await self._sent(cycle, local=local)
         except StepFailed as failure:
             return self._not_received(cycle, failure)
-        cycle.sent()
+        state.progress.received(sent, state.plan)
+        cycle.sent(None if sent.again else state.progress.timings.sent_at)
         cycle.reference = sent.reference or cycle.reference
         state.progress.attempts += sent.attempt
         state.progress.reference = cycle.reference
         for message in sent.messages:
             state.hearing.hear(message)
-        state.progress.received(sent, state.plan)
         return None
 
     async def _sent(self, cycle: Cycle, *, local: bool) -> Sent:
@@ -74,7 +74,8 @@ class Line:
         if isinstance(first, Sent):
             return first
         step = steps.send(state.plan, cycle.number, local=local)
-        argument = SendStep(request=state.request, cycle=cycle.number)
+        ended = state.cycles.take_ends()
+        argument = SendStep(request=state.request, cycle=cycle.number, ended=ended)
         provider, overtaken = state.request.provider, self._is_overtaken
         if first is None:
             return await state.host.perform(provider, step, argument, interrupted=overtaken)

@@ -57,12 +57,14 @@ from .plan import (
 )
 from .steering import AwaitOutcome, Cancel, ForceAck, Reprocess
 from .steps import (
+    DUPLICATE,
     Acknowledged,
     AcknowledgementKind,
     AcknowledgeStep,
     Asked,
     AskStep,
     ConcludeStep,
+    CycleEnd,
     PollStep,
     PrepareStep,
     ReconsiderStep,
@@ -80,6 +82,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
+    "DUPLICATE",
     "ENVIRONMENT_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
@@ -105,6 +108,7 @@ __all__ = [
     "ControlSnapshot",
     "ControlStart",
     "ControlStatus",
+    "CycleEnd",
     "CycleMemory",
     "DebtMemory",
     "Decision",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import AwareDatetime
 
@@ -44,6 +44,18 @@ class Setback(Wire):
     again_after: timedelta | None = None
 
 
+class CycleEnd(Wire):
+    """A cycle that has ended without a response, for the statistics.
+
+    Attributes:
+        silent: its deadline passed; otherwise the provider reported a failure.
+        after: since its sending; None where several sendings can be meant.
+    """
+
+    silent: bool
+    after: timedelta | None = None
+
+
 class ReconsiderStep(Wire):
     """Ask again whether a parked call may be sent."""
 
@@ -57,6 +69,7 @@ class SendStep(Wire):
         tried: attempts before the first one of this activity.
         first_tried_at: when the first of those began.
         reached: whether one of them may have reached the provider.
+        ended: cycles before this one, each told once.
     """
 
     request: CallRequest
@@ -64,6 +77,7 @@ class SendStep(Wire):
     tried: int = 0
     first_tried_at: AwareDatetime | None = None
     reached: bool = False
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class Sent(Wire):
@@ -74,6 +88,7 @@ class Sent(Wire):
         reference: the provider's own id of its work, where the operation declares one.
         attempt: which attempt of this activity it was, from 1.
         messages: the response itself (`sync`), and messages that came before anyone waited.
+        again: another attempt before this one may have reached the provider, too.
     """
 
     sent_at: AwareDatetime
@@ -81,6 +96,7 @@ class Sent(Wire):
     reference: str | None = None
     attempt: int = 1
     messages: tuple[ProviderMessage, ...] = ()
+    again: bool = False
 
 
 class AskStep(Wire):
@@ -118,6 +134,10 @@ class RecordStep(Wire):
 
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
+        took: since the sending; None where several sendings can be meant.
+        overdue: the response came after the deadline of its plan.
+        taken_back: how long silences of this cycle had lasted when they were told: they are none.
+        ended: cycles that ended without a response, each told once.
         acknowledges: whether its success may be acknowledged at once: one activity instead of two.
         reference: the provider's own id of the cycle's work, for that acknowledgement.
     """
@@ -126,6 +146,10 @@ class RecordStep(Wire):
     cycle: int
     message: ProviderMessage
     outcome: CallOutcome
+    took: timedelta | None = None
+    overdue: bool = False
+    taken_back: tuple[timedelta, ...] = ()
+    ended: tuple[CycleEnd, ...] = ()
     acknowledges: bool = False
     reference: str | None = None
 
@@ -164,12 +188,18 @@ class Recorded(Wire):
     Attributes:
         accepted: false when the event key belongs to another call or another response stands.
         reason: why not.
+        repeated: it had been recorded already, by this very step.
         acknowledged: what became of the acknowledgement that rode along; None: none did.
     """
 
     accepted: bool
     reason: str | None = None
+    repeated: bool = False
     acknowledged: Acknowledged | Setback | None = None
+
+
+DUPLICATE: Final = "duplicate: this call has seen the event key"
+"""The reason of a message that was heard before."""
 
 
 class SuppressedMessage(Wire):
@@ -184,6 +214,7 @@ class ConcludeStep(Wire):
 
     Attributes:
         held: late messages that are kept for people, whole (`late: hold`).
+        ended: cycles that ended without a response, each told once.
     """
 
     request: CallRequest
@@ -192,6 +223,7 @@ class ConcludeStep(Wire):
     outcome: CallOutcome | None = None
     suppressed: tuple[SuppressedMessage, ...] = ()
     held: tuple[ProviderMessage, ...] = ()
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class StepFailure(StrEnum):

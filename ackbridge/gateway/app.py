@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -13,7 +14,8 @@ from temporalio.client import Client
 
 from ackbridge.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
-from ackbridge.ledger import Ledger
+from ackbridge.control.observations import Observations
+from ackbridge.ledger import Ledger, reporting
 from ackbridge.security import Secrets, build_verifier
 
 from .callbacks import CallbackPipeline
@@ -58,7 +60,8 @@ def create_app(
         recent_keys: how many event keys are remembered to stop duplicates early.
     """
     calls = Calls(client, signal_timeout)
-    handover = Handover(Lanes(calls), ledger)
+    observations = Observations()
+    handover = Handover(Lanes(calls), ledger, observations)
     verifiers = {
         name: build_verifier(integration.callbacks.verify, secrets, clock)
         for name, integration in catalog.integrations.items()
@@ -88,19 +91,22 @@ def create_app(
     )
     app = FastAPI(
         title="Ackbridge gateway",
-        lifespan=_sweeping(sweeper),
+        lifespan=_living(sweeper, partial(reporting, observations, ledger, clock)),
         openapi_url=None,  # providers call in from outside: nothing is described to them
     )
     app.include_router(health_routes(calls, ledger))
     return Edge(pipeline, app)
 
 
-def _sweeping(sweeper: Sweeper) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _living(
+    sweeper: Sweeper, reports: Callable[[], AbstractAsyncContextManager[None]]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(sweeper.run(), name="inbox sweeper")
         try:
-            yield
+            async with reports():
+                yield
         finally:
             sweeping.cancel()
             with suppress(asyncio.CancelledError):

@@ -2,6 +2,7 @@
 
 from .ledger import Ledger
 from .migrating import migrate
+from .reporting import Reporter, reporting
 from .rows import (
     CallRow,
     Claim,
@@ -13,6 +14,7 @@ from .rows import (
     Owed,
     ResponseRow,
     StoredEntry,
+    Unsettled,
 )
 
 __all__ = [
@@ -25,7 +27,10 @@ __all__ = [
     "Ledger",
     "LogKind",
     "Owed",
+    "Reporter",
     "ResponseRow",
     "StoredEntry",
+    "Unsettled",
     "migrate",
+    "reporting",
 ]
