@@ -152,6 +152,9 @@ class CallStatus(Wire):
         notice: what to show the user now.
         acknowledgements_owed: how many of our acknowledgements the provider has not accepted yet.
         duplicates: messages that were suppressed because their event key had been seen.
+        parked_times: how often it was parked so far.
+        reprocessed: how often it was taken up again after that; `reprocessed_by`: by whom last, a
+            batch or a person.
         outcome: how it ended. It stands once the response is captured, while the stage may
             still be `acknowledging`.
     """
@@ -168,4 +171,7 @@ class CallStatus(Wire):
     notice: Notice | None = None
     acknowledgements_owed: int = 0
     duplicates: int = 0
+    parked_times: int = 0
+    reprocessed: int = 0
+    reprocessed_by: str | None = None
     outcome: CallOutcome | None = None

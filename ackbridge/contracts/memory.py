@@ -57,6 +57,7 @@ class CallMemory(Wire):
         rounds: how often a response was awaited so far.
         parked: why the call is parked.
         cancelled, forced, reprocess: orders that have not been carried out yet.
+        batches: the last ones that have taken it up.
     """
 
     plan: Plan
@@ -70,3 +71,4 @@ class CallMemory(Wire):
     cancelled: Steering | None = None
     forced: Steering | None = None
     reprocess: bool = False
+    batches: tuple[str, ...] = ()

@@ -8,6 +8,8 @@ from typing import Final
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
 PROVIDER_CONTROL: Final = "ProviderControl"
+REPROCESS_PARKED: Final = "ReprocessParked"
+
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -21,6 +23,11 @@ AWAIT_OUTCOME: Final = "await_outcome"
 SET_FLAG: Final = "set_flag"
 FORCE_BREAKER: Final = "force_breaker"
 CONFIGURE: Final = "configure"
+# Signals and query of ReprocessParked
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+STOP: Final = "stop"
+PROGRESS: Final = "progress"
 
 # Activities
 PREPARE: Final = "prepare"
@@ -30,6 +37,8 @@ POLL: Final = "poll"
 RECORD: Final = "record"
 ACKNOWLEDGE: Final = "acknowledge"
 CONCLUDE: Final = "conclude"
+SURVEY_PARKED: Final = "survey_parked"
+REPROCESS_PAGE: Final = "reprocess_page"
 
 # Task queues
 TASK_QUEUE: Final = "ackbridge"
@@ -77,6 +86,11 @@ def split_call_id(value: str) -> tuple[str, str, str]:
     if parts is None:
         raise ValueError(f"{value!r} is not a call id: <provider>.<operation>.<key>")
     return parts["provider"], parts["operation"], parts["key"]
+
+
+def batch_id(provider: str, name: str) -> str:
+    """The id of a batch's workflow; never that of a call, whose second part has no colon."""
+    return f"batch.{provider}:{name}"
 
 
 def idempotency_key(call: str, cycle: int) -> str:

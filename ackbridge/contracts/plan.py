@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, Notice
 from .wire import Wire
@@ -96,6 +96,9 @@ class Plan(Wire):
             on as it began: the workflow asks this, and no patch of the engine's, which would be
             asked too early where a query splits a workflow task (decision 7).
         owed_indexed: whether `AckbridgeOwed` is among them.
+        reprocess_attempts: how often a parked call is taken up again before it ends; None in plans
+            from before there were batches, which know no bound.
+        next_batches: when the next scheduled batches take parked calls up at the latest.
     """
 
     mode: ResponseMode
@@ -116,6 +119,8 @@ class Plan(Wire):
     indexed: bool = False
     owed_indexed: bool = False
     revision: int = 0
+    reprocess_attempts: int | None = None
+    next_batches: tuple[AwareDatetime, ...] = ()
 
     @property
     def is_revised(self) -> bool:
