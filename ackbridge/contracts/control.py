@@ -90,16 +90,35 @@ class BreakerState(StrEnum):
 
 
 class BreakerSetting(Wire):
-    """The breaker of a provider.
+    """The breaker of a provider, whole.
 
     Attributes:
+        since: when it came into this state.
+        reason: why, in one line for people.
         forced_by: who holds it there; no decision moves it until that is lifted.
+        until: when it moves next at the earliest: out of its pause, or to the next step.
+        openings: how often in a row it has opened; each pause is longer.
+        trickle: half open, it is single sends that tell how the provider is, and not its health.
+        for_silence: it has opened because responses stayed away, and only those close it.
+        silences_from: until then whatever stays away may have been sent before it opened.
+        step: closed, where the ramp after a recovery is; None: as much is sent as may be.
     """
 
     state: BreakerState = BreakerState.CLOSED
     since: AwareDatetime
     reason: str
     forced_by: str | None = None
+    until: AwareDatetime | None = None
+    openings: int = 0
+    trickle: bool = False
+    for_silence: bool = False
+    silences_from: AwareDatetime | None = None
+    step: int | None = None
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether it holds nothing back: closed, and no ramp."""
+        return self.state is BreakerState.CLOSED and self.step is None
 
 
 class LearnedDeadline(Wire):
