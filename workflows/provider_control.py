@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from .control import Control
 from .control_story import tell_control
 from .temporal_host import is_worn
+from .watching import Watching
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
@@ -31,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         names,
         read,
     )
+    from ackbridge.contracts.breaking import SetLimit
 
 Order = TypeVar("Order", bound=Wire)
 Answer = TypeVar("Answer")
@@ -67,11 +69,13 @@ class ProviderControl:
                 self._invalid or "", type=names.INVALID_REQUEST, non_retryable=True
             )
         control.open(start, is_continued=self._is_continued)
+        watching = Watching(control)
         try:
             await workflow.wait_condition(is_worn)
         except asyncio.CancelledError:
             # Providers are switched off by their flags: without its control they would be on.
             control.reject("cancelled: a control goes on all the same; use its flags")
+        await watching.stop()
         await workflow.wait_condition(workflow.all_handlers_finished)
         # Asked last: whatever arrives before this moment is in the memory.
         workflow.continue_as_new(
@@ -107,6 +111,20 @@ class ProviderControl:
     def force_breaker_later(self, *arguments: Any) -> None:
         """The same for whoever cannot wait for an answer."""
         self._take(ForceBreaker, arguments, Control.force_breaker)
+
+    @workflow.update(name=names.SET_LIMIT)
+    def set_limit(self, *arguments: Any) -> Change:
+        """Bound the provider's sends per second: `SetLimit`."""
+        return self._obey(SetLimit, arguments, Control.set_limit)
+
+    @set_limit.validator
+    def _may_set_limit(self, *arguments: Any) -> None:
+        self._obey(SetLimit, arguments, lambda _control, _order: None)
+
+    @workflow.signal(name=names.SET_LIMIT)
+    def set_limit_later(self, *arguments: Any) -> None:
+        """The same for whoever cannot wait for an answer."""
+        self._take(SetLimit, arguments, Control.set_limit)
 
     @workflow.signal(name=names.CONFIGURE)
     def configure(self, *arguments: Any) -> None:

@@ -238,3 +238,6 @@ class Operation(Part):
     notices: Notices = Notices()
     queue_within: Positive = timedelta(hours=1)
     """How long a request may wait for a worker of the provider's queue."""
+    fairness: Expression | None = None
+    """Whose request it is, over payload, metadata and call: where sends have to wait, each of them
+    gets its turn. Visible in the engine: no personal data."""

@@ -1,4 +1,4 @@
-"""What moves the breaker of a provider: the rules of its file, and what has been counted."""
+"""The breaker of a provider: its rules, what has been counted, how fast may be sent."""
 
 from __future__ import annotations
 
@@ -139,6 +139,57 @@ class Evidence(Wire):
             failed_streak=0 if tally.answered else self.failed_streak + tally.failed,
             silent_streak=0 if tally.responded else self.silent_streak + tally.silent,
         )
+
+
+class SendRate(Wire):
+    """How fast a provider's send queue is dispatched, all workers together.
+
+    Attributes:
+        per_second: None: as fast as workers take them.
+        per_tenant: for each fairness key; None: no bound of its own.
+    """
+
+    per_second: float | None = None
+    per_tenant: float | None = None
+
+    def __str__(self) -> str:
+        rate = "as many as come" if self.per_second is None else f"{self.per_second:g}/s"
+        return rate if self.per_tenant is None else f"{rate}, {self.per_tenant:g}/s per tenant"
+
+
+class LimitSetting(Wire):
+    """An operator's word about `limits.requests_per_second`: what, who, why and when."""
+
+    per_second: float
+    by: str
+    reason: str
+    at: AwareDatetime
+
+
+class SetLimit(FromOutside):
+    """The update (and the signal) `set_limit`.
+
+    Attributes:
+        per_second: sends, all workers together; 0 stops them, None goes back to what the
+            integration file says.
+    """
+
+    per_second: float | None = Field(ge=0, le=100_000)
+    by: str = Field(min_length=1, max_length=200)
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+class Watch(Wire):
+    """Where a watch is; the next one goes on there and counts nothing twice.
+
+    Attributes:
+        marks: what has been counted of the latest reports, by when they began (ISO 8601).
+        probed_at: when the provider's health was asked last.
+    """
+
+    evidence: Evidence = Evidence()
+    marks: dict[str, Tally] = Field(default_factory=dict)
+    probed_at: AwareDatetime | None = None
 
 
 def _each(one: Tally, other: Tally, sign: int) -> Tally:

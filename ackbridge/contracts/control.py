@@ -8,6 +8,7 @@ from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from .breaking import LimitSetting, SendRate, Watch
 from .names import NAME_PATTERN
 from .wire import FromOutside, Wire
 
@@ -142,6 +143,8 @@ class ControlSnapshot(Wire):
         flags: by environment and operation, where an operator's word replaces the file's.
         configured: what the integration file says, as the last worker that started had it.
         deadlines: by operation.
+        limit: an operator's word about how fast may be sent at all.
+        rate: what the provider's send queue is set to; None: nothing yet.
     """
 
     provider: str
@@ -151,6 +154,8 @@ class ControlSnapshot(Wire):
     configured: IntegrationFlags = IntegrationFlags()
     breaker: BreakerSetting
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
+    limit: LimitSetting | None = None
+    rate: SendRate | None = None
 
     def setting(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagSetting | None:
         """An operator's word about the provider, or about one of its operations."""
@@ -190,6 +195,8 @@ class ControlMemory(Wire):
     snapshot: ControlSnapshot
     changes: tuple[Change, ...] = ()
     last_error: str | None = None
+    watch: Watch = Watch()
+    is_drain_due: bool = False
 
 
 class ControlStatus(Wire):
@@ -254,7 +261,11 @@ class Decision(Wire):
     Attributes:
         breaker: where the breaker goes; not heeded while somebody holds it.
         deadlines: by operation, those that are new.
+        rate: what the send queue shall be set to.
+        watch: where the next watch goes on.
     """
 
     breaker: BreakerSetting | None = None
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
+    rate: SendRate | None = None
+    watch: Watch | None = None

@@ -10,7 +10,6 @@ INTEGRATION_CALL: Final = "IntegrationCall"
 PROVIDER_CONTROL: Final = "ProviderControl"
 REPROCESS_PARKED: Final = "ReprocessParked"
 
-
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
 CANCEL: Final = "cancel"
@@ -22,7 +21,9 @@ AWAIT_OUTCOME: Final = "await_outcome"
 # Updates and signals of ProviderControl, which has a query `status`, too
 SET_FLAG: Final = "set_flag"
 FORCE_BREAKER: Final = "force_breaker"
+SET_LIMIT: Final = "set_limit"
 CONFIGURE: Final = "configure"
+
 # Signals and query of ReprocessParked
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
@@ -37,6 +38,9 @@ POLL: Final = "poll"
 RECORD: Final = "record"
 ACKNOWLEDGE: Final = "acknowledge"
 CONCLUDE: Final = "conclude"
+OBSERVE: Final = "observe"
+THROTTLE: Final = "throttle"
+DRAIN: Final = "drain"
 SURVEY_PARKED: Final = "survey_parked"
 REPROCESS_PAGE: Final = "reprocess_page"
 

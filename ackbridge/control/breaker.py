@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from ackbridge.contracts import BreakerSetting, BreakerState
 from ackbridge.contracts.breaking import BreakerPolicy, Evidence, Tally
 
-
 FASTEST = 100_000.0
 """Sends per second that are no throttling of anything any more."""
 
