@@ -80,13 +80,13 @@ class Times(StrEnum):
         RECEIPT: from an attempt to its receipt.
         ANSWER: from the sending to the provider's last word (a response or a failure), late ones
             included; where it is not known which of several sendings was answered, not.
-        LATE: the late ones among those.
+        OVERDUE: those among them that came after their call's deadline: late, or it was extended.
         SILENCE: for how long calls had waited when they gave up, but for those answered later.
     """
 
     RECEIPT = "receipt"
     ANSWER = "answer"
-    LATE = "late"
+    OVERDUE = "overdue"
     SILENCE = "silence"
 
 
