@@ -32,6 +32,7 @@ PROGRESS: Final = "progress"
 
 # Activities
 PREPARE: Final = "prepare"
+RECONSIDER: Final = "reconsider"
 SEND: Final = "send"
 ASK_STATUS: Final = "ask_status"
 POLL: Final = "poll"
