@@ -32,7 +32,10 @@ from .contracts import (
     SetFlag,
     names,
 )
+from .contracts.breaking import SetLimit
 from .errors import EngineUnavailable, InvalidRequestError, UnknownName
+
+Order = SetFlag | ForceBreaker | SetLimit
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
@@ -124,6 +127,10 @@ class ProviderControl:
         """Hold the breaker somewhere, or let it go; as `set_flag`."""
         return await self._order(names.FORCE_BREAKER, order)
 
+    async def set_limit(self, order: SetLimit) -> Change | None:
+        """Bound the sends per second, all workers together; as `set_flag`."""
+        return await self._order(names.SET_LIMIT, order)
+
     async def _start(self, configured: IntegrationFlags, known: ControlSnapshot | None) -> None:
         start = ControlStart(provider=self._provider, configured=configured, taken_over=known)
         await self._client.start_workflow(
@@ -137,7 +144,7 @@ class ProviderControl:
             rpc_timeout=RPC_TIMEOUT,
         )
 
-    async def _order(self, name: str, order: SetFlag | ForceBreaker) -> Change | None:
+    async def _order(self, name: str, order: Order) -> Change | None:
         try:
             change: Change = await self._handle.execute_update(
                 name, order, result_type=Change, rpc_timeout=ANSWER_WITHIN
@@ -157,7 +164,7 @@ class ProviderControl:
             return None
         return change
 
-    async def _leave(self, name: str, order: SetFlag | ForceBreaker) -> None:
+    async def _leave(self, name: str, order: Order) -> None:
         """Leave an order with the engine; the same again changes nothing."""
         try:
             await self._handle.signal(name, order, rpc_timeout=RPC_TIMEOUT)

@@ -8,12 +8,15 @@ from typing import Any
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
 from .conclude import Conclude
+from .drain import Drain
+from .observe import Observe
 from .poll import Poll
 from .prepare import Prepare
 from .provisions import Provisions
 from .reconsider import Reconsider
 from .record import Record
 from .send import Send
+from .throttle import Throttle
 
 Activity = Callable[..., Awaitable[Any]]
 
@@ -41,6 +44,9 @@ def settle_activities(provisions: Provisions) -> Sequence[Activity]:
         AskStatus(provisions).ask_status,
         Poll(provisions).poll,
         Acknowledge(provisions).acknowledge,
+        Observe(provisions).observe,
+        Throttle().throttle,
+        Drain(provisions).drain,
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from datetime import datetime, timedelta
 
@@ -23,11 +22,12 @@ from ackbridge.control.watching import LOOKED_BACK, Look, Rules, look, reports
 from .failures import classified, failure
 from .probe import probe
 from .provisions import Provisions
+from .stopping import worker_stops
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = timedelta(seconds=2)
-"""As often as workers report."""
+"""About as often as workers report."""
 
 BEAT_EVERY = timedelta(seconds=10)
 """A heartbeat costs a request to the engine; what is lost with it is read again."""
@@ -64,7 +64,7 @@ class Observe:
             if beaten_at is None or now - beaten_at >= BEAT_EVERY:
                 beaten_at = now
                 activity.heartbeat(watch)
-            if await _worker_stops(LOOK_EVERY):
+            if await worker_stops(LOOK_EVERY):
                 activity.heartbeat(watch)
                 raise failure(
                     StepFailure.UNAVAILABLE, "this worker stops", final=False, delay=LOOK_EVERY
@@ -145,12 +145,3 @@ async def _backlog(provider: str) -> int:
         log.warning("the backlog of %s is not known: %s", provider, error.status.name)
         return 0
     return int(described.stats.approximate_backlog_count)
-
-
-async def _worker_stops(within: timedelta) -> bool:
-    try:
-        async with asyncio.timeout(within.total_seconds()):
-            await activity.wait_for_worker_shutdown()
-    except TimeoutError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
     AcknowledgePlan,
+    CallRequest,
     LatePolicy,
     LearnedDeadline,
     Notice,
@@ -18,13 +19,18 @@ from ackbridge.contracts import (
     ResponseMode,
     SendPlan,
     Standing,
+    digest,
 )
 from ackbridge.control.deadlines import deadline_for
+
+LONGEST_FAIRNESS = 64
+"""Bytes of a fairness key that the engine takes."""
 
 
 def plan_call(
     integration: Integration,
     operation: Operation,
+    request: CallRequest,
     *,
     standing: Standing,
     indexed: bool,
@@ -45,11 +51,12 @@ def plan_call(
     return Plan(
         mode=ResponseMode(response.mode),
         send=SendPlan(
-            local=integration.limits is None and integration.egress == "shared",
+            local=_may_be_local(integration, standing),
             timeout=operation.receipt.timeout,
             attempts=operation.receipt.attempts,
             within=operation.receipt.within,
             queue_within=operation.queue_within,
+            fairness=_fairness(operation, context),
         ),
         deadline=deadline,
         deadline_reason=why,
@@ -70,6 +77,23 @@ def plan_call(
         owed_indexed=indexed,
         revision=REVISION,
     )
+
+
+def _may_be_local(integration: Integration, standing: Standing) -> bool:
+    """Whether no rate is bounded, now or ever, and any worker may speak to the provider."""
+    has_bounds = integration.limits is not None or standing.throttled
+    return not has_bounds and integration.egress == "shared"
+
+
+def _fairness(operation: Operation, context: Mapping[str, object]) -> str | None:
+    """Whose turn a send takes; a long name is known by its digest. None: nobody's in particular."""
+    if operation.fairness is None:
+        return None
+    whose = operation.fairness.search(context)
+    if isinstance(whose, bool) or not isinstance(whose, str | int | float) or whose == "":
+        return None
+    name = str(whose)
+    return name if len(name.encode()) <= LONGEST_FAIRNESS else digest(name)[:LONGEST_FAIRNESS]
 
 
 def _draw(request: CallRequest) -> float:

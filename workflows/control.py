@@ -28,7 +28,6 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.breaking import LimitSetting, SendRate, SetLimit, Watch
     from ackbridge.contracts.observing import ObserveStep
-    from ackbridge.control import breaker as breakers
 
 INTEGRATION_FILE = "the integration file"
 """Who changes what no operator has changed."""
@@ -130,7 +129,10 @@ class Control:
     def force_breaker(self, order: ForceBreaker) -> Change:
         """Hold the breaker somewhere, or let it go."""
         before = self.snapshot.breaker
-        after = breakers.forced(before, order.state, order.by, order.reason, self._now())
+        if order.state is not None:
+            after = before.held(order.state, order.by, order.reason, self._now())
+        else:
+            after = before.released(order.reason, self._now())
         self.orders += 1
         self._watch = Watch(marks=self._watch.marks, probed_at=self._watch.probed_at)
         return self._move(after, order.by, order.reason)
@@ -253,7 +255,7 @@ def _first(start: ControlStart, now: datetime) -> ControlSnapshot:
         version=1,
         at=now,
         configured=start.configured,
-        breaker=breakers.fresh(now),
+        breaker=BreakerSetting.fresh(now),
     )
 
 

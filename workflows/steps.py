@@ -103,6 +103,7 @@ def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
         within=plan.send.within,
         queue_within=plan.send.queue_within,
         local_first=plan.send.local and local,
+        fairness=plan.send.fairness,
         once_tried=_sent_once,
     )
 

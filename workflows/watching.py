@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 from temporalio import workflow
@@ -76,10 +77,8 @@ class Watching:
         if watch.done():
             return await watch
         watch.cancel()
-        try:
+        with contextlib.suppress(ActivityError):
             await watch
-        except ActivityError:
-            pass  # as it was told
         return None
 
     async def _follow(self, decision: Decision | None) -> None:
@@ -129,11 +128,9 @@ class Watching:
         )
 
     async def _pause(self) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._is_stopped,
                 timeout=AGAIN_AFTER,
                 timeout_summary=f"watch again: {self._control.last_error}"[:200],
             )
-        except TimeoutError:
-            pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, Self
 
@@ -121,6 +121,29 @@ class BreakerSetting(Wire):
         """Whether it holds nothing back: closed, and no ramp."""
         return self.state is BreakerState.CLOSED and self.step is None
 
+    @classmethod
+    def fresh(cls, now: datetime) -> Self:
+        """The breaker of a provider that nothing is known of."""
+        return cls(since=now, reason="nothing observed yet")
+
+    def held(self, state: BreakerState, by: str, reason: str, now: datetime) -> BreakerSetting:
+        """Where somebody wants to have it, until it is released."""
+        return BreakerSetting(
+            state=state,
+            since=now,
+            reason=reason,
+            forced_by=by,
+            openings=self.openings,
+            trickle=state is BreakerState.HALF_OPEN,
+        )
+
+    def released(self, reason: str, now: datetime) -> BreakerSetting:
+        """Left to the observations. One that was not closed asks first: its pause is over."""
+        if self.state is BreakerState.CLOSED:
+            return BreakerSetting(since=now, reason=reason)
+        asking = {"state": BreakerState.OPEN, "since": now, "until": now, "trickle": False}
+        return self.model_copy(update={**asking, "reason": reason, "forced_by": None})
+
 
 class LearnedDeadline(Wire):
     """How long an operation's response is awaited, learned from the provider.
@@ -162,6 +185,12 @@ class ControlSnapshot(Wire):
     limit: LimitSetting | None = None
     rate: SendRate | None = None
 
+    @property
+    def is_throttled(self) -> bool:
+        """Whether every send has to go through the provider's queue, whose rate is bounded."""
+        is_bounded = self.rate is not None and self.rate.per_second is not None
+        return is_bounded or self.limit is not None or not self.breaker.is_calm
+
     def setting(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagSetting | None:
         """An operator's word about the provider, or about one of its operations."""
         return self.flags.get(environment, {}).get(operation)
@@ -190,6 +219,7 @@ class Standing(Wire):
         flags: of the provider and of the operation, where anybody has said anything.
         not_now: why it may not be sent, if so.
         parked_reason: under which name operators find it when it is parked for that.
+        throttled: every send has to go through the provider's queue, whose rate is bounded.
     """
 
     version: int | None = None
@@ -197,6 +227,7 @@ class Standing(Wire):
     breaker: BreakerState | None = None
     not_now: str | None = None
     parked_reason: str | None = None
+    throttled: bool = False
 
     def __str__(self) -> str:
         flags = "; ".join(f"{flag.key} {flag.said} ({flag.source})" for flag in self.flags)

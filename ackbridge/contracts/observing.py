@@ -48,3 +48,9 @@ class DrainStep(Wire):
     provider: str
     version: int
     reason: str
+
+
+class Drained(Wire):
+    """The ids of the batches that take it up."""
+
+    batches: tuple[str, ...] = ()

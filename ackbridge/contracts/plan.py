@@ -50,6 +50,7 @@ class SendPlan(Wire):
         timeout: of one attempt.
         attempts, within: how often, and for how long altogether.
         queue_within: how long it may wait for a worker of the provider's queue.
+        fairness: whose turn it takes there; each gets theirs.
     """
 
     local: bool
@@ -57,6 +58,7 @@ class SendPlan(Wire):
     attempts: int
     within: timedelta
     queue_within: timedelta
+    fairness: str | None = None
 
 
 class AcknowledgePlan(Wire):

@@ -25,11 +25,6 @@ class Trouble:
     is_silence: bool = False
 
 
-def fresh(now: datetime) -> BreakerSetting:
-    """The breaker of a provider that nothing is known of."""
-    return BreakerSetting(since=now, reason="nothing has gone wrong")
-
-
 def weigh(breaker: BreakerSetting, tally: Tally, now: datetime) -> Tally:
     """What of a tally says something: silences of what was sent before it opened say nothing."""
     if breaker.silences_from is not None and now < breaker.silences_from:
@@ -70,35 +65,6 @@ def advance(
     if trouble is not None:
         return _opened(policy, breaker, trouble, now, patience)
     return _climbed(policy, breaker, evidence, now, limit, backlog)
-
-
-def forced(
-    breaker: BreakerSetting, state: BreakerState | None, by: str, reason: str, now: datetime
-) -> BreakerSetting:
-    """What an operator's word makes of it; None releases it to its own judgement.
-
-    Released, it does not forget why it was held open: it is half open, and asks.
-    """
-    if state is not None:
-        return BreakerSetting(
-            state=state,
-            since=now,
-            reason=reason,
-            forced_by=by,
-            openings=breaker.openings,
-            trickle=state is BreakerState.HALF_OPEN,
-        )
-    if breaker.state is BreakerState.CLOSED:
-        return _closed(now, reason)
-    return breaker.model_copy(
-        update={
-            "state": BreakerState.OPEN,
-            "since": now,
-            "until": now,
-            "reason": reason,
-            "forced_by": None,
-        }
-    )
 
 
 def allowed(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ackbridge.contracts import BreakerSetting, BreakerState
 from ackbridge.contracts.breaking import BreakerPolicy, Evidence, SendRamp, Tally
-from ackbridge.control.breaker import advance, allowed, forced, fresh, weigh
+from ackbridge.control.breaker import advance, allowed, weigh
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -47,7 +47,7 @@ class Driven:
     def __init__(self, policy: BreakerPolicy, **how: Any) -> None:
         self.policy = policy
         self.now = AT
-        self.breaker = fresh(AT)
+        self.breaker = BreakerSetting.fresh(AT)
         self.evidence = Evidence()
         self.how = how
 
@@ -97,11 +97,11 @@ def test_whatever_happens(
 def test_what_an_operator_holds_stays(policy: BreakerPolicy, ticks: Any, state: Any) -> None:
     """No observation moves a breaker that somebody holds, until it is released."""
     driven = Driven(policy)
-    driven.breaker = held = forced(driven.breaker, state, "ann", "maintenance", AT)
+    driven.breaker = held = driven.breaker.held(state, "ann", "maintenance", AT)
     for seconds, tally in ticks:
         driven.tick(seconds, tally)
     assert driven.breaker is held
-    released = forced(held, None, "ann", "done", driven.now)
+    released = held.released("done", driven.now)
     assert released.forced_by is None
     assert released.is_calm is (state is BreakerState.CLOSED)
 
@@ -113,7 +113,7 @@ def test_success_alone_changes_nothing(ticks: Any) -> None:
     driven = Driven(POLICY)
     for seconds, answered in ticks:
         driven.tick(seconds, Tally(answered=answered, responded=answered))
-    assert driven.breaker == fresh(AT)
+    assert driven.breaker == BreakerSetting.fresh(AT)
 
 
 @given(policy=POLICIES, ticks=TICKS, limit=st.none() | st.floats(1, 50))
@@ -121,7 +121,7 @@ def test_success_alone_changes_nothing(ticks: Any) -> None:
 def test_a_provider_that_is_well_again_is_used_again(
     policy: BreakerPolicy, ticks: Any, limit: float | None
 ) -> None:
-    """Whatever has happened: with nothing but successes it comes to rest, closed, all sends free."""
+    """Whatever has happened: with nothing but successes it comes to rest, and holds nothing."""
     driven = Driven(policy, has_health=True, limit=limit)
     for seconds, tally in ticks:
         driven.tick(seconds, tally)
@@ -213,7 +213,7 @@ def test_a_failure_on_the_ramp_holds_it_and_three_open_it() -> None:
 
 
 def test_silence_is_closed_by_responses_only() -> None:
-    """A provider that takes requests and stays silent is not taken up for its health or receipts."""
+    """One that takes requests and stays silent is not taken up for its health or receipts."""
     driven = Driven(POLICY, has_health=True, patience=60 * SECOND)
     driven.tick(1, Tally(answered=10, silent=10))
     assert driven.breaker.for_silence
@@ -244,8 +244,8 @@ def test_without_rules_only_an_operator_moves_it() -> None:
     """`breaker: null` in the file: it never opens by itself, and is closed when it was open."""
     now = AT + SECOND
     evidence = Evidence().noted(Tally(failed=100), now, 30 * SECOND)
-    assert advance(None, fresh(AT), evidence, now) == fresh(AT)
-    held = forced(fresh(AT), BreakerState.OPEN, "ann", "maintenance", AT)
+    assert advance(None, BreakerSetting.fresh(AT), evidence, now) == BreakerSetting.fresh(AT)
+    held = BreakerSetting.fresh(AT).held(BreakerState.OPEN, "ann", "maintenance", AT)
     assert allowed(None, held, 25.0) == 0
     assert advance(None, held, evidence, now) is held
-    assert advance(None, forced(held, None, "ann", "done", now), evidence, now).is_calm
+    assert advance(None, held.released("done", now), evidence, now).is_calm

@@ -1,4 +1,4 @@
-"""A provider that goes slow, silent, broken and back, in simulated time: what the breaker makes of it.
+"""A provider that goes slow, silent, broken and back, in simulated time, and its breaker.
 
 Nothing here waits: seconds are counted. Workers report every two seconds, as real ones do.
 """
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ackbridge.contracts import BreakerState
+from ackbridge.contracts import BreakerSetting, BreakerState
 from ackbridge.contracts.breaking import NOTHING, BreakerPolicy, Evidence, SendRamp, Tally
-from ackbridge.control.breaker import advance, allowed, fresh, weigh
+from ackbridge.control.breaker import advance, allowed, weigh
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REPORT_EVERY = 2
@@ -92,7 +92,7 @@ def simulate(
     policy = policy or BreakerPolicy()
     provider = Provider(mood, random.Random(7))  # noqa: S311 -- the same dice at every run
     run = Run(provider)
-    breaker, evidence = fresh(START), Evidence()
+    breaker, evidence = BreakerSetting.fresh(START), Evidence()
     unreported = NOTHING
     later: deque[tuple[int, Tally]] = deque()
     credit = 0.0
@@ -165,7 +165,7 @@ def test_a_broken_provider_is_left_in_peace_and_taken_up_again() -> None:
 
 
 def test_without_a_health_request_single_sends_are_the_probes() -> None:
-    """A trickle of real calls costs a send for each pause while it is broken, and then closes it."""
+    """A trickle of real calls costs a send for each pause while it is broken, then closes it."""
     run = simulate(during(100, 220, "broken"), seconds=700, has_health=False)
     broken = [second for second in run.provider.asked if 103 <= second < 220]
     assert len(broken) == len([s for s in run.when(BreakerState.HALF_OPEN) if s < 220])
