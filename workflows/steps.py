@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
         Acknowledged,
         AcknowledgePlan,
         Asked,
+        Concluded,
         Plan,
         PollPlan,
         Prepared,
@@ -41,10 +42,6 @@ MARGIN = timedelta(seconds=5)
 """What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
 
 
-class Nothing(Wire):
-    """The result of a step that has none."""
-
-
 PREPARE = Step(
     name=names.PREPARE,
     result=Prepared,
@@ -67,7 +64,7 @@ RECORD_POLLED = replace(RECORD, local_first=False)
 
 CONCLUDE = Step(
     name=names.CONCLUDE,
-    result=Nothing,
+    result=Concluded,
     summary="keep where the call stands",
     lane=Lane.MAIN,
     timeout=LEDGER_TIMEOUT,
