@@ -7,8 +7,6 @@ from temporalio import activity
 from ackbridge.catalog import next_batch
 from ackbridge.contracts import Concluded, ConcludeStep, Stage, names
 
-
-
 from .failures import classified
 from .provisions import Provisions
 
@@ -36,8 +34,8 @@ class Conclude:
         if step.stage is not Stage.PARKED:
             return Concluded()
         integration = self._with.catalog.integrations.get(request.provider)
-        reason = step.parking and step.parking.reason
-        return Concluded(
-            next_batch=integration
-            and next_batch(integration, request.operation, self._with.clock(), reason)
-        )
+        if integration is None:
+            return Concluded()
+        reason = step.parking.reason if step.parking else None
+        now = self._with.clock()
+        return Concluded(next_batch=next_batch(integration, request.operation, now, reason))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
-from ackbridge.catalog import Integration, Operation, Poll, render_notice
+from ackbridge.catalog import Integration, Operation, Poll, next_batch, render_notice
 from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
@@ -28,6 +29,7 @@ def plan_call(
     environment: str,
     indexed: bool,
     context: Mapping[str, object],
+    now: datetime,
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
@@ -61,7 +63,18 @@ def plan_call(
         indexed=indexed,
         owed_indexed=indexed,
         revision=REVISION,
+        reprocess_attempts=operation.reprocess.attempts,
+        next_batches=_next_batches(integration, request.operation, now),
     )
+
+
+def _next_batches(integration: Integration, operation: str, now: datetime) -> tuple[datetime, ...]:
+    """The next two: the first may begin before the call is parked."""
+    if integration.reprocess is None or integration.reprocess.older_than is not None:
+        return ()
+    first = next_batch(integration, operation, now)
+    second = first and next_batch(integration, operation, first)
+    return tuple(batch for batch in (first, second) if batch is not None)
 
 
 def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:

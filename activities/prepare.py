@@ -55,6 +55,7 @@ class Prepare:
             environment=self._with.environment,
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            now=self._with.clock(),
         )
         return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
 

@@ -191,9 +191,7 @@ class Conversation:
         """Wait, open and durable, for a late response, an operator, or a batch."""
         state = self._state
         now = state.host.now()
-        until = state.progress.wait_until(
-            now + stay, f"parked for at most {stay}: {ending.reason}"
-        )
+        until = state.progress.wait_until(now + stay, f"parked for at most {stay}: {ending.reason}")
         state.progress.parked_times += 1
         planned = (batch for batch in state.plan.next_batches if batch > now)
         state.progress.is_delayed(state.plan.notices.get("delayed"), next(planned, None))
@@ -204,9 +202,7 @@ class Conversation:
 
     async def _keep_parked(self, ending: Unanswered) -> None:
         """The ledger selects it for batches from now on, and knows when the next one is."""
-        concluded = await self._keeping.conclude(
-            Stage.PARKED, ending.reason, ending.parked_reason
-        )
+        concluded = await self._keeping.conclude(Stage.PARKED, ending.reason, ending.parked_reason)
         if concluded.next_batch is not None:
             state = self._state
             state.progress.is_delayed(state.progress.notice, concluded.next_batch)

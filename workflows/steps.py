@@ -21,7 +21,6 @@ with workflow.unsafe.imports_passed_through():
         Recorded,
         SendStep,
         Sent,
-        Wire,
         names,
     )
 

@@ -38,8 +38,12 @@ class Ramp(FromOutside):
         over: how long it takes to the full rate.
     """
 
-    start: float = Field(default=1.0, gt=0, le=1000)
-    over: Duration = Field(default=timedelta(minutes=5), gt=timedelta(0))
+    start: float = Field(default=1.0, gt=0, le=1000, description="Calls per second at first.")
+    over: Duration = Field(
+        default=timedelta(minutes=5),
+        gt=timedelta(0),
+        description="How long it takes to the full rate.",
+    )
 
     def rate(self, elapsed: timedelta, full: float) -> float:
         """Calls per second so long after the start."""

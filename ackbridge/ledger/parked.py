@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -106,7 +106,9 @@ _LEAVE = parked.delete().where(parked.c.call_id == sa.bindparam("which"))
 def _park(dialect: str, *, is_counted: bool) -> sa.Insert:
     statement = upsert(dialect, parked)
     new = statement.excluded
-    again = {name: new[name] for name in ("parked_at", "state", "batch", "taken_at")}
+    again: dict[str, Any] = {
+        name: new[name] for name in ("parked_at", "state", "batch", "taken_at")
+    }
     if is_counted:
         again |= {"reason": new.reason, "times": new.times}
         is_news = parked.c.times != new.times

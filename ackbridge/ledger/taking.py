@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -146,7 +146,7 @@ def counts(connection: sa.Connection, batch: str) -> BatchCounts:
     )
 
 
-def _what_became(row: sa.Row[tuple[object, ...]], now: datetime) -> MarkState | None:
+def _what_became(row: sa.Row[Any, Any, Any, Any, Any], now: datetime) -> MarkState | None:
     """The end of a call in a batch; None: it is under way."""
     if row.status is not None:
         is_completed = row.status == OutcomeStatus.COMPLETED
