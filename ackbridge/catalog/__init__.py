@@ -2,6 +2,7 @@
 
 from .calendars import Cron
 from .catalog import Catalog, build_redactors, check_payload, next_batch
+from .flags import configured_flags
 from .inbound import (
     Match,
     candidates,
@@ -41,6 +42,7 @@ __all__ = [
     "candidates",
     "check_payload",
     "classify",
+    "configured_flags",
     "find_event_key",
     "integration_json_schema",
     "is_receipt",

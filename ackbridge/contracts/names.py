@@ -8,6 +8,7 @@ from typing import Final
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
 REPROCESS_PARKED: Final = "ReprocessParked"
+PROVIDER_CONTROL: Final = "ProviderControl"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -22,6 +23,11 @@ PAUSE: Final = "pause"
 RESUME: Final = "resume"
 STOP: Final = "stop"
 PROGRESS: Final = "progress"
+
+# Updates and signals of ProviderControl, which has a query `status`, too
+SET_FLAG: Final = "set_flag"
+FORCE_BREAKER: Final = "force_breaker"
+CONFIGURE: Final = "configure"
 
 # Activities
 PREPARE: Final = "prepare"
@@ -63,6 +69,11 @@ _CALL_ID = re.compile(
 def call_id(provider: str, operation: str, key: str) -> str:
     """The id of a call, which is the id of its workflow."""
     return f"{provider}.{operation}.{key}"
+
+
+def control_id(provider: str) -> str:
+    """The id of a provider's control, which is the id of its workflow; never that of a call."""
+    return f"control.{provider}"
 
 
 def split_call_id(value: str) -> tuple[str, str, str]:
