@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from ackbridge.clock import Clock
@@ -12,7 +13,7 @@ from .database import Database
 
 
 class Batches:
-    """Every method is one transaction and may be repeated, as those of `Ledger`."""
+    """Every method may be repeated, as those of `Ledger`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -49,9 +50,9 @@ class Batches:
         """The calls that are marked and not told yet, after a batch was interrupted."""
         return await self._database.write(taking.pending, batch, self._clock())
 
-    async def told(self, batch: str, call_id: str) -> None:
-        """The call has the signal."""
-        await self._database.write(taking.told, batch, call_id, self._clock())
+    async def told(self, batch: str, ids: Sequence[str]) -> None:
+        """The calls have the signal."""
+        await self._database.write(taking.told, batch, ids, self._clock())
 
     async def skip(self, batch: str, call_id: str) -> None:
         """The engine knows no such open call."""
@@ -59,7 +60,11 @@ class Batches:
 
     async def settle(self, batch: str) -> int:
         """See which calls have ended or are parked again; how many are still under way."""
-        return await self._database.write(taking.settle, batch, self._clock())
+        now = self._clock()
+        under_way, ended = await self._database.read(taking.under_way, batch, now)
+        if ended:
+            await self._database.write(taking.keep_ends, batch, ended, now)
+        return under_way
 
     async def release(self, batch: str) -> None:
         """Give back the calls that were marked and not told."""

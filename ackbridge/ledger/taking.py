@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -86,11 +87,14 @@ def pending(connection: sa.Connection, batch: str, now: datetime) -> list[str]:
     return [row.call_id for row in rows if row.state == ParkedState.MARKED]
 
 
-def told(connection: sa.Connection, batch: str, call_id: str, now: datetime) -> None:
-    """The call has the signal."""
-    of_batch = {"of": batch, "which": call_id}
-    connection.execute(_TOLD, {**of_batch, "state": MarkState.TOLD})
-    connection.execute(_TAKEN, {**of_batch, "state": ParkedState.TAKEN, "taken_at": now})
+def told(connection: sa.Connection, batch: str, ids: Sequence[str], now: datetime) -> None:
+    """The calls have the signal."""
+    rows = [{"of": batch, "which": call_id} for call_id in ids]
+    told = {"state": MarkState.TOLD}
+    taken = {"state": ParkedState.TAKEN, "taken_at": now}
+    if rows:
+        connection.execute(_TOLD, [row | told for row in rows])
+        connection.execute(_TAKEN, [row | taken for row in rows])
 
 
 def skip(connection: sa.Connection, batch: str, call_id: str, now: datetime) -> None:
@@ -104,19 +108,27 @@ def skip(connection: sa.Connection, batch: str, call_id: str, now: datetime) -> 
         connection.execute(parked.update().where(ours).values(state=ParkedState.GONE))
 
 
-def settle(connection: sa.Connection, batch: str, now: datetime) -> int:
-    """See what has become of the calls that were told; how many are still under way."""
-    by_state: dict[MarkState, list[str]] = {}
-    under_way = 0
+def under_way(
+    connection: sa.Connection, batch: str, now: datetime
+) -> tuple[int, dict[MarkState, list[str]]]:
+    """How many calls that were told are under way, and what has become of the others."""
+    ended: dict[MarkState, list[str]] = {}
+    open_calls = 0
     for row in connection.execute(_UNDER_WAY, {"of": batch}):
         state = _what_became(row, now)
         if state is None:
-            under_way += 1
+            open_calls += 1
         else:
-            by_state.setdefault(state, []).append(row.call_id)
-    for state, ids in by_state.items():
-        _enter(connection, batch, ids, state, now)
-    return under_way
+            ended.setdefault(state, []).append(row.call_id)
+    return open_calls, ended
+
+
+def keep_ends(
+    connection: sa.Connection, batch: str, ended: dict[MarkState, list[str]], now: datetime
+) -> None:
+    """Keep what has become of calls."""
+    for state, ids in sorted(ended.items()):
+        _enter(connection, batch, sorted(ids), state, now)
 
 
 def release(connection: sa.Connection, batch: str, now: datetime) -> None:

@@ -62,8 +62,7 @@ async def waiting(ledger: Ledger, **selection: Any) -> list[str]:
 async def tell_all(ledger: Ledger, batch: str, limit: int = 10) -> list[str]:
     """Take calls for a batch, and tell them."""
     taken = await ledger.batches.mark(batch, ALL, START + 60 * MINUTE, limit)
-    for call_id in taken:
-        await ledger.batches.told(batch, call_id)
+    await ledger.batches.told(batch, taken)
     return taken
 
 
