@@ -10,7 +10,6 @@ from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
     AcknowledgePlan,
-    CallRequest,
     LatePolicy,
     Notice,
     OnFailure,
@@ -18,23 +17,25 @@ from ackbridge.contracts import (
     PollPlan,
     ResponseMode,
     SendPlan,
+    Standing,
 )
 
 
 def plan_call(
     integration: Integration,
     operation: Operation,
-    request: CallRequest,
     *,
-    environment: str,
+    standing: Standing,
     indexed: bool,
     context: Mapping[str, object],
-    now: datetime,
+    next_batches: tuple[datetime, ...] = (),
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
     Args:
+        standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
+        next_batches: as `batches_ahead` finds them.
     """
     response = operation.response
     deadline = min(response.deadline.initial, response.deadline.ceiling)
@@ -59,16 +60,18 @@ def plan_call(
         late_window=response.late_window,
         parked_for=operation.parked_for,
         notices={**DEFAULT_NOTICES, **_notices(operation, context)},
-        not_now=_why_not_now(integration, request, environment),
+        not_now=standing.not_now,
+        standing=standing,
+        when_off=operation.when_off,
         indexed=indexed,
         owed_indexed=indexed,
         revision=REVISION,
         reprocess_attempts=operation.reprocess.attempts,
-        next_batches=_next_batches(integration, request.operation, now),
+        next_batches=next_batches,
     )
 
 
-def _next_batches(integration: Integration, operation: str, now: datetime) -> tuple[datetime, ...]:
+def batches_ahead(integration: Integration, operation: str, now: datetime) -> tuple[datetime, ...]:
     """The next two: the first may begin before the call is parked."""
     if integration.reprocess is None or integration.reprocess.older_than is not None:
         return ()
@@ -105,15 +108,3 @@ def _notices(operation: Operation, context: Mapping[str, object]) -> dict[str, N
         if (text := getattr(operation.notices, kind)) is not None
         and (notice := render_notice(kind, text, known)) is not None
     }
-
-
-def _why_not_now(integration: Integration, request: CallRequest, environment: str) -> str | None:
-    """The flag of the integration file, until an operator's own word replaces it."""
-    flag = integration.flag.get(environment, "on")
-    if flag == "off":
-        return f"{integration.provider} is switched off in {environment}"
-    if flag == "internal" and request.audience != "internal":
-        return f"{integration.provider} is switched on for internal users only in {environment}"
-    if isinstance(flag, int | float) and int(request.digest[:8], 16) % 10000 >= flag * 100:
-        return f"{integration.provider} is switched on for {flag:g} % of calls in {environment}"
-    return None

@@ -20,7 +20,6 @@ from ackbridge.contracts import (
     SurveyStep,
     names,
 )
-from ackbridge.control.closed import closed_operations, why_closed
 from ackbridge.errors import EngineUnavailable
 from ackbridge.signalling import signal_once
 
@@ -199,10 +198,7 @@ class _Turning:
         provider = self._request.selection.provider
         integration = self._with.catalog.integrations.get(provider)
         configured = configured_flags(integration) if integration else IntegrationFlags()
-        snapshot = await self._with.control.snapshot(provider)
-        environment = self._with.environment
-        reason = why_closed(snapshot, configured, environment)
-        return reason, closed_operations(snapshot, configured, environment)
+        return await self._with.gate.closed(provider, configured)
 
     def _at_once(self) -> int:
         """How many calls to mark together: those of about half a second."""

@@ -26,8 +26,8 @@ class Progress:
     """The visible side of one call; every change of stage is shown by the host.
 
     Attributes:
-        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice: as in
-            `CallStatus`.
+        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice,
+            standing: as in `CallStatus`.
         timings: as in `CallOutcome`.
         parked_times, reprocessed, reprocessed_by: as in `CallStatus`.
         outcome: how the call ended, once it did.
@@ -45,6 +45,7 @@ class Progress:
         self.reference: str | None = None
         self.last_error: str | None = None
         self.notice: Notice | None = None
+        self.standing: str | None = None
         self.timings = Timings(started_at=host.now())
         self.parked_times = 0
         self.reprocessed = 0
@@ -64,6 +65,7 @@ class Progress:
         # A run from before they were counted has been parked once at least.
         self.parked_times = max(status.parked_times, 1)
         self.reprocessed, self.reprocessed_by = status.reprocessed, status.reprocessed_by
+        self.standing = status.standing
         self.timings = timings
 
     def enter(self, stage: Stage) -> None:
@@ -141,6 +143,7 @@ class Progress:
             reference=self.reference,
             last_error=self.last_error,
             notice=self.notice,
+            standing=self.standing,
             acknowledgements_owed=owed,
             duplicates=duplicates,
             parked_times=self.parked_times,

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
         Recorded,
         SendStep,
         Sent,
+        Standing,
         names,
     )
 
@@ -48,6 +49,15 @@ PREPARE = Step(
     lane=Lane.MAIN,
     timeout=LEDGER_TIMEOUT,
     within=PREPARE_WITHIN,
+)
+
+RECONSIDER = Step(
+    name=names.RECONSIDER,
+    result=Standing,
+    summary="ask flags and breaker again",
+    lane=Lane.MAIN,
+    timeout=LEDGER_TIMEOUT,
+    within=ASK_WITHIN,
 )
 
 RECORD = Step(

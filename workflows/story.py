@@ -35,6 +35,8 @@ def tell(status: CallStatus) -> str:
     if status.reprocessed:
         by = status.reprocessed_by
         lines.append(f"- taken up again {_times(status.reprocessed)}, the last time by {by}")
+    if status.standing:
+        lines.append(f"- flags and breaker: {status.standing}")
     if status.acknowledgements_owed:
         lines.append(f"- acknowledgements owed to the provider: {status.acknowledgements_owed}")
     if status.duplicates:

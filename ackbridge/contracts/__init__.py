@@ -27,6 +27,7 @@ from .calls import (
 )
 from .control import (
     CONTROL_MEMO,
+    ENVIRONMENT_PATTERN,
     MOST_CHANGES,
     WHOLE_PROVIDER,
     BreakerSetting,
@@ -39,11 +40,13 @@ from .control import (
     Decision,
     FlagSetting,
     FlagState,
+    FlagUsed,
     FlagValue,
     ForceBreaker,
     IntegrationFlags,
     LearnedDeadline,
     SetFlag,
+    Standing,
 )
 from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
 from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
@@ -72,6 +75,7 @@ from .steps import (
     Parking,
     PollStep,
     PrepareStep,
+    ReconsiderStep,
     Recorded,
     RecordStep,
     SendStep,
@@ -85,6 +89,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
+    "ENVIRONMENT_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
     "REVISION",
@@ -122,6 +127,7 @@ __all__ = [
     "Duration",
     "FlagSetting",
     "FlagState",
+    "FlagUsed",
     "FlagValue",
     "ForceAck",
     "ForceBreaker",
@@ -147,6 +153,7 @@ __all__ = [
     "Prepared",
     "ProviderMessage",
     "Ramp",
+    "ReconsiderStep",
     "RecordStep",
     "Recorded",
     "Reprocess",
@@ -156,6 +163,7 @@ __all__ = [
     "Sent",
     "SetFlag",
     "Stage",
+    "Standing",
     "Steering",
     "StepFailure",
     "SuppressedMessage",

@@ -31,6 +31,7 @@ CONFIGURE: Final = "configure"
 
 # Activities
 PREPARE: Final = "prepare"
+RECONSIDER: Final = "reconsider"
 SEND: Final = "send"
 ASK_STATUS: Final = "ask_status"
 POLL: Final = "poll"
