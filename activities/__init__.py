@@ -15,6 +15,7 @@ from .prepare import Prepare
 from .provisions import Provisions
 from .reconsider import Reconsider
 from .record import Record
+from .reprocess import ReprocessPages
 from .send import Send
 from .throttle import Throttle
 
@@ -23,11 +24,14 @@ Activity = Callable[..., Awaitable[Any]]
 
 def main_activities(provisions: Provisions) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
+    pages = ReprocessPages(provisions)
     return [
         Prepare(provisions).prepare,
         Reconsider(provisions).reconsider,
         Record(provisions).record,
         Conclude(provisions).conclude,
+        pages.survey_parked,
+        pages.reprocess_page,
         *send_activities(provisions),
         *settle_activities(provisions),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
@@ -47,7 +49,8 @@ class Drain:
 
 
 async def _start(batch: str, request: BatchRequest) -> None:
-    try:
+    # An attempt before this one may have started it, and it may be over.
+    with contextlib.suppress(WorkflowAlreadyStartedError):
         await activity.client().start_workflow(
             names.REPROCESS_PARKED,
             request,
@@ -57,8 +60,6 @@ async def _start(batch: str, request: BatchRequest) -> None:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             static_summary=f"{request.selection.provider}: {request.reason}"[:200],
         )
-    except WorkflowAlreadyStartedError:
-        pass  # by an attempt before this one, and it is over
 
 
 def _request(integration: Integration, reason: str, step: DrainStep, batches: int) -> BatchRequest:

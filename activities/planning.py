@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
-from ackbridge.catalog import Integration, Operation, Poll, render_notice
+from ackbridge.catalog import Integration, Operation, Poll, next_batch, render_notice
 from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
@@ -36,6 +37,7 @@ def plan_call(
     indexed: bool,
     context: Mapping[str, object],
     learned: LearnedDeadline | None = None,
+    next_batches: tuple[datetime, ...] = (),
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
@@ -43,6 +45,7 @@ def plan_call(
         standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
         learned: what the provider's control says of the operation's deadline.
+        next_batches: as `batches_ahead` finds them.
     """
     response = operation.response
     deadline, why = deadline_for(
@@ -76,6 +79,8 @@ def plan_call(
         indexed=indexed,
         owed_indexed=indexed,
         revision=REVISION,
+        reprocess_attempts=operation.reprocess.attempts,
+        next_batches=next_batches,
     )
 
 
@@ -99,6 +104,15 @@ def _fairness(operation: Operation, context: Mapping[str, object]) -> str | None
 def _draw(request: CallRequest) -> float:
     """The call's own lot, from 0 to 1: a call that is prepared again draws the same."""
     return int(request.digest[-8:], 16) / 16**8
+
+
+def batches_ahead(integration: Integration, operation: str, now: datetime) -> tuple[datetime, ...]:
+    """The next two: the first may begin before the call is parked."""
+    if integration.reprocess is None or integration.reprocess.older_than is not None:
+        return ()
+    first = next_batch(integration, operation, now)
+    second = first and next_batch(integration, operation, first)
+    return tuple(batch for batch in (first, second) if batch is not None)
 
 
 def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:

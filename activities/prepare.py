@@ -18,7 +18,7 @@ from ackbridge.errors import UnknownName
 from ackbridge.ledger import Claim
 
 from .failures import classified, failure
-from .planning import plan_call
+from .planning import batches_ahead, plan_call
 from .provisions import Provisions
 
 MAX_REQUEST_BYTES = 512 * 1024
@@ -55,6 +55,7 @@ class Prepare:
             standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            next_batches=batches_ahead(integration, request.operation, self._with.clock()),
         )
         return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
 

@@ -59,6 +59,7 @@ class Capture:
                 cycle=cycle.number,
                 message=message,
                 outcome=outcome.model_copy(update={"response": None}),
+                was_parked=state.progress.parked_times > 0,
             ),
         )
         if not recorded.accepted:

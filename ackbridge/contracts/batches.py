@@ -38,8 +38,12 @@ class Ramp(FromOutside):
         over: how long it takes to the full rate.
     """
 
-    start: float = Field(default=1.0, gt=0, le=1000)
-    over: Duration = Field(default=timedelta(minutes=5), gt=timedelta(0))
+    start: float = Field(default=1.0, gt=0, le=1000, description="Calls per second at first.")
+    over: Duration = Field(
+        default=timedelta(minutes=5),
+        gt=timedelta(0),
+        description="How long it takes to the full rate.",
+    )
 
     def rate(self, elapsed: timedelta, full: float) -> float:
         """Calls per second so long after the start."""
@@ -152,12 +156,14 @@ class BatchMemory(Wire):
     Attributes:
         as_of: the ledger's time when it began.
         gentle_since: when the ramp began.
+        closed: why nothing could be sent.
         paused, stopped: orders that stand.
     """
 
     progress: BatchProgress
     as_of: AwareDatetime | None = None
     gentle_since: AwareDatetime | None = None
+    closed: str | None = None
     paused: BatchOrder | None = None
     stopped: BatchOrder | None = None
 
@@ -182,6 +188,7 @@ class PageStep(Wire):
         batch: its name in the ledger and in the calls; the same in every run of the batch.
         as_of: calls that were parked later are left to the next batch.
         gentle_for: how long the ramp has gone on already.
+        closed: why nothing could be sent when it was looked at last: wait until that changes.
         is_last: take no more calls, and give back those that were not told yet.
     """
 
@@ -189,6 +196,7 @@ class PageStep(Wire):
     request: BatchRequest
     as_of: AwareDatetime
     gentle_for: timedelta = timedelta(0)
+    closed: str | None = None
     is_last: bool = False
 
 

@@ -7,8 +7,8 @@ from typing import Final
 
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
-PROVIDER_CONTROL: Final = "ProviderControl"
 REPROCESS_PARKED: Final = "ReprocessParked"
+PROVIDER_CONTROL: Final = "ProviderControl"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -18,17 +18,17 @@ REPROCESS: Final = "reprocess"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
 
-# Updates and signals of ProviderControl, which has a query `status`, too
-SET_FLAG: Final = "set_flag"
-FORCE_BREAKER: Final = "force_breaker"
-SET_LIMIT: Final = "set_limit"
-CONFIGURE: Final = "configure"
-
 # Signals and query of ReprocessParked
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
 STOP: Final = "stop"
 PROGRESS: Final = "progress"
+
+# Updates and signals of ProviderControl, which has a query `status`, too
+SET_FLAG: Final = "set_flag"
+FORCE_BREAKER: Final = "force_breaker"
+SET_LIMIT: Final = "set_limit"
+CONFIGURE: Final = "configure"
 
 # Activities
 PREPARE: Final = "prepare"

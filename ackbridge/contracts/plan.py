@@ -138,6 +138,11 @@ class Plan(Wire):
         return self.revision > 0
 
     @property
+    def knows_batches(self) -> bool:
+        """Whether the call counts how often it is parked and taken up again."""
+        return self.reprocess_attempts is not None
+
+    @property
     def asks_again(self) -> bool:
         """Whether the call, parked, asks its flags and breaker before it is sent again."""
         return self.revision > 1

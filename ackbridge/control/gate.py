@@ -22,6 +22,7 @@ from ackbridge.contracts import (
     Standing,
 )
 
+from .closed import closed_operations, why_closed
 from .flags import Target, allows
 from .open_feature import ControlProvider, context_of
 from .snapshots import Snapshots
@@ -96,6 +97,22 @@ class Gate:
             not_now = f"the breaker of {request.provider} is {state}: {_why(snapshot)}"
             return standing.model_copy(update={"not_now": not_now, "parked_reason": BREAKER_OPEN})
         return standing
+
+    async def closed(
+        self, provider: str, configured: IntegrationFlags
+    ) -> tuple[str | None, frozenset[str]]:
+        """Why a provider is closed to batches; and else, which of its operations are.
+
+        Where somebody else answers for flags, each call is asked when it is taken up.
+
+        Args:
+            configured: what the integration file says.
+        """
+        snapshot = await self._snapshots.snapshot(provider)
+        if not self._is_ours:
+            return why_closed(snapshot, IntegrationFlags(), self._environment), frozenset()
+        reason = why_closed(snapshot, configured, self._environment)
+        return reason, closed_operations(snapshot, configured, self._environment)
 
     async def _ask(
         self, operation: str, target: Target, configured: IntegrationFlags

@@ -1,5 +1,6 @@
 """The ledger: responses, the duplicate index, correlations and the inbox, in SQL."""
 
+from .batches import Batches
 from .ledger import Ledger
 from .migrating import migrate
 from .rows import (
@@ -11,11 +12,14 @@ from .rows import (
     InboxState,
     LogKind,
     Owed,
+    ParkedCall,
+    ParkedCount,
     ResponseRow,
     StoredEntry,
 )
 
 __all__ = [
+    "Batches",
     "CallRow",
     "Claim",
     "ClaimKind",
@@ -25,6 +29,8 @@ __all__ = [
     "Ledger",
     "LogKind",
     "Owed",
+    "ParkedCall",
+    "ParkedCount",
     "ResponseRow",
     "StoredEntry",
     "migrate",

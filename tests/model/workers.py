@@ -13,6 +13,7 @@ from ackbridge.contracts import (
     AcknowledgeStep,
     Asked,
     AskStep,
+    Concluded,
     ConcludeStep,
     Plan,
     PollStep,
@@ -25,7 +26,6 @@ from ackbridge.contracts import (
     Sent,
     StepFailure,
 )
-from workflows.steps import Nothing
 
 from .engine import End, Failed, Silent
 from .outside import Ledger, Provider
@@ -189,4 +189,4 @@ class Workers:
         if not self._ledger.is_up or luck is Luck.UNREACHED:
             return NO_LEDGER
         self._ledger.conclude(step)
-        return NO_LEDGER if luck is Luck.LOST else Nothing()
+        return NO_LEDGER if luck is Luck.LOST else Concluded()
