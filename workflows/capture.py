@@ -51,6 +51,7 @@ class Capture:
                 "acknowledgement_owed": is_due,
             }
         )
+        took = None if is_forced else cycle.waited(state.heard_at(message, cycle))
         recorded = await state.host.perform(
             state.request.provider,
             steps.RECORD if state.plan.poll is None else steps.RECORD_POLLED,
@@ -60,6 +61,10 @@ class Capture:
                 message=message,
                 outcome=outcome.model_copy(update={"response": None}),
                 was_parked=state.progress.parked_times > 0,
+                took=took,
+                overdue=took is not None and took > state.plan.deadline,
+                taken_back=cycle.silences if took is not None else (),
+                ended=state.cycles.take_ends(),
             ),
         )
         if not recorded.accepted:

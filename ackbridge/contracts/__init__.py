@@ -65,6 +65,7 @@ from .plan import (
 )
 from .steering import AwaitOutcome, Cancel, ForceAck, Reprocess
 from .steps import (
+    DUPLICATE,
     Acknowledged,
     AcknowledgementKind,
     AcknowledgeStep,
@@ -72,6 +73,7 @@ from .steps import (
     AskStep,
     Concluded,
     ConcludeStep,
+    CycleEnd,
     Parking,
     PollStep,
     PrepareStep,
@@ -89,6 +91,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
+    "DUPLICATE",
     "ENVIRONMENT_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
@@ -121,6 +124,7 @@ __all__ = [
     "ControlSnapshot",
     "ControlStart",
     "ControlStatus",
+    "CycleEnd",
     "CycleMemory",
     "DebtMemory",
     "Decision",

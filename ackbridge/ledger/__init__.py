@@ -3,6 +3,7 @@
 from .batches import Batches
 from .ledger import Ledger
 from .migrating import migrate
+from .reporting import Reporter, reporting
 from .rows import (
     CallRow,
     Claim,
@@ -15,6 +16,7 @@ from .rows import (
     ParkedCall,
     ParkedCount,
     ResponseRow,
+    Standing,
     StoredEntry,
 )
 
@@ -31,7 +33,10 @@ __all__ = [
     "Owed",
     "ParkedCall",
     "ParkedCount",
+    "Reporter",
     "ResponseRow",
+    "Standing",
     "StoredEntry",
     "migrate",
+    "reporting",
 ]

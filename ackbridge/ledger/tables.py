@@ -152,3 +152,17 @@ batch_calls = sa.Table(
     sa.Index(None, "batch", "state"),
     comment="Which batch has taken which call: none takes one twice.",
 )
+
+observations = sa.Table(
+    "observations",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("width", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("begun_at", UtcTime, primary_key=True),
+    sa.Column("operation", sa.Text, primary_key=True),
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("observed", sa.JSON, nullable=False),
+    sa.Column("reported_at", UtcTime, nullable=False),
+    sa.Index(None, "width", "begun_at"),
+    comment="What one worker has observed of an operation, for `width` seconds.",
+)
