@@ -64,8 +64,8 @@ class BreakerPolicy(FromOutside):
 
     def pause(self, openings: int) -> timedelta:
         """How long it stays open the so-manieth time in a row, from 1."""
-        doubled = self.open_for * 2 ** min(max(openings, 1) - 1, 32)
-        return max(self.open_for, min(doubled, self.open_at_most))
+        doublings: int = 2 ** min(max(openings, 1) - 1, 32)
+        return max(self.open_for, min(self.open_for * doublings, self.open_at_most))
 
 
 class Tally(Wire):

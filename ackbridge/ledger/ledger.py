@@ -22,9 +22,10 @@ from ackbridge.contracts import (
 from ackbridge.control.observations import Bucket
 from ackbridge.control.observed import Observed
 
-from . import calls, correlations, inbox, logbook, observing, parked, responses, tables
+from . import calls, correlations, inbox, logbook, observing, parked, reported, responses, tables
 from .batches import Batches
 from .database import Database, open_database
+from .reported import Reported
 from .rows import (
     CallRow,
     Claim,
@@ -250,6 +251,14 @@ class Ledger:
             Observations of the provider as a whole, such as its health, stand under "".
         """
         return await self._database.read(observing.observed, provider, since, self._clock())
+
+    async def reported(self, provider: str, since: datetime) -> list[Reported]:
+        """What workers have counted lately, each report by itself, without any times.
+
+        Args:
+            since: a quarter of an hour ago at the most; its bucket of 10 s counts as a whole.
+        """
+        return await self._database.read(reported.reported, provider, since)
 
     async def observed_providers(self, since: datetime) -> list[str]:
         """The providers of which anything has been observed, sorted."""

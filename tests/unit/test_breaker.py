@@ -224,7 +224,7 @@ def test_silence_is_closed_by_responses_only() -> None:
     driven.tick(5, Tally(answered=3, healthy=3))
     assert driven.breaker.state is BreakerState.HALF_OPEN
     driven.tick(20, Tally(silent=1))
-    assert driven.breaker.state is BreakerState.OPEN, "this one was sent by the trickle"
+    assert driven.breaker.openings == 2, "this one was sent by the trickle"
     driven.tick(60, Tally())
     driven.tick(5, Tally(responded=3))
     assert driven.breaker.step == 0
