@@ -10,7 +10,6 @@ from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
     AcknowledgePlan,
-    CallRequest,
     LatePolicy,
     LearnedDeadline,
     Notice,
@@ -31,13 +30,13 @@ LONGEST_FAIRNESS = 64
 def plan_call(
     integration: Integration,
     operation: Operation,
-    request: CallRequest,
     *,
     standing: Standing,
     indexed: bool,
     context: Mapping[str, object],
     learned: LearnedDeadline | None = None,
     next_batches: tuple[datetime, ...] = (),
+    lot: float = 1.0,
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
@@ -46,11 +45,10 @@ def plan_call(
         context: what the templates of the notices may refer to.
         learned: what the provider's control says of the operation's deadline.
         next_batches: as `batches_ahead` finds them.
+        lot: the call's own, from 0 to 1; see `deadline_for`.
     """
     response = operation.response
-    deadline, why = deadline_for(
-        response.deadline.rules, learned, response.deadline.at_first, _draw(request)
-    )
+    deadline, why = deadline_for(response.deadline.rules, learned, response.deadline.at_first, lot)
     return Plan(
         mode=ResponseMode(response.mode),
         send=SendPlan(
@@ -99,11 +97,6 @@ def _fairness(operation: Operation, context: Mapping[str, object]) -> str | None
         return None
     name = str(whose)
     return name if len(name.encode()) <= LONGEST_FAIRNESS else digest(name)[:LONGEST_FAIRNESS]
-
-
-def _draw(request: CallRequest) -> float:
-    """The call's own lot, from 0 to 1: a call that is prepared again draws the same."""
-    return int(request.digest[-8:], 16) / 16**8
 
 
 def batches_ahead(integration: Integration, operation: str, now: datetime) -> tuple[datetime, ...]:

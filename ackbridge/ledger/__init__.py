@@ -16,8 +16,8 @@ from .rows import (
     ParkedCall,
     ParkedCount,
     ResponseRow,
-    Standing,
     StoredEntry,
+    Unsettled,
 )
 
 __all__ = [
@@ -35,8 +35,8 @@ __all__ = [
     "ParkedCount",
     "Reporter",
     "ResponseRow",
-    "Standing",
     "StoredEntry",
+    "Unsettled",
     "migrate",
     "reporting",
 ]

@@ -37,8 +37,8 @@ from .rows import (
     ParkedCall,
     ParkedCount,
     ResponseRow,
-    Standing,
     StoredEntry,
+    Unsettled,
 )
 
 
@@ -268,9 +268,9 @@ class Ledger:
         """Delete the observations that are older than they are kept."""
         await self._database.write(observing.forget, self._clock())
 
-    async def standing(self, provider: str) -> dict[str, Standing]:
+    async def unsettled(self, provider: str) -> dict[str, Unsettled]:
         """By operation, how much is parked and owed now; operations with neither are left out."""
-        return await self._database.read(observing.standing, provider)
+        return await self._database.read(observing.unsettled, provider)
 
     # The log
 

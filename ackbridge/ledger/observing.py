@@ -14,7 +14,7 @@ from ackbridge.control.observations import FINE, GRAINS, Bucket, Grain
 from ackbridge.control.observed import Observed
 
 from .inserting import upsert
-from .rows import Standing
+from .rows import Unsettled
 from .tables import acknowledgements, calls, observations
 
 
@@ -71,8 +71,8 @@ def forget(connection: sa.Connection, now: datetime) -> None:
         connection.execute(_FORGET, old)
 
 
-def standing(connection: sa.Connection, provider: str) -> dict[str, Standing]:
-    """What waits; see `Ledger.standing`."""
+def unsettled(connection: sa.Connection, provider: str) -> dict[str, Unsettled]:
+    """What waits; see `Ledger.unsettled`."""
     every = sa.func.count()
     parked = (
         sa.select(calls.c.operation, every)
@@ -88,7 +88,7 @@ def standing(connection: sa.Connection, provider: str) -> dict[str, Standing]:
     waiting: dict[str, int] = dict(connection.execute(parked).tuples().all())
     owing: dict[str, int] = dict(connection.execute(owed).tuples().all())
     return {
-        operation: Standing(waiting.get(operation, 0), owing.get(operation, 0))
+        operation: Unsettled(waiting.get(operation, 0), owing.get(operation, 0))
         for operation in waiting.keys() | owing.keys()
     }
 
