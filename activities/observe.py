@@ -13,13 +13,14 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
 from ackbridge.catalog import Integration
-from ackbridge.contracts import Decision, StepFailure, names
+from ackbridge.contracts import WHOLE_PROVIDER, Decision, LearnedDeadline, StepFailure, names
 from ackbridge.contracts.breaking import Watch
 from ackbridge.contracts.observing import ObserveStep
 from ackbridge.control.observed import Count
 from ackbridge.control.watching import LOOKED_BACK, Look, Rules, look, reports
 
 from .failures import classified, failure
+from .learning import LEARN_EVERY, learn_deadlines
 from .probe import probe
 from .provisions import Provisions
 from .stopping import worker_stops
@@ -54,11 +55,18 @@ class Observe:
         until = self._with.clock() + WATCH_FOR
         watch = _left() or step.watch
         beaten_at: datetime | None = None
+        learned_at: datetime | None = None
         while True:
             with classified():
                 now, watch, decision = await self._look(step, watch)
             if decision is not None:
                 return decision
+            if learned_at is None or now - learned_at >= LEARN_EVERY:
+                learned_at = now
+                with classified():
+                    learned = await self._learn(step, now)
+                if learned:
+                    return Decision(deadlines=learned, watch=watch)
             if now >= until:
                 return Decision(watch=watch)
             if beaten_at is None or now - beaten_at >= BEAT_EVERY:
@@ -70,6 +78,12 @@ class Observe:
                     StepFailure.UNAVAILABLE, "this worker stops", final=False, delay=LOOK_EVERY
                 )
 
+    async def _learn(self, step: ObserveStep, now: datetime) -> dict[str, LearnedDeadline]:
+        integration = self._with.catalog.integration(step.provider)
+        return await learn_deadlines(
+            self._with.ledger, integration, step.breaker, step.deadlines, now
+        )
+
     async def _look(
         self, step: ObserveStep, watch: Watch
     ) -> tuple[datetime, Watch, Decision | None]:
@@ -79,6 +93,8 @@ class Observe:
         answer: Count | None = None
         if rules.is_probe_due(step.breaker, watch.probed_at, now):
             answer = await probe(self._with, integration)
+            if answer is not None:
+                self._with.observations.count(step.provider, WHOLE_PROVIDER, answer)
         buckets = await self._with.ledger.reported(step.provider, now - LOOKED_BACK)
         backlog = await _backlog(step.provider) if step.breaker.step is not None else 0
         seen = look(rules, step.breaker, watch, reports(buckets), answer, now, backlog)

@@ -19,7 +19,7 @@ MAX_HEALTH_BYTES = 64 * 1024
 
 
 async def probe(provisions: Provisions, integration: Integration) -> Count | None:
-    """HEALTHY, UNHEALTHY or UNCLEAR, and noted as such; None where there is no such request.
+    """HEALTHY, UNHEALTHY or UNCLEAR; None where there is no such request.
 
     Unclear is a refusal, which may be about the request, and whatever is our own trouble.
     """

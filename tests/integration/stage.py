@@ -24,7 +24,7 @@ from ackbridge.contracts import CallRequest
 from ackbridge.contracts.converter import DATA_CONVERTER
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.gateway import create_app
-from ackbridge.ledger import Ledger, migrate
+from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.sandbox import create_provider
 from ackbridge.security import Secrets
 from ackbridge.settings import Settings
@@ -155,6 +155,9 @@ async def set_up(
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
                 workers = worker.build_workers(client, catalog, provisions) if has_worker else []
+                await running.enter_async_context(
+                    reporting(provisions.observations, ledger, utc_now)
+                )
                 for one in workers:
                     await running.enter_async_context(one)
                 if workers:
