@@ -74,7 +74,7 @@ class ProviderControl:
         try:
             if described is None or described.status is not WorkflowExecutionStatus.RUNNING:
                 await self._start(configured, known)
-            elif known is None or known.configured != configured:
+            elif known is None or known.configured != configured or known.rate is None:
                 await self._handle.signal(names.CONFIGURE, configured, rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
             raise _explain(error, self._provider) from None
