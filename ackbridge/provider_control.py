@@ -42,6 +42,9 @@ RPC_TIMEOUT = timedelta(seconds=10)
 ANSWER_WITHIN = timedelta(seconds=5)
 """After which an order is left with the engine, for the first worker that comes."""
 
+TRIES = 3
+"""Of an order whose workflow task was lost."""
+
 LOOK_WITHIN = timedelta(seconds=2)
 """Of a look at the snapshot; nobody waits for it."""
 
@@ -146,9 +149,7 @@ class ProviderControl:
 
     async def _order(self, name: str, order: Order) -> Change | None:
         try:
-            change: Change = await self._handle.execute_update(
-                name, order, result_type=Change, rpc_timeout=ANSWER_WITHIN
-            )
+            change = await self._ordered(name, order)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             message = cause.message if isinstance(cause, ApplicationError) else str(cause)
@@ -162,6 +163,19 @@ class ProviderControl:
             # Too many orders at once.
             await self._leave(name, order)
             return None
+        return change
+
+    async def _ordered(self, name: str, order: Order) -> Change:
+        for left in reversed(range(TRIES)):
+            try:
+                change: Change = await self._handle.execute_update(
+                    name, order, result_type=Change, rpc_timeout=ANSWER_WITHIN
+                )
+                break
+            except RPCError as error:
+                # Its workflow task was done again, and the engine does not ask twice by itself.
+                if error.status is not RPCStatusCode.FAILED_PRECONDITION or not left:
+                    raise
         return change
 
     async def _leave(self, name: str, order: Order) -> None:

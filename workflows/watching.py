@@ -76,6 +76,10 @@ class Watching:
         )
         if watch.done():
             return await watch
+        if self._is_stopped:
+            # The run ends now, and its watch with it. To cancel one that no worker has begun would
+            # be an event that keeps a run from ending.
+            return None
         watch.cancel()
         with contextlib.suppress(ActivityError):
             await watch

@@ -14,6 +14,7 @@ from ackbridge.errors import EngineUnavailable
 from . import show
 from .calls import By, Json, with_client
 from .exits import Exit, exits_with_its_answer
+from .flag import tell
 
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Whose.")]
 Reason = Annotated[str | None, typer.Option(help="Why; everybody will read it.")]
@@ -54,7 +55,7 @@ def breaker(
     async def act(calls: AckbridgeClient) -> Change | None:
         return await calls.control(provider).force_breaker(order)
 
-    return _told(provider, with_client(act), json_output)
+    return tell(provider, with_client(act), json_output)
 
 
 def limit(
@@ -75,7 +76,7 @@ def limit(
     async def act(calls: AckbridgeClient) -> Change | None:
         return await calls.control(provider).set_limit(order)
 
-    return _told(provider, with_client(act), json_output)
+    return tell(provider, with_client(act), json_output)
 
 
 def _parse(rate: str) -> float | None:
@@ -91,23 +92,6 @@ def _said(reason: str | None) -> str:
     if reason is None:
         raise Invalid("--reason: say why; everybody will read it")
     return reason
-
-
-def _told(provider: str, change: Change | None, json_output: bool) -> int:
-    if change is None:
-        show.console.print(
-            "No worker answers. The order is left with the engine:"
-            " it holds as soon as a worker runs."
-        )
-        return Exit.PENDING
-    if json_output:
-        show.as_json(change)
-    else:
-        show.console.print(
-            f"{provider}: {change.subject}: {change.before} → {change.after}, by {change.by}",
-            markup=False,
-        )
-    return Exit.COMPLETED
 
 
 def _show(provider: str, json_output: bool) -> int:
