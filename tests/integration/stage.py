@@ -20,11 +20,12 @@ import worker
 from ackbridge.catalog import load_catalog
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
-from ackbridge.contracts import CallRequest
+from ackbridge.contracts import CallRequest, ControlSnapshot
 from ackbridge.contracts.converter import DATA_CONVERTER
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger, migrate, reporting
+from ackbridge.provider_control import ProviderControl
 from ackbridge.sandbox import create_provider
 from ackbridge.security import Secrets
 from ackbridge.settings import Settings
@@ -103,6 +104,24 @@ class Stage:
         """Wait until a call has got to a stage."""
         while (await self.calls.call(request.call_id).status()).stage != stage:  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(0.05)
+
+
+async def mood(stage: Stage, state: str) -> None:
+    """The provider as a whole is so from now on."""
+    reply = await stage.http.put(f"{stage.provider_url}/_mood", json={"state": state})
+    assert reply.status_code == 200
+
+
+async def reached(
+    control: ProviderControl, holds: Callable[[ControlSnapshot], object]
+) -> ControlSnapshot:
+    """The control's snapshot, once something holds of it."""
+    async with asyncio.timeout(60):
+        while True:
+            seen = await control.snapshot()
+            if seen is not None and holds(seen):
+                return seen
+            await asyncio.sleep(0.1)
 
 
 def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +12,18 @@ from typing import Any
 
 import yaml
 
-from ackbridge.contracts import BreakerState, ControlSnapshot
+import worker
+from ackbridge.catalog import load_catalog
+from ackbridge.clock import utc_now
+from ackbridge.contracts import BreakerState, ForceBreaker, names
+from ackbridge.contracts.breaking import SetLimit
+from ackbridge.controls import start_controls, watch_controls
 from ackbridge.embedded import EmbeddedEngine
+from ackbridge.ledger import reporting
 from ackbridge.provider_control import ProviderControl
-from tests.integration.stage import INTEGRATIONS, Stage, set_up
+from benchmarks.control import EVENTS_PER_WATCH
+from tests.integration.stage import INTEGRATIONS, Stage, mood, reached, set_up
+from tests.replay.test_replay import replayer
 
 QUICK = {
     "min_volume": 4,
@@ -47,22 +56,27 @@ async def played(
         yield stage, ProviderControl(stage.client, "sandbox")
 
 
-async def mood(stage: Stage, state: str) -> None:
-    """The provider as a whole is so from now on."""
-    reply = await stage.http.put(f"{stage.provider_url}/_mood", json={"state": state})
-    assert reply.status_code == 200
-
-
-async def until(
-    control: ProviderControl, holds: Callable[[ControlSnapshot], object]
-) -> ControlSnapshot:
-    """The control's snapshot, once something holds of it."""
-    async with asyncio.timeout(WITHIN.total_seconds()):
-        while True:
-            seen = await control.snapshot()
-            if seen is not None and holds(seen):
-                return seen
-            await asyncio.sleep(0.1)
+@asynccontextmanager
+async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
+    """A worker of all queues, as long as this lasts."""
+    catalog = load_catalog(integrations, stage.environ)
+    snapshots = watch_controls(stage.client, catalog)
+    provisions = worker.provide(
+        stage.settings,
+        stage.environ,
+        catalog,
+        stage.ledger,
+        stage.http,
+        snapshots,
+        indexed=True,
+    )
+    async with contextlib.AsyncExitStack() as running:
+        await running.enter_async_context(reporting(provisions.observations, stage.ledger, utc_now))
+        for one in worker.build_workers(stage.client, catalog, provisions):
+            await running.enter_async_context(one)
+        await start_controls(stage.client, catalog)
+        yield
+    await snapshots.close()
 
 
 async def test_a_provider_breaks_and_comes_back(tmp_path: Path) -> None:
@@ -78,9 +92,9 @@ async def test_a_provider_breaks_and_comes_back(tmp_path: Path) -> None:
             doomed = [stage.request() for _ in range(6)]
             for request in doomed:
                 await stage.calls.start(request)
-            opened = await until(control, lambda seen: seen.breaker.state is BreakerState.OPEN)
+            opened = await reached(control, lambda seen: seen.breaker.state is BreakerState.OPEN)
             assert "sends failed" in opened.breaker.reason
-            stopped = await until(control, lambda seen: seen.rate and seen.rate.per_second == 0)
+            stopped = await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
             assert stopped.is_throttled
 
             kept_back = stage.request()
@@ -97,11 +111,75 @@ async def test_a_provider_breaks_and_comes_back(tmp_path: Path) -> None:
             assert await stage.acknowledged(slow.call_id) == ["success"]
 
             await mood(stage, "well")
-            await until(control, lambda seen: seen.breaker.step is not None)
+            await reached(control, lambda seen: seen.breaker.step is not None)
             for request in (*doomed, kept_back):
                 outcome = await stage.calls.call(request.call_id).outcome(WITHIN)
                 assert outcome.status == "completed"
                 assert await stage.effects(request.call_id) == 1
-            await until(control, lambda seen: not seen.is_throttled)
+            await reached(control, lambda seen: not seen.is_throttled)
+            handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+            await replayer().replay_workflow(await handle.fetch_history())
             told = [change.after for change in (await control.status()).changes]
             assert {"open", "half_open", "closed, step 1", "closed"} <= set(told)
+
+
+async def test_control_costs_nothing_per_call_and_blocks_none(tmp_path: Path) -> None:
+    """Fifty calls leave no event in a calm control's history. An order bounds the sends of a
+    provider without limits; calls go on when the control is terminated, by what it last said, and
+    the next worker's look starts it again with all of that."""
+    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
+        async with played(engine, tmp_path) as (stage, control):
+            await reached(control, lambda seen: seen.rate is not None)
+            handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+            before = (await handle.describe()).history_length
+            for _ in range(50):
+                await stage.calls.start(stage.request("quote"))
+            await asyncio.sleep(4)
+            after = (await handle.describe()).history_length
+            assert after - before <= EVENTS_PER_WATCH
+
+            await control.set_limit(SetLimit(per_second=0, by="ann", reason="a quiet hour"))
+            stopped = await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
+            await asyncio.sleep(1.2)  # a worker looks at the control about every second
+            held_up = stage.request("quote")
+            call = await stage.calls.start(held_up)
+            await handle.terminate("to see what happens")
+            await asyncio.sleep(2)
+            assert await stage.effects(held_up.call_id) == 0
+            await stage.calls.start(stage.request("quote"))  # whose prepare looks, and finds none
+            again = await reached(control, lambda seen: seen.version > stopped.version)
+            assert again.limit == stopped.limit
+            await control.set_limit(SetLimit(per_second=None, by="ann", reason="over"))
+            assert (await call.outcome(WITHIN)).status == "completed"
+
+
+async def test_a_watch_outlives_its_worker_and_a_hold_every_observation(tmp_path: Path) -> None:
+    """The worker that watches stops in the middle of an outage; the next one goes on with what it
+    has counted. What is held closed stays closed, whatever fails."""
+    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
+        slow = {"breaker": {**QUICK, "min_volume": 1000, "consecutive": 8, "open_for": "10m"}}
+        integrations = edited(tmp_path, **slow)
+        async with set_up(engine.address, tmp_path, integrations, has_worker=False) as stage:
+            control = stage.calls.control("sandbox")
+            await mood(stage, "broken")
+            async with working(stage, integrations):
+                await reached(control, lambda seen: seen.rate is not None)
+                await stage.calls.start(stage.request("quote"))
+                await asyncio.sleep(4)
+            async with working(stage, integrations):
+                await stage.calls.start(stage.request("quote"))
+                opened = await reached(
+                    control, lambda seen: seen.breaker.state is BreakerState.OPEN
+                )
+                assert "in a row" in opened.breaker.reason
+                await control.force_breaker(
+                    ForceBreaker(state=BreakerState.CLOSED, by="ann", reason="send all the same")
+                )
+                for _ in range(3):
+                    await stage.calls.start(stage.request("quote"))
+                await asyncio.sleep(6)
+                held = await reached(
+                    control, lambda seen: not seen.rate or not seen.rate.per_second
+                )
+                assert held.breaker.state is BreakerState.CLOSED
+                assert held.breaker.forced_by == "ann"
