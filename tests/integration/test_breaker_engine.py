@@ -16,7 +16,7 @@ import worker
 from ackbridge.catalog import load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.contracts import BreakerState, ForceBreaker, names
-from ackbridge.contracts.breaking import SetLimit
+from ackbridge.contracts.breaking import SendRate, SetLimit
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.ledger import reporting
@@ -34,6 +34,7 @@ QUICK = {
     "ramp": {"start": 5, "factor": 2, "every": "2s", "steps": 3},
 }
 WITHIN = timedelta(seconds=60)
+STOPPED = SendRate(per_second=0)
 
 
 def edited(folder: Path, **top: Any) -> Path:
@@ -94,7 +95,7 @@ async def test_a_provider_breaks_and_comes_back(tmp_path: Path) -> None:
                 await stage.calls.start(request)
             opened = await reached(control, lambda seen: seen.breaker.state is BreakerState.OPEN)
             assert "sends failed" in opened.breaker.reason
-            stopped = await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
+            stopped = await reached(control, lambda seen: seen.rate == STOPPED)
             assert stopped.is_throttled
 
             kept_back = stage.request()
@@ -139,7 +140,7 @@ async def test_control_costs_nothing_per_call_and_blocks_none(tmp_path: Path) ->
             assert after - before <= EVENTS_PER_WATCH
 
             await control.set_limit(SetLimit(per_second=0, by="ann", reason="a quiet hour"))
-            stopped = await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
+            stopped = await reached(control, lambda seen: seen.rate == STOPPED)
             await asyncio.sleep(1.2)  # a worker looks at the control about every second
             held_up = stage.request("quote")
             call = await stage.calls.start(held_up)
