@@ -13,13 +13,13 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
 from ackbridge.catalog import Integration
-from ackbridge.contracts import WHOLE_PROVIDER, Decision, LearnedDeadline, StepFailure, names
+from ackbridge.contracts import WHOLE_PROVIDER, Decision, LearnedDeadline, names
 from ackbridge.contracts.breaking import Watch
 from ackbridge.contracts.observing import ObserveStep
 from ackbridge.control.observed import Count
 from ackbridge.control.watching import LOOKED_BACK, Look, Rules, look, reports
 
-from .failures import classified, failure
+from .failures import classified
 from .learning import LEARN_EVERY, learn_deadlines
 from .probe import probe
 from .provisions import Provisions
@@ -47,10 +47,10 @@ class Observe:
 
     @activity.defn(name=names.OBSERVE)
     async def observe(self, step: ObserveStep) -> Decision:
-        """Look every two seconds until something changes, or for an hour.
+        """Look every two seconds until something changes, for an hour, or until the worker stops.
 
         Raises:
-            ApplicationError: Unavailable, to be tried again: the worker stops, the ledger is away.
+            ApplicationError: Unavailable, to be tried again: the ledger is away.
         """
         until = self._with.clock() + WATCH_FOR
         watch = _left() or step.watch
@@ -73,10 +73,7 @@ class Observe:
                 beaten_at = now
                 activity.heartbeat(watch)
             if await worker_stops(LOOK_EVERY):
-                activity.heartbeat(watch)
-                raise failure(
-                    StepFailure.UNAVAILABLE, "this worker stops", final=False, delay=LOOK_EVERY
-                )
+                return Decision(watch=watch)
 
     async def _learn(self, step: ObserveStep, now: datetime) -> dict[str, LearnedDeadline]:
         integration = self._with.catalog.integration(step.provider)

@@ -22,7 +22,7 @@ EVENTS_PER_ACTIVITY = 3
 EVENTS_PER_TASK = 3
 EVENTS_PER_PUBLISHING = 1
 EVENTS_PER_WATCH = EVENTS_PER_ACTIVITY + EVENTS_PER_TASK
-"""A watch that comes to nothing, once an hour: the activity, and the workflow task that renews it."""
+"""A watch that comes to nothing, once an hour: the activity, and the task that renews it."""
 
 EVENTS_PER_DECISION = 2 * EVENTS_PER_WATCH + 3 * EVENTS_PER_PUBLISHING
 """A watch, a throttling, what is published of both."""

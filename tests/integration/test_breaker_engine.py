@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from temporalio.client import WorkflowExecutionStatus
 
 import worker
 from ackbridge.catalog import load_catalog
@@ -148,7 +149,9 @@ async def test_control_costs_nothing_per_call_and_blocks_none(tmp_path: Path) ->
             await asyncio.sleep(2)
             assert await stage.effects(held_up.call_id) == 0
             await stage.calls.start(stage.request("quote"))  # whose prepare looks, and finds none
-            again = await reached(control, lambda seen: seen.version > stopped.version)
+            while (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:
+                await asyncio.sleep(0.1)
+            again = await reached(control, lambda seen: seen.rate == STOPPED)
             assert again.limit == stopped.limit
             await control.set_limit(SetLimit(per_second=None, by="ann", reason="over"))
             assert (await call.outcome(WITHIN)).status == "completed"
