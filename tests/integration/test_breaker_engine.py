@@ -148,8 +148,9 @@ async def test_control_costs_nothing_per_call_and_blocks_none(tmp_path: Path) ->
             await handle.terminate("to see what happens")
             await asyncio.sleep(2)
             assert await stage.effects(held_up.call_id) == 0
-            await stage.calls.start(stage.request("quote"))  # whose prepare looks, and finds none
-            while (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:
+            # The next call looks at the control, and finds none.
+            await stage.calls.start(stage.request("quote"))
+            while (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:  # noqa: ASYNC110 -- it changes in another process
                 await asyncio.sleep(0.1)
             again = await reached(control, lambda seen: seen.rate == STOPPED)
             assert again.limit == stopped.limit
