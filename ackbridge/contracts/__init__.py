@@ -15,6 +15,7 @@ from .batches import (
     Survey,
     SurveyStep,
 )
+from .breaker import BreakerSetting, BreakerState, ForceBreaker
 from .calls import (
     CallOutcome,
     CallRequest,
@@ -30,8 +31,6 @@ from .control import (
     ENVIRONMENT_PATTERN,
     MOST_CHANGES,
     WHOLE_PROVIDER,
-    BreakerSetting,
-    BreakerState,
     Change,
     ControlMemory,
     ControlSnapshot,
@@ -42,7 +41,6 @@ from .control import (
     FlagState,
     FlagUsed,
     FlagValue,
-    ForceBreaker,
     IntegrationFlags,
     LearnedDeadline,
     SetFlag,
