@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from .breaker import BreakerSetting
 from .breaking import LimitSetting, SendRate, Watch
-from .control import BreakerSetting, LearnedDeadline
+from .control import LearnedDeadline
 from .wire import Wire
 
 
