@@ -34,12 +34,18 @@ from .contracts import (
     describe,
     names,
 )
+from .contracts.breaking import SetLimit
 from .errors import ConfigurationError, EngineUnavailable, InvalidRequestError, UnknownName
+
+Order = SetFlag | ForceBreaker | SetLimit
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
 ANSWER_WITHIN = timedelta(seconds=5)
 """After which an order is left with the engine, for the first worker that comes."""
+
+TRIES = 3
+"""Of an order whose workflow task was lost."""
 
 LOOK_WITHIN = timedelta(seconds=2)
 """Of a look at the snapshot; nobody waits for it."""
@@ -73,7 +79,7 @@ class ProviderControl:
         try:
             if described is None or described.status is not WorkflowExecutionStatus.RUNNING:
                 await self._start(configured, known)
-            elif known is None or known.configured != configured:
+            elif known is None or known.configured != configured or known.rate is None:
                 await self._handle.signal(names.CONFIGURE, configured, rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
             raise _explain(error, self._provider) from None
@@ -126,6 +132,10 @@ class ProviderControl:
         """Hold the breaker somewhere, or let it go; as `set_flag`."""
         return await self._order(names.FORCE_BREAKER, order)
 
+    async def set_limit(self, order: SetLimit) -> Change | None:
+        """Bound the sends per second, all workers together; as `set_flag`."""
+        return await self._order(names.SET_LIMIT, order)
+
     async def _start(self, configured: IntegrationFlags, known: ControlSnapshot | None) -> None:
         start = ControlStart(provider=self._provider, configured=configured, taken_over=known)
         await self._client.start_workflow(
@@ -139,11 +149,9 @@ class ProviderControl:
             rpc_timeout=RPC_TIMEOUT,
         )
 
-    async def _order(self, name: str, order: SetFlag | ForceBreaker) -> Change | None:
+    async def _order(self, name: str, order: Order) -> Change | None:
         try:
-            change: Change = await self._handle.execute_update(
-                name, order, result_type=Change, rpc_timeout=ANSWER_WITHIN
-            )
+            change = await self._ordered(name, order)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             message = cause.message if isinstance(cause, ApplicationError) else str(cause)
@@ -159,7 +167,20 @@ class ProviderControl:
             return None
         return change
 
-    async def _leave(self, name: str, order: SetFlag | ForceBreaker) -> None:
+    async def _ordered(self, name: str, order: Order) -> Change:
+        for left in reversed(range(TRIES)):
+            try:
+                change: Change = await self._handle.execute_update(
+                    name, order, result_type=Change, rpc_timeout=ANSWER_WITHIN
+                )
+                break
+            except RPCError as error:
+                # Its workflow task was done again, and the engine does not ask twice by itself.
+                if error.status is not RPCStatusCode.FAILED_PRECONDITION or not left:
+                    raise
+        return change
+
+    async def _leave(self, name: str, order: Order) -> None:
         """Leave an order with the engine; the same again changes nothing."""
         try:
             await self._handle.signal(name, order, rpc_timeout=RPC_TIMEOUT)

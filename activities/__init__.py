@@ -8,23 +8,30 @@ from typing import Any
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
 from .conclude import Conclude
+from .drain import Drain
+from .observe import Observe
 from .poll import Poll
 from .prepare import Prepare
 from .provisions import Provisions
 from .reconsider import Reconsider
 from .record import Record
+from .reprocess import ReprocessPages
 from .send import Send
+from .throttle import Throttle
 
 Activity = Callable[..., Awaitable[Any]]
 
 
 def main_activities(provisions: Provisions) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
+    pages = ReprocessPages(provisions)
     return [
         Prepare(provisions, Send(provisions)).prepare,
         Reconsider(provisions).reconsider,
         Record(provisions, Acknowledge(provisions)).record,
         Conclude(provisions).conclude,
+        pages.survey_parked,
+        pages.reprocess_page,
         *send_activities(provisions),
         *settle_activities(provisions),
     ]
@@ -41,6 +48,9 @@ def settle_activities(provisions: Provisions) -> Sequence[Activity]:
         AskStatus(provisions).ask_status,
         Poll(provisions).poll,
         Acknowledge(provisions).acknowledge,
+        Observe(provisions).observe,
+        Throttle().throttle,
+        Drain(provisions).drain,
     ]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.contracts import DUPLICATE, ConcludeStep, names
+from ackbridge.catalog import next_batch
+from ackbridge.contracts import DUPLICATE, Concluded, ConcludeStep, Stage, names
 from ackbridge.control.observed import Count
 
 from .failures import classified
@@ -19,18 +20,27 @@ class Conclude:
         self._with = provisions
 
     @activity.defn(name=names.CONCLUDE)
-    async def conclude(self, step: ConcludeStep) -> dict[str, str]:
+    async def conclude(self, step: ConcludeStep) -> Concluded:
         """Write the stage, the outcome if there is one, and what was suppressed or is held."""
-        with noted(self._with, step.request), classified():
+        request = step.request
+        with noted(self._with, request), classified():
             await self._with.ledger.conclude(
-                step.request.call_id,
+                request.call_id,
                 step.stage,
                 step.reason,
                 step.outcome,
                 step.suppressed,
                 step.held,
+                step.parking,
             )
-        note_ends(self._with, step.request, step.ended)
+        note_ends(self._with, request, step.ended)
         duplicates = sum(one.reason == DUPLICATE for one in step.suppressed)
-        note(self._with, step.request, Count.DUPLICATES, duplicates)
-        return {}
+        note(self._with, request, Count.DUPLICATES, duplicates)
+        if step.stage is not Stage.PARKED:
+            return Concluded()
+        integration = self._with.catalog.integrations.get(request.provider)
+        if integration is None:
+            return Concluded()
+        reason = step.parking.reason if step.parking else None
+        now = self._with.clock()
+        return Concluded(next_batch=next_batch(integration, request.operation, now, reason))

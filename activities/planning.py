@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
-from ackbridge.catalog import Integration, Operation, Poll, render_notice
+from ackbridge.catalog import Integration, Operation, Poll, next_batch, render_notice
 from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
@@ -18,8 +19,12 @@ from ackbridge.contracts import (
     ResponseMode,
     SendPlan,
     Standing,
+    digest,
 )
 from ackbridge.control.deadlines import deadline_for
+
+LONGEST_FAIRNESS = 64
+"""Bytes of a fairness key that the engine takes."""
 
 
 def plan_call(
@@ -30,6 +35,7 @@ def plan_call(
     indexed: bool,
     context: Mapping[str, object],
     learned: LearnedDeadline | None = None,
+    next_batches: tuple[datetime, ...] = (),
     lot: float = 1.0,
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
@@ -38,6 +44,7 @@ def plan_call(
         standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
         learned: what the provider's control says of the operation's deadline.
+        next_batches: as `batches_ahead` finds them.
         lot: the call's own, from 0 to 1; see `deadline_for`.
     """
     response = operation.response
@@ -45,11 +52,12 @@ def plan_call(
     return Plan(
         mode=ResponseMode(response.mode),
         send=SendPlan(
-            local=integration.limits is None and integration.egress == "shared",
+            local=_may_be_local(integration, standing),
             timeout=operation.receipt.timeout,
             attempts=operation.receipt.attempts,
             within=operation.receipt.within,
             queue_within=operation.queue_within,
+            fairness=_fairness(operation, context),
         ),
         deadline=deadline,
         deadline_reason=why,
@@ -69,7 +77,35 @@ def plan_call(
         indexed=indexed,
         owed_indexed=indexed,
         revision=REVISION,
+        reprocess_attempts=operation.reprocess.attempts,
+        next_batches=next_batches,
     )
+
+
+def _may_be_local(integration: Integration, standing: Standing) -> bool:
+    """Whether no rate is bounded, now or ever, and any worker may speak to the provider."""
+    has_bounds = integration.limits is not None or standing.throttled
+    return not has_bounds and integration.egress == "shared"
+
+
+def _fairness(operation: Operation, context: Mapping[str, object]) -> str | None:
+    """Whose turn a send takes; a long name is known by its digest. None: nobody's in particular."""
+    if operation.fairness is None:
+        return None
+    whose = operation.fairness.search(context)
+    if isinstance(whose, bool) or not isinstance(whose, str | int | float) or whose == "":
+        return None
+    name = str(whose)
+    return name if len(name.encode()) <= LONGEST_FAIRNESS else digest(name)[:LONGEST_FAIRNESS]
+
+
+def batches_ahead(integration: Integration, operation: str, now: datetime) -> tuple[datetime, ...]:
+    """The next two: the first may begin before the call is parked."""
+    if integration.reprocess is None or integration.reprocess.older_than is not None:
+        return ()
+    first = next_batch(integration, operation, now)
+    second = first and next_batch(integration, operation, first)
+    return tuple(batch for batch in (first, second) if batch is not None)
 
 
 def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:

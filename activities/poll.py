@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from datetime import timedelta
 
@@ -16,6 +15,7 @@ from .answers import ask
 from .failures import cause_of, failure
 from .noting import note
 from .provisions import Provisions
+from .stopping import worker_stops
 
 LONGEST_WAIT = timedelta(minutes=1)
 """From here on a pause is the engine's: until then a retry costs more than waiting."""
@@ -72,18 +72,9 @@ async def _wait(said: str, pause: timedelta) -> None:
         raise _not_yet(said, left)
     while left > timedelta(0):
         activity.heartbeat(said)
-        if await _worker_stops(min(left, BEAT)):
+        if await worker_stops(min(left, BEAT)):
             raise _not_yet(said, left)
         left -= BEAT
-
-
-async def _worker_stops(within: timedelta) -> bool:
-    try:
-        async with asyncio.timeout(within.total_seconds()):
-            await activity.wait_for_worker_shutdown()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _not_yet(said: str, pause: timedelta) -> ApplicationError:

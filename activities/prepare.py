@@ -28,7 +28,7 @@ from ackbridge.ledger import Claim
 
 from .failures import classified, failure, setback
 from .noting import noted
-from .planning import plan_call
+from .planning import batches_ahead, plan_call
 from .provisions import Provisions
 from .send import Send
 
@@ -73,6 +73,7 @@ class Prepare:
             standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            next_batches=batches_ahead(integration, request.operation, self._with.clock()),
             learned=self._learned(request),
             lot=_lot(request),
         )

@@ -43,6 +43,7 @@ class Record:
                 step.cycle,
                 step.message,
                 outcome,
+                was_parked=step.was_parked,
             )
         if recorded.accepted and not recorded.repeated:
             note_response(self._with, step)

@@ -2,7 +2,8 @@
 
 from .integration_call import IntegrationCall
 from .provider_control import ProviderControl
+from .reprocess_parked import ReprocessParked
 
-WORKFLOWS = [IntegrationCall, ProviderControl]
+WORKFLOWS = [IntegrationCall, ProviderControl, ReprocessParked]
 
-__all__ = ["WORKFLOWS", "IntegrationCall", "ProviderControl"]
+__all__ = ["WORKFLOWS", "IntegrationCall", "ProviderControl", "ReprocessParked"]

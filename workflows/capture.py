@@ -65,6 +65,7 @@ class Capture:
                 cycle=cycle.number,
                 message=message,
                 outcome=outcome.model_copy(update={"response": None}),
+                was_parked=state.progress.parked_times > 0,
                 took=took,
                 overdue=took is not None and took > state.plan.deadline,
                 taken_back=cycle.silences if took is not None else (),

@@ -26,6 +26,8 @@ with workflow.unsafe.imports_passed_through():
         Invalid,
         SetFlag,
     )
+    from ackbridge.contracts.breaking import LimitSetting, SendRate, SetLimit, Watch
+    from ackbridge.contracts.observing import ObserveStep
 
 INTEGRATION_FILE = "the integration file"
 """Who changes what no operator has changed."""
@@ -40,6 +42,8 @@ class Control:
     Attributes:
         snapshot: what workers see.
         last_error: the last thing that was wrong with something it was sent.
+        orders: how many there were that a watch has to know of.
+        is_drain_due: the breaker has closed, and nobody has taken up yet what is parked.
     """
 
     def __init__(
@@ -59,8 +63,13 @@ class Control:
         self._now = clock
         self._publish = publish
         self.last_error: str | None = None
+        self.orders = 0
+        self.is_drain_due = False
+        self._watch = Watch()
         self._changes: tuple[Change, ...] = ()
         if memory is not None:
+            self._watch = memory.watch
+            self.is_drain_due = memory.is_drain_due
             self.snapshot = memory.snapshot
             self._changes = memory.changes
             self.last_error = memory.last_error
@@ -123,36 +132,64 @@ class Control:
 
     def force_breaker(self, order: ForceBreaker) -> Change:
         """Hold the breaker somewhere, or let it go."""
-        known = breaker = self.snapshot.breaker
-        before = _say_breaker(known)
-        if order.state is None and known.forced_by is None:
-            return self._change(order.by, order.reason, "breaker", before, before, is_news=False)
-        is_moved = order.state not in (None, breaker.state)
-        breaker = BreakerSetting(
-            state=order.state or breaker.state,
-            since=self._now() if is_moved else breaker.since,
-            reason=order.reason,
-            forced_by=order.by if order.state else None,
-        )
-        is_news = breaker != known
-        if is_news:
-            self._renew(breaker=breaker)
-        after = _say_breaker(breaker)
-        return self._change(order.by, order.reason, "breaker", before, after, is_news=is_news)
+        before = self.snapshot.breaker
+        said = (before.state if before.forced_by else None, before.forced_by, before.reason)
+        is_repeated = order.state is not None and said == (order.state, order.by, order.reason)
+        if is_repeated or (order.state is None and before.forced_by is None):
+            word = _say_breaker(before)
+            return self._change(order.by, order.reason, "breaker", word, word, is_news=False)
+        if order.state is not None:
+            after = before.held(order.state, order.by, order.reason, self._now())
+        else:
+            after = before.released(order.reason, self._now())
+        self.orders += 1
+        self._watch = Watch(marks=self._watch.marks, probed_at=self._watch.probed_at)
+        return self._move(after, order.by, order.reason)
+
+    def set_limit(self, order: SetLimit) -> Change:
+        """Bound the sends per second, or go back to what the integration file says."""
+        before = self.snapshot.limit
+        after = None
+        if order.per_second is not None:
+            after = LimitSetting(
+                per_second=order.per_second, by=order.by, reason=order.reason, at=self._now()
+            )
+        words = _say_limit(before), _say_limit(after)
+        if (
+            after
+            and before
+            and (before.per_second, before.by, before.reason)
+            == (
+                after.per_second,
+                after.by,
+                after.reason,
+            )
+        ):
+            return self._change(order.by, order.reason, "limit", *words, is_news=False)
+        self.orders += 1
+        self._renew(limit=after)
+        return self._change(order.by, order.reason, "limit", *words)
 
     def decide(self, decision: Decision) -> None:
         """Take what the control loop has decided; a breaker that is held stays where it is."""
+        self._watch = decision.watch or self._watch
         breaker = decision.breaker
         if breaker is not None and self.snapshot.breaker.forced_by is None:
-            before = _say_breaker(self.snapshot.breaker)
-            self._renew(breaker=breaker)
-            self._change("Ackbridge", breaker.reason, "breaker", before, _say_breaker(breaker))
+            self._move(breaker, "Ackbridge", breaker.reason)
         for operation, learned in decision.deadlines.items():
             known = self.snapshot.deadlines.get(operation)
             before = f"{known.deadline.total_seconds():g} s" if known else "the initial value"
             self._renew(deadlines={**self.snapshot.deadlines, operation: learned})
             after = f"{learned.deadline.total_seconds():g} s"
             self._change("Ackbridge", learned.reason, f"deadline of {operation}", before, after)
+
+    def throttled(self, rate: SendRate) -> None:
+        """The provider's send queue is set so."""
+        self._renew(rate=rate)
+
+    def drained(self) -> None:
+        """What was parked is being taken up."""
+        self.is_drain_due = False
 
     def configure(self, configured: IntegrationFlags) -> None:
         """Take what the integration file says now; an operator's word stands all the same."""
@@ -184,8 +221,31 @@ class Control:
     def memory(self) -> ControlMemory:
         """For the run that continues this one."""
         return ControlMemory(
-            snapshot=self.snapshot, changes=self._changes, last_error=self.last_error
+            snapshot=self.snapshot,
+            changes=self._changes,
+            last_error=self.last_error,
+            watch=self._watch,
+            is_drain_due=self.is_drain_due,
         )
+
+    def observation(self) -> ObserveStep:
+        """What a watch has to know."""
+        snapshot = self.snapshot
+        return ObserveStep(
+            provider=snapshot.provider,
+            breaker=snapshot.breaker,
+            deadlines=snapshot.deadlines,
+            limit=snapshot.limit,
+            applied=snapshot.rate,
+            watch=self._watch,
+        )
+
+    def _move(self, breaker: BreakerSetting, by: str, reason: str) -> Change:
+        before = self.snapshot.breaker
+        if breaker.state is not before.state:
+            self.is_drain_due = breaker.state is BreakerState.CLOSED
+        self._renew(breaker=breaker)
+        return self._change(by, reason, "breaker", _say_breaker(before), _say_breaker(breaker))
 
     def _say(self, environment: str, operation: str) -> str:
         word = self.snapshot.setting(environment, operation)
@@ -225,9 +285,12 @@ class Control:
 
 
 def _first(start: ControlStart, now: datetime) -> ControlSnapshot:
-    breaker = BreakerSetting(state=BreakerState.CLOSED, since=now, reason="nothing observed yet")
     return ControlSnapshot(
-        provider=start.provider, version=1, at=now, configured=start.configured, breaker=breaker
+        provider=start.provider,
+        version=1,
+        at=now,
+        configured=start.configured,
+        breaker=BreakerSetting.fresh(now),
     )
 
 
@@ -239,4 +302,10 @@ def _same(one: FlagSetting | None, other: FlagSetting | None) -> bool:
 
 
 def _say_breaker(breaker: BreakerSetting) -> str:
-    return f"{breaker.state}, held by {breaker.forced_by}" if breaker.forced_by else breaker.state
+    if breaker.forced_by is not None:
+        return f"{breaker.state}, held by {breaker.forced_by}"
+    return breaker.state if breaker.step is None else f"{breaker.state}, step {breaker.step + 1}"
+
+
+def _say_limit(limit: LimitSetting | None) -> str:
+    return "integration file" if limit is None else f"{limit.per_second:g}/s"

@@ -27,6 +27,7 @@ def tell_control(status: ControlStatus) -> str:
         "",
         f"- breaker: **{breaker.state}**{held} since {_clock(breaker.since)}:"
         f" {_plain(breaker.reason)}",
+        *_sends(snapshot),
         *_flags(snapshot),
         *(
             f"- deadline of `{name}`: {learned.deadline.total_seconds():g} s:"
@@ -44,6 +45,13 @@ def tell_control(status: ControlStatus) -> str:
         for one in status.changes[:MOST_TOLD]
     ]
     return "\n".join(lines)
+
+
+def _sends(snapshot: ControlSnapshot) -> Iterator[str]:
+    limit = snapshot.limit
+    word = f", bounded to {limit.per_second:g}/s by {_plain(limit.by)}" if limit else ""
+    if snapshot.rate is not None or limit is not None:
+        yield f"- sends: **{snapshot.rate or 'as they were'}**{word}"
 
 
 def _flags(snapshot: ControlSnapshot) -> Iterator[str]:

@@ -70,6 +70,8 @@ class Conversation:
                 return await self._confirm()
             if ending is Heard.CANCEL:
                 return await self._end_cancelled()
+            if ending is Heard.REPROCESS:
+                self._state.progress.reprocessed += 1
             if not isinstance(ending, Unanswered) or self._may_try_again(ending):
                 ending = await self._round()
             elif (stay := self._stays_open(ending)) is not None:
@@ -95,6 +97,7 @@ class Conversation:
             cancelled=state.orders.cancelled,
             forced=state.orders.forced,
             reprocess=state.orders.reprocess,
+            batches=state.orders.batches,
         )
 
     async def _first(self) -> Heard | Unanswered:
@@ -182,6 +185,9 @@ class Conversation:
         plan = self._state.plan
         if self._parked is not None and ending is self._parked:
             return None
+        at_most = plan.reprocess_attempts
+        if at_most is not None and self._state.progress.reprocessed >= at_most:
+            return None
         if ending.is_kept_back and plan.when_off is not None:
             return plan.parked_for if plan.when_off is WhenOff.PARK else None
         if plan.on_failure is OnFailure.PARK:
@@ -191,13 +197,23 @@ class Conversation:
     async def _park(self, ending: Unanswered, stay: timedelta) -> Heard | Unanswered:
         """Wait, open and durable, for a late response, an operator, or a batch."""
         state = self._state
-        reason = f"parked for at most {stay}: {ending.reason}"
-        until = state.progress.wait_until(state.host.now() + stay, reason)
-        state.progress.notice = state.plan.notices.get("delayed")
+        now = state.host.now()
+        until = state.progress.wait_until(now + stay, f"parked for at most {stay}: {ending.reason}")
+        state.progress.parked_times += 1
+        planned = (batch for batch in state.plan.next_batches if batch > now)
+        state.progress.is_delayed(state.plan.notices.get("delayed"), next(planned, None))
         state.enter(Stage.PARKED)
         state.host.index(Stage.PARKED, ending.parked_reason, until)
-        await self._keeping.conclude(Stage.PARKED, ending.reason)
+        await self._keep_parked(ending)
         return await self._stay_parked(ending)
+
+    async def _keep_parked(self, ending: Unanswered) -> None:
+        """The ledger selects it for batches from now on, and knows when the next one is."""
+        concluded = await self._keeping.conclude(Stage.PARKED, ending.reason, ending.parked_reason)
+        if concluded.next_batch is not None:
+            state = self._state
+            state.progress.is_delayed(state.progress.notice, concluded.next_batch)
+            state.show()
 
     async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
         state = self._state
@@ -215,9 +231,13 @@ class Conversation:
                 if not state.hearing.has_suppressed:
                     await state.settlement.rest()
                     raise Renewal
-                await self._keeping.conclude(Stage.PARKED, ending.reason)
+                await self._keep_parked(ending)
             elif heard is not Heard.REPROCESS or await may_be_sent(state):
                 break
+            elif state.plan.knows_batches:
+                # It was kept back: batches may take it again.
+                state.progress.parked_times += 1
+                await self._keep_parked(ending)
         state.host.index(IN_FLIGHT, None, None)
         return ending if heard is Heard.SILENCE else heard
 

@@ -53,6 +53,7 @@ class Step(Generic[Result]):
         first_retry: the delay before the second attempt; it doubles from there.
         silent_for: how long an attempt that reports on itself may be silent; None: it does not.
         interruption: what an interrupted step leaves behind.
+        fairness: whose turn it takes in its queue; None: nobody's in particular.
         once_tried: what the argument becomes when the first attempt has failed; it is given the
             argument, the failure, and when the attempt began.
     """
@@ -69,6 +70,7 @@ class Step(Generic[Result]):
     first_retry: timedelta = timedelta(milliseconds=500)
     silent_for: timedelta | None = None
     interruption: Interruption = Interruption.AWAITED
+    fairness: str | None = None
     once_tried: Callable[[Any, StepFailed, datetime], Wire] | None = None
 
 

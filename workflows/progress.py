@@ -29,6 +29,7 @@ class Progress:
         stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice,
             standing: as in `CallStatus`.
         timings: as in `CallOutcome`.
+        parked_times, reprocessed, reprocessed_by: as in `CallStatus`.
         outcome: how the call ended, once it did.
     """
 
@@ -46,6 +47,9 @@ class Progress:
         self.notice: Notice | None = None
         self.standing: str | None = None
         self.timings = Timings(started_at=host.now())
+        self.parked_times = 0
+        self.reprocessed = 0
+        self.reprocessed_by: str | None = None
         self.outcome: CallOutcome | None = None
 
     def recall(self, status: CallStatus, timings: Timings) -> None:
@@ -58,6 +62,9 @@ class Progress:
         self.reference = status.reference
         self.last_error = status.last_error
         self.notice = status.notice
+        # A run from before they were counted has been parked once at least.
+        self.parked_times = max(status.parked_times, 1)
+        self.reprocessed, self.reprocessed_by = status.reprocessed, status.reprocessed_by
         self.standing = status.standing
         self.timings = timings
 
@@ -93,6 +100,10 @@ class Progress:
         """Until when the call waits now, and why until then."""
         self.deadline, self.deadline_reason = deadline, reason
         return deadline
+
+    def is_delayed(self, notice: Notice | None, until: datetime | None) -> None:
+        """The call is parked, or parked again; its user reads when a batch takes it up."""
+        self.notice = notice and notice.model_copy(update={"expected_at": until})
 
     def wait_no_longer(self) -> None:
         """The call waits for nothing any more."""
@@ -135,5 +146,8 @@ class Progress:
             standing=self.standing,
             acknowledgements_owed=owed,
             duplicates=duplicates,
+            parked_times=self.parked_times,
+            reprocessed=self.reprocessed,
+            reprocessed_by=self.reprocessed_by,
             outcome=self.outcome,
         )

@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from .control import Control
 from .control_story import tell_control
 from .temporal_host import is_worn
+from .watching import Watching
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
@@ -31,6 +32,11 @@ with workflow.unsafe.imports_passed_through():
         names,
         read,
     )
+    from ackbridge.contracts.breaking import SetLimit
+
+WATCHED = "watched"
+WATCHED_LATER = "watched-later"
+"""What controls of an older version do not do; see `docs/decisions/0012`."""
 
 Order = TypeVar("Order", bound=Wire)
 Answer = TypeVar("Answer")
@@ -46,6 +52,7 @@ class ProviderControl:
         self._control: Control | None = None
         self._start: ControlStart | None = None
         self._published: str | None = None
+        self._watching: Watching | None = None
         try:
             self._start, memory = _read_start(arguments)
         except Invalid as error:
@@ -67,11 +74,15 @@ class ProviderControl:
                 self._invalid or "", type=names.INVALID_REQUEST, non_retryable=True
             )
         control.begin(start, is_continued=self._is_continued)
+        if workflow.patched(WATCHED):
+            self._watching = Watching(control)
         try:
             await workflow.wait_condition(is_worn)
         except asyncio.CancelledError:
             # Providers are switched off by their flags: without its control they would be on.
             control.reject("cancelled: a control goes on all the same; use its flags")
+        if self._watching is not None:
+            await self._watching.stop()
         await workflow.wait_condition(workflow.all_handlers_finished)
         # Asked last: whatever arrives before this moment is in the memory.
         workflow.continue_as_new(
@@ -108,10 +119,27 @@ class ProviderControl:
         """The same for whoever cannot wait for an answer."""
         self._take(ForceBreaker, arguments, Control.force_breaker)
 
+    @workflow.update(name=names.SET_LIMIT)
+    def set_limit(self, *arguments: Any) -> Change:
+        """Bound the provider's sends per second: `SetLimit`."""
+        return self._obey(SetLimit, arguments, Control.set_limit)
+
+    @set_limit.validator
+    def _may_set_limit(self, *arguments: Any) -> None:
+        self._obey(SetLimit, arguments, lambda _control, _order: None)
+
+    @workflow.signal(name=names.SET_LIMIT)
+    def set_limit_later(self, *arguments: Any) -> None:
+        """The same for whoever cannot wait for an answer."""
+        self._take(SetLimit, arguments, Control.set_limit)
+
     @workflow.signal(name=names.CONFIGURE)
     def configure(self, *arguments: Any) -> None:
         """A worker that starts says what its integration file says: `IntegrationFlags`."""
         self._take(IntegrationFlags, arguments, Control.configure)
+        if self._watching is None and self._control and workflow.patched(WATCHED_LATER):
+            # A control that began before there were watches would have none for months.
+            self._watching = Watching(self._control)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> ControlStatus:

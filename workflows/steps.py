@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
         Acknowledged,
         AcknowledgePlan,
         Asked,
+        Concluded,
         Plan,
         PollPlan,
         Prepared,
@@ -21,7 +22,6 @@ with workflow.unsafe.imports_passed_through():
         SendStep,
         Sent,
         Standing,
-        Wire,
         names,
     )
 
@@ -40,10 +40,6 @@ PREPARE_WITHIN = timedelta(hours=24)
 
 MARGIN = timedelta(seconds=5)
 """What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
-
-
-class Nothing(Wire):
-    """The result of a step that has none."""
 
 
 PREPARE = Step(
@@ -75,7 +71,7 @@ RECORD = Step(
 
 CONCLUDE = Step(
     name=names.CONCLUDE,
-    result=Nothing,
+    result=Concluded,
     summary="keep where the call stands",
     lane=Lane.MAIN,
     timeout=LEDGER_TIMEOUT,
@@ -120,6 +116,7 @@ def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
         within=plan.send.within,
         queue_within=plan.send.queue_within,
         local_first=plan.send.local and local,
+        fairness=plan.send.fairness,
         once_tried=_sent_once,
     )
 

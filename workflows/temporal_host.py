@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import FailureError
 
 from .host import INTERRUPTED, FirstTry, Interruption, Lane, Result, Step, StepFailed
@@ -154,6 +154,7 @@ class TemporalHost:
                 maximum_attempts=0 if step.attempts is None else step.attempts - tried,
             ),
             cancellation_type=_CANCELLATION[step.interruption],
+            priority=Priority(fairness_key=step.fairness) if step.fairness else Priority.default,
             summary=step.summary,
         )
         if interrupted is not None:

@@ -1,6 +1,7 @@
 """Integration files: schema, loading, what goes out, and matching what comes in."""
 
-from .catalog import Catalog, build_redactors, check_payload
+from .calendars import Cron
+from .catalog import Catalog, build_redactors, check_payload, next_batch
 from .flags import configured_flags
 from .inbound import (
     Match,
@@ -22,17 +23,20 @@ from .outbound import (
     render_status,
 )
 from .publishing import integration_json_schema
+from .reprocessing import Reprocessing
 from .schema import Callbacks, Integration
 
 __all__ = [
     "Callbacks",
     "Catalog",
+    "Cron",
     "Integration",
     "Match",
     "NoticeText",
     "Operation",
     "Outbound",
     "Poll",
+    "Reprocessing",
     "Unaddressed",
     "build_redactors",
     "candidates",
@@ -44,6 +48,7 @@ __all__ = [
     "is_receipt",
     "load_catalog",
     "load_integration",
+    "next_batch",
     "receipt_reference",
     "render_acknowledgement",
     "render_health",

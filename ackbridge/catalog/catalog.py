@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -47,6 +48,18 @@ class Catalog:
             raise UnknownName(
                 f"operation: {provider} has no {operation!r}; it has {known}"
             ) from None
+
+
+def next_batch(
+    integration: Integration, operation: str, now: datetime, reason: str | None = None
+) -> datetime | None:
+    """When a call that is parked now is taken up again at the latest, by the schedule of its file.
+
+    Args:
+        reason: why it is parked, if that is known.
+    """
+    plan = integration.reprocess
+    return None if plan is None else plan.takes_up(operation, now, reason)
 
 
 def build_redactors(

@@ -14,6 +14,7 @@ from .bodies import BodyTemplate
 from .expressions import Expression
 from .fields import Condition, Encoding, Flag, Headers, Part, Positive, Query
 from .payloads import PayloadSchema
+from .reprocessing import Again
 from .templates import PathTemplate, TextTemplate
 
 
@@ -261,7 +262,12 @@ class Operation(Part):
     """What becomes of a call that a flag or the breaker keeps back: it is parked, or refused.
     Left out, as `on_failure` says."""
     parked_for: Positive = timedelta(days=7)
-    """How long a parked call waits at the most."""
+    """How long a parked call waits at the most, each time."""
+    reprocess: Again = Again()
+    """What becomes of a parked call that is taken up again."""
     notices: Notices = Notices()
     queue_within: Positive = timedelta(hours=1)
     """How long a request may wait for a worker of the provider's queue."""
+    fairness: Expression | None = None
+    """Whose request it is, over payload, metadata and call: where sends have to wait, each of them
+    gets its turn. Visible in the engine: no personal data."""

@@ -19,9 +19,6 @@ from .operation import Operation
 from .schema import Integration
 from .templates import Context, PathTemplate, ScalarTemplate, scalar_text
 
-HEALTH_TIMEOUT = timedelta(seconds=5)
-"""Of the question whether the provider is up."""
-
 _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
 # A key may have any character, a header may not; % is quoted too, so that two keys stay two.
@@ -143,7 +140,8 @@ def render_health(integration: Integration) -> Outbound | None:
     """The question whether the provider is up; None where it has no such request."""
     if integration.health is None:
         return None
-    return Outbound("GET", integration.base_url + integration.health.path, HEALTH_TIMEOUT)
+    health = integration.health
+    return Outbound("GET", integration.base_url + health.path, health.timeout)
 
 
 def _key(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:

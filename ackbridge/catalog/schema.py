@@ -8,11 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from ackbridge.contracts.breaking import BreakerPolicy
 from ackbridge.security import AuthSpec, VerifySpec
 
 from .expressions import Expression
 from .fields import Flag, Name, Part, Positive, StatusCode
 from .operation import Operation
+from .reprocessing import Reprocessing
 
 
 class Replies(Part):
@@ -47,9 +49,11 @@ class Limits(Part):
     """What this provider tolerates; with limits, every request goes through its own queue."""
 
     requests_per_second: float | None = Field(default=None, gt=0)
-    """All workers together."""
+    """Sends, all workers together; the engine enforces it on the provider's queue."""
+    per_tenant: float | None = Field(default=None, gt=0)
+    """Sends per second for each value of an operation's `fairness`."""
     concurrent: int | None = Field(default=None, gt=0)
-    """In each worker."""
+    """Sends at once, in each worker."""
 
 
 class Health(Part):
@@ -58,7 +62,9 @@ class Health(Part):
     path: str = Field(pattern=r"^/[!-z|~]*$")
     """From the `/` on; not a template."""
     every: Positive = timedelta(seconds=30)
-    """How often it is asked."""
+    """How often it is asked; half open, the breaker asks every `breaker.probe_every`."""
+    timeout: Positive = timedelta(seconds=5)
+    """Later than this it is no answer."""
 
 
 class Integration(Part):
@@ -78,8 +84,12 @@ class Integration(Part):
     """dedicated: only workers of its own queue may reach it."""
     health: Health | None = None
     """How to see whether it is up."""
+    breaker: BreakerPolicy | None = BreakerPolicy()
+    """When it is given a pause, and how it is taken up again; null: never by itself."""
     flag: dict[str, Flag] = Field(default_factory=dict)
     """By environment: on, off, internal, or a percentage. One that is not named is on."""
+    reprocess: Reprocessing | None = None
+    """When its parked calls are taken up again by themselves."""
     operations: dict[Name, Operation] = Field(min_length=1)
     """What it does for us, by name."""
 

@@ -92,7 +92,11 @@ def _set(provider: str, order: SetFlag, json_output: bool) -> int:
     async def act(calls: AckbridgeClient) -> Change | None:
         return await calls.control(provider).set_flag(order)
 
-    change = with_client(act)
+    return tell(provider, with_client(act), json_output)
+
+
+def tell(provider: str, change: Change | None, json_output: bool) -> int:
+    """Say what was changed, from what to what; None: the order waits for a worker."""
     if change is None:
         show.console.print(
             "No worker answers. The order is left with the engine:"

@@ -153,6 +153,9 @@ class CallStatus(Wire):
         standing: how the flags and the breaker stood when they were asked last.
         acknowledgements_owed: how many of our acknowledgements the provider has not accepted yet.
         duplicates: messages that were suppressed because their event key had been seen.
+        parked_times: how often it was parked so far.
+        reprocessed: how often it was taken up again after that; `reprocessed_by`: by whom last, a
+            batch or a person.
         outcome: how it ended. It stands once the response is captured, while the stage may
             still be `acknowledging`.
     """
@@ -170,4 +173,7 @@ class CallStatus(Wire):
     standing: str | None = None
     acknowledgements_owed: int = 0
     duplicates: int = 0
+    parked_times: int = 0
+    reprocessed: int = 0
+    reprocessed_by: str | None = None
     outcome: CallOutcome | None = None

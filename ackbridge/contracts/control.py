@@ -8,6 +8,8 @@ from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from .breaker import BreakerSetting, BreakerState
+from .breaking import LimitSetting, SendRate, Watch
 from .names import NAME_PATTERN
 from .wire import FromOutside, Wire
 
@@ -83,25 +85,6 @@ class IntegrationFlags(Wire):
         return self.flags.get(environment, {}).get(operation, FlagValue())
 
 
-class BreakerState(StrEnum):
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class BreakerSetting(Wire):
-    """The breaker of a provider.
-
-    Attributes:
-        forced_by: who holds it there; no decision moves it until that is lifted.
-    """
-
-    state: BreakerState = BreakerState.CLOSED
-    since: AwareDatetime
-    reason: str
-    forced_by: str | None = None
-
-
 class LearnedDeadline(Wire):
     """How long an operation's response is awaited, learned from the provider.
 
@@ -128,6 +111,8 @@ class ControlSnapshot(Wire):
         flags: by environment and operation, where an operator's word replaces the file's.
         configured: what the integration file says, as the last worker that started had it.
         deadlines: by operation.
+        limit: an operator's word about how fast may be sent at all.
+        rate: what the provider's send queue is set to; None: nothing yet.
     """
 
     provider: str
@@ -137,6 +122,14 @@ class ControlSnapshot(Wire):
     configured: IntegrationFlags = IntegrationFlags()
     breaker: BreakerSetting
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
+    limit: LimitSetting | None = None
+    rate: SendRate | None = None
+
+    @property
+    def is_throttled(self) -> bool:
+        """Whether every send has to go through the provider's queue, whose rate is bounded."""
+        is_bounded = self.rate is not None and self.rate.per_second is not None
+        return is_bounded or self.limit is not None or not self.breaker.is_calm
 
     def setting(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagSetting | None:
         """An operator's word about the provider, or about one of its operations."""
@@ -166,6 +159,7 @@ class Standing(Wire):
         flags: of the provider and of the operation, where anybody has said anything.
         not_now: why it may not be sent, if so.
         parked_reason: under which name operators find it when it is parked for that.
+        throttled: every send has to go through the provider's queue, whose rate is bounded.
     """
 
     version: int | None = None
@@ -173,6 +167,7 @@ class Standing(Wire):
     breaker: BreakerState | None = None
     not_now: str | None = None
     parked_reason: str | None = None
+    throttled: bool = False
 
     def __str__(self) -> str:
         flags = "; ".join(f"{flag.key} {flag.said} ({flag.source})" for flag in self.flags)
@@ -213,6 +208,8 @@ class ControlMemory(Wire):
     snapshot: ControlSnapshot
     changes: tuple[Change, ...] = ()
     last_error: str | None = None
+    watch: Watch = Watch()
+    is_drain_due: bool = False
 
 
 class ControlStatus(Wire):
@@ -259,25 +256,17 @@ class SetFlag(FromOutside):
         return FlagValue(state=self.state, percentage=self.percentage)
 
 
-class ForceBreaker(FromOutside):
-    """The update (and the signal) `force_breaker`.
-
-    Attributes:
-        state: where the breaker is held; None lets it go where the observations move it.
-    """
-
-    state: BreakerState | None
-    by: str = _WHO
-    reason: str = _WHY
-
-
 class Decision(Wire):
     """What the control loop has decided; only what changes.
 
     Attributes:
         breaker: where the breaker goes; not heeded while somebody holds it.
         deadlines: by operation, those that are new.
+        rate: what the send queue shall be set to.
+        watch: where the next watch goes on.
     """
 
     breaker: BreakerSetting | None = None
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
+    rate: SendRate | None = None
+    watch: Watch | None = None

@@ -61,6 +61,7 @@ class CallMemory(Wire):
         rounds: how often a response was awaited so far.
         parked: why the call is parked.
         cancelled, forced, reprocess: orders that have not been carried out yet.
+        batches: the last ones that have taken it up.
     """
 
     plan: Plan
@@ -74,3 +75,4 @@ class CallMemory(Wire):
     cancelled: Steering | None = None
     forced: Steering | None = None
     reprocess: bool = False
+    batches: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from typing import Final
 
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
+REPROCESS_PARKED: Final = "ReprocessParked"
 PROVIDER_CONTROL: Final = "ProviderControl"
 
 # Signals, query and update of IntegrationCall
@@ -18,9 +19,16 @@ REPROCESS: Final = "reprocess"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
 
+# Signals and query of ReprocessParked
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+STOP: Final = "stop"
+PROGRESS: Final = "progress"
+
 # Updates and signals of ProviderControl, which has a query `status`, too
 SET_FLAG: Final = "set_flag"
 FORCE_BREAKER: Final = "force_breaker"
+SET_LIMIT: Final = "set_limit"
 CONFIGURE: Final = "configure"
 
 # Activities
@@ -32,6 +40,11 @@ POLL: Final = "poll"
 RECORD: Final = "record"
 ACKNOWLEDGE: Final = "acknowledge"
 CONCLUDE: Final = "conclude"
+OBSERVE: Final = "observe"
+THROTTLE: Final = "throttle"
+DRAIN: Final = "drain"
+SURVEY_PARKED: Final = "survey_parked"
+REPROCESS_PAGE: Final = "reprocess_page"
 
 # Task queues
 TASK_QUEUE: Final = "ackbridge"
@@ -79,6 +92,11 @@ def split_call_id(value: str) -> tuple[str, str, str]:
     if parts is None:
         raise ValueError(f"{value!r} is not a call id: <provider>.<operation>.<key>")
     return parts["provider"], parts["operation"], parts["key"]
+
+
+def batch_id(provider: str, name: str) -> str:
+    """The id of a batch's workflow; never that of a call, whose second part has no colon."""
+    return f"batch.{provider}:{name}"
 
 
 def idempotency_key(call: str, cycle: int) -> str:

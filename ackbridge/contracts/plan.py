@@ -6,7 +6,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, Notice
 from .control import Standing
@@ -51,6 +51,7 @@ class SendPlan(Wire):
         timeout: of one attempt.
         attempts, within: how often, and for how long altogether.
         queue_within: how long it may wait for a worker of the provider's queue.
+        fairness: whose turn it takes there; each gets theirs.
     """
 
     local: bool
@@ -58,6 +59,7 @@ class SendPlan(Wire):
     attempts: int
     within: timedelta
     queue_within: timedelta
+    fairness: str | None = None
 
 
 class AcknowledgePlan(Wire):
@@ -103,6 +105,9 @@ class Plan(Wire):
             on as it began: the workflow asks this, and no patch of the engine's, which would be
             asked too early where a query splits a workflow task (decision 7).
         owed_indexed: whether `AckbridgeOwed` is among them.
+        reprocess_attempts: how often a parked call is taken up again before it ends; None in plans
+            from before there were batches, which know no bound.
+        next_batches: when the next scheduled batches take parked calls up at the latest.
     """
 
     mode: ResponseMode
@@ -125,11 +130,18 @@ class Plan(Wire):
     indexed: bool = False
     owed_indexed: bool = False
     revision: int = 0
+    reprocess_attempts: int | None = None
+    next_batches: tuple[AwareDatetime, ...] = ()
 
     @property
     def is_revised(self) -> bool:
         """Whether no older worker has made it, and the call may do what theirs do not."""
         return self.revision > 0
+
+    @property
+    def knows_batches(self) -> bool:
+        """Whether the call counts how often it is parked and taken up again."""
+        return self.reprocess_attempts is not None
 
     @property
     def asks_again(self) -> bool:

@@ -44,6 +44,12 @@ class Setback(Wire):
     again_after: timedelta | None = None
 
 
+class ReconsiderStep(Wire):
+    """Ask again whether a parked call may be sent."""
+
+    request: CallRequest
+
+
 class CycleEnd(Wire):
     """A cycle that has ended without a response, for the statistics.
 
@@ -54,12 +60,6 @@ class CycleEnd(Wire):
 
     silent: bool
     after: timedelta | None = None
-
-
-class ReconsiderStep(Wire):
-    """Ask again whether a parked call may be sent."""
-
-    request: CallRequest
 
 
 class SendStep(Wire):
@@ -134,6 +134,7 @@ class RecordStep(Wire):
 
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
+        was_parked: the ledger has it among the parked calls, which it leaves now.
         took: since the sending; None where several sendings can be meant.
         overdue: the response came after the deadline of its plan.
         taken_back: how long silences of this cycle had lasted when they were told: they are none.
@@ -146,6 +147,7 @@ class RecordStep(Wire):
     cycle: int
     message: ProviderMessage
     outcome: CallOutcome
+    was_parked: bool = False
     took: timedelta | None = None
     overdue: bool = False
     taken_back: tuple[timedelta, ...] = ()
@@ -209,11 +211,24 @@ class SuppressedMessage(Wire):
     reason: str
 
 
+class Parking(Wire):
+    """One time that a call is parked.
+
+    Attributes:
+        reason: under which name operators and batches find it.
+        times: which time it is, from 1; the same one is written once.
+    """
+
+    reason: str
+    times: int
+
+
 class ConcludeStep(Wire):
     """Keep where a call stands in the ledger: parked, or ended, with what was suppressed.
 
     Attributes:
         held: late messages that are kept for people, whole (`late: hold`).
+        parking: of a call that is parked; None from workers that did not count yet.
         ended: cycles that ended without a response, each told once.
     """
 
@@ -223,7 +238,19 @@ class ConcludeStep(Wire):
     outcome: CallOutcome | None = None
     suppressed: tuple[SuppressedMessage, ...] = ()
     held: tuple[ProviderMessage, ...] = ()
+    parking: Parking | None = None
     ended: tuple[CycleEnd, ...] = ()
+
+
+class Concluded(Wire):
+    """What `conclude` answers.
+
+    Attributes:
+        next_batch: of a parked call, when the next batch takes it up at the latest; None where
+            nobody knows.
+    """
+
+    next_batch: AwareDatetime | None = None
 
 
 class StepFailure(StrEnum):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from ackbridge.contracts.control import BreakerSetting, BreakerState, LearnedDeadline
+from ackbridge.contracts import BreakerSetting, BreakerState, LearnedDeadline
 
 from .observed import Observed, Times
 from .sketch import Sketch, bin_of, time_of

@@ -14,7 +14,6 @@ from openfeature.provider import FeatureProvider
 
 from ackbridge.contracts import (
     WHOLE_PROVIDER,
-    BreakerState,
     CallRequest,
     ControlSnapshot,
     FlagUsed,
@@ -23,9 +22,11 @@ from ackbridge.contracts import (
     Standing,
 )
 
+from .closed import closed_operations, why_closed
 from .flags import Target, allows
 from .open_feature import ControlProvider, context_of
 from .snapshots import Snapshots
+from .turnstile import Turnstile
 
 log = logging.getLogger("ackbridge.control")
 
@@ -53,6 +54,7 @@ class Gate:
         self._environment = environment
         self._is_ours = feature_provider is None
         self._troubled: set[str] = set()
+        self._turnstile = Turnstile()
         self._domain = f"ackbridge.{uuid.uuid4().hex}"
         provider = feature_provider or ControlProvider(snapshots.latest)
         self._source = provider.get_metadata().name
@@ -76,9 +78,11 @@ class Gate:
             asked = await self._ask(operation, target, configured)
             if asked is not None:
                 used.append(asked)
-        breaker = snapshot.breaker.state if snapshot else None
         standing = Standing(
-            version=snapshot.version if snapshot else None, flags=tuple(used), breaker=breaker
+            version=snapshot.version if snapshot else None,
+            flags=tuple(used),
+            breaker=snapshot.breaker.state if snapshot else None,
+            throttled=snapshot is not None and snapshot.is_throttled,
         )
         kept_back = next((flag for flag in used if not flag.allowed), None)
         if kept_back is not None:
@@ -88,10 +92,27 @@ class Gate:
                     "parked_reason": SWITCHED_OFF,
                 }
             )
-        if snapshot is not None and breaker is BreakerState.OPEN:
-            not_now = f"the breaker of {request.provider} is open: {_why(snapshot)}"
+        if snapshot is not None and not self._turnstile.admits(snapshot):
+            state = snapshot.breaker.state.replace("_", " ")
+            not_now = f"the breaker of {request.provider} is {state}: {_why(snapshot)}"
             return standing.model_copy(update={"not_now": not_now, "parked_reason": BREAKER_OPEN})
         return standing
+
+    async def closed(
+        self, provider: str, configured: IntegrationFlags
+    ) -> tuple[str | None, frozenset[str]]:
+        """Why a provider is closed to batches; and else, which of its operations are.
+
+        Where somebody else answers for flags, each call is asked when it is taken up.
+
+        Args:
+            configured: what the integration file says.
+        """
+        snapshot = await self._snapshots.snapshot(provider)
+        if not self._is_ours:
+            return why_closed(snapshot, IntegrationFlags(), self._environment), frozenset()
+        reason = why_closed(snapshot, configured, self._environment)
+        return reason, closed_operations(snapshot, configured, self._environment)
 
     async def _ask(
         self, operation: str, target: Target, configured: IntegrationFlags

@@ -1,5 +1,6 @@
 """The ledger: responses, the duplicate index, correlations and the inbox, in SQL."""
 
+from .batches import Batches
 from .ledger import Ledger
 from .migrating import migrate
 from .reporting import Reporter, reporting
@@ -12,12 +13,15 @@ from .rows import (
     InboxState,
     LogKind,
     Owed,
+    ParkedCall,
+    ParkedCount,
     ResponseRow,
     StoredEntry,
     Unsettled,
 )
 
 __all__ = [
+    "Batches",
     "CallRow",
     "Claim",
     "ClaimKind",
@@ -27,6 +31,8 @@ __all__ = [
     "Ledger",
     "LogKind",
     "Owed",
+    "ParkedCall",
+    "ParkedCount",
     "Reporter",
     "ResponseRow",
     "StoredEntry",

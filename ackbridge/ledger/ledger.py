@@ -13,6 +13,8 @@ from ackbridge.contracts import (
     CallOutcome,
     CallRequest,
     ControlSnapshot,
+    ParkedSelection,
+    Parking,
     ProviderMessage,
     Recorded,
     Stage,
@@ -22,8 +24,10 @@ from ackbridge.control.observations import Bucket
 from ackbridge.control.observed import Observed
 from ackbridge.control.scorecard import Scorecard
 
-from . import calls, correlations, inbox, logbook, observing, responses, tables
+from . import calls, correlations, inbox, logbook, observing, parked, reported, responses, tables
+from .batches import Batches
 from .database import Database, open_database
+from .reported import Reported
 from .rows import (
     CallRow,
     Claim,
@@ -32,6 +36,8 @@ from .rows import (
     InboxState,
     LogKind,
     Owed,
+    ParkedCall,
+    ParkedCount,
     ResponseRow,
     StoredEntry,
     Unsettled,
@@ -44,11 +50,15 @@ class Ledger:
     Every method is one transaction, may be repeated, and raises `LedgerUnavailable` when the
     database does not answer in time; what it wrote is then all there, or not at all. Event keys
     and references are at most 512 characters long (`Invalid` otherwise).
+
+    Attributes:
+        batches: which batch has taken which parked call.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.batches = Batches(database, clock)
 
     @classmethod
     def open(cls, url: str, clock: Clock, within: timedelta = timedelta(seconds=10)) -> Ledger:
@@ -112,6 +122,7 @@ class Ledger:
         outcome: CallOutcome | None,
         suppressed: Sequence[SuppressedMessage] = (),
         held: Sequence[ProviderMessage] = (),
+        parking: Parking | None = None,
     ) -> None:
         """Keep where a call stands, log what it suppressed, and keep what it holds for people.
 
@@ -119,10 +130,27 @@ class Ledger:
             outcome: how it ended; None leaves an outcome that stands as it is.
             held: messages to keep whole in the inbox; one that waits there is held from now on,
                 one that is settled stays as it is.
+            parking: of a call that is parked.
         """
         await self._database.write(
-            calls.conclude, call_id, stage, reason, outcome, suppressed, held, self._clock()
+            calls.conclude,
+            call_id,
+            stage,
+            reason,
+            outcome,
+            suppressed,
+            held,
+            self._clock(),
+            parking,
         )
+
+    async def parked(self, selection: ParkedSelection, limit: int = 100) -> list[ParkedCall]:
+        """The calls that a batch would take, in its order: the oldest first."""
+        return await self._database.read(parked.waiting, selection, limit, self._clock())
+
+    async def count_parked(self, selection: ParkedSelection) -> list[ParkedCount]:
+        """How many calls a batch would take, by operation and reason; `at_most` does not count."""
+        return await self._database.read(parked.count, selection, self._clock())
 
     async def owed(self, provider: str | None = None, limit: int = 100) -> list[Owed]:
         """The acknowledgements that are owed, to one provider or to all, oldest first."""
@@ -183,13 +211,20 @@ class Ledger:
         cycle: int,
         message: ProviderMessage,
         outcome: CallOutcome,
+        *,
+        was_parked: bool = False,
     ) -> Recorded:
         """Write the response, its duplicate-index row and the outcome, and settle its inbox entry.
 
         The same message for the same call again is accepted and changes nothing. An event that
         was applied to another call, or a second response of this one, is refused and logged.
+
+        Args:
+            was_parked: the call is among the parked ones, and leaves them.
         """
-        capture = responses.Capture(call_id, provider, operation, cycle, message, outcome)
+        capture = responses.Capture(
+            call_id, provider, operation, cycle, message, outcome, was_parked
+        )
         return await self._database.write(responses.record, capture, self._clock())
 
     async def is_recorded(self, provider: str, event_key: str) -> bool:
@@ -229,6 +264,14 @@ class Ledger:
             snapshot: what the provider's control publishes, for the breaker and the deadlines.
         """
         return await self._database.read(observing.score, provider, since, snapshot, self._clock())
+
+    async def reported(self, provider: str, since: datetime) -> list[Reported]:
+        """What workers have counted lately, each report by itself, without any times.
+
+        Args:
+            since: a quarter of an hour ago at the most; its bucket of 10 s counts as a whole.
+        """
+        return await self._database.read(reported.reported, provider, since)
 
     async def observed_providers(self, since: datetime) -> list[str]:
         """The providers of which anything has been observed, sorted."""

@@ -15,6 +15,7 @@ from .courier import Courier, Persistence
 from .desk import BehaviourFor, Desk
 from .journal import LONGEST, Journal, whose
 from .memory import memory_routes
+from .mood import Mood, mood_routes
 from .rates import Rates
 from .shop import Shop
 from .speech import Acknowledgement, Aside, Incoming, Speech, StatusRequest, Whose, WorkRequest
@@ -70,7 +71,8 @@ def simulate(
     journal = Journal(clock, longest)
     courier = Courier(speech, journal, clock, persistence or Persistence())
     workshop = Workshop(speech, journal, courier, clock, rates.delay_ms)
-    desk = Desk(speech, workshop, rates, behaviour_for, clock)
+    mood = Mood(behaviour_for)
+    desk = Desk(speech, workshop, rates, mood.behaviour_for, clock)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -80,14 +82,16 @@ def simulate(
     # No pages of its own: every path but those of its memory belongs to the speech.
     app = FastAPI(title="Ackbridge sandbox", lifespan=lifespan, openapi_url=None)
     app.include_router(memory_routes(desk, journal))
-    app.mount("/", _Door(speech, desk, journal))
+    app.include_router(mood_routes(mood))
+    app.mount("/", _Door(speech, desk, journal, mood))
     return app
 
 
 class _Door:
     """An ASGI application: what comes in is understood, written down, and answered."""
 
-    def __init__(self, speech: Speech, desk: Desk, journal: Journal) -> None:
+    def __init__(self, speech: Speech, desk: Desk, journal: Journal, mood: Mood) -> None:
+        self._mood = mood
         self._speech = speech
         self._desk = desk
         self._journal = journal
@@ -104,7 +108,9 @@ class _Door:
                 reply = self._acknowledgement(told)
             case Aside(kind, answer):
                 reply = Reply(answer)
-                self._journal.note(kind, path=incoming.path, status=answer.status)
+                if kind == "health" and self._mood.is_broken:
+                    reply = self._broken()
+                self._journal.note(kind, path=incoming.path, status=reply.status)
         await send_reply(reply, scope, receive, send)
 
     async def _work(self, request: WorkRequest, incoming: Incoming) -> Reply:
@@ -115,10 +121,18 @@ class _Door:
             if name in incoming.headers
         }
         self._journal.note("request", path=incoming.path, headers=headers, **who)
+        await self._mood.linger()
+        if self._mood.is_broken:
+            reply = self._broken()
+            self._note_reply("receipt", reply, **who)
+            return reply
         reply = await self._desk.take(request, _fingerprint(incoming))
         work = self._desk.find(Whose(key=request.key))
         self._note_reply("receipt", reply, work=work and work.id, **who)
         return reply
+
+    def _broken(self) -> Reply:
+        return Reply(self._speech.trouble(503, "out of order"), "error")
 
     def _status(self, request: StatusRequest) -> Reply:
         reply = self._desk.look(request)

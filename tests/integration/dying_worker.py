@@ -76,6 +76,8 @@ class _Around(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 -- the SDK's own name
         info = activity.info()
+        if info.workflow_type != names.INTEGRATION_CALL:
+            return await self.next.execute_activity(input)
         _, _, key = names.split_call_id(str(info.workflow_id))
         self._die("before", info.activity_type, key)
         result = await self.next.execute_activity(input)

@@ -20,11 +20,12 @@ import worker
 from ackbridge.catalog import load_catalog
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
-from ackbridge.contracts import CallRequest
+from ackbridge.contracts import CallRequest, ControlSnapshot
 from ackbridge.contracts.converter import DATA_CONVERTER
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.gateway import create_app
-from ackbridge.ledger import Ledger, migrate
+from ackbridge.ledger import Ledger, migrate, reporting
+from ackbridge.provider_control import ProviderControl
 from ackbridge.sandbox import create_provider
 from ackbridge.security import Secrets
 from ackbridge.settings import Settings
@@ -105,6 +106,24 @@ class Stage:
             await asyncio.sleep(0.05)
 
 
+async def mood(stage: Stage, state: str) -> None:
+    """The provider as a whole is so from now on."""
+    reply = await stage.http.put(f"{stage.provider_url}/_mood", json={"state": state})
+    assert reply.status_code == 200
+
+
+async def reached(
+    control: ProviderControl, holds: Callable[[ControlSnapshot], object]
+) -> ControlSnapshot:
+    """The control's snapshot, once something holds of it."""
+    async with asyncio.timeout(60):
+        while True:
+            seen = await control.snapshot()
+            if seen is not None and holds(seen):
+                return seen
+            await asyncio.sleep(0.1)
+
+
 def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
     """A folder with the sandbox's integration alone, its operations edited."""
     integrations = folder / "integrations"
@@ -155,6 +174,9 @@ async def set_up(
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
                 workers = worker.build_workers(client, catalog, provisions) if has_worker else []
+                await running.enter_async_context(
+                    reporting(provisions.observations, ledger, utc_now)
+                )
                 for one in workers:
                     await running.enter_async_context(one)
                 if workers:

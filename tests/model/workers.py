@@ -14,6 +14,7 @@ from ackbridge.contracts import (
     AcknowledgeStep,
     Asked,
     AskStep,
+    Concluded,
     ConcludeStep,
     Plan,
     PollStep,
@@ -30,7 +31,6 @@ from ackbridge.contracts import (
     StepFailure,
     Wire,
 )
-from workflows.steps import Nothing
 
 from .engine import End, Failed, Silent
 from .outside import Ledger, Provider
@@ -220,7 +220,7 @@ class Workers:
         if not self._ledger.is_up or luck is Luck.UNREACHED:
             return NO_LEDGER
         self._ledger.conclude(step)
-        return NO_LEDGER if luck is Luck.LOST else Nothing()
+        return NO_LEDGER if luck is Luck.LOST else Concluded()
 
 
 def _rode(end: End) -> Wire:

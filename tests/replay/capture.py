@@ -26,9 +26,10 @@ from ackbridge.contracts import (
     SetFlag,
     names,
 )
+from ackbridge.contracts.breaking import SetLimit
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallError
-from tests.integration.stage import Stage, set_up
+from tests.integration.stage import Stage, mood, reached, set_up
 
 HISTORIES = Path(__file__).with_name("histories")
 PATIENCE = timedelta(minutes=1)
@@ -290,6 +291,25 @@ async def completed_together_after_retries(stage: Stage) -> CallRequest:
     return await _run(stage, stage.request(receipt_failures=2, acknowledgement_failures=2))
 
 
+async def control_broke(stage: Stage) -> Run:
+    """A provider that breaks: the breaker opens, is held closed, drains, and a limit is set."""
+    control = stage.calls.control("sandbox")
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    await mood(stage, "broken")
+    for _ in range(20):
+        await stage.calls.start(stage.request())
+    await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
+    await mood(stage, "well")
+    force = ForceBreaker(state=BreakerState.CLOSED, by="bo", reason="they say they are well")
+    await control.force_breaker(force)
+    await control.set_limit(SetLimit(per_second=50, by="bo", reason="gently"))
+    await reached(control, lambda seen: seen.rate and seen.rate.per_second == 50)
+    await control.force_breaker(force.model_copy(update={"state": None}))
+    await control.set_limit(SetLimit(per_second=None, by="bo", reason="as ever"))
+    await reached(control, lambda seen: not seen.is_throttled)
+    return Run(handle.id, (await handle.describe()).run_id)
+
+
 SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
@@ -314,6 +334,7 @@ SCENARIOS: list[Scenario] = [
     control_continued,
     completed_together,
     completed_together_after_retries,
+    control_broke,
 ]
 
 

@@ -14,6 +14,7 @@ from ackbridge.contracts import (
     AcknowledgeStep,
     CallRequest,
     CallStatus,
+    Concluded,
     LatePolicy,
     MessageKind,
     Notice,
@@ -100,7 +101,7 @@ class SimulatedHost:
             names.SEND: [Sent(sent_at=START, receipt_at=START, reference="r-1")],
             names.RECORD: [Recorded(accepted=True)],
             names.ACKNOWLEDGE: [Acknowledged(acknowledged_at=START)],
-            names.CONCLUDE: [Wire()],
+            names.CONCLUDE: [Concluded()],
             names.RECONSIDER: [Standing()],
         }
         self.answers.update({name: list(given) for name, given in answers.items()})

@@ -186,10 +186,10 @@ async def test_why_not_is_told(word: FlagSetting, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("state", "is_kept_back"),
-    [(BreakerState.OPEN, True), (BreakerState.HALF_OPEN, False), (BreakerState.CLOSED, False)],
+    [(BreakerState.OPEN, True), (BreakerState.HALF_OPEN, True), (BreakerState.CLOSED, False)],
 )
 async def test_an_open_breaker_keeps_calls_back(state: BreakerState, is_kept_back: bool) -> None:
-    """Only an open one; a half-open one lets its trickle through."""
+    """And one that is half open, as long as its health request is what tells."""
     standing = await gate(snapshot(state)).standing(request(), IntegrationFlags())
     assert is_kept_back is (standing.parked_reason == "breaker_open")
 

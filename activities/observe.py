@@ -1,0 +1,160 @@
+"""observe: watch a provider, and answer when there is something to decide."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.service import RPCError
+
+from ackbridge.catalog import Integration
+from ackbridge.contracts import WHOLE_PROVIDER, Decision, LearnedDeadline, names
+from ackbridge.contracts.breaking import Watch
+from ackbridge.contracts.observing import ObserveStep
+from ackbridge.control.observed import Count
+from ackbridge.control.watching import LOOKED_BACK, Look, Rules, look, reports
+
+from .failures import classified
+from .learning import LEARN_EVERY, learn_deadlines
+from .probe import probe
+from .provisions import Provisions
+from .stopping import worker_stops
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = timedelta(seconds=2)
+"""About as often as workers report."""
+
+BEAT_EVERY = timedelta(seconds=10)
+"""A heartbeat costs a request to the engine; what is lost with it is read again."""
+
+WATCH_FOR = timedelta(hours=1)
+"""After which another worker, or another version, may take its turn."""
+
+BACKLOG_WITHIN = timedelta(seconds=2)
+
+
+class Observe:
+    """One long activity for each provider: its history grows with decisions, not with calls."""
+
+    def __init__(self, provisions: Provisions) -> None:
+        self._with = provisions
+
+    @activity.defn(name=names.OBSERVE)
+    async def observe(self, step: ObserveStep) -> Decision:
+        """Look every two seconds until something changes, for an hour, or until the worker stops.
+
+        Raises:
+            ApplicationError: Unavailable, to be tried again: the ledger is away.
+        """
+        until = self._with.clock() + WATCH_FOR
+        watch = _left() or step.watch
+        beaten_at: datetime | None = None
+        learned_at: datetime | None = None
+        while True:
+            with classified():
+                now, watch, decision = await self._look(step, watch)
+            if decision is not None:
+                return decision
+            if learned_at is None or now - learned_at >= LEARN_EVERY:
+                learned_at = now
+                with classified():
+                    learned = await self._learn(step, now)
+                if learned:
+                    return Decision(deadlines=learned, watch=watch)
+            if now >= until:
+                return Decision(watch=watch)
+            if beaten_at is None or now - beaten_at >= BEAT_EVERY:
+                beaten_at = now
+                activity.heartbeat(watch)
+            if await worker_stops(LOOK_EVERY):
+                return Decision(watch=watch)
+
+    async def _learn(self, step: ObserveStep, now: datetime) -> dict[str, LearnedDeadline]:
+        integration = self._with.catalog.integration(step.provider)
+        return await learn_deadlines(
+            self._with.ledger, integration, step.breaker, step.deadlines, now
+        )
+
+    async def _look(
+        self, step: ObserveStep, watch: Watch
+    ) -> tuple[datetime, Watch, Decision | None]:
+        integration = self._with.catalog.integration(step.provider)
+        rules = _rules(integration, step)
+        now = self._with.clock()
+        answer: Count | None = None
+        if rules.is_probe_due(step.breaker, watch.probed_at, now):
+            answer = await probe(self._with, integration)
+            if answer is not None:
+                self._with.observations.count(step.provider, WHOLE_PROVIDER, answer)
+        buckets = await self._with.ledger.reported(step.provider, now - LOOKED_BACK)
+        backlog = await _backlog(step.provider) if step.breaker.step is not None else 0
+        seen = look(rules, step.breaker, watch, reports(buckets), answer, now, backlog)
+        return now, seen.watch, _decision(step, seen)
+
+
+def _decision(step: ObserveStep, seen: Look) -> Decision | None:
+    is_new = seen.breaker is not step.breaker
+    if not is_new and seen.rate == step.applied:
+        return None
+    return Decision(
+        breaker=seen.breaker if is_new else None,
+        rate=seen.rate if seen.rate != step.applied else None,
+        watch=seen.watch,
+    )
+
+
+def _rules(integration: Integration, step: ObserveStep) -> Rules:
+    limits = integration.limits
+    configured = limits.requests_per_second if limits else None
+    return Rules(
+        policy=integration.breaker,
+        limit=step.limit.per_second if step.limit else configured,
+        per_tenant=limits.per_tenant if limits else None,
+        health_every=integration.health.every if integration.health else None,
+        patience=_patience(integration, step),
+    )
+
+
+def _patience(integration: Integration, step: ObserveStep) -> timedelta:
+    """The longest time that any response is awaited by now."""
+    return max(
+        learned.deadline
+        if (learned := step.deadlines.get(name))
+        else operation.response.deadline.initial
+        for name, operation in integration.operations.items()
+    )
+
+
+def _left() -> Watch | None:
+    """What an attempt before this one has got to."""
+    for details in activity.info().heartbeat_details:
+        try:
+            return Watch.model_validate(details)
+        except ValidationError:
+            return None
+    return None
+
+
+async def _backlog(provider: str) -> int:
+    """Sends that wait in the provider's queue, about; 0 where the engine does not say."""
+    client = activity.client()
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=names.send_queue(provider)),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        report_stats=True,
+    )
+    try:
+        described = await client.workflow_service.describe_task_queue(
+            request, timeout=BACKLOG_WITHIN
+        )
+    except RPCError as error:
+        log.warning("the backlog of %s is not known: %s", provider, error.status.name)
+        return 0
+    return int(described.stats.approximate_backlog_count)

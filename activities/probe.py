@@ -1,0 +1,47 @@
+"""probe: ask a provider whether it is up."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import httpx
+
+from ackbridge.catalog import Integration, render_health
+from ackbridge.control.observed import Count
+from ackbridge.errors import AckbridgeError
+from ackbridge.transport import TooLarge, exchange
+
+from .failures import is_retryable
+from .provisions import Provisions
+
+MAX_HEALTH_BYTES = 64 * 1024
+"""Of an answer whose status is all that counts."""
+
+
+async def probe(provisions: Provisions, integration: Integration) -> Count | None:
+    """HEALTHY, UNHEALTHY or UNCLEAR; None where there is no such request.
+
+    Unclear is a refusal, which may be about the request, and whatever is our own trouble.
+    """
+    outbound = render_health(integration)
+    if outbound is None:
+        return None
+    try:
+        reply = await exchange(
+            provisions.client,
+            method=outbound.method,
+            url=outbound.url,
+            headers=outbound.headers,
+            content=outbound.content,
+            auth=provisions.auths.get(integration.provider),
+            timeout=outbound.timeout or timedelta(seconds=5),
+            max_bytes=MAX_HEALTH_BYTES,
+        )
+    except (httpx.PoolTimeout, AckbridgeError, ValueError) as error:
+        # Too long an answer is one all the same.
+        return Count.HEALTHY if isinstance(error, TooLarge) else Count.UNCLEAR
+    except (httpx.HTTPError, TimeoutError):
+        return Count.UNHEALTHY
+    if reply.status < 400:
+        return Count.HEALTHY
+    return Count.UNHEALTHY if is_retryable(reply.status) else Count.UNCLEAR
