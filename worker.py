@@ -52,7 +52,7 @@ PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.con
 
 
 HEARTBEAT_EVERY = timedelta(seconds=2)
-"""By heartbeats a poll learns that nobody waits for its answer any more."""
+"""By heartbeats polls and batches learn that nobody waits for them any more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,6 +167,7 @@ def build_workers(
                 workflows=WORKFLOWS,
                 activities=main_activities(provisions),
                 workflow_runner=workflow_runner(),
+                max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
             )
         )
     for name, integration in sorted(catalog.integrations.items()):
