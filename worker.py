@@ -35,6 +35,7 @@ from ackbridge.errors import (
     EngineUnavailable,
 )
 from ackbridge.ledger import Ledger, migrate
+from ackbridge.schedules import keep_schedules
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
@@ -95,6 +96,8 @@ async def serve(settings: Settings, provider: str | None) -> None:
             for worker in workers:
                 await running.enter_async_context(worker)
             await start_controls(client, catalog, provider)
+            if provider is None:
+                await keep_schedules(client, catalog)
             if deployment is not None:
                 await _tell_standing(client, deployment.version)
             print(READY, flush=True)
