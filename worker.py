@@ -17,10 +17,10 @@ from datetime import timedelta
 from functools import partial
 
 import httpx
+import uvloop
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from ackbridge.app import integrations_folder
 from ackbridge.catalog import Catalog, Integration, build_redactors, load_catalog
@@ -35,6 +35,7 @@ from ackbridge.errors import (
     EngineUnavailable,
 )
 from ackbridge.ledger import Ledger, migrate
+from ackbridge.runner import workflow_runner
 from ackbridge.schedules import keep_schedules
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
@@ -48,10 +49,6 @@ log = logging.getLogger("ackbridge.worker")
 READY = "worker ready"
 """The line on standard output by which a supervisor knows."""
 
-# Read-only on the workflow side, and dear to import again for every workflow.
-PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.contracts")
-
-
 HEARTBEAT_EVERY = timedelta(seconds=2)
 """By heartbeats polls and batches learn that nobody waits for them any more."""
 
@@ -62,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--provider", help="serve only this provider's queues")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(serve(load_settings(), options.provider))
+        uvloop.run(serve(load_settings(), options.provider))
     except AckbridgeError as error:
         print(error, file=sys.stderr)
         return 2
@@ -177,12 +174,6 @@ def build_workers(
         if provider in (None, name):
             workers += _provider_workers(build, integration, provisions)
     return workers
-
-
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """The sandbox every workflow of ours runs in, here and in the replayer."""
-    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-    return SandboxedWorkflowRunner(restrictions=restrictions)
 
 
 def _provider_workers(

@@ -8,7 +8,7 @@ import typer
 
 from ackbridge.engine import leave
 
-from . import batches, calls, deployment, files, ledger, processes
+from . import batches, calls, deployment, files, flag, ledger, processes
 from .exits import Exit
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ Where the engine is comes from Temporal's own settings (`TEMPORAL_ADDRESS`, `TEM
 )
 calls.register(app)
 batches.register(app)
+flag.register(app)
 files.register(app)
 ledger.register(app)
 processes.register(app)

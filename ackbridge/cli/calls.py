@@ -170,7 +170,7 @@ def _steer(call_id: str, act: Callable[[Call], Awaitable[None]], json_output: bo
 
 
 def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
-    """Connect as `TEMPORAL_*` says, and do something."""
+    """Do something with a client of the engine that `TEMPORAL_*` says."""
 
     async def run() -> T:
         return await act(await AckbridgeClient.connect(environment()))

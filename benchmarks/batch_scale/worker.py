@@ -15,6 +15,7 @@ from ackbridge.contracts import names
 from ackbridge.control import Snapshots
 from ackbridge.engine import connect
 from ackbridge.ledger import Ledger
+from ackbridge.runner import workflow_runner
 from ackbridge.settings import load_settings
 from ackbridge.transport import build_client
 from activities import main_activities
@@ -37,7 +38,7 @@ async def main() -> None:
             task_queue=names.TASK_QUEUE,
             workflows=[ReprocessParked, StandIn],
             activities=[*main_activities(provisions), Answers(ledger).answer],
-            workflow_runner=worker.workflow_runner(),
+            workflow_runner=workflow_runner(),
             max_cached_workflows=200,
         )
         async with serving:
