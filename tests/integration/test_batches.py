@@ -40,11 +40,16 @@ PATIENCE = timedelta(minutes=1)
 OUTAGE = timedelta(hours=3)
 
 
+LONG = 60
+"""Events after which this engine suggests to continue as new."""
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine of this module's own."""
+    """An engine that finds histories long early."""
     state = tmp_path_factory.mktemp("batches") / "engine.db"
-    with EmbeddedEngine(state, headless=True, time_skipping=True) as running:
+    limits = {"limit.historyCount.suggestContinueAsNew": str(LONG)}
+    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
         yield running
 
 
@@ -287,3 +292,29 @@ async def test_cancelled_natively(stage: Stage) -> None:
     listed = [one.id async for one in stage.calls.batches("sandbox", limit=50)]
     assert batch.id in listed
     await replays(stage, batch.id)
+
+
+async def test_it_continues_as_new_when_its_history_is_long(stage: Stage) -> None:
+    """A paused batch stays paused, keeps its counts, takes no call twice, and its runs replay."""
+    requests = await park(stage, 4)
+    wanted = BatchRequest(selection=selection(*requests), rate=1, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    handle = stage.client.get_workflow_handle(batch.id)
+    first = (await handle.describe()).run_id
+    await until(stage, batch.id, lambda seen: seen.state is BatchState.RUNNING)
+    await batch.pause(by="ann", reason="a moment")
+    before = await until(stage, batch.id, lambda seen: seen.state is BatchState.PAUSED)
+    for _ in range(LONG):
+        await handle.signal(names.RESUME, {})
+        if (await handle.describe()).run_id != first:
+            break
+    after = await batch.progress()
+    assert (after.state, after.counts) == (BatchState.PAUSED, before.counts)
+    await batch.resume(by="ann", reason="go on")
+    assert (await batch.result()).counts.completed == 4
+    assert [len(await told(stage, request)) for request in requests] == [1] * 4
+    runs = [run async for run in stage.client.list_workflows(f"WorkflowId = '{batch.id}'")]
+    assert len(runs) > 1
+    for run in runs:
+        one = stage.client.get_workflow_handle(batch.id, run_id=run.run_id)
+        await replayer().replay_workflow(await one.fetch_history())
