@@ -91,6 +91,7 @@ class _Turning:
         """The page, to its end."""
         if self._step.is_last:
             await self._batches.release(self._step.batch)
+            await self._batches.settle(self._step.batch)
             return await self.page()
         self._selected = (await self._batches.counts(self._step.batch)).selected
         await self._tell(await self._batches.pending(self._step.batch))

@@ -255,7 +255,7 @@ async def test_a_call_that_was_told_before_a_crash_is_not_told_twice(stage: Stag
     await in_ledger(stage, request, times=2)
     assert (await batch.progress()).state is BatchState.WAITING
     await stage.skipper.fast_forward(stage.client.get_workflow_handle(batch.id), timedelta(hours=1))
-    await batch.result()
+    assert (await batch.result()).counts.parked_again == 1
     assert await told(stage, request) == [name]
     # And the call itself takes no batch twice, whoever says so.
     await stage.handle(request).signal(names.REPROCESS, {"by": "ops", "batch": name})
