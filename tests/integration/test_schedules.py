@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from temporalio.client import Client, ScheduleOverlapPolicy
+from temporalio.client import (
+    Client,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleOverlapPolicy,
+)
 
 from ackbridge.catalog import Catalog, load_catalog
 from ackbridge.contracts import BatchState, names
@@ -78,7 +82,9 @@ async def test_a_scheduled_batch_runs(stage: Stage, tmp_path: Path) -> None:
     await handle.trigger()
     while not (ran := (await handle.describe()).info.recent_actions):  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.05)
-    batch_id = ran[0].action.workflow_id
+    action = ran[0].action
+    assert isinstance(action, ScheduleActionExecutionStartWorkflow)
+    batch_id = action.workflow_id
     assert batch_id.startswith(names.batch_id("hourly", SCHEDULED))
     done = await stage.calls.batch(batch_id).result()
     assert (done.state, done.by, done.total) == (BatchState.COMPLETED, "schedule", 0)
