@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench bench-dbos bench-restate bench-celery model deadlines chaos clean lock
+.PHONY: help setup demo up test lint types imports bench bench-dbos bench-restate bench-celery batch-scale model deadlines chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Create the environment from the hash-pinned lock
 
@@ -59,6 +59,9 @@ bench-celery: $(STAMP) ## Measure a call against Celery with Redis and PostgreSQ
 
 deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlines.svg
 	@$(BIN)/python -m benchmarks.deadlines
+
+batch-scale: $(STAMP) ## Measure one batch of very many parked calls (CALLS=100000)
+	@$(BIN)/python -m benchmarks.batch_scale $(if $(CALLS),--calls $(CALLS))
 
 chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \

@@ -33,6 +33,7 @@ from ackbridge.engine import connect, leave, register_search_attributes
 from ackbridge.errors import AckbridgeError, EngineUnavailable
 from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.runner import workflow_runner
+from ackbridge.schedules import keep_schedules
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
@@ -46,7 +47,7 @@ READY = "worker ready"
 """The line on standard output by which a supervisor knows."""
 
 HEARTBEAT_EVERY = timedelta(seconds=2)
-"""By heartbeats a poll learns that nobody waits for its answer any more."""
+"""By heartbeats polls and batches learn that nobody waits for them any more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,6 +91,8 @@ async def serve(settings: Settings, provider: str | None) -> None:
             for worker in workers:
                 await running.enter_async_context(worker)
             await start_controls(client, catalog, provider)
+            if provider is None:
+                await keep_schedules(client, catalog)
             if deployment is not None:
                 await _tell_standing(client, deployment.version)
             print(READY, flush=True)
@@ -162,6 +165,7 @@ def build_workers(
                 workflows=WORKFLOWS,
                 activities=main_activities(provisions),
                 workflow_runner=workflow_runner(),
+                max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
             )
         )
     for name, integration in sorted(catalog.integrations.items()):

@@ -29,8 +29,10 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from .batches import Batch, find_batch, list_batches, start_batch
 from .contracts import (
     AwaitOutcome,
+    BatchRequest,
     CallOutcome,
     CallRequest,
     CallStatus,
@@ -321,6 +323,29 @@ class AckbridgeClient:
                 stage=execution.typed_search_attributes.get(search.STAGE),
                 started_at=execution.start_time.isoformat(timespec="seconds"),
             )
+
+    async def reprocess_parked(self, request: BatchRequest, name: str | None = None) -> Batch:
+        """Start a batch that takes parked calls up again; its progress tells how far it is.
+
+        Args:
+            name: one of this name that is under way is found, not started; None for a new one.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+        return await start_batch(self._client, request, name)
+
+    def batch(self, batch_id: str) -> Batch:
+        """A batch that was started before, by its id."""
+        return find_batch(self._client, batch_id)
+
+    def batches(self, provider: str | None = None, limit: int = 20) -> AsyncIterator[Batch]:
+        """The newest batches, as far as the engine's visibility has them.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+        return list_batches(self._client, provider, limit)
 
     async def _start(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         options = self._options(request)

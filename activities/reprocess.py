@@ -21,7 +21,7 @@ from ackbridge.contracts import (
     names,
 )
 from ackbridge.errors import EngineUnavailable
-from ackbridge.signalling import signal_once
+from ackbridge.signalling import as_plain, signal_once
 
 from .failures import classified
 from .provisions import Provisions
@@ -91,6 +91,7 @@ class _Turning:
         """The page, to its end."""
         if self._step.is_last:
             await self._batches.release(self._step.batch)
+            await self._batches.settle(self._step.batch)
             return await self.page()
         self._selected = (await self._batches.counts(self._step.batch)).selected
         await self._tell(await self._batches.pending(self._step.batch))
@@ -100,8 +101,12 @@ class _Turning:
                 return await self.page(closed=reason)
             if reason is None and self._step.closed is not None:
                 return await self.page()
-            if reason is None and await self._take(operations):
-                return await self.page(is_done=True)
+            if reason is None:
+                taken, under_way = await self._take(operations)
+                if taken:
+                    continue
+                if not under_way:
+                    return await self.page(is_done=True)
             await self._rest()
         await self._until_next()
         return await self.page(closed=self._step.closed)
@@ -111,8 +116,8 @@ class _Turning:
         counts = await self._batches.counts(self._step.batch)
         return Page(counts=counts, is_done=is_done, closed=closed)
 
-    async def _take(self, closed: frozenset[str]) -> bool:
-        """Take calls up as far as there is room; whether none is left, nor under way."""
+    async def _take(self, closed: frozenset[str]) -> tuple[int, int]:
+        """Take calls up as far as there is room: how many, and how many were under way before."""
         under_way = await self._batches.settle(self._step.batch)
         room = min(self._request.concurrency - under_way, self._at_once())
         wanted = self._request.selection.at_most
@@ -124,9 +129,7 @@ class _Turning:
             taken = await self._batches.mark(batch, selection, self._step.as_of, room, closed)
             self._selected += len(taken)
             await self._tell(taken)
-        is_selecting = room > 0 and not taken
-        is_full = wanted is not None and self._selected >= wanted
-        return under_way == 0 and not taken and (is_selecting or is_full)
+        return len(taken), under_way
 
     async def _tell(self, calls: list[str]) -> None:
         """Tell calls to try again, at the rate; what was told is kept, whatever comes between."""
@@ -155,7 +158,7 @@ class _Turning:
                 activity.client(),
                 call_id,
                 names.REPROCESS,
-                Reprocess(by=self._request.by, batch=batch),
+                as_plain(Reprocess(by=self._request.by, batch=batch)),
                 request_id=f"{batch}:{call_id}",
                 timeout=SIGNAL_TIMEOUT,
             )

@@ -29,7 +29,7 @@ class Batch:
         request: BatchRequest,
         batch_id: str,
         run_chain: str,
-        now: Callable[[], datetime],
+        clock: Callable[[], datetime],
         show: Callable[[BatchProgress], None],
         memory: BatchMemory | None = None,
     ) -> None:
@@ -42,7 +42,7 @@ class Batch:
         """
         self.request = request
         self._name = f"{batch_id}#{run_chain[:8]}"[-200:]
-        self._now = now
+        self._clock = clock
         self._show = show
         self._progress = (
             memory.progress
@@ -51,8 +51,8 @@ class Batch:
                 batch=batch_id,
                 provider=request.selection.provider,
                 state=BatchState.WAITING,
-                since=now(),
-                started_at=now(),
+                since=clock(),
+                started_at=clock(),
                 by=request.by,
             )
         )
@@ -75,7 +75,7 @@ class Batch:
             self.reject(f"resume by {order.by}: the batch is not paused")
         else:
             self.paused = self._closed = None
-            self._gentle_since = self._now()
+            self._gentle_since = self._clock()
 
     def stop(self, order: BatchOrder) -> None:
         """End before its time."""
@@ -89,13 +89,13 @@ class Batch:
     def surveyed(self, survey: Survey) -> None:
         """It knows what there is to do, and begins."""
         self._as_of = survey.as_of
-        self._gentle_since = self._now()
+        self._gentle_since = self._clock()
         self._change(total=survey.total)
 
     def take(self, page: Page) -> None:
         """See how far a page has come."""
         if self._closed is not None and page.closed is None:
-            self._gentle_since = self._now()
+            self._gentle_since = self._clock()
         self._closed = page.closed
         self._change(counts=page.counts)
 
@@ -118,7 +118,7 @@ class Batch:
     def waits_for_its_time(self) -> timedelta | None:
         """How long it has to wait before it begins; None: it may begin."""
         start = self.request.not_before
-        left = start - self._now() if start and not self.is_surveyed else timedelta(0)
+        left = start - self._clock() if start and not self.is_surveyed else timedelta(0)
         if left <= timedelta(0):
             return None
         self._enter(BatchState.WAITING, f"for its time, {start:%Y-%m-%d %H:%M:%S} UTC")
@@ -130,7 +130,7 @@ class Batch:
 
     def page_step(self, *, is_last: bool = False) -> PageStep:
         """The next page: take calls up for a while."""
-        gentle_for = self._now() - (self._gentle_since or self._now())
+        gentle_for = self._clock() - (self._gentle_since or self._clock())
         if self._closed is not None:
             self._enter(BatchState.WAITING, self._closed)
         else:
@@ -138,7 +138,7 @@ class Batch:
         return PageStep(
             batch=self._name,
             request=self.request,
-            as_of=self._as_of or self._now(),
+            as_of=self._as_of or self._clock(),
             gentle_for=gentle_for,
             closed=self._closed,
             is_last=is_last,
@@ -178,7 +178,7 @@ class Batch:
 
     def _enter(self, state: BatchState, why: str | None, rate: float | None = None) -> None:
         before = self._progress
-        since = before.since if (before.state, before.why) == (state, why) else self._now()
+        since = before.since if (before.state, before.why) == (state, why) else self._clock()
         self._change(state=state, why=why, since=since, calls_per_second=rate)
 
     def _change(self, **changes: object) -> None:

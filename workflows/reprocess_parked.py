@@ -37,7 +37,7 @@ with workflow.unsafe.imports_passed_through():
 SURVEY_TIMEOUT = timedelta(minutes=1)
 PAGE_TIMEOUT = timedelta(minutes=30)
 """Of one attempt; a page is over long before that."""
-SILENT_FOR = timedelta(seconds=30)
+SILENT_FOR = timedelta(seconds=10)
 """After which a page's worker is thought to be dead."""
 RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(minutes=1))
 """For as long as it takes: what a batch has done stands in the ledger."""
@@ -108,7 +108,7 @@ class ReprocessParked:
             if batch.paused is not None:
                 batch.rests()
                 await workflow.wait_condition(
-                    lambda: batch.paused is None or batch.stopped is not None
+                    lambda: batch.paused is None or batch.stopped is not None or is_worn()
                 )
             else:
                 is_done = await self._turn_page(batch)

@@ -8,7 +8,17 @@ import typer
 
 from ackbridge.engine import leave
 
-from . import breaker, calls, deployment, files, flag, ledger, processes, providers
+from . import (
+    batches,
+    breaker,
+    calls,
+    deployment,
+    files,
+    flag,
+    ledger,
+    processes,
+    providers,
+)
 from .exits import Exit
 
 app = typer.Typer(
@@ -31,6 +41,7 @@ Where the engine is comes from Temporal's own settings (`TEMPORAL_ADDRESS`, `TEM
 `ackbridge call sandbox create_order --key o-1 --payload '{"amount": 5, "currency": "EUR"}'`.""",
 )
 calls.register(app)
+batches.register(app)
 flag.register(app)
 breaker.register(app)
 files.register(app)

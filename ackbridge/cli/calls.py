@@ -38,7 +38,6 @@ def register(app: typer.Typer) -> None:
     app.command("list")(exits_with_its_answer(list_calls))
     app.command()(exits_with_its_answer(cancel))
     app.command("force-ack")(exits_with_its_answer(force_ack))
-    app.command()(exits_with_its_answer(reprocess))
 
 
 def call(
@@ -153,8 +152,8 @@ def force_ack(
     )
 
 
-def reprocess(call_id: CallId, by: By, json_output: Json = False) -> int:
-    """Take a parked call up again: it is sent once more, and its answer awaited."""
+def reprocess_one(call_id: str, by: str, json_output: bool) -> int:
+    """Take one parked call up again, and show it."""
     return _steer(call_id, lambda found: found.reprocess(by=by), json_output)
 
 

@@ -9,18 +9,18 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from temporalio.api.common.v1 import Payloads, WorkflowExecution
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
     DescribeWorkflowExecutionRequest,
-    SignalWorkflowExecutionRequest,
 )
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import ProviderMessage, digest, names
 from ackbridge.errors import EngineUnavailable
+from ackbridge.signalling import as_plain, signal_once
 
 log = logging.getLogger(__name__)
 
@@ -66,18 +66,16 @@ class Calls:
             EngineUnavailable: it did not answer in time; the signal may have arrived all the same.
         """
         name, plain, event = _content(messages)
-        request = SignalWorkflowExecutionRequest(
-            namespace=self._client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=call_id),
-            signal_name=name,
-            input=Payloads(payloads=await self._client.data_converter.encode([plain])),
-            identity=self._client.identity,
+        signal = signal_once(
+            self._client,
+            call_id,
+            name,
+            plain,
             request_id=f"{provider}:{event}",
+            timeout=self._timeout,
         )
         try:
-            await self._bounded(
-                self._service.signal_workflow_execution(request, timeout=self._timeout)
-            )
+            await self._bounded(signal)
         except RPCError as error:
             return _refusal(error)
         return Signalled.DELIVERED
@@ -126,7 +124,7 @@ class Calls:
 
 def _content(messages: Sequence[ProviderMessage]) -> tuple[str, dict[str, Any], str]:
     """Name and argument of the signal, and what makes two signals the same."""
-    plain = [message.model_dump(mode="json", exclude_defaults=True) for message in messages]
+    plain = [as_plain(message) for message in messages]
     if len(messages) == 1:
         return names.PROVIDER_MESSAGE, plain[0], messages[0].event_key
     keys = [message.event_key for message in messages]

@@ -73,18 +73,29 @@ def mark(
 
 
 def pending(connection: sa.Connection, batch: str, now: datetime) -> list[str]:
-    """Calls that are marked and not told yet; those that somebody else has by now are skipped."""
-    theirs = sa.and_(parked.c.call_id == batch_calls.c.call_id, parked.c.batch == batch)
+    """Calls that are marked and not told yet, after a batch was interrupted.
+
+    One that has moved since counts as told: whoever told it had no time to note that. One that
+    another batch has by now is skipped.
+    """
     query = (
-        sa.select(batch_calls.c.call_id, parked.c.state)
-        .join_from(batch_calls, parked, theirs, isouter=True)
+        sa.select(
+            batch_calls.c.call_id,
+            batch_calls.c.times,
+            parked.c.times.label("parked_times"),
+            parked.c.batch,
+        )
+        .join_from(batch_calls, parked, parked.c.call_id == batch_calls.c.call_id, isouter=True)
         .where(batch_calls.c.batch == batch, batch_calls.c.state == MarkState.MARKED)
         .order_by(batch_calls.c.marked_at, batch_calls.c.call_id)
     )
     rows = connection.execute(query).all()
-    lost = [row.call_id for row in rows if row.state != ParkedState.MARKED]
-    _enter(connection, batch, lost, MarkState.SKIPPED, now)
-    return [row.call_id for row in rows if row.state == ParkedState.MARKED]
+    moved = {row.call_id for row in rows if row.parked_times != row.times}
+    ours = [row.call_id for row in rows if row.call_id not in moved and row.batch == batch]
+    lost = {row.call_id for row in rows} - moved - set(ours)
+    _enter(connection, batch, sorted(moved), MarkState.TOLD, now)
+    _enter(connection, batch, sorted(lost), MarkState.SKIPPED, now)
+    return ours
 
 
 def told(connection: sa.Connection, batch: str, ids: Sequence[str], now: datetime) -> None:

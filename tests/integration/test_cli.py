@@ -161,6 +161,38 @@ def test_flags_are_set_and_shown(stack: Stack) -> None:
     assert told["changes"][0]["after"] == "on (integration file)"
 
 
+def test_a_batch_of_parked_calls(stack: Stack) -> None:
+    """What would be taken up, the batch itself to its end, and the list of batches."""
+    key = new_key()
+    payload = '{"room": "attic", "nights": 2, "behaviour": {"receipt_failures": 5}}'
+    booking = ("call", "sandbox", "create_booking", "--key", key, "--payload", payload)
+    parked = run(stack.environment, *booking, "--wait", "60s", "--json")
+    assert json.loads(parked.stdout)["stage"] == "parked"
+    assert json.loads(parked.stdout)["notice"]["kind"] == "delayed"
+    which = ("reprocess", "sandbox", "--key", key)
+    until = time.monotonic() + 60
+    dry = run(stack.environment, *which, "--dry-run", "--json")
+    while not json.loads(dry.stdout)["total"]:
+        assert time.monotonic() < until, dry.stdout + dry.stderr
+        dry = run(stack.environment, *which, "--dry-run", "--json")
+    assert json.loads(dry.stdout)["kinds"][0]["reason"] == "no_receipt"
+    assert "1 calls would be taken up" in run(stack.environment, *which, "--dry-run").stdout
+    done = run(stack.environment, *which, "--reason", "no_receipt", "--watch", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (batch,) = json.loads(done.stdout)
+    assert (batch["state"], batch["counts"]["completed"]) == ("completed", 1)
+    wide = {**stack.environment, "COLUMNS": "200"}
+    assert batch["batch"] in run(wide, "batches", "sandbox").stdout
+    late = run(stack.environment, "batch", "stop", batch["batch"], "--reason", "enough")
+    assert late.returncode == 2
+    assert "too late, the batch is over" in late.stderr
+    later = run(stack.environment, *which, "--at", "02:00", "--json")
+    (waiting,) = json.loads(later.stdout)
+    assert waiting["state"] == "waiting"
+    stopped = ("batch", "stop", waiting["batch"], "--reason", "not tonight", "--json")
+    assert run(stack.environment, *stopped).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -174,6 +206,9 @@ def test_flags_are_set_and_shown(stack: Stack) -> None:
         (("call", "sandbox", "create_order", "--key", "bad-1"), "payload: is not of type object"),
         (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_booking"),
         (("status", "sandbox.create_order.never"), "no such call"),
+        (("batch", "status", "batch.sandbox:never"), "no such batch"),
+        (("reprocess", "sandbox", "--rate", "0"), "rate: Input should be greater than 0"),
+        (("reprocess", "sandbox", "--at", "night"), "--at: neither a time"),
         (("flag", "sandbox", "off"), "--reason: say why"),
         (("flag", "sandbox", "sometimes", "--reason", "r"), "must be on, off, internal, default"),
         (("flag", "sandbox", "101%", "--reason", "r"), "percentage: Input should be less than"),

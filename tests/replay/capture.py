@@ -11,7 +11,6 @@ import json
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,20 +29,13 @@ from ackbridge.contracts.breaking import SetLimit
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallError
 from tests.integration.stage import Stage, mood, reached, set_up
+from tests.replay.batches import BATCHES, Run
 
 HISTORIES = Path(__file__).with_name("histories")
 PATIENCE = timedelta(minutes=1)
 
 WORKER = re.compile(r"^\d+@[\w.-]+")
 """Process and host, as the names of sticky queues begin."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a workflow that is no call."""
-
-    workflow_id: str
-    run_id: str
 
 
 Scenario = Callable[[Stage], Awaitable[CallRequest | Run]]
@@ -335,6 +327,7 @@ SCENARIOS: list[Scenario] = [
     completed_together,
     completed_together_after_retries,
     control_broke,
+    *BATCHES,
 ]
 
 

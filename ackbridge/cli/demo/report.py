@@ -19,6 +19,7 @@ from . import words
 from .crowd import Tally
 from .endings import Ending
 from .hurry import Change
+from .outage import BOOKINGS, RATE, SENDS, Outage
 from .reconciling import Check
 from .records import PROVIDER
 from .switching import AT_FIRST, OPERATION, Switching
@@ -74,6 +75,27 @@ def switching(switched: Switching) -> RenderableType:
     title = Text("\nA flag switched off in the middle", style="bold")
     title.append(f"  ({OPERATION})", style="not bold dim")
     return Group(title, lines)
+
+
+def outage_begins() -> RenderableType:
+    """What the outage is."""
+    return Text(
+        f"\nAn outage: the provider answers 503 to {BOOKINGS} bookings, {SENDS} times each. They"
+        " are parked, and a batch takes them up again, as `ackbridge reprocess sandbox` does.\n"
+    )
+
+
+def outage_is_over(outage: Outage) -> RenderableType:
+    """What became of the parked bookings."""
+    done = outage.done
+    if done is None:
+        return Text("The batch has not ended.")
+    counts, seconds = done.counts, (done.since - done.started_at).total_seconds()
+    return Text(
+        f"{counts.selected} bookings were parked ({', '.join(outage.reasons)}); the batch told each"
+        f" of them once, no faster than {RATE:g} per second: {counts.completed} completed,"
+        f" {counts.parked_again} parked again, {counts.failed} failed, in {seconds:.0f} s."
+    )
 
 
 def introduction(changes: Sequence[Change], kinds: int) -> RenderableType:

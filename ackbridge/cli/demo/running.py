@@ -27,6 +27,7 @@ from .crowd import Tally
 from .endings import Ending, play_all
 from .hurry import own_integrations, put_in_a_hurry
 from .kinds import KINDS
+from .outage import Outage, strike
 from .reconciling import Books, open_books, suppressed_since
 from .records import Archive
 from .switching import Switching, switch
@@ -90,16 +91,18 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
         await crowd.make(archive.calls, tallies)
         show.console.print(report.what_happened(tallies))
         switched = await _switch(venue, archive, run)
+        outage = await _strike(archive, run)
         await suppressed_since(archive, before)
         endings = await _show_endings(venue, archive, run)
         suppressed = await suppressed_since(archive, before)
-        books = await _books(archive, [*tallies, switched.tally], endings, suppressed)
+        others = [switched.tally, outage.tally]
+        books = await _books(archive, [*tallies, *others], endings, suppressed)
         early = (await archive.summary())["early"]
     venue.stack.check()
     checks = list(books.checks(load_catalog(venue.integrations, venue.stack.environment)))
     show.console.print(report.reconciliation(checks, early))
     troubles = [line for tally in tallies for line in tally.troubles]
-    troubles += switched.troubles
+    troubles += [*switched.troubles, *outage.troubles]
     show.console.print(report.troubles(troubles, endings))
     show.console.print(report.where_to_look(endings, venue.state), soft_wrap=True)
     return report.verdict(troubles, endings, checks)
@@ -111,6 +114,14 @@ async def _switch(venue: Venue, archive: Archive, run: str) -> Switching:
     switched = await switch(archive, run, environment)
     show.console.print(report.switching(switched))
     return switched
+
+
+async def _strike(archive: Archive, run: str) -> Outage:
+    """Then the provider is away for a while, and a batch takes up what was parked."""
+    show.console.print(report.outage_begins())
+    outage = await strike(archive, run)
+    show.console.print(report.outage_is_over(outage))
+    return outage
 
 
 async def _show_endings(venue: Venue, archive: Archive, run: str) -> list[Ending]:

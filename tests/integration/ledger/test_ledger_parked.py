@@ -219,6 +219,21 @@ async def test_an_interrupted_batch_knows_whom_it_has_not_told(
     assert await ledger.batches.pending("batch-2") == []
 
 
+async def test_a_call_that_moved_while_its_batch_was_interrupted_counts_as_told(
+    ledger: Ledger,
+) -> None:
+    """Whoever told it had no time to note that, and what became of it counts."""
+    for key in ("completes", "again"):
+        await park(ledger, key)
+    await ledger.batches.mark("batch-1", ALL, START, 10)
+    await complete(ledger, "completes")
+    await park(ledger, "again", times=2)
+    assert await ledger.batches.pending("batch-1") == []
+    assert await ledger.batches.settle("batch-1") == 0
+    counts = await ledger.batches.counts("batch-1")
+    assert (counts.completed, counts.parked_again, counts.skipped) == (1, 1, 0)
+
+
 async def test_a_call_the_engine_does_not_know_is_kept_for_people(ledger: Ledger) -> None:
     """It is not taken again and again; one that has ended meanwhile is simply gone."""
     for key in ("lost", "ended"):

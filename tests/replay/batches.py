@@ -1,0 +1,82 @@
+"""What golden histories of batches are captured from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ackbridge.batches import Batch
+from ackbridge.clock import utc_now
+from ackbridge.contracts import (
+    BatchProgress,
+    BatchRequest,
+    BatchState,
+    CallRequest,
+    ParkedSelection,
+    names,
+)
+from ackbridge.contracts import Stage as CallStage
+from tests.integration.stage import Stage
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a workflow that is no call."""
+
+    workflow_id: str
+    run_id: str
+
+
+async def batch_completed(stage: Stage) -> Run:
+    """Three bookings are taken up again, after its time has come."""
+    requests = await asyncio.gather(*(_parked(stage) for _ in range(3)))
+    soon = utc_now() + timedelta(seconds=2)
+    wanted = BatchRequest(selection=_these(requests), rate=50, not_before=soon, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    await batch.result()
+    return await _run_of(stage, batch)
+
+
+async def batch_steered(stage: Stage) -> Run:
+    """Paused, resumed after an order that did not validate, and stopped."""
+    requests = await asyncio.gather(*(_parked(stage) for _ in range(3)))
+    wanted = BatchRequest(selection=_these(requests), rate=0.2, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    await _until(batch, lambda seen: seen.state is BatchState.RUNNING)
+    await batch.pause(by="ann", reason="the provider is slow")
+    await _until(batch, lambda seen: seen.state is BatchState.PAUSED)
+    await stage.client.get_workflow_handle(batch.id).signal(names.RESUME, {"by": "ann"})
+    await batch.resume(by="ann", reason="better now")
+    await _until(batch, lambda seen: seen.state is BatchState.RUNNING)
+    await batch.stop(by="bo", reason="enough")
+    await batch.result()
+    return await _run_of(stage, batch)
+
+
+async def _parked(stage: Stage) -> CallRequest:
+    payload = {"room": "attic", "nights": 2, "behaviour": {"receipt_failures": 5}}
+    request = stage.request().model_copy(update={"operation": "create_booking", "payload": payload})
+    await stage.calls.start(request)
+    await stage.until(request, CallStage.PARKED)
+    while not await stage.ledger.parked(_these([request])):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    return request
+
+
+def _these(requests: Sequence[CallRequest]) -> ParkedSelection:
+    return ParkedSelection(provider="sandbox", keys=tuple(one.key for one in requests))
+
+
+async def _until(batch: Batch, holds: Callable[[BatchProgress], bool]) -> None:
+    while not holds(await batch.progress()):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+
+
+async def _run_of(stage: Stage, batch: Batch) -> Run:
+    described = await stage.client.get_workflow_handle(batch.id).describe()
+    return Run(batch.id, described.run_id)
+
+
+BATCHES = [batch_completed, batch_steered]
