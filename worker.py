@@ -33,6 +33,7 @@ from ackbridge.ledger import Ledger, migrate
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
+from ackbridge.telemetry.http import around_requests
 from ackbridge.transport import build_client
 from activities import Provisions, main_activities, send_activities, settle_activities
 from workflows import WORKFLOWS
@@ -76,7 +77,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     if indexing.advice:
         log.warning("%s", indexing.advice)
     ledger = Ledger.open(settings.ledger_url, utc_now)
-    http = build_client()
+    http = build_client(around=around_requests())
     provisions = provide(settings, environ, catalog, ledger, http, indexed=indexing.available)
     deployment = versioning(settings.deployment, settings.build_id)
     workers = build_workers(

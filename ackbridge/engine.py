@@ -7,21 +7,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn
+from typing import NoReturn, TypedDict
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import (
     AddSearchAttributesRequest,
     ListSearchAttributesRequest,
 )
-from temporalio.client import Client, Interceptor
+from temporalio.client import Client, Interceptor, Plugin
 from temporalio.common import SearchAttributeIndexedValueType
+from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
 from .contracts import search
 from .contracts.converter import DATA_CONVERTER
 from .errors import ConfigurationError, EngineUnavailable
+from .telemetry import plugins
 
 RPC_TIMEOUT = timedelta(seconds=10)
 _TYPES = {
@@ -38,6 +40,18 @@ _TYPES = {
         IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
     ),
 }
+
+
+class Conversation(TypedDict):
+    """How we and the engine understand each other."""
+
+    data_converter: DataConverter
+    plugins: list[Plugin]
+
+
+def conversation() -> Conversation:
+    """What every client, and so every worker, and every replayer is built with."""
+    return Conversation(data_converter=DATA_CONVERTER, plugins=plugins())
 
 
 async def connect(
@@ -59,7 +73,7 @@ async def connect(
     address = config.setdefault("target_host", "localhost:7233")
     try:
         return await Client.connect(
-            **config, data_converter=DATA_CONVERTER, interceptors=interceptors, lazy=lazy
+            **config, **conversation(), interceptors=interceptors, lazy=lazy
         )
     except RuntimeError as error:
         raise EngineUnavailable(f"no Temporal server answers at {address}: {error}") from None

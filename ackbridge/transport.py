@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -81,6 +81,7 @@ def build_client(
     base_timeout: timedelta = BASE_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
     transport: httpx.AsyncBaseTransport | None = None,
+    around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
     """Build the HTTP client; close it with `aclose`.
 
@@ -91,10 +92,14 @@ def build_client(
         max_connections: altogether, kept alive or not.
         transport: instead of httpx's own: another HTTP stack, or one with a proxy or private
             certificates. `max_connections` is then its own business.
+        around: puts something around the transport, such as traces.
     """
     options = client_options(
         base_timeout=base_timeout, max_connections=max_connections, transport=transport
     )
+    if around is not None:
+        inner = transport or httpx.AsyncHTTPTransport(limits=options["limits"], trust_env=False)
+        options["transport"] = around(inner)
     return httpx.AsyncClient(**options)
 
 

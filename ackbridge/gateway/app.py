@@ -15,6 +15,7 @@ from ackbridge.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
 from ackbridge.ledger import Ledger
 from ackbridge.security import Secrets, build_verifier
+from ackbridge.telemetry import is_tracing
 
 from .callbacks import CallbackPipeline, Reply
 from .calls import Calls
@@ -22,6 +23,7 @@ from .duplicates import RecentKeys
 from .handover import Handover
 from .health import health_routes
 from .sweeper import Sweeper
+from .traces import CallbackTraces
 
 _BODILESS = (204, 205, 304)
 """Codes an integration may choose whose responses have no body."""
@@ -58,7 +60,7 @@ def create_app(
         retry_after: what a 503 tells the provider.
         recent_keys: how many event keys are remembered to stop duplicates early.
     """
-    calls = Calls(client, signal_timeout)
+    calls = Calls(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     handover = Handover(calls, ledger)
     verifiers = {
         name: build_verifier(integration.callbacks.verify, secrets, clock)
@@ -91,6 +93,8 @@ def create_app(
         title="Ackbridge gateway",
         lifespan=_sweeping(sweeper),
         openapi_url=None,  # providers call in from outside: nothing is described to them
+        # Its own would begin before the signature is checked, in whatever trace a stranger names.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(health_routes(calls, ledger))
 

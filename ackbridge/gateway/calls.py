@@ -22,6 +22,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from ackbridge.contracts import ProviderMessage, names
 from ackbridge.errors import EngineUnavailable
 
+from .traces import CallbackTraces
+
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
@@ -49,16 +51,28 @@ class CallState(StrEnum):
 class Calls:
     """Signals calls, one short try each: behind it stands the inbox, not a retry."""
 
-    def __init__(self, client: Client, timeout: timedelta) -> None:
-        """Take the client, and how long one request may take."""
+    def __init__(
+        self, client: Client, timeout: timedelta, traces: CallbackTraces | None = None
+    ) -> None:
+        """Take the client, how long one request may take, and where callbacks are traced, if so."""
         self._client = client
         self._service = client.workflow_service
         self._timeout = timeout
+        self._traces = traces
 
-    async def signal(self, call_id: str, provider: str, message: ProviderMessage) -> Signalled:
+    async def signal(
+        self,
+        call_id: str,
+        provider: str,
+        message: ProviderMessage,
+        traceparent: str | None = None,
+    ) -> Signalled:
         """Hand a message to a call.
 
         The server does the same request id for the same call once, whichever gateway sends it.
+
+        Args:
+            traceparent: what the provider has echoed of our request.
 
         Raises:
             EngineUnavailable: it did not answer in time; the signal may have arrived all the same.
@@ -73,12 +87,19 @@ class Calls:
             request_id=f"{provider}:{message.event_key}",
         )
         try:
-            await self._bounded(
-                self._service.signal_workflow_execution(request, timeout=self._timeout)
-            )
+            if self._traces is None:
+                await self._send(request)
+            else:
+                origin = (call_id, provider, traceparent, message.received_at)
+                async with self._traces.of_signal(*origin) as header:
+                    request.header.CopyFrom(header)
+                    await self._send(request)
         except RPCError as error:
             return _refusal(error)
         return Signalled.DELIVERED
+
+    async def _send(self, request: SignalWorkflowExecutionRequest) -> None:
+        await self._bounded(self._service.signal_workflow_execution(request, timeout=self._timeout))
 
     async def state(self, call_id: str) -> CallState:
         """Whether there is such a call, and whether it is still open.

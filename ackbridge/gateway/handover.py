@@ -81,7 +81,9 @@ class Handover:
         if found is None:
             return False
         call_id, reading = found
-        signalled = await self._calls.signal(call_id, letter.provider, reading.message)
+        signalled = await self._calls.signal(
+            call_id, letter.provider, reading.message, letter.traceparent
+        )
         return signalled is Signalled.DELIVERED
 
     async def _keep(self, letter: Letter) -> Delivery:

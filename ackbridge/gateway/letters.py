@@ -34,6 +34,7 @@ class Letter:
         matches: the operations of which it names a call or a reference.
         readings: the matches at which it says something we wait for. Several when operations
             share their references: then the call that is found decides.
+        traceparent: what the provider has echoed of our request's, where it does.
     """
 
     provider: str
@@ -42,6 +43,7 @@ class Letter:
     document: Any
     matches: tuple[Match, ...]
     readings: tuple[Reading, ...]
+    traceparent: str | None = None
 
     @property
     def matched(self) -> bool:
@@ -96,7 +98,13 @@ def read_letter(
         document=document,
         matches=tuple(matches),
         readings=tuple(readings),
+        traceparent=_traceparent(document),
     )
+
+
+def _traceparent(document: Any) -> str | None:
+    headers = document.get("headers") if isinstance(document, dict) else None
+    return headers.get("traceparent") if isinstance(headers, dict) else None
 
 
 def to_entry(letter: Letter) -> InboxEntry:

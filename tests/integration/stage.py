@@ -21,12 +21,13 @@ from ackbridge.catalog import load_catalog
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.contracts import CallRequest
-from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.engine import conversation
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.sandbox import create_provider
 from ackbridge.security import Secrets
 from ackbridge.settings import Settings
+from ackbridge.telemetry.http import around_requests
 from ackbridge.transport import build_client
 from tests.serving import serve
 
@@ -51,7 +52,7 @@ class Stage:
         skipper: moves the clock of a single workflow.
         ledger: the ledger that worker and gateway share.
         provider_url, gateway_url: where they listen.
-        provisions: what the activities were given.
+        http: of somebody outside.
     """
 
     client: Client
@@ -131,7 +132,7 @@ async def set_up(
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
         catalog = load_catalog(integrations, environ)
-        client = await Client.connect(engine_address, data_converter=DATA_CONVERTER)
+        client = await Client.connect(engine_address, **conversation())
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(
             serve(
@@ -139,15 +140,15 @@ async def set_up(
                     catalog,
                     Secrets(environ, folder),
                     gateway_ledger,
-                    await Client.connect(engine_address, lazy=True, data_converter=DATA_CONVERTER),
+                    await Client.connect(engine_address, lazy=True, **conversation()),
                     utc_now,
                 )
             )
         )
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
         ledger = Ledger.open(url, utc_now)
-        async with build_client() as http:
-            provisions = worker.provide(settings, environ, catalog, ledger, http, indexed=True)
+        async with build_client() as http, build_client(around=around_requests()) as ours:
+            provisions = worker.provide(settings, environ, catalog, ledger, ours, indexed=True)
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
                 workers = worker.build_workers(client, catalog, provisions) if has_worker else []
