@@ -11,6 +11,7 @@ from ackbridge.contracts import (
     AcknowledgePlan,
     CallRequest,
     LatePolicy,
+    LearnedDeadline,
     Notice,
     OnFailure,
     Plan,
@@ -18,6 +19,7 @@ from ackbridge.contracts import (
     ResponseMode,
     SendPlan,
 )
+from ackbridge.control.deadlines import deadline_for
 
 
 def plan_call(
@@ -28,14 +30,18 @@ def plan_call(
     environment: str,
     indexed: bool,
     context: Mapping[str, object],
+    learned: LearnedDeadline | None = None,
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
     Args:
         context: what the templates of the notices may refer to.
+        learned: what the provider's control says of the operation's deadline.
     """
     response = operation.response
-    deadline = min(response.deadline.initial, response.deadline.ceiling)
+    deadline, why = deadline_for(
+        response.deadline.rules, learned, response.deadline.at_first, _draw(request)
+    )
     return Plan(
         mode=ResponseMode(response.mode),
         send=SendPlan(
@@ -46,7 +52,7 @@ def plan_call(
             queue_within=operation.queue_within,
         ),
         deadline=deadline,
-        deadline_reason=f"{deadline.total_seconds():g} s (configured initial value)",
+        deadline_reason=why,
         ceiling=response.deadline.ceiling,
         ask_status=response.status is not None,
         poll=_poll_plan(operation),
@@ -62,6 +68,11 @@ def plan_call(
         owed_indexed=indexed,
         revision=REVISION,
     )
+
+
+def _draw(request: CallRequest) -> float:
+    """The call's own lot, from 0 to 1: a call that is prepared again draws the same."""
+    return int(request.digest[-8:], 16) / 16**8
 
 
 def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:

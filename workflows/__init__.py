@@ -1,7 +1,8 @@
 """Deterministic orchestration. `WORKFLOWS` is what a worker registers."""
 
 from .integration_call import IntegrationCall
+from .provider_control import ProviderControl
 
-WORKFLOWS = [IntegrationCall]
+WORKFLOWS = [IntegrationCall, ProviderControl]
 
-__all__ = ["WORKFLOWS", "IntegrationCall"]
+__all__ = ["WORKFLOWS", "IntegrationCall", "ProviderControl"]

@@ -1,6 +1,7 @@
 """Integration files: schema, loading, what goes out, and matching what comes in."""
 
 from .catalog import Catalog, build_redactors, check_payload
+from .flags import configured_flags
 from .inbound import (
     Match,
     candidates,
@@ -37,6 +38,7 @@ __all__ = [
     "candidates",
     "check_payload",
     "classify",
+    "configured_flags",
     "find_event_key",
     "integration_json_schema",
     "is_receipt",

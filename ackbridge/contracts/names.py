@@ -7,6 +7,7 @@ from typing import Final
 
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
+PROVIDER_CONTROL: Final = "ProviderControl"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -15,6 +16,11 @@ FORCE_ACK: Final = "force_ack"
 REPROCESS: Final = "reprocess"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
+
+# Updates and signals of ProviderControl, which has a query `status`, too
+SET_FLAG: Final = "set_flag"
+FORCE_BREAKER: Final = "force_breaker"
+CONFIGURE: Final = "configure"
 
 # Activities
 PREPARE: Final = "prepare"
@@ -54,6 +60,11 @@ _CALL_ID = re.compile(
 def call_id(provider: str, operation: str, key: str) -> str:
     """The id of a call, which is the id of its workflow."""
     return f"{provider}.{operation}.{key}"
+
+
+def control_id(provider: str) -> str:
+    """The id of a provider's control, which is the id of its workflow; never that of a call."""
+    return f"control.{provider}"
 
 
 def split_call_id(value: str) -> tuple[str, str, str]:

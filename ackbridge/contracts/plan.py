@@ -26,6 +26,11 @@ class OnFailure(StrEnum):
     FAIL = "fail"
 
 
+class WhenOff(StrEnum):
+    PARK = "park"
+    REFUSE = "refuse"
+
+
 class LatePolicy(StrEnum):
     ACCEPT = "accept"
     IGNORE = "ignore"

@@ -1,0 +1,1 @@
+"""Provider control: what is decided about a provider, and what a call may do. No I/O."""
