@@ -26,9 +26,14 @@ from ackbridge.app import integrations_folder
 from ackbridge.catalog import Catalog, Integration, build_redactors, load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
+from ackbridge.control import Gate, Snapshots, flagd
+from ackbridge.controls import start_controls, watch_controls
 from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
-from ackbridge.errors import AckbridgeError, EngineUnavailable
+from ackbridge.errors import (
+    AckbridgeError,
+    EngineUnavailable,
+)
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
@@ -78,7 +83,10 @@ async def serve(settings: Settings, provider: str | None) -> None:
         log.warning("%s", indexing.advice)
     ledger = Ledger.open(settings.ledger_url, utc_now)
     http = build_client(around=around_requests())
-    provisions = provide(settings, environ, catalog, ledger, http, indexed=indexing.available)
+    control = watch_controls(client, catalog)
+    provisions = provide(
+        settings, environ, catalog, ledger, http, control, indexed=indexing.available
+    )
     deployment = versioning(settings.deployment, settings.build_id)
     workers = build_workers(
         client, catalog, provisions, provider, settings.shutdown_within, deployment=deployment
@@ -87,12 +95,14 @@ async def serve(settings: Settings, provider: str | None) -> None:
         async with contextlib.AsyncExitStack() as running:
             for worker in workers:
                 await running.enter_async_context(worker)
+            await start_controls(client, catalog, provider)
             if deployment is not None:
                 await _tell_standing(client, deployment.version)
             print(READY, flush=True)
             await _told_to_stop()
             log.info("stopping: running activities have %s to finish", settings.shutdown_within)
     finally:
+        await control.close()
         await http.aclose()
         await ledger.close()
 
@@ -103,6 +113,7 @@ def provide(
     catalog: Catalog,
     ledger: Ledger,
     http: httpx.AsyncClient,
+    control: Snapshots,
     *,
     indexed: bool,
 ) -> Provisions:
@@ -120,7 +131,8 @@ def provide(
         redactors=build_redactors(catalog, secrets, auths),
         clock=utc_now,
         public_url=settings.public_url,
-        environment=settings.environment,
+        control=control,
+        gate=Gate(control, settings.environment, flagd() if settings.flags == "flagd" else None),
         indexed=indexed,
     )
 

@@ -11,6 +11,7 @@ from .conclude import Conclude
 from .poll import Poll
 from .prepare import Prepare
 from .provisions import Provisions
+from .reconsider import Reconsider
 from .record import Record
 from .send import Send
 
@@ -21,6 +22,7 @@ def main_activities(provisions: Provisions) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
     return [
         Prepare(provisions).prepare,
+        Reconsider(provisions).reconsider,
         Record(provisions).record,
         Conclude(provisions).conclude,
         *send_activities(provisions),

@@ -9,7 +9,6 @@ from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
     AcknowledgePlan,
-    CallRequest,
     LatePolicy,
     LearnedDeadline,
     Notice,
@@ -18,6 +17,7 @@ from ackbridge.contracts import (
     PollPlan,
     ResponseMode,
     SendPlan,
+    Standing,
 )
 from ackbridge.control.deadlines import deadline_for
 
@@ -25,9 +25,8 @@ from ackbridge.control.deadlines import deadline_for
 def plan_call(
     integration: Integration,
     operation: Operation,
-    request: CallRequest,
     *,
-    environment: str,
+    standing: Standing,
     indexed: bool,
     context: Mapping[str, object],
     learned: LearnedDeadline | None = None,
@@ -35,6 +34,7 @@ def plan_call(
     """Decide every timeout, attempt and deadline of a call, and say why.
 
     Args:
+        standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
         learned: what the provider's control says of the operation's deadline.
     """
@@ -63,7 +63,9 @@ def plan_call(
         late_window=response.late_window,
         parked_for=operation.parked_for,
         notices={**DEFAULT_NOTICES, **_notices(operation, context)},
-        not_now=_why_not_now(integration, request, environment),
+        not_now=standing.not_now,
+        standing=standing,
+        when_off=operation.when_off,
         indexed=indexed,
         owed_indexed=indexed,
         revision=REVISION,
@@ -103,15 +105,3 @@ def _notices(operation: Operation, context: Mapping[str, object]) -> dict[str, N
         if (text := getattr(operation.notices, kind)) is not None
         and (notice := render_notice(kind, text, known)) is not None
     }
-
-
-def _why_not_now(integration: Integration, request: CallRequest, environment: str) -> str | None:
-    """The flag of the integration file, until an operator's own word replaces it."""
-    flag = integration.flag.get(environment, "on")
-    if flag == "off":
-        return f"{integration.provider} is switched off in {environment}"
-    if flag == "internal" and request.audience != "internal":
-        return f"{integration.provider} is switched on for internal users only in {environment}"
-    if isinstance(flag, int | float) and int(request.digest[:8], 16) % 10000 >= flag * 100:
-        return f"{integration.provider} is switched on for {flag:g} % of calls in {environment}"
-    return None

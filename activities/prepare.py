@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.catalog import check_payload
+from ackbridge.catalog import check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
     OutcomeStatus,
@@ -51,8 +51,7 @@ class Prepare:
         plan = plan_call(
             integration,
             integration.operations[request.operation],
-            request,
-            environment=self._with.environment,
+            standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
         )

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 from temporalio import workflow
 
+from . import steps
 from .closing import Closing
 from .cycles import Cycle
 from .endings import Heard, Unanswered
-from .host import Renewal
+from .host import Renewal, StepFailed
 from .keeping import Keeping
 from .line import Line
 from .listening import Listening
@@ -23,7 +24,9 @@ with workflow.unsafe.imports_passed_through():
         OnFailure,
         OutcomeStatus,
         Prepared,
+        ReconsiderStep,
         Stage,
+        WhenOff,
     )
     from ackbridge.contracts.search import IN_FLIGHT
 
@@ -104,10 +107,16 @@ class Conversation:
         if self._may_have_sent:
             self._state.cycles.current.sent()
         if self._state.plan.not_now:
-            return Unanswered(self._state.plan.not_now, "switched_off", notice="refused")
+            return self._kept_back(self._state.plan.not_now)
         if self._state.orders.interrupts_work():
             return await self._listening.at_once()
         return await self._send_and_listen(local=self._is_fresh)
+
+    def _kept_back(self, reason: str) -> Unanswered:
+        """Nothing may be sent now: a flag, or the breaker."""
+        standing = self._state.plan.standing
+        parked_reason = (standing and standing.parked_reason) or "switched_off"
+        return Unanswered(reason, parked_reason, notice="refused", is_kept_back=True)
 
     def _may_try_again(self, ending: Unanswered) -> bool:
         cycles = self._state.cycles
@@ -177,6 +186,8 @@ class Conversation:
         plan = self._state.plan
         if self._parked is not None and ending is self._parked:
             return None
+        if ending.is_kept_back and plan.when_off is not None:
+            return plan.parked_for if plan.when_off is WhenOff.PARK else None
         if plan.on_failure is OnFailure.PARK:
             return plan.parked_for
         return plan.late_window if ending.may_come_late else None
@@ -202,13 +213,39 @@ class Conversation:
 
         until = state.progress.deadline or state.host.now()
         summary = state.progress.deadline_reason or ""
-        while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
-            if not state.hearing.has_suppressed:
-                await state.settlement.rest()
-                raise Renewal
-            await self._keeping.conclude(Stage.PARKED, ending.reason)
+        while True:
+            heard = await self._listening.until(until, summary, aside)
+            if heard is Heard.ASIDE:
+                if not state.hearing.has_suppressed:
+                    await state.settlement.rest()
+                    raise Renewal
+                await self._keeping.conclude(Stage.PARKED, ending.reason)
+            elif heard is not Heard.REPROCESS or await self._may_be_sent():
+                break
         state.host.index(IN_FLIGHT, None, None)
         return ending if heard is Heard.SILENCE else heard
+
+    async def _may_be_sent(self) -> bool:
+        """Ask flags and breaker again; a parked call that is kept back stays as it is."""
+        state = self._state
+        if not state.plan.asks_again:
+            return True
+        try:
+            standing = await state.host.perform(
+                state.request.provider,
+                steps.RECONSIDER,
+                ReconsiderStep(request=state.request),
+                interrupted=state.orders.cancels_work,
+            )
+        except StepFailed as failure:
+            not_now: str | None = failure.reason
+        else:
+            state.progress.standing = str(standing)
+            not_now = standing.not_now
+        if not_now is not None:
+            state.progress.last_error = f"not reprocessed: {not_now}"
+            state.show()
+        return not_now is None
 
     async def _confirm(self) -> CallOutcome:
         """The response is ours; tell the provider so, and that nothing else is wanted."""

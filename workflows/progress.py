@@ -26,8 +26,8 @@ class Progress:
     """The visible side of one call; every change of stage is shown by the host.
 
     Attributes:
-        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice: as in
-            `CallStatus`.
+        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice,
+            standing: as in `CallStatus`.
         timings: as in `CallOutcome`.
         outcome: how the call ended, once it did.
     """
@@ -44,6 +44,7 @@ class Progress:
         self.reference: str | None = None
         self.last_error: str | None = None
         self.notice: Notice | None = None
+        self.standing: str | None = None
         self.timings = Timings(started_at=host.now())
         self.outcome: CallOutcome | None = None
 
@@ -57,6 +58,7 @@ class Progress:
         self.reference = status.reference
         self.last_error = status.last_error
         self.notice = status.notice
+        self.standing = status.standing
         self.timings = timings
 
     def enter(self, stage: Stage) -> None:
@@ -130,6 +132,7 @@ class Progress:
             reference=self.reference,
             last_error=self.last_error,
             notice=self.notice,
+            standing=self.standing,
             acknowledgements_owed=owed,
             duplicates=duplicates,
             outcome=self.outcome,

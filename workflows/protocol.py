@@ -182,6 +182,9 @@ class CallProtocol:
             if prepared.recorded is None:
                 raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
             return await self._keeping.end_without_plan(prepared.recorded)
+        self._progress.standing = self._progress.standing or (
+            str(plan.standing) if plan.standing else None
+        )
         if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
         self._settlement = Settlement(self._host, plan, self._show)

@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
         Recorded,
         SendStep,
         Sent,
+        Standing,
         Wire,
         names,
     )
@@ -52,6 +53,15 @@ PREPARE = Step(
     lane=Lane.MAIN,
     timeout=LEDGER_TIMEOUT,
     within=PREPARE_WITHIN,
+)
+
+RECONSIDER = Step(
+    name=names.RECONSIDER,
+    result=Standing,
+    summary="ask flags and breaker again",
+    lane=Lane.MAIN,
+    timeout=LEDGER_TIMEOUT,
+    within=ASK_WITHIN,
 )
 
 RECORD = Step(

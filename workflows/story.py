@@ -30,6 +30,8 @@ def tell(status: CallStatus) -> str:
         lines.append(f"- the provider calls it `{status.reference}`")
     if status.deadline:
         lines.append(f"- until {_clock(status.deadline)}: {status.deadline_reason}")
+    if status.standing:
+        lines.append(f"- flags and breaker: {status.standing}")
     if status.acknowledgements_owed:
         lines.append(f"- acknowledgements owed to the provider: {status.acknowledgements_owed}")
     if status.duplicates:

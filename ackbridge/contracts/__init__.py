@@ -13,6 +13,7 @@ from .calls import (
 )
 from .control import (
     CONTROL_MEMO,
+    ENVIRONMENT_PATTERN,
     MOST_CHANGES,
     WHOLE_PROVIDER,
     BreakerSetting,
@@ -25,11 +26,13 @@ from .control import (
     Decision,
     FlagSetting,
     FlagState,
+    FlagUsed,
     FlagValue,
     ForceBreaker,
     IntegrationFlags,
     LearnedDeadline,
     SetFlag,
+    Standing,
 )
 from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
 from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
@@ -56,6 +59,7 @@ from .steps import (
     ConcludeStep,
     PollStep,
     PrepareStep,
+    ReconsiderStep,
     Recorded,
     RecordStep,
     SendStep,
@@ -69,6 +73,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
+    "ENVIRONMENT_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
     "REVISION",
@@ -99,6 +104,7 @@ __all__ = [
     "Duration",
     "FlagSetting",
     "FlagState",
+    "FlagUsed",
     "FlagValue",
     "ForceAck",
     "ForceBreaker",
@@ -119,6 +125,7 @@ __all__ = [
     "PrepareStep",
     "Prepared",
     "ProviderMessage",
+    "ReconsiderStep",
     "RecordStep",
     "Recorded",
     "Reprocess",
@@ -128,6 +135,7 @@ __all__ = [
     "Sent",
     "SetFlag",
     "Stage",
+    "Standing",
     "Steering",
     "StepFailure",
     "SuppressedMessage",

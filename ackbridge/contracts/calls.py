@@ -150,6 +150,7 @@ class CallStatus(Wire):
         reference: the provider's own id of its work.
         last_error: the last thing that went wrong, a refused signal included.
         notice: what to show the user now.
+        standing: how the flags and the breaker stood when they were asked last.
         acknowledgements_owed: how many of our acknowledgements the provider has not accepted yet.
         duplicates: messages that were suppressed because their event key had been seen.
         outcome: how it ended. It stands once the response is captured, while the stage may
@@ -166,6 +167,7 @@ class CallStatus(Wire):
     reference: str | None = None
     last_error: str | None = None
     notice: Notice | None = None
+    standing: str | None = None
     acknowledgements_owed: int = 0
     duplicates: int = 0
     outcome: CallOutcome | None = None

@@ -143,6 +143,43 @@ class ControlSnapshot(Wire):
         return self.flags.get(environment, {}).get(operation)
 
 
+class FlagUsed(Wire):
+    """What one flag said of one call.
+
+    Attributes:
+        key: `<provider>` or `<provider>.<operation>`.
+        said: what it says: `off`, `25 %`.
+        source: `integration file`, or who has said so and why.
+    """
+
+    key: str
+    allowed: bool
+    said: str
+    source: str
+
+
+class Standing(Wire):
+    """How a provider's flags and breaker stood when a call asked whether it may be sent.
+
+    Attributes:
+        version: of the control's snapshot; None where none was known.
+        flags: of the provider and of the operation, where anybody has said anything.
+        not_now: why it may not be sent, if so.
+        parked_reason: under which name operators find it when it is parked for that.
+    """
+
+    version: int | None = None
+    flags: tuple[FlagUsed, ...] = ()
+    breaker: BreakerState | None = None
+    not_now: str | None = None
+    parked_reason: str | None = None
+
+    def __str__(self) -> str:
+        flags = "; ".join(f"{flag.key} {flag.said} ({flag.source})" for flag in self.flags)
+        version = f", control version {self.version}" if self.version is not None else ""
+        return f"{flags or 'on'}; breaker {self.breaker or 'unknown'}{version}"
+
+
 class Change(Wire):
     """One change of a control: who, when, why, from what to what.
 

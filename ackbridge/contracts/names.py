@@ -24,6 +24,7 @@ CONFIGURE: Final = "configure"
 
 # Activities
 PREPARE: Final = "prepare"
+RECONSIDER: Final = "reconsider"
 SEND: Final = "send"
 ASK_STATUS: Final = "ask_status"
 POLL: Final = "poll"

@@ -9,10 +9,14 @@ from typing import Final
 from pydantic import Field
 
 from .calls import CallOutcome, Notice
+from .control import Standing
 from .wire import Wire
 
-REVISION: Final = 1
-"""What calls that are planned now do differently from those of older workers."""
+REVISION: Final = 2
+"""What calls that are planned now do differently from those of older workers.
+
+1: see docs/decisions/0007. 2: a parked call asks its flags and breaker before it is sent again.
+"""
 
 
 class ResponseMode(StrEnum):
@@ -90,7 +94,9 @@ class Plan(Wire):
             a late one; None: not at all.
         parked_for: how long a parked call waits at the most.
         notices: by kind (`delayed`, `failed`, `refused`, `cancelled`).
-        not_now: why nothing may be sent now (a flag that is off); the call is parked or fails.
+        not_now: why nothing may be sent now (a flag, or the breaker); the call is parked or fails.
+        standing: how the flags and the breaker stood that were asked.
+        when_off: what becomes of a call that must not be sent now; None: as `on_failure` says.
         indexed: whether our search attributes are registered with the engine.
         revision: `REVISION` of the worker that made this plan, 0 before there were any. A call goes
             on as it began: the workflow asks this, and no patch of the engine's, which would be
@@ -113,6 +119,8 @@ class Plan(Wire):
     parked_for: timedelta = timedelta(days=7)
     notices: dict[str, Notice] = Field(default_factory=dict)
     not_now: str | None = None
+    standing: Standing | None = None
+    when_off: WhenOff | None = None
     indexed: bool = False
     owed_indexed: bool = False
     revision: int = 0
@@ -121,6 +129,11 @@ class Plan(Wire):
     def is_revised(self) -> bool:
         """Whether no older worker has made it, and the call may do what theirs do not."""
         return self.revision > 0
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether the call, parked, asks its flags and breaker before it is sent again."""
+        return self.revision > 1
 
 
 class Prepared(Wire):

@@ -25,6 +25,12 @@ class PrepareStep(Wire):
     run_chain: str
 
 
+class ReconsiderStep(Wire):
+    """Ask again whether a parked call may be sent."""
+
+    request: CallRequest
+
+
 class SendStep(Wire):
     """Send the request.
 

@@ -21,6 +21,7 @@ from ackbridge.catalog import load_catalog
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.contracts import CallRequest
+from ackbridge.controls import start_controls, watch_controls
 from ackbridge.engine import conversation
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger, migrate
@@ -148,12 +149,17 @@ async def set_up(
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
         ledger = Ledger.open(url, utc_now)
         async with build_client() as http, build_client(around=around_requests()) as ours:
-            provisions = worker.provide(settings, environ, catalog, ledger, ours, indexed=True)
+            control = watch_controls(client, catalog)
+            provisions = worker.provide(
+                settings, environ, catalog, ledger, ours, control, indexed=True
+            )
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
                 workers = worker.build_workers(client, catalog, provisions) if has_worker else []
                 for one in workers:
                     await running.enter_async_context(one)
+                if workers:
+                    await start_controls(client, catalog)
                 yield Stage(
                     client=client,
                     calls=AckbridgeClient(client),
@@ -165,5 +171,6 @@ async def set_up(
                     environ=environ,
                     settings=settings,
                 )
+            await control.close()
         await ledger.close()
         await gateway_ledger.close()

@@ -138,7 +138,7 @@ async def test_foreign_traceparent_is_only_linked(scene: Scene) -> None:
     trace_id = int(sent.split("-")[1], 16)
     spans = await spans_of(exporter, trace_id, "RunWorkflow:IntegrationCall")
     (callback,) = [span for span in spans if span.name == "callback sandbox"]
-    assert [7] == [link.context.trace_id for link in callback.links]
+    assert [link.context.trace_id for link in callback.links] == [7]
     assert {"StartWorkflow:IntegrationCall"} == parents(spans)["callback sandbox"]
 
 
@@ -165,7 +165,7 @@ async def test_history_replays_with_and_without_traces(scene: Scene, stage: Stag
         await crossings.ended(one, request)
         histories.append(await one.handle(request).fetch_history())
     header = "_tracer-data"
-    assert [True, False] == [header in history.to_json() for history in histories]
+    assert [header in history.to_json() for history in histories] == [True, False]
     without: dict[str, Any] = {"data_converter": conversation()["data_converter"]}
     for how in (conversation(), without):
         replayer = Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **how)
