@@ -35,6 +35,7 @@ from ackbridge.errors import (
     EngineUnavailable,
 )
 from ackbridge.ledger import Ledger, migrate
+from ackbridge.metrics import Metrics, telling
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
@@ -73,6 +74,14 @@ async def serve(settings: Settings, provider: str | None) -> None:
     """Build everything once, serve until told to stop, let running activities finish."""
     log_to_stderr(settings.log_level)
     environ = environment()
+    where = (settings.metrics_host, settings.metrics_port)
+    with telling("ackbridge-worker", environ, *where) as metrics:
+        await _serve(settings, environ, provider, metrics)
+
+
+async def _serve(
+    settings: Settings, environ: Mapping[str, str], provider: str | None, metrics: Metrics
+) -> None:
     catalog = load_catalog(integrations_folder(settings.integrations), environ)
     if provider is not None:
         catalog.integration(provider)
@@ -93,6 +102,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     )
     try:
         async with contextlib.AsyncExitStack() as running:
+            await running.enter_async_context(metrics.watching(provisions.observations))
             for worker in workers:
                 await running.enter_async_context(worker)
             await start_controls(client, catalog, provider)

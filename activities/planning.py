@@ -9,6 +9,7 @@ from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
     AcknowledgePlan,
+    CallRequest,
     LatePolicy,
     LearnedDeadline,
     Notice,
@@ -25,6 +26,7 @@ from ackbridge.control.deadlines import deadline_for
 def plan_call(
     integration: Integration,
     operation: Operation,
+    request: CallRequest,
     *,
     standing: Standing,
     indexed: bool,

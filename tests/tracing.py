@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
-from ackbridge.telemetry import trace_to
+from ackbridge.telemetry.exporting import trace_to
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from rich.live import Live
 from ackbridge.client import AckbridgeClient, Call
 from ackbridge.contracts import CallRequest, CallStatus, Duration, Invalid, describe, read
 from ackbridge.settings import environment
+from ackbridge.telemetry.exporting import traced
 
 from . import show
 from .exits import Exit, exits_with_its_answer
@@ -171,10 +172,13 @@ def _steer(call_id: str, act: Callable[[Call], Awaitable[None]], json_output: bo
 
 
 def _with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
-    async def run() -> T:
-        return await act(await AckbridgeClient.connect(environment()))
+    environ = environment()
 
-    return asyncio.run(run())
+    async def run() -> T:
+        return await act(await AckbridgeClient.connect(environ))
+
+    with traced("ackbridge", environ):
+        return asyncio.run(run())
 
 
 def _print_status(seen: CallStatus, json_output: bool) -> int:

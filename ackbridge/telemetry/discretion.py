@@ -41,8 +41,8 @@ ALLOWED = frozenset(
 )
 """A URL is not among them: its path and query may carry personal data."""
 
-_KINDS = re.compile(r"^(?:[A-Za-z]\w*)(?:: (?:[A-Z][A-Za-z]+))?(?=:|$)")
-"""What an error's description begins with: its class, and its type if it is one of ours."""
+_KINDS = re.compile(r"ApplicationError: [A-Z][A-Za-z]+(?=: )|[A-Za-z_]\w*(?=: )")
+"""What an error's description begins with: its class, and the type of one of the engine's."""
 
 
 class Discreet(SpanExporter):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from enum import StrEnum
 
 from opentelemetry.sdk.metrics.export import MetricExporter
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from ackbridge.errors import ConfigurationError
@@ -83,14 +82,8 @@ def otlp_metrics(environ: Mapping[str, str]) -> MetricExporter:
 
 
 def resource(service: str) -> Resource:
-    """Who this process is: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` have the last word."""
-    ours = Resource(
-        {SERVICE_NAME: service, SERVICE_INSTANCE_ID: f"{os.getpid()}@{socket.gethostname()}"}
-    )
+    """Who this process is, unless `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say it."""
     said = Resource.create()
-    named = {
-        name: value
-        for name, value in said.attributes.items()
-        if not str(value).startswith("unknown_service")
-    }
-    return ours.merge(Resource(named))
+    named = str(said.attributes.get(SERVICE_NAME, ""))
+    is_unnamed = named.startswith("unknown_service")
+    return said.merge(Resource({SERVICE_NAME: service})) if is_unnamed else said
