@@ -30,11 +30,8 @@ from ackbridge.control import Gate, Snapshots, flagd
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
-from ackbridge.errors import (
-    AckbridgeError,
-    EngineUnavailable,
-)
-from ackbridge.ledger import Ledger, migrate
+from ackbridge.errors import AckbridgeError, EngineUnavailable
+from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.metrics import Metrics, telling
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
@@ -102,6 +99,7 @@ async def _serve(
     )
     try:
         async with contextlib.AsyncExitStack() as running:
+            await running.enter_async_context(reporting(provisions.observations, ledger, utc_now))
             await running.enter_async_context(metrics.watching(provisions.observations))
             for worker in workers:
                 await running.enter_async_context(worker)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.contracts import ConcludeStep, names
+from ackbridge.contracts import DUPLICATE, ConcludeStep, names
+from ackbridge.control.observed import Count
 
 from .failures import classified
+from .noting import note, note_ends, noted
 from .provisions import Provisions
 
 
@@ -19,7 +21,7 @@ class Conclude:
     @activity.defn(name=names.CONCLUDE)
     async def conclude(self, step: ConcludeStep) -> dict[str, str]:
         """Write the stage, the outcome if there is one, and what was suppressed or is held."""
-        with classified():
+        with noted(self._with, step.request), classified():
             await self._with.ledger.conclude(
                 step.request.call_id,
                 step.stage,
@@ -28,4 +30,7 @@ class Conclude:
                 step.suppressed,
                 step.held,
             )
+        note_ends(self._with, step.request, step.ended)
+        duplicates = sum(one.reason == DUPLICATE for one in step.suppressed)
+        note(self._with, step.request, Count.DUPLICATES, duplicates)
         return {}

@@ -18,6 +18,7 @@ from ackbridge.errors import UnknownName
 from ackbridge.ledger import Claim
 
 from .failures import classified, failure
+from .noting import noted
 from .planning import plan_call
 from .provisions import Provisions
 
@@ -39,7 +40,7 @@ class Prepare:
             ApplicationError: InvalidRequest naming the field, or KeyReused; both final.
         """
         request = step.request
-        with classified():
+        with noted(self._with, request), classified():
             self._check(step)
             claim = await self._with.ledger.claim(request, step.run_chain)
         if claim.kind == "reused":

@@ -5,8 +5,10 @@ from __future__ import annotations
 from temporalio import activity
 
 from ackbridge.contracts import Recorded, RecordStep, names
+from ackbridge.control.observed import Count
 
 from .failures import classified
+from .noting import note, note_response, noted
 from .provisions import Provisions
 
 
@@ -21,8 +23,8 @@ class Record:
         """Write the response once; say whether it is this call's."""
         request = step.request
         outcome = step.outcome.model_copy(update={"response": step.message.data})
-        with classified():
-            return await self._with.ledger.record(
+        with noted(self._with, request), classified():
+            recorded = await self._with.ledger.record(
                 request.call_id,
                 request.provider,
                 request.operation,
@@ -30,3 +32,8 @@ class Record:
                 step.message,
                 outcome,
             )
+        if recorded.accepted and not recorded.repeated:
+            note_response(self._with, step)
+        elif not recorded.accepted:
+            note(self._with, request, Count.DUPLICATES)
+        return recorded

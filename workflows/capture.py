@@ -51,6 +51,7 @@ class Capture:
                 "acknowledgement_owed": is_due,
             }
         )
+        took = None if is_forced else cycle.waited(state.heard_at(message, cycle))
         recorded = await state.host.perform(
             state.request.provider,
             steps.RECORD if state.plan.poll is None else steps.RECORD_POLLED,
@@ -59,6 +60,10 @@ class Capture:
                 cycle=cycle.number,
                 message=message,
                 outcome=outcome.model_copy(update={"response": None}),
+                took=took,
+                overdue=took is not None and took > state.plan.deadline,
+                taken_back=cycle.silences if took is not None else (),
+                ended=state.cycles.take_ends(),
             ),
         )
         if not recorded.accepted:

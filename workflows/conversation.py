@@ -151,6 +151,7 @@ class Conversation:
         if ending is Heard.SILENCE:
             ending = await self._ask(cycle)
         if ending is Heard.SILENCE:
+            state.cycles.fell_silent(cycle, state.host.now())
             reason = f"no response within {state.progress.deadline_reason}"
             ending = Unanswered(reason, "no_response", again=True, may_come_late=True)
         if isinstance(ending, Unanswered):

@@ -63,6 +63,7 @@ class Keeping:
                 outcome=outcome,
                 suppressed=self._hearing.take_suppressed(),
                 held=self._hearing.take_held(),
+                ended=self.state.cycles.take_ends() if self.state else (),
             ),
         )
 

@@ -45,18 +45,22 @@ class Line:
             sent = await state.host.perform(
                 state.request.provider,
                 steps.send(state.plan, cycle.number, local=local),
-                SendStep(request=state.request, cycle=cycle.number),
+                SendStep(
+                    request=state.request,
+                    cycle=cycle.number,
+                    ended=state.cycles.take_ends(),
+                ),
                 interrupted=self._is_overtaken,
             )
         except StepFailed as failure:
             return self._not_received(cycle, failure)
-        cycle.sent()
+        state.progress.received(sent, state.plan)
+        cycle.sent(None if sent.again else state.progress.timings.sent_at)
         cycle.reference = sent.reference or cycle.reference
         state.progress.attempts += sent.attempt
         state.progress.reference = cycle.reference
         for message in sent.messages:
             state.hearing.hear(message)
-        state.progress.received(sent, state.plan)
         return None
 
     def _is_overtaken(self) -> bool:

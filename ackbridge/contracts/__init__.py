@@ -51,12 +51,14 @@ from .plan import (
 )
 from .steering import AwaitOutcome, Cancel, ForceAck, Reprocess
 from .steps import (
+    DUPLICATE,
     Acknowledged,
     AcknowledgementKind,
     AcknowledgeStep,
     Asked,
     AskStep,
     ConcludeStep,
+    CycleEnd,
     PollStep,
     PrepareStep,
     ReconsiderStep,
@@ -73,6 +75,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
+    "DUPLICATE",
     "ENVIRONMENT_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
@@ -98,6 +101,7 @@ __all__ = [
     "ControlSnapshot",
     "ControlStart",
     "ControlStatus",
+    "CycleEnd",
     "CycleMemory",
     "DebtMemory",
     "Decision",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import AwareDatetime
 
@@ -31,6 +31,18 @@ class ReconsiderStep(Wire):
     request: CallRequest
 
 
+class CycleEnd(Wire):
+    """A cycle that has ended without a response, for the statistics.
+
+    Attributes:
+        silent: its deadline passed; otherwise the provider reported a failure.
+        after: since its sending; None where several sendings can be meant.
+    """
+
+    silent: bool
+    after: timedelta | None = None
+
+
 class SendStep(Wire):
     """Send the request.
 
@@ -38,6 +50,7 @@ class SendStep(Wire):
         tried: attempts before the first one of this activity.
         first_tried_at: when the first of those began.
         reached: whether one of them may have reached the provider.
+        ended: cycles before this one, each told once.
     """
 
     request: CallRequest
@@ -45,6 +58,7 @@ class SendStep(Wire):
     tried: int = 0
     first_tried_at: AwareDatetime | None = None
     reached: bool = False
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class Sent(Wire):
@@ -55,6 +69,7 @@ class Sent(Wire):
         reference: the provider's own id of its work, where the operation declares one.
         attempt: which attempt of this activity it was, from 1.
         messages: the response itself (`sync`), and messages that came before anyone waited.
+        again: another attempt before this one may have reached the provider, too.
     """
 
     sent_at: AwareDatetime
@@ -62,6 +77,7 @@ class Sent(Wire):
     reference: str | None = None
     attempt: int = 1
     messages: tuple[ProviderMessage, ...] = ()
+    again: bool = False
 
 
 class AskStep(Wire):
@@ -99,12 +115,20 @@ class RecordStep(Wire):
 
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
+        took: since the sending; None where several sendings can be meant.
+        overdue: the response came after the deadline of its plan.
+        taken_back: how long silences of this cycle had lasted when they were told: they are none.
+        ended: cycles that ended without a response, each told once.
     """
 
     request: CallRequest
     cycle: int
     message: ProviderMessage
     outcome: CallOutcome
+    took: timedelta | None = None
+    overdue: bool = False
+    taken_back: tuple[timedelta, ...] = ()
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class Recorded(Wire):
@@ -113,10 +137,12 @@ class Recorded(Wire):
     Attributes:
         accepted: false when the event key belongs to another call or another response stands.
         reason: why not.
+        repeated: it had been recorded already, by this very step.
     """
 
     accepted: bool
     reason: str | None = None
+    repeated: bool = False
 
 
 class AcknowledgementKind(StrEnum):
@@ -147,6 +173,10 @@ class Acknowledged(Wire):
     acknowledged_at: AwareDatetime
 
 
+DUPLICATE: Final = "duplicate: this call has seen the event key"
+"""The reason of a message that was heard before."""
+
+
 class SuppressedMessage(Wire):
     """A message that changed nothing, and why."""
 
@@ -159,6 +189,7 @@ class ConcludeStep(Wire):
 
     Attributes:
         held: late messages that are kept for people, whole (`late: hold`).
+        ended: cycles that ended without a response, each told once.
     """
 
     request: CallRequest
@@ -167,6 +198,7 @@ class ConcludeStep(Wire):
     outcome: CallOutcome | None = None
     suppressed: tuple[SuppressedMessage, ...] = ()
     held: tuple[ProviderMessage, ...] = ()
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class StepFailure(StrEnum):

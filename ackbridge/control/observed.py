@@ -100,8 +100,9 @@ class Observed:
         self.times: dict[Times, Sketch] = {name: Sketch() for name in Times}
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Observed) and self.counts == other.counts
-        return same and self.times == other.times
+        if not isinstance(other, Observed):
+            return NotImplemented
+        return self.counts == other.counts and self.times == other.times
 
     __hash__ = None  # type: ignore[assignment]  # what changes cannot be a key
 

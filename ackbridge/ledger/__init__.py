@@ -2,6 +2,7 @@
 
 from .ledger import Ledger
 from .migrating import migrate
+from .reporting import Reporter, reporting
 from .rows import (
     CallRow,
     Claim,
@@ -12,6 +13,7 @@ from .rows import (
     LogKind,
     Owed,
     ResponseRow,
+    Standing,
     StoredEntry,
 )
 
@@ -25,7 +27,10 @@ __all__ = [
     "Ledger",
     "LogKind",
     "Owed",
+    "Reporter",
     "ResponseRow",
+    "Standing",
     "StoredEntry",
     "migrate",
+    "reporting",
 ]

@@ -17,8 +17,10 @@ from ackbridge.contracts import (
     Stage,
     SuppressedMessage,
 )
+from ackbridge.control.observations import Bucket
+from ackbridge.control.observed import Observed
 
-from . import calls, correlations, inbox, logbook, responses, tables
+from . import calls, correlations, inbox, logbook, observing, responses, tables
 from .database import Database, open_database
 from .rows import (
     CallRow,
@@ -29,6 +31,7 @@ from .rows import (
     LogKind,
     Owed,
     ResponseRow,
+    Standing,
     StoredEntry,
 )
 
@@ -194,6 +197,37 @@ class Ledger:
     async def responses(self, call_id: str) -> list[ResponseRow]:
         """The response of a call: a list of one, or of none."""
         return await self._database.read(responses.of_call, call_id)
+
+    # Observations
+
+    async def report(self, worker: str, buckets: Sequence[Bucket]) -> None:
+        """Keep what a worker has observed; each bucket takes the place of its earlier reports."""
+        rows = observing.rows_of(worker, buckets, self._clock())
+        await self._database.write(observing.report, rows)
+
+    async def observed(self, provider: str, since: datetime) -> dict[str, Observed]:
+        """By operation, what all workers together have observed of a provider.
+
+        Args:
+            since: the bucket in which it lies counts as a whole: 10 s up to a quarter of an hour
+                back, 5 minutes up to a day back, which is as long as they are kept.
+
+        Returns:
+            Observations of the provider as a whole, such as its health, stand under "".
+        """
+        return await self._database.read(observing.observed, provider, since, self._clock())
+
+    async def observed_providers(self, since: datetime) -> list[str]:
+        """The providers of which anything has been observed, sorted."""
+        return await self._database.read(observing.observed_providers, since)
+
+    async def forget_observations(self) -> None:
+        """Delete the observations that are older than they are kept."""
+        await self._database.write(observing.forget, self._clock())
+
+    async def standing(self, provider: str) -> dict[str, Standing]:
+        """By operation, how much is parked and owed now; operations with neither are left out."""
+        return await self._database.read(observing.standing, provider)
 
     # The log
 

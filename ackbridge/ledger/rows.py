@@ -169,6 +169,14 @@ class ResponseRow:
     recorded_at: datetime
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What waits, of one operation: calls that are parked, acknowledgements that are owed."""
+
+    parked: int = 0
+    owed: int = 0
+
+
 class LogKind(StrEnum):
     """Why something was logged instead of applied."""
 

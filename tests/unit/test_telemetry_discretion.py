@@ -9,7 +9,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, Status, StatusCode
-from temporalio.exceptions import ApplicationError
 
 from ackbridge.telemetry.discretion import Discreet
 
@@ -57,16 +56,19 @@ def test_errors_are_told_by_kind(provider: TracerProvider, exporter: InMemorySpa
     with pytest.raises(LookupError), tracer.start_as_current_span("call"):
         raise LookupError("hunter2")
     (told,) = exporter.get_finished_spans()
-    assert "LookupError" == told.status.description
+    assert told.status.description == "LookupError"
     (event,) = told.events
-    assert {"exception.type": "LookupError"} == dict(event.attributes or {})
+    assert dict(event.attributes or {}) == {"exception.type": "LookupError"}
     assert "hunter2" not in told.to_json()
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (f"ApplicationError: {ApplicationError('no', type='Refused')}", "ApplicationError: Refused"),
+        (
+            "ApplicationError: Refused: no",
+            "ApplicationError: Refused",
+        ),
         ("ApplicationError: hunter2", "ApplicationError"),
         ("KeyError: hunter2: 2", "KeyError"),
         ("KeyError: Hunter: 2", "KeyError"),
@@ -94,6 +96,6 @@ def test_the_rest_is_kept(provider: TracerProvider, exporter: InMemorySpanExport
         span = tracer.start_span("child")
         span.end()
     told = json.loads(exporter.get_finished_spans()[0].to_json())
-    assert "child" == told["name"]
+    assert told["name"] == "child"
     assert f"0x{parent.get_span_context().span_id:016x}" == told["parent_id"]
-    assert "SpanKind.INTERNAL" == told["kind"]
+    assert told["kind"] == "SpanKind.INTERNAL"

@@ -1,0 +1,116 @@
+"""Observations of workers: one row for each worker, operation and bucket of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from ackbridge.contracts import Stage
+from ackbridge.control.observations import FINE, GRAINS, Bucket, Grain
+from ackbridge.control.observed import Observed
+
+from .inserting import upsert
+from .rows import Standing
+from .tables import acknowledgements, calls, observations
+
+
+def rows_of(worker: str, buckets: Sequence[Bucket], now: datetime) -> list[dict[str, Any]]:
+    """What stands for buckets in the table; a copy, because a worker goes on counting."""
+    return [
+        {
+            "provider": one.provider,
+            "operation": one.operation,
+            "width": int(one.width.total_seconds()),
+            "begun_at": one.begin,
+            "worker": worker,
+            "observed": one.observed.plain(),
+            "reported_at": now,
+        }
+        for one in buckets
+    ]
+
+
+def report(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows, each as a whole; see `Ledger.report`."""
+    if rows:
+        connection.execute(_report(connection.dialect.name), rows)
+
+
+def observed(
+    connection: sa.Connection, provider: str, since: datetime, now: datetime
+) -> dict[str, Observed]:
+    """Add up what every worker has observed; see `Ledger.observed`."""
+    grain = grain_for(since, now)
+    key = {"whose": provider, "of": _seconds(grain), "since": grain.begin(since)}
+    found: dict[str, Observed] = {}
+    for operation, plain in connection.execute(_READ, key):
+        found.setdefault(operation, Observed()).merge(Observed.read(plain))
+    return found
+
+
+def grain_for(since: datetime, now: datetime) -> Grain:
+    """The finest rows that go back so far, and that are all there for a while yet."""
+    return FINE if since >= now - FINE.kept + FINE.width else GRAINS[-1]
+
+
+def observed_providers(connection: sa.Connection, since: datetime) -> list[str]:
+    """Who has been observed; see `Ledger.observed_providers`."""
+    query = sa.select(observations.c.provider).distinct()
+    coarse = (observations.c.width == _seconds(GRAINS[-1])) & (observations.c.begun_at >= since)
+    return list(connection.execute(query.where(coarse).order_by("provider")).scalars())
+
+
+def forget(connection: sa.Connection, now: datetime) -> None:
+    """Delete what is older than it is kept."""
+    for grain in GRAINS:
+        old = {"of": _seconds(grain), "before": now - grain.kept}
+        connection.execute(_FORGET, old)
+
+
+def standing(connection: sa.Connection, provider: str) -> dict[str, Standing]:
+    """What waits; see `Ledger.standing`."""
+    every = sa.func.count()
+    parked = (
+        sa.select(calls.c.operation, every)
+        .where(calls.c.stage == Stage.PARKED.value, calls.c.provider == provider)
+        .group_by(calls.c.operation)
+    )
+    owed = (
+        sa.select(calls.c.operation, every)
+        .join_from(acknowledgements, calls, acknowledgements.c.call_id == calls.c.call_id)
+        .where(acknowledgements.c.is_owed, calls.c.provider == provider)
+        .group_by(calls.c.operation)
+    )
+    waiting: dict[str, int] = dict(connection.execute(parked).tuples().all())
+    owing: dict[str, int] = dict(connection.execute(owed).tuples().all())
+    return {
+        operation: Standing(waiting.get(operation, 0), owing.get(operation, 0))
+        for operation in waiting.keys() | owing.keys()
+    }
+
+
+def _seconds(grain: Grain) -> int:
+    return int(grain.width.total_seconds())
+
+
+@cache
+def _report(dialect: str) -> sa.Insert:
+    statement = upsert(dialect, observations)
+    return statement.on_conflict_do_update(
+        index_elements=observations.primary_key.columns,
+        set_={name: statement.excluded[name] for name in ("observed", "reported_at")},
+    )
+
+
+_READ = sa.select(observations.c.operation, observations.c.observed).where(
+    observations.c.provider == sa.bindparam("whose"),
+    observations.c.width == sa.bindparam("of"),
+    observations.c.begun_at >= sa.bindparam("since"),
+)
+_FORGET = observations.delete().where(
+    observations.c.width == sa.bindparam("of"), observations.c.begun_at < sa.bindparam("before")
+)
