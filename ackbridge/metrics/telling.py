@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -73,12 +74,10 @@ class Metrics:
 
     async def _watch(self, observations: Observations | None, facts: FactSource | None) -> None:
         looks = FACTS_EVERY // LOOK_EVERY
-        number = 0
-        while True:
+        for number in itertools.count():
             self._count(observations)
             if facts is not None and number % looks == 0:
                 await self._look(facts)
-            number += 1
             await asyncio.sleep(LOOK_EVERY.total_seconds())
 
     def _count(self, observations: Observations | None) -> None:
@@ -89,9 +88,14 @@ class Metrics:
         try:
             self.source.facts = await facts.look()
         except LedgerUnavailable as error:
-            # Told no more, rather than told wrongly.
-            self.source.facts = None
             log.warning("metrics do without what is parked and owed: %s", error)
+        except Exception:
+            # Metrics are worth less than what this process does.
+            log.exception("metrics do without what is parked and owed")
+        else:
+            return
+        # Told no more, rather than told wrongly.
+        self.source.facts = None
 
 
 @contextmanager

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tracer_provider
 
 from .discretion import Discreet
 from .otlp import Signal, otlp_spans, resource
+from .sampling import CallsOnly
 
 
 @contextmanager
@@ -42,8 +44,10 @@ def trace_to(
         exporter: gets what may be told of each span.
         at_once: export every span when it ends, for tests; otherwise in the background.
     """
+    # OTEL_TRACES_SAMPLER is read by whatever provider is built without a sampler.
+    sampler = CallsOnly(TracerProvider(shutdown_on_exit=False).sampler)
     # Its ids come from the workflow's own random numbers: a replay makes the same spans.
-    provider = create_tracer_provider(resource=resource(service), shutdown_on_exit=False)
+    provider = create_tracer_provider(sampler, resource(service), shutdown_on_exit=False)
     discreet = Discreet(exporter)
     provider.add_span_processor(
         SimpleSpanProcessor(discreet) if at_once else BatchSpanProcessor(discreet)

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import yaml
 from temporalio.client import Client, WorkflowHandle
+from temporalio.runtime import Runtime
 from temporalio.testing import TimeSkipper
 
 import worker
@@ -30,6 +31,7 @@ from ackbridge.security import Secrets
 from ackbridge.settings import Settings
 from ackbridge.telemetry.http import around_requests
 from ackbridge.transport import build_client
+from activities import Provisions
 from tests.serving import serve
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -54,6 +56,7 @@ class Stage:
         ledger: the ledger that worker and gateway share.
         provider_url, gateway_url: where they listen.
         http: of somebody outside.
+        provisions: what the activities are given.
     """
 
     client: Client
@@ -65,6 +68,7 @@ class Stage:
     http: httpx.AsyncClient
     environ: Mapping[str, str]
     settings: Settings
+    provisions: Provisions
 
     def request(self, operation: str = "create_order", **behaviour: Any) -> CallRequest:
         """A request with a key of its own."""
@@ -123,8 +127,13 @@ async def set_up(
     integrations: Path = INTEGRATIONS,
     *,
     has_worker: bool = True,
+    runtime: Runtime | None = None,
 ) -> AsyncIterator[Stage]:
-    """Put everything on stage; the worker, if there shall be one, lives in this process."""
+    """Put everything on stage; the worker, if there shall be one, lives in this process.
+
+    Args:
+        runtime: of the worker's client; None for the one that all share.
+    """
     url = f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
     with contextlib.ExitStack() as servers:
@@ -133,7 +142,7 @@ async def set_up(
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
         catalog = load_catalog(integrations, environ)
-        client = await Client.connect(engine_address, **conversation())
+        client = await Client.connect(engine_address, **conversation(), runtime=runtime)
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(
             serve(
@@ -170,6 +179,7 @@ async def set_up(
                     http=http,
                     environ=environ,
                     settings=settings,
+                    provisions=provisions,
                 )
             await control.close()
         await ledger.close()

@@ -31,13 +31,16 @@ Scene = tuple[Stage, InMemorySpanExporter]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def scene(
-    engine: EmbeddedEngine, stage: Stage, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Scene]:
-    """A stage whose every part is traced; the other one, put up before, stays without traces."""
-    with traced() as spans:
-        async with set_up(engine.address, tmp_path_factory.mktemp("traced")) as traced_stage:
-            yield traced_stage, spans
+async def scene(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
+    """A stage whose every part is traced, on an engine of its own.
+
+    The other stage is put up before, without traces, and its workers must not take these calls.
+    """
+    folder = tmp_path_factory.mktemp("traced")
+    engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
+    with engine, traced() as spans:
+        async with set_up(engine.address, folder) as everything:
+            yield everything, spans
 
 
 async def ended(stage: Stage, request: CallRequest) -> int:
@@ -51,10 +54,11 @@ async def ended(stage: Stage, request: CallRequest) -> int:
 async def spans_of(spans: InMemorySpanExporter, trace_id: int, until: str) -> list[ReadableSpan]:
     """The spans of a trace, once one of this name is among them."""
     found: list[ReadableSpan] = []
-    while until not in {span.name for span in found}:
-        await asyncio.sleep(0.02)
-        finished = spans.get_finished_spans()
-        found = [span for span in finished if span.get_span_context().trace_id == trace_id]
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while until not in {span.name for span in found}:
+            await asyncio.sleep(0.02)
+            finished = spans.get_finished_spans()
+            found = [span for span in finished if span.get_span_context().trace_id == trace_id]
     return found
 
 
@@ -153,6 +157,15 @@ async def test_nothing_private_is_told(scene: Scene) -> None:
         assert secret not in told
     failed = {span.name: span.status.description for span in spans if not span.status.is_ok}
     assert failed["RunActivity:send"] == "ApplicationError: Refused"
+
+
+async def test_controls_are_not_traced(scene: Scene) -> None:
+    """What runs for months makes no trace: only calls do."""
+    stage, exporter = scene
+    await ended(stage, stage.request())
+    names = {span.name for span in exporter.get_finished_spans()}
+    assert "StartWorkflow:IntegrationCall" in names
+    assert not {name for name in names if name.endswith("ProviderControl")}
 
 
 async def test_history_replays_with_and_without_traces(scene: Scene, stage: Stage) -> None:
