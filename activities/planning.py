@@ -32,6 +32,7 @@ def plan_call(
     indexed: bool,
     context: Mapping[str, object],
     learned: LearnedDeadline | None = None,
+    lot: float = 1.0,
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
@@ -39,11 +40,10 @@ def plan_call(
         standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
         learned: what the provider's control says of the operation's deadline.
+        lot: the call's own, from 0 to 1; see `deadline_for`.
     """
     response = operation.response
-    deadline, why = deadline_for(
-        response.deadline.rules, learned, response.deadline.at_first, _draw(request)
-    )
+    deadline, why = deadline_for(response.deadline.rules, learned, response.deadline.at_first, lot)
     return Plan(
         mode=ResponseMode(response.mode),
         send=SendPlan(
@@ -72,11 +72,6 @@ def plan_call(
         owed_indexed=indexed,
         revision=REVISION,
     )
-
-
-def _draw(request: CallRequest) -> float:
-    """The call's own lot, from 0 to 1: a call that is prepared again draws the same."""
-    return int(request.digest[-8:], 16) / 16**8
 
 
 def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:

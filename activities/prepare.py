@@ -7,6 +7,8 @@ from temporalio import activity
 from ackbridge.catalog import check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
+    CallRequest,
+    LearnedDeadline,
     OutcomeStatus,
     Prepared,
     PrepareStep,
@@ -56,8 +58,15 @@ class Prepare:
             standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            learned=self._learned(request),
+            lot=_lot(request),
         )
         return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+
+    def _learned(self, request: CallRequest) -> LearnedDeadline | None:
+        """What the control says of the operation's deadline; the gate has just looked at it."""
+        control = self._with.control.latest(request.provider)
+        return control.deadlines.get(request.operation) if control else None
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
@@ -73,6 +82,11 @@ class Prepare:
             reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"
             raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
         check_payload(operation, request.payload)
+
+
+def _lot(request: CallRequest) -> float:
+    """From 0 to 1, the same whenever the call is prepared; other digits draw for percentages."""
+    return int(request.digest[-8:], 16) / 16**8
 
 
 def _captured(claim: Claim) -> CallOutcome | None:

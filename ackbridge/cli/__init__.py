@@ -8,7 +8,7 @@ import typer
 
 from ackbridge.engine import leave
 
-from . import calls, deployment, files, ledger, processes
+from . import calls, deployment, files, ledger, processes, providers
 from .exits import Exit
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ files.register(app)
 ledger.register(app)
 processes.register(app)
 deployment.register(app)
+providers.register(app)
 
 
 def main() -> int:

@@ -25,12 +25,6 @@ class PrepareStep(Wire):
     run_chain: str
 
 
-class ReconsiderStep(Wire):
-    """Ask again whether a parked call may be sent."""
-
-    request: CallRequest
-
-
 class CycleEnd(Wire):
     """A cycle that has ended without a response, for the statistics.
 
@@ -41,6 +35,12 @@ class CycleEnd(Wire):
 
     silent: bool
     after: timedelta | None = None
+
+
+class ReconsiderStep(Wire):
+    """Ask again whether a parked call may be sent."""
+
+    request: CallRequest
 
 
 class SendStep(Wire):

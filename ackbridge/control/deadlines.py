@@ -156,20 +156,20 @@ def learn_all(
 
 
 def deadline_for(
-    rules: DeadlineRules | None, learned: LearnedDeadline | None, initial: timedelta, draw: float
+    rules: DeadlineRules | None, learned: LearnedDeadline | None, initial: timedelta, lot: float
 ) -> tuple[timedelta, str]:
     """How long one call waits for its response, and why.
 
     Args:
         rules: None where nothing shall be learned.
         learned: what the control of the provider has published.
-        draw: from 0 to 1 (exclusive), the call's own; the scouts are those below their share.
+        lot: from 0 to 1 (exclusive), the call's own; the scouts are those below their share.
     """
     if rules is None or learned is None:
         return initial, f"{span(initial)} (configured initial value)"
     # The file may have been changed since.
     deadline = _bounded(learned.deadline, rules)
-    if not rules.scouts or draw >= learned.scouts:
+    if not rules.scouts or lot >= learned.scouts:
         return deadline, f"{span(deadline)}: {learned.reason}"
     longer = max(deadline, _bounded(learned.scout_deadline or deadline, rules))
     why = f"{learned.scouts:.0%} of calls wait longer than {span(deadline)}, to see slower answers"

@@ -13,8 +13,8 @@ from .rows import (
     LogKind,
     Owed,
     ResponseRow,
-    Standing,
     StoredEntry,
+    Unsettled,
 )
 
 __all__ = [
@@ -29,8 +29,8 @@ __all__ = [
     "Owed",
     "Reporter",
     "ResponseRow",
-    "Standing",
     "StoredEntry",
+    "Unsettled",
     "migrate",
     "reporting",
 ]

@@ -12,6 +12,7 @@ from ackbridge.contracts import (
     AcknowledgementKind,
     CallOutcome,
     CallRequest,
+    ControlSnapshot,
     ProviderMessage,
     Recorded,
     Stage,
@@ -19,6 +20,7 @@ from ackbridge.contracts import (
 )
 from ackbridge.control.observations import Bucket
 from ackbridge.control.observed import Observed
+from ackbridge.control.scorecard import Scorecard
 
 from . import calls, correlations, inbox, logbook, observing, responses, tables
 from .database import Database, open_database
@@ -31,8 +33,8 @@ from .rows import (
     LogKind,
     Owed,
     ResponseRow,
-    Standing,
     StoredEntry,
+    Unsettled,
 )
 
 
@@ -217,6 +219,17 @@ class Ledger:
         """
         return await self._database.read(observing.observed, provider, since, self._clock())
 
+    async def scorecard(
+        self, provider: str, since: datetime, snapshot: ControlSnapshot | None = None
+    ) -> Scorecard:
+        """How a provider and its operations have done, by what all workers have observed.
+
+        Args:
+            since: as of `observed`.
+            snapshot: what the provider's control publishes, for the breaker and the deadlines.
+        """
+        return await self._database.read(observing.score, provider, since, snapshot, self._clock())
+
     async def observed_providers(self, since: datetime) -> list[str]:
         """The providers of which anything has been observed, sorted."""
         return await self._database.read(observing.observed_providers, since)
@@ -225,9 +238,9 @@ class Ledger:
         """Delete the observations that are older than they are kept."""
         await self._database.write(observing.forget, self._clock())
 
-    async def standing(self, provider: str) -> dict[str, Standing]:
+    async def standing(self, provider: str) -> dict[str, Unsettled]:
         """By operation, how much is parked and owed now; operations with neither are left out."""
-        return await self._database.read(observing.standing, provider)
+        return await self._database.read(observing.unsettled, provider)
 
     # The log
 

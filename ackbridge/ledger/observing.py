@@ -9,12 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ackbridge.contracts import Stage
+from ackbridge.contracts import ControlSnapshot, Stage
 from ackbridge.control.observations import FINE, GRAINS, Bucket, Grain
 from ackbridge.control.observed import Observed
+from ackbridge.control.scorecard import Scorecard, scorecard
 
 from .inserting import upsert
-from .rows import Standing
+from .rows import Unsettled
 from .tables import acknowledgements, calls, observations
 
 
@@ -44,12 +45,41 @@ def observed(
     connection: sa.Connection, provider: str, since: datetime, now: datetime
 ) -> dict[str, Observed]:
     """Add up what every worker has observed; see `Ledger.observed`."""
+    found: dict[str, Observed] = {}
+    for bucket in timeline(connection, provider, since, now).values():
+        for operation, part in bucket.items():
+            found.setdefault(operation, Observed()).merge(part)
+    return found
+
+
+def timeline(
+    connection: sa.Connection, provider: str, since: datetime, now: datetime
+) -> dict[datetime, dict[str, Observed]]:
+    """What every worker has observed, bucket by bucket; see `Ledger.observed`."""
     grain = grain_for(since, now)
     key = {"whose": provider, "of": _seconds(grain), "since": grain.begin(since)}
-    found: dict[str, Observed] = {}
-    for operation, plain in connection.execute(_READ, key):
-        found.setdefault(operation, Observed()).merge(Observed.read(plain))
+    found: dict[datetime, dict[str, Observed]] = {}
+    for begin, operation, plain in connection.execute(_READ, key):
+        bucket = found.setdefault(begin, {})
+        bucket.setdefault(operation, Observed()).merge(Observed.read(plain))
     return found
+
+
+def score(
+    connection: sa.Connection,
+    provider: str,
+    since: datetime,
+    snapshot: ControlSnapshot | None,
+    now: datetime,
+) -> Scorecard:
+    """How a provider has done; see `Ledger.scorecard`."""
+    waiting = {
+        operation: (one.parked, one.owed)
+        for operation, one in unsettled(connection, provider).items()
+    }
+    begin = grain_for(since, now).begin(since)
+    seen = timeline(connection, provider, begin, now)
+    return scorecard(provider, seen, waiting, begin, now, snapshot)
 
 
 def grain_for(since: datetime, now: datetime) -> Grain:
@@ -71,8 +101,8 @@ def forget(connection: sa.Connection, now: datetime) -> None:
         connection.execute(_FORGET, old)
 
 
-def standing(connection: sa.Connection, provider: str) -> dict[str, Standing]:
-    """What waits; see `Ledger.standing`."""
+def unsettled(connection: sa.Connection, provider: str) -> dict[str, Unsettled]:
+    """What waits; see `Ledger.unsettled`."""
     every = sa.func.count()
     parked = (
         sa.select(calls.c.operation, every)
@@ -85,12 +115,16 @@ def standing(connection: sa.Connection, provider: str) -> dict[str, Standing]:
         .where(acknowledgements.c.is_owed, calls.c.provider == provider)
         .group_by(calls.c.operation)
     )
-    waiting: dict[str, int] = dict(connection.execute(parked).tuples().all())
-    owing: dict[str, int] = dict(connection.execute(owed).tuples().all())
+    waiting = _counted(connection, parked)
+    owing = _counted(connection, owed)
     return {
-        operation: Standing(waiting.get(operation, 0), owing.get(operation, 0))
+        operation: Unsettled(waiting.get(operation, 0), owing.get(operation, 0))
         for operation in waiting.keys() | owing.keys()
     }
+
+
+def _counted(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, int]:
+    return {operation: int(count) for operation, count in connection.execute(query)}
 
 
 def _seconds(grain: Grain) -> int:
@@ -106,7 +140,7 @@ def _report(dialect: str) -> sa.Insert:
     )
 
 
-_READ = sa.select(observations.c.operation, observations.c.observed).where(
+_READ = sa.select(observations.c.begun_at, observations.c.operation, observations.c.observed).where(
     observations.c.provider == sa.bindparam("whose"),
     observations.c.width == sa.bindparam("of"),
     observations.c.begun_at >= sa.bindparam("since"),

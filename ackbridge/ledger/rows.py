@@ -170,7 +170,7 @@ class ResponseRow:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Unsettled:
     """What waits, of one operation: calls that are parked, acknowledgements that are owed."""
 
     parked: int = 0

@@ -10,6 +10,7 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from ackbridge.contracts import BreakerState, FlagState
 from ackbridge.control.observations import WHOLE_PROVIDER
 from ackbridge.control.observed import Count, Observed
+from ackbridge.control.scorecard import ANSWERED, NOT_ANSWERED
 
 from .facts import Facts, Key, share
 from .names import (
@@ -17,6 +18,7 @@ from .names import (
     COUNTERS,
     DEADLINE,
     ERRORS,
+    EXCHANGES,
     FLAG,
     FLAG_SHARE,
     OWED,
@@ -53,6 +55,8 @@ def instrument(meter: Meter, source: Source) -> None:
         meter.create_observable_counter(name, [read], description=description)
     errors = _callback(lambda: _errors(source))
     meter.create_observable_counter(ERRORS, [errors], description="Trouble of the provider's")
+    exchanges = _callback(lambda: _exchanges(source))
+    meter.create_observable_counter(EXCHANGES, [exchanges], description="Whether it answered")
     gauges: tuple[tuple[str, str, str, Callable[[Facts], Iterable[Observation]]], ...] = (
         (PARKED, "", "Calls that are parked", _parked),
         (OWED, "", "Acknowledgements owed", _owed),
@@ -99,6 +103,13 @@ def _is_at_home(counter: Counter, key: Key) -> bool:
 def _errors(source: Source) -> Iterator[Observation]:
     for key, observed in source.totals.items():
         yield Observation(observed.errors, labels(key))
+
+
+def _exchanges(source: Source) -> Iterator[Observation]:
+    for key, observed in source.totals.items():
+        for outcome, counts in (("answered", ANSWERED), ("unanswered", NOT_ANSWERED)):
+            together = sum(observed[count] for count in counts)
+            yield Observation(together, {**labels(key), "outcome": outcome})
 
 
 def _parked(facts: Facts) -> Iterator[Observation]:

@@ -66,6 +66,9 @@ HISTOGRAMS: Final[Mapping[Times, Histogram]] = {
 }
 
 ERRORS: Final = "ackbridge.errors"
+EXCHANGES: Final = "ackbridge.exchanges"
+"""By whether the provider answered: what the scorecard's uptime is made of."""
+
 PARKED: Final = "ackbridge.parked"
 OWED: Final = "ackbridge.acknowledgements.owed"
 BREAKER: Final = "ackbridge.breaker"

@@ -205,3 +205,29 @@ def test_worker_stops_gracefully(stack: Stack) -> None:
         *("--wait", "60s"),
     )
     assert done.returncode == 0
+
+
+def test_the_scorecard_shows_what_workers_have_seen(stack: Stack) -> None:
+    """Within seconds of a call, with the breaker that the provider's control publishes."""
+    order = ("call", "sandbox", "create_order", "--key", new_key(), "--payload", ORDER)
+    assert run(stack.environment, *order, "--wait", "30s").returncode == 0
+
+    until = time.monotonic() + 30
+    card = None
+    while card is None or not card["whole"]["answer_rate"]:
+        assert time.monotonic() < until, card
+        seen = run(stack.environment, "providers", "sandbox", "--json")
+        assert seen.returncode == 0, seen.stderr
+        card = json.loads(seen.stdout)
+
+    scores = {one["operation"]: one for one in card["operations"]}
+    assert scores["create_order"]["sends"] >= 1
+    assert scores["create_order"]["uptime"] == 1.0
+    assert scores["create_order"]["answer"]["p99"] > 0
+    assert card["breaker"]["state"] == "closed"
+    table = run(stack.environment, "providers")
+    assert "sandbox" in table.stdout
+    assert "not known" not in table.stdout
+    unknown = run(stack.environment, "providers", "nobody")
+    assert unknown.returncode == 2
+    assert "there is no 'nobody'; there is sandbox, stripe" in unknown.stderr

@@ -48,6 +48,7 @@ operations:
       success: type == 'done'
       failure: {when: type == 'failed', reason: why}
       extension: {when: type == 'wait', until: until, by: by}
+      deadline: {learn: {}}
       status:
         path: /orders/{reference}
         success: body.state == 'done'
