@@ -9,7 +9,6 @@ from ackbridge.contracts import (
     DEFAULT_NOTICES,
     REVISION,
     AcknowledgePlan,
-    CallRequest,
     LatePolicy,
     LearnedDeadline,
     Notice,
@@ -26,7 +25,6 @@ from ackbridge.control.deadlines import deadline_for
 def plan_call(
     integration: Integration,
     operation: Operation,
-    request: CallRequest,
     *,
     standing: Standing,
     indexed: bool,

@@ -54,7 +54,6 @@ class Prepare:
         plan = plan_call(
             integration,
             integration.operations[request.operation],
-            request,
             standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),

@@ -96,7 +96,7 @@ async def test_facts_are_those_of_ledger_and_control(played: tuple[Stage, Page])
     assert page.value("ackbridge_acknowledgements_owed") == 0
     assert page.value("ackbridge_flag", state="on") == 1
     assert page.value("ackbridge_flag", state="off") == 0
-    assert page.value("ackbridge_flag_share_ratio") == 1
+    assert page.value("ackbridge_flag_share") == 1
 
 
 async def test_engine_client_is_on_the_same_page(played: tuple[Stage, Page]) -> None:
