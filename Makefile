@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench model chaos clean lock
+.PHONY: help setup demo up test lint types imports bench model deadlines chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Create the environment from the hash-pinned lock
 
@@ -46,6 +46,9 @@ imports: $(STAMP) ## Check the import rules
 
 bench: $(STAMP) ## Measure a call against the engine's floor and the textbook version
 	@$(BIN)/python -m benchmarks
+
+deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlines.svg
+	@$(BIN)/python -m benchmarks.deadlines
 
 chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \

@@ -17,10 +17,10 @@ from datetime import timedelta
 from functools import partial
 
 import httpx
+import uvloop
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from ackbridge.app import integrations_folder
 from ackbridge.catalog import Catalog, Integration, build_redactors, load_catalog
@@ -33,6 +33,7 @@ from ackbridge.engine import connect, leave, register_search_attributes
 from ackbridge.errors import AckbridgeError, EngineUnavailable
 from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.metrics import Metrics, telling
+from ackbridge.runner import workflow_runner
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
@@ -46,10 +47,6 @@ log = logging.getLogger("ackbridge.worker")
 READY = "worker ready"
 """The line on standard output by which a supervisor knows."""
 
-# Read-only on the workflow side, and dear to import again for every workflow.
-PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.contracts")
-
-
 HEARTBEAT_EVERY = timedelta(seconds=2)
 """By heartbeats a poll learns that nobody waits for its answer any more."""
 
@@ -60,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--provider", help="serve only this provider's queues")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(serve(load_settings(), options.provider))
+        uvloop.run(serve(load_settings(), options.provider))
     except AckbridgeError as error:
         print(error, file=sys.stderr)
         return 2
@@ -182,12 +179,6 @@ def build_workers(
         if provider in (None, name):
             workers += _provider_workers(build, integration, provisions)
     return workers
-
-
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """The sandbox every workflow of ours runs in, here and in the replayer."""
-    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-    return SandboxedWorkflowRunner(restrictions=restrictions)
 
 
 def _provider_workers(

@@ -54,6 +54,7 @@ from .errors import (
     InvalidRequestError,
     KeyReusedError,
 )
+from .provider_control import ProviderControl
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
@@ -244,6 +245,10 @@ class AckbridgeClient:
     def call(self, call_id: str) -> Call:
         """A call that was started before, by its id."""
         return Call(self._client.get_workflow_handle(call_id))
+
+    def control(self, provider: str) -> ProviderControl:
+        """The control of a provider: its flags, and who has changed them."""
+        return ProviderControl(self._client, provider)
 
     async def start(self, request: CallRequest) -> Call:
         """Start a call, or find the one that has the same key and payload.

@@ -18,7 +18,7 @@ from temporalio.client import Client, Interceptor, Plugin
 from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from .contracts import search
 from .contracts.converter import DATA_CONVERTER
@@ -26,6 +26,7 @@ from .errors import ConfigurationError, EngineUnavailable
 from .telemetry import plugins
 
 RPC_TIMEOUT = timedelta(seconds=10)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _TYPES = {
     SearchAttributeIndexedValueType.KEYWORD: (
         "Keyword",
@@ -73,10 +74,20 @@ async def connect(
     address = config.setdefault("target_host", "localhost:7233")
     try:
         return await Client.connect(
-            **config, **conversation(), interceptors=interceptors, lazy=lazy
+            **config,
+            **conversation(),
+            grpc_compression=_compression(address),
+            interceptors=interceptors,
+            lazy=lazy,
         )
     except RuntimeError as error:
         raise EngineUnavailable(f"no Temporal server answers at {address}: {error}") from None
+
+
+def _compression(address: str) -> GrpcCompression:
+    """None on this machine, where there is nothing to save but the CPU that it takes."""
+    host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
+    return GrpcCompression.NONE if host in _LOOPBACK else GrpcCompression.GZIP
 
 
 @dataclass(frozen=True)

@@ -46,17 +46,17 @@ class Control:
         self,
         start: ControlStart,
         memory: ControlMemory | None,
-        now: Callable[[], datetime],
+        clock: Callable[[], datetime],
         publish: Callable[[], None],
     ) -> None:
         """Take a control up.
 
         Args:
             memory: of the run that this one continues.
-            now: the host's clock.
+            clock: the host's clock.
             publish: called whenever there is something new to see.
         """
-        self._now = now
+        self._now = clock
         self._publish = publish
         self.last_error: str | None = None
         self._changes: tuple[Change, ...] = ()
@@ -65,9 +65,9 @@ class Control:
             self._changes = memory.changes
             self.last_error = memory.last_error
         else:
-            self.snapshot = start.taken_over or _first(start, now())
+            self.snapshot = start.taken_over or _first(start, clock())
 
-    def open(self, start: ControlStart, *, is_continued: bool) -> None:
+    def begin(self, start: ControlStart, *, is_continued: bool) -> None:
         """Show it; and see what the file says by now, where another control was taken over."""
         if start.taken_over is not None and not is_continued:
             before = f"version {start.taken_over.version} of a control that was ended"

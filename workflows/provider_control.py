@@ -66,7 +66,7 @@ class ProviderControl:
             raise ApplicationError(
                 self._invalid or "", type=names.INVALID_REQUEST, non_retryable=True
             )
-        control.open(start, is_continued=self._is_continued)
+        control.begin(start, is_continued=self._is_continued)
         try:
             await workflow.wait_condition(is_worn)
         except asyncio.CancelledError:

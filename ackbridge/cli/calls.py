@@ -79,7 +79,7 @@ def call(
     async def make(calls: AckbridgeClient) -> CallStatus:
         return await calls.start_and_wait(request, patience)
 
-    return _print_status(_with_client(make), json_output)
+    return _print_status(with_client(make), json_output)
 
 
 def status(
@@ -101,7 +101,7 @@ def status(
                 live.update(show.status(seen))
         return seen
 
-    return _print_status(_with_client(look), json_output)
+    return _print_status(with_client(look), json_output)
 
 
 def list_calls(
@@ -120,7 +120,7 @@ def list_calls(
             row async for row in calls.list(provider=provider, stage=stage, owed=owed, limit=limit)
         ]
 
-    rows = _with_client(find)
+    rows = with_client(find)
     if json_output:
         show.as_json([vars(row) for row in rows])
     else:
@@ -167,11 +167,12 @@ def _steer(call_id: str, act: Callable[[Call], Awaitable[None]], json_output: bo
         await act(found)
         return await found.status()
 
-    _print_status(_with_client(steer), json_output)
+    _print_status(with_client(steer), json_output)
     return Exit.COMPLETED
 
 
-def _with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
+def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
+    """Do something with a client of the engine that `TEMPORAL_*` says."""
     environ = environment()
 
     async def run() -> T:

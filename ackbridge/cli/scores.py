@@ -93,7 +93,7 @@ def _share(share: float | None, *, good: float) -> Cell:
     if share is None:
         return _UNKNOWN
     style = "" if share >= good else "yellow" if share >= 0.5 else "red"
-    return Text(f"{share * 100:.1f} %", style=style)
+    return Text(f"{share * 100:.3g} %", style=style)
 
 
 def _theirs(score: Score) -> Cell:
@@ -154,8 +154,6 @@ _LINES: _Lines = (
 
 _SHORT: _Lines = (
     ("up", _uptime),
-    ("sends", _number("sends")),
-    ("receipts", _receipts),
     ("answers", _answers),
     ("p99 s", _worst_answer_time),
     ("err/min", _theirs),
@@ -163,4 +161,4 @@ _SHORT: _Lines = (
     ("parked", _number("parked")),
     ("owed", _number("owed")),
 )
-"""What fits into one line."""
+"""What fits into a line of 80 characters."""

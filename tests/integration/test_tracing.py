@@ -18,10 +18,10 @@ from temporalio.worker import Replayer
 from ackbridge.contracts import CallRequest
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.engine import conversation
+from ackbridge.runner import workflow_runner
 from tests.integration import crossings
 from tests.integration.stage import SECRETS, Stage, set_up
 from tests.tracing import traced
-from worker import workflow_runner
 from workflows import WORKFLOWS
 
 PATIENCE = timedelta(minutes=1)

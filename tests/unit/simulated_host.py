@@ -26,6 +26,7 @@ from ackbridge.contracts import (
     SendPlan,
     SendStep,
     Sent,
+    Standing,
     Wire,
     names,
 )
@@ -100,6 +101,7 @@ class SimulatedHost:
             names.RECORD: [Recorded(accepted=True)],
             names.ACKNOWLEDGE: [Acknowledged(acknowledged_at=START)],
             names.CONCLUDE: [Wire()],
+            names.RECONSIDER: [Standing()],
         }
         self.answers.update({name: list(given) for name, given in answers.items()})
         self.protocol = CallProtocol(self, REQUEST, "run-1")
