@@ -111,7 +111,7 @@ class _Cookieless(httpx.AsyncClient):
         return _NO_COOKIES
 
     @cookies.setter
-    def cookies(self, cookies: object) -> None:
+    def cookies(self, cookies: object) -> None:  # noqa: ARG002 -- the signature is httpx's
         raise AttributeError("this client keeps no cookies")
 
 

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
+from ackbridge.contracts import WHOLE_PROVIDER
 from ackbridge.control.observed import Count
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.loopback import HOST, LoopbackPort
@@ -68,24 +69,39 @@ async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tupl
 
 
 async def play(stage: Stage) -> None:
-    """One call that ends well after a failed attempt, and one that is parked after two silences."""
-    good = stage.request(receipt_failures=1)
-    await stage.calls.start(good)
-    await crossings.ended(stage, good)
+    """A good call, one with a failed attempt, one parked after two silences; and good health."""
+    for failures in (0, 1):
+        request = stage.request(receipt_failures=failures)
+        await stage.calls.start(request)
+        await crossings.ended(stage, request)
     await capture.parked(stage, capture.booking(stage, stuck=True))
+    stage.provisions.observations.count("sandbox", WHOLE_PROVIDER, Count.HEALTHY)
 
 
 async def test_counts_are_those_that_were_observed(played: tuple[Stage, Page]) -> None:
     """Every counter says what the worker's observations say, and latencies are counted once."""
     _, page = played
-    assert page.value("ackbridge_sends_total", outcome="receipt") == 1
+    assert page.value("ackbridge_sends_total", outcome="receipt") == 2
     assert page.value("ackbridge_sends_total", outcome="unanswered") == 1
-    assert page.value("ackbridge_cycles_total", outcome="answer") == 1
+    assert page.value("ackbridge_cycles_total", outcome="answer") == 2
     assert page.value("ackbridge_cycles_total", outcome="silence") == 0
-    assert page.value("ackbridge_acknowledgements_total", outcome="accepted") == 1
+    assert page.value("ackbridge_cycles_total", operation="create_booking", outcome="silence") == 2
+    assert page.value("ackbridge_acknowledgements_total", outcome="accepted") == 2
     assert page.value("ackbridge_errors_total") == 1
-    assert page.value("ackbridge_receipt_duration_seconds_count") == 1
-    assert page.value("ackbridge_answer_duration_seconds_bucket", le="10") == 1
+    assert page.value("ackbridge_exchanges_total", outcome="unanswered") == 1
+    assert page.value("ackbridge_probes_total", operation="", outcome="healthy") == 1
+    assert page.value("ackbridge_receipt_duration_seconds_count") == 2
+
+
+async def test_latencies_are_in_their_buckets(played: tuple[Stage, Page]) -> None:
+    """A histogram has what the sketch has, cumulated, and its sum."""
+    _, page = played
+    name = "ackbridge_answer_duration_seconds"
+    count = page.value(f"{name}_count")
+    assert count
+    assert count == page.value(f"{name}_bucket", le="+Inf")
+    assert count == page.value(f"{name}_bucket", le="60")
+    assert page.value(f"{name}_sum")
 
 
 async def test_facts_are_those_of_ledger_and_control(played: tuple[Stage, Page]) -> None:
