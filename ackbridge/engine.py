@@ -14,10 +14,11 @@ from temporalio.api.operatorservice.v1 import (
     AddSearchAttributesRequest,
     ListSearchAttributesRequest,
 )
-from temporalio.client import Client, Interceptor, Plugin
+from temporalio.client import Client, Interceptor
 from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
+from temporalio.plugin import SimplePlugin
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from .contracts import search
@@ -47,7 +48,7 @@ class Conversation(TypedDict):
     """How we and the engine understand each other."""
 
     data_converter: DataConverter
-    plugins: list[Plugin]
+    plugins: list[SimplePlugin]
 
 
 def conversation() -> Conversation:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import Link, Status
-from opentelemetry.util.types import Attributes
+from opentelemetry.util.types import Attributes, AttributeValue
 
 PROVIDER = "ackbridge.provider"
 CALL_ID = "temporalWorkflowID"
@@ -87,7 +87,7 @@ def _told(span: ReadableSpan) -> ReadableSpan:
     )
 
 
-def _allowed(attributes: Attributes) -> dict[str, object] | None:
+def _allowed(attributes: Attributes) -> dict[str, AttributeValue] | None:
     if attributes is None:
         return None
     return {name: value for name, value in attributes.items() if name in ALLOWED}

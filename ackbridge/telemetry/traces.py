@@ -7,7 +7,7 @@ and has set one up itself gets its calls into its own traces, without a word to 
 from __future__ import annotations
 
 from opentelemetry import trace
-from temporalio.client import Plugin
+from temporalio.plugin import SimplePlugin
 
 TRACER = "ackbridge"
 
@@ -17,7 +17,7 @@ def is_tracing() -> bool:
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def plugins() -> list[Plugin]:
+def plugins() -> list[SimplePlugin]:
     """The engine's plugins: of every client, and through it of its workers; and of replayers.
 
     They carry the trace from whoever starts a call into the workflow and its activities. A
