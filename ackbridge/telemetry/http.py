@@ -8,6 +8,7 @@ import httpx
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
 
 from .discretion import ERROR_TYPE, HTTP_METHOD, HTTP_STATUS, SERVER_ADDRESS, SERVER_PORT
 from .traces import TRACER, is_tracing
@@ -29,7 +30,7 @@ class TracedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request; the span ends with the headers of the answer."""
-        attributes = {
+        attributes: dict[str, AttributeValue] = {
             HTTP_METHOD: request.method,
             SERVER_ADDRESS: request.url.host,
             SERVER_PORT: request.url.port or (443 if request.url.scheme == "https" else 80),

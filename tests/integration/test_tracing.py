@@ -13,6 +13,7 @@ import pytest_asyncio
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanContext
 from temporalio.worker import Replayer
 
 from ackbridge.contracts import CallRequest
@@ -51,6 +52,13 @@ async def ended(stage: Stage, request: CallRequest) -> int:
     return span.get_span_context().trace_id
 
 
+def of(span: ReadableSpan) -> SpanContext:
+    """The ids of a span that was made."""
+    context = span.get_span_context()
+    assert context is not None
+    return context
+
+
 async def spans_of(spans: InMemorySpanExporter, trace_id: int, until: str) -> list[ReadableSpan]:
     """The spans of a trace, once one of this name is among them."""
     found: list[ReadableSpan] = []
@@ -58,13 +66,13 @@ async def spans_of(spans: InMemorySpanExporter, trace_id: int, until: str) -> li
         while until not in {span.name for span in found}:
             await asyncio.sleep(0.02)
             finished = spans.get_finished_spans()
-            found = [span for span in finished if span.get_span_context().trace_id == trace_id]
+            found = [span for span in finished if of(span).trace_id == trace_id]
     return found
 
 
 def parents(spans: list[ReadableSpan]) -> dict[str, set[str | None]]:
     """By name of the spans, the names of those they hang on."""
-    names = {span.get_span_context().span_id: span.name for span in spans}
+    names = {of(span).span_id: span.name for span in spans}
     found: dict[str, set[str | None]] = {}
     for span in spans:
         parent = names[span.parent.span_id] if span.parent else None
@@ -99,7 +107,7 @@ async def test_provider_can_join(scene: Scene) -> None:
     stage, exporter = scene
     request = stage.request(delay_ms=100)
     spans = await spans_of(exporter, await ended(stage, request), "RunWorkflow:IntegrationCall")
-    asked = [span.get_span_context() for span in spans if span.name == "POST"]
+    asked = [of(span) for span in spans if span.name == "POST"]
     named = {f"00-{context.trace_id:032x}-{context.span_id:016x}-01" for context in asked}
     told = set(await traceparents(stage, request))
     assert told
