@@ -32,11 +32,13 @@ from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
 from ackbridge.errors import AckbridgeError, EngineUnavailable
 from ackbridge.ledger import Ledger, migrate, reporting
+from ackbridge.metrics import Metrics, telling
 from ackbridge.runner import workflow_runner
 from ackbridge.schedules import keep_schedules
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
+from ackbridge.telemetry.http import around_requests
 from ackbridge.transport import build_client
 from activities import Provisions, main_activities, send_activities, settle_activities
 from workflows import WORKFLOWS
@@ -67,6 +69,14 @@ async def serve(settings: Settings, provider: str | None) -> None:
     """Build everything once, serve until told to stop, let running activities finish."""
     log_to_stderr(settings.log_level)
     environ = environment()
+    where = (settings.metrics_host, settings.metrics_port)
+    with telling("ackbridge-worker", environ, *where) as metrics:
+        await _serve(settings, environ, provider, metrics)
+
+
+async def _serve(
+    settings: Settings, environ: Mapping[str, str], provider: str | None, metrics: Metrics
+) -> None:
     catalog = load_catalog(integrations_folder(settings.integrations), environ)
     if provider is not None:
         catalog.integration(provider)
@@ -76,7 +86,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     if indexing.advice:
         log.warning("%s", indexing.advice)
     ledger = Ledger.open(settings.ledger_url, utc_now)
-    http = build_client()
+    http = build_client(around=around_requests())
     control = watch_controls(client, catalog)
     provisions = provide(
         settings, environ, catalog, ledger, http, control, indexed=indexing.available
@@ -88,6 +98,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     try:
         async with contextlib.AsyncExitStack() as running:
             await running.enter_async_context(reporting(provisions.observations, ledger, utc_now))
+            await running.enter_async_context(metrics.watching(provisions.observations))
             for worker in workers:
                 await running.enter_async_context(worker)
             await start_controls(client, catalog, provider)

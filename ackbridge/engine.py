@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn
+from typing import NoReturn, TypedDict
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import (
@@ -16,12 +16,15 @@ from temporalio.api.operatorservice.v1 import (
 )
 from temporalio.client import Client, Interceptor
 from temporalio.common import SearchAttributeIndexedValueType
+from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
+from temporalio.plugin import SimplePlugin
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from .contracts import search
 from .contracts.converter import DATA_CONVERTER
 from .errors import ConfigurationError, EngineUnavailable
+from .telemetry import plugins
 
 RPC_TIMEOUT = timedelta(seconds=10)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -39,6 +42,18 @@ _TYPES = {
         IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
     ),
 }
+
+
+class Conversation(TypedDict):
+    """How we and the engine understand each other."""
+
+    data_converter: DataConverter
+    plugins: list[SimplePlugin]
+
+
+def conversation() -> Conversation:
+    """What every client, and so every worker, and every replayer is built with."""
+    return Conversation(data_converter=DATA_CONVERTER, plugins=plugins())
 
 
 async def connect(
@@ -61,8 +76,8 @@ async def connect(
     try:
         return await Client.connect(
             **config,
+            **conversation(),
             grpc_compression=_compression(address),
-            data_converter=DATA_CONVERTER,
             interceptors=interceptors,
             lazy=lazy,
         )

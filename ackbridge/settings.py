@@ -39,6 +39,8 @@ class Settings(BaseSettings):
         log_level: of our own logs.
         signal_timeout: how long a callback waits for the engine before the inbox takes it.
         shutdown_within: how long a worker lets running activities finish on SIGTERM.
+        metrics_host, metrics_port: where Prometheus fetches the metrics of this process; without a
+            port, nowhere. Everything else about telemetry is OpenTelemetry's own, `OTEL_*`.
         deployment: the name of the deployment that the workers are versions of; unset, they are
             unversioned.
         build_id: which version of it, such as a git revision; unset, that of the package.
@@ -57,6 +59,8 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     signal_timeout: Duration = timedelta(seconds=2)
     shutdown_within: Duration = timedelta(seconds=20)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     deployment: Annotated[str, Field(pattern=_DEPLOYMENT, max_length=_LONGEST)] | None = None
     build_id: Annotated[str, Field(pattern=_BUILD_ID, max_length=_LONGEST)] | None = None
 

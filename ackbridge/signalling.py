@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from temporalio.api.common.v1 import Payloads, WorkflowExecution
+from temporalio.api.common.v1 import Header, Payloads, WorkflowExecution
 from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
 from temporalio.client import Client
 
@@ -25,6 +25,7 @@ async def signal_once(
     argument: Mapping[str, Any],
     request_id: str,
     timeout: timedelta,  # noqa: ASYNC109 -- the bound travels to the engine
+    header: Header | None = None,
 ) -> None:
     """Signal an open call.
 
@@ -32,6 +33,7 @@ async def signal_once(
         argument: as `as_plain` makes it.
         request_id: the engine does the same one for the same call once.
         timeout: of the request; the signal may have arrived all the same.
+        header: of the signal, such as its trace context.
 
     Raises:
         RPCError: NOT_FOUND when there is no such open call.
@@ -43,5 +45,6 @@ async def signal_once(
         input=Payloads(payloads=await client.data_converter.encode([argument])),
         identity=client.identity,
         request_id=request_id,
+        header=header,
     )
     await client.workflow_service.signal_workflow_execution(request, timeout=timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -82,6 +82,7 @@ def build_client(
     base_timeout: timedelta = BASE_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
     transport: httpx.AsyncBaseTransport | None = None,
+    around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
     """Build the HTTP client; close it with `aclose`.
 
@@ -92,11 +93,13 @@ def build_client(
         max_connections: altogether, kept alive or not.
         transport: instead of ours: another HTTP stack, or one with a proxy or private
             certificates. `max_connections` is then its own business.
+        around: puts something around the transport, such as traces.
     """
     options = client_options(
         base_timeout=base_timeout, max_connections=max_connections, transport=transport
     )
-    options["transport"] = transport or Transport(options["limits"])
+    inner = transport or Transport(options["limits"])
+    options["transport"] = around(inner) if around is not None else inner
     return _Cookieless(**options)
 
 

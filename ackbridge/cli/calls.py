@@ -18,6 +18,7 @@ from rich.live import Live
 from ackbridge.client import AckbridgeClient, Call
 from ackbridge.contracts import CallRequest, CallStatus, Duration, Invalid, describe, read
 from ackbridge.settings import environment
+from ackbridge.telemetry.exporting import traced
 
 from . import show
 from .exits import Exit, exits_with_its_answer
@@ -171,11 +172,13 @@ def _steer(call_id: str, act: Callable[[Call], Awaitable[None]], json_output: bo
 
 def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
     """Do something with a client of the engine that `TEMPORAL_*` says."""
+    environ = environment()
 
     async def run() -> T:
-        return await act(await AckbridgeClient.connect(environment()))
+        return await act(await AckbridgeClient.connect(environ))
 
-    return asyncio.run(run())
+    with traced("ackbridge", environ):
+        return asyncio.run(run())
 
 
 def _print_status(seen: CallStatus, json_output: bool) -> int:

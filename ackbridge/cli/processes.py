@@ -16,9 +16,11 @@ import uvloop
 from ackbridge.app import app_folder, integrations_folder
 from ackbridge.catalog import load_catalog
 from ackbridge.clock import utc_now
+from ackbridge.controls import watch_controls
 from ackbridge.engine import connect
 from ackbridge.gateway import build_config, create_app
 from ackbridge.ledger import Ledger, migrate
+from ackbridge.metrics import FactSource, telling
 from ackbridge.security import Secrets
 from ackbridge.settings import environment, load_settings
 from ackbridge.telemetry import log_to_stderr
@@ -78,15 +80,18 @@ async def _serve_gateway(host: str, port: int) -> None:
     settings = load_settings()
     log_to_stderr(settings.log_level)
     environ = environment()
-    catalog = load_catalog(integrations_folder(settings.integrations), environ)
-    await asyncio.to_thread(migrate, settings.ledger_url)
-    ledger = Ledger.open(settings.ledger_url, utc_now)
-    try:
+    where = (settings.metrics_host, settings.metrics_port)
+    with telling("ackbridge-gateway", environ, *where) as metrics:
+        catalog = load_catalog(integrations_folder(settings.integrations), environ)
+        await asyncio.to_thread(migrate, settings.ledger_url)
+        ledger = Ledger.open(settings.ledger_url, utc_now)
+        client = await connect(environ, lazy=True)
+        control = watch_controls(client, catalog)
         app = create_app(
             catalog,
             Secrets(environ, settings.secrets_root),
             ledger,
-            await connect(environ, lazy=True),
+            client,
             utc_now,
             signal_timeout=settings.signal_timeout,
         )
@@ -94,6 +99,11 @@ async def _serve_gateway(host: str, port: int) -> None:
         # What lives as long as the process need not be looked through for garbage again and again.
         gc.collect()
         gc.freeze()
-        await uvicorn.Server(config).serve()
-    finally:
-        await ledger.close()
+        # The gateway tells how things stand for everybody: there are fewer of it than of workers.
+        facts = FactSource(catalog, ledger, control, settings.environment)
+        try:
+            async with metrics.watching(facts=facts):
+                await uvicorn.Server(config).serve()
+        finally:
+            await control.close()
+            await ledger.close()

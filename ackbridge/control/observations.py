@@ -67,6 +67,7 @@ class Observations:
     def __init__(self) -> None:
         self.worker = uuid4().hex
         self._pending: dict[tuple[str, str], Observed] = {}
+        self._gathered: dict[tuple[str, str], Observed] = {}
         self._open: dict[tuple[str, str, timedelta], Bucket] = {}
         self._unreported: dict[tuple[str, str, timedelta, datetime], Bucket] = {}
 
@@ -89,6 +90,7 @@ class Observations:
         for (provider, operation), fresh in self._pending.items():
             for grain in GRAINS:
                 self._add(provider, operation, grain, fresh, now)
+            self._gathered.setdefault((provider, operation), Observed()).merge(fresh)
         self._pending.clear()
         self._forget(now)
         return list(self._unreported.values())
@@ -97,6 +99,14 @@ class Observations:
         """These have reached the ledger; nothing was noted in between."""
         for one in buckets:
             self._unreported.pop((one.provider, one.operation, one.width, one.begin), None)
+
+    def totals(self) -> dict[tuple[str, str], Observed]:
+        """By provider and operation, a copy of all that was ever noted here."""
+        totals: dict[tuple[str, str], Observed] = {}
+        for some in (self._gathered, self._pending):
+            for key, observed in some.items():
+                totals.setdefault(key, Observed()).merge(observed)
+        return totals
 
     def _of(self, provider: str, operation: str) -> Observed:
         key = (provider, operation)

@@ -17,6 +17,7 @@ from ackbridge.clock import Clock
 from ackbridge.control.observations import Observations
 from ackbridge.ledger import Ledger, reporting
 from ackbridge.security import Secrets, build_verifier
+from ackbridge.telemetry import is_tracing
 
 from .callbacks import CallbackPipeline
 from .calls import Calls
@@ -26,6 +27,7 @@ from .handover import Handover
 from .health import health_routes
 from .lanes import Lanes
 from .sweeper import Sweeper
+from .traces import CallbackTraces
 
 
 def create_app(
@@ -59,7 +61,7 @@ def create_app(
         retry_after: what a 503 tells the provider.
         recent_keys: how many event keys are remembered to stop duplicates early.
     """
-    calls = Calls(client, signal_timeout)
+    calls = Calls(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     observations = Observations()
     handover = Handover(Lanes(calls), ledger, observations)
     verifiers = {
@@ -93,6 +95,8 @@ def create_app(
         title="Ackbridge gateway",
         lifespan=_living(sweeper, partial(reporting, observations, ledger, clock)),
         openapi_url=None,  # providers call in from outside: nothing is described to them
+        # Its own would begin before the signature is checked, in whatever trace a stranger names.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(health_routes(calls, ledger))
     return Edge(pipeline, app)

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from temporalio.api.common.v1 import WorkflowExecution
@@ -21,6 +23,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from ackbridge.contracts import ProviderMessage, digest, names
 from ackbridge.errors import EngineUnavailable
 from ackbridge.signalling import as_plain, signal_once
+
+from .traces import CallbackTraces
 
 log = logging.getLogger(__name__)
 
@@ -49,24 +53,35 @@ class CallState(StrEnum):
 class Calls:
     """Signals calls, one short try each: behind it stands the inbox, not a retry."""
 
-    def __init__(self, client: Client, timeout: timedelta) -> None:
-        """Take the client, and how long one request may take."""
+    def __init__(
+        self, client: Client, timeout: timedelta, traces: CallbackTraces | None = None
+    ) -> None:
+        """Take the client, how long one request may take, and where callbacks are traced, if so."""
         self._client = client
         self._service = client.workflow_service
         self._timeout = timeout
+        self._traces = traces
 
     async def signal(
-        self, call_id: str, provider: str, messages: Sequence[ProviderMessage]
+        self,
+        call_id: str,
+        provider: str,
+        messages: Sequence[ProviderMessage],
+        traceparents: Sequence[str | None] = (),
     ) -> Signalled:
         """Hand messages to a call: one by itself, several in one signal.
 
         The server does the same request id for the same call once, whichever gateway sends it.
 
+        Args:
+            traceparents: what the provider has echoed of our request's, one for each message.
+
         Raises:
             EngineUnavailable: it did not answer in time; the signal may have arrived all the same.
         """
         name, plain, event = _content(messages)
-        signal = signal_once(
+        signal = partial(
+            signal_once,
             self._client,
             call_id,
             name,
@@ -75,7 +90,12 @@ class Calls:
             timeout=self._timeout,
         )
         try:
-            await self._bounded(signal)
+            if self._traces is None:
+                await self._bounded(signal())
+            else:
+                came = list(zip_longest(traceparents, (one.received_at for one in messages)))
+                async with self._traces.of_signal(call_id, provider, came) as header:
+                    await self._bounded(signal(header=header))
         except RPCError as error:
             return _refusal(error)
         return Signalled.DELIVERED

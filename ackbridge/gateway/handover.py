@@ -90,7 +90,9 @@ class Handover:
         if found is None:
             return False
         call_id, reading = found
-        signalled = await self._lanes.signal(call_id, letter.provider, reading.message, letter.size)
+        signalled = await self._lanes.signal(
+            call_id, letter.provider, reading.message, letter.size, letter.traceparent
+        )
         return signalled is Signalled.DELIVERED
 
     async def _keep(self, letter: Letter) -> Delivery:

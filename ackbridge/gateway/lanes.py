@@ -24,6 +24,7 @@ class _Passenger:
 
     message: ProviderMessage
     size: int
+    traceparent: str | None
     durable: asyncio.Future[Signalled]
 
 
@@ -42,12 +43,18 @@ class Lanes:
         self._journeys: set[asyncio.Task[None]] = set()
 
     async def signal(
-        self, call_id: str, provider: str, message: ProviderMessage, size: int
+        self,
+        call_id: str,
+        provider: str,
+        message: ProviderMessage,
+        size: int,
+        traceparent: str | None = None,
     ) -> Signalled:
         """Hand a message to a call.
 
         Args:
             size: bytes of the body it came in.
+            traceparent: what the provider has echoed of our request's, where it does.
 
         Raises:
             EngineUnavailable: it did not answer in time; the signal may have arrived all the same.
@@ -55,11 +62,11 @@ class Lanes:
         waiting = self._lanes.get(call_id)
         if waiting is not None:
             durable: asyncio.Future[Signalled] = asyncio.get_running_loop().create_future()
-            waiting.append(_Passenger(message, size, durable))
+            waiting.append(_Passenger(message, size, traceparent, durable))
             return await durable
         self._lanes[call_id] = deque()
         try:
-            return await self._calls.signal(call_id, provider, [message])
+            return await self._calls.signal(call_id, provider, [message], [traceparent])
         except EngineUnavailable:
             self._turn_away(call_id)
             raise
@@ -88,7 +95,10 @@ class Lanes:
     async def _send(self, call_id: str, provider: str, together: list[_Passenger]) -> None:
         try:
             signalled = await self._calls.signal(
-                call_id, provider, [passenger.message for passenger in together]
+                call_id,
+                provider,
+                [passenger.message for passenger in together],
+                [passenger.traceparent for passenger in together],
             )
         except EngineUnavailable:
             # Those behind would wait as long for nothing.

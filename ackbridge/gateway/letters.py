@@ -35,6 +35,7 @@ class Letter:
         readings: the matches at which it says something we wait for. Several when operations
             share their references: then the call that is found decides.
         size: bytes of the body it came in, where it has just come.
+        traceparent: what the provider has echoed of our request's, where it does.
     """
 
     provider: str
@@ -44,6 +45,7 @@ class Letter:
     matches: tuple[Match, ...]
     readings: tuple[Reading, ...]
     size: int = 0
+    traceparent: str | None = None
 
     @property
     def matched(self) -> bool:
@@ -101,7 +103,13 @@ def read_letter(
         matches=tuple(matches),
         readings=tuple(readings),
         size=size,
+        traceparent=_traceparent(document),
     )
+
+
+def _traceparent(document: Any) -> str | None:
+    headers = document.get("headers") if isinstance(document, dict) else None
+    return headers.get("traceparent") if isinstance(headers, dict) else None
 
 
 def to_entry(letter: Letter) -> InboxEntry:

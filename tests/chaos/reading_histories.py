@@ -14,7 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 
 from ackbridge.contracts import names
-from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.engine import conversation
 from ackbridge.runner import workflow_runner
 from workflows import WORKFLOWS
 
@@ -55,7 +55,7 @@ async def _replay(histories: Sequence[WorkflowHistory]) -> dict[str, str]:
     """What does not replay, by run id, and why."""
     replayer = Replayer(
         workflows=WORKFLOWS,
-        data_converter=DATA_CONVERTER,
+        **conversation(),
         workflow_runner=workflow_runner(),
         # Two seconds without a word are a crowded machine here, and no deadlock.
         debug_mode=True,

@@ -27,8 +27,14 @@ async def wait(_stage: Stage, _request: CallRequest) -> None:
     """Leave the call alone."""
 
 
-async def answer(stage: Stage, request: CallRequest) -> None:
-    """The provider's response comes to the gateway, signed."""
+async def answer(
+    stage: Stage, request: CallRequest, unsigned: Mapping[str, str] | None = None
+) -> None:
+    """The provider's response comes to the gateway, signed.
+
+    Args:
+        unsigned: headers that come with it.
+    """
     (order, *_) = [event["work"] for event in await stage.seen(request.call_id, "receipt")]
     event = {
         "event_id": f"evt_{order}_completed",
@@ -40,7 +46,8 @@ async def answer(stage: Stage, request: CallRequest) -> None:
     timestamp = str(int(time.time()))
     key = SECRETS["SANDBOX_WEBHOOK_SECRET"].encode()
     signature = hmac.new(key, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
-    headers = {"X-Sandbox-Timestamp": timestamp, "X-Sandbox-Signature": signature}
+    proof = {"X-Sandbox-Timestamp": timestamp, "X-Sandbox-Signature": signature}
+    headers = {**(unsigned or {}), **proof}
     url = f"{stage.gateway_url}/callbacks/{request.provider}"
     reply = await stage.http.post(url, content=body, headers=headers)
     assert reply.status_code == 200, reply.text

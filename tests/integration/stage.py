@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import yaml
 from temporalio.client import Client, WorkflowHandle
+from temporalio.runtime import Runtime
 from temporalio.testing import TimeSkipper
 
 import worker
@@ -21,15 +22,17 @@ from ackbridge.catalog import load_catalog
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.contracts import CallRequest, ControlSnapshot
-from ackbridge.contracts.converter import DATA_CONVERTER
 from ackbridge.controls import start_controls, watch_controls
+from ackbridge.engine import conversation
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.provider_control import ProviderControl
 from ackbridge.sandbox import create_provider
 from ackbridge.security import Secrets
 from ackbridge.settings import Settings
+from ackbridge.telemetry.http import around_requests
 from ackbridge.transport import build_client
+from activities import Provisions
 from tests.serving import serve
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -53,7 +56,8 @@ class Stage:
         skipper: moves the clock of a single workflow.
         ledger: the ledger that worker and gateway share.
         provider_url, gateway_url: where they listen.
-        provisions: what the activities were given.
+        http: of somebody outside.
+        provisions: what the activities are given.
     """
 
     client: Client
@@ -65,6 +69,7 @@ class Stage:
     http: httpx.AsyncClient
     environ: Mapping[str, str]
     settings: Settings
+    provisions: Provisions
 
     def request(self, operation: str = "create_order", **behaviour: Any) -> CallRequest:
         """A request with a key of its own."""
@@ -141,8 +146,13 @@ async def set_up(
     integrations: Path = INTEGRATIONS,
     *,
     has_worker: bool = True,
+    runtime: Runtime | None = None,
 ) -> AsyncIterator[Stage]:
-    """Put everything on stage; the worker, if there shall be one, lives in this process."""
+    """Put everything on stage; the worker, if there shall be one, lives in this process.
+
+    Args:
+        runtime: of the worker's client; None for the one that all share.
+    """
     url = f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
     with contextlib.ExitStack() as servers:
@@ -151,7 +161,7 @@ async def set_up(
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
         catalog = load_catalog(integrations, environ)
-        client = await Client.connect(engine_address, data_converter=DATA_CONVERTER)
+        client = await Client.connect(engine_address, **conversation(), runtime=runtime)
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(
             serve(
@@ -159,17 +169,17 @@ async def set_up(
                     catalog,
                     Secrets(environ, folder),
                     gateway_ledger,
-                    await Client.connect(engine_address, lazy=True, data_converter=DATA_CONVERTER),
+                    await Client.connect(engine_address, lazy=True, **conversation()),
                     utc_now,
                 )
             )
         )
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
         ledger = Ledger.open(url, utc_now)
-        async with build_client() as http:
+        async with build_client() as http, build_client(around=around_requests()) as ours:
             control = watch_controls(client, catalog)
             provisions = worker.provide(
-                settings, environ, catalog, ledger, http, control, indexed=True
+                settings, environ, catalog, ledger, ours, control, indexed=True
             )
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
@@ -191,6 +201,7 @@ async def set_up(
                     http=http,
                     environ=environ,
                     settings=settings,
+                    provisions=provisions,
                 )
             await control.close()
         await ledger.close()

@@ -10,7 +10,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.engine import conversation
 from ackbridge.runner import workflow_runner
 from tests.replay.capture import HISTORIES, SCENARIOS
 from workflows import WORKFLOWS
@@ -19,10 +19,8 @@ PATHS = sorted(HISTORIES.glob("*.json"))
 
 
 def replayer() -> Replayer:
-    """One with the worker's own converter and sandbox."""
-    return Replayer(
-        workflows=WORKFLOWS, data_converter=DATA_CONVERTER, workflow_runner=workflow_runner()
-    )
+    """One with the worker's own converter, plugins and sandbox."""
+    return Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **conversation())
 
 
 def read(text: str) -> WorkflowHistory:

@@ -29,12 +29,16 @@ class HeldCalls(Calls):
         self.open = asyncio.Event()
 
     async def signal(
-        self, call_id: str, provider: str, messages: Sequence[ProviderMessage]
+        self,
+        call_id: str,
+        provider: str,
+        messages: Sequence[ProviderMessage],
+        traceparents: Sequence[str | None] = (),
     ) -> Signalled:
         """Wait at the gate, then signal."""
         self.held.set()
         await self.open.wait()
-        return await super().signal(call_id, provider, messages)
+        return await super().signal(call_id, provider, messages, traceparents)
 
 
 async def test_what_waits_for_a_signal_travels_in_the_next(world: World) -> None:
