@@ -9,7 +9,7 @@ from typing import Final
 from ackbridge.catalog import Integration
 from ackbridge.contracts import BreakerSetting, BreakerState, LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, learn_all
-from ackbridge.control.observations import grain_for
+from ackbridge.control.observations import COARSE, FINE, grain_for
 from ackbridge.ledger import Ledger
 
 LEARN_EVERY: Final = timedelta(seconds=30)
@@ -53,6 +53,7 @@ def _since(start: datetime, breaker: BreakerSetting, now: datetime) -> datetime:
     """What was observed before the breaker closed is of a provider in trouble."""
     if breaker.since <= start:
         return start
-    grain = grain_for(breaker.since, now)
-    # The bucket in which it closed has both.
-    return max(start, grain.begin(breaker.since) + grain.width)
+    if grain_for(breaker.since, now) is FINE:
+        return breaker.since
+    # The coarse bucket in which it closed has minutes of both.
+    return max(start, COARSE.begin(breaker.since) + COARSE.width)

@@ -270,7 +270,7 @@ async def test_a_control_that_has_just_been_started_learns_at_once(world: World)
     for _ in range(60):
         world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
     await noted(world)
-    started = CLOSED.model_copy(update={"since": NOW - timedelta(seconds=30)})
+    started = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=1)})
     soon = NOW + timedelta(seconds=5)
     learned = await learn_deadlines(world.ledger, integration, started, {}, soon)
     assert learned.keys() == {"order"}
@@ -282,6 +282,7 @@ async def test_what_came_before_the_breaker_closed_is_not_learned_from(world: Wo
     for _ in range(60):
         world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
     await noted(world)
-    reclosed = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=1)})
-    later = NOW + timedelta(minutes=6)
-    assert await learn_deadlines(world.ledger, integration, reclosed, {}, later) == {}
+    reclosed = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=10)})
+    for minutes in (1, 20):
+        later = NOW + timedelta(minutes=minutes)
+        assert await learn_deadlines(world.ledger, integration, reclosed, {}, later) == {}
