@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench batch-scale model chaos clean lock
+.PHONY: help setup demo up test lint types imports bench batch-scale bench-dbos bench-restate bench-celery model deadlines chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +9,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Create the environment from the hash-pinned lock
 
@@ -44,8 +44,21 @@ types: $(STAMP) ## Check the types (strict)
 imports: $(STAMP) ## Check the import rules
 	@$(BIN)/lint-imports
 
-bench: $(STAMP) ## Measure a call against the engine's floor and the textbook version
-	@$(BIN)/python -m benchmarks
+bench: $(STAMP) ## Measure a call against the engine's floor, the textbook version and DBOS
+	@$(BIN)/python -m benchmarks --plot .ackbridge/bench.svg $(BENCH)
+
+bench-dbos: $(STAMP) ## Measure a call against DBOS, on PostgreSQL and on SQLite
+	@$(BIN)/python -m benchmarks --lanes ours,dbos-postgresql,dbos-postgresql-pinned,dbos-sqlite \
+		--json .ackbridge/bench-dbos.json $(BENCH)
+
+bench-restate: $(STAMP) ## Measure a call against Restate (needs npm)
+	@$(BIN)/python -m benchmarks --lanes ours,restate --json .ackbridge/bench-restate.json $(BENCH)
+
+bench-celery: $(STAMP) ## Measure a call against Celery with Redis and PostgreSQL
+	@$(BIN)/python -m benchmarks --lanes ours,celery --json .ackbridge/bench-celery.json $(BENCH)
+
+deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlines.svg
+	@$(BIN)/python -m benchmarks.deadlines
 
 batch-scale: $(STAMP) ## Measure one batch of very many parked calls (CALLS=100000)
 	@$(BIN)/python -m benchmarks.batch_scale $(if $(CALLS),--calls $(CALLS))
@@ -57,6 +70,11 @@ chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SEC
 lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--upgrade --extra demo --group dev pyproject.toml --output-file requirements.lock
+	for name in celery dbos plot restate; do \
+		uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate \
+			--no-header --upgrade benchmarks/locks/$$name.in \
+			--output-file benchmarks/locks/$$name.lock || exit 1; \
+	done
 
 clean: ## Remove the environment and the local state
 	rm -rf $(VENV) .ackbridge .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -30,11 +30,8 @@ from ackbridge.control import Gate, Snapshots, flagd
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
-from ackbridge.errors import (
-    AckbridgeError,
-    EngineUnavailable,
-)
-from ackbridge.ledger import Ledger, migrate
+from ackbridge.errors import AckbridgeError, EngineUnavailable
+from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.runner import workflow_runner
 from ackbridge.schedules import keep_schedules
 from ackbridge.security import Secrets, build_auth
@@ -90,6 +87,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     )
     try:
         async with contextlib.AsyncExitStack() as running:
+            await running.enter_async_context(reporting(provisions.observations, ledger, utc_now))
             for worker in workers:
                 await running.enter_async_context(worker)
             await start_controls(client, catalog, provider)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from temporalio.client import Client
 
 from .catalog import Catalog, configured_flags
-from .contracts import ControlSnapshot
+from .contracts import ControlSnapshot, IntegrationFlags
 from .control import Snapshots
-from .errors import EngineUnavailable, UnknownName
+from .errors import AckbridgeError, UnknownName
 from .provider_control import ProviderControl
 
 log = logging.getLogger("ackbridge.control")
@@ -23,12 +24,20 @@ async def start_controls(client: Client, catalog: Catalog, provider: str | None 
     Args:
         provider: only this one's.
     """
-    for name, integration in sorted(catalog.integrations.items()):
-        if provider in (None, name):
-            try:
-                await ProviderControl(client, name).ensure(configured_flags(integration))
-            except EngineUnavailable as error:
-                log.warning("control of %s: not started: %s", name, error)
+
+    async def start(name: str, configured: IntegrationFlags) -> None:
+        try:
+            await ProviderControl(client, name).ensure(configured)
+        except AckbridgeError as error:
+            log.warning("control of %s: not started: %s", name, error)
+
+    await asyncio.gather(
+        *(
+            start(name, configured_flags(integration))
+            for name, integration in catalog.integrations.items()
+            if provider in (None, name)
+        )
+    )
 
 
 def watch_controls(client: Client, catalog: Catalog) -> Snapshots:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from pydantic import ValidationError
 from temporalio.client import (
     Client,
     WorkflowExecutionDescription,
@@ -30,9 +31,10 @@ from .contracts import (
     ForceBreaker,
     IntegrationFlags,
     SetFlag,
+    describe,
     names,
 )
-from .errors import EngineUnavailable, InvalidRequestError, UnknownName
+from .errors import ConfigurationError, EngineUnavailable, InvalidRequestError, UnknownName
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
@@ -168,7 +170,15 @@ class ProviderControl:
 async def _published(described: WorkflowExecutionDescription) -> ControlSnapshot | None:
     # Not by `memo_value`, which looks for it in another field of the description.
     value = (await described.memo()).get(CONTROL_MEMO)
-    return ControlSnapshot.model_validate(value) if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping):
+        return None
+    try:
+        return ControlSnapshot.model_validate(value)
+    except ValidationError as error:
+        # A newer version of the workers has written it; its own read it.
+        raise ConfigurationError(
+            f"{described.id} has published what this version does not read: {describe(error)}"
+        ) from None
 
 
 def _absent(provider: str) -> UnknownName:

@@ -23,9 +23,9 @@ def main_activities(provisions: Provisions) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
     pages = ReprocessPages(provisions)
     return [
-        Prepare(provisions).prepare,
+        Prepare(provisions, Send(provisions)).prepare,
         Reconsider(provisions).reconsider,
-        Record(provisions).record,
+        Record(provisions, Acknowledge(provisions)).record,
         Conclude(provisions).conclude,
         pages.survey_parked,
         pages.reprocess_page,

@@ -16,8 +16,10 @@ from ackbridge.contracts import (
     StepFailure,
     names,
 )
+from ackbridge.control.observed import Count
 
 from .failures import NoAnswer, classified, failure
+from .noting import note, noted
 from .provisions import Provisions
 from .speaking import Answer, converse, refusal
 
@@ -38,7 +40,8 @@ class Acknowledge:
                 owed until then. NotAddressed is final: it needs a reference that is not known.
         """
         try:
-            return await self._acknowledge(step)
+            with noted(self._with, step.request, Count.UNACKNOWLEDGED):
+                return await self._acknowledge(step)
         except Exception as error:
             reason = error.message if isinstance(error, ApplicationError) else type(error).__name__
             with classified():
@@ -57,6 +60,8 @@ class Acknowledge:
             await self._with.ledger.acknowledged(
                 request.call_id, step.cycle, step.kind, at, _settled(step.outcome, at)
             )
+        if answer is not None:
+            note(self._with, request, Count.ACKNOWLEDGED)
         return Acknowledged(acknowledged_at=at)
 
     async def _told(self, step: AcknowledgeStep) -> Answer | None:

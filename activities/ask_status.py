@@ -5,9 +5,11 @@ from __future__ import annotations
 from temporalio import activity
 
 from ackbridge.contracts import Asked, AskStep, StepFailure, names
+from ackbridge.control.observed import Count
 
 from .answers import ask
 from .failures import classified
+from .noting import note, noted
 from .provisions import Provisions
 
 
@@ -24,6 +26,10 @@ class AskStatus:
         Raises:
             ApplicationError: NoReceipt, to be tried again a few times.
         """
-        with classified(StepFailure.NO_RECEIPT):
+        with (
+            noted(self._with, step.request, Count.ASKED_IN_VAIN),
+            classified(StepFailure.NO_RECEIPT),
+        ):
             word = await ask(self._with, step)
+        note(self._with, step.request, Count.ASKED)
         return Asked(message=word.message if word else None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from temporalio import activity
 
 from ackbridge.catalog import next_batch
-from ackbridge.contracts import Concluded, ConcludeStep, Stage, names
+from ackbridge.contracts import DUPLICATE, Concluded, ConcludeStep, Stage, names
+from ackbridge.control.observed import Count
 
 from .failures import classified
+from .noting import note, note_ends, noted
 from .provisions import Provisions
 
 
@@ -21,7 +23,7 @@ class Conclude:
     async def conclude(self, step: ConcludeStep) -> Concluded:
         """Write the stage, the outcome if there is one, and what was suppressed or is held."""
         request = step.request
-        with classified():
+        with noted(self._with, request), classified():
             await self._with.ledger.conclude(
                 request.call_id,
                 step.stage,
@@ -31,6 +33,9 @@ class Conclude:
                 step.held,
                 step.parking,
             )
+        note_ends(self._with, request, step.ended)
+        duplicates = sum(one.reason == DUPLICATE for one in step.suppressed)
+        note(self._with, request, Count.DUPLICATES, duplicates)
         if step.stage is not Stage.PARKED:
             return Concluded()
         integration = self._with.catalog.integrations.get(request.provider)

@@ -15,7 +15,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog import Unaddressed
-from ackbridge.contracts import Invalid, StepFailure, Trouble
+from ackbridge.contracts import Invalid, Setback, StepFailure, Trouble
 from ackbridge.errors import ConfigurationError, LedgerUnavailable
 
 RETRYABLE_STATUSES = frozenset({408, 425, 429})
@@ -35,12 +35,19 @@ class NoAnswer(Exception):
     Attributes:
         reached: whether the provider may have got the request.
         retry_after: how long it asked us to wait, if it did.
+        is_later: it is there, and said: not now.
     """
 
     def __init__(
-        self, reason: str, *, reached: bool = False, retry_after: timedelta | None = None
+        self,
+        reason: str,
+        *,
+        reached: bool = False,
+        retry_after: timedelta | None = None,
+        is_later: bool = False,
     ) -> None:
         self.reached = reached
+        self.is_later = is_later
         self.retry_after = retry_after
         super().__init__(reason)
 
@@ -63,7 +70,7 @@ class Cause:
 
     Attributes:
         final: whether the same step would fail again.
-        reached, retry_after: as of `NoAnswer`.
+        reached, retry_after, is_later: as of `NoAnswer`.
     """
 
     kind: StepFailure
@@ -71,6 +78,18 @@ class Cause:
     final: bool = False
     reached: bool = False
     retry_after: timedelta | None = None
+    is_later: bool = False
+
+
+def setback(error: ApplicationError) -> Setback:
+    """The failure of an attempt that rode along, as a value; what it rode with has succeeded."""
+    trouble = next((one for one in error.details if isinstance(one, Trouble)), Trouble())
+    return Setback(
+        kind=error.type or "Unknown",
+        reason=error.message,
+        reached=trouble.reached,
+        again_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
+    )
 
 
 def cause_of(error: Exception, unanswered: StepFailure) -> Cause | None:
@@ -82,7 +101,13 @@ def cause_of(error: Exception, unanswered: StepFailure) -> Cause | None:
     reason = str(error)
     match error:
         case NoAnswer():
-            return Cause(unanswered, reason, reached=error.reached, retry_after=error.retry_after)
+            return Cause(
+                unanswered,
+                reason,
+                reached=error.reached,
+                retry_after=error.retry_after,
+                is_later=error.is_later,
+            )
         case Refused():
             return Cause(StepFailure.REFUSED, reason, final=True, reached=error.reached)
         case Unaddressed():

@@ -11,6 +11,7 @@ from ackbridge.contracts import (
     REVISION,
     AcknowledgePlan,
     LatePolicy,
+    LearnedDeadline,
     Notice,
     OnFailure,
     Plan,
@@ -19,6 +20,7 @@ from ackbridge.contracts import (
     SendPlan,
     Standing,
 )
+from ackbridge.control.deadlines import deadline_for
 
 
 def plan_call(
@@ -29,6 +31,8 @@ def plan_call(
     indexed: bool,
     context: Mapping[str, object],
     next_batches: tuple[datetime, ...] = (),
+    learned: LearnedDeadline | None = None,
+    lot: float = 1.0,
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
@@ -36,9 +40,11 @@ def plan_call(
         standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
         next_batches: as `batches_ahead` finds them.
+        learned: what the provider's control says of the operation's deadline.
+        lot: the call's own, from 0 to 1; see `deadline_for`.
     """
     response = operation.response
-    deadline = min(response.deadline.initial, response.deadline.ceiling)
+    deadline, why = deadline_for(response.deadline.rules, learned, response.deadline.at_first, lot)
     return Plan(
         mode=ResponseMode(response.mode),
         send=SendPlan(
@@ -49,7 +55,7 @@ def plan_call(
             queue_within=operation.queue_within,
         ),
         deadline=deadline,
-        deadline_reason=f"{deadline.total_seconds():g} s (configured initial value)",
+        deadline_reason=why,
         ceiling=response.deadline.ceiling,
         ask_status=response.status is not None,
         poll=_poll_plan(operation),

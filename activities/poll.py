@@ -10,9 +10,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts import Asked, PollStep, ProviderMessage, StepFailure, names
+from ackbridge.control.observed import Count
 
 from .answers import ask
 from .failures import cause_of, failure
+from .noting import note
 from .provisions import Provisions
 
 LONGEST_WAIT = timedelta(minutes=1)
@@ -49,9 +51,12 @@ class Poll:
             cause = cause_of(error, StepFailure.NOT_YET)
             if cause is None:
                 raise
+            theirs = cause.kind is StepFailure.NOT_YET
+            note(self._with, step.request, Count.ASKED_IN_VAIN if theirs else Count.OURS)
             return None, cause.reason, max(step.every, cause.retry_after or step.every)
         if word is None:
             return None, "response.status: the operation does not say how to ask", step.every
+        note(self._with, step.request, Count.ASKED)
         if word.message is None:
             return None, word.said, step.every
         if word.message.event_key in step.answered:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog import check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
+    CallRequest,
+    LearnedDeadline,
     OutcomeStatus,
+    Plan,
     Prepared,
     PrepareStep,
+    SendStep,
+    Sent,
+    Setback,
     StepFailure,
     names,
 )
@@ -17,19 +26,28 @@ from ackbridge.contracts.wire import canonical_json
 from ackbridge.errors import UnknownName
 from ackbridge.ledger import Claim
 
-from .failures import classified, failure
+from .failures import classified, failure, setback
+from .noting import noted
 from .planning import batches_ahead, plan_call
 from .provisions import Provisions
+from .send import Send
 
 MAX_REQUEST_BYTES = 512 * 1024
 """A request larger than this would make the engine retry an oversized payload for ever."""
+
+SENDS_ALONG_WITHIN = timedelta(seconds=1)
+"""A ledger that took longer than this has used up the time for a request in the same task."""
+
+SENDS_ALONG_FOR = timedelta(seconds=5)
+"""A request that may take longer goes out in a step of its own."""
 
 
 class Prepare:
     """Nothing is sent before this has agreed."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Provisions, send: Send) -> None:
         self._with = provisions
+        self._send = send
 
     @activity.defn(name=names.PREPARE)
     async def prepare(self, step: PrepareStep) -> Prepared:
@@ -38,8 +56,9 @@ class Prepare:
         Raises:
             ApplicationError: InvalidRequest naming the field, or KeyReused; both final.
         """
+        began = self._with.clock()
         request = step.request
-        with classified():
+        with noted(self._with, request), classified():
             self._check(step)
             claim = await self._with.ledger.claim(request, step.run_chain)
         if claim.kind == "reused":
@@ -55,8 +74,26 @@ class Prepare:
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
             next_batches=batches_ahead(integration, request.operation, self._with.clock()),
+            learned=self._learned(request),
+            lot=_lot(request),
         )
-        return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+        prepared = Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+        is_fresh = claim.kind == "fresh" and self._with.clock() - began < SENDS_ALONG_WITHIN
+        if not (step.sends and is_fresh and _may_ride(plan)):
+            return prepared
+        return prepared.model_copy(update={"sent": await self._sent(request)})
+
+    async def _sent(self, request: CallRequest) -> Sent | Setback:
+        """The first attempt of the first cycle; the others are the workflow's to ask for."""
+        try:
+            return await self._send.send(SendStep(request=request, cycle=1))
+        except ApplicationError as error:
+            return setback(error)
+
+    def _learned(self, request: CallRequest) -> LearnedDeadline | None:
+        """What the control says of the operation's deadline; the gate has just looked at it."""
+        control = self._with.control.latest(request.provider)
+        return control.deadlines.get(request.operation) if control else None
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
@@ -72,6 +109,16 @@ class Prepare:
             reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"
             raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
         check_payload(operation, request.payload)
+
+
+def _lot(request: CallRequest) -> float:
+    """From 0 to 1, the same whenever the call is prepared; other digits draw for percentages."""
+    return int(request.digest[-8:], 16) / 16**8
+
+
+def _may_ride(plan: Plan) -> bool:
+    """Whether a request ends well before the engine takes the workflow task for lost."""
+    return plan.send.local and plan.not_now is None and plan.send.timeout <= SENDS_ALONG_FOR
 
 
 def _captured(claim: Claim) -> CallOutcome | None:

@@ -11,6 +11,7 @@ from ackbridge.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import CallRequest, names
 from ackbridge.control import Gate, Snapshots
+from ackbridge.control.observations import Observations
 from ackbridge.ledger import Ledger
 from ackbridge.security import Redactor
 
@@ -31,6 +32,7 @@ class Provisions:
         control: what is known of the providers' controls.
         gate: whether a call may be sent now.
         indexed: whether our search attributes are registered with the engine.
+        observations: what this worker observes of providers.
         redactors: by provider, what keeps secrets out of its words; for one that is not there,
             only what looks like a secret is.
     """
@@ -45,6 +47,7 @@ class Provisions:
     gate: Gate
     indexed: bool
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
+    observations: Observations = field(default_factory=Observations)
 
     def redactor(self, provider: str) -> Redactor:
         """What keeps secrets out of a provider's words."""

@@ -158,7 +158,7 @@ class _Turning:
                 activity.client(),
                 call_id,
                 names.REPROCESS,
-                Reprocess(by=self._request.by, batch=batch),
+                Reprocess(by=self._request.by, batch=batch).model_dump(mode="json"),
                 request_id=f"{batch}:{call_id}",
                 timeout=SIGNAL_TIMEOUT,
             )

@@ -19,6 +19,7 @@ from ackbridge.ledger import StoredEntry
 
 from .answers import read_answer
 from .failures import Cause, NoAnswer, Refused, cause_of
+from .noting import is_first_attempt, note_ends, note_not_received, note_receipt
 from .provisions import Provisions
 from .speaking import Answer, converse, refusal
 from .tries import Tries
@@ -45,13 +46,17 @@ class Send:
         """
         tries = Tries(step, self._with.clock)
         within = self._within(step)
+        if not step.tried and is_first_attempt():
+            note_ends(self._with, step.request, step.ended)
         overdue = tries.overdue(within) if within is not None else None
         if overdue is not None:
             raise tries.failed(overdue, within)
         try:
             return await self._send(step, tries)
         except Exception as error:
-            raise tries.failed(_classified(error), within) from None
+            cause = _classified(error)
+            note_not_received(self._with, step.request, cause)
+            raise tries.failed(cause, within) from None
 
     async def _send(self, step: SendStep, tries: Tries) -> Sent:
         request = step.request
@@ -60,17 +65,20 @@ class Send:
         receipt_at = self._with.clock()
         if not is_receipt(answer.operation, answer.status, answer.document):
             raise Refused(refusal(answer, self._with.redactor(request.provider)))
-        tries.reached = True
+        again, tries.reached = tries.reached, True
         reference = receipt_reference(answer.operation, answer.document)
         if reference is None and answer.operation.receipt.reference and answer.is_garbled:
             raise NoAnswer(f"{GARBLED} as a receipt", reached=True)
-        return Sent(
+        sent = Sent(
             sent_at=sent_at,
             receipt_at=receipt_at,
             reference=reference,
             attempt=activity.info().attempt,
             messages=tuple(await self._messages(step, answer, reference)),
+            again=again,
         )
+        note_receipt(self._with, request, sent)
+        return sent
 
     async def _messages(
         self, step: SendStep, answer: Answer, reference: str | None

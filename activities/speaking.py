@@ -15,7 +15,7 @@ from ackbridge.contracts.strict_json import read_json
 from ackbridge.security import Redactor, TokenRefused
 from ackbridge.transport import Reply, TooLarge, exchange
 
-from .failures import NoAnswer, is_retryable, no_connection, retry_after
+from .failures import RETRYABLE_STATUSES, NoAnswer, is_retryable, no_connection, retry_after
 from .provisions import Provisions
 
 MAX_REPLY_BYTES = 1024 * 1024
@@ -110,6 +110,7 @@ async def _exchanged(provisions: Provisions, provider: str, outbound: Outbound) 
             f"the provider answered {reply.status}",
             reached=reply.status not in (425, 429),
             retry_after=retry_after(reply.headers.get("retry-after"), provisions.clock()),
+            is_later=reply.status in RETRYABLE_STATUSES,
         )
     return reply
 

@@ -1,154 +1,163 @@
-"""`make bench`: ours, the floor and the textbook, interleaved on one engine, as ratios."""
+"""`make bench`: ours, the engine's floor, the textbook and its peers, interleaved, as ratios."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import os
-import platform
-import statistics
+import signal
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import aiohttp
 from rich.console import Console
-from rich.table import Table
 
-from ackbridge.child import Child
 from ackbridge.cli.stack import Stack
-from ackbridge.engine import connect
-from ackbridge.loopback import LoopbackPort
+from ackbridge.engine import connect, leave
 
-from .measuring import Figures, saturate, trickle
-from .variants import cost_in_history, variants
+from .checking import faults, seen_by_provider
+from .engine_lanes import PARTS, write_integrations
+from .environments import NotInstalled, python_of, run
+from .ground import Ground, NotReady
+from .groups import GROUPS, GROUPS_OF_LANES, MAKE_BENCH
+from .lanes import Lane
+from .measuring import Figures, Load, measure
+from .report import document, show
 
 SANDBOX = ("--rates", '{"duplicate": 0.1, "most": 1, "delay_ms": 20}')
-PARTS = ("engine", "sandbox", "worker", "gateway")
-READY = "textbook ready"
-STARTS_WITHIN = 30.0
 
 console = Console(highlight=False)
 
 
-def main() -> None:
-    """Measure, print, and write JSON."""
+def main() -> int:
+    """Measure, check, print, write JSON and a plot. Exit 1 when a call was not done right."""
+    options = _read_options()
+    try:
+        measured, wrong = asyncio.run(_run(options))
+    except (NotInstalled, NotReady) as error:
+        print(error, file=sys.stderr)
+        return 2
+    written = document(measured, options.load, wrong)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(written, indent=2) + "\n")
+    show(console, written)
+    console.print(f"\nWritten to {options.json}")
+    if options.plot is not None:
+        _plot(options.json, options.plot)
+    return 1 if wrong else 0
+
+
+def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--lanes", type=_lanes, default=MAKE_BENCH, help=f"of {', '.join(GROUPS_OF_LANES)}"
+    )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=30, help="calls before each measurement")
     parser.add_argument("--calls", type=int, default=300, help="at saturation, each round")
     parser.add_argument("--in-flight", type=int, default=200)
     parser.add_argument("--trickle", type=int, default=60, help="calls at low load, each round")
     parser.add_argument("--per-second", type=float, default=10)
     parser.add_argument("--json", type=Path, default=Path(".ackbridge/bench.json"))
+    parser.add_argument("--plot", type=Path, help="an SVG file")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        stack = Stack(Path(folder), environ=os.environ, sandbox_options=SANDBOX, parts=PARTS)
-        with stack, _textbook(stack, Path(folder)) as textbook:
-            measured = asyncio.run(_measure(stack, textbook, options))
-    _print(measured, options)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(_document(measured, options), indent=2))
-    console.print(f"\nWritten to {options.json}")
+    options.load = Load(
+        options.rounds,
+        options.warm_up,
+        options.calls,
+        options.in_flight,
+        options.trickle,
+        options.per_second,
+    )
+    return options
 
 
-async def _measure(
-    stack: Stack, textbook: Child, options: argparse.Namespace
-) -> dict[str, Figures]:
+def _lanes(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    unknown = [name for name in names if name not in GROUPS_OF_LANES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no lane {', '.join(unknown)}")
+    return names
+
+
+async def _run(options: argparse.Namespace) -> tuple[dict[str, Figures], dict[str, list[str]]]:
+    """The figures, and what is wrong, by lane."""
+    loop, us = asyncio.get_running_loop(), asyncio.current_task()
+    assert us is not None  # noqa: S101 -- a coroutine that runs has a task
+    # So that everything we have started ends with us.
+    loop.add_signal_handler(signal.SIGTERM, us.cancel)
+    async with AsyncExitStack() as started:
+        folder = Path(started.enter_context(tempfile.TemporaryDirectory()))
+        ground = await _prepare(started, folder, options.load.in_flight)
+        lanes: list[Lane] = []
+        for group in dict.fromkeys(GROUPS_OF_LANES[name] for name in options.lanes):
+            lanes += await started.enter_async_context(GROUPS[group](ground))
+        lanes = [lane for lane in lanes if lane.name in options.lanes]
+        lanes.sort(key=lambda lane: options.lanes.index(lane.name))
+        measured = await _measure(lanes, ground, options.load)
+        return measured, await _check(lanes, ground)
+
+
+async def _prepare(started: AsyncExitStack, folder: Path, in_flight: int) -> Ground:
+    stack = Stack(
+        folder,
+        environ=os.environ,
+        integrations=write_integrations(folder / "integrations"),
+        sandbox_options=SANDBOX,
+        parts=PARTS,
+    )
+    started.callback(stack.stop)
+    await asyncio.to_thread(stack.start)
     client = await connect(stack.environment)
-    pids = {part: stack.pid(part) for part in PARTS}
-    pids |= {"textbook's worker": textbook.pid, "load": os.getpid()}
-    figures: dict[str, Figures] = {}
-    for number in range(options.rounds):
-        for variant in variants(client):
-            console.print(f"round {number + 1} of {options.rounds}: {variant.name}", style="dim")
-            into = figures.setdefault(variant.name, Figures())
-            await variant.run()
-            await saturate(variant, options.calls, options.in_flight, pids, into)
-            await trickle(variant, options.trickle, options.per_second, into)
-            handle = client.get_workflow_handle(await variant.run())
-            into.events, into.actions = await cost_in_history(handle)
-    return figures
-
-
-@contextmanager
-def _textbook(stack: Stack, folder: Path) -> Iterator[Child]:
-    port = LoopbackPort()
-    child = Child(
-        [
-            *(sys.executable, "-m", "benchmarks.textbook"),
-            *("--engine", stack.addresses.engine, "--provider", stack.addresses.sandbox),
-            *("--api-key", stack.environment["SANDBOX_API_KEY"]),
-            *("--database", str(folder / "textbook.db"), "--port", str(port.number)),
-        ],
-        environ=stack.environment,
-        log=folder / "textbook.log",
-        folder=Path(__file__).resolve().parents[1],
-    )
-    child.start()
-    deadline = time.monotonic() + STARTS_WITHIN
-    try:
-        while READY not in child.output():
-            if not child.is_running or time.monotonic() > deadline:
-                raise SystemExit(f"the textbook's worker did not start:\n{child.tail()}")
-            time.sleep(0.05)
-        yield child
-    finally:
-        child.stop(timedelta(seconds=5))
-
-
-def _print(measured: Mapping[str, Figures], options: argparse.Namespace) -> None:
-    table = Table(title="\nMedians of the rounds", title_justify="left", box=None)
-    for column in ("", "calls/s", "p50 ms", "p99 ms", "CPU s/1000", "events", "actions"):
-        table.add_column(column, justify="left" if not column else "right")
-    for name, figures in measured.items():
-        table.add_row(name, *(f"{value:.4g}" for value in _medians(figures).values()))
-    ours = _medians(measured["ours"])
-    for other in ("floor", "textbook"):
-        theirs = _medians(measured[other])
-        table.add_row(f"ours / {other}", *(f"{ours[name] / theirs[name]:.2f}" for name in ours))
-    console.print(table)
-    console.print(
-        f"\nSaturation: {options.calls} calls, {options.in_flight} in flight. p50 and p99 at"
-        f" {options.per_second:g} calls/s. The provider answers after 20 ms, 10 % duplicates."
-    )
-    split = Table(title="\nCPU s/1000 calls and peak MiB, by process", box=None)
-    split.title_justify = "left"
-    processes = list(measured["ours"].cpu)
-    for column in ("", *processes):
-        split.add_column(column, justify="left" if not column else "right")
-    for name, figures in measured.items():
-        cells = (
-            f"{statistics.median(figures.cpu[p]):.1f} / {figures.peak_memory[p]:.0f}"
-            for p in processes
+    http = await started.enter_async_context(
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=in_flight), timeout=aiohttp.ClientTimeout()
         )
-        split.add_row(name, *cells)
-    console.print(split)
+    )
+    return Ground(folder, stack, client, http)
 
 
-def _medians(figures: Figures) -> dict[str, float]:
-    return {
-        "throughput": statistics.median(figures.throughput),
-        "p50": statistics.median(figures.p50),
-        "p99": statistics.median(figures.p99),
-        "cpu": figures.cpu_total,
-        "events": figures.events,
-        "actions": figures.actions,
-    }
+async def _measure(lanes: Sequence[Lane], ground: Ground, load: Load) -> dict[str, Figures]:
+    """All rounds; each begins with another lane."""
+    ever_present = {"provider": (ground.stack.pid("sandbox"),), "load": (os.getpid(),)}
+    everybody = {pid for lane in lanes for pids in lane.processes.values() for pid in pids}
+    measured = {lane.name: Figures() for lane in lanes}
+    for number in range(load.rounds):
+        first = number % len(lanes)
+        for lane in (*lanes[first:], *lanes[:first]):
+            console.print(f"round {number + 1} of {load.rounds}: {lane.name}", style="dim")
+            own = {pid for pids in lane.processes.values() for pid in pids}
+            roles = {**lane.processes, **ever_present}
+            figures = await measure(lane, load, roles, everybody - own)
+            measured[lane.name].add(figures)
+    return measured
 
 
-def _document(measured: Mapping[str, Figures], options: argparse.Namespace) -> dict[str, object]:
-    return {
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "options": {k: v for k, v in vars(options).items() if k != "json"},
-        "variants": {name: dataclasses.asdict(figures) for name, figures in measured.items()},
-        "medians": {name: _medians(figures) for name, figures in measured.items()},
-    }
+async def _check(lanes: Sequence[Lane], ground: Ground) -> dict[str, list[str]]:
+    """What is wrong, by lane."""
+    seen = seen_by_provider(await ground.works())
+    wrong: dict[str, list[str]] = {}
+    for lane in lanes:
+        if lane.recorded is not None:
+            found = faults(lane.calls, seen, lane.recorded())
+            if found:
+                wrong[lane.name] = found
+    started = {call for lane in lanes for call in lane.calls}
+    strange = [call for call in seen.works if call not in started]
+    if strange:
+        wrong["provider"] = [f"{len(strange)} works of calls nobody started: {strange[0]}"]
+    return wrong
+
+
+def _plot(figures: Path, plot: Path) -> None:
+    """Drawn in an environment that has matplotlib."""
+    run((str(python_of("plot")), "-m", "benchmarks.plot", str(figures), str(plot)), "the plot")
+    console.print(f"Drawn to {plot}")
 
 
 if __name__ == "__main__":
-    main()
+    leave(main())

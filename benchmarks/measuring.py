@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import statistics
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import psutil
+from .history import cost_in_history
+from .lanes import Lane
+from .processes import cpu_seconds, memory
 
-from .variants import Variant
 
-SAMPLE_EVERY = 0.2
-"""Seconds between two looks at the memory."""
+@dataclass(frozen=True)
+class Load:
+    """How much each lane has to do in each round.
+
+    Attributes:
+        rounds: how many of them.
+        warm_up: calls before anything is measured.
+        calls, in_flight: at saturation, all of them, and so many at once.
+        trickle, per_second: at low load, all of them, and so many a second.
+    """
+
+    rounds: int
+    warm_up: int
+    calls: int
+    in_flight: int
+    trickle: int
+    per_second: float
 
 
 @dataclass
 class Figures:
-    """What was measured of one variant, one entry a round.
+    """What was measured of one lane, one entry a round.
 
     Attributes:
         throughput: calls a second with all of them in flight.
         p50, p99: milliseconds at low load.
-        cpu: by process, CPU seconds per 1000 calls at saturation.
-        peak_memory: by process, the largest resident set seen, MiB.
+        cpu: by role, CPU seconds per 1000 calls at saturation.
+        memory: by role, MiB after saturation.
+        bystanders: what processes of other lanes used at saturation, in percent of one core.
         events, actions: of one call.
     """
 
@@ -34,52 +49,53 @@ class Figures:
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
     cpu: dict[str, list[float]] = field(default_factory=dict)
-    peak_memory: dict[str, float] = field(default_factory=dict)
-    events: int = 0
-    actions: int = 0
+    memory: dict[str, list[float]] = field(default_factory=dict)
+    bystanders: list[float] = field(default_factory=list)
+    events: list[int] = field(default_factory=list)
+    actions: list[int] = field(default_factory=list)
 
-    @property
-    def cpu_total(self) -> float:
-        """CPU seconds per 1000 calls, all processes together, median of the rounds."""
-        return statistics.median(map(sum, zip(*self.cpu.values(), strict=True)))
-
-
-async def saturate(
-    variant: Variant, calls: int, in_flight: int, pids: Mapping[str, int], into: Figures
-) -> None:
-    """As many calls as there are, so many at once."""
-    at_once = asyncio.Semaphore(in_flight)
-
-    async def one() -> None:
-        async with at_once:
-            await variant.run()
-
-    processes = {name: psutil.Process(pid) for name, pid in pids.items()}
-    before = {name: _cpu(process) for name, process in processes.items()}
-    async with _watching_memory(processes, into.peak_memory):
-        started = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(calls)))
-        elapsed = time.perf_counter() - started
-    into.throughput.append(calls / elapsed)
-    for name, process in processes.items():
-        used = (_cpu(process) - before[name]) / calls * 1000
-        into.cpu.setdefault(name, []).append(used)
+    def add(self, other: Figures) -> None:
+        """Take in what another round has measured."""
+        self.throughput += other.throughput
+        self.p50 += other.p50
+        self.p99 += other.p99
+        self.bystanders += other.bystanders
+        self.events += other.events
+        self.actions += other.actions
+        for role, used in other.cpu.items():
+            self.cpu.setdefault(role, []).extend(used)
+        for role, held in other.memory.items():
+            self.memory.setdefault(role, []).extend(held)
 
 
-async def trickle(variant: Variant, calls: int, per_second: float, into: Figures) -> None:
-    """One call after the other at a steady pace, whatever the others do (open loop)."""
-    latencies: list[float] = []
+async def measure(
+    lane: Lane, load: Load, roles: Mapping[str, Sequence[int]], bystanders: Collection[int]
+) -> Figures:
+    """One round of one lane.
 
-    async def one(at: float) -> None:
-        await asyncio.sleep(at)
-        started = time.perf_counter()
-        await variant.run()
-        latencies.append((time.perf_counter() - started) * 1000)
-
-    await asyncio.gather(*(one(number / per_second) for number in range(calls)))
-    percentiles = quantiles(latencies)
-    into.p50.append(percentiles[49])
-    into.p99.append(percentiles[98])
+    Args:
+        roles: the processes whose CPU time and memory are noted.
+        bystanders: those of other lanes, which should be idle.
+    """
+    figures = Figures()
+    if not lane.history_only:
+        await _saturate(lane, load.warm_up, load.in_flight)
+        before = {role: cpu_seconds(pids) for role, pids in roles.items()}
+        idle_before = cpu_seconds(bystanders)
+        elapsed = await _saturate(lane, load.calls, load.in_flight)
+        figures.throughput.append(load.calls / elapsed)
+        figures.bystanders.append((cpu_seconds(bystanders) - idle_before) / elapsed * 100)
+        for role, pids in roles.items():
+            figures.cpu[role] = [(cpu_seconds(pids) - before[role]) / load.calls * 1000]
+            figures.memory[role] = [memory(pids)]
+        percentiles = quantiles(await _trickle(lane, load.trickle, load.per_second))
+        figures.p50.append(percentiles[49])
+        figures.p99.append(percentiles[98])
+    if lane.engine is not None:
+        events, actions = await cost_in_history(lane.engine.get_workflow_handle(await lane.once()))
+        figures.events.append(events)
+        figures.actions.append(actions)
+    return figures
 
 
 def quantiles(values: Sequence[float]) -> list[float]:
@@ -87,26 +103,32 @@ def quantiles(values: Sequence[float]) -> list[float]:
     return statistics.quantiles(values, n=100, method="inclusive")
 
 
-@asynccontextmanager
-async def _watching_memory(
-    processes: Mapping[str, psutil.Process], peaks: dict[str, float]
-) -> AsyncIterator[None]:
-    async def watch() -> None:
-        while True:
-            for name, process in processes.items():
-                resident = process.memory_info().rss / 2**20
-                peaks[name] = max(peaks.get(name, 0.0), resident)
-            await asyncio.sleep(SAMPLE_EVERY)
+async def _saturate(lane: Lane, calls: int, in_flight: int) -> float:
+    """Seconds for so many calls, so many at once (closed loop)."""
+    at_once = asyncio.Semaphore(in_flight)
 
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+    async def one() -> None:
+        async with at_once:
+            await lane.once()
+
+    started = time.perf_counter()
+    async with asyncio.TaskGroup() as all_of_them:
+        for _ in range(calls):
+            all_of_them.create_task(one())
+    return time.perf_counter() - started
 
 
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+async def _trickle(lane: Lane, calls: int, per_second: float) -> list[float]:
+    """Milliseconds of each call at a steady pace, whatever the others do (open loop)."""
+    latencies: list[float] = []
+
+    async def one(at: float) -> None:
+        await asyncio.sleep(at)
+        started = time.perf_counter()
+        await lane.once()
+        latencies.append((time.perf_counter() - started) * 1000)
+
+    async with asyncio.TaskGroup() as all_of_them:
+        for number in range(calls):
+            all_of_them.create_task(one(number / per_second))
+    return latencies

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -16,15 +17,24 @@ from typing import Any
 
 import httpx
 import uvicorn
+import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from ackbridge.engine import connect
+from ackbridge.runner import workflow_runner
 
 from .orchestration import TASK_QUEUE, Floor, Textbook
+
+READY = "textbook ready"
+"""The line that says so."""
 
 
 @activity.defn(name="nothing")
@@ -92,7 +102,12 @@ def receiver(client: Client) -> Starlette:
 
     async def callback(request: Request) -> Response:
         event = await request.json()
-        await client.get_workflow_handle(event["call_id"]).signal("callback", event)
+        try:
+            await client.get_workflow_handle(event["call_id"]).signal("callback", event)
+        except RPCError as error:
+            # A duplicate after the end; refused, it would be sent again and again.
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
         return Response(status_code=200)
 
     return Starlette(routes=[Route("/", callback, methods=["POST"])])
@@ -100,7 +115,10 @@ def receiver(client: Client) -> Starlette:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve both workflows until SIGTERM."""
-    client = await Client.connect(options.engine)
+    if options.tuned:
+        client = await connect(os.environ | {"TEMPORAL_ADDRESS": options.engine})
+    else:
+        client = await Client.connect(options.engine)
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
     server = uvicorn.Server(
@@ -108,7 +126,7 @@ async def serve(options: argparse.Namespace) -> None:
     )
     async with httpx.AsyncClient(
         base_url=options.provider,
-        headers={"Authorization": f"Bearer {options.api_key}"},
+        headers={"Authorization": f"Bearer {os.environ['SANDBOX_API_KEY']}"},
         limits=httpx.Limits(max_connections=200),
     ) as http:
         steps = Steps(http, options.database, f"http://127.0.0.1:{options.port}/")
@@ -117,9 +135,10 @@ async def serve(options: argparse.Namespace) -> None:
             task_queue=TASK_QUEUE,
             workflows=[Floor, Textbook],
             activities=steps.activities,
+            workflow_runner=workflow_runner() if options.tuned else SandboxedWorkflowRunner(),
         ):
             serving = asyncio.create_task(server.serve())
-            print("textbook ready", flush=True)
+            print(READY, flush=True)
             await stopped.wait()
             server.should_exit = True
             await serving
@@ -130,10 +149,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", required=True)
     parser.add_argument("--provider", required=True)
-    parser.add_argument("--api-key", required=True)
     parser.add_argument("--database", required=True, type=Path)
     parser.add_argument("--port", required=True, type=int)
-    asyncio.run(serve(parser.parse_args()))
+    parser.add_argument("--tuned", action="store_true", help="run as our own worker does")
+    options = parser.parse_args()
+    run = uvloop.run if options.tuned else asyncio.run
+    run(serve(options))
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
+        Acknowledged,
         AcknowledgementKind,
         CallOutcome,
         LatePolicy,
         OutcomeStatus,
         ProviderMessage,
         RecordStep,
+        Setback,
         Stage,
     )
 
@@ -25,11 +27,13 @@ class Capture:
 
     Attributes:
         cycle: the cycle whose response was taken, once one was.
+        acknowledged: what became of the acknowledgement that rode along with it; None: none did.
     """
 
     def __init__(self, state: CallState) -> None:
         self._state = state
         self.cycle: Cycle | None = None
+        self.acknowledged: Acknowledged | Setback | None = None
 
     async def take(self, message: ProviderMessage, cycle: Cycle) -> bool:
         """Write the response of a cycle. False: it is not this call's to have."""
@@ -51,15 +55,23 @@ class Capture:
                 "acknowledgement_owed": is_due,
             }
         )
+        took = None if is_forced else cycle.waited(state.heard_at(message, cycle))
+        rides = cycle.was_sent and not late and not is_forced and state.settlement.may_ride
         recorded = await state.host.perform(
             state.request.provider,
-            steps.RECORD if state.plan.poll is None else steps.RECORD_POLLED,
+            steps.record(state.plan, acknowledges=rides),
             RecordStep(
                 request=state.request,
                 cycle=cycle.number,
                 message=message,
                 outcome=outcome.model_copy(update={"response": None}),
                 was_parked=state.progress.parked_times > 0,
+                took=took,
+                overdue=took is not None and took > state.plan.deadline,
+                taken_back=cycle.silences if took is not None else (),
+                ended=state.cycles.take_ends(),
+                acknowledges=rides and state.plan.poll is None,
+                reference=cycle.reference,
             ),
         )
         if not recorded.accepted:
@@ -70,6 +82,7 @@ class Capture:
         state.progress.outcome = outcome
         cycle.answered()
         self.cycle = cycle
+        self.acknowledged = recorded.acknowledged
         return True
 
     def recall(self, outcome: CallOutcome) -> None:

@@ -9,10 +9,12 @@ from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
+        Acknowledged,
         AcknowledgementKind,
         AcknowledgeStep,
         CallOutcome,
         OutcomeStatus,
+        Setback,
         Stage,
     )
 
@@ -23,11 +25,17 @@ class Closing:
     def __init__(self, state: CallState) -> None:
         self._state = state
 
-    async def acknowledge_success(self, cycle: Cycle) -> None:
-        """The response of a cycle is ours: tell the provider so, if it knows of the cycle."""
+    async def acknowledge_success(
+        self, cycle: Cycle, along: Acknowledged | Setback | None = None
+    ) -> None:
+        """The response of a cycle is ours: tell the provider so, if it knows of the cycle.
+
+        Args:
+            along: what became of it when it rode along with the recording.
+        """
         is_due = self._state.settlement.is_due(AcknowledgementKind.SUCCESS)
         if cycle.was_sent and is_due:
-            await self._acknowledge(cycle, AcknowledgementKind.SUCCESS, None)
+            await self._acknowledge(cycle, AcknowledgementKind.SUCCESS, None, along)
 
     async def acknowledge_failed(self, reason: str) -> None:
         """Give up every cycle that the provider may still be working on, and tell it so."""
@@ -53,7 +61,11 @@ class Closing:
         return outcome
 
     async def _acknowledge(
-        self, cycle: Cycle, kind: AcknowledgementKind, reason: str | None
+        self,
+        cycle: Cycle,
+        kind: AcknowledgementKind,
+        reason: str | None,
+        along: Acknowledged | Setback | None = None,
     ) -> None:
         """Close a cycle towards the provider."""
         state = self._state
@@ -67,5 +79,6 @@ class Closing:
                 reference=cycle.reference,
                 reason=reason,
                 outcome=outcome,
-            )
+            ),
+            along,
         )

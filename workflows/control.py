@@ -96,6 +96,8 @@ class Control:
     def set_flag(self, order: SetFlag) -> Change:
         """Set a flag, or give it back to the integration file.
 
+        The same word again, by the same person for the same reason, is none.
+
         Returns:
             From what to what; the same twice where nothing has changed.
 
@@ -106,21 +108,25 @@ class Control:
         operation = order.operation or WHOLE_PROVIDER
         before = self._say(order.environment, operation)
         words = dict(self.snapshot.flags.get(order.environment, {}))
-        words.pop(operation, None)
+        known = words.pop(operation, None)
         if order.value is not None:
             words[operation] = FlagSetting(
                 **order.value.model_dump(), by=order.by, reason=order.reason, at=self._now()
             )
-        flags = {**self.snapshot.flags, order.environment: words}
-        self._renew(flags={name: kept for name, kept in flags.items() if kept})
+        is_news = not _same(known, words.get(operation))
+        if is_news:
+            flags = {**self.snapshot.flags, order.environment: words}
+            self._renew(flags={name: kept for name, kept in flags.items() if kept})
         subject = f"flag of {order.operation or 'the provider'} in {order.environment}"
         after = self._say(order.environment, operation)
-        return self._change(order.by, order.reason, subject, before, after)
+        return self._change(order.by, order.reason, subject, before, after, is_news=is_news)
 
     def force_breaker(self, order: ForceBreaker) -> Change:
         """Hold the breaker somewhere, or let it go."""
-        breaker = self.snapshot.breaker
-        before = _say_breaker(breaker)
+        known = breaker = self.snapshot.breaker
+        before = _say_breaker(known)
+        if order.state is None and known.forced_by is None:
+            return self._change(order.by, order.reason, "breaker", before, before, is_news=False)
         is_moved = order.state not in (None, breaker.state)
         breaker = BreakerSetting(
             state=order.state or breaker.state,
@@ -128,8 +134,11 @@ class Control:
             reason=order.reason,
             forced_by=order.by if order.state else None,
         )
-        self._renew(breaker=breaker)
-        return self._change(order.by, order.reason, "breaker", before, _say_breaker(breaker))
+        is_news = breaker != known
+        if is_news:
+            self._renew(breaker=breaker)
+        after = _say_breaker(breaker)
+        return self._change(order.by, order.reason, "breaker", before, after, is_news=is_news)
 
     def decide(self, decision: Decision) -> None:
         """Take what the control loop has decided; a breaker that is held stays where it is."""
@@ -191,11 +200,25 @@ class Control:
         )
         self._publish()
 
-    def _change(self, by: str, reason: str, subject: str, before: str, after: str) -> Change:
+    def _change(
+        self,
+        by: str,
+        reason: str,
+        subject: str,
+        before: str,
+        after: str,
+        *,
+        is_news: bool | None = None,
+    ) -> Change:
+        """Log a change.
+
+        Args:
+            is_news: whether it is one; None: if something else is said of it now.
+        """
         change = Change(
             at=self._now(), by=by, reason=reason, subject=subject, before=before, after=after
         )
-        if before != after:
+        if before != after if is_news is None else is_news:
             self._changes = (change, *self._changes)[:MOST_CHANGES]
             self._publish()
         return change
@@ -206,6 +229,13 @@ def _first(start: ControlStart, now: datetime) -> ControlSnapshot:
     return ControlSnapshot(
         provider=start.provider, version=1, at=now, configured=start.configured, breaker=breaker
     )
+
+
+def _same(one: FlagSetting | None, other: FlagSetting | None) -> bool:
+    """Whether two words are one, said again; when does not matter."""
+    if one is None or other is None:
+        return one is other
+    return one == other.model_copy(update={"at": one.at})
 
 
 def _say_breaker(breaker: BreakerSetting) -> str:

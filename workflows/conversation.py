@@ -6,14 +6,14 @@ from datetime import timedelta
 
 from temporalio import workflow
 
-from . import steps
 from .closing import Closing
 from .cycles import Cycle
 from .endings import Heard, Unanswered
-from .host import Renewal, StepFailed
+from .host import Renewal
 from .keeping import Keeping
 from .line import Line
 from .listening import Listening
+from .permission import kept_back, may_be_sent
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
@@ -24,7 +24,6 @@ with workflow.unsafe.imports_passed_through():
         OnFailure,
         OutcomeStatus,
         Prepared,
-        ReconsiderStep,
         Stage,
         WhenOff,
     )
@@ -51,7 +50,7 @@ class Conversation:
         """
         self._state = state
         self._keeping = keeping
-        self._line = Line(state)
+        self._line = Line(state, prepared.sent)
         self._closing = Closing(state)
         self._listening = Listening(state, self._closing)
         self._parked = Unanswered(**memory.parked.model_dump()) if memory else None
@@ -107,19 +106,15 @@ class Conversation:
         if self._captured is not None:
             self._listening.capture.recall(self._captured)
             return Heard.ANSWER
+        if self._line.has_sent_along:
+            return await self._send_and_listen(local=True)
         if self._may_have_sent:
             self._state.cycles.current.sent()
         if self._state.plan.not_now:
-            return self._kept_back(self._state.plan.not_now)
+            return kept_back(self._state.plan)
         if self._state.orders.interrupts_work():
             return await self._listening.at_once()
         return await self._send_and_listen(local=self._is_fresh)
-
-    def _kept_back(self, reason: str) -> Unanswered:
-        """Nothing may be sent now: a flag, or the breaker."""
-        standing = self._state.plan.standing
-        parked_reason = (standing and standing.parked_reason) or "switched_off"
-        return Unanswered(reason, parked_reason, notice="refused", is_kept_back=True)
 
     def _may_try_again(self, ending: Unanswered) -> bool:
         cycles = self._state.cycles
@@ -154,6 +149,7 @@ class Conversation:
         if ending is Heard.SILENCE:
             ending = await self._ask(cycle)
         if ending is Heard.SILENCE:
+            state.cycles.fell_silent(cycle, state.host.now())
             reason = f"no response within {state.progress.deadline_reason}"
             ending = Unanswered(reason, "no_response", again=True, may_come_late=True)
         if isinstance(ending, Unanswered):
@@ -236,7 +232,7 @@ class Conversation:
                     await state.settlement.rest()
                     raise Renewal
                 await self._keep_parked(ending)
-            elif heard is not Heard.REPROCESS or await self._may_be_sent():
+            elif heard is not Heard.REPROCESS or await may_be_sent(state):
                 break
             elif state.plan.knows_batches:
                 # It was kept back: batches may take it again.
@@ -245,33 +241,12 @@ class Conversation:
         state.host.index(IN_FLIGHT, None, None)
         return ending if heard is Heard.SILENCE else heard
 
-    async def _may_be_sent(self) -> bool:
-        """Ask flags and breaker again; a parked call that is kept back stays as it is."""
-        state = self._state
-        if not state.plan.asks_again:
-            return True
-        try:
-            standing = await state.host.perform(
-                state.request.provider,
-                steps.RECONSIDER,
-                ReconsiderStep(request=state.request),
-                interrupted=state.orders.cancels_work,
-            )
-        except StepFailed as failure:
-            not_now: str | None = failure.reason
-        else:
-            state.progress.standing = str(standing)
-            not_now = standing.not_now
-        if not_now is not None:
-            state.progress.last_error = f"not reprocessed: {not_now}"
-            state.show()
-        return not_now is None
-
     async def _confirm(self) -> CallOutcome:
         """The response is ours; tell the provider so, and that nothing else is wanted."""
         state = self._state
-        cycle = self._listening.capture.cycle or state.cycles.current
-        await self._closing.acknowledge_success(cycle)
+        capture = self._listening.capture
+        cycle = capture.cycle or state.cycles.current
+        await self._closing.acknowledge_success(cycle, capture.acknowledged)
         await self._closing.acknowledge_failed(f"the response of cycle {cycle.number} was taken")
         return state.progress.outcome or state.progress.draft(OutcomeStatus.COMPLETED)
 

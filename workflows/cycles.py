@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import CycleMemory, ProviderMessage
+    from ackbridge.contracts import CycleEnd, CycleMemory, ProviderMessage
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Cycle:
         is_open: it was sent, and neither answered nor given up.
         is_spent: the key is used up: the provider would only replay what it has stored under it.
         has_given_up: we stopped waiting; what comes now is late.
+        sent_at: when, where no other sending under this key can be meant by what is answered.
+        silences: for how long it was awaited in vain, each time it was.
     """
 
     number: int
@@ -30,11 +33,22 @@ class Cycle:
     is_open: bool = False
     is_spent: bool = False
     has_given_up: bool = False
+    sent_at: datetime | None = None
+    silences: tuple[timedelta, ...] = ()
 
-    def sent(self) -> None:
-        """The provider has the request, or may have it; an answer is awaited (again)."""
+    def sent(self, at: datetime | None = None) -> None:
+        """The provider has the request, or may have it; an answer is awaited (again).
+
+        Args:
+            at: when, if it is known.
+        """
+        self.sent_at = None if self.was_sent else at
         self.was_sent = self.is_open = True
         self.has_given_up = False
+
+    def waited(self, now: datetime) -> timedelta | None:
+        """For how long; None where it is not known since which sending."""
+        return now - self.sent_at if self.sent_at is not None else None
 
     def spend(self) -> None:
         """The provider has refused or failed; it would only say so again under the same key."""
@@ -65,6 +79,7 @@ class Cycles:
 
     def __init__(self, remembered: Iterable[CycleMemory] = (), rounds: int = 0) -> None:
         self.rounds = rounds
+        self._ends: list[CycleEnd] = []
         self._all = [Cycle(**one.model_dump()) for one in remembered] or [Cycle(1)]
 
     @property
@@ -97,6 +112,22 @@ class Cycles:
         # A receipt that was lost would have told the reference.
         unnamed = next((one for one in backwards if one.was_sent and one.reference is None), None)
         return known or unnamed or self.last_sent
+
+    def fell_silent(self, cycle: Cycle, now: datetime) -> None:
+        """The deadline of a cycle has passed, and nothing was heard."""
+        after = cycle.waited(now)
+        self._ends.append(CycleEnd(silent=True, after=after))
+        if after is not None:
+            cycle.silences = (*cycle.silences, after)
+
+    def failed(self, cycle: Cycle, at: datetime) -> None:
+        """The provider has reported that the work of a cycle has failed."""
+        self._ends.append(CycleEnd(silent=False, after=cycle.waited(at)))
+
+    def take_ends(self) -> tuple[CycleEnd, ...]:
+        """The ends without a response since the last time, for the statistics."""
+        taken, self._ends = tuple(self._ends), []
+        return taken
 
     def memory(self) -> tuple[CycleMemory, ...]:
         """For the run that continues this one."""

@@ -7,7 +7,13 @@ from collections import deque
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import HearingMemory, MessageKind, ProviderMessage, SuppressedMessage
+    from ackbridge.contracts import (
+        DUPLICATE,
+        HearingMemory,
+        MessageKind,
+        ProviderMessage,
+        SuppressedMessage,
+    )
 
 REMEMBERED = 1000
 """Event keys that a continued run still knows. The ledger's index knows every one applied."""
@@ -32,7 +38,7 @@ class Hearing:
         """Take a message; one that was heard before is suppressed."""
         if message.event_key in self._seen:
             self.duplicates += 1
-            self.suppress(message, "duplicate: this call has seen the event key")
+            self.suppress(message, DUPLICATE)
         else:
             self._seen[message.event_key] = None
             self._waiting.append(message)

@@ -94,6 +94,21 @@ class StepFailed(Exception):
         super().__init__(f"{kind}: {reason}")
 
 
+@dataclass(frozen=True)
+class FirstTry:
+    """A first attempt of a step that has failed in the workflow task.
+
+    Attributes:
+        failed: how.
+        again_after: how long to wait before another; None when there shall be none.
+        began: when it began.
+    """
+
+    failed: StepFailed
+    again_after: timedelta | None
+    began: datetime
+
+
 class Renewal(Exception):
     """A parked call asks to continue as new; what it knows is then in its memory."""
 
@@ -121,6 +136,20 @@ class Host(Protocol):
 
         Raises:
             StepFailed: it was refused, its attempts or its time ran out, or it was interrupted.
+        """
+
+    async def go_on(
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        first: FirstTry,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> Result:
+        """Do a step to its end whose first attempt has failed in the workflow task.
+
+        Raises:
+            StepFailed: as `perform`.
         """
 
     async def wait(

@@ -24,6 +24,7 @@ with workflow.unsafe.imports_passed_through():
         Invalid,
         OutcomeStatus,
         ProviderMessage,
+        ProviderMessages,
         Reprocess,
         Stage,
         Wire,
@@ -110,6 +111,11 @@ class IntegrationCall:
         """A provider speaks: `ProviderMessage`."""
         self._take(ProviderMessage, arguments, lambda call, message: call.hear(message))
 
+    @workflow.signal(name=names.PROVIDER_MESSAGES)
+    def provider_messages(self, *arguments: Any) -> None:
+        """A provider has spoken several times: `ProviderMessages`, heard one after the other."""
+        self._take(ProviderMessages, arguments, self._hear_all)
+
     @workflow.signal(name=names.CANCEL)
     def cancel(self, *arguments: Any) -> None:
         """Cancel the call: `Cancel`."""
@@ -162,6 +168,10 @@ class IntegrationCall:
             raise ApplicationError(
                 "key: it already stands for a call with another payload", type=names.KEY_REUSED
             )
+
+    def _hear_all(self, _call: CallProtocol, spoken: ProviderMessages) -> None:
+        for message in spoken.messages:
+            self.provider_message(message)
 
     def _take(
         self,

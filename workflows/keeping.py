@@ -74,6 +74,7 @@ class Keeping:
                 suppressed=self._hearing.take_suppressed(),
                 held=self._hearing.take_held(),
                 parking=parking,
+                ended=self.state.cycles.take_ends() if self.state else (),
             ),
         )
 

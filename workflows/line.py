@@ -9,8 +9,9 @@ from temporalio import workflow
 from . import steps
 from .cycles import Cycle
 from .endings import Unanswered
-from .host import INTERRUPTED, StepFailed
+from .host import INTERRUPTED, FirstTry, StepFailed
 from .state import CallState
+from .trouble import LONGEST_REASON
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
@@ -20,6 +21,8 @@ with workflow.unsafe.imports_passed_through():
         PollStep,
         ProviderMessage,
         SendStep,
+        Sent,
+        Setback,
         Stage,
         StepFailure,
     )
@@ -28,8 +31,19 @@ with workflow.unsafe.imports_passed_through():
 class Line:
     """What a call says to its provider, but for acknowledgements; what it hears is heard."""
 
-    def __init__(self, state: CallState) -> None:
+    def __init__(self, state: CallState, first: Sent | Setback | None = None) -> None:
+        """Take up the line.
+
+        Args:
+            first: what became of the request that rode along with `prepare`, if it did.
+        """
         self._state = state
+        self._first = first
+
+    @property
+    def has_sent_along(self) -> bool:
+        """Whether the first request went out with `prepare`, and has not been looked at."""
+        return self._first is not None
 
     async def send(self, cycle: Cycle, *, local: bool) -> Unanswered | None:
         """Send under the cycle's key until the provider has it. None: there is a receipt.
@@ -42,22 +56,35 @@ class Line:
         state.enter(Stage.SENDING)
         local = local or not state.is_revised
         try:
-            sent = await state.host.perform(
-                state.request.provider,
-                steps.send(state.plan, cycle.number, local=local),
-                SendStep(request=state.request, cycle=cycle.number),
-                interrupted=self._is_overtaken,
-            )
+            sent = await self._sent(cycle, local=local)
         except StepFailed as failure:
             return self._not_received(cycle, failure)
-        cycle.sent()
+        state.progress.received(sent, state.plan)
+        cycle.sent(None if sent.again else state.progress.timings.sent_at)
         cycle.reference = sent.reference or cycle.reference
         state.progress.attempts += sent.attempt
         state.progress.reference = cycle.reference
         for message in sent.messages:
             state.hearing.hear(message)
-        state.progress.received(sent, state.plan)
         return None
+
+    async def _sent(self, cycle: Cycle, *, local: bool) -> Sent:
+        state = self._state
+        first, self._first = self._first, None
+        if isinstance(first, Sent):
+            return first
+        step = steps.send(state.plan, cycle.number, local=local)
+        ended = state.cycles.take_ends()
+        argument = SendStep(request=state.request, cycle=cycle.number, ended=ended)
+        provider, overtaken = state.request.provider, self._is_overtaken
+        if first is None:
+            return await state.host.perform(provider, step, argument, interrupted=overtaken)
+        tried = FirstTry(
+            StepFailed(first.kind, first.reason[:LONGEST_REASON], reached=first.reached),
+            first.again_after,
+            state.progress.timings.started_at,
+        )
+        return await state.host.go_on(provider, step, argument, tried, interrupted=overtaken)
 
     def _is_overtaken(self) -> bool:
         """Whether another attempt is needless: an order came, or the provider speaks already."""

@@ -83,6 +83,7 @@ class Listening:
             state.hearing.suppress(message, "a failure of a cycle that was given up already")
             return None
         cycle.spend()
+        state.cycles.failed(cycle, state.heard_at(message, cycle))
         reason = f"the provider reported a failure: {message.reason or 'no reason given'}"
         state.progress.last_error = reason
         if not is_parked:

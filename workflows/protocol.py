@@ -44,7 +44,6 @@ with workflow.unsafe.imports_passed_through():
         Stage,
         Steering,
         StepFailure,
-        Wire,
     )
 
 REFUSALS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
@@ -230,7 +229,11 @@ class CallProtocol:
             return await self._host.perform(
                 self._request.provider,
                 replace(steps.PREPARE, once_tried=lambda step, *_: self._prepare_again(step)),
-                PrepareStep(request=self._request, run_chain=self._run_chain),
+                PrepareStep(
+                    request=self._request,
+                    run_chain=self._run_chain,
+                    sends=not self._orders.interrupts_work() and not self._hearing,
+                ),
                 interrupted=self._orders.cancels_work,
             )
         except StepFailed as failure:
@@ -239,9 +242,9 @@ class CallProtocol:
                 raise
             return Prepared(recorded=self._unprepared(failure))
 
-    def _prepare_again(self, step: Wire) -> Wire:
+    def _prepare_again(self, step: PrepareStep) -> PrepareStep:
         self._is_prepared_at_once = False
-        return step
+        return step.model_copy(update={"sends": False})
 
     def _refuse(self, refusal: StepFailed) -> None:
         self.refusal = refusal

@@ -13,11 +13,13 @@ from .host import Host, StepFailed
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
+        Acknowledged,
         AcknowledgementKind,
         AcknowledgePlan,
         AcknowledgeStep,
         DebtMemory,
         Plan,
+        Setback,
         StepFailure,
     )
 
@@ -77,10 +79,31 @@ class Settlement:
         is_success = kind is AcknowledgementKind.SUCCESS
         return acknowledge.on_success if is_success else acknowledge.on_failed
 
-    async def acknowledge(self, step: AcknowledgeStep) -> None:
-        """Acknowledge once; owe it if the provider does not accept."""
+    @property
+    def may_ride(self) -> bool:
+        """Whether a success may be acknowledged with the recording of its response.
+
+        Not while anything is owed: words about one work must not overtake each other.
+        """
+        may_be_local = self._plan.send.local and self._plan.is_revised
+        return may_be_local and not self._debts and self.is_due(AcknowledgementKind.SUCCESS)
+
+    async def acknowledge(
+        self, step: AcknowledgeStep, along: Acknowledged | Setback | None = None
+    ) -> None:
+        """Acknowledge once; owe it if the provider does not accept.
+
+        Args:
+            along: what became of it when it rode along with the recording.
+        """
         acknowledge = self._plan.acknowledge
         if acknowledge is None:
+            return
+        if isinstance(along, Acknowledged):
+            self.paid_at = self._host.now()
+            return
+        if along is not None:
+            self._owe_from(step, along.kind)
             return
         await self._void(step.cycle)
         # A lost workflow task may be decided otherwise when it is done again: what gives up on the
@@ -90,13 +113,7 @@ class Settlement:
         try:
             await self._host.perform(step.request.provider, once, step)
         except StepFailed as failure:
-            self._owe(
-                Debt(
-                    step,
-                    self._host.now(),
-                    lacks_reference=failure.kind == StepFailure.NOT_ADDRESSED,
-                )
-            )
+            self._owe_from(step, failure.kind)
         else:
             self.paid_at = self._host.now()
 
@@ -124,6 +141,10 @@ class Settlement:
         self._is_indexed = bool(debts)
         for debt in debts:
             self._owe(Debt(debt.step, debt.since))
+
+    def _owe_from(self, step: AcknowledgeStep, failure: str) -> None:
+        lacks_reference = failure == StepFailure.NOT_ADDRESSED
+        self._owe(Debt(step, self._host.now(), lacks_reference=lacks_reference))
 
     def _owe(self, debt: Debt) -> None:
         debt.is_paying = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from temporalio import workflow
 
@@ -48,6 +49,12 @@ class CallState:
     def is_roused(self) -> bool:
         """Whether there is something to deal with."""
         return bool(self.hearing) or self.orders.interrupt
+
+    def heard_at(self, message: ProviderMessage, cycle: Cycle) -> datetime:
+        """When a message about a cycle came, in the host's clock where the gateway's differs."""
+        now, said = self.host.now(), message.received_at
+        is_plausible = said is not None and (cycle.sent_at or now) <= said <= now
+        return said if said is not None and is_plausible else now
 
     def spoken_of(self, message: ProviderMessage) -> Cycle:
         """The cycle a message is about; it may tell a reference that no receipt has told."""

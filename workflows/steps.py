@@ -45,9 +45,9 @@ MARGIN = timedelta(seconds=5)
 PREPARE = Step(
     name=names.PREPARE,
     result=Prepared,
-    summary="check the request, claim the key",
+    summary="check the request, claim the key, send",
     lane=Lane.MAIN,
-    timeout=LEDGER_TIMEOUT,
+    timeout=LEDGER_TIMEOUT + MARGIN,
     within=PREPARE_WITHIN,
 )
 
@@ -68,8 +68,6 @@ RECORD = Step(
     timeout=LEDGER_TIMEOUT,
 )
 
-RECORD_POLLED = replace(RECORD, local_first=False)
-"""An order in a workflow task that is done again would overtake the answer of a poll."""
 
 CONCLUDE = Step(
     name=names.CONCLUDE,
@@ -81,6 +79,25 @@ CONCLUDE = Step(
 
 CONCLUDE_FOR_GOOD = replace(CONCLUDE, local_first=False)
 """The end of a call without a response is decided, in history, before the ledger hears of it."""
+
+
+def record(plan: Plan, *, acknowledges: bool) -> Step[Recorded]:
+    """Write the response.
+
+    Args:
+        acknowledges: whether its success may be acknowledged with it.
+    """
+    if plan.poll is not None:
+        # An order in a workflow task that is done again would overtake the answer of a poll.
+        return replace(RECORD, local_first=False)
+    if plan.acknowledge is None or not acknowledges:
+        return RECORD
+    return replace(
+        RECORD,
+        summary=f"{RECORD.summary}; acknowledge: success",
+        timeout=RECORD.timeout + plan.acknowledge.timeout,
+        once_tried=lambda step, *_: step.model_copy(update={"acknowledges": False}),
+    )
 
 
 def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:

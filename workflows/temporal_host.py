@@ -12,7 +12,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import FailureError
 
-from .host import INTERRUPTED, Interruption, Lane, Result, Step, StepFailed
+from .host import INTERRUPTED, FirstTry, Interruption, Lane, Result, Step, StepFailed
 from .story import tell
 from .trouble import explain
 
@@ -66,13 +66,30 @@ class TemporalHost:
         try:
             return await self._in_workflow_task(step, argument)
         except FailureError as error:
-            failed, delay = explain(error, tried=0)
+            first = FirstTry(*explain(error, tried=0), began)
+        return await self.go_on(provider, step, argument, first, interrupted)
+
+    async def go_on(
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        first: FirstTry,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> Result:
+        """Do a step through its queue whose first attempt has failed in the workflow task.
+
+        Raises:
+            StepFailed: it was refused, its attempts or its time ran out, or it was interrupted.
+        """
+        failed, delay = first.failed, first.again_after
         if delay is None or step.attempts == 1:
             raise failed
         await self._pause(step, failed, delay, interrupted or _never)
-        left = step.within and max(step.within - (workflow.now() - began), timedelta(seconds=1))
+        spent = workflow.now() - first.began
+        left = step.within and max(step.within - spent, timedelta(seconds=1))
         if step.once_tried is not None:
-            argument = step.once_tried(argument, failed, began)
+            argument = step.once_tried(argument, failed, first.began)
         try:
             return await self._through_queue(provider, step, argument, 1, left, interrupted)
         except StepFailed as again:

@@ -16,6 +16,8 @@ from jmespath.parser import ParsedResult
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from .compiling import Evaluate, build_evaluation, is_true
+
 # What they evaluate first; the rest of them sees the result instead of the document.
 _LEFT_FIRST = {
     "subexpression",
@@ -42,6 +44,7 @@ class Expression:
 
     text: str
     _compiled: ParsedResult = field(init=False, repr=False, compare=False)
+    _evaluate: Evaluate = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile, and find the mistakes that would otherwise show at the first call.
@@ -49,7 +52,9 @@ class Expression:
         Raises:
             ValueError: saying what is wrong with the expression.
         """
-        object.__setattr__(self, "_compiled", _compile(self.text))
+        compiled = _compile(self.text)
+        object.__setattr__(self, "_compiled", compiled)
+        object.__setattr__(self, "_evaluate", build_evaluation(compiled.parsed))
 
     def __str__(self) -> str:
         return self.text
@@ -61,7 +66,7 @@ class Expression:
             ExpressionFailed: a function got a value of the wrong type.
         """
         try:
-            return self._compiled.search(document)
+            return self._evaluate(document)
         except (ValueError, TypeError, ArithmeticError):
             raise ExpressionFailed(
                 f"{self.text} cannot be evaluated: a function got a value of the wrong type"
@@ -91,11 +96,6 @@ class Expression:
             core_schema.str_schema(strict=True, min_length=1),
             serialization=core_schema.to_string_ser_schema(),
         )
-
-
-def is_true(value: Any) -> bool:
-    """Truth as JMESPath has it: everything but null, false and what is empty."""
-    return not (value is None or value is False or value in ("", [], {}))
 
 
 def _compile(text: str) -> ParsedResult:

@@ -67,9 +67,9 @@ def _candidates(integration: Integration, document: Document) -> Iterator[Match]
             continue
         by = operation.response.match
         call_id = _key(by.call_id, document)
-        reference = _key(by.reference, document)
         if call_id is not None and not call_id.startswith(f"{integration.provider}.{name}."):
             continue
+        reference = _key(by.reference, document)
         if call_id is not None or reference is not None:
             yield Match(name, call_id, reference)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from ackbridge.contracts import LatePolicy, OnFailure, WhenOff
+from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
 
 from .bodies import BodyTemplate
 from .expressions import Expression
@@ -102,7 +103,12 @@ class Learn(Part):
     factor: float = Field(default=1.5, ge=1)
     """What it is multiplied by."""
     min_samples: int = Field(default=50, ge=1)
-    """Until there are so many, `initial` holds."""
+    """Until so many calls were seen in the window, `initial` holds, or what was learned before."""
+    window: Annotated[Positive, Field(le=LONGEST_WINDOW)] = timedelta(hours=1)
+    """How far back response times count; a day at the most."""
+    scouts: float = Field(default=0.1, ge=0, le=1)
+    """The share of calls that wait longer, as long as `initial` says or twice the deadline:
+    without them nobody would see that answers have become slower."""
 
 
 class Deadline(Part):
@@ -116,6 +122,27 @@ class Deadline(Part):
     """Never less."""
     ceiling: Positive = timedelta(minutes=10)
     """Never more, extensions included."""
+
+    @property
+    def at_first(self) -> timedelta:
+        """How long to wait while nothing is learned."""
+        return min(self.initial, self.ceiling)
+
+    @property
+    def rules(self) -> DeadlineRules | None:
+        """How it is learned; None where it is not."""
+        if self.learn is None:
+            return None
+        return DeadlineRules(
+            initial=self.at_first,
+            quantile=self.learn.quantile,
+            factor=self.learn.factor,
+            min_samples=self.learn.min_samples,
+            window=self.learn.window,
+            floor=min(self.floor, self.ceiling),
+            ceiling=self.ceiling,
+            scouts=self.learn.scouts,
+        )
 
 
 class Status(Part):

@@ -8,7 +8,7 @@ import typer
 
 from ackbridge.engine import leave
 
-from . import batches, calls, deployment, files, flag, ledger, processes
+from . import batches, calls, deployment, files, flag, ledger, processes, providers
 from .exits import Exit
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ files.register(app)
 ledger.register(app)
 processes.register(app)
 deployment.register(app)
+providers.register(app)
 
 
 def main() -> int:

@@ -26,6 +26,8 @@ from . import show
 from .calls import By, Json, with_client
 from .exits import Exit, exits_with_its_answer
 
+LATEST = 20
+"""Changes that are shown; `--json` has all that the control remembers."""
 _STYLES = {FlagState.ON: "green", FlagState.OFF: "red"}
 
 
@@ -135,7 +137,7 @@ def _show(provider: str, json_output: bool) -> int:
         return Exit.COMPLETED
     rows = [
         (f"{c.at:%Y-%m-%d %H:%M:%S}", c.by, c.subject, c.before, c.after, c.reason)
-        for c in status.changes
+        for c in status.changes[:LATEST]
     ]
     columns = ("when (UTC)", "who", "what", "from", "to", "why")
     show.console.print(show.table(f"{len(rows)} latest changes", columns, rows))

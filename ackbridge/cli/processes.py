@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Annotated
 
 import typer
 import uvicorn
+import uvloop
 
 from ackbridge.app import app_folder, integrations_folder
 from ackbridge.catalog import load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.engine import connect
-from ackbridge.gateway import create_app
+from ackbridge.gateway import build_config, create_app
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.security import Secrets
 from ackbridge.settings import environment, load_settings
@@ -54,7 +56,7 @@ def gateway(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8080,
 ) -> int:
     """Run the HTTP edge: callbacks in, health out. Put your TLS in front of it."""
-    asyncio.run(_serve_gateway(host, port))
+    uvloop.run(_serve_gateway(host, port))
     return Exit.COMPLETED
 
 
@@ -88,9 +90,10 @@ async def _serve_gateway(host: str, port: int) -> None:
             utc_now,
             signal_timeout=settings.signal_timeout,
         )
-        config = uvicorn.Config(
-            app, host=host, port=port, log_level="warning", access_log=False, server_header=False
-        )
+        config = build_config(app, host=host, port=port, log_level="warning")
+        # What lives as long as the process need not be looked through for garbage again and again.
+        gc.collect()
+        gc.freeze()
         await uvicorn.Server(config).serve()
     finally:
         await ledger.close()

@@ -87,6 +87,7 @@ class _Copy:
         if "requests_per_second" in (value.get("limits") or {}):
             value["limits"]["requests_per_second"] = _FASTEST
         for name, operation in value["operations"].items():
+            operation.pop("flag", None)
             self._hurry(operation, self._integration.operations[name])
         return value
 

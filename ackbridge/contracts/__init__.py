@@ -49,7 +49,13 @@ from .control import (
     Standing,
 )
 from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
-from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
+from .messages import (
+    LONGEST_EVENT_KEY,
+    MessageKind,
+    MessageSource,
+    ProviderMessage,
+    ProviderMessages,
+)
 from .notices import DEFAULT_NOTICES
 from .plan import (
     REVISION,
@@ -65,6 +71,7 @@ from .plan import (
 )
 from .steering import AwaitOutcome, Cancel, ForceAck, Reprocess
 from .steps import (
+    DUPLICATE,
     Acknowledged,
     AcknowledgementKind,
     AcknowledgeStep,
@@ -72,6 +79,7 @@ from .steps import (
     AskStep,
     Concluded,
     ConcludeStep,
+    CycleEnd,
     Parking,
     PollStep,
     PrepareStep,
@@ -80,6 +88,7 @@ from .steps import (
     RecordStep,
     SendStep,
     Sent,
+    Setback,
     StepFailure,
     SuppressedMessage,
     Trouble,
@@ -89,6 +98,7 @@ from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 __all__ = [
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
+    "DUPLICATE",
     "ENVIRONMENT_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
@@ -121,6 +131,7 @@ __all__ = [
     "ControlSnapshot",
     "ControlStart",
     "ControlStatus",
+    "CycleEnd",
     "CycleMemory",
     "DebtMemory",
     "Decision",
@@ -152,6 +163,7 @@ __all__ = [
     "PrepareStep",
     "Prepared",
     "ProviderMessage",
+    "ProviderMessages",
     "Ramp",
     "ReconsiderStep",
     "RecordStep",
@@ -162,6 +174,7 @@ __all__ = [
     "SendStep",
     "Sent",
     "SetFlag",
+    "Setback",
     "Stage",
     "Standing",
     "Steering",

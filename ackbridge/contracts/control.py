@@ -107,11 +107,16 @@ class LearnedDeadline(Wire):
 
     Attributes:
         reason: one line for people: "learned p99 2.8 s x 1.5, 812 samples".
+        samples: calls it was learned from.
+        scouts: the share of calls that wait longer, so that slower answers are seen at all.
+        scout_deadline: how long those wait; None: like everybody.
     """
 
     deadline: timedelta
     reason: str
     samples: int
+    scouts: float = 0.0
+    scout_deadline: timedelta | None = None
 
 
 class ControlSnapshot(Wire):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pydantic import AwareDatetime
 
 from .calls import CallStatus, Steering, Timings
@@ -20,6 +22,8 @@ class CycleMemory(Wire):
     is_open: bool = False
     is_spent: bool = False
     has_given_up: bool = False
+    sent_at: AwareDatetime | None = None
+    silences: tuple[timedelta, ...] = ()
 
 
 class DebtMemory(Wire):

@@ -61,3 +61,14 @@ class ProviderMessage(FromOutside):
         if self.kind is MessageKind.EXTENSION and self.until is None and self.extend_by is None:
             raise ValueError("an extension needs until or extend_by")
         return self
+
+
+class ProviderMessages(FromOutside):
+    """Several messages that travel together; the signal `provider_messages`.
+
+    Attributes:
+        messages: each a `ProviderMessage`, in the order they came. Each is validated by itself, so
+            that one that does not read takes no other with it.
+    """
+
+    messages: tuple[Any, ...] = Field(min_length=1)

@@ -12,6 +12,7 @@ PROVIDER_CONTROL: Final = "ProviderControl"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
+PROVIDER_MESSAGES: Final = "provider_messages"
 CANCEL: Final = "cancel"
 FORCE_ACK: Final = "force_ack"
 REPROCESS: Final = "reprocess"

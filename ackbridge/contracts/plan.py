@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, Notice
 from .control import Standing
+from .steps import Sent, Setback
 from .wire import Wire
 
 REVISION: Final = 2
@@ -154,8 +155,10 @@ class Prepared(Wire):
             a workflow task that was lost: it stands, and has yet to be acknowledged.
         repeated: this call was prepared before. A send that rode in the workflow task which was
             lost then may have left us, though no history knows it.
+        sent: what became of the request that rode along; None: none did.
     """
 
     plan: Plan | None = None
     repeated: bool = False
     recorded: CallOutcome | None = None
+    sent: Sent | Setback | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import AwareDatetime
 
@@ -19,10 +19,41 @@ class PrepareStep(Wire):
     Attributes:
         request: the validated request.
         run_chain: the id of the first run of this execution chain.
+        sends: whether the request may be sent at once, if the plan lets it ride in the workflow
+            task: one activity instead of two.
     """
 
     request: CallRequest
     run_chain: str
+    sends: bool = False
+
+
+class Setback(Wire):
+    """A first attempt that rode along with another step, and failed.
+
+    Attributes:
+        kind: a `StepFailure`.
+        reason: one safe line for people.
+        reached: whether the provider may have got it.
+        again_after: how long to wait before another try; None when there shall be none.
+    """
+
+    kind: str
+    reason: str
+    reached: bool = False
+    again_after: timedelta | None = None
+
+
+class CycleEnd(Wire):
+    """A cycle that has ended without a response, for the statistics.
+
+    Attributes:
+        silent: its deadline passed; otherwise the provider reported a failure.
+        after: since its sending; None where several sendings can be meant.
+    """
+
+    silent: bool
+    after: timedelta | None = None
 
 
 class ReconsiderStep(Wire):
@@ -38,6 +69,7 @@ class SendStep(Wire):
         tried: attempts before the first one of this activity.
         first_tried_at: when the first of those began.
         reached: whether one of them may have reached the provider.
+        ended: cycles before this one, each told once.
     """
 
     request: CallRequest
@@ -45,6 +77,7 @@ class SendStep(Wire):
     tried: int = 0
     first_tried_at: AwareDatetime | None = None
     reached: bool = False
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class Sent(Wire):
@@ -55,6 +88,7 @@ class Sent(Wire):
         reference: the provider's own id of its work, where the operation declares one.
         attempt: which attempt of this activity it was, from 1.
         messages: the response itself (`sync`), and messages that came before anyone waited.
+        again: another attempt before this one may have reached the provider, too.
     """
 
     sent_at: AwareDatetime
@@ -62,6 +96,7 @@ class Sent(Wire):
     reference: str | None = None
     attempt: int = 1
     messages: tuple[ProviderMessage, ...] = ()
+    again: bool = False
 
 
 class AskStep(Wire):
@@ -100,6 +135,12 @@ class RecordStep(Wire):
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
         was_parked: the ledger has it among the parked calls, which it leaves now.
+        took: since the sending; None where several sendings can be meant.
+        overdue: the response came after the deadline of its plan.
+        taken_back: how long silences of this cycle had lasted when they were told: they are none.
+        ended: cycles that ended without a response, each told once.
+        acknowledges: whether its success may be acknowledged at once: one activity instead of two.
+        reference: the provider's own id of the cycle's work, for that acknowledgement.
     """
 
     request: CallRequest
@@ -107,18 +148,12 @@ class RecordStep(Wire):
     message: ProviderMessage
     outcome: CallOutcome
     was_parked: bool = False
-
-
-class Recorded(Wire):
-    """Whether this response is the call's own.
-
-    Attributes:
-        accepted: false when the event key belongs to another call or another response stands.
-        reason: why not.
-    """
-
-    accepted: bool
-    reason: str | None = None
+    took: timedelta | None = None
+    overdue: bool = False
+    taken_back: tuple[timedelta, ...] = ()
+    ended: tuple[CycleEnd, ...] = ()
+    acknowledges: bool = False
+    reference: str | None = None
 
 
 class AcknowledgementKind(StrEnum):
@@ -149,6 +184,26 @@ class Acknowledged(Wire):
     acknowledged_at: AwareDatetime
 
 
+class Recorded(Wire):
+    """Whether this response is the call's own.
+
+    Attributes:
+        accepted: false when the event key belongs to another call or another response stands.
+        reason: why not.
+        repeated: it had been recorded already, by this very step.
+        acknowledged: what became of the acknowledgement that rode along; None: none did.
+    """
+
+    accepted: bool
+    reason: str | None = None
+    repeated: bool = False
+    acknowledged: Acknowledged | Setback | None = None
+
+
+DUPLICATE: Final = "duplicate: this call has seen the event key"
+"""The reason of a message that was heard before."""
+
+
 class SuppressedMessage(Wire):
     """A message that changed nothing, and why."""
 
@@ -174,6 +229,7 @@ class ConcludeStep(Wire):
     Attributes:
         held: late messages that are kept for people, whole (`late: hold`).
         parking: of a call that is parked; None from workers that did not count yet.
+        ended: cycles that ended without a response, each told once.
     """
 
     request: CallRequest
@@ -183,6 +239,7 @@ class ConcludeStep(Wire):
     suppressed: tuple[SuppressedMessage, ...] = ()
     held: tuple[ProviderMessage, ...] = ()
     parking: Parking | None = None
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class Concluded(Wire):

@@ -100,9 +100,11 @@ class Snapshots:
     async def _look(self, provider: str, seen: _Seen) -> None:
         try:
             found = await self._fetch(provider)
-        except AckbridgeError as error:
+        except Exception as error:
+            # Whatever it is, calls go on.
+            known = error if isinstance(error, AckbridgeError) else repr(error)
             if not seen.is_lost:
-                log.warning("control of %s: %s; going on with %s", provider, error, _last(seen))
+                log.warning("control of %s: %s; going on with %s", provider, known, _last(seen))
             seen.is_lost = True
         else:
             if seen.is_lost:

@@ -1,5 +1,6 @@
 """The HTTP edge: provider callbacks in."""
 
 from .app import create_app
+from .serving import build_config
 
-__all__ = ["create_app"]
+__all__ = ["build_config", "create_app"]

@@ -6,25 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 
-from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse, Response
+from fastapi import FastAPI
+from starlette.types import ASGIApp
 from temporalio.client import Client
 
 from ackbridge.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
-from ackbridge.ledger import Ledger
+from ackbridge.control.observations import Observations
+from ackbridge.ledger import Ledger, reporting
 from ackbridge.security import Secrets, build_verifier
 
-from .callbacks import CallbackPipeline, Reply
+from .callbacks import CallbackPipeline
 from .calls import Calls
 from .duplicates import RecentKeys
+from .edge import Edge
 from .handover import Handover
 from .health import health_routes
+from .lanes import Lanes
 from .sweeper import Sweeper
-
-_BODILESS = (204, 205, 304)
-"""Codes an integration may choose whose responses have no body."""
 
 
 def create_app(
@@ -41,7 +42,7 @@ def create_app(
     read_within: timedelta = timedelta(seconds=15),
     retry_after: timedelta = timedelta(seconds=5),
     recent_keys: int = 100_000,
-) -> FastAPI:
+) -> ASGIApp:
     """Build the gateway. Ledger and client stay the caller's, to open and to close.
 
     Args:
@@ -59,7 +60,8 @@ def create_app(
         recent_keys: how many event keys are remembered to stop duplicates early.
     """
     calls = Calls(client, signal_timeout)
-    handover = Handover(calls, ledger)
+    observations = Observations()
+    handover = Handover(Lanes(calls), ledger, observations)
     verifiers = {
         name: build_verifier(integration.callbacks.verify, secrets, clock)
         for name, integration in catalog.integrations.items()
@@ -89,36 +91,25 @@ def create_app(
     )
     app = FastAPI(
         title="Ackbridge gateway",
-        lifespan=_sweeping(sweeper),
+        lifespan=_living(sweeper, partial(reporting, observations, ledger, clock)),
         openapi_url=None,  # providers call in from outside: nothing is described to them
     )
     app.include_router(health_routes(calls, ledger))
-
-    @app.post("/callbacks/{provider}")
-    async def callbacks(provider: str, request: Request) -> Response:
-        """A provider speaks."""
-        return _respond(await pipeline.receive(provider, request))
-
-    return app
+    return Edge(pipeline, app)
 
 
-def _sweeping(sweeper: Sweeper) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def _living(
+    sweeper: Sweeper, reports: Callable[[], AbstractAsyncContextManager[None]]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(sweeper.run(), name="inbox sweeper")
         try:
-            yield
+            async with reports():
+                yield
         finally:
             sweeping.cancel()
             with suppress(asyncio.CancelledError):
                 await sweeping
 
     return lifespan
-
-
-def _respond(reply: Reply) -> Response:
-    headers = {"Retry-After": str(reply.retry_after)} if reply.retry_after else None
-    if reply.code in _BODILESS:
-        return Response(status_code=reply.code, headers=headers)
-    body = {"status": reply.status, **({"reason": reply.reason} if reply.reason else {})}
-    return JSONResponse(body, status_code=reply.code, headers=headers)

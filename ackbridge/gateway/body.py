@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from collections.abc import Mapping
+
+from starlette.types import Receive
 
 
 class TooLarge(Exception):
     """The body is larger than its limit; the rest of it was not read."""
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+class Gone(Exception):
+    """The sender has left in the middle."""
+
+
+async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
     """Read the raw body, and stop as soon as it is known to be too large.
 
     Args:
-        request: of which nothing has been read yet.
+        receive: of the ASGI request, of which nothing has been read yet.
+        headers: by lower-case name.
         limit: in bytes.
 
     Raises:
         TooLarge: by its Content-Length, or by what has come.
-        ClientDisconnect: the sender has gone.
+        Gone: the sender has.
     """
-    declared = request.headers.get("content-length", "")
+    declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise TooLarge
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
             raise TooLarge
         chunks.append(chunk)
-    return b"".join(chunks)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
-
-from ackbridge.catalog import Callbacks, Catalog, Integration, find_event_key
+from ackbridge.catalog import Catalog, find_event_key
 from ackbridge.clock import Clock
 from ackbridge.contracts import Invalid
 from ackbridge.contracts.strict_json import read_json
 from ackbridge.errors import Forged, SecretError, Unavailable
-from ackbridge.security import HeaderVerify, Redactor, Verifier
+from ackbridge.security import Redactor, Verifier
 
-from .body import TooLarge, read_body
+from .body import Gone, TooLarge, read_body
 from .duplicates import RecentKeys
+from .exchange import Exchange, Reply, document_of
 from .handover import NOT_AWAITED, REPEATED, Delivery, Handover
 from .letters import Letter, read_letter
 
@@ -32,49 +29,11 @@ LARGEST_MESSAGE = 2 * 1024 * 1024 - 64 * 1024
 UNROUTED_LIMIT = 1024 * 1024
 """Bytes of a body whose provider does not exist."""
 
-_CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the provider gets.
-
-    Attributes:
-        code: the HTTP status.
-        status: one word for what happened.
-        reason: why; says nothing a stranger may not know.
-        retry_after: seconds, when coming again is right.
-    """
-
-    code: int
-    status: str
-    reason: str | None = None
-    retry_after: int | None = None
-
-
-@dataclass
-class Exchange:
-    """One callback on its way: each step fills in what the next ones need."""
-
-    provider: str
-    request: Request
-    until_durable: AsyncExitStack
-    body: bytes = field(init=False)
-    integration: Integration = field(init=False)
-    callbacks: Callbacks = field(init=False)
-    parsed: Any = field(init=False)
-    letter: Letter = field(init=False)
-
-
-Step = Callable[[Exchange], Awaitable[Reply | None]]
+Check = Callable[[Exchange], Reply | None]
 
 
 class CallbackPipeline:
-    """The steps in their order; the first one that has a reply ends the exchange.
-
-    Attributes:
-        steps: names and steps.
-    """
+    """The steps in their order; the first one that has a reply ends the exchange."""
 
     def __init__(
         self,
@@ -97,44 +56,71 @@ class CallbackPipeline:
         self._clock = clock
         self._read_within = read_within.total_seconds()
         self._retry_after = max(1, round(retry_after.total_seconds()))
-        self.steps: tuple[tuple[str, Step], ...] = (
-            ("size", self._size),
+        self._checks: tuple[tuple[str, Check], ...] = (
             ("route", self._route),
             ("signature and replay window", self._signature),
             ("parse", self._parse),
             ("match", self._match),
-            ("duplicate", self._duplicate),
-            ("hand over", self._hand_over),
         )
 
-    async def receive(self, provider: str, request: Request) -> Reply:
+    async def receive(self, exchange: Exchange) -> Reply:
         """Take one callback through the steps. A 2xx code means that it is durable."""
-        extra = {"provider": provider if provider in self._integrations else None}
         try:
-            async with AsyncExitStack() as until_durable:
-                return await self._walk(Exchange(provider, request, until_durable), extra)
+            return await self._walk(exchange)
         except Unavailable as error:
-            log.warning("callback put off: %s", error, extra=extra)
+            log.warning("callback put off: %s", error, extra=self._facts(exchange))
             return self._later("neither the engine nor the ledger can take it")
         except SecretError as error:
-            log.error("callbacks cannot be verified: %s", error, extra=extra)  # noqa: TRY400 -- a trace could show what the reference stands for
+            log.error("callbacks cannot be verified: %s", error, extra=self._facts(exchange))  # noqa: TRY400 -- a trace could show what the reference stands for
             return self._later("verification is not set up")
-        except ClientDisconnect:
+        except Gone:
             return Reply(400, "incomplete")
 
-    async def _walk(self, exchange: Exchange, extra: dict[str, Any]) -> Reply:
-        for name, step in self.steps:
-            reply = await step(exchange)
+    async def _walk(self, exchange: Exchange) -> Reply:
+        """Size, the checks, duplicate, hand over; the first step with a reply ends the exchange."""
+        reply = await self._size(exchange)
+        if reply is not None:
+            return self._tell(exchange, "size", reply)
+        for name, check in self._checks:
+            reply = check(exchange)
             if reply is not None:
-                log.info(
-                    "callback %s at step %s%s",
-                    reply.status,
-                    name,
-                    f": {reply.reason}" if reply.reason else "",
-                    extra={**extra, **_facts(exchange), "step": name, "status": reply.status},
-                )
-                return reply
-        raise AssertionError("the last step always replies")
+                return self._tell(exchange, name, reply)
+        if exchange.letter is None:
+            raise AssertionError("the last check reads the letter")
+        return await self._deliver(exchange, exchange.letter)
+
+    async def _deliver(self, exchange: Exchange, letter: Letter) -> Reply:
+        replies = exchange.callbacks.replies
+        if letter.matched and not letter.readings:
+            await self._handover.suppress(letter, NOT_AWAITED)
+            return self._tell(exchange, "match", Reply(replies.accepted, "not awaited"))
+        key = (letter.provider, letter.event_key)
+        if not await self._recent.claim(key):
+            await self._handover.suppress(letter, REPEATED)
+            return self._tell(exchange, "duplicate", Reply(replies.duplicate, "duplicate"))
+        try:
+            reply = await self._hand_over(exchange, letter)
+        except BaseException:
+            self._recent.release(key)
+            raise
+        self._recent.keep(key)
+        return self._tell(exchange, "hand over", reply)
+
+    def _tell(self, exchange: Exchange, step: str, reply: Reply) -> Reply:
+        # What goes its ordinary way is told by the call's history.
+        level = logging.DEBUG if reply.status == Delivery.SIGNALLED else logging.INFO
+        if log.isEnabledFor(level):
+            reason = f": {reply.reason}" if reply.reason else ""
+            extra = {**self._facts(exchange), "step": step, "status": reply.status}
+            log.log(level, "callback %s at step %s%s", reply.status, step, reason, extra=extra)
+        return reply
+
+    def _facts(self, exchange: Exchange) -> dict[str, Any]:
+        letter = exchange.letter
+        return {
+            "provider": exchange.provider if exchange.provider in self._integrations else None,
+            **({"event_key": letter.event_key, "call_id": letter.call_id} if letter else {}),
+        }
 
     async def _size(self, exchange: Exchange) -> Reply | None:
         integration = self._integrations.get(exchange.provider)
@@ -142,14 +128,14 @@ class CallbackPipeline:
         limit = callbacks.max_bytes if callbacks else UNROUTED_LIMIT
         try:
             async with asyncio.timeout(self._read_within):
-                exchange.body = await read_body(exchange.request, limit)
+                exchange.body = await read_body(exchange.receive, exchange.headers, limit)
         except TooLarge:
             return Reply(413, "too large", f"the limit is {limit} bytes")
         except TimeoutError:
             return Reply(408, "too slow", f"the body has to come within {self._read_within:g} s")
         return None
 
-    async def _route(self, exchange: Exchange) -> Reply | None:
+    def _route(self, exchange: Exchange) -> Reply | None:
         integration = self._integrations.get(exchange.provider)
         if integration is None or integration.callbacks is None:
             return Reply(404, "unknown", "no provider of that name sends callbacks here")
@@ -157,81 +143,58 @@ class CallbackPipeline:
         exchange.callbacks = integration.callbacks
         return None
 
-    async def _signature(self, exchange: Exchange) -> Reply | None:
-        headers = dict(exchange.request.headers)
+    def _signature(self, exchange: Exchange) -> Reply | None:
         try:
-            self._verifiers[exchange.provider].verify(headers, exchange.body)
+            self._verifiers[exchange.provider].verify(exchange.headers, exchange.body)
         except Forged as error:
             return Reply(exchange.callbacks.replies.forged, "forged", str(error))
         return None
 
-    async def _parse(self, exchange: Exchange) -> Reply | None:
+    def _parse(self, exchange: Exchange) -> Reply | None:
         try:
             exchange.parsed = read_json(exchange.body)
         except Invalid as error:
             return Reply(exchange.callbacks.replies.unreadable, "unreadable", str(error))
         return None
 
-    async def _match(self, exchange: Exchange) -> Reply | None:
-        document = _document(exchange)
+    def _match(self, exchange: Exchange) -> Reply | None:
+        document = document_of(exchange)
         unreadable = exchange.callbacks.replies.unreadable
         try:
             event_key = find_event_key(exchange.integration, document)
             if event_key is None:
                 return Reply(unreadable, "unreadable", "event_key: the callback has none")
-            redactor = self._redactors[exchange.provider]
-            letter = read_letter(exchange.integration, event_key, document, self._clock(), redactor)
+            letter = read_letter(
+                exchange.integration,
+                event_key,
+                document,
+                self._clock(),
+                self._redactors[exchange.provider],
+                len(exchange.body),
+            )
         except ValueError as error:
             reason = str(error) if isinstance(error, Invalid) else "it makes no valid message"
             return Reply(unreadable, "unreadable", reason)
         exchange.letter = letter
-        if _is_too_large(letter, exchange.body):
+        if _is_too_large(letter):
             return Reply(413, "too large", f"a message may have {LARGEST_MESSAGE} bytes")
-        if letter.matched and not letter.readings:
-            await self._handover.suppress(letter, NOT_AWAITED)
-            return Reply(exchange.callbacks.replies.accepted, "not awaited")
         return None
 
-    async def _duplicate(self, exchange: Exchange) -> Reply | None:
-        letter = exchange.letter
-        claim = self._recent.claim((letter.provider, letter.event_key))
-        if await exchange.until_durable.enter_async_context(claim):
-            return None
-        await self._handover.suppress(letter, REPEATED)
-        return Reply(exchange.callbacks.replies.duplicate, "duplicate")
-
-    async def _hand_over(self, exchange: Exchange) -> Reply:
+    async def _hand_over(self, exchange: Exchange, letter: Letter) -> Reply:
         replies = exchange.callbacks.replies
-        delivery = await self._handover.hand_over(exchange.letter)
-        codes = {Delivery.DUPLICATE: replies.duplicate, Delivery.UNMATCHED: replies.unmatched}
-        return Reply(codes.get(delivery, replies.accepted), delivery.value)
+        delivery = await self._handover.hand_over(letter)
+        if delivery is Delivery.SIGNALLED or delivery is Delivery.KEPT:
+            return Reply(replies.accepted, delivery.value)
+        code = replies.duplicate if delivery is Delivery.DUPLICATE else replies.unmatched
+        return Reply(code, delivery.value)
 
     def _later(self, reason: str) -> Reply:
         return Reply(503, "try again", reason, retry_after=self._retry_after)
 
 
-def _document(exchange: Exchange) -> dict[str, Any]:
-    """What expressions see. Credentials are left out: documents are kept in the ledger."""
-    secret = set(_CREDENTIALS)
-    if isinstance(exchange.callbacks.verify, HeaderVerify):
-        secret.add(exchange.callbacks.verify.name.lower())
-    request, parsed = exchange.request, exchange.parsed
-    return {
-        **(parsed if isinstance(parsed, dict) else {}),
-        "body": parsed,
-        "headers": {name: value for name, value in request.headers.items() if name not in secret},
-        "query": dict(request.query_params),
-    }
-
-
-def _is_too_large(letter: Letter, body: bytes) -> bool:
+def _is_too_large(letter: Letter) -> bool:
     # What is picked from a body is hardly ever larger than the body.
-    return len(body) > LARGEST_MESSAGE // 2 and any(
+    return letter.size > LARGEST_MESSAGE // 2 and any(
         len(reading.message.model_dump_json().encode()) > LARGEST_MESSAGE
         for reading in letter.readings
     )
-
-
-def _facts(exchange: Exchange) -> dict[str, Any]:
-    letter: Letter | None = getattr(exchange, "letter", None)
-    return {"event_key": letter.event_key, "call_id": letter.call_id} if letter else {}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
@@ -18,7 +18,7 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from ackbridge.contracts import ProviderMessage, names
+from ackbridge.contracts import ProviderMessage, digest, names
 from ackbridge.errors import EngineUnavailable
 from ackbridge.signalling import signal_once
 
@@ -55,20 +55,23 @@ class Calls:
         self._service = client.workflow_service
         self._timeout = timeout
 
-    async def signal(self, call_id: str, provider: str, message: ProviderMessage) -> Signalled:
-        """Hand a message to a call.
+    async def signal(
+        self, call_id: str, provider: str, messages: Sequence[ProviderMessage]
+    ) -> Signalled:
+        """Hand messages to a call: one by itself, several in one signal.
 
         The server does the same request id for the same call once, whichever gateway sends it.
 
         Raises:
             EngineUnavailable: it did not answer in time; the signal may have arrived all the same.
         """
+        name, plain, event = _content(messages)
         signal = signal_once(
             self._client,
             call_id,
-            names.PROVIDER_MESSAGE,
-            message,
-            request_id=f"{provider}:{message.event_key}",
+            name,
+            plain,
+            request_id=f"{provider}:{event}",
             timeout=self._timeout,
         )
         try:
@@ -117,6 +120,15 @@ class Calls:
                 return await answer
         except (RuntimeError, TimeoutError):
             raise EngineUnavailable("the engine does not answer") from None
+
+
+def _content(messages: Sequence[ProviderMessage]) -> tuple[str, dict[str, Any], str]:
+    """Name and argument of the signal, and what makes two signals the same."""
+    plain = [message.model_dump(mode="json", exclude_defaults=True) for message in messages]
+    if len(messages) == 1:
+        return names.PROVIDER_MESSAGE, plain[0], messages[0].event_key
+    keys = [message.event_key for message in messages]
+    return names.PROVIDER_MESSAGES, {"messages": plain}, digest(keys)
 
 
 def _refusal(error: RPCError) -> Signalled:

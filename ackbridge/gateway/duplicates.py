@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 Key = tuple[str, str]
 """Provider and event key."""
@@ -21,29 +19,36 @@ class RecentKeys:
         """Remember the `capacity` keys used last (about 200 bytes each)."""
         self._capacity = capacity
         self._done: OrderedDict[Key, None] = OrderedDict()
-        self._in_hand: dict[Key, asyncio.Event] = {}
+        # Made only once somebody waits: hardly anybody ever does.
+        self._in_hand: dict[Key, asyncio.Event | None] = {}
 
-    @asynccontextmanager
-    async def claim(self, key: Key) -> AsyncIterator[bool]:
-        """Claim a key for as long as the block runs.
+    async def claim(self, key: Key) -> bool:
+        """Claim a key, to be given back with `keep` or `release` whatever happens.
 
-        Gives true to the one that has to do the work: the key stays when its block ends well, and
-        is released when it raises. Gives false once somebody else has done it.
+        Returns:
+            True for the one that has to do the work; false once somebody else has done it, and
+            then there is nothing to give back.
         """
-        while (in_hand := self._in_hand.get(key)) is not None:
+        while key in self._in_hand:
+            in_hand = self._in_hand[key]
+            if in_hand is None:
+                in_hand = self._in_hand[key] = asyncio.Event()
             await in_hand.wait()
         if key in self._done:
             self._done.move_to_end(key)
-            yield False
-            return
-        self._in_hand[key] = asyncio.Event()
-        try:
-            yield True
-            self._remember(key)
-        finally:
-            self._in_hand.pop(key).set()
+            return False
+        self._in_hand[key] = None
+        return True
 
-    def _remember(self, key: Key) -> None:
+    def keep(self, key: Key) -> None:
+        """The work is done: later ones are duplicates."""
         self._done[key] = None
         if len(self._done) > self._capacity:
             self._done.popitem(last=False)
+        self.release(key)
+
+    def release(self, key: Key) -> None:
+        """The work is not done: the next one has to do it."""
+        in_hand = self._in_hand.pop(key)
+        if in_hand is not None:
+            in_hand.set()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from enum import StrEnum
 
+from ackbridge.control.observations import WHOLE_PROVIDER, Observations
+from ackbridge.control.observed import Count
 from ackbridge.errors import EngineUnavailable, LedgerUnavailable
 from ackbridge.ledger import InboxState, Ledger
 
-from .calls import Calls, Signalled
+from .calls import Signalled
+from .lanes import Lanes
 from .letters import Letter, Reading, to_entry
 
 log = logging.getLogger(__name__)
@@ -30,10 +33,11 @@ class Delivery(StrEnum):
 class Handover:
     """Engine or inbox. Whoever gets an answer, and no error, has a durable letter."""
 
-    def __init__(self, calls: Calls, ledger: Ledger) -> None:
-        """Take the engine's side and the ledger's."""
-        self._calls = calls
+    def __init__(self, lanes: Lanes, ledger: Ledger, observations: Observations) -> None:
+        """Take the engine's side and the ledger's, and where duplicates are counted."""
+        self._lanes = lanes
         self._ledger = ledger
+        self._observations = observations
 
     async def hand_over(self, letter: Letter) -> Delivery:
         """Signal the call, or keep the letter until that works.
@@ -71,6 +75,11 @@ class Handover:
         """Log a letter that changes nothing. Its reply does not depend on that."""
         extra = {"provider": letter.provider, "event_key": letter.event_key, "reason": reason}
         log.info("callback suppressed: %s", reason, extra=extra)
+        if reason != NOT_AWAITED:
+            # What several operations might have said is the provider's as a whole.
+            named = {match.operation for match in letter.matches}
+            operation = named.pop() if len(named) == 1 else WHOLE_PROVIDER
+            self._observations.count(letter.provider, operation, Count.DUPLICATES)
         try:
             await self._ledger.suppress(letter.provider, letter.event_key, letter.call_id, reason)
         except LedgerUnavailable:
@@ -81,7 +90,7 @@ class Handover:
         if found is None:
             return False
         call_id, reading = found
-        signalled = await self._calls.signal(call_id, letter.provider, reading.message)
+        signalled = await self._lanes.signal(call_id, letter.provider, reading.message, letter.size)
         return signalled is Signalled.DELIVERED
 
     async def _keep(self, letter: Letter) -> Delivery:

@@ -34,6 +34,7 @@ class Letter:
         matches: the operations of which it names a call or a reference.
         readings: the matches at which it says something we wait for. Several when operations
             share their references: then the call that is found decides.
+        size: bytes of the body it came in, where it has just come.
     """
 
     provider: str
@@ -42,6 +43,7 @@ class Letter:
     document: Any
     matches: tuple[Match, ...]
     readings: tuple[Reading, ...]
+    size: int = 0
 
     @property
     def matched(self) -> bool:
@@ -65,11 +67,13 @@ def read_letter(
     document: Any,
     received_at: datetime,
     redactor: Redactor,
+    size: int = 0,
 ) -> Letter:
     """Match a message document to operations, and classify it for each.
 
     Args:
         redactor: keeps secrets out of what people read of it.
+        size: bytes of the body it came in.
 
     Raises:
         Invalid: a name in it is too long to be one.
@@ -96,6 +100,7 @@ def read_letter(
         document=document,
         matches=tuple(matches),
         readings=tuple(readings),
+        size=size,
     )
 
 

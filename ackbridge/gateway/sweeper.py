@@ -96,7 +96,7 @@ class Sweeper:
             await self._wait_on(stored)
             return
         call_id, reading = found
-        signalled = await self._calls.signal(call_id, entry.provider, reading.message)
+        signalled = await self._calls.signal(call_id, entry.provider, [reading.message])
         if signalled is Signalled.DELIVERED:
             await self._settle(stored, InboxState.DELIVERED)
         elif signalled is Signalled.REFUSED:

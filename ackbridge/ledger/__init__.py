@@ -3,6 +3,7 @@
 from .batches import Batches
 from .ledger import Ledger
 from .migrating import migrate
+from .reporting import Reporter, reporting
 from .rows import (
     CallRow,
     Claim,
@@ -16,6 +17,7 @@ from .rows import (
     ParkedCount,
     ResponseRow,
     StoredEntry,
+    Unsettled,
 )
 
 __all__ = [
@@ -31,7 +33,10 @@ __all__ = [
     "Owed",
     "ParkedCall",
     "ParkedCount",
+    "Reporter",
     "ResponseRow",
     "StoredEntry",
+    "Unsettled",
     "migrate",
+    "reporting",
 ]

@@ -12,6 +12,7 @@ from ackbridge.contracts import (
     AcknowledgementKind,
     CallOutcome,
     CallRequest,
+    ControlSnapshot,
     ParkedSelection,
     Parking,
     ProviderMessage,
@@ -19,8 +20,11 @@ from ackbridge.contracts import (
     Stage,
     SuppressedMessage,
 )
+from ackbridge.control.observations import Bucket
+from ackbridge.control.observed import Observed
+from ackbridge.control.scorecard import Scorecard
 
-from . import calls, correlations, inbox, logbook, parked, responses, tables
+from . import calls, correlations, inbox, logbook, observing, parked, responses, tables
 from .batches import Batches
 from .database import Database, open_database
 from .rows import (
@@ -35,6 +39,7 @@ from .rows import (
     ParkedCount,
     ResponseRow,
     StoredEntry,
+    Unsettled,
 )
 
 
@@ -228,6 +233,48 @@ class Ledger:
     async def responses(self, call_id: str) -> list[ResponseRow]:
         """The response of a call: a list of one, or of none."""
         return await self._database.read(responses.of_call, call_id)
+
+    # Observations
+
+    async def report(self, worker: str, buckets: Sequence[Bucket]) -> None:
+        """Keep what a worker has observed; each bucket takes the place of its earlier reports."""
+        rows = observing.rows_of(worker, buckets, self._clock())
+        await self._database.write(observing.report, rows)
+
+    async def observed(self, provider: str, since: datetime) -> dict[str, Observed]:
+        """By operation, what all workers together have observed of a provider.
+
+        Args:
+            since: the bucket in which it lies counts as a whole: 10 s up to a quarter of an hour
+                back, 5 minutes up to a day back, which is as long as they are kept.
+
+        Returns:
+            Observations of the provider as a whole, such as its health, stand under "".
+        """
+        return await self._database.read(observing.observed, provider, since, self._clock())
+
+    async def scorecard(
+        self, provider: str, since: datetime, snapshot: ControlSnapshot | None = None
+    ) -> Scorecard:
+        """How a provider and its operations have done, by what all workers have observed.
+
+        Args:
+            since: as of `observed`.
+            snapshot: what the provider's control publishes, for the breaker and the deadlines.
+        """
+        return await self._database.read(observing.score, provider, since, snapshot, self._clock())
+
+    async def observed_providers(self, since: datetime) -> list[str]:
+        """The providers of which anything has been observed, sorted."""
+        return await self._database.read(observing.observed_providers, since)
+
+    async def forget_observations(self) -> None:
+        """Delete the observations that are older than they are kept."""
+        await self._database.write(observing.forget, self._clock())
+
+    async def standing(self, provider: str) -> dict[str, Unsettled]:
+        """By operation, how much is parked and owed now; operations with neither are left out."""
+        return await self._database.read(observing.unsettled, provider)
 
     # The log
 

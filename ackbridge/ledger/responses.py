@@ -90,7 +90,7 @@ def _compare(connection: sa.Connection, capture: Capture, now: datetime) -> Reco
         sa.select(responses.c.event_key).where(responses.c.call_id == capture.call_id)
     ).scalar_one()
     if standing == capture.message.event_key:
-        return Recorded(accepted=True)
+        return Recorded(accepted=True, repeated=True)
     return _refuse(connection, capture, "another response stands for this call", now)
 
 

@@ -196,6 +196,14 @@ class ResponseRow:
     recorded_at: datetime
 
 
+@dataclass(frozen=True)
+class Unsettled:
+    """What waits, of one operation: calls that are parked, acknowledgements that are owed."""
+
+    parked: int = 0
+    owed: int = 0
+
+
 class LogKind(StrEnum):
     """Why something was logged instead of applied."""
 

@@ -122,6 +122,20 @@ log = sa.Table(
     comment="What was not applied, and why; `subject` is the event key or the reference.",
 )
 
+observations = sa.Table(
+    "observations",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("width", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("begun_at", UtcTime, primary_key=True),
+    sa.Column("operation", sa.Text, primary_key=True),
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("observed", sa.JSON, nullable=False),
+    sa.Column("reported_at", UtcTime, nullable=False),
+    sa.Index(None, "width", "begun_at"),
+    comment="What one worker has observed of an operation, for `width` seconds.",
+)
+
 parked = sa.Table(
     "parked",
     metadata,

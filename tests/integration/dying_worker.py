@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +24,63 @@ from temporalio.worker import (
 import worker
 from ackbridge.catalog import load_catalog
 from ackbridge.clock import utc_now
-from ackbridge.contracts import names
+from ackbridge.contracts import AcknowledgeStep, SendStep, names
 from ackbridge.controls import watch_controls
 from ackbridge.engine import connect
 from ackbridge.ledger import Ledger
 from ackbridge.settings import load_settings
 from ackbridge.transport import build_client
+from activities.acknowledge import Acknowledge
+from activities.send import Send
 
 
 class Deadly(Interceptor):
-    """Dies around activities, once for each point; what has happened stands in `marks`."""
+    """Dies around steps, once for each point; what has happened stands in `marks`.
+
+    A send and an acknowledgement may ride along with another activity: they are wrapped inside.
+    """
 
     def __init__(self, marks: Path) -> None:
         self._marks = marks
+        self._wrap(Send, "_send", names.SEND)
+        self._wrap(Acknowledge, "_acknowledge", names.ACKNOWLEDGE)
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 -- the SDK's own name
-        return _Around(next, self._marks)
+        return _Around(next, self.die)
+
+    def die(self, when: str, step: str, key: str) -> None:
+        """Die, if that is the point that the key names."""
+        mark = self._marks / key
+        if key.startswith(f"{when}-{step}-") and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def _wrap(self, performer: type, method: str, step: str) -> None:
+        inner = getattr(performer, method)
+
+        async def around(this: Any, argument: SendStep | AcknowledgeStep, *more: Any) -> Any:
+            self.die("before", step, argument.request.key)
+            result = await inner(this, argument, *more)
+            self.die("after", step, argument.request.key)
+            return result
+
+        setattr(performer, method, around)
 
 
 class _Around(ActivityInboundInterceptor):
-    def __init__(self, inner: ActivityInboundInterceptor, marks: Path) -> None:
+    def __init__(
+        self, inner: ActivityInboundInterceptor, die: Callable[[str, str, str], None]
+    ) -> None:
         super().__init__(inner)
-        self._marks = marks
+        self._die = die
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 -- the SDK's own name
         info = activity.info()
         _, _, key = names.split_call_id(str(info.workflow_id))
-        self._die(f"before-{info.activity_type}", key)
+        self._die("before", info.activity_type, key)
         result = await self.next.execute_activity(input)
-        self._die(f"after-{info.activity_type}", key)
+        self._die("after", info.activity_type, key)
         return result
-
-    def _die(self, point: str, key: str) -> None:
-        mark = self._marks / key
-        if key.startswith(point) and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def main(marks: Path) -> None:

@@ -248,7 +248,7 @@ async def test_a_call_that_was_told_before_a_crash_is_not_told_twice(stage: Stag
     # What a page does that dies before it can note what it has done.
     taken = await stage.ledger.batches.mark(name, wanted.selection, utc_now(), 10)
     assert taken == [request.call_id]
-    order = Reprocess(by="ops", batch=name)
+    order = Reprocess(by="ops", batch=name).model_dump(mode="json")
     signal = (stage.client, request.call_id, names.REPROCESS, order)
     await signal_once(*signal, f"{name}:{request.call_id}", PATIENCE)
     await in_ledger(stage, request, times=2)

@@ -304,6 +304,24 @@ async def test_bad_signal_and_update_are_named_and_harmless(stage: Stage) -> Non
     await call.cancel(by="test", reason="done")
 
 
+async def test_messages_that_travel_together_are_heard_one_by_one(stage: Stage) -> None:
+    """One that does not read is named and takes no other with it; a duplicate is suppressed."""
+    request = stage.request(stuck=True)
+    call = await stage.calls.start(request)
+    answer = {"kind": "response", "event_key": "evt-1", "data": {"ok": True}}
+    handle = stage.handle(request)
+    await handle.signal(names.PROVIDER_MESSAGES, {"messages": []})
+    await handle.signal(
+        names.PROVIDER_MESSAGES, {"messages": [answer, {"kind": "nonsense"}, answer]}
+    )
+    outcome = await call.outcome(PATIENCE, settled=True)
+
+    assert outcome.response == {"ok": True}
+    row = await stage.ledger.call(request.call_id)
+    assert row is not None
+    assert (await stage.ledger.counts())["suppressed"] >= 1
+
+
 async def test_unknown_call(stage: Stage) -> None:
     """Asking for a call that is not there says so."""
     with pytest.raises(CallNotFoundError, match="no such call"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import time
@@ -261,3 +264,48 @@ def test_worker_stops_gracefully(stack: Stack) -> None:
         *("--wait", "60s"),
     )
     assert done.returncode == 0
+
+
+def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
+    """It draws itself again and again, and an interrupt is how it ends well."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ackbridge", "providers", "stripe", "--watch"]
+    environ = {**os.environ, **stack.environment}
+    with subprocess.Popen(command, env=environ, stdout=theirs, stderr=theirs) as watching:
+        os.close(theirs)
+        seen = b""
+        while seen.count(b"their errors / min") < 2:
+            seen += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        # A terminal that nobody reads holds its writer up.
+        with contextlib.suppress(OSError):
+            while os.read(ours, 4096):
+                pass
+    os.close(ours)
+    assert watching.returncode == 0
+
+
+def test_the_scorecard_shows_what_workers_have_seen(stack: Stack) -> None:
+    """Within seconds of a call, with the breaker that the provider's control publishes."""
+    order = ("call", "sandbox", "create_order", "--key", new_key(), "--payload", ORDER)
+    assert run(stack.environment, *order, "--wait", "30s").returncode == 0
+
+    until = time.monotonic() + 30
+    card = None
+    while card is None or not card["whole"]["answer_rate"]:
+        assert time.monotonic() < until, card
+        seen = run(stack.environment, "providers", "sandbox", "--json")
+        assert seen.returncode == 0, seen.stderr
+        card = json.loads(seen.stdout)
+
+    scores = {one["operation"]: one for one in card["operations"]}
+    assert scores["create_order"]["sends"] >= 1
+    assert scores["create_order"]["uptime"] == 1.0
+    assert scores["create_order"]["answer"]["p99"] > 0
+    assert card["breaker"]["state"] == "closed"
+    table = run(stack.environment, "providers")
+    assert "sandbox" in table.stdout
+    assert "not known" not in table.stdout
+    unknown = run(stack.environment, "providers", "nobody")
+    assert unknown.returncode == 2
+    assert "there is no 'nobody'; there is sandbox, stripe" in unknown.stderr

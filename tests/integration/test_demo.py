@@ -91,7 +91,7 @@ def test_the_flag_in_the_middle_is_told(done: subprocess.CompletedProcess[str]) 
     told = done.stdout.split("A flag switched off in the middle")[1].split("One call of each")[0]
     for line in (
         "Ada, on call: flag of create_booking in dev: on (integration file) → off",
-        "10 are parked, and nothing of them is sent",
+        "the next 10 are parked: nothing of them is sent",
         "“Your booking takes longer”",
         "create_booking in dev: off → on (they are back)",
         "drained in",

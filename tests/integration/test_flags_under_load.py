@@ -67,7 +67,7 @@ async def _switch_off(stage: Stage, environ: dict[str, str]) -> list[CallRequest
         assert change["by"] == "ada"
         await asyncio.sleep(KNOWN_BY)
     async with _load(stage) as after:
-        await asyncio.sleep(2)
+        await asyncio.sleep(1.5)
     # In flight when the order came: it finishes.
     assert (await in_flight.outcome(PATIENCE)).status is OutcomeStatus.COMPLETED
     assert await _stages(stage, after) == {CallStage.PARKED: len(after)}

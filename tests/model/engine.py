@@ -20,7 +20,7 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType
 
-from ackbridge.contracts import CallMemory, CallRequest, StepFailure, Trouble, Wire, names
+from ackbridge.contracts import CallMemory, CallRequest, Prepared, StepFailure, Trouble, Wire, names
 from workflows.host import Renewal
 
 from .runtime import (
@@ -32,6 +32,7 @@ from .runtime import (
     Replica,
     Resolved,
     Signal,
+    Ticket,
     failed_activity,
 )
 
@@ -305,7 +306,7 @@ class Engine:
         self.is_rough = True
         done = {result.number for _, result in task.results}
         tickets = [self.replica.tickets[number] for number in done & self._kept]
-        self.has_lost_kept_send |= any(one.options.name == names.SEND for one in tickets)
+        self.has_lost_kept_send |= any(_is_send(one) for one in tickets)
         self.locals.clear()
         self.task = Task(self.now, [*task.inputs, *self.buffer], self.is_worn)
         self.buffer = []
@@ -442,3 +443,8 @@ def _timeout(kind: TimeoutType, last: FailureError | None = None) -> TimeoutErro
     timeout = TimeoutError("timeout", type=kind, last_heartbeat_details=[])
     timeout.__cause__ = last
     return timeout
+
+
+def _is_send(ticket: Ticket) -> bool:
+    along = ticket.end.sent if isinstance(ticket.end, Prepared) else None
+    return along is not None or ticket.options.name == names.SEND

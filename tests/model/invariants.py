@@ -11,6 +11,8 @@ from ackbridge.contracts import (
     LatePolicy,
     MessageKind,
     OutcomeStatus,
+    Prepared,
+    PrepareStep,
     SendStep,
     Sent,
     Stage,
@@ -135,7 +137,7 @@ class Invariants:
         """Whether the sending is dated as far before its receipt as the sender says."""
         timings = self._world.protocol._progress.timings
         tickets = reversed(self._world.engine.replica.tickets.values())
-        last = next((one.end for one in tickets if one.options.name == names.SEND), None)
+        last = next((sent for one in tickets if (sent := _sent(one)) is not None), None)
         if not isinstance(last, Sent) or not timings.receipt_at or not timings.sent_at:
             return True  # A lost receipt: nobody can tell.
         return timings.receipt_at - timings.sent_at == last.receipt_at - last.sent_at
@@ -164,7 +166,7 @@ class Invariants:
             if any(one.options.name == names.SEND for one in waiting):
                 yield "something may still be sent after a cancel or a force"
         for ticket in world.engine.replica.locals:
-            if ticket.number not in self._known and ticket.options.name == names.SEND:
+            if ticket.number not in self._known and _sends(ticket.options.argument):
                 self._known.add(ticket.number)
                 yield from self._may_start(ticket)
 
@@ -215,7 +217,8 @@ class Invariants:
         steps = [options.argument for _, _, options in commands]
         steps += [ticket.options.argument for ticket in engine.replica.tickets.values()]
         lost = {1} if self._world.ledger.claims > 1 and self._world.plan.send.local else set()
-        return lost | {step.cycle for step in steps if isinstance(step, SendStep)}
+        along = {1 for step in steps if isinstance(step, PrepareStep) and step.sends}
+        return lost | along | {step.cycle for step in steps if isinstance(step, SendStep)}
 
     def _success_is_true(
         self, new: Acknowledgement, before: list[Acknowledgement]
@@ -352,3 +355,15 @@ class Invariants:
                 continue
             if one.event_key not in held | world.ledger.others:
                 yield f"the answer {one.event_key} was not applied, and is not held"
+
+
+def _sends(step: Wire) -> bool:
+    """Whether a step may send the request."""
+    return isinstance(step, SendStep) or (isinstance(step, PrepareStep) and step.sends)
+
+
+def _sent(ticket: Ticket) -> object:
+    """What became of the request that an activity has sent, or may have; None: it was another."""
+    if isinstance(ticket.end, Prepared):
+        return ticket.end.sent
+    return ticket.end if ticket.options.name == names.SEND else None

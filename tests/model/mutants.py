@@ -17,6 +17,7 @@ from ackbridge.contracts import (
     Plan,
     ProviderMessage,
     Sent,
+    Setback,
 )
 from workflows import steps
 from workflows.capture import Capture
@@ -212,7 +213,7 @@ def concludes_in_the_task(patch: pytest.MonkeyPatch) -> None:
 
 
 def records_polled_answers_in_the_task(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(steps, "RECORD_POLLED", steps.RECORD)
+    patch.setattr(steps, "record", lambda plan, *, acknowledges: steps.RECORD)
 
 
 def hears_in_order_only(patch: pytest.MonkeyPatch) -> None:
@@ -259,6 +260,31 @@ def leaves_attempts_behind(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Settlement, "rest", at_once)
 
 
+def forgets_what_may_have_arrived_along(patch: pytest.MonkeyPatch) -> None:
+    sent = Line._sent
+
+    async def naive(self: Line, cycle: Cycle, *, local: bool) -> Sent:
+        if isinstance(self._first, Setback):
+            self._first = self._first.model_copy(update={"reached": False})
+        return await sent(self, cycle, local=local)
+
+    patch.setattr(Line, "_sent", naive)
+
+
+def forgets_what_was_not_accepted_along(patch: pytest.MonkeyPatch) -> None:
+    acknowledge = Settlement.acknowledge
+
+    async def naive(self: Settlement, step: AcknowledgeStep, along: Any = None) -> None:
+        if not isinstance(along, Setback):
+            await acknowledge(self, step, along)
+
+    patch.setattr(Settlement, "acknowledge", naive)
+
+
+def sends_along_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Orders, "interrupts_work", lambda self: False)
+
+
 MUTANTS: list[Mutant] = [
     acknowledges_before_recording,
     takes_a_new_key_after_silence,
@@ -292,6 +318,9 @@ MUTANTS: list[Mutant] = [
     hears_nothing_at_the_end,
     stays_where_it_was,
     leaves_attempts_behind,
+    forgets_what_may_have_arrived_along,
+    forgets_what_was_not_accepted_along,
+    sends_along_after_a_cancel,
 ]
 
 EASY: list[Mutant] = [

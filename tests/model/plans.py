@@ -90,4 +90,5 @@ def facts() -> st.SearchStrategy[Facts]:
         acknowledging=st.sampled_from(["accepts", "accepts", "down", "refuses"]),
         stays_down=rarely,
         is_batched=st.booleans(),
+        rides=st.sampled_from([True, True, False]),
     )

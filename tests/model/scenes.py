@@ -16,6 +16,7 @@ from .stage import (
     RESPONSE,
     Scene,
     facts_of,
+    plan,
     staged,
 )
 from .workers import Luck
@@ -276,12 +277,63 @@ def lost_send_that_had_outlived_its_task(scene: Scene) -> None:
 Play = Callable[[Scene], None]
 
 
+def everything_rides_along(scene: Scene) -> None:
+    """Prepared and sent, recorded and acknowledged: two activities."""
+    scene.work()
+    scene.say(RESPONSE, about=1)
+    scene.work()
+    assert scene.accepted == [(1, "success")]
+    scene.end()
+    assert scene.outcome.attempts == 1
+
+
+def request_that_rode_along_is_lost(scene: Scene) -> None:
+    """It may have arrived: it is sent again under its key, and given up if that fails as well."""
+    scene.work(Luck.LOST)
+    scene.pass_time()
+    scene.work(Luck.UNREACHED)
+    scene.end()
+
+
+def request_that_rode_along_is_refused(scene: Scene) -> None:
+    """A refusal ends the call as if the request had gone out by itself."""
+    scene.work(Luck.REFUSED)
+    scene.end()
+
+
+def cancel_comes_with_the_start(scene: Scene) -> None:
+    """The task that has sent is lost, and done again together with a cancel: nothing is sent."""
+    scene.work(pace="late")
+    scene.order("cancel", soon=True)
+    scene.crash()
+    scene.end()
+
+
+def acknowledgement_that_rode_along_is_owed(scene: Scene) -> None:
+    """The response stands, and what the provider has not accepted is paid later."""
+    scene.work()
+    scene.say(RESPONSE, about=1)
+    scene.work()
+    assert scene.status.acknowledgements_owed == 1
+    scene.end()
+
+
+def acknowledgement_after_a_task_that_was_lost(scene: Scene) -> None:
+    """A worker dies with both done: they are done again, and change nothing."""
+    scene.work()
+    scene.say(RESPONSE, about=1)
+    scene.work(Luck.DIES_AFTER)
+    scene.end()
+
+
 NO_ACKNOWLEDGEMENT = {"acknowledge": None, "cycles": 1, "on_failure": OnFailure.FAIL}
 POLLED = {
     "mode": ResponseMode.POLL,
     "poll": PollPlan(every=timedelta(seconds=3), timeout=timedelta(seconds=5)),
     "send": QUEUED,
 }
+
+RIDING = Facts(plan=plan())
 
 SCENES: list[tuple[Play, Facts]] = [
     (slow_receipt, facts_of()),
@@ -318,6 +370,12 @@ SCENES: list[tuple[Play, Facts]] = [
         replace(facts_of(cycles=1), acknowledging="down"),
     ),
     (attempt_outlives_its_run, replace(facts_of(cycles=1), acknowledging="down")),
+    (everything_rides_along, RIDING),
+    (request_that_rode_along_is_lost, RIDING),
+    (request_that_rode_along_is_refused, RIDING),
+    (cancel_comes_with_the_start, RIDING),
+    (acknowledgement_that_rode_along_is_owed, replace(RIDING, acknowledging="down")),
+    (acknowledgement_after_a_task_that_was_lost, RIDING),
 ]
 
 

@@ -162,5 +162,5 @@ def staged(facts: Facts) -> Generator[Scene, None, None]:
 
 
 def facts_of(**changes: Any) -> Facts:
-    """Of a world as usual, but for the plan's changes."""
-    return Facts(plan=plan(**changes))
+    """Of a world as usual, but for the plan's changes; every step of a call is one of its own."""
+    return Facts(plan=plan(**changes), rides=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ackbridge.contracts import (
     Acknowledged,
+    AcknowledgementKind,
     AcknowledgeStep,
     Asked,
     AskStep,
@@ -25,8 +26,10 @@ from ackbridge.contracts import (
     ResponseMode,
     SendStep,
     Sent,
+    Setback,
     Standing,
     StepFailure,
+    Wire,
 )
 
 from .engine import End, Failed, Silent
@@ -61,6 +64,7 @@ class Workers:
 
     Attributes:
         says: what the provider answers when it is asked, if anything.
+        rides: as in `Facts`.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Workers:
         self._plan = plan
         self._clock = clock
         self.says: Callable[[int, str], ProviderMessage | None] = lambda cycle, event_key: None
+        self.rides = True
         # By cycle: which attempt failed last, and whether the provider may have it by then.
         self._left: dict[int, tuple[int, bool]] = {}
         self._doings: dict[type, Callable[..., End]] = {
@@ -95,10 +100,18 @@ class Workers:
         if not self._ledger.is_up or luck is Luck.UNREACHED:
             return NO_LEDGER
         was_claimed = self._ledger.claim()
-        if luck is Luck.LOST:
+        if luck is Luck.LOST and (was_claimed or not self.sends_along(step)):
             return NO_LEDGER
         captured = self._ledger.response and self._ledger.outcomes[-1]
-        return Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
+        prepared = Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
+        if was_claimed or not self.sends_along(step):
+            return prepared
+        end = self._send(SendStep(request=step.request, cycle=1), luck, began, 1)
+        return prepared.model_copy(update={"sent": _rode(end)})
+
+    def sends_along(self, step: PrepareStep) -> bool:
+        """Whether the request goes out with this preparation, if it is the first one."""
+        return self.rides and step.sends and self._plan.send.local and self._plan.not_now is None
 
     def _reconsider(self, step: ReconsiderStep, luck: Luck, began: datetime, number: int) -> End:
         if luck is Luck.REFUSED:
@@ -171,7 +184,17 @@ class Workers:
         if not self._ledger.is_up or luck is Luck.UNREACHED:
             return NO_LEDGER
         recorded = self._ledger.record(step)
-        return NO_LEDGER if luck is Luck.LOST else recorded
+        if not (self.rides and step.acknowledges and recorded.accepted):
+            return NO_LEDGER if luck is Luck.LOST else recorded
+        success = AcknowledgeStep(
+            request=step.request,
+            cycle=step.cycle,
+            kind=AcknowledgementKind.SUCCESS,
+            reference=step.reference,
+            outcome=step.outcome.model_copy(update={"response": step.message.data}),
+        )
+        end = self._acknowledge(success, luck, began, number)
+        return recorded.model_copy(update={"acknowledged": _rode(end)})
 
     def _acknowledge(self, step: AcknowledgeStep, luck: Luck, began: datetime, number: int) -> End:
         end = self._accept(step, luck)
@@ -198,3 +221,13 @@ class Workers:
             return NO_LEDGER
         self._ledger.conclude(step)
         return NO_LEDGER if luck is Luck.LOST else Concluded()
+
+
+def _rode(end: End) -> Wire:
+    """How what rode along with a step has ended, as its activity answers."""
+    if isinstance(end, Wire):
+        return end
+    if not isinstance(end, Failed):
+        raise TypeError("only the whole attempt is silent")
+    again = None if end.final else end.delay or timedelta(0)
+    return Setback(kind=end.kind, reason=end.kind, reached=end.reached, again_after=again)

@@ -37,6 +37,8 @@ class Facts:
         acknowledging: what the provider's acknowledgement API does at first, as in `Provider`.
         stays_down: it never comes back.
         is_batched: as in `Replica`.
+        rides: whether the workers let a request ride along with its preparation, and an
+            acknowledgement with the recording; those of an older version do not.
     """
 
     plan: Plan
@@ -45,6 +47,7 @@ class Facts:
     acknowledging: str = "accepts"
     stays_down: bool = False
     is_batched: bool = True
+    rides: bool = True
 
 
 class World:
@@ -66,6 +69,7 @@ class World:
         self.ledger = Ledger()
         self.workers = Workers(self.provider, self.ledger, self.plan, lambda: self.engine.now)
         self.workers.says = self._answer
+        self.workers.rides = facts.rides
         self.in_flight: list[ProviderMessage] = []
         self.told: dict[str, tuple[ProviderMessage, int | None]] = {}
         self.answering: str = "nothing"
@@ -164,8 +168,10 @@ class World:
         self, argument: Wire, luck: Luck, number: int, began: datetime | None = None
     ) -> End:
         self.engine.is_rough |= luck.kills
-        self.tried += isinstance(argument, SendStep)
-        return self.workers.attempt(argument, luck, began or self.engine.now, number)
+        asked = len(self.provider.asked)
+        end = self.workers.attempt(argument, luck, began or self.engine.now, number)
+        self.tried += len(self.provider.asked) - asked or isinstance(argument, SendStep)
+        return end
 
     def finish(self, which: int) -> None:
         """An attempt that took its time ends now."""

@@ -62,6 +62,18 @@ async def completed_duplicate(stage: Stage) -> CallRequest:
     return await _run(stage, request)
 
 
+async def completed_by_signal_of_several(stage: Stage) -> CallRequest:
+    """Three messages in one signal: one that does not read, more time, and the answer."""
+    request = stage.request(stuck=True)
+    await stage.calls.start(request)
+    await stage.until(request, "awaiting_response")
+    more = {"kind": "extension", "event_key": "evt-1", "extend_by": "1m"}
+    answer = {"kind": "response", "event_key": "evt-2", "data": {"ok": True}}
+    together = {"messages": [{"kind": "nonsense"}, more, answer]}
+    await stage.handle(request).signal("provider_messages", together)
+    return await _run(stage, request)
+
+
 async def completed_after_retries(stage: Stage) -> CallRequest:
     """The first sends and the first acknowledgements were not taken."""
     return await _run(stage, stage.request(receipt_failures=2, acknowledgement_failures=2))
@@ -260,10 +272,21 @@ async def control_continued(stage: Stage) -> Run:
     return Run(handle.id, (await handle.describe()).run_id)
 
 
+async def completed_together(stage: Stage) -> CallRequest:
+    """The happy path in two activities: prepare and send, record and acknowledge."""
+    return await _run(stage, stage.request(delay_ms=100))
+
+
+async def completed_together_after_retries(stage: Stage) -> CallRequest:
+    """The first sends and the first acknowledgements rode along, and were not taken."""
+    return await _run(stage, stage.request(receipt_failures=2, acknowledgement_failures=2))
+
+
 SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
     completed_duplicate,
+    completed_by_signal_of_several,
     completed_after_retries,
     completed_by_asking,
     failed_silent,
@@ -281,6 +304,8 @@ SCENARIOS: list[Scenario] = [
     refused_by_a_flag,
     control_told,
     control_continued,
+    completed_together,
+    completed_together_after_retries,
     *BATCHES,
 ]
 

@@ -31,7 +31,7 @@ from ackbridge.contracts import (
     Wire,
     names,
 )
-from workflows.host import Result, Step, StepFailed
+from workflows.host import FirstTry, Result, Step, StepFailed
 from workflows.protocol import CallProtocol
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -154,6 +154,18 @@ class SimulatedHost:
         if isinstance(answer, StepFailed):
             raise answer
         return cast("Result", answer)
+
+    async def go_on(
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        first: FirstTry,
+        interrupted: Callable[[], bool] | None = None,
+    ) -> Result:
+        if first.again_after is None or step.attempts == 1:
+            raise first.failed
+        return await self.perform(provider, step, argument, interrupted)
 
     async def wait(
         self, condition: Callable[[], bool], until: datetime | None, summary: str

@@ -93,6 +93,7 @@ def all_steps() -> list[Step[Any]]:
     assert isinstance(planned.acknowledge, AcknowledgePlan)
     return [
         workflows.steps.PREPARE,
+        workflows.steps.RECONSIDER,
         workflows.steps.RECORD,
         workflows.steps.CONCLUDE,
         workflows.steps.send(planned, 1, local=True),

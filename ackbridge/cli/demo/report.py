@@ -53,8 +53,8 @@ def switching(switched: Switching) -> RenderableType:
         "callers",
         Text(
             f"{switched.passed} more go through; after"
-            f" {switched.known_within.total_seconds():.1f} s every worker knows, and"
-            f" {len(switched.parked)} are parked, and nothing of them is sent"
+            f" {switched.known_within.total_seconds():.1f} s the workers know, and the next"
+            f" {len(switched.parked)} are parked: nothing of them is sent"
         ),
     )
     example = next(iter(switched.parked.values()), None)

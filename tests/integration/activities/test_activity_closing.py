@@ -26,6 +26,7 @@ from ackbridge.ledger import Ledger
 from activities.acknowledge import Acknowledge
 from activities.conclude import Conclude
 from activities.prepare import Prepare
+from activities.send import Send
 
 from .world import NOW, TOKEN, World, attempt, delay, failed, trouble
 
@@ -35,7 +36,7 @@ FAILED = AcknowledgementKind.FAILED
 async def plan(of: World, operation: str, **more: Any) -> Plan:
     """The plan of a call."""
     step = PrepareStep(request=of.request(operation, **more), run_chain="chain-1")
-    prepared = await attempt().run(Prepare(of.provisions).prepare, step)
+    prepared = await attempt().run(Prepare(of.provisions, Send(of.provisions)).prepare, step)
     assert prepared.plan is not None
     return prepared.plan
 

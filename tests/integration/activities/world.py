@@ -48,6 +48,7 @@ operations:
       success: type == 'done'
       failure: {when: type == 'failed', reason: why}
       extension: {when: type == 'wait', until: until, by: by}
+      deadline: {learn: {}}
       status:
         path: /orders/{reference}
         success: body.state == 'done'
@@ -61,6 +62,10 @@ operations:
     request: {path: /quotes}
     receipt: {reference: id}
     response: {mode: sync, failure: {when: error, reason: error}}
+  ponder:
+    request: {path: /thoughts}
+    receipt: {timeout: 6s}
+    response: {mode: sync}
   track:
     request: {path: /tracks}
     receipt: {timeout: 2s, reference: id}

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from ackbridge.control.observed import Count
 from ackbridge.ledger.tables import log
 
 from .world import OLD_SECRET, SECRET, World, collected, done, new_call_id, signed
@@ -94,6 +95,8 @@ async def test_the_same_event_twice_at_once_is_one_signal(
     assert len(await collected(call)) == 1
     assert (await world.ledger.counts())["suppressed"] == 1
     assert sum("callback suppressed" in message for message in caplog.messages) == 1
+    observed = await world.ledger.observed("acme", datetime.now(UTC) - timedelta(minutes=5))
+    assert observed["create_order"][Count.DUPLICATES] == 1
 
 
 async def test_two_gateways_with_one_event_are_one_signal(world: World) -> None:
@@ -145,6 +148,14 @@ async def test_an_unknown_provider_is_not_found(world: World) -> None:
         reply = await gateway.send(b"{}", {}, provider="nobody")
 
     assert reply.status_code == 404
+
+
+async def test_callbacks_are_sent_with_post(world: World) -> None:
+    """Another method is refused, and nothing of the request is looked at."""
+    async with world.gateway() as gateway:
+        reply = await gateway.http.get("/callbacks/acme")
+
+    assert (reply.status_code, reply.json()["status"]) == (405, "wrong method")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from ackbridge.catalog import Catalog, load_catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
-from ackbridge.gateway import create_app
+from ackbridge.gateway import build_config, create_app
 from ackbridge.ledger import Ledger
 from ackbridge.security import Secrets
 
@@ -112,6 +112,11 @@ class CollectingCall:
         """Collect."""
         self._messages.append(message)
 
+    @workflow.signal(name=names.PROVIDER_MESSAGES)
+    def provider_messages(self, together: Any) -> None:
+        """Collect what comes together."""
+        self._messages.extend(together["messages"])
+
     @workflow.signal(name=FINISH)
     def finish(self) -> None:
         """End."""
@@ -186,9 +191,12 @@ class World:
             clock or now,
             **options,
         )
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        # asyncio sends without delay only where TCP is spelled out; else every answer takes 40 ms.
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(512)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
+            config = build_config(app, log_config=None, timeout_graceful_shutdown=1)
             server = uvicorn.Server(config)
             # In this loop, not in a thread: ledger and client belong to it.
             serving = asyncio.create_task(server.serve([listener]))

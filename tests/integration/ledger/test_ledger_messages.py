@@ -36,7 +36,8 @@ async def record(ledger: Ledger, key: str, event_key: str, data: object = None) 
 async def test_a_response_is_recorded_once(ledger: Ledger) -> None:
     """The same message of the same call again is accepted, and changes nothing."""
     assert Recorded(accepted=True) == await record(ledger, "1", "e-1", {"total": 5, "ok": None})
-    assert Recorded(accepted=True) == await record(ledger, "1", "e-1", {"total": 6})
+    again = await record(ledger, "1", "e-1", {"total": 6})
+    assert Recorded(accepted=True, repeated=True) == again
 
     (row,) = await ledger.responses("acme.order.1")
     assert row.data == {"total": 5, "ok": None}

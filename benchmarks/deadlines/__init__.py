@@ -1,0 +1,1 @@
+"""Learned deadlines against providers that an oracle knows."""

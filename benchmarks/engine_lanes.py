@@ -1,0 +1,134 @@
+"""The lanes on Temporal: ours, the engine's floor and the textbook, tuned and as they come."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import yaml
+from temporalio.client import Client
+
+from ackbridge.app import integrations_folder
+from ackbridge.client import AckbridgeClient
+from ackbridge.contracts import CallRequest
+from ackbridge.embedded import find_binary
+from ackbridge.loopback import HOST, LoopbackPort
+
+from .checking import recorded_in_file
+from .ground import Ground
+from .lanes import PAYLOAD, Lane
+from .orchestration import FLOOR, TASK_QUEUE, TEXTBOOK
+from .textbook import READY
+
+PATIENCE = timedelta(minutes=5)
+LIMITED = "limited"
+"""The provider with a rate limit; the sandbox under another name."""
+PARTS = ("engine", "sandbox", "worker", "gateway")
+_RECORDED = "SELECT call_id FROM responses WHERE provider = '{provider}'"
+_ENGINE_STARTED = "Temporal Server:"
+
+
+def write_integrations(folder: Path) -> Path:
+    """The sandbox's integration, and the same again with a rate limit that is never reached."""
+    folder.mkdir()
+    integration = yaml.safe_load((integrations_folder(None) / "sandbox.yaml").read_text())
+    limits = {"requests_per_second": 10_000}
+    for provider, changed in (("sandbox", {}), (LIMITED, {"limits": limits})):
+        text = yaml.safe_dump({**integration, "provider": provider, **changed}, sort_keys=False)
+        (folder / f"{provider}.yaml").write_text(text)
+    return folder
+
+
+@asynccontextmanager
+async def ours(ground: Ground) -> AsyncIterator[list[Lane]]:
+    """Ackbridge, with its worker and its gateway; and the same for a provider with a limit."""
+    calls = AckbridgeClient(ground.client)
+
+    async def run(provider: str, key: str) -> str:
+        request = CallRequest(provider=provider, operation="create_order", key=key, payload=PAYLOAD)
+        await (await calls.start(request)).outcome(PATIENCE, settled=True)
+        return request.call_id
+
+    yield [
+        Lane(
+            name,
+            partial(run, provider),
+            {part: (ground.stack.pid(part),) for part in ("engine", "worker", "gateway")},
+            partial(
+                recorded_in_file, ground.folder / "ledger.db", _RECORDED.format(provider=provider)
+            ),
+            ground.client,
+            history_only=provider == LIMITED,
+        )
+        for name, provider in (("ours", "sandbox"), ("ours-limited", LIMITED))
+    ]
+
+
+@asynccontextmanager
+async def on_tuned_engine(ground: Ground) -> AsyncIterator[list[Lane]]:
+    """The floor and the textbook on our own engine, with our worker's settings."""
+    pid, address = ground.stack.pid("engine"), ground.stack.addresses.engine
+    async with _served(ground, "tuned", address, "--tuned") as (worker, database):
+        yield _floor_and_textbook(
+            "", ground.client, {"engine": (pid,), "worker": (worker,)}, database
+        )
+
+
+@asynccontextmanager
+async def on_default_engine(ground: Ground) -> AsyncIterator[list[Lane]]:
+    """The floor and the textbook on an engine and with a worker as they come."""
+    port = LoopbackPort()
+    command = (
+        *(str(find_binary()), "server", "start-dev", "--headless"),
+        *("--ip", HOST, "--port", str(port.number), "--db-filename", "engine.db"),
+    )
+    address = f"{HOST}:{port.number}"
+    async with (
+        ground.running("default-engine", command, ready=_ENGINE_STARTED) as engine,
+        _served(ground, "default", address) as (worker, database),
+    ):
+        client = await Client.connect(address)
+        yield _floor_and_textbook(
+            "-default", client, {"engine": (engine.pid,), "worker": (worker,)}, database
+        )
+
+
+@asynccontextmanager
+async def _served(
+    ground: Ground, name: str, engine: str, *options: str
+) -> AsyncIterator[tuple[int, Path]]:
+    """The process that serves both; gives its id and its database."""
+    port = LoopbackPort()
+    database = ground.folder / f"{name}.db"
+    command = (
+        *(sys.executable, "-m", "benchmarks.textbook", "--engine", engine, *options),
+        *("--provider", ground.provider_url, "--database", str(database)),
+        *("--port", str(port.number)),
+    )
+    async with ground.running(f"{name}-worker", command, ready=READY) as worker:
+        yield worker.pid, database
+
+
+def _floor_and_textbook(
+    suffix: str, client: Client, processes: dict[str, tuple[int, ...]], database: Path
+) -> list[Lane]:
+    async def floor(key: str) -> str:
+        handle = await client.start_workflow(FLOOR, id=key, task_queue=TASK_QUEUE)
+        await handle.result()
+        return key
+
+    async def textbook(key: str) -> str:
+        request = {"key": key, "payload": PAYLOAD}
+        handle = await client.start_workflow(TEXTBOOK, request, id=key, task_queue=TASK_QUEUE)
+        await handle.result()
+        return key
+
+    recorded = partial(recorded_in_file, database)
+    return [
+        Lane(f"floor{suffix}", floor, processes, None, client),
+        Lane(f"textbook{suffix}", textbook, processes, recorded, client),
+    ]

@@ -1,0 +1,31 @@
+"""What a call costs in the engine's history."""
+
+from __future__ import annotations
+
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHandle
+
+_COUNTED = {
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
+    EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
+    EventType.EVENT_TYPE_TIMER_STARTED,
+    EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+    EventType.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES,
+}
+
+
+async def cost_in_history(handle: WorkflowHandle[object, object]) -> tuple[int, int]:
+    """(history events, billable actions) of a workflow that has ended.
+
+    Actions as Temporal Cloud counts them: the start, each signal, timer, upsert and activity, and
+    all local activities of one workflow task together.
+    """
+    events = actions = 0
+    tasks_with_local_activities: set[int] = set()
+    async for event in handle.fetch_history_events():
+        events += 1
+        actions += event.event_type in _COUNTED
+        if event.event_type == EventType.EVENT_TYPE_MARKER_RECORDED:
+            marker = event.marker_recorded_event_attributes
+            tasks_with_local_activities.add(marker.workflow_task_completed_event_id)
+    return events, actions + len(tasks_with_local_activities)
