@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -13,13 +15,14 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
 from ackbridge.catalog import Integration
-from ackbridge.contracts import WHOLE_PROVIDER, Decision, LearnedDeadline, names
+from ackbridge.contracts import WHOLE_PROVIDER, Decision, LearnedDeadline, StepFailure, names
 from ackbridge.contracts.breaking import Watch
 from ackbridge.contracts.observing import ObserveStep
 from ackbridge.control.observed import Count
 from ackbridge.control.watching import LOOKED_BACK, Look, Rules, look, reports
+from ackbridge.errors import ConfigurationError, LedgerUnavailable
 
-from .failures import classified
+from .failures import failure
 from .learning import LEARN_EVERY, learn_deadlines
 from .probe import probe
 from .provisions import Provisions
@@ -35,6 +38,9 @@ BEAT_EVERY = timedelta(seconds=10)
 
 WATCH_FOR = timedelta(hours=1)
 """After which another worker, or another version, may take its turn."""
+
+AGAIN_AFTER = timedelta(seconds=10)
+"""The ledger is away, or this worker does not know the provider."""
 
 BACKLOG_WITHIN = timedelta(seconds=2)
 
@@ -57,13 +63,13 @@ class Observe:
         beaten_at: datetime | None = None
         learned_at: datetime | None = None
         while True:
-            with classified():
+            with _tried_again():
                 now, watch, decision = await self._look(step, watch)
             if decision is not None:
                 return decision
             if learned_at is None or now - learned_at >= LEARN_EVERY:
                 learned_at = now
-                with classified():
+                with _tried_again():
                     learned = await self._learn(step, now)
                 if learned:
                     return Decision(deadlines=learned, watch=watch)
@@ -96,6 +102,15 @@ class Observe:
         backlog = await _backlog(step.provider) if step.breaker.step is not None else 0
         seen = look(rules, step.breaker, watch, reports(buckets), answer, now, backlog)
         return now, seen.watch, _decision(step, seen)
+
+
+@contextmanager
+def _tried_again() -> Iterator[None]:
+    """Whatever is away may be back any moment, and nobody else watches meanwhile."""
+    try:
+        yield
+    except (LedgerUnavailable, ConfigurationError) as error:
+        raise failure(StepFailure.UNAVAILABLE, str(error), final=False, delay=AGAIN_AFTER) from None
 
 
 def _decision(step: ObserveStep, seen: Look) -> Decision | None:
