@@ -9,9 +9,9 @@ from .inbound import (
     is_receipt,
     receipt_reference,
 )
-from .loading import load_catalog, load_integration
+from .loading import load_catalog, load_integration, load_subscriber
 from .notices import render_notice
-from .operation import NoticeText, Operation, Poll
+from .operation import Operation, Poll
 from .outbound import (
     Outbound,
     Unaddressed,
@@ -20,18 +20,19 @@ from .outbound import (
     render_request,
     render_status,
 )
-from .publishing import integration_json_schema
+from .publishing import integration_json_schema, subscriber_json_schema
 from .schema import Callbacks, Integration
+from .subscribers import Subscriber
 
 __all__ = [
     "Callbacks",
     "Catalog",
     "Integration",
     "Match",
-    "NoticeText",
     "Operation",
     "Outbound",
     "Poll",
+    "Subscriber",
     "Unaddressed",
     "build_redactors",
     "candidates",
@@ -42,10 +43,12 @@ __all__ = [
     "is_receipt",
     "load_catalog",
     "load_integration",
+    "load_subscriber",
     "receipt_reference",
     "render_acknowledgement",
     "render_health",
     "render_notice",
     "render_request",
     "render_status",
+    "subscriber_json_schema",
 ]

@@ -2,6 +2,7 @@
 
 from . import names
 from .calls import (
+    Answer,
     CallOutcome,
     CallRequest,
     CallStatus,
@@ -11,9 +12,20 @@ from .calls import (
     Steering,
     Timings,
 )
-from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
+from .deliveries import (
+    BuryStep,
+    Delivered,
+    Delivery,
+    NoticeBody,
+    NoticeData,
+    NoticeEvent,
+    ReplyPlan,
+    event_id,
+)
+from .languages import LANGUAGE_PATTERN, best_language
+from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory, ToldMemory
 from .messages import LONGEST_EVENT_KEY, MessageKind, MessageSource, ProviderMessage
-from .notices import DEFAULT_NOTICES
+from .notices import CALLER_KINDS, DEFAULT_NOTICES, NOTICE_KINDS, default_notices
 from .plan import (
     REVISION,
     AcknowledgePlan,
@@ -46,16 +58,21 @@ from .steps import (
 from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 
 __all__ = [
+    "CALLER_KINDS",
     "DEFAULT_NOTICES",
+    "LANGUAGE_PATTERN",
     "LONGEST_EVENT_KEY",
+    "NOTICE_KINDS",
     "REVISION",
     "AcknowledgePlan",
     "AcknowledgeStep",
     "Acknowledged",
     "AcknowledgementKind",
+    "Answer",
     "AskStep",
     "Asked",
     "AwaitOutcome",
+    "BuryStep",
     "CallMemory",
     "CallOutcome",
     "CallRequest",
@@ -64,6 +81,8 @@ __all__ = [
     "ConcludeStep",
     "CycleMemory",
     "DebtMemory",
+    "Delivered",
+    "Delivery",
     "Duration",
     "ForceAck",
     "HearingMemory",
@@ -72,6 +91,9 @@ __all__ = [
     "MessageKind",
     "MessageSource",
     "Notice",
+    "NoticeBody",
+    "NoticeData",
+    "NoticeEvent",
     "OnFailure",
     "OutcomeStatus",
     "ParkedMemory",
@@ -83,6 +105,7 @@ __all__ = [
     "ProviderMessage",
     "RecordStep",
     "Recorded",
+    "ReplyPlan",
     "Reprocess",
     "ResponseMode",
     "SendPlan",
@@ -93,11 +116,15 @@ __all__ = [
     "StepFailure",
     "SuppressedMessage",
     "Timings",
+    "ToldMemory",
     "Trouble",
     "Unreadable",
     "Wire",
+    "best_language",
+    "default_notices",
     "describe",
     "digest",
+    "event_id",
     "names",
     "read",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime
 
-from .calls import CallStatus, Steering, Timings
+from .calls import CallStatus, Notice, Steering, Timings
 from .messages import ProviderMessage
 from .plan import Plan
 from .steps import AcknowledgeStep, SuppressedMessage
@@ -47,6 +47,13 @@ class HearingMemory(Wire):
     duplicates: int = 0
 
 
+class ToldMemory(Wire):
+    """What a subscriber was told: how many notices, and the last one of a delay."""
+
+    sequence: int = 0
+    delayed: Notice | None = None
+
+
 class CallMemory(Wire):
     """A parked call, whole.
 
@@ -57,6 +64,7 @@ class CallMemory(Wire):
         rounds: how often a response was awaited so far.
         parked: why the call is parked.
         cancelled, forced, reprocess: orders that have not been carried out yet.
+        told: what the call's subscriber knows.
     """
 
     plan: Plan
@@ -70,3 +78,4 @@ class CallMemory(Wire):
     cancelled: Steering | None = None
     forced: Steering | None = None
     reprocess: bool = False
+    told: ToldMemory = ToldMemory()

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import Field
 
 from .calls import CallOutcome, Notice
+from .deliveries import ReplyPlan
 from .wire import Wire
 
 REVISION: Final = 1
@@ -91,6 +92,7 @@ class Plan(Wire):
             on as it began: the workflow asks this, and no patch of the engine's, which would be
             asked too early where a query splits a workflow task (decision 7).
         owed_indexed: whether `AckbridgeOwed` is among them.
+        reply: which subscriber is told what becomes of the call; None: nobody.
     """
 
     mode: ResponseMode
@@ -111,6 +113,7 @@ class Plan(Wire):
     indexed: bool = False
     owed_indexed: bool = False
     revision: int = 0
+    reply: ReplyPlan | None = None
 
     @property
     def is_revised(self) -> bool:
