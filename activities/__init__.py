@@ -7,7 +7,9 @@ from typing import Any
 
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
+from .bury import Bury
 from .conclude import Conclude
+from .deliver import Deliver
 from .poll import Poll
 from .prepare import Prepare
 from .provisions import Provisions
@@ -23,6 +25,7 @@ def main_activities(provisions: Provisions) -> Sequence[Activity]:
         Prepare(provisions).prepare,
         Record(provisions).record,
         Conclude(provisions).conclude,
+        Bury(provisions).bury,
         *send_activities(provisions),
         *settle_activities(provisions),
     ]
@@ -42,4 +45,16 @@ def settle_activities(provisions: Provisions) -> Sequence[Activity]:
     ]
 
 
-__all__ = ["Activity", "Provisions", "main_activities", "send_activities", "settle_activities"]
+def notices_activities(provisions: Provisions) -> Sequence[Activity]:
+    """What goes through the queue of a subscriber's notices."""
+    return [Deliver(provisions).deliver]
+
+
+__all__ = [
+    "Activity",
+    "Provisions",
+    "main_activities",
+    "notices_activities",
+    "send_activities",
+    "settle_activities",
+]

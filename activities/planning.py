@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from ackbridge.catalog import Integration, Operation, Poll, render_notice
+from ackbridge.catalog import Clean, Integration, Operation, Poll, Subscriber, render_notice
 from ackbridge.contracts import (
-    DEFAULT_NOTICES,
+    CALLER_KINDS,
+    NOTICE_KINDS,
     REVISION,
     AcknowledgePlan,
     CallRequest,
@@ -15,8 +16,10 @@ from ackbridge.contracts import (
     OnFailure,
     Plan,
     PollPlan,
+    ReplyPlan,
     ResponseMode,
     SendPlan,
+    default_notices,
 )
 
 
@@ -28,11 +31,15 @@ def plan_call(
     environment: str,
     indexed: bool,
     context: Mapping[str, object],
+    subscriber: Subscriber | None = None,
+    clean: Clean | None = None,
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
     Args:
         context: what the templates of the notices may refer to.
+        subscriber: who is told what becomes of the call.
+        clean: what every value goes through before a notice shows it.
     """
     response = operation.response
     deadline = min(response.deadline.initial, response.deadline.ceiling)
@@ -56,11 +63,22 @@ def plan_call(
         late=LatePolicy(response.late),
         late_window=response.late_window,
         parked_for=operation.parked_for,
-        notices={**DEFAULT_NOTICES, **_notices(operation, context)},
+        notices=_notices(
+            operation, NOTICE_KINDS if subscriber else CALLER_KINDS, request, context, clean
+        ),
         not_now=_why_not_now(integration, request, environment),
         indexed=indexed,
         owed_indexed=indexed,
         revision=REVISION,
+        reply=_reply_plan(subscriber),
+    )
+
+
+def _reply_plan(subscriber: Subscriber | None) -> ReplyPlan | None:
+    if subscriber is None:
+        return None
+    return ReplyPlan(
+        subscriber=subscriber.subscriber, events=subscriber.events, within=subscriber.within
     )
 
 
@@ -83,15 +101,23 @@ def _poll_plan(operation: Operation) -> PollPlan | None:
     return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
 
 
-def _notices(operation: Operation, context: Mapping[str, object]) -> dict[str, Notice]:
-    """The notices the operation has texts for; the providers' own words are not known to them."""
+def _notices(
+    operation: Operation,
+    kinds: Sequence[str],
+    request: CallRequest,
+    context: Mapping[str, object],
+    clean: Clean | None,
+) -> dict[str, Notice]:
+    """The operation's notices, or default ones; the providers' own words are not known to them."""
     known = {name: context[name] for name in ("payload", "metadata", "call")}
-    return {
-        kind: notice
-        for kind in DEFAULT_NOTICES
-        if (text := getattr(operation.notices, kind)) is not None
-        and (notice := render_notice(kind, text, known)) is not None
+    defaults = default_notices(request.language)
+    texts = {kind: getattr(operation.notices, kind) for kind in kinds}
+    own = {
+        kind: render_notice(kind, written, known, request.language, clean)
+        for kind, written in texts.items()
+        if written is not None
     }
+    return {kind: own.get(kind) or defaults[kind] for kind in kinds}
 
 
 def _why_not_now(integration: Integration, request: CallRequest, environment: str) -> str | None:

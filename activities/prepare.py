@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.catalog import check_payload
+from ackbridge.catalog import Subscriber, check_payload
 from ackbridge.contracts import (
     CallOutcome,
+    CallRequest,
     OutcomeStatus,
     Prepared,
     PrepareStep,
@@ -55,18 +56,22 @@ class Prepare:
             environment=self._with.environment,
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            subscriber=self._subscriber(request),
+            clean=self._with.redactor(request.provider).clean_value,
         )
         return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
+
+    def _subscriber(self, request: CallRequest) -> Subscriber | None:
+        return self._with.catalog.subscriber(request.reply_to) if request.reply_to else None
 
     def _check(self, step: PrepareStep) -> None:
         request = step.request
         try:
             operation = self._with.catalog.operation(request.provider, request.operation)
+            if request.reply_to is not None:
+                self._with.catalog.subscriber(request.reply_to)
         except UnknownName as error:
             raise failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
-        if request.reply_to is not None:
-            reason = f"reply_to: no subscriber {request.reply_to!r} is configured"
-            raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
         size = len(canonical_json(request.payload))
         if size > MAX_REQUEST_BYTES:
             reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"

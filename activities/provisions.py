@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -11,7 +12,7 @@ from ackbridge.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import CallRequest, names
 from ackbridge.ledger import Ledger
-from ackbridge.security import Redactor
+from ackbridge.security import Redactor, Secrets
 
 _SHAPES_ONLY = Redactor()
 
@@ -29,6 +30,7 @@ class Provisions:
         public_url: where providers reach the gateway.
         environment: which flags apply.
         indexed: whether our search attributes are registered with the engine.
+        secrets: what the references of subscribers stand for at this moment.
         redactors: by provider, what keeps secrets out of its words; for one that is not there,
             only what looks like a secret is.
     """
@@ -41,6 +43,7 @@ class Provisions:
     public_url: str
     environment: str
     indexed: bool
+    secrets: Secrets = field(default_factory=lambda: Secrets({}, Path()))
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
 
     def redactor(self, provider: str) -> Redactor:

@@ -1,7 +1,8 @@
 """Deterministic orchestration. `WORKFLOWS` is what a worker registers."""
 
+from .deliver_notice import DeliverNotice
 from .integration_call import IntegrationCall
 
-WORKFLOWS = [IntegrationCall]
+WORKFLOWS = [IntegrationCall, DeliverNotice]
 
-__all__ = ["WORKFLOWS", "IntegrationCall"]
+__all__ = ["WORKFLOWS", "DeliverNotice", "IntegrationCall"]

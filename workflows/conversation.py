@@ -93,6 +93,7 @@ class Conversation:
             cancelled=state.orders.cancelled,
             forced=state.orders.forced,
             reprocess=state.orders.reprocess,
+            told=state.telling.memory(),
         )
 
     async def _first(self) -> Heard | Unanswered:
@@ -190,6 +191,7 @@ class Conversation:
         state.enter(Stage.PARKED)
         state.host.index(Stage.PARKED, ending.parked_reason, until)
         await self._keeping.conclude(Stage.PARKED, ending.reason)
+        state.telling.delayed(state.progress.notice)
         return await self._stay_parked(ending)
 
     async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
@@ -205,6 +207,7 @@ class Conversation:
         while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
             if not state.hearing.has_suppressed:
                 await state.settlement.rest()
+                await state.telling.settled()
                 raise Renewal
             await self._keeping.conclude(Stage.PARKED, ending.reason)
         state.host.index(IN_FLIGHT, None, None)
@@ -214,6 +217,8 @@ class Conversation:
         """The response is ours; tell the provider so, and that nothing else is wanted."""
         state = self._state
         cycle = self._listening.capture.cycle or state.cycles.current
+        if state.progress.outcome is not None:
+            state.telling.ended(state.progress.outcome, was_delayed=state.progress.was_parked)
         await self._closing.acknowledge_success(cycle)
         await self._closing.acknowledge_failed(f"the response of cycle {cycle.number} was taken")
         return state.progress.outcome or state.progress.draft(OutcomeStatus.COMPLETED)

@@ -30,6 +30,7 @@ class Progress:
             `CallStatus`.
         timings: as in `CallOutcome`.
         outcome: how the call ended, once it did.
+        was_parked: the caller may have been told that it is delayed.
     """
 
     def __init__(self, host: Host, request: CallRequest) -> None:
@@ -46,11 +47,13 @@ class Progress:
         self.notice: Notice | None = None
         self.timings = Timings(started_at=host.now())
         self.outcome: CallOutcome | None = None
+        self.was_parked = False
 
     def recall(self, status: CallStatus, timings: Timings) -> None:
-        """Go on where the run before this one was."""
+        """Go on where the run before this one was, parked."""
         self._since = status.since
         self.stage = status.stage
+        self.was_parked = True
         self.cycle = status.cycle
         self.attempts = status.attempts
         self.deadline, self.deadline_reason = status.deadline, status.deadline_reason
@@ -62,6 +65,7 @@ class Progress:
     def enter(self, stage: Stage) -> None:
         """The call has got to another stage."""
         self.stage = stage
+        self.was_parked = self.was_parked or stage is Stage.PARKED
         self._since = self._host.now()
 
     def received(self, sent: Sent, plan: Plan) -> datetime:

@@ -45,6 +45,8 @@ def tell(status: CallStatus) -> str:
         lines += ["", f"> **{status.notice.title}** {status.notice.message}"]
         if status.notice.alternative:
             lines.append(f"> {status.notice.alternative}")
+        if status.notice.expected_at:
+            lines.append(f"> Expected by {_clock(status.notice.expected_at)}.")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from .inbound import (
     receipt_reference,
 )
 from .loading import load_catalog, load_integration, load_subscriber
-from .notices import render_notice
+from .notices import Clean, render_notice
 from .operation import Operation, Poll
 from .outbound import (
     Outbound,
@@ -27,6 +27,7 @@ from .subscribers import Subscriber
 __all__ = [
     "Callbacks",
     "Catalog",
+    "Clean",
     "Integration",
     "Match",
     "Operation",

@@ -20,7 +20,7 @@ class CallRequest(FromOutside):
         key: the caller's idempotency key; no personal data, ids are never encrypted.
         payload: what the operation needs, checked against its `payload_schema`.
         audience: who the call is for, for flags (`internal` users first).
-        reply_to: the name of a configured subscriber.
+        reply_to: the name of a configured subscriber, who is told what becomes of the call.
         metadata: the caller's own labels; carried along, never interpreted.
         language: of the notices, a tag such as `de` or `en-US`; where there is no text in it,
             `en` stands in for `en-US`, and the operation's first language for all others.
@@ -31,7 +31,7 @@ class CallRequest(FromOutside):
     key: str = Field(min_length=1, max_length=512)
     payload: Any = None
     audience: str | None = Field(default=None, max_length=64)
-    reply_to: str | None = Field(default=None, max_length=64)
+    reply_to: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=64)
     metadata: dict[str, str] = Field(default_factory=dict)
     # Workers of an earlier version refuse fields that they do not know.
     language: str | None = Field(

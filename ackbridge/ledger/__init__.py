@@ -2,6 +2,7 @@
 
 from .ledger import Ledger
 from .migrating import migrate
+from .notices import Notices
 from .rows import (
     CallRow,
     Claim,
@@ -10,6 +11,8 @@ from .rows import (
     InboxEntry,
     InboxState,
     LogKind,
+    NoticeRow,
+    NoticeState,
     Owed,
     ResponseRow,
     StoredEntry,
@@ -24,6 +27,9 @@ __all__ = [
     "InboxState",
     "Ledger",
     "LogKind",
+    "NoticeRow",
+    "NoticeState",
+    "Notices",
     "Owed",
     "ResponseRow",
     "StoredEntry",

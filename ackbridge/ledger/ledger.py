@@ -20,6 +20,7 @@ from ackbridge.contracts import (
 
 from . import calls, correlations, inbox, logbook, responses, tables
 from .database import Database, open_database
+from .notices import Notices
 from .rows import (
     CallRow,
     Claim,
@@ -39,11 +40,15 @@ class Ledger:
     Every method is one transaction, may be repeated, and raises `LedgerUnavailable` when the
     database does not answer in time; what it wrote is then all there, or not at all. Event keys
     and references are at most 512 characters long (`Invalid` otherwise).
+
+    Attributes:
+        notices: what subscribers were told, or could not be.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.notices = Notices(database, clock)
 
     @classmethod
     def open(cls, url: str, clock: Clock, within: timedelta = timedelta(seconds=10)) -> Ledger:

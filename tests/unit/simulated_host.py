@@ -14,6 +14,7 @@ from ackbridge.contracts import (
     AcknowledgeStep,
     CallRequest,
     CallStatus,
+    Delivery,
     LatePolicy,
     MessageKind,
     Notice,
@@ -93,6 +94,7 @@ class SimulatedHost:
         self._beside: list[asyncio.Task[None]] = []
         self.performed: list[tuple[str, Wire]] = []
         self.shown: list[CallStatus] = []
+        self.deliveries: list[Delivery] = []
         self.indexed: list[str] = []
         self.answers: dict[str, list[Any]] = {
             names.PREPARE: [Prepared(plan=planned)],
@@ -172,6 +174,9 @@ class SimulatedHost:
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._beside.append(asyncio.create_task(work))
+
+    async def deliver(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
 
     def show(self, status: CallStatus) -> None:
         self.shown.append(status)
