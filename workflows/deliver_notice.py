@@ -15,10 +15,11 @@ from temporalio.exceptions import (
     is_cancelled_exception,
 )
 
-from .steps import LEDGER_TIMEOUT
-
+# As in integration_call.py: a module that is passed through there and loaded anew here is two.
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import BuryStep, Delivered, Delivery, Invalid, names, read
+
+    from .steps import LEDGER_TIMEOUT
 
 ATTEMPT_TIMEOUT = timedelta(minutes=2)
 """Of one attempt: the longest timeout of a subscriber, and what the ledger may need beside it."""
