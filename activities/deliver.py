@@ -28,8 +28,9 @@ from .failures import retry_after as asked_patience
 from .provisions import Provisions
 
 FIRST_RETRY: Final = timedelta(seconds=5)
-LONGEST_RETRY: Final = timedelta(hours=1)
-"""Attempts back off from the one to the other, by doubling; for days, if need be."""
+LONGEST_RETRY: Final = timedelta(hours=6)
+GROWTH: Final = 4
+"""Attempts back off from the one to the other, each time four times as long; for days."""
 
 GONE: Final = 410
 """The subscriber does not exist any more, and says so: the one status that ends a notice."""
@@ -107,7 +108,8 @@ class Deliver:
         """The failure of this attempt, which the ledger hears of if it can."""
         with suppress(LedgerUnavailable):
             await self._with.ledger.notices.not_accepted(delivery.body.id, cause.reason)
-        delay = patience(activity.info().attempt, cause.retry_after, FIRST_RETRY, LONGEST_RETRY)
+        attempt = activity.info().attempt
+        delay = patience(attempt, cause.retry_after, FIRST_RETRY, LONGEST_RETRY, GROWTH)
         return failure(cause.kind, cause.reason, final=cause.final, delay=delay)
 
 

@@ -11,6 +11,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
+    RetryState,
     TimeoutError,  # noqa: A004 -- the engine's own
     is_cancelled_exception,
 )
@@ -25,7 +26,10 @@ ATTEMPT_TIMEOUT = timedelta(minutes=2)
 """Of one attempt: the longest timeout of a subscriber, and what the ledger may need beside it."""
 
 RETRIES = RetryPolicy(
-    initial_interval=timedelta(seconds=5), maximum_interval=timedelta(hours=1), maximum_attempts=0
+    initial_interval=timedelta(seconds=5),
+    backoff_coefficient=4.0,
+    maximum_interval=timedelta(hours=6),
+    maximum_attempts=0,
 )
 """Of an attempt whose worker has died; those that have failed say themselves when to go on."""
 
@@ -99,14 +103,14 @@ def _read_start(arguments: tuple[Any, ...]) -> Delivery:
 
 def _why(error: BaseException, delivery: Delivery) -> str:
     """Why it is dead, in one line for people."""
-    if is_cancelled_exception(error):
+    if not isinstance(error, ActivityError) or is_cancelled_exception(error):
         return "its delivery was cancelled"
-    cause = error.cause if isinstance(error, ActivityError) else error
+    cause = error.cause
     if isinstance(cause, TimeoutError):
-        last = cause.cause
-        said = last.message if isinstance(last, ApplicationError) else "no attempt reported back"
-        return f"not accepted within {delivery.within}: {said}"
-    return cause.message if isinstance(cause, ApplicationError) else type(cause).__name__
+        cause = cause.cause
+    said = cause.message if isinstance(cause, ApplicationError) else "no attempt reported back"
+    is_over = error.retry_state is RetryState.TIMEOUT
+    return f"not accepted within {delivery.within}: {said}" if is_over else said
 
 
 def _tell(delivery: Delivery, state: str) -> str:

@@ -9,7 +9,7 @@ from .inbound import (
     is_receipt,
     receipt_reference,
 )
-from .loading import load_catalog, load_integration, load_subscriber
+from .loading import SUBSCRIBERS, load_catalog, load_integration, load_subscriber
 from .notices import Clean, render_notice
 from .operation import Operation, Poll
 from .outbound import (
@@ -25,6 +25,7 @@ from .schema import Callbacks, Integration
 from .subscribers import Subscriber
 
 __all__ = [
+    "SUBSCRIBERS",
     "Callbacks",
     "Catalog",
     "Clean",

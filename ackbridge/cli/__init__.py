@@ -8,7 +8,7 @@ import typer
 
 from ackbridge.engine import leave
 
-from . import calls, deployment, files, ledger, processes
+from . import calls, deployment, files, ledger, notices, processes
 from .exits import Exit
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ Where the engine is comes from Temporal's own settings (`TEMPORAL_ADDRESS`, `TEM
 calls.register(app)
 files.register(app)
 ledger.register(app)
+notices.register(app)
 processes.register(app)
 deployment.register(app)
 
