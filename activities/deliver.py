@@ -70,7 +70,8 @@ class Deliver:
         if before is not None:
             return Delivered(delivered_at=before)
         subscriber = self._with.catalog.subscriber(delivery.subscriber)
-        reply = await self._post(subscriber, await self._body(subscriber, delivery.body))
+        body = await self._body(subscriber, delivery.body)
+        reply = await self._post(subscriber, body, min(subscriber.timeout, delivery.timeout))
         _accepted(reply, asked_patience(reply.headers.get("retry-after"), self._with.clock()))
         at = self._with.clock()
         await notices.delivered(delivery.body.id, at)
@@ -84,7 +85,7 @@ class Deliver:
         response = found[0].data if found else None
         return body.model_copy(update={"data": body.data.model_copy(update={"response": response})})
 
-    async def _post(self, subscriber: Subscriber, body: NoticeBody) -> Reply:
+    async def _post(self, subscriber: Subscriber, body: NoticeBody, within: timedelta) -> Reply:
         text = body.model_dump_json()
         signed = sign_notice(
             self._with.secrets, subscriber.secrets, body.id, self._with.clock(), text
@@ -97,7 +98,7 @@ class Deliver:
                 headers={"content-type": "application/json", **signed},
                 content=text.encode(),
                 auth=None,
-                timeout=subscriber.timeout,
+                timeout=within,
                 max_bytes=READ_BYTES,
                 cut_off=True,
             )

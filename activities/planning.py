@@ -78,7 +78,10 @@ def _reply_plan(subscriber: Subscriber | None) -> ReplyPlan | None:
     if subscriber is None:
         return None
     return ReplyPlan(
-        subscriber=subscriber.subscriber, events=subscriber.events, within=subscriber.within
+        subscriber=subscriber.subscriber,
+        events=subscriber.events,
+        timeout=subscriber.timeout,
+        within=subscriber.within,
     )
 
 

@@ -20,10 +20,7 @@ from temporalio.exceptions import (
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import BuryStep, Delivered, Delivery, Invalid, names, read
 
-    from .steps import LEDGER_TIMEOUT
-
-ATTEMPT_TIMEOUT = timedelta(minutes=2)
-"""Of one attempt: the longest timeout of a subscriber, and what the ledger may need beside it."""
+    from .steps import LEDGER_TIMEOUT, MARGIN
 
 RETRIES = RetryPolicy(
     initial_interval=timedelta(seconds=5),
@@ -77,7 +74,7 @@ class DeliverNotice:
             delivery,
             result_type=Delivered,
             task_queue=names.notices_queue(delivery.subscriber),
-            start_to_close_timeout=ATTEMPT_TIMEOUT,
+            start_to_close_timeout=delivery.timeout + MARGIN,
             schedule_to_close_timeout=delivery.within,
             retry_policy=RETRIES,
             summary=f"{delivery.body.type} to {delivery.subscriber}",

@@ -101,7 +101,9 @@ class Telling:
             timestamp=at,
             data=data,
         )
-        delivery = Delivery(subscriber=reply.subscriber, body=body, within=reply.within)
+        delivery = Delivery(
+            subscriber=reply.subscriber, body=body, timeout=reply.timeout, within=reply.within
+        )
         self._starting += 1
         self._host.begin(self._deliver(delivery))
 

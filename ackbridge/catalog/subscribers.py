@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from ackbridge.contracts import NoticeEvent
-from ackbridge.contracts.deliveries import DEFAULT_EVENTS, DEFAULT_WITHIN
+from ackbridge.contracts.deliveries import DEFAULT_EVENTS, DEFAULT_TIMEOUT, DEFAULT_WITHIN
 from ackbridge.security import SecretRef
 
 from .fields import Name, Part, Positive, is_address
@@ -37,7 +37,7 @@ class Subscriber(Part):
     """When it wants to be told; `completed` is the one that has to be asked for."""
     response: bool = False
     """Whether notices of completed calls carry the provider's response."""
-    timeout: Annotated[Positive, Field(le=LONGEST_TIMEOUT)] = timedelta(seconds=10)
+    timeout: Annotated[Positive, Field(le=LONGEST_TIMEOUT)] = DEFAULT_TIMEOUT
     """Of one attempt."""
     within: Positive = DEFAULT_WITHIN
     """How long a notice is tried before it is kept as dead."""

@@ -28,7 +28,7 @@ COLUMNS = ("event", "subscriber", "state", "attempts", "happened", "last trouble
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(help="What subscribers were told about calls.", invoke_without_command=True)
-    group.callback()(exits_with_its_answer(list_notices))
+    group.callback()(list_notices)
     group.command("replay")(exits_with_its_answer(replay_notices))
     app.add_typer(group, name="notices")
 
@@ -41,16 +41,20 @@ def list_notices(
     ] = False,
     limit: Limit = 100,
     json_output: Json = False,
-) -> int:
+) -> None:
     """List the notices to subscribers, the oldest first, whether or not a worker can be asked."""
-    if context.invoked_subcommand is not None:
-        return Exit.COMPLETED
-    found = asyncio.run(_find(subscriber, NoticeState.DEAD if dead else None, None, limit))
+    if context.invoked_subcommand is None:
+        state = NoticeState.DEAD if dead else None
+        exits_with_its_answer(_list)(subscriber, state, limit, json_output)
+
+
+def _list(subscriber: str | None, state: NoticeState | None, limit: int, json_output: bool) -> int:
+    found = asyncio.run(_find(subscriber, state, None, limit))
     if json_output:
         show.as_json([_row(one) | {"body": one.body.model_dump(mode="json")} for one in found])
     else:
         cells = [tuple(str(value) for value in _row(one).values()) for one in found]
-        title = f"{len(found)} {'dead ' if dead else ''}notices"
+        title = f"{len(found)} {f'{state} ' if state else ''}notices"
         show.console.print(show.table(title, COLUMNS, cells))
     return Exit.COMPLETED
 

@@ -46,6 +46,9 @@ DEFAULT_EVENTS = (
 DEFAULT_WITHIN = timedelta(days=3)
 """How long a notice is tried."""
 
+DEFAULT_TIMEOUT = timedelta(seconds=10)
+"""Of one attempt."""
+
 
 class ReplyPlan(Wire):
     """Who is told what becomes of a call.
@@ -53,11 +56,13 @@ class ReplyPlan(Wire):
     Attributes:
         subscriber: its name.
         events: when it wants to be told.
+        timeout: of one attempt.
         within: how long each notice is tried.
     """
 
     subscriber: str
     events: tuple[NoticeEvent, ...] = DEFAULT_EVENTS
+    timeout: timedelta = DEFAULT_TIMEOUT
     within: timedelta = DEFAULT_WITHIN
 
 
@@ -110,12 +115,14 @@ class Delivery(FromOutside):
     Attributes:
         subscriber: who gets it.
         body: what.
+        timeout: how long one attempt may take at the most; the subscriber's file may say less.
         within: how long it is tried, from the start on.
         again: send it even if it was delivered before.
     """
 
     subscriber: str = Field(pattern=NAME_PATTERN, max_length=64)
     body: NoticeBody
+    timeout: Duration = Field(default=DEFAULT_TIMEOUT, gt=timedelta(0))
     within: Duration = Field(default=DEFAULT_WITHIN, gt=timedelta(0))
     again: bool = False
 

@@ -47,7 +47,9 @@ class _Around(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 -- the SDK's own name
         info = activity.info()
-        _, _, key = names.split_call_id(str(info.workflow_id))
+        # The id of a notice is its call's, and a little more.
+        call_id = str(info.workflow_id).removeprefix(names.notice_id(""))
+        _, _, key = names.split_call_id(call_id)
         self._die(f"before-{info.activity_type}", key)
         result = await self.next.execute_activity(input)
         self._die(f"after-{info.activity_type}", key)

@@ -15,10 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from ackbridge.contracts import CallRequest
+from temporalio.client import WorkflowFailureError
+
+from ackbridge.contracts import CallRequest, NoticeEvent, event_id, names
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallError
-from tests.integration.stage import Stage, set_up
+from tests.integration.stage import Stage, edited_integrations, set_up
+from tests.integration.subscribers import configure, subscribing
 
 HISTORIES = Path(__file__).with_name("histories")
 PATIENCE = timedelta(minutes=1)
@@ -26,7 +29,10 @@ PATIENCE = timedelta(minutes=1)
 WORKER = re.compile(r"^\d+@[\w.-]+")
 """Process and host, as the names of sticky queues begin."""
 
-Scenario = Callable[[Stage], Awaitable[CallRequest]]
+Scenario = Callable[[Stage], Awaitable[CallRequest | str]]
+"""Plays a call, or something else, and answers with it or with the id of its workflow."""
+
+SUBSCRIBER, GONE = "capture", "gone"
 
 
 async def completed(stage: Stage) -> CallRequest:
@@ -175,6 +181,45 @@ async def polled(stage: Stage) -> CallRequest:
     return await _run(stage, request.model_copy(update={"payload": payload}))
 
 
+def told(request: CallRequest) -> CallRequest:
+    """The request with a subscriber who wants to be told everything."""
+    return request.model_copy(update={"reply_to": SUBSCRIBER})
+
+
+async def told_in_time(stage: Stage) -> CallRequest:
+    """A subscriber is told at once."""
+    return await _run(stage, told(stage.request(delay_ms=100)))
+
+
+async def told_late(stage: Stage) -> CallRequest:
+    """A subscriber is told of a delay, and of the late end; both have arrived by then."""
+    request = told(booking(stage, stuck=True))
+    await parked(stage, request)
+    await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.DELAYED))
+    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}}
+    await stage.handle(request).signal("provider_message", late)
+    return await _run(stage, request)
+
+
+async def told_failed(stage: Stage) -> CallRequest:
+    """A subscriber is told of a refusal."""
+    return await _run(stage, told(stage.request(refuse=422)))
+
+
+async def notice_delivered(stage: Stage) -> str:
+    """A delivery to a subscriber that is well."""
+    request = told(stage.request(refuse=422))
+    await _run(stage, request)
+    return await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
+
+
+async def notice_dead(stage: Stage) -> str:
+    """A delivery to a subscriber that is gone."""
+    request = stage.request(refuse=422).model_copy(update={"reply_to": GONE})
+    await _run(stage, request)
+    return await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
+
+
 SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
@@ -192,6 +237,11 @@ SCENARIOS: list[Scenario] = [
     parked_to_the_end,
     cancelled_while_sending,
     polled,
+    told_in_time,
+    told_late,
+    told_failed,
+    notice_delivered,
+    notice_dead,
 ]
 
 
@@ -199,6 +249,14 @@ async def _run(stage: Stage, request: CallRequest) -> CallRequest:
     with contextlib.suppress(CallError):
         await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
     return request
+
+
+async def _delivered(stage: Stage, event: str) -> str:
+    """Wait for the end of a delivery."""
+    workflow_id = names.notice_id(event)
+    with contextlib.suppress(WorkflowFailureError):
+        await stage.client.get_workflow_handle(workflow_id).result()
+    return workflow_id
 
 
 def _without_traces_of_the_machine(history: str) -> str:
@@ -217,18 +275,30 @@ def _without_traces_of_the_machine(history: str) -> str:
 async def main() -> None:
     """Play every scenario that has no history yet, and keep its history."""
     HISTORIES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder) / "engine.db"
-        with EmbeddedEngine(state, headless=True, time_skipping=True) as engine:
-            async with set_up(engine.address, Path(folder)) as stage:
-                for scenario in SCENARIOS:
-                    path = HISTORIES / f"{scenario.__name__}.json"
-                    if path.exists():
-                        continue
-                    request = await scenario(stage)
-                    history = await stage.handle(request).fetch_history()
-                    path.write_text(_without_traces_of_the_machine(history.to_json()))
-                    print(f"{path.name}: {len(history.events)} events")
+    with contextlib.ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        engine = running.enter_context(
+            EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
+        )
+        integrations = edited_integrations(folder, lambda _: None)
+        for name, replies in ((SUBSCRIBER, []), (GONE, [410] * 10)):
+            subscriber = running.enter_context(subscribing())
+            subscriber.replies += replies
+            configure(integrations, name, subscriber.url)
+        async with set_up(engine.address, folder, integrations) as stage:
+            for scenario in SCENARIOS:
+                await _capture(stage, scenario)
+
+
+async def _capture(stage: Stage, scenario: Scenario) -> None:
+    path = HISTORIES / f"{scenario.__name__}.json"
+    if path.exists():
+        return
+    played = await scenario(stage)
+    workflow_id = played if isinstance(played, str) else played.call_id
+    history = await stage.client.get_workflow_handle(workflow_id).fetch_history()
+    path.write_text(_without_traces_of_the_machine(history.to_json()))
+    print(f"{path.name}: {len(history.events)} events")
 
 
 if __name__ == "__main__":
