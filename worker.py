@@ -17,10 +17,10 @@ from datetime import timedelta
 from functools import partial
 
 import httpx
+import uvloop
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from ackbridge.app import integrations_folder
 from ackbridge.catalog import (
@@ -32,10 +32,17 @@ from ackbridge.catalog import (
 )
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
+from ackbridge.control import Gate, Snapshots, flagd
+from ackbridge.controls import start_controls, watch_controls
 from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
-from ackbridge.errors import AckbridgeError, EngineUnavailable
+from ackbridge.errors import (
+    AckbridgeError,
+    EngineUnavailable,
+)
 from ackbridge.ledger import Ledger, migrate
+from ackbridge.runner import workflow_runner
+from ackbridge.schedules import keep_schedules
 from ackbridge.security import Secrets, build_auth
 from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
@@ -54,12 +61,8 @@ log = logging.getLogger("ackbridge.worker")
 READY = "worker ready"
 """The line on standard output by which a supervisor knows."""
 
-# Read-only on the workflow side, and dear to import again for every workflow.
-PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge.contracts")
-
-
 HEARTBEAT_EVERY = timedelta(seconds=2)
-"""By heartbeats a poll learns that nobody waits for its answer any more."""
+"""By heartbeats polls and batches learn that nobody waits for them any more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--provider", help="serve only this provider's queues")
     options = parser.parse_args(arguments)
     try:
-        asyncio.run(serve(load_settings(), options.provider))
+        uvloop.run(serve(load_settings(), options.provider))
     except AckbridgeError as error:
         print(error, file=sys.stderr)
         return 2
@@ -89,7 +92,10 @@ async def serve(settings: Settings, provider: str | None) -> None:
         log.warning("%s", indexing.advice)
     ledger = Ledger.open(settings.ledger_url, utc_now)
     http = build_client()
-    provisions = provide(settings, environ, catalog, ledger, http, indexed=indexing.available)
+    control = watch_controls(client, catalog)
+    provisions = provide(
+        settings, environ, catalog, ledger, http, control, indexed=indexing.available
+    )
     deployment = versioning(settings.deployment, settings.build_id)
     workers = build_workers(
         client, catalog, provisions, provider, settings.shutdown_within, deployment=deployment
@@ -98,12 +104,16 @@ async def serve(settings: Settings, provider: str | None) -> None:
         async with contextlib.AsyncExitStack() as running:
             for worker in workers:
                 await running.enter_async_context(worker)
+            await start_controls(client, catalog, provider)
+            if provider is None:
+                await keep_schedules(client, catalog)
             if deployment is not None:
                 await _tell_standing(client, deployment.version)
             print(READY, flush=True)
             await _told_to_stop()
             log.info("stopping: running activities have %s to finish", settings.shutdown_within)
     finally:
+        await control.close()
         await http.aclose()
         await ledger.close()
 
@@ -114,6 +124,7 @@ def provide(
     catalog: Catalog,
     ledger: Ledger,
     http: httpx.AsyncClient,
+    control: Snapshots,
     *,
     indexed: bool,
 ) -> Provisions:
@@ -131,7 +142,8 @@ def provide(
         redactors=build_redactors(catalog, secrets, auths),
         clock=utc_now,
         public_url=settings.public_url,
-        environment=settings.environment,
+        control=control,
+        gate=Gate(control, settings.environment, flagd() if settings.flags == "flagd" else None),
         indexed=indexed,
         secrets=secrets,
     )
@@ -168,6 +180,7 @@ def build_workers(
                 workflows=WORKFLOWS,
                 activities=main_activities(provisions),
                 workflow_runner=workflow_runner(),
+                max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
             )
         )
         workers += [
@@ -178,12 +191,6 @@ def build_workers(
         if provider in (None, name):
             workers += _provider_workers(build, integration, provisions)
     return workers
-
-
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """The sandbox every workflow of ours runs in, here and in the replayer."""
-    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-    return SandboxedWorkflowRunner(restrictions=restrictions)
 
 
 def _provider_workers(

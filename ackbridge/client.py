@@ -29,8 +29,10 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from .batches import Batch, find_batch, list_batches, start_batch
 from .contracts import (
     AwaitOutcome,
+    BatchRequest,
     CallOutcome,
     CallRequest,
     CallStatus,
@@ -54,6 +56,7 @@ from .errors import (
     InvalidRequestError,
     KeyReusedError,
 )
+from .provider_control import ProviderControl
 
 RPC_TIMEOUT = timedelta(seconds=10)
 
@@ -245,6 +248,10 @@ class AckbridgeClient:
         """A call that was started before, by its id."""
         return Call(self._client.get_workflow_handle(call_id))
 
+    def control(self, provider: str) -> ProviderControl:
+        """The control of a provider: its flags, and who has changed them."""
+        return ProviderControl(self._client, provider)
+
     async def start(self, request: CallRequest) -> Call:
         """Start a call, or find the one that has the same key and payload.
 
@@ -316,6 +323,29 @@ class AckbridgeClient:
                 stage=execution.typed_search_attributes.get(search.STAGE),
                 started_at=execution.start_time.isoformat(timespec="seconds"),
             )
+
+    async def reprocess_parked(self, request: BatchRequest, name: str | None = None) -> Batch:
+        """Start a batch that takes parked calls up again; its progress tells how far it is.
+
+        Args:
+            name: one of this name that is under way is found, not started; None for a new one.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+        return await start_batch(self._client, request, name)
+
+    def batch(self, batch_id: str) -> Batch:
+        """A batch that was started before, by its id."""
+        return find_batch(self._client, batch_id)
+
+    def batches(self, provider: str | None = None, limit: int = 20) -> AsyncIterator[Batch]:
+        """The newest batches, as far as the engine's visibility has them.
+
+        Raises:
+            EngineUnavailable: the engine does not answer.
+        """
+        return list_batches(self._client, provider, limit)
 
     async def _start(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         options = self._options(request)

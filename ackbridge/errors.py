@@ -10,6 +10,7 @@
     │   ├── TokenRefused              (ackbridge.security) a token endpoint gives no token
     │   ├── LedgerUnavailable
     │   └── EngineUnavailable
+    ├── BatchNotFoundError            no such batch, or it is over
     ├── TooLarge                      (ackbridge.transport) an answer beyond its bound
     └── CallError                     a call without the provider's success
         ├── InvalidRequestError       refused before anything was sent
@@ -88,6 +89,10 @@ class LedgerUnavailable(Unavailable):
 
 class EngineUnavailable(Unavailable):
     """The Temporal server does not answer, or is not installed."""
+
+
+class BatchNotFoundError(AckbridgeError):
+    """There is no batch with that id, or it is over and takes no orders."""
 
 
 class CallError(AckbridgeError):

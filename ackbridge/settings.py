@@ -9,13 +9,13 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .contracts import Duration, describe
+from .contracts import ENVIRONMENT_PATTERN, Duration, describe
 from .errors import ConfigurationError
 
 # Narrower than what the engine takes, so that a name can stand in any command and any log.
@@ -30,6 +30,8 @@ class Settings(BaseSettings):
 
     Attributes:
         environment: which of the flags in integration files applies, such as `dev` or `prod`.
+        flags: who answers for flags: `control` (what operators said by `ackbridge flag`), or
+            `flagd`, which is configured by its own `FLAGD_*`.
         integrations: the folder of integration files; unset, the ones shipped with Ackbridge.
         ledger_url: `sqlite:///path` or `postgresql://user:password@host/database`.
         public_url: where providers reach the gateway; callback addresses are made from it.
@@ -46,7 +48,8 @@ class Settings(BaseSettings):
         env_prefix="ACKBRIDGE_", env_file=".env", extra="ignore", hide_input_in_errors=True
     )
 
-    environment: str = "dev"
+    environment: Annotated[str, Field(pattern=ENVIRONMENT_PATTERN, max_length=64)] = "dev"
+    flags: Literal["control", "flagd"] = "control"
     integrations: Path | None = None
     ledger_url: str = Field(default="sqlite:///.ackbridge/ledger.db", repr=False)
     public_url: str = "http://127.0.0.1:8080"

@@ -12,6 +12,7 @@ from typing import TypedDict
 
 import httpx
 
+from .aiohttp_transport import Transport
 from .contracts import Invalid
 from .errors import AckbridgeError
 
@@ -89,13 +90,34 @@ def build_client(
     Args:
         base_timeout: for connecting and for a free connection; `exchange` bounds the rest.
         max_connections: altogether, kept alive or not.
-        transport: instead of httpx's own: another HTTP stack, or one with a proxy or private
+        transport: instead of ours: another HTTP stack, or one with a proxy or private
             certificates. `max_connections` is then its own business.
     """
     options = client_options(
         base_timeout=base_timeout, max_connections=max_connections, transport=transport
     )
-    return httpx.AsyncClient(**options)
+    options["transport"] = transport or Transport(options["limits"])
+    return _Cookieless(**options)
+
+
+class _Cookieless(httpx.AsyncClient):
+    """A client that does not even look for cookies, which costs as much as a small exchange."""
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:
+        raise AttributeError("this client keeps no cookies")
+
+
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
+_NO_COOKIES = _NoCookies()
 
 
 async def exchange(

@@ -13,7 +13,9 @@ from .deliver import Deliver
 from .poll import Poll
 from .prepare import Prepare
 from .provisions import Provisions
+from .reconsider import Reconsider
 from .record import Record
+from .reprocess import ReprocessPages
 from .send import Send
 
 Activity = Callable[..., Awaitable[Any]]
@@ -21,11 +23,15 @@ Activity = Callable[..., Awaitable[Any]]
 
 def main_activities(provisions: Provisions) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
+    pages = ReprocessPages(provisions)
     return [
         Prepare(provisions).prepare,
+        Reconsider(provisions).reconsider,
         Record(provisions).record,
         Conclude(provisions).conclude,
         Bury(provisions).bury,
+        pages.survey_parked,
+        pages.reprocess_page,
         *send_activities(provisions),
         *settle_activities(provisions),
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.contracts import ConcludeStep, names
+from ackbridge.catalog import next_batch
+from ackbridge.contracts import Concluded, ConcludeStep, Stage, names
 
 from .failures import classified
 from .provisions import Provisions
@@ -17,15 +18,24 @@ class Conclude:
         self._with = provisions
 
     @activity.defn(name=names.CONCLUDE)
-    async def conclude(self, step: ConcludeStep) -> dict[str, str]:
+    async def conclude(self, step: ConcludeStep) -> Concluded:
         """Write the stage, the outcome if there is one, and what was suppressed or is held."""
+        request = step.request
         with classified():
             await self._with.ledger.conclude(
-                step.request.call_id,
+                request.call_id,
                 step.stage,
                 step.reason,
                 step.outcome,
                 step.suppressed,
                 step.held,
+                step.parking,
             )
-        return {}
+        if step.stage is not Stage.PARKED:
+            return Concluded()
+        integration = self._with.catalog.integrations.get(request.provider)
+        if integration is None:
+            return Concluded()
+        reason = step.parking.reason if step.parking else None
+        now = self._with.clock()
+        return Concluded(next_batch=next_batch(integration, request.operation, now, reason))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
-from ackbridge.catalog import Clean, Integration, Operation, Poll, Subscriber, render_notice
+from ackbridge.catalog import (
+    Clean,
+    Integration,
+    Operation,
+    Poll,
+    Subscriber,
+    next_batch,
+    render_notice,
+)
 from ackbridge.contracts import (
     CALLER_KINDS,
     NOTICE_KINDS,
     REVISION,
     AcknowledgePlan,
-    CallRequest,
     LatePolicy,
     Notice,
     OnFailure,
@@ -19,6 +27,7 @@ from ackbridge.contracts import (
     ReplyPlan,
     ResponseMode,
     SendPlan,
+    Standing,
     default_notices,
 )
 
@@ -26,20 +35,24 @@ from ackbridge.contracts import (
 def plan_call(
     integration: Integration,
     operation: Operation,
-    request: CallRequest,
     *,
-    environment: str,
+    standing: Standing,
     indexed: bool,
     context: Mapping[str, object],
+    language: str | None = None,
     subscriber: Subscriber | None = None,
     clean: Clean | None = None,
+    next_batches: tuple[datetime, ...] = (),
 ) -> Plan:
     """Decide every timeout, attempt and deadline of a call, and say why.
 
     Args:
+        standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
+        language: of the notices.
         subscriber: who is told what becomes of the call.
         clean: what every value goes through before a notice shows it.
+        next_batches: as `batches_ahead` finds them.
     """
     response = operation.response
     deadline = min(response.deadline.initial, response.deadline.ceiling)
@@ -64,12 +77,16 @@ def plan_call(
         late_window=response.late_window,
         parked_for=operation.parked_for,
         notices=_notices(
-            operation, NOTICE_KINDS if subscriber else CALLER_KINDS, request, context, clean
+            operation, NOTICE_KINDS if subscriber else CALLER_KINDS, language, context, clean
         ),
-        not_now=_why_not_now(integration, request, environment),
+        not_now=standing.not_now,
+        standing=standing,
+        when_off=operation.when_off,
         indexed=indexed,
         owed_indexed=indexed,
         revision=REVISION,
+        reprocess_attempts=operation.reprocess.attempts,
+        next_batches=next_batches,
         reply=_reply_plan(subscriber),
     )
 
@@ -83,6 +100,15 @@ def _reply_plan(subscriber: Subscriber | None) -> ReplyPlan | None:
         timeout=subscriber.timeout,
         within=subscriber.within,
     )
+
+
+def batches_ahead(integration: Integration, operation: str, now: datetime) -> tuple[datetime, ...]:
+    """The next two: the first may begin before the call is parked."""
+    if integration.reprocess is None or integration.reprocess.older_than is not None:
+        return ()
+    first = next_batch(integration, operation, now)
+    second = first and next_batch(integration, operation, first)
+    return tuple(batch for batch in (first, second) if batch is not None)
 
 
 def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
@@ -107,29 +133,17 @@ def _poll_plan(operation: Operation) -> PollPlan | None:
 def _notices(
     operation: Operation,
     kinds: Sequence[str],
-    request: CallRequest,
+    language: str | None,
     context: Mapping[str, object],
     clean: Clean | None,
 ) -> dict[str, Notice]:
     """The operation's notices, or default ones; the providers' own words are not known to them."""
     known = {name: context[name] for name in ("payload", "metadata", "call")}
-    defaults = default_notices(request.language)
+    defaults = default_notices(language)
     texts = {kind: getattr(operation.notices, kind) for kind in kinds}
     own = {
-        kind: render_notice(kind, written, known, request.language, clean)
+        kind: render_notice(kind, written, known, language, clean)
         for kind, written in texts.items()
         if written is not None
     }
     return {kind: own.get(kind) or defaults[kind] for kind in kinds}
-
-
-def _why_not_now(integration: Integration, request: CallRequest, environment: str) -> str | None:
-    """The flag of the integration file, until an operator's own word replaces it."""
-    flag = integration.flag.get(environment, "on")
-    if flag == "off":
-        return f"{integration.provider} is switched off in {environment}"
-    if flag == "internal" and request.audience != "internal":
-        return f"{integration.provider} is switched on for internal users only in {environment}"
-    if isinstance(flag, int | float) and int(request.digest[:8], 16) % 10000 >= flag * 100:
-        return f"{integration.provider} is switched on for {flag:g} % of calls in {environment}"
-    return None

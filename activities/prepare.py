@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.catalog import Subscriber, check_payload
+from ackbridge.catalog import Subscriber, check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
     CallRequest,
@@ -19,7 +19,7 @@ from ackbridge.errors import UnknownName
 from ackbridge.ledger import Claim
 
 from .failures import classified, failure
-from .planning import plan_call
+from .planning import batches_ahead, plan_call
 from .provisions import Provisions
 
 MAX_REQUEST_BYTES = 512 * 1024
@@ -52,12 +52,13 @@ class Prepare:
         plan = plan_call(
             integration,
             integration.operations[request.operation],
-            request,
-            environment=self._with.environment,
+            standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            language=request.language,
             subscriber=self._subscriber(request),
             clean=self._with.redactor(request.provider).clean_value,
+            next_batches=batches_ahead(integration, request.operation, self._with.clock()),
         )
         return Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
 

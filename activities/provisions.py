@@ -11,6 +11,7 @@ import httpx
 from ackbridge.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import CallRequest, names
+from ackbridge.control import Gate, Snapshots
 from ackbridge.ledger import Ledger
 from ackbridge.security import Redactor, Secrets
 
@@ -28,7 +29,8 @@ class Provisions:
         auths: by provider, how its requests are authenticated.
         clock: of what is written down; deadlines are the workflow's business.
         public_url: where providers reach the gateway.
-        environment: which flags apply.
+        control: what is known of the providers' controls.
+        gate: whether a call may be sent now.
         indexed: whether our search attributes are registered with the engine.
         secrets: what the references of subscribers stand for at this moment.
         redactors: by provider, what keeps secrets out of its words; for one that is not there,
@@ -41,7 +43,8 @@ class Provisions:
     auths: Mapping[str, httpx.Auth | None]
     clock: Clock
     public_url: str
-    environment: str
+    control: Snapshots
+    gate: Gate
     indexed: bool
     secrets: Secrets = field(default_factory=lambda: Secrets({}, Path()))
     redactors: Mapping[str, Redactor] = field(default_factory=dict)

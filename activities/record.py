@@ -29,4 +29,5 @@ class Record:
                 step.cycle,
                 step.message,
                 outcome,
+                was_parked=step.was_parked,
             )

@@ -2,7 +2,15 @@
 
 from .deliver_notice import DeliverNotice
 from .integration_call import IntegrationCall
+from .provider_control import ProviderControl
+from .reprocess_parked import ReprocessParked
 
-WORKFLOWS = [IntegrationCall, DeliverNotice]
+WORKFLOWS = [IntegrationCall, DeliverNotice, ProviderControl, ReprocessParked]
 
-__all__ = ["WORKFLOWS", "DeliverNotice", "IntegrationCall"]
+__all__ = [
+    "WORKFLOWS",
+    "DeliverNotice",
+    "IntegrationCall",
+    "ProviderControl",
+    "ReprocessParked",
+]

@@ -46,7 +46,7 @@ class Capture:
             update={
                 "response": message.data,
                 "reference": cycle.reference or state.progress.reference,
-                "late": late or (state.progress.was_parked and not is_forced),
+                "late": late or (state.progress.parked_times > 0 and not is_forced),
                 "forced": state.orders.forced if is_forced else None,
                 "acknowledgement_owed": is_due,
             }
@@ -59,6 +59,7 @@ class Capture:
                 cycle=cycle.number,
                 message=message,
                 outcome=outcome.model_copy(update={"response": None}),
+                was_parked=state.progress.parked_times > 0,
             ),
         )
         if not recorded.accepted:

@@ -6,10 +6,11 @@ from datetime import timedelta
 
 from temporalio import workflow
 
+from . import steps
 from .closing import Closing
 from .cycles import Cycle
 from .endings import Heard, Unanswered
-from .host import Renewal
+from .host import Renewal, StepFailed
 from .keeping import Keeping
 from .line import Line
 from .listening import Listening
@@ -23,7 +24,9 @@ with workflow.unsafe.imports_passed_through():
         OnFailure,
         OutcomeStatus,
         Prepared,
+        ReconsiderStep,
         Stage,
+        WhenOff,
     )
     from ackbridge.contracts.search import IN_FLIGHT
 
@@ -68,6 +71,8 @@ class Conversation:
                 return await self._confirm()
             if ending is Heard.CANCEL:
                 return await self._end_cancelled()
+            if ending is Heard.REPROCESS:
+                self._state.progress.reprocessed += 1
             if not isinstance(ending, Unanswered) or self._may_try_again(ending):
                 ending = await self._round()
             elif (stay := self._stays_open(ending)) is not None:
@@ -94,6 +99,7 @@ class Conversation:
             forced=state.orders.forced,
             reprocess=state.orders.reprocess,
             told=state.telling.memory(),
+            batches=state.orders.batches,
         )
 
     async def _first(self) -> Heard | Unanswered:
@@ -105,10 +111,16 @@ class Conversation:
         if self._may_have_sent:
             self._state.cycles.current.sent()
         if self._state.plan.not_now:
-            return Unanswered(self._state.plan.not_now, "switched_off", notice="refused")
+            return self._kept_back(self._state.plan.not_now)
         if self._state.orders.interrupts_work():
             return await self._listening.at_once()
         return await self._send_and_listen(local=self._is_fresh)
+
+    def _kept_back(self, reason: str) -> Unanswered:
+        """Nothing may be sent now: a flag, or the breaker."""
+        standing = self._state.plan.standing
+        parked_reason = (standing and standing.parked_reason) or "switched_off"
+        return Unanswered(reason, parked_reason, notice="refused", is_kept_back=True)
 
     def _may_try_again(self, ending: Unanswered) -> bool:
         cycles = self._state.cycles
@@ -178,6 +190,11 @@ class Conversation:
         plan = self._state.plan
         if self._parked is not None and ending is self._parked:
             return None
+        at_most = plan.reprocess_attempts
+        if at_most is not None and self._state.progress.reprocessed >= at_most:
+            return None
+        if ending.is_kept_back and plan.when_off is not None:
+            return plan.parked_for if plan.when_off is WhenOff.PARK else None
         if plan.on_failure is OnFailure.PARK:
             return plan.parked_for
         return plan.late_window if ending.may_come_late else None
@@ -185,14 +202,24 @@ class Conversation:
     async def _park(self, ending: Unanswered, stay: timedelta) -> Heard | Unanswered:
         """Wait, open and durable, for a late response, an operator, or a batch."""
         state = self._state
-        reason = f"parked for at most {stay}: {ending.reason}"
-        until = state.progress.wait_until(state.host.now() + stay, reason)
-        state.progress.notice = state.plan.notices.get("delayed")
+        now = state.host.now()
+        until = state.progress.wait_until(now + stay, f"parked for at most {stay}: {ending.reason}")
+        state.progress.parked_times += 1
+        planned = (batch for batch in state.plan.next_batches if batch > now)
+        state.progress.is_delayed(state.plan.notices.get("delayed"), next(planned, None))
         state.enter(Stage.PARKED)
         state.host.index(Stage.PARKED, ending.parked_reason, until)
-        await self._keeping.conclude(Stage.PARKED, ending.reason)
-        state.telling.delayed(state.progress.notice)
+        await self._keep_parked(ending)
         return await self._stay_parked(ending)
+
+    async def _keep_parked(self, ending: Unanswered) -> None:
+        """The ledger selects it for batches from now on, and knows when the next one is."""
+        state = self._state
+        concluded = await self._keeping.conclude(Stage.PARKED, ending.reason, ending.parked_reason)
+        if concluded.next_batch is not None:
+            state.progress.is_delayed(state.progress.notice, concluded.next_batch)
+            state.show()
+        state.telling.delayed(state.progress.notice)
 
     async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
         state = self._state
@@ -204,21 +231,51 @@ class Conversation:
 
         until = state.progress.deadline or state.host.now()
         summary = state.progress.deadline_reason or ""
-        while (heard := await self._listening.until(until, summary, aside)) is Heard.ASIDE:
-            if not state.hearing.has_suppressed:
-                await state.settlement.rest()
-                await state.telling.settled()
-                raise Renewal
-            await self._keeping.conclude(Stage.PARKED, ending.reason)
+        while True:
+            heard = await self._listening.until(until, summary, aside)
+            if heard is Heard.ASIDE:
+                if not state.hearing.has_suppressed:
+                    await state.settlement.rest()
+                    await state.telling.settled()
+                    raise Renewal
+                await self._keep_parked(ending)
+            elif heard is not Heard.REPROCESS or await self._may_be_sent():
+                break
+            elif state.plan.knows_batches:
+                # It was kept back: batches may take it again.
+                state.progress.parked_times += 1
+                await self._keep_parked(ending)
         state.host.index(IN_FLIGHT, None, None)
         return ending if heard is Heard.SILENCE else heard
+
+    async def _may_be_sent(self) -> bool:
+        """Ask flags and breaker again; a parked call that is kept back stays as it is."""
+        state = self._state
+        if not state.plan.asks_again:
+            return True
+        try:
+            standing = await state.host.perform(
+                state.request.provider,
+                steps.RECONSIDER,
+                ReconsiderStep(request=state.request),
+                interrupted=state.orders.cancels_work,
+            )
+        except StepFailed as failure:
+            not_now: str | None = failure.reason
+        else:
+            state.progress.standing = str(standing)
+            not_now = standing.not_now
+        if not_now is not None:
+            state.progress.last_error = f"not reprocessed: {not_now}"
+            state.show()
+        return not_now is None
 
     async def _confirm(self) -> CallOutcome:
         """The response is ours; tell the provider so, and that nothing else is wanted."""
         state = self._state
         cycle = self._listening.capture.cycle or state.cycles.current
         if state.progress.outcome is not None:
-            state.telling.ended(state.progress.outcome, was_delayed=state.progress.was_parked)
+            state.telling.ended(state.progress.outcome, was_delayed=state.progress.parked_times > 0)
         await self._closing.acknowledge_success(cycle)
         await self._closing.acknowledge_failed(f"the response of cycle {cycle.number} was taken")
         return state.progress.outcome or state.progress.draft(OutcomeStatus.COMPLETED)

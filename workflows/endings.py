@@ -32,6 +32,7 @@ class Unanswered:
         again: whether another round may do better right now.
         notice: which of the operation's notices fits.
         may_come_late: the provider never said that it has failed; its answer may still come.
+        is_kept_back: nothing may be sent now; the operation says what becomes of such a call.
     """
 
     reason: str
@@ -39,6 +40,7 @@ class Unanswered:
     again: bool = False
     notice: str = "failed"
     may_come_late: bool = False
+    is_kept_back: bool = False
 
     def memory(self) -> ParkedMemory:
         """For the run that continues this one."""

@@ -18,9 +18,11 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
         CallOutcome,
         CallRequest,
+        Concluded,
         ConcludeStep,
         MessageKind,
         OutcomeStatus,
+        Parking,
         ProviderMessage,
         Stage,
     )
@@ -52,11 +54,19 @@ class Keeping:
         self._show = show
         self.state: CallState | None = None
 
-    async def conclude(self, stage: Stage, reason: str | None) -> None:
-        """Keep the stage, the outcome if there is one, and what was suppressed or is held."""
+    async def conclude(
+        self, stage: Stage, reason: str | None, parked_reason: str | None = None
+    ) -> Concluded:
+        """Keep the stage, the outcome if there is one, and what was suppressed or is held.
+
+        Args:
+            parked_reason: under which name a parked call is found.
+        """
+        times = self._progress.parked_times
+        parking = Parking(reason=parked_reason, times=times) if parked_reason else None
         outcome = self._progress.outcome
         gives_up = outcome is not None and outcome.status is not OutcomeStatus.COMPLETED
-        await self._host.perform(
+        return await self._host.perform(
             self._request.provider,
             steps.CONCLUDE_FOR_GOOD if gives_up and self._is_revised else steps.CONCLUDE,
             ConcludeStep(
@@ -66,13 +76,14 @@ class Keeping:
                 outcome=outcome,
                 suppressed=self._hearing.take_suppressed(),
                 held=self._hearing.take_held(),
+                parking=parking,
             ),
         )
 
     async def end(self, outcome: CallOutcome) -> CallOutcome:
         """The outcome stands: settle what is owed, and keep the whole of it."""
         self._progress.outcome = outcome
-        self._telling.ended(outcome, was_delayed=self._progress.was_parked)
+        self._telling.ended(outcome, was_delayed=self._progress.parked_times > 0)
         self._end_hearing(outcome)
         self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
         is_told = await self._settle(outcome)

@@ -9,6 +9,9 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import LONGEST_EVENT_KEY, Steering, digest
 
+REMEMBERED = 20
+"""Batches that a call knows to have taken it up; the ledger knows all of them."""
+
 
 @dataclass
 class Orders:
@@ -18,6 +21,7 @@ class Orders:
         cancelled: who wants it to stop.
         forced: whose word is the answer.
         reprocess: a parked call shall be taken up again.
+        batches: the last ones that have wanted so; each may once.
         is_prompt: they may interrupt work in hand; calls of older workers wait for its end.
     """
 
@@ -25,11 +29,18 @@ class Orders:
     forced: Steering | None = None
     reprocess: bool = False
     is_prompt: bool = False
+    batches: tuple[str, ...] = ()
 
     @property
     def interrupt(self) -> bool:
         """Whether one of them ends the waiting."""
         return self.cancelled is not None or self.reprocess
+
+    def reprocess_for(self, batch: str | None) -> None:
+        """Take the call up again."""
+        self.reprocess = True
+        if batch is not None:
+            self.batches = (*self.batches, batch)[-REMEMBERED:]
 
     def interrupts_work(self) -> bool:
         """Whether an effect that is waiting for its next attempt shall not be tried again."""

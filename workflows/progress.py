@@ -26,11 +26,11 @@ class Progress:
     """The visible side of one call; every change of stage is shown by the host.
 
     Attributes:
-        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice: as in
-            `CallStatus`.
+        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice,
+            standing: as in `CallStatus`.
         timings: as in `CallOutcome`.
+        parked_times, reprocessed, reprocessed_by: as in `CallStatus`.
         outcome: how the call ended, once it did.
-        was_parked: the caller may have been told that it is delayed.
     """
 
     def __init__(self, host: Host, request: CallRequest) -> None:
@@ -45,27 +45,32 @@ class Progress:
         self.reference: str | None = None
         self.last_error: str | None = None
         self.notice: Notice | None = None
+        self.standing: str | None = None
         self.timings = Timings(started_at=host.now())
+        self.parked_times = 0
+        self.reprocessed = 0
+        self.reprocessed_by: str | None = None
         self.outcome: CallOutcome | None = None
-        self.was_parked = False
 
     def recall(self, status: CallStatus, timings: Timings) -> None:
         """Go on where the run before this one was, parked."""
         self._since = status.since
         self.stage = status.stage
-        self.was_parked = True
         self.cycle = status.cycle
         self.attempts = status.attempts
         self.deadline, self.deadline_reason = status.deadline, status.deadline_reason
         self.reference = status.reference
         self.last_error = status.last_error
         self.notice = status.notice
+        # A run from before they were counted has been parked once at least.
+        self.parked_times = max(status.parked_times, 1)
+        self.reprocessed, self.reprocessed_by = status.reprocessed, status.reprocessed_by
+        self.standing = status.standing
         self.timings = timings
 
     def enter(self, stage: Stage) -> None:
         """The call has got to another stage."""
         self.stage = stage
-        self.was_parked = self.was_parked or stage is Stage.PARKED
         self._since = self._host.now()
 
     def received(self, sent: Sent, plan: Plan) -> datetime:
@@ -95,6 +100,10 @@ class Progress:
         """Until when the call waits now, and why until then."""
         self.deadline, self.deadline_reason = deadline, reason
         return deadline
+
+    def is_delayed(self, notice: Notice | None, until: datetime | None) -> None:
+        """The call is parked, or parked again; its user reads when a batch takes it up."""
+        self.notice = notice and notice.model_copy(update={"expected_at": until})
 
     def wait_no_longer(self) -> None:
         """The call waits for nothing any more."""
@@ -134,7 +143,11 @@ class Progress:
             reference=self.reference,
             last_error=self.last_error,
             notice=self.notice,
+            standing=self.standing,
             acknowledgements_owed=owed,
             duplicates=duplicates,
+            parked_times=self.parked_times,
+            reprocessed=self.reprocessed,
+            reprocessed_by=self.reprocessed_by,
             outcome=self.outcome,
         )

@@ -90,7 +90,13 @@ class CallProtocol:
         self.refusal: StepFailed | None = None
         if memory is not None:
             self._progress.recall(memory.status, memory.timings)
-            self._orders = Orders(memory.cancelled, memory.forced, memory.reprocess, is_prompt=True)
+            self._orders = Orders(
+                memory.cancelled,
+                memory.forced,
+                memory.reprocess,
+                is_prompt=True,
+                batches=memory.batches,
+            )
         self._telling = Telling(host, request, memory.told if memory else None)
         self._keeping = Keeping(
             host,
@@ -140,12 +146,15 @@ class CallProtocol:
         )
 
     def reprocess(self, order: Reprocess) -> None:
-        """Take a parked call up again."""
-        if self._progress.stage is Stage.PARKED:
-            self._orders.reprocess = True
-        else:
-            stage = self._progress.stage
+        """Take a parked call up again; a batch may once."""
+        stage, batch = self._progress.stage, order.batch
+        if stage is not Stage.PARKED:
             self.reject(f"reprocess by {order.by}: the call is not parked but {stage}")
+        elif batch is not None and batch in self._orders.batches and self._knows_batches():
+            self.reject(f"reprocess by {order.by}: {batch} has taken the call up before")
+        else:
+            self._orders.reprocess_for(batch)
+            self._progress.reprocessed_by = batch or order.by
 
     def reject(self, problem: str) -> None:
         """Keep what was wrong with something we were sent, for whoever looks at the status."""
@@ -191,6 +200,9 @@ class CallProtocol:
             if prepared.recorded is None:
                 raise StepFailed("NoOutcome", "the ledger has neither a plan nor an outcome for it")
             return await self._keeping.end_without_plan(prepared.recorded)
+        self._progress.standing = self._progress.standing or (
+            str(plan.standing) if plan.standing else None
+        )
         if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
         self._settlement = Settlement(self._host, plan, self._show)
@@ -271,6 +283,10 @@ class CallProtocol:
     def _is_revised(self) -> bool:
         """Whether the call may do what calls of older workers did not; see `Plan.revision`."""
         return self._state is None or self._state.is_revised
+
+    def _knows_batches(self) -> bool:
+        """Whether it was planned since there are batches."""
+        return self._state is not None and self._state.plan.knows_batches
 
     def _show(self) -> None:
         self._host.show(self.status())

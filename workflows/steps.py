@@ -14,13 +14,14 @@ with workflow.unsafe.imports_passed_through():
         Acknowledged,
         AcknowledgePlan,
         Asked,
+        Concluded,
         Plan,
         PollPlan,
         Prepared,
         Recorded,
         SendStep,
         Sent,
-        Wire,
+        Standing,
         names,
     )
 
@@ -41,10 +42,6 @@ MARGIN = timedelta(seconds=5)
 """What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
 
 
-class Nothing(Wire):
-    """The result of a step that has none."""
-
-
 PREPARE = Step(
     name=names.PREPARE,
     result=Prepared,
@@ -52,6 +49,15 @@ PREPARE = Step(
     lane=Lane.MAIN,
     timeout=LEDGER_TIMEOUT,
     within=PREPARE_WITHIN,
+)
+
+RECONSIDER = Step(
+    name=names.RECONSIDER,
+    result=Standing,
+    summary="ask flags and breaker again",
+    lane=Lane.MAIN,
+    timeout=LEDGER_TIMEOUT,
+    within=ASK_WITHIN,
 )
 
 RECORD = Step(
@@ -67,7 +73,7 @@ RECORD_POLLED = replace(RECORD, local_first=False)
 
 CONCLUDE = Step(
     name=names.CONCLUDE,
-    result=Nothing,
+    result=Concluded,
     summary="keep where the call stands",
     lane=Lane.MAIN,
     timeout=LEDGER_TIMEOUT,

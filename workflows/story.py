@@ -30,6 +30,13 @@ def tell(status: CallStatus) -> str:
         lines.append(f"- the provider calls it `{status.reference}`")
     if status.deadline:
         lines.append(f"- until {_clock(status.deadline)}: {status.deadline_reason}")
+    if status.parked_times:
+        lines.append(f"- parked {_times(status.parked_times)}")
+    if status.reprocessed:
+        by = status.reprocessed_by
+        lines.append(f"- taken up again {_times(status.reprocessed)}, the last time by {by}")
+    if status.standing:
+        lines.append(f"- flags and breaker: {status.standing}")
     if status.acknowledgements_owed:
         lines.append(f"- acknowledgements owed to the provider: {status.acknowledgements_owed}")
     if status.duplicates:
@@ -43,11 +50,17 @@ def tell(status: CallStatus) -> str:
         lines.append(f"- cancelled by {outcome.cancelled.by}: {outcome.cancelled.reason}")
     if status.notice:
         lines += ["", f"> **{status.notice.title}** {status.notice.message}"]
+        if status.notice.expected_at:
+            lines.append(f"> Expected by {_clock(status.notice.expected_at)}.")
         if status.notice.alternative:
             lines.append(f"> {status.notice.alternative}")
         if status.notice.expected_at:
             lines.append(f"> Expected by {_clock(status.notice.expected_at)}.")
     return "\n".join(lines)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _clock(moment: datetime) -> str:

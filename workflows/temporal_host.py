@@ -46,12 +46,7 @@ class TemporalHost:
 
     def is_worn(self) -> bool:
         """Whether the history is long, or the call is pinned to a version that is outdated."""
-        info = workflow.info()
-        is_outdated = (
-            info.is_target_worker_deployment_version_changed()
-            and info.get_current_history_length() > YOUNG
-        )
-        return info.is_continue_as_new_suggested() or is_outdated
+        return is_worn()
 
     async def perform(
         self,
@@ -228,6 +223,16 @@ class TemporalHost:
         """Upsert whether an acknowledgement is owed, if our search attributes are registered."""
         if self._indexed:
             workflow.upsert_search_attributes([search.OWED.value_set(is_owed)])
+
+
+def is_worn() -> bool:
+    """Whether a history is long, or its workflow is pinned to a version that is outdated."""
+    info = workflow.info()
+    is_outdated = (
+        info.is_target_worker_deployment_version_changed()
+        and info.get_current_history_length() > YOUNG
+    )
+    return info.is_continue_as_new_suggested() or is_outdated
 
 
 def _never() -> bool:

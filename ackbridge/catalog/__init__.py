@@ -1,6 +1,8 @@
 """Integration files: schema, loading, what goes out, and matching what comes in."""
 
-from .catalog import Catalog, build_redactors, check_payload
+from .calendars import Cron
+from .catalog import Catalog, build_redactors, check_payload, next_batch
+from .flags import configured_flags
 from .inbound import (
     Match,
     candidates,
@@ -21,6 +23,7 @@ from .outbound import (
     render_status,
 )
 from .publishing import integration_json_schema, subscriber_json_schema
+from .reprocessing import Reprocessing
 from .schema import Callbacks, Integration
 from .subscribers import Subscriber
 
@@ -29,23 +32,27 @@ __all__ = [
     "Callbacks",
     "Catalog",
     "Clean",
+    "Cron",
     "Integration",
     "Match",
     "Operation",
     "Outbound",
     "Poll",
+    "Reprocessing",
     "Subscriber",
     "Unaddressed",
     "build_redactors",
     "candidates",
     "check_payload",
     "classify",
+    "configured_flags",
     "find_event_key",
     "integration_json_schema",
     "is_receipt",
     "load_catalog",
     "load_integration",
     "load_subscriber",
+    "next_batch",
     "receipt_reference",
     "render_acknowledgement",
     "render_health",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -60,6 +61,18 @@ class Catalog:
             return self.subscribers[name]
         except KeyError:
             raise UnknownName(f"reply_to: no subscriber {name!r} is configured") from None
+
+
+def next_batch(
+    integration: Integration, operation: str, now: datetime, reason: str | None = None
+) -> datetime | None:
+    """When a call that is parked now is taken up again at the latest, by the schedule of its file.
+
+    Args:
+        reason: why it is parked, if that is known.
+    """
+    plan = integration.reprocess
+    return None if plan is None else plan.takes_up(operation, now, reason)
 
 
 def build_redactors(

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ackbridge.contracts import LatePolicy, OnFailure
+from ackbridge.contracts import LatePolicy, OnFailure, WhenOff
 
 from .bodies import BodyTemplate
 from .expressions import Expression
-from .fields import Condition, Encoding, Headers, Part, Positive, Query
+from .fields import Condition, Encoding, Flag, Headers, Part, Positive, Query
 from .payloads import PayloadSchema
+from .reprocessing import Again
 from .templates import PathTemplate
 from .texts import Notices
 
@@ -205,8 +206,15 @@ class Operation(Part):
     acknowledge: Acknowledge | None = None
     on_failure: OnFailure = OnFailure.FAIL
     """What becomes of a call that could not finish: it fails, or is parked."""
+    flag: dict[str, Flag] = Field(default_factory=dict)
+    """As the provider's own `flag`; a call needs both of them."""
+    when_off: WhenOff | None = None
+    """What becomes of a call that a flag or the breaker keeps back: it is parked, or refused.
+    Left out, as `on_failure` says."""
     parked_for: Positive = timedelta(days=7)
-    """How long a parked call waits at the most."""
+    """How long a parked call waits at the most, each time."""
+    reprocess: Again = Again()
+    """What becomes of a parked call that is taken up again."""
     notices: Notices = Notices()
     queue_within: Positive = timedelta(hours=1)
     """How long a request may wait for a worker of the provider's queue."""

@@ -39,6 +39,7 @@ _BODIES = ("body", "success", "failed")
 
 def contradictions(document: Any) -> Iterator[Mistake]:
     """Everything that does not fit together; what is no mapping is somebody else's to tell."""
+    yield from _reprocess(document)
     for name, operation in _at(document, "operations").items():
         here: Path = ("operations", name)
         if isinstance(operation, dict):
@@ -48,6 +49,16 @@ def contradictions(document: Any) -> Iterator[Mistake]:
             yield from _bodies(operation, here)
             yield from _deadline(operation, here)
             yield from _names(operation, here)
+
+
+def _reprocess(document: Any) -> Iterator[Mistake]:
+    reprocess, operations = _at(document, "reprocess"), _at(document, "operations")
+    if reprocess and (reprocess.get("cron") is None) == (reprocess.get("every") is None):
+        yield Mistake(("reprocess",), "needs either cron or every: when batches begin")
+    operation = reprocess.get("operation")
+    if isinstance(operation, str) and operation not in operations:
+        message = f"there is no {operation} here{_near(operation, tuple(operations))}"
+        yield Mistake(("reprocess", "operation"), message)
 
 
 def _callback(document: Any, operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:

@@ -13,6 +13,7 @@ from ackbridge.security import AuthSpec, VerifySpec
 from .expressions import Expression
 from .fields import Flag, Name, Part, Positive, StatusCode, is_address
 from .operation import Operation
+from .reprocessing import Reprocessing
 
 
 class Replies(Part):
@@ -80,6 +81,8 @@ class Integration(Part):
     """How to see whether it is up."""
     flag: dict[str, Flag] = Field(default_factory=dict)
     """By environment: on, off, internal, or a percentage. One that is not named is on."""
+    reprocess: Reprocessing | None = None
+    """When its parked calls are taken up again by themselves."""
     operations: dict[Name, Operation] = Field(min_length=1)
     """What it does for us, by name."""
 

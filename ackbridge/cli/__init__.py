@@ -8,7 +8,7 @@ import typer
 
 from ackbridge.engine import leave
 
-from . import calls, deployment, files, ledger, notices, processes
+from . import batches, calls, deployment, files, flag, ledger, notices, processes
 from .exits import Exit
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ Where the engine is comes from Temporal's own settings (`TEMPORAL_ADDRESS`, `TEM
 `ackbridge call sandbox create_order --key o-1 --payload '{"amount": 5, "currency": "EUR"}'`.""",
 )
 calls.register(app)
+batches.register(app)
+flag.register(app)
 files.register(app)
 ledger.register(app)
 notices.register(app)

@@ -38,7 +38,6 @@ def register(app: typer.Typer) -> None:
     app.command("list")(exits_with_its_answer(list_calls))
     app.command()(exits_with_its_answer(cancel))
     app.command("force-ack")(exits_with_its_answer(force_ack))
-    app.command()(exits_with_its_answer(reprocess))
 
 
 def call(
@@ -87,7 +86,7 @@ def call(
     async def make(calls: AckbridgeClient) -> CallStatus:
         return await calls.start_and_wait(request, patience)
 
-    return _print_status(_with_client(make), json_output)
+    return _print_status(with_client(make), json_output)
 
 
 def status(
@@ -109,7 +108,7 @@ def status(
                 live.update(show.status(seen))
         return seen
 
-    return _print_status(_with_client(look), json_output)
+    return _print_status(with_client(look), json_output)
 
 
 def list_calls(
@@ -128,7 +127,7 @@ def list_calls(
             row async for row in calls.list(provider=provider, stage=stage, owed=owed, limit=limit)
         ]
 
-    rows = _with_client(find)
+    rows = with_client(find)
     if json_output:
         show.as_json([vars(row) for row in rows])
     else:
@@ -162,8 +161,8 @@ def force_ack(
     )
 
 
-def reprocess(call_id: CallId, by: By, json_output: Json = False) -> int:
-    """Take a parked call up again: it is sent once more, and its answer awaited."""
+def reprocess_one(call_id: str, by: str, json_output: bool) -> int:
+    """Take one parked call up again, and show it."""
     return _steer(call_id, lambda found: found.reprocess(by=by), json_output)
 
 
@@ -175,11 +174,13 @@ def _steer(call_id: str, act: Callable[[Call], Awaitable[None]], json_output: bo
         await act(found)
         return await found.status()
 
-    _print_status(_with_client(steer), json_output)
+    _print_status(with_client(steer), json_output)
     return Exit.COMPLETED
 
 
-def _with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
+def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
+    """Do something with a client of the engine that `TEMPORAL_*` says."""
+
     async def run() -> T:
         return await act(await AckbridgeClient.connect(environment()))
 

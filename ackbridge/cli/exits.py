@@ -12,6 +12,7 @@ import typer
 from ackbridge.contracts import CallStatus, Invalid, Stage
 from ackbridge.errors import (
     AckbridgeError,
+    BatchNotFoundError,
     CallCancelledError,
     CallFailedError,
     CallNotFoundError,
@@ -70,7 +71,10 @@ def exits_with_its_answer(command: Callable[..., int]) -> Callable[..., None]:
 _EXITS: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
     ((CallFailedError, CallCancelledError), Exit.FAILED),
     (
-        (ConfigurationError, InvalidRequestError, KeyReusedError, CallNotFoundError, Invalid),
+        (
+            *(ConfigurationError, InvalidRequestError, KeyReusedError, Invalid),
+            *(CallNotFoundError, BatchNotFoundError),
+        ),
         Exit.BAD_INPUT,
     ),
     ((Unavailable,), Exit.UNAVAILABLE),

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 def owed(provider: Provider = None, limit: Limit = 100, json_output: Json = False) -> int:
     """List the acknowledgements that providers have not accepted yet, the oldest first."""
-    found = _with_ledger(lambda ledger: ledger.owed(provider, limit))
+    found = with_ledger(lambda ledger: ledger.owed(provider, limit))
     if json_output:
         show.as_json([_owed(one) for one in found])
     else:
@@ -47,7 +47,7 @@ def held(provider: Provider = None, limit: Limit = 100, json_output: Json = Fals
 
     What one of them says can be given to a call that is still open: `ackbridge force-ack`.
     """
-    found = _with_ledger(lambda ledger: ledger.held(provider, limit))
+    found = with_ledger(lambda ledger: ledger.held(provider, limit))
     if json_output:
         show.as_json([_held(one) for one in found])
     else:
@@ -83,7 +83,9 @@ def _held(one: HeldEntry) -> dict[str, Any]:
     }
 
 
-def _with_ledger(act: Callable[[Ledger], Coroutine[Any, Any, T]]) -> T:
+def with_ledger(act: Callable[[Ledger], Coroutine[Any, Any, T]]) -> T:
+    """Open the ledger that the settings name, and do something."""
+
     async def run() -> T:
         ledger = Ledger.open(load_settings().ledger_url, utc_now)
         try:

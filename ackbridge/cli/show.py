@@ -63,6 +63,7 @@ def status(status: CallStatus) -> RenderableType:
             if status.acknowledgements_owed
             else None,
             "duplicates": f"{status.duplicates} suppressed" if status.duplicates else None,
+            "flags and breaker": status.standing,
             "last trouble": status.last_error,
             "for the user": " ".join(
                 filter(None, (f"{notice.title}.", notice.message, notice.alternative))

@@ -175,8 +175,12 @@ class CallStatus(Wire):
         reference: the provider's own id of its work.
         last_error: the last thing that went wrong, a refused signal included.
         notice: what to show the user now.
+        standing: how the flags and the breaker stood when they were asked last.
         acknowledgements_owed: how many of our acknowledgements the provider has not accepted yet.
         duplicates: messages that were suppressed because their event key had been seen.
+        parked_times: how often it was parked so far.
+        reprocessed: how often it was taken up again after that; `reprocessed_by`: by whom last, a
+            batch or a person.
         outcome: how it ended. It stands once the response is captured, while the stage may
             still be `acknowledging`.
     """
@@ -191,8 +195,12 @@ class CallStatus(Wire):
     reference: str | None = None
     last_error: str | None = None
     notice: Notice | None = None
+    standing: str | None = None
     acknowledgements_owed: int = 0
     duplicates: int = 0
+    parked_times: int = 0
+    reprocessed: int = 0
+    reprocessed_by: str | None = None
     outcome: CallOutcome | None = None
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties

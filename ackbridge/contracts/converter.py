@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
@@ -18,7 +18,24 @@ class PatientPayloadConverter(PydanticPayloadConverter):
     An argument that does not convert fails the workflow *task*, which the engine then retries for
     ever, or drops the signal. Where no type is asked for (the arguments of runs, signals and
     updates), the reader validates and can answer properly.
+
+    There is one, though the SDK asks for a new one at every activation of every workflow: it keeps
+    no state but its cache of type adapters, each of which takes longer to build than to use.
     """
+
+    _only: ClassVar[PatientPayloadConverter | None] = None
+
+    def __new__(cls) -> Self:
+        """The one there is."""
+        if cls._only is None:
+            made = super().__new__(cls)
+            PydanticPayloadConverter.__init__(made)
+            cls._only = made
+        only: Self = cls._only  # type: ignore[assignment]  # nobody derives from it
+        return only
+
+    def __init__(self) -> None:
+        """Nothing is left to do."""
 
     def from_payloads(
         self, payloads: Sequence[Payload], type_hints: list[type] | None = None

@@ -65,6 +65,7 @@ class CallMemory(Wire):
         parked: why the call is parked.
         cancelled, forced, reprocess: orders that have not been carried out yet.
         told: what the call's subscriber knows.
+        batches: the last ones that have taken it up.
     """
 
     plan: Plan
@@ -79,3 +80,4 @@ class CallMemory(Wire):
     forced: Steering | None = None
     reprocess: bool = False
     told: ToldMemory = ToldMemory()
+    batches: tuple[str, ...] = ()

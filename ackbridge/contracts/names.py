@@ -8,6 +8,8 @@ from typing import Final
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
 DELIVER_NOTICE: Final = "DeliverNotice"
+REPROCESS_PARKED: Final = "ReprocessParked"
+PROVIDER_CONTROL: Final = "ProviderControl"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -17,8 +19,20 @@ REPROCESS: Final = "reprocess"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
 
+# Signals and query of ReprocessParked
+PAUSE: Final = "pause"
+RESUME: Final = "resume"
+STOP: Final = "stop"
+PROGRESS: Final = "progress"
+
+# Updates and signals of ProviderControl, which has a query `status`, too
+SET_FLAG: Final = "set_flag"
+FORCE_BREAKER: Final = "force_breaker"
+CONFIGURE: Final = "configure"
+
 # Activities
 PREPARE: Final = "prepare"
+RECONSIDER: Final = "reconsider"
 SEND: Final = "send"
 ASK_STATUS: Final = "ask_status"
 POLL: Final = "poll"
@@ -27,6 +41,8 @@ ACKNOWLEDGE: Final = "acknowledge"
 CONCLUDE: Final = "conclude"
 DELIVER: Final = "deliver"
 BURY: Final = "bury"
+SURVEY_PARKED: Final = "survey_parked"
+REPROCESS_PAGE: Final = "reprocess_page"
 
 # Task queues
 TASK_QUEUE: Final = "ackbridge"
@@ -67,6 +83,11 @@ def call_id(provider: str, operation: str, key: str) -> str:
     return f"{provider}.{operation}.{key}"
 
 
+def control_id(provider: str) -> str:
+    """The id of a provider's control, which is the id of its workflow; never that of a call."""
+    return f"control.{provider}"
+
+
 def split_call_id(value: str) -> tuple[str, str, str]:
     """Take a call id apart into provider, operation and key.
 
@@ -77,6 +98,11 @@ def split_call_id(value: str) -> tuple[str, str, str]:
     if parts is None:
         raise ValueError(f"{value!r} is not a call id: <provider>.<operation>.<key>")
     return parts["provider"], parts["operation"], parts["key"]
+
+
+def batch_id(provider: str, name: str) -> str:
+    """The id of a batch's workflow; never that of a call, whose second part has no colon."""
+    return f"batch.{provider}:{name}"
 
 
 def idempotency_key(call: str, cycle: int) -> str:

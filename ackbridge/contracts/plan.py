@@ -6,14 +6,18 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, Notice
+from .control import Standing
 from .deliveries import ReplyPlan
 from .wire import Wire
 
-REVISION: Final = 1
-"""What calls that are planned now do differently from those of older workers."""
+REVISION: Final = 2
+"""What calls that are planned now do differently from those of older workers.
+
+1: see docs/decisions/0007. 2: a parked call asks its flags and breaker before it is sent again.
+"""
 
 
 class ResponseMode(StrEnum):
@@ -25,6 +29,11 @@ class ResponseMode(StrEnum):
 class OnFailure(StrEnum):
     PARK = "park"
     FAIL = "fail"
+
+
+class WhenOff(StrEnum):
+    PARK = "park"
+    REFUSE = "refuse"
 
 
 class LatePolicy(StrEnum):
@@ -86,13 +95,18 @@ class Plan(Wire):
             a late one; None: not at all.
         parked_for: how long a parked call waits at the most.
         notices: by kind (`delayed`, `failed`, `refused`, `cancelled`).
-        not_now: why nothing may be sent now (a flag that is off); the call is parked or fails.
+        not_now: why nothing may be sent now (a flag, or the breaker); the call is parked or fails.
+        standing: how the flags and the breaker stood that were asked.
+        when_off: what becomes of a call that must not be sent now; None: as `on_failure` says.
         indexed: whether our search attributes are registered with the engine.
         revision: `REVISION` of the worker that made this plan, 0 before there were any. A call goes
             on as it began: the workflow asks this, and no patch of the engine's, which would be
             asked too early where a query splits a workflow task (decision 7).
         owed_indexed: whether `AckbridgeOwed` is among them.
         reply: which subscriber is told what becomes of the call; None: nobody.
+        reprocess_attempts: how often a parked call is taken up again before it ends; None in plans
+            from before there were batches, which know no bound.
+        next_batches: when the next scheduled batches take parked calls up at the latest.
     """
 
     mode: ResponseMode
@@ -110,15 +124,29 @@ class Plan(Wire):
     parked_for: timedelta = timedelta(days=7)
     notices: dict[str, Notice] = Field(default_factory=dict)
     not_now: str | None = None
+    standing: Standing | None = None
+    when_off: WhenOff | None = None
     indexed: bool = False
     owed_indexed: bool = False
     revision: int = 0
     reply: ReplyPlan | None = None
+    reprocess_attempts: int | None = None
+    next_batches: tuple[AwareDatetime, ...] = ()
 
     @property
     def is_revised(self) -> bool:
         """Whether no older worker has made it, and the call may do what theirs do not."""
         return self.revision > 0
+
+    @property
+    def knows_batches(self) -> bool:
+        """Whether the call counts how often it is parked and taken up again."""
+        return self.reprocess_attempts is not None
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether the call, parked, asks its flags and breaker before it is sent again."""
+        return self.revision > 1
 
 
 class Prepared(Wire):

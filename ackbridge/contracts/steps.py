@@ -25,6 +25,12 @@ class PrepareStep(Wire):
     run_chain: str
 
 
+class ReconsiderStep(Wire):
+    """Ask again whether a parked call may be sent."""
+
+    request: CallRequest
+
+
 class SendStep(Wire):
     """Send the request.
 
@@ -93,12 +99,14 @@ class RecordStep(Wire):
 
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
+        was_parked: the ledger has it among the parked calls, which it leaves now.
     """
 
     request: CallRequest
     cycle: int
     message: ProviderMessage
     outcome: CallOutcome
+    was_parked: bool = False
 
 
 class Recorded(Wire):
@@ -148,11 +156,24 @@ class SuppressedMessage(Wire):
     reason: str
 
 
+class Parking(Wire):
+    """One time that a call is parked.
+
+    Attributes:
+        reason: under which name operators and batches find it.
+        times: which time it is, from 1; the same one is written once.
+    """
+
+    reason: str
+    times: int
+
+
 class ConcludeStep(Wire):
     """Keep where a call stands in the ledger: parked, or ended, with what was suppressed.
 
     Attributes:
         held: late messages that are kept for people, whole (`late: hold`).
+        parking: of a call that is parked; None from workers that did not count yet.
     """
 
     request: CallRequest
@@ -161,6 +182,18 @@ class ConcludeStep(Wire):
     outcome: CallOutcome | None = None
     suppressed: tuple[SuppressedMessage, ...] = ()
     held: tuple[ProviderMessage, ...] = ()
+    parking: Parking | None = None
+
+
+class Concluded(Wire):
+    """What `conclude` answers.
+
+    Attributes:
+        next_batch: of a parked call, when the next batch takes it up at the latest; None where
+            nobody knows.
+    """
+
+    next_batch: AwareDatetime | None = None
 
 
 class StepFailure(StrEnum):

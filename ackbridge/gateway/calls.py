@@ -9,18 +9,18 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TypeVar
 
-from temporalio.api.common.v1 import Payloads, WorkflowExecution
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
     DescribeWorkflowExecutionRequest,
-    SignalWorkflowExecutionRequest,
 )
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import ProviderMessage, names
 from ackbridge.errors import EngineUnavailable
+from ackbridge.signalling import signal_once
 
 log = logging.getLogger(__name__)
 
@@ -63,19 +63,16 @@ class Calls:
         Raises:
             EngineUnavailable: it did not answer in time; the signal may have arrived all the same.
         """
-        plain = message.model_dump(mode="json", exclude_defaults=True)
-        request = SignalWorkflowExecutionRequest(
-            namespace=self._client.namespace,
-            workflow_execution=WorkflowExecution(workflow_id=call_id),
-            signal_name=names.PROVIDER_MESSAGE,
-            input=Payloads(payloads=await self._client.data_converter.encode([plain])),
-            identity=self._client.identity,
+        signal = signal_once(
+            self._client,
+            call_id,
+            names.PROVIDER_MESSAGE,
+            message,
             request_id=f"{provider}:{message.event_key}",
+            timeout=self._timeout,
         )
         try:
-            await self._bounded(
-                self._service.signal_workflow_execution(request, timeout=self._timeout)
-            )
+            await self._bounded(signal)
         except RPCError as error:
             return _refusal(error)
         return Signalled.DELIVERED

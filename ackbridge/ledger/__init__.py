@@ -1,5 +1,6 @@
 """The ledger: responses, the duplicate index, correlations and the inbox, in SQL."""
 
+from .batches import Batches
 from .ledger import Ledger
 from .migrating import migrate
 from .notices import Notices
@@ -14,11 +15,14 @@ from .rows import (
     NoticeRow,
     NoticeState,
     Owed,
+    ParkedCall,
+    ParkedCount,
     ResponseRow,
     StoredEntry,
 )
 
 __all__ = [
+    "Batches",
     "CallRow",
     "Claim",
     "ClaimKind",
@@ -31,6 +35,8 @@ __all__ = [
     "NoticeState",
     "Notices",
     "Owed",
+    "ParkedCall",
+    "ParkedCount",
     "ResponseRow",
     "StoredEntry",
     "migrate",

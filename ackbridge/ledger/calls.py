@@ -14,13 +14,15 @@ from ackbridge.contracts import (
     AcknowledgementKind,
     CallOutcome,
     CallRequest,
+    OutcomeStatus,
+    Parking,
     ProviderMessage,
     Stage,
     SuppressedMessage,
     names,
 )
 
-from . import inbox, logbook
+from . import inbox, logbook, parked
 from .inserting import insert_new, upsert
 from .rows import CallRow, Claim, ClaimKind, InboxEntry, LogKind, Owed
 from .tables import acknowledgements, calls
@@ -52,6 +54,7 @@ def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: 
     if outcome is not None:
         return Claim(ClaimKind.RECORDED, outcome)
     _update(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
+    parked.leave(connection, request.call_id)
     return Claim(ClaimKind.HELD)
 
 
@@ -109,10 +112,15 @@ def conclude(
     suppressed: Sequence[SuppressedMessage],
     held: Sequence[ProviderMessage],
     now: datetime,
+    parking: Parking | None = None,
 ) -> None:
     """Keep where the call stands, with what was suppressed or held; see `Ledger.conclude`."""
     known = {} if outcome is None else {"outcome": _plain(outcome)}
     _update(connection, call_id, now, stage=stage, reason=reason, **known)
+    if stage is Stage.PARKED:
+        parked.park(connection, call_id, parking, now)
+    elif outcome is not None and outcome.status is not OutcomeStatus.COMPLETED:
+        parked.leave(connection, call_id)
     provider, operation, _ = names.split_call_id(call_id)
     # Sorted, so that two transactions never wait for each other's rows.
     for (event_key, why), times in sorted(

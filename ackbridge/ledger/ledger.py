@@ -12,13 +12,16 @@ from ackbridge.contracts import (
     AcknowledgementKind,
     CallOutcome,
     CallRequest,
+    ParkedSelection,
+    Parking,
     ProviderMessage,
     Recorded,
     Stage,
     SuppressedMessage,
 )
 
-from . import calls, correlations, inbox, logbook, responses, tables
+from . import calls, correlations, inbox, logbook, parked, responses, tables
+from .batches import Batches
 from .database import Database, open_database
 from .notices import Notices
 from .rows import (
@@ -29,6 +32,8 @@ from .rows import (
     InboxState,
     LogKind,
     Owed,
+    ParkedCall,
+    ParkedCount,
     ResponseRow,
     StoredEntry,
 )
@@ -43,12 +48,14 @@ class Ledger:
 
     Attributes:
         notices: what subscribers were told, or could not be.
+        batches: which batch has taken which parked call.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self.notices = Notices(database, clock)
+        self.batches = Batches(database, clock)
 
     @classmethod
     def open(cls, url: str, clock: Clock, within: timedelta = timedelta(seconds=10)) -> Ledger:
@@ -112,6 +119,7 @@ class Ledger:
         outcome: CallOutcome | None,
         suppressed: Sequence[SuppressedMessage] = (),
         held: Sequence[ProviderMessage] = (),
+        parking: Parking | None = None,
     ) -> None:
         """Keep where a call stands, log what it suppressed, and keep what it holds for people.
 
@@ -119,10 +127,27 @@ class Ledger:
             outcome: how it ended; None leaves an outcome that stands as it is.
             held: messages to keep whole in the inbox; one that waits there is held from now on,
                 one that is settled stays as it is.
+            parking: of a call that is parked.
         """
         await self._database.write(
-            calls.conclude, call_id, stage, reason, outcome, suppressed, held, self._clock()
+            calls.conclude,
+            call_id,
+            stage,
+            reason,
+            outcome,
+            suppressed,
+            held,
+            self._clock(),
+            parking,
         )
+
+    async def parked(self, selection: ParkedSelection, limit: int = 100) -> list[ParkedCall]:
+        """The calls that a batch would take, in its order: the oldest first."""
+        return await self._database.read(parked.waiting, selection, limit, self._clock())
+
+    async def count_parked(self, selection: ParkedSelection) -> list[ParkedCount]:
+        """How many calls a batch would take, by operation and reason; `at_most` does not count."""
+        return await self._database.read(parked.count, selection, self._clock())
 
     async def owed(self, provider: str | None = None, limit: int = 100) -> list[Owed]:
         """The acknowledgements that are owed, to one provider or to all, oldest first."""
@@ -183,13 +208,20 @@ class Ledger:
         cycle: int,
         message: ProviderMessage,
         outcome: CallOutcome,
+        *,
+        was_parked: bool = False,
     ) -> Recorded:
         """Write the response, its duplicate-index row and the outcome, and settle its inbox entry.
 
         The same message for the same call again is accepted and changes nothing. An event that
         was applied to another call, or a second response of this one, is refused and logged.
+
+        Args:
+            was_parked: the call is among the parked ones, and leaves them.
         """
-        capture = responses.Capture(call_id, provider, operation, cycle, message, outcome)
+        capture = responses.Capture(
+            call_id, provider, operation, cycle, message, outcome, was_parked
+        )
         return await self._database.write(responses.record, capture, self._clock())
 
     async def is_recorded(self, provider: str, event_key: str) -> bool:

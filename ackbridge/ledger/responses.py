@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ackbridge.contracts import CallOutcome, MessageSource, ProviderMessage, Recorded
 
-from . import inbox, logbook
+from . import inbox, logbook, parked
 from .calls import settle_captured
 from .inserting import insert_new
 from .rows import LogKind, ResponseRow
@@ -26,6 +26,7 @@ class Capture:
     cycle: int
     message: ProviderMessage
     outcome: CallOutcome
+    was_parked: bool = False
 
 
 def record(connection: sa.Connection, capture: Capture, now: datetime) -> Recorded:
@@ -38,6 +39,8 @@ def record(connection: sa.Connection, capture: Capture, now: datetime) -> Record
         owner = _owner(connection, capture.provider, capture.message.event_key)
         return _refuse(connection, capture, f"the event was applied to {owner} already", now)
     settle_captured(connection, capture.call_id, capture.outcome, now)
+    if capture.was_parked:
+        parked.leave(connection, capture.call_id)
     inbox.delivered(connection, capture.provider, capture.message.event_key, now)
     return Recorded(accepted=True)
 

@@ -132,6 +132,33 @@ class Owed:
 
 
 @dataclass(frozen=True)
+class ParkedCall:
+    """A call that waits for a batch.
+
+    Attributes:
+        reason: the name of the reason: `no_response`, `no_receipt`, ...
+        times: how often it was parked.
+        parked_at: since when, the last time.
+    """
+
+    call_id: str
+    operation: str
+    reason: str
+    times: int
+    parked_at: datetime
+
+
+@dataclass(frozen=True)
+class ParkedCount:
+    """How many calls of one operation wait for one reason, and since when the oldest does."""
+
+    operation: str
+    reason: str
+    calls: int
+    oldest: datetime
+
+
+@dataclass(frozen=True)
 class CallRow:
     """What the ledger knows about a call, also when no worker can be asked.
 

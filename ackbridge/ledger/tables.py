@@ -139,3 +139,34 @@ notices = sa.Table(
     sa.Index(None, "state", "subscriber"),
     sa.Index(None, "call_id"),
 )
+
+parked = sa.Table(
+    "parked",
+    metadata,
+    sa.Column("call_id", Key, primary_key=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("key", Key, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("parked_at", UtcTime, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("batch", sa.Text),
+    sa.Column("taken_at", UtcTime),
+    # In the order in which batches take them.
+    sa.Index(None, "provider", "state", "parked_at", "call_id"),
+    comment="Calls that are parked, or were when they were taken up again and have not ended.",
+)
+
+batch_calls = sa.Table(
+    "batch_calls",
+    metadata,
+    sa.Column("batch", sa.Text, primary_key=True),
+    sa.Column("call_id", Key, primary_key=True),
+    sa.Column("times", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("marked_at", UtcTime, nullable=False),
+    sa.Column("ended_at", UtcTime),
+    sa.Index(None, "batch", "state"),
+    comment="Which batch has taken which call: none takes one twice.",
+)

@@ -13,9 +13,9 @@ from temporalio.client import Client, WorkflowHistory
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 
-import worker
 from ackbridge.contracts import names
 from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.runner import workflow_runner
 from workflows import WORKFLOWS
 
 from .history import read_run
@@ -56,7 +56,7 @@ async def _replay(histories: Sequence[WorkflowHistory]) -> dict[str, str]:
     replayer = Replayer(
         workflows=WORKFLOWS,
         data_converter=DATA_CONVERTER,
-        workflow_runner=worker.workflow_runner(),
+        workflow_runner=workflow_runner(),
         # Two seconds without a word are a crowded machine here, and no deadlock.
         debug_mode=True,
     )

@@ -24,6 +24,7 @@ import worker
 from ackbridge.catalog import load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
+from ackbridge.controls import watch_controls
 from ackbridge.engine import connect
 from ackbridge.ledger import Ledger
 from ackbridge.settings import load_settings
@@ -69,7 +70,10 @@ async def main(marks: Path) -> None:
     client = await connect(os.environ)
     ledger = Ledger.open(settings.ledger_url, utc_now)
     async with build_client() as http, contextlib.AsyncExitStack() as running:
-        provisions = worker.provide(settings, os.environ, catalog, ledger, http, indexed=True)
+        control = watch_controls(client, catalog)
+        provisions = worker.provide(
+            settings, os.environ, catalog, ledger, http, control, indexed=True
+        )
         for one in worker.build_workers(client, catalog, provisions, interceptors=[Deadly(marks)]):
             await running.enter_async_context(one)
         await asyncio.Event().wait()

@@ -22,6 +22,7 @@ from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.contracts import CallRequest
 from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.controls import start_controls, watch_controls
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.sandbox import create_provider
@@ -147,12 +148,17 @@ async def set_up(
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
         ledger = Ledger.open(url, utc_now)
         async with build_client() as http:
-            provisions = worker.provide(settings, environ, catalog, ledger, http, indexed=True)
+            control = watch_controls(client, catalog)
+            provisions = worker.provide(
+                settings, environ, catalog, ledger, http, control, indexed=True
+            )
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
                 workers = worker.build_workers(client, catalog, provisions) if has_worker else []
                 for one in workers:
                     await running.enter_async_context(one)
+                if workers:
+                    await start_controls(client, catalog)
                 yield Stage(
                     client=client,
                     calls=AckbridgeClient(client),
@@ -164,5 +170,6 @@ async def set_up(
                     environ=environ,
                     settings=settings,
                 )
+            await control.close()
         await ledger.close()
         await gateway_ledger.close()

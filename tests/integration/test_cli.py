@@ -142,6 +142,22 @@ def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
     assert "messages held" in run(stack.environment, "held").stdout
 
 
+def test_flags_are_set_and_shown(stack: Stack) -> None:
+    """From another process: from what to what, then the flags and who has changed them."""
+    wide = {**stack.environment, "COLUMNS": "200"}
+    who = ("--by", "ada", "--environment", "staging")
+    done = run(wide, "flag", "stripe.create_payment", "12.5%", "--reason", "a [trial]", *who)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "create_payment in staging: on (integration file) → 12.5 %, by ada" in done.stdout
+    shown = run(wide, "flag", "stripe").stdout
+    assert "12.5 %" in shown
+    assert shown.count("a [trial]") == 2
+    assert run(wide, "flag", "stripe.create_payment", "default", "--reason", "over", *who)
+    told = json.loads(run(wide, "flag", "stripe", "--json").stdout)
+    assert "staging" not in told["snapshot"]["flags"]
+    assert told["changes"][0]["after"] == "on (integration file)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -155,6 +171,11 @@ def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
         (("call", "sandbox", "create_order", "--key", "bad-1"), "payload: is not of type object"),
         (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_booking"),
         (("status", "sandbox.create_order.never"), "no such call"),
+        (("flag", "sandbox", "off"), "--reason: say why"),
+        (("flag", "sandbox", "sometimes", "--reason", "r"), "must be on, off, internal, default"),
+        (("flag", "sandbox", "101%", "--reason", "r"), "percentage: Input should be less than"),
+        (("flag", "sandbox.create_ordr", "off", "--reason", "r"), "did you mean create_order?"),
+        (("flag", "acme"), "acme: it has no control"),
     ],
 )
 def test_bad_input_exits_with_2_and_names_it(

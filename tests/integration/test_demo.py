@@ -86,6 +86,19 @@ def test_every_kind_of_end_is_told(blocks: dict[str, str]) -> None:
         assert lines[:3] == ["provider", "Ackbridge", "end"], told
 
 
+def test_the_flag_in_the_middle_is_told(done: subprocess.CompletedProcess[str]) -> None:
+    """Switched off by somebody for a reason, calls parked with their notice, on, and drained."""
+    told = done.stdout.split("A flag switched off in the middle")[1].split("One call of each")[0]
+    for line in (
+        "Ada, on call: flag of create_booking in dev: on (integration file) → off",
+        "10 are parked, and nothing of them is sent",
+        "“Your booking takes longer”",
+        "create_booking in dev: off → on (they are back)",
+        "drained in",
+    ):
+        assert line in told
+
+
 def test_users_read_what_the_operations_say(blocks: dict[str, str]) -> None:
     """Wherever somebody is left without an answer, the notice is the operation's own."""
     sandbox = load_integration(integrations_folder(None) / "sandbox.yaml", SECRETS)

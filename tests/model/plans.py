@@ -16,6 +16,7 @@ from ackbridge.contracts import (
     PollPlan,
     ResponseMode,
     SendPlan,
+    WhenOff,
 )
 
 from .world import Facts
@@ -72,6 +73,7 @@ def plans(draw: st.DrawFn) -> Plan:
         parked_for=draw(_seconds(600, 7200)),
         notices=DEFAULT_NOTICES,
         not_now="switched off" if is_off else None,
+        when_off=draw(st.sampled_from([None, *WhenOff])) if is_off else None,
         indexed=draw(st.booleans()),
         owed_indexed=True,
     )

@@ -188,6 +188,7 @@ def lost_first_send_of_a_reprocessed_call(scene: Scene) -> None:
     """The task that has prepared it was another one."""
     scene.go(2)
     scene.order("reprocess")
+    scene.go(1)
     scene.order("cancel", soon=True)
     scene.work(Luck.DIES_AFTER)
     scene.end()

@@ -13,19 +13,21 @@ from ackbridge.contracts import (
     AcknowledgeStep,
     Asked,
     AskStep,
+    Concluded,
     ConcludeStep,
     Plan,
     PollStep,
     Prepared,
     PrepareStep,
     ProviderMessage,
+    ReconsiderStep,
     RecordStep,
     ResponseMode,
     SendStep,
     Sent,
+    Standing,
     StepFailure,
 )
-from workflows.steps import Nothing
 
 from .engine import End, Failed, Silent
 from .outside import Ledger, Provider
@@ -73,6 +75,7 @@ class Workers:
         self._left: dict[int, tuple[int, bool]] = {}
         self._doings: dict[type, Callable[..., End]] = {
             PrepareStep: self._prepare,
+            ReconsiderStep: self._reconsider,
             SendStep: self._send,
             AskStep: self._ask,
             PollStep: self._poll,
@@ -96,6 +99,11 @@ class Workers:
             return NO_LEDGER
         captured = self._ledger.response and self._ledger.outcomes[-1]
         return Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
+
+    def _reconsider(self, step: ReconsiderStep, luck: Luck, began: datetime, number: int) -> End:
+        if luck is Luck.REFUSED:
+            return Standing(not_now="switched off", parked_reason="switched_off")
+        return Standing()
 
     def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         self._provider.asked.append((step.cycle, len(self._provider.accepted)))
@@ -189,4 +197,4 @@ class Workers:
         if not self._ledger.is_up or luck is Luck.UNREACHED:
             return NO_LEDGER
         self._ledger.conclude(step)
-        return NO_LEDGER if luck is Luck.LOST else Nothing()
+        return NO_LEDGER if luck is Luck.LOST else Concluded()

@@ -11,13 +11,23 @@ import json
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 
-from ackbridge.contracts import CallRequest, NoticeEvent, event_id, names
+from ackbridge.contracts import (
+    BreakerState,
+    CallRequest,
+    ForceBreaker,
+    IntegrationFlags,
+    NoticeEvent,
+    SetFlag,
+    event_id,
+    names,
+)
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallError
 from tests.integration.stage import Stage, edited_integrations, set_up
@@ -29,8 +39,16 @@ PATIENCE = timedelta(minutes=1)
 WORKER = re.compile(r"^\d+@[\w.-]+")
 """Process and host, as the names of sticky queues begin."""
 
-Scenario = Callable[[Stage], Awaitable[CallRequest | str]]
-"""Plays a call, or something else, and answers with it or with the id of its workflow."""
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a workflow that is no call."""
+
+    workflow_id: str
+    run_id: str
+
+
+Scenario = Callable[[Stage], Awaitable[CallRequest | Run]]
 
 SUBSCRIBER, GONE = "capture", "gone"
 
@@ -206,18 +224,92 @@ async def told_failed(stage: Stage) -> CallRequest:
     return await _run(stage, told(stage.request(refuse=422)))
 
 
-async def notice_delivered(stage: Stage) -> str:
+async def notice_delivered(stage: Stage) -> Run:
     """A delivery to a subscriber that is well."""
     request = told(stage.request(refuse=422))
     await _run(stage, request)
     return await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
 
 
-async def notice_dead(stage: Stage) -> str:
+async def notice_dead(stage: Stage) -> Run:
     """A delivery to a subscriber that is gone."""
     request = stage.request(refuse=422).model_copy(update={"reply_to": GONE})
     await _run(stage, request)
     return await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
+
+
+def quote_flag(state: str, operation: str = "quote") -> SetFlag:
+    """An operator's word."""
+    return SetFlag.model_validate(
+        {
+            "operation": operation,
+            "environment": "dev",
+            "state": state,
+            "by": "ann",
+            "reason": "a trial",
+        }
+    )
+
+
+async def kept_back(stage: Stage, request: Callable[[], CallRequest]) -> CallRequest:
+    """The first call that the workers do not send any more."""
+    while True:
+        wanted = request()
+        status = await stage.calls.start_and_wait(wanted, PATIENCE)
+        if status.stage in ("parked", "failed"):
+            return wanted
+        await asyncio.sleep(0.2)
+
+
+async def switched_off_then_on(stage: Stage) -> CallRequest:
+    """Parked by a flag; reprocessed while it is off, and while it is on."""
+    control = stage.calls.control("sandbox")
+    await control.set_flag(quote_flag("off", "create_booking"))
+    request = await kept_back(stage, lambda: booking(stage))
+    call = stage.calls.call(request.call_id)
+    await call.reprocess(by="ops")
+    while not (await call.status()).last_error:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    await control.set_flag(quote_flag("default", "create_booking"))
+    await asyncio.sleep(3)
+    await call.reprocess(by="ops")
+    return await _run(stage, request)
+
+
+async def refused_by_a_flag(stage: Stage) -> CallRequest:
+    """Nothing is sent, and the call fails with a notice."""
+    control = stage.calls.control("sandbox")
+    await control.set_flag(quote_flag("off"))
+    request = await kept_back(stage, lambda: stage.request("quote"))
+    await control.set_flag(quote_flag("default"))
+    return request
+
+
+async def control_told(stage: Stage) -> Run:
+    """Orders, good and bad, as updates and as signals; a cancel, which continues it as new."""
+    control = stage.calls.control("sandbox")
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    run_id = (await handle.describe()).run_id
+    await control.set_flag(quote_flag("internal"))
+    await handle.signal(names.SET_FLAG, {"state": "sometimes"})
+    await handle.signal(names.SET_FLAG, quote_flag("default"))
+    hold = ForceBreaker(state=BreakerState.OPEN, by="bo", reason="they asked us to")
+    await control.force_breaker(hold)
+    await control.force_breaker(hold.model_copy(update={"state": None}))
+    await handle.signal(names.CONFIGURE, IntegrationFlags(operations=("quote",)))
+    await handle.cancel()
+    while (await handle.describe()).run_id == run_id:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    return Run(handle.id, run_id)
+
+
+async def control_continued(stage: Stage) -> Run:
+    """A control that goes on with what the run before it knew."""
+    control = stage.calls.control("sandbox")
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    await control.set_flag(quote_flag("off"))
+    await control.set_flag(quote_flag("default"))
+    return Run(handle.id, (await handle.describe()).run_id)
 
 
 SCENARIOS: list[Scenario] = [
@@ -242,7 +334,17 @@ SCENARIOS: list[Scenario] = [
     told_failed,
     notice_delivered,
     notice_dead,
+    switched_off_then_on,
+    refused_by_a_flag,
+    control_told,
+    control_continued,
 ]
+
+
+def _handle(stage: Stage, played: CallRequest | Run) -> WorkflowHandle[Any, Any]:
+    if isinstance(played, Run):
+        return stage.client.get_workflow_handle(played.workflow_id, run_id=played.run_id)
+    return stage.handle(played)
 
 
 async def _run(stage: Stage, request: CallRequest) -> CallRequest:
@@ -251,12 +353,12 @@ async def _run(stage: Stage, request: CallRequest) -> CallRequest:
     return request
 
 
-async def _delivered(stage: Stage, event: str) -> str:
+async def _delivered(stage: Stage, event: str) -> Run:
     """Wait for the end of a delivery."""
-    workflow_id = names.notice_id(event)
+    handle = stage.client.get_workflow_handle(names.notice_id(event))
     with contextlib.suppress(WorkflowFailureError):
-        await stage.client.get_workflow_handle(workflow_id).result()
-    return workflow_id
+        await handle.result()
+    return Run(handle.id, (await handle.describe()).run_id)
 
 
 def _without_traces_of_the_machine(history: str) -> str:
@@ -294,9 +396,7 @@ async def _capture(stage: Stage, scenario: Scenario) -> None:
     path = HISTORIES / f"{scenario.__name__}.json"
     if path.exists():
         return
-    played = await scenario(stage)
-    workflow_id = played if isinstance(played, str) else played.call_id
-    history = await stage.client.get_workflow_handle(workflow_id).fetch_history()
+    history = await _handle(stage, await scenario(stage)).fetch_history()
     path.write_text(_without_traces_of_the_machine(history.to_json()))
     print(f"{path.name}: {len(history.events)} events")
 

@@ -11,8 +11,8 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from ackbridge.contracts.converter import DATA_CONVERTER
+from ackbridge.runner import workflow_runner
 from tests.replay.capture import HISTORIES, SCENARIOS
-from worker import workflow_runner
 from workflows import WORKFLOWS
 
 PATHS = sorted(HISTORIES.glob("*.json"))

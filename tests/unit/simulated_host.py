@@ -14,6 +14,7 @@ from ackbridge.contracts import (
     AcknowledgeStep,
     CallRequest,
     CallStatus,
+    Concluded,
     Delivery,
     LatePolicy,
     MessageKind,
@@ -27,6 +28,7 @@ from ackbridge.contracts import (
     SendPlan,
     SendStep,
     Sent,
+    Standing,
     Wire,
     names,
 )
@@ -101,7 +103,8 @@ class SimulatedHost:
             names.SEND: [Sent(sent_at=START, receipt_at=START, reference="r-1")],
             names.RECORD: [Recorded(accepted=True)],
             names.ACKNOWLEDGE: [Acknowledged(acknowledged_at=START)],
-            names.CONCLUDE: [Wire()],
+            names.CONCLUDE: [Concluded()],
+            names.RECONSIDER: [Standing()],
         }
         self.answers.update({name: list(given) for name, given in answers.items()})
         self.protocol = CallProtocol(self, REQUEST, "run-1")

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from ackbridge.contracts import (
+    REVISION,
     Asked,
     Cancel,
     ForceAck,
@@ -20,7 +21,9 @@ from ackbridge.contracts import (
     Reprocess,
     Sent,
     Stage,
+    Standing,
     StepFailure,
+    WhenOff,
     names,
 )
 from tests.unit.simulated_host import START, SimulatedHost, plan, response
@@ -256,3 +259,69 @@ async def test_switched_off_fails_with_a_notice_before_anything_is_sent() -> Non
     assert outcome.status is OutcomeStatus.FAILED
     assert outcome.notice is not None
     assert host.sent_cycles == []
+
+
+@pytest.mark.parametrize("on_failure", list(OnFailure))
+@pytest.mark.parametrize("when_off", list(WhenOff))
+async def test_an_operation_says_what_becomes_of_a_call_that_is_kept_back(
+    on_failure: OnFailure, when_off: WhenOff
+) -> None:
+    """Parked until its time is over, or refused at once; `on_failure` has no say then."""
+    standing = Standing(not_now="the breaker is open", parked_reason="breaker_open")
+    host = SimulatedHost(
+        plan(not_now=standing.not_now, standing=standing, when_off=when_off, on_failure=on_failure)
+    )
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert outcome.notice is not None
+    assert outcome.notice.kind == "refused"
+    assert host.sent_cycles == []
+    is_parked = when_off is WhenOff.PARK
+    assert host.elapsed == (plan().parked_for.total_seconds() if is_parked else 0)
+    assert host.indexed == (["parked", "in_flight"] if is_parked else [])
+
+
+OFF = Standing(not_now="acme is switched off in prod (ann: a trial)")
+
+
+def kept_back_twice(revision: int) -> SimulatedHost:
+    """Parked by a flag, reprocessed twice; the flag is off the first time, and on the second."""
+    planned = plan(not_now="off", when_off=WhenOff.PARK, revision=revision)
+    return (
+        SimulatedHost(planned, reconsider=[OFF, Standing()])
+        .at(10, lambda call: call.reprocess(Reprocess(by="ops")))
+        .at(20, lambda call: call.reprocess(Reprocess(by="ops")))
+        .at(25, lambda call: call.hear(response()))
+    )
+
+
+async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
+    """Kept back again, it stays as it was and says why; let through, it is sent."""
+    host = kept_back_twice(REVISION)
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert host.sent_cycles == [1]
+    told = [status.last_error for status in host.shown if status.stage is Stage.PARKED]
+    assert told[-1] == f"not reprocessed: {OFF.not_now}"
+    assert len({status.deadline for status in host.shown if status.stage is Stage.PARKED}) == 1
+    assert len(host.steps(names.RECONSIDER)) == 2
+
+
+async def test_a_call_of_an_older_worker_does_not_ask_again() -> None:
+    """It is sent at the first word, as its history has it."""
+    host = kept_back_twice(1)
+    await host.protocol.run()
+    assert host.sent_cycles == [1]
+    assert host.steps(names.RECONSIDER) == []
+
+
+async def test_a_call_whose_flags_cannot_be_asked_stays_parked() -> None:
+    """Not knowing is no reason to send."""
+    host = SimulatedHost(
+        plan(not_now="off", when_off=WhenOff.PARK),
+        reconsider=[StepFailed("Unavailable", "no worker knows acme any more")],
+    ).at(10, lambda call: call.reprocess(Reprocess(by="ops")))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert host.sent_cycles == []
+    assert host.elapsed == plan().parked_for.total_seconds()

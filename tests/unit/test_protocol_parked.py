@@ -82,7 +82,7 @@ def test_continued_call_knows_its_cycles_and_its_event_keys() -> None:
         scene.go(2)
         scene.world.wear_out()
         scene.order("reprocess")
-        scene.go(1)
+        scene.go(2)
         scene.say(FAILURE, event_key="e1")
         assert scene.status.stage is Stage.AWAITING_RESPONSE
         assert (scene.sent, scene.status.duplicates) == ([1, 2], 1)

@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 
 from ackbridge.contracts import Invalid
 from ackbridge.transport import USER_AGENT, Reply, TooLarge, build_client, exchange
+from activities.failures import no_connection
 from tests.serving import serve, serve_raw
 
 LONG = timedelta(seconds=30)
@@ -199,3 +200,61 @@ async def test_an_impossible_url_is_invalid(client: httpx.AsyncClient) -> None:
     """A URL that does not parse is invalid input, not a network failure."""
     with pytest.raises(Invalid, match="url"):
         await fetch(client, "http://host:port/")
+
+
+async def test_a_connection_that_breaks_is_no_proof_that_nothing_was_sent(
+    client: httpx.AsyncClient,
+) -> None:
+    """A server that takes the request and hangs up may have worked on it."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with serve_raw(hang_up) as url:
+        with pytest.raises(httpx.TransportError) as broken:
+            await fetch(client, url)
+
+    assert no_connection(broken.value).reached
+
+
+async def test_a_body_that_breaks_off_is_a_read_error(client: httpx.AsyncClient) -> None:
+    """An answer that ends before its announced length is no answer."""
+
+    async def stop_short(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+        await writer.drain()
+        writer.close()
+
+    async with serve_raw(stop_short) as url:
+        with pytest.raises(httpx.ReadError):
+            await fetch(client, url)
+
+
+async def test_what_is_no_http_is_a_transport_error(client: httpx.AsyncClient) -> None:
+    """A server that speaks something else is met with an error of the usual kind."""
+
+    async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with serve_raw(babble) as url:
+        with pytest.raises(httpx.TransportError) as broken:
+            await fetch(client, url)
+
+    assert no_connection(broken.value).reached
+
+
+async def test_the_path_is_sent_as_it_was_written(client: httpx.AsyncClient) -> None:
+    """Escapes stay as they are: a signature may have been made over them."""
+    app = FastAPI()
+    seen: list[bytes] = []
+
+    @app.post("/{path:path}")
+    async def _note(request: Request) -> None:
+        seen.extend((request.scope["raw_path"], request.scope["query_string"]))
+
+    with serve(app) as url:
+        await fetch(client, f"{url}/a%2Fb/%7Ec?x=%20y&z=%2B")
+
+    assert seen == [b"/a%2Fb/%7Ec", b"x=%20y&z=%2B"]

@@ -20,6 +20,8 @@ from .crowd import Tally
 from .endings import Ending
 from .hurry import Change
 from .reconciling import Check
+from .records import PROVIDER
+from .switching import AT_FIRST, OPERATION, Switching
 
 LISTED = 10
 """Troubles of the first part that are shown; the number of all is in its table."""
@@ -32,6 +34,46 @@ def what_happened(tallies: Sequence[Tally]) -> RenderableType:
     """The first part: many calls at once."""
     columns = ("calls", "made", "completed", "failed", "p50", "p99", "retries")
     return show.table("\nWhat happened", columns, [tally.row() for tally in tallies])
+
+
+def switching(switched: Switching) -> RenderableType:
+    """In the middle: what a flag does."""
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(style="dim", justify="right", min_width=12)
+    lines.add_column(overflow="fold")
+    changes = [
+        f"{change.by}: {change.subject}: {change.before} → {change.after} ({change.reason})"
+        for change in switched.changes
+    ]
+    of_flag = chain(changes, repeat("no answer"))
+    lines.add_row("callers", Text(f"{AT_FIRST} bookings go through"))
+    lines.add_row("flag", Text(next(of_flag)))
+    lines.add_row(
+        "callers",
+        Text(
+            f"{switched.passed} more go through; after"
+            f" {switched.known_within.total_seconds():.1f} s every worker knows, and"
+            f" {len(switched.parked)} are parked, and nothing of them is sent"
+        ),
+    )
+    example = next(iter(switched.parked.values()), None)
+    if example is not None and example.notice is not None:
+        lines.add_row("user reads", Text(words.quote(example.notice)))
+    lines.add_row("flag", Text(next(of_flag)))
+    lines.add_row(
+        "Ackbridge",
+        Text(
+            f"is told to reprocess the {len(switched.parked)}, asks the flag again, sends them:"
+            f" drained in {switched.drained_within.total_seconds():.1f} s"
+        ),
+    )
+    lines.add_row("flag", Text(next(of_flag)))
+    lines.add_row("look", Text(f"ackbridge flag {PROVIDER}; the workflow control.{PROVIDER}"))
+    for trouble in switched.troubles:
+        lines.add_row("NO", Text(trouble, style="bold red"))
+    title = Text("\nA flag switched off in the middle", style="bold")
+    title.append(f"  ({OPERATION})", style="not bold dim")
+    return Group(title, lines)
 
 
 def introduction(changes: Sequence[Change], kinds: int) -> RenderableType:

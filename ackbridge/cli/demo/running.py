@@ -30,6 +30,7 @@ from .kinds import KINDS
 from .mailbox import Mailbox, mailbox
 from .reconciling import Books, open_books, suppressed_since
 from .records import Archive
+from .switching import Switching, switch
 
 SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
 
@@ -91,19 +92,29 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
         before = (await archive.ledger.counts())["suppressed"]
         await crowd.make(archive.calls, tallies)
         show.console.print(report.what_happened(tallies))
+        switched = await _switch(venue, archive, run)
         await suppressed_since(archive, before)
         endings = await _show_endings(venue, archive, run)
         suppressed = await suppressed_since(archive, before)
-        books = await _books(archive, tallies, endings, suppressed)
+        books = await _books(archive, [*tallies, switched.tally], endings, suppressed)
         early = (await archive.summary())["early"]
         untold = await _show_people(venue, archive, run)
     venue.stack.check()
     checks = list(books.checks(load_catalog(venue.integrations, venue.stack.environment)))
     show.console.print(report.reconciliation(checks, early))
-    troubles = [line for tally in tallies for line in tally.troubles] + untold
+    troubles = [line for tally in tallies for line in tally.troubles]
+    troubles += switched.troubles + untold
     show.console.print(report.troubles(troubles, endings))
     show.console.print(report.where_to_look(endings, venue.state), soft_wrap=True)
     return report.verdict(troubles, endings, checks)
+
+
+async def _switch(venue: Venue, archive: Archive, run: str) -> Switching:
+    """In the middle: a flag is switched off, and on again."""
+    environment = venue.stack.environment.get("ACKBRIDGE_ENVIRONMENT", "dev")
+    switched = await switch(archive, run, environment)
+    show.console.print(report.switching(switched))
+    return switched
 
 
 async def _show_endings(venue: Venue, archive: Archive, run: str) -> list[Ending]:

@@ -19,6 +19,7 @@ from temporalio.testing import ActivityEnvironment
 
 from ackbridge.catalog import Catalog, build_redactors, load_catalog
 from ackbridge.contracts import CallRequest, Trouble
+from ackbridge.control import Gate, Snapshots
 from ackbridge.ledger import Ledger, migrate
 from ackbridge.security import Secrets, build_auth
 from ackbridge.transport import build_client
@@ -216,7 +217,8 @@ def _provisions(
         auths=auths,
         clock=clock,
         public_url="http://us.example",
-        environment="test",
+        control=(control := Snapshots()),
+        gate=Gate(control, "test"),
         indexed=True,
         redactors=build_redactors(catalog, secrets, auths),
     )

@@ -1,0 +1,50 @@
+"""The worker of the measurement, in a process of its own: batches as they are, and stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from temporalio.worker import Worker
+
+import worker
+from ackbridge.app import integrations_folder
+from ackbridge.catalog import load_catalog
+from ackbridge.clock import utc_now
+from ackbridge.contracts import names
+from ackbridge.control import Snapshots
+from ackbridge.engine import connect
+from ackbridge.ledger import Ledger
+from ackbridge.runner import workflow_runner
+from ackbridge.settings import load_settings
+from ackbridge.transport import build_client
+from activities import main_activities
+from workflows import ReprocessParked
+
+from .stand_in import Answers, StandIn
+
+
+async def main() -> None:
+    """Serve until killed."""
+    settings = load_settings()
+    ledger = Ledger.open(settings.ledger_url, utc_now)
+    catalog = load_catalog(integrations_folder(None), os.environ)
+    async with build_client() as http:
+        provisions = worker.provide(
+            settings, os.environ, catalog, ledger, http, Snapshots(), indexed=True
+        )
+        serving = Worker(
+            await connect(os.environ),
+            task_queue=names.TASK_QUEUE,
+            workflows=[ReprocessParked, StandIn],
+            activities=[*main_activities(provisions), Answers(ledger).answer],
+            workflow_runner=workflow_runner(),
+            max_cached_workflows=200,
+        )
+        async with serving:
+            print(worker.READY, flush=True)
+            await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
