@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from typing import Any
@@ -30,6 +31,7 @@ from ackbridge.ledger import NoticeRow, NoticeState
 from ackbridge.replaying import replay
 from tests.integration.stage import Stage, edited_integrations, set_up
 from tests.integration.subscribers import Subscriber, configure, subscribing
+from tests.integration.test_cli import run
 from tests.replay.test_replay import replayer
 
 PATIENCE = timedelta(seconds=30)
@@ -243,7 +245,9 @@ async def test_subscriber_that_comes_back_after_days(told: Stage, sick: Subscrib
     assert "sk_live" not in str(letter.body)
 
 
-async def test_subscriber_that_never_comes_back(told: Stage, sick: Subscriber) -> None:
+async def test_subscriber_that_never_comes_back(
+    told: Stage, sick: Subscriber, engine: EmbeddedEngine
+) -> None:
     """When its days are over the notice is dead, says why, and can be replayed."""
     sick.replies[:] = [500] * 20
     request, event_id = await refused(told, "hasty")
@@ -261,11 +265,46 @@ async def test_subscriber_that_never_comes_back(told: Stage, sick: Subscriber) -
     await replayer().replay_workflow(await delivery.fetch_history())
     sick.replies.clear()
 
-    assert await replay(told.client, dead)
+    environ = {**engine.environment, "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url}
+    listed = await asyncio.to_thread(run, environ, "notices", "--dead", "--json")
+    assert [one["event_id"] for one in json.loads(listed.stdout)] == [event_id]
+    shown = await asyncio.to_thread(run, environ, "notices", "--subscriber", "hasty")
+    assert "the subscriber answered 500" in " ".join(shown.stdout.split())
+    replayed = await asyncio.to_thread(
+        run, environ, "notices", "replay", "--subscriber", "hasty", "--within", "1h"
+    )
+    assert replayed.stdout == f"{event_id}: on its way\n"
 
     (letter,) = await sick.until(request.call_id, 1)
     assert letter.id == event_id
     await row_of(told, event_id, NoticeState.DELIVERED)
+
+
+async def test_replay_of_what_is_not_there(told: Stage, engine: EmbeddedEngine) -> None:
+    """Bad input: exit status 2, and it is named."""
+    environ = {**engine.environment, "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url}
+    for arguments, why in ((("nothing:1.failed",), "there is no notice"), ((), "either")):
+        done = await asyncio.to_thread(run, environ, "notices", "replay", *arguments)
+        assert done.returncode == 2
+        assert why in done.stderr
+
+
+async def test_one_notice_is_sent_again(told: Stage, shop: Subscriber) -> None:
+    """Even one that was delivered, if somebody asks for it; not while it is on its way."""
+    request, event_id = await refused(told, "shop")
+    await shop.until(request.call_id, 1)
+    await told.client.get_workflow_handle(names.notice_id(event_id)).result()
+    (before,) = await told.ledger.notices.find(event_id=event_id)
+    shop.replies[:] = [503]
+
+    assert await replay(told.client, before)
+    await row_of(told, event_id, NoticeState.PENDING)
+    assert not await replay(told.client, before)
+
+    delivery = told.client.get_workflow_handle(names.notice_id(event_id))
+    await told.skipper.fast_forward(delivery, timedelta(minutes=1))
+    await row_of(told, event_id, NoticeState.DELIVERED)
+    assert [one.id for one in shop.letters].count(event_id) == 3
 
 
 async def test_gone_ends_a_notice(told: Stage, sick: Subscriber) -> None:

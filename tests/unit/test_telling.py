@@ -9,6 +9,7 @@ import pytest
 
 from ackbridge.contracts import (
     Cancel,
+    Concluded,
     MessageKind,
     NoticeEvent,
     OnFailure,
@@ -81,6 +82,27 @@ async def test_parked_again_is_told_when_there_is_news() -> None:
     host.at(400, lambda call: call.cancel(Cancel(by="ann", reason="enough")))
     await host.protocol.run()
     assert stories(host) == [(1, "call.delayed"), (2, "call.cancelled")]
+
+
+async def test_the_expected_time_is_that_of_the_next_batch() -> None:
+    """Whoever was promised tonight, and is parked again, is told of tomorrow."""
+    tonight, tomorrow = START + timedelta(hours=1), START + timedelta(hours=25)
+    host = SimulatedHost(planned(reprocess_attempts=5))
+    host.answers[names.CONCLUDE] = [
+        Concluded(next_batch=tonight),
+        Concluded(next_batch=tomorrow),
+    ]
+    host.at(3700, lambda call: call.reprocess(Reprocess(by="batch")))
+    host.at(3900, lambda call: call.hear(response()))
+    await host.protocol.run()
+    assert stories(host) == [
+        (1, "call.delayed"),
+        (2, "call.delayed"),
+        (3, "call.completed_late"),
+    ]
+    notices = [one.body.data.notice for one in host.deliveries]
+    assert [notice and notice.expected_at for notice in notices] == [tonight, tomorrow, None]
+    assert host.shown[-1].answer == "completed"
 
 
 async def test_failed_with_the_alternative_and_without_the_providers_words() -> None:
