@@ -60,12 +60,12 @@ class Telling:
             return
         self._has_ended = True
         data = self._data(Answer(outcome.status), outcome.notice)
-        event = NoticeEvent(outcome.status)
+        event, at = NoticeEvent(outcome.status), self._host.now()
         if outcome.status is OutcomeStatus.COMPLETED:
             is_late = outcome.late or was_delayed
             event = NoticeEvent.COMPLETED_LATE if is_late else NoticeEvent.COMPLETED
             data = data.model_copy(update={"late": is_late, "notice": self._notices.get(event)})
-        at = outcome.timings.answered_at or self._host.now()
+            at = outcome.timings.answered_at or at
         self._tell(event, data.model_copy(update={"reference": outcome.reference}), at)
 
     async def settled(self) -> None:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from ackbridge.contracts import NoticeEvent
-from ackbridge.contracts.deliveries import DEFAULT_EVENTS, DEFAULT_TIMEOUT, DEFAULT_WITHIN
+from ackbridge.contracts.deliveries import (
+    DEFAULT_EVENTS,
+    DEFAULT_TIMEOUT,
+    DEFAULT_WITHIN,
+    LONGEST_TIMEOUT,
+)
 from ackbridge.security import SecretRef
 
 from .fields import Name, Part, Positive, is_address
-
-LONGEST_TIMEOUT = timedelta(seconds=60)
-"""A subscriber that needs longer should accept first and work then."""
 
 MOST_SECRETS = 2
 """The one in use, and the one that takes its place."""

@@ -49,6 +49,9 @@ DEFAULT_WITHIN = timedelta(days=3)
 DEFAULT_TIMEOUT = timedelta(seconds=10)
 """Of one attempt."""
 
+LONGEST_TIMEOUT = timedelta(seconds=60)
+"""A subscriber that needs longer should accept first and work then."""
+
 
 class ReplyPlan(Wire):
     """Who is told what becomes of a call.
@@ -122,7 +125,7 @@ class Delivery(FromOutside):
 
     subscriber: str = Field(pattern=NAME_PATTERN, max_length=64)
     body: NoticeBody
-    timeout: Duration = Field(default=DEFAULT_TIMEOUT, gt=timedelta(0))
+    timeout: Duration = Field(default=LONGEST_TIMEOUT, gt=timedelta(0), le=LONGEST_TIMEOUT)
     within: Duration = Field(default=DEFAULT_WITHIN, gt=timedelta(0))
     again: bool = False
 

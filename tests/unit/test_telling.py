@@ -18,12 +18,14 @@ from ackbridge.contracts import (
     ProviderMessage,
     ReplyPlan,
     Reprocess,
+    ToldMemory,
     default_notices,
     event_id,
     names,
 )
 from workflows.host import StepFailed
 from workflows.protocol import CallProtocol
+from workflows.telling import Telling
 
 from .simulated_host import REQUEST, START, SimulatedHost, plan, response
 
@@ -131,6 +133,20 @@ async def test_nobody_is_told_where_nobody_is_named() -> None:
     host = SimulatedHost(planned(reply=None)).at(100, lambda call: call.hear(response()))
     await host.protocol.run()
     assert host.deliveries == []
+
+
+async def test_a_continued_call_goes_on_counting() -> None:
+    """What was told before it continued as new is not told again, and the next one is the next."""
+    host = SimulatedHost(planned())
+    notice = default_notices("en")["delayed"]
+    memory = ToldMemory(sequence=3, delayed=notice)
+    telling = Telling(host, REQUEST, ToldMemory.model_validate_json(memory.model_dump_json()))
+    telling.plan(EVERYTHING, {})
+    telling.delayed(notice)
+    assert telling.memory() == memory
+    telling.delayed(notice.model_copy(update={"expected_at": START}))
+    await telling.settled()
+    assert stories(host) == [(4, "call.delayed")]
 
 
 @pytest.mark.parametrize("kind", ["Unavailable", "InvalidRequest"])
