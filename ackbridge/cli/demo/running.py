@@ -103,7 +103,7 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
     checks = list(books.checks(load_catalog(venue.integrations, venue.stack.environment)))
     show.console.print(report.reconciliation(checks, early))
     troubles = [line for tally in tallies for line in tally.troubles]
-    troubles += switched.troubles + untold
+    troubles += [*switched.troubles, *untold]
     show.console.print(report.troubles(troubles, endings))
     show.console.print(report.where_to_look(endings, venue.state), soft_wrap=True)
     return report.verdict(troubles, endings, checks)

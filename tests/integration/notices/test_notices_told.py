@@ -26,7 +26,7 @@ async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) ->
     status = await told.calls.start_and_wait(request, PATIENCE)
     assert status.answer is Answer.DELAYED
     await told.handle(request).signal(
-        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": "late-1", "data": {"ok": True}}
+        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": request.key, "data": {"ok": True}}
     )
     outcome = await told.calls.call(request.call_id).outcome(PATIENCE)
 
@@ -142,7 +142,7 @@ async def test_outcome_of_a_late_answer_is_told_to_callers_too(told: Stage) -> N
     await told.skipper.fast_forward(told.handle(request), timedelta(seconds=70))
     await told.until(request, CallStage.PARKED)
     await told.handle(request).signal(
-        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": "late-1", "data": {"ok": True}}
+        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": request.key, "data": {"ok": True}}
     )
     await calls.call(request.call_id).outcome(PATIENCE)
     status = await calls.call(request.call_id).status()
