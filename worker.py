@@ -23,7 +23,13 @@ from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
 
 from ackbridge.app import integrations_folder
-from ackbridge.catalog import Catalog, Integration, build_redactors, load_catalog
+from ackbridge.catalog import (
+    Catalog,
+    Integration,
+    Subscriber,
+    build_redactors,
+    load_catalog,
+)
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.control import Gate, Snapshots, flagd
@@ -40,7 +46,13 @@ from ackbridge.settings import Settings, environment, load_settings
 from ackbridge.telemetry import log_to_stderr
 from ackbridge.telemetry.http import around_requests
 from ackbridge.transport import build_client
-from activities import Provisions, main_activities, send_activities, settle_activities
+from activities import (
+    Provisions,
+    main_activities,
+    notices_activities,
+    send_activities,
+    settle_activities,
+)
 from workflows import WORKFLOWS
 
 log = logging.getLogger("ackbridge.worker")
@@ -142,6 +154,7 @@ def provide(
         control=control,
         gate=Gate(control, settings.environment, flagd() if settings.flags == "flagd" else None),
         indexed=indexed,
+        secrets=secrets,
     )
 
 
@@ -179,6 +192,10 @@ def build_workers(
                 max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
             )
         )
+        workers += [
+            _notices_worker(build, subscriber, provisions)
+            for _, subscriber in sorted(catalog.subscribers.items())
+        ]
     for name, integration in sorted(catalog.integrations.items()):
         if provider in (None, name):
             workers += _provider_workers(build, integration, provisions)
@@ -201,6 +218,18 @@ def _provider_workers(
         max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
     )
     return [send, settle]
+
+
+def _notices_worker(
+    build: Callable[..., Worker], subscriber: Subscriber, provisions: Provisions
+) -> Worker:
+    """One for each subscriber, so that one that hangs holds up its own notices only."""
+    return build(
+        task_queue=names.notices_queue(subscriber.subscriber),
+        activities=notices_activities(provisions),
+        max_concurrent_activities=subscriber.concurrent,
+        max_concurrent_activity_task_polls=1,
+    )
 
 
 async def _tell_standing(client: Client, version: WorkerDeploymentVersion) -> None:

@@ -133,6 +133,7 @@ async def exchange(
     auth: httpx.Auth | None,
     timeout: timedelta,  # noqa: ASYNC109 -- it bounds the exchange as a whole, body and token included
     max_bytes: int,
+    cut_off: bool = False,
 ) -> Reply:
     """Send one request and read the whole answer, within `timeout` and `max_bytes`.
 
@@ -143,13 +144,14 @@ async def exchange(
         auth: what authenticates the request, as `ackbridge.security.build_auth` makes it.
         timeout: for everything together: token, connection, request and answer.
         max_bytes: the longest body that is read.
+        cut_off: be content with the beginning of a longer one.
 
     Raises:
         Invalid: the URL or a header cannot be sent; nothing was.
         TimeoutError: the time was over.
         httpx.HTTPError: the network failed; `ConnectError`, `ConnectTimeout` and `PoolTimeout`
             prove that nothing was sent.
-        TooLarge: the answer is longer than `max_bytes`.
+        TooLarge: the answer is longer than `max_bytes`, and is not cut off.
         SecretError, TokenRefused: `auth` could not do its work; nothing was sent, or all that
             was sent was refused with 401.
     """
@@ -157,7 +159,7 @@ async def exchange(
     async with asyncio.timeout(timeout.total_seconds()):
         response = await client.send(request, auth=auth, stream=True)
         try:
-            body = await _read(response, max_bytes)
+            body = await _read(response, max_bytes, cut_off=cut_off)
         finally:
             await response.aclose()
     return Reply(response.status_code, dict(response.headers.items()), body)
@@ -208,13 +210,15 @@ def _request(
         raise Invalid("url: is not a valid URL") from None
 
 
-async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+async def _read(response: httpx.Response, max_bytes: int, *, cut_off: bool) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > max_bytes:
+            if cut_off:
+                break
             raise _too_large(max_bytes)
-    return bytes(body)
+    return bytes(body[:max_bytes])
 
 
 def _too_large(max_bytes: int) -> TooLarge:

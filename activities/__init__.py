@@ -7,7 +7,9 @@ from typing import Any
 
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
+from .bury import Bury
 from .conclude import Conclude
+from .deliver import Deliver
 from .drain import Drain
 from .observe import Observe
 from .poll import Poll
@@ -30,6 +32,7 @@ def main_activities(provisions: Provisions) -> Sequence[Activity]:
         Reconsider(provisions).reconsider,
         Record(provisions, Acknowledge(provisions)).record,
         Conclude(provisions).conclude,
+        Bury(provisions).bury,
         pages.survey_parked,
         pages.reprocess_page,
         *send_activities(provisions),
@@ -54,4 +57,16 @@ def settle_activities(provisions: Provisions) -> Sequence[Activity]:
     ]
 
 
-__all__ = ["Activity", "Provisions", "main_activities", "send_activities", "settle_activities"]
+def notices_activities(provisions: Provisions) -> Sequence[Activity]:
+    """What goes through the queue of a subscriber's notices."""
+    return [Deliver(provisions).deliver]
+
+
+__all__ = [
+    "Activity",
+    "Provisions",
+    "main_activities",
+    "notices_activities",
+    "send_activities",
+    "settle_activities",
+]

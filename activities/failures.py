@@ -160,20 +160,26 @@ def failure(
     )
 
 
-def patience(attempt: int, retry_after: timedelta | None = None) -> timedelta:
+def patience(
+    attempt: int,
+    retry_after: timedelta | None = None,
+    first: timedelta = FIRST_RETRY,
+    longest: timedelta = LONGEST_RETRY,
+    growth: int = 2,
+) -> timedelta:
     """How long to wait after an attempt; never the same for two, so that callers spread.
 
     Args:
         attempt: which one it was, from 1.
-        retry_after: as the provider asks, to which up to a tenth is added; else half a second,
-            twice as long each time up to five minutes, of which up to a half is taken away.
+        retry_after: as the other side asks, to which up to a tenth is added; else `first`,
+            `growth` times as long each time up to `longest`, of which up to a half is taken away.
     """
-    doublings: int = 2 ** min(attempt - 1, 16)
+    times: int = growth ** min(attempt - 1, 16)
     share = random.random()  # noqa: S311 -- it spreads callers, and keeps no secret
     if retry_after is None:
-        return min(FIRST_RETRY * doublings, LONGEST_RETRY) * (1 - share / 2)
+        return min(first * times, longest) * (1 - share / 2)
     # Somebody who says "at once" for ever shall not have us run in circles.
-    return max(retry_after * (1 + share / 10), FIRST_RETRY * (1 - share / 2))
+    return max(retry_after * (1 + share / 10), first * (1 - share / 2))
 
 
 def retry_after(value: str | None, now: datetime) -> timedelta | None:

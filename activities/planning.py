@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from ackbridge.catalog import Integration, Operation, Poll, next_batch, render_notice
+from ackbridge.catalog import (
+    Clean,
+    Integration,
+    Operation,
+    Poll,
+    Subscriber,
+    next_batch,
+    render_notice,
+)
 from ackbridge.contracts import (
-    DEFAULT_NOTICES,
+    CALLER_KINDS,
+    NOTICE_KINDS,
     REVISION,
     AcknowledgePlan,
     LatePolicy,
@@ -16,9 +25,11 @@ from ackbridge.contracts import (
     OnFailure,
     Plan,
     PollPlan,
+    ReplyPlan,
     ResponseMode,
     SendPlan,
     Standing,
+    default_notices,
     digest,
 )
 from ackbridge.control.deadlines import deadline_for
@@ -35,6 +46,9 @@ def plan_call(
     indexed: bool,
     context: Mapping[str, object],
     learned: LearnedDeadline | None = None,
+    language: str | None = None,
+    subscriber: Subscriber | None = None,
+    clean: Clean | None = None,
     next_batches: tuple[datetime, ...] = (),
     lot: float = 1.0,
 ) -> Plan:
@@ -44,6 +58,9 @@ def plan_call(
         standing: how the flags and the breaker stand for this call.
         context: what the templates of the notices may refer to.
         learned: what the provider's control says of the operation's deadline.
+        language: of the notices.
+        subscriber: who is told what becomes of the call.
+        clean: what every value goes through before a notice shows it.
         next_batches: as `batches_ahead` finds them.
         lot: the call's own, from 0 to 1; see `deadline_for`.
     """
@@ -70,7 +87,9 @@ def plan_call(
         late=LatePolicy(response.late),
         late_window=response.late_window,
         parked_for=operation.parked_for,
-        notices={**DEFAULT_NOTICES, **_notices(operation, context)},
+        notices=_notices(
+            operation, NOTICE_KINDS if subscriber else CALLER_KINDS, language, context, clean
+        ),
         not_now=standing.not_now,
         standing=standing,
         when_off=operation.when_off,
@@ -79,6 +98,18 @@ def plan_call(
         revision=REVISION,
         reprocess_attempts=operation.reprocess.attempts,
         next_batches=next_batches,
+        reply=_reply_plan(subscriber),
+    )
+
+
+def _reply_plan(subscriber: Subscriber | None) -> ReplyPlan | None:
+    if subscriber is None:
+        return None
+    return ReplyPlan(
+        subscriber=subscriber.subscriber,
+        events=subscriber.events,
+        timeout=subscriber.timeout,
+        within=subscriber.within,
     )
 
 
@@ -127,12 +158,20 @@ def _poll_plan(operation: Operation) -> PollPlan | None:
     return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
 
 
-def _notices(operation: Operation, context: Mapping[str, object]) -> dict[str, Notice]:
-    """The notices the operation has texts for; the providers' own words are not known to them."""
+def _notices(
+    operation: Operation,
+    kinds: Sequence[str],
+    language: str | None,
+    context: Mapping[str, object],
+    clean: Clean | None,
+) -> dict[str, Notice]:
+    """The operation's notices, or default ones; the providers' own words are not known to them."""
     known = {name: context[name] for name in ("payload", "metadata", "call")}
-    return {
-        kind: notice
-        for kind in DEFAULT_NOTICES
-        if (text := getattr(operation.notices, kind)) is not None
-        and (notice := render_notice(kind, text, known)) is not None
+    defaults = default_notices(language)
+    texts = {kind: getattr(operation.notices, kind) for kind in kinds}
+    own = {
+        kind: render_notice(kind, written, known, language, clean)
+        for kind, written in texts.items()
+        if written is not None
     }
+    return {kind: own.get(kind) or defaults[kind] for kind in kinds}

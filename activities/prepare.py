@@ -7,7 +7,7 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog import check_payload, configured_flags
+from ackbridge.catalog import Subscriber, check_payload, configured_flags
 from ackbridge.contracts import (
     CallOutcome,
     CallRequest,
@@ -73,6 +73,9 @@ class Prepare:
             standing=await self._with.gate.standing(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
+            language=request.language,
+            subscriber=self._subscriber(request),
+            clean=self._with.redactor(request.provider).clean_value,
             next_batches=batches_ahead(integration, request.operation, self._with.clock()),
             learned=self._learned(request),
             lot=_lot(request),
@@ -95,15 +98,17 @@ class Prepare:
         control = self._with.control.latest(request.provider)
         return control.deadlines.get(request.operation) if control else None
 
+    def _subscriber(self, request: CallRequest) -> Subscriber | None:
+        return self._with.catalog.subscriber(request.reply_to) if request.reply_to else None
+
     def _check(self, step: PrepareStep) -> None:
         request = step.request
         try:
             operation = self._with.catalog.operation(request.provider, request.operation)
+            if request.reply_to is not None:
+                self._with.catalog.subscriber(request.reply_to)
         except UnknownName as error:
             raise failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
-        if request.reply_to is not None:
-            reason = f"reply_to: no subscriber {request.reply_to!r} is configured"
-            raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
         size = len(canonical_json(request.payload))
         if size > MAX_REQUEST_BYTES:
             reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"

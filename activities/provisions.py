@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
@@ -13,7 +14,7 @@ from ackbridge.contracts import CallRequest, names
 from ackbridge.control import Gate, Snapshots
 from ackbridge.control.observations import Observations
 from ackbridge.ledger import Ledger
-from ackbridge.security import Redactor
+from ackbridge.security import Redactor, Secrets
 
 _SHAPES_ONLY = Redactor()
 
@@ -32,6 +33,7 @@ class Provisions:
         control: what is known of the providers' controls.
         gate: whether a call may be sent now.
         indexed: whether our search attributes are registered with the engine.
+        secrets: what the references of subscribers stand for at this moment.
         observations: what this worker observes of providers.
         redactors: by provider, what keeps secrets out of its words; for one that is not there,
             only what looks like a secret is.
@@ -46,6 +48,7 @@ class Provisions:
     control: Snapshots
     gate: Gate
     indexed: bool
+    secrets: Secrets = field(default_factory=lambda: Secrets({}, Path()))
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
     observations: Observations = field(default_factory=Observations)
 

@@ -1,9 +1,16 @@
 """Deterministic orchestration. `WORKFLOWS` is what a worker registers."""
 
+from .deliver_notice import DeliverNotice
 from .integration_call import IntegrationCall
 from .provider_control import ProviderControl
 from .reprocess_parked import ReprocessParked
 
-WORKFLOWS = [IntegrationCall, ProviderControl, ReprocessParked]
+WORKFLOWS = [IntegrationCall, DeliverNotice, ProviderControl, ReprocessParked]
 
-__all__ = ["WORKFLOWS", "IntegrationCall", "ProviderControl", "ReprocessParked"]
+__all__ = [
+    "WORKFLOWS",
+    "DeliverNotice",
+    "IntegrationCall",
+    "ProviderControl",
+    "ReprocessParked",
+]

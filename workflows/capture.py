@@ -50,7 +50,7 @@ class Capture:
             update={
                 "response": message.data,
                 "reference": cycle.reference or state.progress.reference,
-                "late": late,
+                "late": late or (state.progress.parked_times > 0 and not is_forced),
                 "forced": state.orders.forced if is_forced else None,
                 "acknowledgement_owed": is_due,
             }

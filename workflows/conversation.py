@@ -97,6 +97,7 @@ class Conversation:
             cancelled=state.orders.cancelled,
             forced=state.orders.forced,
             reprocess=state.orders.reprocess,
+            told=state.telling.memory(),
             batches=state.orders.batches,
         )
 
@@ -209,11 +210,12 @@ class Conversation:
 
     async def _keep_parked(self, ending: Unanswered) -> None:
         """The ledger selects it for batches from now on, and knows when the next one is."""
+        state = self._state
         concluded = await self._keeping.conclude(Stage.PARKED, ending.reason, ending.parked_reason)
         if concluded.next_batch is not None:
-            state = self._state
             state.progress.is_delayed(state.progress.notice, concluded.next_batch)
             state.show()
+        state.telling.delayed(state.progress.notice)
 
     async def _stay_parked(self, ending: Unanswered) -> Heard | Unanswered:
         state = self._state
@@ -230,6 +232,7 @@ class Conversation:
             if heard is Heard.ASIDE:
                 if not state.hearing.has_suppressed:
                     await state.settlement.rest()
+                    await state.telling.settled()
                     raise Renewal
                 await self._keep_parked(ending)
             elif heard is not Heard.REPROCESS or await may_be_sent(state):
@@ -246,6 +249,8 @@ class Conversation:
         state = self._state
         capture = self._listening.capture
         cycle = capture.cycle or state.cycles.current
+        if state.progress.outcome is not None:
+            state.telling.ended(state.progress.outcome, was_delayed=state.progress.parked_times > 0)
         await self._closing.acknowledge_success(cycle, capture.acknowledged)
         await self._closing.acknowledge_failed(f"the response of cycle {cycle.number} was taken")
         return state.progress.outcome or state.progress.draft(OutcomeStatus.COMPLETED)

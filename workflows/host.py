@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import CallStatus, Wire
+    from ackbridge.contracts import CallStatus, Delivery, Wire
 
 Result = TypeVar("Result", bound=Wire)
 
@@ -161,6 +161,9 @@ class Host(Protocol):
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the call; the host keeps it alive until it ends."""
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Start to deliver a notice, once; its delivery goes on without the call."""
 
     def show(self, status: CallStatus) -> None:
         """The call has moved; tell whoever looks."""

@@ -12,6 +12,7 @@ from .host import Host
 from .orders import Orders
 from .progress import Progress
 from .state import CallState
+from .telling import Telling
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
@@ -41,6 +42,7 @@ class Keeping:
         progress: Progress,
         hearing: Hearing,
         orders: Orders,
+        telling: Telling,
         show: Callable[[], None],
     ) -> None:
         self._host = host
@@ -48,6 +50,7 @@ class Keeping:
         self._progress = progress
         self._hearing = hearing
         self._orders = orders
+        self._telling = telling
         self._show = show
         self.state: CallState | None = None
 
@@ -81,6 +84,7 @@ class Keeping:
     async def end(self, outcome: CallOutcome) -> CallOutcome:
         """The outcome stands: settle what is owed, and keep the whole of it."""
         self._progress.outcome = outcome
+        self._telling.ended(outcome, was_delayed=self._progress.parked_times > 0)
         self._end_hearing(outcome)
         self._enter(Stage(outcome.status) if self._is_settled() else Stage.ACKNOWLEDGING)
         is_told = await self._settle(outcome)
@@ -144,6 +148,7 @@ class Keeping:
 
     async def _finish(self, outcome: CallOutcome) -> CallOutcome:
         """Keep what is heard while the end is being kept; the last answer of a poll may be."""
+        await self._telling.settled()
         while (self._hearing or self._hearing.has_suppressed) and self._is_revised:
             self._end_hearing(outcome)
             await self.conclude(Stage(outcome.status), outcome.reason)

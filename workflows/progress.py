@@ -53,7 +53,7 @@ class Progress:
         self.outcome: CallOutcome | None = None
 
     def recall(self, status: CallStatus, timings: Timings) -> None:
-        """Go on where the run before this one was."""
+        """Go on where the run before this one was, parked."""
         self._since = status.since
         self.stage = status.stage
         self.cycle = status.cycle

@@ -23,10 +23,10 @@ from .orders import Orders
 from .progress import Progress
 from .settlement import Settlement
 from .state import CallState
+from .telling import Telling
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import (
-        DEFAULT_NOTICES,
         CallMemory,
         CallOutcome,
         CallRequest,
@@ -40,10 +40,12 @@ with workflow.unsafe.imports_passed_through():
         Prepared,
         PrepareStep,
         ProviderMessage,
+        ReplyPlan,
         Reprocess,
         Stage,
         Steering,
         StepFailure,
+        default_notices,
     )
 
 REFUSALS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
@@ -94,8 +96,15 @@ class CallProtocol:
                 is_prompt=True,
                 batches=memory.batches,
             )
+        self._telling = Telling(host, request, memory.told if memory else None)
         self._keeping = Keeping(
-            host, request, self._progress, self._hearing, self._orders, self._show
+            host,
+            request,
+            self._progress,
+            self._hearing,
+            self._orders,
+            self._telling,
+            self._show,
         )
 
     # What it is told
@@ -210,7 +219,9 @@ class CallProtocol:
             orders=self._orders,
             cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
             settlement=settlement,
+            telling=self._telling,
         )
+        self._telling.plan(plan.reply, plan.notices)
         self._keeping.state = self._state
         is_fresh = self._is_prepared_at_once and (
             self._host.now() - self._progress.timings.started_at < steps.TASK_KEPT_OPEN
@@ -258,8 +269,8 @@ class CallProtocol:
         cancelled = self._orders.cancelled if failure.kind == INTERRUPTED else None
         status = OutcomeStatus.CANCELLED if cancelled else OutcomeStatus.FAILED
         reason = f"cancelled by {cancelled.by}: {cancelled.reason}" if cancelled else failure.reason
-        self._progress.notice = DEFAULT_NOTICES[status]
-        return self._progress.draft(status).model_copy(
+        self._progress.notice = default_notices(self._request.language)[status]
+        outcome = self._progress.draft(status).model_copy(
             update={
                 "reason": reason,
                 "cancelled": cancelled,
@@ -267,6 +278,10 @@ class CallProtocol:
                 "cycles": 0,
             }
         )
+        if self._request.reply_to is not None:
+            self._telling.plan(ReplyPlan(subscriber=self._request.reply_to), {})
+            self._telling.ended(outcome, was_delayed=False)
+        return outcome
 
     def _is_revised(self) -> bool:
         """Whether the call may do what calls of older workers did not; see `Plan.revision`."""

@@ -13,6 +13,7 @@ from .host import Host
 from .orders import Orders
 from .progress import Progress
 from .settlement import Settlement
+from .telling import Telling
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import CallRequest, Plan, ProviderMessage, Stage
@@ -30,6 +31,7 @@ class CallState:
     orders: Orders
     cycles: Cycles
     settlement: Settlement
+    telling: Telling
 
     def enter(self, stage: Stage) -> None:
         """The call has got to another stage."""

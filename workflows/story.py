@@ -54,6 +54,8 @@ def tell(status: CallStatus) -> str:
             lines.append(f"> Expected by {_clock(status.notice.expected_at)}.")
         if status.notice.alternative:
             lines.append(f"> {status.notice.alternative}")
+        if status.notice.expected_at:
+            lines.append(f"> Expected by {_clock(status.notice.expected_at)}.")
     return "\n".join(lines)
 
 

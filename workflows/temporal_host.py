@@ -9,15 +9,15 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy
-from temporalio.exceptions import FailureError
+from temporalio.common import Priority, RetryPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 
 from .host import INTERRUPTED, FirstTry, Interruption, Lane, Result, Step, StepFailed
 from .story import tell
 from .trouble import explain
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import CallStatus, Wire, names, search
+    from ackbridge.contracts import CallStatus, Delivery, Wire, names, search
 
 LONGEST_RETRY = timedelta(minutes=5)
 """Retries back off to this and no further."""
@@ -191,6 +191,25 @@ class TemporalHost:
         task = asyncio.create_task(work)
         self._beside.add(task)
         task.add_done_callback(self._beside.discard)
+
+    async def deliver(self, delivery: Delivery) -> None:
+        """Start a workflow that delivers a notice; one that was started before is left alone."""
+        body = delivery.body
+        try:
+            handle = await workflow.start_child_workflow(
+                names.DELIVER_NOTICE,
+                delivery,
+                id=names.notice_id(body.id),
+                task_queue=names.TASK_QUEUE,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=f"{body.type} to {delivery.subscriber}",
+            )
+        except WorkflowAlreadyStartedError:
+            return
+        # Nobody here waits for its end, which may be a failure.
+        handle.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     def show(self, status: CallStatus) -> None:
         """Tell the Temporal UI where the call is."""

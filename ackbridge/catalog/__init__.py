@@ -11,9 +11,9 @@ from .inbound import (
     is_receipt,
     receipt_reference,
 )
-from .loading import load_catalog, load_integration
-from .notices import render_notice
-from .operation import NoticeText, Operation, Poll
+from .loading import SUBSCRIBERS, load_catalog, load_integration, load_subscriber
+from .notices import Clean, render_notice
+from .operation import Operation, Poll
 from .outbound import (
     Outbound,
     Unaddressed,
@@ -22,21 +22,24 @@ from .outbound import (
     render_request,
     render_status,
 )
-from .publishing import integration_json_schema
+from .publishing import integration_json_schema, subscriber_json_schema
 from .reprocessing import Reprocessing
 from .schema import Callbacks, Integration
+from .subscribers import Subscriber
 
 __all__ = [
+    "SUBSCRIBERS",
     "Callbacks",
     "Catalog",
+    "Clean",
     "Cron",
     "Integration",
     "Match",
-    "NoticeText",
     "Operation",
     "Outbound",
     "Poll",
     "Reprocessing",
+    "Subscriber",
     "Unaddressed",
     "build_redactors",
     "candidates",
@@ -48,6 +51,7 @@ __all__ = [
     "is_receipt",
     "load_catalog",
     "load_integration",
+    "load_subscriber",
     "next_batch",
     "receipt_reference",
     "render_acknowledgement",
@@ -55,4 +59,5 @@ __all__ = [
     "render_notice",
     "render_request",
     "render_status",
+    "subscriber_json_schema",
 ]

@@ -1,9 +1,9 @@
-"""All integrations of a process."""
+"""All integrations and subscribers of a process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,13 +14,15 @@ from ackbridge.security import Redactor, Secrets
 
 from .operation import Operation
 from .schema import Integration
+from .subscribers import Subscriber
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """The integrations, by provider."""
+    """The integrations, by provider, and the subscribers, by name."""
 
     integrations: Mapping[str, Integration]
+    subscribers: Mapping[str, Subscriber] = field(default_factory=dict)
 
     def integration(self, provider: str) -> Integration:
         """One provider's integration.
@@ -48,6 +50,17 @@ class Catalog:
             raise UnknownName(
                 f"operation: {provider} has no {operation!r}; it has {known}"
             ) from None
+
+    def subscriber(self, name: str) -> Subscriber:
+        """One subscriber.
+
+        Raises:
+            UnknownName: there is none of that name.
+        """
+        try:
+            return self.subscribers[name]
+        except KeyError:
+            raise UnknownName(f"reply_to: no subscriber {name!r} is configured") from None
 
 
 def next_batch(

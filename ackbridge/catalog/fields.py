@@ -9,6 +9,7 @@ import math
 from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
@@ -49,6 +50,16 @@ def _flag(value: object) -> str | float:
     if not 0 <= share <= 100:
         raise ValueError("must be on, off, internal, or a percentage from 0 to 100")
     return share
+
+
+def is_address(url: str) -> bool:
+    """Whether a URL says, in plain ASCII, which http or https server it is about."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    return bool(known) and url.isascii() and url.isprintable() and " " not in url
 
 
 def _condition(value: object) -> object:

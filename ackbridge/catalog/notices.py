@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ackbridge.contracts import Notice
 
 from .expressions import ExpressionFailed
-from .operation import NoticeText
 from .templates import Context, TextTemplate
+from .texts import NoticeTexts
 
 LONGEST_TITLE = 120
 LONGEST_TEXT = 600
 """Characters of a message, and of an alternative; every call carries its notices."""
 
+Clean = Callable[[str], str]
+"""Takes out of a value what must not be shown."""
 
-def render_notice(kind: str, text: NoticeText, context: Context) -> Notice | None:
+
+def render_notice(
+    kind: str,
+    texts: NoticeTexts,
+    context: Context,
+    language: str | None = None,
+    clean: Clean | None = None,
+) -> Notice | None:
     """One notice; None where it cannot be said, because a template has no usable value.
 
     Args:
-        kind: `delayed`, `failed`, `refused` or `cancelled`.
+        kind: one of `NOTICE_KINDS`.
         context: payload, metadata, call.
+        language: which the user reads, a language tag.
+        clean: what every value goes through before it is put into the text.
     """
+    text = texts.choose(language)
     try:
-        title = _bounded(text.title, context, LONGEST_TITLE)
-        message = _bounded(text.message, context, LONGEST_TEXT)
+        title = _bounded(text.title, context, LONGEST_TITLE, clean)
+        message = _bounded(text.message, context, LONGEST_TEXT, clean)
         alternative = (
-            _bounded(text.alternative, context, LONGEST_TEXT) if text.alternative else None
+            _bounded(text.alternative, context, LONGEST_TEXT, clean) if text.alternative else None
         )
     except ExpressionFailed:
         return None
@@ -33,6 +47,6 @@ def render_notice(kind: str, text: NoticeText, context: Context) -> Notice | Non
     return Notice(kind=kind, title=title, message=message, alternative=alternative or None)
 
 
-def _bounded(template: TextTemplate, context: Context, longest: int) -> str:
-    text = template.text(context).strip()
+def _bounded(template: TextTemplate, context: Context, longest: int, clean: Clean | None) -> str:
+    text = template.text(context, clean).strip()
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -15,7 +15,8 @@ from .expressions import Expression
 from .fields import Condition, Encoding, Flag, Headers, Part, Positive, Query
 from .payloads import PayloadSchema
 from .reprocessing import Again
-from .templates import PathTemplate, TextTemplate
+from .templates import PathTemplate
+from .texts import Notices
 
 
 def _upper(value: object) -> object:
@@ -219,30 +220,6 @@ class Acknowledge(Part):
     """Of one attempt."""
     within: Positive = timedelta(hours=24)
     """How long it is tried before it stays owed."""
-
-
-class NoticeText(Part):
-    """What the caller can show a user; `{expressions}` over payload, metadata and call."""
-
-    title: TextTemplate
-    """A few words."""
-    message: TextTemplate
-    """A sentence or two."""
-    alternative: TextTemplate | None = None
-    """Another course the user may take."""
-
-
-class Notices(Part):
-    """Texts for each way to be left without the response; there are defaults for all."""
-
-    delayed: NoticeText | None = None
-    """It takes longer than usual."""
-    failed: NoticeText | None = None
-    """The provider failed or stayed silent."""
-    refused: NoticeText | None = None
-    """The provider did not take the request."""
-    cancelled: NoticeText | None = None
-    """Somebody cancelled the call."""
 
 
 class Operation(Part):

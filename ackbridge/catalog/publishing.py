@@ -1,4 +1,4 @@
-"""The JSON Schema of integration files, for completion in editors."""
+"""The JSON Schemas of the files that people write, for completion in editors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from .fields import Part
 from .schema import Integration
+from .subscribers import Subscriber
 
 
 class _AsWritten(GenerateJsonSchema):
@@ -33,10 +35,19 @@ class _AsWritten(GenerateJsonSchema):
 
 def integration_json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of integration files, as a new plain dict."""
+    return _json_schema(Integration, "Ackbridge integration file")
+
+
+def subscriber_json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of subscriber files, as a new plain dict."""
+    return _json_schema(Subscriber, "Ackbridge subscriber file")
+
+
+def _json_schema(kind: type[Part], title: str) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Integration.model_json_schema(schema_generator=_AsWritten),
-        "title": "Ackbridge integration file",
+        **kind.model_json_schema(schema_generator=_AsWritten),
+        "title": title,
     }
 
 
@@ -47,13 +58,13 @@ def _span(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def known_fields(path: Sequence[str | int]) -> list[str]:
-    """The fields that are known at a path of an integration file, in alphabetical order.
+def known_fields(schema: dict[str, Any], path: Sequence[str | int]) -> list[str]:
+    """The fields that are known at a path of a file, in alphabetical order.
 
     Args:
+        schema: of the file.
         path: keys and list positions; names of union members may be among them.
     """
-    schema = _published()
     parts = list(_variants(schema, schema))
     for step in path:
         below = [found for part in parts for found in _below(part, step, schema)]
@@ -62,9 +73,11 @@ def known_fields(path: Sequence[str | int]) -> list[str]:
     return sorted({name for part in parts for name in part.get("properties", {})})
 
 
-@cache
-def _published() -> dict[str, Any]:
-    return integration_json_schema()
+published_integration = cache(integration_json_schema)
+"""The schema of integration files; not to be changed."""
+
+published_subscriber = cache(subscriber_json_schema)
+"""The schema of subscriber files; not to be changed."""
 
 
 def _below(part: dict[str, Any], step: str | int, root: dict[str, Any]) -> Iterator[dict[str, Any]]:

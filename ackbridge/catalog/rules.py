@@ -11,6 +11,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
 
+from ackbridge.contracts import NOTICE_KINDS
 from ackbridge.contracts.wire import parse_duration
 
 from .documents import Mistake, Path, leaves
@@ -31,7 +32,7 @@ _TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...]
     (("acknowledge",), ("success",), (*_SENT, "reference", "response")),
     (("acknowledge",), ("failed",), (*_SENT, "reference", "reason")),
     # They are written before anything is sent, and for people: no cycle, no provider's words.
-    (("notices",), ("delayed", "failed", "refused", "cancelled"), _CALLER),
+    (("notices",), NOTICE_KINDS, _CALLER),
 )
 _BODIES = ("body", "success", "failed")
 

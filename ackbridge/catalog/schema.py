@@ -12,7 +12,7 @@ from ackbridge.contracts.breaking import BreakerPolicy
 from ackbridge.security import AuthSpec, VerifySpec
 
 from .expressions import Expression
-from .fields import Flag, Name, Part, Positive, StatusCode
+from .fields import Flag, Name, Part, Positive, StatusCode, is_address
 from .operation import Operation
 from .reprocessing import Reprocessing
 
@@ -96,15 +96,11 @@ class Integration(Part):
     @field_validator("base_url")
     @classmethod
     def _is_absolute(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            known = False
-        if not known:
+        if not is_address(url):
             raise ValueError("must be an absolute http or https URL")
+        parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not carry credentials; use auth")
-        if parts.query or parts.fragment or not url.isascii() or not url.isprintable():
+        if parts.query or parts.fragment:
             raise ValueError("must be a plain URL without query and fragment")
         return url.rstrip("/")

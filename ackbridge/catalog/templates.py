@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -114,14 +115,21 @@ class ScalarTemplate(Template):
 class TextTemplate(Template):
     """A text for people: what is not there leaves a gap, and nothing else."""
 
-    def text(self, context: Context) -> str:
-        """The text; values that are null are empty, line breaks in values are blanks.
+    def text(self, context: Context, clean: Callable[[str], str] | None = None) -> str:
+        """The text; values that are null are empty.
+
+        White space in values is blanks, and what would not be seen, or would turn the text
+        around it, is left out. What a value says is never read as a template.
+
+        Args:
+            clean: what every value goes through besides.
 
         Raises:
             ExpressionFailed: as `Template.value`.
         """
         return "".join(
-            part if isinstance(part, str) else _in_one_line(part, context) for part in self.parts
+            part if isinstance(part, str) else _in_one_line(part, context, clean)
+            for part in self.parts
         )
 
     @classmethod
@@ -133,9 +141,18 @@ class TextTemplate(Template):
         )
 
 
-def _in_one_line(expression: Expression, context: Context) -> str:
+# Control characters, and those that reverse the direction of what follows.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def _in_one_line(
+    expression: Expression, context: Context, clean: Callable[[str], str] | None
+) -> str:
     value = expression.evaluate(context)
-    return "" if value is None else " ".join(scalar_text(value, expression.text).split())
+    if value is None:
+        return ""
+    text = _UNSEEN.sub("", " ".join(scalar_text(value, expression.text).split()))
+    return clean(text) if clean else text
 
 
 def scalar_text(value: Any, what: str) -> str:

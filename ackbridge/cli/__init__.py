@@ -16,6 +16,7 @@ from . import (
     files,
     flag,
     ledger,
+    notices,
     processes,
     providers,
 )
@@ -46,6 +47,7 @@ flag.register(app)
 breaker.register(app)
 files.register(app)
 ledger.register(app)
+notices.register(app)
 processes.register(app)
 deployment.register(app)
 providers.register(app)

@@ -54,6 +54,13 @@ def call(
     audience: Annotated[
         str | None, typer.Option(help="Who it is for, such as `internal`, for flags.")
     ] = None,
+    reply_to: Annotated[
+        str | None,
+        typer.Option(metavar="SUBSCRIBER", help="Who is told what becomes of it; configured."),
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Of the notices, such as `de` or `en-US`.")
+    ] = None,
     json_output: Json = False,
 ) -> int:
     """Make a call, and wait a little for its outcome.
@@ -70,6 +77,8 @@ def call(
                 "key": key,
                 "payload": _read_json("payload", payload),
                 "audience": audience,
+                "reply_to": reply_to,
+                "language": language,
             },
         ),
     )

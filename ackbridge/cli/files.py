@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ackbridge.catalog import integration_json_schema, load_integration
+from ackbridge.catalog import (
+    SUBSCRIBERS,
+    integration_json_schema,
+    load_integration,
+    load_subscriber,
+    subscriber_json_schema,
+)
 from ackbridge.contracts import Invalid
 from ackbridge.errors import IntegrationFileError, Problem
 from ackbridge.settings import environment
@@ -26,7 +32,10 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Integration files.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Integration files, and those of subscribers."),
+    ],
     conformance: Annotated[
         bool,
         typer.Option(help="Besides, play every scenario that applies; see docs/conformance.md."),
@@ -57,7 +66,8 @@ def check(
     problems: list[Problem] = []
     for path in paths:
         try:
-            load_integration(path, environment())
+            load = load_subscriber if _is_subscriber(path) else load_integration
+            load(path, environment())
         except IntegrationFileError as error:
             problems += error.problems
     if conformance and not problems:
@@ -75,7 +85,15 @@ def check(
     return Exit.BAD_INPUT if problems else Exit.COMPLETED
 
 
-def schema() -> int:
+def _is_subscriber(path: Path) -> bool:
+    return path.absolute().parent.name == SUBSCRIBERS
+
+
+def schema(
+    subscriber: Annotated[
+        bool, typer.Option("--subscriber", help="That of subscriber files instead.")
+    ] = False,
+) -> int:
     """Print the JSON Schema of integration files, for completion in editors."""
-    show.as_json(integration_json_schema())
+    show.as_json(subscriber_json_schema() if subscriber else integration_json_schema())
     return Exit.COMPLETED

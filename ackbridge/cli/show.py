@@ -44,6 +44,7 @@ def status(status: CallStatus) -> RenderableType:
     return facts(
         status.call_id,
         {
+            "answer": _answer(status),
             "stage": f"{status.stage} since {status.since:%Y-%m-%d %H:%M:%S} UTC",
             "cycle": f"{status.cycle}, sent {status.attempts} times",
             "reference": status.reference,
@@ -71,3 +72,11 @@ def status(status: CallStatus) -> RenderableType:
             else None,
         },
     )
+
+
+def _answer(status: CallStatus) -> str:
+    """What whoever waits is told: accepted, completed, delayed until, failed, cancelled."""
+    expected = status.notice.expected_at if status.notice else None
+    until = f", expected by {expected:%Y-%m-%d %H:%M:%S} UTC" if expected else ""
+    late = ", late" if status.outcome and status.outcome.late else ""
+    return f"{status.answer}{until}{late}"

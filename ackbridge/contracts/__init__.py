@@ -17,6 +17,7 @@ from .batches import (
 )
 from .breaker import BreakerSetting, BreakerState, ForceBreaker
 from .calls import (
+    Answer,
     CallOutcome,
     CallRequest,
     CallStatus,
@@ -46,7 +47,18 @@ from .control import (
     SetFlag,
     Standing,
 )
-from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory
+from .deliveries import (
+    BuryStep,
+    Delivered,
+    Delivery,
+    NoticeBody,
+    NoticeData,
+    NoticeEvent,
+    ReplyPlan,
+    event_id,
+)
+from .languages import LANGUAGE_PATTERN, best_language
+from .memory import CallMemory, CycleMemory, DebtMemory, HearingMemory, ParkedMemory, ToldMemory
 from .messages import (
     LONGEST_EVENT_KEY,
     MessageKind,
@@ -54,7 +66,7 @@ from .messages import (
     ProviderMessage,
     ProviderMessages,
 )
-from .notices import DEFAULT_NOTICES
+from .notices import CALLER_KINDS, DEFAULT_NOTICES, NOTICE_KINDS, default_notices
 from .plan import (
     REVISION,
     AcknowledgePlan,
@@ -94,18 +106,22 @@ from .steps import (
 from .wire import Duration, Invalid, Unreadable, Wire, describe, digest, read
 
 __all__ = [
+    "CALLER_KINDS",
     "CONTROL_MEMO",
     "DEFAULT_NOTICES",
     "DUPLICATE",
     "ENVIRONMENT_PATTERN",
+    "LANGUAGE_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
+    "NOTICE_KINDS",
     "REVISION",
     "WHOLE_PROVIDER",
     "AcknowledgePlan",
     "AcknowledgeStep",
     "Acknowledged",
     "AcknowledgementKind",
+    "Answer",
     "AskStep",
     "Asked",
     "AwaitOutcome",
@@ -117,6 +133,7 @@ __all__ = [
     "BatchState",
     "BreakerSetting",
     "BreakerState",
+    "BuryStep",
     "CallMemory",
     "CallOutcome",
     "CallRequest",
@@ -133,6 +150,8 @@ __all__ = [
     "CycleMemory",
     "DebtMemory",
     "Decision",
+    "Delivered",
+    "Delivery",
     "Duration",
     "FlagSetting",
     "FlagState",
@@ -148,6 +167,9 @@ __all__ = [
     "MessageKind",
     "MessageSource",
     "Notice",
+    "NoticeBody",
+    "NoticeData",
+    "NoticeEvent",
     "OnFailure",
     "OutcomeStatus",
     "Page",
@@ -166,6 +188,7 @@ __all__ = [
     "ReconsiderStep",
     "RecordStep",
     "Recorded",
+    "ReplyPlan",
     "Reprocess",
     "ResponseMode",
     "SendPlan",
@@ -181,12 +204,16 @@ __all__ = [
     "Survey",
     "SurveyStep",
     "Timings",
+    "ToldMemory",
     "Trouble",
     "Unreadable",
     "WhenOff",
     "Wire",
+    "best_language",
+    "default_notices",
     "describe",
     "digest",
+    "event_id",
     "names",
     "read",
 ]

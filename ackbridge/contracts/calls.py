@@ -5,8 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, computed_field
 
+from .languages import LANGUAGE_PATTERN
 from .names import NAME_PATTERN, call_id
 from .wire import FromOutside, Wire, digest
 
@@ -19,8 +20,10 @@ class CallRequest(FromOutside):
         key: the caller's idempotency key; no personal data, ids are never encrypted.
         payload: what the operation needs, checked against its `payload_schema`.
         audience: who the call is for, for flags (`internal` users first).
-        reply_to: the name of a configured subscriber.
+        reply_to: the name of a configured subscriber, who is told what becomes of the call.
         metadata: the caller's own labels; carried along, never interpreted.
+        language: of the notices, a tag such as `de` or `en-US`; where there is no text in it,
+            `en` stands in for `en-US`, and the operation's first language for all others.
     """
 
     provider: str = Field(pattern=NAME_PATTERN, max_length=64)
@@ -28,8 +31,12 @@ class CallRequest(FromOutside):
     key: str = Field(min_length=1, max_length=512)
     payload: Any = None
     audience: str | None = Field(default=None, max_length=64)
-    reply_to: str | None = Field(default=None, max_length=64)
+    reply_to: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=64)
     metadata: dict[str, str] = Field(default_factory=dict)
+    # Workers of an earlier version refuse fields that they do not know.
+    language: str | None = Field(
+        default=None, pattern=LANGUAGE_PATTERN, max_length=35, exclude_if=lambda tag: tag is None
+    )
 
     @property
     def call_id(self) -> str:
@@ -67,11 +74,28 @@ class OutcomeStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Answer(StrEnum):
+    """What whoever waits for a call can be told now.
+
+    Attributes:
+        ACCEPTED: it is under way.
+        DELAYED: it is parked; the notice says what to tell a user, and by when, if anybody knows.
+        COMPLETED, FAILED, CANCELLED: it has its outcome; a failed one's notice has the alternative.
+    """
+
+    ACCEPTED = "accepted"
+    DELAYED = "delayed"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 class Notice(Wire):
     """What the caller can show a user.
 
     Attributes:
-        kind: `delayed`, `failed`, `refused` or `cancelled`.
+        kind: `delayed`, `failed`, `refused` or `cancelled`; to subscribers also `completed` and
+            `completed_late`.
         title, message: for the user.
         alternative: another course the user may take.
         expected_at: when a delayed answer is expected, if anybody knows.
@@ -117,7 +141,8 @@ class CallOutcome(Wire):
         reason: why it failed or was cancelled; for people.
         cycles: how many send-to-answer rounds were opened.
         attempts: how many times the request was sent, all cycles together.
-        late: the response came after we had given up on it once.
+        late: the response came after we had given up on it once, or had told its caller that it
+            is delayed.
         forced: who forced the end, and why.
         cancelled: who cancelled, and why.
         acknowledgement_owed: the provider never accepted our acknowledgement.
@@ -177,3 +202,13 @@ class CallStatus(Wire):
     reprocessed: int = 0
     reprocessed_by: str | None = None
     outcome: CallOutcome | None = None
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def answer(self) -> Answer:
+        """What whoever waits can be told now."""
+        if self.outcome is not None:
+            return Answer(self.outcome.status)
+        if self.stage is Stage.PARKED:
+            return Answer.DELAYED
+        return Answer.FAILED if self.stage is Stage.FAILED else Answer.ACCEPTED

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import AwareDatetime
 
-from .calls import CallStatus, Steering, Timings
+from .calls import CallStatus, Notice, Steering, Timings
 from .messages import ProviderMessage
 from .plan import Plan
 from .steps import AcknowledgeStep, SuppressedMessage
@@ -51,6 +51,13 @@ class HearingMemory(Wire):
     duplicates: int = 0
 
 
+class ToldMemory(Wire):
+    """What a subscriber was told: how many notices, and the last one of a delay."""
+
+    sequence: int = 0
+    delayed: Notice | None = None
+
+
 class CallMemory(Wire):
     """A parked call, whole.
 
@@ -61,6 +68,7 @@ class CallMemory(Wire):
         rounds: how often a response was awaited so far.
         parked: why the call is parked.
         cancelled, forced, reprocess: orders that have not been carried out yet.
+        told: what the call's subscriber knows.
         batches: the last ones that have taken it up.
     """
 
@@ -75,4 +83,5 @@ class CallMemory(Wire):
     cancelled: Steering | None = None
     forced: Steering | None = None
     reprocess: bool = False
+    told: ToldMemory = ToldMemory()
     batches: tuple[str, ...] = ()

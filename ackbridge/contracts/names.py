@@ -7,6 +7,7 @@ from typing import Final
 
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
+DELIVER_NOTICE: Final = "DeliverNotice"
 REPROCESS_PARKED: Final = "ReprocessParked"
 PROVIDER_CONTROL: Final = "ProviderControl"
 
@@ -40,6 +41,8 @@ POLL: Final = "poll"
 RECORD: Final = "record"
 ACKNOWLEDGE: Final = "acknowledge"
 CONCLUDE: Final = "conclude"
+DELIVER: Final = "deliver"
+BURY: Final = "bury"
 OBSERVE: Final = "observe"
 THROTTLE: Final = "throttle"
 DRAIN: Final = "drain"
@@ -60,11 +63,19 @@ def settle_queue(provider: str) -> str:
     return f"{TASK_QUEUE}.{provider}.settle"
 
 
+def notices_queue(subscriber: str) -> str:
+    """Task queue of the notices to one subscriber: one that hangs holds no other up."""
+    return f"{TASK_QUEUE}.{subscriber}.notices"
+
+
 # Failure types of IntegrationCall (the `type` of the workflow's ApplicationFailure)
 INVALID_REQUEST: Final = "InvalidRequest"
 KEY_REUSED: Final = "KeyReused"
 CALL_FAILED: Final = "CallFailed"
 CALL_CANCELLED: Final = "CallCancelled"
+
+# Failure type of DeliverNotice, besides InvalidRequest
+NOT_DELIVERED: Final = "NotDelivered"
 
 NAME_PATTERN: Final = r"^[a-z0-9_-]+$"
 _CALL_ID = re.compile(
@@ -102,3 +113,8 @@ def batch_id(provider: str, name: str) -> str:
 def idempotency_key(call: str, cycle: int) -> str:
     """The key a provider sees: the same on every attempt of a cycle, new in the next one."""
     return f"{call}:{cycle}"
+
+
+def notice_id(event_id: str) -> str:
+    """The id of the workflow that delivers one notice."""
+    return f"notice.{event_id}"

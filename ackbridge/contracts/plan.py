@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, Notice
 from .control import Standing
+from .deliveries import ReplyPlan
 from .steps import Sent, Setback
 from .wire import Wire
 
@@ -105,6 +106,7 @@ class Plan(Wire):
             on as it began: the workflow asks this, and no patch of the engine's, which would be
             asked too early where a query splits a workflow task (decision 7).
         owed_indexed: whether `AckbridgeOwed` is among them.
+        reply: which subscriber is told what becomes of the call; None: nobody.
         reprocess_attempts: how often a parked call is taken up again before it ends; None in plans
             from before there were batches, which know no bound.
         next_batches: when the next scheduled batches take parked calls up at the latest.
@@ -130,6 +132,7 @@ class Plan(Wire):
     indexed: bool = False
     owed_indexed: bool = False
     revision: int = 0
+    reply: ReplyPlan | None = None
     reprocess_attempts: int | None = None
     next_batches: tuple[AwareDatetime, ...] = ()
 

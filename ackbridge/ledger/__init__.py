@@ -3,6 +3,7 @@
 from .batches import Batches
 from .ledger import Ledger
 from .migrating import migrate
+from .notices import Notices
 from .reporting import Reporter, reporting
 from .rows import (
     CallRow,
@@ -12,6 +13,8 @@ from .rows import (
     InboxEntry,
     InboxState,
     LogKind,
+    NoticeRow,
+    NoticeState,
     Owed,
     ParkedCall,
     ParkedCount,
@@ -30,6 +33,9 @@ __all__ = [
     "InboxState",
     "Ledger",
     "LogKind",
+    "NoticeRow",
+    "NoticeState",
+    "Notices",
     "Owed",
     "ParkedCall",
     "ParkedCount",

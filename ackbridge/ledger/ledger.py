@@ -27,6 +27,7 @@ from ackbridge.control.scorecard import Scorecard
 from . import calls, correlations, inbox, logbook, observing, parked, reported, responses, tables
 from .batches import Batches
 from .database import Database, open_database
+from .notices import Notices
 from .reported import Reported
 from .rows import (
     CallRow,
@@ -52,12 +53,14 @@ class Ledger:
     and references are at most 512 characters long (`Invalid` otherwise).
 
     Attributes:
+        notices: what subscribers were told, or could not be.
         batches: which batch has taken which parked call.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self.notices = Notices(database, clock)
         self.batches = Batches(database, clock)
 
     @classmethod

@@ -11,6 +11,7 @@ from ackbridge.contracts import (
     AcknowledgementKind,
     CallOutcome,
     MessageSource,
+    NoticeBody,
     ProviderMessage,
     Stage,
 )
@@ -209,3 +210,42 @@ class LogKind(StrEnum):
 
     SUPPRESSED = "suppressed"
     REFERENCE_CONFLICT = "reference_conflict"
+
+
+class NoticeState(StrEnum):
+    """Where a notice to a subscriber stands.
+
+    Attributes:
+        PENDING: it is being tried.
+        DELIVERED: the subscriber has accepted it.
+        DEAD: it is not tried any more; somebody may replay it.
+    """
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class NoticeRow:
+    """A notice to a subscriber, as it is kept.
+
+    Attributes:
+        event_id, type, body: what is told; a response that goes with it is not kept here.
+        reason: why the last attempt failed, or why it is dead.
+        attempts: how often it was tried.
+        happened_at: when what it tells happened.
+        settled_at: since when it is delivered or dead.
+    """
+
+    event_id: str
+    subscriber: str
+    call_id: str
+    type: str
+    body: NoticeBody
+    state: NoticeState
+    reason: str | None
+    attempts: int
+    happened_at: datetime
+    updated_at: datetime
+    settled_at: datetime | None

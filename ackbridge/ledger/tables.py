@@ -122,6 +122,24 @@ log = sa.Table(
     comment="What was not applied, and why; `subject` is the event key or the reference.",
 )
 
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("event_id", Key, primary_key=True),
+    sa.Column("subscriber", sa.Text, nullable=False),
+    sa.Column("call_id", Key, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", Key),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("happened_at", UtcTime, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("settled_at", UtcTime),
+    sa.Index(None, "state", "subscriber"),
+    sa.Index(None, "call_id"),
+)
+
 parked = sa.Table(
     "parked",
     metadata,

@@ -5,6 +5,7 @@ from .oauth2 import TokenRefused
 from .outbound import build_auth
 from .redaction import Redactor
 from .secrets import Secrets
+from .signing import sign_notice
 from .specs import (
     AuthSpec,
     BasicAuth,
@@ -35,4 +36,5 @@ __all__ = [
     "VerifySpec",
     "build_auth",
     "build_verifier",
+    "sign_notice",
 ]

@@ -106,6 +106,10 @@ class Redactor:
         text = _DIGITS.sub(_without_cards, text)
         return text[: max(0, min(at_most, len(text) - _MARGIN)) if rest else at_most]
 
+    def clean_value(self, text: str) -> str:
+        """The beginning of a text without secrets, as long as we look at."""
+        return self.clean(text, _READ)
+
     def _in_use(self) -> set[str]:
         texts = {form for name, secret in self._resolved() for form in _forms(name, secret)}
         if isinstance(self._session, ClientCredentials) and self._session.token:

@@ -151,7 +151,7 @@ PARKED = {
         "hasty_order", STUCK, is_parked, cancel, ends="cancelled", told=("failed",)
     ),
     "reprocessed": Crossing(
-        "create_order", {"fail": 1}, is_parked, reprocess, told=GIVEN_UP, effects=2
+        "create_order", {"fail": 1}, is_parked, reprocess, told=GIVEN_UP, effects=2, is_late=True
     ),
 }
 """Calls that are parked, for all the ways out."""

@@ -76,9 +76,11 @@ class _Around(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 -- the SDK's own name
         info = activity.info()
-        if info.workflow_type != names.INTEGRATION_CALL:
+        if info.workflow_type not in (names.INTEGRATION_CALL, names.DELIVER_NOTICE):
             return await self.next.execute_activity(input)
-        _, _, key = names.split_call_id(str(info.workflow_id))
+        # The id of a notice is its call's, and a little more.
+        call_id = str(info.workflow_id).removeprefix(names.notice_id(""))
+        _, _, key = names.split_call_id(call_id)
         self._die("before", info.activity_type, key)
         result = await self.next.execute_activity(input)
         self._die("after", info.activity_type, key)

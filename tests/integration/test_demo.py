@@ -107,6 +107,7 @@ def test_users_read_what_the_operations_say(blocks: dict[str, str]) -> None:
         for notice in kind.expected.notices:
             text = getattr(sandbox.operations[kind.operation].notices, notice)
             default = DEFAULT_NOTICES[notice]
+            text = text and text.choose(None)
             own = (text.title, text.message, text.alternative) if text else None
             parts = own or (default.title, default.message, default.alternative)
             quoted = " ".join(f"“{getattr(part, 'source', part)}”" for part in parts if part)
@@ -138,6 +139,25 @@ def test_users_read_what_the_operations_say(blocks: dict[str, str]) -> None:
 def test_the_lines_say_what_has_happened(blocks: dict[str, str], name: str, what: str) -> None:
     """They are read off the records, one thing after the other."""
     assert what in blocks[name]
+
+
+def test_the_people_who_wait_are_told(done: subprocess.CompletedProcess[str]) -> None:
+    """A service got every notice, verified, in its user's language, and no provider's words."""
+    told = done.stdout[done.stdout.index("The people who wait") :]
+    for line in (
+        "1. call.completed ",
+        "1. call.delayed ",
+        "2. call.completed_late ",
+        "2. call.failed ",
+        "1. call.cancelled ",
+        "“Done, later than usual”",
+        "“Das wurde nicht angenommen”",
+        "“Annulé”",
+        "“Choose another room, or call the house.”",
+        "7 signatures verified.",
+    ):
+        assert line in told
+    assert "ORA-00600" not in told
 
 
 def test_one_is_told_where_to_look(done: subprocess.CompletedProcess[str], state: Path) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,20 +19,29 @@ from ackbridge.catalog import load_catalog
 from ackbridge.child import Child
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
-from ackbridge.contracts import CallRequest, OutcomeStatus, names
+from ackbridge.contracts import (
+    CallOutcome,
+    CallRequest,
+    NoticeEvent,
+    OutcomeStatus,
+    event_id,
+    names,
+)
 from ackbridge.contracts.converter import DATA_CONVERTER
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.gateway import create_app
-from ackbridge.ledger import Ledger, migrate
+from ackbridge.ledger import Ledger, NoticeState, migrate
 from ackbridge.sandbox import create_provider
 from ackbridge.security import Secrets
-from tests.integration.stage import CHECKOUT, INTEGRATIONS, SECRETS
+from tests.integration.stage import CHECKOUT, INTEGRATIONS, SECRETS, edited_integrations
+from tests.integration.subscribers import configure, subscribing
 from tests.serving import serve
 
+WHEN = ("before", "after")
 POINTS = [
     f"{when}-{step}"
     for step in (names.PREPARE, names.SEND, names.RECORD, names.ACKNOWLEDGE)
-    for when in ("before", "after")
+    for when in WHEN
 ]
 PATIENCE = timedelta(minutes=3)
 
@@ -48,34 +58,89 @@ async def test_worker_killed_between_every_two_steps(
     own_engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
     """Every call completes with one row in the ledger and one effect at the provider."""
-    url = f"sqlite:///{tmp_path}/ledger.db"
+    requests = [order(f"{point}-{uuid.uuid4().hex[:8]}") for point in POINTS]
+    async with surroundings(own_engine, tmp_path, INTEGRATIONS) as environ:
+        outcomes, marks = await die_and_come_back(own_engine, environ, tmp_path, requests)
+        assert marks == {request.key for request in requests}
+        assert all(outcome.status is OutcomeStatus.COMPLETED for outcome in outcomes)
+        await _reconcile(requests, environ["ACKBRIDGE_LEDGER_URL"], environ["SANDBOX_BASE_URL"])
+
+
+async def test_worker_killed_while_a_subscriber_is_told(
+    own_engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """Every notice arrives under one id that tells its place, however often it was begun anew."""
+    points = [f"{when}-{step}" for step in (names.RECORD, names.DELIVER) for when in WHEN]
+    requests = [
+        order(f"{point}-{uuid.uuid4().hex[:8]}").model_copy(update={"reply_to": "shop"})
+        for point in points
+    ]
+    integrations = edited_integrations(tmp_path, lambda _: None)
+    with subscribing() as shop:
+        configure(integrations, "shop", shop.url, timeout="1s")
+        async with surroundings(own_engine, tmp_path, integrations) as environ:
+            _, marks = await die_and_come_back(
+                own_engine, environ, tmp_path, requests, are_told=True
+            )
+    assert len(marks) == len(requests)
+    for request in requests:
+        letters = [one for one in shop.letters if one.body["data"]["key"] == request.key]
+        assert {one.id for one in letters} == {f"{request.call_id}:1.completed"}
+        bodies = [one.body for one in letters]
+        assert bodies == bodies[:1] * len(bodies)
+    ledger = Ledger.open(environ["ACKBRIDGE_LEDGER_URL"], utc_now)
+    states = {one.state for one in await ledger.notices.find()}
+    await ledger.close()
+    assert states == {NoticeState.DELIVERED}
+    assert shop.forged == 0
+
+
+def order(key: str) -> CallRequest:
+    """An order with this key."""
+    payload = {"amount": 5, "currency": "EUR"}
+    return CallRequest(provider="sandbox", operation="create_order", key=key, payload=payload)
+
+
+@asynccontextmanager
+async def surroundings(
+    engine: EmbeddedEngine, folder: Path, integrations: Path
+) -> AsyncIterator[dict[str, str]]:
+    """Everything but the worker; its environment."""
+    url = f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
     gateway_ledger = Ledger.open(url, utc_now)
     provider = create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"])
     with serve(provider) as provider_url:
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
-        lazy = await Client.connect(own_engine.address, lazy=True, data_converter=DATA_CONVERTER)
-        app = create_app(
-            load_catalog(INTEGRATIONS, environ),
-            Secrets(environ, tmp_path),
-            gateway_ledger,
-            lazy,
-            utc_now,
-        )
+        lazy = await Client.connect(engine.address, lazy=True, data_converter=DATA_CONVERTER)
+        catalog = load_catalog(integrations, environ)
+        app = create_app(catalog, Secrets(environ, folder), gateway_ledger, lazy, utc_now)
         with serve(app) as gateway_url:
-            environ |= {
+            yield environ | {
                 "ACKBRIDGE_LEDGER_URL": url,
                 "ACKBRIDGE_PUBLIC_URL": gateway_url,
-                "ACKBRIDGE_INTEGRATIONS": str(INTEGRATIONS),
-                **own_engine.environment,
+                "ACKBRIDGE_INTEGRATIONS": str(integrations),
+                **engine.environment,
             }
-            await _die_and_come_back(own_engine, environ, provider_url, tmp_path)
     await gateway_ledger.close()
 
 
-async def _die_and_come_back(
-    engine: EmbeddedEngine, environ: dict[str, str], provider_url: str, folder: Path
-) -> None:
+async def die_and_come_back(
+    engine: EmbeddedEngine,
+    environ: dict[str, str],
+    folder: Path,
+    requests: list[CallRequest],
+    *,
+    are_told: bool = False,
+) -> tuple[list[CallOutcome], set[str]]:
+    """Make the calls with a worker that dies and is started again.
+
+    Args:
+        are_told: whether a notice of each has to be delivered before the worker may end.
+
+    Returns:
+        The outcomes, and where the worker has died.
+    """
     marks = folder / "marks"
     marks.mkdir()
     child = Child(
@@ -84,26 +149,19 @@ async def _die_and_come_back(
         log=folder / "worker.log",
         folder=CHECKOUT,
     )
-    calls = AckbridgeClient(await Client.connect(engine.address, data_converter=DATA_CONVERTER))
-    requests = [
-        CallRequest(
-            provider="sandbox",
-            operation="create_order",
-            key=f"{point}-{uuid.uuid4().hex[:8]}",
-            payload={"amount": 5, "currency": "EUR"},
-        )
-        for point in POINTS
-    ]
+    client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
+    calls = AckbridgeClient(client)
     reviving = asyncio.create_task(_revive(child))
     try:
         started = [await calls.start(request) for request in requests]
         outcomes = await asyncio.gather(*(call.outcome(PATIENCE, settled=True) for call in started))
+        for request in requests if are_told else ():
+            event = event_id(request.call_id, 1, NoticeEvent.COMPLETED)
+            await client.get_workflow_handle(names.notice_id(event)).result()
     finally:
         reviving.cancel()
         child.stop(timedelta(seconds=1))
-    assert {path.name for path in marks.iterdir()} == {request.key for request in requests}
-    assert all(outcome.status is OutcomeStatus.COMPLETED for outcome in outcomes)
-    await _reconcile(requests, environ["ACKBRIDGE_LEDGER_URL"], provider_url)
+    return outcomes, {path.name for path in marks.iterdir()}
 
 
 async def _reconcile(requests: list[CallRequest], url: str, provider_url: str) -> None:

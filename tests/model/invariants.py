@@ -299,7 +299,10 @@ class Invariants:
         is_forced = response.message.event_key.startswith("operator:")
         if (outcome.forced is not None) is not is_forced:
             yield "whether it was forced is not what was recorded"
-        if outcome.late and world.plan.late is not LatePolicy.ACCEPT:
+        state = world.protocol._state
+        cycles = state.cycles._all if state else []
+        is_given_up = any(one.number == response.cycle and one.has_given_up for one in cycles)
+        if is_given_up and not is_forced and world.plan.late is not LatePolicy.ACCEPT:
             yield f"a late answer was taken, and the operation says {world.plan.late}"
         if outcome.notice is not None:
             yield "a completed call has a notice"

@@ -15,20 +15,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from ackbridge.contracts import (
     BreakerState,
     CallRequest,
     ForceBreaker,
     IntegrationFlags,
+    NoticeEvent,
     SetFlag,
+    event_id,
     names,
 )
 from ackbridge.contracts.breaking import SetLimit
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallError
-from tests.integration.stage import Stage, mood, reached, set_up
+from tests.integration.stage import Stage, edited_integrations, mood, reached, set_up
+from tests.integration.subscribers import configure, subscribing
 from tests.replay.batches import BATCHES, Run
 
 HISTORIES = Path(__file__).with_name("histories")
@@ -39,6 +42,8 @@ WORKER = re.compile(r"^\d+@[\w.-]+")
 
 
 Scenario = Callable[[Stage], Awaitable[CallRequest | Run]]
+
+SUBSCRIBER, GONE = "capture", "gone"
 
 
 async def completed(stage: Stage) -> CallRequest:
@@ -199,6 +204,45 @@ async def polled(stage: Stage) -> CallRequest:
     return await _run(stage, request.model_copy(update={"payload": payload}))
 
 
+def told(request: CallRequest) -> CallRequest:
+    """The request with a subscriber who wants to be told everything."""
+    return request.model_copy(update={"reply_to": SUBSCRIBER})
+
+
+async def told_in_time(stage: Stage) -> CallRequest:
+    """A subscriber is told at once."""
+    return await _run(stage, told(stage.request(delay_ms=100)))
+
+
+async def told_late(stage: Stage) -> CallRequest:
+    """A subscriber is told of a delay, and of the late end; both have arrived by then."""
+    request = told(booking(stage, stuck=True))
+    await parked(stage, request)
+    await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.DELAYED))
+    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}}
+    await stage.handle(request).signal("provider_message", late)
+    return await _run(stage, request)
+
+
+async def told_failed(stage: Stage) -> CallRequest:
+    """A subscriber is told of a refusal."""
+    return await _run(stage, told(stage.request(refuse=422)))
+
+
+async def notice_delivered(stage: Stage) -> Run:
+    """A delivery to a subscriber that is well."""
+    request = told(stage.request(refuse=422))
+    await _run(stage, request)
+    return await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
+
+
+async def notice_dead(stage: Stage) -> Run:
+    """A delivery to a subscriber that is gone."""
+    request = stage.request(refuse=422).model_copy(update={"reply_to": GONE})
+    await _run(stage, request)
+    return await _delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
+
+
 def quote_flag(state: str, operation: str = "quote") -> SetFlag:
     """An operator's word."""
     return SetFlag.model_validate(
@@ -320,6 +364,11 @@ SCENARIOS: list[Scenario] = [
     parked_to_the_end,
     cancelled_while_sending,
     polled,
+    told_in_time,
+    told_late,
+    told_failed,
+    notice_delivered,
+    notice_dead,
     switched_off_then_on,
     refused_by_a_flag,
     control_told,
@@ -343,6 +392,14 @@ async def _run(stage: Stage, request: CallRequest) -> CallRequest:
     return request
 
 
+async def _delivered(stage: Stage, event: str) -> Run:
+    """Wait for the end of a delivery."""
+    handle = stage.client.get_workflow_handle(names.notice_id(event))
+    with contextlib.suppress(WorkflowFailureError):
+        await handle.result()
+    return Run(handle.id, (await handle.describe()).run_id)
+
+
 def _without_traces_of_the_machine(history: str) -> str:
     """Leave out stack traces and worker identities, which replay does not look at."""
 
@@ -359,17 +416,28 @@ def _without_traces_of_the_machine(history: str) -> str:
 async def main() -> None:
     """Play every scenario that has no history yet, and keep its history."""
     HISTORIES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder) / "engine.db"
-        with EmbeddedEngine(state, headless=True, time_skipping=True) as engine:
-            async with set_up(engine.address, Path(folder)) as stage:
-                for scenario in SCENARIOS:
-                    path = HISTORIES / f"{scenario.__name__}.json"
-                    if path.exists():
-                        continue
-                    history = await _handle(stage, await scenario(stage)).fetch_history()
-                    path.write_text(_without_traces_of_the_machine(history.to_json()))
-                    print(f"{path.name}: {len(history.events)} events")
+    with contextlib.ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        engine = running.enter_context(
+            EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
+        )
+        integrations = edited_integrations(folder, lambda _: None)
+        for name, replies in ((SUBSCRIBER, []), (GONE, [410] * 10)):
+            subscriber = running.enter_context(subscribing())
+            subscriber.replies += replies
+            configure(integrations, name, subscriber.url)
+        async with set_up(engine.address, folder, integrations) as stage:
+            for scenario in SCENARIOS:
+                await _capture(stage, scenario)
+
+
+async def _capture(stage: Stage, scenario: Scenario) -> None:
+    path = HISTORIES / f"{scenario.__name__}.json"
+    if path.exists():
+        return
+    history = await _handle(stage, await scenario(stage)).fetch_history()
+    path.write_text(_without_traces_of_the_machine(history.to_json()))
+    print(f"{path.name}: {len(history.events)} events")
 
 
 if __name__ == "__main__":

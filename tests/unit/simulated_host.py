@@ -15,6 +15,7 @@ from ackbridge.contracts import (
     CallRequest,
     CallStatus,
     Concluded,
+    Delivery,
     LatePolicy,
     MessageKind,
     Notice,
@@ -95,6 +96,7 @@ class SimulatedHost:
         self._beside: list[asyncio.Task[None]] = []
         self.performed: list[tuple[str, Wire]] = []
         self.shown: list[CallStatus] = []
+        self.deliveries: list[Delivery] = []
         self.indexed: list[str] = []
         self.answers: dict[str, list[Any]] = {
             names.PREPARE: [Prepared(plan=planned)],
@@ -187,6 +189,9 @@ class SimulatedHost:
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         self._beside.append(asyncio.create_task(work))
+
+    async def deliver(self, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
 
     def show(self, status: CallStatus) -> None:
         self.shown.append(status)

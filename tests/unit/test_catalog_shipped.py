@@ -25,6 +25,7 @@ from ackbridge.catalog import (
     render_acknowledgement,
     render_request,
     render_status,
+    subscriber_json_schema,
 )
 from ackbridge.catalog.documents import read_document
 from ackbridge.contracts import MessageKind, MessageSource
@@ -44,9 +45,11 @@ def context(call_id: str, payload: Any, **more: Any) -> dict[str, Any]:
 
 
 def test_the_published_schema_is_fresh() -> None:
-    """docs/integration.schema.json is what the code says; `ackbridge schema` prints it."""
+    """The schemas in docs/ are what the code says; `ackbridge schema` prints them."""
     published = json.loads((ROOT / "docs" / "integration.schema.json").read_text())
     assert integration_json_schema() == published
+    published = json.loads((ROOT / "docs" / "subscriber.schema.json").read_text())
+    assert subscriber_json_schema() == published
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 import pytest
 
 import workflows.steps
-from ackbridge.contracts import AcknowledgePlan, Wire
-from activities import main_activities
+from ackbridge.contracts import AcknowledgePlan, BuryStep, Delivered, Delivery, Wire, names
+from activities import main_activities, notices_activities
 from tests.unit.simulated_host import plan
 from workflows.host import Step
 
@@ -116,3 +116,22 @@ def test_steps_and_activities_agree(step: Step[Any]) -> None:
     (argument,) = hints.values()
     assert issubclass(argument, Wire)
     assert answer is step.result
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "answer"),
+    [(names.DELIVER, Delivery, Delivered), (names.BURY, BuryStep, None)],
+)
+def test_what_delivers_notices_agrees(
+    name: str, argument: type[Wire], answer: type[Wire] | None
+) -> None:
+    """`DeliverNotice` asks for activities that exist, and take and give what it thinks."""
+    provisions: Any = None
+    by_name = {
+        activity.__temporal_activity_definition.name: activity  # type: ignore[attr-defined]  # the SDK's mark on an activity
+        for activity in (*main_activities(provisions), *notices_activities(provisions))
+    }
+    hints = get_type_hints(by_name[name])
+    given = hints.pop("return")
+    assert list(hints.values()) == [argument]
+    assert answer in (None, given)

@@ -153,7 +153,7 @@ KINDS = (
         Facts(
             sent=(6,),
             notices=("delayed",),
-            marks=_marks("parked", f"reprocess by {scripts.COLLEAGUE}"),
+            marks=_marks("parked", "late", f"reprocess by {scripts.COLLEAGUE}"),
         ),
         # As many as the operation tries.
         {"resets": 5},

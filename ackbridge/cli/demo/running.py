@@ -22,11 +22,12 @@ from ackbridge.engine import connect
 from ackbridge.errors import EngineUnavailable
 from ackbridge.ledger import Ledger
 
-from . import crowd, report
+from . import crowd, people, report
 from .crowd import Tally
 from .endings import Ending, play_all
 from .hurry import own_integrations, put_in_a_hurry
 from .kinds import KINDS
+from .mailbox import Mailbox, mailbox
 from .outage import Outage, strike
 from .reconciling import Books, open_books, suppressed_since
 from .records import Archive
@@ -42,11 +43,13 @@ class Venue:
     Attributes:
         integrations: the folder of the stack's integration files.
         state: the folder of its state.
+        box: a user's service, which is told what becomes of calls.
     """
 
     stack: Stack
     integrations: Path
     state: Path
+    box: Mailbox
 
 
 def run_demo(state: Path, calls: int, payments: int) -> int:
@@ -61,7 +64,7 @@ def run_demo(state: Path, calls: int, payments: int) -> int:
 @contextmanager
 def _venue(state: Path) -> Iterator[Venue]:
     """The stack on its usual state, or beside it when another stack is up on that."""
-    with own_integrations(state) as integrations:
+    with own_integrations(state) as integrations, mailbox(integrations) as box:
         stack = _stack(state, integrations)
         try:
             stack.start()
@@ -72,7 +75,7 @@ def _venue(state: Path) -> Iterator[Venue]:
             stack = _stack(state, integrations)
             stack.start()
         try:
-            yield Venue(stack, integrations, state)
+            yield Venue(stack, integrations, state, box)
         finally:
             stack.stop()
 
@@ -98,11 +101,12 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
         others = [switched.tally, outage.tally]
         books = await _books(archive, [*tallies, *others], endings, suppressed)
         early = (await archive.summary())["early"]
+        untold = await _show_people(venue, archive, run)
     venue.stack.check()
     checks = list(books.checks(load_catalog(venue.integrations, venue.stack.environment)))
     show.console.print(report.reconciliation(checks, early))
     troubles = [line for tally in tallies for line in tally.troubles]
-    troubles += [*switched.troubles, *outage.troubles]
+    troubles += [*switched.troubles, *outage.troubles, *untold]
     show.console.print(report.troubles(troubles, endings))
     show.console.print(report.where_to_look(endings, venue.state), soft_wrap=True)
     return report.verdict(troubles, endings, checks)
@@ -133,6 +137,14 @@ async def _show_endings(venue: Venue, archive: Archive, run: str) -> list[Ending
     for number, ending in enumerate(endings, 1):
         show.console.print(report.ending(number, ending))
     return endings
+
+
+async def _show_people(venue: Venue, archive: Archive, run: str) -> list[str]:
+    """The people who wait; answers with how what they were told is not as it should be."""
+    show.console.print(people.introduction())
+    told = await people.tell_people(archive, venue.box, run)
+    show.console.print(people.report(told, venue.box))
+    return [trouble for one in told for trouble in one.troubles]
 
 
 @asynccontextmanager

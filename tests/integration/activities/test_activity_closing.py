@@ -10,6 +10,7 @@ from typing import Any
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts import (
+    CALLER_KINDS,
     DEFAULT_NOTICES,
     AcknowledgementKind,
     AcknowledgeStep,
@@ -74,7 +75,7 @@ async def test_notices_are_filled_in_from_the_call(world: World) -> None:
     notice = planned.notices["failed"]
     assert (notice.title, notice.message) == ("No van", "Ask Ann about k-1.")
     assert planned.notices["delayed"] == DEFAULT_NOTICES["delayed"]
-    assert set(planned.notices) == set(DEFAULT_NOTICES)
+    assert set(planned.notices) == set(CALLER_KINDS)
 
 
 async def test_an_acknowledgement_needs_a_reference_that_never_came(world: World) -> None:

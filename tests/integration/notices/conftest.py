@@ -1,0 +1,54 @@
+"""One stage for all notices: the sandbox's integration, and subscribers that are well or not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from ackbridge.embedded import EmbeddedEngine
+from tests.integration.stage import Stage, edited_integrations, set_up
+from tests.integration.subscribers import Subscriber, configure, subscribing
+
+
+@pytest.fixture(scope="session")
+def shop() -> Iterator[Subscriber]:
+    """The subscriber most calls here name."""
+    with subscribing() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def sick() -> Iterator[Subscriber]:
+    """A subscriber that is not well."""
+    with subscribing() as one:
+        yield one
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def told(
+    engine: EmbeddedEngine,
+    tmp_path_factory: pytest.TempPathFactory,
+    shop: Subscriber,
+    sick: Subscriber,
+) -> AsyncIterator[Stage]:
+    """The sandbox's integration with two subscribers, on an engine that skips time."""
+    folder = tmp_path_factory.mktemp("told")
+
+    def briefly(operations: dict[str, Any]) -> None:
+        german = {
+            "title": "Buchung {payload.room}",
+            "message": "Nicht bestätigt.",
+            "alternative": "Rufen Sie an.",
+        }
+        notices = operations["create_booking"]["notices"]
+        notices["failed"] = {"en": notices["failed"], "de": german}
+
+    integrations = edited_integrations(folder, briefly)
+    configure(integrations, "shop", shop.url, response=True)
+    configure(integrations, "sick", sick.url, timeout="1s", within="5d", concurrent=2)
+    configure(integrations, "hasty", sick.url, within="1h")
+    async with set_up(engine.address, folder, integrations) as everything:
+        yield everything

@@ -1,0 +1,52 @@
+"""What the tests of notices are made of: calls that name a subscriber, and looks at the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ackbridge.contracts import CallRequest
+from ackbridge.contracts import Stage as CallStage
+from ackbridge.errors import CallFailedError
+from ackbridge.ledger import NoticeRow, NoticeState
+from tests.integration.stage import Stage
+
+PATIENCE = timedelta(seconds=30)
+
+
+def named(request: CallRequest, subscriber: str = "shop", **more: Any) -> CallRequest:
+    """The request with a subscriber."""
+    return request.model_copy(update={"reply_to": subscriber, **more})
+
+
+def booking(stage: Stage, subscriber: str = "shop", **behaviour: Any) -> CallRequest:
+    """A booking, which is parked."""
+    payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
+    return named(stage.request(), subscriber, operation="create_booking", payload=payload)
+
+
+async def park(stage: Stage, request: CallRequest) -> None:
+    """Let both deadlines of a booking pass."""
+    await stage.calls.start(request)
+    await stage.until(request, CallStage.AWAITING_RESPONSE)
+    await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=70))
+    await stage.until(request, CallStage.PARKED)
+
+
+async def row_of(stage: Stage, event_id: str, state: NoticeState) -> NoticeRow:
+    """What the ledger has of a notice, once it stands there."""
+    async with asyncio.timeout(60):
+        while not (found := await stage.ledger.notices.find(event_id=event_id, state=state)):  # noqa: ASYNC110 -- it changes elsewhere
+            await asyncio.sleep(0.02)
+    return found[0]
+
+
+async def refused(stage: Stage, subscriber: str) -> tuple[CallRequest, str]:
+    """A call that the provider refuses, and the id of its notice."""
+    request = named(stage.request(refuse=422, reason="sk_live_0123456789abcdef"), subscriber)
+    with pytest.raises(CallFailedError):
+        await (await stage.calls.start(request)).outcome(PATIENCE)
+    return request, f"{request.call_id}:1.failed"
