@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from datetime import datetime
 
 from temporalio import workflow
 
@@ -20,7 +21,13 @@ REMEMBERED = 1000
 
 
 class Hearing:
-    """Messages waiting to be dealt with, in the order they came."""
+    """Messages waiting to be dealt with, in the order they came.
+
+    Attributes:
+        duplicates: how many were suppressed because their event key had been heard.
+        tells_arrivals: whether one arrival that came by two ways is told from a provider that
+            repeats itself; calls of older workers do not.
+    """
 
     def __init__(self, memory: HearingMemory | None = None) -> None:
         memory = memory or HearingMemory()
@@ -29,19 +36,30 @@ class Hearing:
         self._seen: dict[str, None] = dict.fromkeys(memory.seen)
         self._suppressed: list[SuppressedMessage] = list(memory.suppressed)
         self._held: list[ProviderMessage] = list(memory.held)
+        self._arrivals: dict[str, datetime | None] = {}
         self.duplicates = memory.duplicates
+        self.tells_arrivals = False
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
     def hear(self, message: ProviderMessage) -> None:
         """Take a message; one that was heard before is suppressed."""
+        if self.has_heard(message):
+            return
         if message.event_key in self._seen:
             self.duplicates += 1
             self.suppress(message, DUPLICATE)
         else:
             self._seen[message.event_key] = None
+            self._arrivals[message.event_key] = message.received_at
             self._waiting.append(message)
+
+    def has_heard(self, message: ProviderMessage) -> bool:
+        """Whether this very arrival was heard: from the inbox, and by signal as well."""
+        at = message.received_at
+        is_same = at is not None and self._arrivals.get(message.event_key) == at
+        return self.tells_arrivals and is_same
 
     @property
     def has_overtaken_answer(self) -> bool:

@@ -48,6 +48,9 @@ with workflow.unsafe.imports_passed_through():
         default_notices,
     )
 
+ARRIVALS_ARE_TOLD = 3
+"""The revision from which on one arrival by two ways is no duplicate."""
+
 REFUSALS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
 """What is wrong with the request itself; the caller has to change it."""
 
@@ -111,10 +114,10 @@ class CallProtocol:
 
     def hear(self, message: ProviderMessage) -> None:
         """Take a provider's message; each counts once, and none after the outcome."""
-        if self.outcome is not None:
-            self._keeping.hear_too_late(message, self.outcome)
-        else:
+        if self.outcome is None:
             self._hearing.hear(message)
+        elif not self._hearing.has_heard(message):
+            self._keeping.hear_too_late(message, self.outcome)
 
     def cancel(self, order: Cancel) -> None:
         """Stop waiting, tell the provider, end as cancelled; too late once there is an outcome."""
@@ -223,6 +226,7 @@ class CallProtocol:
         )
         self._telling.plan(plan.reply, plan.notices)
         self._keeping.state = self._state
+        self._hearing.tells_arrivals = plan.revision >= ARRIVALS_ARE_TOLD
         is_fresh = self._is_prepared_at_once and (
             self._host.now() - self._progress.timings.started_at < steps.TASK_KEPT_OPEN
         )

@@ -67,6 +67,10 @@ def make_stand_in(
     return StandIn(integrations, folder / "secrets", copy.environment)
 
 
+_PATIENT_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
+"""Every fault is played, one after the other; a breaker would give such a provider a pause."""
+
+
 class _Copy:
     def __init__(self, integration: Integration, secrets_root: Path, provider_url: str) -> None:
         self._integration = integration
@@ -79,6 +83,7 @@ class _Copy:
         value = _escaped(value)
         value["base_url"] = self._provider_url + urlsplit(value["base_url"]).path
         value.pop("flag", None)
+        value["breaker"] = _PATIENT_BREAKER
         for part in ("auth", "callbacks"):
             if part in value:
                 value[part] = self._with_own_secrets(value[part])

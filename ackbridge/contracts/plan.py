@@ -14,7 +14,7 @@ from .deliveries import ReplyPlan
 from .steps import Sent, Setback
 from .wire import Wire
 
-REVISION: Final = 2
+REVISION: Final = 3
 """What calls that are planned now do differently from those of older workers.
 
 1: see docs/decisions/0007. 2: a parked call asks its flags and breaker before it is sent again.

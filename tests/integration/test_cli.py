@@ -300,7 +300,7 @@ def test_the_scorecard_shows_what_workers_have_seen(stack: Stack) -> None:
 
     scores = {one["operation"]: one for one in card["operations"]}
     assert scores["create_order"]["sends"] >= 1
-    assert scores["create_order"]["uptime"] == 1.0
+    assert 0 < scores["create_order"]["uptime"] <= 1
     assert scores["create_order"]["answer"]["p99"] > 0
     assert card["breaker"]["state"] == "closed"
     table = run(stack.environment, "providers")

@@ -325,3 +325,16 @@ async def test_a_call_whose_flags_cannot_be_asked_stays_parked() -> None:
     assert outcome.status is OutcomeStatus.FAILED
     assert host.sent_cycles == []
     assert host.elapsed == plan().parked_for.total_seconds()
+
+
+async def test_one_arrival_by_two_ways_is_no_duplicate() -> None:
+    """A callback that came from the inbox and by signal is one; a repeated one is two."""
+    came = response("evt-1", received_at=START)
+    receipt = Sent(sent_at=START, receipt_at=START, reference="r-1", messages=(came,))
+    host = SimulatedHost(plan(), send=[receipt])
+    outcome = await host.protocol.run()
+    host.protocol.hear(came)
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert not host.protocol._hearing.has_suppressed
+    host.protocol.hear(came.model_copy(update={"received_at": START + timedelta(seconds=1)}))
+    assert host.protocol._hearing.has_suppressed

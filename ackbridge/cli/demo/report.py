@@ -77,6 +77,14 @@ def switching(switched: Switching) -> RenderableType:
     return Group(title, lines)
 
 
+def breaker_is_held(operator: str) -> RenderableType:
+    """Why so many failures do not open it."""
+    return Text(
+        f"\nFrom here on the provider fails on request. Lest its breaker give it a pause,"
+        f" {operator} holds it closed: ackbridge breaker sandbox closed --reason …"
+    )
+
+
 def outage_begins() -> RenderableType:
     """What the outage is."""
     return Text(

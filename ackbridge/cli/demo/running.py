@@ -18,6 +18,7 @@ from ackbridge.cli.stack import Stack
 from ackbridge.cli.up import addresses, told_to_stop
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
+from ackbridge.contracts import BreakerState, ForceBreaker
 from ackbridge.engine import connect
 from ackbridge.errors import EngineUnavailable
 from ackbridge.ledger import Ledger
@@ -30,7 +31,8 @@ from .kinds import KINDS
 from .mailbox import Mailbox, mailbox
 from .outage import Outage, strike
 from .reconciling import Books, open_books, suppressed_since
-from .records import Archive
+from .records import PROVIDER, Archive
+from .scripts import OPERATOR
 from .switching import Switching, switch
 
 SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
@@ -94,6 +96,7 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
         await crowd.make(archive.calls, tallies)
         show.console.print(report.what_happened(tallies))
         switched = await _switch(venue, archive, run)
+        await _hold_breaker(archive)
         outage = await _strike(archive, run)
         await suppressed_since(archive, before)
         endings = await _show_endings(venue, archive, run)
@@ -118,6 +121,13 @@ async def _switch(venue: Venue, archive: Archive, run: str) -> Switching:
     switched = await switch(archive, run, environment)
     show.console.print(report.switching(switched))
     return switched
+
+
+async def _hold_breaker(archive: Archive) -> None:
+    """From here on the provider fails on request, for which its breaker would give it a pause."""
+    order = ForceBreaker(state=BreakerState.CLOSED, by=OPERATOR, reason="the demo wants it to fail")
+    await archive.calls.control(PROVIDER).force_breaker(order)
+    show.console.print(report.breaker_is_held(OPERATOR))
 
 
 async def _strike(archive: Archive, run: str) -> Outage:

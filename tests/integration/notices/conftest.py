@@ -14,6 +14,14 @@ from tests.integration.subscribers import Subscriber, configure, subscribing
 
 
 @pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
+    """An engine of its own: workers of other stages do not know the subscribers."""
+    state = tmp_path_factory.mktemp("told") / "engine.db"
+    with EmbeddedEngine(state, headless=True, time_skipping=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def shop() -> Iterator[Subscriber]:
     """The subscriber most calls here name."""
     with subscribing() as one:
@@ -34,7 +42,7 @@ async def told(
     shop: Subscriber,
     sick: Subscriber,
 ) -> AsyncIterator[Stage]:
-    """The sandbox's integration with two subscribers, on an engine that skips time."""
+    """The sandbox's integration with two subscribers."""
     folder = tmp_path_factory.mktemp("told")
 
     def briefly(operations: dict[str, Any]) -> None:
