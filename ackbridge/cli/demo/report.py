@@ -64,8 +64,8 @@ def switching(switched: Switching) -> RenderableType:
     lines.add_row(
         "Ackbridge",
         Text(
-            f"is told to reprocess the {len(switched.parked)}, asks the flag again, sends them:"
-            f" drained in {switched.drained_within.total_seconds():.1f} s"
+            f"a batch takes up the {len(switched.parked)} ({switched.batch}), which ask the flag"
+            f" again and are sent: drained in {switched.drained_within.total_seconds():.1f} s"
         ),
     )
     lines.add_row("flag", Text(next(of_flag)))
