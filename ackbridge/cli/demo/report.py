@@ -81,7 +81,9 @@ def outage_begins() -> RenderableType:
     """What the outage is."""
     return Text(
         f"\nAn outage: the provider answers 503 to {BOOKINGS} bookings, {SENDS} times each. They"
-        " are parked, and a batch takes them up again, as `ackbridge reprocess sandbox` does.\n"
+        " are parked, and a batch takes them up again, as `ackbridge reprocess sandbox` does."
+        " From here on an operator holds the breaker closed (`ackbridge breaker sandbox closed`):"
+        " it would open, and keep back what is to be seen.\n"
     )
 
 

@@ -25,6 +25,7 @@ from ackbridge.ledger import Ledger
 from . import crowd, people, report
 from .crowd import Tally
 from .endings import Ending, play_all
+from .holding import breaker_held
 from .hurry import own_integrations, put_in_a_hurry
 from .kinds import KINDS
 from .mailbox import Mailbox, mailbox
@@ -94,9 +95,10 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
         await crowd.make(archive.calls, tallies)
         show.console.print(report.what_happened(tallies))
         switched = await _switch(venue, archive, run)
-        outage = await _strike(archive, run)
-        await suppressed_since(archive, before)
-        endings = await _show_endings(venue, archive, run)
+        async with breaker_held(archive):
+            outage = await _strike(archive, run)
+            await suppressed_since(archive, before)
+            endings = await _show_endings(venue, archive, run)
         suppressed = await suppressed_since(archive, before)
         others = [switched.tally, outage.tally]
         books = await _books(archive, [*tallies, *others], endings, suppressed)
