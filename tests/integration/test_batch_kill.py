@@ -24,7 +24,8 @@ async def test_worker_killed_in_the_middle_of_a_batch(tmp_path: Path) -> None:
 
     def parking(operations: dict[str, Any]) -> None:
         operations["create_order"] |= {"on_failure": "park"}
-        operations["create_order"]["receipt"] |= {"attempts": 2, "within": "10s"}
+        # A send that is lost with its worker is noticed, and has time for its second attempt.
+        operations["create_order"]["receipt"] |= {"attempts": 2, "within": "1m"}
 
     integrations = edited_integrations(tmp_path, parking)
     with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
