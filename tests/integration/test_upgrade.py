@@ -32,6 +32,8 @@ LONG = 90
 """Events after which the engine suggests to continue as new; no call has so many by itself."""
 PESTER = 20
 """Signals at once that do not validate, which only lengthen a history."""
+SENT_WITHIN = 1.0
+"""Seconds."""
 TRAFFIC_EVERY = 0.4
 """Seconds between two calls that nothing special happens to, but for their faults."""
 FAULTS: tuple[dict[str, Any], ...] = (
@@ -118,6 +120,8 @@ async def _begin(stage: Stage, kinds: list[Crossing]) -> Going:
 
     async def begin(kind: Crossing, request: CallRequest) -> None:
         call = await stage.calls.start(request)
+        # A query may split the workflow task that sends (decision 7); by then it is over.
+        await asyncio.sleep(SENT_WITHIN)
         while not kind.reached(await call.status()):  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(0.1)
 
