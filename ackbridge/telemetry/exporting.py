@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tracer_provider
 
 from .discretion import Discreet
+from .evictions import keep_evictions_quiet
 from .otlp import Signal, otlp_spans, resource
 from .sampling import CallsOnly
 
@@ -44,6 +45,7 @@ def trace_to(
         exporter: gets what may be told of each span.
         at_once: export every span when it ends, for tests; otherwise in the background.
     """
+    keep_evictions_quiet()
     # OTEL_TRACES_SAMPLER is read by whatever provider is built without a sampler.
     sampler = CallsOnly(TracerProvider(shutdown_on_exit=False).sampler)
     # Its ids come from the workflow's own random numbers: a replay makes the same spans.

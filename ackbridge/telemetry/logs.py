@@ -14,5 +14,3 @@ def log_to_stderr(level: str) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # The SDK logs a traceback for every attempt that fails; the call's history says why it did.
     logging.getLogger("temporalio.activity").setLevel(logging.ERROR)
-    # It logs a traceback for every open workflow of a worker that stops, and nothing is lost by it.
-    logging.getLogger("opentelemetry.context").setLevel(logging.CRITICAL)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,10 +21,12 @@ from temporalio.testing import TimeSkipper
 
 import worker
 from ackbridge.catalog import load_catalog
+from ackbridge.child import Child
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.contracts import CallRequest, ControlSnapshot
 from ackbridge.controls import start_controls, watch_controls
+from ackbridge.embedded import EmbeddedEngine
 from ackbridge.engine import conversation
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger, migrate, reporting
@@ -127,6 +131,23 @@ async def reached(
             if seen is not None and holds(seen):
                 return seen
             await asyncio.sleep(0.1)
+
+
+def worker_process(stage: Stage, engine: EmbeddedEngine, integrations: Path, log: Path) -> Child:
+    """A worker in a process of its own, which can be killed; it is not started yet."""
+    return Child(
+        [sys.executable, str(CHECKOUT / "worker.py")],
+        environ={
+            **os.environ,
+            **stage.environ,
+            **engine.environment,
+            "ACKBRIDGE_LEDGER_URL": stage.settings.ledger_url,
+            "ACKBRIDGE_PUBLIC_URL": stage.gateway_url,
+            "ACKBRIDGE_INTEGRATIONS": str(integrations),
+        },
+        log=log,
+        folder=CHECKOUT,
+    )
 
 
 def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:

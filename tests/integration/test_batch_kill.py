@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from ackbridge.child import Child
 from ackbridge.contracts import BatchCounts, BatchRequest, OutcomeStatus, ParkedSelection
 from ackbridge.embedded import EmbeddedEngine
-from tests.integration.stage import CHECKOUT, Stage, edited_integrations, set_up
+from tests.integration.stage import Stage, edited_integrations, set_up, worker_process
 from tests.integration.test_batches import told
 
 CALLS = 12
@@ -26,24 +24,13 @@ async def test_worker_killed_in_the_middle_of_a_batch(tmp_path: Path) -> None:
 
     def parking(operations: dict[str, Any]) -> None:
         operations["create_order"] |= {"on_failure": "park"}
-        operations["create_order"]["receipt"] |= {"attempts": 2, "within": "10s"}
+        # A send that is lost with its worker is noticed, and has time for its second attempt.
+        operations["create_order"]["receipt"] |= {"attempts": 2, "within": "1m"}
 
     integrations = edited_integrations(tmp_path, parking)
     with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
         async with set_up(engine.address, tmp_path, integrations, has_worker=False) as stage:
-            worker = Child(
-                [sys.executable, str(CHECKOUT / "worker.py")],
-                environ={
-                    **os.environ,
-                    **stage.environ,
-                    **engine.environment,
-                    "ACKBRIDGE_LEDGER_URL": stage.settings.ledger_url,
-                    "ACKBRIDGE_PUBLIC_URL": stage.gateway_url,
-                    "ACKBRIDGE_INTEGRATIONS": str(integrations),
-                },
-                log=tmp_path / "worker.log",
-                folder=CHECKOUT,
-            )
+            worker = worker_process(stage, engine, integrations, tmp_path / "worker.log")
             worker.start()
             try:
                 await _killed_on_the_way(stage, worker)

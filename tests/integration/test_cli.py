@@ -161,6 +161,39 @@ def test_flags_are_set_and_shown(stack: Stack) -> None:
     assert told["changes"][0]["after"] == "on (integration file)"
 
 
+def test_the_breaker_is_held_and_let_go(stack: Stack) -> None:
+    """From another process: where it was and is, by whom and why, and how fast is sent."""
+    wide = {**stack.environment, "COLUMNS": "200"}
+    who = ("--by", "ada")
+    held = run(wide, "breaker", "stripe", "closed", "--reason", "a [drill]", *who)
+    assert held.returncode == 0, held.stdout + held.stderr
+    assert "stripe: breaker: closed → closed, held by ada, by ada" in held.stdout
+    shown = run(wide, "breaker", "stripe").stdout
+    assert "breaker of stripe: closed, held by ada since" in shown
+    assert "UTC: a [drill]" in shown
+    again = run(wide, "breaker", "stripe", "auto", "--reason", "over", *who, "--json")
+    assert json.loads(again.stdout)["after"] == "closed"
+    told = json.loads(run(wide, "breaker", "stripe", "--json").stdout)
+    assert told["breaker"]["forced_by"] is None
+
+
+def test_a_limit_is_set_and_taken_back(stack: Stack) -> None:
+    """From another process: from what to what, and the breaker's page says who bounds what."""
+    wide = {**stack.environment, "COLUMNS": "200"}
+    who = ("--by", "ada")
+    done = run(wide, "limit", "stripe", "2.5/s", "--reason", "a [plea]", *who)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "stripe: limit: integration file → 2.5/s, by ada" in done.stdout
+    until = time.monotonic() + 60
+    while "sends: 2.5/s (bounded to 2.5/s by ada: a [plea])" not in (
+        shown := run(wide, "breaker", "stripe").stdout
+    ):
+        assert time.monotonic() < until, shown
+    over = run(wide, "limit", "stripe", "default", "--reason", "over", *who, "--json")
+    change = json.loads(over.stdout)
+    assert (change["before"], change["after"]) == ("2.5/s", "integration file")
+
+
 def test_a_batch_of_parked_calls(stack: Stack) -> None:
     """What would be taken up, the batch itself to its end, and the list of batches."""
     key = new_key()
@@ -214,6 +247,11 @@ def test_a_batch_of_parked_calls(stack: Stack) -> None:
         (("flag", "sandbox", "101%", "--reason", "r"), "percentage: Input should be less than"),
         (("flag", "sandbox.create_ordr", "off", "--reason", "r"), "did you mean create_order?"),
         (("flag", "acme"), "acme: it has no control"),
+        (("breaker", "sandbox", "open"), "--reason: say why"),
+        (("breaker", "sandbox", "ajar", "--reason", "r"), "ajar: must be one of closed, open,"),
+        (("breaker", "acme", "open", "--reason", "r"), "acme: it has no control"),
+        (("limit", "sandbox", "fast", "--reason", "r"), "fast: must be N/s"),
+        (("limit", "sandbox", "inf/s", "--reason", "r"), "per_second: Input should be"),
     ],
 )
 def test_bad_input_exits_with_2_and_names_it(

@@ -64,8 +64,8 @@ def switching(switched: Switching) -> RenderableType:
     lines.add_row(
         "Ackbridge",
         Text(
-            f"is told to reprocess the {len(switched.parked)}, asks the flag again, sends them:"
-            f" drained in {switched.drained_within.total_seconds():.1f} s"
+            f"a batch takes up the {len(switched.parked)} ({switched.batch}), which ask the flag"
+            f" again and are sent: drained in {switched.drained_within.total_seconds():.1f} s"
         ),
     )
     lines.add_row("flag", Text(next(of_flag)))
@@ -77,19 +77,13 @@ def switching(switched: Switching) -> RenderableType:
     return Group(title, lines)
 
 
-def breaker_is_held(operator: str) -> RenderableType:
-    """Why so many failures do not open it."""
-    return Text(
-        f"\nFrom here on the provider fails on request. Lest its breaker give it a pause,"
-        f" {operator} holds it closed: ackbridge breaker sandbox closed --reason …"
-    )
-
-
 def outage_begins() -> RenderableType:
     """What the outage is."""
     return Text(
         f"\nAn outage: the provider answers 503 to {BOOKINGS} bookings, {SENDS} times each. They"
-        " are parked, and a batch takes them up again, as `ackbridge reprocess sandbox` does.\n"
+        " are parked, and a batch takes them up again, as `ackbridge reprocess sandbox` does."
+        " From here on an operator holds the breaker closed (`ackbridge breaker sandbox closed`):"
+        " it would open, and keep back what is to be seen.\n"
     )
 
 

@@ -18,7 +18,6 @@ from ackbridge.cli.stack import Stack
 from ackbridge.cli.up import addresses, told_to_stop
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
-from ackbridge.contracts import BreakerState, ForceBreaker
 from ackbridge.engine import connect
 from ackbridge.errors import EngineUnavailable
 from ackbridge.ledger import Ledger
@@ -26,13 +25,13 @@ from ackbridge.ledger import Ledger
 from . import crowd, people, report
 from .crowd import Tally
 from .endings import Ending, play_all
+from .holding import breaker_held
 from .hurry import own_integrations, put_in_a_hurry
 from .kinds import KINDS
 from .mailbox import Mailbox, mailbox
 from .outage import Outage, strike
 from .reconciling import Books, open_books, suppressed_since
-from .records import PROVIDER, Archive
-from .scripts import OPERATOR
+from .records import Archive
 from .switching import Switching, switch
 
 SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
@@ -96,10 +95,10 @@ async def _demonstrate(venue: Venue, calls: int, payments: int) -> int:
         await crowd.make(archive.calls, tallies)
         show.console.print(report.what_happened(tallies))
         switched = await _switch(venue, archive, run)
-        await _hold_breaker(archive)
-        outage = await _strike(archive, run)
-        await suppressed_since(archive, before)
-        endings = await _show_endings(venue, archive, run)
+        async with breaker_held(archive):
+            outage = await _strike(archive, run)
+            await suppressed_since(archive, before)
+            endings = await _show_endings(venue, archive, run)
         suppressed = await suppressed_since(archive, before)
         others = [switched.tally, outage.tally]
         books = await _books(archive, [*tallies, *others], endings, suppressed)
@@ -121,13 +120,6 @@ async def _switch(venue: Venue, archive: Archive, run: str) -> Switching:
     switched = await switch(archive, run, environment)
     show.console.print(report.switching(switched))
     return switched
-
-
-async def _hold_breaker(archive: Archive) -> None:
-    """From here on the provider fails on request, for which its breaker would give it a pause."""
-    order = ForceBreaker(state=BreakerState.CLOSED, by=OPERATOR, reason="the demo wants it to fail")
-    await archive.calls.control(PROVIDER).force_breaker(order)
-    show.console.print(report.breaker_is_held(OPERATOR))
 
 
 async def _strike(archive: Archive, run: str) -> Outage:

@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from ackbridge.contracts import CallRequest, CallStatus, Change, SetFlag, Stage
+from ackbridge.contracts import (
+    BatchRequest,
+    CallRequest,
+    CallStatus,
+    Change,
+    ParkedSelection,
+    SetFlag,
+    Stage,
+    names,
+)
 from ackbridge.errors import AckbridgeError, CallError
 
 from .crowd import PATIENCE, Tally
@@ -21,8 +30,10 @@ AT_FIRST = 10
 """Bookings before the flag is switched."""
 KEPT_BACK = 10
 """Bookings that are parked before it is switched on again."""
-LOOK_EVERY = 0.2
-"""Seconds between two rounds of reprocessing what is parked."""
+RATE = 50.0
+"""Calls per second that the batch takes up: a handful shall not take longer than the flag."""
+LOOK_EVERY = 0.3
+"""Seconds until the next batch, while a worker does not know yet that the flag is on."""
 
 
 @dataclass
@@ -34,6 +45,7 @@ class Switching:
         passed: how many were sent after the order was given, before every worker knew.
         known_within: from the order to the first booking that was parked.
         parked: by call id, the status of each that was parked.
+        batch: the one that has taken the last of them up.
         drained_within: from switching it on to the end of the last of them.
         changes: what the control has answered.
         sent: ids of those that the provider had got while it was switched off; there must be none.
@@ -43,6 +55,7 @@ class Switching:
     passed: int = 0
     known_within: timedelta = timedelta(0)
     parked: dict[str, CallStatus] = field(default_factory=dict)
+    batch: str = ""
     drained_within: timedelta = timedelta(0)
     changes: list[Change] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
@@ -100,15 +113,18 @@ async def _book(archive: Archive, request: CallRequest, played: Switching) -> Ca
 
 
 async def _drain(archive: Archive, played: Switching) -> None:
-    """Have the parked ones sent; while a worker does not know yet, they stay parked."""
-    waiting = list(played.parked)
+    """Have the parked ones sent, by a batch that finds the flag on: workers know within seconds."""
+    keys = tuple(names.split_call_id(call_id)[2] for call_id in played.parked)
+    selection = ParkedSelection(provider=PROVIDER, operation=OPERATION, keys=keys)
+    wanted = BatchRequest(selection=selection, rate=RATE, by=OPERATOR, reason="they are back")
+    done = 0
     async with asyncio.timeout(PATIENCE.total_seconds()):
-        while waiting:
-            for call_id in waiting:
-                await archive.calls.call(call_id).reprocess(by=OPERATOR)
+        while done < len(played.parked):
             await asyncio.sleep(LOOK_EVERY)
-            stages = {one: (await archive.calls.call(one).status()).stage for one in waiting}
-            waiting = [one for one, stage in stages.items() if stage is Stage.PARKED]
+            batch = await archive.calls.reprocess_parked(wanted)
+            ended = await batch.result()
+            done += ended.counts.completed
+            played.batch = ended.batch
     for call_id in played.parked:
         await _end(archive, call_id, played)
 
