@@ -1,0 +1,149 @@
+"""Housekeeping on the real engine: its schedule is there, and what it starts does the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.namespace.v1 import NamespaceConfig
+from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
+from temporalio.client import (
+    Client,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleOverlapPolicy,
+    WorkflowFailureError,
+)
+from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
+
+from ackbridge.clock import utc_now
+from ackbridge.contracts import (
+    PurgePage,
+    PurgePlace,
+    PurgeProgress,
+    PurgeRequest,
+    PurgeStep,
+    Retention,
+    names,
+)
+from ackbridge.engine import conversation
+from ackbridge.errors import ConfigurationError, InvalidRequestError
+from ackbridge.housekeeping import check_retention, keep_purge_schedule, start_purge
+from ackbridge.ledger import Ledger
+from activities.purge import PurgePages
+from tests.integration.stage import Stage
+
+DAY = timedelta(days=1)
+PATIENCE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def in_a_hundred_days(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the clean-up, moved by weeks."""
+    later = Ledger.open(stage.settings.ledger_url, lambda: utc_now() + 100 * DAY)
+    monkeypatch.setattr(stage.ledger, "purging", later.purging)
+
+
+async def plain_client(stage: Stage) -> Client:
+    """A client whose workflows have the engine's own clock."""
+    return await Client.connect(stage.client.service_client.config.target_host, **conversation())
+
+
+@pytest.mark.usefixtures("in_a_hundred_days")
+async def test_the_schedule_cleans_up(stage: Stage) -> None:
+    """Several workers keep one schedule; it forgets a call of long ago, and none that is open."""
+    over = stage.request("quote")
+    await (await stage.calls.start(over)).outcome(PATIENCE, settled=True)
+    stuck = stage.request(stuck=True)
+    await stage.calls.start(stuck)
+    await stage.until(stuck, "awaiting_response")
+    client = await plain_client(stage)
+    await asyncio.gather(*(keep_purge_schedule(client, Retention(), DAY) for _ in range(3)))
+    handle = client.get_schedule_handle(names.PURGE_ID)
+    schedule = (await handle.describe()).schedule
+    assert [one.every for one in schedule.spec.intervals] == [DAY]
+    assert schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
+
+    await handle.trigger()
+    while not (ran := (await handle.describe()).info.recent_actions):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    action = ran[0].action
+    assert isinstance(action, ScheduleActionExecutionStartWorkflow)
+    purge = client.get_workflow_handle(action.workflow_id)
+    done = PurgeProgress.model_validate(await purge.result())
+    assert (done.is_done, done.by) == (True, "schedule")
+    assert done.gone["calls"] >= 1
+    assert await stage.ledger.call(over.call_id) is None
+    assert await stage.ledger.responses(over.call_id) == []
+    assert await stage.ledger.call(stuck.call_id) is not None
+    asked = await purge.query(names.PROGRESS, result_type=PurgeProgress)
+    assert asked == done
+
+    await keep_purge_schedule(client, Retention(), timedelta(0))
+    with pytest.raises(RPCError, match="not found"):
+        await handle.describe()
+    await keep_purge_schedule(client, Retention(), timedelta(0))
+
+
+@asynccontextmanager
+async def kept_by_the_engine(client: Client, span: timedelta) -> AsyncIterator[None]:
+    """The namespace's retention, for a while."""
+
+    async def keep(so_long: timedelta) -> None:
+        ttl = Duration()
+        ttl.FromTimedelta(so_long)
+        config = NamespaceConfig(workflow_execution_retention_ttl=ttl)
+        await client.workflow_service.update_namespace(
+            UpdateNamespaceRequest(namespace=client.namespace, config=config)
+        )
+
+    await keep(span)
+    yield
+    await keep(DAY)
+
+
+async def test_calls_are_not_forgotten_before_the_engine_does(stage: Stage) -> None:
+    """Neither a worker nor a clean-up begins with such a retention, and both say why."""
+    client = await plain_client(stage)
+    await check_retention(client, Retention(calls=DAY))
+    complaint = "ACKBRIDGE_RETENTION_CALLS: 90 days, but the engine keeps .* for 91 days"
+    async with kept_by_the_engine(client, 91 * DAY):
+        with pytest.raises(ConfigurationError, match=complaint):
+            await check_retention(client, Retention())
+        await check_retention(client, Retention(calls=timedelta(0)))
+        purge = await start_purge(client, PurgeRequest(by="ops"))
+        with pytest.raises(InvalidRequestError, match=complaint):
+            await purge.result()
+
+
+async def test_a_bad_start_fails(stage: Stage) -> None:
+    """Naming the field."""
+    handle = await stage.client.start_workflow(
+        names.PURGE_LEDGER,
+        {"by": "ops", "retention": {"calls": "3h"}},
+        id="purge:bad",
+        task_queue=names.TASK_QUEUE,
+    )
+    with pytest.raises(WorkflowFailureError) as failed:
+        await handle.result()
+    assert "retention.calls: at least 1d, or 0" in str(failed.value.cause)
+
+
+async def test_a_page_goes_on_where_a_dead_worker_was(stage: Stage) -> None:
+    """With what that one has counted."""
+    environment = ActivityEnvironment()
+    before = PurgePage(as_of=utc_now(), place=PurgePlace(kind="calls"), gone={"log": 3})
+    environment.info = replace(environment.info, heartbeat_details=[before.model_dump(mode="json")])
+    told: list[PurgePage] = []
+    environment.on_heartbeat = told.append
+    step = PurgeStep(retention=Retention(), place=PurgePlace(kind="inbox"))
+
+    page = await environment.run(PurgePages(stage.provisions).purge_page, step)
+
+    assert (page.place, page.as_of, page.gone) == (None, before.as_of, {"log": 3})
+    assert [one.place.kind for one in told if one.place] == ["events"]
