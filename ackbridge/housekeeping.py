@@ -22,9 +22,8 @@ from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
 from .contracts import FOREVER, PurgeProgress, PurgeRequest, Retention, digest, names
-from .engine import RPC_TIMEOUT
 from .errors import ConfigurationError, EngineUnavailable, InvalidRequestError
-from .schedules import keep_schedule, remove_schedule, told_only
+from .schedules import RPC_TIMEOUT, keep_schedule, remove_schedule, told_only
 
 SCHEDULED: Final = "schedule"
 """By whom a clean-up is wanted that nobody has asked for."""

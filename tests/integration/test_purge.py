@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.namespace.v1 import NamespaceConfig
-from temporalio.api.workflowservice.v1 import UpdateNamespaceRequest
+from temporalio.api.workflowservice.v1 import (
+    DeleteWorkflowExecutionRequest,
+    UpdateNamespaceRequest,
+)
 from temporalio.client import (
     Client,
     ScheduleActionExecutionStartWorkflow,
     ScheduleOverlapPolicy,
     WorkflowFailureError,
 )
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
 from ackbridge.clock import utc_now
 from ackbridge.contracts import (
+    CallRequest,
     PurgePage,
     PurgePlace,
     PurgeProgress,
@@ -31,15 +37,40 @@ from ackbridge.contracts import (
     Retention,
     names,
 )
+from ackbridge.embedded import EmbeddedEngine
 from ackbridge.engine import conversation
 from ackbridge.errors import ConfigurationError, InvalidRequestError
 from ackbridge.housekeeping import check_retention, keep_purge_schedule, start_purge
 from ackbridge.ledger import Ledger
+from activities import purge as purging
 from activities.purge import PurgePages
-from tests.integration.stage import Stage
+from tests.integration.stage import Stage, set_up
+from tests.replay.test_replay import replayer
 
 DAY = timedelta(days=1)
 PATIENCE = timedelta(minutes=1)
+
+
+SUGGESTED_AT = 25
+"""Events after which this engine suggests to continue as new."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
+    """An engine of its own: the clean-ups of this module would find what others have left."""
+    state = tmp_path_factory.mktemp("purge") / "engine.db"
+    limits = {"limit.historyCount.suggestContinueAsNew": str(SUGGESTED_AT)}
+    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stage(
+    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    """Everything else, as it is shipped."""
+    async with set_up(engine.address, tmp_path_factory.mktemp("stage")) as everything:
+        yield everything
 
 
 @pytest.fixture
@@ -88,6 +119,77 @@ async def test_the_schedule_cleans_up(stage: Stage) -> None:
     with pytest.raises(RPCError, match="not found"):
         await handle.describe()
     await keep_purge_schedule(client, Retention(), timedelta(0))
+
+
+@pytest.mark.usefixtures("in_a_hundred_days")
+async def test_a_long_clean_up_continues_as_new(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on where it was, as of the same time, with what it has counted; and it replays."""
+    monkeypatch.setattr(purging, "PAGE_WITHIN", 0.0)
+    for number in range(2):
+        request = stage.request("quote")
+        await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
+        await stage.ledger.suppress("sandbox", f"evt-{number}", None, "duplicate")
+    client = await plain_client(stage)
+    purge = await start_purge(client, PurgeRequest(by="ops"))
+
+    done = await purge.result()
+
+    assert (done.is_done, done.by, done.gone["log"], done.gone["calls"]) == (True, "ops", 2, 2)
+    last = await client.get_workflow_handle(purge.id).fetch_history()
+    began = last.events[0].workflow_execution_started_event_attributes
+    assert began.continued_execution_run_id
+    run_id = began.first_execution_run_id
+    first = await client.get_workflow_handle(purge.id, run_id=run_id).fetch_history()
+    for history in (first, last):
+        assert len(history.events) < SUGGESTED_AT + 10
+        await replayer().replay_workflow(history)
+
+
+async def is_known(stage: Stage, request: CallRequest) -> bool:
+    """Whether the engine knows the call."""
+    try:
+        await stage.handle(request).describe()
+    except RPCError as error:
+        assert error.status is RPCStatusCode.NOT_FOUND
+        return False
+    return True
+
+
+async def forget(stage: Stage, request: CallRequest) -> None:
+    """Let the engine forget a call, as it does when its retention is over."""
+    execution = WorkflowExecution(workflow_id=request.call_id)
+    await stage.client.workflow_service.delete_workflow_execution(
+        DeleteWorkflowExecutionRequest(
+            namespace=stage.client.namespace, workflow_execution=execution
+        )
+    )
+    while await is_known(stage, request):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("in_a_hundred_days")
+async def test_a_late_duplicate_is_no_answer_to_a_new_call(stage: Stage) -> None:
+    """With the same id, once engine and ledger have forgotten the old one; its own answer is."""
+    request = stage.request(delay_ms=10)
+    await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
+    (applied,) = await stage.ledger.responses(request.call_id)
+    client = await plain_client(stage)
+    await (await start_purge(client, PurgeRequest(by="ops"))).result()
+    await forget(stage, request)
+
+    again = request.model_copy(update={"payload": stage.request(stuck=True).payload})
+    await stage.calls.start(again)
+    await stage.until(again, "awaiting_response")
+    for event_key, data in ((applied.event_key, {"stale": True}), ("evt-new", {"stale": False})):
+        message = {"kind": "response", "event_key": event_key, "data": data}
+        await stage.handle(again).signal(names.PROVIDER_MESSAGE, message)
+
+    outcome = await stage.calls.call(again.call_id).outcome(PATIENCE, settled=True)
+    assert outcome.response == {"stale": False}
+    (answered,) = await stage.ledger.responses(again.call_id)
+    assert answered.event_key == "evt-new"
 
 
 @asynccontextmanager
