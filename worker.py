@@ -31,7 +31,7 @@ from ackbridge.catalog import (
     load_catalog,
 )
 from ackbridge.clock import utc_now
-from ackbridge.contracts import names
+from ackbridge.contracts import Retention, names
 from ackbridge.control import Gate, Snapshots, flagd
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.deployment import describe, versioning
@@ -95,7 +95,8 @@ async def _serve(
         catalog.integration(provider)
     await asyncio.to_thread(migrate, settings.ledger_url)
     client = await connect(environ)
-    await _check(client, settings)
+    if provider is None:
+        await _check_retention(client, settings.retention)
     indexing = await register_search_attributes(client)
     if indexing.advice:
         log.warning("%s", indexing.advice)
@@ -235,10 +236,10 @@ def _notices_worker(
     )
 
 
-async def _check(client: Client, settings: Settings) -> None:
-    """Refuse settings that do not go with the engine's."""
+async def _check_retention(client: Client, retention: Retention) -> None:
+    """Refuse one that does not go with the engine's, and warn when that is not known."""
     try:
-        await check_retention(client, settings.retention)
+        await check_retention(client, retention)
     except EngineUnavailable as error:
         log.warning("%s", error)
 

@@ -11,10 +11,8 @@ from datetime import timedelta
 import pytest
 import pytest_asyncio
 from google.protobuf.duration_pb2 import Duration
-from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.namespace.v1 import NamespaceConfig
 from temporalio.api.workflowservice.v1 import (
-    DeleteWorkflowExecutionRequest,
     UpdateNamespaceRequest,
 )
 from temporalio.client import (
@@ -23,18 +21,24 @@ from temporalio.client import (
     ScheduleOverlapPolicy,
     WorkflowFailureError,
 )
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
 from ackbridge.clock import utc_now
 from ackbridge.contracts import (
+    CallOutcome,
     CallRequest,
+    MessageKind,
+    MessageSource,
+    OutcomeStatus,
+    ProviderMessage,
     PurgePage,
     PurgePlace,
     PurgeProgress,
     PurgeRequest,
     PurgeStep,
     Retention,
+    Timings,
     names,
 )
 from ackbridge.embedded import EmbeddedEngine
@@ -147,49 +151,39 @@ async def test_a_long_clean_up_continues_as_new(
         await replayer().replay_workflow(history)
 
 
-async def is_known(stage: Stage, request: CallRequest) -> bool:
-    """Whether the engine knows the call."""
-    try:
-        await stage.handle(request).describe()
-    except RPCError as error:
-        assert error.status is RPCStatusCode.NOT_FOUND
-        return False
-    return True
-
-
-async def forget(stage: Stage, request: CallRequest) -> None:
-    """Let the engine forget a call, as it does when its retention is over."""
-    execution = WorkflowExecution(workflow_id=request.call_id)
-    await stage.client.workflow_service.delete_workflow_execution(
-        DeleteWorkflowExecutionRequest(
-            namespace=stage.client.namespace, workflow_execution=execution
-        )
+async def completed_long_ago(ledger: Ledger, request: CallRequest, event_key: str) -> None:
+    """A call that the engine has forgotten, and the ledger still knows."""
+    message = ProviderMessage(
+        kind=MessageKind.RESPONSE, event_key=event_key, source=MessageSource.CALLBACK
     )
-    while await is_known(stage, request):  # noqa: ASYNC110 -- it changes in another process
-        await asyncio.sleep(0.05)
+    outcome = CallOutcome(
+        call_id=request.call_id,
+        status=OutcomeStatus.COMPLETED,
+        timings=Timings(started_at=utc_now()),
+    )
+    await ledger.claim(request, "run-of-long-ago")
+    await ledger.record(request.call_id, request.provider, request.operation, 1, message, outcome)
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")
 async def test_a_late_duplicate_is_no_answer_to_a_new_call(stage: Stage) -> None:
-    """With the same id, once engine and ledger have forgotten the old one; its own answer is."""
-    request = stage.request(delay_ms=10)
-    await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
-    (applied,) = await stage.ledger.responses(request.call_id)
+    """With the id of a call that is forgotten: what that one has applied is suppressed."""
+    request = stage.request(stuck=True)
+    old = request.model_copy(update={"payload": {"amount": 1, "currency": "EUR"}})
+    await completed_long_ago(stage.ledger, old, f"evt-{request.key}")
     client = await plain_client(stage)
     await (await start_purge(client, PurgeRequest(by="ops"))).result()
-    await forget(stage, request)
 
-    again = request.model_copy(update={"payload": stage.request(stuck=True).payload})
-    await stage.calls.start(again)
-    await stage.until(again, "awaiting_response")
-    for event_key, data in ((applied.event_key, {"stale": True}), ("evt-new", {"stale": False})):
-        message = {"kind": "response", "event_key": event_key, "data": data}
-        await stage.handle(again).signal(names.PROVIDER_MESSAGE, message)
+    await stage.calls.start(request)
+    await stage.until(request, "awaiting_response")
+    for event_key, is_stale in ((f"evt-{request.key}", True), (f"new-{request.key}", False)):
+        message = {"kind": "response", "event_key": event_key, "data": {"stale": is_stale}}
+        await stage.handle(request).signal(names.PROVIDER_MESSAGE, message)
 
-    outcome = await stage.calls.call(again.call_id).outcome(PATIENCE, settled=True)
+    outcome = await stage.calls.call(request.call_id).outcome(PATIENCE, settled=True)
     assert outcome.response == {"stale": False}
-    (answered,) = await stage.ledger.responses(again.call_id)
-    assert answered.event_key == "evt-new"
+    (answered,) = await stage.ledger.responses(request.call_id)
+    assert answered.event_key == f"new-{request.key}"
 
 
 @asynccontextmanager
