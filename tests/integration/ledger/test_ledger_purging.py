@@ -28,7 +28,7 @@ from ackbridge.contracts import (
     Stage,
     SuppressedMessage,
 )
-from ackbridge.ledger import ClaimKind, InboxState, Ledger, NoticeState
+from ackbridge.ledger import ClaimKind, InboxState, Ledger, NoticeState, calls
 from ackbridge.ledger.addresses import address_of
 from ackbridge.ledger.tables import metadata
 
@@ -195,11 +195,17 @@ async def test_a_late_duplicate_is_not_applied_to_a_new_call(
 
 
 async def test_notices_of_a_reused_id_are_told(ledger: Ledger, clock: MovableClock) -> None:
-    """Their ids are made from the call's: those of the forgotten call go with it."""
+    """Their ids are made from the call's: those of the forgotten call go with it.
+
+    It is as old as its last notice: the engine knows that one as long as it knew the call.
+    """
     await complete(ledger, "1")
+    clock.go_on(80 * DAY)
     await ledger.notices.take_up(delivery(1))
     await ledger.notices.delivered(delivery(1).body.id, clock())
-    clock.go_on(91 * DAY)
+    clock.go_on(11 * DAY)
+    assert await purge(ledger, Retention(notices=FOREVER)) == {}
+    clock.go_on(80 * DAY)
     assert await purge(ledger, Retention(notices=FOREVER)) == {"calls": 1}
 
     assert await ledger.notices.take_up(delivery(1)) is None
@@ -361,6 +367,25 @@ async def test_whoever_claims_while_it_is_deleted_gets_a_new_call(
         ClaimKind.FRESH,
         ClaimKind.HELD,
     }
+
+
+async def test_a_claim_that_loses_the_old_row_is_fresh(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old claim was there at the insert, and is deleted before it can be locked."""
+    request = await complete(ledger, "1")
+    inserting = calls.insert_new
+
+    def insert_and_lose(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:
+        monkeypatch.undo()
+        is_new = inserting(connection, table, row)
+        assert not is_new
+        connection.execute(table.delete())
+        return is_new
+
+    monkeypatch.setattr(calls, "insert_new", insert_and_lose)
+
+    assert (await ledger.claim(request, "run-2")).kind is ClaimKind.FRESH
 
 
 async def test_an_interrupted_clean_up_is_finished_by_the_next(
