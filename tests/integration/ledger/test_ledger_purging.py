@@ -30,6 +30,7 @@ from ackbridge.contracts import (
 )
 from ackbridge.ledger import ClaimKind, InboxState, Ledger, NoticeState, calls
 from ackbridge.ledger.addresses import address_of
+from ackbridge.ledger.inserting import insert_new
 from ackbridge.ledger.tables import metadata
 
 from .samples import MovableClock, entry, outcome_of, request_for, response
@@ -374,7 +375,7 @@ async def test_a_claim_that_loses_the_old_row_is_fresh(
 ) -> None:
     """The old claim was there at the insert, and is deleted before it can be locked."""
     request = await complete(ledger, "1")
-    inserting = calls.insert_new
+    inserting = insert_new
 
     def insert_and_lose(connection: sa.Connection, table: sa.Table, row: dict[str, Any]) -> bool:
         monkeypatch.undo()
