@@ -31,12 +31,13 @@ from ackbridge.catalog import (
     load_catalog,
 )
 from ackbridge.clock import utc_now
-from ackbridge.contracts import names
+from ackbridge.contracts import Retention, names
 from ackbridge.control import Gate, Snapshots, flagd
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.deployment import describe, versioning
 from ackbridge.engine import connect, leave, register_search_attributes
 from ackbridge.errors import AckbridgeError, EngineUnavailable
+from ackbridge.housekeeping import check_retention, keep_purge_schedule
 from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.metrics import Metrics, telling
 from ackbridge.runner import workflow_runner
@@ -94,6 +95,8 @@ async def _serve(
         catalog.integration(provider)
     await asyncio.to_thread(migrate, settings.ledger_url)
     client = await connect(environ)
+    if provider is None:
+        await _check_retention(client, settings.retention)
     indexing = await register_search_attributes(client)
     if indexing.advice:
         log.warning("%s", indexing.advice)
@@ -116,6 +119,7 @@ async def _serve(
             await start_controls(client, catalog, provider)
             if provider is None:
                 await keep_schedules(client, catalog)
+                await keep_purge_schedule(client, settings.retention, settings.purge_every)
             if deployment is not None:
                 await _tell_standing(client, deployment.version)
             print(READY, flush=True)
@@ -230,6 +234,14 @@ def _notices_worker(
         max_concurrent_activities=subscriber.concurrent,
         max_concurrent_activity_task_polls=1,
     )
+
+
+async def _check_retention(client: Client, retention: Retention) -> None:
+    """Refuse one that does not go with the engine's, and warn when that is not known."""
+    try:
+        await check_retention(client, retention)
+    except EngineUnavailable as error:
+        log.warning("%s", error)
 
 
 async def _tell_standing(client: Client, version: WorkerDeploymentVersion) -> None:

@@ -1,8 +1,10 @@
-"""Schedules of batches: one per provider whose integration file asks for it, kept by the engine."""
+"""Schedules, kept by the engine; those of batches, one per provider whose file asks for it."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
@@ -38,7 +40,7 @@ CATCH_UP: Final = timedelta(days=1)
 """A batch that was due while the engine was away is made up for so long."""
 
 _MEMO: Final = "AckbridgeSchedule"
-"""Under which a schedule's batches say which text of the file they are from."""
+"""Under which a schedule's workflows say which version of it they are from."""
 
 RPC_TIMEOUT: Final = timedelta(seconds=10)
 
@@ -46,32 +48,49 @@ RPC_TIMEOUT: Final = timedelta(seconds=10)
 async def keep_schedules(client: Client, catalog: Catalog) -> None:
     """Create, update and remove schedules, so that they are those of the integration files.
 
-    Several workers may do so at once. A schedule that somebody has paused stays paused. Calls do
-    not depend on it, so what does not work now is only told.
+    Several workers may do so at once. A schedule that somebody has paused stays paused.
     """
     wanted = {
         f"{PREFIX}{provider}": (provider, integration.reprocess)
         for provider, integration in sorted(catalog.integrations.items())
         if integration.reprocess is not None
     }
-    try:
+    with told_only("schedules of batches are not kept"):
         for schedule_id, (provider, plan) in wanted.items():
-            await _keep(client, schedule_id, provider, plan)
+            schedule = build_schedule(provider, plan)
+            await keep_schedule(client, schedule_id, schedule, _mark(provider, plan))
         async for found in await client.list_schedules():
             if found.id.startswith(PREFIX) and found.id not in wanted:
-                await _remove(client, found.id)
+                await remove_schedule(client, found.id, "no integration file asks for it any more")
+
+
+@contextmanager
+def told_only(trouble: str) -> Iterator[None]:
+    """Log what does not work inside: calls do not depend on schedules."""
+    try:
+        yield
     except (RPCError, RuntimeError) as error:
-        log.warning("schedules of batches are not kept: %s", error)
+        log.warning("%s: %s", trouble, error)
 
 
-async def _keep(client: Client, schedule_id: str, provider: str, plan: Reprocessing) -> None:
-    schedule = build_schedule(provider, plan)
+async def keep_schedule(client: Client, schedule_id: str, schedule: Schedule, mark: str) -> None:
+    """Create a schedule of a workflow, or bring it up to date; it stays paused if it is.
+
+    Args:
+        mark: the same for the same schedule.
+
+    Raises:
+        RPCError: the engine does not answer, or refuses.
+    """
+    action = schedule.action
+    assert isinstance(action, ScheduleActionStartWorkflow)  # noqa: S101 -- ours are no others
+    action.memo = {_MEMO: mark}
     try:
         await client.create_schedule(
-            schedule_id, schedule, memo={_MEMO: _mark(provider, plan)}, rpc_timeout=RPC_TIMEOUT
+            schedule_id, schedule, memo={_MEMO: mark}, rpc_timeout=RPC_TIMEOUT
         )
     except ScheduleAlreadyRunningError:
-        await _update(client, schedule_id, schedule, _mark(provider, plan))
+        await _update(client, schedule_id, schedule, mark)
     else:
         log.info("schedule %s: created", schedule_id)
 
@@ -88,14 +107,19 @@ async def _update(client: Client, schedule_id: str, schedule: Schedule, mark: st
     await client.get_schedule_handle(schedule_id).update(renewed, rpc_timeout=RPC_TIMEOUT)
 
 
-async def _remove(client: Client, schedule_id: str) -> None:
+async def remove_schedule(client: Client, schedule_id: str, why: str) -> None:
+    """Remove a schedule, if it is there.
+
+    Raises:
+        RPCError: the engine does not answer, or refuses.
+    """
     try:
         await client.get_schedule_handle(schedule_id).delete(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
     else:
-        log.info("schedule %s: removed, no integration file asks for it any more", schedule_id)
+        log.info("schedule %s: removed, %s", schedule_id, why)
 
 
 def build_schedule(provider: str, plan: Reprocessing) -> Schedule:
@@ -106,7 +130,6 @@ def build_schedule(provider: str, plan: Reprocessing) -> Schedule:
             plan.request(provider),
             id=names.batch_id(provider, SCHEDULED),
             task_queue=names.TASK_QUEUE,
-            memo={_MEMO: _mark(provider, plan)},
             static_summary=f"parked calls of {provider}, by schedule",
         ),
         spec=_spec(plan),

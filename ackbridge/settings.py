@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .contracts import ENVIRONMENT_PATTERN, Duration, describe
+from .contracts import ENVIRONMENT_PATTERN, Duration, Retention, describe
 from .errors import ConfigurationError
 
 # Narrower than what the engine takes, so that a name can stand in any command and any log.
@@ -41,13 +41,21 @@ class Settings(BaseSettings):
         shutdown_within: how long a worker lets running activities finish on SIGTERM.
         metrics_host, metrics_port: where Prometheus fetches the metrics of this process; without a
             port, nowhere. Everything else about telemetry is OpenTelemetry's own, `OTEL_*`.
+        retention: how long the ledger keeps what is over: `ACKBRIDGE_RETENTION_CALLS`, ...; zero is
+            for ever.
+        purge_every: how often the ledger is cleaned up; zero: only when somebody says so.
         deployment: the name of the deployment that the workers are versions of; unset, they are
             unversioned.
         build_id: which version of it, such as a git revision; unset, that of the package.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="ACKBRIDGE_", env_file=".env", extra="ignore", hide_input_in_errors=True
+        env_prefix="ACKBRIDGE_",
+        env_file=".env",
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     environment: Annotated[str, Field(pattern=ENVIRONMENT_PATTERN, max_length=64)] = "dev"
@@ -61,6 +69,8 @@ class Settings(BaseSettings):
     shutdown_within: Duration = timedelta(seconds=20)
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    retention: Retention = Retention()
+    purge_every: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(days=1)
     deployment: Annotated[str, Field(pattern=_DEPLOYMENT, max_length=_LONGEST)] | None = None
     build_id: Annotated[str, Field(pattern=_BUILD_ID, max_length=_LONGEST)] | None = None
 

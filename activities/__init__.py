@@ -15,6 +15,7 @@ from .observe import Observe
 from .poll import Poll
 from .prepare import Prepare
 from .provisions import Provisions
+from .purge import PurgePages
 from .reconsider import Reconsider
 from .record import Record
 from .reprocess import ReprocessPages
@@ -35,6 +36,7 @@ def main_activities(provisions: Provisions) -> Sequence[Activity]:
         Bury(provisions).bury,
         pages.survey_parked,
         pages.reprocess_page,
+        PurgePages(provisions).purge_page,
         *send_activities(provisions),
         *settle_activities(provisions),
     ]

@@ -19,6 +19,7 @@ from . import (
     notices,
     processes,
     providers,
+    purge,
 )
 from .exits import Exit
 
@@ -51,6 +52,7 @@ notices.register(app)
 processes.register(app)
 deployment.register(app)
 providers.register(app)
+purge.register(app)
 
 
 def main() -> int:

@@ -79,6 +79,15 @@ from .plan import (
     SendPlan,
     WhenOff,
 )
+from .purging import (
+    FOREVER,
+    PurgePage,
+    PurgePlace,
+    PurgeProgress,
+    PurgeRequest,
+    PurgeStep,
+    Retention,
+)
 from .steering import AwaitOutcome, Cancel, ForceAck, Reprocess
 from .steps import (
     DUPLICATE,
@@ -111,6 +120,7 @@ __all__ = [
     "DEFAULT_NOTICES",
     "DUPLICATE",
     "ENVIRONMENT_PATTERN",
+    "FOREVER",
     "LANGUAGE_PATTERN",
     "LONGEST_EVENT_KEY",
     "MOST_CHANGES",
@@ -184,6 +194,11 @@ __all__ = [
     "Prepared",
     "ProviderMessage",
     "ProviderMessages",
+    "PurgePage",
+    "PurgePlace",
+    "PurgeProgress",
+    "PurgeRequest",
+    "PurgeStep",
     "Ramp",
     "ReconsiderStep",
     "RecordStep",
@@ -191,6 +206,7 @@ __all__ = [
     "ReplyPlan",
     "Reprocess",
     "ResponseMode",
+    "Retention",
     "SendPlan",
     "SendStep",
     "Sent",

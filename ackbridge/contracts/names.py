@@ -10,6 +10,7 @@ INTEGRATION_CALL: Final = "IntegrationCall"
 DELIVER_NOTICE: Final = "DeliverNotice"
 REPROCESS_PARKED: Final = "ReprocessParked"
 PROVIDER_CONTROL: Final = "ProviderControl"
+PURGE_LEDGER: Final = "PurgeLedger"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -20,7 +21,7 @@ REPROCESS: Final = "reprocess"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
 
-# Signals and query of ReprocessParked
+# Signals and query of ReprocessParked; PurgeLedger has the query, too
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
 STOP: Final = "stop"
@@ -48,6 +49,7 @@ THROTTLE: Final = "throttle"
 DRAIN: Final = "drain"
 SURVEY_PARKED: Final = "survey_parked"
 REPROCESS_PAGE: Final = "reprocess_page"
+PURGE_PAGE: Final = "purge_page"
 
 # Task queues
 TASK_QUEUE: Final = "ackbridge"
@@ -108,6 +110,10 @@ def split_call_id(value: str) -> tuple[str, str, str]:
 def batch_id(provider: str, name: str) -> str:
     """The id of a batch's workflow; never that of a call, whose second part has no colon."""
     return f"batch.{provider}:{name}"
+
+
+PURGE_ID: Final = "purge:ledger"
+"""The id of the ledger's clean-up, and of its schedule; never that of a call."""
 
 
 def idempotency_key(call: str, cycle: int) -> str:

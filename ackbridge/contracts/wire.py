@@ -17,7 +17,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse_duration(value: object) -> object:
-    """Read `"1h30m"`, `"250ms"` or a number of seconds; leave anything else to pydantic.
+    """Read `"1h30m"`, `"250ms"`, `"0"` or a number of seconds; leave anything else to pydantic.
 
     Raises:
         ValueError: a text that is not a duration.
@@ -26,6 +26,8 @@ def parse_duration(value: object) -> object:
         raise ValueError("a duration is a number of seconds or a text such as 30s, 5m, 24h, 7d")  # noqa: TRY004 -- pydantic turns only ValueError into a validation error
     if isinstance(value, str) and not value.startswith("P"):
         text = value.replace(" ", "")
+        if text == "0":
+            return timedelta(0)
         if not _DURATION.fullmatch(text):
             raise ValueError(f"{value!r} is not a duration such as 500ms, 30s, 5m, 24h or 7d")
         return timedelta(seconds=sum(float(n) * _UNITS[u] for n, u in _PART.findall(text)))

@@ -43,9 +43,13 @@ def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: 
         "claimed_at": now,
         "updated_at": now,
     }
-    if insert_new(connection, calls, row):
-        return Claim(ClaimKind.FRESH)
-    held = connection.execute(_READ.with_for_update(), {"which": request.call_id}).one()
+    held = None
+    while held is None:
+        if insert_new(connection, calls, row):
+            return Claim(ClaimKind.FRESH)
+        # One that a clean-up has deleted in between is free.
+        query = _READ.with_for_update()
+        held = connection.execute(query, {"which": request.call_id}).one_or_none()
     if held.request_digest != request.digest:
         return Claim(ClaimKind.REUSED)
     outcome = held.outcome and CallOutcome.model_validate(held.outcome)

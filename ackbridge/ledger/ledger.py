@@ -28,6 +28,7 @@ from . import calls, correlations, inbox, logbook, observing, parked, reported, 
 from .batches import Batches
 from .database import Database, open_database
 from .notices import Notices
+from .purging import Purging
 from .reported import Reported
 from .rows import (
     CallRow,
@@ -55,6 +56,7 @@ class Ledger:
     Attributes:
         notices: what subscribers were told, or could not be.
         batches: which batch has taken which parked call.
+        purging: forgets what is over and old.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -62,6 +64,7 @@ class Ledger:
         self._clock = clock
         self.notices = Notices(database, clock)
         self.batches = Batches(database, clock)
+        self.purging = Purging(database, clock)
 
     @classmethod
     def open(cls, url: str, clock: Clock, within: timedelta = timedelta(seconds=10)) -> Ledger:

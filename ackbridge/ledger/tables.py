@@ -42,6 +42,7 @@ correlations = sa.Table(
     sa.Column("reference", Key, primary_key=True),
     sa.Column("call_id", Key, nullable=False),
     sa.Column("committed_at", UtcTime, nullable=False),
+    sa.Index(None, "call_id"),
 )
 
 responses = sa.Table(

@@ -226,6 +226,17 @@ def test_a_batch_of_parked_calls(stack: Stack) -> None:
     assert run(stack.environment, *stopped).returncode == 0
 
 
+def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
+    """How much would go, as a table, and how much is gone; nothing here is old."""
+    shown = run(stack.environment, "purge", "--dry-run")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "would go" in shown.stdout
+    assert "dead notices" in shown.stdout
+    done = run(stack.environment, "purge", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["calls"] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

@@ -23,6 +23,7 @@ from ackbridge.contracts import (
     ForceBreaker,
     IntegrationFlags,
     NoticeEvent,
+    PurgeRequest,
     SetFlag,
     event_id,
     names,
@@ -30,6 +31,7 @@ from ackbridge.contracts import (
 from ackbridge.contracts.breaking import SetLimit
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallError
+from ackbridge.housekeeping import start_purge
 from tests.integration.stage import Stage, edited_integrations, mood, reached, set_up
 from tests.integration.subscribers import configure, subscribing
 from tests.replay.batches import BATCHES, Run
@@ -346,6 +348,13 @@ async def control_broke(stage: Stage) -> Run:
     return Run(handle.id, (await handle.describe()).run_id)
 
 
+async def purge_completed(stage: Stage) -> Run:
+    """A clean-up of a ledger in which nothing is old."""
+    purge = await start_purge(stage.client, PurgeRequest(by="ops"))
+    await purge.result()
+    return Run(purge.id, (await stage.client.get_workflow_handle(purge.id).describe()).run_id)
+
+
 SCENARIOS: list[Scenario] = [
     completed,
     completed_sync,
@@ -376,6 +385,7 @@ SCENARIOS: list[Scenario] = [
     completed_together,
     completed_together_after_retries,
     control_broke,
+    purge_completed,
     *BATCHES,
 ]
 

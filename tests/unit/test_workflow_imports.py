@@ -13,7 +13,16 @@ from typing import Any, get_type_hints
 import pytest
 
 import workflows.steps
-from ackbridge.contracts import AcknowledgePlan, BuryStep, Delivered, Delivery, Wire, names
+from ackbridge.contracts import (
+    AcknowledgePlan,
+    BuryStep,
+    Delivered,
+    Delivery,
+    PurgePage,
+    PurgeStep,
+    Wire,
+    names,
+)
 from activities import main_activities, notices_activities
 from tests.unit.simulated_host import plan
 from workflows.host import Step
@@ -120,12 +129,16 @@ def test_steps_and_activities_agree(step: Step[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("name", "argument", "answer"),
-    [(names.DELIVER, Delivery, Delivered), (names.BURY, BuryStep, None)],
+    [
+        (names.DELIVER, Delivery, Delivered),
+        (names.BURY, BuryStep, None),
+        (names.PURGE_PAGE, PurgeStep, PurgePage),
+    ],
 )
-def test_what_delivers_notices_agrees(
+def test_what_other_workflows_ask_for_agrees(
     name: str, argument: type[Wire], answer: type[Wire] | None
 ) -> None:
-    """`DeliverNotice` asks for activities that exist, and take and give what it thinks."""
+    """Workflows ask for activities that exist, and take and give what those think."""
     provisions: Any = None
     by_name = {
         activity.__temporal_activity_definition.name: activity  # type: ignore[attr-defined]  # the SDK's mark on an activity
