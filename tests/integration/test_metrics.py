@@ -89,7 +89,7 @@ async def test_counts_are_those_that_were_observed(played: tuple[Stage, Page]) -
     assert page.value("ackbridge_acknowledgements_total", outcome="accepted") == 2
     assert page.value("ackbridge_errors_total") == 1
     assert page.value("ackbridge_exchanges_total", outcome="unanswered") == 1
-    assert page.value("ackbridge_probes_total", operation="", outcome="healthy") >= 1
+    assert (page.value("ackbridge_probes_total", operation="", outcome="healthy") or 0) >= 1
     assert page.value("ackbridge_receipt_duration_seconds_count") == 2
 
 
