@@ -29,7 +29,7 @@ up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
 	@$(BIN)/ackbridge up
 
 test: $(STAMP) lint types imports ## Lint, types, import rules and every test
-	@$(BIN)/python -m pytest -n 3 --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 model: $(STAMP) ## Hunt for broken invariants of the protocol with many random examples
 	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py

@@ -6,7 +6,29 @@ import pytest
 
 from ackbridge.engine import leave
 
+LONGEST_FIRST = (
+    "test_kill.py",
+    "test_upgrade.py",
+    "test_wheel.py",
+    "test_demo.py",
+    "test_conformance.py",
+    "test_flags_under_load.py",
+    "test_two_workers.py",
+    "test_breaker_engine.py",
+    "test_chaos_smoke.py",
+    "test_batch_kill.py",
+    "test_cli.py",
+    "test_batches.py",
+)
+"""Files whose tests wait for processes to die and come back: begun first, others fill the gaps."""
+
 _status: list[int] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left alone with one at the end."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
