@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import sys
 import uuid
@@ -20,11 +21,12 @@ from temporalio.runtime import Runtime
 from temporalio.testing import TimeSkipper
 
 import worker
-from ackbridge.catalog import load_catalog
+from ackbridge.catalog import Catalog, load_catalog
 from ackbridge.child import Child
 from ackbridge.client import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.contracts import CallRequest, ControlSnapshot
+from ackbridge.contracts.breaking import BreakerPolicy
 from ackbridge.controls import start_controls, watch_controls
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.engine import conversation
@@ -150,11 +152,26 @@ def worker_process(stage: Stage, engine: EmbeddedEngine, integrations: Path, log
     )
 
 
+PATIENT_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
+"""Tests let providers fail; a breaker would park the calls of whichever test comes next."""
+
+
+def patient(catalog: Catalog) -> Catalog:
+    """The same integrations, with a breaker that stays closed where the file does not say how."""
+    policy = BreakerPolicy.model_validate(PATIENT_BREAKER)
+    integrations = {
+        name: one.model_copy(update={"breaker": policy}) if one.breaker == BreakerPolicy() else one
+        for name, one in catalog.integrations.items()
+    }
+    return dataclasses.replace(catalog, integrations=integrations)
+
+
 def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
     """A folder with the sandbox's integration alone, its operations edited."""
     integrations = folder / "integrations"
     integrations.mkdir()
     file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
+    file["breaker"] = PATIENT_BREAKER
     edit(file["operations"])
     (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
     return integrations
@@ -181,7 +198,7 @@ async def set_up(
             serve(create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"]))
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
-        catalog = load_catalog(integrations, environ)
+        catalog = patient(load_catalog(integrations, environ))
         client = await Client.connect(engine_address, **conversation(), runtime=runtime)
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(

@@ -17,7 +17,7 @@ import yaml
 from ackbridge.cli.parts import Part, worker_plan
 from ackbridge.cli.surroundings import empty_temporal_config
 from ackbridge.embedded import EmbeddedEngine
-from tests.integration.stage import CHECKOUT, INTEGRATIONS, Stage
+from tests.integration.stage import CHECKOUT, INTEGRATIONS, PATIENT_BREAKER, Stage
 
 DEPLOYMENT = "ackbridge"
 BEFORE, NOW = "before", "now"
@@ -60,6 +60,7 @@ def parking_integrations(folder: Path) -> Path:
     """
     folder.mkdir()
     shipped = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
+    shipped["breaker"] = PATIENT_BREAKER
     order = shipped["operations"]["create_order"] | {"on_failure": "park"}
     order["receipt"] |= {"timeout": "1s", "attempts": 20}
     order["response"] |= {"cycles": 1, "deadline": {"initial": "5m"}}
