@@ -40,6 +40,7 @@ from ackbridge.errors import AckbridgeError, EngineUnavailable
 from ackbridge.housekeeping import check_retention, keep_purge_schedule
 from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.metrics import Metrics, telling
+from ackbridge.resting import Resting
 from ackbridge.runner import workflow_runner
 from ackbridge.schedules import keep_schedules
 from ackbridge.security import Secrets, build_auth
@@ -115,7 +116,7 @@ async def _serve(
             await running.enter_async_context(reporting(provisions.observations, ledger, utc_now))
             await running.enter_async_context(metrics.watching(provisions.observations))
             for worker in workers:
-                await running.enter_async_context(worker)
+                await running.enter_async_context(Resting(worker, settings.shutdown_within))
             await start_controls(client, catalog, provider)
             if provider is None:
                 await keep_schedules(client, catalog)

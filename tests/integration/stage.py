@@ -19,7 +19,6 @@ import yaml
 from temporalio.client import Client, WorkflowHandle
 from temporalio.runtime import Runtime
 from temporalio.testing import TimeSkipper
-from temporalio.worker import Worker
 
 import worker
 from ackbridge.catalog import Catalog, load_catalog
@@ -34,6 +33,7 @@ from ackbridge.engine import conversation
 from ackbridge.gateway import create_app
 from ackbridge.ledger import Ledger, migrate, reporting
 from ackbridge.provider_control import ProviderControl
+from ackbridge.resting import Resting
 from ackbridge.sandbox import create_provider
 from ackbridge.security import Secrets
 from ackbridge.settings import Settings
@@ -153,9 +153,6 @@ def worker_process(stage: Stage, engine: EmbeddedEngine, integrations: Path, log
     )
 
 
-RESTS_WITHIN = 15.0
-"""Seconds."""
-
 PATIENT_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
 """Tests let providers fail; a breaker would park the calls of whichever test comes next."""
 
@@ -179,19 +176,6 @@ def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) ->
     edit(file["operations"])
     (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
     return integrations
-
-
-@asynccontextmanager
-async def _serving(one: Worker) -> AsyncIterator[None]:
-    """A worker that polls no more at the end; one that does not come to rest is left behind."""
-    await one.__aenter__()
-    try:
-        yield
-    finally:
-        stopping = asyncio.create_task(one.__aexit__(None, None, None))
-        done, _ = await asyncio.wait({stopping}, timeout=RESTS_WITHIN)
-        for stopped in done:
-            stopped.result()
 
 
 @asynccontextmanager
@@ -243,7 +227,7 @@ async def set_up(
                     reporting(provisions.observations, ledger, utc_now)
                 )
                 for one in workers:
-                    await running.enter_async_context(_serving(one))
+                    await running.enter_async_context(Resting(one))
                 if workers:
                     await start_controls(client, catalog)
                 yield Stage(
