@@ -76,8 +76,7 @@ class EmbeddedEngine:
             ui_port: of the Temporal UI, exactly this one; None for a free one.
             headless: without the Temporal UI.
             time_skipping: let clients skip the time of their workflows, for tests.
-            dynamic_config: more of the engine's own settings, by name.
-            dynamic_config: settings of the server's own, by name, for tests of its limits.
+            dynamic_config: more of the server's own settings, by name.
             log: where its output goes; None for a file beside the state.
         """
         self.state = state.absolute()

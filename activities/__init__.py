@@ -1,4 +1,4 @@
-"""Side effects, one file per verb. `build_activities` is what a worker registers."""
+"""Side effects, one file per verb, and the lists of them that workers register."""
 
 from __future__ import annotations
 

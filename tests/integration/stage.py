@@ -8,7 +8,7 @@ import dataclasses
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +176,19 @@ def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) ->
     edit(file["operations"])
     (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
     return integrations
+
+
+@contextlib.contextmanager
+def own_engine(folder: Path, *, long: int | None = None) -> Iterator[EmbeddedEngine]:
+    """An engine that skips time and has no other workers.
+
+    Args:
+        long: after so many events it suggests to continue as new; None for its own measure.
+    """
+    limits = {} if long is None else {"limit.historyCount.suggestContinueAsNew": str(long)}
+    state = folder / "engine.db"
+    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
+        yield running
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallFailedError
 from ackbridge.provider_control import ProviderControl
 from ackbridge.signalling import as_plain, signal_once
-from tests.integration.stage import Stage, edited_integrations, set_up
+from tests.integration.stage import Stage, edited_integrations, own_engine, set_up
 from tests.replay.test_replay import replayer
 
 PATIENCE = timedelta(minutes=1)
@@ -47,9 +47,7 @@ LONG = 60
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
     """An engine that finds histories long early."""
-    state = tmp_path_factory.mktemp("batches") / "engine.db"
-    limits = {"limit.historyCount.suggestContinueAsNew": str(LONG)}
-    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
+    with own_engine(tmp_path_factory.mktemp("batches"), long=LONG) as running:
         yield running
 
 

@@ -26,7 +26,7 @@ from ackbridge.contracts import Stage as CallStage
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallFailedError, InvalidRequestError, UnknownName
 from ackbridge.provider_control import ProviderControl
-from tests.integration.stage import Stage, edited_integrations, set_up
+from tests.integration.stage import Stage, edited_integrations, own_engine, set_up
 from tests.replay.test_replay import replayer
 
 PATIENCE = timedelta(seconds=30)
@@ -37,9 +37,7 @@ SUGGESTED_AT = 60
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
     """An engine that finds histories long early."""
-    state = tmp_path_factory.mktemp("control") / "engine.db"
-    limits = {"limit.historyCount.suggestContinueAsNew": str(SUGGESTED_AT)}
-    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
+    with own_engine(tmp_path_factory.mktemp("control"), long=SUGGESTED_AT) as running:
         yield running
 
 

@@ -48,7 +48,7 @@ from ackbridge.housekeeping import check_retention, keep_purge_schedule, start_p
 from ackbridge.ledger import Ledger
 from activities import purge as purging
 from activities.purge import PurgePages
-from tests.integration.stage import Stage, set_up
+from tests.integration.stage import Stage, own_engine, set_up
 from tests.replay.test_replay import replayer
 
 DAY = timedelta(days=1)
@@ -62,9 +62,7 @@ SUGGESTED_AT = 25
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
     """An engine of its own: the clean-ups of this module would find what others have left."""
-    state = tmp_path_factory.mktemp("purge") / "engine.db"
-    limits = {"limit.historyCount.suggestContinueAsNew": str(SUGGESTED_AT)}
-    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
+    with own_engine(tmp_path_factory.mktemp("purge"), long=SUGGESTED_AT) as running:
         yield running
 
 

@@ -16,7 +16,7 @@ from ackbridge.contracts import CallRequest, OutcomeStatus
 from ackbridge.contracts import Stage as CallStage
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.errors import CallCancelledError
-from tests.integration.stage import Stage, edited_integrations, set_up
+from tests.integration.stage import Stage, edited_integrations, own_engine, set_up
 from tests.replay.test_replay import replayer
 
 PATIENCE = timedelta(seconds=30)
@@ -27,8 +27,7 @@ FOR_LONG = 1000
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
     """An engine of this module's own."""
-    state = tmp_path_factory.mktemp("steering") / "engine.db"
-    with EmbeddedEngine(state, headless=True, time_skipping=True) as running:
+    with own_engine(tmp_path_factory.mktemp("steering")) as running:
         yield running
 
 

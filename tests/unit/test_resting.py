@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
-from typing import cast
+from typing import Self, cast
 
 import pytest
 from temporalio.worker import Worker
