@@ -1,4 +1,4 @@
-"""prepare: check the request, claim the call, decide the plan."""
+"""prepare: check the request, claim the call, decide the plan; and send, where that may ride."""
 
 from __future__ import annotations
 
@@ -52,6 +52,9 @@ class Prepare:
     @activity.defn(name=names.PREPARE)
     async def prepare(self, step: PrepareStep) -> Prepared:
         """Answer with the plan of a call, or with the outcome it already had.
+
+        Where the step wishes it and nothing stands against it, the first request goes out as well;
+        that it has failed is part of the answer, because the plan stands all the same.
 
         Raises:
             ApplicationError: InvalidRequest naming the field, or KeyReused; both final.

@@ -1,4 +1,4 @@
-"""record: the response and its duplicate-index row, in one transaction."""
+"""record: the response and its duplicate-index row in one transaction, then its acknowledgement."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ class Record:
 
     @activity.defn(name=names.RECORD)
     async def record(self, step: RecordStep) -> Recorded:
-        """Write the response once; say whether it is this call's."""
+        """Write the response once; say whether it is this call's.
+
+        Where the step wishes it, its success is acknowledged as well, once it stands: that the
+        provider has not accepted is part of the answer.
+
+        Raises:
+            ApplicationError: Unavailable: the ledger is away; nothing was written.
+        """
         request = step.request
         outcome = step.outcome.model_copy(update={"response": step.message.data})
         with noted(self._with, request), classified():
