@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec
+
 import pytest
 
 from ackbridge.engine import leave
@@ -22,13 +28,32 @@ LONGEST_FIRST = (
 )
 """Files whose tests wait for processes to die and come back: begun first, others fill the gaps."""
 
+PATIENCE = 150
+"""Seconds an asynchronous test may take; `faulthandler_timeout` ends what does not hear of it."""
+
 _status: list[int] = []
+P = ParamSpec("P")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no process is left alone with one at the end."""
+    """The longest files first, so that no process is left alone with one at the end.
+
+    And none waits for ever: a test that asks again and again fails at the line where it waits.
+    """
     ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _bounded(item.obj)
+
+
+def _bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
+    @functools.wraps(test)
+    async def within(*args: P.args, **kwargs: P.kwargs) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await test(*args, **kwargs)
+
+    return within
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

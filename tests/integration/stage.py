@@ -167,12 +167,16 @@ def patient(catalog: Catalog) -> Catalog:
     return dataclasses.replace(catalog, integrations=integrations)
 
 
-def edited_integrations(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+def edited_integrations(
+    folder: Path,
+    edit: Callable[[dict[str, Any]], None],
+    breaker: Mapping[str, Any] = PATIENT_BREAKER,
+) -> Path:
     """A folder with the sandbox's integration alone, its operations edited."""
     integrations = folder / "integrations"
     integrations.mkdir()
     file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
-    file["breaker"] = PATIENT_BREAKER
+    file["breaker"] = dict(breaker)
     edit(file["operations"])
     (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
     return integrations

@@ -20,6 +20,7 @@ from ackbridge.deployment import describe, promote, versioning
 from ackbridge.embedded import EmbeddedEngine
 from ackbridge.engine import connect
 from ackbridge.errors import ConfigurationError, Unavailable
+from ackbridge.resting import Resting
 from ackbridge.settings import load_settings
 
 SOON = timedelta(seconds=20)
@@ -43,13 +44,15 @@ def name() -> str:
     return f"deployment-{uuid.uuid4().hex}"
 
 
-def serving(client: Client, name: str, build_id: str, queue: str) -> Worker:
+def serving(client: Client, name: str, build_id: str, queue: str) -> Resting:
     """A worker of one version that serves one queue of the test's own."""
-    return Worker(
-        client,
-        task_queue=f"{name}.{queue}",
-        activities=[nothing],
-        deployment_config=versioning(name, build_id),
+    return Resting(
+        Worker(
+            client,
+            task_queue=f"{name}.{queue}",
+            activities=[nothing],
+            deployment_config=versioning(name, build_id),
+        )
     )
 
 

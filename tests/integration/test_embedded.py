@@ -25,6 +25,7 @@ from ackbridge.child import Child
 from ackbridge.contracts import search
 from ackbridge.embedded import EmbeddedEngine, find_binary
 from ackbridge.errors import EngineUnavailable
+from ackbridge.resting import Resting
 
 
 @workflow.defn
@@ -45,7 +46,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]
 
 async def upsert_at_once(address: str, key: str) -> str:
     client = await Client.connect(address)
-    async with Worker(client, task_queue="upserting", workflows=[Upserting]):
+    async with Resting(Worker(client, task_queue="upserting", workflows=[Upserting])):
         answer: str = await client.execute_workflow(
             Upserting.run,
             id=key,

@@ -62,7 +62,9 @@ async def wear_out(stage: Stage, request: CallRequest) -> None:
         await stage.handle(request).signal(names.PROVIDER_MESSAGE, extension)
         if (await stage.handle(request).describe()).run_id != first:
             return
-    raise AssertionError("it did not continue as new")
+    # A busy worker takes many of them in one task, and the last ones are still to be taken.
+    while (await stage.handle(request).describe()).run_id == first:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
 
 
 async def histories(stage: Stage, request: CallRequest) -> list[Any]:

@@ -21,6 +21,7 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts import SendStep, Sent, Trouble, names
 from ackbridge.contracts.converter import DATA_CONVERTER
 from ackbridge.embedded import EmbeddedEngine
+from ackbridge.resting import Resting
 from activities.send import Send
 from activities.tries import Left
 
@@ -67,7 +68,8 @@ class Engine:
     async def sender(self, of: World) -> AsyncIterator[None]:
         """A worker of the provider's queue."""
         send = Send(of.provisions).send
-        async with Worker(self.client, task_queue=f"{self.queue}.send", activities=[send]):
+        worker = Worker(self.client, task_queue=f"{self.queue}.send", activities=[send])
+        async with Resting(worker):
             yield
 
 
@@ -76,12 +78,13 @@ async def queue(engine: EmbeddedEngine) -> AsyncIterator[Engine]:
     """The engine, and a worker for the workflow."""
     client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
     name = f"sending-{uuid.uuid4().hex}"
-    async with Worker(
+    worker = Worker(
         client,
         task_queue=name,
         workflows=[Sending],
         workflow_runner=UnsandboxedWorkflowRunner(),
-    ):
+    )
+    async with Resting(worker):
         yield Engine(client, name)
 
 

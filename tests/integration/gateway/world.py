@@ -26,6 +26,7 @@ from ackbridge.clock import Clock
 from ackbridge.contracts import names
 from ackbridge.gateway import build_config, create_app
 from ackbridge.ledger import Ledger
+from ackbridge.resting import Resting
 from ackbridge.security import Secrets
 
 T = TypeVar("T")
@@ -123,13 +124,15 @@ class CollectingCall:
         self._finished = True
 
 
-def collecting(client: Client) -> Worker:
+def collecting(client: Client) -> Resting:
     """A worker that runs collecting calls."""
-    return Worker(
-        client,
-        task_queue=QUEUE,
-        workflows=[CollectingCall],
-        workflow_runner=UnsandboxedWorkflowRunner(),
+    return Resting(
+        Worker(
+            client,
+            task_queue=QUEUE,
+            workflows=[CollectingCall],
+            workflow_runner=UnsandboxedWorkflowRunner(),
+        )
     )
 
 

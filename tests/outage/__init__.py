@@ -1,0 +1,1 @@
+"""An outage of hours, with thousands of real calls parked, drained and confirmed."""

@@ -1,0 +1,284 @@
+"""The outage itself: calls are made while the provider is broken, wait for hours, and are drained.
+
+The provider, the gateway and the subscriber answer from this process, over sockets; the engine and
+the worker are processes of their own. Each call has its own clock in the engine, which is moved by
+hours while it is parked: what a call, its deadlines and its outcome see is an outage of hours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ackbridge.batches import Batch
+from ackbridge.contracts import (
+    BatchProgress,
+    BatchRequest,
+    BreakerState,
+    CallOutcome,
+    CallRequest,
+    ParkedSelection,
+    Ramp,
+)
+from ackbridge.embedded import EmbeddedEngine
+from ackbridge.errors import CallError
+from ackbridge.provider_control import ProviderControl
+from tests.chaos.reading_provider import read_provider
+from tests.chaos.records import Seen
+from tests.integration.stage import (
+    Stage,
+    edited_integrations,
+    mood,
+    own_engine,
+    reached,
+    set_up,
+    worker_process,
+)
+from tests.integration.subscribers import Letter, Subscriber, configure, subscribing
+
+AT_ONCE = 40
+"""Requests to the engine at the same time."""
+
+EVERYTHING = ParkedSelection(provider="sandbox")
+PATIENCE = timedelta(minutes=2)
+ROUNDS = 5
+"""Batches for what was parked again, because the provider was not well enough yet."""
+DELAYED, COMPLETED_LATE = "call.delayed", "call.completed_late"
+BREAKER = {
+    "open_for": "2s",
+    "open_at_most": "10s",
+    "probe_every": "1s",
+    "ramp": {"start": 10, "factor": 2, "every": "2s", "steps": 4},
+}
+"""Opens as any other, but its pauses are short: they pass in real time."""
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is played.
+
+    Attributes:
+        calls: how many are made while the provider is broken.
+        hours: the longest time one of them is parked, on its own clock; the shortest is an hour.
+        rate: calls per second that the batch takes up.
+        concurrency: of them under way at once.
+        seed: of how long each call is parked.
+    """
+
+    calls: int = 2000
+    hours: float = 6
+    rate: float = 200
+    concurrency: int = 100
+    seed: int = 14
+
+
+@dataclass
+class Played:
+    """What has been seen of the outage.
+
+    Attributes:
+        requests: the calls, in the order they were made.
+        parked_for: how long each one's clock was moved while it was parked.
+        sent_in_vain: requests for work that the provider had answered when all calls were parked.
+        waiting: why the batch waited while the provider was still away.
+        batches: how each batch has ended, the breaker's own among them.
+        outcomes: by call id; what else a caller got is in `raised`.
+        letters: what the subscriber has accepted, by call id, each id once.
+        repeated: accepted notices whose id had been accepted before.
+        forged: what came to the subscriber with a bad signature.
+        seen: the provider's record, by call id.
+        left: calls that the ledger still has as parked.
+        took: seconds, by what was done.
+    """
+
+    requests: list[CallRequest]
+    parked_for: dict[str, timedelta] = field(default_factory=dict)
+    sent_in_vain: int = 0
+    waiting: BatchProgress | None = None
+    batches: list[BatchProgress] = field(default_factory=list)
+    outcomes: dict[str, CallOutcome] = field(default_factory=dict)
+    raised: dict[str, CallError] = field(default_factory=dict)
+    letters: dict[str, list[Letter]] = field(default_factory=dict)
+    repeated: int = 0
+    forged: int = 0
+    seen: dict[str, Seen] = field(default_factory=dict)
+    left: int = 0
+    took: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timing(self, what: str, say: Say) -> Iterator[None]:
+        """Note how long something takes, and say so when it is done."""
+        began = time.perf_counter()
+        yield
+        self.took[what] = time.perf_counter() - began
+        say(f"{what}: {self.took[what]:.0f} s")
+
+
+async def play(options: Options, folder: Path, say: Say) -> Played:
+    """Play an outage from its beginning to the last confirmation."""
+    integrations = edited_integrations(folder, _patient, breaker=BREAKER)
+    with own_engine(folder) as engine, subscribing() as shop:
+        configure(integrations, "shop", shop.url)
+        async with set_up(engine.address, folder, integrations, has_worker=False) as stage:
+            worker = worker_process(stage, engine, integrations, folder / "worker.log")
+            worker.start()
+            try:
+                return await _play(options, stage, engine, shop, say)
+            finally:
+                worker.stop(timedelta(seconds=10))
+
+
+async def _play(
+    options: Options, stage: Stage, engine: EmbeddedEngine, shop: Subscriber, say: Say
+) -> Played:
+    control = ProviderControl(stage.client, "sandbox")
+    played = Played([_booking(stage) for _ in range(options.calls)])
+
+    await mood(stage, "broken")
+    with played.timing("calls made while the provider is broken", say):
+        await _each(played.requests, stage.calls.start)
+        await _until_parked(stage, len(played.requests))
+    played.sent_in_vain = (await _summary(stage))["requests"]
+    await reached(control, lambda seen: seen.breaker.state is not BreakerState.CLOSED)
+
+    with played.timing("hours pass for every call", say):
+        await _hours_pass(options, stage, played)
+
+    batch = await stage.calls.reprocess_parked(_wanted(options))
+    played.waiting = await _until_waiting(batch)
+    say(f"the batch waits: {played.waiting.why}")
+
+    await mood(stage, "well")
+    with played.timing("the provider is back, and the calls are taken up", say):
+        await batch.result()
+        for _ in range(ROUNDS):
+            await _all_batches(stage, played)
+            if not await stage.ledger.count_parked(EVERYTHING):
+                break
+            again = await stage.calls.reprocess_parked(_wanted(options))
+            await again.result()
+
+    with played.timing("everybody hears of it", say):
+        await _outcomes(stage, played)
+        await _letters(shop, played)
+    played.left = sum(one.calls for one in await stage.ledger.count_parked(EVERYTHING))
+    played.seen, _ = await read_provider(stage.provider_url)
+    return played
+
+
+def _patient(operations: dict[str, Any]) -> None:
+    """What is on its way when the breaker opens waits in the queue; it is parked after this."""
+    operations["create_booking"]["queue_within"] = "30s"
+
+
+def _booking(stage: Stage) -> CallRequest:
+    more = {
+        "operation": "create_booking",
+        "payload": {"room": "attic", "nights": 2},
+        "reply_to": "shop",
+    }
+    return stage.request().model_copy(update=more)
+
+
+def _wanted(options: Options) -> BatchRequest:
+    return BatchRequest(
+        selection=EVERYTHING,
+        rate=options.rate,
+        concurrency=options.concurrency,
+        ramp=Ramp(start=min(10, options.rate), over=timedelta(seconds=10)),
+        by="ops",
+        reason="the provider was broken",
+    )
+
+
+async def _each(things: Iterable[T], do: Callable[[T], Awaitable[Any]]) -> None:
+    turn = asyncio.Semaphore(AT_ONCE)
+
+    async def one(thing: T) -> None:
+        async with turn:
+            await do(thing)
+
+    await asyncio.gather(*(one(thing) for thing in things))
+
+
+async def _until_parked(stage: Stage, count: int) -> None:
+    while sum(one.calls for one in await stage.ledger.count_parked(EVERYTHING)) < count:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.2)
+
+
+async def _summary(stage: Stage) -> dict[str, Any]:
+    reply = await stage.http.get(f"{stage.provider_url}/_summary")
+    found: dict[str, Any] = reply.raise_for_status().json()
+    return found
+
+
+async def _hours_pass(options: Options, stage: Stage, played: Played) -> None:
+    draw = random.Random(options.seed)  # noqa: S311 -- it spreads calls over hours, and keeps no secret
+    for request in played.requests:
+        hours = draw.uniform(1, max(options.hours, 1))
+        played.parked_for[request.call_id] = timedelta(hours=hours)
+
+    async def passes(request: CallRequest) -> None:
+        wait = played.parked_for[request.call_id]
+        await stage.skipper.fast_forward(stage.handle(request), wait)
+
+    await _each(played.requests, passes)
+
+
+async def _until_waiting(batch: Batch) -> BatchProgress:
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while not (seen := await batch.progress()).why:  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(0.2)
+    return seen
+
+
+async def _all_batches(stage: Stage, played: Played) -> None:
+    """Wait for the end of every batch: the operator's, and those of the breaker's recovery."""
+    played.batches = [await one.result() async for one in stage.calls.batches("sandbox", 100)]
+
+
+async def _outcomes(stage: Stage, played: Played) -> None:
+    async def ask(request: CallRequest) -> None:
+        try:
+            outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
+        except CallError as error:
+            played.raised[request.call_id] = error
+        else:
+            played.outcomes[request.call_id] = outcome
+
+    await _each(played.requests, ask)
+
+
+async def _letters(shop: Subscriber, played: Played) -> None:
+    """Wait until the last notice has come, or none comes any more."""
+    until = time.monotonic() + PATIENCE.total_seconds()
+    while time.monotonic() < until:
+        played.letters = _by_call(shop.accepted)
+        if sum(is_told(letters) for letters in played.letters.values()) >= len(played.requests):
+            break
+        await asyncio.sleep(0.2)
+    played.repeated = len(shop.accepted) - sum(map(len, played.letters.values()))
+    played.forged = shop.forged
+
+
+def is_told(letters: list[Letter]) -> bool:
+    """Whether somebody has heard that a call has completed."""
+    return any(letter.body["type"] == COMPLETED_LATE for letter in letters)
+
+
+def _by_call(accepted: list[Letter]) -> dict[str, list[Letter]]:
+    once = {letter.id: letter for letter in list(accepted)}
+    found: dict[str, list[Letter]] = {}
+    for letter in sorted(once.values(), key=lambda letter: letter.story):
+        found.setdefault(letter.body["data"]["call_id"], []).append(letter)
+    return found
