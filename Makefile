@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench bench-dbos bench-restate bench-celery batch-scale model deadlines chaos clean lock
+.PHONY: help setup demo up test lint types imports bench bench-dbos bench-restate bench-celery batch-scale model deadlines outage chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -62,6 +62,9 @@ deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlin
 
 batch-scale: $(STAMP) ## Measure one batch of very many parked calls (CALLS=100000)
 	@$(BIN)/python -m benchmarks.batch_scale $(if $(CALLS),--calls $(CALLS))
+
+outage: $(STAMP) ## Play an outage of hours with thousands of parked calls (CALLS=, HOURS=)
+	@$(BIN)/python -m tests.outage $(if $(CALLS),--calls $(CALLS)) $(if $(HOURS),--hours $(HOURS))
 
 chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \

@@ -22,6 +22,7 @@ LONGEST_FIRST = (
     "test_two_workers.py",
     "test_breaker_engine.py",
     "test_chaos_smoke.py",
+    "test_outage_smoke.py",
     "test_batch_kill.py",
     "test_cli.py",
     "test_batches.py",

@@ -49,6 +49,7 @@ class Step(Generic[Result]):
         attempts: how many at the most; None for as long as `within` allows.
         within: how long altogether; None for as long as it takes.
         queue_within: how long it may wait for a worker.
+        waiting_counts: once it has been tried, waiting for a worker is part of `within`.
         local_first: whether the first attempt may ride in the workflow task.
         first_retry: the delay before the second attempt; it doubles from there.
         silent_for: how long an attempt that reports on itself may be silent; None: it does not.
@@ -66,6 +67,7 @@ class Step(Generic[Result]):
     attempts: int | None = None
     within: timedelta | None = None
     queue_within: timedelta | None = None
+    waiting_counts: bool = False
     local_first: bool = True
     first_retry: timedelta = timedelta(milliseconds=500)
     silent_for: timedelta | None = None

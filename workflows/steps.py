@@ -115,6 +115,7 @@ def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
         attempts=plan.send.attempts,
         within=plan.send.within,
         queue_within=plan.send.queue_within,
+        waiting_counts=plan.counts_waiting,
         local_first=plan.send.local and local,
         fairness=plan.send.fairness,
         once_tried=_sent_once,

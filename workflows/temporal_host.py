@@ -14,10 +14,10 @@ from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 
 from .host import INTERRUPTED, FirstTry, Interruption, Lane, Result, Step, StepFailed
 from .story import tell
-from .trouble import explain
+from .trouble import LONGEST_REASON, explain
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import CallStatus, Delivery, Wire, names, search
+    from ackbridge.contracts import CallStatus, Delivery, StepFailure, Wire, names, search
 
 LONGEST_RETRY = timedelta(minutes=5)
 """Retries back off to this and no further."""
@@ -55,18 +55,25 @@ class TemporalHost:
         argument: Wire,
         interrupted: Callable[[], bool] | None = None,
     ) -> Result:
-        """Do a step in the workflow task if it may, and through its queue if that fails.
+        """Do a step: first in the workflow task, if it may, and then through its queue.
 
         Raises:
             StepFailed: it was refused, its attempts or its time ran out, or it was interrupted.
         """
-        if not step.local_first:
-            return await self._through_queue(provider, step, argument, 0, step.within, interrupted)
         began = workflow.now()
         try:
-            return await self._in_workflow_task(step, argument)
+            if step.local_first:
+                return await self._in_workflow_task(step, argument)
+            if not step.waiting_counts:
+                return await self._again(provider, step, argument, 0, step.within, interrupted)
+            bounds = _bounds(step, 0, step.within)
+            return await self._through_queue(provider, step, argument, bounds, 1, interrupted)
         except FailureError as error:
-            first = FirstTry(*explain(error, tried=0), began)
+            failed, again_after = explain(error, tried=0)
+        if not step.local_first:
+            # It began when a worker took it up, shortly before it failed.
+            began = workflow.now()
+        first = FirstTry(failed, again_after, began)
         return await self.go_on(provider, step, argument, first, interrupted)
 
     async def go_on(
@@ -77,7 +84,7 @@ class TemporalHost:
         first: FirstTry,
         interrupted: Callable[[], bool] | None = None,
     ) -> Result:
-        """Do a step through its queue whose first attempt has failed in the workflow task.
+        """Do a step through its queue whose first attempt has failed.
 
         Raises:
             StepFailed: it was refused, its attempts or its time ran out, or it was interrupted.
@@ -91,8 +98,11 @@ class TemporalHost:
         if step.once_tried is not None:
             argument = step.once_tried(argument, failed, first.began)
         try:
-            return await self._through_queue(provider, step, argument, 1, left, interrupted)
+            return await self._again(provider, step, argument, 1, left, interrupted)
         except StepFailed as again:
+            was_taken_up = again.attempts > 1 or again.kind != StepFailure.UNAVAILABLE
+            if step.waiting_counts and not was_taken_up:
+                raise StepFailed(failed.kind, _held_up(failed), reached=failed.reached) from None
             if failed.reached and not again.reached:
                 # No other attempt was made, or none that says more than the first one.
                 reason, attempts = failed.reason, again.attempts
@@ -129,7 +139,7 @@ class TemporalHost:
         if await self.wait(interrupted, until, f"try again: {failed.reason}"):
             raise StepFailed(INTERRUPTED, failed.reason, attempts=1, reached=failed.reached)
 
-    async def _through_queue(
+    async def _again(
         self,
         provider: str,
         step: Step[Result],
@@ -138,20 +148,41 @@ class TemporalHost:
         within: timedelta | None,
         interrupted: Callable[[], bool] | None,
     ) -> Result:
+        """All attempts that are left; the engine repeats them."""
+        attempts = 0 if step.attempts is None else step.attempts - tried
+        bounds = _bounds(step, tried, within)
+        try:
+            result = await self._through_queue(
+                provider, step, argument, bounds, attempts, interrupted
+            )
+        except FailureError as error:
+            raise explain(error, tried)[0] from None
+        attempt = getattr(result, "attempt", None)
+        return result.model_copy(update={"attempt": attempt + tried}) if attempt else result
+
+    async def _through_queue(
+        self,
+        provider: str,
+        step: Step[Result],
+        argument: Wire,
+        bounds: tuple[timedelta | None, timedelta | None],
+        attempts: int,
+        interrupted: Callable[[], bool] | None,
+    ) -> Result:
+        waits, altogether = bounds
         activity: workflow.ActivityHandle[Result] = workflow.start_activity(
             step.name,
             argument,
             result_type=step.result,
             task_queue=_queue(provider, step.lane),
             start_to_close_timeout=step.timeout,
-            schedule_to_start_timeout=step.queue_within,
-            # Waiting for a worker is no trying: only what follows it counts.
-            schedule_to_close_timeout=within and within + (step.queue_within or timedelta(0)),
+            schedule_to_start_timeout=waits,
+            schedule_to_close_timeout=altogether,
             heartbeat_timeout=step.silent_for,
             retry_policy=RetryPolicy(
                 initial_interval=step.first_retry,
                 maximum_interval=LONGEST_RETRY,
-                maximum_attempts=0 if step.attempts is None else step.attempts - tried,
+                maximum_attempts=attempts,
             ),
             cancellation_type=_CANCELLATION[step.interruption],
             priority=Priority(fairness_key=step.fairness) if step.fairness else Priority.default,
@@ -161,12 +192,7 @@ class TemporalHost:
             await workflow.wait_condition(lambda: activity.done() or interrupted())
             if not activity.done():
                 activity.cancel()
-        try:
-            result = await activity
-        except FailureError as error:
-            raise explain(error, tried)[0] from None
-        attempt = getattr(result, "attempt", None)
-        return result.model_copy(update={"attempt": attempt + tried}) if attempt else result
+        return await activity
 
     async def wait(
         self, condition: Callable[[], bool], until: datetime | None, summary: str
@@ -251,6 +277,23 @@ def is_worn() -> bool:
         and info.get_current_history_length() > YOUNG
     )
     return info.is_continue_as_new_suggested() or is_outdated
+
+
+def _held_up(failed: StepFailed) -> str:
+    return f"{failed.reason}; then no worker could take it up in time"[:LONGEST_REASON]
+
+
+def _bounds(
+    step: Step[Result], tried: int, within: timedelta | None
+) -> tuple[timedelta | None, timedelta | None]:
+    """How long it may wait for a worker, and how long everything may take."""
+    waits = step.queue_within
+    if within is None:
+        return waits, None
+    if tried and step.waiting_counts:
+        return min(waits or within, within), within + step.timeout
+    # Waiting for a worker is no trying: only what follows it counts.
+    return waits, within + (waits or timedelta(0))
 
 
 def _never() -> bool:

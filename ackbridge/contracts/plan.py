@@ -14,10 +14,12 @@ from .deliveries import ReplyPlan
 from .steps import Sent, Setback
 from .wire import Wire
 
-REVISION: Final = 3
+REVISION: Final = 4
 """What calls that are planned now do differently from those of older workers.
 
 1: see docs/decisions/0007. 2: a parked call asks its flags and breaker before it is sent again.
+3: one arrival that comes by two ways is no duplicate. 4: once a request has been tried, the time it
+waits in its provider's queue is part of the time for a receipt.
 """
 
 
@@ -150,6 +152,11 @@ class Plan(Wire):
     def asks_again(self) -> bool:
         """Whether the call, parked, asks its flags and breaker before it is sent again."""
         return self.revision > 1
+
+    @property
+    def counts_waiting(self) -> bool:
+        """Whether the time in the queue is part of the time for a receipt, after a first try."""
+        return self.revision > 3
 
 
 class Prepared(Wire):

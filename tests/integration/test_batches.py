@@ -104,6 +104,15 @@ async def until(
     return seen
 
 
+async def ended_or_parked(stage: Stage, request: CallRequest) -> None:
+    """Wait until nothing happens to a call any more."""
+    while (await stage.calls.call(request.call_id).status()).stage not in (  # noqa: ASYNC110 -- it changes in another process
+        CallStage.COMPLETED,
+        CallStage.PARKED,
+    ):
+        await asyncio.sleep(0.05)
+
+
 async def told(stage: Stage, request: CallRequest) -> list[str]:
     """By whom a call was told to try again, read off its history."""
     history = await stage.handle(request).fetch_history()
@@ -229,9 +238,11 @@ async def test_it_fights_no_open_breaker(stage: Stage) -> None:
     assert waiting.counts.signalled < 3
     assert "open: " in str(waiting.why)
     counts = (await batch.result()).counts
-    # What was told in that second has asked the breaker itself, and is parked again.
-    assert counts.completed + counts.parked_again == 3
-    assert counts.completed > 0
+    # What was told in that second has asked the breaker itself, and is parked again; and what the
+    # breaker's own recovery was faster to take up, this batch leaves alone.
+    assert counts.completed + counts.parked_again == counts.signalled
+    for request in requests:
+        await ended_or_parked(stage, request)
     await replays(stage, batch.id)
 
 

@@ -43,6 +43,7 @@ def edited(folder: Path, **top: Any) -> Path:
     file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
     file |= {"breaker": QUICK, "health": {"path": "/healthz", "every": "5s"}, **top}
     file["operations"]["create_order"]["when_off"] = "park"
+    file["operations"]["create_booking"]["receipt"]["within"] = "8s"
     integrations = folder / "integrations"
     integrations.mkdir()
     (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
@@ -123,6 +124,35 @@ async def test_a_provider_breaks_and_comes_back(tmp_path: Path) -> None:
             await replayer().replay_workflow(await handle.fetch_history())
             told = [change.after for change in (await control.status()).changes]
             assert {"open", "half_open", "closed, step 1", "closed"} <= set(told)
+
+
+async def test_a_send_that_is_held_up_is_given_up_in_time(tmp_path: Path) -> None:
+    """A call that has been tried once when its provider is stopped waits no longer for a receipt
+    than `receipt.within` says, and its user hears of it; then it is sent again, under its key."""
+    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
+        async with played(engine, tmp_path) as (stage, control):
+            behaviour = {"throttle": 1, "retry_after": 3}
+            payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
+            more = {"operation": "create_booking", "payload": payload}
+            held_up = stage.request().model_copy(update=more)
+            call = await stage.calls.start(held_up)
+            await control.set_limit(SetLimit(per_second=0, by="ann", reason="a quiet hour"))
+            await reached(control, lambda seen: seen.rate == STOPPED)
+
+            await stage.until(held_up, "parked")
+            status = await call.status()
+            assert status.notice is not None
+            assert status.notice.kind == "delayed"
+            assert "429; then no worker could take it up in time" in (status.deadline_reason or "")
+            assert len(await stage.seen(held_up.call_id, "request")) == 1
+
+            await control.set_limit(SetLimit(per_second=None, by="ann", reason="over"))
+            await reached(control, lambda seen: seen.rate != STOPPED)
+            await call.reprocess(by="ops")
+            assert (await call.outcome(WITHIN)).status == "completed"
+            requests = await stage.seen(held_up.call_id, "request")
+            assert {one["idempotency_key"] for one in requests} == {f"{held_up.call_id}:1"}
+            await replayer().replay_workflow(await stage.handle(held_up).fetch_history())
 
 
 async def test_control_costs_nothing_per_call_and_blocks_none(tmp_path: Path) -> None:

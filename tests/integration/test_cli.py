@@ -126,7 +126,7 @@ def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
     """A late answer of a cancelled call is kept whole, and what its provider is owed is listed."""
     key = new_key()
     call_id = f"sandbox.create_order.{key}"
-    behaviour = '{"delay_ms": 10000, "acknowledgement_failures": 1000}'
+    behaviour = '{"delay_ms": 15000, "acknowledgement_failures": 1000}'
     payload = f'{{"amount": 5, "currency": "EUR", "behaviour": {behaviour}}}'
     order = ("call", "sandbox", "create_order", "--key", key, "--payload", payload)
     run(stack.environment, *order, "--wait", "0s")

@@ -26,7 +26,7 @@ BEFORE, NOW = "before", "now"
 APPLICATION = ("ackbridge", "workflows", "activities", "worker.py")
 UNDONE = {
     Path("ackbridge") / "contracts" / "plan.py": (
-        "REVISION: Final = 3",
+        "REVISION: Final = 4",
         "REVISION: Final = 1",
     ),
 }

@@ -72,6 +72,8 @@ class Options:
         hours: the longest time one of them is parked, on its own clock; the shortest is an hour.
         rate: calls per second that the batch takes up.
         concurrency: of them under way at once.
+        held: how long a call that was on its way when the breaker opened waits in the provider's
+            queue before it is parked.
         seed: of how long each call is parked.
     """
 
@@ -79,6 +81,7 @@ class Options:
     hours: float = 6
     rate: float = 200
     concurrency: int = 100
+    held: timedelta = timedelta(seconds=30)
     seed: int = 14
 
 
@@ -126,7 +129,12 @@ class Played:
 
 async def play(options: Options, folder: Path, say: Say) -> Played:
     """Play an outage from its beginning to the last confirmation."""
-    integrations = edited_integrations(folder, _patient, breaker=BREAKER)
+
+    def hold(operations: dict[str, Any]) -> None:
+        seconds = options.held.total_seconds()
+        operations["create_booking"]["queue_within"] = f"{seconds:.0f}s"
+
+    integrations = edited_integrations(folder, hold, breaker=BREAKER)
     with own_engine(folder) as engine, subscribing() as shop:
         configure(integrations, "shop", shop.url)
         async with set_up(engine.address, folder, integrations, has_worker=False) as stage:
@@ -174,11 +182,6 @@ async def _play(
     played.left = sum(one.calls for one in await stage.ledger.count_parked(EVERYTHING))
     played.seen, _ = await read_provider(stage.provider_url)
     return played
-
-
-def _patient(operations: dict[str, Any]) -> None:
-    """What is on its way when the breaker opens waits in the queue; it is parked after this."""
-    operations["create_booking"]["queue_within"] = "30s"
 
 
 def _booking(stage: Stage) -> CallRequest:
