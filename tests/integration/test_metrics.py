@@ -21,7 +21,7 @@ from ackbridge.metrics import FactSource, measured
 from ackbridge.metrics.names import COUNTERS
 from tests.integration import crossings
 from tests.integration.stage import CHECKOUT, Stage, set_up
-from tests.replay import capture
+from tests.replay import playing
 
 DASHBOARD = CHECKOUT / "deploy" / "grafana" / "ackbridge.json"
 OURS = {"provider": "sandbox", "operation": "create_order"}
@@ -74,7 +74,7 @@ async def play(stage: Stage) -> None:
         request = stage.request(receipt_failures=failures)
         await stage.calls.start(request)
         await crossings.ended(stage, request)
-    await capture.parked(stage, capture.booking(stage, stuck=True))
+    await playing.parked(stage, playing.booking(stage, stuck=True))
     stage.provisions.observations.count("sandbox", WHOLE_PROVIDER, Count.HEALTHY)
 
 

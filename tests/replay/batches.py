@@ -1,10 +1,9 @@
-"""What golden histories of batches are captured from."""
+"""What golden histories of batches, and of the clean-up, are captured from."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from ackbridge.batches import Batch
@@ -15,18 +14,14 @@ from ackbridge.contracts import (
     BatchState,
     CallRequest,
     ParkedSelection,
+    PurgeRequest,
     names,
 )
 from ackbridge.contracts import Stage as CallStage
+from ackbridge.housekeeping import start_purge
 from tests.integration.stage import Stage
 
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a workflow that is no call."""
-
-    workflow_id: str
-    run_id: str
+from .playing import Run
 
 
 async def batch_completed(stage: Stage) -> Run:
@@ -55,6 +50,13 @@ async def batch_steered(stage: Stage) -> Run:
     return await _run_of(stage, batch)
 
 
+async def purge_completed(stage: Stage) -> Run:
+    """A clean-up of a ledger in which nothing is old."""
+    purge = await start_purge(stage.client, PurgeRequest(by="ops"))
+    await purge.result()
+    return Run(purge.id, (await stage.client.get_workflow_handle(purge.id).describe()).run_id)
+
+
 async def _parked(stage: Stage) -> CallRequest:
     payload = {"room": "attic", "nights": 2, "behaviour": {"receipt_failures": 5}}
     request = stage.request().model_copy(update={"operation": "create_booking", "payload": payload})
@@ -79,4 +81,4 @@ async def _run_of(stage: Stage, batch: Batch) -> Run:
     return Run(batch.id, described.run_id)
 
 
-BATCHES = [batch_completed, batch_steered]
+BATCHES = [batch_completed, batch_steered, purge_completed]

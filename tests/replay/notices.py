@@ -1,0 +1,75 @@
+"""What golden histories of notices, and of calls that tell them, are captured from."""
+
+from __future__ import annotations
+
+import contextlib
+
+from temporalio.client import WorkflowFailureError
+
+from ackbridge.contracts import (
+    CallRequest,
+    NoticeEvent,
+    event_id,
+    names,
+)
+from tests.integration.stage import Stage
+
+from .playing import Run, Scenario, booking, parked, run
+
+SUBSCRIBER, GONE = "capture", "gone"
+
+
+def told(request: CallRequest) -> CallRequest:
+    """The request with a subscriber who wants to be told everything."""
+    return request.model_copy(update={"reply_to": SUBSCRIBER})
+
+
+async def delivered(stage: Stage, event: str) -> Run:
+    """Wait for the end of a delivery."""
+    handle = stage.client.get_workflow_handle(names.notice_id(event))
+    with contextlib.suppress(WorkflowFailureError):
+        await handle.result()
+    return Run(handle.id, (await handle.describe()).run_id)
+
+
+async def told_in_time(stage: Stage) -> CallRequest:
+    """A subscriber is told at once."""
+    return await run(stage, told(stage.request(delay_ms=100)))
+
+
+async def told_late(stage: Stage) -> CallRequest:
+    """A subscriber is told of a delay, and of the late end; both have arrived by then."""
+    request = told(booking(stage, stuck=True))
+    await parked(stage, request)
+    await delivered(stage, event_id(request.call_id, 1, NoticeEvent.DELAYED))
+    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}}
+    await stage.handle(request).signal("provider_message", late)
+    return await run(stage, request)
+
+
+async def told_failed(stage: Stage) -> CallRequest:
+    """A subscriber is told of a refusal."""
+    return await run(stage, told(stage.request(refuse=422)))
+
+
+async def notice_delivered(stage: Stage) -> Run:
+    """A delivery to a subscriber that is well."""
+    request = told(stage.request(refuse=422))
+    await run(stage, request)
+    return await delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
+
+
+async def notice_dead(stage: Stage) -> Run:
+    """A delivery to a subscriber that is gone."""
+    request = stage.request(refuse=422).model_copy(update={"reply_to": GONE})
+    await run(stage, request)
+    return await delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
+
+
+NOTICES: list[Scenario] = [
+    told_in_time,
+    told_late,
+    told_failed,
+    notice_delivered,
+    notice_dead,
+]
