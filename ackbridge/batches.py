@@ -6,12 +6,17 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+)
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from .contracts import BatchOrder, BatchProgress, BatchRequest, names
+from .contracts import BatchOrder, BatchProgress, BatchRequest, BatchState, names
 from .errors import BatchNotFoundError, EngineUnavailable, InvalidRequestError
 
 RPC_TIMEOUT = timedelta(seconds=10)
@@ -36,11 +41,25 @@ class Batch:
             EngineUnavailable: the engine or every worker is away.
         """
         try:
-            answer: BatchProgress = await self._handle.query(
-                names.PROGRESS, result_type=BatchProgress, rpc_timeout=RPC_TIMEOUT
-            )
+            answer = await self._ask()
+            if answer.state.is_final:
+                return answer
+            # A workflow that somebody ends from outside cannot say so.
+            status = (await self._handle.describe(rpc_timeout=RPC_TIMEOUT)).status
+            if status is WorkflowExecutionStatus.RUNNING or status is None:
+                return answer
+            answer = await self._ask()
         except RPCError as error:
             raise _explain(error, self.id) from None
+        if answer.state.is_final:
+            return answer
+        why = f"its workflow has ended as {status.name.lower()}"
+        return answer.model_copy(update={"state": BatchState.TERMINATED, "why": why})
+
+    async def _ask(self) -> BatchProgress:
+        answer: BatchProgress = await self._handle.query(
+            names.PROGRESS, result_type=BatchProgress, rpc_timeout=RPC_TIMEOUT
+        )
         return answer
 
     async def result(self) -> BatchProgress:

@@ -13,6 +13,7 @@ _HEADLINES = {
     BatchState.PAUSED: "Paused",
     BatchState.STOPPED: "Stopped",
     BatchState.COMPLETED: "Completed",
+    BatchState.TERMINATED: "Terminated",
 }
 _WIDTH = 30
 """Characters of the bar."""

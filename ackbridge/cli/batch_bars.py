@@ -16,6 +16,7 @@ _STYLES = {
     BatchState.PAUSED: "yellow",
     BatchState.STOPPED: "red",
     BatchState.COMPLETED: "green",
+    BatchState.TERMINATED: "red",
 }
 
 

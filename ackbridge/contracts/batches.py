@@ -88,6 +88,7 @@ class BatchState(StrEnum):
         PAUSED: until somebody resumes it.
         STOPPED: ended before its time; calls under way end by themselves.
         COMPLETED: every selected call was taken up, and has ended or is parked again.
+        TERMINATED: somebody has ended its workflow from outside; no batch says so of itself.
     """
 
     WAITING = "waiting"
@@ -95,11 +96,12 @@ class BatchState(StrEnum):
     PAUSED = "paused"
     STOPPED = "stopped"
     COMPLETED = "completed"
+    TERMINATED = "terminated"
 
     @property
     def is_final(self) -> bool:
         """Whether the batch is over."""
-        return self in (BatchState.STOPPED, BatchState.COMPLETED)
+        return self in (BatchState.STOPPED, BatchState.COMPLETED, BatchState.TERMINATED)
 
 
 class BatchCounts(Wire):

@@ -302,6 +302,19 @@ async def test_cancelled_natively(stage: Stage) -> None:
     await replays(stage, batch.id)
 
 
+async def test_terminated_from_outside(stage: Stage) -> None:
+    """It cannot say so itself; whoever asks hears it, and nobody watches it for ever."""
+    requests = await park(stage, 2)
+    wanted = BatchRequest(selection=selection(*requests), rate=0.2, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    await until(stage, batch.id, lambda seen: seen.state is BatchState.RUNNING)
+    await stage.client.get_workflow_handle(batch.id).terminate("a mistake")
+    seen = await batch.progress()
+    assert seen.state is BatchState.TERMINATED
+    assert seen.state.is_final
+    assert "ended as terminated" in str(seen.why)
+
+
 async def test_it_continues_as_new_when_its_history_is_long(stage: Stage) -> None:
     """A paused batch stays paused, keeps its counts, takes no call twice, and its runs replay."""
     requests = await park(stage, 4)
