@@ -32,7 +32,8 @@ test: $(STAMP) lint types imports ## Lint, types, import rules and every test
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 model: $(STAMP) ## Hunt for broken invariants of the protocol with many random examples
-	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py
+	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py \
+		-o faulthandler_timeout=0
 
 lint: $(STAMP) ## Lint and check the formatting
 	@$(BIN)/ruff check .

@@ -36,7 +36,7 @@ class Hearing:
         self._seen: dict[str, None] = dict.fromkeys(memory.seen)
         self._suppressed: list[SuppressedMessage] = list(memory.suppressed)
         self._held: list[ProviderMessage] = list(memory.held)
-        self._arrivals: dict[str, datetime | None] = {}
+        self._arrivals: dict[str, tuple[datetime | None, MessageKind]] = {}
         self.duplicates = memory.duplicates
         self.tells_arrivals = False
 
@@ -52,14 +52,13 @@ class Hearing:
             self.suppress(message, DUPLICATE)
         else:
             self._seen[message.event_key] = None
-            self._arrivals[message.event_key] = message.received_at
+            self._arrivals[message.event_key] = _arrival(message)
             self._waiting.append(message)
 
     def has_heard(self, message: ProviderMessage) -> bool:
         """Whether this very arrival was heard: from the inbox, and by signal as well."""
-        at = message.received_at
-        is_same = at is not None and self._arrivals.get(message.event_key) == at
-        return self.tells_arrivals and is_same
+        is_known = self._arrivals.get(message.event_key) == _arrival(message)
+        return self.tells_arrivals and message.received_at is not None and is_known
 
     @property
     def has_overtaken_answer(self) -> bool:
@@ -111,3 +110,8 @@ class Hearing:
             held=tuple(self._held),
             duplicates=self.duplicates,
         )
+
+
+def _arrival(message: ProviderMessage) -> tuple[datetime | None, MessageKind]:
+    """What one arrival has in common, whichever way it came; a contradiction is another one."""
+    return message.received_at, message.kind

@@ -287,6 +287,14 @@ def everything_rides_along(scene: Scene) -> None:
     assert scene.outcome.attempts == 1
 
 
+def answer_that_contradicts_what_rode_along(scene: Scene) -> None:
+    """One event key, two contents, in one instant, by two ways: the second one is logged."""
+    at = scene.world.engine.now
+    scene.say(RESPONSE, event_key="e1", received_at=at)
+    scene.say(FAILURE, event_key="e1", received_at=at, route="inbox")
+    scene.end()
+
+
 def request_that_rode_along_is_lost(scene: Scene) -> None:
     """It may have arrived: it is sent again under its key, and given up if that fails as well."""
     scene.work(Luck.LOST)
@@ -371,6 +379,7 @@ SCENES: list[tuple[Play, Facts]] = [
     ),
     (attempt_outlives_its_run, replace(facts_of(cycles=1), acknowledging="down")),
     (everything_rides_along, RIDING),
+    (answer_that_contradicts_what_rode_along, RIDING),
     (request_that_rode_along_is_lost, RIDING),
     (request_that_rode_along_is_refused, RIDING),
     (cancel_comes_with_the_start, RIDING),

@@ -106,7 +106,9 @@ class World:
                 if isinstance(one, Signal) and isinstance(one.order, ProviderMessage):
                     yield one.order
             for done in (*resolved, *(result for _, result in task.results)):
-                yield from getattr(done.end, "messages", ())
+                # A request that rode along with its preparation may have brought some.
+                brought = getattr(done.end, "sent", None) or done.end
+                yield from getattr(brought, "messages", ())
                 message = getattr(done.end, "message", None)
                 if isinstance(message, ProviderMessage):
                     yield message
