@@ -29,7 +29,7 @@ LONGEST_FIRST = (
 )
 """Files whose tests wait for processes to die and come back: begun first, others fill the gaps."""
 
-PATIENCE = 150
+PATIENCE = 240
 """Seconds an asynchronous test may take; `faulthandler_timeout` ends what does not hear of it."""
 
 _status: list[int] = []
