@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import signal
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
@@ -34,6 +35,16 @@ PATIENCE = 240
 
 _status: list[int] = []
 P = ParamSpec("P")
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes that tests start.
+
+    Whoever runs us in the background of a shell has it ignored, and every process that we start
+    would inherit that: those that wait for an interrupt would wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -323,6 +324,8 @@ def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
     environ = {**os.environ, **stack.environment}
     with subprocess.Popen(command, env=environ, stdout=theirs, stderr=theirs) as watching:
         os.close(theirs)
+        too_long = threading.Timer(60, watching.kill)
+        too_long.start()
         seen = b""
         while seen.count(b"their errors / min") < 2:
             seen += os.read(ours, 4096)
@@ -331,6 +334,8 @@ def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
         with contextlib.suppress(OSError):
             while os.read(ours, 4096):
                 pass
+        watching.wait()
+        too_long.cancel()
     os.close(ours)
     assert watching.returncode == 0
 
