@@ -22,34 +22,37 @@ from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
 
-from ackbridge.app import integrations_folder
-from ackbridge.catalog import (
-    Catalog,
-    Integration,
-    Subscriber,
-    build_redactors,
-    load_catalog,
-)
+from ackbridge.catalog.catalog import Catalog, build_redactors
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.subscribers import Subscriber
+from ackbridge.client.control_startup import start_controls, watch_controls
+from ackbridge.client.purge import check_retention, keep_purge_schedule
 from ackbridge.clock import utc_now
-from ackbridge.contracts import Retention, names
-from ackbridge.control import Gate, Snapshots, flagd
-from ackbridge.controls import start_controls, watch_controls
-from ackbridge.deployment import describe, versioning
-from ackbridge.engine import connect, leave, register_search_attributes
-from ackbridge.errors import AckbridgeError, EngineUnavailable
-from ackbridge.housekeeping import check_retention, keep_purge_schedule
-from ackbridge.ledger import Ledger, migrate, reporting
-from ackbridge.metrics import Metrics, telling
-from ackbridge.resting import Resting
-from ackbridge.runner import workflow_runner
-from ackbridge.schedules import keep_schedules
-from ackbridge.security import Secrets, build_auth
+from ackbridge.contracts import names
+from ackbridge.contracts.purge import Retention
+from ackbridge.control.admission import Admission
+from ackbridge.control.flagd import flagd
+from ackbridge.control.snapshots import Snapshots
+from ackbridge.errors import AckbridgeError, EngineUnavailableError
+from ackbridge.http.client import build_client
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.application import integrations_folder
+from ackbridge.security.outbound import build_auth
+from ackbridge.security.secrets import Secrets
 from ackbridge.settings import Settings, environment, load_settings
-from ackbridge.telemetry import log_to_stderr
-from ackbridge.telemetry.http import around_requests
-from ackbridge.transport import build_client
+from ackbridge.stats.reporter import reporting
+from ackbridge.telemetry.http_spans import around_requests
+from ackbridge.telemetry.logs import log_to_stderr
+from ackbridge.telemetry.metrics.setup import Metrics, telling
+from ackbridge.temporal.connect import connect, leave, register_search_attributes
+from ackbridge.temporal.sandbox_runner import workflow_runner
+from ackbridge.temporal.schedules import keep_schedules
+from ackbridge.temporal.shutdown import BoundedShutdown
+from ackbridge.temporal.versions import describe, versioning
 from activities import (
-    Provisions,
+    Dependencies,
     main_activities,
     notices_activities,
     send_activities,
@@ -116,7 +119,7 @@ async def _serve(
             await running.enter_async_context(reporting(provisions.observations, ledger, utc_now))
             await running.enter_async_context(metrics.watching(provisions.observations))
             for worker in workers:
-                await running.enter_async_context(Resting(worker, settings.shutdown_within))
+                await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
             await start_controls(client, catalog, provider)
             if provider is None:
                 await keep_schedules(client, catalog)
@@ -141,14 +144,14 @@ def provide(
     control: Snapshots,
     *,
     indexed: bool,
-) -> Provisions:
+) -> Dependencies:
     """What the activities are given."""
     secrets = Secrets(environ, settings.secrets_root)
     auths = {
         name: build_auth(integration.auth, secrets, utc_now)
         for name, integration in catalog.integrations.items()
     }
-    return Provisions(
+    return Dependencies(
         catalog=catalog,
         ledger=ledger,
         client=http,
@@ -157,7 +160,9 @@ def provide(
         clock=utc_now,
         public_url=settings.public_url,
         control=control,
-        gate=Gate(control, settings.environment, flagd() if settings.flags == "flagd" else None),
+        gate=Admission(
+            control, settings.environment, flagd() if settings.flags == "flagd" else None
+        ),
         indexed=indexed,
         secrets=secrets,
     )
@@ -166,7 +171,7 @@ def provide(
 def build_workers(
     client: Client,
     catalog: Catalog,
-    provisions: Provisions,
+    provisions: Dependencies,
     provider: str | None = None,
     shutdown_within: timedelta = timedelta(0),
     interceptors: Sequence[Interceptor] = (),
@@ -208,7 +213,7 @@ def build_workers(
 
 
 def _provider_workers(
-    build: Callable[..., Worker], integration: Integration, provisions: Provisions
+    build: Callable[..., Worker], integration: Integration, provisions: Dependencies
 ) -> list[Worker]:
     limits = integration.limits
     send = build(
@@ -226,7 +231,7 @@ def _provider_workers(
 
 
 def _notices_worker(
-    build: Callable[..., Worker], subscriber: Subscriber, provisions: Provisions
+    build: Callable[..., Worker], subscriber: Subscriber, provisions: Dependencies
 ) -> Worker:
     """One for each subscriber, so that one that hangs holds up its own notices only."""
     return build(
@@ -241,7 +246,7 @@ async def _check_retention(client: Client, retention: Retention) -> None:
     """Refuse one that does not go with the engine's, and warn when that is not known."""
     try:
         await check_retention(client, retention)
-    except EngineUnavailable as error:
+    except EngineUnavailableError as error:
         log.warning("%s", error)
 
 
@@ -249,7 +254,7 @@ async def _tell_standing(client: Client, version: WorkerDeploymentVersion) -> No
     """Log whether the engine gives tasks to this version, or else what an operator has to run."""
     try:
         deployment = await describe(client, version.deployment_name)
-    except EngineUnavailable as error:
+    except EngineUnavailableError as error:
         log.warning("version %s: %s", version.to_canonical_string(), error)
         return
     is_current = deployment.current == version.build_id

@@ -3,15 +3,15 @@
     AckbridgeError
     ├── ConfigurationError            something an operator wrote is wrong
     │   ├── IntegrationFileError      integration files, with file, line and field
-    │   ├── UnknownName               no such provider or operation
+    │   ├── UnknownNameError               no such provider or operation
     │   └── SecretError               a reference does not resolve
-    ├── Forged                        a callback that its provider did not sign, or not now
-    ├── Unavailable                   try again later
+    ├── SignatureError                        a callback that its provider did not sign, or not now
+    ├── UnavailableError                   try again later
     │   ├── TokenRefused              (ackbridge.security) a token endpoint gives no token
-    │   ├── LedgerUnavailable
-    │   └── EngineUnavailable
+    │   ├── LedgerUnavailableError
+    │   └── EngineUnavailableError
     ├── BatchNotFoundError            no such batch, or it is over
-    ├── TooLarge                      (ackbridge.transport) an answer beyond its bound
+    ├── TooLarge                      (ackbridge.http.client) an answer beyond its bound
     └── CallError                     a call without the provider's success
         ├── InvalidRequestError       refused before anything was sent
         ├── KeyReusedError            the key stands for another payload
@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .contracts import CallOutcome
+from ackbridge.contracts.calls import CallOutcome
 
 
 class AckbridgeError(Exception):
@@ -67,7 +67,7 @@ class IntegrationFileError(ConfigurationError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
-class UnknownName(ConfigurationError):
+class UnknownNameError(ConfigurationError):
     """No provider or operation of that name is configured; the message lists those that are."""
 
 
@@ -75,19 +75,19 @@ class SecretError(ConfigurationError):
     """A secret reference does not resolve; the message names the reference only."""
 
 
-class Forged(AckbridgeError):
+class SignatureError(AckbridgeError):
     """A callback that is not from its provider, or too old; the text is safe to log."""
 
 
-class Unavailable(AckbridgeError):
+class UnavailableError(AckbridgeError):
     """A part we depend on does not answer; trying again later is right."""
 
 
-class LedgerUnavailable(Unavailable):
+class LedgerUnavailableError(UnavailableError):
     """The database does not answer."""
 
 
-class EngineUnavailable(Unavailable):
+class EngineUnavailableError(UnavailableError):
     """The Temporal server does not answer, or is not installed."""
 
 

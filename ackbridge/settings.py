@@ -15,7 +15,10 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .contracts import ENVIRONMENT_PATTERN, Duration, Retention, describe
+from ackbridge.contracts.control import ENVIRONMENT_PATTERN
+from ackbridge.contracts.purge import Retention
+from ackbridge.contracts.wire import Duration, describe
+
 from .errors import ConfigurationError
 
 # Narrower than what the engine takes, so that a name can stand in any command and any log.

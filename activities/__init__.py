@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from activities.support.dependencies import Dependencies
+
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
-from .bury import Bury
 from .conclude import Conclude
+from .dead_letter import DeadLetter
 from .deliver import Deliver
-from .drain import Drain
 from .observe import Observe
 from .poll import Poll
 from .prepare import Prepare
-from .provisions import Provisions
 from .purge import PurgePages
 from .reconsider import Reconsider
 from .record import Record
 from .reprocess import ReprocessPages
+from .resume_parked import ResumeParked
 from .send import Send
 from .throttle import Throttle
 
 Activity = Callable[..., Awaitable[Any]]
 
 
-def main_activities(provisions: Provisions) -> Sequence[Activity]:
+def main_activities(provisions: Dependencies) -> Sequence[Activity]:
     """Everything: what the main queue's worker may do in a workflow task."""
     pages = ReprocessPages(provisions)
     return [
@@ -33,7 +34,7 @@ def main_activities(provisions: Provisions) -> Sequence[Activity]:
         Reconsider(provisions).reconsider,
         Record(provisions, Acknowledge(provisions)).record,
         Conclude(provisions).conclude,
-        Bury(provisions).bury,
+        DeadLetter(provisions).bury,
         pages.survey_parked,
         pages.reprocess_page,
         PurgePages(provisions).purge_page,
@@ -42,12 +43,12 @@ def main_activities(provisions: Provisions) -> Sequence[Activity]:
     ]
 
 
-def send_activities(provisions: Provisions) -> Sequence[Activity]:
+def send_activities(provisions: Dependencies) -> Sequence[Activity]:
     """What goes through a provider's send queue."""
     return [Send(provisions).send]
 
 
-def settle_activities(provisions: Provisions) -> Sequence[Activity]:
+def settle_activities(provisions: Dependencies) -> Sequence[Activity]:
     """What goes through a provider's settle queue."""
     return [
         AskStatus(provisions).ask_status,
@@ -55,18 +56,18 @@ def settle_activities(provisions: Provisions) -> Sequence[Activity]:
         Acknowledge(provisions).acknowledge,
         Observe(provisions).observe,
         Throttle().throttle,
-        Drain(provisions).drain,
+        ResumeParked(provisions).drain,
     ]
 
 
-def notices_activities(provisions: Provisions) -> Sequence[Activity]:
+def notices_activities(provisions: Dependencies) -> Sequence[Activity]:
     """What goes through the queue of a subscriber's notices."""
     return [Deliver(provisions).deliver]
 
 
 __all__ = [
     "Activity",
-    "Provisions",
+    "Dependencies",
     "main_activities",
     "notices_activities",
     "send_activities",

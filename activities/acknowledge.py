@@ -7,27 +7,22 @@ from datetime import datetime
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog import Unaddressed, render_acknowledgement
-from ackbridge.contracts import (
-    Acknowledged,
-    AcknowledgeStep,
-    CallOutcome,
-    Invalid,
-    StepFailure,
-    names,
-)
-from ackbridge.control.observed import Count
-
-from .failures import NoAnswer, classified, failure
-from .noting import note, noted
-from .provisions import Provisions
-from .speaking import Answer, converse, refusal
+from ackbridge.catalog.outbound import UnaddressedError, render_acknowledgement
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome
+from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
+from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.stats.totals import Count
+from activities.support.counters import note, noted
+from activities.support.dependencies import Dependencies
+from activities.support.provider_http import ProviderResponse, converse, refusal
+from activities.support.retry import NoAnswerError, classified, failure
 
 
 class Acknowledge:
     """What is owed stands in the ledger until the provider has accepted it."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.ACKNOWLEDGE)
@@ -54,7 +49,7 @@ class Acknowledge:
             answer = await self._told(step)
             if answer is not None and answer.status >= 400:
                 reason = refusal(answer, self._with.redactor(request.provider))
-                raise NoAnswer(reason, reached=True)
+                raise NoAnswerError(reason, reached=True)
         at = self._with.clock()
         with classified():
             await self._with.ledger.acknowledged(
@@ -64,7 +59,7 @@ class Acknowledge:
             note(self._with, request, Count.ACKNOWLEDGED)
         return Acknowledged(acknowledged_at=at)
 
-    async def _told(self, step: AcknowledgeStep) -> Answer | None:
+    async def _told(self, step: AcknowledgeStep) -> ProviderResponse | None:
         """What the provider answers; None where the operation has nothing to tell it."""
         try:
             return await converse(
@@ -78,9 +73,9 @@ class Acknowledge:
                 response=step.outcome.response if step.outcome else step.response,
                 reason=step.reason,
             )
-        except Unaddressed:
+        except UnaddressedError:
             raise
-        except Invalid as error:
+        except InvalidInputError as error:
             # Not the call's fault: with a better file the same step succeeds.
             raise failure(StepFailure.INVALID_REQUEST, str(error), final=False) from None
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.contracts import Asked, AskStep, StepFailure, names
-from ackbridge.control.observed import Count
-
-from .answers import ask
-from .failures import classified
-from .noting import note, noted
-from .provisions import Provisions
+from ackbridge.contracts import names
+from ackbridge.contracts.steps import Asked, AskStep, StepFailure
+from ackbridge.stats.totals import Count
+from activities.support.counters import note, noted
+from activities.support.dependencies import Dependencies
+from activities.support.retry import classified
+from activities.support.status_reply import ask
 
 
 class AskStatus:
     """The answer goes through the same capture as a callback."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.ASK_STATUS)

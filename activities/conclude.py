@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.catalog import next_batch
-from ackbridge.contracts import DUPLICATE, Concluded, ConcludeStep, Stage, names
-from ackbridge.control.observed import Count
-
-from .failures import classified
-from .noting import note, note_ends, noted
-from .provisions import Provisions
+from ackbridge.catalog.catalog import next_batch
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import Stage
+from ackbridge.contracts.steps import DUPLICATE, Concluded, ConcludeStep
+from ackbridge.stats.totals import Count
+from activities.support.counters import note, note_ends, noted
+from activities.support.dependencies import Dependencies
+from activities.support.retry import classified
 
 
 class Conclude:
     """The ledger answers for a call when no worker does."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.CONCLUDE)

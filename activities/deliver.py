@@ -10,22 +10,25 @@ import httpx
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog import Subscriber
-from ackbridge.contracts import (
-    Answer,
-    Delivered,
-    Delivery,
-    NoticeBody,
-    StepFailure,
-    names,
+from ackbridge.catalog.subscribers import Subscriber
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import NoticeStatus
+from ackbridge.contracts.deliveries import Delivered, Delivery, NoticeBody
+from ackbridge.contracts.steps import StepFailure
+from ackbridge.errors import LedgerUnavailableError
+from ackbridge.http.client import HttpResponse, exchange
+from ackbridge.security.signing import sign_notice
+from activities.support.dependencies import Dependencies
+from activities.support.retry import (
+    Cause,
+    NoAnswerError,
+    RefusedError,
+    cause_of,
+    failure,
+    no_connection,
+    patience,
 )
-from ackbridge.errors import LedgerUnavailable
-from ackbridge.security import sign_notice
-from ackbridge.transport import Reply, exchange
-
-from .failures import Cause, NoAnswer, Refused, cause_of, failure, no_connection, patience
-from .failures import retry_after as asked_patience
-from .provisions import Provisions
+from activities.support.retry import retry_after as asked_patience
 
 FIRST_RETRY: Final = timedelta(seconds=5)
 LONGEST_RETRY: Final = timedelta(hours=6)
@@ -42,7 +45,7 @@ READ_BYTES: Final = 16 * 1024
 class Deliver:
     """At least once: an attempt whose end nobody has seen is repeated, under the same id."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.DELIVER)
@@ -79,13 +82,15 @@ class Deliver:
 
     async def _body(self, subscriber: Subscriber, body: NoticeBody) -> NoticeBody:
         """What is sent: with the response, if the subscriber shall have it."""
-        if not subscriber.response or body.data.status is not Answer.COMPLETED:
+        if not subscriber.response or body.data.status is not NoticeStatus.COMPLETED:
             return body
         found = await self._with.ledger.responses(body.data.call_id)
         response = found[0].data if found else None
         return body.model_copy(update={"data": body.data.model_copy(update={"response": response})})
 
-    async def _post(self, subscriber: Subscriber, body: NoticeBody, within: timedelta) -> Reply:
+    async def _post(
+        self, subscriber: Subscriber, body: NoticeBody, within: timedelta
+    ) -> HttpResponse:
         text = body.model_dump_json()
         signed = sign_notice(
             self._with.secrets, subscriber.secrets, body.id, self._with.clock(), text
@@ -107,24 +112,24 @@ class Deliver:
 
     async def _failed(self, delivery: Delivery, cause: Cause) -> ApplicationError:
         """The failure of this attempt, which the ledger hears of if it can."""
-        with suppress(LedgerUnavailable):
+        with suppress(LedgerUnavailableError):
             await self._with.ledger.notices.not_accepted(delivery.body.id, cause.reason)
         attempt = activity.info().attempt
         delay = patience(attempt, cause.retry_after, FIRST_RETRY, LONGEST_RETRY, GROWTH)
         return failure(cause.kind, cause.reason, final=cause.final, delay=delay)
 
 
-def _accepted(reply: Reply, wait: timedelta | None) -> None:
+def _accepted(reply: HttpResponse, wait: timedelta | None) -> None:
     """Pass on any 2xx.
 
     Raises:
-        Refused: the subscriber is gone.
-        NoAnswer: it was not accepted, and may be later.
+        RefusedError: the subscriber is gone.
+        NoAnswerError: it was not accepted, and may be later.
     """
     status = reply.status
     if status == GONE:
-        raise Refused(f"the subscriber answered {status}: it does not want this any more")
+        raise RefusedError(f"the subscriber answered {status}: it does not want this any more")
     if 300 <= status < 400:
-        raise NoAnswer(f"the subscriber answered {status}: redirects are not followed")
+        raise NoAnswerError(f"the subscriber answered {status}: redirects are not followed")
     if status not in range(200, 300):
-        raise NoAnswer(f"the subscriber answered {status}", retry_after=wait)
+        raise NoAnswerError(f"the subscriber answered {status}", retry_after=wait)

@@ -14,19 +14,21 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
-from ackbridge.catalog import Integration
-from ackbridge.contracts import WHOLE_PROVIDER, Decision, LearnedDeadline, StepFailure, names
-from ackbridge.contracts.breaking import Watch
-from ackbridge.contracts.observing import ObserveStep
-from ackbridge.control.observed import Count
-from ackbridge.control.watching import LOOKED_BACK, Look, Rules, look, reports
-from ackbridge.errors import ConfigurationError, LedgerUnavailable
+from ackbridge.catalog.schema import Integration
+from ackbridge.contracts import names
+from ackbridge.contracts.breaker_policy import Watch
+from ackbridge.contracts.control import WHOLE_PROVIDER, Decision, LearnedDeadline
+from ackbridge.contracts.control_steps import ObserveStep
+from ackbridge.contracts.steps import StepFailure
+from ackbridge.control.breaker_inputs import LOOKED_BACK, Look, Rules, look, reports
+from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+from ackbridge.stats.totals import Count
+from activities.support.dependencies import Dependencies
+from activities.support.learned_deadlines import LEARN_EVERY, learn_deadlines
+from activities.support.retry import failure
+from activities.support.shutdown import worker_stops
 
-from .failures import failure
-from .learning import LEARN_EVERY, learn_deadlines
 from .probe import probe
-from .provisions import Provisions
-from .stopping import worker_stops
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ BACKLOG_WITHIN = timedelta(seconds=2)
 class Observe:
     """One long activity for each provider: its history grows with decisions, not with calls."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.OBSERVE)
@@ -109,7 +111,7 @@ def _tried_again() -> Iterator[None]:
     """Whatever is away may be back any moment, and nobody else watches meanwhile."""
     try:
         yield
-    except (LedgerUnavailable, ConfigurationError) as error:
+    except (LedgerUnavailableError, ConfigurationError) as error:
         raise failure(StepFailure.UNAVAILABLE, str(error), final=False, delay=AGAIN_AFTER) from None
 
 

@@ -8,14 +8,15 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.contracts import Asked, PollStep, ProviderMessage, StepFailure, names
-from ackbridge.control.observed import Count
-
-from .answers import ask
-from .failures import cause_of, failure
-from .noting import note
-from .provisions import Provisions
-from .stopping import worker_stops
+from ackbridge.contracts import names
+from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.steps import Asked, PollStep, StepFailure
+from ackbridge.stats.totals import Count
+from activities.support.counters import note
+from activities.support.dependencies import Dependencies
+from activities.support.retry import cause_of, failure
+from activities.support.shutdown import worker_stops
+from activities.support.status_reply import ask
 
 LONGEST_WAIT = timedelta(minutes=1)
 """From here on a pause is the engine's: until then a retry costs more than waiting."""
@@ -27,7 +28,7 @@ BEAT = timedelta(seconds=5)
 class Poll:
     """Frequent questions are one attempt, infrequent ones an attempt each."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.POLL)

@@ -7,29 +7,22 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog import Subscriber, check_payload, configured_flags
-from ackbridge.contracts import (
-    CallOutcome,
-    CallRequest,
-    LearnedDeadline,
-    OutcomeStatus,
-    Plan,
-    Prepared,
-    PrepareStep,
-    SendStep,
-    Sent,
-    Setback,
-    StepFailure,
-    names,
-)
+from ackbridge.catalog.catalog import check_payload
+from ackbridge.catalog.flags import configured_flags
+from ackbridge.catalog.subscribers import Subscriber
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus
+from ackbridge.contracts.control import LearnedDeadline
+from ackbridge.contracts.plan import Plan, Prepared
+from ackbridge.contracts.steps import FailedAttempt, PrepareStep, SendStep, Sent, StepFailure
 from ackbridge.contracts.wire import canonical_json
-from ackbridge.errors import UnknownName
-from ackbridge.ledger import Claim
+from ackbridge.errors import UnknownNameError
+from ackbridge.ledger.rows import Claim
+from activities.support.counters import noted
+from activities.support.dependencies import Dependencies
+from activities.support.planning import batches_ahead, plan_call
+from activities.support.retry import classified, failure, setback
 
-from .failures import classified, failure, setback
-from .noting import noted
-from .planning import batches_ahead, plan_call
-from .provisions import Provisions
 from .send import Send
 
 MAX_REQUEST_BYTES = 512 * 1024
@@ -45,7 +38,7 @@ SENDS_ALONG_FOR = timedelta(seconds=5)
 class Prepare:
     """Nothing is sent before this has agreed."""
 
-    def __init__(self, provisions: Provisions, send: Send) -> None:
+    def __init__(self, provisions: Dependencies, send: Send) -> None:
         self._with = provisions
         self._send = send
 
@@ -89,7 +82,7 @@ class Prepare:
             return prepared
         return prepared.model_copy(update={"sent": await self._sent(request)})
 
-    async def _sent(self, request: CallRequest) -> Sent | Setback:
+    async def _sent(self, request: CallRequest) -> Sent | FailedAttempt:
         """The first attempt of the first cycle; the others are the workflow's to ask for."""
         try:
             return await self._send.send(SendStep(request=request, cycle=1))
@@ -110,7 +103,7 @@ class Prepare:
             operation = self._with.catalog.operation(request.provider, request.operation)
             if request.reply_to is not None:
                 self._with.catalog.subscriber(request.reply_to)
-        except UnknownName as error:
+        except UnknownNameError as error:
             raise failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
         size = len(canonical_json(request.payload))
         if size > MAX_REQUEST_BYTES:

@@ -6,19 +6,19 @@ from datetime import timedelta
 
 import httpx
 
-from ackbridge.catalog import Integration, render_health
-from ackbridge.control.observed import Count
+from ackbridge.catalog.outbound import render_health
+from ackbridge.catalog.schema import Integration
 from ackbridge.errors import AckbridgeError
-from ackbridge.transport import TooLarge, exchange
-
-from .failures import is_retryable
-from .provisions import Provisions
+from ackbridge.http.client import ResponseTooLargeError, exchange
+from ackbridge.stats.totals import Count
+from activities.support.dependencies import Dependencies
+from activities.support.retry import is_retryable
 
 MAX_HEALTH_BYTES = 64 * 1024
 """Of an answer whose status is all that counts."""
 
 
-async def probe(provisions: Provisions, integration: Integration) -> Count | None:
+async def probe(provisions: Dependencies, integration: Integration) -> Count | None:
     """HEALTHY, UNHEALTHY or UNCLEAR; None where there is no such request.
 
     Unclear is a refusal, which may be about the request, and whatever is our own trouble.
@@ -39,7 +39,7 @@ async def probe(provisions: Provisions, integration: Integration) -> Count | Non
         )
     except (httpx.PoolTimeout, AckbridgeError, ValueError) as error:
         # Too long an answer is one all the same.
-        return Count.HEALTHY if isinstance(error, TooLarge) else Count.UNCLEAR
+        return Count.HEALTHY if isinstance(error, ResponseTooLargeError) else Count.UNCLEAR
     except (httpx.HTTPError, TimeoutError):
         return Count.UNHEALTHY
     if reply.status < 400:

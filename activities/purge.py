@@ -8,12 +8,13 @@ from collections import Counter
 
 from temporalio import activity
 
-from ackbridge.contracts import PurgePage, PurgeStep, StepFailure, names
-from ackbridge.errors import ConfigurationError, EngineUnavailable
-from ackbridge.housekeeping import check_retention
-
-from .failures import classified, failure
-from .provisions import Provisions
+from ackbridge.client.purge import check_retention
+from ackbridge.contracts import names
+from ackbridge.contracts.purge import PurgePage, PurgeStep
+from ackbridge.contracts.steps import StepFailure
+from ackbridge.errors import ConfigurationError, EngineUnavailableError
+from activities.support.dependencies import Dependencies
+from activities.support.retry import classified, failure
 
 PAGE_WITHIN = 20.0
 """Seconds after which a page is over: the workflow hears how far it is."""
@@ -25,7 +26,7 @@ LONGEST_REST = 1.0
 class PurgePages:
     """Every transaction stands for itself: any attempt may end anywhere."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.PURGE_PAGE)
@@ -46,7 +47,7 @@ class PurgePages:
             await check_retention(activity.client(), step.retention)
         except ConfigurationError as error:
             raise failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
-        except EngineUnavailable as error:
+        except EngineUnavailableError as error:
             activity.logger.warning("%s", error)
 
     async def _clean(self, step: PurgeStep, before: PurgePage | None) -> PurgePage:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.catalog import configured_flags
-from ackbridge.contracts import ReconsiderStep, Standing, names
-
-from .failures import classified
-from .provisions import Provisions
+from ackbridge.catalog.flags import configured_flags
+from ackbridge.contracts import names
+from ackbridge.contracts.control import AdmissionState
+from ackbridge.contracts.steps import ReconsiderStep
+from activities.support.dependencies import Dependencies
+from activities.support.retry import classified
 
 
 class Reconsider:
     """Flags and breaker, as `prepare` asks them."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.RECONSIDER)
-    async def reconsider(self, step: ReconsiderStep) -> Standing:
+    async def reconsider(self, step: ReconsiderStep) -> AdmissionState:
         """How flags and breaker stand for a call by now.
 
         Raises:

@@ -5,28 +5,28 @@ from __future__ import annotations
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.contracts import (
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome
+from ackbridge.contracts.steps import (
     Acknowledged,
     AcknowledgementKind,
     AcknowledgeStep,
-    CallOutcome,
+    FailedAttempt,
     Recorded,
     RecordStep,
-    Setback,
-    names,
 )
-from ackbridge.control.observed import Count
+from ackbridge.stats.totals import Count
+from activities.support.counters import note, note_response, noted
+from activities.support.dependencies import Dependencies
+from activities.support.retry import classified, setback
 
 from .acknowledge import Acknowledge
-from .failures import classified, setback
-from .noting import note, note_response, noted
-from .provisions import Provisions
 
 
 class Record:
     """The only writer of responses."""
 
-    def __init__(self, provisions: Provisions, acknowledge: Acknowledge) -> None:
+    def __init__(self, provisions: Dependencies, acknowledge: Acknowledge) -> None:
         self._with = provisions
         self._acknowledge = acknowledge
 
@@ -60,7 +60,9 @@ class Record:
             return recorded
         return recorded.model_copy(update={"acknowledged": await self._acknowledged(step, outcome)})
 
-    async def _acknowledged(self, step: RecordStep, outcome: CallOutcome) -> Acknowledged | Setback:
+    async def _acknowledged(
+        self, step: RecordStep, outcome: CallOutcome
+    ) -> Acknowledged | FailedAttempt:
         """The first attempt; the response stands whatever becomes of it."""
         success = AcknowledgeStep(
             request=step.request,

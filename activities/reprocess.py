@@ -10,21 +10,15 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
-from ackbridge.catalog import configured_flags
-from ackbridge.contracts import (
-    IntegrationFlags,
-    Page,
-    PageStep,
-    Reprocess,
-    Survey,
-    SurveyStep,
-    names,
-)
-from ackbridge.errors import EngineUnavailable
-from ackbridge.signalling import as_plain, signal_once
-
-from .failures import classified
-from .provisions import Provisions
+from ackbridge.catalog.flags import configured_flags
+from ackbridge.contracts import names
+from ackbridge.contracts.batches import Page, PageStep, Survey, SurveyStep
+from ackbridge.contracts.control import IntegrationFlags
+from ackbridge.contracts.signals import Reprocess
+from ackbridge.errors import EngineUnavailableError
+from ackbridge.temporal.signals import as_plain, signal_once
+from activities.support.dependencies import Dependencies
+from activities.support.retry import classified
 
 PAGE_WITHIN = 5.0
 """Seconds after which a page that has told calls is over: the workflow hears how far it is."""
@@ -48,7 +42,7 @@ SIGNAL_TIMEOUT = timedelta(seconds=5)
 class ReprocessPages:
     """What a batch has done stands in the ledger: any attempt may end anywhere."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.SURVEY_PARKED)
@@ -76,7 +70,7 @@ class ReprocessPages:
 class _Turning:
     """One attempt of a page."""
 
-    def __init__(self, provisions: Provisions, step: PageStep) -> None:
+    def __init__(self, provisions: Dependencies, step: PageStep) -> None:
         self._with = provisions
         self._step = step
         self._request = step.request
@@ -150,7 +144,7 @@ class _Turning:
         """Whether there is such an open call.
 
         Raises:
-            EngineUnavailable: the engine does not answer.
+            EngineUnavailableError: the engine does not answer.
         """
         batch = self._step.batch
         try:
@@ -165,7 +159,7 @@ class _Turning:
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return False
-            raise EngineUnavailable(f"the engine answers {error.status.name}") from None
+            raise EngineUnavailableError(f"the engine answers {error.status.name}") from None
         self._has_told = True
         self._told_last = time.monotonic()
         return True

@@ -7,22 +7,24 @@ from datetime import timedelta
 
 from temporalio import activity
 
-from ackbridge.catalog import (
-    classify,
-    is_receipt,
-    receipt_reference,
-    render_request,
+from ackbridge.catalog.matching import classify, is_receipt, receipt_reference
+from ackbridge.catalog.outbound import render_request
+from ackbridge.contracts import names
+from ackbridge.contracts.messages import MessageSource, ProviderMessage
+from ackbridge.contracts.steps import SendStep, Sent, StepFailure
+from ackbridge.errors import UnknownNameError
+from ackbridge.ledger.rows import StoredEntry
+from activities.support.attempts import AttemptHistory
+from activities.support.counters import (
+    is_first_attempt,
+    note_ends,
+    note_not_received,
+    note_receipt,
 )
-from ackbridge.contracts import MessageSource, ProviderMessage, SendStep, Sent, StepFailure, names
-from ackbridge.errors import UnknownName
-from ackbridge.ledger import StoredEntry
-
-from .answers import read_answer
-from .failures import Cause, NoAnswer, Refused, cause_of
-from .noting import is_first_attempt, note_ends, note_not_received, note_receipt
-from .provisions import Provisions
-from .speaking import Answer, converse, refusal
-from .tries import Tries
+from activities.support.dependencies import Dependencies
+from activities.support.provider_http import ProviderResponse, converse, refusal
+from activities.support.retry import Cause, NoAnswerError, RefusedError, cause_of
+from activities.support.status_reply import read_answer
 
 GARBLED = "the provider's body cannot be read"
 
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 class Send:
     """One attempt; the retries are the engine's, within the operation's time."""
 
-    def __init__(self, provisions: Provisions) -> None:
+    def __init__(self, provisions: Dependencies) -> None:
         self._with = provisions
 
     @activity.defn(name=names.SEND)
@@ -40,11 +42,11 @@ class Send:
         """Send the request and take the receipt.
 
         Raises:
-            ApplicationError: Refused (final), or NoReceipt: to be tried again, until the next
+            ApplicationError: RefusedError (final), or NoReceipt: to be tried again, until the next
                 attempt would begin later than `receipt.within` after the first one. Whether any
                 attempt may have reached the provider is in the details.
         """
-        tries = Tries(step, self._with.clock)
+        tries = AttemptHistory(step, self._with.clock)
         within = self._within(step)
         if not step.tried and is_first_attempt():
             note_ends(self._with, step.request, step.ended)
@@ -58,17 +60,17 @@ class Send:
             note_not_received(self._with, step.request, cause)
             raise tries.failed(cause, within) from None
 
-    async def _send(self, step: SendStep, tries: Tries) -> Sent:
+    async def _send(self, step: SendStep, tries: AttemptHistory) -> Sent:
         request = step.request
         sent_at = self._with.clock()
         answer = await converse(self._with, request, step.cycle, render_request)
         receipt_at = self._with.clock()
         if not is_receipt(answer.operation, answer.status, answer.document):
-            raise Refused(refusal(answer, self._with.redactor(request.provider)))
+            raise RefusedError(refusal(answer, self._with.redactor(request.provider)))
         again, tries.reached = tries.reached, True
         reference = receipt_reference(answer.operation, answer.document)
         if reference is None and answer.operation.receipt.reference and answer.is_garbled:
-            raise NoAnswer(f"{GARBLED} as a receipt", reached=True)
+            raise NoAnswerError(f"{GARBLED} as a receipt", reached=True)
         sent = Sent(
             sent_at=sent_at,
             receipt_at=receipt_at,
@@ -81,7 +83,7 @@ class Send:
         return sent
 
     async def _messages(
-        self, step: SendStep, answer: Answer, reference: str | None
+        self, step: SendStep, answer: ProviderResponse, reference: str | None
     ) -> list[ProviderMessage]:
         """The response itself, or what has come before anyone waited for it."""
         mode = answer.operation.response.mode
@@ -98,7 +100,9 @@ class Send:
         read = (self._read(answer, request.provider, stored) for stored in waiting)
         return [message for message in read if message is not None]
 
-    def _read(self, answer: Answer, provider: str, stored: StoredEntry) -> ProviderMessage | None:
+    def _read(
+        self, answer: ProviderResponse, provider: str, stored: StoredEntry
+    ) -> ProviderMessage | None:
         entry = stored.entry
         return entry.message or classify(
             answer.operation,
@@ -110,23 +114,23 @@ class Send:
         )
 
     def _synchronous(
-        self, step: SendStep, answer: Answer, reference: str | None
+        self, step: SendStep, answer: ProviderResponse, reference: str | None
     ) -> ProviderMessage:
         message = read_answer(
             self._with, step.request, step.cycle, answer, MessageSource.SYNC, reference
         )
         if message is None and answer.is_garbled:
-            raise NoAnswer(f"{GARBLED} as an answer", reached=True)
+            raise NoAnswerError(f"{GARBLED} as an answer", reached=True)
         if message is None:
             reason = "the provider's answer is neither a success nor a failure by its operation"
-            raise Refused(reason, reached=True)
+            raise RefusedError(reason, reached=True)
         return message
 
     def _within(self, step: SendStep) -> timedelta | None:
         request = step.request
         try:
             return self._with.catalog.operation(request.provider, request.operation).receipt.within
-        except UnknownName:
+        except UnknownNameError:
             return None
 
 

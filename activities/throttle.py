@@ -9,11 +9,11 @@ from temporalio.api.workflowservice.v1 import UpdateTaskQueueConfigRequest
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from ackbridge.contracts import StepFailure, names
-from ackbridge.contracts.breaking import SendRate
-from ackbridge.contracts.observing import ThrottleStep
-
-from .failures import failure
+from ackbridge.contracts import names
+from ackbridge.contracts.breaker_policy import SendRate
+from ackbridge.contracts.control_steps import ThrottleStep
+from ackbridge.contracts.steps import StepFailure
+from activities.support.retry import failure
 
 _NEVER = {
     RPCStatusCode.UNIMPLEMENTED: "this engine cannot set the rate of a queue",

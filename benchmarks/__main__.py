@@ -16,8 +16,8 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 
-from ackbridge.cli.stack import Stack
-from ackbridge.engine import connect, leave
+from ackbridge.local.stack import Stack
+from ackbridge.temporal.connect import connect, leave
 
 from .checking import faults, seen_by_provider
 from .engine_lanes import PARTS, write_integrations

@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from ackbridge.loopback import HOST, LoopbackPort
-from tests.postgres import postgresql
+from ackbridge.local.ports import HOST, LoopbackPort
+from benchmarks.peers.serving import READY
+from tests.support.postgres import postgresql
 
 from .checking import recorded_in_postgresql
 from .environments import python_of
 from .ground import Ground
 from .lanes import Lane
-from .peers.serving import READY
 from .processes import postmaster
 
 PROCESSES = 8

@@ -1,7 +1,8 @@
 """What control costs: `python -m benchmarks.control`. It grows with workers, not with calls.
 
 The figures are computed from the intervals in the code. One of them is measured on a real
-engine, in `tests/integration/test_breaker_engine.py`: fifty calls leave no event in the history
+engine, in `tests/integration/provider_control/test_breaker.py`: fifty calls leave no event in the
+history
 of a calm control, but for those of one watch that ends and is renewed.
 """
 
@@ -11,11 +12,11 @@ import argparse
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ackbridge.control.observations import GRAINS
 from ackbridge.control.snapshots import EVERY as SNAPSHOT_EVERY
-from ackbridge.ledger.reporting import REPORT_EVERY
-from activities.learning import LEARN_EVERY
+from ackbridge.stats.counters import GRAINS
+from ackbridge.stats.reporter import REPORT_EVERY
 from activities.observe import BEAT_EVERY, LOOK_EVERY, WATCH_FOR
+from activities.support.learned_deadlines import LEARN_EVERY
 
 MINUTE = timedelta(minutes=1)
 

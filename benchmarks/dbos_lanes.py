@@ -10,14 +10,14 @@ from functools import partial
 
 import psutil
 
-from ackbridge.loopback import HOST, LoopbackPort
-from tests.postgres import postgresql
+from ackbridge.local.ports import HOST, LoopbackPort
+from benchmarks.peers.serving import READY
+from tests.support.postgres import postgresql
 
 from .checking import recorded_in_file, recorded_in_postgresql
 from .environments import python_of
 from .ground import Ground
 from .lanes import Lane
-from .peers.serving import READY
 from .processes import postmaster
 
 POLL = 0.01

@@ -12,11 +12,11 @@ from pathlib import Path
 import yaml
 from temporalio.client import Client
 
-from ackbridge.app import integrations_folder
-from ackbridge.client import AckbridgeClient
-from ackbridge.contracts import CallRequest
-from ackbridge.embedded import find_binary
-from ackbridge.loopback import HOST, LoopbackPort
+from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.local.application import integrations_folder
+from ackbridge.local.dev_server import find_binary
+from ackbridge.local.ports import HOST, LoopbackPort
 
 from .checking import recorded_in_file
 from .ground import Ground

@@ -18,14 +18,14 @@ from typing import Any
 import psutil
 from temporalio.client import Client
 
-from ackbridge.catalog import load_catalog
-from ackbridge.child import Child
-from ackbridge.cli.stack import Stack
+from ackbridge.catalog.loading import load_catalog
 from ackbridge.contracts import names
-from ackbridge.engine import connect
-from ackbridge.loopback import LoopbackPort
+from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.local.ports import LoopbackPort
+from ackbridge.local.stack import Stack
 from ackbridge.sandbox.signing import Signer, build_signer
-from ackbridge.security import Secrets
+from ackbridge.security.secrets import Secrets
+from ackbridge.temporal.connect import connect
 
 from .gateway_figures import BARE, FASTAPI, FLOOR, Lane, console, show
 from .gateway_mixes import AT_ONCE, Mix, distinct, event, repeated, requests, shared
@@ -80,7 +80,7 @@ class _Bench:
         self,
         stack: Stack,
         folder: Path,
-        bare: Mapping[str, tuple[Child, int]],
+        bare: Mapping[str, tuple[ManagedProcess, int]],
         options: Options,
     ) -> None:
         self._stack = stack
@@ -108,7 +108,9 @@ class _Bench:
                 await self._gateway_round(client, name, mix)
         return self._lanes
 
-    async def _bare_round(self, name: str, child: Child, port: int, calls: Sequence[str]) -> None:
+    async def _bare_round(
+        self, name: str, child: ManagedProcess, port: int, calls: Sequence[str]
+    ) -> None:
         mix = shared(calls, self._options.bare)
         answered = await self._send(name, port, mix, {"bare": child.pid})
         _all_2xx(name, answered, len(mix.events))
@@ -196,9 +198,9 @@ def _signer(stack: Stack) -> Signer:
 
 
 @contextmanager
-def _bare(stack: Stack, folder: Path, which: str) -> Iterator[tuple[Child, int]]:
+def _bare(stack: Stack, folder: Path, which: str) -> Iterator[tuple[ManagedProcess, int]]:
     port = LoopbackPort().number
-    child = Child(
+    child = ManagedProcess(
         (sys.executable, "-m", "benchmarks.gateway_bare", which, str(port)),
         environ=stack.environment,
         log=folder / f"{which}.log",
@@ -212,7 +214,7 @@ def _bare(stack: Stack, folder: Path, which: str) -> Iterator[tuple[Child, int]]
         child.stop(timedelta(seconds=5))
 
 
-async def _listens(child: Child, port: int) -> None:
+async def _listens(child: ManagedProcess, port: int) -> None:
     async with asyncio.timeout(STARTS_WITHIN.total_seconds()):
         while child.is_running:
             try:

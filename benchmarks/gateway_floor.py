@@ -18,7 +18,7 @@ from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
 from temporalio.client import Client
 
 from ackbridge.contracts import names
-from ackbridge.engine import connect
+from ackbridge.temporal.connect import connect
 
 from .gateway_load import Answered
 

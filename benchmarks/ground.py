@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 from temporalio.client import Client
 
-from ackbridge.child import Child
-from ackbridge.cli.stack import Stack
+from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.local.stack import Stack
 
 from .checking import read_works
 from .lanes import PAYLOAD
@@ -80,7 +80,7 @@ class Ground:
         *,
         ready: str,
         environ: dict[str, str] | None = None,
-    ) -> AsyncIterator[Child]:
+    ) -> AsyncIterator[ManagedProcess]:
         """A process in its own folder `name`, from the time it says so until the end.
 
         Args:
@@ -92,7 +92,7 @@ class Ground:
         """
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        child = Child(
+        child = ManagedProcess(
             command,
             environ=self.stack.environment | {"PYTHONPATH": str(CHECKOUT)} | (environ or {}),
             log=folder / "output.log",
@@ -106,7 +106,7 @@ class Ground:
             await asyncio.to_thread(child.stop, STOPS_WITHIN)
 
 
-async def _until_ready(name: str, child: Child, ready: str) -> None:
+async def _until_ready(name: str, child: ManagedProcess, ready: str) -> None:
     until = time.monotonic() + STARTS_WITHIN
     while ready not in child.output():
         if not child.is_running or time.monotonic() > until:

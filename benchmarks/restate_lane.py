@@ -9,13 +9,13 @@ from functools import partial
 
 import aiohttp
 
-from ackbridge.loopback import HOST, LoopbackPort
+from ackbridge.local.ports import HOST, LoopbackPort
+from benchmarks.peers.serving import READY
 
 from .checking import recorded_in_file
 from .environments import python_of, restate_server
 from .ground import STARTS_WITHIN, Ground, NotReady
 from .lanes import PAYLOAD, Lane
-from .peers.serving import READY
 
 
 @asynccontextmanager

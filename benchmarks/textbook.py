@@ -28,8 +28,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from ackbridge.engine import connect
-from ackbridge.runner import workflow_runner
+from ackbridge.temporal.connect import connect
+from ackbridge.temporal.sandbox_runner import workflow_runner
 
 from .orchestration import TASK_QUEUE, Floor, Textbook
 

@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 import pytest
 
-from ackbridge.engine import leave
+from ackbridge.temporal.connect import leave
 
 LONGEST_FIRST = (
     "test_kill.py",

@@ -1,10 +1,11 @@
 """Deterministic orchestration. `WORKFLOWS` is what a worker registers."""
 
+from workflows.call.workflow import IntegrationCall
+from workflows.provider_control.workflow import ProviderControl
+from workflows.reprocess_parked.workflow import ReprocessParked
+
 from .deliver_notice import DeliverNotice
-from .integration_call import IntegrationCall
-from .provider_control import ProviderControl
 from .purge_ledger import PurgeLedger
-from .reprocess_parked import ReprocessParked
 
 WORKFLOWS = [IntegrationCall, DeliverNotice, ProviderControl, ReprocessParked, PurgeLedger]
 

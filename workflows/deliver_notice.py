@@ -18,9 +18,10 @@ from temporalio.exceptions import (
 
 # As in integration_call.py: a module that is passed through there and loaded anew here is two.
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import BuryStep, Delivered, Delivery, Invalid, names, read
-
-    from .steps import LEDGER_TIMEOUT, MARGIN
+    from ackbridge.contracts import names
+    from ackbridge.contracts.deliveries import BuryStep, Delivered, Delivery
+    from ackbridge.contracts.wire import InvalidInputError, read
+    from workflows.hosting.steps import LEDGER_TIMEOUT, MARGIN
 
 RETRIES = RetryPolicy(
     initial_interval=timedelta(seconds=5),
@@ -41,7 +42,7 @@ class DeliverNotice:
         self._delivery: Delivery | None = None
         try:
             self._delivery = _read_start(arguments)
-        except Invalid as error:
+        except InvalidInputError as error:
             self._invalid = str(error)
 
     @workflow.run
@@ -94,7 +95,9 @@ def _read_start(arguments: tuple[Any, ...]) -> Delivery:
     delivery = read(Delivery, arguments)
     wanted, given = names.notice_id(delivery.body.id), workflow.info().workflow_id
     if wanted != given:
-        raise Invalid(f"body.id: its workflow id is {wanted!r}; it was started as {given!r}")
+        raise InvalidInputError(
+            f"body.id: its workflow id is {wanted!r}; it was started as {given!r}"
+        )
     return delivery
 
 

@@ -9,20 +9,19 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ApplicationError
 
-from .temporal_host import is_worn
+from workflows.hosting.temporal_host import is_worn
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import (
+    from ackbridge.contracts import names
+    from ackbridge.contracts.purge import (
         FOREVER,
-        Invalid,
         PurgePage,
         PurgeProgress,
         PurgeRequest,
         PurgeStep,
         Retention,
-        names,
-        read,
     )
+    from ackbridge.contracts.wire import InvalidInputError, read
 
 PAGE_TIMEOUT = timedelta(minutes=10)
 """Of one attempt; a page is over long before that."""
@@ -41,7 +40,7 @@ class PurgeLedger:
         self._invalid: str | None = None
         try:
             self._request, self._progress = _read_start(arguments)
-        except Invalid as error:
+        except InvalidInputError as error:
             self._invalid = str(error)
 
     @workflow.run

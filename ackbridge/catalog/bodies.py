@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from .expressions import Expression, ExpressionFailed
+from .expressions import Expression, ExpressionError
 from .templates import Context, Template
 
 Shape = Any
@@ -47,7 +47,7 @@ class BodyTemplate:
         """The body's value; null leaves of mappings are left out.
 
         Raises:
-            ExpressionFailed: as `Template.value`, with the leaf's path in front.
+            ExpressionError: as `Template.value`, with the leaf's path in front.
         """
         if isinstance(self.shape, Expression):
             return self.shape.evaluate(context)
@@ -96,8 +96,8 @@ def _fill(shape: Shape, context: Context, path: str) -> Any:
     if isinstance(shape, Template):
         try:
             return shape.value(context)
-        except ExpressionFailed as error:
-            raise ExpressionFailed(f"{path.removeprefix('.')}: {error}") from None
+        except ExpressionError as error:
+            raise ExpressionError(f"{path.removeprefix('.')}: {error}") from None
     if isinstance(shape, dict):
         filled = ((key, _fill(part, context, f"{path}.{key}")) for key, part in shape.items())
         return {key: value for key, value in filled if value is not None}

@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 
-from ackbridge.errors import UnknownName
-from ackbridge.security import Redactor, Secrets
+from ackbridge.errors import UnknownNameError
+from ackbridge.security.redaction import Redactor
+from ackbridge.security.secrets import Secrets
 
 from .operation import Operation
 from .schema import Integration
@@ -28,26 +29,28 @@ class Catalog:
         """One provider's integration.
 
         Raises:
-            UnknownName: listing the providers there are.
+            UnknownNameError: listing the providers there are.
         """
         try:
             return self.integrations[provider]
         except KeyError:
             known = ", ".join(sorted(self.integrations))
-            raise UnknownName(f"provider: there is no {provider!r}; there is {known}") from None
+            raise UnknownNameError(
+                f"provider: there is no {provider!r}; there is {known}"
+            ) from None
 
     def operation(self, provider: str, operation: str) -> Operation:
         """One operation of a provider.
 
         Raises:
-            UnknownName: listing the names there are.
+            UnknownNameError: listing the names there are.
         """
         operations = self.integration(provider).operations
         try:
             return operations[operation]
         except KeyError:
             known = ", ".join(sorted(operations))
-            raise UnknownName(
+            raise UnknownNameError(
                 f"operation: {provider} has no {operation!r}; it has {known}"
             ) from None
 
@@ -55,12 +58,12 @@ class Catalog:
         """One subscriber.
 
         Raises:
-            UnknownName: there is none of that name.
+            UnknownNameError: there is none of that name.
         """
         try:
             return self.subscribers[name]
         except KeyError:
-            raise UnknownName(f"reply_to: no subscriber {name!r} is configured") from None
+            raise UnknownNameError(f"reply_to: no subscriber {name!r} is configured") from None
 
 
 def next_batch(

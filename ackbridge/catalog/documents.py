@@ -29,7 +29,7 @@ class Mistake:
     message: str
 
 
-class Unreadable(ValueError):
+class DocumentError(ValueError):
     """The text is not YAML.
 
     Attributes:
@@ -84,7 +84,7 @@ def read_document(text: str) -> Document:
     """Read one YAML document.
 
     Raises:
-        Unreadable: it is not YAML, or more than one document, or it contains itself.
+        DocumentError: it is not YAML, or more than one document, or it contains itself.
     """
     try:
         loader = _Loader(text)
@@ -94,12 +94,12 @@ def read_document(text: str) -> Document:
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         place = Place(before.count("\n") + 1, error.position - before.rfind("\n"))
-        raise Unreadable("a control character", place) from None
+        raise DocumentError("a control character", place) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise Unreadable(error.problem or "unexpected text", _place(mark)) from None
+        raise DocumentError(error.problem or "unexpected text", _place(mark)) from None
     except RecursionError:
-        raise Unreadable("nested too deeply", Place(1, 1)) from None
+        raise DocumentError("nested too deeply", Place(1, 1)) from None
     return Document(value, reader.places, tuple(reader.mistakes))
 
 

@@ -16,7 +16,7 @@ from jmespath.parser import ParsedResult
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from .compiling import Evaluate, build_evaluation, is_true
+from .compiled_expressions import Evaluate, build_evaluation, is_true
 
 # What they evaluate first; the rest of them sees the result instead of the document.
 _LEFT_FIRST = {
@@ -30,7 +30,7 @@ _LEFT_FIRST = {
 _FUNCTIONS: dict[str, Any] = Functions.FUNCTION_TABLE
 
 
-class ExpressionFailed(ValueError):
+class ExpressionError(ValueError):
     """An expression met values it cannot work with. The text names no value."""
 
 
@@ -63,12 +63,12 @@ class Expression:
         """The value over a document; None where there is none.
 
         Raises:
-            ExpressionFailed: a function got a value of the wrong type.
+            ExpressionError: a function got a value of the wrong type.
         """
         try:
             return self._evaluate(document)
         except (ValueError, TypeError, ArithmeticError):
-            raise ExpressionFailed(
+            raise ExpressionError(
                 f"{self.text} cannot be evaluated: a function got a value of the wrong type"
             ) from None
 
@@ -76,7 +76,7 @@ class Expression:
         """The value over a document that somebody else has shaped; None where it does not fit."""
         try:
             return self.evaluate(document)
-        except ExpressionFailed:
+        except ExpressionError:
             return None
 
     def holds(self, document: Any) -> bool:

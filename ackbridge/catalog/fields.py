@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from ackbridge.contracts import Duration
 from ackbridge.contracts.names import NAME_PATTERN
+from ackbridge.contracts.wire import Duration
 
 from .expressions import Expression
 from .templates import ScalarTemplate
@@ -22,7 +22,7 @@ from .templates import ScalarTemplate
 _NOT_OURS = {"authorization", "connection", "content-length", "host", "transfer-encoding"}
 
 
-class Part(BaseModel):
+class FilePart(BaseModel):
     """The base of every part of an integration file: frozen, strict about names."""
 
     model_config = ConfigDict(

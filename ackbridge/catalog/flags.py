@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ackbridge.contracts import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
+from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
 
 from .schema import Integration
 

@@ -10,11 +10,11 @@ from ackbridge.errors import IntegrationFileError, Problem
 
 from .catalog import Catalog
 from .documents import Mistake
-from .publishing import published_integration, published_subscriber
+from .json_schema import published_integration, published_subscriber
 from .reading import Kind, files_in, read_file
-from .rules import contradictions
 from .schema import Integration
 from .subscribers import Subscriber
+from .validation import contradictions
 
 SUBSCRIBERS = "subscribers"
 """The folder, in that of the integration files, with a file for each subscriber."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ackbridge.contracts import Notice
+from ackbridge.contracts.calls import Notice
 
-from .expressions import ExpressionFailed
+from .expressions import ExpressionError
+from .notice_texts import NoticeTexts
 from .templates import Context, TextTemplate
-from .texts import NoticeTexts
 
 LONGEST_TITLE = 120
 LONGEST_TEXT = 600
@@ -40,7 +40,7 @@ def render_notice(
         alternative = (
             _bounded(text.alternative, context, LONGEST_TEXT, clean) if text.alternative else None
         )
-    except ExpressionFailed:
+    except ExpressionError:
         return None
     if not title or not message:
         return None

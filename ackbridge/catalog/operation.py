@@ -7,16 +7,24 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ackbridge.contracts import LatePolicy, OnFailure, WhenOff
+from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff
 from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
 
 from .bodies import BodyTemplate
 from .expressions import Expression
-from .fields import Condition, Encoding, Flag, Headers, Part, Positive, Query
+from .fields import (
+    Condition,
+    Encoding,
+    FilePart,
+    Flag,
+    Headers,
+    Positive,
+    Query,
+)
+from .notice_texts import NoticeCatalog
 from .payloads import PayloadSchema
 from .reprocessing import Again
 from .templates import PathTemplate
-from .texts import Notices
 
 
 def _upper(value: object) -> object:
@@ -30,7 +38,7 @@ Method = Annotated[
 """An HTTP method."""
 
 
-class Request(Part):
+class Request(FilePart):
     """What is sent to the provider."""
 
     method: Method = "POST"
@@ -50,7 +58,7 @@ class Request(Part):
     """Which header carries the idempotency key; null for none."""
 
 
-class Receipt(Part):
+class Receipt(FilePart):
     """When the provider has our request, and how long we try."""
 
     timeout: Positive = timedelta(seconds=5)
@@ -65,7 +73,7 @@ class Receipt(Part):
     """Which answers besides 2xx are a receipt too."""
 
 
-class MatchBy(Part):
+class MatchBy(FilePart):
     """Where a callback says which call it is about. With both, the call id decides."""
 
     call_id: Expression | None = None
@@ -74,7 +82,7 @@ class MatchBy(Part):
     """Where the provider's own id is; the receipt said it before."""
 
 
-class FailureRule(Part):
+class FailureRule(FilePart):
     """When a message is the provider's failure."""
 
     when: Expression
@@ -85,7 +93,7 @@ class FailureRule(Part):
     """Why it failed, for people."""
 
 
-class ExtensionRule(Part):
+class ExtensionRule(FilePart):
     """When the provider asks for more time: until a moment, else by a span, else once more."""
 
     when: Expression
@@ -96,7 +104,7 @@ class ExtensionRule(Part):
     """How much later than now: seconds, or a text such as 5m."""
 
 
-class Learn(Part):
+class Learn(FilePart):
     """How the deadline is learned from the provider's own response times."""
 
     quantile: float = Field(default=0.99, gt=0, lt=1)
@@ -112,7 +120,7 @@ class Learn(Part):
     without them nobody would see that answers have become slower."""
 
 
-class Deadline(Part):
+class Deadline(FilePart):
     """How long to wait for the response, from the moment of sending."""
 
     initial: Positive = timedelta(seconds=30)
@@ -146,7 +154,7 @@ class Deadline(Part):
         )
 
 
-class Status(Part):
+class Status(FilePart):
     """How to ask the provider for its answer. What is left out is the response's own."""
 
     method: Method = "GET"
@@ -166,14 +174,14 @@ class Status(Part):
     """Which part of the answer is the response."""
 
 
-class Poll(Part):
+class PollSpec(FilePart):
     """How often the provider is asked, until it has an answer or the deadline passes."""
 
     every: Positive = timedelta(seconds=5)
     """The pause between two questions; a `Retry-After` makes it longer."""
 
 
-class Response(Part):
+class Response(FilePart):
     """The provider's answer."""
 
     mode: Literal["sync", "callback", "poll"]
@@ -192,7 +200,7 @@ class Response(Part):
     """How long to wait."""
     status: Status | None = None
     """How to ask: before giving up, and in poll mode again and again."""
-    poll: Poll | None = None
+    poll: PollSpec | None = None
     """In poll mode: how often to ask."""
     cycles: int = Field(default=1, ge=1, le=100)
     """How many rounds of sending and waiting there are at the most."""
@@ -202,7 +210,7 @@ class Response(Part):
     """How long a call that would fail for lack of an answer stays open, parked, for a late one."""
 
 
-class Acknowledge(Part):
+class AcknowledgeSpec(FilePart):
     """How the provider is told that we have its answer, or have given up on it."""
 
     method: Method = "POST"
@@ -222,7 +230,7 @@ class Acknowledge(Part):
     """How long it is tried before it stays owed."""
 
 
-class Operation(Part):
+class Operation(FilePart):
     """One thing the provider does for us."""
 
     request: Request
@@ -230,7 +238,7 @@ class Operation(Part):
     """JSON Schema (draft 2020-12) of a call's payload, checked before anything is sent."""
     receipt: Receipt = Receipt()
     response: Response
-    acknowledge: Acknowledge | None = None
+    acknowledge: AcknowledgeSpec | None = None
     on_failure: OnFailure = OnFailure.FAIL
     """What becomes of a call that could not finish: it fails, or is parked."""
     flag: dict[str, Flag] = Field(default_factory=dict)
@@ -242,7 +250,7 @@ class Operation(Part):
     """How long a parked call waits at the most, each time."""
     reprocess: Again = Again()
     """What becomes of a parked call that is taken up again."""
-    notices: Notices = Notices()
+    notices: NoticeCatalog = NoticeCatalog()
     queue_within: Positive = timedelta(hours=1)
     """How long a request may wait for a worker of the provider's queue."""
     fairness: Expression | None = None

@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ackbridge.contracts import Invalid
+from ackbridge.contracts.wire import InvalidInputError
 
 from .bodies import BodyTemplate
-from .expressions import ExpressionFailed
+from .expressions import ExpressionError
 from .fields import Encoding
 from .operation import Operation
 from .schema import Integration
@@ -25,7 +25,7 @@ _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-ur
 _SAFE_IN_KEYS = string.punctuation.replace("%", "")
 
 
-class Unaddressed(Invalid):
+class UnaddressedError(InvalidInputError):
     """An acknowledgement that cannot be written without the provider's reference."""
 
 
@@ -53,7 +53,7 @@ def render_request(integration: Integration, operation: Operation, context: Cont
         context: payload, metadata, call, callback_url, reference, response, reason.
 
     Raises:
-        Invalid: a template has no usable value; the text names it and hides the value.
+        InvalidInputError: a template has no usable value; the text names it and hides the value.
     """
     request = operation.request
     headers = {**_key(operation, context), **_headers(request.headers, context, "request")}
@@ -78,20 +78,20 @@ def render_acknowledgement(
         kind: `success` or `failed`; part of the idempotency key.
 
     Raises:
-        Unaddressed: it needs the reference, and the context has none.
-        Invalid: as `render_request`.
+        UnaddressedError: it needs the reference, and the context has none.
+        InvalidInputError: as `render_request`.
     """
     try:
         return _acknowledgement(integration, operation, kind, context)
-    except Invalid as error:
+    except InvalidInputError as error:
         if context["reference"] is not None:
             raise
         try:
             _acknowledgement(integration, operation, kind, {**context, "reference": "known"})
-        except Invalid:
+        except InvalidInputError:
             raise error from None
         reason = f"{error}; it needs the provider's reference, and none is known"
-        raise Unaddressed(reason) from None
+        raise UnaddressedError(reason) from None
 
 
 def _acknowledgement(
@@ -123,7 +123,7 @@ def render_status(
     """The question how the provider's work stands; None where it cannot be asked.
 
     Raises:
-        Invalid: as `render_request`; for instance a reference that never came.
+        InvalidInputError: as `render_request`; for instance a reference that never came.
     """
     status = operation.response.status
     if status is None:
@@ -168,7 +168,7 @@ def _headers(
             continue
         text = _scalar(value, template.source, here)
         if not text.isascii() or not text.isprintable():
-            raise Invalid(f"{here}: has characters that a header cannot have")
+            raise InvalidInputError(f"{here}: has characters that a header cannot have")
         headers[name] = text.strip()
     return headers
 
@@ -194,15 +194,15 @@ def _path(template: PathTemplate, context: Context, here: str) -> str:
         try:
             value = part.evaluate(context)
             text = "" if value is None else scalar_text(value, part.text)
-        except ExpressionFailed as error:
-            raise Invalid(f"{here}: {template.source}: {error}") from None
+        except ExpressionError as error:
+            raise InvalidInputError(f"{here}: {template.source}: {error}") from None
         if not text:
-            raise Invalid(f"{here}: {template.source}: {part.text} has no value")
+            raise InvalidInputError(f"{here}: {template.source}: {part.text} has no value")
         pieces.append(quote(text, safe=""))
     path = "".join(pieces)
     # Quoting leaves dots alone, and servers walk up the tree at them.
     if any(segment in (".", "..") for segment in path.split("/")):
-        raise Invalid(f"{here}: {template.source}: a segment is . or ..")
+        raise InvalidInputError(f"{here}: {template.source}: a segment is . or ..")
     return path
 
 
@@ -222,13 +222,13 @@ def _content(body: BodyTemplate, encoding: Encoding, context: Context, here: str
     if value is None:
         return None
     if encoding == "form" and not isinstance(value, dict):
-        raise Invalid(f"{here}: a form is a mapping")
+        raise InvalidInputError(f"{here}: a form is a mapping")
     try:
         if encoding == "form":
             return urlencode(list(_form_fields("", value))).encode()
         return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError):
-        raise Invalid(f"{here}: cannot be written as {encoding}") from None
+        raise InvalidInputError(f"{here}: cannot be written as {encoding}") from None
 
 
 def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -244,12 +244,12 @@ def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
 def _value(template: ScalarTemplate | BodyTemplate, context: Context, here: str) -> Any:
     try:
         return template.value(context)
-    except ExpressionFailed as error:
-        raise Invalid(f"{here}: {error}") from None
+    except ExpressionError as error:
+        raise InvalidInputError(f"{here}: {error}") from None
 
 
 def _scalar(value: Any, what: str, here: str) -> str:
     try:
         return scalar_text(value, what)
-    except ExpressionFailed as error:
-        raise Invalid(f"{here}: {error}") from None
+    except ExpressionError as error:
+        raise InvalidInputError(f"{here}: {error}") from None

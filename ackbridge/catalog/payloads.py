@@ -14,7 +14,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from ackbridge.contracts import Invalid
+from ackbridge.contracts.wire import InvalidInputError
 
 MOST_SHOWN = 5
 """How many mistakes of one payload are told at once."""
@@ -59,7 +59,7 @@ class PayloadSchema:
         """Check a payload.
 
         Raises:
-            Invalid: `payload.<field>: <problem>` for the first mistakes.
+            InvalidInputError: `payload.<field>: <problem>` for the first mistakes.
         """
         mistakes = sorted(
             self._validator.iter_errors(payload), key=lambda e: list(map(str, e.path))
@@ -67,7 +67,7 @@ class PayloadSchema:
         if mistakes:
             # One mistake for each missing field says the same: dict keeps the first, in order.
             told = dict.fromkeys(_describe(mistake) for mistake in mistakes)
-            raise Invalid("; ".join(list(told)[:MOST_SHOWN]))
+            raise InvalidInputError("; ".join(list(told)[:MOST_SHOWN]))
 
     @classmethod
     def __get_pydantic_core_schema__(

@@ -12,9 +12,16 @@ from pydantic_core import ErrorDetails
 
 from ackbridge.errors import IntegrationFileError, Problem
 
-from .documents import Document, Mistake, Path, Unreadable, expand, read_document
-from .fields import Part
-from .publishing import known_fields
+from .documents import (
+    Document,
+    DocumentError,
+    Mistake,
+    Path,
+    expand,
+    read_document,
+)
+from .fields import FilePart
+from .json_schema import known_fields
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -24,7 +31,7 @@ Schema = Callable[[], dict[str, Any]]
 Rules = Callable[[Any], Iterable[Mistake]]
 """Tells what does not fit together in a document."""
 
-Kind = TypeVar("Kind", bound=Part)
+Kind = TypeVar("Kind", bound=FilePart)
 
 # A `${` in a JSON Schema is part of a pattern.
 _NOT_EXPANDED = frozenset({"payload_schema"})
@@ -71,7 +78,7 @@ def _read(path: FilePath) -> Document:
         problem = Problem(str(path), 0, 0, "(file)", f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         problem = Problem(str(path), 0, 0, "(file)", "is not UTF-8")
-    except Unreadable as error:
+    except DocumentError as error:
         place = error.place
         problem = Problem(str(path), place.line, place.column, "(file)", f"not YAML: {error}")
     else:

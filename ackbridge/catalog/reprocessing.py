@@ -8,10 +8,11 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from ackbridge.contracts import BatchRequest, Duration, ParkedSelection, Ramp
+from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
+from ackbridge.contracts.wire import Duration
 
-from .calendars import Cron, next_interval
-from .fields import Name, Part, Positive
+from .cron import Cron, next_interval
+from .fields import FilePart, Name, Positive
 
 SCHEDULE = "schedule"
 """Who wants a scheduled batch."""
@@ -30,7 +31,7 @@ def _zone(value: object) -> ZoneInfo:
         raise ValueError("is not a time zone such as UTC or Europe/Berlin") from None
 
 
-class Reprocessing(Part):
+class Reprocessing(FilePart):
     """Batches that take parked calls up again by themselves, at these times.
 
     A batch that is due while the last one still runs is left out.
@@ -102,7 +103,7 @@ class Reprocessing(Part):
         )
 
 
-class Again(Part):
+class Again(FilePart):
     """What becomes of a parked call that is taken up again, and fails again."""
 
     attempts: int = Field(default=24, ge=1, le=10000)

@@ -8,16 +8,16 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from ackbridge.contracts.breaking import BreakerPolicy
-from ackbridge.security import AuthSpec, VerifySpec
+from ackbridge.contracts.breaker_policy import BreakerPolicy
+from ackbridge.security.specs import AuthSpec, VerifySpec
 
 from .expressions import Expression
-from .fields import Flag, Name, Part, Positive, StatusCode, is_address
+from .fields import FilePart, Flag, Name, Positive, StatusCode, is_address
 from .operation import Operation
 from .reprocessing import Reprocessing
 
 
-class Replies(Part):
+class Replies(FilePart):
     """Which status codes this provider gets, because providers differ."""
 
     accepted: StatusCode = 200
@@ -32,7 +32,7 @@ class Replies(Part):
     """It is not JSON, or has no event key."""
 
 
-class Callbacks(Part):
+class Callbacks(FilePart):
     """How this provider calls back, at `<public URL>/callbacks/<provider>`."""
 
     verify: VerifySpec
@@ -45,7 +45,7 @@ class Callbacks(Part):
     """Larger bodies are refused with 413, unread."""
 
 
-class Limits(Part):
+class Limits(FilePart):
     """What this provider tolerates; with limits, every request goes through its own queue."""
 
     requests_per_second: float | None = Field(default=None, gt=0)
@@ -56,7 +56,7 @@ class Limits(Part):
     """Sends at once, in each worker."""
 
 
-class Health(Part):
+class Health(FilePart):
     """A request that tells whether the provider is up."""
 
     path: str = Field(pattern=r"^/[!-z|~]*$")
@@ -67,7 +67,7 @@ class Health(Part):
     """Later than this it is no answer."""
 
 
-class Integration(Part):
+class Integration(FilePart):
     """One provider: a file `integrations/<provider>.yaml`."""
 
     provider: Name

@@ -7,22 +7,22 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from ackbridge.contracts import NoticeEvent
 from ackbridge.contracts.deliveries import (
     DEFAULT_EVENTS,
     DEFAULT_TIMEOUT,
     DEFAULT_WITHIN,
     LONGEST_TIMEOUT,
+    NoticeEvent,
 )
-from ackbridge.security import SecretRef
+from ackbridge.security.specs import SecretRef
 
-from .fields import Name, Part, Positive, is_address
+from .fields import FilePart, Name, Positive, is_address
 
 MOST_SECRETS = 2
 """The one in use, and the one that takes its place."""
 
 
-class Subscriber(Part):
+class Subscriber(FilePart):
     """Who is told what becomes of calls: a file `integrations/subscribers/<name>.yaml`.
 
     A call names it in `reply_to`. Only operators say where notices go, never requests.

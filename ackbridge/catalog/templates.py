@@ -11,7 +11,7 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from .expressions import Expression, ExpressionFailed
+from .expressions import Expression, ExpressionError
 
 Context = Mapping[str, Any]
 """What expressions see: payload, metadata, call, callback_url, reference, response, reason."""
@@ -51,7 +51,7 @@ class Template:
         None when an expression is null, because half a text is of no use to anybody.
 
         Raises:
-            ExpressionFailed: an expression cannot be evaluated, or a list or an object would
+            ExpressionError: an expression cannot be evaluated, or a list or an object would
                 have to become part of a text.
         """
         values = [p if isinstance(p, str) else p.evaluate(context) for p in self.parts]
@@ -125,7 +125,7 @@ class TextTemplate(Template):
             clean: what every value goes through besides.
 
         Raises:
-            ExpressionFailed: as `Template.value`.
+            ExpressionError: as `Template.value`.
         """
         return "".join(
             part if isinstance(part, str) else _in_one_line(part, context, clean)
@@ -159,15 +159,15 @@ def scalar_text(value: Any, what: str) -> str:
     """A text, number or boolean as it stands in a URL, a header or a form.
 
     Raises:
-        ExpressionFailed: `what` is a list or an object.
+        ExpressionError: `what` is a list or an object.
     """
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise ExpressionFailed(f"{what} has half a character in it")
+            raise ExpressionError(f"{what} has half a character in it")
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise ExpressionFailed(f"{what} is not a text, a number or a boolean")
+    raise ExpressionError(f"{what} is not a text, a number or a boolean")
 
 
 def _parts(source: str) -> Iterator[str | Expression]:

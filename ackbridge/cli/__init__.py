@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import typer
 
-from ackbridge.engine import leave
+from ackbridge.temporal.connect import leave
+from ackbridge.terminal.exit_codes import Exit
 
 from . import (
     batches,
@@ -21,7 +22,6 @@ from . import (
     providers,
     purge,
 )
-from .exits import Exit
 
 app = typer.Typer(
     name="ackbridge",

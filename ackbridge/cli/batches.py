@@ -10,22 +10,17 @@ from typing import Annotated, Any
 import typer
 from rich.live import Live
 
-from ackbridge.batches import Batch
-from ackbridge.client import AckbridgeClient
-from ackbridge.contracts import (
-    BatchProgress,
-    BatchRequest,
-    BatchState,
-    Invalid,
-    ParkedSelection,
-    read,
-)
-from ackbridge.ledger import Ledger, ParkedCall, ParkedCount
+from ackbridge.client.batches import BatchHandle
+from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts.batches import BatchProgress, BatchRequest, BatchState, ParkedSelection
+from ackbridge.contracts.wire import InvalidInputError, read
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.rows import ParkedCall, ParkedCount
+from ackbridge.terminal import output
+from ackbridge.terminal.batch_progress import bars
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
-from .batch_bars import bars
 from .calls import By, Json, duration, reprocess_one, with_client
-from .exits import Exit, exits_with_its_answer
 from .ledger import with_ledger
 
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
@@ -130,7 +125,7 @@ def batches(
         seen = await _all(found)
         if not watch:
             return seen
-        with Live(bars(seen), console=show.console, transient=True) as live:
+        with Live(bars(seen), console=output.console, transient=True) as live:
             while not all(one.state.is_final for one in seen):
                 await asyncio.sleep(WATCH_EVERY)
                 found = [batch async for batch in calls.batches(provider, limit)]
@@ -173,7 +168,7 @@ def moment(text: str, now: datetime) -> datetime:
         now: aware; its zone is that of a time without one.
 
     Raises:
-        Invalid: naming the option.
+        InvalidInputError: naming the option.
     """
     try:
         if "-" in text:
@@ -181,7 +176,9 @@ def moment(text: str, now: datetime) -> datetime:
             return read_time if read_time.tzinfo else read_time.replace(tzinfo=now.tzinfo)
         today = datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
     except ValueError:
-        raise Invalid("--at: neither a time such as 02:00 nor an ISO 8601 date and time") from None
+        raise InvalidInputError(
+            "--at: neither a time such as 02:00 nor an ISO 8601 date and time"
+        ) from None
     return today if today > now else today + timedelta(days=1)
 
 
@@ -195,14 +192,14 @@ def _show_selected(selection: ParkedSelection, json_output: bool) -> int:
     total = sum(kind.calls for kind in kinds)
     total = min(total, selection.at_most or total)
     if json_output:
-        show.as_json({"total": total, "kinds": _rows(kinds), "oldest": _rows(oldest)})
+        output.as_json({"total": total, "kinds": _rows(kinds), "oldest": _rows(oldest)})
         return Exit.COMPLETED
     columns = ("operation", "reason", "calls", "the oldest since")
     cells = [tuple(str(value) for value in row.values()) for row in _rows(kinds)]
-    show.console.print(show.table(f"{total} calls would be taken up", columns, cells))
+    output.console.print(output.table(f"{total} calls would be taken up", columns, cells))
     names = ("call", "operation", "reason", "parked", "since")
     cells = [tuple(str(value) for value in row.values()) for row in _rows(oldest)]
-    show.console.print(show.table("the oldest of them", names, cells))
+    output.console.print(output.table("the oldest of them", names, cells))
     return Exit.COMPLETED
 
 
@@ -216,13 +213,13 @@ def _rows(found: list[ParkedCount] | list[ParkedCall]) -> list[dict[str, Any]]:
     ]
 
 
-async def _all(found: list[Batch]) -> list[BatchProgress]:
+async def _all(found: list[BatchHandle]) -> list[BatchProgress]:
     return list(await asyncio.gather(*(batch.progress() for batch in found)))
 
 
-async def _follow(batch: Batch) -> BatchProgress:
+async def _follow(batch: BatchHandle) -> BatchProgress:
     seen = await batch.progress()
-    with Live(bars([seen]), console=show.console, transient=True) as live:
+    with Live(bars([seen]), console=output.console, transient=True) as live:
         while not seen.state.is_final:
             await asyncio.sleep(WATCH_EVERY)
             seen = await batch.progress()
@@ -230,7 +227,7 @@ async def _follow(batch: Batch) -> BatchProgress:
     return seen
 
 
-def _steer(batch_id: str, act: Callable[[Batch], Awaitable[None]], json_output: bool) -> int:
+def _steer(batch_id: str, act: Callable[[BatchHandle], Awaitable[None]], json_output: bool) -> int:
     async def steer(calls: AckbridgeClient) -> BatchProgress:
         batch = calls.batch(batch_id)
         await act(batch)
@@ -242,12 +239,12 @@ def _steer(batch_id: str, act: Callable[[Batch], Awaitable[None]], json_output: 
 
 def _print(seen: list[BatchProgress], json_output: bool) -> int:
     if json_output:
-        show.as_json([one.model_dump(mode="json") for one in seen])
+        output.as_json([one.model_dump(mode="json") for one in seen])
     elif seen:
-        show.console.print(bars(seen))
+        output.console.print(bars(seen))
     else:
-        show.console.print("There are no batches.")
+        output.console.print("There are no batches.")
     is_over = all(one.state is not BatchState.RUNNING for one in seen)
     if len(seen) == 1 and not is_over and not json_output:
-        show.console.print(f"Under way: ackbridge batch status {seen[0].batch} --watch")
+        output.console.print(f"Under way: ackbridge batch status {seen[0].batch} --watch")
     return Exit.COMPLETED

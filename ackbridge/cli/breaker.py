@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
-from ackbridge.client import AckbridgeClient
-from ackbridge.contracts import BreakerState, Change, ControlSnapshot, ForceBreaker, Invalid, read
-from ackbridge.contracts.breaking import SetLimit
-from ackbridge.errors import EngineUnavailable
+from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker
+from ackbridge.contracts.breaker_policy import SetLimit
+from ackbridge.contracts.control import Change, ControlSnapshot
+from ackbridge.contracts.wire import InvalidInputError, read
+from ackbridge.errors import EngineUnavailableError
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
 from .calls import By, Json, with_client
-from .exits import Exit, exits_with_its_answer
 from .flag import tell
 
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="Whose.")]
@@ -48,7 +50,7 @@ def breaker(
         return _show(provider, json_output)
     known = (*BreakerState, "auto")
     if state not in known:
-        raise Invalid(f"{state}: must be one of {', '.join(known)}")
+        raise InvalidInputError(f"{state}: must be one of {', '.join(known)}")
     held = None if state == "auto" else state
     order = read(ForceBreaker, ({"state": held, "by": by, "reason": _said(reason)},))
 
@@ -85,12 +87,12 @@ def _parse(rate: str) -> float | None:
     try:
         return float(rate.removesuffix("/s"))
     except ValueError:
-        raise Invalid(f"{rate}: must be N/s, such as 25/s or 0.5/s, or default") from None
+        raise InvalidInputError(f"{rate}: must be N/s, such as 25/s or 0.5/s, or default") from None
 
 
 def _said(reason: str | None) -> str:
     if reason is None:
-        raise Invalid("--reason: say why; everybody will read it")
+        raise InvalidInputError("--reason: say why; everybody will read it")
     return reason
 
 
@@ -100,14 +102,14 @@ def _show(provider: str, json_output: bool) -> int:
 
     snapshot = with_client(look)
     if snapshot is None:
-        raise EngineUnavailable(f"{provider}: its control has just been started")
+        raise EngineUnavailableError(f"{provider}: its control has just been started")
     if json_output:
-        show.as_json(snapshot)
+        output.as_json(snapshot)
         return Exit.COMPLETED
     now, bound = snapshot.breaker, snapshot.limit
     held = f", held by {now.forced_by}" if now.forced_by else ""
     word = f" (bounded to {bound.per_second:g}/s by {bound.by}: {bound.reason})" if bound else ""
-    show.console.print(
+    output.console.print(
         f"breaker of {provider}: {now.state}{held} since {now.since:%Y-%m-%d %H:%M:%S} UTC:"
         f" {now.reason}\nsends: {snapshot.rate or 'not set yet'}{word}",
         markup=False,

@@ -15,13 +15,13 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.live import Live
 
-from ackbridge.client import AckbridgeClient, Call
-from ackbridge.contracts import CallRequest, CallStatus, Duration, Invalid, describe, read
+from ackbridge.client.calls import AckbridgeClient, Call
+from ackbridge.contracts.calls import CallRequest, CallStatus
+from ackbridge.contracts.wire import Duration, InvalidInputError, describe, read
 from ackbridge.settings import environment
-from ackbridge.telemetry.exporting import traced
-
-from . import show
-from .exits import Exit, exits_with_its_answer
+from ackbridge.telemetry.trace_export import traced
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -102,11 +102,11 @@ def status(
         seen = await found.status()
         if not watch:
             return seen
-        with Live(show.status(seen), console=show.console, transient=True) as live:
+        with Live(output.status(seen), console=output.console, transient=True) as live:
             while not seen.stage.is_final:
                 await asyncio.sleep(WATCH_EVERY)
                 seen = await found.status()
-                live.update(show.status(seen))
+                live.update(output.status(seen))
         return seen
 
     return _print_status(with_client(look), json_output)
@@ -130,11 +130,11 @@ def list_calls(
 
     rows = with_client(find)
     if json_output:
-        show.as_json([vars(row) for row in rows])
+        output.as_json([vars(row) for row in rows])
     else:
         cells = [(row.call_id, row.state.lower(), row.stage or "", row.started_at) for row in rows]
-        show.console.print(
-            show.table(f"{len(rows)} calls", ("call", "workflow", "stage", "started"), cells)
+        output.console.print(
+            output.table(f"{len(rows)} calls", ("call", "workflow", "stage", "started"), cells)
         )
     return Exit.COMPLETED
 
@@ -192,11 +192,11 @@ def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
 
 def _print_status(seen: CallStatus, json_output: bool) -> int:
     if json_output:
-        show.as_json(seen)
+        output.as_json(seen)
     else:
-        show.console.print(show.status(seen))
+        output.console.print(output.status(seen))
         if Exit.of(seen) is Exit.PENDING:
-            show.console.print(f"Still pending: ackbridge status {seen.call_id} --watch")
+            output.console.print(f"Still pending: ackbridge status {seen.call_id} --watch")
     return Exit.of(seen)
 
 
@@ -207,20 +207,20 @@ def _read_json(option: str, text: str) -> Any:
         try:
             text = Path(text[1:]).read_text()
         except OSError as error:
-            raise Invalid(f"--{option}: {text[1:]}: {error.strerror}") from None
+            raise InvalidInputError(f"--{option}: {text[1:]}: {error.strerror}") from None
     try:
         return json.loads(text)
     except ValueError as error:
-        raise Invalid(f"--{option}: not JSON: {error}") from None
+        raise InvalidInputError(f"--{option}: not JSON: {error}") from None
 
 
 def duration(option: str, text: str) -> timedelta:
     """Read a duration such as `5s`.
 
     Raises:
-        Invalid: naming the option.
+        InvalidInputError: naming the option.
     """
     try:
         return TypeAdapter(Duration).validate_python(text)
     except ValidationError as error:
-        raise Invalid(f"--{option}: {describe(error)}") from None
+        raise InvalidInputError(f"--{option}: {describe(error)}") from None

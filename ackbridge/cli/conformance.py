@@ -15,17 +15,19 @@ import httpx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from ackbridge.catalog import Integration, load_integration
-from ackbridge.contracts import Invalid
-from ackbridge.sandbox.conformance.cases import Case, NeedsPayload, make_case
-from ackbridge.sandbox.conformance.running import Report, Result, Verdict, run_scenarios
-from ackbridge.sandbox.conformance.scenarios import SCENARIOS, Scenario
-from ackbridge.sandbox.conformance.scene import Theatre
+from ackbridge.catalog.loading import load_integration
+from ackbridge.catalog.schema import Integration
+from ackbridge.conformance.cases import Case, PayloadRequiredError, make_case
+from ackbridge.conformance.harness import rehearse
+from ackbridge.conformance.runner import Report, Result, Verdict, run_scenarios
+from ackbridge.conformance.scenario_run import Harness
+from ackbridge.conformance.scenarios import SCENARIOS
+from ackbridge.conformance.scenarios.scenario import Scenario
+from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.settings import environment
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit
 
-from . import show
-from .exits import Exit
-from .rehearsal import rehearse
 from .up import told_to_stop
 
 AT_ONCE = 10 * (os.cpu_count() or 2)
@@ -52,7 +54,7 @@ def check_conformance(file: Path, wishes: Wishes, *, json_output: bool) -> int:
     """Play, and report. Exit 1 when a scenario failed.
 
     Raises:
-        Invalid: the wishes name what is not there, or a payload is missing or not valid.
+        InvalidInputError: the wishes name what is not there, or a payload is missing or not valid.
         Unavailable: engine or worker do not start.
     """
     integration = load_integration(file, environment())
@@ -84,7 +86,7 @@ async def play(
         rehearse(file, environ) as rehearsal,
         httpx.AsyncClient(base_url=rehearsal.provider_url, trust_env=False) as provider,
     ):
-        theatre = Theatre(
+        theatre = Harness(
             rehearsal.mimic,
             rehearsal.client,
             provider,
@@ -113,10 +115,12 @@ def _cases(integration: Integration, wishes: Wishes) -> dict[str, Any]:
     for name, payload in cases.items():
         try:
             make_case(integration, name, payload)
-        except NeedsPayload as error:
-            raise Invalid(f"operation {name}: {error}; give one: --payload {name}=JSON") from None
-        except Invalid as error:
-            raise Invalid(f"--payload {name}: {error}") from None
+        except PayloadRequiredError as error:
+            raise InvalidInputError(
+                f"operation {name}: {error}; give one: --payload {name}=JSON"
+            ) from None
+        except InvalidInputError as error:
+            raise InvalidInputError(f"--payload {name}: {error}") from None
     return cases
 
 
@@ -124,12 +128,12 @@ def _given(integration: Integration, payloads: Sequence[str]) -> Iterator[tuple[
     for written in payloads:
         name, equals, text = written.partition("=")
         if not equals:
-            raise Invalid(f"--payload: expected OPERATION=JSON, got {written!r}")
+            raise InvalidInputError(f"--payload: expected OPERATION=JSON, got {written!r}")
         _known(name, integration.operations, "--payload")
         try:
             yield name, json.loads(text)
         except ValueError as error:
-            raise Invalid(f"--payload {name}: not JSON: {error}") from None
+            raise InvalidInputError(f"--payload {name}: not JSON: {error}") from None
 
 
 def _scenarios(wishes: Wishes) -> list[Scenario]:
@@ -141,15 +145,17 @@ def _scenarios(wishes: Wishes) -> list[Scenario]:
 
 def _known(name: str, known: Mapping[str, object], option: str) -> None:
     if name not in known:
-        raise Invalid(f"{option}: there is no {name!r}; there is {', '.join(known)}")
+        raise InvalidInputError(f"{option}: there is no {name!r}; there is {', '.join(known)}")
 
 
 @contextmanager
 def _progress(*, hidden: bool) -> Iterator[tuple[Callable[[int], None], Callable[[Result], None]]]:
     """How far it is, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    is_shown = show.console.is_terminal and not hidden
-    with Progress(*columns, console=show.console, transient=True, disable=not is_shown) as progress:
+    is_shown = output.console.is_terminal and not hidden
+    with Progress(
+        *columns, console=output.console, transient=True, disable=not is_shown
+    ) as progress:
         bar = progress.add_task("starting", total=None)
 
         def expect(count: int) -> None:
@@ -161,13 +167,13 @@ def _progress(*, hidden: bool) -> Iterator[tuple[Callable[[int], None], Callable
 def _show(file: Path, report: Report, *, json_output: bool) -> None:
     if json_output:
         results = [_plain(result) for result in report.results]
-        show.as_json({"results": results, "complaints": list(report.complaints)})
+        output.as_json({"results": results, "complaints": list(report.complaints)})
         return
     rows = [(r.operation, r.scenario.name, r.verdict, r.scenario.meaning) for r in report.results]
     title = f"{file}: what holds, whatever its provider does"
-    if show.console.is_terminal:
+    if output.console.is_terminal:
         columns = ("operation", "scenario", "", "what happens")
-        show.console.print(show.table(title, columns, _coloured(rows)))
+        output.console.print(output.table(title, columns, _coloured(rows)))
     else:
         print(title, *("\t".join(row) for row in rows), sep="\n")
     for verdict in (Verdict.FAILED, Verdict.SKIPPED):

@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 from temporalio.client import Client
 
-from ackbridge.deployment import Deployment, Version, describe
-from ackbridge.deployment import promote as promote_version
-from ackbridge.engine import connect
 from ackbridge.errors import ConfigurationError
 from ackbridge.settings import environment, load_settings
+from ackbridge.temporal.connect import connect
+from ackbridge.temporal.versions import Deployment, Version, describe
+from ackbridge.temporal.versions import promote as promote_version
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
 from .calls import Json, duration
-from .exits import Exit, exits_with_its_answer
 
 
 def register(app: typer.Typer) -> None:
@@ -79,13 +79,13 @@ def _with_deployment(act: Callable[[Client, str], Awaitable[Deployment]]) -> Dep
 
 def _print(seen: Deployment, json_output: bool) -> int:
     if json_output:
-        show.as_json(asdict(seen))
+        output.as_json(asdict(seen))
         return Exit.COMPLETED
     title = f"deployment {seen.name}" + (", still spreading" if seen.is_spreading else "")
     rows = [(one.build_id, _state(seen, one), ", ".join(one.queues)) for one in seen.versions]
     if seen.current is None:
         rows.insert(0, ("(unversioned)", "current", ""))
-    show.console.print(show.table(title, ("version", "state", "serves"), rows))
+    output.console.print(output.table(title, ("version", "state", "serves"), rows))
     return Exit.COMPLETED
 
 

@@ -8,21 +8,16 @@ from typing import Annotated
 
 import typer
 
-from ackbridge.catalog import (
-    SUBSCRIBERS,
-    integration_json_schema,
-    load_integration,
-    load_subscriber,
-    subscriber_json_schema,
-)
-from ackbridge.contracts import Invalid
+from ackbridge.catalog.json_schema import integration_json_schema, subscriber_json_schema
+from ackbridge.catalog.loading import SUBSCRIBERS, load_integration, load_subscriber
+from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import IntegrationFileError, Problem
 from ackbridge.settings import environment
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
 from .calls import Json
 from .conformance import Wishes, check_conformance
-from .exits import Exit, exits_with_its_answer
 
 
 def register(app: typer.Typer) -> None:
@@ -72,11 +67,11 @@ def check(
             problems += error.problems
     if conformance and not problems:
         if len(paths) > 1:
-            raise Invalid("--conformance: one file at a time")
+            raise InvalidInputError("--conformance: one file at a time")
         wishes = Wishes(payload or (), only or (), operation or ())
         return check_conformance(paths[0], wishes, json_output=json_output)
     if json_output:
-        show.as_json([asdict(problem) for problem in problems])
+        output.as_json([asdict(problem) for problem in problems])
     else:
         for problem in problems:
             print(problem)
@@ -95,5 +90,5 @@ def schema(
     ] = False,
 ) -> int:
     """Print the JSON Schema of integration files, for completion in editors."""
-    show.as_json(subscriber_json_schema() if subscriber else integration_json_schema())
+    output.as_json(subscriber_json_schema() if subscriber else integration_json_schema())
     return Exit.COMPLETED

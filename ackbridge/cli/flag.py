@@ -8,23 +8,22 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ackbridge.client import AckbridgeClient
-from ackbridge.contracts import (
+from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     Change,
     ControlSnapshot,
     ControlStatus,
     FlagState,
-    Invalid,
     SetFlag,
-    read,
 )
-from ackbridge.errors import EngineUnavailable
+from ackbridge.contracts.wire import InvalidInputError, read
+from ackbridge.errors import EngineUnavailableError
 from ackbridge.settings import load_settings
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
 from .calls import By, Json, with_client
-from .exits import Exit, exits_with_its_answer
 
 LATEST = 20
 """Changes that are shown; `--json` has all that the control remembers."""
@@ -62,7 +61,7 @@ def flag(
     if setting is None:
         return _show(provider, json_output)
     if reason is None:
-        raise Invalid("--reason: say why; it stays with the flag")
+        raise InvalidInputError("--reason: say why; it stays with the flag")
     order = read(
         SetFlag,
         (
@@ -84,7 +83,7 @@ def _parse(setting: str) -> dict[str, object]:
     try:
         share = float(setting.removesuffix("%"))
     except ValueError:
-        raise Invalid(f"{setting}: must be on, off, internal, default, or N%") from None
+        raise InvalidInputError(f"{setting}: must be on, off, internal, default, or N%") from None
     return {"state": "percentage", "percentage": share}
 
 
@@ -98,15 +97,15 @@ def _set(provider: str, order: SetFlag, json_output: bool) -> int:
 def tell(provider: str, change: Change | None, json_output: bool) -> int:
     """Say what was changed, from what to what; None: the order waits for a worker."""
     if change is None:
-        show.console.print(
+        output.console.print(
             "No worker answers. The order is left with the engine:"
             " it holds as soon as a worker runs."
         )
         return Exit.PENDING
     if json_output:
-        show.as_json(change)
+        output.as_json(change)
     else:
-        show.console.print(
+        output.console.print(
             f"{provider}: {change.subject}: {change.before} → {change.after}, by {change.by}",
             markup=False,
         )
@@ -118,7 +117,7 @@ def _show(provider: str, json_output: bool) -> int:
         control = calls.control(provider)
         try:
             return await control.status(), True
-        except EngineUnavailable:
+        except EngineUnavailableError:
             # No worker has to answer for the flags themselves.
             snapshot = await control.snapshot()
             if snapshot is None:
@@ -127,24 +126,24 @@ def _show(provider: str, json_output: bool) -> int:
 
     status, is_whole = with_client(look)
     if json_output:
-        show.as_json(status)
+        output.as_json(status)
         return Exit.COMPLETED
-    show.console.print(
-        show.table(
+    output.console.print(
+        output.table(
             f"flags of {provider}, version {status.snapshot.version}",
             ("environment", "of", "says", "by", "since", "why"),
             list(_flags(status.snapshot)),
         )
     )
     if not is_whole:
-        show.console.print("No worker answers: the changes are in the control's history.")
+        output.console.print("No worker answers: the changes are in the control's history.")
         return Exit.COMPLETED
     rows = [
         (f"{c.at:%Y-%m-%d %H:%M:%S}", c.by, c.subject, c.before, c.after, c.reason)
         for c in status.changes[:LATEST]
     ]
     columns = ("when (UTC)", "who", "what", "from", "to", "why")
-    show.console.print(show.table(f"{len(rows)} latest changes", columns, rows))
+    output.console.print(output.table(f"{len(rows)} latest changes", columns, rows))
     return Exit.COMPLETED
 
 

@@ -10,12 +10,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ackbridge.clock import utc_now
-from ackbridge.ledger import HeldEntry, Ledger, Owed
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.rows import HeldEntry, Owed
 from ackbridge.settings import load_settings
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
 from .calls import Json
-from .exits import Exit, exits_with_its_answer
 
 T = TypeVar("T")
 Provider = Annotated[str | None, typer.Argument(help="Only this provider's.")]
@@ -34,11 +35,11 @@ def owed(provider: Provider = None, limit: Limit = 100, json_output: Json = Fals
     """List the acknowledgements that providers have not accepted yet, the oldest first."""
     found = with_ledger(lambda ledger: ledger.owed(provider, limit))
     if json_output:
-        show.as_json([_owed(one) for one in found])
+        output.as_json([_owed(one) for one in found])
     else:
         cells = [tuple(str(value) for value in _owed(one).values()) for one in found]
         columns = ("call", "cycle", "acknowledgement", "since", "last trouble")
-        show.console.print(show.table(f"{len(found)} acknowledgements owed", columns, cells))
+        output.console.print(output.table(f"{len(found)} acknowledgements owed", columns, cells))
     return Exit.COMPLETED
 
 
@@ -49,13 +50,13 @@ def held(provider: Provider = None, limit: Limit = 100, json_output: Json = Fals
     """
     found = with_ledger(lambda ledger: ledger.held(provider, limit))
     if json_output:
-        show.as_json([_held(one) for one in found])
+        output.as_json([_held(one) for one in found])
     else:
         cells = [
             tuple(str(value)[:LONGEST_SHOWN] for value in _held(one).values()) for one in found
         ]
         columns = ("provider", "event", "call", "reference", "since", "why", "message")
-        show.console.print(show.table(f"{len(found)} messages held", columns, cells))
+        output.console.print(output.table(f"{len(found)} messages held", columns, cells))
     return Exit.COMPLETED
 
 

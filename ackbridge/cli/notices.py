@@ -7,16 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
+from ackbridge.client.notices import replay
 from ackbridge.clock import utc_now
-from ackbridge.contracts import Invalid
-from ackbridge.engine import connect
-from ackbridge.ledger import Ledger, NoticeRow, NoticeState
-from ackbridge.replaying import replay
+from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.rows import NoticeRow, NoticeState
 from ackbridge.settings import environment, load_settings
+from ackbridge.temporal.connect import connect
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
 from .calls import Json, duration
-from .exits import Exit, exits_with_its_answer
 
 Subscriber = Annotated[
     str | None, typer.Option(metavar="NAME", help="Only those for this subscriber.")
@@ -51,11 +52,11 @@ def list_notices(
 def _list(subscriber: str | None, state: NoticeState | None, limit: int, json_output: bool) -> int:
     found = asyncio.run(_find(subscriber, state, None, limit))
     if json_output:
-        show.as_json([_row(one) | {"body": one.body.model_dump(mode="json")} for one in found])
+        output.as_json([_row(one) | {"body": one.body.model_dump(mode="json")} for one in found])
     else:
         cells = [tuple(str(value) for value in _row(one).values()) for one in found]
         title = f"{len(found)} {f'{state} ' if state else ''}notices"
-        show.console.print(show.table(title, COLUMNS, cells))
+        output.console.print(output.table(title, COLUMNS, cells))
     return Exit.COMPLETED
 
 
@@ -72,20 +73,22 @@ def replay_notices(
 ) -> int:
     """Send notices again, under the same ids: subscribers tell repeated ones by those."""
     if (event_id is None) is (subscriber is None):
-        raise Invalid("replay: either an EVENT_ID or --subscriber")
+        raise InvalidInputError("replay: either an EVENT_ID or --subscriber")
     patience = duration("within", within)
 
     async def run() -> list[tuple[NoticeRow, bool]]:
         state = None if event_id else NoticeState.DEAD
         found = await _find(subscriber, state, event_id, limit)
         if event_id and not found:
-            raise Invalid(f"EVENT_ID: there is no notice {event_id}")
+            raise InvalidInputError(f"EVENT_ID: there is no notice {event_id}")
         engine = await connect(environment())
         return [(one, await replay(engine, one, patience)) for one in found]
 
     replayed = asyncio.run(run())
     if json_output:
-        show.as_json([{"event_id": one.event_id, "started": started} for one, started in replayed])
+        output.as_json(
+            [{"event_id": one.event_id, "started": started} for one, started in replayed]
+        )
         return Exit.COMPLETED
     for one, started in replayed:
         print(f"{one.event_id}: {'on its way' if started else 'is being delivered already'}")

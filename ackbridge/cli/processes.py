@@ -13,20 +13,23 @@ import typer
 import uvicorn
 import uvloop
 
-from ackbridge.app import app_folder, integrations_folder
-from ackbridge.catalog import load_catalog
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
-from ackbridge.controls import watch_controls
-from ackbridge.engine import connect
-from ackbridge.gateway import build_config, create_app
-from ackbridge.ledger import Ledger, migrate
-from ackbridge.metrics import FactSource, telling
-from ackbridge.security import Secrets
+from ackbridge.demo.run import run_demo
+from ackbridge.gateway.app import create_app
+from ackbridge.gateway.serving import build_config
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.application import app_folder, integrations_folder
+from ackbridge.security.secrets import Secrets
 from ackbridge.settings import environment, load_settings
-from ackbridge.telemetry import log_to_stderr
+from ackbridge.telemetry.logs import log_to_stderr
+from ackbridge.telemetry.metrics.gauges import GaugeSource
+from ackbridge.telemetry.metrics.setup import telling
+from ackbridge.temporal.connect import connect
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from .demo import run_demo
-from .exits import Exit, exits_with_its_answer
 from .up import DEFAULT_STATE, run_up
 
 State = Annotated[
@@ -100,7 +103,7 @@ async def _serve_gateway(host: str, port: int) -> None:
         gc.collect()
         gc.freeze()
         # The gateway tells how things stand for everybody: there are fewer of it than of workers.
-        facts = FactSource(catalog, ledger, control, settings.environment)
+        facts = GaugeSource(catalog, ledger, control, settings.environment)
         try:
             async with metrics.watching(facts=facts):
                 await uvicorn.Server(config).serve()

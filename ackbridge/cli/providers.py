@@ -14,20 +14,21 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from temporalio.client import Client
 
-from ackbridge.app import integrations_folder
-from ackbridge.catalog import load_catalog
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.client.control import ControlHandle
 from ackbridge.clock import utc_now
-from ackbridge.contracts import ControlSnapshot
-from ackbridge.control.scorecard import Scorecard
-from ackbridge.engine import connect
-from ackbridge.errors import AckbridgeError, ConfigurationError, UnknownName
-from ackbridge.ledger import Ledger
-from ackbridge.provider_control import ProviderControl
+from ackbridge.contracts.control import ControlSnapshot
+from ackbridge.errors import AckbridgeError, ConfigurationError, UnknownNameError
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.application import integrations_folder
 from ackbridge.settings import environment, load_settings
+from ackbridge.stats.scorecard import Scorecard
+from ackbridge.temporal.connect import connect
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import scores, show
+from . import scorecard_view
 from .calls import Json, duration
-from .exits import Exit, exits_with_its_answer
 
 LOOK_EVERY = 2.0
 """Seconds between two looks of `--watch`; workers report about as often."""
@@ -64,11 +65,11 @@ async def _show(name: str | None, span: timedelta, *, watch: bool, json_output: 
         seen = await desk.look(names, span)
         if json_output:
             plain = [one.model_dump(mode="json") for one in seen]
-            show.as_json(plain if name is None else plain[0])
+            output.as_json(plain if name is None else plain[0])
         elif not watch:
-            show.console.print(_drawn(desk, name, seen))
+            output.console.print(_drawn(desk, name, seen))
         else:
-            with Live(_drawn(desk, name, seen), console=show.console, screen=False) as live:
+            with Live(_drawn(desk, name, seen), console=output.console, screen=False) as live:
                 while True:
                     await asyncio.sleep(LOOK_EVERY)
                     live.update(_drawn(desk, name, await desk.look(names, span)))
@@ -76,9 +77,9 @@ async def _show(name: str | None, span: timedelta, *, watch: bool, json_output: 
 
 def _drawn(desk: _Desk, name: str | None, seen: Sequence[Scorecard]) -> RenderableType:
     if name is None:
-        drawn = scores.overview(seen, desk.snapshots, desk.environment)
+        drawn = scorecard_view.overview(seen, desk.snapshots, desk.environment)
     else:
-        drawn = scores.detail(seen[0], desk.snapshots.get(name), desk.environment)
+        drawn = scorecard_view.detail(seen[0], desk.snapshots.get(name), desk.environment)
     return Group(drawn, desk.trouble) if desk.trouble else drawn
 
 
@@ -113,7 +114,7 @@ class _Desk:
             return sorted(known)
         if name not in known:
             there = ", ".join(sorted(known)) or "none"
-            raise UnknownName(f"provider: there is no {name!r}; there is {there}")
+            raise UnknownNameError(f"provider: there is no {name!r}; there is {there}")
         return [name]
 
     async def look(self, names: Sequence[str], span: timedelta) -> list[Scorecard]:
@@ -129,8 +130,8 @@ class _Desk:
         if self.engine is None:
             return
         try:
-            snapshot = await ProviderControl(self.engine, name).snapshot()
-        except UnknownName:
+            snapshot = await ControlHandle(self.engine, name).snapshot()
+        except UnknownNameError:
             return
         except AckbridgeError as error:
             self.trouble = _unknown(error)

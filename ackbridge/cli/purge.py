@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from ackbridge.contracts import FOREVER, PurgePlace, PurgeProgress, PurgeRequest, Retention
-from ackbridge.engine import connect
-from ackbridge.housekeeping import start_purge
-from ackbridge.ledger import Ledger
+from ackbridge.client.purge import start_purge
+from ackbridge.contracts.purge import FOREVER, PurgePlace, PurgeProgress, PurgeRequest, Retention
+from ackbridge.ledger.ledger import Ledger
 from ackbridge.settings import environment, load_settings
+from ackbridge.temporal.connect import connect
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from . import show
 from .calls import By, Json
-from .exits import Exit, exits_with_its_answer
 from .ledger import with_ledger
 
 
@@ -62,13 +62,13 @@ async def _count(ledger: Ledger, retention: Retention) -> dict[str, int]:
 
 def _print(title: str, retention: Retention, gone: dict[str, int], json_output: bool) -> int:
     if json_output:
-        show.as_json({kind: gone.get(kind, 0) for kind in dict(retention)})
+        output.as_json({kind: gone.get(kind, 0) for kind in dict(retention)})
     else:
         cells = [
             (kind.replace("_", " "), _span(kept), str(gone.get(kind, 0)))
             for kind, kept in dict(retention).items()
         ]
-        show.console.print(show.table("the ledger", ("what", "kept", title), cells))
+        output.console.print(output.table("the ledger", ("what", "kept", title), cells))
     return Exit.COMPLETED
 
 

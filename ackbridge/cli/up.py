@@ -12,9 +12,9 @@ from types import FrameType
 
 from rich.table import Table
 
-from . import show
-from .exits import Exit
-from .stack import Stack
+from ackbridge.local.stack import Stack
+from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import Exit
 
 DEFAULT_STATE = Path(".ackbridge")
 """Where a stack keeps its files when nobody says otherwise."""
@@ -29,22 +29,22 @@ WISHED_PORTS = {"engine": 7233, "ui": 8233, "gateway": 8080, "sandbox": 8701, "s
 def run_up(state: Path) -> int:
     """Run the stack until Ctrl-C or SIGTERM. Exit 0 then; an error if a part ends by itself."""
     with told_to_stop(), Stack(state, environ=os.environ, wished_ports=WISHED_PORTS) as stack:
-        show.console.print(addresses(stack, state))
-        show.console.print(f"engine: {stack.engine_command}", style="dim", soft_wrap=True)
-        show.console.print(_hints(stack), soft_wrap=True)
+        output.console.print(addresses(stack, state))
+        output.console.print(f"engine: {stack.engine_command}", style="dim", soft_wrap=True)
+        output.console.print(_hints(stack), soft_wrap=True)
         try:
             while True:
                 time.sleep(CHECK_EVERY)
                 stack.check()
         except KeyboardInterrupt:
-            show.console.print("Stopping. The state stays; the next start continues with it.")
+            output.console.print("Stopping. The state stays; the next start continues with it.")
     return Exit.COMPLETED
 
 
 def addresses(stack: Stack, state: Path) -> Table:
     """Where everything is."""
     at = stack.addresses
-    return show.facts(
+    return output.facts(
         "The stack is up",
         {
             "Temporal UI": at.ui,

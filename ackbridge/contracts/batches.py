@@ -8,10 +8,10 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from .names import NAME_PATTERN
-from .wire import Duration, FromOutside, Wire
+from .wire import Duration, StrictModel, Wire
 
 
-class ParkedSelection(FromOutside):
+class ParkedSelection(StrictModel):
     """Which parked calls; what is left out selects all.
 
     Attributes:
@@ -30,7 +30,7 @@ class ParkedSelection(FromOutside):
     at_most: int | None = Field(default=None, ge=1)
 
 
-class Ramp(FromOutside):
+class Ramp(StrictModel):
     """A gentle start: from a low rate to the full one, evenly.
 
     Attributes:
@@ -51,7 +51,7 @@ class Ramp(FromOutside):
         return min(self.start, full) + (full - min(self.start, full)) * share
 
 
-class BatchRequest(FromOutside):
+class BatchRequest(StrictModel):
     """The one argument of the workflow `ReprocessParked`.
 
     Attributes:
@@ -72,7 +72,7 @@ class BatchRequest(FromOutside):
     reason: str | None = Field(default=None, max_length=2000)
 
 
-class BatchOrder(FromOutside):
+class BatchOrder(StrictModel):
     """The signals `pause`, `resume` and `stop` of a batch."""
 
     by: str = Field(min_length=1, max_length=200)

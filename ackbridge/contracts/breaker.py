@@ -8,7 +8,7 @@ from typing import Self
 
 from pydantic import AwareDatetime, Field
 
-from .wire import FromOutside, Wire
+from .wire import StrictModel, Wire
 
 _WHO = Field(min_length=1, max_length=200)
 _WHY = Field(min_length=1, max_length=2000)
@@ -75,7 +75,7 @@ class BreakerSetting(Wire):
         return self.model_copy(update={**asking, "reason": reason, "forced_by": None})
 
 
-class ForceBreaker(FromOutside):
+class ForceBreaker(StrictModel):
     """The update (and the signal) `force_breaker`.
 
     Attributes:

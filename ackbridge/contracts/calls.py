@@ -9,10 +9,10 @@ from pydantic import AwareDatetime, Field, computed_field
 
 from .languages import LANGUAGE_PATTERN
 from .names import NAME_PATTERN, call_id
-from .wire import FromOutside, Wire, digest
+from .wire import StrictModel, Wire, digest
 
 
-class CallRequest(FromOutside):
+class CallRequest(StrictModel):
     """The one argument of the workflow `IntegrationCall`.
 
     Attributes:
@@ -74,7 +74,7 @@ class OutcomeStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Answer(StrEnum):
+class NoticeStatus(StrEnum):
     """What whoever waits for a call can be told now.
 
     Attributes:
@@ -205,10 +205,10 @@ class CallStatus(Wire):
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
-    def answer(self) -> Answer:
+    def answer(self) -> NoticeStatus:
         """What whoever waits can be told now."""
         if self.outcome is not None:
-            return Answer(self.outcome.status)
+            return NoticeStatus(self.outcome.status)
         if self.stage is Stage.PARKED:
-            return Answer.DELAYED
-        return Answer.FAILED if self.stage is Stage.FAILED else Answer.ACCEPTED
+            return NoticeStatus.DELAYED
+        return NoticeStatus.FAILED if self.stage is Stage.FAILED else NoticeStatus.ACCEPTED

@@ -9,9 +9,9 @@ from typing import Final, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from .breaker import BreakerSetting, BreakerState
-from .breaking import LimitSetting, SendRate, Watch
+from .breaker_policy import LimitSetting, SendRate, Watch
 from .names import NAME_PATTERN
-from .wire import FromOutside, Wire
+from .wire import StrictModel, Wire
 
 CONTROL_MEMO: Final = "AckbridgeControl"
 """The memo key under which `ProviderControl` publishes its `ControlSnapshot`."""
@@ -151,7 +151,7 @@ class FlagUsed(Wire):
     source: str
 
 
-class Standing(Wire):
+class AdmissionState(Wire):
     """How a provider's flags and breaker stood when a call asked whether it may be sent.
 
     Attributes:
@@ -225,7 +225,7 @@ class ControlStatus(Wire):
     last_error: str | None = None
 
 
-class SetFlag(FromOutside):
+class SetFlag(StrictModel):
     """The update (and the signal) `set_flag`.
 
     Attributes:

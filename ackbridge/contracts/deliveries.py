@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
-from .calls import Answer, Notice
+from .calls import Notice, NoticeStatus
 from .names import NAME_PATTERN
-from .wire import Duration, FromOutside, Wire, digest
+from .wire import Duration, StrictModel, Wire, digest
 
 LONGEST_CALL_ID = 512
 """Characters of a call id that stand in the ids of its notices; of a longer one its digest does."""
@@ -89,7 +89,7 @@ class NoticeData(Wire):
     key: str
     metadata: dict[str, str] = Field(default_factory=dict)
     sequence: int
-    status: Answer
+    status: NoticeStatus
     late: bool = False
     reference: str | None = None
     notice: Notice | None = None
@@ -112,7 +112,7 @@ class NoticeBody(Wire):
     data: NoticeData
 
 
-class Delivery(FromOutside):
+class Delivery(StrictModel):
     """The one argument of the workflow `DeliverNotice` and of its activity.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from .wire import Duration, FromOutside
+from .wire import Duration, StrictModel
 
 LONGEST_EVENT_KEY = 512
 """Characters: what every index takes."""
@@ -28,7 +28,7 @@ class MessageSource(StrEnum):
     OPERATOR = "operator"
 
 
-class ProviderMessage(FromOutside):
+class ProviderMessage(StrictModel):
     """A response, a failure, or a request for more time; also the signal `provider_message`.
 
     Attributes:
@@ -63,7 +63,7 @@ class ProviderMessage(FromOutside):
         return self
 
 
-class ProviderMessages(FromOutside):
+class ProviderMessages(StrictModel):
     """Several messages that travel together; the signal `provider_messages`.
 
     Attributes:

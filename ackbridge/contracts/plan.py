@@ -9,9 +9,9 @@ from typing import Final
 from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, Notice
-from .control import Standing
+from .control import AdmissionState
 from .deliveries import ReplyPlan
-from .steps import Sent, Setback
+from .steps import FailedAttempt, Sent
 from .wire import Wire
 
 REVISION: Final = 4
@@ -129,7 +129,7 @@ class Plan(Wire):
     parked_for: timedelta = timedelta(days=7)
     notices: dict[str, Notice] = Field(default_factory=dict)
     not_now: str | None = None
-    standing: Standing | None = None
+    standing: AdmissionState | None = None
     when_off: WhenOff | None = None
     indexed: bool = False
     owed_indexed: bool = False
@@ -173,4 +173,4 @@ class Prepared(Wire):
     plan: Plan | None = None
     repeated: bool = False
     recorded: CallOutcome | None = None
-    sent: Sent | Setback | None = None
+    sent: Sent | FailedAttempt | None = None

@@ -28,7 +28,7 @@ class PrepareStep(Wire):
     sends: bool = False
 
 
-class Setback(Wire):
+class FailedAttempt(Wire):
     """A first attempt that rode along with another step, and failed.
 
     Attributes:
@@ -197,7 +197,7 @@ class Recorded(Wire):
     accepted: bool
     reason: str | None = None
     repeated: bool = False
-    acknowledged: Acknowledged | Setback | None = None
+    acknowledged: Acknowledged | FailedAttempt | None = None
 
 
 DUPLICATE: Final = "duplicate: this call has seen the event key"
@@ -270,7 +270,7 @@ class StepFailure(StrEnum):
     UNAVAILABLE = "Unavailable"
 
 
-class Trouble(Wire):
+class FailureDetails(Wire):
     """The details of an activity's failure.
 
     Attributes:

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from .wire import Invalid
+from .wire import InvalidInputError
 
 DEEPEST = 100
 """Levels of nesting: serialisers further in give up at a few hundred."""
@@ -16,19 +16,19 @@ def read_json(body: bytes) -> Any:
     """Read JSON that every part of ours can carry.
 
     Raises:
-        Invalid: it is not JSON, has a number without end, half a character, or no bottom.
+        InvalidInputError: it is not JSON, has a number without end, half a character, or no bottom.
     """
     try:
         value = _DECODER.decode(body.decode(json.detect_encoding(body)))
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
-        raise Invalid("body: nested too deeply") from None
+        raise InvalidInputError("body: nested too deeply") from None
     except ValueError as error:
-        raise Invalid(f"body: {_why(error)}") from None
+        raise InvalidInputError(f"body: {_why(error)}") from None
     # The number of brackets bounds the depth, so that ordinary bodies are not walked.
     if body.count(b"[") + body.count(b"{") > DEEPEST and _is_deeper(value, DEEPEST):
-        raise Invalid("body: nested too deeply")
+        raise InvalidInputError("body: nested too deeply")
     return value
 
 

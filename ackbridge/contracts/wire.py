@@ -51,17 +51,17 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True, ser_json_timedelta="float")
 
 
-class FromOutside(Wire):
+class StrictModel(Wire):
     """What other people write by hand: an unknown field is a mistake worth naming."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Invalid(ValueError):
+class InvalidInputError(ValueError):
     """What somebody sent does not validate. The text names the field and hides the value."""
 
 
-class Unreadable(Wire):
+class UnreadablePayload(Wire):
     """Stands in for a payload that no converter understands, so that its reader can say so."""
 
     problem: str
@@ -78,22 +78,22 @@ def read(model: type[Model], arguments: tuple[Any, ...]) -> Model:
         arguments: what arrived, as plain JSON values.
 
     Raises:
-        Invalid: with a sentence that names the field.
+        InvalidInputError: with a sentence that names the field.
     """
     name = model.__name__
     if len(arguments) != 1:
-        raise Invalid(
+        raise InvalidInputError(
             f"{name}: expected one JSON object as the only argument, got {len(arguments)}"
         )
     (value,) = arguments
-    if isinstance(value, Unreadable):
-        raise Invalid(f"{name}: {value.problem}")
+    if isinstance(value, UnreadablePayload):
+        raise InvalidInputError(f"{name}: {value.problem}")
     if not isinstance(value, Mapping):
-        raise Invalid(f"{name}: expected a JSON object, got {type(value).__name__}")
+        raise InvalidInputError(f"{name}: expected a JSON object, got {type(value).__name__}")
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise Invalid(f"{name}: {describe(error)}") from None
+        raise InvalidInputError(f"{name}: {describe(error)}") from None
 
 
 def describe(error: ValidationError) -> str:

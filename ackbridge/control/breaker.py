@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ackbridge.contracts import BreakerSetting, BreakerState
-from ackbridge.contracts.breaking import BreakerPolicy, Evidence, Tally
+from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker_policy import BreakerPolicy, Evidence, Tally
 
 FASTEST = 100_000.0
 """Sends per second that are no throttling of anything any more."""
 
 
 @dataclass(frozen=True)
-class Trouble:
+class BreakerTrip:
     """Why a breaker opens, and whether it is for responses that stayed away."""
 
     reason: str
@@ -108,9 +108,9 @@ def _judged(
     """Half open: one failure opens it again, so many successes close it."""
     seen = evidence.total
     for count, trouble in (
-        (seen.unhealthy, Trouble("half open, its health request failed")),
-        (seen.failed, Trouble("half open, a send failed")),
-        (seen.silent, Trouble("half open, a response did not come in time", is_silence=True)),
+        (seen.unhealthy, BreakerTrip("half open, its health request failed")),
+        (seen.failed, BreakerTrip("half open, a send failed")),
+        (seen.silent, BreakerTrip("half open, a response did not come in time", is_silence=True)),
     ):
         if count:
             return _opened(policy, breaker, trouble, now, patience)
@@ -123,7 +123,9 @@ def _judged(
     return breaker
 
 
-def _trouble(policy: BreakerPolicy, breaker: BreakerSetting, evidence: Evidence) -> Trouble | None:
+def _trouble(
+    policy: BreakerPolicy, breaker: BreakerSetting, evidence: Evidence
+) -> BreakerTrip | None:
     """Why it should open; on the ramp, as soon as there is a sign of it."""
     on_ramp = breaker.step is not None
     volume = min(policy.probes, policy.min_volume) if on_ramp else policy.min_volume
@@ -136,16 +138,16 @@ def _trouble(policy: BreakerPolicy, breaker: BreakerSetting, evidence: Evidence)
         every = bad + good
         if every >= volume and bad / every >= policy.error_rate:
             span = _span(policy.window)
-            return Trouble(f"{bad} of {every} {what} within {span}", is_silence)
+            return BreakerTrip(f"{bad} of {every} {what} within {span}", is_silence)
         if row >= streak:
-            return Trouble(f"{row} {what} in a row", is_silence)
+            return BreakerTrip(f"{row} {what} in a row", is_silence)
     return None
 
 
 def _opened(
     policy: BreakerPolicy,
     breaker: BreakerSetting,
-    trouble: Trouble,
+    trouble: BreakerTrip,
     now: datetime,
     patience: timedelta,
 ) -> BreakerSetting:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from ackbridge.contracts import BreakerSetting, BreakerState, LearnedDeadline
-
-from .observed import Observed, Times
-from .sketch import Sketch, bin_of, time_of
+from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.control import LearnedDeadline
+from ackbridge.stats.quantile_sketch import Sketch, bin_of, time_of
+from ackbridge.stats.totals import Observed, Times
 
 LONGEST_WINDOW: Final = timedelta(days=1)
 """What learning looks back on at the most: observations are not kept much longer."""

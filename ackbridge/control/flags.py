@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from ackbridge.contracts import CallRequest, FlagState, FlagValue
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.control import FlagState, FlagValue
 
 INTERNAL = "internal"
 """The audience of calls that a flag of the same name lets through."""

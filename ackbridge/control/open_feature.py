@@ -15,7 +15,7 @@ from openfeature.exception import TypeMismatchError
 from openfeature.flag_evaluation import FlagResolutionDetails, FlagValueType, Reason
 from openfeature.provider import AbstractProvider, Metadata
 
-from ackbridge.contracts import ControlSnapshot, FlagState
+from ackbridge.contracts.control import ControlSnapshot, FlagState
 
 from .flags import Target, allows
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ackbridge.contracts import ControlSnapshot
+from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.errors import AckbridgeError
 
 log = logging.getLogger("ackbridge.control")

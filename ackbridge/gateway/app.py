@@ -12,20 +12,22 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 from temporalio.client import Client
 
-from ackbridge.catalog import Catalog, build_redactors
+from ackbridge.catalog.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
-from ackbridge.control.observations import Observations
-from ackbridge.ledger import Ledger, reporting
-from ackbridge.security import Secrets, build_verifier
-from ackbridge.telemetry import is_tracing
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.inbound import build_verifier
+from ackbridge.security.secrets import Secrets
+from ackbridge.stats.counters import Observations
+from ackbridge.stats.reporter import reporting
+from ackbridge.telemetry.traces import is_tracing
 
-from .callbacks import CallbackPipeline
+from .asgi import Edge
 from .calls import Calls
-from .duplicates import RecentKeys
-from .edge import Edge
-from .handover import Handover
+from .delivery import EventDelivery
 from .health import health_routes
-from .lanes import Lanes
+from .pipeline import CallbackPipeline
+from .recent_keys import RecentKeys
+from .signal_batching import SignalBatcher
 from .sweeper import Sweeper
 from .traces import CallbackTraces
 
@@ -63,7 +65,7 @@ def create_app(
     """
     calls = Calls(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     observations = Observations()
-    handover = Handover(Lanes(calls), ledger, observations)
+    handover = EventDelivery(SignalBatcher(calls), ledger, observations)
     verifiers = {
         name: build_verifier(integration.callbacks.verify, secrets, clock)
         for name, integration in catalog.integrations.items()

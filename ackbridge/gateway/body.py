@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from starlette.types import Receive
 
 
-class TooLarge(Exception):
+class BodyTooLargeError(Exception):
     """The body is larger than its limit; the rest of it was not read."""
 
 
-class Gone(Exception):
+class ClientDisconnectedError(Exception):
     """The sender has left in the middle."""
 
 
@@ -24,22 +24,22 @@ async def read_body(receive: Receive, headers: Mapping[str, str], limit: int) ->
         limit: in bytes.
 
     Raises:
-        TooLarge: by its Content-Length, or by what has come.
-        Gone: the sender has.
+        BodyTooLargeError: by its Content-Length, or by what has come.
+        ClientDisconnectedError: the sender has.
     """
     declared = headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise TooLarge
+        raise BodyTooLargeError
     chunks: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientDisconnectedError
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise TooLarge
+            raise BodyTooLargeError
         chunks.append(chunk)
         if not message.get("more_body", False):
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)

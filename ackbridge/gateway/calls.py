@@ -20,9 +20,11 @@ from temporalio.api.workflowservice.v1 import (
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from ackbridge.contracts import ProviderMessage, digest, names
-from ackbridge.errors import EngineUnavailable
-from ackbridge.signalling import as_plain, signal_once
+from ackbridge.contracts import names
+from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.wire import digest
+from ackbridge.errors import EngineUnavailableError
+from ackbridge.temporal.signals import as_plain, signal_once
 
 from .traces import CallbackTraces
 
@@ -44,7 +46,7 @@ class Signalled(StrEnum):
     REFUSED = "refused"
 
 
-class CallState(StrEnum):
+class DeliveryTarget(StrEnum):
     UNKNOWN = "unknown"
     OPEN = "open"
     CLOSED = "closed"
@@ -77,7 +79,8 @@ class Calls:
             traceparents: what the provider has echoed of our request's, one for each message.
 
         Raises:
-            EngineUnavailable: it did not answer in time; the signal may have arrived all the same.
+            EngineUnavailableError: it did not answer in time; the signal may have arrived all the
+                same.
         """
         name, plain, event = _content(messages)
         signal = partial(
@@ -100,11 +103,11 @@ class Calls:
             return _refusal(error)
         return Signalled.DELIVERED
 
-    async def state(self, call_id: str) -> CallState:
+    async def state(self, call_id: str) -> DeliveryTarget:
         """Whether there is such a call, and whether it is still open.
 
         Raises:
-            EngineUnavailable: it did not answer in time.
+            EngineUnavailableError: it did not answer in time.
         """
         request = DescribeWorkflowExecutionRequest(
             namespace=self._client.namespace, execution=WorkflowExecution(workflow_id=call_id)
@@ -115,16 +118,16 @@ class Calls:
             )
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
-                return CallState.UNKNOWN
+                return DeliveryTarget.UNKNOWN
             raise _unavailable(error) from None
         is_open = described.workflow_execution_info.status in _OPEN
-        return CallState.OPEN if is_open else CallState.CLOSED
+        return DeliveryTarget.OPEN if is_open else DeliveryTarget.CLOSED
 
     async def ping(self) -> None:
         """See whether the engine answers and has our namespace.
 
         Raises:
-            EngineUnavailable: it does not.
+            EngineUnavailableError: it does not.
         """
         request = DescribeNamespaceRequest(namespace=self._client.namespace)
         try:
@@ -139,7 +142,7 @@ class Calls:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 return await answer
         except (RuntimeError, TimeoutError):
-            raise EngineUnavailable("the engine does not answer") from None
+            raise EngineUnavailableError("the engine does not answer") from None
 
 
 def _content(messages: Sequence[ProviderMessage]) -> tuple[str, dict[str, Any], str]:
@@ -161,5 +164,5 @@ def _refusal(error: RPCError) -> Signalled:
     raise _unavailable(error) from None
 
 
-def _unavailable(error: RPCError) -> EngineUnavailable:
-    return EngineUnavailable(f"the engine answers {error.status.name}")
+def _unavailable(error: RPCError) -> EngineUnavailableError:
+    return EngineUnavailableError(f"the engine answers {error.status.name}")

@@ -9,16 +9,16 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive
 
-from ackbridge.catalog import Callbacks, Integration
-from ackbridge.security import HeaderVerify
+from ackbridge.catalog.schema import Callbacks, Integration
+from ackbridge.security.specs import HeaderVerify
 
-from .letters import Letter
+from .inbound_event import InboundEvent
 
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 
 
 @dataclass(frozen=True)
-class Reply:
+class CallbackReply:
     """What the provider gets.
 
     Attributes:
@@ -53,7 +53,7 @@ class Exchange:
     integration: Integration = field(init=False)
     callbacks: Callbacks = field(init=False)
     parsed: Any = field(init=False)
-    letter: Letter | None = None
+    letter: InboundEvent | None = None
 
 
 def document_of(exchange: Exchange) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import asyncio
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from ackbridge.errors import Unavailable
-from ackbridge.ledger import Ledger
+from ackbridge.errors import UnavailableError
+from ackbridge.ledger.ledger import Ledger
 
 from .calls import Calls
 
@@ -40,4 +40,4 @@ def health_routes(calls: Calls, ledger: Ledger) -> APIRouter:
 
 def _why(error: BaseException) -> str:
     # Only our own texts are known to be free of addresses and passwords.
-    return str(error) if isinstance(error, Unavailable) else type(error).__name__
+    return str(error) if isinstance(error, UnavailableError) else type(error).__name__

@@ -7,15 +7,20 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 
-from ackbridge.catalog import Catalog
+from ackbridge.catalog.catalog import Catalog
 from ackbridge.clock import Clock
-from ackbridge.errors import EngineUnavailable, LedgerUnavailable, Unavailable
-from ackbridge.ledger import InboxState, Ledger, StoredEntry
-from ackbridge.security import Redactor
+from ackbridge.errors import (
+    EngineUnavailableError,
+    LedgerUnavailableError,
+    UnavailableError,
+)
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.rows import InboxState, StoredEntry
+from ackbridge.security.redaction import Redactor
 
-from .calls import Calls, CallState, Signalled
-from .handover import Handover
-from .letters import from_entry
+from .calls import Calls, DeliveryTarget, Signalled
+from .delivery import EventDelivery
+from .inbound_event import from_entry
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +36,7 @@ class Sweeper:
         catalog: Catalog,
         ledger: Ledger,
         calls: Calls,
-        handover: Handover,
+        handover: EventDelivery,
         redactors: Mapping[str, Redactor],
         clock: Clock,
         *,
@@ -55,7 +60,7 @@ class Sweeper:
         while True:
             try:
                 swept = await self.sweep()
-            except Unavailable as error:
+            except UnavailableError as error:
                 log.warning("the inbox waits: %s", error)
                 swept = 0
             except Exception:
@@ -69,16 +74,16 @@ class Sweeper:
         """Try one batch, and say how many letters were tried.
 
         Raises:
-            Unavailable: engine or ledger; the letters stay due.
+            UnavailableError: engine or ledger; the letters stay due.
         """
         due = await self._ledger.due(self._older_than, BATCH)
         # One after the other: what a provider says about a call has an order.
         for stored in due:
             try:
                 await self._try(stored)
-            except LedgerUnavailable:
+            except LedgerUnavailableError:
                 raise
-            except EngineUnavailable:
+            except EngineUnavailableError:
                 # Should it be this letter that the engine does not answer, others go first.
                 await self._ledger.postpone([stored.id])
                 raise
@@ -101,7 +106,7 @@ class Sweeper:
             await self._settle(stored, InboxState.DELIVERED)
         elif signalled is Signalled.REFUSED:
             await self._settle(stored, InboxState.HELD, "the engine refuses it as a signal")
-        elif await self._calls.state(call_id) is CallState.CLOSED:
+        elif await self._calls.state(call_id) is DeliveryTarget.CLOSED:
             await self._too_late(stored)
         else:
             await self._wait_on(stored)

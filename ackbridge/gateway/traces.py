@@ -18,7 +18,7 @@ from temporalio.client import Client
 from temporalio.converter import PayloadConverter
 from temporalio.service import RPCError
 
-from ackbridge.telemetry.discretion import CALL_ID, HTTP_METHOD, HTTP_ROUTE, PROVIDER
+from ackbridge.telemetry.allowlist_exporter import CALL_ID, HTTP_METHOD, HTTP_ROUTE, PROVIDER
 from ackbridge.telemetry.traces import TRACER
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from ackbridge.clock import Clock
-from ackbridge.contracts import BatchCounts, ParkedSelection, Survey
+from ackbridge.contracts.batches import BatchCounts, ParkedSelection, Survey
+from ackbridge.ledger.database.transactions import Database
 
-from . import parked, taking
-from .database import Database
+from . import batch_claims, parked
 
 
 class Batches:
@@ -22,7 +22,7 @@ class Batches:
     async def survey(self, selection: ParkedSelection) -> Survey:
         """See what a batch that begins now will find; what dead batches have held is free again."""
         now = self._clock()
-        await self._database.write(taking.release_abandoned, selection.provider, now)
+        await self._database.write(batch_claims.release_abandoned, selection.provider, now)
         kinds = await self._database.read(parked.count, selection, now)
         total = sum(kind.calls for kind in kinds)
         return Survey(total=min(total, selection.at_most or total), as_of=now)
@@ -43,33 +43,33 @@ class Batches:
             closed: operations to leave alone.
         """
         return await self._database.write(
-            taking.mark, batch, selection, as_of, closed, limit, self._clock()
+            batch_claims.mark, batch, selection, as_of, closed, limit, self._clock()
         )
 
     async def pending(self, batch: str) -> list[str]:
         """The calls that are marked and not told yet, after a batch was interrupted."""
-        return await self._database.write(taking.pending, batch, self._clock())
+        return await self._database.write(batch_claims.pending, batch, self._clock())
 
     async def told(self, batch: str, ids: Sequence[str]) -> None:
         """The calls have the signal."""
-        await self._database.write(taking.told, batch, ids, self._clock())
+        await self._database.write(batch_claims.told, batch, ids, self._clock())
 
     async def skip(self, batch: str, call_id: str) -> None:
         """The engine knows no such open call."""
-        await self._database.write(taking.skip, batch, call_id, self._clock())
+        await self._database.write(batch_claims.skip, batch, call_id, self._clock())
 
     async def settle(self, batch: str) -> int:
         """See which calls have ended or are parked again; how many are still under way."""
         now = self._clock()
-        under_way, ended = await self._database.read(taking.under_way, batch, now)
+        under_way, ended = await self._database.read(batch_claims.under_way, batch, now)
         if ended:
-            await self._database.write(taking.keep_ends, batch, ended, now)
+            await self._database.write(batch_claims.keep_ends, batch, ended, now)
         return under_way
 
     async def release(self, batch: str) -> None:
         """Give back the calls that were marked and not told."""
-        await self._database.write(taking.release, batch, self._clock())
+        await self._database.write(batch_claims.release, batch, self._clock())
 
     async def counts(self, batch: str) -> BatchCounts:
         """How far a batch is."""
-        return await self._database.read(taking.counts, batch)
+        return await self._database.read(batch_claims.counts, batch)

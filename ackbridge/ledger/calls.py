@@ -10,22 +10,15 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from ackbridge.contracts import (
-    AcknowledgementKind,
-    CallOutcome,
-    CallRequest,
-    OutcomeStatus,
-    Parking,
-    ProviderMessage,
-    Stage,
-    SuppressedMessage,
-    names,
-)
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Stage
+from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.steps import AcknowledgementKind, Parking, SuppressedMessage
+from ackbridge.ledger.database.tables import acknowledgements, calls
+from ackbridge.ledger.database.upserts import insert_new, upsert
 
-from . import inbox, logbook, parked
-from .inserting import insert_new, upsert
+from . import inbox, parked, suppressed_log
 from .rows import CallRow, Claim, ClaimKind, InboxEntry, LogKind, Owed
-from .tables import acknowledgements, calls
 
 HELD: Final = "no call may take it any more"
 """Why a message is held of which nothing else is said."""
@@ -130,8 +123,8 @@ def conclude(
     for (event_key, why), times in sorted(
         Counter((s.event_key, s.reason) for s in suppressed).items()
     ):
-        entry = logbook.LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, why)
-        logbook.note(connection, entry, now, times)
+        entry = suppressed_log.LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, why)
+        suppressed_log.note(connection, entry, now, times)
     why_not = {one.event_key: one.reason for one in suppressed}
     for message in sorted(held, key=lambda m: m.event_key):
         kept = InboxEntry(

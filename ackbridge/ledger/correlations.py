@@ -6,10 +6,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from . import logbook
-from .inserting import insert_new
+from ackbridge.ledger.database.tables import correlations
+from ackbridge.ledger.database.upserts import insert_new
+
+from . import suppressed_log
 from .rows import LogKind
-from .tables import correlations
 
 
 def commit(
@@ -28,8 +29,10 @@ def commit(
     if owner == call_id:
         return
     reason = f"the reference stands for {owner} already"
-    entry = logbook.LogEntry(LogKind.REFERENCE_CONFLICT, provider, reference, call_id, reason)
-    logbook.note(connection, entry, now)
+    entry = suppressed_log.LogEntry(
+        LogKind.REFERENCE_CONFLICT, provider, reference, call_id, reason
+    )
+    suppressed_log.note(connection, entry, now)
 
 
 def find(connection: sa.Connection, provider: str, reference: str) -> str | None:

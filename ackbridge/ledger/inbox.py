@@ -8,11 +8,12 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ackbridge.contracts import Invalid, ProviderMessage
+from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.ledger.database.tables import inbox
+from ackbridge.ledger.database.upserts import insert_new, upsert
 
-from .inserting import insert_new, upsert
 from .rows import HeldEntry, InboxEntry, InboxState, StoredEntry
-from .tables import inbox
 
 LONGEST_KEY: Final = 512
 """Characters of an event key or a reference: what fits into every index."""
@@ -127,10 +128,12 @@ def bounded(field: str, key: str) -> str:
     """A provider's id, if it is one.
 
     Raises:
-        Invalid: it is longer than any index takes.
+        InvalidInputError: it is longer than any index takes.
     """
     if len(key) > LONGEST_KEY:
-        raise Invalid(f"{field}: {len(key)} characters, at most {LONGEST_KEY} are allowed")
+        raise InvalidInputError(
+            f"{field}: {len(key)} characters, at most {LONGEST_KEY} are allowed"
+        )
     return key
 
 

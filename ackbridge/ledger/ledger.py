@@ -8,28 +8,25 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from ackbridge.clock import Clock
-from ackbridge.contracts import (
-    AcknowledgementKind,
-    CallOutcome,
-    CallRequest,
-    ControlSnapshot,
-    ParkedSelection,
-    Parking,
-    ProviderMessage,
-    Recorded,
-    Stage,
-    SuppressedMessage,
-)
-from ackbridge.control.observations import Bucket
-from ackbridge.control.observed import Observed
-from ackbridge.control.scorecard import Scorecard
+from ackbridge.contracts.batches import ParkedSelection
+from ackbridge.contracts.calls import CallOutcome, CallRequest, Stage
+from ackbridge.contracts.control import ControlSnapshot
+from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.steps import AcknowledgementKind, Parking, Recorded, SuppressedMessage
+from ackbridge.ledger.database.transactions import Database, open_database
+from ackbridge.stats.counters import Bucket
+from ackbridge.stats.scorecard import Scorecard
+from ackbridge.stats.totals import Observed
 
-from . import calls, correlations, inbox, logbook, observing, parked, reported, responses, tables
+from . import calls, correlations, inbox, parked, responses
+from . import recent_stats as reported
+from . import stats as observing
+from . import suppressed_log as logbook
 from .batches import Batches
-from .database import Database, open_database
+from .database import tables
 from .notices import Notices
-from .purging import Purging
-from .reported import Reported
+from .purge import Purging
+from .recent_stats import Reported
 from .rows import (
     CallRow,
     Claim,
@@ -228,7 +225,7 @@ class Ledger:
         Args:
             was_parked: the call is among the parked ones, and leaves them.
         """
-        capture = responses.Capture(
+        capture = responses.CaptureResult(
             call_id, provider, operation, cycle, message, outcome, was_parked
         )
         return await self._database.write(responses.record, capture, self._clock())

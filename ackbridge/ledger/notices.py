@@ -10,12 +10,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ackbridge.clock import Clock
-from ackbridge.contracts import Delivery, NoticeBody
+from ackbridge.contracts.deliveries import Delivery, NoticeBody
+from ackbridge.ledger.database.tables import notices
+from ackbridge.ledger.database.transactions import Database
+from ackbridge.ledger.database.upserts import upsert
 
-from .database import Database
-from .inserting import upsert
 from .rows import NoticeRow, NoticeState
-from .tables import notices
 
 
 class Notices:

@@ -9,11 +9,13 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from ackbridge.contracts import ParkedSelection, Parking, names
+from ackbridge.contracts import names
+from ackbridge.contracts.batches import ParkedSelection
+from ackbridge.contracts.steps import Parking
+from ackbridge.ledger.database.tables import parked
+from ackbridge.ledger.database.upserts import upsert
 
-from .inserting import upsert
 from .rows import ParkedCall, ParkedCount
-from .tables import parked
 
 UNKNOWN: Final = "unknown"
 """The reason of calls that older workers have parked."""

@@ -7,17 +7,19 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from ackbridge.contracts import CallOutcome, MessageSource, ProviderMessage, Recorded
+from ackbridge.contracts.calls import CallOutcome
+from ackbridge.contracts.messages import MessageSource, ProviderMessage
+from ackbridge.contracts.steps import Recorded
+from ackbridge.ledger.database.tables import event_keys, responses
+from ackbridge.ledger.database.upserts import insert_new
 
-from . import inbox, logbook, parked
+from . import inbox, parked, suppressed_log
 from .calls import settle_captured
-from .inserting import insert_new
 from .rows import LogKind, ResponseRow
-from .tables import event_keys, responses
 
 
 @dataclass(frozen=True)
-class Capture:
+class CaptureResult:
     """A response on its way into the ledger; see `Ledger.record`."""
 
     call_id: str
@@ -29,7 +31,7 @@ class Capture:
     was_parked: bool = False
 
 
-def record(connection: sa.Connection, capture: Capture, now: datetime) -> Recorded:
+def record(connection: sa.Connection, capture: CaptureResult, now: datetime) -> Recorded:
     """Write the response, its duplicate-index row and the outcome, or say why not."""
     if not _insert_response(connection, capture, now):
         return _compare(connection, capture, now)
@@ -59,7 +61,7 @@ def of_call(connection: sa.Connection, call_id: str) -> list[ResponseRow]:
     ]
 
 
-def _insert_response(connection: sa.Connection, capture: Capture, now: datetime) -> bool:
+def _insert_response(connection: sa.Connection, capture: CaptureResult, now: datetime) -> bool:
     row = {
         "call_id": capture.call_id,
         "provider": capture.provider,
@@ -74,7 +76,7 @@ def _insert_response(connection: sa.Connection, capture: Capture, now: datetime)
     return insert_new(connection, responses, row)
 
 
-def _insert_event_key(connection: sa.Connection, capture: Capture, now: datetime) -> bool:
+def _insert_event_key(connection: sa.Connection, capture: CaptureResult, now: datetime) -> bool:
     row = {
         "provider": capture.provider,
         "event_key": capture.message.event_key,
@@ -84,7 +86,7 @@ def _insert_event_key(connection: sa.Connection, capture: Capture, now: datetime
     return insert_new(connection, event_keys, row)
 
 
-def _compare(connection: sa.Connection, capture: Capture, now: datetime) -> Recorded:
+def _compare(connection: sa.Connection, capture: CaptureResult, now: datetime) -> Recorded:
     """A response stands: this very one when a step is repeated, or another one."""
     standing = connection.execute(
         sa.select(responses.c.event_key).where(responses.c.call_id == capture.call_id)
@@ -94,11 +96,13 @@ def _compare(connection: sa.Connection, capture: Capture, now: datetime) -> Reco
     return _refuse(connection, capture, "another response stands for this call", now)
 
 
-def _refuse(connection: sa.Connection, capture: Capture, reason: str, now: datetime) -> Recorded:
-    entry = logbook.LogEntry(
+def _refuse(
+    connection: sa.Connection, capture: CaptureResult, reason: str, now: datetime
+) -> Recorded:
+    entry = suppressed_log.LogEntry(
         LogKind.SUPPRESSED, capture.provider, capture.message.event_key, capture.call_id, reason
     )
-    logbook.note(connection, entry, now)
+    suppressed_log.note(connection, entry, now)
     return Recorded(accepted=False, reason=reason)
 
 

@@ -7,14 +7,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ackbridge.contracts import (
-    AcknowledgementKind,
-    CallOutcome,
-    MessageSource,
-    NoticeBody,
-    ProviderMessage,
-    Stage,
-)
+from ackbridge.contracts.calls import CallOutcome, Stage
+from ackbridge.contracts.deliveries import NoticeBody
+from ackbridge.contracts.messages import MessageSource, ProviderMessage
+from ackbridge.contracts.steps import AcknowledgementKind
 
 
 class ClaimKind(StrEnum):

@@ -9,9 +9,9 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from .journal import LONGEST
+from .event_log import LONGEST
+from .fault_rates import Rates
 from .provider import create_provider
-from .rates import Rates
 from .serving import build_config
 
 

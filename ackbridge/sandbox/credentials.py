@@ -8,10 +8,11 @@ import secrets as chance
 from collections.abc import Mapping
 from urllib.parse import parse_qs, unquote
 
-from ackbridge.security import AuthSpec, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth, Secrets
+from ackbridge.security.secrets import Secrets
+from ackbridge.security.specs import AuthSpec, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth
 
+from .provider_dialect import DialectReply, Incoming, in_json
 from .signing import basic
-from .speech import Answer, Incoming, in_json
 
 TOKEN_LIFE = 3600
 """Seconds that a token lasts."""
@@ -47,7 +48,7 @@ class Credentials:
                 token = headers.get("authorization", "").removeprefix("Bearer ")
                 return None if token in self._tokens else "the bearer token is not one of ours"
 
-    def token(self, request: Incoming) -> Answer:
+    def token(self, request: Incoming) -> DialectReply:
         """Answer a token request."""
         spec = self._spec
         if not isinstance(spec, OAuth2Auth):
@@ -63,7 +64,7 @@ class Credentials:
         token = chance.token_urlsafe(24)
         self._tokens.add(token)
         answer = {"access_token": token, "token_type": "Bearer", "expires_in": TOKEN_LIFE}
-        return Answer(200, json.dumps(answer).encode(), {"content-type": "application/json"})
+        return DialectReply(200, json.dumps(answer).encode(), {"content-type": "application/json"})
 
     def _is_client(self, spec: OAuth2Auth, request: Incoming, form: Mapping[str, str]) -> bool:
         client, secret = (

@@ -11,16 +11,24 @@ from fastapi import FastAPI
 
 from ackbridge.clock import Clock, utc_now
 
-from .courier import Courier, Persistence
-from .desk import BehaviourFor, Desk
-from .journal import LONGEST, Journal, whose
-from .memory import memory_routes
-from .mood import Mood, mood_routes
-from .rates import Rates
-from .shop import Shop
-from .speech import Acknowledgement, Aside, Incoming, Speech, StatusRequest, Whose, WorkRequest
-from .wire import Reply, read, send_reply
-from .workshop import Workshop, about
+from .callback_sender import CallbackSender, Persistence
+from .event_log import LONGEST, EventLog, whose
+from .fault_rates import Rates
+from .http_io import HttpReply, read, send_reply
+from .inspection_routes import memory_routes
+from .job_runner import JobRunner, about
+from .outage_mode import OutageMode, mood_routes
+from .provider_dialect import (
+    Acknowledgement,
+    Aside,
+    Incoming,
+    ProviderDialect,
+    StatusRequest,
+    Whose,
+    WorkRequest,
+)
+from .request_handler import BehaviourFor, RequestHandler
+from .sandbox_api import SandboxApi
 
 _HEADERS_OF_INTEREST = ("content-type", "user-agent", "traceparent")
 """What the journal keeps of a request's headers. Credentials may be in any other one."""
@@ -42,12 +50,12 @@ def create_provider(
         webhook_secret: what callbacks are signed with.
         rates, clock, persistence, longest: as `simulate` has them.
     """
-    shop = Shop(api_key, webhook_secret)
+    shop = SandboxApi(api_key, webhook_secret)
     return simulate(shop, rates, clock=clock, persistence=persistence, longest=longest)
 
 
 def simulate(
-    speech: Speech,
+    speech: ProviderDialect,
     rates: Rates | None = None,
     *,
     behaviour_for: BehaviourFor = lambda _request: None,
@@ -68,11 +76,11 @@ def simulate(
         longest: entries that the journal keeps.
     """
     rates = rates or Rates()
-    journal = Journal(clock, longest)
-    courier = Courier(speech, journal, clock, persistence or Persistence())
-    workshop = Workshop(speech, journal, courier, clock, rates.delay_ms)
-    mood = Mood(behaviour_for)
-    desk = Desk(speech, workshop, rates, mood.behaviour_for, clock)
+    journal = EventLog(clock, longest)
+    courier = CallbackSender(speech, journal, clock, persistence or Persistence())
+    workshop = JobRunner(speech, journal, courier, clock, rates.delay_ms)
+    mood = OutageMode(behaviour_for)
+    desk = RequestHandler(speech, workshop, rates, mood.behaviour_for, clock)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -90,7 +98,9 @@ def simulate(
 class _Door:
     """An ASGI application: what comes in is understood, written down, and answered."""
 
-    def __init__(self, speech: Speech, desk: Desk, journal: Journal, mood: Mood) -> None:
+    def __init__(
+        self, speech: ProviderDialect, desk: RequestHandler, journal: EventLog, mood: OutageMode
+    ) -> None:
         self._mood = mood
         self._speech = speech
         self._desk = desk
@@ -107,13 +117,13 @@ class _Door:
             case Acknowledgement() as told:
                 reply = self._acknowledgement(told)
             case Aside(kind, answer):
-                reply = Reply(answer)
+                reply = HttpReply(answer)
                 if kind == "health" and self._mood.is_broken:
                     reply = self._broken()
                 self._journal.note(kind, path=incoming.path, status=reply.status)
         await send_reply(reply, scope, receive, send)
 
-    async def _work(self, request: WorkRequest, incoming: Incoming) -> Reply:
+    async def _work(self, request: WorkRequest, incoming: Incoming) -> HttpReply:
         who = {"operation": request.operation, **whose(request.key, request.call_id)}
         headers = {
             name: incoming.headers[name]
@@ -131,10 +141,10 @@ class _Door:
         self._note_reply("receipt", reply, work=work and work.id, **who)
         return reply
 
-    def _broken(self) -> Reply:
-        return Reply(self._speech.trouble(503, "out of order"), "error")
+    def _broken(self) -> HttpReply:
+        return HttpReply(self._speech.trouble(503, "out of order"), "error")
 
-    def _status(self, request: StatusRequest) -> Reply:
+    def _status(self, request: StatusRequest) -> HttpReply:
         reply = self._desk.look(request)
         work = self._desk.find(request.whose)
         who = {"operation": request.operation, "call_id": request.whose.call_id}
@@ -142,7 +152,7 @@ class _Door:
         self._note_reply("status", reply, stands=stands, **(about(work) if work else who))
         return reply
 
-    def _acknowledgement(self, told: Acknowledgement) -> Reply:
+    def _acknowledgement(self, told: Acknowledgement) -> HttpReply:
         reply, counts = self._desk.hear(told)
         work = self._desk.find(told.whose)
         who = {"operation": told.operation, "call_id": told.whose.call_id}
@@ -158,7 +168,7 @@ class _Door:
         )
         return reply
 
-    def _note_reply(self, kind: str, reply: Reply, **what: Any) -> None:
+    def _note_reply(self, kind: str, reply: HttpReply, **what: Any) -> None:
         seen = reply.fault or reply.status
         self._journal.counts[f"answered:{seen}"] += 1
         self._journal.note(kind, status=reply.status, fault=reply.fault, **what)

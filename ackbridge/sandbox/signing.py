@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from ackbridge.security import BasicVerify, HeaderVerify, HmacVerify, Secrets, VerifySpec
+from ackbridge.security.secrets import Secrets
+from ackbridge.security.specs import BasicVerify, HeaderVerify, HmacVerify, VerifySpec
 
 Headers = dict[str, str]
 Sign = Callable[[bytes, bytes, str, datetime], Headers]

@@ -9,9 +9,15 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ackbridge.clock import Clock
-from ackbridge.errors import Forged, SecretError
+from ackbridge.errors import SecretError, SignatureError
 
-from .schemes import GenericScheme, Scheme, StandardWebhooksScheme, StripeScheme, header
+from .schemes import (
+    GenericScheme,
+    Scheme,
+    StandardWebhooksScheme,
+    StripeScheme,
+    header,
+)
 from .secrets import Secrets
 from .specs import BasicVerify, HeaderVerify, HmacVerify, VerifySpec
 
@@ -27,7 +33,7 @@ class Verifier(Protocol):
             body: the raw bytes, as they came.
 
         Raises:
-            Forged: not the provider's, or not now; the text is safe for logs and replies.
+            SignatureError: not the provider's, or not now; the text is safe for logs and replies.
             SecretError: it cannot be told, because a secret does not resolve.
         """
 
@@ -50,7 +56,7 @@ def build_verifier(spec: VerifySpec | None, secrets: Secrets, clock: Clock) -> V
 
 class _Nobody:
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- a `Verifier` is given both, whatever it makes of them
-        raise Forged("this provider has no callback verification")
+        raise SignatureError("this provider has no callback verification")
 
 
 class _Signature:
@@ -68,7 +74,7 @@ class _Signature:
             return any(hmac.compare_digest(expected, given) for given in signed.signatures)
 
         if not _any_secret(self._spec.secrets, is_signed_with):
-            raise Forged("signature does not match")
+            raise SignatureError("signature does not match")
         if signed.timestamp is not None:
             self._refuse_replay(signed.timestamp)
 
@@ -77,7 +83,9 @@ class _Signature:
         tolerance = self._spec.tolerance.total_seconds()
         if abs(age) > tolerance:
             side = "old" if age > 0 else "in the future"
-            raise Forged(f"timestamp is {abs(age):.0f} s {side}, tolerance is {tolerance:g} s")
+            raise SignatureError(
+                f"timestamp is {abs(age):.0f} s {side}, tolerance is {tolerance:g} s"
+            )
 
 
 class _SecretHeader:
@@ -93,7 +101,7 @@ class _SecretHeader:
             return hmac.compare_digest(expected.encode(), given)
 
         if not _any_secret(self._spec.secrets, is_it):
-            raise Forged(f"secret in header {self._spec.name} does not match")
+            raise SignatureError(f"secret in header {self._spec.name} does not match")
 
 
 class _BasicCredentials:
@@ -110,7 +118,7 @@ class _BasicCredentials:
             return hmac.compare_digest(expected.encode(), given)
 
         if not _any_secret(self._spec.passwords, is_it):
-            raise Forged("basic credentials do not match")
+            raise SignatureError("basic credentials do not match")
 
 
 def _scheme(spec: HmacVerify) -> Scheme:
@@ -140,8 +148,8 @@ def _any_secret(refs: tuple[str, ...], matches: Callable[[str], bool]) -> bool:
 def _basic_credentials(value: str) -> bytes:
     scheme, _, encoded = value.partition(" ")
     if scheme.lower() != "basic":
-        raise Forged("header Authorization is not basic authentication")
+        raise SignatureError("header Authorization is not basic authentication")
     try:
         return base64.b64decode(encoded.strip(), validate=True)
     except (binascii.Error, ValueError):
-        raise Forged("header Authorization is not basic authentication") from None
+        raise SignatureError("header Authorization is not basic authentication") from None

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from ackbridge.clock import Clock
-from ackbridge.errors import SecretError, Unavailable
-from ackbridge.transport import cap, client_options
+from ackbridge.errors import SecretError, UnavailableError
+from ackbridge.http.client import cap, client_options
 
 from .secrets import Secrets
 from .specs import OAuth2Auth
@@ -52,7 +52,7 @@ _KNOWN_ERRORS = frozenset(
 )
 
 
-class TokenRefused(Unavailable):
+class TokenError(UnavailableError):
     """The token endpoint gave us no token; the text says why, without secrets."""
 
 
@@ -70,7 +70,7 @@ class ClientCredentials(httpx.Auth):
     in flight, and it goes on when the request that began it is given up.
 
     Raises in the request:
-        TokenRefused: there is no token.
+        TokenError: there is no token.
         SecretError: a reference does not resolve.
     """
 
@@ -140,7 +140,7 @@ class ClientCredentials(httpx.Auth):
             async with asyncio.timeout(seconds):
                 answer = await self._ask()
             return self._read(answer, asked_at)
-        except (SecretError, TokenRefused):
+        except (SecretError, TokenError):
             raise
         except TimeoutError:
             raise self._refused(f"did not answer within {seconds:g} s") from None
@@ -187,9 +187,9 @@ class ClientCredentials(httpx.Auth):
         lasts = timedelta(seconds=min(float(life), LONGEST_LIFE.total_seconds()))
         return _Token(value, asked_at + lasts - min(self._spec.leeway, lasts / 2))
 
-    def _refused(self, what: str) -> TokenRefused:
+    def _refused(self, what: str) -> TokenError:
         url = urlsplit(self._spec.token_url)
-        return TokenRefused(f"token endpoint {url.scheme}://{url.netloc}{url.path} {what}")
+        return TokenError(f"token endpoint {url.scheme}://{url.netloc}{url.path} {what}")
 
 
 class _Borrowed(httpx.AsyncBaseTransport):

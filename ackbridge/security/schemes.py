@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from standardwebhooks import Webhook
 
-from ackbridge.errors import Forged, SecretError
+from ackbridge.errors import SecretError, SignatureError
 
 from .specs import HmacVerify, split_signed
 
@@ -42,7 +42,8 @@ class Scheme(Protocol):
     """Reads a callback, and computes the signature it should have."""
 
     def read(self, headers: Mapping[str, str], body: bytes) -> Signed:
-        """Take the callback apart; raises `Forged` when something is missing or malformed."""
+        """Take the callback apart; raises `SignatureError` when something is missing or
+        malformed."""
 
     def sign(self, ref: str, secret: str, signed: Signed) -> bytes:
         """The signature by one secret; raises `SecretError` naming `ref` if it is none."""
@@ -61,7 +62,7 @@ class GenericScheme:
         name = spec.header or ""
         given = header(headers, name)
         if not given.startswith(spec.prefix):
-            raise Forged(f"signature in header {name} does not start with {spec.prefix!r}")
+            raise SignatureError(f"signature in header {name} does not start with {spec.prefix!r}")
         signature = _decode(given.removeprefix(spec.prefix), spec.encoding)
         stamp = header(headers, spec.timestamp_header) if spec.timestamp_header else None
         message_id = header(headers, spec.id_header) if spec.id_header else ""
@@ -89,7 +90,7 @@ class StripeScheme:
         stamps = [value for key, _, value in items if key == "t"]
         signatures = [value for key, _, value in items if key == "v1"]
         if len(stamps) != 1 or not 0 < len(signatures) <= MOST_SIGNATURES:
-            raise Forged(f"header {name} is not of the form t=...,v1=...")
+            raise SignatureError(f"header {name} is not of the form t=...,v1=...")
         return Signed(
             text=stamps[0].encode() + b"." + body,
             signatures=tuple(_decode(signature, "hex") for signature in signatures),
@@ -114,7 +115,7 @@ class StandardWebhooksScheme:
         given = [item.partition(",") for item in header(headers, "webhook-signature").split()]
         signatures = [value for version, _, value in given if version == "v1"]
         if not 0 < len(signatures) <= MOST_SIGNATURES:
-            raise Forged("header webhook-signature is not of the form v1,...")
+            raise SignatureError("header webhook-signature is not of the form v1,...")
         decoded = tuple(_decode(signature, "base64") for signature in signatures)
         return Signed(body, decoded, timestamp, message_id)
 
@@ -123,7 +124,7 @@ class StandardWebhooksScheme:
         try:
             text = signed.text.decode()
         except UnicodeDecodeError:
-            raise Forged("body is not UTF-8 text") from None
+            raise SignatureError("body is not UTF-8 text") from None
         try:
             webhook = Webhook(secret)
         except Exception:
@@ -135,16 +136,16 @@ class StandardWebhooksScheme:
 
 
 def header(headers: Mapping[str, str], name: str) -> str:
-    """A header's value; an absent or empty one raises `Forged`."""
+    """A header's value; an absent or empty one raises `SignatureError`."""
     value = headers.get(name.lower(), "").strip()
     if not value:
-        raise Forged(f"header {name} is missing")
+        raise SignatureError(f"header {name} is missing")
     return value
 
 
 def _timestamp(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _TIMESTAMP_DIGITS):
-        raise Forged("timestamp is not Unix time in seconds")
+        raise SignatureError("timestamp is not Unix time in seconds")
     return int(text)
 
 

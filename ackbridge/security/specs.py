@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from ackbridge.contracts import Duration
+from ackbridge.contracts.wire import Duration
 
 REFERENCE_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$"
 """`env:NAME`, or `file:/path` (a relative path starts at the configured root)."""

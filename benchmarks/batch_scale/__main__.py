@@ -18,15 +18,17 @@ import sqlalchemy as sa
 from rich.progress import Progress
 from temporalio.client import Client
 
-from ackbridge.batches import start_batch
-from ackbridge.child import Child
-from ackbridge.contracts import BatchProgress, BatchRequest, ParkedSelection, Stage, names
-from ackbridge.embedded import EmbeddedEngine
-from ackbridge.engine import connect, leave
-from ackbridge.ledger import migrate
-from ackbridge.ledger.addresses import address_of
+from ackbridge.client.batches import start_batch
+from ackbridge.contracts import names
+from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection
+from ackbridge.contracts.calls import Stage
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.database.tables import calls, parked
+from ackbridge.ledger.database.urls import address_of
 from ackbridge.ledger.parked import ParkedState
-from ackbridge.ledger.tables import calls, parked
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.temporal.connect import connect, leave
 
 from .stand_in import STAND_IN
 
@@ -70,7 +72,7 @@ def _measure(folder: Path, count: int, rate: float, concurrency: int) -> int:
             "SANDBOX_API_KEY": "-",
             "STRIPE_API_KEY": "-",
         }
-        serving = Child(
+        serving = ManagedProcess(
             [sys.executable, "-m", "benchmarks.batch_scale.worker"],
             environ=environ,
             log=folder / "worker.log",
@@ -84,7 +86,12 @@ def _measure(folder: Path, count: int, rate: float, concurrency: int) -> int:
 
 
 async def _run(
-    engine: EmbeddedEngine, serving: Child, url: str, count: int, rate: float, concurrency: int
+    engine: EmbeddedEngine,
+    serving: ManagedProcess,
+    url: str,
+    count: int,
+    rate: float,
+    concurrency: int,
 ) -> int:
     client = await connect(engine.environment)
     _write_rows(url, count)
@@ -173,7 +180,7 @@ async def _start_stand_ins(client: Client, count: int) -> float:
     return time.perf_counter() - began
 
 
-async def _watch(engine: EmbeddedEngine, serving: Child, peaks: Peaks) -> None:
+async def _watch(engine: EmbeddedEngine, serving: ManagedProcess, peaks: Peaks) -> None:
     while True:
         peaks.engine = max(peaks.engine, _size(engine.child.pid))
         peaks.worker = max(peaks.worker, _size(serving.pid))

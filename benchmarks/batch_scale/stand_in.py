@@ -12,15 +12,10 @@ from typing import Any
 from temporalio import activity, workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts import (
-        CallOutcome,
-        MessageKind,
-        OutcomeStatus,
-        ProviderMessage,
-        Timings,
-        names,
-    )
-    from ackbridge.ledger import Ledger
+    from ackbridge.contracts import names
+    from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Timings
+    from ackbridge.contracts.messages import MessageKind, ProviderMessage
+    from ackbridge.ledger.ledger import Ledger
 
 STAND_IN = "StandIn"
 ANSWER = "stand_in_answer"

@@ -8,16 +8,16 @@ import os
 from temporalio.worker import Worker
 
 import worker
-from ackbridge.app import integrations_folder
-from ackbridge.catalog import load_catalog
+from ackbridge.catalog.loading import load_catalog
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.control import Snapshots
-from ackbridge.engine import connect
-from ackbridge.ledger import Ledger
-from ackbridge.runner import workflow_runner
+from ackbridge.control.snapshots import Snapshots
+from ackbridge.http.client import build_client
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.application import integrations_folder
 from ackbridge.settings import load_settings
-from ackbridge.transport import build_client
+from ackbridge.temporal.connect import connect
+from ackbridge.temporal.sandbox_runner import workflow_runner
 from activities import main_activities
 from workflows import ReprocessParked
 

@@ -11,7 +11,7 @@ from random import Random
 
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, deadline_for, learn
-from ackbridge.control.observed import Count, Observed, Times
+from ackbridge.stats.totals import Count, Observed, Times
 
 from .providers import HOUR, Provider, quantile
 

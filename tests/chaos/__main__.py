@@ -17,10 +17,10 @@ from pathlib import Path
 
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 
-from ackbridge.cli import show
 from ackbridge.cli.up import told_to_stop
-from ackbridge.engine import leave
 from ackbridge.errors import AckbridgeError
+from ackbridge.temporal.connect import leave
+from ackbridge.terminal import output
 
 from .report import Report
 from .running import Options, run
@@ -38,7 +38,7 @@ def main() -> int:
     if any(state.iterdir()):
         print(f"{state} is not empty: a run needs a state of its own", file=sys.stderr)
         return 2
-    show.console.print(f"seed {options.seed}: `--seed {options.seed}` draws the same again")
+    output.console.print(f"seed {options.seed}: `--seed {options.seed}` draws the same again")
     report: Report | None = None
     is_kept = True
     try:
@@ -49,7 +49,7 @@ def main() -> int:
         is_kept = False
     finally:
         if is_kept or asked.state is not None:
-            show.console.print(f"\nlogs, state and report: {state}", soft_wrap=True)
+            output.console.print(f"\nlogs, state and report: {state}", soft_wrap=True)
         else:
             shutil.rmtree(state)
     return 0 if report is not None and report.is_clean else 1

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from temporalio.exceptions import TemporalError
 
-from ackbridge.contracts import CallOutcome, Stage
-from ackbridge.errors import CallError, EngineUnavailable
+from ackbridge.contracts.calls import CallOutcome, Stage
+from ackbridge.errors import CallError, EngineUnavailableError
 
 from .records import Answer, Told
 from .script import CallScript
@@ -70,5 +70,5 @@ async def insist(request: Callable[[], Awaitable[T]]) -> T:
     while True:
         try:
             return await request()
-        except EngineUnavailable:
+        except EngineUnavailableError:
             await asyncio.sleep(PAUSE * (0.5 + random.random()))  # noqa: S311 -- only spreads retries

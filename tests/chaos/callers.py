@@ -8,8 +8,8 @@ from datetime import timedelta
 
 from temporalio.client import Client
 
-from ackbridge.client import AckbridgeClient, Call
-from ackbridge.contracts import CallStatus, Stage
+from ackbridge.client.calls import AckbridgeClient, Call
+from ackbridge.contracts.calls import CallStatus, Stage
 from ackbridge.errors import CallCancelledError, CallFailedError, InvalidRequestError
 
 from .caller import PAUSE, Caller, insist

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from ackbridge.cli.stack import Stack
 from ackbridge.errors import AckbridgeError
+from ackbridge.local.stack import Stack
 
 from .script import Kill
 

@@ -14,8 +14,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 
 from ackbridge.contracts import names
-from ackbridge.engine import conversation
-from ackbridge.runner import workflow_runner
+from ackbridge.temporal.connect import conversation
+from ackbridge.temporal.sandbox_runner import workflow_runner
 from workflows import WORKFLOWS
 
 from .history import read_run

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ackbridge.cli import show
+from ackbridge.terminal import output
 
 from . import evidence
 from .cases import Case, Totals
@@ -74,15 +74,17 @@ class Report:
 
     def show(self) -> None:
         """Print the table, and the findings under it."""
-        table = show.table(f"\nChaos, seed {self.seed}", ("", ""), list(self.counts().items()))
-        show.console.print(table)
+        table = output.table(f"\nChaos, seed {self.seed}", ("", ""), list(self.counts().items()))
+        output.console.print(table)
         cases = {case.call_id: case for case in self.cases}
         for finding in self.findings[:SHOWN]:
-            show.console.print(f"\n{finding.kind}: {finding.call_id}: {finding.what}", markup=False)
+            output.console.print(
+                f"\n{finding.kind}: {finding.call_id}: {finding.what}", markup=False
+            )
             for line in evidence.tell(cases[finding.call_id]):
-                show.console.print(f"  {line}", markup=False, soft_wrap=True)
+                output.console.print(f"  {line}", markup=False, soft_wrap=True)
         if len(self.findings) > SHOWN:
-            show.console.print(f"\n… and {len(self.findings) - SHOWN} more")
+            output.console.print(f"\n… and {len(self.findings) - SHOWN} more")
 
     def text(self) -> str:
         """Everything about every finding, for the file."""

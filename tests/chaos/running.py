@@ -13,10 +13,11 @@ from pathlib import Path
 
 from temporalio.client import Client
 
-from ackbridge.catalog import Catalog, load_catalog
-from ackbridge.cli import show
-from ackbridge.cli.stack import Stack, worker_names
-from ackbridge.engine import connect
+from ackbridge.catalog.catalog import Catalog
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.local.stack import Stack, worker_names
+from ackbridge.temporal.connect import connect
+from ackbridge.terminal import output
 
 from .caller import Caller
 from .callers import Callers
@@ -212,4 +213,4 @@ class _Run:
         return described.on_failure == "park" and described.parked_for > OUTLIVES
 
     def _say(self, what: str) -> None:
-        show.console.print(f"{time.monotonic() - self._began:5.0f} s  {what}", style="dim")
+        output.console.print(f"{time.monotonic() - self._began:5.0f} s  {what}", style="dim")

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tests.chaos.cases import Case, Operation
-from tests.chaos.kinds import Kind
-from tests.chaos.reconciling import reconcile
-from tests.chaos.records import (
+from .cases import Case, Operation
+from .kinds import Kind
+from .reconciling import reconcile
+from .records import (
     Acknowledgement,
     Answer,
     Event,

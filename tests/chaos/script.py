@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from ackbridge.contracts import CallRequest
-from ackbridge.sandbox.rates import REALISTIC, Rates
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.sandbox.fault_rates import REALISTIC, Rates
 
 Chosen = TypeVar("Chosen")
 

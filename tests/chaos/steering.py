@@ -10,13 +10,13 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from ackbridge.client import AckbridgeClient, Call
+from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.contracts import names
 from ackbridge.errors import (
     CallCancelledError,
     CallError,
     CallFailedError,
-    EngineUnavailable,
+    EngineUnavailableError,
     KeyReusedError,
 )
 
@@ -80,7 +80,7 @@ class Steering:
         except RPCError as error:
             if "already completed" in error.message:
                 return "too late"
-            raise EngineUnavailable(error.message) from None
+            raise EngineUnavailableError(error.message) from None
         return "accepted"
 
     async def _same_again(self, caller: Caller) -> str:
@@ -115,7 +115,7 @@ class Steering:
         except WorkflowAlreadyStartedError:
             return "it is still open"
         except RPCError as error:
-            raise EngineUnavailable(error.message) from None
+            raise EngineUnavailableError(error.message) from None
         try:
             outcome = await insist(Call(handle).outcome)
         except (CallFailedError, CallCancelledError) as ended:

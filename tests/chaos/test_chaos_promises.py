@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.cases import Case, Operation
-from tests.chaos.kinds import Kind
-from tests.chaos.records import Acknowledgement, Answer, Kept, Run, RunState, Told
-from tests.chaos.samples import (
+from .cases import Case, Operation
+from .kinds import Kind
+from .records import Acknowledgement, Answer, Kept, Run, RunState, Told
+from .samples import (
     CALL,
     EVENT,
     FAILED,

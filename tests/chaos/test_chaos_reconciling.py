@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.cases import Case, Operation
-from tests.chaos.kinds import Kind
-from tests.chaos.records import (
+from .cases import Case, Operation
+from .kinds import Kind
+from .records import (
     Acknowledgement,
     Kept,
     Ledgered,
@@ -17,7 +17,7 @@ from tests.chaos.records import (
     TaskFailure,
     Told,
 )
-from tests.chaos.samples import (
+from .samples import (
     CALL,
     EVENT,
     FAILED,

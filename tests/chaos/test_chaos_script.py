@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import islice, pairwise
 
-from ackbridge.catalog import load_catalog
-from tests.chaos.running import INTEGRATIONS
-from tests.chaos.script import OPERATIONS, draw_call, draw_kills, rates
+from ackbridge.catalog.loading import load_catalog
+
+from .running import INTEGRATIONS
+from .script import OPERATIONS, draw_call, draw_kills, rates
 
 WORKERS = ("worker", "worker-2")
 ENVIRON = {

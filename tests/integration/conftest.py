@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from ackbridge.embedded import EmbeddedEngine
-from tests.integration.stage import Stage, set_up
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.support.stage import Stage, set_up
 
 
 @pytest.fixture(scope="session")

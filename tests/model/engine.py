@@ -20,8 +20,13 @@ from temporalio.exceptions import (
 )
 from temporalio.workflow import ActivityCancellationType
 
-from ackbridge.contracts import CallMemory, CallRequest, Prepared, StepFailure, Trouble, Wire, names
-from workflows.host import Renewal
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.continuation import CallContinuation
+from ackbridge.contracts.plan import Prepared
+from ackbridge.contracts.steps import FailureDetails, StepFailure
+from ackbridge.contracts.wire import Wire
+from workflows.hosting.host import ContinueAsNewRequested
 
 from .runtime import (
     Command,
@@ -51,7 +56,7 @@ class Failed:
 
     def error(self, attempt: int) -> ApplicationError:
         """As the activity raises it."""
-        trouble = Trouble(attempt=attempt, reached=self.reached).model_dump(mode="json")
+        trouble = FailureDetails(attempt=attempt, reached=self.reached).model_dump(mode="json")
         return ApplicationError(
             f"{self.kind} in attempt {attempt}",
             trouble,
@@ -159,7 +164,7 @@ class Engine:
         self.orphans: list[Attempt] = []
         self.has_lost_kept_send = False
         self._kept: set[int] = set()
-        self._memory: CallMemory | None = None
+        self._memory: CallContinuation | None = None
         self._is_batched = is_batched
         self._began_at = now
         self.replica = self._copy()
@@ -287,7 +292,7 @@ class Engine:
             return
         self._commit(self.task)
         self.task = None
-        if isinstance(self.replica.ended, Renewal):
+        if isinstance(self.replica.ended, ContinueAsNewRequested):
             self._continue()
         elif self.replica.ended is not None:
             self.is_closed = True
@@ -327,7 +332,7 @@ class Engine:
 
     def _continue(self) -> None:
         memory = self.replica.protocol.memory()
-        self._memory = CallMemory.model_validate_json(memory.model_dump_json())
+        self._memory = CallContinuation.model_validate_json(memory.model_dump_json())
         self.replica.close()
         self.finished.append(self.history)
         self.history, self.is_worn = [], False

@@ -5,24 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ackbridge.contracts import (
-    AcknowledgementKind,
-    CallOutcome,
-    LatePolicy,
-    MessageKind,
-    OutcomeStatus,
-    Prepared,
-    PrepareStep,
-    SendStep,
-    Sent,
-    Stage,
-    Wire,
-    names,
-)
-from workflows.host import StepFailed
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
+from ackbridge.contracts.messages import MessageKind
+from ackbridge.contracts.plan import LatePolicy, Prepared
+from ackbridge.contracts.steps import AcknowledgementKind, PrepareStep, SendStep, Sent
+from ackbridge.contracts.wire import Wire
+from workflows.hosting.host import StepError
 
-from .outside import Acknowledgement
 from .runtime import Ticket
+from .simulated_services import Acknowledgement
 from .world import World
 
 SUCCESS, FAILED = AcknowledgementKind.SUCCESS, AcknowledgementKind.FAILED
@@ -252,7 +244,7 @@ class Invariants:
         world = self._world
         if not world.engine.is_closed:
             yield "the call is not over"
-        if isinstance(world.ended, StepFailed):
+        if isinstance(world.ended, StepError):
             if world.provider.asked:
                 yield "a refused call was sent"
             return

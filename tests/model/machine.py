@@ -7,14 +7,8 @@ from datetime import timedelta
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from ackbridge.contracts import (
-    Cancel,
-    ForceAck,
-    MessageKind,
-    MessageSource,
-    ProviderMessage,
-    Reprocess,
-)
+from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
 
 from .invariants import Broken, Invariants
 from .plans import facts

@@ -7,30 +7,23 @@ from typing import Any
 
 import pytest
 
-from ackbridge.contracts import (
-    AcknowledgementKind,
-    AcknowledgePlan,
-    AcknowledgeStep,
-    CallOutcome,
-    HearingMemory,
-    OutcomeStatus,
-    Plan,
-    ProviderMessage,
-    Sent,
-    Setback,
-)
-from workflows import steps
-from workflows.capture import Capture
-from workflows.closing import Closing
-from workflows.conversation import Conversation
-from workflows.cycles import Cycle, Cycles
-from workflows.hearing import Hearing
-from workflows.host import StepFailed
-from workflows.keeping import Keeping
-from workflows.line import Line
-from workflows.orders import Orders
-from workflows.progress import Progress
-from workflows.settlement import Settlement
+from ackbridge.contracts.calls import CallOutcome, OutcomeStatus
+from ackbridge.contracts.continuation import MessagesState
+from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.plan import AcknowledgePlan, Plan
+from ackbridge.contracts.steps import AcknowledgementKind, AcknowledgeStep, FailedAttempt, Sent
+from workflows.call.acknowledgements import Acknowledgements
+from workflows.call.closing import Closing
+from workflows.call.conclusion import Conclusion
+from workflows.call.conduct import Conduct
+from workflows.call.cycles import Cycle, Cycles
+from workflows.call.messages import Messages
+from workflows.call.operator_requests import OperatorRequests
+from workflows.call.progress import Progress
+from workflows.call.recording import Recording
+from workflows.call.sending import Sending
+from workflows.hosting import steps
+from workflows.hosting.host import StepError
 
 from .world import Facts, World
 
@@ -38,9 +31,9 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def acknowledges_before_recording(patch: pytest.MonkeyPatch) -> None:
-    take = Capture.take
+    take = Recording.take
 
-    async def early(self: Capture, message: ProviderMessage, cycle: Cycle) -> bool:
+    async def early(self: Recording, message: ProviderMessage, cycle: Cycle) -> bool:
         if cycle.was_sent:
             await self._state.settlement.acknowledge(
                 AcknowledgeStep(
@@ -51,7 +44,7 @@ def acknowledges_before_recording(patch: pytest.MonkeyPatch) -> None:
             )
         return await take(self, message, cycle)
 
-    patch.setattr(Capture, "take", early)
+    patch.setattr(Recording, "take", early)
 
 
 def takes_a_new_key_after_silence(patch: pytest.MonkeyPatch) -> None:
@@ -66,41 +59,41 @@ def keeps_a_spent_key(patch: pytest.MonkeyPatch) -> None:
 
 
 def drops_late_answers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Capture, "_is_welcome", lambda self, message: False)
+    patch.setattr(Recording, "_is_welcome", lambda self, message: False)
 
 
 def takes_late_answers_against_the_operation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Capture, "_is_welcome", lambda self, message: True)
+    patch.setattr(Recording, "_is_welcome", lambda self, message: True)
 
 
 def holds_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hearing, "hold", Hearing.suppress)
+    patch.setattr(Messages, "hold", Messages.suppress)
 
 
 def hears_duplicates(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hearing, "suppress", lambda self, message, reason: None)
+    patch.setattr(Messages, "suppress", lambda self, message, reason: None)
 
 
 def forgets_debts_when_continued(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Settlement, "memory", lambda self: ())
+    patch.setattr(Acknowledgements, "memory", lambda self: ())
 
 
 def forgets_messages_when_continued(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hearing, "memory", lambda self: HearingMemory())
+    patch.setattr(Messages, "memory", lambda self: MessagesState())
 
 
 def pays_both_words(patch: pytest.MonkeyPatch) -> None:
-    async def nothing(self: Settlement, cycle: int) -> None: ...
+    async def nothing(self: Acknowledgements, cycle: int) -> None: ...
 
-    patch.setattr(Settlement, "_void", nothing)
+    patch.setattr(Acknowledgements, "_void", nothing)
 
 
 def never_stops_paying(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Settlement, "is_settled", property(lambda self: not self._debts))
+    patch.setattr(Acknowledgements, "is_settled", property(lambda self: not self._debts))
 
 
 def forgets_what_is_not_accepted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Settlement, "_owe", lambda self, debt: None)
+    patch.setattr(Acknowledgements, "_owe", lambda self, debt: None)
 
 
 def gives_up_silently(patch: pytest.MonkeyPatch) -> None:
@@ -144,7 +137,7 @@ def counts_from_the_receipt(patch: pytest.MonkeyPatch) -> None:
 
 
 def sends_on_after_orders(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Orders, "interrupts_work", lambda self: False)
+    patch.setattr(OperatorRequests, "interrupts_work", lambda self: False)
 
 
 def ends_without_a_notice(patch: pytest.MonkeyPatch) -> None:
@@ -157,42 +150,42 @@ def ends_without_a_notice(patch: pytest.MonkeyPatch) -> None:
 
 
 def takes_what_the_ledger_refuses(patch: pytest.MonkeyPatch) -> None:
-    take = Capture.take
+    take = Recording.take
 
-    async def greedy(self: Capture, message: ProviderMessage, cycle: Cycle) -> bool:
+    async def greedy(self: Recording, message: ProviderMessage, cycle: Cycle) -> bool:
         if not await take(self, message, cycle):
             self._state.progress.outcome = self._state.progress.draft(OutcomeStatus.COMPLETED)
         return True
 
-    patch.setattr(Capture, "take", greedy)
+    patch.setattr(Recording, "take", greedy)
 
 
 def forgets_a_send_that_was_lost(patch: pytest.MonkeyPatch) -> None:
-    first = Conversation._first
+    first = Conduct._first
 
-    async def naive(self: Conversation) -> Any:
+    async def naive(self: Conduct) -> Any:
         self._may_have_sent = False
         return await first(self)
 
-    patch.setattr(Conversation, "_first", naive)
+    patch.setattr(Conduct, "_first", naive)
 
 
 def decides_otherwise_when_replayed(patch: pytest.MonkeyPatch) -> None:
-    begin, owe, copies = World.__init__, Settlement._owe, [0]
-    init = Settlement.__init__
+    begin, owe, copies = World.__init__, Acknowledgements._owe, [0]
+    init = Acknowledgements.__init__
 
     def start(self: World, facts: Facts) -> None:
         copies[0] = 0
         begin(self, facts)
 
-    def count(self: Settlement, *arguments: Any) -> None:
+    def count(self: Acknowledgements, *arguments: Any) -> None:
         copies[0] += 1
         init(self, *arguments)
 
     patch.setattr(World, "__init__", start)
-    patch.setattr(Settlement, "__init__", count)
+    patch.setattr(Acknowledgements, "__init__", count)
     patch.setattr(
-        Settlement, "_owe", lambda self, debt: owe(self, debt) if copies[0] == 1 else None
+        Acknowledgements, "_owe", lambda self, debt: owe(self, debt) if copies[0] == 1 else None
     )
 
 
@@ -217,17 +210,17 @@ def records_polled_answers_in_the_task(patch: pytest.MonkeyPatch) -> None:
 
 
 def hears_in_order_only(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hearing, "has_overtaken_answer", False)
+    patch.setattr(Messages, "has_overtaken_answer", False)
 
 
 def forgets_what_a_lost_task_has_recorded(patch: pytest.MonkeyPatch) -> None:
-    first = Conversation._first
+    first = Conduct._first
 
-    async def naive(self: Conversation) -> Any:
+    async def naive(self: Conduct) -> Any:
         self._captured = None
         return await first(self)
 
-    patch.setattr(Conversation, "_first", naive)
+    patch.setattr(Conduct, "_first", naive)
 
 
 def sends_in_any_task(patch: pytest.MonkeyPatch) -> None:
@@ -236,53 +229,53 @@ def sends_in_any_task(patch: pytest.MonkeyPatch) -> None:
 
 
 def spends_the_key_of_any_refusal(patch: pytest.MonkeyPatch) -> None:
-    refused = Line._refused
+    refused = Sending._refused
 
-    def spent(self: Line, cycle: Cycle, failure: StepFailed) -> Any:
+    def spent(self: Sending, cycle: Cycle, failure: StepError) -> Any:
         ending = refused(self, cycle, failure)
         cycle.spend()
         return ending
 
-    patch.setattr(Line, "_refused", spent)
+    patch.setattr(Sending, "_refused", spent)
 
 
 def hears_nothing_at_the_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Keeping, "_end_hearing", lambda self, outcome: self._hearing._waiting.clear())
+    patch.setattr(Conclusion, "_end_hearing", lambda self, outcome: self._hearing._waiting.clear())
 
 
 def stays_where_it_was(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Keeping, "_enter", lambda self, stage: None)
+    patch.setattr(Conclusion, "_enter", lambda self, stage: None)
 
 
 def leaves_attempts_behind(patch: pytest.MonkeyPatch) -> None:
-    async def at_once(self: Settlement) -> None: ...
+    async def at_once(self: Acknowledgements) -> None: ...
 
-    patch.setattr(Settlement, "rest", at_once)
+    patch.setattr(Acknowledgements, "rest", at_once)
 
 
 def forgets_what_may_have_arrived_along(patch: pytest.MonkeyPatch) -> None:
-    sent = Line._sent
+    sent = Sending._sent
 
-    async def naive(self: Line, cycle: Cycle, *, local: bool) -> Sent:
-        if isinstance(self._first, Setback):
+    async def naive(self: Sending, cycle: Cycle, *, local: bool) -> Sent:
+        if isinstance(self._first, FailedAttempt):
             self._first = self._first.model_copy(update={"reached": False})
         return await sent(self, cycle, local=local)
 
-    patch.setattr(Line, "_sent", naive)
+    patch.setattr(Sending, "_sent", naive)
 
 
 def forgets_what_was_not_accepted_along(patch: pytest.MonkeyPatch) -> None:
-    acknowledge = Settlement.acknowledge
+    acknowledge = Acknowledgements.acknowledge
 
-    async def naive(self: Settlement, step: AcknowledgeStep, along: Any = None) -> None:
-        if not isinstance(along, Setback):
+    async def naive(self: Acknowledgements, step: AcknowledgeStep, along: Any = None) -> None:
+        if not isinstance(along, FailedAttempt):
             await acknowledge(self, step, along)
 
-    patch.setattr(Settlement, "acknowledge", naive)
+    patch.setattr(Acknowledgements, "acknowledge", naive)
 
 
 def sends_along_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Orders, "interrupts_work", lambda self: False)
+    patch.setattr(OperatorRequests, "interrupts_work", lambda self: False)
 
 
 MUTANTS: list[Mutant] = [

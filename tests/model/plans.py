@@ -6,8 +6,8 @@ from datetime import timedelta
 
 from hypothesis import strategies as st
 
-from ackbridge.contracts import (
-    DEFAULT_NOTICES,
+from ackbridge.contracts.notices import DEFAULT_NOTICES
+from ackbridge.contracts.plan import (
     REVISION,
     AcknowledgePlan,
     LatePolicy,

@@ -1,4 +1,4 @@
-"""What `workflows.temporal_host` asks of its engine's SDK, in virtual time and without threads.
+"""What `workflows.hosting.temporal_host` asks of the SDK, in virtual time and without threads.
 
 One replica is one worker's cached copy of a workflow: it is fed with inputs, runs until nothing
 moves, and leaves commands behind. Thrown away and fed with the same inputs, it has to leave the
@@ -21,11 +21,13 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, FailureError
 from temporalio.workflow import ActivityCancellationType
 
-from ackbridge.contracts import CallMemory, CallOutcome, CallRequest, Wire
-from workflows import temporal_host
-from workflows.host import Renewal, StepFailed
-from workflows.protocol import CallProtocol
-from workflows.temporal_host import TemporalHost
+from ackbridge.contracts.calls import CallOutcome, CallRequest
+from ackbridge.contracts.continuation import CallContinuation
+from ackbridge.contracts.wire import Wire
+from workflows.call.protocol import CallProtocol
+from workflows.hosting import temporal_host
+from workflows.hosting.host import ContinueAsNewRequested, StepError
+from workflows.hosting.temporal_host import TemporalHost
 
 Command = tuple[Any, ...]
 """What a workflow asks of the engine, comparable; its kind comes first."""
@@ -142,13 +144,13 @@ class Replica:
     """
 
     request: CallRequest
-    memory: CallMemory | None
+    memory: CallContinuation | None
     now: datetime
     is_worn: bool = False
     is_batched: bool = True
     commands: list[Command] = field(default_factory=list)
     tickets: dict[int, Ticket] = field(default_factory=dict)
-    ended: CallOutcome | StepFailed | Renewal | None = None
+    ended: CallOutcome | StepError | ContinueAsNewRequested | None = None
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
@@ -241,7 +243,7 @@ class Replica:
     async def _main(self) -> None:
         try:
             self.ended = await self.protocol.run()
-        except (StepFailed, Renewal) as end:
+        except (StepError, ContinueAsNewRequested) as end:
             self.ended = end
 
     def _run(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from ackbridge.contracts import LatePolicy, OnFailure, PollPlan, ResponseMode
+from ackbridge.contracts.plan import LatePolicy, OnFailure, PollPlan, ResponseMode
 
 from .stage import (
     EXTENSION,

@@ -7,24 +7,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from ackbridge.contracts import (
-    DEFAULT_NOTICES,
+from ackbridge.contracts.calls import CallOutcome, CallStatus
+from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.notices import DEFAULT_NOTICES
+from ackbridge.contracts.plan import (
     REVISION,
     AcknowledgePlan,
-    CallOutcome,
-    CallStatus,
-    Cancel,
-    ForceAck,
     LatePolicy,
-    MessageKind,
-    MessageSource,
     OnFailure,
     Plan,
-    ProviderMessage,
-    Reprocess,
     ResponseMode,
     SendPlan,
 )
+from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
 
 from .invariants import Invariants
 from .runtime import Signal, simulated_sdk

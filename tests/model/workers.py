@@ -8,7 +8,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from ackbridge.contracts import (
+from ackbridge.contracts.control import AdmissionState
+from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.plan import Plan, Prepared, ResponseMode
+from ackbridge.contracts.steps import (
     Acknowledged,
     AcknowledgementKind,
     AcknowledgeStep,
@@ -16,24 +19,19 @@ from ackbridge.contracts import (
     AskStep,
     Concluded,
     ConcludeStep,
-    Plan,
+    FailedAttempt,
     PollStep,
-    Prepared,
     PrepareStep,
-    ProviderMessage,
     ReconsiderStep,
     RecordStep,
-    ResponseMode,
     SendStep,
     Sent,
-    Setback,
-    Standing,
     StepFailure,
-    Wire,
 )
+from ackbridge.contracts.wire import Wire
 
 from .engine import End, Failed, Silent
-from .outside import Ledger, Provider
+from .simulated_services import Ledger, Provider
 
 
 class Luck(StrEnum):
@@ -115,8 +113,8 @@ class Workers:
 
     def _reconsider(self, step: ReconsiderStep, luck: Luck, began: datetime, number: int) -> End:
         if luck is Luck.REFUSED:
-            return Standing(not_now="switched off", parked_reason="switched_off")
-        return Standing()
+            return AdmissionState(not_now="switched off", parked_reason="switched_off")
+        return AdmissionState()
 
     def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         self._provider.asked.append((step.cycle, len(self._provider.accepted)))
@@ -230,4 +228,4 @@ def _rode(end: End) -> Wire:
     if not isinstance(end, Failed):
         raise TypeError("only the whole attempt is silent")
     again = None if end.final else end.delay or timedelta(0)
-    return Setback(kind=end.kind, reason=end.kind, reached=end.reached, again_after=again)
+    return FailedAttempt(kind=end.kind, reason=end.kind, reached=end.reached, again_after=again)

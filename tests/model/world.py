@@ -7,21 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ackbridge.contracts import (
-    CallOutcome,
-    CallRequest,
-    MessageKind,
-    MessageSource,
-    Plan,
-    ProviderMessage,
-    SendStep,
-    Wire,
-)
-from workflows.protocol import CallProtocol
+from ackbridge.contracts.calls import CallOutcome, CallRequest
+from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.plan import Plan
+from ackbridge.contracts.steps import SendStep
+from ackbridge.contracts.wire import Wire
+from workflows.call.protocol import CallProtocol
 
 from .engine import Activity, Attempt, End, Engine
-from .outside import Ledger, Provider
 from .runtime import Resolved, Signal, Ticket
+from .simulated_services import Ledger, Provider
 from .workers import Luck, Workers
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -13,8 +13,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from ackbridge.cli import show
-from ackbridge.engine import leave
+from ackbridge.temporal.connect import leave
+from ackbridge.terminal import output
 
 from .checking import check
 from .playing import Options, Played, play
@@ -26,8 +26,8 @@ def main() -> int:
     """Play as the command line says."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="ackbridge-outage-") as folder:
-        played = asyncio.run(play(options, Path(folder), show.console.print))
-    show.console.print(show.facts("\nAn outage", _figures(played)))
+        played = asyncio.run(play(options, Path(folder), output.console.print))
+    output.console.print(output.facts("\nAn outage", _figures(played)))
     wrong = check(played)
     for line in wrong[:SHOWN]:
         print(line, file=sys.stderr)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ackbridge.contracts import BatchState, OutcomeStatus
+from ackbridge.contracts.batches import BatchState
+from ackbridge.contracts.calls import OutcomeStatus
 
 from .playing import COMPLETED_LATE, DELAYED, Played
 

@@ -17,22 +17,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ackbridge.batches import Batch
-from ackbridge.contracts import (
-    BatchProgress,
-    BatchRequest,
-    BreakerState,
-    CallOutcome,
-    CallRequest,
-    ParkedSelection,
-    Ramp,
-)
-from ackbridge.embedded import EmbeddedEngine
+from ackbridge.client.batches import BatchHandle
+from ackbridge.client.control import ControlHandle
+from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection, Ramp
+from ackbridge.contracts.breaker import BreakerState
+from ackbridge.contracts.calls import CallOutcome, CallRequest
 from ackbridge.errors import CallError
-from ackbridge.provider_control import ProviderControl
+from ackbridge.local.dev_server import EmbeddedEngine
 from tests.chaos.reading_provider import read_provider
 from tests.chaos.records import Seen
-from tests.integration.stage import (
+from tests.support.stage import (
     Stage,
     edited_integrations,
     mood,
@@ -41,7 +35,7 @@ from tests.integration.stage import (
     set_up,
     worker_process,
 )
-from tests.integration.subscribers import Letter, Subscriber, configure, subscribing
+from tests.support.subscribers import Letter, Subscriber, configure, subscribing
 
 AT_ONCE = 40
 """Requests to the engine at the same time."""
@@ -149,7 +143,7 @@ async def play(options: Options, folder: Path, say: Say) -> Played:
 async def _play(
     options: Options, stage: Stage, engine: EmbeddedEngine, shop: Subscriber, say: Say
 ) -> Played:
-    control = ProviderControl(stage.client, "sandbox")
+    control = ControlHandle(stage.client, "sandbox")
     played = Played([_booking(stage) for _ in range(options.calls)])
 
     await mood(stage, "broken")
@@ -238,7 +232,7 @@ async def _hours_pass(options: Options, stage: Stage, played: Played) -> None:
     await _each(played.requests, passes)
 
 
-async def _until_waiting(batch: Batch) -> BatchProgress:
+async def _until_waiting(batch: BatchHandle) -> BatchProgress:
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while not (seen := await batch.progress()).why:  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(0.2)

@@ -6,20 +6,15 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from ackbridge.batches import Batch
+from ackbridge.client.batches import BatchHandle
+from ackbridge.client.purge import start_purge
 from ackbridge.clock import utc_now
-from ackbridge.contracts import (
-    BatchProgress,
-    BatchRequest,
-    BatchState,
-    CallRequest,
-    ParkedSelection,
-    PurgeRequest,
-    names,
-)
-from ackbridge.contracts import Stage as CallStage
-from ackbridge.housekeeping import start_purge
-from tests.integration.stage import Stage
+from ackbridge.contracts import names
+from ackbridge.contracts.batches import BatchProgress, BatchRequest, BatchState, ParkedSelection
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.calls import Stage as CallStage
+from ackbridge.contracts.purge import PurgeRequest
+from tests.support.stage import Stage
 
 from .playing import Run
 
@@ -71,12 +66,12 @@ def _these(requests: Sequence[CallRequest]) -> ParkedSelection:
     return ParkedSelection(provider="sandbox", keys=tuple(one.key for one in requests))
 
 
-async def _until(batch: Batch, holds: Callable[[BatchProgress], bool]) -> None:
+async def _until(batch: BatchHandle, holds: Callable[[BatchProgress], bool]) -> None:
     while not holds(await batch.progress()):  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.05)
 
 
-async def _run_of(stage: Stage, batch: Batch) -> Run:
+async def _run_of(stage: Stage, batch: BatchHandle) -> Run:
     described = await stage.client.get_workflow_handle(batch.id).describe()
     return Run(batch.id, described.run_id)
 

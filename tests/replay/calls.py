@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from ackbridge.contracts import (
-    CallRequest,
-)
-from tests.integration.stage import Stage
+from ackbridge.contracts.calls import CallRequest
+from tests.support.stage import Stage
 
 from .playing import PATIENCE, Scenario, booking, parked, run
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from temporalio.client import WorkflowHandle
 
-from ackbridge.contracts import CallRequest
-from ackbridge.embedded import EmbeddedEngine
-from tests.integration.stage import Stage, edited_integrations, set_up
-from tests.integration.subscribers import configure, subscribing
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.support.stage import Stage, edited_integrations, set_up
+from tests.support.subscribers import configure, subscribing
 
 from .batches import BATCHES
 from .calls import CALLS

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from ackbridge.contracts import (
-    BreakerState,
-    CallRequest,
-    ForceBreaker,
-    IntegrationFlags,
-    SetFlag,
-    names,
-)
-from ackbridge.contracts.breaking import SetLimit
-from tests.integration.stage import Stage, mood, reached
+from ackbridge.contracts import names
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker
+from ackbridge.contracts.breaker_policy import SetLimit
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.control import IntegrationFlags, SetFlag
+from tests.support.stage import Stage, mood, reached
 
 from .playing import PATIENCE, Run, Scenario, booking, run
 

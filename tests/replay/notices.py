@@ -6,13 +6,10 @@ import contextlib
 
 from temporalio.client import WorkflowFailureError
 
-from ackbridge.contracts import (
-    CallRequest,
-    NoticeEvent,
-    event_id,
-    names,
-)
-from tests.integration.stage import Stage
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.deliveries import NoticeEvent, event_id
+from tests.support.stage import Stage
 
 from .playing import Run, Scenario, booking, parked, run
 

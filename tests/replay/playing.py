@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from ackbridge.contracts import CallRequest
+from ackbridge.contracts.calls import CallRequest
 from ackbridge.errors import CallError
-from tests.integration.stage import Stage
+from tests.support.stage import Stage
 
 PATIENCE = timedelta(minutes=1)
 

@@ -10,10 +10,11 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from ackbridge.engine import conversation
-from ackbridge.runner import workflow_runner
-from tests.replay.capture import HISTORIES, SCENARIOS
+from ackbridge.temporal.connect import conversation
+from ackbridge.temporal.sandbox_runner import workflow_runner
 from workflows import WORKFLOWS
+
+from .capture import HISTORIES, SCENARIOS
 
 PATHS = sorted(HISTORIES.glob("*.json"))
 

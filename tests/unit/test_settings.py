@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ackbridge.contracts import FOREVER
+from ackbridge.contracts.purge import FOREVER
 from ackbridge.errors import ConfigurationError
 from ackbridge.settings import load_settings
 

@@ -17,14 +17,19 @@ from fastapi.responses import JSONResponse
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from ackbridge.catalog import Catalog, build_redactors, load_catalog
-from ackbridge.contracts import CallRequest, Trouble
-from ackbridge.control import Gate, Snapshots
-from ackbridge.ledger import Ledger, migrate
-from ackbridge.security import Secrets, build_auth
-from ackbridge.transport import build_client
-from activities import Provisions
-from tests.serving import serve
+from ackbridge.catalog.catalog import Catalog, build_redactors
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.steps import FailureDetails
+from ackbridge.control.admission import Admission
+from ackbridge.control.snapshots import Snapshots
+from ackbridge.http.client import build_client
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.outbound import build_auth
+from ackbridge.security.secrets import Secrets
+from activities import Dependencies
+from tests.support.serving import serve
 
 Result = TypeVar("Result")
 
@@ -127,7 +132,7 @@ class World:
     """One worker's side, and the provider's script."""
 
     script: Script
-    provisions: Provisions
+    provisions: Dependencies
     environ: dict[str, str]
 
     @property
@@ -162,10 +167,10 @@ async def failed(work: Awaitable[Any]) -> ApplicationError:
     return caught.value
 
 
-def trouble(error: ApplicationError) -> Trouble:
+def trouble(error: ApplicationError) -> FailureDetails:
     """The details of a failure."""
     (details,) = error.details
-    assert isinstance(details, Trouble)
+    assert isinstance(details, FailureDetails)
     return details
 
 
@@ -210,12 +215,12 @@ async def world(
 
 def _provisions(
     catalog: Catalog, ledger: Ledger, client: Any, secrets: Secrets, clock: Callable[[], datetime]
-) -> Provisions:
+) -> Dependencies:
     auths = {
         name: build_auth(integration.auth, secrets, clock)
         for name, integration in catalog.integrations.items()
     }
-    return Provisions(
+    return Dependencies(
         catalog=catalog,
         ledger=ledger,
         client=client,
@@ -223,7 +228,7 @@ def _provisions(
         clock=clock,
         public_url="http://us.example",
         control=(control := Snapshots()),
-        gate=Gate(control, "test"),
+        gate=Admission(control, "test"),
         indexed=True,
         redactors=build_redactors(catalog, secrets, auths),
     )

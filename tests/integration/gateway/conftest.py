@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
-from ackbridge.contracts.converter import DATA_CONVERTER
-from ackbridge.embedded import EmbeddedEngine
-from ackbridge.ledger import Ledger, migrate
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.temporal.data_converter import DATA_CONVERTER
 
 from .world import World, collecting, load, now
 

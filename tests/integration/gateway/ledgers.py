@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
-from ackbridge.errors import LedgerUnavailable
-from ackbridge.ledger import InboxEntry, InboxState, Ledger
-from ackbridge.ledger.database import open_database
+from ackbridge.errors import LedgerUnavailableError
+from ackbridge.ledger.database.transactions import open_database
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.rows import InboxEntry, InboxState
 
 from .world import ENVIRON, now
 
@@ -46,7 +47,7 @@ class StumblingLedger(Ledger):
         if not self.reached.is_set():
             self.reached.set()
             await self.stumble.wait()
-            raise LedgerUnavailable("the disk is full")
+            raise LedgerUnavailableError("the disk is full")
         return await super().keep(entry)
 
 

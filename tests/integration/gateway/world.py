@@ -21,13 +21,15 @@ from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from ackbridge.catalog import Catalog, load_catalog
+from ackbridge.catalog.catalog import Catalog
+from ackbridge.catalog.loading import load_catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
-from ackbridge.gateway import build_config, create_app
-from ackbridge.ledger import Ledger
-from ackbridge.resting import Resting
-from ackbridge.security import Secrets
+from ackbridge.gateway.app import create_app
+from ackbridge.gateway.serving import build_config
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.secrets import Secrets
+from ackbridge.temporal.shutdown import BoundedShutdown
 
 T = TypeVar("T")
 
@@ -124,9 +126,9 @@ class CollectingCall:
         self._finished = True
 
 
-def collecting(client: Client) -> Resting:
+def collecting(client: Client) -> BoundedShutdown:
     """A worker that runs collecting calls."""
-    return Resting(
+    return BoundedShutdown(
         Worker(
             client,
             task_queue=QUEUE,

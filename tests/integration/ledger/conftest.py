@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from ackbridge.ledger import Ledger, migrate
-from tests.postgres import PostgreSQL, postgresql
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.ledger import Ledger
+from tests.support.postgres import PostgreSQL, postgresql
 
 from .samples import MovableClock
 

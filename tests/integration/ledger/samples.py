@@ -5,15 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ackbridge.contracts import (
-    CallOutcome,
-    CallRequest,
-    MessageKind,
-    OutcomeStatus,
-    ProviderMessage,
-    Timings,
-)
-from ackbridge.ledger import InboxEntry
+from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Timings
+from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.ledger.rows import InboxEntry
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ackbridge.embedded import EmbeddedEngine
-from tests.integration.stage import Stage, edited_integrations, set_up
-from tests.integration.subscribers import Subscriber, configure, subscribing
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.support.stage import Stage, edited_integrations, set_up
+from tests.support.subscribers import Subscriber, configure, subscribing
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ackbridge.contracts import CallRequest
-from ackbridge.contracts import Stage as CallStage
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallFailedError
-from ackbridge.ledger import NoticeRow, NoticeState
-from tests.integration.stage import Stage
+from ackbridge.ledger.rows import NoticeRow, NoticeState
+from tests.support.stage import Stage
 
 PATIENCE = timedelta(seconds=30)
 

@@ -1,0 +1,252 @@
+"""What a provider would say in each situation, in the shapes that its integration file reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from ackbridge.catalog.expressions import Expression
+from ackbridge.catalog.matching import receipt_reference
+from ackbridge.catalog.operation import ExtensionRule, FailureRule, Operation
+from ackbridge.catalog.schema import Integration
+from ackbridge.conformance.solver.constraints import (
+    Want,
+    exactly,
+    false,
+    marked,
+    one_of,
+    something,
+    text,
+    true,
+)
+from ackbridge.conformance.solver.drafts import Path, ValueKind
+from ackbridge.conformance.solver.solve import CannotSimulateError, Shape, Wish, compose
+
+Stands = Literal["processing", "completed", "failed", "extended"]
+"""How a work stands, or what a message tells of it."""
+
+
+@dataclass(frozen=True)
+class MessageRequest:
+    """What a message shall tell.
+
+    Attributes:
+        reason, retryable: of a failure.
+        until, seconds: until when more time is asked for, and how long that is from now.
+    """
+
+    stands: Stands
+    reason: str = "out of stock"
+    retryable: bool = False
+    until: datetime | None = None
+    seconds: int = 60
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """The rules that a message is read by, with the places where they stand."""
+
+    success: tuple[str, Expression] | None
+    failure: tuple[str, FailureRule] | None
+    extension: tuple[str, ExtensionRule] | None
+    data: tuple[str, Expression] | None
+
+
+class SampleMessages:
+    """The words of one operation."""
+
+    def __init__(self, integration: Integration, name: str) -> None:
+        self._integration = integration
+        self._name = name
+        self._operation: Operation = integration.operations[name]
+
+    @property
+    def never_fails(self) -> bool:
+        """Whether no callback is a failure."""
+        return self._operation.response.failure is None
+
+    def receipt(self, mark: str) -> Shape:
+        """The answer to a request, where that is not the response yet.
+
+        Args:
+            mark: digits that the provider's reference has in it.
+
+        Raises:
+            CannotSimulateError: as every method here.
+        """
+        return compose(list(self._reference(mark)), ValueKind.ANSWER, {("status",): 200})
+
+    def sync(self, mark: str, telling: MessageRequest) -> Shape:
+        """The answer to a request where that is the response: a receipt in any case."""
+        wishes = [*self._told(self._response_rules, telling), *self._reference(mark)]
+        hopes = self._hopes(self._response_rules, telling)
+        return _first_possible(
+            lambda: compose(wishes, ValueKind.ANSWER, {("status",): 200}, hopes),
+            lambda: compose([*wishes, *self._accepted()], ValueKind.ANSWER, hopes=hopes),
+        )
+
+    def status(self, reference: str | None, telling: MessageRequest) -> Shape:
+        """The answer to the question how a work stands."""
+        rules = self._status_rules
+        hopes = self._hopes(rules, telling)
+        if reference is not None:
+            # A provider may repeat its own id, and ours reads it there too.
+            hopes += self._wish("receipt.reference", self._operation.receipt.reference, reference)
+        wishes = list(self._told(rules, telling))
+        if rules.success is None and telling.stands == "processing":
+            # Any 2xx would be the answer.
+            return compose(wishes, ValueKind.ANSWER, {("status",): 404})
+        return compose(wishes, ValueKind.ANSWER, {("status",): 200}, hopes)
+
+    def callback(
+        self,
+        telling: MessageRequest,
+        *,
+        call_id: str,
+        reference: str | None,
+        mark: str,
+        query: Mapping[str, str] | None = None,
+    ) -> Shape:
+        """A callback.
+
+        Args:
+            mark: digits that the event key has in it.
+            query: the parameters of the callback's URL, which are not the provider's to choose.
+        """
+        match, callbacks = self._operation.response.match, self._integration.callbacks
+        wishes = list(self._told(self._response_rules, telling))
+        if match.call_id is not None:
+            wishes.append(self._one("response.match.call_id", match.call_id, exactly(call_id)))
+        wishes += self._wish("response.match.reference", match.reference, reference)
+        if callbacks is not None:
+            wish = Wish(callbacks.event_key, marked(mark), "callbacks.event_key", "be a new id")
+            wishes.append(wish)
+        hopes = self._hopes(self._response_rules, telling)
+        given: dict[Path, Any] = {("query",): dict(query)} if query else {}
+        return compose(wishes, ValueKind.CALLBACK, given, hopes)
+
+    def _reference(self, mark: str) -> Iterator[Wish]:
+        expression = self._operation.receipt.reference
+        if expression is not None:
+            yield self._one("receipt.reference", expression, marked(mark), "be a new id")
+
+    def _accepted(self) -> Iterator[Wish]:
+        accept = self._operation.receipt.accept
+        if accept is None:
+            raise CannotSimulateError(
+                f"{self._field('receipt.accept')}: only a 2xx status is a receipt, and no 2xx"
+                " answer can say this"
+            )
+        yield self._one("receipt.accept", accept, true(), "hold")
+
+    def _wish(self, field: str, expression: Expression | None, reference: str | None) -> list[Wish]:
+        if expression is None or reference is None:
+            return []
+        numbers = [int(reference)] if reference.isdecimal() else []
+        wanted = one_of(reference, *numbers)
+        return [self._one(field, expression, wanted, f"be {reference}")]
+
+    def _told(self, rules: _Rules, telling: MessageRequest) -> Iterator[Wish]:
+        """What must hold, and what must not, for a message to be understood as it is meant."""
+        stands = telling.stands
+        if rules.failure is not None:
+            field, failure = rules.failure
+            yield self._condition(f"{field}.when", failure.when, holds=stands == "failed")
+            if stands == "failed":
+                yield from self._failure(field, failure, telling)
+        elif stands == "failed":
+            raise CannotSimulateError(f"{self._field('response.failure')}: no message is a failure")
+        if stands == "failed":
+            return
+        if rules.extension is not None:
+            field, extension = rules.extension
+            yield self._condition(f"{field}.when", extension.when, holds=stands == "extended")
+            if stands == "extended":
+                yield from self._extension(field, extension, telling)
+        elif stands == "extended":
+            reason = "no message asks for more time"
+            raise CannotSimulateError(f"{self._field('response.extension')}: {reason}")
+        if rules.success is not None and stands != "extended":
+            yield self._condition(*rules.success, holds=stands == "completed")
+
+    def _failure(self, field: str, rule: FailureRule, telling: MessageRequest) -> Iterator[Wish]:
+        yield self._condition(f"{field}.retryable", rule.retryable, holds=telling.retryable)
+        if rule.reason is not None:
+            wanted = text(telling.reason)
+            yield self._one(f"{field}.reason", rule.reason, wanted, "be a text")
+
+    def _extension(
+        self, field: str, rule: ExtensionRule, telling: MessageRequest
+    ) -> Iterator[Wish]:
+        if rule.until is not None and telling.until is not None:
+            moment = one_of(telling.until.isoformat(), int(telling.until.timestamp()))
+            yield self._one(f"{field}.until", rule.until, moment, "be a time")
+        if rule.by is not None:
+            span = one_of(telling.seconds, f"{telling.seconds}s")
+            yield self._one(f"{field}.by", rule.by, span, "be a time span")
+
+    def _hopes(self, rules: _Rules, telling: MessageRequest) -> list[Wish]:
+        """What a real message would also have."""
+        if rules.data is None or telling.stands != "completed":
+            return []
+        return [self._one(*rules.data, something(), "be something")]
+
+    def _condition(self, field: str, expression: Expression, *, holds: bool) -> Wish:
+        return self._one(field, expression, true() if holds else false(), _said(holds))
+
+    def _one(self, field: str, expression: Expression, want: Want, says: str = "") -> Wish:
+        return Wish(expression, want, self._field(field), says or "be ours")
+
+    def _field(self, field: str) -> str:
+        return f"operations.{self._name}.{field}"
+
+    @cached_property
+    def _response_rules(self) -> _Rules:
+        response = self._operation.response
+        return _Rules(
+            _placed("response.success", response.success),
+            _placed("response.failure", response.failure),
+            _placed("response.extension", response.extension),
+            _placed("response.data", response.data),
+        )
+
+    @cached_property
+    def _status_rules(self) -> _Rules:
+        """The status request's own, and the response's where it has none."""
+        own, general = self._operation.response.status, self._response_rules
+        if own is None:
+            return general
+        return _Rules(
+            _placed("response.status.success", own.success) or general.success,
+            _placed("response.status.failure", own.failure) or general.failure,
+            _placed("response.status.extension", own.extension) or general.extension,
+            _placed("response.status.data", own.data) or general.data,
+        )
+
+
+def reference_in(operation: Operation, shape: Shape) -> str | None:
+    """The provider's reference that a receipt tells, as it is read."""
+    return receipt_reference(operation, shape.document)
+
+
+def _placed(field: str, rule: Any) -> tuple[str, Any] | None:
+    return None if rule is None else (field, rule)
+
+
+def _said(holds: bool) -> str:
+    return "hold" if holds else "not hold"
+
+
+def _first_possible(*ways: Any) -> Shape:
+    first: CannotSimulateError | None = None
+    for way in ways:
+        try:
+            shape: Shape = way()
+        except CannotSimulateError as error:
+            first = first or error
+        else:
+            return shape
+    raise first or CannotSimulateError("nothing was tried")

@@ -1,0 +1,227 @@
+"""Payloads made up from their JSON Schema: small, and valid by the real validator."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import rstr
+
+from ackbridge.catalog.payloads import PayloadSchema
+from ackbridge.contracts.wire import InvalidInputError
+
+Schema = Any
+"""A JSON Schema, or true or false."""
+
+_MOST_TRIED = 500
+_MOST_TEXTS = 20
+_DEEPEST = 8
+_FORMATS: Mapping[str, str] = {
+    "date": "2030-01-31",
+    "date-time": "2030-01-31T12:00:00Z",
+    "time": "12:00:00Z",
+    "duration": "P1D",
+    "email": "somebody@example.com",
+    "hostname": "example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uri": "https://example.com/",
+    "uuid": "8f9de3fa-0d4e-4e0c-9d9b-6f3ed8f0b0a1",
+}
+
+
+class NoSampleError(Exception):
+    """No valid payload was found; the text says what the last one was refused for."""
+
+
+def make_payloads(schema: PayloadSchema, count: int) -> list[Any]:
+    """Up to so many different valid payloads, the smallest first.
+
+    Raises:
+        NoSampleError: there is not even one.
+    """
+    found: list[Any] = []
+    complaint = "it allows nothing"
+    maker = _Maker(schema.text)
+    for candidate in islice(maker.values(schema.text), _MOST_TRIED):
+        try:
+            schema.check(candidate)
+        except InvalidInputError as refused:
+            complaint = str(refused)
+            continue
+        if candidate not in found:
+            found.append(candidate)
+        if len(found) == count:
+            break
+    if not found:
+        raise NoSampleError(complaint)
+    return found
+
+
+class _Maker:
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        # The same payloads in every run.
+        self._texts = rstr.Rstr(random.Random(1))  # noqa: S311 -- made-up texts, not secrets
+
+    def values(self, schema: Schema, depth: int = 0) -> Iterator[Any]:
+        """Values that may be valid, the best first."""
+        if depth > _DEEPEST or schema is False:
+            return
+        if not isinstance(schema, Mapping):
+            yield "made-up"
+            return
+        if "const" in schema:
+            yield schema["const"]
+            return
+        yield from schema.get("examples", ())
+        if "default" in schema:
+            yield schema["default"]
+        if "enum" in schema:
+            yield from schema["enum"]
+            return
+        for variant in self._variants(schema):
+            if variant is schema:
+                yield from self._plain(schema, depth)
+            else:
+                yield from self.values(variant, depth + 1)
+
+    def _variants(self, schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """The schema, or what it is together with one of its parts."""
+        rest = dict(schema)
+        if "$ref" in rest:
+            yield _both(self._looked_up(rest.pop("$ref")), rest)
+        elif "allOf" in rest:
+            parts = rest.pop("allOf")
+            for part in parts:
+                rest = _both(rest, part)
+            yield rest
+        elif "anyOf" in rest or "oneOf" in rest:
+            parts = rest.pop("anyOf", None) or rest.pop("oneOf")
+            for part in parts:
+                yield _both(rest, part)
+        else:
+            yield schema
+
+    def _looked_up(self, reference: str) -> Schema:
+        found = self._root
+        for step in reference.removeprefix("#").strip("/").split("/"):
+            if step:
+                found = found[step.replace("~1", "/").replace("~0", "~")]
+        return found
+
+    def _plain(self, schema: Mapping[str, Any], depth: int) -> Iterator[Any]:
+        kinds = schema.get("type") or _guessed(schema)
+        for kind in [kinds] if isinstance(kinds, str) else kinds:
+            match kind:
+                case "object":
+                    yield from self._objects(schema, depth)
+                case "array":
+                    yield from self._arrays(schema, depth)
+                case "string":
+                    yield from self._strings(schema)
+                case "integer" | "number":
+                    yield from _numbers(schema)
+                case "boolean":
+                    yield from (True, False)
+                case _:
+                    yield None
+
+    def _objects(self, schema: Mapping[str, Any], depth: int) -> Iterator[dict[str, Any]]:
+        properties: Mapping[str, Schema] = schema.get("properties", {})
+        required = list(schema.get("required", ()))
+        optional = [name for name in properties if name not in required]
+        smallest = list(self._filled(properties, required, depth))
+        yield from smallest
+        # With more and more of what may be there: dependencies and `minProperties` want some.
+        for count in range(1, len(optional) + 1):
+            yield from islice(self._filled(properties, required + optional[:count], depth), 1)
+        missing = schema.get("minProperties", 0) - len(required)
+        more = [f"made_up_{number}" for number in range(missing)]
+        if more:
+            yield from self._filled(properties, required + more, depth)
+        if schema.get("additionalProperties", True) is not False:
+            yield from ({**one, "made_up": "made-up"} for one in islice(smallest, 1))
+
+    def _filled(
+        self, properties: Mapping[str, Schema], names: Sequence[str], depth: int
+    ) -> Iterator[dict[str, Any]]:
+        """Objects with these fields: the best of each, and then others of one at a time."""
+        choices = {
+            name: list(islice(self.values(properties.get(name, True), depth + 1), _MOST_TEXTS))
+            for name in names
+        }
+        if not all(choices.values()):
+            return
+        best = {name: values[0] for name, values in choices.items()}
+        yield best
+        for name, values in choices.items():
+            for value in values[1:]:
+                yield {**best, name: value}
+
+    def _arrays(self, schema: Mapping[str, Any], depth: int) -> Iterator[list[Any]]:
+        firsts = schema.get("prefixItems", ())
+        least = max(schema.get("minItems", 0), schema.get("minContains", int("contains" in schema)))
+        items = [next(self.values(item, depth + 1), None) for item in firsts]
+        of = schema.get("contains", schema.get("items", True))
+        others = list(islice(self.values(of, depth + 1), max(least, 1)))
+        while others and len(items) < least:
+            # Different ones first, for those that must be.
+            items.append(others[(len(items) - len(firsts)) % len(others)])
+        yield items
+        yield [*items, *others[:1]]
+
+    def _strings(self, schema: Mapping[str, Any]) -> Iterator[str]:
+        least, most = schema.get("minLength", 0), schema.get("maxLength", 10_000)
+        if schema.get("format") in _FORMATS:
+            yield _FORMATS[schema["format"]]
+        if "pattern" in schema:
+            for _ in range(_MOST_TEXTS):
+                try:
+                    yield self._texts.xeger(schema["pattern"])
+                except (ValueError, KeyError, NotImplementedError):
+                    return
+        for text in ("made-up", "something-else", "x", "y"):
+            fitted = text[:most]
+            yield fitted + "x" * (least - len(fitted))
+
+
+def _both(one: Schema, other: Schema) -> dict[str, Any]:
+    """Two schemas at once, as far as that can be written as one."""
+    one, other = (part if isinstance(part, Mapping) else {} for part in (one, other))
+    both = {**one, **other}
+    if "properties" in one and "properties" in other:
+        both["properties"] = {
+            name: _both(one["properties"].get(name, {}), other["properties"].get(name, {}))
+            for name in {**one["properties"], **other["properties"]}
+        }
+    if "required" in one and "required" in other:
+        both["required"] = list(dict.fromkeys([*one["required"], *other["required"]]))
+    return both
+
+
+def _guessed(schema: Mapping[str, Any]) -> str:
+    """The type that a schema without one is about."""
+    for kind, words in (
+        ("object", {"properties", "required", "minProperties"}),
+        ("array", {"items", "prefixItems", "minItems", "contains"}),
+        ("number", {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}),
+    ):
+        if words & schema.keys():
+            return kind
+    return "string"
+
+
+def _numbers(schema: Mapping[str, Any]) -> Iterator[float]:
+    step = schema.get("multipleOf", 1)
+    lows = [schema[name] for name in ("minimum", "exclusiveMinimum") if name in schema]
+    highs = [schema[name] for name in ("maximum", "exclusiveMaximum") if name in schema]
+    starts = [*lows, *highs] or [1]
+    for start in starts:
+        for turn in (0, 1, -1, 2):
+            number = (start // step + turn) * step
+            yield int(number) if number == int(number) else number
+    if lows and highs:
+        yield (max(lows) + min(highs)) / 2

@@ -1,0 +1,1 @@
+"""Making up what a provider would say, from the expressions that read it."""

@@ -1,0 +1,99 @@
+"""A user's own service that is told what becomes of its calls; it trusts only what is signed."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import yaml
+from fastapi import FastAPI, Request, Response
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from ackbridge.catalog.loading import SUBSCRIBERS
+from ackbridge.contracts.deliveries import NoticeBody, NoticeEvent
+from ackbridge.local.ports import HOST
+
+NAME = "shop"
+"""Of the subscriber, as in `reply_to`."""
+
+
+@dataclass
+class Mailbox:
+    """What the service got.
+
+    Attributes:
+        notices: verified ones, each once, in the order of arrival.
+        refused: how many requests did not verify.
+    """
+
+    secret: str
+    notices: list[NoticeBody] = field(default_factory=list)
+    refused: int = 0
+
+    def app(self) -> FastAPI:
+        """The service's HTTP side: what any framework would do."""
+        app = FastAPI()
+
+        @app.post("/notices")
+        async def take(request: Request) -> Response:
+            body = await request.body()
+            try:
+                said: dict[str, Any] = Webhook(self.secret).verify(body, dict(request.headers))
+            except WebhookVerificationError:
+                self.refused += 1
+                return Response(status_code=401)
+            notice = NoticeBody.model_validate(said)
+            if notice.id not in {known.id for known in self.notices}:
+                self.notices.append(notice)
+            return Response(status_code=204)
+
+        return app
+
+    def about(self, call_id: str) -> list[NoticeBody]:
+        """What it was told about one call, in order."""
+        own = [notice for notice in self.notices if notice.data.call_id == call_id]
+        return sorted(own, key=lambda notice: notice.data.sequence)
+
+
+@contextmanager
+def mailbox(integrations: Path) -> Iterator[Mailbox]:
+    """Run the service, and configure it as a subscriber of a folder of integration files."""
+    secret = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+    box = Mailbox(secret)
+    with _served(box.app()) as url:
+        folder = integrations / SUBSCRIBERS
+        folder.mkdir()
+        key = folder / f"{NAME}.secret"
+        key.touch(mode=0o600)
+        key.write_text(secret)
+        file = {
+            "subscriber": NAME,
+            "url": f"{url}/notices",
+            "secrets": [f"file:{key.absolute()}"],
+            "events": [str(event) for event in NoticeEvent],
+        }
+        (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+        yield box
+
+
+@contextmanager
+def _served(app: FastAPI) -> Iterator[str]:
+    """Serve an application from a thread of its own; it listens when this returns."""
+    with socket.create_server((HOST, 0)) as listener:
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://{HOST}:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

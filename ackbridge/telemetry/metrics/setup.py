@@ -1,0 +1,188 @@
+"""Telling metrics: by OTLP, and to Prometheus on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import Final
+from urllib.parse import parse_qsl
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from prometheus_client import CollectorRegistry, start_http_server
+from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig, Runtime, TelemetryConfig
+
+from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+from ackbridge.local.ports import LoopbackPort
+from ackbridge.stats.counters import Observations
+from ackbridge.telemetry.otlp import Signal, lend, otlp_metrics, resource
+from ackbridge.telemetry.trace_export import traced
+
+from .engine_metrics import EngineMetrics
+from .gauges import GaugeSource
+from .histograms import PrometheusReader, SketchHistograms, WithHistograms
+from .instruments import Source, instrument
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY: Final = timedelta(seconds=5)
+"""How old what is told about this process may be."""
+
+FACTS_EVERY: Final = timedelta(seconds=30)
+"""How old what is told about the fleet may be: a look costs two queries for each provider."""
+
+
+class Metrics:
+    """The metrics of one process.
+
+    Attributes:
+        source: what is told.
+        runtime: of the engine's client, so that its metrics are told as well; None where nobody
+            wants any.
+    """
+
+    def __init__(self, source: Source, runtime: Runtime | None = None) -> None:
+        self.source = source
+        self.runtime = runtime
+
+    @asynccontextmanager
+    async def watching(
+        self, observations: Observations | None = None, facts: GaugeSource | None = None
+    ) -> AsyncIterator[None]:
+        """Keep what is told up to date while inside.
+
+        Args:
+            observations: of this process; read in the thread of the event loop, whose they are.
+            facts: of the fleet; one process, or one kind of them, tells these.
+        """
+        if self.runtime is None:
+            yield
+            return
+        watching = asyncio.create_task(self._watch(observations, facts))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            self._count(observations)
+
+    async def _watch(self, observations: Observations | None, facts: GaugeSource | None) -> None:
+        looks = FACTS_EVERY // LOOK_EVERY
+        for number in itertools.count():
+            self._count(observations)
+            if facts is not None and number % looks == 0:
+                await self._look(facts)
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    def _count(self, observations: Observations | None) -> None:
+        if observations is not None:
+            self.source.totals = observations.totals()
+
+    async def _look(self, facts: GaugeSource) -> None:
+        try:
+            self.source.facts = await facts.look()
+        except LedgerUnavailableError as error:
+            log.warning("metrics do without what is parked and owed: %s", error)
+        except Exception:
+            # Metrics are worth less than what this process does.
+            log.exception("metrics do without what is parked and owed")
+        else:
+            return
+        # Told no more, rather than told wrongly.
+        self.source.facts = None
+
+
+@contextmanager
+def telling(
+    service: str, environ: Mapping[str, str], host: str, port: int | None
+) -> Iterator[Metrics]:
+    """Tell what this process does, in traces and metrics, while inside; for composition roots.
+
+    Where nobody wants to know, nothing is set up and nothing costs anything.
+
+    Args:
+        service: what the process is called, unless `OTEL_SERVICE_NAME` says.
+        environ: whose `OTEL_*` say whether and where to traces and metrics are pushed.
+        host, port: where Prometheus may fetch metrics; without a port, nowhere.
+
+    Raises:
+        ConfigurationError: naming the variable.
+    """
+    with traced(service, environ), measured(service, environ, host, port) as metrics:
+        if metrics.runtime is not None:
+            Runtime.set_default(metrics.runtime)
+        yield metrics
+
+
+@contextmanager
+def measured(
+    service: str, environ: Mapping[str, str], host: str, port: int | None
+) -> Iterator[Metrics]:
+    """Tell metrics only; see `telling`. The engine's client has to be given the runtime."""
+    is_pushed = Signal.METRICS.is_wanted(environ)
+    if port is None and not is_pushed:
+        yield Metrics(Source())
+        return
+    source, engine_port = Source(), LoopbackPort()
+    histograms = SketchHistograms(source)
+    readers: list[MetricReader] = []
+    with contextlib.ExitStack() as open_until_the_end:
+        if is_pushed:
+            exporter = WithHistograms(histograms, otlp_metrics(environ))
+            readers.append(PeriodicExportingMetricReader(exporter))
+        if port is not None:
+            registry = CollectorRegistry()
+            readers.append(
+                PrometheusReader(histograms, registry=registry, scope_info_enabled=False)
+            )
+            registry.register(EngineMetrics(engine_port.number))
+            open_until_the_end.enter_context(_served(host, port, registry))
+        provider = MeterProvider(readers, resource(service), shutdown_on_exit=False)
+        open_until_the_end.callback(provider.shutdown)
+        instrument(provider.get_meter("ackbridge"), source)
+        pushed = _pushed(environ) if port is None else _fetched(engine_port.number)
+        yield Metrics(source, Runtime(telemetry=TelemetryConfig(metrics=pushed)))
+
+
+@contextmanager
+def _served(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]:
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"ACKBRIDGE_METRICS_PORT: {host}:{port} cannot be listened on: {error}"
+        ) from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _fetched(port: int) -> PrometheusConfig:
+    """The engine's client tells its metrics here, where only `EngineMetrics` asks."""
+    return PrometheusConfig(
+        bind_address=f"127.0.0.1:{port}",
+        counters_total_suffix=True,
+        unit_suffix=True,
+        durations_as_seconds=True,
+    )
+
+
+def _pushed(environ: Mapping[str, str]) -> OpenTelemetryConfig:
+    """The engine's client pushes its metrics itself, as `OTEL_*` says."""
+    lend(environ)
+    return OpenTelemetryConfig(
+        url=Signal.METRICS.endpoint(environ) or "",
+        headers=dict(parse_qsl(Signal.METRICS.headers(environ).replace(",", "&"))),
+        metric_periodicity=LOOK_EVERY,
+        durations_as_seconds=True,
+        http=True,
+    )

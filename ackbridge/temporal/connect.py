@@ -1,0 +1,158 @@
+"""Connecting to the engine, the one way every process of ours does it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NoReturn, TypedDict
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import (
+    AddSearchAttributesRequest,
+    ListSearchAttributesRequest,
+)
+from temporalio.client import Client, Interceptor
+from temporalio.common import SearchAttributeIndexedValueType
+from temporalio.converter import DataConverter
+from temporalio.envconfig import ClientConfig
+from temporalio.plugin import SimplePlugin
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
+
+from ackbridge.contracts import search_attributes
+from ackbridge.errors import ConfigurationError, EngineUnavailableError
+from ackbridge.telemetry.traces import plugins
+
+from .data_converter import DATA_CONVERTER
+
+RPC_TIMEOUT = timedelta(seconds=10)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_TYPES = {
+    SearchAttributeIndexedValueType.KEYWORD: (
+        "Keyword",
+        IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    ),
+    SearchAttributeIndexedValueType.DATETIME: (
+        "Datetime",
+        IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
+    ),
+    SearchAttributeIndexedValueType.BOOL: (
+        "Bool",
+        IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+    ),
+}
+
+
+class ConnectOptions(TypedDict):
+    """How we and the engine understand each other."""
+
+    data_converter: DataConverter
+    plugins: list[SimplePlugin]
+
+
+def conversation() -> ConnectOptions:
+    """What every client, and so every worker, and every replayer is built with."""
+    return ConnectOptions(data_converter=DATA_CONVERTER, plugins=plugins())
+
+
+async def connect(
+    environ: Mapping[str, str], interceptors: Sequence[Interceptor] = (), *, lazy: bool = False
+) -> Client:
+    """Connect as `TEMPORAL_*` and Temporal's own configuration file say.
+
+    Args:
+        lazy: connect at the first request, for a process that can do something without the engine.
+
+    Raises:
+        ConfigurationError: those settings do not read.
+        EngineUnavailableError: nobody answers there.
+    """
+    try:
+        config = ClientConfig.load_client_connect_config(override_env_vars=dict(environ))
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"TEMPORAL_*: {error}") from None
+    address = config.setdefault("target_host", "localhost:7233")
+    try:
+        return await Client.connect(
+            **config,
+            **conversation(),
+            grpc_compression=_compression(address),
+            interceptors=interceptors,
+            lazy=lazy,
+        )
+    except RuntimeError as error:
+        raise EngineUnavailableError(f"no Temporal server answers at {address}: {error}") from None
+
+
+def _compression(address: str) -> GrpcCompression:
+    """None on this machine, where there is nothing to save but the CPU that it takes."""
+    host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
+    return GrpcCompression.NONE if host in _LOOPBACK else GrpcCompression.GZIP
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """Whether calls can be indexed by our search attributes.
+
+    Attributes:
+        available: they are registered.
+        advice: what an operator has to run when they are not and we may not.
+    """
+
+    available: bool
+    advice: str | None = None
+
+
+async def register_search_attributes(client: Client) -> Indexing:
+    """See to it that our search attributes exist, where we may.
+
+    Upserting one that is not registered hangs a workflow, so calls do without when this says no.
+    """
+    operator = client.operator_service
+    try:
+        listed = await operator.list_search_attributes(
+            ListSearchAttributesRequest(namespace=client.namespace), timeout=RPC_TIMEOUT
+        )
+        missing = [
+            key for key in search_attributes.KEYS if key.name not in listed.custom_attributes
+        ]
+        if missing:
+            await operator.add_search_attributes(
+                AddSearchAttributesRequest(
+                    namespace=client.namespace,
+                    search_attributes={
+                        key.name: _TYPES[key.indexed_value_type][1] for key in missing
+                    },
+                ),
+                timeout=RPC_TIMEOUT,
+            )
+    except RPCError as error:
+        if error.status is RPCStatusCode.ALREADY_EXISTS:
+            return Indexing(available=True)
+        return Indexing(available=False, advice=_advice(client.namespace, error))
+    return Indexing(available=True)
+
+
+def _advice(namespace: str, error: RPCError) -> str:
+    options = " ".join(
+        f"--name {key.name} --type {_TYPES[key.indexed_value_type][0]}"
+        for key in search_attributes.KEYS
+    )
+    return (
+        f"search attributes could not be registered ({error.status.name}); calls run without them"
+        f" until somebody who may runs: temporal operator search-attribute create"
+        f" --namespace {namespace} {options}"
+    )
+
+
+def leave(status: int) -> NoReturn:
+    """End a process that has used the engine's client, with this exit status.
+
+    The client's threads may still report to Python while the interpreter takes itself apart, and
+    the process would then abort with another status. Whatever had to be closed is closed by now.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

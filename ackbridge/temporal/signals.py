@@ -1,0 +1,50 @@
+"""Signals that the engine takes once, however often and by whomever they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from temporalio.api.common.v1 import Header, Payloads, WorkflowExecution
+from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
+from temporalio.client import Client
+
+from ackbridge.contracts.wire import Wire
+
+
+def as_plain(argument: Wire) -> dict[str, Any]:
+    """The JSON that any worker reads, newer or older: what is usual is left out."""
+    return argument.model_dump(mode="json", exclude_defaults=True)
+
+
+async def signal_once(
+    client: Client,
+    call_id: str,
+    name: str,
+    argument: Mapping[str, Any],
+    request_id: str,
+    timeout: timedelta,  # noqa: ASYNC109 -- the bound travels to the engine
+    header: Header | None = None,
+) -> None:
+    """Signal an open call.
+
+    Args:
+        argument: as `as_plain` makes it.
+        request_id: the engine does the same one for the same call once.
+        timeout: of the request; the signal may have arrived all the same.
+        header: of the signal, such as its trace context.
+
+    Raises:
+        RPCError: NOT_FOUND when there is no such open call.
+    """
+    request = SignalWorkflowExecutionRequest(
+        namespace=client.namespace,
+        workflow_execution=WorkflowExecution(workflow_id=call_id),
+        signal_name=name,
+        input=Payloads(payloads=await client.data_converter.encode([argument])),
+        identity=client.identity,
+        request_id=request_id,
+        header=header,
+    )
+    await client.workflow_service.signal_workflow_execution(request, timeout=timeout)

@@ -1,0 +1,230 @@
+"""ask_status and poll: what a provider says when it is asked."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from ackbridge.contracts.messages import MessageKind, MessageSource
+from ackbridge.contracts.steps import Asked, AskStep, PollStep
+from activities.ask_status import AskStatus
+from activities.poll import Poll
+
+from .world import NOW, Script, World, attempt, beats, delay, failed, trouble
+from .world import world as made
+
+OFTEN = timedelta(milliseconds=20)
+UNTIL = "2026-03-01T13:00:00+00:00"
+
+
+def question(of: World, reference: str | None = "r-1", cycle: int = 1) -> AskStep:
+    """A question about an order."""
+    return AskStep(request=of.request(), cycle=cycle, reference=reference)
+
+
+def poll(of: World, every: timedelta = OFTEN, **fields: Any) -> PollStep:
+    """Questions about something to be tracked."""
+    fields = {"cycle": 1, "reference": "r-1", "every": every, **fields}
+    return PollStep(request=of.request("track"), **fields)
+
+
+async def ask(of: World) -> Asked:
+    """One question about an order."""
+    return await attempt().run(AskStatus(of.provisions).ask_status, question(of))
+
+
+async def test_the_answer_is_a_message(world: World) -> None:
+    """By the rules of `status`, with the cycle's reference unless it says one itself."""
+    world.script.says({"state": "done", "total": 5})
+    world.script.says({"state": "failed", "id": "r-2", "why": "key sk_live_1234567890"})
+
+    done, refused = await ask(world), await ask(world)
+
+    assert done.message is not None
+    assert refused.message is not None
+    assert (done.message.kind, done.message.source) == (MessageKind.RESPONSE, MessageSource.STATUS)
+    assert done.message.event_key == "status:acme.order.k-1:1"
+    assert done.message.data == {"state": "done", "total": 5}
+    assert (done.message.reference, refused.message.reference) == ("r-1", "r-2")
+    assert (refused.message.kind, refused.message.reason) == (MessageKind.FAILURE, "key ***")
+    assert world.script.asked == ["GET /orders/r-1"] * 2
+
+
+@pytest.mark.parametrize(("body", "status"), [({"state": "open"}, 200), ({"state": "done"}, 404)])
+async def test_a_provider_that_does_not_know_either(world: World, body: Any, status: int) -> None:
+    """Neither an error nor an answer that says nothing is an answer."""
+    world.script.says(body, status)
+
+    assert Asked() == await ask(world)
+
+
+async def test_a_question_that_fails_is_asked_again(world: World) -> None:
+    """As patiently as the provider asks for."""
+    world.script.says({}, 503, retry_after="9")
+
+    error = await failed(ask(world))
+
+    assert (error.type, error.non_retryable) == ("NoReceipt", False)
+    assert 9 <= delay(error) <= 9.9
+
+
+async def test_an_extension_does_not_swallow_the_response(world: World) -> None:
+    """A call hears every key once: each extension and the response have one of their own."""
+    for body in (
+        {"state": "wait", "until": UNTIL},
+        {"state": "wait", "until": UNTIL},
+        {"state": "wait", "until": "2026-03-01T14:00:00Z"},
+        {"state": "wait", "by": 60},
+        {"state": "wait", "by": 90},
+        {"state": "done"},
+    ):
+        world.script.says(body)
+
+    keys = [asked.message.event_key for _ in range(6) if (asked := await ask(world)).message]
+
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 5
+    assert all(key.startswith("status:acme.order.k-1:1") for key in keys)
+
+
+@pytest.mark.parametrize(("later", "same"), [(10, True), (40, False)])
+async def test_a_span_counts_from_now(
+    served: tuple[Script, str], tmp_path: Path, later: int, same: bool
+) -> None:
+    """Another minute, said again when half of it is over, is another minute."""
+    script, url = served
+    now = [NOW]
+
+    def clock() -> datetime:
+        return now[0]
+
+    async with made(tmp_path, script, url, clock) as world:
+        script.says({"state": "wait", "by": 60})
+        script.says({"state": "wait", "by": 60})
+        first = await ask(world)
+        now[0] += timedelta(seconds=later)
+        second = await ask(world)
+
+    assert first.message is not None
+    assert second.message is not None
+    assert same is (first.message.event_key == second.message.event_key)
+
+
+async def test_polling_goes_on_until_there_is_an_answer(world: World) -> None:
+    """Whatever goes wrong on the way is no answer yet, and a heartbeat tells of it."""
+    world.script.says({}, 404)
+    world.script.says({}, 500)
+    world.script.says({"state": "open"})
+    world.script.says({"state": "done"})
+    environment = attempt()
+    seen = beats(environment)
+
+    asked = await environment.run(Poll(world.provisions).poll, poll(world))
+
+    assert asked.message is not None
+    assert asked.message.event_key == "status:acme.track.k-1:1"
+    assert world.script.asked == ["GET /tracks/r-1"] * 4
+    assert seen == [
+        "the provider answered 404",
+        "the provider answered 500",
+        "the provider answered 200, and has no answer yet",
+    ]
+
+
+async def test_what_was_taken_already_is_no_news(world: World) -> None:
+    """An extension is told once, and the questions go on behind it."""
+    world.script.says({"state": "wait", "until": UNTIL})
+    first = await attempt().run(Poll(world.provisions).poll, poll(world))
+    assert first.message is not None
+    assert first.message.kind is MessageKind.EXTENSION
+    world.script.says({"state": "wait", "until": UNTIL})
+    world.script.says({"state": "done"})
+
+    answered = (first.message.event_key,)
+    asked = await attempt().run(Poll(world.provisions).poll, poll(world, answered=answered))
+
+    assert asked.message is not None
+    assert asked.message.kind is MessageKind.RESPONSE
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "every", "least"),
+    [
+        (404, {}, 60, 60),
+        (200, {}, 3600, 3600),
+        (503, {}, 90, 90),
+        (429, {"retry_after": "120"}, 1, 120),
+        (429, {"retry_after": "5"}, 60, 60),
+    ],
+)
+async def test_a_long_pause_is_the_engines(
+    world: World, status: int, headers: dict[str, str], every: int, least: int
+) -> None:
+    """One question for each attempt, and the pause in between is never shorter than asked for."""
+    world.script.says({}, status, **headers)
+    environment = attempt(7)
+    seen = beats(environment)
+
+    error = await failed(
+        environment.run(Poll(world.provisions).poll, poll(world, timedelta(seconds=every)))
+    )
+
+    assert (error.type, error.non_retryable) == ("NotYet", False)
+    assert f"the provider answered {status}" in error.message
+    assert least <= delay(error) <= least * 1.1
+    assert trouble(error).attempt == 7
+    assert seen == []
+
+
+async def test_nothing_ends_the_polling_for_good(deserted: World) -> None:
+    """No connection, no reference, no secret: the deadline is the workflow's business."""
+    hourly = timedelta(hours=1)
+    polled = Poll(deserted.provisions).poll
+
+    unreachable = await failed(attempt().run(polled, poll(deserted, hourly)))
+    nameless = await failed(attempt().run(polled, poll(deserted, hourly, reference=None)))
+    del deserted.environ["ACME_TOKEN"]
+    secretless = await failed(attempt().run(polled, poll(deserted, hourly)))
+
+    errors = (unreachable, nameless, secretless)
+    assert [error.type for error in errors] == ["NotYet"] * 3
+    assert not any(error.non_retryable for error in errors)
+    assert "could not connect" in unreachable.message
+    assert "reference has no value" in nameless.message
+    assert secretless.message == "env:ACME_TOKEN: is not set"
+
+
+async def pausing(of: World) -> tuple[ActivityEnvironment, asyncio.Task[Asked]]:
+    """A polling in the middle of a pause of 50 seconds."""
+    environment, paused = attempt(), asyncio.Event()
+    environment.on_heartbeat = lambda *_: paused.set()
+    step = poll(of, timedelta(seconds=50))
+    polling = asyncio.create_task(environment.run(Poll(of.provisions).poll, step))
+    await paused.wait()
+    return environment, polling
+
+
+async def test_polling_stops_at_once_when_nobody_waits_any_more(world: World) -> None:
+    """A cancellation gets through, in the middle of a pause."""
+    environment, polling = await pausing(world)
+
+    environment.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await polling
+
+
+async def test_a_worker_that_stops_leaves_the_polling_to_another(world: World) -> None:
+    """It does not have to be waited for, and the pause is kept."""
+    environment, polling = await pausing(world)
+
+    environment.worker_shutdown()
+
+    error = await failed(polling)
+    assert (error.type, error.non_retryable) == ("NotYet", False)
+    assert 50 <= delay(error) <= 55

@@ -1,0 +1,284 @@
+"""What the activities note of a provider: where the fact is known, its trouble apart from ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage, Timings
+from ackbridge.contracts.control import ControlSnapshot, LearnedDeadline
+from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.steps import (
+    DUPLICATE,
+    AcknowledgementKind,
+    AcknowledgeStep,
+    AskStep,
+    ConcludeStep,
+    CycleEnd,
+    PrepareStep,
+    RecordStep,
+    SendStep,
+    SuppressedMessage,
+)
+from ackbridge.control.admission import Admission
+from ackbridge.control.snapshots import Snapshots
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.stats.reporter import Reporter
+from ackbridge.stats.totals import Count, Observed, Times
+from activities.acknowledge import Acknowledge
+from activities.ask_status import AskStatus
+from activities.conclude import Conclude
+from activities.prepare import Prepare
+from activities.record import Record
+from activities.send import Send
+from activities.support.learned_deadlines import learn_deadlines
+
+from .world import NOW, World, attempt, failed
+
+CLOSED = BreakerSetting(state=BreakerState.CLOSED, since=NOW - timedelta(days=9), reason="well")
+
+
+async def noted(of: World, operation: str = "order") -> Observed:
+    """Everything noted of an operation of acme's, by way of the ledger."""
+    await Reporter(of.provisions.observations, of.ledger, lambda: NOW).report()
+    observed = await of.ledger.observed("acme", NOW)
+    return observed.get(operation, Observed())
+
+
+def counts(observed: Observed) -> dict[str, int]:
+    """What was counted at all."""
+    return {str(what): count for what, count in observed.counts.items() if count}
+
+
+def without_ledger(of: World) -> Any:
+    """The same worker while its ledger is away."""
+    absent = Ledger.open("sqlite:////nowhere/at/all.db", lambda: NOW)
+    return replace(of.provisions, ledger=absent)
+
+
+def outcome(of: World, **changes: Any) -> CallOutcome:
+    """A completed outcome."""
+    fields: dict[str, Any] = {
+        "call_id": of.request().call_id,
+        "status": OutcomeStatus.COMPLETED,
+        "timings": Timings(started_at=NOW),
+    }
+    return CallOutcome(**fields | changes)
+
+
+def record_step(of: World, key: str = "k-1", event: str = "e-1", **fields: Any) -> RecordStep:
+    """A response of a call."""
+    message = ProviderMessage(kind=MessageKind.RESPONSE, event_key=event)
+    changes = {"outcome": outcome(of), **fields}
+    return RecordStep(request=of.request(key=key), cycle=1, message=message, **changes)
+
+
+async def record(of: World, step: RecordStep) -> None:
+    """Record a response."""
+    await of.ledger.claim(step.request, "chain-1")
+    await attempt().run(Record(of.provisions, Acknowledge(of.provisions)).record, step)
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (200, {"receipts": 1}),
+        (422, {"refused": 1}),
+        (429, {"throttled": 1}),
+        (503, {"unanswered": 1}),
+    ],
+)
+async def test_a_send_is_noted_by_its_end(
+    world: World, status: int, expected: dict[str, int]
+) -> None:
+    """Taken, refused, put off or not answered: each attempt is one of them."""
+    world.script.says({"id": "r-1"}, status)
+    run = attempt().run(Send(world.provisions).send, SendStep(request=world.request(), cycle=1))
+    await (run if status == 200 else failed(run))
+    observed = await noted(world)
+    assert expected == counts(observed)
+    assert observed.times[Times.RECEIPT].count == (status == 200)
+
+
+async def test_nobody_there_is_theirs(deserted: World) -> None:
+    """A provider that cannot be reached is not our trouble."""
+    step = SendStep(request=deserted.request(), cycle=1)
+    await failed(attempt().run(Send(deserted.provisions).send, step))
+    assert counts(await noted(deserted)) == {"unanswered": 1}
+
+
+async def test_our_trouble_is_ours(world: World) -> None:
+    """A secret that is missing, a ledger that is away: the provider has nothing to do with it."""
+    del world.environ["ACME_TOKEN"]
+    await failed(
+        attempt().run(Send(world.provisions).send, SendStep(request=world.request(), cycle=1))
+    )
+    away = without_ledger(world)
+    step = ConcludeStep(request=world.request(), stage=Stage.FAILED)
+    await failed(attempt().run(Conclude(away).conclude, step))
+    assert counts(await noted(world)) == {"ours": 2}
+
+
+async def test_ends_are_noted_by_the_step_that_tells_them(world: World) -> None:
+    """Once: a send that is tried again does not tell them again."""
+    ended = (CycleEnd(silent=True, after=timedelta(seconds=4)), CycleEnd(silent=False))
+    step = SendStep(request=world.request(), cycle=2, ended=ended)
+    for number in (1, 2):
+        await attempt(number).run(Send(world.provisions).send, step)
+    observed = await noted(world)
+    assert counts(observed) == {"receipts": 2, "silences": 1, "failures": 1}
+    assert observed.times[Times.SILENCE].count == 1
+    assert observed.times[Times.ANSWER].count == 0
+
+
+async def test_a_response_is_noted_once(world: World) -> None:
+    """A step that runs twice, because its worker died, has recorded one response."""
+    step = record_step(world, took=timedelta(seconds=3))
+    await record(world, step)
+    await record(world, step)
+    observed = await noted(world)
+    assert counts(observed) == {"answers": 1}
+    assert observed.times[Times.ANSWER].quantile(1) == pytest.approx(3, rel=0.02)
+
+
+async def test_a_late_answer_turns_a_silence_into_a_time(world: World) -> None:
+    """What was told as a silence is taken back, wherever it was told."""
+    told = (CycleEnd(silent=True, after=timedelta(seconds=4)),)
+    concluded = ConcludeStep(request=world.request(), stage=Stage.PARKED, ended=told)
+    await attempt().run(Conclude(world.provisions).conclude, concluded)
+    late: dict[str, Any] = {"outcome": outcome(world, late=True), "overdue": True}
+    took, waited = timedelta(seconds=9), (timedelta(seconds=4),)
+    await record(world, record_step(world, took=took, taken_back=waited, **late))
+    observed = await noted(world)
+    assert counts(observed) == {"answers": 1, "silences": 1, "late": 1}
+    assert [
+        observed.times[name].count for name in (Times.SILENCE, Times.ANSWER, Times.OVERDUE)
+    ] == [0, 1, 1]
+
+
+async def test_duplicates_are_counted(world: World) -> None:
+    """Those that the call has suppressed, and one that another call has applied."""
+    await record(world, record_step(world))
+    await record(world, record_step(world, key="k-2"))
+    suppressed = [SuppressedMessage(event_key="e", reason=why) for why in (DUPLICATE, "late")]
+    step = ConcludeStep(
+        request=world.request(), stage=Stage.COMPLETED, suppressed=tuple(suppressed)
+    )
+    await attempt().run(Conclude(world.provisions).conclude, step)
+    assert counts(await noted(world)) == {"answers": 1, "duplicates": 2}
+
+
+async def test_questions_and_acknowledgements_are_noted(world: World) -> None:
+    """Those that were answered, and those that were not."""
+    told = AcknowledgeStep(
+        request=world.request(), cycle=1, kind=AcknowledgementKind.FAILED, reference="r-1"
+    )
+    asked = AskStep(request=world.request(), cycle=1, reference="r-1")
+    for status in (200, 503):
+        world.script.says({}, status)
+        run = attempt().run(Acknowledge(world.provisions).acknowledge, told)
+        await (run if status == 200 else failed(run))
+        world.script.says({}, status)
+        question = attempt().run(AskStatus(world.provisions).ask_status, asked)
+        await (question if status == 200 else failed(question))
+    assert counts(await noted(world)) == {
+        "acknowledged": 1,
+        "unacknowledged": 1,
+        "asked": 1,
+        "asked_in_vain": 1,
+    }
+
+
+async def test_a_callers_mistake_is_nobodys_trouble(world: World) -> None:
+    """A payload that does not validate says nothing about the provider, or about us."""
+    step = PrepareStep(request=world.request("nothing"), run_chain="chain-1")
+    await failed(attempt().run(Prepare(world.provisions, Send(world.provisions)).prepare, step))
+    assert counts(await noted(world, "nothing")) == {}
+
+
+def controlled(of: World, **deadlines: LearnedDeadline) -> World:
+    """The same worker, with a control that has published these."""
+    snapshot = ControlSnapshot(
+        provider="acme", version=3, at=NOW, breaker=CLOSED, deadlines=deadlines
+    )
+
+    async def fetch(_provider: str) -> ControlSnapshot:
+        return snapshot
+
+    control = Snapshots(fetch)
+    provisions = replace(of.provisions, control=control, gate=Admission(control, "test"))
+    return replace(of, provisions=provisions)
+
+
+async def test_the_plan_has_the_learned_deadline_and_why(world: World) -> None:
+    """A call that is prepared by a control's snapshot; scouts say that they are some."""
+    learned = LearnedDeadline(
+        deadline=timedelta(seconds=4),
+        reason="learned p99 2.67 s × 1.5, 812 samples",  # noqa: RUF001 -- the sign people write
+        samples=812,
+        scouts=0.5,
+        scout_deadline=timedelta(seconds=30),
+    )
+    told = controlled(world, order=learned, quote=learned)
+    reasons = {await deadline_reason(told, "order", f"k-{number}") for number in range(20)}
+    assert reasons == {
+        f"4 s: {learned.reason}",
+        f"30 s: 50% of calls wait longer than 4 s, to see slower answers ({learned.reason})",
+    }
+    # Its file does not ask for learning.
+    assert await deadline_reason(told, "quote", "k-1") == "30 s (configured initial value)"
+
+
+async def deadline_reason(of: World, operation: str, key: str) -> str:
+    """Why the deadline of a call is what it is; the same when it is prepared again."""
+    step = PrepareStep(request=of.request(operation, key=key), run_chain="chain-1")
+    plans = [
+        (await attempt().run(Prepare(of.provisions, Send(of.provisions)).prepare, step)).plan
+        for _ in range(2)
+    ]
+    assert plans[0] == plans[1]
+    assert plans[0] is not None
+    return plans[0].deadline_reason
+
+
+async def test_deadlines_are_learned_from_what_was_noted(world: World) -> None:
+    """From the activities through the ledger to a decision; none while the breaker is open."""
+    integration = world.provisions.catalog.integration("acme")
+    for _ in range(60):
+        world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
+        world.provisions.observations.count("acme", "quote", Count.ANSWERS)
+    await noted(world)
+    learned = await learn_deadlines(world.ledger, integration, CLOSED, {}, NOW)
+    assert learned.keys() == {"order"}
+    assert learned["order"].deadline.total_seconds() == pytest.approx(3, rel=0.03)
+    assert await learn_deadlines(world.ledger, integration, CLOSED, learned, NOW) == {}
+    opened = CLOSED.model_copy(update={"state": BreakerState.OPEN})
+    assert await learn_deadlines(world.ledger, integration, opened, {}, NOW) == {}
+
+
+async def test_a_control_that_has_just_been_started_learns_at_once(world: World) -> None:
+    """Its breaker has been closed for less than the window: only what came before is left out."""
+    integration = world.provisions.catalog.integration("acme")
+    for _ in range(60):
+        world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
+    await noted(world)
+    started = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=1)})
+    soon = NOW + timedelta(seconds=5)
+    learned = await learn_deadlines(world.ledger, integration, started, {}, soon)
+    assert learned.keys() == {"order"}
+
+
+async def test_what_came_before_the_breaker_closed_is_not_learned_from(world: World) -> None:
+    """It is of a provider in trouble; what was learned before that goes on."""
+    integration = world.provisions.catalog.integration("acme")
+    for _ in range(60):
+        world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
+    await noted(world)
+    reclosed = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=10)})
+    for minutes in (1, 20):
+        later = NOW + timedelta(minutes=minutes)
+        assert await learn_deadlines(world.ledger, integration, reclosed, {}, later) == {}

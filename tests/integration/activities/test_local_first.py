@@ -1,0 +1,131 @@
+"""What rides along: a request with its preparation, an acknowledgement with the recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Timings
+from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.plan import Prepared
+from ackbridge.contracts.steps import (
+    Acknowledged,
+    FailedAttempt,
+    PrepareStep,
+    Recorded,
+    RecordStep,
+    Sent,
+)
+from activities.acknowledge import Acknowledge
+from activities.prepare import Prepare
+from activities.record import Record
+from activities.send import Send
+
+from .world import NOW, World, attempt
+
+
+async def prepared(of: World, operation: str = "order", **fields: Any) -> Prepared:
+    """What a preparation answers that may send at once."""
+    step = PrepareStep(request=of.request(operation), run_chain="chain-1", sends=True, **fields)
+    activity = Prepare(of.provisions, Send(of.provisions)).prepare
+    return await attempt().run(activity, step)
+
+
+async def recorded(of: World, event_key: str = "e1", **fields: Any) -> Recorded:
+    """What a recording answers that may acknowledge at once."""
+    request = of.request()
+    outcome = CallOutcome(
+        call_id=request.call_id,
+        status=OutcomeStatus.COMPLETED,
+        acknowledgement_owed=True,
+        timings=Timings(started_at=NOW),
+    )
+    message = ProviderMessage(kind=MessageKind.RESPONSE, event_key=event_key, data={"ok": True})
+    step = RecordStep(
+        request=request, cycle=1, message=message, outcome=outcome, acknowledges=True, **fields
+    )
+    activity = Record(of.provisions, Acknowledge(of.provisions)).record
+    return await attempt().run(activity, step)
+
+
+async def test_the_request_goes_out_with_its_preparation(world: World) -> None:
+    """One activity answers with the plan and the receipt."""
+    answer = await prepared(world)
+
+    assert answer.sent == Sent(sent_at=NOW, receipt_at=NOW, reference="r-1")
+    assert answer.plan is not None
+    assert world.script.asked == ["POST /orders"]
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(500, ("NoReceipt", True)), (422, ("Refused", False))]
+)
+async def test_its_failure_is_a_value(
+    world: World, status: int, expected: tuple[str, bool]
+) -> None:
+    """The plan stands, and the workflow learns what a send of its own would have told it."""
+    world.script.says({}, status)
+
+    answer = await prepared(world)
+
+    assert answer.plan is not None
+    assert isinstance(answer.sent, FailedAttempt)
+    assert (answer.sent.kind, answer.sent.reached) == expected
+    assert (answer.sent.again_after is None) is (status == 422)
+
+
+async def test_a_repeated_preparation_sends_nothing(world: World) -> None:
+    """The workflow has to know first that the request may have gone out already."""
+    await prepared(world)
+
+    again = await prepared(world)
+
+    assert (again.repeated, again.sent) == (True, None)
+    assert world.script.asked == ["POST /orders"]
+
+
+async def test_a_request_that_may_take_long_goes_by_itself(world: World) -> None:
+    """A workflow task is not held open for longer than the engine waits for it."""
+    answer = await prepared(world, "ponder")
+
+    assert (answer.plan is not None, answer.sent) == (True, None)
+    assert world.script.asked == []
+
+
+async def test_the_success_is_acknowledged_with_the_recording(world: World) -> None:
+    """One activity writes the response and tells the provider; the outcome owes nothing."""
+    await prepared(world)
+
+    answer = await recorded(world, reference="r-1")
+
+    assert answer == Recorded(accepted=True, acknowledged=Acknowledged(acknowledged_at=NOW))
+    assert world.script.asked[-1] == "POST /orders/r-1/ack"
+    row = await world.ledger.call(world.request().call_id)
+    assert row is not None
+    assert row.outcome is not None
+    assert not row.outcome.acknowledgement_owed
+
+
+async def test_what_is_not_accepted_is_owed(world: World) -> None:
+    """The response stands, the debt is in the ledger, and the workflow is told to pay it."""
+    await prepared(world)
+    world.script.says({}, 503)
+
+    answer = await recorded(world, reference="r-1")
+
+    assert answer.accepted
+    assert isinstance(answer.acknowledged, FailedAttempt)
+    assert answer.acknowledged.kind == "NotAccepted"
+    assert len(await world.ledger.owed("acme")) == 1
+
+
+async def test_what_is_not_ours_is_not_acknowledged(world: World) -> None:
+    """A response that another one has come before is refused, and nobody is told anything."""
+    await prepared(world)
+    await recorded(world, reference="r-1")
+
+    second = await recorded(world, "e2", reference="r-1")
+
+    assert (second.accepted, second.acknowledged) == (False, None)
+    assert world.script.asked.count("POST /orders/r-1/ack") == 1

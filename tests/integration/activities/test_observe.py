@@ -1,0 +1,65 @@
+"""The watch over a provider: it counts on where another attempt has stopped, and is not put off."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker_policy import SendRate
+from ackbridge.contracts.control_steps import ObserveStep
+from ackbridge.contracts.steps import StepFailure
+from ackbridge.stats.totals import Count
+from activities.observe import AGAIN_AFTER, Observe
+
+from .world import NOW, World, attempt, delay, failed
+
+
+def step() -> ObserveStep:
+    """A calm provider, whose queue is not bounded."""
+    breaker = BreakerSetting.fresh(NOW)
+    return ObserveStep(provider="acme", breaker=breaker, applied=SendRate())
+
+
+async def report(world: World, worker: str, failures: int) -> None:
+    """A worker reports so many sends that were not answered, and is never heard of again."""
+    observations = world.provisions.observations
+    observations.worker = worker
+    observations.count("acme", "order", Count.UNANSWERED, failures)
+    buckets = observations.gather(NOW)
+    await world.ledger.report(worker, buckets)
+    observations.reported(buckets)
+    observations._open.clear()
+
+
+async def test_what_killed_workers_have_reported_counts(world: World) -> None:
+    """Two workers have seen five failures each, and are gone: that makes ten in a row, once."""
+    await report(world, "one", 5)
+    await report(world, "two", 5)
+    decision = await attempt().run(Observe(world.provisions).observe, step())
+    assert decision.breaker is not None
+    assert decision.breaker.state is BreakerState.OPEN
+    assert decision.breaker.reason == "10 sends failed in a row; pause of 30 s"
+    assert decision.rate == SendRate(per_second=0)
+    assert decision.watch is not None
+    assert [tally.failed for tally in decision.watch.marks.values()] == [10]
+
+
+async def test_it_goes_on_from_the_heartbeat_of_the_attempt_before(world: World) -> None:
+    """What that one had counted is not counted again, and its failures are not forgotten."""
+    await report(world, "one", 10)
+    first = await attempt().run(Observe(world.provisions).observe, step())
+    assert first.watch is not None
+    again = attempt(2, heartbeat_details=[first.watch.model_dump(mode="json")])
+    await report(world, "two", 10)
+    second = await again.run(Observe(world.provisions).observe, step())
+    assert second.breaker is not None
+    assert second.watch is not None
+    assert [tally.failed for tally in second.watch.marks.values()] == [20]
+
+
+async def test_what_is_away_is_asked_again_soon(world: World) -> None:
+    """However often it was tried before: nobody else watches. Here the file is not there."""
+    unknown = step().model_copy(update={"provider": "nobody"})
+    error = await failed(attempt(30).run(Observe(world.provisions).observe, unknown))
+    assert error.type == StepFailure.UNAVAILABLE
+    assert delay(error) == AGAIN_AFTER / timedelta(seconds=1)

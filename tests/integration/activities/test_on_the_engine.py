@@ -1,0 +1,180 @@
+"""What the real engine hands from one attempt of a send to the next, and to the workflow."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio import exceptions, workflow
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutType
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from ackbridge.clock import utc_now
+from ackbridge.contracts import names
+from ackbridge.contracts.steps import FailureDetails, SendStep, Sent
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.temporal.data_converter import DATA_CONVERTER
+from ackbridge.temporal.shutdown import BoundedShutdown
+from activities.send import Send
+from activities.support.attempts import AttemptRecord
+
+from .world import Script, World
+from .world import world as made
+
+SECOND = timedelta(seconds=1)
+
+
+@workflow.defn
+class Sending:
+    """One send through a queue, as a call does it."""
+
+    @workflow.run
+    async def run(self, step: SendStep) -> Sent:
+        """Send until it is over."""
+        sent: Sent = await workflow.execute_activity(
+            names.SEND,
+            step,
+            result_type=Sent,
+            task_queue=f"{workflow.info().task_queue}.send",
+            start_to_close_timeout=SECOND,
+            schedule_to_start_timeout=SECOND,
+            retry_policy=RetryPolicy(initial_interval=SECOND),
+        )
+        return sent
+
+
+@dataclass
+class Engine:
+    """A client, and a queue of its own for each test."""
+
+    client: Client
+    queue: str
+
+    async def start(self, of: World) -> WorkflowHandle[Any, Sent]:
+        """Begin to send an order."""
+        step = SendStep(request=of.request(), cycle=1)
+        return await self.client.start_workflow(
+            Sending.run, step, id=self.queue, task_queue=self.queue
+        )
+
+    @asynccontextmanager
+    async def sender(self, of: World) -> AsyncIterator[None]:
+        """A worker of the provider's queue."""
+        send = Send(of.provisions).send
+        worker = Worker(self.client, task_queue=f"{self.queue}.send", activities=[send])
+        async with BoundedShutdown(worker):
+            yield
+
+
+@pytest_asyncio.fixture
+async def queue(engine: EmbeddedEngine) -> AsyncIterator[Engine]:
+    """The engine, and a worker for the workflow."""
+    client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
+    name = f"sending-{uuid.uuid4().hex}"
+    worker = Worker(
+        client,
+        task_queue=name,
+        workflows=[Sending],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
+    async with BoundedShutdown(worker):
+        yield Engine(client, name)
+
+
+@pytest_asyncio.fixture
+async def live(served: tuple[Script, str], tmp_path: Any) -> AsyncIterator[World]:
+    """What activities are given, in real time."""
+    script, url = served
+    script.replies.clear()
+    script.asked.clear()
+    async with made(tmp_path, script, url, utc_now) as everything:
+        yield everything
+
+
+async def ending(handle: WorkflowHandle[Any, Sent]) -> BaseException:
+    """Why a send has failed, as the workflow gets to see it."""
+    with pytest.raises(WorkflowFailureError) as caught:
+        await handle.result()
+    activity = caught.value.cause
+    assert isinstance(activity, ActivityError)
+    assert activity.cause is not None
+    return activity.cause
+
+
+def trouble(error: BaseException | None) -> FailureDetails:
+    """The details of an activity's failure."""
+    assert isinstance(error, ApplicationError)
+    return FailureDetails.model_validate(error.details[0])
+
+
+@pytest.mark.parametrize(("first", "reached"), [(503, True), (429, False)])
+async def test_an_attempt_knows_what_the_one_before_has_reached(
+    queue: Engine, live: World, first: int, reached: bool
+) -> None:
+    """A heartbeat just before the failure is there for the next attempt."""
+    live.script.says({}, first)
+    live.script.says({}, 404)
+    async with queue.sender(live):
+        error = await ending(await queue.start(live))
+
+    assert isinstance(error, ApplicationError)
+    assert (error.type, len(live.script.asked)) == ("Refused", 2)
+    assert trouble(error) == FailureDetails(attempt=2, reached=reached)
+
+
+# The SDK says so when the engine's word that an attempt is over comes after its end.
+@pytest.mark.filterwarnings("ignore:Cannot find activity to cancel:UserWarning")
+async def test_an_attempt_that_died_may_have_arrived(queue: Engine, live: World) -> None:
+    """What the one before it has left is not taken for its own words."""
+    live.script.says({}, 429)
+    live.script.replies.append(1.5)
+    live.script.says({}, 404)
+    async with queue.sender(live):
+        error = await ending(await queue.start(live))
+
+    assert trouble(error) == FailureDetails(attempt=3, reached=True)
+
+
+async def test_a_retry_that_no_worker_takes_tells_of_the_attempt_before(
+    queue: Engine, live: World
+) -> None:
+    """The timeout's cause is the last attempt's failure, and its heartbeat is there too."""
+    live.script.says({}, 503, retry_after="1")
+    handle = await queue.start(live)
+    async with queue.sender(live):
+        await _until_asked(handle, live.script)
+    error = await ending(handle)
+
+    assert isinstance(error, exceptions.TimeoutError)
+    assert error.type is TimeoutType.SCHEDULE_TO_START
+    assert trouble(error.cause) == FailureDetails(attempt=1, reached=True)
+    (left,) = error.last_heartbeat_details
+    assert AttemptRecord.model_validate(left).reached is True
+
+
+async def test_a_send_that_no_worker_takes_was_never_tried(queue: Engine, live: World) -> None:
+    """The same timeout without a cause: nothing was sent."""
+    error = await ending(await queue.start(live))
+
+    assert isinstance(error, exceptions.TimeoutError)
+    assert error.type is TimeoutType.SCHEDULE_TO_START
+    assert error.cause is None
+    assert list(error.last_heartbeat_details) == []
+
+
+async def _until_asked(handle: WorkflowHandle[Any, Sent], script: Script) -> None:
+    """Until the first attempt has failed, which the engine says."""
+    while True:
+        described = await handle.describe()
+        pending = described.raw_description.pending_activities
+        if any(one.HasField("last_failure") for one in pending):
+            assert len(script.asked) == 1
+            return

@@ -1,0 +1,154 @@
+"""send: what it makes of a provider's answer, and of what goes wrong on our side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from fastapi.responses import PlainTextResponse
+
+from ackbridge.contracts.messages import MessageKind, MessageSource
+from ackbridge.contracts.steps import SendStep
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.rows import InboxEntry
+from activities.send import Send
+
+from .world import NOW, World, attempt, failed, trouble
+
+
+def step(of: World, operation: str = "order") -> SendStep:
+    """The first cycle of a call."""
+    return SendStep(request=of.request(operation), cycle=1)
+
+
+async def test_a_ledger_that_is_away_after_the_receipt(world: World, tmp_path: Path) -> None:
+    """The provider has the request, and nobody says that nothing was sent."""
+    gone = Ledger.open(f"sqlite:///{tmp_path}/missing/ledger.db", lambda: NOW)
+    provisions = replace(world.provisions, ledger=gone)
+
+    error = await failed(attempt().run(Send(provisions).send, step(world)))
+
+    await gone.close()
+    assert (error.type, error.non_retryable) == ("NoReceipt", False)
+    assert trouble(error).reached is True
+    assert error.message.startswith("the ledger does not answer")
+
+
+async def test_a_secret_that_is_missing_sends_nothing(world: World) -> None:
+    """Somebody has to mend it; the provider has heard nothing."""
+    del world.environ["ACME_TOKEN"]
+
+    error = await failed(attempt().run(Send(world.provisions).send, step(world)))
+
+    assert (error.type, error.non_retryable) == ("Unavailable", False)
+    assert (error.message, trouble(error).reached) == ("env:ACME_TOKEN: is not set", False)
+
+
+async def test_what_nobody_has_foreseen_may_have_arrived(world: World) -> None:
+    """A mistake of ours is tried again, and never taken for proof that nothing was sent."""
+    broken = replace(world.provisions, auths={})
+
+    error = await failed(attempt().run(Send(broken).send, step(world)))
+
+    assert (error.type, error.non_retryable) == ("NoReceipt", False)
+    assert (error.message, trouble(error).reached) == ("unforeseen: KeyError", True)
+
+
+async def test_a_refusal_carries_no_secrets(world: World) -> None:
+    """What the provider quotes of our request is not for people to read."""
+    world.script.says(
+        {"error": f"who is {world.environ['ACME_TOKEN']}, card 4111111111111111"}, 401
+    )
+
+    error = await failed(attempt().run(Send(world.provisions).send, step(world)))
+
+    assert error.message == "the provider refused with 401: who is ***, card ***"
+
+
+async def test_a_synchronous_answer_is_a_message(world: World) -> None:
+    """With the provider's reference, and under a key of ours."""
+    world.script.says({"id": 9, "total": 5})
+    world.script.says({"error": "Bearer abc123def no"})
+
+    done = await attempt().run(Send(world.provisions).send, step(world, "quote"))
+    refused = await attempt().run(Send(world.provisions).send, step(world, "quote"))
+
+    (message,) = done.messages
+    assert (message.kind, message.source) == (MessageKind.RESPONSE, MessageSource.SYNC)
+    assert (message.event_key, message.reference) == ("sync:acme.quote.k-1:1", "9")
+    (message,) = refused.messages
+    assert (message.kind, message.reason) == (MessageKind.FAILURE, "Bearer *** no")
+
+
+async def test_an_answer_that_says_nothing_may_have_done_something(world: World) -> None:
+    """A 2xx that its operation cannot read ends the call, and not as if nothing were there."""
+    integration = world.provisions.catalog.integration("acme")
+    quote = integration.operations["quote"]
+    strict = quote.model_copy(
+        update={"response": quote.response.model_copy(update={"success": quote.receipt.reference})}
+    )
+    world.provisions.catalog.integration("acme").operations["quote"] = strict
+    world.script.says({"status": "?"})
+
+    error = await failed(attempt().run(Send(world.provisions).send, step(world, "quote")))
+
+    assert (error.type, trouble(error).reached) == ("Refused", True)
+
+
+@pytest.mark.parametrize("body", ['{"total": NaN}', '"\\ud800"', "[" * 5000, "1e999"])
+async def test_what_cannot_be_carried_on_is_a_text(world: World, body: str) -> None:
+    """An answer that no serialiser takes does not break the call."""
+    world.script.replies.append(PlainTextResponse(body))
+
+    sent = await attempt().run(Send(world.provisions).send, step(world, "quote"))
+
+    (message,) = sent.messages
+    assert body == message.data
+
+
+@pytest.mark.parametrize("operation", ["order", "quote"])
+@pytest.mark.parametrize("body", ['{"id": "r-1", "tot', "<html>Gateway"])
+async def test_a_garbled_answer_is_none(world: World, operation: str, body: str) -> None:
+    """What was broken on its way is asked for again, under the same key, and not taken as it is."""
+    world.script.replies.append(PlainTextResponse(body))
+
+    error = await failed(attempt().run(Send(world.provisions).send, step(world, operation)))
+
+    assert (error.type, error.non_retryable) == ("NoReceipt", False)
+    assert trouble(error).reached is True
+
+
+async def test_a_key_of_any_length_has_an_event_key(world: World) -> None:
+    """A call id may be longer than an event key; two of them still have two."""
+    keys = set()
+    for end in "ab":
+        request = world.request("quote", key="k" * 511 + end)
+        sent = await attempt().run(Send(world.provisions).send, SendStep(request=request, cycle=1))
+        keys.add(sent.messages[0].event_key)
+
+    assert len(keys) == 2
+    assert all(key.startswith("sync:") and len(key) < 100 for key in keys)
+
+
+async def test_what_came_before_is_read_without_secrets(world: World) -> None:
+    """A callback that waits as a document is understood when its call appears."""
+    document = {"type": "failed", "order": "r-1", "why": "not by hook line and sinker"}
+    await world.ledger.keep(
+        InboxEntry("acme", "e-1", None, None, "r-1", None, document, datetime.now(UTC))
+    )
+
+    sent = await attempt().run(Send(world.provisions).send, step(world))
+
+    (message,) = sent.messages
+    assert (message.event_key, message.reference) == ("e-1", "r-1")
+    assert message.reason == "not by ***"
+
+
+async def test_a_polled_operation_waits_for_no_callback(world: World) -> None:
+    """Its answer is asked for; the inbox and the references are none of its business."""
+    sent = await attempt().run(Send(world.provisions).send, step(world, "track"))
+
+    assert (sent.reference, sent.messages) == ("r-1", ())
+    assert await world.ledger.find_call("acme", "r-1") is None

@@ -1,0 +1,63 @@
+"""An integration with limits: every HTTP call goes through the provider's own queues."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from temporalio.api.enums.v1 import EventType
+
+import worker
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.temporal.connect import connect
+from tests.support.stage import INTEGRATIONS, SECRETS, set_up
+
+LIMITS = "limits: {requests_per_second: 50, concurrent: 5}\n"
+
+
+def limited(folder: Path) -> Path:
+    """A folder with the sandbox's integration, under another name and with limits."""
+    folder.mkdir()
+    text = (INTEGRATIONS / "sandbox.yaml").read_text()
+    changed = text.replace("provider: sandbox\n", f"provider: limited\n{LIMITS}")
+    assert changed != text
+    (folder / "limited.yaml").write_text(changed)
+    return folder
+
+
+async def test_limits_send_through_the_providers_queues(tmp_path: Path) -> None:
+    """Sends go to one queue and acknowledgements to another, which throttled sends cannot block."""
+    integrations = limited(tmp_path / "integrations")
+    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
+        async with set_up(engine.address, tmp_path, integrations) as stage:
+            payload = {"amount": 5, "currency": "EUR"}
+            request = CallRequest(
+                provider="limited", operation="create_order", key="k", payload=payload
+            )
+            outcome = await (await stage.calls.start(request)).outcome(timedelta(seconds=30))
+            assert outcome.status == "completed"
+            queues = [
+                (
+                    event.activity_task_scheduled_event_attributes.activity_type.name,
+                    event.activity_task_scheduled_event_attributes.task_queue.name,
+                )
+                async for event in stage.handle(request).fetch_history_events()
+                if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+            ]
+    assert queues == [
+        ("send", "ackbridge.limited"),
+        ("acknowledge", "ackbridge.limited.settle"),
+    ]
+
+
+async def test_worker_of_one_provider(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    """`--provider` serves that provider's queues and no other."""
+    catalog = load_catalog(limited(tmp_path / "integrations"), SECRETS)
+    provisions: Any = None
+
+    client = await connect(engine.environment)
+    workers = worker.build_workers(client, catalog, provisions, "limited")
+    assert [one.task_queue for one in workers] == ["ackbridge.limited", "ackbridge.limited.settle"]

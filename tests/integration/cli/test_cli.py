@@ -1,0 +1,367 @@
+"""The command line against the whole stack, as a person would use it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ackbridge.local.stack import Stack
+
+ORDER = '{"amount": 5, "currency": "EUR"}'
+STUCK = '{"amount": 5, "currency": "EUR", "behaviour": {"stuck": true}}'
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Every process of a deployment, and localstripe."""
+    with Stack(tmp_path_factory.mktemp("stack"), environ=os.environ) as running:
+        yield running
+
+
+def run(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `ackbridge` with these arguments."""
+    return subprocess.run(
+        [sys.executable, "-m", "ackbridge", *arguments],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def new_key() -> str:
+    """A key nobody has used."""
+    return uuid.uuid4().hex
+
+
+def test_payment_at_a_provider_we_did_not_write(stack: Stack) -> None:
+    """Form-encoded request, bearer key, signed webhook a second later: completed and recorded."""
+    payload = '{"amount": 1999, "currency": "eur"}'
+    done = run(
+        stack.environment,
+        *("call", "stripe", "create_payment", "--key", new_key(), "--payload", payload),
+        *("--wait", "30s", "--json"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcome = json.loads(done.stdout)["outcome"]
+    assert outcome["status"] == "completed"
+    assert outcome["reference"].startswith("pi_")
+    assert outcome["timings"]["answered_at"] > outcome["timings"]["receipt_at"]
+
+
+def test_declined_card_is_a_failure_with_the_providers_reason(stack: Stack) -> None:
+    """A card that is declined ends the call as failed: exit status 1."""
+    payload = '{"amount": 1999, "currency": "eur", "payment_method": "pm_card_chargeCustomerFail"}'
+    done = run(
+        stack.environment,
+        *("call", "stripe", "create_payment", "--key", new_key(), "--payload", payload),
+        *("--wait", "30s", "--json"),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert json.loads(done.stdout)["outcome"]["notice"]["title"]
+
+
+def test_call_status_and_list_for_people(stack: Stack) -> None:
+    """A completed call is shown as a table, found again, and listed."""
+    key = new_key()
+    done = run(
+        stack.environment, *("call", "sandbox", "create_order", "--key", key, "--payload", ORDER)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"sandbox.create_order.{key}" in done.stdout
+    shown = run(stack.environment, "status", f"sandbox.create_order.{key}", "--watch")
+    assert shown.returncode == 0
+    assert "completed" in shown.stdout
+    listed = run(stack.environment, "list", "--provider", "sandbox", "--json")
+    assert listed.returncode == 0
+    assert isinstance(json.loads(listed.stdout), list)
+
+
+def test_pending_then_forced(stack: Stack) -> None:
+    """A call that is not over exits with 3; an operator's word completes it."""
+    key = new_key()
+    call_id = f"sandbox.create_order.{key}"
+    order = ("call", "sandbox", "create_order", "--key", key, "--payload", STUCK)
+    pending = run(stack.environment, *order, "--wait", "1s")
+    assert pending.returncode == 3, pending.stdout + pending.stderr
+    assert "Still pending" in pending.stdout
+    forced = run(
+        stack.environment, "force-ack", call_id, "--reason", "seen", "--response", '{"id": 9}'
+    )
+    assert forced.returncode == 0, forced.stderr
+    over = run(stack.environment, "status", call_id, "--watch", "--json")
+    assert over.returncode == 0
+    assert json.loads(over.stdout)["outcome"]["response"] == {"id": 9}
+
+
+def test_cancel(stack: Stack) -> None:
+    """A cancelled call exits with 1, and says who and why."""
+    key = new_key()
+    call_id = f"sandbox.create_order.{key}"
+    run(
+        stack.environment,
+        *("call", "sandbox", "create_order", "--key", key, "--payload", STUCK, "--wait", "1s"),
+    )
+    done = run(stack.environment, "cancel", call_id, "--reason", "a mistake", "--by", "ann")
+    assert done.returncode == 0, done.stderr
+    over = run(stack.environment, "status", call_id, "--watch", "--json")
+    assert over.returncode == 1
+    assert json.loads(over.stdout)["outcome"]["cancelled"] == {"by": "ann", "reason": "a mistake"}
+
+
+def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
+    """A late answer of a cancelled call is kept whole, and what its provider is owed is listed."""
+    key = new_key()
+    call_id = f"sandbox.create_order.{key}"
+    behaviour = '{"delay_ms": 15000, "acknowledgement_failures": 1000}'
+    payload = f'{{"amount": 5, "currency": "EUR", "behaviour": {behaviour}}}'
+    order = ("call", "sandbox", "create_order", "--key", key, "--payload", payload)
+    run(stack.environment, *order, "--wait", "0s")
+    run(stack.environment, "cancel", call_id, "--reason", "a mistake", "--by", "ann")
+    until = time.monotonic() + 60
+    while call_id not in (held := run(stack.environment, "held", "sandbox", "--json")).stdout:
+        assert time.monotonic() < until, held.stdout + held.stderr
+    (message,) = [row for row in json.loads(held.stdout) if row["call_id"] == call_id]
+    assert message["reason"] == "the call is cancelled already"
+    assert json.loads(message["message"])["data"]["status"] == "completed"
+    owed = run(stack.environment, "owed", "sandbox", "--json")
+    (debt,) = [row for row in json.loads(owed.stdout) if row["call_id"] == call_id]
+    assert (debt["kind"], debt["reason"]) == ("failed", "the provider answered 503")
+    wide = {**stack.environment, "COLUMNS": "200"}
+    assert call_id in run(wide, "list", "--owed").stdout
+    assert "acknowledgements owed" in run(stack.environment, "owed").stdout
+    assert "messages held" in run(stack.environment, "held").stdout
+
+
+def test_flags_are_set_and_shown(stack: Stack) -> None:
+    """From another process: from what to what, then the flags and who has changed them."""
+    wide = {**stack.environment, "COLUMNS": "200"}
+    who = ("--by", "ada", "--environment", "staging")
+    done = run(wide, "flag", "stripe.create_payment", "12.5%", "--reason", "a [trial]", *who)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "create_payment in staging: on (integration file) → 12.5 %, by ada" in done.stdout
+    shown = run(wide, "flag", "stripe").stdout
+    assert "12.5 %" in shown
+    assert shown.count("a [trial]") == 2
+    assert run(wide, "flag", "stripe.create_payment", "default", "--reason", "over", *who)
+    told = json.loads(run(wide, "flag", "stripe", "--json").stdout)
+    assert "staging" not in told["snapshot"]["flags"]
+    assert told["changes"][0]["after"] == "on (integration file)"
+
+
+def test_the_breaker_is_held_and_let_go(stack: Stack) -> None:
+    """From another process: where it was and is, by whom and why, and how fast is sent."""
+    wide = {**stack.environment, "COLUMNS": "200"}
+    who = ("--by", "ada")
+    held = run(wide, "breaker", "stripe", "closed", "--reason", "a [drill]", *who)
+    assert held.returncode == 0, held.stdout + held.stderr
+    assert "stripe: breaker: closed → closed, held by ada, by ada" in held.stdout
+    shown = run(wide, "breaker", "stripe").stdout
+    assert "breaker of stripe: closed, held by ada since" in shown
+    assert "UTC: a [drill]" in shown
+    again = run(wide, "breaker", "stripe", "auto", "--reason", "over", *who, "--json")
+    assert json.loads(again.stdout)["after"] == "closed"
+    told = json.loads(run(wide, "breaker", "stripe", "--json").stdout)
+    assert told["breaker"]["forced_by"] is None
+
+
+def test_a_limit_is_set_and_taken_back(stack: Stack) -> None:
+    """From another process: from what to what, and the breaker's page says who bounds what."""
+    wide = {**stack.environment, "COLUMNS": "200"}
+    who = ("--by", "ada")
+    done = run(wide, "limit", "stripe", "2.5/s", "--reason", "a [plea]", *who)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "stripe: limit: integration file → 2.5/s, by ada" in done.stdout
+    until = time.monotonic() + 60
+    while "sends: 2.5/s (bounded to 2.5/s by ada: a [plea])" not in (
+        shown := run(wide, "breaker", "stripe").stdout
+    ):
+        assert time.monotonic() < until, shown
+    over = run(wide, "limit", "stripe", "default", "--reason", "over", *who, "--json")
+    change = json.loads(over.stdout)
+    assert (change["before"], change["after"]) == ("2.5/s", "integration file")
+
+
+def test_a_batch_of_parked_calls(stack: Stack) -> None:
+    """What would be taken up, the batch itself to its end, and the list of batches."""
+    key = new_key()
+    payload = '{"room": "attic", "nights": 2, "behaviour": {"receipt_failures": 5}}'
+    booking = ("call", "sandbox", "create_booking", "--key", key, "--payload", payload)
+    parked = run(stack.environment, *booking, "--wait", "60s", "--json")
+    assert json.loads(parked.stdout)["stage"] == "parked"
+    assert json.loads(parked.stdout)["notice"]["kind"] == "delayed"
+    which = ("reprocess", "sandbox", "--key", key)
+    until = time.monotonic() + 60
+    dry = run(stack.environment, *which, "--dry-run", "--json")
+    while not json.loads(dry.stdout)["total"]:
+        assert time.monotonic() < until, dry.stdout + dry.stderr
+        dry = run(stack.environment, *which, "--dry-run", "--json")
+    assert json.loads(dry.stdout)["kinds"][0]["reason"] == "no_receipt"
+    assert "1 calls would be taken up" in run(stack.environment, *which, "--dry-run").stdout
+    done = run(stack.environment, *which, "--reason", "no_receipt", "--watch", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (batch,) = json.loads(done.stdout)
+    assert (batch["state"], batch["counts"]["completed"]) == ("completed", 1)
+    wide = {**stack.environment, "COLUMNS": "200"}
+    assert batch["batch"] in run(wide, "batches", "sandbox").stdout
+    late = run(stack.environment, "batch", "stop", batch["batch"], "--reason", "enough")
+    assert late.returncode == 2
+    assert "too late, the batch is over" in late.stderr
+    later = run(stack.environment, *which, "--at", "02:00", "--json")
+    (waiting,) = json.loads(later.stdout)
+    assert waiting["state"] == "waiting"
+    stopped = ("batch", "stop", waiting["batch"], "--reason", "not tonight", "--json")
+    assert run(stack.environment, *stopped).returncode == 0
+
+
+def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
+    """How much would go, as a table, and how much is gone; nothing here is old."""
+    shown = run(stack.environment, "purge", "--dry-run")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "would go" in shown.stdout
+    assert "dead notices" in shown.stdout
+    done = run(stack.environment, "purge", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["calls"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ("call", "sandbox", "create_order", "--key", "k", "--payload", "{"),
+            "--payload: not JSON",
+        ),
+        (("call", "sandbox", "create_order"), "Missing option '--key'"),
+        (("call", "Sandbox", "create_order", "--key", "k"), "provider: String should match"),
+        (("call", "sandbox", "x", "--key", "k", "--wait", "soon"), "not a duration"),
+        (("call", "sandbox", "create_order", "--key", "bad-1"), "payload: is not of type object"),
+        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_booking"),
+        (("status", "sandbox.create_order.never"), "no such call"),
+        (("batch", "status", "batch.sandbox:never"), "no such batch"),
+        (("reprocess", "sandbox", "--rate", "0"), "rate: Input should be greater than 0"),
+        (("reprocess", "sandbox", "--at", "night"), "--at: neither a time"),
+        (("flag", "sandbox", "off"), "--reason: say why"),
+        (("flag", "sandbox", "sometimes", "--reason", "r"), "must be on, off, internal, default"),
+        (("flag", "sandbox", "101%", "--reason", "r"), "percentage: Input should be less than"),
+        (("flag", "sandbox.create_ordr", "off", "--reason", "r"), "did you mean create_order?"),
+        (("flag", "acme"), "acme: it has no control"),
+        (("breaker", "sandbox", "open"), "--reason: say why"),
+        (("breaker", "sandbox", "ajar", "--reason", "r"), "ajar: must be one of closed, open,"),
+        (("breaker", "acme", "open", "--reason", "r"), "acme: it has no control"),
+        (("limit", "sandbox", "fast", "--reason", "r"), "fast: must be N/s"),
+        (("limit", "sandbox", "inf/s", "--reason", "r"), "per_second: Input should be"),
+    ],
+)
+def test_bad_input_exits_with_2_and_names_it(
+    stack: Stack, arguments: tuple[str, ...], complaint: str
+) -> None:
+    """What a user got wrong is told in a line, without a traceback."""
+    done = run(stack.environment, *arguments)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert complaint in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_no_engine_exits_with_4() -> None:
+    """An engine that does not answer is no fault of the input."""
+    nowhere = {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
+    done = run(nowhere, "call", "sandbox", "quote", "--key", "k")
+    assert done.returncode == 4
+    assert "127.0.0.1:1" in done.stderr
+
+
+def test_check_and_schema(tmp_path: Path) -> None:
+    """Good files pass, bad ones are told with file, line and field; the schema is JSON."""
+    shipped = sorted(str(path) for path in Path("integrations").glob("*.yaml"))
+    assert run({}, "check", *shipped).returncode == 0
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("provider: acme\nbase_url: nowhere\noperations: {}\n")
+    done = run({}, "check", str(bad))
+    assert done.returncode == 2
+    assert f"{bad}:2:" in done.stdout
+    assert "base_url" in done.stdout
+    assert json.loads(run({}, "schema").stdout)["type"] == "object"
+
+
+def test_starter_is_the_same_command() -> None:
+    """`python starter.py` is `ackbridge`."""
+    done = subprocess.run(
+        [sys.executable, "starter.py", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "force-ack" in done.stdout
+
+
+def test_worker_stops_gracefully(stack: Stack) -> None:
+    """SIGTERM ends the worker with exit status 0, and another one takes over."""
+    stack.restart("worker")
+    done = run(
+        stack.environment,
+        *("call", "sandbox", "create_order", "--key", new_key(), "--payload", ORDER),
+        *("--wait", "60s"),
+    )
+    assert done.returncode == 0
+
+
+def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
+    """It draws itself again and again, and an interrupt is how it ends well."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "ackbridge", "providers", "stripe", "--watch"]
+    environ = {**os.environ, **stack.environment}
+    with subprocess.Popen(command, env=environ, stdout=theirs, stderr=theirs) as watching:
+        os.close(theirs)
+        too_long = threading.Timer(60, watching.kill)
+        too_long.start()
+        seen = b""
+        while seen.count(b"their errors / min") < 2:
+            seen += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        # A terminal that nobody reads holds its writer up.
+        with contextlib.suppress(OSError):
+            while os.read(ours, 4096):
+                pass
+        watching.wait()
+        too_long.cancel()
+    os.close(ours)
+    assert watching.returncode == 0
+
+
+def test_the_scorecard_shows_what_workers_have_seen(stack: Stack) -> None:
+    """Within seconds of a call, with the breaker that the provider's control publishes."""
+    # Of an operation that no other test here plays faults with.
+    quote = ("call", "sandbox", "quote", "--key", new_key(), "--payload", ORDER)
+    assert run(stack.environment, *quote, "--wait", "30s").returncode == 0
+
+    until = time.monotonic() + 30
+    scores: dict[str, Any] = {}
+    while not scores.get("quote", {}).get("answer_rate"):
+        assert time.monotonic() < until, scores
+        seen = run(stack.environment, "providers", "sandbox", "--json")
+        assert seen.returncode == 0, seen.stderr
+        card = json.loads(seen.stdout)
+        scores = {one["operation"]: one for one in card["operations"]}
+
+    assert scores["quote"]["sends"] >= 1
+    assert scores["quote"]["uptime"] == 1.0
+    assert scores["quote"]["answer"]["p99"] > 0
+    assert card["breaker"]["state"] == "closed"
+    table = run(stack.environment, "providers")
+    assert "sandbox" in table.stdout
+    assert "not known" not in table.stdout
+    unknown = run(stack.environment, "providers", "nobody")
+    assert unknown.returncode == 2
+    assert "there is no 'nobody'; there is sandbox, stripe" in unknown.stderr

@@ -1,0 +1,238 @@
+"""Housekeeping on the real engine: its schedule is there, and what it starts does the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.namespace.v1 import NamespaceConfig
+from temporalio.api.workflowservice.v1 import (
+    UpdateNamespaceRequest,
+)
+from temporalio.client import (
+    Client,
+    ScheduleActionExecutionStartWorkflow,
+    ScheduleOverlapPolicy,
+    WorkflowFailureError,
+)
+from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
+
+from ackbridge.client.purge import check_retention, keep_purge_schedule, start_purge
+from ackbridge.clock import utc_now
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Timings
+from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.purge import (
+    PurgePage,
+    PurgePlace,
+    PurgeProgress,
+    PurgeRequest,
+    PurgeStep,
+    Retention,
+)
+from ackbridge.errors import ConfigurationError, InvalidRequestError
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.temporal.connect import conversation
+from activities import purge as purge_activity
+from activities.purge import PurgePages
+from tests.replay.test_replay import replayer
+from tests.support.stage import Stage, own_engine, set_up
+
+DAY = timedelta(days=1)
+PATIENCE = timedelta(minutes=1)
+
+
+SUGGESTED_AT = 25
+"""Events after which this engine suggests to continue as new."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
+    """An engine of its own: the clean-ups of this module would find what others have left."""
+    with own_engine(tmp_path_factory.mktemp("purge"), long=SUGGESTED_AT) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stage(
+    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    """Everything else, as it is shipped."""
+    async with set_up(engine.address, tmp_path_factory.mktemp("stage")) as everything:
+        yield everything
+
+
+@pytest.fixture
+def in_a_hundred_days(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the clean-up, moved by weeks."""
+    later = Ledger.open(stage.settings.ledger_url, lambda: utc_now() + 100 * DAY)
+    monkeypatch.setattr(stage.ledger, "purging", later.purging)
+
+
+async def plain_client(stage: Stage) -> Client:
+    """A client whose workflows have the engine's own clock."""
+    return await Client.connect(stage.client.service_client.config.target_host, **conversation())
+
+
+@pytest.mark.usefixtures("in_a_hundred_days")
+async def test_the_schedule_cleans_up(stage: Stage) -> None:
+    """Several workers keep one schedule; it forgets a call of long ago, and none that is open."""
+    over = stage.request("quote")
+    await (await stage.calls.start(over)).outcome(PATIENCE, settled=True)
+    stuck = stage.request(stuck=True)
+    await stage.calls.start(stuck)
+    await stage.until(stuck, "awaiting_response")
+    client = await plain_client(stage)
+    await asyncio.gather(*(keep_purge_schedule(client, Retention(), DAY) for _ in range(3)))
+    handle = client.get_schedule_handle(names.PURGE_ID)
+    schedule = (await handle.describe()).schedule
+    assert [one.every for one in schedule.spec.intervals] == [DAY]
+    assert schedule.policy.overlap is ScheduleOverlapPolicy.SKIP
+
+    await handle.trigger()
+    while not (ran := (await handle.describe()).info.recent_actions):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    action = ran[0].action
+    assert isinstance(action, ScheduleActionExecutionStartWorkflow)
+    purge = client.get_workflow_handle(action.workflow_id)
+    done = PurgeProgress.model_validate(await purge.result())
+    assert (done.is_done, done.by) == (True, "schedule")
+    assert done.gone["calls"] >= 1
+    assert await stage.ledger.call(over.call_id) is None
+    assert await stage.ledger.responses(over.call_id) == []
+    assert await stage.ledger.call(stuck.call_id) is not None
+    asked = await purge.query(names.PROGRESS, result_type=PurgeProgress)
+    assert asked == done
+
+    await keep_purge_schedule(client, Retention(), timedelta(0))
+    with pytest.raises(RPCError, match="not found"):
+        await handle.describe()
+    await keep_purge_schedule(client, Retention(), timedelta(0))
+
+
+@pytest.mark.usefixtures("in_a_hundred_days")
+async def test_a_long_clean_up_continues_as_new(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on where it was, as of the same time, with what it has counted; and it replays."""
+    monkeypatch.setattr(purge_activity, "PAGE_WITHIN", 0.0)
+    for number in range(2):
+        request = stage.request("quote")
+        await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
+        await stage.ledger.suppress("sandbox", f"evt-{number}", None, "duplicate")
+    client = await plain_client(stage)
+    purge = await start_purge(client, PurgeRequest(by="ops"))
+
+    done = await purge.result()
+
+    assert (done.is_done, done.by, done.gone["log"], done.gone["calls"]) == (True, "ops", 2, 2)
+    last = await client.get_workflow_handle(purge.id).fetch_history()
+    began = last.events[0].workflow_execution_started_event_attributes
+    assert began.continued_execution_run_id
+    run_id = began.first_execution_run_id
+    first = await client.get_workflow_handle(purge.id, run_id=run_id).fetch_history()
+    for history in (first, last):
+        assert len(history.events) < SUGGESTED_AT + 10
+        await replayer().replay_workflow(history)
+
+
+async def completed_long_ago(ledger: Ledger, request: CallRequest, event_key: str) -> None:
+    """A call that the engine has forgotten, and the ledger still knows."""
+    message = ProviderMessage(
+        kind=MessageKind.RESPONSE, event_key=event_key, source=MessageSource.CALLBACK
+    )
+    outcome = CallOutcome(
+        call_id=request.call_id,
+        status=OutcomeStatus.COMPLETED,
+        timings=Timings(started_at=utc_now()),
+    )
+    await ledger.claim(request, "run-of-long-ago")
+    await ledger.record(request.call_id, request.provider, request.operation, 1, message, outcome)
+
+
+@pytest.mark.usefixtures("in_a_hundred_days")
+async def test_a_late_duplicate_is_no_answer_to_a_new_call(stage: Stage) -> None:
+    """With the id of a call that is forgotten: what that one has applied is suppressed."""
+    request = stage.request(stuck=True)
+    old = request.model_copy(update={"payload": {"amount": 1, "currency": "EUR"}})
+    await completed_long_ago(stage.ledger, old, f"evt-{request.key}")
+    client = await plain_client(stage)
+    await (await start_purge(client, PurgeRequest(by="ops"))).result()
+
+    await stage.calls.start(request)
+    await stage.until(request, "awaiting_response")
+    for event_key, is_stale in ((f"evt-{request.key}", True), (f"new-{request.key}", False)):
+        message = {"kind": "response", "event_key": event_key, "data": {"stale": is_stale}}
+        await stage.handle(request).signal(names.PROVIDER_MESSAGE, message)
+
+    outcome = await stage.calls.call(request.call_id).outcome(PATIENCE, settled=True)
+    assert outcome.response == {"stale": False}
+    (answered,) = await stage.ledger.responses(request.call_id)
+    assert answered.event_key == f"new-{request.key}"
+
+
+@asynccontextmanager
+async def kept_by_the_engine(client: Client, span: timedelta) -> AsyncIterator[None]:
+    """The namespace's retention, for a while."""
+
+    async def keep(so_long: timedelta) -> None:
+        ttl = Duration()
+        ttl.FromTimedelta(so_long)
+        config = NamespaceConfig(workflow_execution_retention_ttl=ttl)
+        await client.workflow_service.update_namespace(
+            UpdateNamespaceRequest(namespace=client.namespace, config=config)
+        )
+
+    await keep(span)
+    yield
+    await keep(DAY)
+
+
+async def test_calls_are_not_forgotten_before_the_engine_does(stage: Stage) -> None:
+    """Neither a worker nor a clean-up begins with such a retention, and both say why."""
+    client = await plain_client(stage)
+    await check_retention(client, Retention(calls=DAY))
+    complaint = "ACKBRIDGE_RETENTION_CALLS: 90 days, but the engine keeps .* for 91 days"
+    async with kept_by_the_engine(client, 91 * DAY):
+        with pytest.raises(ConfigurationError, match=complaint):
+            await check_retention(client, Retention())
+        await check_retention(client, Retention(calls=timedelta(0)))
+        purge = await start_purge(client, PurgeRequest(by="ops"))
+        with pytest.raises(InvalidRequestError, match=complaint):
+            await purge.result()
+
+
+async def test_a_bad_start_fails(stage: Stage) -> None:
+    """Naming the field."""
+    handle = await stage.client.start_workflow(
+        names.PURGE_LEDGER,
+        {"by": "ops", "retention": {"calls": "3h"}},
+        id="purge:bad",
+        task_queue=names.TASK_QUEUE,
+    )
+    with pytest.raises(WorkflowFailureError) as failed:
+        await handle.result()
+    assert "retention.calls: at least 1d, or 0" in str(failed.value.cause)
+
+
+async def test_a_page_goes_on_where_a_dead_worker_was(stage: Stage) -> None:
+    """With what that one has counted."""
+    environment = ActivityEnvironment()
+    before = PurgePage(as_of=utc_now(), place=PurgePlace(kind="calls"), gone={"log": 3})
+    environment.info = replace(environment.info, heartbeat_details=[before.model_dump(mode="json")])
+    told: list[PurgePage] = []
+    environment.on_heartbeat = told.append
+    step = PurgeStep(retention=Retention(), place=PurgePlace(kind="inbox"))
+
+    page = await environment.run(PurgePages(stage.provisions).purge_page, step)
+
+    assert (page.place, page.as_of, page.gone) == (None, before.as_of, {"log": 3})
+    assert [one.place.kind for one in told if one.place] == ["events"]

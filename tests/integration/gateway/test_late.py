@@ -1,0 +1,120 @@
+"""What lies in the inbox or comes after the end: delivered, a duplicate, or held for people."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.client import Client
+
+from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Timings
+from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.names import split_call_id
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.rows import InboxEntry, InboxState
+
+from .ledgers import WatchedLedger, open_as
+from .world import World, collected, done, ended, in_the_end, new_call_id, now
+
+OFTEN = timedelta(milliseconds=20)
+
+
+async def test_a_repeat_after_the_call_ended_is_a_duplicate(world: World) -> None:
+    """The call is closed and its response recorded: the provider's repeat is logged, not kept."""
+    call_id = new_call_id()
+    event = done(call_id)
+    await collected(await world.start_call(call_id))
+    await _record(world.ledger, call_id, event["id"])
+    async with world.gateway() as gateway:
+        reply = await gateway.tell(event)
+
+    assert (reply.status_code, reply.json()) == (200, {"status": "duplicate"})
+    counts = await world.ledger.counts()
+    assert (counts["suppressed"], counts["inbox_pending"]) == (1, 0)
+
+
+async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> None:
+    """The call is closed without this message: it is never dropped, but held for people."""
+    call_id = new_call_id()
+    await collected(await world.start_call(call_id))
+    ledger = open_as(WatchedLedger, ledger_url)
+    ledger.begin()
+    event = done(call_id)
+    async with world.gateway() as gateway:
+        reply = await gateway.tell(event)
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN):
+        settled = await in_the_end(ledger.settled)
+    await ledger.close()
+
+    assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
+    assert settled == (InboxState.HELD, "the call had ended")
+    (held,) = await world.ledger.held("acme")
+    assert (held.entry.call_id, held.reason) == (call_id, "the call had ended")
+    assert held.entry.message is not None
+    assert held.entry.message.data == event
+
+
+async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
+    world: World, ledger_url: str, no_engine: Client
+) -> None:
+    """Delivered by another way while it lay in the inbox: the sweeper finds it done."""
+    call_id = new_call_id()
+    event = done(call_id)
+    ledger = open_as(WatchedLedger, ledger_url)
+    ledger.begin()
+    async with world.gateway(client=no_engine) as gateway:
+        await gateway.tell(event)
+    await collected(await world.start_call(call_id))
+    ledger.recorded_meanwhile = True
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN):
+        settled = await in_the_end(ledger.settled)
+    await ledger.close()
+
+    assert settled == (InboxState.DUPLICATE, "already recorded as a response")
+
+
+async def test_what_never_finds_a_call_is_held(world: World, ledger_url: str) -> None:
+    """After the time to give up, a letter without a call is held for people."""
+    ledger = open_as(WatchedLedger, ledger_url)
+    ledger.begin()
+    async with world.gateway() as gateway:
+        await gateway.tell(done(new_call_id()))
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN, give_up_after=timedelta(0)):
+        settled = await in_the_end(ledger.settled)
+    await ledger.close()
+
+    assert settled == (InboxState.HELD, "no call has appeared")
+
+
+async def test_a_letter_that_cannot_be_read_any_more_is_held(world: World, ledger_url: str) -> None:
+    """An entry of a provider that is gone does not wait for ever where nobody looks."""
+    ledger = open_as(WatchedLedger, ledger_url)
+    ledger.begin()
+    await world.ledger.keep(InboxEntry("gone", "evt_1", None, None, None, None, {}, now()))
+    async with world.gateway(ledger=ledger, sweep_every=OFTEN, give_up_after=timedelta(0)):
+        settled = await in_the_end(ledger.settled)
+    await ledger.close()
+
+    assert settled == (InboxState.HELD, "it cannot be read any more: UnknownName")
+
+
+async def test_a_letter_that_cannot_be_read_holds_up_no_other(world: World) -> None:
+    """An entry of a provider that is gone is put off, and the next one is delivered."""
+    call_id = new_call_id()
+    gone = InboxEntry("gone", "evt_1", None, None, None, None, {}, now())
+    await world.ledger.keep(gone)
+    async with world.gateway() as gateway:
+        await gateway.tell(done(call_id))
+    call = await world.start_call(call_id, until=1)
+    async with world.gateway(sweep_every=OFTEN):
+        assert len(await ended(call)) == 1
+
+
+async def _record(ledger: Ledger, call_id: str, event_key: str) -> None:
+    provider, operation, key = split_call_id(call_id)
+    request = CallRequest(provider=provider, operation=operation, key=key)
+    await ledger.claim(request, "run-1")
+    message = ProviderMessage(kind=MessageKind.RESPONSE, event_key=event_key)
+    outcome = CallOutcome(
+        call_id=call_id, status=OutcomeStatus.COMPLETED, timings=Timings(started_at=now())
+    )
+    await ledger.record(call_id, provider, operation, 1, message, outcome)

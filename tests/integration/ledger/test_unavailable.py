@@ -1,0 +1,137 @@
+"""What the ledger says when its database is away, locked, unmigrated, or no ledger at all."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.database.urls import address_of
+from ackbridge.ledger.ledger import Ledger
+from tests.support.postgres import PostgreSQL
+
+from .samples import MovableClock
+
+
+async def test_a_ledger_that_is_not_migrated_says_so(empty_url: str, clock: MovableClock) -> None:
+    """A gateway that starts before the first worker is not ready, and knows why."""
+    if empty_url.startswith("sqlite"):
+        Path(str(address_of(empty_url).database)).parent.mkdir()
+    ledger = Ledger.open(empty_url, clock)
+
+    with pytest.raises(LedgerUnavailableError, match="has not been migrated yet"):
+        await ledger.ping()
+
+    await ledger.close()
+
+
+async def test_a_migrated_ledger_answers(ledger: Ledger) -> None:
+    """A ledger with its tables is ready."""
+    await ledger.ping()
+
+
+async def test_a_server_that_comes_back_is_used_again(
+    server: PostgreSQL, clock: MovableClock
+) -> None:
+    """Broken connections fail what was using them, and are replaced."""
+    url = server.new_database()
+    migrate(url)
+    ledger = Ledger.open(url, clock)
+    await asyncio.gather(*(ledger.ping() for _ in range(5)))
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+            [address_of(url).database],
+        )
+
+    with pytest.raises(LedgerUnavailableError):
+        await ledger.ping()
+    await ledger.ping()
+
+    await ledger.close()
+
+
+async def test_a_locked_ledger_is_unavailable_for_now(tmp_path: Path, clock: MovableClock) -> None:
+    """A writer that holds the file too long is waited for, reported, and forgotten."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    migrate(url)
+    ledger = Ledger.open(url, clock, within=timedelta(milliseconds=200))
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.suppress("acme", "e-1", None, "duplicate")
+        assert (await ledger.counts())["suppressed"] == 0
+        connection.rollback()
+    engine.dispose()
+
+    await ledger.suppress("acme", "e-1", None, "duplicate")
+    assert (await ledger.counts())["suppressed"] == 1
+    await ledger.close()
+
+
+async def test_a_server_that_is_away_is_unavailable(clock: MovableClock) -> None:
+    """Nothing that is raised, printed or chained shows the password."""
+    url = "postgres://ackbridge:hunter2@127.0.0.1:1/ledger"
+    ledger = Ledger.open(url, clock)
+    with pytest.raises(LedgerUnavailableError) as by_ping:
+        await ledger.ping()
+    with pytest.raises(LedgerUnavailableError) as by_migrate:
+        await asyncio.to_thread(migrate, url)
+    await ledger.close()
+
+    for caught in (by_ping, by_migrate):
+        assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in repr(vars(ledger))
+
+
+async def test_a_folder_that_cannot_be_is_unavailable(tmp_path: Path, clock: MovableClock) -> None:
+    """A path through a file is reported as what it is, by everybody."""
+    (tmp_path / "file").touch()
+    url = f"sqlite:///{tmp_path}/file/ledger.db"
+    ledger = Ledger.open(url, clock)
+
+    with pytest.raises(LedgerUnavailableError):
+        migrate(url)
+    with pytest.raises(LedgerUnavailableError):
+        await ledger.ping()
+
+    await ledger.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:hunter2@h/d",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "hunter2",
+        "postgresql://u:hunter2@h:port/d",
+    ],
+)
+def test_other_urls_are_refused(url: str, clock: MovableClock) -> None:
+    """What is not a ledger is refused before anything starts, and without any password."""
+    with pytest.raises(ConfigurationError, match="the ledger's URL must be") as caught:
+        Ledger.open(url, clock)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("postgres://h/d", "postgresql+psycopg"),
+        ("postgresql://h/d", "postgresql+psycopg"),
+        ("postgresql+psycopg://h/d", "postgresql+psycopg"),
+        ("sqlite:///d", "sqlite"),
+    ],
+)
+def test_usual_urls_are_understood(url: str, driver: str) -> None:
+    """Every usual spelling leads to the one driver of its database."""
+    assert address_of(url).drivername == driver

@@ -1,0 +1,82 @@
+"""localstripe as a process of its own, against the integration file of Stripe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ackbridge.catalog.loading import load_integration
+from ackbridge.clock import utc_now
+from ackbridge.local.application import app_folder
+from ackbridge.local.ports import LoopbackPort
+from ackbridge.local.stack_processes import StackProcess, stripe_plan
+from ackbridge.security.inbound import build_verifier
+from ackbridge.security.secrets import Secrets
+from tests.support.sandbox_customer import Mailbox
+from tests.support.serving import serve
+
+SECRET = "whsec_made-up"
+PICKLE = Path("/tmp/localstripe.pickle")  # noqa: S108 -- the very file that must not be touched
+
+
+@pytest.fixture
+def mailbox() -> Mailbox:
+    return Mailbox()
+
+
+@pytest.fixture
+def stripe(mailbox: Mailbox, tmp_path: Path) -> Iterator[str]:
+    port = LoopbackPort()
+    with serve(mailbox) as url:
+        part = StackProcess(
+            "stripe",
+            stripe_plan(port.number, f"{url}/callbacks/stripe", SECRET),
+            environ={},
+            log=tmp_path / "stripe.log",
+            folder=tmp_path,
+            starts_within=timedelta(seconds=60),
+        )
+        part.start()
+        try:
+            yield f"http://127.0.0.1:{port.number}"
+        finally:
+            part.stop(timedelta(seconds=10))
+
+
+def test_a_payment_is_answered_and_called_back(stripe: str, mailbox: Mailbox) -> None:
+    """The signed event has our metadata, and verifies as the integration file says."""
+    before = PICKLE.stat().st_mtime_ns if PICKLE.exists() else None
+    paid = httpx.post(
+        f"{stripe}/v1/payment_intents",
+        headers={"authorization": "Bearer sk_test_made-up"},
+        data={
+            "amount": "5",
+            "currency": "eur",
+            "payment_method": "pm_card_visa",
+            "payment_method_types[0]": "card",
+            "confirm": "true",
+            "metadata[call_id]": "stripe.create_payment.k",
+        },
+        trust_env=False,
+    )
+    assert paid.status_code == 200, paid.text
+    letter = mailbox.take("/callbacks/stripe")
+    assert letter.event["type"] == "payment_intent.succeeded"
+    assert letter.event["data"]["object"]["metadata"] == {"call_id": "stripe.create_payment.k"}
+    integration = load_integration(app_folder() / "integrations" / "stripe.yaml", {})
+    assert integration.callbacks is not None
+    secrets = Secrets({"STRIPE_WEBHOOK_SECRET": SECRET}, Path())
+    build_verifier(integration.callbacks.verify, secrets, utc_now).verify(
+        letter.headers, letter.body
+    )
+    assert (PICKLE.stat().st_mtime_ns if PICKLE.exists() else None) == before
+
+
+def test_nothing_of_ours_imports_it() -> None:
+    """It is a program beside ours, under a licence of its own."""
+    assert not [name for name in sys.modules if name.partition(".")[0] == "localstripe"]

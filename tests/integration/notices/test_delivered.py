@@ -1,0 +1,182 @@
+"""How notices get to subscribers that fail, hang, are gone, or come back after days."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowFailureError
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError
+
+from ackbridge.client.notices import replay
+from ackbridge.contracts import names
+from ackbridge.contracts.deliveries import Delivery, NoticeBody, NoticeData
+from ackbridge.ledger.rows import NoticeState
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.integration.cli.test_cli import run
+from tests.replay.test_replay import replayer
+from tests.support.stage import Stage
+from tests.support.subscribers import Subscriber
+
+from .scenes import refused, row_of
+
+
+async def test_subscriber_that_comes_back_after_days(told: Stage, sick: Subscriber) -> None:
+    """It is tried again and again, under one id, and nobody has waited for it."""
+    sick.replies[:] = [503] * 11
+    request, event_id = await refused(told, "sick")
+    delivery = told.client.get_workflow_handle(names.notice_id(event_id))
+    pending = await row_of(told, event_id, NoticeState.PENDING)
+    assert pending.body.data.call_id == request.call_id
+
+    await told.skipper.fast_forward(delivery, timedelta(days=3))
+
+    (letter,) = await sick.until(request.call_id, 1)
+    assert letter.id == event_id
+    tries = [one.id for one in sick.letters if one.id == event_id]
+    assert len(tries) == 12
+    row = await row_of(told, event_id, NoticeState.DELIVERED)
+    assert row.attempts == 12
+    assert "sk_live" not in str(letter.body)
+
+
+async def test_subscriber_that_never_comes_back(
+    told: Stage, sick: Subscriber, engine: EmbeddedEngine
+) -> None:
+    """When its days are over the notice is dead, says why, and can be replayed."""
+    sick.replies[:] = [500] * 20
+    request, event_id = await refused(told, "hasty")
+    delivery = told.client.get_workflow_handle(names.notice_id(event_id))
+    await row_of(told, event_id, NoticeState.PENDING)
+
+    await told.skipper.fast_forward(delivery, timedelta(hours=2))
+
+    with pytest.raises(WorkflowFailureError) as failed:
+        await delivery.result()
+    assert isinstance(failed.value.cause, ApplicationError)
+    assert failed.value.cause.type == names.NOT_DELIVERED
+    dead = await row_of(told, event_id, NoticeState.DEAD)
+    assert dead.reason == "not accepted within 1:00:00: the subscriber answered 500"
+    await replayer().replay_workflow(await delivery.fetch_history())
+    sick.replies.clear()
+
+    environ = {
+        **engine.environment,
+        "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url,
+        "COLUMNS": "300",
+    }
+    listed = await asyncio.to_thread(run, environ, "notices", "--dead", "--json")
+    assert [one["event_id"] for one in json.loads(listed.stdout)] == [event_id]
+    shown = await asyncio.to_thread(run, environ, "notices", "--subscriber", "hasty")
+    assert "the subscriber answered 500" in shown.stdout
+    replayed = await asyncio.to_thread(
+        run, environ, "notices", "replay", "--subscriber", "hasty", "--within", "1h"
+    )
+    assert replayed.stdout == f"{event_id}: on its way\n"
+
+    (letter,) = await sick.until(request.call_id, 1)
+    assert letter.id == event_id
+    await row_of(told, event_id, NoticeState.DELIVERED)
+
+
+async def test_replay_of_what_is_not_there(told: Stage, engine: EmbeddedEngine) -> None:
+    """Bad input: exit status 2, and it is named."""
+    environ = {**engine.environment, "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url}
+    for arguments, why in ((("nothing:1.failed",), "there is no notice"), ((), "either")):
+        done = await asyncio.to_thread(run, environ, "notices", "replay", *arguments)
+        assert done.returncode == 2
+        assert why in done.stderr
+
+
+async def test_one_notice_is_sent_again(told: Stage, shop: Subscriber) -> None:
+    """Even one that was delivered, if somebody asks for it; not while it is on its way."""
+    request, event_id = await refused(told, "shop")
+    await shop.until(request.call_id, 1)
+    await told.client.get_workflow_handle(names.notice_id(event_id)).result()
+    (before,) = await told.ledger.notices.find(event_id=event_id)
+    shop.replies[:] = [503]
+
+    assert await replay(told.client, before)
+    await row_of(told, event_id, NoticeState.PENDING)
+    assert not await replay(told.client, before)
+
+    delivery = told.client.get_workflow_handle(names.notice_id(event_id))
+    await told.skipper.fast_forward(delivery, timedelta(minutes=1))
+    await row_of(told, event_id, NoticeState.DELIVERED)
+    assert [one.id for one in shop.letters].count(event_id) == 3
+
+
+async def test_gone_ends_a_notice(told: Stage, sick: Subscriber) -> None:
+    """After a 410 there is no second attempt."""
+    sick.replies[:] = [410]
+    _, event_id = await refused(told, "sick")
+    dead = await row_of(told, event_id, NoticeState.DEAD)
+    assert "410" in str(dead.reason)
+    assert [one.id for one in sick.letters].count(event_id) == 1
+
+
+async def test_subscriber_that_hangs_holds_nobody_up(
+    told: Stage, shop: Subscriber, sick: Subscriber
+) -> None:
+    """While all its places are taken, others are told at once."""
+    sick.replies[:] = [20.0] * 20
+    for _ in range(3):
+        await refused(told, "sick")
+    request, event_id = await refused(told, "shop")
+    (letter,) = await shop.until(request.call_id, 1)
+    assert letter.id == event_id
+    assert sick.replies
+    sick.replies.clear()
+
+
+async def test_notice_is_delivered_once(told: Stage, shop: Subscriber) -> None:
+    """A second delivery of the same event is no second notice, whoever starts it."""
+    request, event_id = await refused(told, "shop")
+    (letter,) = await shop.until(request.call_id, 1)
+    await told.client.get_workflow_handle(names.notice_id(event_id)).result()
+
+    again = await told.client.start_workflow(
+        names.DELIVER_NOTICE,
+        Delivery(subscriber="shop", body=NoticeBody.model_validate(letter.body)),
+        id=names.notice_id(event_id),
+        task_queue=names.TASK_QUEUE,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+    )
+
+    await again.result()
+    assert [one.id for one in shop.letters].count(event_id) == 1
+
+
+async def test_bad_delivery_is_refused(told: Stage) -> None:
+    """Whoever starts the workflow by hand is told what is wrong, and nothing hangs."""
+    body = NoticeBody(
+        id="evt-1",
+        type="call.failed",
+        timestamp="2026-01-01T00:00:00Z",
+        data=NoticeData(
+            call_id="a.b.c", provider="a", operation="b", key="c", sequence=1, status="failed"
+        ),
+    )
+    good = Delivery(subscriber="shop", body=body).model_dump(mode="json")
+    for argument, why in ((good, "body.id"), ({**good, "subscriber": "Not One"}, "subscriber")):
+        handle = await told.client.start_workflow(
+            names.DELIVER_NOTICE, argument, id=f"wrong-{why}", task_queue=names.TASK_QUEUE
+        )
+        with pytest.raises(WorkflowFailureError) as failed:
+            await handle.result()
+        assert isinstance(failed.value.cause, ApplicationError)
+        assert failed.value.cause.type == names.INVALID_REQUEST
+        assert why in failed.value.cause.message
+
+
+async def test_cancelled_delivery_is_dead(told: Stage, sick: Subscriber) -> None:
+    """An operator may stop a delivery in the Temporal UI; the ledger knows, and can replay it."""
+    sick.replies[:] = [500] * 50
+    _, event_id = await refused(told, "sick")
+    await row_of(told, event_id, NoticeState.PENDING)
+    await told.client.get_workflow_handle(names.notice_id(event_id)).cancel()
+    assert (await row_of(told, event_id, NoticeState.DEAD)).reason == "its delivery was cancelled"
+    sick.replies.clear()

@@ -1,0 +1,152 @@
+"""What subscribers are told on the real engine, and callers at once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowFailureError
+
+from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import NoticeStatus, OutcomeStatus
+from ackbridge.contracts.calls import Stage as CallStage
+from ackbridge.errors import CallCancelledError, CallFailedError, InvalidRequestError
+from ackbridge.ledger.rows import NoticeState
+from tests.replay.test_replay import replayer
+from tests.support.stage import Stage
+from tests.support.subscribers import Subscriber
+
+from .scenes import PATIENCE, booking, named, park, row_of
+
+
+async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) -> None:
+    """Both in order, both signed, with stable ids, the texts of the operation, and the response."""
+    request = booking(told, stuck=True).model_copy(update={"metadata": {"tenant": "t-1"}})
+    await park(told, request)
+    status = await told.calls.start_and_wait(request, PATIENCE)
+    assert status.answer is NoticeStatus.DELAYED
+    await told.handle(request).signal(
+        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": request.key, "data": {"ok": True}}
+    )
+    outcome = await told.calls.call(request.call_id).outcome(PATIENCE)
+
+    delayed, late = await shop.until(request.call_id, 2)
+
+    assert [delayed.story, late.story] == [(1, "call.delayed"), (2, "call.completed_late")]
+    assert [delayed.id, late.id] == [
+        f"{request.call_id}:1.delayed",
+        f"{request.call_id}:2.completed_late",
+    ]
+    assert delayed.body["id"] == delayed.id
+    assert delayed.body["data"]["notice"]["title"] == "Your booking takes longer"
+    assert delayed.body["data"]["response"] is None
+    data = late.body["data"]
+    assert (data["status"], data["late"], data["response"]) == ("completed", True, {"ok": True})
+    assert data["metadata"] == {"tenant": "t-1"}
+    assert data["notice"]["title"] == "Done, later than usual"
+    assert outcome.late
+    assert (await row_of(told, late.id, NoticeState.DELIVERED)).attempts == 1
+    await replayer().replay_workflow(await told.handle(request).fetch_history())
+    delivery = told.client.get_workflow_handle(names.notice_id(late.id))
+    await replayer().replay_workflow(await delivery.fetch_history())
+
+
+async def test_confirmation_after_a_reprocess_is_late(told: Stage, shop: Subscriber) -> None:
+    """Who was told of a delay is told that the confirmation is late, though the cycle is new."""
+    request = booking(told, resets=5)
+    await told.calls.start(request)
+    await told.until(request, CallStage.PARKED)
+    await told.calls.call(request.call_id).reprocess(by="ops")
+    outcome = await told.calls.call(request.call_id).outcome(PATIENCE)
+
+    assert outcome.late
+    stories = [letter.story for letter in await shop.until(request.call_id, 2)]
+    assert stories == [(1, "call.delayed"), (2, "call.completed_late")]
+
+
+async def test_completed_in_time_is_told_to_who_wants_it(told: Stage, shop: Subscriber) -> None:
+    """One notice, which says that nothing is late."""
+    request = named(told.request("quote"))
+    status = await told.calls.start_and_wait(request, PATIENCE)
+
+    assert status.answer is NoticeStatus.COMPLETED
+    (letter,) = await shop.until(request.call_id, 1)
+    assert letter.story == (1, "call.completed")
+    assert letter.body["data"]["late"] is False
+    assert letter.body["data"]["response"]["total"] == 10
+
+
+async def test_failed_says_the_alternative_in_the_users_language(
+    told: Stage, shop: Subscriber
+) -> None:
+    """The caller's status and the notice say the same, and neither repeats the provider."""
+    request = booking(told, fail=9, reason="no room for sk_live_0123456789abcdef")
+    request = request.model_copy(update={"language": "de-AT"})
+    await told.calls.start(request)
+    await told.until(request, CallStage.PARKED)
+    await told.skipper.fast_forward(told.handle(request), timedelta(days=8))
+    with pytest.raises(CallFailedError) as failed:
+        await told.calls.call(request.call_id).outcome(PATIENCE)
+
+    delayed, last = await shop.until(request.call_id, 2)
+
+    assert delayed.body["data"]["notice"]["title"] == "Your booking takes longer"
+    notice = last.body["data"]["notice"]
+    assert (notice["title"], notice["alternative"]) == ("Buchung attic", "Rufen Sie an.")
+    assert failed.value.outcome.notice is not None
+    assert notice == failed.value.outcome.notice.model_dump(mode="json")
+    assert "no room" not in str(last.body)
+    status = await told.calls.call(request.call_id).status()
+    assert status.answer is NoticeStatus.FAILED
+
+
+async def test_cancelled_is_told(told: Stage, shop: Subscriber) -> None:
+    """By signal or by the engine's own cancellation."""
+    requests = [named(told.request(stuck=True)) for _ in range(2)]
+    for request in requests:
+        await told.calls.start(request)
+        await told.until(request, CallStage.AWAITING_RESPONSE)
+    await told.calls.call(requests[0].call_id).cancel(by="ann", reason="a mistake")
+    await told.handle(requests[1]).cancel()
+    for request in requests:
+        with pytest.raises(CallCancelledError):
+            await told.calls.call(request.call_id).outcome(PATIENCE)
+        (letter,) = await shop.until(request.call_id, 1)
+        assert letter.story == (1, "call.cancelled")
+
+
+async def test_unknown_subscriber_is_refused(told: Stage) -> None:
+    """Before anything is sent, naming the field; a URL is no subscriber either."""
+    for name in ("nobody", "https://evil.example/"):
+        request = named(told.request(), name)
+        with pytest.raises((InvalidRequestError, WorkflowFailureError), match="reply_to"):
+            await (await told.calls.start(request)).outcome(PATIENCE)
+        assert await told.seen(request.call_id, "request") == []
+
+
+async def test_without_a_subscriber_nothing_is_added(told: Stage) -> None:
+    """No child, no event more: the history is that of the time before."""
+    request = told.request("quote")
+    await (await told.calls.start(request)).outcome(PATIENCE)
+    history = await told.handle(request).fetch_history()
+    assert "child" not in history.to_json().lower()
+
+
+async def test_outcome_of_a_late_answer_is_told_to_callers_too(told: Stage) -> None:
+    """`await_outcome` says the same as the notices: accepted, delayed, completed, late."""
+    request = booking(told, stuck=True)
+    calls: AckbridgeClient = told.calls
+    accepted = await calls.start_and_wait(request, timedelta(milliseconds=50))
+    assert accepted.answer in (NoticeStatus.ACCEPTED, NoticeStatus.DELAYED)
+    await told.until(request, CallStage.AWAITING_RESPONSE)
+    await told.skipper.fast_forward(told.handle(request), timedelta(seconds=70))
+    await told.until(request, CallStage.PARKED)
+    await told.handle(request).signal(
+        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": request.key, "data": {"ok": True}}
+    )
+    await calls.call(request.call_id).outcome(PATIENCE)
+    status = await calls.call(request.call_id).status()
+    assert status.answer is NoticeStatus.COMPLETED
+    assert status.outcome is not None
+    assert (status.outcome.status, status.outcome.late) == (OutcomeStatus.COMPLETED, True)

@@ -1,0 +1,272 @@
+"""Provider control on the real engine: told, bad orders, flags in calls, continuing as new."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+
+from ackbridge.client.control import ControlHandle
+from ackbridge.contracts import names
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker
+from ackbridge.contracts.calls import CallRequest, OutcomeStatus
+from ackbridge.contracts.calls import Stage as CallStage
+from ackbridge.contracts.control import Change, FlagState, SetFlag
+from ackbridge.errors import CallFailedError, InvalidRequestError, UnknownNameError
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.replay.test_replay import replayer
+from tests.support.stage import Stage, edited_integrations, own_engine, set_up
+
+PATIENCE = timedelta(seconds=30)
+SUGGESTED_AT = 60
+"""Events after which this engine suggests to continue as new."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
+    """An engine that finds histories long early."""
+    with own_engine(tmp_path_factory.mktemp("control"), long=SUGGESTED_AT) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stage(
+    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    """The sandbox's integration; quotes are parked while they are off, orders refused."""
+    folder = tmp_path_factory.mktemp("stage")
+
+    def edit(operations: dict[str, Any]) -> None:
+        operations["quote"] |= {"when_off": "park"}
+        operations["create_booking"] |= {"when_off": "refuse", "flag": {"prod": "off"}}
+
+    async with set_up(engine.address, folder, edited_integrations(folder, edit)) as everything:
+        yield everything
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def control(stage: Stage) -> AsyncIterator[ControlHandle]:
+    """The sandbox's control; whatever a test has said is taken back."""
+    control = stage.calls.control("sandbox")
+    yield control
+    snapshot = await control.snapshot()
+    assert snapshot is not None
+    for environment, words in snapshot.flags.items():
+        for operation in words:
+            await control.set_flag(word("default", operation or None, environment=environment))
+    await control.force_breaker(ForceBreaker(state=None, by="ann", reason="the test is over"))
+
+
+def word(state: str, operation: str | None = None, **more: Any) -> SetFlag:
+    """An operator's word."""
+    return SetFlag.model_validate(
+        {"environment": "dev", "by": "ann", "reason": "a trial", **more}
+        | {"state": state, "operation": operation}
+    )
+
+
+async def outcome_of(stage: Stage, request: CallRequest) -> OutcomeStatus:
+    """How a call ends."""
+    try:
+        outcome = await (await stage.calls.start(request)).outcome(PATIENCE)
+    except CallFailedError as error:
+        return error.outcome.status
+    return outcome.status
+
+
+async def kept_back(stage: Stage, operation: str = "quote") -> CallRequest:
+    """A call that is kept back; the workers know soon."""
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while True:
+            request = stage.request(operation)
+            status = await stage.calls.start_and_wait(request, PATIENCE)
+            if status.stage is not CallStage.COMPLETED:
+                return request
+
+
+async def test_a_change_says_who_when_why_and_from_what_to_what(
+    stage: Stage, control: ControlHandle
+) -> None:
+    """The answer, the log and the Temporal UI all say it; `default` goes back to the file."""
+    set_off = await control.set_flag(word("off", "create_booking", environment="prod"))
+    given_back = await control.set_flag(word("default", "create_booking", environment="prod"))
+    assert set_off is not None
+    assert given_back is not None
+    assert (set_off.before, set_off.after) == ("off (integration file)", "off")
+    assert (given_back.before, given_back.after) == ("off", "off (integration file)")
+    status = await control.status()
+    assert list(status.changes[:2]) == [given_back, set_off]
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    details = (await handle.query("__temporal_workflow_metadata")).current_details
+    told = "| ann | flag of create_booking in prod | off (integration file) | **off** | a trial |"
+    assert told in details
+
+
+@pytest.mark.parametrize(
+    ("order", "field"),
+    [
+        ({"state": "sometimes"}, "state"),
+        ({"state": "percentage"}, "percentage"),
+        ({"state": "percentage", "percentage": 101}, "percentage"),
+        ({"state": "off", "reason": ""}, "reason"),
+        ({"state": "off", "operation": "create_ordr"}, "did you mean create_order"),
+        ({"state": "off", "enviroment": "dev"}, "enviroment"),
+        ("off", "expected a JSON object"),
+    ],
+)
+async def test_a_bad_order_is_refused_and_hangs_nothing(
+    stage: Stage, control: ControlHandle, order: Any, field: str
+) -> None:
+    """As an update it is answered with what is wrong; as a signal that is in the status."""
+    before = await control.snapshot()
+    if isinstance(order, dict):
+        order = {"environment": "dev", "by": "ann", "reason": "a trial", **order}
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await handle.execute_update(names.SET_FLAG, order)
+    assert isinstance(refused.value.cause, ApplicationError)
+    assert field in refused.value.cause.message
+    await handle.signal(names.SET_FLAG, order)
+    assert field in ((await control.status()).last_error or "")
+    after = await control.snapshot()
+    assert before is not None
+    assert after is not None
+    assert after.flags == before.flags
+
+
+async def test_a_control_that_cannot_be_is_refused(stage: Stage) -> None:
+    """Started by hand with something else, it fails and says why; an unknown one is named."""
+    handle = await stage.client.start_workflow(
+        names.PROVIDER_CONTROL, {"provider": 5}, id="control.odd", task_queue=names.TASK_QUEUE
+    )
+    with pytest.raises(Exception, match="failed"):
+        await handle.result()
+    with pytest.raises(UnknownNameError, match="nobody: it has no control"):
+        await stage.calls.control("nobody").set_flag(word("off"))
+
+
+async def test_parked_calls_ask_their_flag_again(stage: Stage, control: ControlHandle) -> None:
+    """Off, a call is parked with a notice, and stays so when reprocessed; on, it is sent."""
+    await control.set_flag(word("off", "quote"))
+    request = await kept_back(stage)
+    call = stage.calls.call(request.call_id)
+    parked = await call.status()
+    assert parked.stage is CallStage.PARKED
+    assert parked.notice is not None
+    assert "sandbox.quote off (ann: a trial)" in (parked.standing or "")
+
+    await call.reprocess(by="ops")
+    reason = "not reprocessed: sandbox.quote is switched off in dev (ann: a trial)"
+    while (seen := await call.status()).last_error != reason:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    assert (seen.stage, seen.deadline) == (CallStage.PARKED, parked.deadline)
+    assert await stage.effects(request.call_id) == 0
+
+    await control.set_flag(word("on", "quote"))
+    while (await call.status()).stage is CallStage.PARKED:
+        await call.reprocess(by="ops")
+        await asyncio.sleep(0.2)
+    assert (await call.outcome(PATIENCE)).status is OutcomeStatus.COMPLETED
+    await replayer().replay_workflow(await stage.handle(request).fetch_history())
+
+
+async def test_an_open_breaker_refuses_what_is_not_to_be_parked(
+    stage: Stage, control: ControlHandle
+) -> None:
+    """An operation that says so has its calls refused with a notice; nothing is sent."""
+    order = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="they asked us to")
+    change = await control.force_breaker(order)
+    assert change is not None
+    assert (change.before, change.after) == ("closed", "open, held by ann")
+    request = stage.request("create_booking").model_copy(
+        update={"payload": {"room": "attic", "nights": 2}}
+    )
+    await kept_back(stage)
+    assert await outcome_of(stage, request) is OutcomeStatus.FAILED
+    status = await stage.calls.call(request.call_id).status()
+    assert status.outcome is not None
+    assert status.outcome.reason == (
+        "the breaker of sandbox is open: they asked us to, held by ann"
+    )
+    assert status.notice is not None
+    assert status.notice.kind == "refused"
+    assert await stage.effects(request.call_id) == 0
+
+
+async def test_nothing_is_lost_when_a_control_continues_as_new(
+    stage: Stage, control: ControlHandle
+) -> None:
+    """Orders by many at once, over many runs: each is taken once, and every run replays."""
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    first = (await handle.describe()).run_id
+    seen_at = []
+    for share in range(40):
+        order = word("percentage", "quote", percentage=share, environment="trial")
+        assert isinstance(await control.set_flag(order), Change)
+        snapshot = await control.snapshot()
+        assert snapshot is not None
+        assert snapshot.flags["trial"]["quote"].percentage == share
+        seen_at.append(snapshot.version)
+    await asyncio.gather(
+        *(
+            control.set_flag(word("internal", by=f"operator {n}", environment=f"e{n}"))
+            for n in range(8)
+        )
+    )
+    assert seen_at == sorted(set(seen_at))
+    status = await control.status()
+    assert {change.by for change in status.changes} >= {f"operator {n}" for n in range(8)}
+    moved = [c.after for c in reversed(status.changes) if c.subject == "flag of quote in trial"]
+    assert moved == [f"{share} %" for share in range(40)]
+    assert (await handle.describe()).run_id != first
+    query = f"WorkflowId = '{names.control_id('sandbox')}'"
+    runs = [one.run_id async for one in stage.client.list_workflows(query)]
+    for run_id in runs:
+        run = stage.client.get_workflow_handle(names.control_id("sandbox"), run_id=run_id)
+        await replayer().replay_workflow(await run.fetch_history())
+
+
+async def test_a_control_is_not_ended_by_a_cancel_nor_lost_by_a_terminate(
+    stage: Stage, control: ControlHandle
+) -> None:
+    """Cancelled, it goes on; terminated, the next look of a worker starts it with all it knew."""
+    await control.set_flag(word("internal", environment="prod"))
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    await handle.cancel()
+    while "cancelled" not in ((await control.status()).last_error or ""):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    await handle.terminate("by mistake")
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while True:
+            # A call asks for the snapshot, and so has a worker look.
+            await stage.calls.start_and_wait(stage.request("quote"), PATIENCE)
+            try:
+                snapshot = await control.snapshot()
+            except UnknownNameError:
+                continue
+            break
+    assert snapshot is not None
+    assert snapshot.flags["prod"][""].state is FlagState.INTERNAL
+
+
+async def test_an_order_without_any_worker_is_left_with_the_engine(stage: Stage) -> None:
+    """Where nobody answers for the control, the order is a signal, which the engine keeps."""
+    await stage.client.start_workflow(
+        names.PROVIDER_CONTROL,
+        {"provider": "asleep"},
+        id=names.control_id("asleep"),
+        task_queue="nobody-works-here",
+    )
+    control = stage.calls.control("asleep")
+    assert await control.set_flag(word("off")) is None
+    history = await stage.client.get_workflow_handle("control.asleep").fetch_history()
+    signals = [e.workflow_execution_signaled_event_attributes for e in history.events]
+    assert names.SET_FLAG in [signal.signal_name for signal in signals]
+    with pytest.raises(InvalidRequestError):
+        await stage.calls.control("sandbox").set_flag(word("off", "nothing_we_know"))

@@ -1,0 +1,339 @@
+"""Batches on the real engine: parked calls are taken up again, each once, at a bounded rate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from temporalio.client import WorkflowFailureError
+from temporalio.exceptions import CancelledError
+
+from ackbridge.client.control import ControlHandle
+from ackbridge.clock import utc_now
+from ackbridge.contracts import names
+from ackbridge.contracts.batches import (
+    BatchCounts,
+    BatchProgress,
+    BatchRequest,
+    BatchState,
+    ParkedSelection,
+    Ramp,
+)
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker
+from ackbridge.contracts.calls import CallRequest, OutcomeStatus
+from ackbridge.contracts.calls import Stage as CallStage
+from ackbridge.contracts.signals import Reprocess
+from ackbridge.errors import CallFailedError
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.temporal.signals import as_plain, signal_once
+from tests.replay.test_replay import replayer
+from tests.support.stage import Stage, edited_integrations, own_engine, set_up
+
+PATIENCE = timedelta(minutes=1)
+OUTAGE = timedelta(hours=3)
+
+
+LONG = 60
+"""Events after which this engine suggests to continue as new."""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
+    """An engine that finds histories long early."""
+    with own_engine(tmp_path_factory.mktemp("batches"), long=LONG) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def stage(
+    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    """The sandbox's integration, whose orders are parked, and end when they fail a third time."""
+    folder = tmp_path_factory.mktemp("stage")
+
+    def parking(operations: dict[str, Any]) -> None:
+        order = operations["create_order"]
+        order |= {"on_failure": "park", "reprocess": {"attempts": 2}}
+        order["receipt"] |= {"attempts": 2, "within": "10s"}
+        order["response"] |= {"cycles": 1}
+        operations["other_order"] = order
+
+    integrations = edited_integrations(folder, parking)
+    async with set_up(engine.address, folder, integrations) as everything:
+        yield everything
+
+
+async def park(stage: Stage, count: int, **behaviour: Any) -> list[CallRequest]:
+    """Calls whose first two sends meet an outage."""
+    behaviour = behaviour or {"receipt_failures": 2}
+    requests = [stage.request(**behaviour) for _ in range(count)]
+    for request in requests:
+        await stage.calls.start(request)
+    await asyncio.gather(*(stage.until(request, CallStage.PARKED) for request in requests))
+    for request in requests:
+        await in_ledger(stage, request)
+    return requests
+
+
+async def in_ledger(stage: Stage, request: CallRequest, times: int = 1) -> None:
+    """Wait until the ledger has a call among the parked ones."""
+    mine = selection(request)
+    while not any(one.times >= times for one in await stage.ledger.parked(mine)):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+
+
+def selection(*requests: CallRequest, **more: Any) -> ParkedSelection:
+    """These calls and no others."""
+    keys = tuple(request.key for request in requests)
+    return ParkedSelection(provider="sandbox", keys=keys, **more)
+
+
+async def until(
+    stage: Stage, batch_id: str, holds: Callable[[BatchProgress], bool]
+) -> BatchProgress:
+    """Wait until a batch is somewhere."""
+    while not holds(seen := await stage.calls.batch(batch_id).progress()):  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.1)
+    return seen
+
+
+async def ended_or_parked(stage: Stage, request: CallRequest) -> None:
+    """Wait until nothing happens to a call any more."""
+    while (await stage.calls.call(request.call_id).status()).stage not in (  # noqa: ASYNC110 -- it changes in another process
+        CallStage.COMPLETED,
+        CallStage.PARKED,
+    ):
+        await asyncio.sleep(0.05)
+
+
+async def told(stage: Stage, request: CallRequest) -> list[str]:
+    """By whom a call was told to try again, read off its history."""
+    history = await stage.handle(request).fetch_history()
+    signals = [
+        event.workflow_execution_signaled_event_attributes
+        for event in history.events
+        if event.HasField("workflow_execution_signaled_event_attributes")
+    ]
+    return [
+        str(json.loads(signal.input.payloads[0].data).get("batch"))
+        for signal in signals
+        if signal.signal_name == names.REPROCESS
+    ]
+
+
+async def replays(stage: Stage, batch_id: str) -> None:
+    """The history of a batch replays."""
+    handle = stage.client.get_workflow_handle(batch_id)
+    await replayer().replay_workflow(await handle.fetch_history())
+
+
+async def test_an_outage_of_hours_is_drained(stage: Stage) -> None:
+    """Calls that were parked for hours complete, each sent once by the batch, and say so."""
+    requests = await park(stage, 30)
+    for request in requests:
+        await stage.skipper.fast_forward(stage.handle(request), OUTAGE)
+    wanted = BatchRequest(selection=selection(*requests), rate=100, concurrency=10, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    done = await batch.result()
+    assert done.state is BatchState.COMPLETED
+    assert done.counts == BatchCounts(selected=30, signalled=30, completed=30)
+    assert done.total == 30
+    outcomes = [await stage.calls.call(one.call_id).outcome(PATIENCE) for one in requests]
+    assert {outcome.status for outcome in outcomes} == {OutcomeStatus.COMPLETED}
+    for timings in (outcome.timings for outcome in outcomes):
+        assert timings.answered_at is not None
+        assert timings.answered_at - timings.started_at > OUTAGE
+    sends = [len(await stage.seen(one.call_id, "request")) for one in requests]
+    assert sends == [3] * 30
+    status = await stage.calls.call(requests[0].call_id).status()
+    assert (status.parked_times, status.reprocessed) == (1, 1)
+    assert status.reprocessed_by is not None
+    assert status.reprocessed_by.startswith(batch.id)
+    assert await stage.ledger.parked(selection(*requests)) == []
+    await replays(stage, batch.id)
+
+
+async def test_a_call_that_fails_again_is_parked_again_until_its_limit(stage: Stage) -> None:
+    """Each batch takes it once; the second time it ends as failed, with a notice."""
+    (request,) = await park(stage, 1, receipt_failures=1000)
+    wanted = BatchRequest(selection=selection(request), rate=100, by="ops")
+    first = await (await stage.calls.reprocess_parked(wanted)).result()
+    assert first.counts == BatchCounts(selected=1, signalled=1, parked_again=1)
+    assert (await stage.calls.call(request.call_id).status()).parked_times == 2
+    second = await (await stage.calls.reprocess_parked(wanted)).result()
+    assert second.counts == BatchCounts(selected=1, signalled=1, failed=1)
+    with pytest.raises(CallFailedError) as failed:
+        await stage.calls.call(request.call_id).outcome(PATIENCE)
+    assert failed.value.outcome.notice is not None
+    assert len(set(await told(stage, request))) == 2
+    await replayer().replay_workflow(await stage.handle(request).fetch_history())
+
+
+async def test_paused_resumed_and_stopped(stage: Stage) -> None:
+    """It takes up nothing while it is paused, and gives back what it has not told when stopped."""
+    requests = await park(stage, 10)
+    wanted = BatchRequest(selection=selection(*requests), rate=0.5, concurrency=1, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    await until(stage, batch.id, lambda seen: seen.state is BatchState.RUNNING)
+    await batch.pause(by="ann", reason="the provider is slow")
+    paused = await until(stage, batch.id, lambda seen: seen.state is BatchState.PAUSED)
+    assert paused.why == "by ann: the provider is slow"
+    await stage.client.get_workflow_handle(batch.id).signal(names.RESUME, {"by": "ann"})
+    rejected = await until(stage, batch.id, lambda seen: seen.last_error is not None)
+    assert "BatchOrder: reason" in str(rejected.last_error)
+    assert rejected.state is BatchState.PAUSED
+    await batch.resume(by="ann", reason="better now")
+    await until(stage, batch.id, lambda seen: seen.counts.signalled > paused.counts.signalled)
+    await batch.stop(by="bo", reason="enough")
+    done = await batch.result()
+    assert (done.state, done.why) == (BatchState.STOPPED, "by bo: enough")
+    left = await stage.ledger.parked(selection(*requests))
+    assert done.counts.signalled + len(left) == len(requests)
+    assert len(left) > 0
+    await replays(stage, batch.id)
+
+
+async def test_it_takes_as_many_as_wanted_the_oldest_first(stage: Stage) -> None:
+    """The rest stays parked, and nothing of another operation is touched."""
+    requests = []
+    for _ in range(3):
+        requests += await park(stage, 1)
+    wanted = BatchRequest(
+        selection=selection(*requests, at_most=2, operation="create_order"), rate=100, by="ops"
+    )
+    done = await (await stage.calls.reprocess_parked(wanted)).result()
+    assert (done.total, done.counts.completed) == (2, 2)
+    (left,) = await stage.ledger.parked(selection(*requests))
+    assert left.call_id == requests[-1].call_id
+
+
+async def test_it_fights_no_open_breaker(stage: Stage) -> None:
+    """It waits while the breaker is open, says why, and goes on by itself."""
+    requests = await park(stage, 3)
+    control = ControlHandle(stage.client, "sandbox")
+    hold = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="they are down")
+    await control.force_breaker(hold)
+    wanted = BatchRequest(
+        selection=selection(*requests),
+        rate=100,
+        # Workers hear of a breaker within a second or so.
+        ramp=Ramp(start=0.7, over=timedelta(hours=1)),
+        by="ops",
+    )
+    try:
+        batch = await stage.calls.reprocess_parked(wanted)
+        waiting = await until(stage, batch.id, lambda seen: "breaker" in str(seen.why))
+    finally:
+        closed = {"state": BreakerState.CLOSED, "reason": "they are back"}
+        await control.force_breaker(hold.model_copy(update=closed))
+        await control.force_breaker(hold.model_copy(update={"state": None}))
+    assert waiting.state is BatchState.WAITING
+    assert waiting.counts.signalled < 3
+    assert "open: " in str(waiting.why)
+    counts = (await batch.result()).counts
+    # What was told in that second has asked the breaker itself, and is parked again; and what the
+    # breaker's own recovery was faster to take up, this batch leaves alone.
+    assert counts.completed + counts.parked_again == counts.signalled
+    for request in requests:
+        await ended_or_parked(stage, request)
+    await replays(stage, batch.id)
+
+
+async def test_a_call_that_was_told_before_a_crash_is_not_told_twice(stage: Stage) -> None:
+    """Between the signal and its note in the ledger anything may die."""
+    (request,) = await park(stage, 1, receipt_failures=1000)
+    soon = utc_now() + timedelta(hours=1)
+    wanted = BatchRequest(selection=selection(request), rate=100, not_before=soon, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted, name=request.key)
+    described = await stage.client.get_workflow_handle(batch.id).describe()
+    name = f"{batch.id}#{described.run_id[:8]}"
+    # What a page does that dies before it can note what it has done.
+    taken = await stage.ledger.batches.mark(name, wanted.selection, utc_now(), 10)
+    assert taken == [request.call_id]
+    order = Reprocess(by="ops", batch=name)
+    signal = (stage.client, request.call_id, names.REPROCESS, as_plain(order))
+    await signal_once(*signal, f"{name}:{request.call_id}", PATIENCE)
+    await in_ledger(stage, request, times=2)
+    assert (await batch.progress()).state is BatchState.WAITING
+    await stage.skipper.fast_forward(stage.client.get_workflow_handle(batch.id), timedelta(hours=1))
+    assert (await batch.result()).counts.parked_again == 1
+    assert await told(stage, request) == [name]
+    # And the call itself takes no batch twice, whoever says so.
+    await stage.handle(request).signal(names.REPROCESS, {"by": "ops", "batch": name})
+    status = await stage.calls.call(request.call_id).status()
+    assert "has taken the call up before" in str(status.last_error)
+    assert status.stage is CallStage.PARKED
+
+
+async def test_a_bad_start_names_the_field(stage: Stage) -> None:
+    """It fails at once, and no task hangs."""
+    handle = await stage.client.start_workflow(
+        names.REPROCESS_PARKED,
+        {"selection": {"provider": "sandbox"}, "rate": 0, "by": "ops"},
+        id="batch.sandbox:bad",
+        task_queue=names.TASK_QUEUE,
+    )
+    with pytest.raises(WorkflowFailureError) as refused:
+        await handle.result()
+    assert "rate: Input should be greater than 0" in str(refused.value.cause)
+
+
+async def test_cancelled_natively(stage: Stage) -> None:
+    """Temporal's own cancellation stops a batch, which gives back what it has not told."""
+    requests = await park(stage, 3)
+    wanted = BatchRequest(selection=selection(*requests), rate=0.2, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    await until(stage, batch.id, lambda seen: seen.state is BatchState.RUNNING)
+    handle = stage.client.get_workflow_handle(batch.id)
+    await handle.cancel()
+    with pytest.raises(WorkflowFailureError) as cancelled:
+        await handle.result()
+    assert isinstance(cancelled.value.cause, CancelledError)
+    assert len(await stage.ledger.parked(selection(*requests))) >= 1
+    listed = [one.id async for one in stage.calls.batches("sandbox", limit=50)]
+    assert batch.id in listed
+    await replays(stage, batch.id)
+
+
+async def test_terminated_from_outside(stage: Stage) -> None:
+    """It cannot say so itself; whoever asks hears it, and nobody watches it for ever."""
+    requests = await park(stage, 2)
+    wanted = BatchRequest(selection=selection(*requests), rate=0.2, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    await until(stage, batch.id, lambda seen: seen.state is BatchState.RUNNING)
+    await stage.client.get_workflow_handle(batch.id).terminate("a mistake")
+    seen = await batch.progress()
+    assert seen.state is BatchState.TERMINATED
+    assert seen.state.is_final
+    assert "ended as terminated" in str(seen.why)
+
+
+async def test_it_continues_as_new_when_its_history_is_long(stage: Stage) -> None:
+    """A paused batch stays paused, keeps its counts, takes no call twice, and its runs replay."""
+    requests = await park(stage, 4)
+    wanted = BatchRequest(selection=selection(*requests), rate=1, by="ops")
+    batch = await stage.calls.reprocess_parked(wanted)
+    handle = stage.client.get_workflow_handle(batch.id)
+    first = (await handle.describe()).run_id
+    await until(stage, batch.id, lambda seen: seen.state is BatchState.RUNNING)
+    await batch.pause(by="ann", reason="a moment")
+    before = await until(stage, batch.id, lambda seen: seen.state is BatchState.PAUSED)
+    for _ in range(LONG):
+        await handle.signal(names.RESUME, {})
+        if (await handle.describe()).run_id != first:
+            break
+    after = await batch.progress()
+    assert (after.state, after.counts) == (BatchState.PAUSED, before.counts)
+    await batch.resume(by="ann", reason="go on")
+    assert (await batch.result()).counts.completed == 4
+    assert [len(await told(stage, request)) for request in requests] == [1] * 4
+    runs = [run async for run in stage.client.list_workflows(f"WorkflowId = '{batch.id}'")]
+    assert len(runs) > 1
+    for run in runs:
+        one = stage.client.get_workflow_handle(batch.id, run_id=run.run_id)
+        await replayer().replay_workflow(await one.fetch_history())

@@ -1,0 +1,271 @@
+"""Everything a call needs, on this machine: engine, worker, gateway, provider, ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from temporalio.client import Client, WorkflowHandle
+from temporalio.runtime import Runtime
+from temporalio.testing import TimeSkipper
+
+import worker
+from ackbridge.catalog.catalog import Catalog
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.client.calls import AckbridgeClient
+from ackbridge.client.control import ControlHandle
+from ackbridge.client.control_startup import start_controls, watch_controls
+from ackbridge.clock import utc_now
+from ackbridge.contracts.breaker_policy import BreakerPolicy
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.control import ControlSnapshot
+from ackbridge.gateway.app import create_app
+from ackbridge.http.client import build_client
+from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.sandbox.provider import create_provider
+from ackbridge.security.secrets import Secrets
+from ackbridge.settings import Settings
+from ackbridge.stats.reporter import reporting
+from ackbridge.telemetry.http_spans import around_requests
+from ackbridge.temporal.connect import conversation
+from ackbridge.temporal.shutdown import BoundedShutdown
+from activities import Dependencies
+
+from .serving import serve
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+INTEGRATIONS = CHECKOUT / "integrations"
+SECRETS = {
+    "SANDBOX_API_KEY": "sandbox-key-1",
+    "SANDBOX_WEBHOOK_SECRET": "sandbox-webhook-1",
+    "STRIPE_API_KEY": "sk_test_1234567890",
+    "STRIPE_WEBHOOK_SECRET": "whsec_1234567890",
+    "STRIPE_BASE_URL": "http://127.0.0.1:9",
+}
+
+
+@dataclass
+class Stage:
+    """Where calls are played.
+
+    Attributes:
+        client: of the engine; the workflows it starts have a clock of their own.
+        calls: the typed client over it.
+        skipper: moves the clock of a single workflow.
+        ledger: the ledger that worker and gateway share.
+        provider_url, gateway_url: where they listen.
+        http: of somebody outside.
+        provisions: what the activities are given.
+    """
+
+    client: Client
+    calls: AckbridgeClient
+    skipper: TimeSkipper
+    ledger: Ledger
+    provider_url: str
+    gateway_url: str
+    http: httpx.AsyncClient
+    environ: Mapping[str, str]
+    settings: Settings
+    provisions: Dependencies
+
+    def request(self, operation: str = "create_order", **behaviour: Any) -> CallRequest:
+        """A request with a key of its own."""
+        payload: dict[str, Any] = {"amount": 5, "currency": "EUR"}
+        if operation == "create_shipment":
+            payload = {"destination": "Bergen"}
+        if behaviour:
+            payload["behaviour"] = behaviour
+        key = uuid.uuid4().hex
+        return CallRequest(provider="sandbox", operation=operation, key=key, payload=payload)
+
+    def handle(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
+        """The workflow of a call."""
+        return self.client.get_workflow_handle(request.call_id)
+
+    async def seen(self, call_id: str, kind: str) -> list[dict[str, Any]]:
+        """What the provider remembers of a call."""
+        reply = await self.http.get(f"{self.provider_url}/_events?call_id={call_id}")
+        return [event for event in reply.json() if event["kind"] == kind]
+
+    async def effects(self, call_id: str) -> int:
+        """How often the provider did the work of a call."""
+        reply = await self.http.get(f"{self.provider_url}/_events?call_id={call_id}")
+        return len({event["work"] for event in reply.json() if "work" in event})
+
+    async def acknowledged(self, call_id: str) -> list[str]:
+        """What the provider was told of its responses, and took.
+
+        The same one again, under its key, is no second one: a step whose workflow task was lost
+        is repeated.
+        """
+        told = await self.seen(call_id, "acknowledgement")
+        taken = {e["idempotency_key"]: e["acknowledged"] for e in told if e["status"] == 200}
+        return list(taken.values())
+
+    async def until(self, request: CallRequest, stage: str) -> None:
+        """Wait until a call has got to a stage."""
+        while (await self.calls.call(request.call_id).status()).stage != stage:  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(0.05)
+
+
+async def mood(stage: Stage, state: str) -> None:
+    """The provider as a whole is so from now on."""
+    reply = await stage.http.put(f"{stage.provider_url}/_mood", json={"state": state})
+    assert reply.status_code == 200
+
+
+async def reached(
+    control: ControlHandle, holds: Callable[[ControlSnapshot], object]
+) -> ControlSnapshot:
+    """The control's snapshot, once something holds of it."""
+    async with asyncio.timeout(60):
+        while True:
+            seen = await control.snapshot()
+            if seen is not None and holds(seen):
+                return seen
+            await asyncio.sleep(0.1)
+
+
+def worker_process(
+    stage: Stage, engine: EmbeddedEngine, integrations: Path, log: Path
+) -> ManagedProcess:
+    """A worker in a process of its own, which can be killed; it is not started yet."""
+    return ManagedProcess(
+        [sys.executable, str(CHECKOUT / "worker.py")],
+        environ={
+            **os.environ,
+            **stage.environ,
+            **engine.environment,
+            "ACKBRIDGE_LEDGER_URL": stage.settings.ledger_url,
+            "ACKBRIDGE_PUBLIC_URL": stage.gateway_url,
+            "ACKBRIDGE_INTEGRATIONS": str(integrations),
+        },
+        log=log,
+        folder=CHECKOUT,
+    )
+
+
+PATIENT_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
+"""Tests let providers fail; a breaker would park the calls of whichever test comes next."""
+
+
+def patient(catalog: Catalog) -> Catalog:
+    """The same integrations, with a breaker that stays closed where the file does not say how."""
+    policy = BreakerPolicy.model_validate(PATIENT_BREAKER)
+    integrations = {
+        name: one.model_copy(update={"breaker": policy}) if one.breaker == BreakerPolicy() else one
+        for name, one in catalog.integrations.items()
+    }
+    return dataclasses.replace(catalog, integrations=integrations)
+
+
+def edited_integrations(
+    folder: Path,
+    edit: Callable[[dict[str, Any]], None],
+    breaker: Mapping[str, Any] = PATIENT_BREAKER,
+) -> Path:
+    """A folder with the sandbox's integration alone, its operations edited."""
+    integrations = folder / "integrations"
+    integrations.mkdir()
+    file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
+    file["breaker"] = dict(breaker)
+    edit(file["operations"])
+    (integrations / "sandbox.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
+    return integrations
+
+
+@contextlib.contextmanager
+def own_engine(folder: Path, *, long: int | None = None) -> Iterator[EmbeddedEngine]:
+    """An engine that skips time and has no other workers.
+
+    Args:
+        long: after so many events it suggests to continue as new; None for its own measure.
+    """
+    limits = {} if long is None else {"limit.historyCount.suggestContinueAsNew": str(long)}
+    state = folder / "engine.db"
+    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
+        yield running
+
+
+@asynccontextmanager
+async def set_up(
+    engine_address: str,
+    folder: Path,
+    integrations: Path = INTEGRATIONS,
+    *,
+    has_worker: bool = True,
+    runtime: Runtime | None = None,
+) -> AsyncIterator[Stage]:
+    """Put everything on stage; the worker, if there shall be one, lives in this process.
+
+    Args:
+        runtime: of the worker's client; None for the one that all share.
+    """
+    url = f"sqlite:///{folder}/ledger.db"
+    await asyncio.to_thread(migrate, url)
+    with contextlib.ExitStack() as servers:
+        provider_url = servers.enter_context(
+            serve(create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"]))
+        )
+        environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
+        catalog = patient(load_catalog(integrations, environ))
+        client = await Client.connect(engine_address, **conversation(), runtime=runtime)
+        gateway_ledger = Ledger.open(url, utc_now)
+        gateway_url = servers.enter_context(
+            serve(
+                create_app(
+                    catalog,
+                    Secrets(environ, folder),
+                    gateway_ledger,
+                    await Client.connect(engine_address, lazy=True, **conversation()),
+                    utc_now,
+                )
+            )
+        )
+        settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
+        ledger = Ledger.open(url, utc_now)
+        async with build_client() as http, build_client(around=around_requests()) as ours:
+            control = watch_controls(client, catalog)
+            provisions = worker.provide(
+                settings, environ, catalog, ledger, ours, control, indexed=True
+            )
+            skipper = TimeSkipper(client)
+            async with contextlib.AsyncExitStack() as running:
+                workers = worker.build_workers(client, catalog, provisions) if has_worker else []
+                await running.enter_async_context(
+                    reporting(provisions.observations, ledger, utc_now)
+                )
+                for one in workers:
+                    await running.enter_async_context(BoundedShutdown(one))
+                if workers:
+                    await start_controls(client, catalog)
+                yield Stage(
+                    client=client,
+                    calls=AckbridgeClient(client),
+                    skipper=skipper,
+                    ledger=ledger,
+                    provider_url=provider_url,
+                    gateway_url=gateway_url,
+                    http=http,
+                    environ=environ,
+                    settings=settings,
+                    provisions=provisions,
+                )
+            await control.close()
+        await ledger.close()
+        await gateway_ledger.close()

@@ -1,0 +1,148 @@
+"""Two versions of Ackbridge, as worker processes of one deployment."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import shutil
+import signal
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+
+from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.local.environment import empty_temporal_config
+from ackbridge.local.stack_processes import StackProcess, worker_plan
+
+from .stage import CHECKOUT, INTEGRATIONS, PATIENT_BREAKER, Stage
+
+DEPLOYMENT = "ackbridge"
+BEFORE, NOW = "before", "now"
+"""The build ids."""
+
+APPLICATION = ("ackbridge", "workflows", "activities", "worker.py")
+UNDONE = {
+    Path("ackbridge") / "contracts" / "plan.py": (
+        "REVISION: Final = 4",
+        "REVISION: Final = 1",
+    ),
+}
+"""What makes calls do as this version does, and how it was before."""
+
+
+def version_before(folder: Path) -> Path:
+    """Copy the application, and undo its revision: the version before this one.
+
+    Its command sequences are those of the last version without the revision.
+    """
+    for name in APPLICATION:
+        source = CHECKOUT / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy(source, folder / name)
+    for path, (now, before) in UNDONE.items():
+        text = (folder / path).read_text()
+        assert text.count(now) == 1, f"{path} says it in other words now"
+        (folder / path).write_text(text.replace(now, before))
+    return folder
+
+
+def parking_integrations(folder: Path) -> Path:
+    """The sandbox's integration, parking: as it is, and with limits, which make it use queues.
+
+    `create_order` has all the time in the world, `hasty_order` a second, and `brief_order` is
+    not parked for long either; `polled_order` is asked for its answer.
+    """
+    folder.mkdir()
+    shipped = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
+    shipped["breaker"] = PATIENT_BREAKER
+    order = shipped["operations"]["create_order"] | {"on_failure": "park"}
+    order["receipt"] |= {"timeout": "1s", "attempts": 20}
+    order["response"] |= {"cycles": 1, "deadline": {"initial": "5m"}}
+    hasty = copy.deepcopy(order)
+    hasty["response"]["deadline"] = {"initial": "1s"}
+    polled = copy.deepcopy(order)
+    asked = {"mode": "poll", "poll": {"every": "200ms"}, "status": order["response"]["status"]}
+    polled["response"] = asked | {"deadline": {"initial": "5m"}}
+    operations = {
+        "create_order": order,
+        "polled_order": polled,
+        "hasty_order": hasty,
+        "brief_order": hasty | {"parked_for": "15s"},
+    }
+    for provider, more in (("sandbox", {}), ("limited", {"limits": {"concurrent": 20}})):
+        integration = shipped | more | {"provider": provider, "operations": operations}
+        (folder / f"{provider}.yaml").write_text(yaml.safe_dump(integration))
+    return folder
+
+
+def environment_of(
+    stage: Stage, engine: EmbeddedEngine, build_id: str, integrations: Path
+) -> dict[str, str]:
+    """The environment of one version's processes."""
+    folder = engine.state.parent
+    empty_temporal_config(folder).write_text("")
+    inherited = {
+        k: v for k, v in os.environ.items() if not k.startswith(("ACKBRIDGE_", "TEMPORAL"))
+    }
+    return {
+        **inherited,
+        **stage.environ,
+        **engine.environment,
+        "ACKBRIDGE_BUILD_ID": build_id,
+        "ACKBRIDGE_DEPLOYMENT": DEPLOYMENT,
+        "ACKBRIDGE_INTEGRATIONS": str(integrations),
+        "ACKBRIDGE_LEDGER_URL": stage.settings.ledger_url,
+        "ACKBRIDGE_PUBLIC_URL": stage.gateway_url,
+        "ACKBRIDGE_SHUTDOWN_WITHIN": "2s",
+        "TEMPORAL_CONFIG_FILE": str(empty_temporal_config(folder)),
+    }
+
+
+class Version:
+    """The worker process of one version."""
+
+    def __init__(self, application: Path, environ: dict[str, str], folder: Path) -> None:
+        self._environ = {**environ, "PYTHONPATH": str(application)}
+        self._build_id = environ["ACKBRIDGE_BUILD_ID"]
+        self._folder = folder
+        self._part = StackProcess(
+            self._build_id,
+            replace(worker_plan(), command=(sys.executable, str(application / "worker.py"))),
+            environ=self._environ,
+            log=folder / f"{self._build_id}.log",
+            folder=folder,
+            starts_within=timedelta(seconds=60),
+        )
+
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        return self._part.child.output()
+
+    async def start(self) -> None:
+        """Start it; it is ready then, and not yet the current version."""
+        await asyncio.to_thread(self._part.start)
+
+    async def promote(self) -> None:
+        """Make it the current version, as an operator does."""
+        done = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ackbridge", "deployment", "promote", self._build_id),
+            env=self._environ,
+            cwd=self._folder,
+        )
+        assert await done.wait() == 0
+
+    async def stop(self) -> None:
+        """SIGTERM, and the time it needs."""
+        await asyncio.to_thread(self._part.stop, timedelta(seconds=30))
+
+    async def kill(self) -> None:
+        """`kill -9`."""
+        await asyncio.to_thread(self._part.kill, signal.SIGKILL)

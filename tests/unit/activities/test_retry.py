@@ -1,0 +1,70 @@
+"""When to try again: as the provider asks, or later each time, and never all at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from activities.support.retry import patience, retry_after
+
+NOW = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "delay"),
+    [
+        (None, None),
+        ("7", timedelta(seconds=7)),
+        ("0.5", timedelta(seconds=0.5)),
+        (" 7 ", timedelta(seconds=7)),
+        ("0", timedelta(0)),
+        ("-5", timedelta(0)),
+        ("99999", HOUR),
+        ("1e300", HOUR),
+        ("nan", None),
+        ("inf", None),
+        ("-inf", None),
+        ("1e999", None),
+        ("", None),
+        ("soon", None),
+        ("30, 30", None),
+        ("Sun, 06 Nov 1994 08:50:07 GMT", timedelta(seconds=30)),
+        ("Sunday, 06-Nov-94 08:50:07 GMT", timedelta(seconds=30)),
+        ("Sun Nov  6 08:50:07 1994", timedelta(seconds=30)),
+        ("Sun, 06 Nov 1994 09:50:07 +0100", timedelta(seconds=30)),
+        ("Sun, 06 Nov 1994 08:50:07 -0000", timedelta(seconds=30)),
+        ("Sun, 06 Nov 1994 08:49:07 GMT", timedelta(0)),
+        ("Sun, 06 Nov 2094 08:49:37 GMT", HOUR),
+        ("Sun, 99 Nov 1994 08:49:37 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str | None, delay: timedelta | None) -> None:
+    """By the clock that is given; the past is now, too long is an hour, nonsense is nothing."""
+    assert delay == retry_after(value, NOW)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "seconds"), [(1, 0.5), (2, 1), (3, 2), (10, 256), (11, 300), (10_000, 300)]
+)
+def test_retries_back_off_and_spread(attempt: int, seconds: float) -> None:
+    """Half a second, doubled up to five minutes; each caller waits for a part of it of its own."""
+    delays = [patience(attempt).total_seconds() for _ in range(200)]
+
+    assert all(seconds / 2 <= delay <= seconds for delay in delays)
+    assert len(set(delays)) > 150
+    assert max(delays) - min(delays) > seconds / 5
+
+
+def test_a_provider_that_asks_for_patience_gets_it() -> None:
+    """Never earlier than it said, up to a tenth later, and whatever the attempt is."""
+    for attempt in (1, 20):
+        delays = [patience(attempt, timedelta(seconds=40)).total_seconds() for _ in range(200)]
+        assert all(40 <= delay <= 44 for delay in delays)
+        assert len(set(delays)) > 150
+
+
+def test_at_once_is_soon() -> None:
+    """A provider that says 0 is not asked in circles, and the engine takes 0 for nothing."""
+    assert all(0.25 <= patience(1, timedelta(0)).total_seconds() <= 0.5 for _ in range(100))

@@ -1,0 +1,68 @@
+"""Expressions as plain functions: whatever jmespath says, they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jmespath
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jmespath.exceptions import JMESPathError
+
+from ackbridge.catalog.compiled_expressions import Evaluate, build_evaluation
+
+LEAVES: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, False, 0, 1, 2, 1.0, "", "a", "x", [], {}]
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+ATOMS = st.sampled_from(
+    ["a", "b", "c", "a.b", "a.b.c", "@", "'a'", "'x'", "`0`", "`1`", "`true`", "`false`", "`null`"]
+)
+
+
+def _around(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Larger expressions of smaller ones; some that become functions, some that do not."""
+    two = ("{} == {}", "{} != {}", "{} && {}", "{} || {}", "{} | {}", "{} < {}", "[{}, {}]")
+    one = ("!{}", "{}.a", "{}[0]", "{}[]", "{}[?a]", "{}[*].a", "type({})", "not_null({})")
+    pairs = st.builds(
+        lambda f, left, right: f"({f.format(left, right)})", st.sampled_from(two), inner, inner
+    )
+    return pairs | st.builds(lambda f, only: f.format(f"({only})"), st.sampled_from(one), inner)
+
+
+@given(text=st.recursive(ATOMS, _around, max_leaves=5), document=VALUES)
+def test_they_say_what_jmespath_says(text: str, document: Any) -> None:
+    """The same value of the same type, or the same error, for any expression and document."""
+    compiled = jmespath.compile(text)
+    found = _end_of(build_evaluation(compiled.parsed), document)
+    assert found == _end_of(compiled.search, document)
+
+
+@pytest.mark.parametrize("text", ["type == 'done'", "order.id", "a && b.c != 'x' || !d"])
+def test_what_files_are_made_of_is_not_interpreted(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matching an ordinary callback does not touch the interpreter, or only where it must."""
+    visited: list[str] = []
+    monkeypatch.setattr(
+        "jmespath.visitor.TreeInterpreter.visit",
+        lambda self, node, *_: visited.append(node["type"]),
+    )
+    build_evaluation(jmespath.compile(text).parsed)({"type": "done"})
+    assert set(visited) <= {"not_expression"}
+
+
+def _end_of(evaluate: Evaluate, document: Any) -> tuple[type, Any]:
+    try:
+        value = evaluate(document)
+    except (JMESPathError, TypeError) as error:
+        return type(error), str(error)
+    return type(value), value

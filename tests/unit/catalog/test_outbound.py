@@ -1,0 +1,281 @@
+"""What goes out: templates, URLs, headers, bodies."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ackbridge.catalog.outbound import (
+    Outbound,
+    UnaddressedError,
+    render_acknowledgement,
+    render_health,
+    render_request,
+    render_status,
+)
+from ackbridge.catalog.templates import Template
+from ackbridge.contracts.steps import AcknowledgementKind
+from ackbridge.contracts.wire import InvalidInputError
+from tests.support.catalog_files import CONTEXT, acme
+
+
+def request(folder: Path, context: dict[str, Any] | None = None, **parts: Any) -> Outbound:
+    """The rendered request of an operation made of these parts."""
+    integration = acme(folder, request={"path": "/orders", **parts})
+    return render_request(integration, integration.operations["order"], context or CONTEXT)
+
+
+def body(folder: Path, template: Any) -> Any:
+    """The JSON that a body becomes."""
+    return json.loads(request(folder, body=template).content or b"")
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("plain", "plain"),
+        ("", ""),
+        ("{payload.amount}", 5),
+        ("{payload.gift}", True),
+        ("{payload.tags}", ["a", "b"]),
+        ("{payload.none}", None),
+        ("{ payload.amount }", 5),
+        ("n={payload.amount} g={payload.gift}", "n=5 g=true"),
+        ("n={payload.none}", None),
+        ("{{payload}}", "{payload}"),
+        ("{{{payload.amount}}}", "{5}"),
+        ("{ {a: payload.amount, b: {c: call.cycle}} }", {"a": 5, "b": {"c": 2}}),
+        ("{payload.none || '}'}", "}"),
+        ('{`{"a": 1}`.a}', 1),
+        ("{'it\\'s }'}", "it's }"),
+        ("{payload.tags[?@ == 'b'] | [0]}", "b"),
+    ],
+)
+def test_templates(source: str, value: Any) -> None:
+    """A lone expression keeps its type, a mixed text is a text, nulls make nothing of it."""
+    assert value == Template.read(source).value(CONTEXT)
+
+
+def test_a_mapping_leaves_nulls_out_and_keeps_types(tmp_path: Path) -> None:
+    """Leaves may be anything; lists keep their length."""
+    template = {
+        "amount": "{payload.amount}",
+        "gone": "{payload.none}",
+        "literal": None,
+        "deep": {"gone": "{payload.none}", "n": 1, "b": False},
+        "list": ["{payload.none}", "x"],
+    }
+    expected = {"amount": 5, "deep": {"n": 1, "b": False}, "list": [None, "x"]}
+    assert expected == body(tmp_path, template)
+
+
+def test_a_text_is_one_expression_for_the_whole_body(tmp_path: Path) -> None:
+    """JMESPath's own notation keeps nulls."""
+    assert body(tmp_path, "{a: payload.amount, n: payload.none}") == {"a": 5, "n": None}
+    assert CONTEXT["payload"] == body(tmp_path, "payload")
+
+
+def test_no_body_is_no_content(tmp_path: Path) -> None:
+    """Without a body, and with one that is null, nothing is sent and no type claimed."""
+    for outbound in (request(tmp_path), request(tmp_path, body="payload.none")):
+        assert outbound.content is None
+        assert outbound.headers == {"Idempotency-Key": "acme.order.k1:2"}
+
+
+def test_forms_are_nested_with_brackets(tmp_path: Path) -> None:
+    """a[b]=c, a[0]=b, booleans as words, nulls left out."""
+    template = {
+        "a": {"b": "{payload.name}"},
+        "t": "{payload.tags}",
+        "g": True,
+        "n": "{payload.none}",
+    }
+    outbound = request(tmp_path, encoding="form", body=template)
+    assert outbound.content == b"a%5Bb%5D=Zo%C3%AB+%26+co&t%5B0%5D=a&t%5B1%5D=b&g=true"
+    assert outbound.headers["Content-Type"] == "application/x-www-form-urlencoded"
+
+
+def test_urls_are_quoted(tmp_path: Path) -> None:
+    """Path values are quoted whole, query values are encoded, lists repeat, nulls are left out."""
+    outbound = request(
+        tmp_path,
+        path="/c/{payload.name}/{metadata.tenant}",
+        query={"tag": "{payload.tags}", "n": "{payload.none}", "v": 2, "g": "{payload.gift}"},
+    )
+    expected = "https://acme.example/api/c/Zo%C3%AB%20%26%20co/t-1?tag=a&tag=b&v=2&g=true"
+    assert expected == outbound.url
+
+
+@pytest.mark.parametrize("value", [None, "", ".", "..", ["a"], {"a": 1}, "\ud800"])
+def test_a_path_needs_a_plain_value(tmp_path: Path, value: Any) -> None:
+    """Nothing else is sent instead: the error names path and expression, not the value."""
+    context = {**CONTEXT, "payload": {"id": value}}
+    with pytest.raises(InvalidInputError, match=r"^request\.path: /o/\{payload\.id\}: "):
+        request(tmp_path, context, path="/o/{payload.id}")
+
+
+def test_headers_are_texts_that_a_header_can_have(tmp_path: Path) -> None:
+    """A null is left out, a line break is refused without repeating it."""
+    headers = {"X-A": "a {payload.amount}", "X-N": "{payload.none}", "X-1": 1}
+    assert {"X-A": "a 5", "X-1": "1"}.items() <= request(tmp_path, headers=headers).headers.items()
+    context = {**CONTEXT, "payload": {"v": "a\r\nX-Evil: 1"}}
+    with pytest.raises(InvalidInputError, match=r"^request\.headers\.X-V: ") as caught:
+        request(tmp_path, context, headers={"X-V": "{payload.v}"})
+    assert "Evil" not in str(caught.value)
+
+
+def test_a_content_type_of_ones_own_wins(tmp_path: Path) -> None:
+    """In any case of letters."""
+    outbound = request(tmp_path, body="payload", headers={"content-type": "application/x+json"})
+    assert [
+        value for name, value in outbound.headers.items() if name.lower() == "content-type"
+    ] == ["application/x+json"]
+
+
+def test_the_idempotency_key_can_always_travel(tmp_path: Path) -> None:
+    """Characters that no header has are quoted, `%` too, so that two keys stay two."""
+    keys = []
+    for key in ("é", "%C3%A9", "a b\n"):
+        call = {**CONTEXT["call"], "idempotency_key": key}
+        keys.append(request(tmp_path, {**CONTEXT, "call": call}).headers["Idempotency-Key"])
+    assert keys == ["%C3%A9", "%25C3%25A9", "a%20b%0A"]
+
+
+def test_the_idempotency_header_has_any_name_or_none(tmp_path: Path) -> None:
+    """It is the provider's to choose."""
+    assert request(tmp_path, idempotency_header="X-Token").headers == {"X-Token": "acme.order.k1:2"}
+    assert request(tmp_path, idempotency_header=None).headers == {}
+
+
+def test_what_fails_names_the_leaf_and_hides_the_value(tmp_path: Path) -> None:
+    """Mixed texts with objects, and functions on the wrong type, are refused before sending."""
+    for template in ("x {payload.deep}", "{length(payload.n)}"):
+        context = {**CONTEXT, "payload": {"deep": {"secret": "s3cret"}, "n": 41234}}
+        with pytest.raises(InvalidInputError, match=r"^request\.body: a\.0: ") as caught:
+            request(tmp_path, context, body={"a": [template]})
+        assert "s3cret" not in str(caught.value)
+        assert "41234" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "value"), [("json", float("nan")), ("json", "\ud800"), ("form", "\ud800")]
+)
+def test_what_cannot_be_written_is_refused(tmp_path: Path, encoding: str, value: Any) -> None:
+    """Half characters cannot be encoded, and JSON has no NaN."""
+    context = {**CONTEXT, "payload": {"v": value}}
+    with pytest.raises(InvalidInputError, match=r"^request\.body: "):
+        request(tmp_path, context, body="payload", encoding=encoding)
+
+
+def test_a_form_is_a_mapping(tmp_path: Path) -> None:
+    """A list has no names."""
+    with pytest.raises(InvalidInputError, match="a form is a mapping"):
+        request(tmp_path, body="payload.tags", encoding="form")
+
+
+def test_acknowledgements_have_keys_of_their_own(tmp_path: Path) -> None:
+    """Success and failure are two requests; a kind without a body is not sent."""
+    integration = acme(
+        tmp_path,
+        receipt={"reference": "id"},
+        acknowledge={
+            "path": "/orders/{reference}/ack",
+            "success": {"ok": True, "total": "{response.total}"},
+            "failed": {"why": "{reason}"},
+        },
+    )
+    operation = integration.operations["order"]
+    success = render_acknowledgement(integration, operation, AcknowledgementKind.SUCCESS, CONTEXT)
+    failed = render_acknowledgement(integration, operation, "failed", CONTEXT)
+    assert success is not None
+    assert failed is not None
+    assert success.url == "https://acme.example/api/orders/r%201%2F2/ack"
+    assert (success.method, success.content) == ("POST", b'{"ok": true, "total": 9}')
+    assert failed.content == b'{"why": "the provider stayed silent"}'
+    assert success.headers["Idempotency-Key"] == "acme.order.k1:2:success"
+    assert failed.headers["Idempotency-Key"] == "acme.order.k1:2:failed"
+
+
+@pytest.mark.parametrize(
+    ("acknowledge", "error"),
+    [
+        ({"path": "/orders/{reference}/ack", "failed": {}}, UnaddressedError),
+        ({"path": "/ack", "failed": "{r: join('-', [reference, 'x'])}"}, UnaddressedError),
+        ({"path": "/orders/{reference || call.key}/ack", "failed": {}}, None),
+        ({"path": "/ack", "failed": {"r": "{reference}", "c": "{call.id}"}}, None),
+        ({"path": "/{reference}/{payload.none}", "failed": {}}, InvalidInputError),
+        ({"path": "/ack/{payload.none}", "failed": {}}, InvalidInputError),
+    ],
+)
+def test_an_acknowledgement_that_lacks_nothing_but_the_reference(
+    tmp_path: Path, acknowledge: dict[str, Any], error: type[InvalidInputError] | None
+) -> None:
+    """It is told apart from a mistake in the file, which no reference would mend."""
+    integration = acme(tmp_path, receipt={"reference": "id"}, acknowledge=acknowledge)
+    operation = integration.operations["order"]
+    context = {**CONTEXT, "reference": None}
+    caught: InvalidInputError | None = None
+    try:
+        render_acknowledgement(integration, operation, "failed", context)
+    except InvalidInputError as raised:
+        caught = raised
+    assert error is (None if caught is None else type(caught))
+    if error is UnaddressedError:
+        assert "needs the provider's reference" in str(caught)
+
+
+def test_every_request_has_its_own_bound(tmp_path: Path) -> None:
+    """The receipt's timeout for what asks, the acknowledgement's for what tells."""
+    integration = acme(
+        tmp_path,
+        receipt={"timeout": "7s"},
+        response={"mode": "sync", "status": {"path": "/s"}},
+        acknowledge={"path": "/a", "timeout": "9s", "success": {}},
+    )
+    operation = integration.operations["order"]
+    rendered = (
+        render_request(integration, operation, CONTEXT),
+        render_status(integration, operation, CONTEXT),
+        render_acknowledgement(integration, operation, "success", CONTEXT),
+    )
+    assert [o.timeout.total_seconds() for o in rendered if o is not None] == [7, 7, 9]
+
+
+def test_an_acknowledgement_needs_a_body_of_its_kind(tmp_path: Path) -> None:
+    """None is no request, an empty mapping is one."""
+    integration = acme(tmp_path, acknowledge={"path": "/ack", "success": {}})
+    operation = integration.operations["order"]
+    success = render_acknowledgement(integration, operation, "success", CONTEXT)
+    assert success is not None
+    assert success.content == b"{}"
+    assert render_acknowledgement(integration, operation, "failed", CONTEXT) is None
+    without = acme(tmp_path)
+    operation = without.operations["order"]
+    assert render_acknowledgement(without, operation, "success", CONTEXT) is None
+
+
+def test_status_and_health_are_plain_questions(tmp_path: Path) -> None:
+    """They carry no idempotency key; where there is none, there is no request."""
+    status = {"path": "/orders/{reference}", "query": {"full": True}}
+    integration = acme(
+        tmp_path, receipt={"reference": "id"}, response={"mode": "sync", "status": status}
+    )
+    operation = integration.operations["order"]
+    url = "https://acme.example/api/orders/r%201%2F2?full=true"
+    expected = Outbound("GET", url, timedelta(seconds=5))
+    assert expected == render_status(integration, operation, CONTEXT)
+    with pytest.raises(
+        InvalidInputError, match=r"^response\.status\.path: .*reference has no value"
+    ):
+        render_status(integration, operation, {**CONTEXT, "reference": None})
+    assert render_health(integration) is None
+    assert render_status(integration, acme(tmp_path).operations["order"], CONTEXT) is None
+
+
+def test_requests_hide_their_contents_in_reprs(tmp_path: Path) -> None:
+    """Logs may show a request, not what is in it."""
+    assert "Zo" not in repr(request(tmp_path, body="payload", headers={"X": "{metadata.tenant}"}))

@@ -1,0 +1,119 @@
+"""Subscriber files: what they say, and every mistake with its file, line and field."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from ackbridge.catalog.documents import read_document
+from ackbridge.catalog.json_schema import subscriber_json_schema
+from ackbridge.catalog.loading import load_catalog, load_subscriber
+from ackbridge.contracts.deliveries import NoticeEvent
+from ackbridge.errors import IntegrationFileError, UnknownNameError
+from tests.support.catalog_files import write
+
+SHOP = """\
+subscriber: shop
+url: ${SHOP_URL:-https://shop.example/notices?tenant=1}
+secrets: ["env:SHOP_SECRET"]
+"""
+
+ACME = """\
+provider: acme
+base_url: https://acme.example
+operations: {order: {request: {path: /orders}, response: {mode: sync}}}
+"""
+
+
+def mistakes(folder: Path, text: str) -> dict[tuple[int, str], str]:
+    """What is wrong with a file, by line and field."""
+    with pytest.raises(IntegrationFileError) as caught:
+        load_subscriber(write(folder, text, "shop.yaml"), {})
+    return {(p.line, p.field): p.message for p in caught.value.problems}
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    """Everything but what goes well in time, for three days."""
+    shop = load_subscriber(write(tmp_path, SHOP), {})
+    assert shop.url == "https://shop.example/notices?tenant=1"
+    assert set(NoticeEvent) - set(shop.events) == {NoticeEvent.COMPLETED}
+    assert (shop.within, shop.timeout) == (timedelta(days=3), timedelta(seconds=10))
+    assert shop.response is False
+
+
+def test_every_mistake_is_told(tmp_path: Path) -> None:
+    """One look shows all of them."""
+    found = mistakes(
+        tmp_path,
+        """\
+subscriber: The Shop
+url: ftp://shop.example
+secrets: [whsec_MTIz, "env:A", "env:B"]
+event: [failed]
+events: [failed, exploded]
+timeout: 2m
+within: 0s
+""",
+    )
+    assert set(found) == {
+        (1, "subscriber"),
+        (2, "url"),
+        (3, "secrets.0"),
+        (4, "event"),
+        (5, "events.1"),
+        (6, "timeout"),
+        (7, "within"),
+    }
+    assert "did you mean events?" in found[4, "event"]
+    assert "whsec_MTIz" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "gopher://x.example",
+        "https://",
+        "//x.example",
+        "http://user:pw@x.example",
+        "https://x.example/#part",
+        "https://x.example/a b",
+        "http://x.example:0/",
+        "http://[::1",
+    ],
+)
+def test_only_plain_http_addresses(tmp_path: Path, url: str) -> None:
+    """No other scheme, no credentials, no fragment."""
+    text = SHOP.replace("${SHOP_URL:-https://shop.example/notices?tenant=1}", json.dumps(url))
+    assert [field for _, field in mistakes(tmp_path, text)] == ["url"]
+
+
+def test_catalog_has_subscribers_beside_its_integrations(tmp_path: Path) -> None:
+    """From the folder `subscribers`; two of one name are a mistake, an unknown one is named."""
+    write(tmp_path, ACME)
+    assert load_catalog(tmp_path, {}).subscribers == {}
+    folder = tmp_path / "subscribers"
+    folder.mkdir()
+    write(folder, SHOP, "shop.yaml")
+    catalog = load_catalog(tmp_path, {})
+    assert catalog.subscriber("shop").subscriber == "shop"
+    with pytest.raises(UnknownNameError, match="reply_to: no subscriber 'shed'"):
+        catalog.subscriber("shed")
+    write(folder, SHOP, "shop2.yaml")
+    with pytest.raises(IntegrationFileError, match="defines shop already"):
+        load_catalog(tmp_path, {})
+
+
+def test_the_schema_accepts_what_the_loader_accepts() -> None:
+    """An editor finds no fault with a good file, and some with a bad one."""
+    schema = subscriber_json_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    good = read_document(SHOP).value
+    assert validator.is_valid(good)
+    assert not validator.is_valid({**good, "secrets": ["whsec_MTIz"]})
+    assert not validator.is_valid({**good, "retries": 3})

@@ -1,0 +1,107 @@
+"""Payloads made up from their schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ackbridge.catalog.payloads import PayloadSchema
+from ackbridge.conformance.sample_payloads import NoSampleError, make_payloads
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}},
+        {"type": "integer", "exclusiveMinimum": 0},
+        {"type": "number", "minimum": 0.5, "maximum": 0.75},
+        {"type": "integer", "multipleOf": 7, "minimum": 15},
+        {"type": "integer", "maximum": -5},
+        {"type": "string", "pattern": "^(pm|src|card)_", "minLength": 4},
+        {"type": "string", "pattern": r"^\d{3}-[A-F]{2}$"},
+        {"type": "string", "minLength": 20, "maxLength": 20},
+        {"type": "string", "maxLength": 0},
+        {"type": "string", "format": "email"},
+        {"type": "string", "format": "date-time"},
+        {"enum": ["a", 1, None]},
+        {"const": {"x": [1]}},
+        {"type": "array", "minItems": 2, "items": {"enum": ["a", "b"]}, "uniqueItems": True},
+        {"type": "array", "prefixItems": [{"type": "string"}, {"const": 3}], "minItems": 3},
+        {"type": "array", "contains": {"const": "z"}},
+        {"type": ["null", "string"]},
+        {"type": "object", "minProperties": 2},
+        {"type": "object", "properties": {"a": {}}, "dependentRequired": {"a": ["b"]}},
+        {"oneOf": [{"type": "integer", "minimum": 5}, {"type": "string", "minLength": 3}]},
+        {"allOf": [{"required": ["a"]}, {"properties": {"a": {"const": 1}}, "required": ["b"]}]},
+        {"$ref": "#/$defs/x", "$defs": {"x": {"type": "boolean"}}},
+        {
+            "type": "object",
+            "required": ["kind", "to"],
+            "properties": {
+                "kind": {"examples": ["parcel"]},
+                "to": {
+                    "type": "object",
+                    "required": ["zip"],
+                    "properties": {"zip": {"minimum": 9}},
+                },
+            },
+        },
+    ],
+)
+def test_a_valid_payload_is_made_up(schema: dict[str, Any]) -> None:
+    """Whatever people write into schemas, within reason."""
+    compiled = PayloadSchema.read(schema)
+    for payload in make_payloads(compiled, 2):
+        compiled.check(payload)
+
+
+def test_two_payloads_differ() -> None:
+    """One key with two payloads needs two."""
+    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+    one, two = make_payloads(PayloadSchema.read(schema), 2)
+    assert one != two
+
+
+def test_the_same_payloads_in_every_run() -> None:
+    """Nothing depends on chance."""
+    schema = PayloadSchema.read({"type": "string", "pattern": "^[a-z]{12}$"})
+    assert make_payloads(schema, 2) == make_payloads(schema, 2)
+
+
+def test_the_first_payload_is_the_smallest() -> None:
+    """What is not required is left out."""
+    schema = {"required": ["a"], "properties": {"a": {"const": 1}, "b": {"const": 2}}}
+    assert make_payloads(PayloadSchema.read(schema), 2) == [{"a": 1}, {"a": 1, "b": 2}]
+
+
+def test_what_cannot_be_made_up_says_why() -> None:
+    """A lookahead that no generator of texts understands."""
+    schema = {"type": "string", "pattern": "^(?=.*[A-Z])(?=.*[0-9])(?!x)[A-Z0-9]{40}#$"}
+    with pytest.raises(NoSampleError, match="payload: does not match"):
+        make_payloads(PayloadSchema.read(schema), 1)
+
+
+NUMBERS = st.integers(-20, 20)
+
+
+@settings(deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"type": st.just("integer")},
+        optional={"minimum": NUMBERS, "exclusiveMaximum": NUMBERS, "multipleOf": st.just(3)},
+    )
+)
+def test_integers_within_any_bounds(schema: dict[str, Any]) -> None:
+    """A number is made up wherever there is one."""
+    step = schema.get("multipleOf", 1)
+    low, high = schema.get("minimum", -60), schema.get("exclusiveMaximum", 60)
+    there_is_one = any(number % step == 0 for number in range(low, high))
+    try:
+        make_payloads(PayloadSchema.read(schema), 1)
+    except NoSampleError:
+        assert not there_is_one
+    else:
+        assert there_is_one

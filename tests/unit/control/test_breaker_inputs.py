@@ -1,0 +1,98 @@
+"""From workers' reports to what the breaker decides by, and the turnstile of a worker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker_policy import NOTHING, BreakerPolicy, SendRate, Tally, Watch
+from ackbridge.contracts.control import ControlSnapshot
+from ackbridge.control.breaker_inputs import Rules, look, news, reports, tally_of
+from ackbridge.control.half_open_limiter import HalfOpenLimiter
+from ackbridge.stats.totals import Count
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+RULES = Rules(BreakerPolicy(), health_every=30 * SECOND)
+CLOSED = BreakerSetting.fresh(AT)
+
+
+def test_theirs_is_told_apart_from_ours() -> None:
+    """Refusals are answers; 429 and our own trouble are nothing; silence is not a failed send."""
+    counts = {what: 2**number for number, what in enumerate(Count)}
+    tally = tally_of(counts)
+    assert tally == Tally(
+        answered=counts[Count.RECEIPTS] + counts[Count.REFUSED],
+        failed=counts[Count.UNANSWERED],
+        responded=counts[Count.ANSWERS] + counts[Count.FAILURES],
+        silent=counts[Count.SILENCES],
+    )
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), max_size=20))
+def test_every_report_counts_once(growth: list[list[int]]) -> None:
+    """Reports grow, and are read again and again: in the end each failure was news once."""
+    stands = [0, 0, 0]
+    marks: dict[str, Tally] = {}
+    seen = NOTHING
+    for more in growth:
+        stands = [before + by for before, by in zip(stands, more, strict=True)]
+        buckets = [
+            (AT + number * 10 * SECOND, {Count.UNANSWERED: count})
+            for number, count in enumerate(stands)
+        ]
+        found = reports(buckets)
+        seen += news(found, marks)
+        marks = found
+    assert seen.failed == sum(stands)
+
+
+def test_a_look_goes_on_where_the_one_before_has_ended() -> None:
+    """What was counted before is no news, not even after the breaker has moved."""
+    buckets = [(AT, {Count.UNANSWERED: 6}), (AT, {Count.UNANSWERED: 4})]
+    seen = look(RULES, CLOSED, Watch(), reports(buckets), None, AT + SECOND)
+    assert seen.breaker.state is BreakerState.OPEN
+    assert seen.rate == SendRate(per_second=0)
+    later = AT + 32 * SECOND
+    again = look(RULES, seen.breaker, seen.watch, reports(buckets), Count.HEALTHY, later)
+    assert again.breaker.state is BreakerState.HALF_OPEN
+    assert again.watch.probed_at == later
+    once_more = look(RULES, again.breaker, again.watch, reports(buckets), None, later + SECOND)
+    assert once_more.breaker is again.breaker
+
+
+def test_when_the_health_is_asked() -> None:
+    """At once, then every 30 s, and every 5 s while the breaker is half open."""
+    half_open = CLOSED.model_copy(update={"state": BreakerState.HALF_OPEN})
+    assert RULES.is_probe_due(CLOSED, None, AT)
+    assert not RULES.is_probe_due(CLOSED, AT, AT + 29 * SECOND)
+    assert RULES.is_probe_due(CLOSED, AT, AT + 30 * SECOND)
+    assert not RULES.is_probe_due(half_open, AT, AT + 4 * SECOND)
+    assert RULES.is_probe_due(half_open, AT, AT + 5 * SECOND)
+    assert not Rules(BreakerPolicy()).is_probe_due(CLOSED, None, AT)
+
+
+def snapshot(state: BreakerState, *, trickle: bool = False) -> ControlSnapshot:
+    """A control whose breaker is in a state; half open, it lets one pass in five seconds."""
+    breaker = BreakerSetting(state=state, since=AT, reason="r", trickle=trickle)
+    rate = SendRate(per_second=0.2 if trickle else 0)
+    return ControlSnapshot(provider="acme", version=1, at=AT, breaker=breaker, rate=rate)
+
+
+def test_the_turnstile() -> None:
+    """Closed, everybody passes; open, nobody; half open, one in a while, if sends shall tell."""
+    now = 0.0
+    turnstile = HalfOpenLimiter(lambda: now)
+    assert turnstile.admits(snapshot(BreakerState.CLOSED))
+    assert not turnstile.admits(snapshot(BreakerState.OPEN))
+    assert not turnstile.admits(snapshot(BreakerState.HALF_OPEN))
+    trickling = snapshot(BreakerState.HALF_OPEN, trickle=True)
+    assert turnstile.admits(trickling)
+    assert not turnstile.admits(trickling)
+    now = 4.9
+    assert not turnstile.admits(trickling)
+    now = 5.0
+    assert turnstile.admits(trickling)

@@ -1,0 +1,285 @@
+"""What a flag says about a call, and what a worker asks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.control import (
+    ControlSnapshot,
+    FlagSetting,
+    FlagState,
+    FlagValue,
+    IntegrationFlags,
+)
+from ackbridge.control.admission import Admission
+from ackbridge.control.flagd import flagd
+from ackbridge.control.flags import Target, allows
+from ackbridge.control.snapshots import Snapshots
+from ackbridge.errors import ConfigurationError, EngineUnavailableError
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+KEYS = st.text(min_size=1, max_size=40)
+SHARES = st.floats(0, 100)
+
+
+def request(key: str = "k-1", audience: str | None = None) -> CallRequest:
+    """A call of one of acme's operations."""
+    return CallRequest(provider="acme", operation="order", key=key, audience=audience)
+
+
+def target(key: str = "k-1", audience: str | None = None, operation: str = "order") -> Target:
+    """The same, as flags see it."""
+    return Target("acme", operation, key, audience, "prod")
+
+
+def share(percentage: float) -> FlagValue:
+    """On for so many of all keys."""
+    return FlagValue(state=FlagState.PERCENTAGE, percentage=percentage)
+
+
+def said(state: FlagState, percentage: float | None = None) -> FlagSetting:
+    """An operator's word."""
+    return FlagSetting(state=state, percentage=percentage, by="ann", reason="a trial", at=NOW)
+
+
+def snapshot(
+    breaker: BreakerState = BreakerState.CLOSED, **flags: dict[str, FlagSetting]
+) -> ControlSnapshot:
+    """Acme's control, with flags by environment."""
+    setting = BreakerSetting(state=breaker, since=NOW, reason="8 of 10 calls failed")
+    return ControlSnapshot(provider="acme", version=7, at=NOW, flags=flags, breaker=setting)
+
+
+def gate(known: ControlSnapshot | None = None, environment: str = "prod") -> Admission:
+    """A worker's, where the control has published this."""
+
+    async def fetch(_provider: str) -> ControlSnapshot | None:
+        return known
+
+    return Admission(Snapshots(fetch), environment)
+
+
+@given(KEYS, SHARES, SHARES)
+def test_raising_a_percentage_never_turns_a_key_off(key: str, one: float, other: float) -> None:
+    """Every key that a smaller percentage lets through, a larger one lets through too."""
+    smaller, larger = sorted((one, other))
+    assert allows(share(larger), target(key)) or not allows(share(smaller), target(key))
+
+
+@given(KEYS)
+def test_nobody_is_in_nothing_and_everybody_in_all(key: str) -> None:
+    """0 % is off and 100 % is on, for every key."""
+    assert not allows(share(0), target(key))
+    assert allows(share(100), target(key))
+
+
+@given(KEYS, SHARES)
+def test_a_percentage_goes_by_the_key_alone(key: str, percentage: float) -> None:
+    """The operation and the audience do not move a key."""
+    answers = {
+        allows(share(percentage), target(key, audience, operation))
+        for audience in (None, "internal")
+        for operation in ("order", "refund")
+    }
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("percentage", [1, 10, 25, 50, 90])
+def test_a_percentage_is_that_many_keys(percentage: float) -> None:
+    """Of 20 000 keys, as many get through as said, within four standard deviations."""
+    total = 20_000
+    through = sum(allows(share(percentage), target(f"order-{n}")) for n in range(total))
+    expected = total * percentage / 100
+    deviation = (expected * (1 - percentage / 100)) ** 0.5
+    assert abs(through - expected) < 4 * deviation
+
+
+def test_the_first_keys_of_two_providers_are_others() -> None:
+    """A rollout at one provider says nothing about who is first at another."""
+    first = {
+        provider: {
+            n
+            for n in range(1000)
+            if allows(share(10), Target(provider, "order", f"k-{n}", None, "prod"))
+        }
+        for provider in ("acme", "bell")
+    }
+    assert len(first["acme"] & first["bell"]) < 50
+
+
+@pytest.mark.parametrize(
+    ("value", "audience", "expected"),
+    [
+        (FlagValue(state=FlagState.ON), None, True),
+        (FlagValue(state=FlagState.OFF), "internal", False),
+        (FlagValue(state=FlagState.INTERNAL), "internal", True),
+        (FlagValue(state=FlagState.INTERNAL), "customers", False),
+        (FlagValue(state=FlagState.INTERNAL), None, False),
+    ],
+)
+def test_states(value: FlagValue, audience: str | None, expected: bool) -> None:
+    """On lets everybody through, off nobody, internal the audience of that name."""
+    assert expected is allows(value, target(audience=audience))
+
+
+@pytest.mark.parametrize("wrong", [{"state": "percentage"}, {"state": "on", "percentage": 5}])
+def test_a_percentage_belongs_to_its_state(wrong: dict[str, object]) -> None:
+    """A flag that says half of it is refused, naming the field."""
+    with pytest.raises(ValueError, match="percentage"):
+        FlagValue.model_validate(wrong)
+
+
+async def test_without_a_word_the_file_holds() -> None:
+    """What the integration file says is asked where no operator has spoken."""
+    configured = IntegrationFlags(flags={"prod": {"": FlagValue(state=FlagState.OFF)}})
+    standing = await gate().standing(request(), configured)
+    assert standing.not_now == "acme is switched off in prod (integration file)"
+    assert standing.parked_reason == "switched_off"
+    assert standing.version is None
+
+
+async def test_a_word_replaces_the_file() -> None:
+    """An operator's word is asked in place of the file's, and who has spoken is told."""
+    configured = IntegrationFlags(flags={"prod": {"": FlagValue(state=FlagState.OFF)}})
+    standing = await gate(snapshot(prod={"": said(FlagState.ON)})).standing(request(), configured)
+    assert standing.not_now is None
+    assert str(standing) == "acme on (ann: a trial); breaker closed, control version 7"
+
+
+async def test_both_flags_have_to_let_a_call_through() -> None:
+    """A provider that is off is off for an operation that is on, and the other way round."""
+    for provider, operation in ((FlagState.OFF, FlagState.ON), (FlagState.ON, FlagState.OFF)):
+        known = snapshot(prod={"": said(provider), "order": said(operation)})
+        standing = await gate(known).standing(request(), IntegrationFlags())
+        key = "acme" if provider is FlagState.OFF else "acme.order"
+        assert standing.not_now == f"{key} is switched off in prod (ann: a trial)"
+
+
+async def test_another_environment_is_another_flag() -> None:
+    """What is off in one environment is on in another of the same namespace."""
+    known = snapshot(prod={"": said(FlagState.OFF)})
+    in_dev = await gate(known, "dev").standing(request(), IntegrationFlags())
+    assert in_dev.not_now is None
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (said(FlagState.INTERNAL), "acme is switched on for internal users only in prod"),
+        (said(FlagState.PERCENTAGE, 0), "acme is switched on for 0 % of keys in prod"),
+    ],
+)
+async def test_why_not_is_told(word: FlagSetting, expected: str) -> None:
+    """The reason says what the flag is, where, by whom and why."""
+    standing = await gate(snapshot(prod={"": word})).standing(request(), IntegrationFlags())
+    assert standing.not_now == f"{expected} (ann: a trial)"
+
+
+@pytest.mark.parametrize(
+    ("state", "is_kept_back"),
+    [(BreakerState.OPEN, True), (BreakerState.HALF_OPEN, True), (BreakerState.CLOSED, False)],
+)
+async def test_an_open_breaker_keeps_calls_back(state: BreakerState, is_kept_back: bool) -> None:
+    """And one that is half open, as long as its health request is what tells."""
+    standing = await gate(snapshot(state)).standing(request(), IntegrationFlags())
+    assert is_kept_back is (standing.parked_reason == "breaker_open")
+
+
+async def test_looks_do_not_grow_with_calls() -> None:
+    """A thousand calls at once are one look."""
+    looks = 0
+
+    async def fetch(_provider: str) -> ControlSnapshot:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0)
+        return snapshot()
+
+    known = Snapshots(fetch)
+    found = await asyncio.gather(*(known.snapshot("acme") for _ in range(1000)))
+    assert found == [snapshot()] * 1000
+    assert looks == 1
+
+
+async def test_a_control_that_is_away_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Workers go on with the last snapshot, and say so once; also that it answers again."""
+    answers: list[ControlSnapshot | Exception] = [
+        snapshot(prod={"": said(FlagState.OFF)}),
+        *[EngineUnavailableError("nobody answers")] * 3,
+        snapshot(),
+    ]
+    now = 0.0
+
+    async def fetch(_provider: str) -> ControlSnapshot:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    known = Snapshots(fetch, every=timedelta(seconds=1), clock=lambda: now)
+    seen = []
+    with caplog.at_level(logging.WARNING, "ackbridge.control"):
+        for now in (0.0, 10.0, 20.0, 30.0, 40.0):  # noqa: B007 -- the clock reads it
+            seen.append(await known.snapshot("acme"))
+            await asyncio.sleep(0.01)
+    off = snapshot(prod={"": said(FlagState.OFF)})
+    assert seen == [off, off, off, off, off]
+    assert known.latest("acme") == snapshot()
+    assert [record.getMessage() for record in caplog.records] == [
+        "control of acme: nobody answers; going on with its last snapshot, version 7",
+        "control of acme: it answers again",
+    ]
+
+
+async def test_a_look_that_hangs_holds_up_nobody_for_long() -> None:
+    """A call waits for a look a little, and goes on without it."""
+    known = Snapshots(lambda _provider: asyncio.Event().wait(), patience=timedelta(0))  # type: ignore[arg-type,return-value]  # it never answers anything
+    assert await known.snapshot("acme") is None
+    await known.close()
+
+
+FLAGD = {
+    "flags": {
+        "acme": {
+            "state": "ENABLED",
+            "variants": {"on": True, "off": False},
+            "defaultVariant": "on",
+            "targeting": {"if": [{"==": [{"var": "audience"}, "internal"]}, "on", "off"]},
+        }
+    }
+}
+
+
+async def test_flagd_answers_in_place_of_provider_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """flagd's own rules decide, over the same context; what it does not know, the file says."""
+    rules = tmp_path / "flags.json"
+    rules.write_text(json.dumps(FLAGD))
+    monkeypatch.setenv("FLAGD_RESOLVER", "file")
+    monkeypatch.setenv("FLAGD_OFFLINE_FLAG_SOURCE_PATH", str(rules))
+    asked = Admission(Snapshots(), "prod", flagd())
+    configured = IntegrationFlags(flags={"prod": {"order": share(100)}})
+    inside = await asked.standing(request(audience="internal"), configured)
+    outside = await asked.standing(request(), configured)
+    assert inside.not_now is None
+    assert re.fullmatch(r"acme is switched off .* in prod \(FlagdProvider\)", outside.not_now or "")
+    assert [flag.source for flag in inside.flags] == ["FlagdProvider", "integration file"]
+
+
+def test_flagd_without_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own settings are checked when a worker starts."""
+    monkeypatch.setenv("FLAGD_RESOLVER", "file")
+    with pytest.raises(ConfigurationError, match="FLAGD_"):
+        flagd()

@@ -1,0 +1,87 @@
+"""The demo's reconciliation: it adds up when it does, and says what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from ackbridge.catalog.catalog import Catalog
+from ackbridge.catalog.loading import load_integration
+from ackbridge.clock import utc_now
+from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Timings
+from ackbridge.demo.reconciliation import Reconciliation
+from ackbridge.local.application import integrations_folder
+
+PLAIN = "sandbox.create_order.plain"
+FAILED = "sandbox.create_order.failed"
+SHIPMENT = "sandbox.create_shipment.one"
+
+
+def _outcome(call_id: str, status: OutcomeStatus = OutcomeStatus.COMPLETED) -> CallOutcome:
+    return CallOutcome(call_id=call_id, status=status, timings=Timings(started_at=utc_now()))
+
+
+def _work(call_id: str, acknowledged: str | None) -> dict[str, Any]:
+    return {"call_id": call_id, "acknowledged": acknowledged}
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    """The sandbox as it is shipped: orders are acknowledged, shipments are not."""
+    sandbox = load_integration(integrations_folder(None) / "sandbox.yaml", {})
+    return Catalog(MappingProxyType({"sandbox": sandbox}))
+
+
+GOOD = Reconciliation(
+    outcomes=[_outcome(PLAIN), _outcome(FAILED, OutcomeStatus.FAILED), _outcome(SHIPMENT)],
+    plain={PLAIN},
+    recorded=[PLAIN, SHIPMENT],
+    owed=0,
+    works=[_work(PLAIN, "success"), _work(FAILED, "failed"), _work(SHIPMENT, None)],
+    duplicates=3,
+    suppressed=3,
+)
+
+
+def test_good_books_add_up(catalog: Catalog) -> None:
+    """Every completed call has one recorded answer, and one work acknowledged as success."""
+    assert [check.what for check in GOOD.checks(catalog) if not check.adds_up] == []
+
+
+@pytest.mark.parametrize(
+    ("books", "wrong"),
+    [
+        (replace(GOOD, recorded=[PLAIN]), {"recorded exactly once"}),
+        (replace(GOOD, recorded=[PLAIN, FAILED]), {"recorded exactly once"}),
+        (replace(GOOD, suppressed=2), {"duplicates sent, and suppressed"}),
+        (replace(GOOD, owed=1), {"acknowledgements still owed"}),
+        (
+            replace(GOOD, works=[*GOOD.works, _work(PLAIN, "success")]),
+            {
+                "done once by the provider (first part)",
+                "acknowledged as success, one work for each completed call",
+                "acknowledged as failed, every other work",
+            },
+        ),
+        (
+            replace(
+                GOOD,
+                works=[_work(PLAIN, "failed"), _work(FAILED, "success"), _work(SHIPMENT, None)],
+            ),
+            {"acknowledged as success, one work for each completed call"},
+        ),
+        (
+            replace(GOOD, works=[*GOOD.works[:1], _work(FAILED, None), *GOOD.works[2:]]),
+            {"acknowledged as failed, every other work"},
+        ),
+    ],
+    ids=["lost", "of another", "suppressed", "owed", "twice", "swapped", "untold"],
+)
+def test_what_does_not_add_up_is_named(
+    catalog: Catalog, books: Reconciliation, wrong: set[str]
+) -> None:
+    """A lost or repeated answer, and a work that was told the wrong thing or nothing."""
+    assert {check.what for check in books.checks(catalog) if not check.adds_up} == wrong

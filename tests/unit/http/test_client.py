@@ -1,0 +1,266 @@
+"""The one HTTP client, against real servers that behave and that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request, Response
+
+from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.http.client import (
+    USER_AGENT,
+    HttpResponse,
+    ResponseTooLargeError,
+    build_client,
+    exchange,
+)
+from activities.support.retry import no_connection
+from tests.support.serving import serve, serve_raw
+
+LONG = timedelta(seconds=30)
+LIMIT = 1024
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """A client as a worker builds it."""
+    async with build_client() as client:
+        yield client
+
+
+async def fetch(
+    client: httpx.AsyncClient,
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    content: bytes | None = None,
+    timeout: timedelta = LONG,  # noqa: ASYNC109 -- handed on to what is tested
+) -> HttpResponse:
+    """An exchange with defaults that do not matter."""
+    return await exchange(
+        client,
+        method="POST",
+        url=url,
+        headers=headers or {},
+        content=content,
+        auth=None,
+        timeout=timeout,
+        max_bytes=LIMIT,
+    )
+
+
+def echo() -> FastAPI:
+    """Answers with what it was sent, sets a cookie, redirects, and compresses unasked."""
+    app = FastAPI()
+
+    @app.post("/echo")
+    async def _echo(request: Request) -> Response:
+        reply = Response(await request.body(), status_code=202)
+        reply.headers["X-Seen-Agent"] = request.headers["user-agent"]
+        reply.headers["X-Seen-Cookie"] = request.headers.get("cookie", "none")
+        reply.set_cookie("session", "of-one-call")
+        return reply
+
+    @app.post("/away")
+    async def _away() -> Response:
+        return Response(status_code=307, headers={"location": "/echo"})
+
+    @app.post("/bomb")
+    async def _bomb() -> Response:
+        return Response(gzip.compress(bytes(100 * LIMIT)), headers={"content-encoding": "gzip"})
+
+    return app
+
+
+async def test_an_exchange_gives_status_headers_and_body(client: httpx.AsyncClient) -> None:
+    """The reply carries the status, lower-case header names and the bytes."""
+    with serve(echo()) as url:
+        reply = await fetch(client, f"{url}/echo", content=b"\x00raw")
+
+    assert (reply.status, reply.body) == (202, b"\x00raw")
+    assert reply.headers["x-seen-agent"] == USER_AGENT
+
+
+async def test_a_reply_hides_its_content_in_texts() -> None:
+    """Neither headers nor body are in the repr of a reply."""
+    assert "secret" not in repr(HttpResponse(200, {"set-cookie": "secret"}, b"secret"))
+
+
+async def test_cookies_are_not_kept(client: httpx.AsyncClient) -> None:
+    """What a provider sets in one call does not reach another."""
+    with serve(echo()) as url:
+        await fetch(client, f"{url}/echo")
+        reply = await fetch(client, f"{url}/echo")
+
+    assert reply.headers["x-seen-cookie"] == "none"
+
+
+async def test_redirects_are_answers(client: httpx.AsyncClient) -> None:
+    """A redirect is not followed: the request stays where it was configured to go."""
+    with serve(echo()) as url:
+        reply = await fetch(client, f"{url}/away")
+
+    assert reply.status == 307
+
+
+async def test_the_process_environment_does_not_reroute(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stray proxy variable is not consulted."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    with serve(echo()) as url:
+        async with build_client() as under_proxy:
+            reply = await fetch(under_proxy, f"{url}/echo")
+
+    assert reply.status == 202
+
+
+async def test_a_compressed_bomb_is_too_large(client: httpx.AsyncClient) -> None:
+    """The limit counts bytes after decompression."""
+    with serve(echo()) as url, pytest.raises(ResponseTooLargeError, match="longer than 1024 bytes"):
+        await fetch(client, f"{url}/bomb")
+
+
+async def test_an_endless_body_is_too_large(client: httpx.AsyncClient) -> None:
+    """A body without an end is given up at the limit."""
+
+    async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x" * LIMIT)
+            await writer.drain()
+
+    async with serve_raw(pour) as url:
+        with pytest.raises(ResponseTooLargeError):
+            await fetch(client, url)
+
+
+async def test_a_dripping_body_ends_with_the_total_time(client: httpx.AsyncClient) -> None:
+    """Bytes that keep coming do not extend the time."""
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    async with serve_raw(drip) as url:
+        with pytest.raises(TimeoutError):
+            await fetch(client, url, timeout=timedelta(seconds=0.2))
+
+
+async def test_a_silent_server_ends_with_the_total_time(client: httpx.AsyncClient) -> None:
+    """A server that accepts and says nothing is given up."""
+
+    async def silence(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with serve_raw(silence) as url:
+        with pytest.raises((TimeoutError, httpx.ReadTimeout)):
+            await fetch(client, url, timeout=timedelta(seconds=0.2))
+
+
+async def test_a_long_operation_outlives_the_base_timeout() -> None:
+    """The base timeout bounds connecting, not the provider's thinking."""
+
+    async def think(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.3)
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await writer.drain()
+
+    async with build_client(base_timeout=timedelta(seconds=0.1)) as hasty, serve_raw(think) as url:
+        reply = await fetch(hasty, url)
+
+    assert reply.status == 204
+
+
+async def test_a_closed_port_proves_that_nothing_was_sent(client: httpx.AsyncClient) -> None:
+    """No listener is a connect error, which callers tell from a lost answer."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+    with pytest.raises(httpx.ConnectError):
+        await fetch(client, f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize("value", ["a\r\nInjected: b", "grüß", "\x00"])
+async def test_an_impossible_header_is_named_and_not_quoted(
+    client: httpx.AsyncClient, value: str
+) -> None:
+    """A header that cannot be sent is invalid input, and its value stays out of the message."""
+    with pytest.raises(InvalidInputError, match=r"headers\.x-note") as refused:
+        await fetch(client, "http://127.0.0.1:1/", headers={"x-note": value})
+
+    assert value not in str(refused.value)
+
+
+async def test_an_impossible_url_is_invalid(client: httpx.AsyncClient) -> None:
+    """A URL that does not parse is invalid input, not a network failure."""
+    with pytest.raises(InvalidInputError, match="url"):
+        await fetch(client, "http://host:port/")
+
+
+async def test_a_connection_that_breaks_is_no_proof_that_nothing_was_sent(
+    client: httpx.AsyncClient,
+) -> None:
+    """A server that takes the request and hangs up may have worked on it."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    async with serve_raw(hang_up) as url:
+        with pytest.raises(httpx.TransportError) as broken:
+            await fetch(client, url)
+
+    assert no_connection(broken.value).reached
+
+
+async def test_a_body_that_breaks_off_is_a_read_error(client: httpx.AsyncClient) -> None:
+    """An answer that ends before its announced length is no answer."""
+
+    async def stop_short(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+        await writer.drain()
+        writer.close()
+
+    async with serve_raw(stop_short) as url:
+        with pytest.raises(httpx.ReadError):
+            await fetch(client, url)
+
+
+async def test_what_is_no_http_is_a_transport_error(client: httpx.AsyncClient) -> None:
+    """A server that speaks something else is met with an error of the usual kind."""
+
+    async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with serve_raw(babble) as url:
+        with pytest.raises(httpx.TransportError) as broken:
+            await fetch(client, url)
+
+    assert no_connection(broken.value).reached
+
+
+async def test_the_path_is_sent_as_it_was_written(client: httpx.AsyncClient) -> None:
+    """Escapes stay as they are: a signature may have been made over them."""
+    app = FastAPI()
+    seen: list[bytes] = []
+
+    @app.post("/{path:path}")
+    async def _note(request: Request) -> None:
+        seen.extend((request.scope["raw_path"], request.scope["query_string"]))
+
+    with serve(app) as url:
+        await fetch(client, f"{url}/a%2Fb/%7Ec?x=%20y&z=%2B")
+
+    assert seen == [b"/a%2Fb/%7Ec", b"x=%20y&z=%2B"]

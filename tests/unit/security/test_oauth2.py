@@ -1,0 +1,199 @@
+"""OAuth 2 client credentials against a real token endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ackbridge.http.client import ResponseTooLargeError
+from ackbridge.security.oauth2 import ClientCredentials
+from ackbridge.security.outbound import build_auth
+from ackbridge.security.secrets import Secrets
+from ackbridge.security.specs import OAuth2Auth
+from tests.support.token_issuer import SECRET, START, Issuer, calling
+
+
+async def test_a_token_is_fetched_and_kept() -> None:
+    """The first request fetches a token and the following ones use it."""
+    issuer = Issuer()
+    async with calling(issuer, scope="orders", audience="https://api") as caller:
+        replies = [await caller.call() for _ in range(3)]
+
+    assert [reply.body for reply in replies] == [b"token-1"] * 3
+    basic = base64.b64encode(f"shop:{SECRET}".encode()).decode()
+    assert [f"Basic {basic}"] == issuer.credentials
+    expected = {"grant_type": "client_credentials", "scope": "orders", "audience": "https://api"}
+    assert [expected] == issuer.forms
+
+
+async def test_credentials_can_be_posted() -> None:
+    """With client_secret_post they are in the form and in no header."""
+    issuer = Issuer()
+    async with calling(issuer, auth_method="client_secret_post") as caller:
+        await caller.call()
+
+    expected = {
+        "grant_type": "client_credentials",
+        "client_id": "shop",
+        "client_secret": SECRET,
+    }
+    assert ([expected], [None]) == (issuer.forms, issuer.credentials)
+
+
+async def test_many_requests_share_one_token_request() -> None:
+    """However many requests start at once, one token request is in flight."""
+    issuer = Issuer()
+    async with calling(issuer) as caller:
+        replies = await asyncio.gather(*(caller.call() for _ in range(20)))
+
+    assert {200} == {reply.status for reply in replies}
+    assert issuer.tokens == ["token-1"]
+
+
+async def test_a_token_is_renewed_before_it_expires() -> None:
+    """It is used until `leeway` before its expiry, and no longer."""
+    issuer = Issuer(life=3600)
+    async with calling(issuer, leeway="60s") as caller:
+        await caller.call()
+        caller.pass_time(3539)
+        before = await caller.call()
+        caller.pass_time(1)
+        after = await caller.call()
+
+    assert (before.body, after.body) == (b"token-1", b"token-2")
+
+
+async def test_a_short_token_is_used_for_half_its_life() -> None:
+    """A leeway longer than the token's life does not fetch one for each request."""
+    issuer = Issuer(life="30")
+    async with calling(issuer, leeway="60s") as caller:
+        await caller.call()
+        caller.pass_time(14)
+        await caller.call()
+        caller.pass_time(1)
+        await caller.call()
+
+    assert issuer.tokens == ["token-1", "token-2"]
+
+
+async def test_a_token_without_expiry_is_used_until_it_is_refused() -> None:
+    """No `expires_in` means that only a 401 ends it."""
+    issuer = Issuer(life=None)
+    async with calling(issuer) as caller:
+        await caller.call()
+        caller.pass_time(10**7)
+        await caller.call()
+
+    assert issuer.tokens == ["token-1"]
+
+
+async def test_a_refused_token_is_replaced_once() -> None:
+    """After a 401 the whole request is sent again with a new token."""
+    issuer = Issuer()
+    async with calling(issuer) as caller:
+        await caller.call()
+        issuer.tokens.append("revoked-the-first-one")
+        reply = await caller.call()
+
+    assert (reply.status, reply.body) == (200, b"token-3")
+    assert issuer.bodies == [b"order"] * 3
+
+
+async def test_a_second_refusal_is_the_answer() -> None:
+    """A request is repeated once, and then its 401 stands."""
+    issuer = Issuer(accepts_nothing=True)
+    async with calling(issuer) as caller:
+        reply = await caller.call()
+
+    assert reply.status == 401
+    assert (len(issuer.bodies), len(issuer.tokens)) == (2, 2)
+
+
+async def test_requests_refused_together_renew_together() -> None:
+    """Many 401 at once lead to one new token."""
+    issuer = Issuer()
+    async with calling(issuer) as caller:
+        await caller.call()
+        issuer.tokens.append("revoked-the-first-one")
+        replies = await asyncio.gather(*(caller.call() for _ in range(10)))
+
+    assert {200} == {reply.status for reply in replies}
+    assert issuer.tokens == ["token-1", "revoked-the-first-one", "token-3"]
+
+
+async def test_an_endless_refusal_is_cut_off() -> None:
+    """The body of a 401 is read up to a limit only."""
+    issuer = Issuer(accepts_nothing=True, refusal=bytes(2 * 1024 * 1024))
+    async with calling(issuer) as caller:
+        with pytest.raises(ResponseTooLargeError):
+            await caller.call()
+
+
+async def test_a_request_given_up_does_not_take_the_token_with_it() -> None:
+    """The token request goes on for others when the request that began it times out."""
+    issuer = Issuer(hold=True)
+    async with calling(issuer) as caller:
+        with pytest.raises(TimeoutError):
+            await caller.call(timeout=0.2)
+        waiting = asyncio.create_task(caller.call())
+        issuer.hold = False
+        reply = await waiting
+
+    assert reply.status == 200
+    assert len(issuer.forms) == 1
+
+
+async def test_a_rotated_secret_counts_for_the_next_token() -> None:
+    """A new client secret is used without a restart."""
+    issuer = Issuer()
+    environ = {"SECRET": "old"}
+    async with calling(issuer, environ=environ, auth_method="client_secret_post") as caller:
+        await caller.call()
+        environ["SECRET"] = "new"
+        caller.pass_time(3600)
+        await caller.call()
+
+    assert [form["client_secret"] for form in issuer.forms] == ["old", "new"]
+
+
+async def test_a_given_transport_is_used_and_left_open() -> None:
+    """Token requests can go through another transport, which outlives them."""
+    issuer = Issuer()
+    async with httpx.AsyncHTTPTransport() as transport, calling(issuer) as caller:
+        spec = OAuth2Auth.model_validate(
+            {
+                "type": "oauth2",
+                "token_url": f"{caller.url}/token",
+                "client_id": "env:ID",
+                "client_secret": "env:SECRET",
+            }
+        )
+        secrets = Secrets({"ID": "shop", "SECRET": SECRET}, Path())
+        auth = build_auth(spec, secrets, lambda: START, transport)
+        assert auth is not None
+        caller.auth = auth
+        first = await caller.call()
+        issuer.tokens.append("revoked-the-first-one")
+        second = await caller.call()
+
+    assert (first.body, second.body) == (b"token-1", b"token-3")
+
+
+def test_a_synchronous_client_is_refused() -> None:
+    """Only asynchronous clients can share a token."""
+    spec = OAuth2Auth.model_validate(
+        {
+            "type": "oauth2",
+            "token_url": "http://127.0.0.1:1/token",
+            "client_id": "c",
+            "client_secret": "env:SECRET",
+        }
+    )
+    auth = ClientCredentials(spec, Secrets({}, Path()), lambda: START)
+
+    with httpx.Client(auth=auth) as client, pytest.raises(RuntimeError, match="asynchronous"):
+        client.get("http://127.0.0.1:1/")

@@ -1,0 +1,94 @@
+"""How requests are authenticated, over a real socket."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from pydantic import TypeAdapter
+
+from ackbridge.clock import utc_now
+from ackbridge.errors import SecretError
+from ackbridge.http.client import build_client, exchange
+from ackbridge.security.outbound import build_auth
+from ackbridge.security.secrets import Secrets
+from ackbridge.security.specs import AuthSpec
+from tests.support.serving import serve
+
+SPEC: TypeAdapter[AuthSpec] = TypeAdapter(AuthSpec)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """A server that answers with the headers it was sent."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def _headers(request: Request) -> dict[str, str]:
+        return dict(request.headers)
+
+    with serve(app) as base:
+        yield base
+
+
+async def sent(url: str, spec: dict[str, Any] | None, environ: dict[str, str]) -> str:
+    """The headers a server sees, as one text."""
+    parsed = None if spec is None else SPEC.validate_python(spec)
+    auth = build_auth(parsed, Secrets(environ, Path()), utc_now)
+    async with build_client() as client:
+        reply = await exchange(
+            client,
+            method="GET",
+            url=url,
+            headers={},
+            content=None,
+            auth=auth,
+            timeout=timedelta(seconds=30),
+            max_bytes=10_000,
+        )
+    return reply.body.decode()
+
+
+async def test_a_header_carries_prefix_and_secret(url: str) -> None:
+    """The provider's own header, with what stands before the secret."""
+    spec = {"type": "header", "name": "X-Api-Key", "value": "env:KEY", "prefix": "key "}
+
+    assert '"x-api-key":"key abc"' in await sent(url, spec, {"KEY": "abc"})
+
+
+async def test_a_bearer_token_is_sent(url: str) -> None:
+    """The usual Authorization header."""
+    spec = {"type": "bearer", "token": "env:KEY"}
+
+    assert '"authorization":"Bearer abc"' in await sent(url, spec, {"KEY": "abc"})
+
+
+@pytest.mark.parametrize("username", ["shop", "env:USER"])
+async def test_basic_credentials_are_sent(url: str, username: str) -> None:
+    """User name, plain or referred to, and a password in any alphabet."""
+    spec = {"type": "basic", "username": username, "password": "env:KEY"}
+    expected = base64.b64encode("shop:pä:ss".encode()).decode()
+
+    seen = await sent(url, spec, {"USER": "shop", "KEY": "pä:ss"})
+
+    assert f'"authorization":"Basic {expected}"' in seen
+
+
+async def test_nothing_is_sent_without_a_spec(url: str) -> None:
+    """An integration without auth authenticates nothing."""
+    assert "authorization" not in await sent(url, None, {})
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [({}, "env:KEY: is not set"), ({"KEY": "a\nb"}, "env:KEY: has characters")],
+)
+async def test_an_unusable_secret_stops_the_request(environ: dict[str, str], said: str) -> None:
+    """Nothing is sent when the secret is missing or cannot stand in a header."""
+    with pytest.raises(SecretError, match=said):
+        await sent("http://127.0.0.1:1/", {"type": "bearer", "token": "env:KEY"}, environ)

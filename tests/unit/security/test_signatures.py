@@ -1,0 +1,234 @@
+"""Signed callbacks pass as they were signed, in time, and no other way."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ackbridge.errors import SecretError
+from tests.support.callbacks import BODY, NOW, STRIPE, refusal, signature_by, stripe, verifier
+
+
+@pytest.mark.parametrize("secret", ["OLD", "NEW"])
+def test_stripe_passes_with_either_secret(secret: str) -> None:
+    """During a rotation two secrets are valid at once."""
+    verifier(STRIPE).verify(stripe(secret), BODY)
+
+
+def test_stripe_passes_when_one_of_several_signatures_matches() -> None:
+    """While Stripe rolls a secret it signs with both, and one is enough."""
+    good = stripe("NEW")["stripe-signature"]
+    headers = {"stripe-signature": good.replace("v1=", f"v1={'0' * 64},v1=")}
+
+    verifier(STRIPE).verify(headers, BODY)
+
+
+def test_stripe_refuses_another_body_secret_or_time() -> None:
+    """Whatever is changed after signing, the signature no longer matches."""
+    strict = verifier(STRIPE)
+    moved = {k: v.replace(f"t={NOW}", f"t={NOW + 1}") for k, v in stripe("NEW").items()}
+
+    assert refusal(strict, stripe("NEW"), BODY + b" ") == "signature does not match"
+    assert refusal(strict, stripe("GITHUB")) == "signature does not match"
+    assert refusal(strict, moved) == "signature does not match"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("", "header Stripe-Signature is missing"),
+        ("nonsense", "header Stripe-Signature is not of the form t=...,v1=..."),
+        ("t=1,t=2,v1=ab", "header Stripe-Signature is not of the form t=...,v1=..."),
+        (f"t={NOW}," + ",".join(["v1=ab"] * 17), "header Stripe-Signature is not of the form"),
+        ("t=soon,v1=ab", "timestamp is not Unix time in seconds"),
+        ("t=-1,v1=ab", "timestamp is not Unix time in seconds"),
+        ("t=²,v1=ab", "timestamp is not Unix time in seconds"),
+        (f"t={'9' * 400},v1=ab", "timestamp is not Unix time in seconds"),
+        (f"t={NOW},v1=not-hex", "signature does not match"),
+        (f"t={NOW},v1=", "signature does not match"),
+    ],
+)
+def test_malformed_stripe_headers_are_refused(value: str, said: str) -> None:
+    """Whatever stands in the header, the end is a short reason."""
+    assert refusal(verifier(STRIPE), {"stripe-signature": value}).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (NOW - 412, "timestamp is 412 s old, tolerance is 300 s"),
+        (NOW + 301, "timestamp is 301 s in the future, tolerance is 300 s"),
+    ],
+)
+def test_replays_are_refused_in_both_directions(at: int, said: str) -> None:
+    """A signed callback outside the window is refused, with both durations."""
+    assert said == refusal(verifier(STRIPE), stripe("NEW", at))
+
+
+@pytest.mark.parametrize("at", [NOW - 300, NOW, NOW + 300])
+def test_the_window_includes_its_ends(at: int) -> None:
+    """Exactly the tolerance is still in time."""
+    verifier(STRIPE).verify(stripe("NEW", at), BODY)
+
+
+def test_a_stale_forgery_is_a_forgery() -> None:
+    """The window is looked at only when the signature holds."""
+    assert refusal(verifier(STRIPE), stripe("GITHUB", 1)) == "signature does not match"
+
+
+STANDARD = {"type": "hmac", "preset": "standard-webhooks", "secrets": ["env:STANDARD"]}
+STANDARD_AT = 1_614_265_330
+STANDARD_BODY = b'{"test": 2432232314}'
+STANDARD_HEADERS = {
+    "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "webhook-timestamp": str(STANDARD_AT),
+    "webhook-signature": "v1a,abc v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+}
+
+
+def test_standard_webhooks_passes_its_own_example() -> None:
+    """The example of the specification passes at its own time, by the injected clock."""
+    verifier(STANDARD, STANDARD_AT).verify(STANDARD_HEADERS, STANDARD_BODY)
+
+
+def test_standard_webhooks_honours_our_tolerance() -> None:
+    """The window is the integration's, not the library's five minutes."""
+    late = STANDARD_AT + 1000
+
+    verifier({**STANDARD, "tolerance": "1h"}, late).verify(STANDARD_HEADERS, STANDARD_BODY)
+    assert (
+        refusal(verifier(STANDARD, late), STANDARD_HEADERS, STANDARD_BODY)
+        == "timestamp is 1000 s old, tolerance is 300 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"webhook-id": "msg_other"}, "signature does not match"),
+        ({"webhook-id": ""}, "header webhook-id is missing"),
+        ({"webhook-timestamp": "x"}, "timestamp is not Unix time in seconds"),
+        ({"webhook-signature": "v1"}, "signature does not match"),
+        ({"webhook-signature": "v2,ab"}, "header webhook-signature is not of the form v1,..."),
+    ],
+)
+def test_standard_webhooks_refuses_changes(change: dict[str, str], said: str) -> None:
+    """Every header is covered by the signature or missed by name."""
+    strict = verifier(STANDARD, STANDARD_AT)
+
+    assert said == refusal(strict, {**STANDARD_HEADERS, **change}, STANDARD_BODY)
+
+
+def test_standard_webhooks_refuses_a_binary_body() -> None:
+    """The scheme signs text, and bytes that are none are refused rather than failing."""
+    strict = verifier(STANDARD, STANDARD_AT)
+
+    assert refusal(strict, STANDARD_HEADERS, b"\xff") == "body is not UTF-8 text"
+
+
+def test_a_secret_of_the_wrong_kind_is_named() -> None:
+    """A Standard Webhooks secret that is none is the operator's mistake, not a forgery."""
+    wrong = verifier({**STANDARD, "secrets": ["env:NOT_STANDARD"]}, STANDARD_AT)
+
+    with pytest.raises(SecretError, match="env:NOT_STANDARD: is not a Standard Webhooks secret"):
+        wrong.verify(STANDARD_HEADERS, STANDARD_BODY)
+
+
+def test_the_generic_form_passes_githubs_example() -> None:
+    """GitHub's documented example: a prefix, hexadecimal, the body alone."""
+    github = verifier(
+        {
+            "type": "hmac",
+            "header": "X-Hub-Signature-256",
+            "prefix": "sha256=",
+            "secrets": ["env:GITHUB"],
+        }
+    )
+    signature = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+
+    github.verify({"x-hub-signature-256": f"sha256={signature}"}, b"Hello, World!")
+    assert (
+        refusal(github, {"x-hub-signature-256": signature}, b"Hello, World!")
+        == "signature in header X-Hub-Signature-256 does not start with 'sha256='"
+    )
+
+
+def test_the_generic_form_passes_slacks_scheme() -> None:
+    """A literal version in the template, and a timestamp header that is signed."""
+    slack = verifier(
+        {
+            "type": "hmac",
+            "header": "X-Slack-Signature",
+            "prefix": "v0=",
+            "signed": "v0:{timestamp}:{body}",
+            "timestamp_header": "X-Slack-Request-Timestamp",
+            "secrets": ["env:SLACK"],
+        }
+    )
+    signature = signature_by("SLACK", f"v0:{NOW}:".encode() + BODY)
+    headers = {"x-slack-signature": f"v0={signature}", "x-slack-request-timestamp": str(NOW)}
+
+    slack.verify(headers, BODY)
+    assert (
+        refusal(slack, {**headers, "x-slack-request-timestamp": str(NOW + 1)})
+        == "signature does not match"
+    )
+    assert (
+        refusal(slack, {"x-slack-signature": f"v0={signature}"})
+        == "header X-Slack-Request-Timestamp is missing"
+    )
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("form", ["plain", "unpadded", "url-safe"])
+def test_the_generic_form_reads_base64(algorithm: str, form: str) -> None:
+    """Base64 with any algorithm, in both alphabets, with padding or without."""
+    generic = verifier(
+        {
+            "type": "hmac",
+            "header": "Signature",
+            "algorithm": algorithm,
+            "encoding": "base64",
+            "signed": "{id}|{body}",
+            "id_header": "Message-Id",
+            "secrets": ["env:NEW"],
+        }
+    )
+    digest = bytes.fromhex(signature_by("NEW", b"m-1|" + BODY, algorithm))
+    encode = base64.urlsafe_b64encode if form == "url-safe" else base64.b64encode
+    signature = encode(digest).decode()
+
+    generic.verify(
+        {
+            "signature": signature.rstrip("=") if form == "unpadded" else signature,
+            "message-id": "m-1",
+        },
+        BODY,
+    )
+
+
+def test_an_unsigned_timestamp_still_has_a_window() -> None:
+    """A timestamp outside the signature catches honest delays."""
+    spec = {
+        "type": "hmac",
+        "header": "Signature",
+        "timestamp_header": "Sent-At",
+        "tolerance": "10s",
+        "secrets": ["env:NEW"],
+    }
+    headers = {"signature": signature_by("NEW", BODY).upper(), "sent-at": str(NOW - 11)}
+
+    assert refusal(verifier(spec), headers) == "timestamp is 11 s old, tolerance is 10 s"
+
+
+@given(value=st.text(max_size=200), body=st.binary(max_size=50))
+@pytest.mark.parametrize("name", ["stripe-signature", "webhook-signature", "signature"])
+def test_no_header_does_worse_than_being_refused(name: str, value: str, body: bytes) -> None:
+    """Whatever arrives, the end is a refusal and not an error of ours."""
+    latin = value.encode("utf-8", "replace").decode("latin-1")
+    generic = {"type": "hmac", "header": "Signature", "secrets": ["env:NEW"]}
+    for spec in (STRIPE, STANDARD, generic, {**generic, "encoding": "base64"}):
+        refusal(verifier(spec), {"webhook-id": latin, "webhook-timestamp": "1", name: latin}, body)

@@ -1,0 +1,327 @@
+"""The protocol of one call, driven in virtual time without an engine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import OutcomeStatus, Stage
+from ackbridge.contracts.control import AdmissionState
+from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.plan import REVISION, LatePolicy, OnFailure, Prepared, WhenOff
+from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
+from ackbridge.contracts.steps import Asked, Recorded, Sent, StepFailure
+from tests.support.simulated_host import START, SimulatedHost, plan, response
+from workflows.hosting.host import StepError
+
+NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", attempts=3, reached=True)
+
+
+async def test_happy_path_records_then_acknowledges_once() -> None:
+    """A call sends once, records the response, acknowledges it, and completes."""
+    host = SimulatedHost(plan()).at(2, lambda call: call.hear(response()))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert outcome.response == {"ok": True}
+    assert outcome.acknowledgement_owed is False
+    assert [name for name, _ in host.performed] == [
+        names.PREPARE,
+        names.SEND,
+        names.RECORD,
+        names.ACKNOWLEDGE,
+    ]
+    assert host.acknowledgements == [(1, "success")]
+    assert host.indexed == []
+
+
+async def test_callback_that_overtakes_its_receipt_is_kept() -> None:
+    """A message heard while the request is being sent is the answer."""
+
+    def early(call: object) -> Sent:
+        host.protocol.hear(response())
+        return Sent(sent_at=START, receipt_at=START, reference="r-1")
+
+    host = SimulatedHost(plan(), send=[early])
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert host.elapsed == 0
+
+
+async def test_messages_from_the_inbox_come_with_the_receipt() -> None:
+    """What came before anyone waited is taken as if it had just been heard."""
+    sent = Sent(sent_at=START, receipt_at=START, messages=(response(),))
+    host = SimulatedHost(plan(), send=[sent])
+    assert (await host.protocol.run()).status is OutcomeStatus.COMPLETED
+
+
+async def test_duplicate_is_suppressed_and_logged() -> None:
+    """The same event key again changes nothing and is kept in the log."""
+
+    def slow_record(call: object) -> Recorded:
+        host.protocol.hear(response())
+        return Recorded(accepted=True)
+
+    host = SimulatedHost(plan(), record=[slow_record]).at(1, lambda call: call.hear(response()))
+    await host.protocol.run()
+    assert host.protocol.status().duplicates == 1
+    (concluded,) = host.steps(names.CONCLUDE)
+    assert [one.event_key for one in concluded.suppressed] == ["evt-1"]
+    assert len(host.steps(names.RECORD)) == 1
+
+
+async def test_silence_is_acknowledged_as_failed_and_resent_under_a_new_key() -> None:
+    """Two silent cycles send twice under different keys, each acknowledged as failed."""
+    host = SimulatedHost(plan())
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert outcome.notice is not None
+    assert host.sent_cycles == [1, 2]
+    assert host.acknowledgements == [(1, "failed"), (2, "failed")]
+    assert host.elapsed == 60
+
+
+async def test_deadline_counts_from_the_sending() -> None:
+    """The time the receipt took is part of the deadline."""
+    sent = Sent(sent_at=START, receipt_at=START + timedelta(seconds=4))
+    host = SimulatedHost(plan(cycles=1), send=[sent])
+    await host.protocol.run()
+    assert host.elapsed == 26
+
+
+async def test_no_receipt_parks_with_the_same_key_for_reprocessing() -> None:
+    """An ambiguous end is resent under the same key, because the provider may have done it."""
+    host = SimulatedHost(
+        plan(on_failure=OnFailure.PARK),
+        send=[NO_RECEIPT, Sent(sent_at=START, receipt_at=START, messages=(response(),))],
+    ).at(100, lambda call: call.reprocess(Reprocess(by="ops")))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert host.sent_cycles == [1, 1]
+    assert host.acknowledgements == [(1, "success")]
+    assert host.indexed == [Stage.PARKED, "in_flight"]
+
+
+async def test_refused_is_final_and_has_its_own_notice() -> None:
+    """A 4xx ends the call at once; there is nothing to acknowledge."""
+    host = SimulatedHost(plan(), send=[StepError(StepFailure.REFUSED, "422")])
+    outcome = await host.protocol.run()
+    assert (outcome.status, outcome.reason) == (OutcomeStatus.FAILED, "422")
+    assert outcome.notice is not None
+    assert outcome.notice.kind == "refused"
+    assert host.acknowledgements == []
+
+
+async def test_nothing_sent_spends_no_cycle_and_acknowledges_nothing() -> None:
+    """When no worker took the send up, the provider owes us nothing and we owe it nothing."""
+    host = SimulatedHost(plan(), send=[StepError(StepFailure.UNAVAILABLE, "no worker")])
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert host.sent_cycles == [1]
+    assert host.acknowledgements == []
+
+
+async def test_extension_moves_the_deadline_up_to_the_ceiling() -> None:
+    """A provider that asks for an hour gets the ten minutes the operation allows."""
+    asks = ProviderMessage(
+        kind=MessageKind.EXTENSION, event_key="more", extend_by=timedelta(hours=1)
+    )
+    host = SimulatedHost(plan(cycles=1)).at(5, lambda call: call.hear(asks))
+    await host.protocol.run()
+    assert host.elapsed == 600
+
+
+@pytest.mark.parametrize(("retryable", "cycles"), [(True, [1, 2]), (False, [1])])
+async def test_provider_failure_opens_a_cycle_only_if_retryable(
+    retryable: bool, cycles: list[int]
+) -> None:
+    """A retryable failure is resent under a new key; a final one ends the call."""
+    failure = ProviderMessage(
+        kind=MessageKind.FAILURE, event_key="f", reason="no stock", retryable=retryable
+    )
+    host = SimulatedHost(plan()).at(1, lambda call: call.hear(failure))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert host.sent_cycles == cycles
+
+
+async def test_status_request_is_asked_before_giving_up() -> None:
+    """A provider that only lost its callback is asked once, and its answer completes the call."""
+    host = SimulatedHost(plan(ask_status=True), ask_status=[Asked(message=response("s"))])
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert host.sent_cycles == [1]
+    assert host.acknowledgements == [(1, "success")]
+
+
+async def test_cancel_tells_the_provider_and_says_who() -> None:
+    """A cancelled call acknowledges as failed what was sent."""
+    host = SimulatedHost(plan()).at(
+        3, lambda call: call.cancel(Cancel(by="ann", reason="wrong order"))
+    )
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.CANCELLED
+    assert outcome.cancelled is not None
+    assert outcome.cancelled.by == "ann"
+    assert host.acknowledgements == [(1, "failed")]
+
+
+async def test_cancel_after_capture_is_too_late_and_says_so() -> None:
+    """A captured response wins over a cancel."""
+
+    def cancelled_meanwhile(call: object) -> object:
+        host.protocol.cancel(Cancel(by="ann", reason="wrong order"))
+        return host.answers["told"][0]
+
+    host = SimulatedHost(plan(), told=[Recorded(accepted=True)]).at(
+        1, lambda call: call.hear(response())
+    )
+    host.answers[names.ACKNOWLEDGE] = [cancelled_meanwhile]
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert "too late" in (host.protocol.status().last_error or "")
+
+
+async def test_force_ack_records_the_operators_answer() -> None:
+    """A forced end is recorded like a response and says who forced it."""
+    host = SimulatedHost(plan()).at(
+        3, lambda call: call.force(ForceAck(by="bo", reason="seen in their UI", response={"id": 9}))
+    )
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert outcome.response == {"id": 9}
+    assert outcome.forced is not None
+    assert outcome.forced.by == "bo"
+    assert len(host.steps(names.RECORD)) == 1
+
+
+async def test_acknowledgement_that_is_not_accepted_stays_owed_and_holds_nobody_up() -> None:
+    """The outcome stands while the acknowledgement is still being tried."""
+    refused = StepError(StepFailure.NOT_ACCEPTED, "503")
+    host = SimulatedHost(plan(), acknowledge=[refused]).at(1, lambda call: call.hear(response()))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert outcome.acknowledgement_owed is True
+    assert host.acknowledgements == [(1, "success")] * 2
+
+
+@pytest.mark.parametrize(
+    ("late", "status"),
+    [(LatePolicy.ACCEPT, OutcomeStatus.COMPLETED), (LatePolicy.HOLD, OutcomeStatus.FAILED)],
+)
+async def test_late_response_of_a_parked_call(late: LatePolicy, status: OutcomeStatus) -> None:
+    """After a failed acknowledgement, a late answer counts as the operation says."""
+    host = SimulatedHost(plan(cycles=1, on_failure=OnFailure.PARK, late=late)).at(
+        1000, lambda call: call.hear(response())
+    )
+    outcome = await host.protocol.run()
+    assert outcome.status is status
+    assert outcome.late is (status is OutcomeStatus.COMPLETED)
+    assert host.elapsed == (1000 if outcome.late else 30 + timedelta(days=7).total_seconds())
+
+
+async def test_event_key_of_another_call_is_not_taken() -> None:
+    """What the ledger gave to another call leaves this one waiting."""
+    host = SimulatedHost(
+        plan(cycles=1), record=[Recorded(accepted=False, reason="another call's")]
+    ).at(1, lambda call: call.hear(response()))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+
+
+async def test_a_repeat_returns_what_was_recorded() -> None:
+    """A call the ledger knows the end of sends nothing."""
+    first = SimulatedHost(plan()).at(1, lambda call: call.hear(response()))
+    recorded = await first.protocol.run()
+    again = SimulatedHost(plan(), prepare=[Prepared(recorded=recorded)])
+    assert await again.protocol.run() == recorded
+    assert again.sent_cycles == []
+
+
+async def test_switched_off_fails_with_a_notice_before_anything_is_sent() -> None:
+    """A flag that is off costs the provider nothing and tells the user something."""
+    host = SimulatedHost(plan(not_now="acme is switched off in prod"))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert outcome.notice is not None
+    assert host.sent_cycles == []
+
+
+@pytest.mark.parametrize("on_failure", list(OnFailure))
+@pytest.mark.parametrize("when_off", list(WhenOff))
+async def test_an_operation_says_what_becomes_of_a_call_that_is_kept_back(
+    on_failure: OnFailure, when_off: WhenOff
+) -> None:
+    """Parked until its time is over, or refused at once; `on_failure` has no say then."""
+    standing = AdmissionState(not_now="the breaker is open", parked_reason="breaker_open")
+    host = SimulatedHost(
+        plan(not_now=standing.not_now, standing=standing, when_off=when_off, on_failure=on_failure)
+    )
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert outcome.notice is not None
+    assert outcome.notice.kind == "refused"
+    assert host.sent_cycles == []
+    is_parked = when_off is WhenOff.PARK
+    assert host.elapsed == (plan().parked_for.total_seconds() if is_parked else 0)
+    assert host.indexed == (["parked", "in_flight"] if is_parked else [])
+
+
+OFF = AdmissionState(not_now="acme is switched off in prod (ann: a trial)")
+
+
+def kept_back_twice(revision: int) -> SimulatedHost:
+    """Parked by a flag, reprocessed twice; the flag is off the first time, and on the second."""
+    planned = plan(not_now="off", when_off=WhenOff.PARK, revision=revision)
+    return (
+        SimulatedHost(planned, reconsider=[OFF, AdmissionState()])
+        .at(10, lambda call: call.reprocess(Reprocess(by="ops")))
+        .at(20, lambda call: call.reprocess(Reprocess(by="ops")))
+        .at(25, lambda call: call.hear(response()))
+    )
+
+
+async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
+    """Kept back again, it stays as it was and says why; let through, it is sent."""
+    host = kept_back_twice(REVISION)
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert host.sent_cycles == [1]
+    told = [status.last_error for status in host.shown if status.stage is Stage.PARKED]
+    assert told[-1] == f"not reprocessed: {OFF.not_now}"
+    assert len({status.deadline for status in host.shown if status.stage is Stage.PARKED}) == 1
+    assert len(host.steps(names.RECONSIDER)) == 2
+
+
+async def test_a_call_of_an_older_worker_does_not_ask_again() -> None:
+    """It is sent at the first word, as its history has it."""
+    host = kept_back_twice(1)
+    await host.protocol.run()
+    assert host.sent_cycles == [1]
+    assert host.steps(names.RECONSIDER) == []
+
+
+async def test_a_call_whose_flags_cannot_be_asked_stays_parked() -> None:
+    """Not knowing is no reason to send."""
+    host = SimulatedHost(
+        plan(not_now="off", when_off=WhenOff.PARK),
+        reconsider=[StepError("Unavailable", "no worker knows acme any more")],
+    ).at(10, lambda call: call.reprocess(Reprocess(by="ops")))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.FAILED
+    assert host.sent_cycles == []
+    assert host.elapsed == plan().parked_for.total_seconds()
+
+
+async def test_one_arrival_by_two_ways_is_no_duplicate() -> None:
+    """A callback that came from the inbox and by signal is one; a repeated one is two."""
+    came = response("evt-1", received_at=START)
+    receipt = Sent(sent_at=START, receipt_at=START, reference="r-1", messages=(came,))
+    host = SimulatedHost(plan(), send=[receipt])
+    outcome = await host.protocol.run()
+    host.protocol.hear(came)
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert not host.protocol._hearing.has_suppressed
+    host.protocol.hear(came.model_copy(update={"received_at": START + timedelta(seconds=1)}))
+    assert host.protocol._hearing.has_suppressed

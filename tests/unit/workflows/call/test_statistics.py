@@ -1,0 +1,132 @@
+"""What a call tells the statistics: how long answers took, which silences there were, each once."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from ackbridge.contracts import names
+from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.plan import OnFailure
+from ackbridge.contracts.signals import ForceAck
+from ackbridge.contracts.steps import CycleEnd, RecordStep, Sent
+from tests.support.simulated_host import START, SimulatedHost, plan, response
+
+
+def seconds(number: float) -> timedelta:
+    """A span."""
+    return timedelta(seconds=number)
+
+
+def sent(reference: str = "r-1", **changes: Any) -> Sent:
+    """A receipt."""
+    receipt = Sent(sent_at=START, receipt_at=START, reference=reference)
+    return receipt.model_copy(update=changes)
+
+
+def said(host: SimulatedHost, at: float, message: ProviderMessage) -> SimulatedHost:
+    """Let the provider speak so many seconds after the start."""
+    return host.at(at, lambda protocol: protocol.hear(message))
+
+
+def ends(host: SimulatedHost) -> list[CycleEnd]:
+    """Everything that was told, in whichever step."""
+    carrying = (names.SEND, names.RECORD, names.CONCLUDE)
+    return [end for name in carrying for step in host.steps(name) for end in step.ended]
+
+
+def recorded(host: SimulatedHost) -> RecordStep:
+    """The one record of the call."""
+    (step,) = host.steps(names.RECORD)
+    assert isinstance(step, RecordStep)
+    return step
+
+
+async def test_an_answer_says_how_long_it_took() -> None:
+    """From the sending, within the deadline; and there is nothing else to tell."""
+    host = said(SimulatedHost(plan()), 4, response())
+    await host.protocol.run()
+    step = recorded(host)
+    assert (step.took, step.overdue, step.taken_back) == (seconds(4), False, ())
+    assert ends(host) == []
+
+
+async def test_the_gateways_time_counts_where_it_makes_sense() -> None:
+    """A worker that was away must not make the provider slow, nor a clock that is wrong."""
+    plausible = response(received_at=START + seconds(1))
+    early = response(received_at=START - seconds(100))
+    for message, took in ((plausible, 1), (early, 4)):
+        host = said(SimulatedHost(plan()), 4, message)
+        await host.protocol.run()
+        assert recorded(host).took == seconds(took)
+
+
+async def test_silence_and_failure_are_told_once() -> None:
+    """With the next step that goes out anyway: no step is there for statistics alone."""
+    failure = ProviderMessage(kind=MessageKind.FAILURE, event_key="f", reference="r-2")
+    host = SimulatedHost(plan(), send=[sent("r-1"), sent("r-2")])
+    said(host, 37, failure)
+    await host.protocol.run()
+    assert ends(host) == [
+        CycleEnd(silent=True, after=seconds(30)),
+        CycleEnd(silent=False, after=seconds(7)),
+    ]
+    assert set(names_of(host)) <= {
+        *(names.PREPARE, names.SEND, names.ACKNOWLEDGE, names.CONCLUDE),
+    }
+
+
+def names_of(host: SimulatedHost) -> list[str]:
+    """The steps of a call."""
+    return [name for name, _ in host.performed]
+
+
+async def test_a_late_answer_takes_its_silence_back() -> None:
+    """And tells how long it has really taken, from the sending of its own cycle."""
+    host = SimulatedHost(plan(), send=[sent("r-1"), sent("r-2")])
+    said(host, 42, response(reference="r-1"))
+    await host.protocol.run()
+    step = recorded(host)
+    assert (step.took, step.overdue) == (seconds(42), True)
+    assert step.taken_back == (seconds(30),)
+    assert ends(host) == [CycleEnd(silent=True, after=seconds(30))]
+
+
+async def test_a_late_answer_of_a_parked_call_counts() -> None:
+    """However long it has been parked."""
+    host = SimulatedHost(plan(cycles=1, on_failure=OnFailure.PARK))
+    said(host, 5000, response())
+    await host.protocol.run()
+    step = recorded(host)
+    assert (step.took, step.taken_back) == (seconds(5000), (seconds(30),))
+
+
+async def test_an_extended_answer_is_overdue() -> None:
+    """It came after the deadline of its plan, though nobody had given up."""
+    more = ProviderMessage(kind=MessageKind.EXTENSION, event_key="x", until=START + seconds(100))
+    host = said(said(SimulatedHost(plan()), 20, more), 90, response())
+    await host.protocol.run()
+    assert (recorded(host).took, recorded(host).overdue) == (seconds(90), True)
+    assert ends(host) == []
+
+
+async def test_nobody_knows_which_of_two_sendings_was_answered() -> None:
+    """A request that was sent twice under one key tells no time: neither may be meant."""
+    host = said(SimulatedHost(plan(), send=[sent(again=True)]), 4, response())
+    await host.protocol.run()
+    assert recorded(host).took is None
+
+    without = plan(acknowledge=None)
+    host = said(SimulatedHost(without), 35, response())
+    await host.protocol.run()
+    assert host.sent_cycles == [1, 1]
+    assert recorded(host).took is None
+    assert ends(host) == [CycleEnd(silent=True, after=seconds(30))]
+
+
+async def test_what_an_operator_forces_is_no_answer() -> None:
+    """It says nothing about the provider."""
+    order = ForceAck(by="ops", reason="seen", response={"ok": True})
+    host = SimulatedHost(plan()).at(4, lambda protocol: protocol.force(order))
+    await host.protocol.run()
+    assert recorded(host).took is None
