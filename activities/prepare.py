@@ -17,7 +17,7 @@ from ackbridge.contracts.plan import Plan, Prepared
 from ackbridge.contracts.steps import FailedAttempt, PrepareStep, SendStep, Sent, StepFailure
 from ackbridge.contracts.wire import canonical_json
 from ackbridge.errors import UnknownNameError
-from ackbridge.ledger.rows import Claim
+from ackbridge.ledger.rows import Claim, ClaimKind
 from activities.support.counters import noted
 from activities.support.dependencies import Dependencies
 from activities.support.planning import batches_ahead, plan_call
@@ -57,10 +57,10 @@ class Prepare:
         with noted(self._with, request), classified():
             self._check(step)
             claim = await self._with.ledger.claim(request, step.run_chain)
-        if claim.kind == "reused":
+        if claim.kind is ClaimKind.REUSED:
             reason = f"key: {request.call_id} already stands for a call with another payload"
             raise failure(StepFailure.KEY_REUSED, reason, final=True)
-        if claim.outcome is not None and claim.kind == "recorded":
+        if claim.outcome is not None and claim.kind is ClaimKind.RECORDED:
             return Prepared(recorded=claim.outcome)
         integration = self._with.catalog.integration(request.provider)
         plan = plan_call(
@@ -76,8 +76,10 @@ class Prepare:
             learned=self._learned(request),
             lot=_lot(request),
         )
-        prepared = Prepared(plan=plan, repeated=claim.kind == "held", recorded=_captured(claim))
-        is_fresh = claim.kind == "fresh" and self._with.clock() - began < SENDS_ALONG_WITHIN
+        prepared = Prepared(
+            plan=plan, repeated=claim.kind is ClaimKind.HELD, recorded=_captured(claim)
+        )
+        is_fresh = claim.kind is ClaimKind.FRESH and self._with.clock() - began < SENDS_ALONG_WITHIN
         if not (step.sends and is_fresh and _may_ride(plan)):
             return prepared
         return prepared.model_copy(update={"sent": await self._sent(request)})

@@ -13,6 +13,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker_policy import BreakerPolicy
 from ackbridge.contracts.control_steps import Drained, DrainStep
+from ackbridge.contracts.wire import MAX_REASON_LENGTH
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified
 
@@ -78,5 +79,5 @@ def _request(integration: Integration, reason: str, step: DrainStep, batches: in
             over=max(ramp.every * ramp.steps, ramp.every),
         ),
         by="the breaker",
-        reason=f"parked ({reason}) while the provider was away: {step.reason}"[:2000],
+        reason=f"parked ({reason}) while the provider was away: {step.reason}"[:MAX_REASON_LENGTH],
     )

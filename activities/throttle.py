@@ -13,6 +13,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.breaker_policy import SendRate
 from ackbridge.contracts.control_steps import ThrottleStep
 from ackbridge.contracts.steps import StepFailure
+from ackbridge.contracts.wire import MAX_ERROR_LENGTH
 from activities.support.retry import failure
 
 _NEVER = {
@@ -20,8 +21,6 @@ _NEVER = {
     RPCStatusCode.PERMISSION_DENIED: "we may not set the rate of a queue",
     RPCStatusCode.INVALID_ARGUMENT: "the engine takes no such rate",
 }
-
-LONGEST_REASON = 500
 
 
 class Throttle:
@@ -53,7 +52,7 @@ class Throttle:
 def _update(per_second: float | None, reason: str) -> UpdateTaskQueueConfigRequest.RateLimitUpdate:
     limit = None if per_second is None else RateLimit(requests_per_second=per_second)
     return UpdateTaskQueueConfigRequest.RateLimitUpdate(
-        rate_limit=limit, reason=reason[:LONGEST_REASON]
+        rate_limit=limit, reason=reason[:MAX_ERROR_LENGTH]
     )
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
-from ackbridge.contracts.wire import parse_duration
+from ackbridge.contracts.wire import MAX_KEY_LENGTH, MAX_REASON_LENGTH, parse_duration
 from ackbridge.security.redaction import Redactor
 
 from .expressions import Expression
@@ -21,12 +21,6 @@ from .operation import ExtensionRule, FailureRule, Operation, Response, Status
 from .schema import Integration
 
 Document = Mapping[str, Any]
-LONGEST_REFERENCE = 512
-"""Characters of a provider's own id: what every index takes."""
-
-LONGEST_REASON = 2000
-"""Characters of a provider's own words that are kept."""
-
 SHAPES_ONLY = Redactor()
 """For whoever has no secrets at hand."""
 
@@ -124,7 +118,7 @@ def _match_reference(operation: Operation, document: Document) -> str | None:
 
 def _reference(expression: Expression | None, document: Document) -> str | None:
     reference = _key(expression, document)
-    return reference if reference is not None and len(reference) <= LONGEST_REFERENCE else None
+    return reference if reference is not None and len(reference) <= MAX_KEY_LENGTH else None
 
 
 def is_receipt(operation: Operation, status: int, document: Document) -> bool:
@@ -171,7 +165,7 @@ def _failure(rule: FailureRule, document: Document, redactor: Redactor) -> dict[
     return {
         "kind": MessageKind.FAILURE,
         "retryable": rule.retryable.holds(document),
-        "reason": None if text is None else redactor.clean(text, LONGEST_REASON),
+        "reason": None if text is None else redactor.clean(text, MAX_REASON_LENGTH),
     }
 
 

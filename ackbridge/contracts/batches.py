@@ -8,7 +8,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from .names import NAME_PATTERN
-from .wire import Duration, StrictModel, Wire
+from .wire import MAX_REASON_LENGTH, Actor, Duration, Reason, StrictModel, Wire
 
 
 class ParkedSelection(StrictModel):
@@ -68,15 +68,15 @@ class BatchRequest(StrictModel):
     concurrency: int = Field(default=20, ge=1, le=1000)
     ramp: Ramp | None = None
     not_before: AwareDatetime | None = None
-    by: str = Field(min_length=1, max_length=200)
-    reason: str | None = Field(default=None, max_length=2000)
+    by: Actor
+    reason: str | None = Field(default=None, max_length=MAX_REASON_LENGTH)
 
 
 class BatchOrder(StrictModel):
     """The signals `pause`, `resume` and `stop` of a batch."""
 
-    by: str = Field(min_length=1, max_length=200)
-    reason: str = Field(min_length=1, max_length=2000)
+    by: Actor
+    reason: Reason
 
 
 class BatchState(StrEnum):

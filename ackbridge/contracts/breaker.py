@@ -6,12 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
-from .wire import StrictModel, Wire
-
-_WHO = Field(min_length=1, max_length=200)
-_WHY = Field(min_length=1, max_length=2000)
+from .wire import Actor, Reason, StrictModel, Wire
 
 
 class BreakerState(StrEnum):
@@ -83,5 +80,5 @@ class ForceBreaker(StrictModel):
     """
 
     state: BreakerState | None
-    by: str = _WHO
-    reason: str = _WHY
+    by: Actor
+    reason: Reason

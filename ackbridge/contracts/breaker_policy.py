@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from .wire import Duration, StrictModel, Wire
+from .wire import Actor, Duration, Reason, StrictModel, Wire
 
 _FROM_FILES = ConfigDict(use_attribute_docstrings=True)
 _Positive = Annotated[Duration, Field(gt=timedelta(0))]
@@ -175,8 +175,8 @@ class SetLimit(StrictModel):
     """
 
     per_second: float | None = Field(ge=0, le=100_000)
-    by: str = Field(min_length=1, max_length=200)
-    reason: str = Field(min_length=1, max_length=2000)
+    by: Actor
+    reason: Reason
 
 
 class Watch(Wire):

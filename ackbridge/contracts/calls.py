@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, computed_field
 
 from .languages import LANGUAGE_PATTERN
 from .names import NAME_PATTERN, call_id
-from .wire import StrictModel, Wire, digest
+from .wire import MAX_KEY_LENGTH, StrictModel, Wire, digest
 
 
 class CallRequest(StrictModel):
@@ -28,7 +28,7 @@ class CallRequest(StrictModel):
 
     provider: str = Field(pattern=NAME_PATTERN, max_length=64)
     operation: str = Field(pattern=NAME_PATTERN, max_length=64)
-    key: str = Field(min_length=1, max_length=512)
+    key: str = Field(min_length=1, max_length=MAX_KEY_LENGTH)
     payload: Any = None
     audience: str | None = Field(default=None, max_length=64)
     reply_to: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=64)

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from .breaker import BreakerSetting, BreakerState
 from .breaker_policy import LimitSetting, SendRate, Watch
 from .names import NAME_PATTERN
-from .wire import StrictModel, Wire
+from .wire import Actor, Reason, StrictModel, Wire
 
 CONTROL_MEMO: Final = "AckbridgeControl"
 """The memo key under which `ProviderControl` publishes its `ControlSnapshot`."""
@@ -23,8 +23,6 @@ MOST_CHANGES: Final = 100
 """So many of the latest changes a control remembers; its history has them all."""
 
 ENVIRONMENT_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
-_WHO = Field(min_length=1, max_length=200)
-_WHY = Field(min_length=1, max_length=2000)
 
 
 class FlagState(StrEnum):
@@ -239,8 +237,8 @@ class SetFlag(StrictModel):
     environment: str = Field(pattern=ENVIRONMENT_PATTERN, max_length=64)
     state: FlagState | Literal["default"]
     percentage: float | None = Field(default=None, ge=0, le=100)
-    by: str = _WHO
-    reason: str = _WHY
+    by: Actor
+    reason: Reason
 
     @model_validator(mode="after")
     def _has_its_percentage(self) -> Self:

@@ -10,10 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from .calls import Notice, NoticeStatus
 from .names import NAME_PATTERN
-from .wire import Duration, StrictModel, Wire, digest
-
-LONGEST_CALL_ID = 512
-"""Characters of a call id that stand in the ids of its notices; of a longer one its digest does."""
+from .wire import MAX_KEY_LENGTH, Duration, StrictModel, Wire, digest
 
 
 class NoticeEvent(StrEnum):
@@ -146,6 +143,6 @@ class BuryStep(Wire):
 def event_id(call_id: str, sequence: int, event: NoticeEvent) -> str:
     """The id of one notice: derived from what it is about, and fit for an HTTP header."""
     is_plain = call_id.isascii() and call_id.isprintable() and " " not in call_id
-    is_short = len(call_id) <= LONGEST_CALL_ID
+    is_short = len(call_id) <= MAX_KEY_LENGTH
     about = call_id if is_plain and is_short else digest(call_id)
     return f"{about}:{sequence}.{event}"

@@ -7,10 +7,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from .wire import Duration, StrictModel
-
-LONGEST_EVENT_KEY = 512
-"""Characters: what every index takes."""
+from .wire import MAX_KEY_LENGTH, MAX_REASON_LENGTH, Duration, StrictModel
 
 
 class MessageKind(StrEnum):
@@ -46,13 +43,13 @@ class ProviderMessage(StrictModel):
     """
 
     kind: MessageKind
-    event_key: str = Field(min_length=1, max_length=LONGEST_EVENT_KEY)
+    event_key: str = Field(min_length=1, max_length=MAX_KEY_LENGTH)
     data: Any = None
-    reason: str | None = Field(default=None, max_length=2000)
+    reason: str | None = Field(default=None, max_length=MAX_REASON_LENGTH)
     retryable: bool = False
     until: AwareDatetime | None = None
     extend_by: Duration | None = None
-    reference: str | None = Field(default=None, max_length=512)
+    reference: str | None = Field(default=None, max_length=MAX_KEY_LENGTH)
     received_at: AwareDatetime | None = None
     source: MessageSource = MessageSource.OPERATOR
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
-from .wire import Duration, StrictModel, Wire
+from .wire import Actor, Duration, StrictModel, Wire
 
 SHORTEST: Final = timedelta(days=1)
 """What is kept at all is kept longer than anything that could still ask for it is under way."""
@@ -65,7 +65,7 @@ class PurgeRequest(StrictModel):
     """
 
     retention: Retention = Retention()
-    by: str = Field(min_length=1, max_length=200)
+    by: Actor
 
 
 class PurgePlace(Wire):

@@ -7,31 +7,28 @@ from typing import Any
 
 from pydantic import Field
 
-from .wire import Duration, StrictModel
-
-_WHO = Field(min_length=1, max_length=200)
-_WHY = Field(min_length=1, max_length=2000)
+from .wire import Actor, Duration, Reason, StrictModel
 
 
 class Cancel(StrictModel):
     """The signal `cancel`."""
 
-    by: str = _WHO
-    reason: str = _WHY
+    by: Actor
+    reason: Reason
 
 
 class ForceAck(StrictModel):
     """The signal `force_ack`: end the waiting, with a response or without."""
 
-    by: str = _WHO
-    reason: str = _WHY
+    by: Actor
+    reason: Reason
     response: Any = None
 
 
 class Reprocess(StrictModel):
     """The signal `reprocess`: take a parked call up again."""
 
-    by: str = _WHO
+    by: Actor
     batch: str | None = Field(default=None, max_length=200)
 
 

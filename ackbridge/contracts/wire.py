@@ -7,9 +7,24 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+MAX_KEY_LENGTH: Final = 512
+"""Characters of a caller's key, an event key or a provider's reference: what every index takes."""
+
+MAX_REASON_LENGTH: Final = 2000
+"""Characters of a reason that an operator or a provider gives."""
+
+MAX_ERROR_LENGTH: Final = 500
+"""Characters of an error that is kept in a workflow's history."""
+
+Actor = Annotated[str, Field(min_length=1, max_length=200)]
+"""Who requests a change."""
+
+Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_LENGTH)]
+"""Why a change is requested."""
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from enum import StrEnum
 
+from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.errors import EngineUnavailableError, LedgerUnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.rows import InboxState
-from ackbridge.stats.counters import WHOLE_PROVIDER, Observations
+from ackbridge.stats.counters import Observations
 from ackbridge.stats.totals import Count
 
 from .calls import Signalled

@@ -9,14 +9,11 @@ from typing import Any
 from ackbridge.catalog.matching import Match, candidates, classify
 from ackbridge.catalog.schema import Integration
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.contracts.wire import MAX_KEY_LENGTH, InvalidInputError
 from ackbridge.ledger.rows import InboxEntry
 from ackbridge.security.redaction import Redactor
 
-LONGEST_NAME = 512
-"""Characters of an event key or a reference: what the ledger's indexes take."""
-
-LONGEST_CALL_ID = 64 + 1 + 64 + 1 + 512
+MAX_CALL_ID_LENGTH = 64 + 1 + 64 + 1 + MAX_KEY_LENGTH
 """Provider, operation and key, each at its longest."""
 
 
@@ -83,14 +80,14 @@ def read_letter(
         InvalidInputError: a name in it is too long to be one.
         ValueError: what it says does not validate as a message.
     """
-    _check_length("event_key", event_key, LONGEST_NAME)
+    _check_length("event_key", event_key, MAX_KEY_LENGTH)
     matches = candidates(integration, document)
     # Whoever names a call speaks to that call only, whatever reference comes with it.
     matches = [match for match in matches if match.call_id is not None] or matches
     readings = []
     for match in matches:
-        _check_length("match.call_id", match.call_id, LONGEST_CALL_ID)
-        _check_length("match.reference", match.reference, LONGEST_NAME)
+        _check_length("match.call_id", match.call_id, MAX_CALL_ID_LENGTH)
+        _check_length("match.reference", match.reference, MAX_KEY_LENGTH)
         operation = integration.operations[match.operation]
         message = classify(
             operation, document, event_key, MessageSource.CALLBACK, received_at, redactor

@@ -9,14 +9,11 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ackbridge.contracts.messages import ProviderMessage
-from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.contracts.wire import MAX_KEY_LENGTH, InvalidInputError
 from ackbridge.ledger.database.tables import inbox
 from ackbridge.ledger.database.upserts import insert_new, upsert
 
 from .rows import HeldEntry, InboxEntry, InboxState, StoredEntry
-
-LONGEST_KEY: Final = 512
-"""Characters of an event key or a reference: what fits into every index."""
 
 FIRST_BACKOFF: Final = timedelta(seconds=1)
 LONGEST_BACKOFF: Final = timedelta(minutes=5)
@@ -130,9 +127,9 @@ def bounded(field: str, key: str) -> str:
     Raises:
         InvalidInputError: it is longer than any index takes.
     """
-    if len(key) > LONGEST_KEY:
+    if len(key) > MAX_KEY_LENGTH:
         raise InvalidInputError(
-            f"{field}: {len(key)} characters, at most {LONGEST_KEY} are allowed"
+            f"{field}: {len(key)} characters, at most {MAX_KEY_LENGTH} are allowed"
         )
     return key
 

@@ -10,9 +10,6 @@ from uuid import uuid4
 
 from .totals import Count, Observed, Times
 
-WHOLE_PROVIDER: Final = ""
-"""Stands for the operation in what is about the provider as a whole, such as its health."""
-
 
 @dataclass(frozen=True)
 class Grain:

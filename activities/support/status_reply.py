@@ -10,13 +10,12 @@ from ackbridge.catalog.outbound import render_status
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.messages import (
-    LONGEST_EVENT_KEY,
     MessageKind,
     MessageSource,
     ProviderMessage,
 )
 from ackbridge.contracts.steps import AskStep, PollStep
-from ackbridge.contracts.wire import digest
+from ackbridge.contracts.wire import MAX_KEY_LENGTH, digest
 
 from .dependencies import Dependencies
 from .provider_http import ProviderResponse, converse
@@ -100,7 +99,7 @@ def _more(extension: ProviderMessage, now: datetime) -> str:
 
 def _key(stem: str, rest: str = "") -> str:
     key = f"{stem}{rest}"
-    if len(key) <= LONGEST_EVENT_KEY:
+    if len(key) <= MAX_KEY_LENGTH:
         return key
     source, _, _ = stem.partition(":")
     return f"{source}:{digest(stem)}{rest}"

@@ -8,8 +8,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import Steering
-    from ackbridge.contracts.messages import LONGEST_EVENT_KEY
-    from ackbridge.contracts.wire import digest
+    from ackbridge.contracts.wire import MAX_KEY_LENGTH, digest
 
 REMEMBERED = 20
 """Batches that a call knows to have taken it up; the ledger knows all of them."""
@@ -56,4 +55,4 @@ class OperatorRequests:
     def forced_key(call_id: str) -> str:
         """The event key of an operator's word; one call can be forced once."""
         key = f"operator:{call_id}"
-        return key if len(key) <= LONGEST_EVENT_KEY else f"operator:{digest(call_id)}"
+        return key if len(key) <= MAX_KEY_LENGTH else f"operator:{digest(call_id)}"

@@ -7,7 +7,6 @@ from datetime import timedelta
 from temporalio import workflow
 
 from workflows.hosting import steps
-from workflows.hosting.activity_errors import LONGEST_REASON
 from workflows.hosting.host import INTERRUPTED, FirstAttempt, StepError
 
 from .cycles import Cycle
@@ -26,6 +25,7 @@ with workflow.unsafe.imports_passed_through():
         Sent,
         StepFailure,
     )
+    from ackbridge.contracts.wire import MAX_ERROR_LENGTH
 
 
 class Sending:
@@ -80,7 +80,7 @@ class Sending:
         if first is None:
             return await state.host.perform(provider, step, argument, interrupted=overtaken)
         tried = FirstAttempt(
-            StepError(first.kind, first.reason[:LONGEST_REASON], reached=first.reached),
+            StepError(first.kind, first.reason[:MAX_ERROR_LENGTH], reached=first.reached),
             first.again_after,
             state.progress.timings.started_at,
         )

@@ -13,9 +13,7 @@ from .host import INTERRUPTED, StepError
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.steps import FailureDetails, StepFailure
-
-LONGEST_REASON = 500
-"""Characters of a reason that are kept: what providers say has no bound."""
+    from ackbridge.contracts.wire import MAX_ERROR_LENGTH
 
 
 def explain(error: FailureError, tried: int) -> tuple[StepError, timedelta | None]:
@@ -33,7 +31,7 @@ def explain(error: FailureError, tried: int) -> tuple[StepError, timedelta | Non
         trouble = _trouble(cause.details)
         failed = StepError(
             cause.type or "Unknown",
-            cause.message[:LONGEST_REASON],
+            cause.message[:MAX_ERROR_LENGTH],
             attempts=tried + trouble.attempt,
             reached=trouble.reached,
         )
@@ -55,7 +53,7 @@ def _timed_out(timeout: exceptions.TimeoutError, tried: int) -> tuple[StepError,
         # Time ran out while it waited for another attempt: what the last one said counts.
         trouble = _trouble(before.details)
         attempts = tried + trouble.attempt
-        reason = before.message[:LONGEST_REASON]
+        reason = before.message[:MAX_ERROR_LENGTH]
         kind = before.type or "Unknown"
         return StepError(kind, reason, attempts=attempts, reached=trouble.reached), None
     if timeout.type is TimeoutType.SCHEDULE_TO_START and before is None:

@@ -14,7 +14,7 @@ from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 
 from workflows.call.ui_details import tell
 
-from .activity_errors import LONGEST_REASON, explain
+from .activity_errors import explain
 from .host import (
     INTERRUPTED,
     FirstAttempt,
@@ -31,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import CallStatus
     from ackbridge.contracts.deliveries import Delivery
     from ackbridge.contracts.steps import StepFailure
-    from ackbridge.contracts.wire import Wire
+    from ackbridge.contracts.wire import MAX_ERROR_LENGTH, Wire
 
 LONGEST_RETRY = timedelta(minutes=5)
 """Retries back off to this and no further."""
@@ -294,7 +294,7 @@ def is_worn() -> bool:
 
 
 def _held_up(failed: StepError) -> str:
-    return f"{failed.reason}; then no worker could take it up in time"[:LONGEST_REASON]
+    return f"{failed.reason}; then no worker could take it up in time"[:MAX_ERROR_LENGTH]
 
 
 def _bounds(

@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.export import (
     MetricsData,
 )
 
-from ackbridge.stats.counters import WHOLE_PROVIDER
+from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.stats.quantile_sketch import Sketch, time_of
 from ackbridge.stats.totals import Observed
 

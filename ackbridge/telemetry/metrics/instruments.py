@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from ackbridge.contracts.breaker import BreakerState
-from ackbridge.contracts.control import FlagState
-from ackbridge.stats.counters import WHOLE_PROVIDER
+from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState
 from ackbridge.stats.scorecard import ANSWERED, NOT_ANSWERED
 from ackbridge.stats.totals import Count, Observed
 
