@@ -1,4 +1,4 @@
-"""The workflow `DeliverNotice`: one notice, for as long as its subscriber may be down."""
+"""The workflow `DeliverNotice`: deliver one notice to its subscriber, retrying for up to days."""
 
 from __future__ import annotations
 
@@ -12,61 +12,66 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     RetryState,
-    TimeoutError,  # noqa: A004 -- the engine's own
+    TimeoutError,  # noqa: A004 -- the SDK's
     is_cancelled_exception,
 )
 
-# As in integration_call.py: a module that is passed through there and loaded anew here is two.
+# As in call/workflow.py: a module that is passed through there and loaded anew here is two.
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.deliveries import BuryStep, Delivered, Delivery
     from ackbridge.contracts.wire import InvalidInputError, read
+    from workflows.hosting import markdown
+    from workflows.hosting.inputs import invalid_request, require_workflow_id
     from workflows.hosting.steps import LEDGER_TIMEOUT, MARGIN
 
-RETRIES = RetryPolicy(
+DEAD_WORKER_RETRIES = RetryPolicy(
     initial_interval=timedelta(seconds=5),
     backoff_coefficient=4.0,
     maximum_interval=timedelta(hours=6),
     maximum_attempts=0,
 )
-"""Of an attempt whose worker has died; those that have failed say themselves when to go on."""
+"""Applies to attempts whose worker died; a failed attempt carries its own retry delay."""
 
 
 @workflow.defn(name=names.DELIVER_NOTICE)
 class DeliverNotice:
-    """Tries until the subscriber accepts, is gone, or the time is up; then the notice is dead."""
+    """Retries until the subscriber accepts, is gone, or time runs out; then dead-letters."""
 
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
         self._invalid = ""
         self._delivery: Delivery | None = None
         try:
-            self._delivery = _read_start(arguments)
+            delivery = read(Delivery, arguments)
+            require_workflow_id(names.notice_id(delivery.body.id), "body.id")
         except InvalidInputError as error:
             self._invalid = str(error)
+        else:
+            self._delivery = delivery
 
     @workflow.run
     async def run(self, *_arguments: Any) -> Delivered:
         """Deliver the notice.
 
         Raises:
-            ApplicationError: of type InvalidRequest; or NotDelivered, with the reason. The notice
-                is in the ledger then, among the dead ones.
+            ApplicationError: of type InvalidRequest; or NotDelivered with the reason, after the
+                notice was added to the ledger's dead letters.
         """
         delivery = self._delivery
         if delivery is None:
-            raise ApplicationError(self._invalid, type=names.INVALID_REQUEST, non_retryable=True)
-        workflow.set_current_details(_tell(delivery, "being delivered"))
+            raise invalid_request(self._invalid)
+        _show(delivery, "being delivered")
         try:
             delivered = await self._deliver(delivery)
         except (ActivityError, asyncio.CancelledError) as error:
-            reason = _why(error, delivery)
-            await self._bury(delivery, reason)
-            workflow.set_current_details(_tell(delivery, f"dead: {reason}"))
+            reason = _failure_reason(error, delivery)
+            await self._dead_letter(delivery, reason)
+            _show(delivery, f"dead: {reason}")
             if is_cancelled_exception(error):
                 raise
             raise ApplicationError(reason, type=names.NOT_DELIVERED, non_retryable=True) from None
-        workflow.set_current_details(_tell(delivery, "delivered"))
+        _show(delivery, "delivered")
         return delivered
 
     async def _deliver(self, delivery: Delivery) -> Delivered:
@@ -77,51 +82,42 @@ class DeliverNotice:
             task_queue=names.notices_queue(delivery.subscriber),
             start_to_close_timeout=delivery.timeout + MARGIN,
             schedule_to_close_timeout=delivery.within,
-            retry_policy=RETRIES,
+            retry_policy=DEAD_WORKER_RETRIES,
             summary=f"{delivery.body.type} to {delivery.subscriber}",
         )
         return delivered
 
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
+    async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
         await workflow.execute_activity(
             names.BURY,
             BuryStep(delivery=delivery, reason=reason),
             start_to_close_timeout=LEDGER_TIMEOUT,
-            summary="keep it among the dead ones",
+            summary="store as a dead letter",
         )
 
 
-def _read_start(arguments: tuple[Any, ...]) -> Delivery:
-    delivery = read(Delivery, arguments)
-    wanted, given = names.notice_id(delivery.body.id), workflow.info().workflow_id
-    if wanted != given:
-        raise InvalidInputError(
-            f"body.id: its workflow id is {wanted!r}; it was started as {given!r}"
-        )
-    return delivery
-
-
-def _why(error: BaseException, delivery: Delivery) -> str:
-    """Why it is dead, in one line for people."""
+def _failure_reason(error: BaseException, delivery: Delivery) -> str:
     if not isinstance(error, ActivityError) or is_cancelled_exception(error):
-        return "its delivery was cancelled"
+        return "the delivery was cancelled"
     cause = error.cause
     if isinstance(cause, TimeoutError):
         cause = cause.cause
-    said = cause.message if isinstance(cause, ApplicationError) else "no attempt reported back"
-    is_over = error.retry_state is RetryState.TIMEOUT
-    return f"not accepted within {delivery.within}: {said}" if is_over else said
+    reason = cause.message if isinstance(cause, ApplicationError) else "no attempt reported back"
+    timed_out = error.retry_state is RetryState.TIMEOUT
+    return f"not accepted within {delivery.within}: {reason}" if timed_out else reason
 
 
-def _tell(delivery: Delivery, state: str) -> str:
-    """The notice as a story, for the Temporal UI (Markdown)."""
+def _show(delivery: Delivery, state: str) -> None:
     data = delivery.body.data
-    lines = [
-        f"**{delivery.body.type}** for the subscriber {delivery.subscriber}: {state}",
-        "",
-        f"- the call `{data.call_id}`, its notice {data.sequence}",
-        f"- tried for {delivery.within} at the most",
-    ]
-    if data.notice is not None:
-        lines += ["", f"> **{data.notice.title}** {data.notice.message}"]
-    return "\n".join(lines)
+    workflow.set_current_details(
+        markdown.document(
+            f"**{delivery.body.type}** to subscriber {delivery.subscriber}: {state}",
+            markdown.bullets(
+                [
+                    f"call `{data.call_id}`, notice {data.sequence}",
+                    f"retried for at most {delivery.within}",
+                ]
+            ),
+            markdown.quote_notice(data.notice),
+        )
+    )

@@ -178,5 +178,5 @@ async def test_cancelled_delivery_is_dead(told: Stage, sick: Subscriber) -> None
     _, event_id = await refused(told, "sick")
     await row_of(told, event_id, NoticeState.PENDING)
     await told.client.get_workflow_handle(names.notice_id(event_id)).cancel()
-    assert (await row_of(told, event_id, NoticeState.DEAD)).reason == "its delivery was cancelled"
+    assert (await row_of(told, event_id, NoticeState.DEAD)).reason == "the delivery was cancelled"
     sick.replies.clear()
