@@ -24,7 +24,7 @@ from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
 
 from ackbridge.catalog.catalog import Catalog, build_redactors
 from ackbridge.catalog.loading import load_catalog
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.client.purge import check_retention, keep_purge_schedule

@@ -24,8 +24,9 @@ Messages name fields and references, never secrets or values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from ackbridge.contracts.calls import CallOutcome
 
@@ -133,3 +134,16 @@ class CallCancelledError(CallError):
     def __init__(self, outcome: CallOutcome) -> None:
         self.outcome = outcome
         super().__init__(f"{outcome.call_id}: {outcome.reason or 'cancelled'}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` Did you mean 'shop'?` for a name that is close to a known one, else an empty text."""
+    near = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """`unknown provider 'shp'; known providers: shop, stripe. Did you mean 'shop'?`"""
+    names = sorted(known)
+    listed = f"known {what}s: {', '.join(names)}." if names else f"there are no {what}s."
+    return f"unknown {what} {name!r}; {listed}{did_you_mean(name, names)}".removesuffix(".")

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ackbridge.contracts.control import ENVIRONMENT_PATTERN
 from ackbridge.contracts.purge import Retention
-from ackbridge.contracts.wire import Duration, describe
+from ackbridge.contracts.wire import Duration, describe_validation_error
 
 from .errors import ConfigurationError
 
@@ -87,7 +87,9 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise ConfigurationError(f"settings (ACKBRIDGE_*): {describe(error)}") from None
+        raise ConfigurationError(
+            f"settings (ACKBRIDGE_*): {describe_validation_error(error)}"
+        ) from None
 
 
 def environment() -> Mapping[str, str]:

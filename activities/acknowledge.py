@@ -7,7 +7,7 @@ from datetime import datetime
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog.outbound import UnaddressedError, render_acknowledgement
+from ackbridge.catalog.rendering import MissingReferenceError, render_acknowledgement
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
@@ -73,7 +73,7 @@ class Acknowledge:
                 response=step.outcome.response if step.outcome else step.response,
                 reason=step.reason,
             )
-        except UnaddressedError:
+        except MissingReferenceError:
             raise
         except InvalidInputError as error:
             # Not the call's fault: with a better file the same step succeeds.

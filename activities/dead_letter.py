@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporalio import activity
 
 from ackbridge.contracts import names
-from ackbridge.contracts.deliveries import BuryStep
+from ackbridge.contracts.deliveries import DeadLetterStep
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified
 
@@ -17,7 +17,7 @@ class DeadLetter:
         self._with = provisions
 
     @activity.defn(name=names.BURY)
-    async def bury(self, step: BuryStep) -> dict[str, str]:
+    async def bury(self, step: DeadLetterStep) -> dict[str, str]:
         """Write that the notice is dead, and why."""
         with classified():
             await self._with.ledger.notices.bury(step.delivery, step.reason)

@@ -14,7 +14,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.contracts import names
 from ackbridge.contracts.breaker_policy import Watch
 from ackbridge.contracts.control import WHOLE_PROVIDER, Decision, LearnedDeadline

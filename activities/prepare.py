@@ -7,8 +7,7 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog.catalog import check_payload
-from ackbridge.catalog.flags import configured_flags
+from ackbridge.catalog.catalog import check_payload, configured_flags
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus

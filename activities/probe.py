@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import httpx
 
-from ackbridge.catalog.outbound import render_health
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
+from ackbridge.catalog.rendering import render_health
 from ackbridge.errors import AckbridgeError
 from ackbridge.http.client import ResponseTooLargeError, exchange
 from ackbridge.stats.totals import Count

@@ -10,7 +10,7 @@ from temporalio import activity
 
 from ackbridge.client.purge import check_retention
 from ackbridge.contracts import names
-from ackbridge.contracts.purge import PurgePage, PurgeStep
+from ackbridge.contracts.purge import PurgePageResult, PurgeStep
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import ConfigurationError, EngineUnavailableError
 from activities.support.dependencies import Dependencies
@@ -30,7 +30,7 @@ class PurgePages:
         self._with = provisions
 
     @activity.defn(name=names.PURGE_PAGE)
-    async def purge_page(self, step: PurgeStep) -> PurgePage:
+    async def purge_page(self, step: PurgeStep) -> PurgePageResult:
         """Clean up for some seconds, from where the page before, or the attempt before, has ended.
 
         Raises:
@@ -50,7 +50,7 @@ class PurgePages:
         except EngineUnavailableError as error:
             activity.logger.warning("%s", error)
 
-    async def _clean(self, step: PurgeStep, before: PurgePage | None) -> PurgePage:
+    async def _clean(self, step: PurgeStep, before: PurgePageResult | None) -> PurgePageResult:
         gone = Counter(before.gone if before else {})
         as_of = before.as_of if before else step.as_of
         place = before.place if before else step.place
@@ -59,7 +59,7 @@ class PurgePages:
             began = time.monotonic()
             done = await self._with.ledger.purging.page(step.retention, as_of, place)
             gone.update(done.gone)
-            page = PurgePage(as_of=done.as_of, place=done.place, gone=dict(gone))
+            page = PurgePageResult(as_of=done.as_of, place=done.place, gone=dict(gone))
             if page.place is None or activity.is_worker_shutdown() or time.monotonic() > over_at:
                 return page
             activity.heartbeat(page)
@@ -67,7 +67,7 @@ class PurgePages:
             await asyncio.sleep(min(time.monotonic() - began, LONGEST_REST))
 
 
-def _before() -> PurgePage | None:
+def _before() -> PurgePageResult | None:
     """What an attempt that died has told."""
     details = activity.info().heartbeat_details
-    return PurgePage.model_validate(details[0]) if details else None
+    return PurgePageResult.model_validate(details[0]) if details else None

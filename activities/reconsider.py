@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from ackbridge.catalog.flags import configured_flags
+from ackbridge.catalog.catalog import configured_flags
 from ackbridge.contracts import names
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.steps import ReconsiderStep

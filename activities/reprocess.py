@@ -10,9 +10,9 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
 
-from ackbridge.catalog.flags import configured_flags
+from ackbridge.catalog.catalog import configured_flags
 from ackbridge.contracts import names
-from ackbridge.contracts.batches import Page, PageStep, Survey, SurveyStep
+from ackbridge.contracts.batches import ReprocessPageResult, ReprocessPageStep, Survey, SurveyStep
 from ackbridge.contracts.control import IntegrationFlags
 from ackbridge.contracts.signals import Reprocess
 from ackbridge.errors import EngineUnavailableError
@@ -52,7 +52,7 @@ class ReprocessPages:
             return await self._with.ledger.batches.survey(step.selection)
 
     @activity.defn(name=names.REPROCESS_PAGE)
-    async def reprocess_page(self, step: PageStep) -> Page:
+    async def reprocess_page(self, step: ReprocessPageStep) -> ReprocessPageResult:
         """Take calls up again for some seconds, or wait for those under way or for the provider."""
         turning = _Turning(self._with, step)
         try:
@@ -70,7 +70,7 @@ class ReprocessPages:
 class _Turning:
     """One attempt of a page."""
 
-    def __init__(self, provisions: Dependencies, step: PageStep) -> None:
+    def __init__(self, provisions: Dependencies, step: ReprocessPageStep) -> None:
         self._with = provisions
         self._step = step
         self._request = step.request
@@ -81,7 +81,7 @@ class _Turning:
         self._has_told = False
         self._selected = 0
 
-    async def turn(self) -> Page:
+    async def turn(self) -> ReprocessPageResult:
         """The page, to its end."""
         if self._step.is_last:
             await self._batches.release(self._step.batch)
@@ -105,10 +105,12 @@ class _Turning:
         await self._until_next()
         return await self.page(closed=self._step.closed)
 
-    async def page(self, *, is_done: bool = False, closed: str | None = None) -> Page:
+    async def page(
+        self, *, is_done: bool = False, closed: str | None = None
+    ) -> ReprocessPageResult:
         """How far the batch is."""
         counts = await self._batches.counts(self._step.batch)
-        return Page(counts=counts, is_done=is_done, closed=closed)
+        return ReprocessPageResult(counts=counts, is_done=is_done, closed=closed)
 
     async def _take(self, closed: frozenset[str]) -> tuple[int, int]:
         """Take calls up as far as there is room: how many, and how many were under way before."""

@@ -8,12 +8,12 @@ from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker_policy import BreakerPolicy
 from ackbridge.contracts.control_steps import Drained, DrainStep
-from ackbridge.contracts.wire import MAX_REASON_LENGTH
+from ackbridge.contracts.limits import MAX_REASON_LENGTH
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified
 

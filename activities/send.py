@@ -8,7 +8,7 @@ from datetime import timedelta
 from temporalio import activity
 
 from ackbridge.catalog.matching import classify, is_receipt, receipt_reference
-from ackbridge.catalog.outbound import render_request
+from ackbridge.catalog.rendering import render_request
 from ackbridge.contracts import names
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.steps import SendStep, Sent, StepFailure

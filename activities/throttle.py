@@ -12,8 +12,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from ackbridge.contracts import names
 from ackbridge.contracts.breaker_policy import SendRate
 from ackbridge.contracts.control_steps import ThrottleStep
+from ackbridge.contracts.limits import MAX_ERROR_LENGTH
 from ackbridge.contracts.steps import StepFailure
-from ackbridge.contracts.wire import MAX_ERROR_LENGTH
 from activities.support.retry import failure
 
 _NEVER = {

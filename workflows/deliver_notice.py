@@ -19,8 +19,8 @@ from temporalio.exceptions import (
 # As in call/workflow.py: a module that is passed through there and loaded anew here is two.
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
-    from ackbridge.contracts.deliveries import BuryStep, Delivered, Delivery
-    from ackbridge.contracts.wire import InvalidInputError, read
+    from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery
+    from ackbridge.contracts.wire import InvalidInputError, parse_argument
     from workflows.hosting import markdown
     from workflows.hosting.inputs import invalid_request, require_workflow_id
     from workflows.hosting.steps import LEDGER_TIMEOUT, MARGIN
@@ -43,7 +43,7 @@ class DeliverNotice:
         self._invalid = ""
         self._delivery: Delivery | None = None
         try:
-            delivery = read(Delivery, arguments)
+            delivery = parse_argument(Delivery, arguments)
             require_workflow_id(names.notice_id(delivery.body.id), "body.id")
         except InvalidInputError as error:
             self._invalid = str(error)
@@ -90,7 +90,7 @@ class DeliverNotice:
     async def _dead_letter(self, delivery: Delivery, reason: str) -> None:
         await workflow.execute_activity(
             names.BURY,
-            BuryStep(delivery=delivery, reason=reason),
+            DeadLetterStep(delivery=delivery, reason=reason),
             start_to_close_timeout=LEDGER_TIMEOUT,
             summary="store as a dead letter",
         )

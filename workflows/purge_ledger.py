@@ -12,8 +12,8 @@ from temporalio.common import RetryPolicy
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.purge import (
-        FOREVER,
-        PurgePage,
+        KEEP_FOREVER,
+        PurgePageResult,
         PurgeProgress,
         PurgeRequest,
         PurgeStep,
@@ -69,14 +69,14 @@ class PurgeLedger:
             self._show()
         return self._progress
 
-    async def _purge_page(self) -> PurgePage:
+    async def _purge_page(self) -> PurgePageResult:
         progress = self._progress
-        page: PurgePage = await workflow.execute_activity(
+        page: PurgePageResult = await workflow.execute_activity(
             names.PURGE_PAGE,
             PurgeStep(
                 retention=self._request.retention, as_of=progress.as_of, place=progress.place
             ),
-            result_type=PurgePage,
+            result_type=PurgePageResult,
             start_to_close_timeout=PAGE_TIMEOUT,
             heartbeat_timeout=HEARTBEAT_TIMEOUT,
             retry_policy=RETRIES,
@@ -84,7 +84,7 @@ class PurgeLedger:
         )
         return page
 
-    def _add(self, page: PurgePage) -> None:
+    def _add(self, page: PurgePageResult) -> None:
         self._progress = self._progress.model_copy(
             update={
                 "as_of": page.as_of,
@@ -123,4 +123,4 @@ def _render(progress: PurgeProgress, retention: Retention) -> str:
 
 
 def _days(kept: timedelta) -> str:
-    return "ever" if kept == FOREVER else f"{kept / timedelta(days=1):g} days"
+    return "ever" if kept == KEEP_FOREVER else f"{kept / timedelta(days=1):g} days"

@@ -9,12 +9,12 @@ from typing import Any
 
 import httpx
 
+from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
 from ackbridge.errors import UnknownNameError
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 
-from .operation import Operation
-from .schema import Integration
+from .model import Integration, Operation
 from .subscribers import Subscriber
 
 
@@ -106,3 +106,20 @@ def check_payload(operation: Operation, payload: Any) -> None:
     """
     if operation.payload_schema is not None:
         operation.payload_schema.check(payload)
+
+
+def configured_flags(integration: Integration) -> IntegrationFlags:
+    """What the file says of its provider and of every operation, in each environment it names."""
+    written: dict[str, Mapping[str, str | float]] = {WHOLE_PROVIDER: integration.flag}
+    written |= {name: operation.flag for name, operation in integration.operations.items()}
+    flags: dict[str, dict[str, FlagValue]] = {}
+    for name, by_environment in sorted(written.items()):
+        for environment, flag in sorted(by_environment.items()):
+            flags.setdefault(environment, {})[name] = _value(flag)
+    return IntegrationFlags(flags=flags, operations=tuple(sorted(integration.operations)))
+
+
+def _value(flag: str | float) -> FlagValue:
+    if isinstance(flag, str):
+        return FlagValue(state=FlagState(flag))
+    return FlagValue(state=FlagState.PERCENTAGE, percentage=flag)

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from ackbridge.contracts.names import NAME_PATTERN
 from ackbridge.contracts.wire import Duration
 
 from .expressions import Expression
@@ -52,7 +51,7 @@ def _flag(value: object) -> str | float:
     return share
 
 
-def is_address(url: str) -> bool:
+def is_http_url(url: str) -> bool:
     """Whether a URL says, in plain ASCII, which http or https server it is about."""
     try:
         parts = urlsplit(url)
@@ -66,9 +65,6 @@ def _condition(value: object) -> object:
     # One kind of thing at run time: a constant is an expression too.
     return f"`{str(value).lower()}`" if isinstance(value, bool) else value
 
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=64)]
-"""A provider's or an operation's name."""
 
 Positive = Annotated[Duration, Field(gt=timedelta(0))]
 """A time span that is not nothing."""

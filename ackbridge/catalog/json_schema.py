@@ -10,7 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from .fields import FilePart
-from .schema import Integration
+from .model import Integration
 from .subscribers import Subscriber
 
 

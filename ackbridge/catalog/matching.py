@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ackbridge.contracts.limits import MAX_KEY_LENGTH, MAX_REASON_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
-from ackbridge.contracts.wire import MAX_KEY_LENGTH, MAX_REASON_LENGTH, parse_duration
+from ackbridge.contracts.wire import parse_duration
 from ackbridge.security.redaction import Redactor
 
 from .expressions import Expression
-from .operation import ExtensionRule, FailureRule, Operation, Response, Status
-from .schema import Integration
+from .model import ExtensionRule, FailureRule, Integration, Operation, ResponseSpec, StatusSpec
 
 Document = Mapping[str, Any]
 SHAPES_ONLY = Redactor()
@@ -46,7 +46,7 @@ def find_event_key(integration: Integration, document: Document) -> str | None:
     return _key(integration.callbacks.event_key, document)
 
 
-def candidates(integration: Integration, document: Document) -> list[Match]:
+def find_matches(integration: Integration, document: Document) -> list[Match]:
     """Every operation whose call this may be about, in the order of the file.
 
     A provider may only speak about its own calls: a call id of another operation, or of another
@@ -139,7 +139,7 @@ class _Rules:
 
 def _rules(operation: Operation, source: MessageSource) -> _Rules:
     response = operation.response
-    own: Response | Status = response
+    own: ResponseSpec | StatusSpec = response
     if source is MessageSource.STATUS and response.status is not None:
         own = response.status
     return _Rules(

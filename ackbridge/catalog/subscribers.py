@@ -11,12 +11,13 @@ from ackbridge.contracts.deliveries import (
     DEFAULT_EVENTS,
     DEFAULT_TIMEOUT,
     DEFAULT_WITHIN,
-    LONGEST_TIMEOUT,
+    MAX_TIMEOUT,
     NoticeEvent,
 )
+from ackbridge.contracts.limits import Name
 from ackbridge.security.specs import SecretRef
 
-from .fields import FilePart, Name, Positive, is_address
+from .fields import FilePart, Positive, is_http_url
 
 MOST_SECRETS = 2
 """The one in use, and the one that takes its place."""
@@ -38,7 +39,7 @@ class Subscriber(FilePart):
     """When it wants to be told; `completed` is the one that has to be asked for."""
     response: bool = False
     """Whether notices of completed calls carry the provider's response."""
-    timeout: Annotated[Positive, Field(le=LONGEST_TIMEOUT)] = DEFAULT_TIMEOUT
+    timeout: Annotated[Positive, Field(le=MAX_TIMEOUT)] = DEFAULT_TIMEOUT
     """Of one attempt."""
     within: Positive = DEFAULT_WITHIN
     """How long a notice is tried before it is kept as dead."""
@@ -48,7 +49,7 @@ class Subscriber(FilePart):
     @field_validator("url")
     @classmethod
     def _is_plain(cls, url: str) -> str:
-        if not is_address(url):
+        if not is_http_url(url):
             raise ValueError("must be an absolute http or https URL")
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:

@@ -14,10 +14,10 @@ from typing import Any
 from ackbridge.contracts.notices import NOTICE_KINDS
 from ackbridge.contracts.wire import parse_duration
 
-from .documents import Mistake, Path, leaves
 from .expressions import Expression
-from .operation import Deadline
+from .model import DeadlineSpec
 from .templates import Template
+from .yaml_document import FieldPath, FieldProblem, walk_texts
 
 _CALLER = ("payload", "metadata", "call")
 _SENT = (*_CALLER, "callback_url")
@@ -37,11 +37,11 @@ _TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...]
 _BODIES = ("body", "success", "failed")
 
 
-def contradictions(document: Any) -> Iterator[Mistake]:
+def find_conflicts(document: Any) -> Iterator[FieldProblem]:
     """Everything that does not fit together; what is no mapping is somebody else's to tell."""
     yield from _reprocess(document)
     for name, operation in _at(document, "operations").items():
-        here: Path = ("operations", name)
+        here: FieldPath = ("operations", name)
         if isinstance(operation, dict):
             yield from _callback(document, operation, here)
             yield from _poll(operation, here)
@@ -51,40 +51,42 @@ def contradictions(document: Any) -> Iterator[Mistake]:
             yield from _names(operation, here)
 
 
-def _reprocess(document: Any) -> Iterator[Mistake]:
+def _reprocess(document: Any) -> Iterator[FieldProblem]:
     reprocess, operations = _at(document, "reprocess"), _at(document, "operations")
     if reprocess and (reprocess.get("cron") is None) == (reprocess.get("every") is None):
-        yield Mistake(("reprocess",), "needs either cron or every: when batches begin")
+        yield FieldProblem(("reprocess",), "needs either cron or every: when batches begin")
     operation = reprocess.get("operation")
     if isinstance(operation, str) and operation not in operations:
         message = f"there is no {operation} here{_near(operation, tuple(operations))}"
-        yield Mistake(("reprocess", "operation"), message)
+        yield FieldProblem(("reprocess", "operation"), message)
 
 
-def _callback(document: Any, operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+def _callback(
+    document: Any, operation: Mapping[str, Any], here: FieldPath
+) -> Iterator[FieldProblem]:
     response = _at(operation, "response")
     if response.get("mode") != "callback":
         return
     match = _at(response, "match")
     if not _at(document, "callbacks"):
         message = "callback needs callbacks with verify and event_key"
-        yield Mistake((*here, "response", "mode"), message)
+        yield FieldProblem((*here, "response", "mode"), message)
     if not match.get("call_id") and not match.get("reference"):
         message = "callback needs match.call_id or match.reference"
-        yield Mistake((*here, "response", "match"), message)
+        yield FieldProblem((*here, "response", "match"), message)
     if not response.get("success"):
         message = "callback needs success: which message is the response"
-        yield Mistake((*here, "response", "success"), message)
+        yield FieldProblem((*here, "response", "success"), message)
     if match.get("reference") and not _at(operation, "receipt").get("reference"):
         message = "match.reference needs receipt.reference: where the receipt has it"
         if not match.get("call_id"):
-            yield Mistake((*here, "response", "match", "reference"), message)
+            yield FieldProblem((*here, "response", "match", "reference"), message)
     if _may_confuse_cycles(operation) and match.get("call_id") and "reference" not in match:
         message = (
             "reference is needed beside call_id: acknowledgements go by {reference}, and without it"
             " a late answer of one cycle is taken for the next one's; null if events have none"
         )
-        yield Mistake((*here, "response", "match"), message)
+        yield FieldProblem((*here, "response", "match"), message)
 
 
 def _may_confuse_cycles(operation: Mapping[str, Any]) -> bool:
@@ -92,55 +94,57 @@ def _may_confuse_cycles(operation: Mapping[str, Any]) -> bool:
     again = (
         operation.get("on_failure") == "park" or _at(operation, "response").get("cycles", 1) != 1
     )
-    return again and any("{reference" in text for _, text in leaves(operation.get("acknowledge")))
+    return again and any(
+        "{reference" in text for _, text in walk_texts(operation.get("acknowledge"))
+    )
 
 
-def _poll(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+def _poll(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
     response = _at(operation, "response")
     is_polled = response.get("mode") == "poll"
     if response.get("poll") is not None and not is_polled:
-        yield Mistake((*here, "response", "poll"), "is for mode poll only")
+        yield FieldProblem((*here, "response", "poll"), "is for mode poll only")
     if not is_polled:
         return
     status = _at(response, "status")
     if not status:
         message = "poll needs status: how to ask for the response"
-        yield Mistake((*here, "response", "status"), message)
+        yield FieldProblem((*here, "response", "status"), message)
     elif not status.get("success") and not response.get("success"):
         message = "poll needs success: which answer is the response"
-        yield Mistake((*here, "response", "status", "success"), message)
+        yield FieldProblem((*here, "response", "status", "success"), message)
     if response.get("match") is not None:
         message = "is for callbacks; in mode poll we ask about one call"
-        yield Mistake((*here, "response", "match"), message)
+        yield FieldProblem((*here, "response", "match"), message)
 
 
-def _late_window(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+def _late_window(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
     response = _at(operation, "response")
     if response.get("late_window") is None:
         return
     path = (*here, "response", "late_window")
     if response.get("mode") == "sync":
-        yield Mistake(path, "is of no use in mode sync: nothing comes later")
+        yield FieldProblem(path, "is of no use in mode sync: nothing comes later")
     if operation.get("on_failure") == "park":
         message = "is of no use with on_failure: park: parked calls take late responses anyway"
-        yield Mistake(path, message)
+        yield FieldProblem(path, message)
 
 
-def _bodies(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+def _bodies(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
     request, acknowledge = _at(operation, "request"), operation.get("acknowledge")
     if str(request.get("method", "")).upper() == "GET" and request.get("body") is not None:
-        yield Mistake((*here, "request", "body"), "a GET request has no body; use query")
+        yield FieldProblem((*here, "request", "body"), "a GET request has no body; use query")
     if isinstance(acknowledge, dict):
         if acknowledge.get("success") is None and acknowledge.get("failed") is None:
             message = "says neither what to send on success nor when it failed"
-            yield Mistake((*here, "acknowledge"), message)
+            yield FieldProblem((*here, "acknowledge"), message)
         if str(acknowledge.get("method", "")).upper() == "GET":
-            yield Mistake((*here, "acknowledge", "method"), "a GET request has no body")
+            yield FieldProblem((*here, "acknowledge", "method"), "a GET request has no body")
 
 
-def _deadline(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+def _deadline(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
     written = _at(operation, "response", "deadline")
-    default = Deadline()
+    default = DeadlineSpec()
     spans = {
         name: _span(written.get(name), getattr(default, name))
         for name in ("floor", "initial", "ceiling")
@@ -148,22 +152,22 @@ def _deadline(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
     floor, initial, ceiling = spans["floor"], spans["initial"], spans["ceiling"]
     path = (*here, "response", "deadline")
     if floor and ceiling and floor > ceiling:
-        yield Mistake((*path, "floor"), f"is longer than the ceiling ({ceiling})")
+        yield FieldProblem((*path, "floor"), f"is longer than the ceiling ({ceiling})")
     if initial and ceiling and initial > ceiling:
-        yield Mistake((*path, "initial"), f"is longer than the ceiling ({ceiling})")
+        yield FieldProblem((*path, "initial"), f"is longer than the ceiling ({ceiling})")
 
 
-def _names(operation: Mapping[str, Any], here: Path) -> Iterator[Mistake]:
+def _names(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
     """Expressions of templates that read what is not there: they would silently be null."""
     has_reference = bool(_at(operation, "receipt").get("reference"))
     for where, fields, known in _TEMPLATES:
         part = _at(operation, *where)
         for field in fields:
-            for path, text in leaves(part.get(field), (*here, *where, field)):
+            for path, text in walk_texts(part.get(field), (*here, *where, field)):
                 whole = field in _BODIES and isinstance(part.get(field), str)
                 for expression in _expressions(text, whole):
                     for problem in _unknown(expression, known, has_reference):
-                        yield Mistake(path, f"{expression.text}: {problem}")
+                        yield FieldProblem(path, f"{expression.text}: {problem}")
 
 
 def _expressions(text: str, whole: bool) -> tuple[Expression, ...]:

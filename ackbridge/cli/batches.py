@@ -13,7 +13,7 @@ from rich.live import Live
 from ackbridge.client.batches import BatchHandle
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, BatchState, ParkedSelection
-from ackbridge.contracts.wire import InvalidInputError, read
+from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.rows import ParkedCall, ParkedCount
 from ackbridge.terminal import output
@@ -90,7 +90,7 @@ def reprocess(
         "keys": key or (),
         "at_most": at_most,
     }
-    request = read(
+    request = parse_argument(
         BatchRequest,
         (
             {

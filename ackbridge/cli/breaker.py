@@ -10,7 +10,7 @@ from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker
 from ackbridge.contracts.breaker_policy import SetLimit
 from ackbridge.contracts.control import Change, ControlSnapshot
-from ackbridge.contracts.wire import InvalidInputError, read
+from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
@@ -52,7 +52,7 @@ def breaker(
     if state not in known:
         raise InvalidInputError(f"{state}: must be one of {', '.join(known)}")
     held = None if state == "auto" else state
-    order = read(ForceBreaker, ({"state": held, "by": by, "reason": _said(reason)},))
+    order = parse_argument(ForceBreaker, ({"state": held, "by": by, "reason": _said(reason)},))
 
     async def act(calls: AckbridgeClient) -> Change | None:
         return await calls.control(provider).force_breaker(order)
@@ -73,7 +73,9 @@ def limit(
 
     It takes effect within seconds, and stays until `default` goes back to the integration file.
     """
-    order = read(SetLimit, ({"per_second": _parse(rate), "by": by, "reason": _said(reason)},))
+    order = parse_argument(
+        SetLimit, ({"per_second": _parse(rate), "by": by, "reason": _said(reason)},)
+    )
 
     async def act(calls: AckbridgeClient) -> Change | None:
         return await calls.control(provider).set_limit(order)

@@ -17,7 +17,12 @@ from rich.live import Live
 
 from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.contracts.calls import CallRequest, CallStatus
-from ackbridge.contracts.wire import Duration, InvalidInputError, describe, read
+from ackbridge.contracts.wire import (
+    Duration,
+    InvalidInputError,
+    describe_validation_error,
+    parse_argument,
+)
 from ackbridge.settings import environment
 from ackbridge.telemetry.trace_export import traced
 from ackbridge.terminal import output
@@ -68,7 +73,7 @@ def call(
     Calling again with the same key and payload finds the same call; with another payload it is
     refused. Nothing is ever sent twice.
     """
-    request = read(
+    request = parse_argument(
         CallRequest,
         (
             {
@@ -223,4 +228,4 @@ def duration(option: str, text: str) -> timedelta:
     try:
         return TypeAdapter(Duration).validate_python(text)
     except ValidationError as error:
-        raise InvalidInputError(f"--{option}: {describe(error)}") from None
+        raise InvalidInputError(f"--{option}: {describe_validation_error(error)}") from None

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from ackbridge.catalog.loading import load_integration
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.conformance.cases import Case, PayloadRequiredError, make_case
 from ackbridge.conformance.harness import rehearse
 from ackbridge.conformance.runner import Report, Result, Verdict, run_scenarios

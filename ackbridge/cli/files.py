@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ackbridge.catalog.json_schema import integration_json_schema, subscriber_json_schema
-from ackbridge.catalog.loading import SUBSCRIBERS, load_integration, load_subscriber
+from ackbridge.catalog.loading import SUBSCRIBERS_FOLDER, load_integration, load_subscriber
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import IntegrationFileError, Problem
 from ackbridge.settings import environment
@@ -81,7 +81,7 @@ def check(
 
 
 def _is_subscriber(path: Path) -> bool:
-    return path.absolute().parent.name == SUBSCRIBERS
+    return path.absolute().parent.name == SUBSCRIBERS_FOLDER
 
 
 def schema(

@@ -17,7 +17,7 @@ from ackbridge.contracts.control import (
     FlagState,
     SetFlag,
 )
-from ackbridge.contracts.wire import InvalidInputError, read
+from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.settings import load_settings
 from ackbridge.terminal import output
@@ -62,7 +62,7 @@ def flag(
         return _show(provider, json_output)
     if reason is None:
         raise InvalidInputError("--reason: say why; it stays with the flag")
-    order = read(
+    order = parse_argument(
         SetFlag,
         (
             {

@@ -10,7 +10,13 @@ from typing import Annotated
 import typer
 
 from ackbridge.client.purge import start_purge
-from ackbridge.contracts.purge import FOREVER, PurgePlace, PurgeProgress, PurgeRequest, Retention
+from ackbridge.contracts.purge import (
+    KEEP_FOREVER,
+    PurgeCursor,
+    PurgeProgress,
+    PurgeRequest,
+    Retention,
+)
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.settings import environment, load_settings
 from ackbridge.temporal.connect import connect
@@ -51,7 +57,7 @@ async def _clean(request: PurgeRequest) -> PurgeProgress:
 
 async def _count(ledger: Ledger, retention: Retention) -> dict[str, int]:
     gone: Counter[str] = Counter()
-    place: PurgePlace | None = None
+    place: PurgeCursor | None = None
     as_of = None
     while as_of is None or place is not None:
         page = await ledger.purging.page(retention, as_of, place, dry_run=True)
@@ -73,4 +79,4 @@ def _print(title: str, retention: Retention, gone: dict[str, int], json_output: 
 
 
 def _span(kept: timedelta) -> str:
-    return "for ever" if kept == FOREVER else f"{kept / timedelta(days=1):g} days"
+    return "for ever" if kept == KEEP_FOREVER else f"{kept / timedelta(days=1):g} days"

@@ -17,7 +17,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
-from ackbridge.contracts.batches import BatchOrder, BatchProgress, BatchRequest, BatchState
+from ackbridge.contracts.batches import BatchCommand, BatchProgress, BatchRequest, BatchState
 from ackbridge.errors import (
     BatchNotFoundError,
     EngineUnavailableError,
@@ -94,7 +94,7 @@ class BatchHandle:
         await self._order(names.STOP, by, reason)
 
     async def _order(self, name: str, by: str, reason: str) -> None:
-        order = BatchOrder(by=by, reason=reason)
+        order = BatchCommand(by=by, reason=reason)
         try:
             await self._handle.signal(name, order, rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:

@@ -33,7 +33,7 @@ from ackbridge.contracts import names, search_attributes
 from ackbridge.contracts.batches import BatchRequest
 from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus, OutcomeStatus, Stage
 from ackbridge.contracts.signals import AwaitOutcome, Cancel, ForceAck, Reprocess
-from ackbridge.contracts.wire import InvalidInputError, read
+from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.errors import (
     CallCancelledError,
     CallError,
@@ -196,7 +196,7 @@ class Call:
                 list[Payload](payloads)
             )
             try:
-                return read(CallRequest, tuple(arguments))
+                return parse_argument(CallRequest, tuple(arguments))
             except InvalidInputError as error:
                 raise InvalidRequestError(str(error)) from None
         raise CallNotFoundError(f"{self.id}: its history is empty")

@@ -34,7 +34,7 @@ from ackbridge.contracts.control import (
     IntegrationFlags,
     SetFlag,
 )
-from ackbridge.contracts.wire import describe
+from ackbridge.contracts.wire import describe_validation_error
 from ackbridge.errors import (
     ConfigurationError,
     EngineUnavailableError,
@@ -203,7 +203,8 @@ async def _published(described: WorkflowExecutionDescription) -> ControlSnapshot
     except ValidationError as error:
         # A newer version of the workers has written it; its own read it.
         raise ConfigurationError(
-            f"{described.id} has published what this version does not read: {describe(error)}"
+            f"{described.id} has published what this version does not read: "
+            f"{describe_validation_error(error)}"
         ) from None
 
 

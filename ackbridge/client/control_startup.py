@@ -7,8 +7,7 @@ import logging
 
 from temporalio.client import Client
 
-from ackbridge.catalog.catalog import Catalog
-from ackbridge.catalog.flags import configured_flags
+from ackbridge.catalog.catalog import Catalog, configured_flags
 from ackbridge.contracts.control import ControlSnapshot, IntegrationFlags
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import AckbridgeError, UnknownNameError

@@ -22,7 +22,7 @@ from temporalio.exceptions import FailureError
 from temporalio.service import RPCError
 
 from ackbridge.contracts import names
-from ackbridge.contracts.purge import FOREVER, PurgeProgress, PurgeRequest, Retention
+from ackbridge.contracts.purge import KEEP_FOREVER, PurgeProgress, PurgeRequest, Retention
 from ackbridge.contracts.wire import digest
 from ackbridge.errors import (
     ConfigurationError,
@@ -49,7 +49,7 @@ async def check_retention(client: Client, retention: Retention) -> None:
         ConfigurationError: they are not.
         EngineUnavailableError: the engine does not tell us.
     """
-    if retention.calls == FOREVER:
+    if retention.calls == KEEP_FOREVER:
         return
     request = DescribeNamespaceRequest(namespace=client.namespace)
     try:

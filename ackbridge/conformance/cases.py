@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ackbridge.catalog.bodies import BodyTemplate
 from ackbridge.catalog.catalog import check_payload
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.matching import find_event_key, is_receipt
-from ackbridge.catalog.operation import Operation
-from ackbridge.catalog.outbound import render_request
-from ackbridge.catalog.schema import Integration
-from ackbridge.catalog.templates import Template
+from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.rendering import render_request
+from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.conformance.solver.solve import CannotSimulateError
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest

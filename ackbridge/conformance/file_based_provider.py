@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.clock import Clock
 from ackbridge.conformance.solver.solve import Shape
 from ackbridge.contracts.calls import CallRequest

@@ -22,7 +22,7 @@ import uvicorn
 from temporalio.client import Client
 
 from ackbridge.catalog.loading import load_catalog
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.clock import utc_now
 from ackbridge.gateway.app import create_app
 from ackbridge.ledger.database.migrate import migrate

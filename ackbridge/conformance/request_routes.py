@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
-from ackbridge.catalog.bodies import BodyTemplate
 from ackbridge.catalog.expressions import Expression
-from ackbridge.catalog.operation import Operation
-from ackbridge.catalog.schema import Integration
-from ackbridge.catalog.templates import Template
+from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.sandbox.provider_dialect import Incoming
 
 Part = Literal["request", "status", "success", "failed"]

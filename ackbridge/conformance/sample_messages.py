@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.matching import receipt_reference
-from ackbridge.catalog.operation import ExtensionRule, FailureRule, Operation
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import ExtensionRule, FailureRule, Integration, Operation
 from ackbridge.conformance.solver.constraints import (
     Want,
     exactly,

@@ -9,7 +9,7 @@ from typing import Any
 
 import rstr
 
-from ackbridge.catalog.payloads import PayloadSchema
+from ackbridge.catalog.payload_schema import PayloadSchema
 from ackbridge.contracts.wire import InvalidInputError
 
 Schema = Any

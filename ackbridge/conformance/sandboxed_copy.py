@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ackbridge.catalog.documents import expand, leaves, read_document
 from ackbridge.catalog.loading import load_integration
-from ackbridge.catalog.operation import Operation
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.yaml_document import expand_variables, parse_yaml, walk_texts
 
 from .file_based_provider import TOKEN_PATH
 
@@ -60,7 +59,7 @@ def make_stand_in(
         IntegrationFileError: the file does not validate as it is.
     """
     integration = load_integration(file, environ)
-    value, _ = expand(read_document(file.read_text("utf-8")).value, environ, _NOT_EXPANDED)
+    value, _ = expand_variables(parse_yaml(file.read_text("utf-8")).value, environ, _NOT_EXPANDED)
     copy = _Copy(integration, folder / "secrets", provider_url)
     copied = copy.of(value)
     integrations = folder / "integrations"
@@ -113,7 +112,7 @@ class _Copy:
             written["response"] |= {"poll": {"every": _POLLS_EVERY}, "deadline": _polled(operation)}
 
     def _with_own_secrets(self, part: Any) -> Any:
-        standard = {"standard-webhooks"} & {text for _, text in leaves(part)}
+        standard = {"standard-webhooks"} & {text for _, text in walk_texts(part)}
         return _mapped(part, lambda text: self._made_up(text, is_standard=bool(standard)))
 
     def _made_up(self, text: str, *, is_standard: bool) -> str:

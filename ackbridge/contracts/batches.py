@@ -7,8 +7,8 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
 
-from .names import NAME_PATTERN
-from .wire import MAX_REASON_LENGTH, Actor, Duration, Reason, StrictModel, Wire
+from .limits import MAX_REASON_LENGTH, Actor, Name, ParkedReason, Reason
+from .wire import Duration, StrictModel, Wire
 
 
 class ParkedSelection(StrictModel):
@@ -22,9 +22,9 @@ class ParkedSelection(StrictModel):
         at_most: how many, the oldest first.
     """
 
-    provider: str = Field(pattern=NAME_PATTERN, max_length=64)
-    operation: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=64)
-    reason: str | None = Field(default=None, min_length=1, max_length=64)
+    provider: Name
+    operation: Name | None = None
+    reason: ParkedReason | None = None
     older_than: Duration | None = Field(default=None, ge=timedelta(0))
     keys: tuple[str, ...] = Field(default=(), max_length=1000)
     at_most: int | None = Field(default=None, ge=1)
@@ -72,7 +72,7 @@ class BatchRequest(StrictModel):
     reason: str | None = Field(default=None, max_length=MAX_REASON_LENGTH)
 
 
-class BatchOrder(StrictModel):
+class BatchCommand(StrictModel):
     """The signals `pause`, `resume` and `stop` of a batch."""
 
     by: Actor
@@ -152,7 +152,7 @@ class BatchProgress(Wire):
     last_error: str | None = None
 
 
-class BatchMemory(Wire):
+class BatchContinuation(Wire):
     """What a batch takes along when it continues as new; nobody else may give one.
 
     Attributes:
@@ -166,8 +166,8 @@ class BatchMemory(Wire):
     as_of: AwareDatetime | None = None
     gentle_since: AwareDatetime | None = None
     closed: str | None = None
-    paused: BatchOrder | None = None
-    stopped: BatchOrder | None = None
+    paused: BatchCommand | None = None
+    stopped: BatchCommand | None = None
 
 
 class SurveyStep(Wire):
@@ -183,7 +183,7 @@ class Survey(Wire):
     as_of: AwareDatetime
 
 
-class PageStep(Wire):
+class ReprocessPageStep(Wire):
     """Take parked calls up again for a while.
 
     Attributes:
@@ -202,7 +202,7 @@ class PageStep(Wire):
     is_last: bool = False
 
 
-class Page(Wire):
+class ReprocessPageResult(Wire):
     """How far the batch is after a page.
 
     Attributes:

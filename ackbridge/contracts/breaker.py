@@ -8,7 +8,8 @@ from typing import Self
 
 from pydantic import AwareDatetime
 
-from .wire import Actor, Reason, StrictModel, Wire
+from .limits import Actor, Reason
+from .wire import StrictModel, Wire
 
 
 class BreakerState(StrEnum):

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from .wire import Actor, Duration, Reason, StrictModel, Wire
+from .limits import Actor, Reason
+from .wire import Duration, StrictModel, Wire
 
 _FROM_FILES = ConfigDict(use_attribute_docstrings=True)
 _Positive = Annotated[Duration, Field(gt=timedelta(0))]

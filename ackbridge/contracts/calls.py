@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, computed_field
 
-from .languages import LANGUAGE_PATTERN
-from .names import NAME_PATTERN, call_id
-from .wire import MAX_KEY_LENGTH, StrictModel, Wire, digest
+from .limits import Identifier, Language, Name
+from .names import call_id
+from .wire import StrictModel, Wire, digest
 
 
 class CallRequest(StrictModel):
@@ -26,17 +26,15 @@ class CallRequest(StrictModel):
             `en` stands in for `en-US`, and the operation's first language for all others.
     """
 
-    provider: str = Field(pattern=NAME_PATTERN, max_length=64)
-    operation: str = Field(pattern=NAME_PATTERN, max_length=64)
-    key: str = Field(min_length=1, max_length=MAX_KEY_LENGTH)
+    provider: Name
+    operation: Name
+    key: Identifier
     payload: Any = None
     audience: str | None = Field(default=None, max_length=64)
-    reply_to: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=64)
+    reply_to: Name | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
     # Workers of an earlier version refuse fields that they do not know.
-    language: str | None = Field(
-        default=None, pattern=LANGUAGE_PATTERN, max_length=35, exclude_if=lambda tag: tag is None
-    )
+    language: Language | None = Field(default=None, exclude_if=lambda tag: tag is None)
 
     @property
     def call_id(self) -> str:
@@ -108,7 +106,7 @@ class Notice(Wire):
     expected_at: AwareDatetime | None = None
 
 
-class Steering(Wire):
+class Intervention(Wire):
     """Who intervened, and why."""
 
     by: str
@@ -158,8 +156,8 @@ class CallOutcome(Wire):
     cycles: int = 0
     attempts: int = 0
     late: bool = False
-    forced: Steering | None = None
-    cancelled: Steering | None = None
+    forced: Intervention | None = None
+    cancelled: Intervention | None = None
     acknowledgement_owed: bool = False
     timings: Timings
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pydantic import AwareDatetime
 
-from .calls import CallStatus, Notice, Steering, Timings
+from .calls import CallStatus, Intervention, Notice, Timings
 from .messages import ProviderMessage
 from .plan import Plan
 from .steps import AcknowledgeStep, SuppressedMessage
@@ -80,8 +80,8 @@ class CallContinuation(Wire):
     parked: ParkedCause
     hearing: MessagesState
     debts: tuple[PendingAcknowledgementState, ...] = ()
-    cancelled: Steering | None = None
-    forced: Steering | None = None
+    cancelled: Intervention | None = None
+    forced: Intervention | None = None
     reprocess: bool = False
     told: NotificationsState = NotificationsState()
     batches: tuple[str, ...] = ()

@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from .breaker import BreakerSetting, BreakerState
 from .breaker_policy import LimitSetting, SendRate, Watch
-from .names import NAME_PATTERN
-from .wire import Actor, Reason, StrictModel, Wire
+from .limits import NAME_PATTERN, Actor, Reason
+from .wire import StrictModel, Wire
 
 CONTROL_MEMO: Final = "AckbridgeControl"
 """The memo key under which `ProviderControl` publishes its `ControlSnapshot`."""

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import AwareDatetime, Field
 
 from .calls import Notice, NoticeStatus
-from .names import NAME_PATTERN
-from .wire import MAX_KEY_LENGTH, Duration, StrictModel, Wire, digest
+from .limits import MAX_KEY_LENGTH, Name
+from .wire import Duration, StrictModel, Wire, digest
 
 
 class NoticeEvent(StrEnum):
@@ -46,7 +46,7 @@ DEFAULT_WITHIN = timedelta(days=3)
 DEFAULT_TIMEOUT = timedelta(seconds=10)
 """Of one attempt."""
 
-LONGEST_TIMEOUT = timedelta(seconds=60)
+MAX_TIMEOUT = timedelta(seconds=60)
 """A subscriber that needs longer should accept first and work then."""
 
 
@@ -120,9 +120,9 @@ class Delivery(StrictModel):
         again: send it even if it was delivered before.
     """
 
-    subscriber: str = Field(pattern=NAME_PATTERN, max_length=64)
+    subscriber: Name
     body: NoticeBody
-    timeout: Duration = Field(default=LONGEST_TIMEOUT, gt=timedelta(0), le=LONGEST_TIMEOUT)
+    timeout: Duration = Field(default=MAX_TIMEOUT, gt=timedelta(0), le=MAX_TIMEOUT)
     within: Duration = Field(default=DEFAULT_WITHIN, gt=timedelta(0))
     again: bool = False
 
@@ -133,7 +133,7 @@ class Delivered(Wire):
     delivered_at: AwareDatetime
 
 
-class BuryStep(Wire):
+class DeadLetterStep(Wire):
     """Keep a notice that could not be delivered, for people; `reason` says why not."""
 
     delivery: Delivery

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from .wire import MAX_KEY_LENGTH, MAX_REASON_LENGTH, Duration, StrictModel
+from .limits import MAX_KEY_LENGTH, MAX_REASON_LENGTH, Identifier
+from .wire import Duration, StrictModel
 
 
 class MessageKind(StrEnum):
@@ -43,7 +44,7 @@ class ProviderMessage(StrictModel):
     """
 
     kind: MessageKind
-    event_key: str = Field(min_length=1, max_length=MAX_KEY_LENGTH)
+    event_key: Identifier
     data: Any = None
     reason: str | None = Field(default=None, max_length=MAX_REASON_LENGTH)
     retryable: bool = False

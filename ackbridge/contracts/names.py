@@ -79,7 +79,6 @@ CALL_CANCELLED: Final = "CallCancelled"
 # Failure type of DeliverNotice, besides InvalidRequest
 NOT_DELIVERED: Final = "NotDelivered"
 
-NAME_PATTERN: Final = r"^[a-z0-9_-]+$"
 _CALL_ID = re.compile(
     r"(?P<provider>[a-z0-9_-]+)\.(?P<operation>[a-z0-9_-]+)\.(?P<key>.+)", re.DOTALL
 )

@@ -1,13 +1,32 @@
-"""What a user is told when nobody has written something better, in several languages."""
+"""The built-in texts of notices, and the choice of a language."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from .calls import Notice
-from .languages import best_language
+
+
+def best_language(wanted: str | None, known: Iterable[str]) -> str | None:
+    """The one of the known languages that comes nearest, by the lookup of RFC 4647.
+
+    Args:
+        wanted: a language tag: `de-CH-1996` finds `de-CH-1996`, else `de-CH`, else `de`.
+        known: language tags; upper and lower case are the same.
+
+    Returns:
+        The known tag as it is written there; None when there is none, or none is wanted.
+    """
+    by_tag = {tag.lower(): tag for tag in known}
+    parts = wanted.lower().split("-") if wanted else []
+    while parts:
+        if found := by_tag.get("-".join(parts)):
+            return found
+        parts.pop()
+    return None
+
 
 DEFAULT_LANGUAGE: Final = "en"
 

@@ -7,21 +7,22 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
-from .wire import Actor, Duration, StrictModel, Wire
+from .limits import Actor
+from .wire import Duration, StrictModel, Wire
 
-SHORTEST: Final = timedelta(days=1)
+MIN_RETENTION: Final = timedelta(days=1)
 """What is kept at all is kept longer than anything that could still ask for it is under way."""
 
-FOREVER: Final = timedelta(0)
+KEEP_FOREVER: Final = timedelta(0)
 
 
 def _kept(value: timedelta) -> timedelta:
-    if value != FOREVER and value < SHORTEST:
+    if value != KEEP_FOREVER and value < MIN_RETENTION:
         raise ValueError("at least 1d, or 0 to keep it for ever")
     return value
 
 
-Kept = Annotated[Duration, AfterValidator(_kept)]
+RetentionPeriod = Annotated[Duration, AfterValidator(_kept)]
 """How long; zero is for ever."""
 
 
@@ -41,18 +42,18 @@ class Retention(StrictModel):
         batches: which batch has taken which call.
     """
 
-    calls: Kept = timedelta(days=90)
-    events: Kept = timedelta(days=180)
-    inbox: Kept = timedelta(days=30)
-    held: Kept = timedelta(days=365)
-    log: Kept = timedelta(days=90)
-    notices: Kept = timedelta(days=30)
-    dead_notices: Kept = timedelta(days=365)
-    batches: Kept = timedelta(days=90)
+    calls: RetentionPeriod = timedelta(days=90)
+    events: RetentionPeriod = timedelta(days=180)
+    inbox: RetentionPeriod = timedelta(days=30)
+    held: RetentionPeriod = timedelta(days=365)
+    log: RetentionPeriod = timedelta(days=90)
+    notices: RetentionPeriod = timedelta(days=30)
+    dead_notices: RetentionPeriod = timedelta(days=365)
+    batches: RetentionPeriod = timedelta(days=90)
 
     @model_validator(mode="after")
     def _events_outlive_calls(self) -> Self:
-        if FOREVER not in (self.calls, self.events) and self.events < self.calls:
+        if KEEP_FOREVER not in (self.calls, self.events) and self.events < self.calls:
             raise ValueError("events: they are kept at least as long as calls")
         return self
 
@@ -68,7 +69,7 @@ class PurgeRequest(StrictModel):
     by: Actor
 
 
-class PurgePlace(Wire):
+class PurgeCursor(Wire):
     """Where a clean-up is.
 
     Attributes:
@@ -94,7 +95,7 @@ class PurgeProgress(Wire):
     by: str
     started_at: AwareDatetime
     as_of: AwareDatetime | None = None
-    place: PurgePlace | None = None
+    place: PurgeCursor | None = None
     gone: dict[str, int] = Field(default_factory=dict)
     is_done: bool = False
 
@@ -104,10 +105,10 @@ class PurgeStep(Wire):
 
     retention: Retention
     as_of: AwareDatetime | None = None
-    place: PurgePlace | None = None
+    place: PurgeCursor | None = None
 
 
-class PurgePage(Wire):
+class PurgePageResult(Wire):
     """What one page has done.
 
     Attributes:
@@ -115,5 +116,5 @@ class PurgePage(Wire):
     """
 
     as_of: AwareDatetime
-    place: PurgePlace | None
+    place: PurgeCursor | None
     gone: dict[str, int]

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from .wire import Actor, Duration, Reason, StrictModel
+from .limits import MAX_ACTOR_LENGTH, Actor, Reason
+from .wire import Duration, StrictModel
 
 
 class Cancel(StrictModel):
@@ -29,7 +30,7 @@ class Reprocess(StrictModel):
     """The signal `reprocess`: take a parked call up again."""
 
     by: Actor
-    batch: str | None = Field(default=None, max_length=200)
+    batch: str | None = Field(default=None, max_length=MAX_ACTOR_LENGTH)
 
 
 class AwaitOutcome(StrictModel):

@@ -1,30 +1,16 @@
-"""The base of every model on the wire, durations, and reading what others have sent us."""
+"""The base of wire models, durations, and reading JSON from outside."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
-
-MAX_KEY_LENGTH: Final = 512
-"""Characters of a caller's key, an event key or a provider's reference: what every index takes."""
-
-MAX_REASON_LENGTH: Final = 2000
-"""Characters of a reason that an operator or a provider gives."""
-
-MAX_ERROR_LENGTH: Final = 500
-"""Characters of an error that is kept in a workflow's history."""
-
-Actor = Annotated[str, Field(min_length=1, max_length=200)]
-"""Who requests a change."""
-
-Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_LENGTH)]
-"""Why a change is requested."""
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
@@ -85,7 +71,7 @@ class UnreadablePayload(Wire):
 Model = TypeVar("Model", bound=Wire)
 
 
-def read(model: type[Model], arguments: tuple[Any, ...]) -> Model:
+def parse_argument(model: type[Model], arguments: tuple[Any, ...]) -> Model:
     """Validate the raw arguments of a start, a signal or an update.
 
     Args:
@@ -108,10 +94,10 @@ def read(model: type[Model], arguments: tuple[Any, ...]) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InvalidInputError(f"{name}: {describe(error)}") from None
+        raise InvalidInputError(f"{name}: {describe_validation_error(error)}") from None
 
 
-def describe(error: ValidationError) -> str:
+def describe_validation_error(error: ValidationError) -> str:
     """One line for people: `field: problem; field: problem`, without any input value."""
     problems = (
         (
@@ -133,3 +119,65 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of a value, in hexadecimal."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+DEEPEST = 100
+"""Levels of nesting: serialisers further in give up at a few hundred."""
+
+
+def read_json(body: bytes) -> Any:
+    """Read JSON that every part of ours can carry.
+
+    Raises:
+        InvalidInputError: it is not JSON, has a number without end, half a character, or no bottom.
+    """
+    try:
+        value = _DECODER.decode(body.decode(json.detect_encoding(body)))
+        if b"\\u" in body:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise InvalidInputError("body: nested too deeply") from None
+    except ValueError as error:
+        raise InvalidInputError(f"body: {_why(error)}") from None
+    # The number of brackets bounds the depth, so that ordinary bodies are not walked.
+    if body.count(b"[") + body.count(b"{") > DEEPEST and _is_deeper(value, DEEPEST):
+        raise InvalidInputError("body: nested too deeply")
+    return value
+
+
+def _why(error: ValueError) -> str:
+    """What is wrong, without what was sent."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON (line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeEncodeError):
+        return "a text with half of a surrogate pair"
+    return "not JSON in UTF-8 with finite numbers"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(text)
+    return number
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [
+            inner
+            for outer in layer
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+# Made once: `json.loads` makes one for every text that wants more than the defaults.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from ackbridge.catalog.documents import read_document
+from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.local.application import integrations_folder
 
 DEADLINE = timedelta(seconds=4)
@@ -55,7 +55,7 @@ def put_in_a_hurry(folder: Path) -> list[DeadlineChange]:
         folder: as `own_integrations` gave it.
     """
     path = folder / "sandbox.yaml"
-    document = read_document(path.read_text()).value
+    document = parse_yaml(path.read_text()).value
     changes = [
         change
         for name, operation in document["operations"].items()

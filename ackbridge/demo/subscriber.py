@@ -17,7 +17,7 @@ import yaml
 from fastapi import FastAPI, Request, Response
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from ackbridge.catalog.loading import SUBSCRIBERS
+from ackbridge.catalog.loading import SUBSCRIBERS_FOLDER
 from ackbridge.contracts.deliveries import NoticeBody, NoticeEvent
 from ackbridge.local.ports import HOST
 
@@ -69,7 +69,7 @@ def mailbox(integrations: Path) -> Iterator[Mailbox]:
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
     box = Mailbox(secret)
     with _served(box.app()) as url:
-        folder = integrations / SUBSCRIBERS
+        folder = integrations / SUBSCRIBERS_FOLDER
         folder.mkdir()
         key = folder / f"{NAME}.secret"
         key.touch(mode=0o600)

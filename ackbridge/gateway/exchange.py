@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive
 
-from ackbridge.catalog.schema import Callbacks, Integration
+from ackbridge.catalog.model import CallbackSpec, Integration
 from ackbridge.security.specs import HeaderVerify
 
 from .inbound_event import InboundEvent
@@ -51,7 +51,7 @@ class Exchange:
     receive: Receive
     body: bytes = field(init=False)
     integration: Integration = field(init=False)
-    callbacks: Callbacks = field(init=False)
+    callbacks: CallbackSpec = field(init=False)
     parsed: Any = field(init=False)
     letter: InboundEvent | None = None
 

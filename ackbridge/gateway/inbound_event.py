@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ackbridge.catalog.matching import Match, candidates, classify
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.matching import Match, classify, find_matches
+from ackbridge.catalog.model import Integration
+from ackbridge.contracts.limits import MAX_CALL_ID_LENGTH, MAX_KEY_LENGTH
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.wire import MAX_KEY_LENGTH, InvalidInputError
+from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.rows import InboxEntry
 from ackbridge.security.redaction import Redactor
-
-MAX_CALL_ID_LENGTH = 64 + 1 + 64 + 1 + MAX_KEY_LENGTH
-"""Provider, operation and key, each at its longest."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def read_letter(
         ValueError: what it says does not validate as a message.
     """
     _check_length("event_key", event_key, MAX_KEY_LENGTH)
-    matches = candidates(integration, document)
+    matches = find_matches(integration, document)
     # Whoever names a call speaks to that call only, whatever reference comes with it.
     matches = [match for match in matches if match.call_id is not None] or matches
     readings = []

@@ -11,8 +11,7 @@ from typing import Any
 from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.matching import find_event_key
 from ackbridge.clock import Clock
-from ackbridge.contracts.strict_json import read_json
-from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.errors import SecretError, SignatureError, UnavailableError
 from ackbridge.security.inbound import Verifier
 from ackbridge.security.redaction import Redactor

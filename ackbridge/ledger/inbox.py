@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from ackbridge.contracts.limits import MAX_KEY_LENGTH
 from ackbridge.contracts.messages import ProviderMessage
-from ackbridge.contracts.wire import MAX_KEY_LENGTH, InvalidInputError
+from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.database.tables import inbox
 from ackbridge.ledger.database.upserts import insert_new, upsert
 

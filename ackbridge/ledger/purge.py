@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from ackbridge.clock import Clock
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.messages import MessageSource
-from ackbridge.contracts.purge import FOREVER, PurgePage, PurgePlace, Retention
+from ackbridge.contracts.purge import KEEP_FOREVER, PurgeCursor, PurgePageResult, Retention
 from ackbridge.ledger.database.tables import (
     acknowledgements,
     batch_calls,
@@ -88,11 +88,11 @@ class Purging:
         self,
         retention: Retention,
         as_of: datetime | None = None,
-        place: PurgePlace | None = None,
+        place: PurgeCursor | None = None,
         *,
         dry_run: bool = False,
         rows: int = ROWS,
-    ) -> PurgePage:
+    ) -> PurgePageResult:
         """Look at some rows, and delete those of them that are over and old, in one transaction.
 
         Args:
@@ -104,15 +104,15 @@ class Purging:
         now = as_of or self._clock()
         kind = _KINDS[place.kind] if place else next(iter(_KINDS.values()))
         kept: timedelta = getattr(retention, kind.name)
-        if kept == FOREVER:
-            return PurgePage(as_of=now, place=_next(kind, None), gone={})
+        if kept == KEEP_FOREVER:
+            return PurgePageResult(as_of=now, place=_next(kind, None), gone={})
         old, after = kind.old(now - kept), place.after if place else ()
         last, number = await self._database.read(_look, kind, old, after, rows)
         if number and not dry_run:
             here = sa.and_(old, kind.beyond(after), kind.until(last))
             number = await self._database.write(_delete, kind, here)
         gone = {kind.name: number} if number else {}
-        return PurgePage(as_of=now, place=_next(kind, last), gone=gone)
+        return PurgePageResult(as_of=now, place=_next(kind, last), gone=gone)
 
 
 def _look(
@@ -162,12 +162,12 @@ def _forget_calls(connection: sa.Connection, which: Condition) -> int:
     return len(ids)
 
 
-def _next(kind: _Kind, last: tuple[str | int, ...] | None) -> PurgePlace | None:
+def _next(kind: _Kind, last: tuple[str | int, ...] | None) -> PurgeCursor | None:
     if last is not None:
-        return PurgePlace(kind=kind.name, after=last)
+        return PurgeCursor(kind=kind.name, after=last)
     names = list(_KINDS)
     following = names[names.index(kind.name) + 1 :]
-    return PurgePlace(kind=following[0]) if following else None
+    return PurgeCursor(kind=following[0]) if following else None
 
 
 def _is_over(since: datetime) -> Condition:

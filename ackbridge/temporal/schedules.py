@@ -27,7 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.cron import Cron
-from ackbridge.catalog.reprocessing import Reprocessing
+from ackbridge.catalog.model import ReprocessSchedule
 from ackbridge.contracts import names
 from ackbridge.contracts.wire import digest
 
@@ -125,7 +125,7 @@ async def remove_schedule(client: Client, schedule_id: str, why: str) -> None:
         log.info("schedule %s: removed, %s", schedule_id, why)
 
 
-def build_schedule(provider: str, plan: Reprocessing) -> Schedule:
+def build_schedule(provider: str, plan: ReprocessSchedule) -> Schedule:
     """What the engine is asked to do, and when."""
     return Schedule(
         action=ScheduleActionStartWorkflow(
@@ -140,7 +140,7 @@ def build_schedule(provider: str, plan: Reprocessing) -> Schedule:
     )
 
 
-def _spec(plan: Reprocessing) -> ScheduleSpec:
+def _spec(plan: ReprocessSchedule) -> ScheduleSpec:
     return ScheduleSpec(
         calendars=[_calendar(plan.cron)] if plan.cron else [],
         intervals=[ScheduleIntervalSpec(every=plan.every)] if plan.every else [],
@@ -164,7 +164,7 @@ def _ranges(numbers: tuple[int, ...]) -> list[ScheduleRange]:
     return [ScheduleRange(number) for number in numbers]
 
 
-def _mark(provider: str, plan: Reprocessing) -> str:
+def _mark(provider: str, plan: ReprocessSchedule) -> str:
     """Tells whether a schedule is from the same text of the file."""
     return digest([provider, plan.model_dump(mode="json")])
 

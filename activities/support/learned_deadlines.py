@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.contracts.breaker import BreakerSetting, BreakerState
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, learn_all

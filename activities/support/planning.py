@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ackbridge.catalog.catalog import next_batch
-from ackbridge.catalog.notices import Clean, render_notice
-from ackbridge.catalog.operation import Operation, PollSpec
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration, Operation, PollSpec
+from ackbridge.catalog.rendering import Clean, render_notice
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.contracts.calls import Notice
 from ackbridge.contracts.control import AdmissionState, LearnedDeadline

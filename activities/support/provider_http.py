@@ -9,12 +9,10 @@ from typing import Any, overload
 
 import httpx
 
-from ackbridge.catalog.operation import Operation
-from ackbridge.catalog.outbound import Outbound
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.rendering import OutboundRequest
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.contracts.strict_json import read_json
-from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
 from ackbridge.security.oauth2 import TokenError
 from ackbridge.security.redaction import Redactor
@@ -34,8 +32,8 @@ MAX_REPLY_BYTES = 1024 * 1024
 SHOWN = 200
 """Characters of a provider's own words that are repeated to operators."""
 
-Render = Callable[[Integration, Operation, dict[str, object]], Outbound]
-MayRender = Callable[[Integration, Operation, dict[str, object]], Outbound | None]
+Render = Callable[[Integration, Operation, dict[str, object]], OutboundRequest]
+MayRender = Callable[[Integration, Operation, dict[str, object]], OutboundRequest | None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,9 @@ def refusal(answer: ProviderResponse, redactor: Redactor) -> str:
     return f"the provider refused with {answer.status}{said}"
 
 
-async def _exchanged(provisions: Dependencies, provider: str, outbound: Outbound) -> HttpResponse:
+async def _exchanged(
+    provisions: Dependencies, provider: str, outbound: OutboundRequest
+) -> HttpResponse:
     try:
         reply = await exchange(
             provisions.client,

@@ -14,7 +14,7 @@ import httpx
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog.outbound import UnaddressedError
+from ackbridge.catalog.rendering import MissingReferenceError
 from ackbridge.contracts.steps import FailedAttempt, FailureDetails, StepFailure
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
@@ -113,7 +113,7 @@ def cause_of(error: Exception, unanswered: StepFailure) -> Cause | None:
             )
         case RefusedError():
             return Cause(StepFailure.REFUSED, reason, final=True, reached=error.reached)
-        case UnaddressedError():
+        case MissingReferenceError():
             return Cause(StepFailure.NOT_ADDRESSED, reason, final=True)
         case InvalidInputError():
             return Cause(StepFailure.INVALID_REQUEST, reason, final=True)

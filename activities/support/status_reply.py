@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ackbridge.catalog.matching import classify
-from ackbridge.catalog.outbound import render_status
+from ackbridge.catalog.rendering import render_status
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.limits import MAX_KEY_LENGTH
 from ackbridge.contracts.messages import (
     MessageKind,
     MessageSource,
     ProviderMessage,
 )
 from ackbridge.contracts.steps import AskStep, PollStep
-from ackbridge.contracts.wire import MAX_KEY_LENGTH, digest
+from ackbridge.contracts.wire import digest
 
 from .dependencies import Dependencies
 from .provider_http import ProviderResponse, converse

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ackbridge.catalog.loading import load_integration
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.model import Integration
 from ackbridge.errors import IntegrationFileError, Problem
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ackbridge.contracts.purge import FOREVER
+from ackbridge.contracts.purge import KEEP_FOREVER
 from ackbridge.errors import ConfigurationError
 from ackbridge.settings import load_settings
 
@@ -24,7 +24,7 @@ def test_retentions_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     settings = load_settings()
 
     assert settings.retention.events == timedelta(days=2000)
-    assert settings.retention.dead_notices == FOREVER
+    assert settings.retention.dead_notices == KEEP_FOREVER
     assert settings.retention.calls == timedelta(days=90)
     assert settings.purge_every == timedelta(hours=6)
     assert settings.public_url == "http://x"

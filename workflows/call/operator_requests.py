@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import Steering
-    from ackbridge.contracts.wire import MAX_KEY_LENGTH, digest
+    from ackbridge.contracts.calls import Intervention
+    from ackbridge.contracts.limits import MAX_KEY_LENGTH
+    from ackbridge.contracts.wire import digest
 
 REMEMBERED = 20
 """Batches that a call knows to have taken it up; the ledger knows all of them."""
@@ -26,8 +27,8 @@ class OperatorRequests:
         is_prompt: they may interrupt work in hand; calls of older workers wait for its end.
     """
 
-    cancelled: Steering | None = None
-    forced: Steering | None = None
+    cancelled: Intervention | None = None
+    forced: Intervention | None = None
     reprocess: bool = False
     is_prompt: bool = False
     batches: tuple[str, ...] = ()

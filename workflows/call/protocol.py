@@ -31,9 +31,9 @@ with workflow.unsafe.imports_passed_through():
         CallOutcome,
         CallRequest,
         CallStatus,
+        Intervention,
         OutcomeStatus,
         Stage,
-        Steering,
     )
     from ackbridge.contracts.continuation import CallContinuation
     from ackbridge.contracts.deliveries import ReplyPlan
@@ -119,7 +119,7 @@ class CallProtocol:
         if self.outcome is not None:
             self.reject(f"cancel by {order.by}: too late, the call is {self.outcome.status}")
         elif self._orders.cancelled is None:
-            self._orders.cancelled = Steering(by=order.by, reason=order.reason)
+            self._orders.cancelled = Intervention(by=order.by, reason=order.reason)
             self._orders.is_prompt = self._is_revised()
 
     def force(self, order: ForceAck) -> None:
@@ -130,7 +130,7 @@ class CallProtocol:
         if self._orders.forced is not None:
             self.reject(f"force_ack by {order.by}: {self._orders.forced.by} has forced it already")
             return
-        self._orders.forced = Steering(by=order.by, reason=order.reason)
+        self._orders.forced = Intervention(by=order.by, reason=order.reason)
         self._orders.is_prompt = self._is_revised()
         self.hear(
             ProviderMessage(

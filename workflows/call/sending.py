@@ -15,6 +15,7 @@ from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import Stage
+    from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.messages import MessageKind, ProviderMessage
     from ackbridge.contracts.plan import PollPlan
     from ackbridge.contracts.steps import (
@@ -25,7 +26,6 @@ with workflow.unsafe.imports_passed_through():
         Sent,
         StepFailure,
     )
-    from ackbridge.contracts.wire import MAX_ERROR_LENGTH
 
 
 class Sending:

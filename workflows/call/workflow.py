@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.continuation import CallContinuation
     from ackbridge.contracts.messages import ProviderMessage, ProviderMessages
     from ackbridge.contracts.signals import AwaitOutcome, Cancel, ForceAck, Reprocess
-    from ackbridge.contracts.wire import InvalidInputError, Wire, read
+    from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
     from workflows.hosting.host import ContinueAsNewRequested, StepError
     from workflows.hosting.temporal_host import TemporalHost
 
@@ -134,7 +134,7 @@ class IntegrationCall:
     @workflow.update(name=names.AWAIT_OUTCOME)
     async def await_outcome(self, *arguments: Any) -> CallStatus:
         """Answer with the status once the outcome is there or the call is parked, or in time."""
-        wish = read(AwaitOutcome, arguments) if arguments else AwaitOutcome()
+        wish = parse_argument(AwaitOutcome, arguments) if arguments else AwaitOutcome()
         protocol = self._protocol
         if protocol is not None and wish.timeout > timedelta(0):
             until = workflow.now() + wish.timeout
@@ -149,7 +149,7 @@ class IntegrationCall:
         if self._invalid is not None:
             raise ApplicationError(self._invalid, type=names.INVALID_REQUEST)
         try:
-            wish = read(AwaitOutcome, arguments) if arguments else AwaitOutcome()
+            wish = parse_argument(AwaitOutcome, arguments) if arguments else AwaitOutcome()
         except InvalidInputError as error:
             raise ApplicationError(str(error), type=names.INVALID_REQUEST) from None
         if self._request and wish.request_digest not in (None, self._request.digest):
@@ -170,7 +170,7 @@ class IntegrationCall:
         if self._protocol is None:
             return
         try:
-            order = read(model, arguments)
+            order = parse_argument(model, arguments)
         except InvalidInputError as error:
             self._protocol.reject(str(error))
             return
@@ -181,7 +181,7 @@ def _read_start(arguments: tuple[Any, ...]) -> tuple[CallRequest, CallContinuati
     """Validate what the call was started with, the start options included."""
     is_continued = workflow.info().continued_run_id is not None and len(arguments) == 2
     memory = CallContinuation.model_validate(arguments[1]) if is_continued else None
-    request = read(CallRequest, arguments[:1] if is_continued else arguments)
+    request = parse_argument(CallRequest, arguments[:1] if is_continued else arguments)
     info = workflow.info()
     if info.workflow_id != request.call_id:
         raise InvalidInputError(

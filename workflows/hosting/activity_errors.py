@@ -12,8 +12,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 from .host import INTERRUPTED, StepError
 
 with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.steps import FailureDetails, StepFailure
-    from ackbridge.contracts.wire import MAX_ERROR_LENGTH
 
 
 def explain(error: FailureError, tried: int) -> tuple[StepError, timedelta | None]:

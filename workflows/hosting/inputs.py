@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
-    from ackbridge.contracts.wire import InvalidInputError, Wire, read
+    from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
 
 Model = TypeVar("Model", bound=Wire)
 State = TypeVar("State", bound=Wire)
@@ -32,8 +32,8 @@ def read_start(
         InvalidInputError: naming the field.
     """
     if workflow.info().continued_run_id is not None and len(arguments) == 2:
-        return read(model, arguments[:1]), state.model_validate(arguments[1])
-    return read(model, arguments), None
+        return parse_argument(model, arguments[:1]), state.model_validate(arguments[1])
+    return parse_argument(model, arguments), None
 
 
 def require_workflow_id(expected: str, field: str) -> None:
@@ -77,7 +77,7 @@ def handle_update(
         ApplicationError: of type InvalidRequest, naming the field.
     """
     try:
-        return handle(read(model, arguments))
+        return handle(parse_argument(model, arguments))
     except InvalidInputError as error:
         raise invalid_request(str(error)) from None
 
@@ -90,6 +90,6 @@ def handle_signal(
 ) -> None:
     """Validate a signal and handle it; `reject` receives the problem, as a signal has no reply."""
     try:
-        handle(read(model, arguments))
+        handle(parse_argument(model, arguments))
     except InvalidInputError as error:
         reject(str(error))

@@ -30,8 +30,9 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import search_attributes as search
     from ackbridge.contracts.calls import CallStatus
     from ackbridge.contracts.deliveries import Delivery
+    from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.steps import StepFailure
-    from ackbridge.contracts.wire import MAX_ERROR_LENGTH, Wire
+    from ackbridge.contracts.wire import Wire
 
 LONGEST_RETRY = timedelta(minutes=5)
 """Retries back off to this and no further."""

@@ -31,7 +31,7 @@ with workflow.unsafe.imports_passed_through():
         IntegrationFlags,
         SetFlag,
     )
-    from ackbridge.contracts.wire import InvalidInputError, Wire, read
+    from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
 
 WATCHED = "watched"
 WATCHED_LATER = "watched-later"
@@ -161,7 +161,7 @@ class ProviderControl:
         if self._control is None:
             raise ApplicationError(self._invalid or "", type=names.INVALID_REQUEST)
         try:
-            return act(self._control, read(model, arguments))
+            return act(self._control, parse_argument(model, arguments))
         except InvalidInputError as error:
             raise ApplicationError(str(error), type=names.INVALID_REQUEST) from None
 
@@ -175,7 +175,7 @@ class ProviderControl:
         if self._control is None:
             return
         try:
-            act(self._control, read(model, arguments))
+            act(self._control, parse_argument(model, arguments))
         except InvalidInputError as error:
             self._control.reject(str(error))
 
@@ -195,7 +195,7 @@ def _read_start(arguments: tuple[Any, ...]) -> tuple[ControlStart, ControlMemory
     info = workflow.info()
     is_continued = info.continued_run_id is not None and len(arguments) == 2
     memory = ControlMemory.model_validate(arguments[1]) if is_continued else None
-    start = read(ControlStart, arguments[:1] if is_continued else arguments)
+    start = parse_argument(ControlStart, arguments[:1] if is_continued else arguments)
     if info.workflow_id != names.control_id(start.provider):
         raise InvalidInputError(
             f"provider: a control's workflow id is control.<provider>, here"

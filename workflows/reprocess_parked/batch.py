@@ -9,13 +9,13 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.batches import (
-        BatchMemory,
-        BatchOrder,
+        BatchCommand,
+        BatchContinuation,
         BatchProgress,
         BatchRequest,
         BatchState,
-        Page,
-        PageStep,
+        ReprocessPageResult,
+        ReprocessPageStep,
         Survey,
         SurveyStep,
     )
@@ -31,7 +31,7 @@ class Batch:
         run_chain: str,
         clock: Callable[[], datetime],
         show: Callable[[BatchProgress], None],
-        memory: BatchMemory | None = None,
+        memory: BatchContinuation | None = None,
     ) -> None:
         """Take a batch up.
 
@@ -64,12 +64,12 @@ class Batch:
 
     # What it is told
 
-    def pause(self, order: BatchOrder) -> None:
+    def pause(self, order: BatchCommand) -> None:
         """Take up no more calls until somebody resumes it."""
         if self.paused is None:
             self.paused = order
 
-    def resume(self, order: BatchOrder) -> None:
+    def resume(self, order: BatchCommand) -> None:
         """Go on after a pause, gently again."""
         if self.paused is None:
             self.reject(f"resume by {order.by}: the batch is not paused")
@@ -77,7 +77,7 @@ class Batch:
             self.paused = self._closed = None
             self._gentle_since = self._clock()
 
-    def stop(self, order: BatchOrder) -> None:
+    def stop(self, order: BatchCommand) -> None:
         """End before its time."""
         if self.stopped is None:
             self.stopped = order
@@ -92,7 +92,7 @@ class Batch:
         self._gentle_since = self._clock()
         self._change(total=survey.total)
 
-    def take(self, page: Page) -> None:
+    def take(self, page: ReprocessPageResult) -> None:
         """See how far a page has come."""
         if self._closed is not None and page.closed is None:
             self._gentle_since = self._clock()
@@ -128,14 +128,14 @@ class Batch:
         """What to ask first."""
         return SurveyStep(selection=self.request.selection)
 
-    def page_step(self, *, is_last: bool = False) -> PageStep:
+    def page_step(self, *, is_last: bool = False) -> ReprocessPageStep:
         """The next page: take calls up for a while."""
         gentle_for = self._clock() - (self._gentle_since or self._clock())
         if self._closed is not None:
             self._enter(BatchState.WAITING, self._closed)
         else:
             self._enter(BatchState.RUNNING, None, self._rate(gentle_for))
-        return PageStep(
+        return ReprocessPageStep(
             batch=self._name,
             request=self.request,
             as_of=self._as_of or self._clock(),
@@ -157,9 +157,9 @@ class Batch:
             self._enter(BatchState.COMPLETED, None)
         return self._progress
 
-    def memory(self) -> BatchMemory:
+    def memory(self) -> BatchContinuation:
         """For the run that continues this one."""
-        return BatchMemory(
+        return BatchContinuation(
             progress=self._progress,
             as_of=self._as_of,
             gentle_since=self._gentle_since,

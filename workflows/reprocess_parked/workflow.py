@@ -24,15 +24,15 @@ from .ui_details import tell_batch
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.batches import (
-        BatchMemory,
-        BatchOrder,
+        BatchCommand,
+        BatchContinuation,
         BatchProgress,
         BatchRequest,
         BatchState,
-        Page,
+        ReprocessPageResult,
         Survey,
     )
-    from ackbridge.contracts.wire import InvalidInputError, read
+    from ackbridge.contracts.wire import InvalidInputError, parse_argument
 
 SURVEY_TIMEOUT = timedelta(minutes=1)
 PAGE_TIMEOUT = timedelta(minutes=30)
@@ -88,7 +88,7 @@ class ReprocessParked:
         except asyncio.CancelledError:
             # What was marked is given back first.
             is_cancelled = True
-            batch.stop(BatchOrder(by="Temporal", reason="the workflow was cancelled"))
+            batch.stop(BatchCommand(by="Temporal", reason="the workflow was cancelled"))
             await conduct
         await workflow.wait_condition(workflow.all_handlers_finished)
         if is_cancelled:
@@ -144,12 +144,12 @@ class ReprocessParked:
         batch.take(page)
         return page.is_done
 
-    async def _page(self, batch: Batch, *, is_last: bool = False) -> Page:
+    async def _page(self, batch: Batch, *, is_last: bool = False) -> ReprocessPageResult:
         step = batch.page_step(is_last=is_last)
-        page: workflow.ActivityHandle[Page] = workflow.start_activity(
+        page: workflow.ActivityHandle[ReprocessPageResult] = workflow.start_activity(
             names.REPROCESS_PAGE,
             step,
-            result_type=Page,
+            result_type=ReprocessPageResult,
             start_to_close_timeout=PAGE_TIMEOUT,
             heartbeat_timeout=SILENT_FOR,
             retry_policy=RETRIES,
@@ -165,17 +165,17 @@ class ReprocessParked:
 
     @workflow.signal(name=names.PAUSE)
     def pause(self, *arguments: Any) -> None:
-        """Take up no more calls until somebody resumes it: `BatchOrder`."""
+        """Take up no more calls until somebody resumes it: `BatchCommand`."""
         self._take(arguments, Batch.pause)
 
     @workflow.signal(name=names.RESUME)
     def resume(self, *arguments: Any) -> None:
-        """Go on after a pause: `BatchOrder`."""
+        """Go on after a pause: `BatchCommand`."""
         self._take(arguments, Batch.resume)
 
     @workflow.signal(name=names.STOP)
     def stop(self, *arguments: Any) -> None:
-        """End before its time: `BatchOrder`. Calls under way end by themselves."""
+        """End before its time: `BatchCommand`. Calls under way end by themselves."""
         self._take(arguments, Batch.stop)
 
     @workflow.query(name=names.PROGRESS)
@@ -185,12 +185,12 @@ class ReprocessParked:
             raise ApplicationError(self._invalid or "", type=names.INVALID_REQUEST)
         return self._batch.progress
 
-    def _take(self, arguments: tuple[Any, ...], act: Callable[[Batch, BatchOrder], None]) -> None:
+    def _take(self, arguments: tuple[Any, ...], act: Callable[[Batch, BatchCommand], None]) -> None:
         """Do what a signal says, or keep what is wrong with it."""
         if self._batch is None:
             return
         try:
-            act(self._batch, read(BatchOrder, arguments))
+            act(self._batch, parse_argument(BatchCommand, arguments))
         except InvalidInputError as error:
             self._batch.reject(str(error))
 
@@ -210,12 +210,12 @@ def _summary(progress: BatchProgress, *, is_last: bool) -> str:
     return f"{progress.counts.done} calls done: take up more"
 
 
-def _read_start(arguments: tuple[Any, ...]) -> tuple[BatchRequest, BatchMemory | None]:
+def _read_start(arguments: tuple[Any, ...]) -> tuple[BatchRequest, BatchContinuation | None]:
     """Validate what the batch was started with, the start options included."""
     info = workflow.info()
     is_continued = info.continued_run_id is not None and len(arguments) == 2
-    memory = BatchMemory.model_validate(arguments[1]) if is_continued else None
-    request = read(BatchRequest, arguments[:1] if is_continued else arguments)
+    memory = BatchContinuation.model_validate(arguments[1]) if is_continued else None
+    request = parse_argument(BatchRequest, arguments[:1] if is_continued else arguments)
     if info.execution_timeout or info.run_timeout:
         raise InvalidInputError(
             "workflow timeouts: a batch has none, marked calls would be left behind"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ackbridge.catalog.compiled_expressions import is_true
+from ackbridge.catalog.expressions import is_true
 
 SOME_TEXT = "made-up"
 """Stands wherever any text will do."""

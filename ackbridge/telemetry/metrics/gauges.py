@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ackbridge.catalog.catalog import Catalog
-from ackbridge.catalog.flags import configured_flags
+from ackbridge.catalog.catalog import Catalog, configured_flags
 from ackbridge.contracts.breaker import BreakerState
 from ackbridge.contracts.control import WHOLE_PROVIDER, ControlSnapshot, FlagState, FlagValue
 from ackbridge.control.snapshots import Snapshots

@@ -18,7 +18,13 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.clock import utc_now
 from ackbridge.contracts.calls import CallOutcome, NoticeStatus, OutcomeStatus, Timings
-from ackbridge.contracts.deliveries import BuryStep, Delivered, Delivery, NoticeBody, NoticeData
+from ackbridge.contracts.deliveries import (
+    DeadLetterStep,
+    Delivered,
+    Delivery,
+    NoticeBody,
+    NoticeData,
+)
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.steps import PrepareStep
 from ackbridge.ledger.rows import NoticeRow, NoticeState
@@ -185,7 +191,7 @@ def _kept(bodies: list[bytes]) -> Callable[[httpx.Request], Awaitable[None]]:
 async def test_buried(told: World) -> None:
     """The ledger has it whole, with the reason."""
     await attempt().run(
-        DeadLetter(told.provisions).bury, BuryStep(delivery=delivery(), reason="gone")
+        DeadLetter(told.provisions).bury, DeadLetterStep(delivery=delivery(), reason="gone")
     )
     kept = await row(told)
     assert (kept.state, kept.reason, kept.body) == (NoticeState.DEAD, "gone", delivery().body)

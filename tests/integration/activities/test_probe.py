@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from fastapi import Response
 
-from ackbridge.catalog.schema import Health
+from ackbridge.catalog.model import HealthSpec
 from ackbridge.stats.totals import Count
 from activities.probe import probe
 
@@ -17,7 +17,7 @@ from .world import World, nobody_there
 async def asked(world: World, base_url: str | None = None) -> Count | None:
     """The world's provider is asked for its health."""
     integration = world.provisions.catalog.integration("acme")
-    health = Health(path="/up", timeout=timedelta(milliseconds=500))
+    health = HealthSpec(path="/up", timeout=timedelta(milliseconds=500))
     changes = {"health": health, "base_url": base_url or integration.base_url}
     return await probe(world.provisions, integration.model_copy(update=changes))
 

@@ -30,8 +30,8 @@ from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Timings
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.purge import (
-    PurgePage,
-    PurgePlace,
+    PurgeCursor,
+    PurgePageResult,
     PurgeProgress,
     PurgeRequest,
     PurgeStep,
@@ -226,11 +226,11 @@ async def test_a_bad_start_fails(stage: Stage) -> None:
 async def test_a_page_goes_on_where_a_dead_worker_was(stage: Stage) -> None:
     """With what that one has counted."""
     environment = ActivityEnvironment()
-    before = PurgePage(as_of=utc_now(), place=PurgePlace(kind="calls"), gone={"log": 3})
+    before = PurgePageResult(as_of=utc_now(), place=PurgeCursor(kind="calls"), gone={"log": 3})
     environment.info = replace(environment.info, heartbeat_details=[before.model_dump(mode="json")])
-    told: list[PurgePage] = []
+    told: list[PurgePageResult] = []
     environment.on_heartbeat = told.append
-    step = PurgeStep(retention=Retention(), place=PurgePlace(kind="inbox"))
+    step = PurgeStep(retention=Retention(), place=PurgeCursor(kind="inbox"))
 
     page = await environment.run(PurgePages(stage.provisions).purge_page, step)
 

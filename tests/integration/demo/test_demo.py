@@ -14,8 +14,8 @@ import psutil
 import pytest
 from pydantic import TypeAdapter
 
-from ackbridge.catalog.documents import read_document
 from ackbridge.catalog.loading import load_catalog, load_integration
+from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.notices import DEFAULT_NOTICES
 from ackbridge.contracts.wire import Duration
 from ackbridge.demo import report
@@ -174,9 +174,9 @@ def test_one_is_told_where_to_look(done: subprocess.CompletedProcess[str], state
 def test_only_waiting_is_shorter_in_the_demos_own_copy(tmp_path: Path) -> None:
     """Deadlines and the time to live of parked calls; all else is as it is shipped."""
     with own_integrations(tmp_path) as folder:
-        shipped = read_document((folder / "sandbox.yaml").read_text()).value
+        shipped = parse_yaml((folder / "sandbox.yaml").read_text()).value
         changes = put_in_a_hurry(folder)
-        copy = read_document((folder / "sandbox.yaml").read_text()).value
+        copy = parse_yaml((folder / "sandbox.yaml").read_text()).value
         load_catalog(folder, SECRETS)
     assert {change.field for change in changes} == {"response.deadline.initial", "parked_for"}
     for change in changes:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from ackbridge.contracts.batches import ParkedSelection
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus, Stage
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.purge import FOREVER, PurgePlace, Retention
+from ackbridge.contracts.purge import KEEP_FOREVER, PurgeCursor, Retention
 from ackbridge.contracts.steps import AcknowledgementKind, Parking, SuppressedMessage
 from ackbridge.ledger import calls
 from ackbridge.ledger.database.tables import metadata
@@ -56,7 +56,7 @@ async def purge(
 ) -> dict[str, int]:
     """Go through the ledger, or through so many pages of it; how much is gone."""
     gone: Counter[str] = Counter()
-    place: PurgePlace | None = None
+    place: PurgeCursor | None = None
     as_of = None
     while as_of is None or place is not None:
         if pages is not None and (pages := pages - 1) < 0:
@@ -89,11 +89,11 @@ async def test_a_call_goes_whole_when_its_time_has_come(
     request = await complete(ledger, "1")
     await ledger.suppress("acme", "evt-x", request.call_id, "duplicate")
     clock.go_on(90 * DAY)
-    assert await purge(ledger, Retention(log=FOREVER)) == {}
+    assert await purge(ledger, Retention(log=KEEP_FOREVER)) == {}
 
     clock.go_on(timedelta(seconds=1))
     assert await purge(ledger, dry_run=True) == {"calls": 1, "log": 1}
-    assert await purge(ledger, Retention(log=FOREVER)) == {"calls": 1}
+    assert await purge(ledger, Retention(log=KEEP_FOREVER)) == {"calls": 1}
     assert everything(ledger_url) == {"event_keys": [request.call_id]}
     clock.go_on(90 * DAY)
     assert await purge(ledger) == {"events": 1}
@@ -123,20 +123,22 @@ async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: Mo
             await ledger.notices.bury(delivery(number), "gone")
     before = everything(ledger_url)
     clock.go_on(5000 * DAY)
-    await purge(ledger, Retention(events=FOREVER, held=FOREVER, dead_notices=FOREVER))
+    await purge(
+        ledger, Retention(events=KEEP_FOREVER, held=KEEP_FOREVER, dead_notices=KEEP_FOREVER)
+    )
 
     assert everything(ledger_url) == before
 
     await ledger.acknowledged(
         owing.call_id, 2, AcknowledgementKind.FAILED, clock(), outcome_of(owing)
     )
-    assert await purge(ledger, Retention(events=FOREVER)) == {
+    assert await purge(ledger, Retention(events=KEEP_FOREVER)) == {
         "held": 1,
         "dead_notices": 1,
         "calls": 2,
     }
     clock.go_on(91 * DAY)
-    assert (await purge(ledger, Retention(events=FOREVER)))["calls"] == 1
+    assert (await purge(ledger, Retention(events=KEEP_FOREVER)))["calls"] == 1
     left = ("1", "awaited", "parked", "preparing")
     assert everything(ledger_url)["calls"] == [f"acme.order.{key}" for key in left]
 
@@ -198,9 +200,9 @@ async def test_notices_of_a_reused_id_are_told(ledger: Ledger, clock: MovableClo
     await ledger.notices.take_up(delivery(1))
     await ledger.notices.delivered(delivery(1).body.id, clock())
     clock.go_on(11 * DAY)
-    assert await purge(ledger, Retention(notices=FOREVER)) == {}
+    assert await purge(ledger, Retention(notices=KEEP_FOREVER)) == {}
     clock.go_on(80 * DAY)
-    assert await purge(ledger, Retention(notices=FOREVER)) == {"calls": 1}
+    assert await purge(ledger, Retention(notices=KEEP_FOREVER)) == {"calls": 1}
 
     assert await ledger.notices.take_up(delivery(1)) is None
 
@@ -316,7 +318,9 @@ async def test_an_interrupted_clean_up_leaves_whole_calls(
     left = []
     page = await ledger.purging.page(Retention(), rows=1)
     while page.place is not None:
-        page = await ledger.purging.page(Retention(log=FOREVER), page.as_of, page.place, rows=1)
+        page = await ledger.purging.page(
+            Retention(log=KEEP_FOREVER), page.as_of, page.place, rows=1
+        )
         left.append(sum([await is_whole(ledger, key) for key in KEYS]))
         there = everything(ledger_url)
         assert there.get("responses") == there.get("acknowledgements") == there.get("log")
@@ -388,9 +392,9 @@ async def test_an_interrupted_clean_up_is_finished_by_the_next(
     """It begins anew, and finds what is left."""
     await crowd(ledger)
     clock.go_on(91 * DAY)
-    first = await purge(ledger, Retention(log=FOREVER), pages=8)
+    first = await purge(ledger, Retention(log=KEEP_FOREVER), pages=8)
     assert 0 < first["calls"] < len(KEYS)
-    second = await purge(ledger, Retention(log=FOREVER))
+    second = await purge(ledger, Retention(log=KEEP_FOREVER))
     assert first["calls"] + second["calls"] == len(KEYS)
     assert set(everything(ledger_url)) == {"event_keys"}
 
@@ -412,7 +416,7 @@ async def test_for_ever_is_for_ever(ledger: Ledger, ledger_url: str, clock: Mova
     await crowd(ledger)
     before = everything(ledger_url)
     clock.go_on(36500 * DAY)
-    kinds = dict.fromkeys(Retention.model_fields, FOREVER)
+    kinds = dict.fromkeys(Retention.model_fields, KEEP_FOREVER)
 
     assert await purge(ledger, Retention(**kinds)) == {}
     assert everything(ledger_url) == before

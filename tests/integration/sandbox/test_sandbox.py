@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from ackbridge.catalog.loading import load_integration
-from ackbridge.catalog.matching import candidates, classify, find_event_key
-from ackbridge.catalog.schema import Integration
+from ackbridge.catalog.matching import classify, find_event_key, find_matches
+from ackbridge.catalog.model import Integration
 from ackbridge.clock import utc_now
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.local.application import app_folder
@@ -44,7 +44,7 @@ def read_by_the_file(
     document = {**letter.event, "body": letter.event, "headers": letter.headers, "query": {}}
     event_key = find_event_key(integration, document)
     assert event_key is not None
-    assert operation in {match.operation for match in candidates(integration, document)}
+    assert operation in {match.operation for match in find_matches(integration, document)}
     found = integration.operations[operation]
     return classify(found, document, event_key, MessageSource.CALLBACK, utc_now())
 

@@ -10,13 +10,13 @@ import pytest
 
 from ackbridge.catalog.matching import (
     Match,
-    candidates,
     classify,
     find_event_key,
+    find_matches,
     is_receipt,
     receipt_reference,
 )
-from ackbridge.catalog.operation import Operation
+from ackbridge.catalog.model import Operation
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
@@ -88,12 +88,12 @@ def test_a_provider_speaks_about_its_own_calls_only(
 ) -> None:
     """A call id of another operation or provider is not this operation's."""
     integration = acme(tmp_path, receipt=RECEIPT, response=CALLBACK)
-    assert matches == candidates(integration, callback(body))
+    assert matches == find_matches(integration, callback(body))
 
 
 def test_operations_without_callbacks_are_no_candidates(tmp_path: Path) -> None:
     """Nothing is waited for there."""
-    assert candidates(acme(tmp_path), callback({"call": "acme.order.k"})) == []
+    assert find_matches(acme(tmp_path), callback({"call": "acme.order.k"})) == []
 
 
 def test_a_success_carries_its_data(order: Operation) -> None:
@@ -151,7 +151,7 @@ def test_a_polled_answer_goes_by_the_rules_of_status(tmp_path: Path) -> None:
     operation = integration.operations["order"]
     assert heard(operation, answer({"done": False}), MessageSource.STATUS) is None
     assert heard(operation, answer({"done": True}), MessageSource.STATUS) is not None
-    assert candidates(integration, callback({"call": "acme.order.k"})) == []
+    assert find_matches(integration, callback({"call": "acme.order.k"})) == []
 
 
 def test_a_failure_says_why_and_whether_to_try_again(order: Operation) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ackbridge.catalog.notice_texts import NoticeTexts
-from ackbridge.catalog.notices import LONGEST_TEXT, LONGEST_TITLE, render_notice
+from ackbridge.catalog.model import NoticeTexts
+from ackbridge.catalog.rendering import MAX_TEXT_LENGTH, MAX_TITLE_LENGTH, render_notice
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.security.redaction import Redactor
 from tests.support.catalog_files import CONTEXT, acme, problems
@@ -84,7 +84,7 @@ def test_no_value_breaks_a_notice(value: str) -> None:
         assert any("\ud800" <= c <= "\udfff" for c in value)
         return
     assert "TOP-SECRET" not in notice.message
-    assert len(notice.message) <= LONGEST_TEXT
+    assert len(notice.message) <= MAX_TEXT_LENGTH
     assert notice.message.startswith("a ")
     assert not any(unicodedata.category(c) == "Cc" for c in notice.message)
     assert not set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069") & set(notice.message)
@@ -103,7 +103,7 @@ def test_any_payload_gives_a_notice_or_none(payload: dict[str, Any]) -> None:
     written = {"title": "For {payload.name}", "message": "{payload.amount} {payload.tags}."}
     texts = NoticeTexts.model_validate({"und": written})
     notice = render_notice("failed", texts, {**CONTEXT, "payload": payload})
-    assert notice is None or 0 < len(notice.title) <= LONGEST_TITLE
+    assert notice is None or 0 < len(notice.title) <= MAX_TITLE_LENGTH
 
 
 def test_secrets_in_values_are_not_shown(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ackbridge.catalog.notices import render_notice
+from ackbridge.catalog.rendering import render_notice
 from ackbridge.contracts.calls import Notice
 from tests.support.catalog_files import CONTEXT, acme
 

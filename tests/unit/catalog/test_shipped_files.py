@@ -12,18 +12,18 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ackbridge.catalog.catalog import check_payload
-from ackbridge.catalog.documents import read_document
 from ackbridge.catalog.json_schema import integration_json_schema, subscriber_json_schema
 from ackbridge.catalog.loading import load_catalog, load_integration
 from ackbridge.catalog.matching import (
     Match,
-    candidates,
     classify,
     find_event_key,
+    find_matches,
     is_receipt,
     receipt_reference,
 )
-from ackbridge.catalog.outbound import render_acknowledgement, render_request, render_status
+from ackbridge.catalog.rendering import render_acknowledgement, render_request, render_status
+from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from tests.support.catalog_files import CONTEXT, ROOT, answer, callback, write
 
@@ -51,13 +51,13 @@ def test_the_published_schema_is_fresh() -> None:
 @pytest.mark.parametrize(
     "text",
     [*(path.read_text() for path in sorted(INTEGRATIONS.glob("*.yaml"))), *EXAMPLES],
-    ids=lambda text: str(read_document(text).value["provider"]),
+    ids=lambda text: str(parse_yaml(text).value["provider"]),
 )
 def test_the_schema_accepts_what_the_loader_accepts(text: str, tmp_path: Path) -> None:
     """An editor finds no fault with our files and examples, and the loader neither."""
     schema = integration_json_schema()
     Draft202012Validator.check_schema(schema)
-    Draft202012Validator(schema).validate(read_document(text).value)
+    Draft202012Validator(schema).validate(parse_yaml(text).value)
     load_integration(write(tmp_path, text), {})
 
 
@@ -92,7 +92,7 @@ def test_stripe_sends_a_form_and_takes_its_own_events() -> None:
         {"id": "evt_1", "type": "payment_intent.succeeded", "data": {"object": intent}}
     )
     assert find_event_key(stripe, event) == "evt_1"
-    assert [Match("create_payment", "stripe.create_payment.k")] == candidates(stripe, event)
+    assert [Match("create_payment", "stripe.create_payment.k")] == find_matches(stripe, event)
     message = heard(operation, event)
     assert message is not None
     # What is kept has no secret in it.
@@ -140,7 +140,7 @@ def test_the_sandbox_speaks_the_whole_protocol() -> None:
     ):
         document = callback({**event, "type": kind, "until": "2026-01-03T00:00:00Z"})
         about = Match("create_order", "sandbox.create_order.k", "ord_1")
-        assert [about] == candidates(sandbox, document)
+        assert [about] == find_matches(sandbox, document)
         message = heard(operation, document)
         assert message is not None
         assert expected is message.kind
@@ -156,7 +156,7 @@ def test_sandbox_shipments_are_known_by_their_reference_only() -> None:
     """Their callbacks know no call id."""
     sandbox = load_catalog(INTEGRATIONS, {}).integration("sandbox")
     event = {"event_id": "e", "type": "shipment.completed", "shipment": {"id": "shp_1"}}
-    assert [Match("create_shipment", None, "shp_1")] == candidates(sandbox, callback(event))
+    assert [Match("create_shipment", None, "shp_1")] == find_matches(sandbox, callback(event))
 
 
 def test_the_worked_example_does_what_the_manual_says(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_the_worked_example_does_what_the_manual_says(tmp_path: Path) -> None:
     for kind, meaning in expected.items():
         event = callback({"evt": {"kind": kind, "seq": 9}, "obj": [thing]})
         assert find_event_key(nd, event) == "4711:9"
-        assert [Match("book", "norddeich.book.k", "4711")] == candidates(nd, event)
+        assert [Match("book", "norddeich.book.k", "4711")] == find_matches(nd, event)
         message = classify(operation, event, "e", MessageSource.CALLBACK, AT)
         assert message is not None
         assert meaning == (message.kind, message.retryable, message.reason)

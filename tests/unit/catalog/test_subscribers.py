@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from ackbridge.catalog.documents import read_document
 from ackbridge.catalog.json_schema import subscriber_json_schema
 from ackbridge.catalog.loading import load_catalog, load_subscriber
+from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.deliveries import NoticeEvent
 from ackbridge.errors import IntegrationFileError, UnknownNameError
 from tests.support.catalog_files import write
@@ -113,7 +113,7 @@ def test_the_schema_accepts_what_the_loader_accepts() -> None:
     schema = subscriber_json_schema()
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
-    good = read_document(SHOP).value
+    good = parse_yaml(SHOP).value
     assert validator.is_valid(good)
     assert not validator.is_valid({**good, "secrets": ["whsec_MTIz"]})
     assert not validator.is_valid({**good, "retries": 3})

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ackbridge.catalog.bodies import BodyTemplate
 from ackbridge.catalog.loading import load_integration
-from ackbridge.catalog.outbound import Outbound, render_acknowledgement, render_request
+from ackbridge.catalog.rendering import OutboundRequest, render_acknowledgement, render_request
+from ackbridge.catalog.templates import BodyTemplate
 from ackbridge.conformance.cases import Case, PayloadRequiredError, context_of, make_case
 from ackbridge.conformance.request_routes import agrees, routes
 from ackbridge.sandbox.provider_dialect import Incoming
@@ -18,7 +18,7 @@ from tests.support.catalog_files import CONTEXT, acme
 CONFORMANCE = Path(__file__).parents[2] / "integration" / "conformance" / "files"
 
 
-def incoming(outbound: Outbound) -> Incoming:
+def incoming(outbound: OutboundRequest) -> Incoming:
     """What the provider gets of what we send."""
     path, _, query = outbound.url.removeprefix("https://acme.example").partition("?")
     return Incoming(outbound.method, path, query, outbound.headers, outbound.content or b"")

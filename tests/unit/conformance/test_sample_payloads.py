@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ackbridge.catalog.payloads import PayloadSchema
+from ackbridge.catalog.payload_schema import PayloadSchema
 from ackbridge.conformance.sample_payloads import NoSampleError, make_payloads
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ackbridge.contracts.wire import describe
+from ackbridge.contracts.wire import describe_validation_error
 from ackbridge.security.specs import (
     AuthSpec,
     BasicAuth,
@@ -28,7 +28,7 @@ def refusal(adapter: TypeAdapter[Any], value: dict[str, Any]) -> str:
     """What is said about a spec that must not validate."""
     with pytest.raises(ValidationError) as refused:
         adapter.validate_python(value)
-    return describe(refused.value)
+    return describe_validation_error(refused.value)
 
 
 @pytest.mark.parametrize("ref", ["env:STRIPE_API_KEY", "env:_x1", "file:/run/key", "file:keys/a"])

@@ -14,9 +14,9 @@ import pytest
 
 import workflows
 from ackbridge.contracts import names
-from ackbridge.contracts.deliveries import BuryStep, Delivered, Delivery
+from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery
 from ackbridge.contracts.plan import AcknowledgePlan
-from ackbridge.contracts.purge import PurgePage, PurgeStep
+from ackbridge.contracts.purge import PurgePageResult, PurgeStep
 from ackbridge.contracts.wire import Wire
 from activities import main_activities, notices_activities
 from tests.support.simulated_host import plan
@@ -129,8 +129,8 @@ def test_steps_and_activities_agree(step: Step[Any]) -> None:
     ("name", "argument", "answer"),
     [
         (names.DELIVER, Delivery, Delivered),
-        (names.BURY, BuryStep, None),
-        (names.PURGE_PAGE, PurgeStep, PurgePage),
+        (names.BURY, DeadLetterStep, None),
+        (names.PURGE_PAGE, PurgeStep, PurgePageResult),
     ],
 )
 def test_what_other_workflows_ask_for_agrees(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackbridge.catalog.flags import configured_flags
+from ackbridge.catalog.catalog import configured_flags
 from ackbridge.catalog.loading import load_integration
 from ackbridge.contracts.breaker import BreakerSetting, BreakerState, ForceBreaker
 from ackbridge.contracts.control import (

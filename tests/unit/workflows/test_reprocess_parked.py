@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ackbridge.contracts.batches import (
+    BatchCommand,
+    BatchContinuation,
     BatchCounts,
-    BatchMemory,
-    BatchOrder,
     BatchProgress,
     BatchRequest,
     BatchState,
-    Page,
     ParkedSelection,
     Ramp,
+    ReprocessPageResult,
     Survey,
 )
 from ackbridge.contracts.breaker import BreakerSetting, BreakerState
@@ -39,7 +39,7 @@ REQUEST = BatchRequest(selection=ParkedSelection(provider="acme"), rate=11, ramp
 class Staged:
     """A batch with a clock that is moved by hand."""
 
-    def __init__(self, memory: BatchMemory | None = None) -> None:
+    def __init__(self, memory: BatchContinuation | None = None) -> None:
         self.now = NOW
         self.shown: list[BatchProgress] = []
         self.batch = Batch(
@@ -79,14 +79,14 @@ def test_the_ramp_begins_anew_after_the_provider_was_closed() -> None:
     staged.batch.surveyed(Survey(total=9, as_of=NOW))
     staged.now += timedelta(minutes=10)
     assert staged.batch.page_step().gentle_for == timedelta(minutes=10)
-    staged.batch.take(Page(counts=BatchCounts(), closed="until the breaker closes"))
+    staged.batch.take(ReprocessPageResult(counts=BatchCounts(), closed="until the breaker closes"))
     assert staged.batch.page_step().closed == "until the breaker closes"
     assert staged.shown[-1].state is BatchState.WAITING
     staged.now += timedelta(minutes=5)
-    staged.batch.take(Page(counts=BatchCounts()))
+    staged.batch.take(ReprocessPageResult(counts=BatchCounts()))
     assert staged.batch.page_step().gentle_for == timedelta(0)
     staged.now += timedelta(minutes=5)
-    order = BatchOrder(by="ann", reason="a moment")
+    order = BatchCommand(by="ann", reason="a moment")
     staged.batch.pause(order)
     staged.batch.resume(order)
     assert staged.batch.page_step().gentle_for == timedelta(0)
@@ -96,9 +96,11 @@ def test_a_batch_takes_everything_along_when_it_continues() -> None:
     """The next run asks for the very page that this one would have asked for."""
     first = Staged()
     first.batch.surveyed(Survey(total=9, as_of=NOW))
-    first.batch.take(Page(counts=BatchCounts(selected=3), closed="until it is switched on"))
-    first.batch.pause(BatchOrder(by="ann", reason="a moment"))
-    memory = BatchMemory.model_validate_json(first.batch.memory().model_dump_json())
+    first.batch.take(
+        ReprocessPageResult(counts=BatchCounts(selected=3), closed="until it is switched on")
+    )
+    first.batch.pause(BatchCommand(by="ann", reason="a moment"))
+    memory = BatchContinuation.model_validate_json(first.batch.memory().model_dump_json())
     second = Staged(memory)
     assert second.batch.page_step() == first.batch.page_step()
     assert (second.batch.paused, second.batch.is_surveyed) == (first.batch.paused, True)
@@ -116,7 +118,7 @@ def test_the_names_of_two_batches_with_one_id_differ() -> None:
 def test_a_resume_without_a_pause_says_so() -> None:
     """It is kept as the last trouble, for whoever looks."""
     staged = Staged()
-    staged.batch.resume(BatchOrder(by="ann", reason="-"))
+    staged.batch.resume(BatchCommand(by="ann", reason="-"))
     assert staged.shown[-1].last_error == "resume by ann: the batch is not paused"
 
 
@@ -124,7 +126,9 @@ def test_the_story_of_a_batch() -> None:
     """A bar, who wanted it, how fast it may go, and what has become of its calls."""
     staged = Staged()
     staged.batch.surveyed(Survey(total=4, as_of=NOW))
-    staged.batch.take(Page(counts=BatchCounts(selected=3, signalled=3, completed=1, failed=1)))
+    staged.batch.take(
+        ReprocessPageResult(counts=BatchCounts(selected=3, signalled=3, completed=1, failed=1))
+    )
     staged.batch.page_step()
     told = tell_batch(staged.shown[-1])
     assert "█" * 15 + "░" * 15 + "` 2 of 4" in told

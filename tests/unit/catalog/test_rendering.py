@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ackbridge.catalog.outbound import (
-    Outbound,
-    UnaddressedError,
+from ackbridge.catalog.rendering import (
+    MissingReferenceError,
+    OutboundRequest,
     render_acknowledgement,
     render_health,
     render_request,
@@ -23,7 +23,7 @@ from ackbridge.contracts.wire import InvalidInputError
 from tests.support.catalog_files import CONTEXT, acme
 
 
-def request(folder: Path, context: dict[str, Any] | None = None, **parts: Any) -> Outbound:
+def request(folder: Path, context: dict[str, Any] | None = None, **parts: Any) -> OutboundRequest:
     """The rendered request of an operation made of these parts."""
     integration = acme(folder, request={"path": "/orders", **parts})
     return render_request(integration, integration.operations["order"], context or CONTEXT)
@@ -203,8 +203,8 @@ def test_acknowledgements_have_keys_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("acknowledge", "error"),
     [
-        ({"path": "/orders/{reference}/ack", "failed": {}}, UnaddressedError),
-        ({"path": "/ack", "failed": "{r: join('-', [reference, 'x'])}"}, UnaddressedError),
+        ({"path": "/orders/{reference}/ack", "failed": {}}, MissingReferenceError),
+        ({"path": "/ack", "failed": "{r: join('-', [reference, 'x'])}"}, MissingReferenceError),
         ({"path": "/orders/{reference || call.key}/ack", "failed": {}}, None),
         ({"path": "/ack", "failed": {"r": "{reference}", "c": "{call.id}"}}, None),
         ({"path": "/{reference}/{payload.none}", "failed": {}}, InvalidInputError),
@@ -224,7 +224,7 @@ def test_an_acknowledgement_that_lacks_nothing_but_the_reference(
     except InvalidInputError as raised:
         caught = raised
     assert error is (None if caught is None else type(caught))
-    if error is UnaddressedError:
+    if error is MissingReferenceError:
         assert "needs the provider's reference" in str(caught)
 
 
@@ -266,7 +266,7 @@ def test_status_and_health_are_plain_questions(tmp_path: Path) -> None:
     )
     operation = integration.operations["order"]
     url = "https://acme.example/api/orders/r%201%2F2?full=true"
-    expected = Outbound("GET", url, timedelta(seconds=5))
+    expected = OutboundRequest("GET", url, timedelta(seconds=5))
     assert expected == render_status(integration, operation, CONTEXT)
     with pytest.raises(
         InvalidInputError, match=r"^response\.status\.path: .*reference has no value"

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 """Where something is in a document: keys and list positions."""
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """A position in the file, from 1; 0 for nowhere."""
 
     line: int = 0
@@ -22,27 +22,27 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Mistake:
+class FieldProblem:
     """What is wrong at a path, before it has a file and a line."""
 
-    path: Path
+    path: FieldPath
     message: str
 
 
-class DocumentError(ValueError):
+class YamlError(ValueError):
     """The text is not YAML.
 
     Attributes:
         place: where the reader gave up.
     """
 
-    def __init__(self, message: str, place: Place) -> None:
+    def __init__(self, message: str, place: Position) -> None:
         self.place = place
         super().__init__(message)
 
 
 @dataclass(frozen=True)
-class Document:
+class YamlDocument:
     """A document as plain values.
 
     Attributes:
@@ -52,14 +52,14 @@ class Document:
     """
 
     value: Any
-    places: Mapping[Path, Place]
-    mistakes: tuple[Mistake, ...]
+    places: Mapping[FieldPath, Position]
+    mistakes: tuple[FieldProblem, ...]
 
-    def place(self, path: Path) -> Place:
+    def place(self, path: FieldPath) -> Position:
         """Where a path stands, or the nearest thing around it that is there."""
         while path and path not in self.places:
             path = path[:-1]
-        return self.places.get(path, Place())
+        return self.places.get(path, Position())
 
 
 class _Loader(yaml.SafeLoader):
@@ -80,11 +80,11 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
-def read_document(text: str) -> Document:
+def parse_yaml(text: str) -> YamlDocument:
     """Read one YAML document.
 
     Raises:
-        DocumentError: it is not YAML, or more than one document, or it contains itself.
+        YamlError: it is not YAML, or more than one document, or it contains itself.
     """
     try:
         loader = _Loader(text)
@@ -93,24 +93,24 @@ def read_document(text: str) -> Document:
         value = reader.read(node, ()) if node is not None else None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
-        place = Place(before.count("\n") + 1, error.position - before.rfind("\n"))
-        raise DocumentError("a control character", place) from None
+        place = Position(before.count("\n") + 1, error.position - before.rfind("\n"))
+        raise YamlError("a control character", place) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise DocumentError(error.problem or "unexpected text", _place(mark)) from None
+        raise YamlError(error.problem or "unexpected text", _place(mark)) from None
     except RecursionError:
-        raise DocumentError("nested too deeply", Place(1, 1)) from None
-    return Document(value, reader.places, tuple(reader.mistakes))
+        raise YamlError("nested too deeply", Position(1, 1)) from None
+    return YamlDocument(value, reader.places, tuple(reader.mistakes))
 
 
 @dataclass
 class _Reader:
     loader: _Loader
-    places: dict[Path, Place] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    places: dict[FieldPath, Position] = field(default_factory=dict)
+    mistakes: list[FieldProblem] = field(default_factory=list)
     _open: list[yaml.Node] = field(default_factory=list)
 
-    def read(self, node: yaml.Node, path: Path) -> Any:
+    def read(self, node: yaml.Node, path: FieldPath) -> Any:
         self.places.setdefault(path, _place(node.start_mark))
         if isinstance(node, yaml.ScalarNode):
             return self.loader.construct_object(node)
@@ -126,7 +126,7 @@ class _Reader:
         finally:
             self._open.pop()
 
-    def _mapping(self, node: yaml.Node, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: yaml.Node, path: FieldPath) -> dict[str, Any]:
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, inner in node.value:
@@ -137,12 +137,12 @@ class _Reader:
                 continue
             here = (*path, key.value)
             if key.value in own:
-                self.mistakes.append(Mistake(here, "is there twice"))
+                self.mistakes.append(FieldProblem(here, "is there twice"))
             self.places[here] = _place(key.start_mark)
             own[key.value] = self.read(inner, here)
         return {**merged, **own}
 
-    def _merged(self, node: yaml.Node, path: Path) -> dict[str, Any]:
+    def _merged(self, node: yaml.Node, path: FieldPath) -> dict[str, Any]:
         nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         values: dict[str, Any] = {}
         for inner in nodes:
@@ -157,9 +157,9 @@ class _Reader:
 _VARIABLE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\}")
 
 
-def expand(
-    value: Any, environ: Mapping[str, str], leave: frozenset[str], path: Path = ()
-) -> tuple[Any, list[Mistake]]:
+def expand_variables(
+    value: Any, environ: Mapping[str, str], leave: frozenset[str], path: FieldPath = ()
+) -> tuple[Any, list[FieldProblem]]:
     """Replace `${NAME}` and `${NAME:-default}` in every text; `$${` is a literal `${`.
 
     Args:
@@ -168,12 +168,12 @@ def expand(
     Returns:
         The new value, and the variables that are not set.
     """
-    mistakes: list[Mistake] = []
+    mistakes: list[FieldProblem] = []
 
     def inside(key: str | int, inner: Any) -> Any:
         if key in leave:
             return inner
-        expanded, found = expand(inner, environ, leave, (*path, key))
+        expanded, found = expand_variables(inner, environ, leave, (*path, key))
         mistakes.extend(found)
         return expanded
 
@@ -184,7 +184,7 @@ def expand(
     if not isinstance(value, str):
         return value, mistakes
     missing = [
-        Mistake(path, f"the environment variable {found['name']} is not set")
+        FieldProblem(path, f"the environment variable {found['name']} is not set")
         for found in _VARIABLE.finditer(value)
         if found["name"] and found["default"] is None and found["name"] not in environ
     ]
@@ -198,15 +198,15 @@ def _replacement(found: re.Match[str], environ: Mapping[str, str]) -> str:
     return set_to if set_to or found["default"] is None else found["default"]
 
 
-def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+def walk_texts(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, str]]:
     """Every text in a value, with its path."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, inner in items:
-            yield from leaves(inner, (*path, key))
+            yield from walk_texts(inner, (*path, key))
 
 
-def _place(mark: yaml.Mark | None) -> Place:
-    return Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)
+def _place(mark: yaml.Mark | None) -> Position:
+    return Position(mark.line + 1, mark.column + 1) if mark is not None else Position(1, 1)

@@ -1,23 +1,29 @@
-"""From an operation and a call's context to what goes over the wire. Pure."""
+"""Render what an operation sends: requests, acknowledgements, status requests, and notices."""
 
 from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from ackbridge.contracts.calls import Notice
 from ackbridge.contracts.wire import InvalidInputError
 
-from .bodies import BodyTemplate
 from .expressions import ExpressionError
 from .fields import Encoding
-from .operation import Operation
-from .schema import Integration
-from .templates import Context, PathTemplate, ScalarTemplate, scalar_text
+from .model import Integration, NoticeTexts, Operation
+from .templates import (
+    BodyTemplate,
+    Context,
+    PathTemplate,
+    ScalarTemplate,
+    TextTemplate,
+    scalar_text,
+)
 
 _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
@@ -25,12 +31,12 @@ _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-ur
 _SAFE_IN_KEYS = string.punctuation.replace("%", "")
 
 
-class UnaddressedError(InvalidInputError):
+class MissingReferenceError(InvalidInputError):
     """An acknowledgement that cannot be written without the provider's reference."""
 
 
 @dataclass(frozen=True)
-class Outbound:
+class OutboundRequest:
     """One HTTP request, ready to be sent but for its authentication.
 
     Attributes:
@@ -46,7 +52,9 @@ class Outbound:
     content: bytes | None = field(default=None, repr=False)
 
 
-def render_request(integration: Integration, operation: Operation, context: Context) -> Outbound:
+def render_request(
+    integration: Integration, operation: Operation, context: Context
+) -> OutboundRequest:
     """The operation's request.
 
     Args:
@@ -60,7 +68,7 @@ def render_request(integration: Integration, operation: Operation, context: Cont
     content = None
     if request.body is not None:
         content = _content(request.body, request.encoding, context, "request.body")
-    return Outbound(
+    return OutboundRequest(
         request.method,
         _url(integration, request.path, request.query, context, "request"),
         operation.receipt.timeout,
@@ -71,14 +79,14 @@ def render_request(integration: Integration, operation: Operation, context: Cont
 
 def render_acknowledgement(
     integration: Integration, operation: Operation, kind: str, context: Context
-) -> Outbound | None:
+) -> OutboundRequest | None:
     """The acknowledgement of an answer, or of its absence; None where there is none of the kind.
 
     Args:
         kind: `success` or `failed`; part of the idempotency key.
 
     Raises:
-        UnaddressedError: it needs the reference, and the context has none.
+        MissingReferenceError: it needs the reference, and the context has none.
         InvalidInputError: as `render_request`.
     """
     try:
@@ -91,12 +99,12 @@ def render_acknowledgement(
         except InvalidInputError:
             raise error from None
         reason = f"{error}; it needs the provider's reference, and none is known"
-        raise UnaddressedError(reason) from None
+        raise MissingReferenceError(reason) from None
 
 
 def _acknowledgement(
     integration: Integration, operation: Operation, kind: str, context: Context
-) -> Outbound | None:
+) -> OutboundRequest | None:
     acknowledge = operation.acknowledge
     if acknowledge is None:
         return None
@@ -108,7 +116,7 @@ def _acknowledgement(
         **_headers(acknowledge.headers, context, "acknowledge"),
     }
     content = _content(body, acknowledge.encoding, context, f"acknowledge.{kind}")
-    return Outbound(
+    return OutboundRequest(
         acknowledge.method,
         _url(integration, acknowledge.path, {}, context, "acknowledge"),
         acknowledge.timeout,
@@ -119,7 +127,7 @@ def _acknowledgement(
 
 def render_status(
     integration: Integration, operation: Operation, context: Context
-) -> Outbound | None:
+) -> OutboundRequest | None:
     """The question how the provider's work stands; None where it cannot be asked.
 
     Raises:
@@ -128,7 +136,7 @@ def render_status(
     status = operation.response.status
     if status is None:
         return None
-    return Outbound(
+    return OutboundRequest(
         status.method,
         _url(integration, status.path, status.query, context, "response.status"),
         operation.receipt.timeout,
@@ -136,12 +144,12 @@ def render_status(
     )
 
 
-def render_health(integration: Integration) -> Outbound | None:
+def render_health(integration: Integration) -> OutboundRequest | None:
     """The question whether the provider is up; None where it has no such request."""
     if integration.health is None:
         return None
     health = integration.health
-    return Outbound("GET", integration.base_url + health.path, health.timeout)
+    return OutboundRequest("GET", integration.base_url + health.path, health.timeout)
 
 
 def _key(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:
@@ -253,3 +261,47 @@ def _scalar(value: Any, what: str, here: str) -> str:
         return scalar_text(value, what)
     except ExpressionError as error:
         raise InvalidInputError(f"{here}: {error}") from None
+
+
+MAX_TITLE_LENGTH = 120
+MAX_TEXT_LENGTH = 600
+"""Characters of a message, and of an alternative; every call carries its notices."""
+
+Clean = Callable[[str], str]
+"""Takes out of a value what must not be shown."""
+
+
+def render_notice(
+    kind: str,
+    texts: NoticeTexts,
+    context: Context,
+    language: str | None = None,
+    clean: Clean | None = None,
+) -> Notice | None:
+    """One notice; None where it cannot be said, because a template has no usable value.
+
+    Args:
+        kind: one of `NOTICE_KINDS`.
+        context: payload, metadata, call.
+        language: which the user reads, a language tag.
+        clean: what every value goes through before it is put into the text.
+    """
+    text = texts.choose(language)
+    try:
+        title = _bounded(text.title, context, MAX_TITLE_LENGTH, clean)
+        message = _bounded(text.message, context, MAX_TEXT_LENGTH, clean)
+        alternative = (
+            _bounded(text.alternative, context, MAX_TEXT_LENGTH, clean)
+            if text.alternative
+            else None
+        )
+    except ExpressionError:
+        return None
+    if not title or not message:
+        return None
+    return Notice(kind=kind, title=title, message=message, alternative=alternative or None)
+
+
+def _bounded(template: TextTemplate, context: Context, longest: int, clean: Clean | None) -> str:
+    text = template.text(context, clean).strip()
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

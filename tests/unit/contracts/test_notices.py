@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackbridge.contracts.languages import best_language
-from ackbridge.contracts.notices import NOTICE_KINDS, default_notices
+from ackbridge.contracts.notices import NOTICE_KINDS, best_language, default_notices
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
-from ackbridge.catalog.compiled_expressions import Evaluate, build_evaluation
+from ackbridge.catalog.expressions import Evaluate, build_evaluation
 
 LEAVES: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, False, 0, 1, 2, 1.0, "", "a", "x", [], {}]
