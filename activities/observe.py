@@ -16,9 +16,13 @@ from temporalio.service import RPCError
 
 from ackbridge.catalog.model import Integration
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker_policy import Watch
-from ackbridge.contracts.control import WHOLE_PROVIDER, Decision, LearnedDeadline
-from ackbridge.contracts.control_steps import ObserveStep
+from ackbridge.contracts.breaker import MonitorState
+from ackbridge.contracts.control import (
+    WHOLE_PROVIDER,
+    ControlDecision,
+    LearnedDeadline,
+    ObserveStep,
+)
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.control.breaker_inputs import LOOKED_BACK, Look, Rules, look, reports
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
@@ -54,7 +58,7 @@ class Observe:
         self._with = provisions
 
     @activity.defn(name=names.OBSERVE)
-    async def observe(self, step: ObserveStep) -> Decision:
+    async def observe(self, step: ObserveStep) -> ControlDecision:
         """Look every two seconds until something changes, for an hour, or until the worker stops.
 
         Raises:
@@ -74,14 +78,14 @@ class Observe:
                 with _tried_again():
                     learned = await self._learn(step, now)
                 if learned:
-                    return Decision(deadlines=learned, watch=watch)
+                    return ControlDecision(deadlines=learned, watch=watch)
             if now >= until:
-                return Decision(watch=watch)
+                return ControlDecision(watch=watch)
             if beaten_at is None or now - beaten_at >= BEAT_EVERY:
                 beaten_at = now
                 activity.heartbeat(watch)
             if await worker_stops(LOOK_EVERY):
-                return Decision(watch=watch)
+                return ControlDecision(watch=watch)
 
     async def _learn(self, step: ObserveStep, now: datetime) -> dict[str, LearnedDeadline]:
         integration = self._with.catalog.integration(step.provider)
@@ -90,8 +94,8 @@ class Observe:
         )
 
     async def _look(
-        self, step: ObserveStep, watch: Watch
-    ) -> tuple[datetime, Watch, Decision | None]:
+        self, step: ObserveStep, watch: MonitorState
+    ) -> tuple[datetime, MonitorState, ControlDecision | None]:
         integration = self._with.catalog.integration(step.provider)
         rules = _rules(integration, step)
         now = self._with.clock()
@@ -115,11 +119,11 @@ def _tried_again() -> Iterator[None]:
         raise failure(StepFailure.UNAVAILABLE, str(error), final=False, delay=AGAIN_AFTER) from None
 
 
-def _decision(step: ObserveStep, seen: Look) -> Decision | None:
+def _decision(step: ObserveStep, seen: Look) -> ControlDecision | None:
     is_new = seen.breaker is not step.breaker
     if not is_new and seen.rate == step.applied:
         return None
-    return Decision(
+    return ControlDecision(
         breaker=seen.breaker if is_new else None,
         rate=seen.rate if seen.rate != step.applied else None,
         watch=seen.watch,
@@ -148,11 +152,11 @@ def _patience(integration: Integration, step: ObserveStep) -> timedelta:
     )
 
 
-def _left() -> Watch | None:
+def _left() -> MonitorState | None:
     """What an attempt before this one has got to."""
     for details in activity.info().heartbeat_details:
         try:
-            return Watch.model_validate(details)
+            return MonitorState.model_validate(details)
         except ValidationError:
             return None
     return None

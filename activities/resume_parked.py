@@ -11,8 +11,8 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from ackbridge.catalog.model import Integration
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
-from ackbridge.contracts.breaker_policy import BreakerPolicy
-from ackbridge.contracts.control_steps import Drained, DrainStep
+from ackbridge.contracts.breaker import BreakerPolicy
+from ackbridge.contracts.control import DrainResult, DrainStep
 from ackbridge.contracts.limits import MAX_REASON_LENGTH
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified
@@ -30,7 +30,7 @@ class ResumeParked:
         self._with = provisions
 
     @activity.defn(name=names.DRAIN)
-    async def drain(self, step: DrainStep) -> Drained:
+    async def drain(self, step: DrainStep) -> DrainResult:
         """Start the batches, once for each recovery.
 
         Raises:
@@ -46,7 +46,7 @@ class ResumeParked:
             batch = names.batch_id(provider, f"recovery-{step.version}-{reason}")
             await _start(batch, _request(integration, reason, step, len(reasons)))
             batches.append(batch)
-        return Drained(batches=tuple(batches))
+        return DrainResult(batches=tuple(batches))
 
 
 async def _start(batch: str, request: BatchRequest) -> None:

@@ -10,8 +10,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker_policy import SendRate
-from ackbridge.contracts.control_steps import ThrottleStep
+from ackbridge.contracts.breaker import SendRate
+from ackbridge.contracts.control import ThrottleStep
 from ackbridge.contracts.limits import MAX_ERROR_LENGTH
 from ackbridge.contracts.steps import StepFailure
 from activities.support.retry import failure

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
-from ackbridge.contracts.breaker_policy import BreakerPolicy
+from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.limits import LANGUAGE_PATTERN, Language, Name, ParkedReason
 from ackbridge.contracts.notices import best_language
 from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff

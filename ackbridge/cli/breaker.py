@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from ackbridge.client.calls import AckbridgeClient
-from ackbridge.contracts.breaker import BreakerState, ForceBreaker
-from ackbridge.contracts.breaker_policy import SetLimit
-from ackbridge.contracts.control import Change, ControlSnapshot
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SetLimit
+from ackbridge.contracts.control import ControlChange, ControlSnapshot
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.terminal import output
@@ -54,7 +53,7 @@ def breaker(
     held = None if state == "auto" else state
     order = parse_argument(ForceBreaker, ({"state": held, "by": by, "reason": _said(reason)},))
 
-    async def act(calls: AckbridgeClient) -> Change | None:
+    async def act(calls: AckbridgeClient) -> ControlChange | None:
         return await calls.control(provider).force_breaker(order)
 
     return tell(provider, with_client(act), json_output)
@@ -77,7 +76,7 @@ def limit(
         SetLimit, ({"per_second": _parse(rate), "by": by, "reason": _said(reason)},)
     )
 
-    async def act(calls: AckbridgeClient) -> Change | None:
+    async def act(calls: AckbridgeClient) -> ControlChange | None:
         return await calls.control(provider).set_limit(order)
 
     return tell(provider, with_client(act), json_output)

@@ -11,7 +11,7 @@ from rich.text import Text
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
-    Change,
+    ControlChange,
     ControlSnapshot,
     ControlStatus,
     FlagState,
@@ -88,13 +88,13 @@ def _parse(setting: str) -> dict[str, object]:
 
 
 def _set(provider: str, order: SetFlag, json_output: bool) -> int:
-    async def act(calls: AckbridgeClient) -> Change | None:
+    async def act(calls: AckbridgeClient) -> ControlChange | None:
         return await calls.control(provider).set_flag(order)
 
     return tell(provider, with_client(act), json_output)
 
 
-def tell(provider: str, change: Change | None, json_output: bool) -> int:
+def tell(provider: str, change: ControlChange | None, json_output: bool) -> int:
     """Say what was changed, from what to what; None: the order waits for a worker."""
     if change is None:
         output.console.print(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import ControlSnapshot, FlagState
 from ackbridge.control.deadlines import span
 from ackbridge.stats.scorecard import Latency, Score, Scorecard
@@ -62,11 +62,11 @@ def _title(what: str, cards: Sequence[Scorecard]) -> str:
 
 
 def _flag(snapshot: ControlSnapshot, environment: str) -> Text:
-    value = snapshot.setting(environment) or snapshot.configured.flag(environment)
+    value = snapshot.override(environment) or snapshot.configured.flag(environment)
     return Text(str(value), style=_FLAGS.get(value.state, "yellow"))
 
 
-def _breaker(breaker: BreakerSetting | None) -> Cell:
+def _breaker(breaker: BreakerStatus | None) -> Cell:
     if breaker is None:
         return _UNKNOWN
     said = f"{breaker.state}, held" if breaker.forced_by else str(breaker.state)

@@ -23,11 +23,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker import ForceBreaker
-from ackbridge.contracts.breaker_policy import SetLimit
+from ackbridge.contracts.breaker import ForceBreaker, SetLimit
 from ackbridge.contracts.control import (
     CONTROL_MEMO,
-    Change,
+    ControlChange,
     ControlSnapshot,
     ControlStart,
     ControlStatus,
@@ -119,7 +118,7 @@ class ControlHandle:
             raise _explain(error, self._provider) from None
         return answer
 
-    async def set_flag(self, order: SetFlag) -> Change | None:
+    async def set_flag(self, order: SetFlag) -> ControlChange | None:
         """Set a flag, for every call that is prepared from about a second later on.
 
         Returns:
@@ -133,11 +132,11 @@ class ControlHandle:
         """
         return await self._order(names.SET_FLAG, order)
 
-    async def force_breaker(self, order: ForceBreaker) -> Change | None:
+    async def force_breaker(self, order: ForceBreaker) -> ControlChange | None:
         """Hold the breaker somewhere, or let it go; as `set_flag`."""
         return await self._order(names.FORCE_BREAKER, order)
 
-    async def set_limit(self, order: SetLimit) -> Change | None:
+    async def set_limit(self, order: SetLimit) -> ControlChange | None:
         """Bound the sends per second, all workers together; as `set_flag`."""
         return await self._order(names.SET_LIMIT, order)
 
@@ -154,7 +153,7 @@ class ControlHandle:
             rpc_timeout=RPC_TIMEOUT,
         )
 
-    async def _order(self, name: str, order: Order) -> Change | None:
+    async def _order(self, name: str, order: Order) -> ControlChange | None:
         try:
             change = await self._ordered(name, order)
         except WorkflowUpdateFailedError as error:
@@ -172,11 +171,11 @@ class ControlHandle:
             return None
         return change
 
-    async def _ordered(self, name: str, order: Order) -> Change:
+    async def _ordered(self, name: str, order: Order) -> ControlChange:
         for left in reversed(range(TRIES)):
             try:
-                change: Change = await self._handle.execute_update(
-                    name, order, result_type=Change, rpc_timeout=ANSWER_WITHIN
+                change: ControlChange = await self._handle.execute_update(
+                    name, order, result_type=ControlChange, rpc_timeout=ANSWER_WITHIN
                 )
                 break
             except RPCError as error:

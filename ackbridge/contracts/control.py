@@ -1,4 +1,4 @@
-"""The control of one provider: what `ProviderControl` takes, keeps and publishes."""
+"""The control of one provider: flags, breaker, learned deadlines, and its activities' steps."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from .breaker import BreakerSetting, BreakerState
-from .breaker_policy import LimitSetting, SendRate, Watch
-from .limits import NAME_PATTERN, Actor, Reason
+from .breaker import BreakerState, BreakerStatus, LimitOverride, MonitorState, SendRate
+from .limits import Actor, Name, Reason
 from .wire import StrictModel, Wire
 
 CONTROL_MEMO: Final = "AckbridgeControl"
 """The memo key under which `ProviderControl` publishes its `ControlSnapshot`."""
 
 WHOLE_PROVIDER: Final = ""
-"""Stands for the provider itself where operations are named."""
+"""The operation name of flags and statistics that belong to the provider as a whole."""
 
-MOST_CHANGES: Final = 100
-"""So many of the latest changes a control remembers; its history has them all."""
+MAX_CHANGES: Final = 100
+"""How many of the latest changes a control keeps; its history has them all."""
 
 ENVIRONMENT_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
 
@@ -32,28 +31,32 @@ class FlagState(StrEnum):
     PERCENTAGE = "percentage"
 
 
+def _check_percentage(state: object, percentage: float | None) -> None:
+    if (state is FlagState.PERCENTAGE) is (percentage is None):
+        raise ValueError("percentage: required for the state percentage, not allowed for others")
+
+
 class FlagValue(Wire):
-    """What a flag says.
+    """The value of a flag.
 
     Attributes:
-        percentage: of all keys, from 0 to 100; for the state `percentage`, and only there.
+        percentage: of all keys, from 0 to 100; only for the state `percentage`.
     """
 
     state: FlagState = FlagState.ON
     percentage: float | None = Field(default=None, ge=0, le=100)
 
     @model_validator(mode="after")
-    def _has_its_percentage(self) -> Self:
-        if (self.state is FlagState.PERCENTAGE) is (self.percentage is None):
-            raise ValueError("percentage: it belongs to the state percentage, and to no other")
+    def _validate_percentage(self) -> Self:
+        _check_percentage(self.state, self.percentage)
         return self
 
     def __str__(self) -> str:
         return self.state if self.percentage is None else f"{self.percentage:g} %"
 
 
-class FlagSetting(FlagValue):
-    """An operator's word about a flag: what, who, why and when."""
+class FlagOverride(FlagValue):
+    """A flag value that an operator set in place of the integration file's."""
 
     by: str
     reason: str
@@ -61,17 +64,17 @@ class FlagSetting(FlagValue):
 
 
 Flags = dict[str, dict[str, FlagValue]]
-"""By environment, and there by operation (`WHOLE_PROVIDER` for the provider's own)."""
+"""By environment, then by operation (`WHOLE_PROVIDER` for the provider's own)."""
 
-FlagSettings = dict[str, dict[str, FlagSetting]]
-"""The same, where an operator's word stands."""
+FlagOverrides = dict[str, dict[str, FlagOverride]]
+"""By environment, then by operation, as `Flags`."""
 
 
 class IntegrationFlags(Wire):
-    """What the integration file says; the signal `configure`, given by workers that start.
+    """The flags of an integration file; the signal `configure`, sent by workers that start.
 
     Attributes:
-        flags: the file's flags; what is not named is on.
+        flags: a flag that is not listed is on.
         operations: the names of all operations.
     """
 
@@ -79,18 +82,18 @@ class IntegrationFlags(Wire):
     operations: tuple[str, ...] = ()
 
     def flag(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagValue:
-        """What the file says of the provider, or of one of its operations."""
+        """The configured flag of the provider, or of one of its operations."""
         return self.flags.get(environment, {}).get(operation, FlagValue())
 
 
 class LearnedDeadline(Wire):
-    """How long an operation's response is awaited, learned from the provider.
+    """How long the response of an operation is awaited, learned from the provider.
 
     Attributes:
-        reason: one line for people: "learned p99 2.8 s x 1.5, 812 samples".
-        samples: calls it was learned from.
-        scouts: the share of calls that wait longer, so that slower answers are seen at all.
-        scout_deadline: how long those wait; None: like everybody.
+        reason: one line for operators: "learned p99 2.8 s x 1.5, 812 samples".
+        samples: the number of calls it was learned from.
+        scouts: the share of calls that wait longer, so that slower responses are measured.
+        scout_deadline: how long those calls wait; None: no longer than others.
     """
 
     deadline: timedelta
@@ -101,46 +104,46 @@ class LearnedDeadline(Wire):
 
 
 class ControlSnapshot(Wire):
-    """The state of one provider as workers see it, under the memo key `CONTROL_MEMO`.
+    """The state of one provider as workers read it, from the memo `CONTROL_MEMO`.
 
     Attributes:
-        version: counts the changes; it never goes back.
-        at: when it last changed.
-        flags: by environment and operation, where an operator's word replaces the file's.
-        configured: what the integration file says, as the last worker that started had it.
+        version: the number of changes so far; it only grows.
+        at: the time of the last change.
+        flags: by environment and operation, where an operator overrides the integration file.
+        configured: the flags of the integration file, from the worker that started last.
         deadlines: by operation.
-        limit: an operator's word about how fast may be sent at all.
-        rate: what the provider's send queue is set to; None: nothing yet.
+        limit: the rate limit set by an operator.
+        rate: the dispatch rate of the provider's send queue; None: not set yet.
     """
 
     provider: str
     version: int
     at: AwareDatetime
-    flags: FlagSettings = Field(default_factory=dict)
+    flags: FlagOverrides = Field(default_factory=dict)
     configured: IntegrationFlags = IntegrationFlags()
-    breaker: BreakerSetting
+    breaker: BreakerStatus
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
-    limit: LimitSetting | None = None
+    limit: LimitOverride | None = None
     rate: SendRate | None = None
 
     @property
     def is_throttled(self) -> bool:
-        """Whether every send has to go through the provider's queue, whose rate is bounded."""
-        is_bounded = self.rate is not None and self.rate.per_second is not None
-        return is_bounded or self.limit is not None or not self.breaker.is_calm
+        """Whether every send must go through the provider's queue, whose rate is limited."""
+        is_limited = self.rate is not None and self.rate.per_second is not None
+        return is_limited or self.limit is not None or not self.breaker.is_unrestricted
 
-    def setting(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagSetting | None:
-        """An operator's word about the provider, or about one of its operations."""
+    def override(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagOverride | None:
+        """The operator's flag of the provider, or of one of its operations."""
         return self.flags.get(environment, {}).get(operation)
 
 
-class FlagUsed(Wire):
-    """What one flag said of one call.
+class FlagEvaluation(Wire):
+    """The value of one flag for one call.
 
     Attributes:
         key: `<provider>` or `<provider>.<operation>`.
-        said: what it says: `off`, `25 %`.
-        source: `integration file`, or who has said so and why.
+        said: the value: `off`, `25 %`.
+        source: `integration file`, or which operator set it and why.
     """
 
     key: str
@@ -150,18 +153,18 @@ class FlagUsed(Wire):
 
 
 class AdmissionState(Wire):
-    """How a provider's flags and breaker stood when a call asked whether it may be sent.
+    """Whether a call may be sent, and the flags and breaker state that decided it.
 
     Attributes:
-        version: of the control's snapshot; None where none was known.
-        flags: of the provider and of the operation, where anybody has said anything.
-        not_now: why it may not be sent, if so.
-        parked_reason: under which name operators find it when it is parked for that.
-        throttled: every send has to go through the provider's queue, whose rate is bounded.
+        version: of the control's snapshot; None without a snapshot.
+        flags: the flags of the provider and of the operation that are set anywhere.
+        not_now: why the call may not be sent; None: it may.
+        parked_reason: the reason under which a call that may not be sent is parked.
+        throttled: every send must go through the provider's queue, whose rate is limited.
     """
 
     version: int | None = None
-    flags: tuple[FlagUsed, ...] = ()
+    flags: tuple[FlagEvaluation, ...] = ()
     breaker: BreakerState | None = None
     not_now: str | None = None
     parked_reason: str | None = None
@@ -173,8 +176,8 @@ class AdmissionState(Wire):
         return f"{flags or 'on'}; breaker {self.breaker or 'unknown'}{version}"
 
 
-class Change(Wire):
-    """One change of a control: who, when, why, from what to what.
+class ControlChange(Wire):
+    """One change of a control.
 
     Attributes:
         subject: what was changed: `flag of create_order in prod`, `breaker`.
@@ -189,24 +192,24 @@ class Change(Wire):
 
 
 class ControlStart(Wire):
-    """The one argument that a worker starts `ProviderControl` with.
+    """The one argument with which a worker starts `ProviderControl`.
 
     Attributes:
         taken_over: the last snapshot of a control that was terminated.
     """
 
-    provider: str = Field(pattern=NAME_PATTERN, max_length=64)
+    provider: Name
     configured: IntegrationFlags = IntegrationFlags()
     taken_over: ControlSnapshot | None = None
 
 
-class ControlMemory(Wire):
-    """A control, whole: the second argument of a run that continues another one."""
+class ControlState(Wire):
+    """The whole state of a control: the second argument of a run that continues another one."""
 
     snapshot: ControlSnapshot
-    changes: tuple[Change, ...] = ()
+    changes: tuple[ControlChange, ...] = ()
     last_error: str | None = None
-    watch: Watch = Watch()
+    watch: MonitorState = MonitorState()
     is_drain_due: bool = False
 
 
@@ -214,12 +217,12 @@ class ControlStatus(Wire):
     """The answer of the query `status`.
 
     Attributes:
-        changes: the latest, the newest first.
-        last_error: the last thing that was wrong with something it was sent.
+        changes: the latest, newest first.
+        last_error: why the last invalid signal or update was rejected.
     """
 
     snapshot: ControlSnapshot
-    changes: tuple[Change, ...] = ()
+    changes: tuple[ControlChange, ...] = ()
     last_error: str | None = None
 
 
@@ -228,12 +231,12 @@ class SetFlag(StrictModel):
 
     Attributes:
         operation: None for the whole provider.
-        environment: whose flag; workers say theirs with ACKBRIDGE_ENVIRONMENT.
-        state: `default` goes back to what the integration file says.
+        environment: the environment of the flag; workers have theirs from ACKBRIDGE_ENVIRONMENT.
+        state: `default` returns to the flag of the integration file.
         percentage: of all keys, for the state `percentage`.
     """
 
-    operation: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=64)
+    operation: Name | None = None
     environment: str = Field(pattern=ENVIRONMENT_PATTERN, max_length=64)
     state: FlagState | Literal["default"]
     percentage: float | None = Field(default=None, ge=0, le=100)
@@ -241,30 +244,76 @@ class SetFlag(StrictModel):
     reason: Reason
 
     @model_validator(mode="after")
-    def _has_its_percentage(self) -> Self:
-        if (self.state is FlagState.PERCENTAGE) is (self.percentage is None):
-            raise ValueError("percentage: it belongs to the state percentage, and to no other")
+    def _validate_percentage(self) -> Self:
+        _check_percentage(self.state, self.percentage)
         return self
 
     @property
     def value(self) -> FlagValue | None:
-        """What the flag shall say; None: what the integration file says."""
+        """The new value; None: the flag of the integration file."""
         if self.state == "default":
             return None
         return FlagValue(state=self.state, percentage=self.percentage)
 
 
-class Decision(Wire):
-    """What the control loop has decided; only what changes.
+class ObserveStep(Wire):
+    """The argument of `observe`: monitor a provider until there is something to decide.
 
     Attributes:
-        breaker: where the breaker goes; not heeded while somebody holds it.
-        deadlines: by operation, those that are new.
-        rate: what the send queue shall be set to.
-        watch: where the next watch goes on.
+        deadlines: the learned deadlines, by operation.
+        limit: the rate limit set by an operator.
+        applied: the dispatch rate of its send queue; None: unknown.
     """
 
-    breaker: BreakerSetting | None = None
+    provider: str
+    breaker: BreakerStatus
+    deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
+    limit: LimitOverride | None = None
+    applied: SendRate | None = None
+    watch: MonitorState = MonitorState()
+
+
+class ControlDecision(Wire):
+    """The result of `observe`; only what changes.
+
+    Attributes:
+        breaker: its next status; ignored while an operator forces the breaker.
+        deadlines: by operation, those that change.
+        rate: the new dispatch rate of the send queue.
+        watch: where the next monitoring resumes.
+    """
+
+    breaker: BreakerStatus | None = None
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
     rate: SendRate | None = None
-    watch: Watch | None = None
+    watch: MonitorState | None = None
+
+
+class ThrottleStep(Wire):
+    """The argument of `throttle`: set the dispatch rate of a provider's send queue.
+
+    Attributes:
+        reason: stored by the engine with the queue's configuration.
+    """
+
+    provider: str
+    rate: SendRate
+    reason: str
+
+
+class DrainStep(Wire):
+    """The argument of `drain`: reprocess what was parked while a provider was unavailable.
+
+    Attributes:
+        version: of the snapshot in which the breaker closed; a repeated step starts nothing twice.
+    """
+
+    provider: str
+    version: int
+    reason: str
+
+
+class DrainResult(Wire):
+    """The ids of the batches that reprocess the parked calls."""
+
+    batches: tuple[str, ...] = ()

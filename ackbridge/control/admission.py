@@ -17,7 +17,7 @@ from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     AdmissionState,
     ControlSnapshot,
-    FlagUsed,
+    FlagEvaluation,
     FlagValue,
     IntegrationFlags,
 )
@@ -116,7 +116,7 @@ class Admission:
 
     async def _ask(
         self, operation: str, target: Target, configured: IntegrationFlags
-    ) -> FlagUsed | None:
+    ) -> FlagEvaluation | None:
         """What one flag says of a call; None where nobody has said anything of it."""
         key = f"{target.provider}.{operation}" if operation else target.provider
         written = configured.flags.get(self._environment, {}).get(operation)
@@ -129,7 +129,7 @@ class Admission:
             said, source = str(written), "integration file"
         else:
             said, source = found.variant, self._who(found)
-        return FlagUsed(key=key, allowed=found.value, said=said, source=source)
+        return FlagEvaluation(key=key, allowed=found.value, said=said, source=source)
 
     async def _evaluate(
         self, key: str, default: bool, target: Target
@@ -156,7 +156,7 @@ class Admission:
                 *(key, self._source, found.error_code, found.error_message),
             )
 
-    def _say(self, flag: FlagUsed) -> str:
+    def _say(self, flag: FlagEvaluation) -> str:
         state = flag.said if flag.said in ("off", "internal") else f"on for {flag.said} of keys"
         if state == "internal":
             state = "on for internal users only"

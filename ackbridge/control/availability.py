@@ -50,6 +50,6 @@ def _is_off(
     environment: str,
     operation: str,
 ) -> bool:
-    said = snapshot.setting(environment, operation) if snapshot is not None else None
+    said = snapshot.override(environment, operation) if snapshot is not None else None
     flag = said or configured.flag(environment, operation)
     return flag.state is FlagState.OFF

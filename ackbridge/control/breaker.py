@@ -10,8 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
-from ackbridge.contracts.breaker_policy import BreakerPolicy, Evidence, Tally
+from ackbridge.contracts.breaker import (
+    BreakerCounts,
+    BreakerPolicy,
+    BreakerState,
+    BreakerStatus,
+    BreakerWindow,
+)
 
 FASTEST = 100_000.0
 """Sends per second that are no throttling of anything any more."""
@@ -25,7 +30,7 @@ class BreakerTrip:
     is_silence: bool = False
 
 
-def weigh(breaker: BreakerSetting, tally: Tally, now: datetime) -> Tally:
+def weigh(breaker: BreakerStatus, tally: BreakerCounts, now: datetime) -> BreakerCounts:
     """What of a tally says something: silences of what was sent before it opened say nothing."""
     if breaker.silences_from is not None and now < breaker.silences_from:
         return tally.model_copy(update={"silent": 0})
@@ -34,15 +39,15 @@ def weigh(breaker: BreakerSetting, tally: Tally, now: datetime) -> Tally:
 
 def advance(
     policy: BreakerPolicy | None,
-    breaker: BreakerSetting,
-    evidence: Evidence,
+    breaker: BreakerStatus,
+    evidence: BreakerWindow,
     now: datetime,
     *,
     limit: float | None = None,
     patience: timedelta = timedelta(0),
     has_health: bool = False,
     backlog: int = 0,
-) -> BreakerSetting:
+) -> BreakerStatus:
     """Where the breaker goes; the very same one when it stays.
 
     Args:
@@ -56,7 +61,7 @@ def advance(
     if breaker.forced_by is not None:
         return breaker
     if policy is None:
-        return breaker if breaker.is_calm else _closed(now, "it has no rules any more")
+        return breaker if breaker.is_unrestricted else _closed(now, "it has no rules any more")
     if breaker.state is BreakerState.OPEN:
         return _after_pause(breaker, now, has_health)
     if breaker.state is BreakerState.HALF_OPEN:
@@ -68,7 +73,7 @@ def advance(
 
 
 def allowed(
-    policy: BreakerPolicy | None, breaker: BreakerSetting, limit: float | None
+    policy: BreakerPolicy | None, breaker: BreakerStatus, limit: float | None
 ) -> float | None:
     """Sends per second, all workers together; None: as many as come."""
     if breaker.state is BreakerState.OPEN:
@@ -81,7 +86,7 @@ def allowed(
     return _within(policy.ramp.rate(breaker.step), limit)
 
 
-def _after_pause(breaker: BreakerSetting, now: datetime, has_health: bool) -> BreakerSetting:
+def _after_pause(breaker: BreakerStatus, now: datetime, has_health: bool) -> BreakerStatus:
     if breaker.until is not None and now < breaker.until:
         return breaker
     trickle = breaker.for_silence or not has_health
@@ -99,12 +104,12 @@ def _after_pause(breaker: BreakerSetting, now: datetime, has_health: bool) -> Br
 
 def _judged(
     policy: BreakerPolicy,
-    breaker: BreakerSetting,
-    evidence: Evidence,
+    breaker: BreakerStatus,
+    evidence: BreakerWindow,
     now: datetime,
     limit: float | None,
     patience: timedelta,
-) -> BreakerSetting:
+) -> BreakerStatus:
     """Half open: one failure opens it again, so many successes close it."""
     seen = evidence.total
     for count, trouble in (
@@ -124,7 +129,7 @@ def _judged(
 
 
 def _trouble(
-    policy: BreakerPolicy, breaker: BreakerSetting, evidence: Evidence
+    policy: BreakerPolicy, breaker: BreakerStatus, evidence: BreakerWindow
 ) -> BreakerTrip | None:
     """Why it should open; on the ramp, as soon as there is a sign of it."""
     on_ramp = breaker.step is not None
@@ -146,14 +151,14 @@ def _trouble(
 
 def _opened(
     policy: BreakerPolicy,
-    breaker: BreakerSetting,
+    breaker: BreakerStatus,
     trouble: BreakerTrip,
     now: datetime,
     patience: timedelta,
-) -> BreakerSetting:
+) -> BreakerStatus:
     openings = breaker.openings + 1
     pause = policy.pause(openings)
-    return BreakerSetting(
+    return BreakerStatus(
         state=BreakerState.OPEN,
         since=now,
         until=now + pause,
@@ -165,11 +170,11 @@ def _opened(
 
 
 def _recovered(
-    policy: BreakerPolicy, breaker: BreakerSetting, reason: str, now: datetime, limit: float | None
-) -> BreakerSetting:
+    policy: BreakerPolicy, breaker: BreakerStatus, reason: str, now: datetime, limit: float | None
+) -> BreakerStatus:
     if policy.ramp.steps == 0 or _reaches(policy.ramp.rate(0), limit):
         return _closed(now, reason)
-    return BreakerSetting(
+    return BreakerStatus(
         since=now,
         reason=reason,
         until=now + policy.ramp.every,
@@ -181,12 +186,12 @@ def _recovered(
 
 def _climbed(
     policy: BreakerPolicy,
-    breaker: BreakerSetting,
-    evidence: Evidence,
+    breaker: BreakerStatus,
+    evidence: BreakerWindow,
     now: datetime,
     limit: float | None,
     backlog: int,
-) -> BreakerSetting:
+) -> BreakerStatus:
     """The next step of the ramp, when its time has come and nothing has failed lately."""
     if breaker.step is None or (breaker.until is not None and now < breaker.until):
         return breaker
@@ -207,8 +212,8 @@ def _climbed(
     return breaker.model_copy(update={"step": step, "until": now + policy.ramp.every})
 
 
-def _closed(now: datetime, reason: str) -> BreakerSetting:
-    return BreakerSetting(since=now, reason=reason)
+def _closed(now: datetime, reason: str) -> BreakerStatus:
+    return BreakerStatus(since=now, reason=reason)
 
 
 def _within(rate: float, limit: float | None) -> float:

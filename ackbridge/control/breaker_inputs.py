@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
-from ackbridge.contracts.breaker_policy import (
-    NOTHING,
+from ackbridge.contracts.breaker import (
+    NO_COUNTS,
+    BreakerCounts,
     BreakerPolicy,
-    Evidence,
+    BreakerState,
+    BreakerStatus,
+    BreakerWindow,
+    MonitorState,
     SendRate,
-    Tally,
-    Watch,
 )
 from ackbridge.stats.counters import FINE
 from ackbridge.stats.totals import Count
@@ -41,7 +42,7 @@ class Rules:
     patience: timedelta = timedelta(0)
 
     def is_probe_due(
-        self, breaker: BreakerSetting, probed_at: datetime | None, now: datetime
+        self, breaker: BreakerStatus, probed_at: datetime | None, now: datetime
     ) -> bool:
         """Whether the provider's health is to be asked now."""
         if self.health_every is None:
@@ -58,17 +59,17 @@ class Rules:
 class Look:
     """What a look at a provider comes to."""
 
-    breaker: BreakerSetting
+    breaker: BreakerStatus
     rate: SendRate
-    watch: Watch
+    watch: MonitorState
 
 
-def tally_of(counts: Mapping[Count, int]) -> Tally:
+def tally_of(counts: Mapping[Count, int]) -> BreakerCounts:
     """What counts for the breaker. A refusal is an answer; being asked for patience is neither.
 
     Health requests are left out: whoever asks knows the answer before it is reported.
     """
-    return Tally(
+    return BreakerCounts(
         answered=counts.get(Count.RECEIPTS, 0) + counts.get(Count.REFUSED, 0),
         failed=counts.get(Count.UNANSWERED, 0),
         responded=counts.get(Count.ANSWERS, 0) + counts.get(Count.FAILURES, 0),
@@ -76,34 +77,34 @@ def tally_of(counts: Mapping[Count, int]) -> Tally:
     )
 
 
-def tally_of_probe(answer: Count | None) -> Tally:
+def tally_of_probe(answer: Count | None) -> BreakerCounts:
     """The answer to a health request, as something to decide by."""
-    return Tally(
+    return BreakerCounts(
         healthy=int(answer is Count.HEALTHY),
         unhealthy=int(answer is Count.UNHEALTHY),
         unclear=int(answer is Count.UNCLEAR),
     )
 
 
-def reports(buckets: Iterable[tuple[datetime, Mapping[Count, int]]]) -> dict[str, Tally]:
+def reports(buckets: Iterable[tuple[datetime, Mapping[Count, int]]]) -> dict[str, BreakerCounts]:
     """All workers' and operations' reports, by when they began."""
-    found: dict[str, Tally] = {}
+    found: dict[str, BreakerCounts] = {}
     for begin, counts in buckets:
         name = begin.isoformat()
-        found[name] = found.get(name, NOTHING) + tally_of(counts)
+        found[name] = found.get(name, NO_COUNTS) + tally_of(counts)
     return found
 
 
-def news(found: Mapping[str, Tally], marks: Mapping[str, Tally]) -> Tally:
+def news(found: Mapping[str, BreakerCounts], marks: Mapping[str, BreakerCounts]) -> BreakerCounts:
     """What has been reported since the marks were made."""
-    return sum((tally - marks.get(name, NOTHING) for name, tally in found.items()), NOTHING)
+    return sum((tally - marks.get(name, NO_COUNTS) for name, tally in found.items()), NO_COUNTS)
 
 
 def look(
     rules: Rules,
-    breaker: BreakerSetting,
-    watch: Watch,
-    found: Mapping[str, Tally],
+    breaker: BreakerStatus,
+    watch: MonitorState,
+    found: Mapping[str, BreakerCounts],
     probe: Count | None,
     now: datetime,
     backlog: int = 0,
@@ -116,7 +117,7 @@ def look(
     """
     window = (rules.policy or BreakerPolicy()).window
     fresh = weigh(breaker, news(found, watch.marks) + tally_of_probe(probe), now)
-    evidence = watch.evidence.noted(fresh, now, window)
+    evidence = watch.evidence.with_counts(fresh, now, window)
     after = advance(
         rules.policy,
         breaker,
@@ -133,8 +134,8 @@ def look(
         rate=SendRate(
             per_second=allowed(rules.policy, after, rules.limit), per_tenant=rules.per_tenant
         ),
-        watch=Watch(
-            evidence=Evidence() if has_moved else evidence,
+        watch=MonitorState(
+            evidence=BreakerWindow() if has_moved else evidence,
             marks=dict(found),
             probed_at=watch.probed_at if probe is None else now,
         ),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.stats.quantile_sketch import Sketch, bin_of, time_of
 from ackbridge.stats.totals import Observed, Times
@@ -140,7 +140,7 @@ def learn_all(
     rules: Mapping[str, DeadlineRules],
     observed: Mapping[str, Observed],
     before: Mapping[str, LearnedDeadline],
-    breaker: BreakerSetting,
+    breaker: BreakerStatus,
 ) -> dict[str, LearnedDeadline]:
     """By operation, the deadlines that change; none while the breaker is not closed."""
     if breaker.state is not BreakerState.CLOSED:

@@ -57,7 +57,7 @@ class ControlProvider(AbstractProvider):
         provider, _, operation = flag_key.partition(".")
         target = _target(evaluation_context)
         snapshot = self._latest(provider)
-        word = snapshot.setting(target.environment, operation) if snapshot else None
+        word = snapshot.override(target.environment, operation) if snapshot else None
         if word is None:
             return FlagResolutionDetails(default_value, reason=Reason.DEFAULT)
         return FlagResolutionDetails(

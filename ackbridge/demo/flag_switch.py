@@ -12,7 +12,7 @@ from datetime import timedelta
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
-from ackbridge.contracts.control import Change, SetFlag
+from ackbridge.contracts.control import ControlChange, SetFlag
 from ackbridge.errors import AckbridgeError, CallError
 
 from .caller_scripts import OPERATOR
@@ -51,7 +51,7 @@ class Switching:
     parked: dict[str, CallStatus] = field(default_factory=dict)
     batch: str = ""
     drained_within: timedelta = timedelta(0)
-    changes: list[Change] = field(default_factory=list)
+    changes: list[ControlChange] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
 
     @property

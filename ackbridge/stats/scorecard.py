@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from pydantic import AwareDatetime
 
-from ackbridge.contracts.breaker import BreakerSetting
+from ackbridge.contracts.breaker import BreakerStatus
 from ackbridge.contracts.control import WHOLE_PROVIDER, ControlSnapshot
 from ackbridge.contracts.wire import Wire
 
@@ -94,7 +94,7 @@ class Scorecard(Wire):
     until: AwareDatetime
     whole: Score
     operations: tuple[Score, ...] = ()
-    breaker: BreakerSetting | None = None
+    breaker: BreakerStatus | None = None
 
 
 Timeline = Mapping[datetime, Mapping[str, Observed]]

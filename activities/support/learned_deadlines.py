@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from ackbridge.catalog.model import Integration
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, learn_all
 from ackbridge.ledger.ledger import Ledger
@@ -20,7 +20,7 @@ LEARN_EVERY: Final = timedelta(seconds=30)
 async def learn_deadlines(
     ledger: Ledger,
     integration: Integration,
-    breaker: BreakerSetting,
+    breaker: BreakerStatus,
     before: Mapping[str, LearnedDeadline],
     now: datetime,
 ) -> dict[str, LearnedDeadline]:
@@ -50,7 +50,7 @@ def _by_window(integration: Integration) -> dict[timedelta, dict[str, DeadlineRu
     return found
 
 
-def _since(start: datetime, breaker: BreakerSetting, now: datetime) -> datetime:
+def _since(start: datetime, breaker: BreakerStatus, now: datetime) -> datetime:
     """What was observed before the breaker closed is of a provider in trouble."""
     if breaker.since <= start:
         return start

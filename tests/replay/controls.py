@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker import BreakerState, ForceBreaker
-from ackbridge.contracts.breaker_policy import SetLimit
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SetLimit
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.control import IntegrationFlags, SetFlag
 from tests.support.stage import Stage, mood, reached

@@ -27,7 +27,7 @@ from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.control import ControlHandle
 from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.clock import utc_now
-from ackbridge.contracts.breaker_policy import BreakerPolicy
+from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.gateway.app import create_app

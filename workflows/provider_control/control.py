@@ -9,22 +9,29 @@ from difflib import get_close_matches
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.breaker import BreakerSetting, BreakerState, ForceBreaker
-    from ackbridge.contracts.breaker_policy import LimitSetting, SendRate, SetLimit, Watch
+    from ackbridge.contracts.breaker import (
+        BreakerState,
+        BreakerStatus,
+        ForceBreaker,
+        LimitOverride,
+        MonitorState,
+        SendRate,
+        SetLimit,
+    )
     from ackbridge.contracts.control import (
-        MOST_CHANGES,
+        MAX_CHANGES,
         WHOLE_PROVIDER,
-        Change,
-        ControlMemory,
+        ControlChange,
+        ControlDecision,
         ControlSnapshot,
         ControlStart,
+        ControlState,
         ControlStatus,
-        Decision,
-        FlagSetting,
+        FlagOverride,
         IntegrationFlags,
+        ObserveStep,
         SetFlag,
     )
-    from ackbridge.contracts.control_steps import ObserveStep
     from ackbridge.contracts.wire import InvalidInputError
 
 INTEGRATION_FILE = "the integration file"
@@ -47,7 +54,7 @@ class Control:
     def __init__(
         self,
         start: ControlStart,
-        memory: ControlMemory | None,
+        memory: ControlState | None,
         clock: Callable[[], datetime],
         publish: Callable[[], None],
     ) -> None:
@@ -63,8 +70,8 @@ class Control:
         self.last_error: str | None = None
         self.orders = 0
         self.is_drain_due = False
-        self._watch = Watch()
-        self._changes: tuple[Change, ...] = ()
+        self._watch = MonitorState()
+        self._changes: tuple[ControlChange, ...] = ()
         if memory is not None:
             self._watch = memory.watch
             self.is_drain_due = memory.is_drain_due
@@ -102,7 +109,7 @@ class Control:
                 f"environment: there are flags in {MOST_ENVIRONMENTS} of them already"
             )
 
-    def set_flag(self, order: SetFlag) -> Change:
+    def set_flag(self, order: SetFlag) -> ControlChange:
         """Set a flag, or give it back to the integration file.
 
         The same word again, by the same person for the same reason, is none.
@@ -119,7 +126,7 @@ class Control:
         words = dict(self.snapshot.flags.get(order.environment, {}))
         known = words.pop(operation, None)
         if order.value is not None:
-            words[operation] = FlagSetting(
+            words[operation] = FlagOverride(
                 **order.value.model_dump(), by=order.by, reason=order.reason, at=self._now()
             )
         is_news = not _same(known, words.get(operation))
@@ -130,7 +137,7 @@ class Control:
         after = self._say(order.environment, operation)
         return self._change(order.by, order.reason, subject, before, after, is_news=is_news)
 
-    def force_breaker(self, order: ForceBreaker) -> Change:
+    def force_breaker(self, order: ForceBreaker) -> ControlChange:
         """Hold the breaker somewhere, or let it go."""
         before = self.snapshot.breaker
         said = (before.state if before.forced_by else None, before.forced_by, before.reason)
@@ -139,19 +146,19 @@ class Control:
             word = _say_breaker(before)
             return self._change(order.by, order.reason, "breaker", word, word, is_news=False)
         if order.state is not None:
-            after = before.held(order.state, order.by, order.reason, self._now())
+            after = before.forced(order.state, order.by, order.reason, self._now())
         else:
             after = before.released(order.reason, self._now())
         self.orders += 1
-        self._watch = Watch(marks=self._watch.marks, probed_at=self._watch.probed_at)
+        self._watch = MonitorState(marks=self._watch.marks, probed_at=self._watch.probed_at)
         return self._move(after, order.by, order.reason)
 
-    def set_limit(self, order: SetLimit) -> Change:
+    def set_limit(self, order: SetLimit) -> ControlChange:
         """Bound the sends per second, or go back to what the integration file says."""
         before = self.snapshot.limit
         after = None
         if order.per_second is not None:
-            after = LimitSetting(
+            after = LimitOverride(
                 per_second=order.per_second, by=order.by, reason=order.reason, at=self._now()
             )
         words = _say_limit(before), _say_limit(after)
@@ -170,7 +177,7 @@ class Control:
         self._renew(limit=after)
         return self._change(order.by, order.reason, "limit", *words)
 
-    def decide(self, decision: Decision) -> None:
+    def decide(self, decision: ControlDecision) -> None:
         """Take what the control loop has decided; a breaker that is held stays where it is."""
         self._watch = decision.watch or self._watch
         breaker = decision.breaker
@@ -218,9 +225,9 @@ class Control:
             snapshot=self.snapshot, changes=self._changes, last_error=self.last_error
         )
 
-    def memory(self) -> ControlMemory:
+    def memory(self) -> ControlState:
         """For the run that continues this one."""
-        return ControlMemory(
+        return ControlState(
             snapshot=self.snapshot,
             changes=self._changes,
             last_error=self.last_error,
@@ -240,7 +247,7 @@ class Control:
             watch=self._watch,
         )
 
-    def _move(self, breaker: BreakerSetting, by: str, reason: str) -> Change:
+    def _move(self, breaker: BreakerStatus, by: str, reason: str) -> ControlChange:
         before = self.snapshot.breaker
         if breaker.state is not before.state:
             self.is_drain_due = breaker.state is BreakerState.CLOSED
@@ -248,7 +255,7 @@ class Control:
         return self._change(by, reason, "breaker", _say_breaker(before), _say_breaker(breaker))
 
     def _say(self, environment: str, operation: str) -> str:
-        word = self.snapshot.setting(environment, operation)
+        word = self.snapshot.override(environment, operation)
         if word is not None:
             return str(word)
         return f"{self.snapshot.configured.flag(environment, operation)} (integration file)"
@@ -269,17 +276,17 @@ class Control:
         after: str,
         *,
         is_news: bool | None = None,
-    ) -> Change:
+    ) -> ControlChange:
         """Log a change.
 
         Args:
             is_news: whether it is one; None: if something else is said of it now.
         """
-        change = Change(
+        change = ControlChange(
             at=self._now(), by=by, reason=reason, subject=subject, before=before, after=after
         )
         if before != after if is_news is None else is_news:
-            self._changes = (change, *self._changes)[:MOST_CHANGES]
+            self._changes = (change, *self._changes)[:MAX_CHANGES]
             self._publish()
         return change
 
@@ -290,22 +297,22 @@ def _first(start: ControlStart, now: datetime) -> ControlSnapshot:
         version=1,
         at=now,
         configured=start.configured,
-        breaker=BreakerSetting.fresh(now),
+        breaker=BreakerStatus.initial(now),
     )
 
 
-def _same(one: FlagSetting | None, other: FlagSetting | None) -> bool:
+def _same(one: FlagOverride | None, other: FlagOverride | None) -> bool:
     """Whether two words are one, said again; when does not matter."""
     if one is None or other is None:
         return one is other
     return one == other.model_copy(update={"at": one.at})
 
 
-def _say_breaker(breaker: BreakerSetting) -> str:
+def _say_breaker(breaker: BreakerStatus) -> str:
     if breaker.forced_by is not None:
         return f"{breaker.state}, held by {breaker.forced_by}"
     return breaker.state if breaker.step is None else f"{breaker.state}, step {breaker.step + 1}"
 
 
-def _say_limit(limit: LimitSetting | None) -> str:
+def _say_limit(limit: LimitOverride | None) -> str:
     return "integration file" if limit is None else f"{limit.per_second:g}/s"

@@ -16,9 +16,8 @@ from .control import Control
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
-    from ackbridge.contracts.breaker_policy import SendRate
-    from ackbridge.contracts.control import Decision
-    from ackbridge.contracts.control_steps import DrainStep, ThrottleStep
+    from ackbridge.contracts.breaker import SendRate
+    from ackbridge.contracts.control import ControlDecision, DrainStep, ThrottleStep
 
 WATCHED_FOR = timedelta(hours=2)
 """Longer than any watch takes by itself."""
@@ -58,14 +57,14 @@ class Watching:
                 self._control.reject(f"the watch: {explain(error, tried=0)[0].reason}")
                 await self._pause()
 
-    async def _watch(self) -> Decision | None:
+    async def _watch(self) -> ControlDecision | None:
         """Watch until there is a decision; None when somebody has given an order meanwhile."""
         control = self._control
         known = control.orders
-        watch: workflow.ActivityHandle[Decision] = workflow.start_activity(
+        watch: workflow.ActivityHandle[ControlDecision] = workflow.start_activity(
             names.OBSERVE,
             control.observation(),
-            result_type=Decision,
+            result_type=ControlDecision,
             task_queue=names.settle_queue(control.snapshot.provider),
             start_to_close_timeout=WATCHED_FOR,
             heartbeat_timeout=SILENT_FOR,
@@ -87,7 +86,7 @@ class Watching:
             await watch
         return None
 
-    async def _follow(self, decision: Decision | None) -> None:
+    async def _follow(self, decision: ControlDecision | None) -> None:
         control = self._control
         if decision is not None:
             control.decide(decision)

@@ -20,13 +20,12 @@ from .ui_details import tell_control
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
-    from ackbridge.contracts.breaker import ForceBreaker
-    from ackbridge.contracts.breaker_policy import SetLimit
+    from ackbridge.contracts.breaker import ForceBreaker, SetLimit
     from ackbridge.contracts.control import (
         CONTROL_MEMO,
-        Change,
-        ControlMemory,
+        ControlChange,
         ControlStart,
+        ControlState,
         ControlStatus,
         IntegrationFlags,
         SetFlag,
@@ -91,7 +90,7 @@ class ProviderControl:
         )
 
     @workflow.update(name=names.SET_FLAG)
-    def set_flag(self, *arguments: Any) -> Change:
+    def set_flag(self, *arguments: Any) -> ControlChange:
         """Set a flag: `SetFlag`; answers with what was changed, from what to what."""
         return self._obey(SetFlag, arguments, Control.set_flag)
 
@@ -105,7 +104,7 @@ class ProviderControl:
         self._take(SetFlag, arguments, Control.set_flag)
 
     @workflow.update(name=names.FORCE_BREAKER)
-    def force_breaker(self, *arguments: Any) -> Change:
+    def force_breaker(self, *arguments: Any) -> ControlChange:
         """Hold the breaker somewhere, or let it go: `ForceBreaker`."""
         return self._obey(ForceBreaker, arguments, Control.force_breaker)
 
@@ -119,7 +118,7 @@ class ProviderControl:
         self._take(ForceBreaker, arguments, Control.force_breaker)
 
     @workflow.update(name=names.SET_LIMIT)
-    def set_limit(self, *arguments: Any) -> Change:
+    def set_limit(self, *arguments: Any) -> ControlChange:
         """Bound the provider's sends per second: `SetLimit`."""
         return self._obey(SetLimit, arguments, Control.set_limit)
 
@@ -190,11 +189,11 @@ class ProviderControl:
             workflow.upsert_memo({CONTROL_MEMO: snapshot})
 
 
-def _read_start(arguments: tuple[Any, ...]) -> tuple[ControlStart, ControlMemory | None]:
+def _read_start(arguments: tuple[Any, ...]) -> tuple[ControlStart, ControlState | None]:
     """Validate what the control was started with, the start options included."""
     info = workflow.info()
     is_continued = info.continued_run_id is not None and len(arguments) == 2
-    memory = ControlMemory.model_validate(arguments[1]) if is_continued else None
+    memory = ControlState.model_validate(arguments[1]) if is_continued else None
     start = parse_argument(ControlStart, arguments[:1] if is_continued else arguments)
     if info.workflow_id != names.control_id(start.provider):
         raise InvalidInputError(

@@ -72,7 +72,7 @@ class GaugeSource:
         return FleetGauges(parked, owed, breakers, flags, deadlines)
 
     def _flag(self, provider: str, operation: str, snapshot: ControlSnapshot | None) -> FlagValue:
-        said = snapshot.setting(self._environment, operation) if snapshot else None
+        said = snapshot.override(self._environment, operation) if snapshot else None
         file = configured_flags(self._catalog.integration(provider))
         return said or file.flag(self._environment, operation)
 

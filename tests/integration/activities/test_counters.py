@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage, Timings
 from ackbridge.contracts.control import ControlSnapshot, LearnedDeadline
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
@@ -39,7 +39,7 @@ from activities.support.learned_deadlines import learn_deadlines
 
 from .world import NOW, World, attempt, failed
 
-CLOSED = BreakerSetting(state=BreakerState.CLOSED, since=NOW - timedelta(days=9), reason="well")
+CLOSED = BreakerStatus(state=BreakerState.CLOSED, since=NOW - timedelta(days=9), reason="well")
 
 
 async def noted(of: World, operation: str = "order") -> Observed:

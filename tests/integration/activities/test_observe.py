@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
-from ackbridge.contracts.breaker_policy import SendRate
-from ackbridge.contracts.control_steps import ObserveStep
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus, SendRate
+from ackbridge.contracts.control import ObserveStep
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.stats.totals import Count
 from activities.observe import AGAIN_AFTER, Observe
@@ -16,7 +15,7 @@ from .world import NOW, World, attempt, delay, failed
 
 def step() -> ObserveStep:
     """A calm provider, whose queue is not bounded."""
-    breaker = BreakerSetting.fresh(NOW)
+    breaker = BreakerStatus.initial(NOW)
     return ObserveStep(provider="acme", breaker=breaker, applied=SendRate())
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from temporalio.api.enums.v1 import EventType
 
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker import BreakerState
-from ackbridge.contracts.breaker_policy import SendRate
+from ackbridge.contracts.breaker import BreakerState, SendRate
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.managed_process import ManagedProcess

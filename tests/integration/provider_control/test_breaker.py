@@ -19,8 +19,7 @@ from ackbridge.client.control import ControlHandle
 from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker import BreakerState, ForceBreaker
-from ackbridge.contracts.breaker_policy import SendRate, SetLimit
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SendRate, SetLimit
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.stats.reporter import reporting
 from benchmarks.control import EVENTS_PER_WATCH

@@ -17,7 +17,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
-from ackbridge.contracts.control import Change, FlagState, SetFlag
+from ackbridge.contracts.control import ControlChange, FlagState, SetFlag
 from ackbridge.errors import CallFailedError, InvalidRequestError, UnknownNameError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.replay.test_replay import replayer
@@ -208,7 +208,7 @@ async def test_nothing_is_lost_when_a_control_continues_as_new(
     seen_at = []
     for share in range(40):
         order = word("percentage", "quote", percentage=share, environment="trial")
-        assert isinstance(await control.set_flag(order), Change)
+        assert isinstance(await control.set_flag(order), ControlChange)
         snapshot = await control.snapshot()
         assert snapshot is not None
         assert snapshot.flags["trial"]["quote"].percentage == share

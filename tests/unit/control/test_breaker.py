@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
-from ackbridge.contracts.breaker_policy import BreakerPolicy, Evidence, SendRamp, Tally
+from ackbridge.contracts.breaker import (
+    BreakerCounts,
+    BreakerPolicy,
+    BreakerState,
+    BreakerStatus,
+    BreakerWindow,
+    SendRamp,
+)
 from ackbridge.control.breaker import advance, allowed, weigh
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -18,8 +24,8 @@ SECOND = timedelta(seconds=1)
 POLICY = BreakerPolicy()
 
 TALLIES = st.builds(
-    Tally,
-    **{name: st.integers(0, 12) for name in Tally.model_fields},
+    BreakerCounts,
+    **{name: st.integers(0, 12) for name in BreakerCounts.model_fields},
 )
 POLICIES = st.builds(
     BreakerPolicy,
@@ -47,19 +53,19 @@ class Driven:
     def __init__(self, policy: BreakerPolicy, **how: Any) -> None:
         self.policy = policy
         self.now = AT
-        self.breaker = BreakerSetting.fresh(AT)
-        self.evidence = Evidence()
+        self.breaker = BreakerStatus.initial(AT)
+        self.evidence = BreakerWindow()
         self.how = how
 
-    def tick(self, seconds: float, tally: Tally) -> tuple[BreakerSetting, BreakerSetting]:
+    def tick(self, seconds: float, tally: BreakerCounts) -> tuple[BreakerStatus, BreakerStatus]:
         """Time passes, and so much is reported; where the breaker was, and is."""
         self.now += timedelta(seconds=seconds)
         before = self.breaker
         tally = weigh(before, tally, self.now)
-        self.evidence = self.evidence.noted(tally, self.now, self.policy.window)
+        self.evidence = self.evidence.with_counts(tally, self.now, self.policy.window)
         self.breaker = advance(self.policy, before, self.evidence, self.now, **self.how)
         if self.breaker.state is not before.state:
-            self.evidence = Evidence()
+            self.evidence = BreakerWindow()
         return before, self.breaker
 
 
@@ -89,7 +95,7 @@ def test_whatever_happens(
         rate = allowed(policy, after, limit)
         assert (rate == 0) if after.state is BreakerState.OPEN else (rate is None or rate >= 0)
         assert limit is None or rate is None or rate <= limit
-        assert not after.is_calm or rate == limit
+        assert not after.is_unrestricted or rate == limit
 
 
 @given(policy=POLICIES, ticks=TICKS, state=st.sampled_from(BreakerState))
@@ -97,13 +103,13 @@ def test_whatever_happens(
 def test_what_an_operator_holds_stays(policy: BreakerPolicy, ticks: Any, state: Any) -> None:
     """No observation moves a breaker that somebody holds, until it is released."""
     driven = Driven(policy)
-    driven.breaker = held = driven.breaker.held(state, "ann", "maintenance", AT)
+    driven.breaker = held = driven.breaker.forced(state, "ann", "maintenance", AT)
     for seconds, tally in ticks:
         driven.tick(seconds, tally)
     assert driven.breaker is held
     released = held.released("done", driven.now)
     assert released.forced_by is None
-    assert released.is_calm is (state is BreakerState.CLOSED)
+    assert released.is_unrestricted is (state is BreakerState.CLOSED)
 
 
 @given(ticks=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 50)), max_size=60))
@@ -112,8 +118,8 @@ def test_success_alone_changes_nothing(ticks: Any) -> None:
     """A provider that only answers has a closed breaker."""
     driven = Driven(POLICY)
     for seconds, answered in ticks:
-        driven.tick(seconds, Tally(answered=answered, responded=answered))
-    assert driven.breaker == BreakerSetting.fresh(AT)
+        driven.tick(seconds, BreakerCounts(answered=answered, responded=answered))
+    assert driven.breaker == BreakerStatus.initial(AT)
 
 
 @given(policy=POLICIES, ticks=TICKS, limit=st.none() | st.floats(1, 50))
@@ -125,29 +131,33 @@ def test_a_provider_that_is_well_again_is_used_again(
     driven = Driven(policy, has_health=True, limit=limit)
     for seconds, tally in ticks:
         driven.tick(seconds, tally)
-    well = Tally(answered=3, responded=3, healthy=1)
+    well = BreakerCounts(answered=3, responded=3, healthy=1)
     for _ in range(700):
         driven.tick(2, well)
-    assert driven.breaker.is_calm
+    assert driven.breaker.is_unrestricted
     assert allowed(policy, driven.breaker, limit) == limit
 
 
 @pytest.mark.parametrize(
     ("tally", "is_open", "reason"),
     [
-        (Tally(answered=10, failed=9), False, ""),
-        (Tally(answered=10, failed=10), True, "10 of 20 sends failed within 30 s; pause of 30 s"),
-        (Tally(failed=9), False, ""),
-        (Tally(failed=10), True, "10 sends failed in a row; pause of 30 s"),
+        (BreakerCounts(answered=10, failed=9), False, ""),
         (
-            Tally(answered=50, responded=8, silent=12),
+            BreakerCounts(answered=10, failed=10),
+            True,
+            "10 of 20 sends failed within 30 s; pause of 30 s",
+        ),
+        (BreakerCounts(failed=9), False, ""),
+        (BreakerCounts(failed=10), True, "10 sends failed in a row; pause of 30 s"),
+        (
+            BreakerCounts(answered=50, responded=8, silent=12),
             True,
             "12 of 20 responses stayed away within 30 s; pause of 30 s",
         ),
-        (Tally(unhealthy=50), False, ""),
+        (BreakerCounts(unhealthy=50), False, ""),
     ],
 )
-def test_what_opens_it(tally: Tally, is_open: bool, reason: str) -> None:
+def test_what_opens_it(tally: BreakerCounts, is_open: bool, reason: str) -> None:
     """A rate over a minimum volume, or a row; receipts do not make up for silence."""
     driven = Driven(POLICY)
     driven.tick(1, tally)
@@ -158,94 +168,101 @@ def test_what_opens_it(tally: Tally, is_open: bool, reason: str) -> None:
 def test_failures_that_are_old_do_not_count() -> None:
     """The window slides: what is older than it is forgotten."""
     driven = Driven(POLICY)
-    driven.tick(1, Tally(answered=1, failed=9))
-    driven.tick(31, Tally(answered=9, failed=9))
+    driven.tick(1, BreakerCounts(answered=1, failed=9))
+    driven.tick(31, BreakerCounts(answered=9, failed=9))
     assert driven.breaker.state is BreakerState.CLOSED
 
 
 def test_each_pause_is_longer_until_it_holds() -> None:
     """It doubles up to the longest one, and starts anew once a ramp is over."""
     driven = Driven(POLICY, has_health=True)
-    driven.tick(1, Tally(failed=10))
+    driven.tick(1, BreakerCounts(failed=10))
     pauses = []
     for _ in range(7):
         assert driven.breaker.until is not None
         pauses.append((driven.breaker.until - driven.breaker.since).total_seconds())
-        driven.tick(pauses[-1], Tally())
+        driven.tick(pauses[-1], BreakerCounts())
         assert driven.breaker.state is BreakerState.HALF_OPEN
-        driven.tick(5, Tally(unhealthy=1))
+        driven.tick(5, BreakerCounts(unhealthy=1))
     assert pauses == [30, 60, 120, 240, 480, 600, 600]
-    driven.tick(600, Tally())
-    driven.tick(15, Tally(healthy=3))
-    assert [driven.tick(10, Tally(answered=5))[1].step for _ in range(6)] == [1, 2, 3, 4, 5, None]
-    driven.tick(1, Tally(failed=10))
+    driven.tick(600, BreakerCounts())
+    driven.tick(15, BreakerCounts(healthy=3))
+    assert [driven.tick(10, BreakerCounts(answered=5))[1].step for _ in range(6)] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+        None,
+    ]
+    driven.tick(1, BreakerCounts(failed=10))
     assert driven.breaker.reason.endswith("pause of 30 s")
 
 
 def test_the_ramp_of_sends() -> None:
     """Nothing while it is open, single sends while half open, then twice as many every step."""
     driven = Driven(POLICY, limit=25.0)
-    driven.tick(1, Tally(failed=10))
+    driven.tick(1, BreakerCounts(failed=10))
     rates = [allowed(POLICY, driven.breaker, 25.0)]
-    driven.tick(30, Tally())
+    driven.tick(30, BreakerCounts())
     rates.append(allowed(POLICY, driven.breaker, 25.0))
-    driven.tick(15, Tally(answered=3))
+    driven.tick(15, BreakerCounts(answered=3))
     rates.append(allowed(POLICY, driven.breaker, 25.0))
     for _ in range(5):
-        driven.tick(10, Tally(answered=3))
+        driven.tick(10, BreakerCounts(answered=3))
         rates.append(allowed(POLICY, driven.breaker, 25.0))
     assert rates == [0, 0.2, 1, 2, 4, 8, 16, 25]
-    assert driven.breaker.is_calm
+    assert driven.breaker.is_unrestricted
 
 
 def test_a_failure_on_the_ramp_holds_it_and_three_open_it() -> None:
     """One failure keeps the step; three in a row are enough to open it again, for longer."""
     driven = Driven(POLICY, has_health=True)
-    driven.tick(1, Tally(failed=10))
-    driven.tick(30, Tally())
-    driven.tick(15, Tally(healthy=3))
-    driven.tick(10, Tally(answered=9, failed=1))
+    driven.tick(1, BreakerCounts(failed=10))
+    driven.tick(30, BreakerCounts())
+    driven.tick(15, BreakerCounts(healthy=3))
+    driven.tick(10, BreakerCounts(answered=9, failed=1))
     assert driven.breaker.step == 0
-    driven.tick(11, Tally(answered=3))
+    driven.tick(11, BreakerCounts(answered=3))
     assert driven.breaker.step == 1
-    driven.tick(1, Tally(failed=3))
+    driven.tick(1, BreakerCounts(failed=3))
     assert driven.breaker.reason == "3 sends failed in a row; pause of 60 s"
 
 
 def test_silence_is_closed_by_responses_only() -> None:
     """One that takes requests and stays silent is not taken up for its health or receipts."""
     driven = Driven(POLICY, has_health=True, patience=60 * SECOND)
-    driven.tick(1, Tally(answered=10, silent=10))
+    driven.tick(1, BreakerCounts(answered=10, silent=10))
     assert driven.breaker.for_silence
-    driven.tick(30, Tally(silent=5))
-    driven.tick(20, Tally(silent=5))
+    driven.tick(30, BreakerCounts(silent=5))
+    driven.tick(20, BreakerCounts(silent=5))
     assert driven.breaker.state is BreakerState.HALF_OPEN, "those were sent before it opened"
     assert driven.breaker.trickle
-    driven.tick(5, Tally(answered=3, healthy=3))
+    driven.tick(5, BreakerCounts(answered=3, healthy=3))
     assert driven.breaker.state is BreakerState.HALF_OPEN
-    driven.tick(20, Tally(silent=1))
+    driven.tick(20, BreakerCounts(silent=1))
     assert driven.breaker.openings == 2, "this one was sent by the trickle"
-    driven.tick(60, Tally())
-    driven.tick(5, Tally(responded=3))
+    driven.tick(60, BreakerCounts())
+    driven.tick(5, BreakerCounts(responded=3))
     assert driven.breaker.step == 0
 
 
 def test_a_health_request_that_says_nothing_gives_way_to_single_sends() -> None:
     """A health path that is wrong keeps no provider out for ever."""
     driven = Driven(POLICY, has_health=True)
-    driven.tick(1, Tally(failed=10))
-    driven.tick(30, Tally())
+    driven.tick(1, BreakerCounts(failed=10))
+    driven.tick(30, BreakerCounts())
     assert allowed(POLICY, driven.breaker, None) == 0
-    driven.tick(15, Tally(unclear=3))
+    driven.tick(15, BreakerCounts(unclear=3))
     assert allowed(POLICY, driven.breaker, None) == 0.2
 
 
 def test_without_rules_only_an_operator_moves_it() -> None:
     """`breaker: null` in the file: it never opens by itself, and is closed when it was open."""
     now = AT + SECOND
-    evidence = Evidence().noted(Tally(failed=100), now, 30 * SECOND)
-    assert advance(None, BreakerSetting.fresh(AT), evidence, now) == BreakerSetting.fresh(AT)
-    held = BreakerSetting.fresh(AT).held(BreakerState.OPEN, "ann", "maintenance", AT)
+    evidence = BreakerWindow().with_counts(BreakerCounts(failed=100), now, 30 * SECOND)
+    assert advance(None, BreakerStatus.initial(AT), evidence, now) == BreakerStatus.initial(AT)
+    held = BreakerStatus.initial(AT).forced(BreakerState.OPEN, "ann", "maintenance", AT)
     assert allowed(None, held, 25.0) == 0
     assert advance(None, held, evidence, now) is held
-    assert advance(None, held.released("done", now), evidence, now).is_calm
+    assert advance(None, held.released("done", now), evidence, now).is_unrestricted

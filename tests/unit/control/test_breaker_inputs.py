@@ -7,8 +7,15 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
-from ackbridge.contracts.breaker_policy import NOTHING, BreakerPolicy, SendRate, Tally, Watch
+from ackbridge.contracts.breaker import (
+    NO_COUNTS,
+    BreakerCounts,
+    BreakerPolicy,
+    BreakerState,
+    BreakerStatus,
+    MonitorState,
+    SendRate,
+)
 from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.control.breaker_inputs import Rules, look, news, reports, tally_of
 from ackbridge.control.half_open_limiter import HalfOpenLimiter
@@ -17,14 +24,14 @@ from ackbridge.stats.totals import Count
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 RULES = Rules(BreakerPolicy(), health_every=30 * SECOND)
-CLOSED = BreakerSetting.fresh(AT)
+CLOSED = BreakerStatus.initial(AT)
 
 
 def test_theirs_is_told_apart_from_ours() -> None:
     """Refusals are answers; 429 and our own trouble are nothing; silence is not a failed send."""
     counts = {what: 2**number for number, what in enumerate(Count)}
     tally = tally_of(counts)
-    assert tally == Tally(
+    assert tally == BreakerCounts(
         answered=counts[Count.RECEIPTS] + counts[Count.REFUSED],
         failed=counts[Count.UNANSWERED],
         responded=counts[Count.ANSWERS] + counts[Count.FAILURES],
@@ -36,8 +43,8 @@ def test_theirs_is_told_apart_from_ours() -> None:
 def test_every_report_counts_once(growth: list[list[int]]) -> None:
     """Reports grow, and are read again and again: in the end each failure was news once."""
     stands = [0, 0, 0]
-    marks: dict[str, Tally] = {}
-    seen = NOTHING
+    marks: dict[str, BreakerCounts] = {}
+    seen = NO_COUNTS
     for more in growth:
         stands = [before + by for before, by in zip(stands, more, strict=True)]
         buckets = [
@@ -53,7 +60,7 @@ def test_every_report_counts_once(growth: list[list[int]]) -> None:
 def test_a_look_goes_on_where_the_one_before_has_ended() -> None:
     """What was counted before is no news, not even after the breaker has moved."""
     buckets = [(AT, {Count.UNANSWERED: 6}), (AT, {Count.UNANSWERED: 4})]
-    seen = look(RULES, CLOSED, Watch(), reports(buckets), None, AT + SECOND)
+    seen = look(RULES, CLOSED, MonitorState(), reports(buckets), None, AT + SECOND)
     assert seen.breaker.state is BreakerState.OPEN
     assert seen.rate == SendRate(per_second=0)
     later = AT + 32 * SECOND
@@ -77,7 +84,7 @@ def test_when_the_health_is_asked() -> None:
 
 def snapshot(state: BreakerState, *, trickle: bool = False) -> ControlSnapshot:
     """A control whose breaker is in a state; half open, it lets one pass in five seconds."""
-    breaker = BreakerSetting(state=state, since=AT, reason="r", trickle=trickle)
+    breaker = BreakerStatus(state=state, since=AT, reason="r", trickle=trickle)
     rate = SendRate(per_second=0.2 if trickle else 0)
     return ControlSnapshot(provider="acme", version=1, at=AT, breaker=breaker, rate=rate)
 

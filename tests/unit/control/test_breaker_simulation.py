@@ -11,8 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
-from ackbridge.contracts.breaker_policy import NOTHING, BreakerPolicy, Evidence, SendRamp, Tally
+from ackbridge.contracts.breaker import (
+    NO_COUNTS,
+    BreakerCounts,
+    BreakerPolicy,
+    BreakerState,
+    BreakerStatus,
+    BreakerWindow,
+    SendRamp,
+)
 from ackbridge.control.breaker import advance, allowed, weigh
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -38,7 +45,7 @@ class Provider:
     failed_at: list[int] = field(default_factory=list)
     _this_second: tuple[int, int] = (-1, 0)
 
-    def send(self, second: int) -> Tally:
+    def send(self, second: int) -> BreakerCounts:
         """One send; what will be known of it, some of it only after `DEADLINE`."""
         self.asked.append(second)
         mood = self.mood(second)
@@ -52,10 +59,10 @@ class Provider:
                 mood = "broken"
         if mood == "broken":
             self.failed_at.append(second)
-            return Tally(failed=1)
+            return BreakerCounts(failed=1)
         if mood == "silent" or (mood == "slow" and self.dice.random() < 1 / 3):
-            return Tally(answered=1, silent=1)
-        return Tally(answered=1, responded=1)
+            return BreakerCounts(answered=1, silent=1)
+        return BreakerCounts(answered=1, responded=1)
 
     def is_healthy(self, second: int) -> bool:
         """The health request: a silent provider thinks that it is well."""
@@ -92,9 +99,9 @@ def simulate(
     policy = policy or BreakerPolicy()
     provider = Provider(mood, random.Random(7))  # noqa: S311 -- the same dice at every run
     run = Run(provider)
-    breaker, evidence = BreakerSetting.fresh(START), Evidence()
-    unreported = NOTHING
-    later: deque[tuple[int, Tally]] = deque()
+    breaker, evidence = BreakerStatus.initial(START), BreakerWindow()
+    unreported = NO_COUNTS
+    later: deque[tuple[int, BreakerCounts]] = deque()
     credit = 0.0
     for second in range(seconds):
         now = START + timedelta(seconds=second)
@@ -109,20 +116,20 @@ def simulate(
         for _ in range(may_send):
             run.parked -= 1
             known = provider.send(second)
-            away = Tally(silent=known.silent)
+            away = BreakerCounts(silent=known.silent)
             unreported += known - away
             if known.silent:
                 later.append((second + DEADLINE, away))
         while later and later[0][0] <= second:
             unreported += later.popleft()[1]
-        tally = NOTHING
+        tally = NO_COUNTS
         if second % REPORT_EVERY == 0:
-            tally, unreported = unreported, NOTHING
+            tally, unreported = unreported, NO_COUNTS
         is_half_open = breaker.state is BreakerState.HALF_OPEN
         if has_health and is_half_open and second % 5 == 0:
             is_well = provider.is_healthy(second)
-            tally += Tally(healthy=1) if is_well else Tally(unhealthy=1)
-        evidence = evidence.noted(weigh(breaker, tally, now), now, policy.window)
+            tally += BreakerCounts(healthy=1) if is_well else BreakerCounts(unhealthy=1)
+        evidence = evidence.with_counts(weigh(breaker, tally, now), now, policy.window)
         before = breaker
         breaker = advance(
             policy,
@@ -134,7 +141,7 @@ def simulate(
             backlog=run.parked,
         )
         if breaker.state is not before.state:
-            evidence = Evidence()
+            evidence = BreakerWindow()
             run.states.append((second, breaker.state, breaker.reason))
     return run
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, deadline_for, learn, learn_all, survival
 from ackbridge.stats.quantile_sketch import ACCURACY, Sketch
@@ -176,15 +176,15 @@ def test_the_more_is_silent_the_more_scouts_there_are() -> None:
 def test_learning_freezes_while_the_breaker_is_not_closed(state: BreakerState) -> None:
     """What a provider in trouble does is nothing to learn from."""
     observed = {"order": seen({2.0: 1000})}
-    breaker = BreakerSetting(state=state, since=NOW, reason="errors")
-    closed = BreakerSetting(state=BreakerState.CLOSED, since=NOW, reason="well")
+    breaker = BreakerStatus(state=state, since=NOW, reason="errors")
+    closed = BreakerStatus(state=BreakerState.CLOSED, since=NOW, reason="well")
     assert learn_all({"order": RULES}, observed, {}, breaker) == {}
     assert learn_all({"order": RULES}, observed, {}, closed).keys() == {"order"}
 
 
 def test_only_what_changes_is_answered() -> None:
     """An operation without news, or without rules, is left out."""
-    closed = BreakerSetting(state=BreakerState.CLOSED, since=NOW, reason="well")
+    closed = BreakerStatus(state=BreakerState.CLOSED, since=NOW, reason="well")
     observed = {"order": seen({2.0: 1000}), "quote": seen({9.0: 1000})}
     first = learn_all({"order": RULES}, observed, {}, closed)
     assert learn_all({"order": RULES}, observed, first, closed) == {}

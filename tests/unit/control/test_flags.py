@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.control import (
     ControlSnapshot,
-    FlagSetting,
+    FlagOverride,
     FlagState,
     FlagValue,
     IntegrationFlags,
@@ -48,16 +48,16 @@ def share(percentage: float) -> FlagValue:
     return FlagValue(state=FlagState.PERCENTAGE, percentage=percentage)
 
 
-def said(state: FlagState, percentage: float | None = None) -> FlagSetting:
+def said(state: FlagState, percentage: float | None = None) -> FlagOverride:
     """An operator's word."""
-    return FlagSetting(state=state, percentage=percentage, by="ann", reason="a trial", at=NOW)
+    return FlagOverride(state=state, percentage=percentage, by="ann", reason="a trial", at=NOW)
 
 
 def snapshot(
-    breaker: BreakerState = BreakerState.CLOSED, **flags: dict[str, FlagSetting]
+    breaker: BreakerState = BreakerState.CLOSED, **flags: dict[str, FlagOverride]
 ) -> ControlSnapshot:
     """Acme's control, with flags by environment."""
-    setting = BreakerSetting(state=breaker, since=NOW, reason="8 of 10 calls failed")
+    setting = BreakerStatus(state=breaker, since=NOW, reason="8 of 10 calls failed")
     return ControlSnapshot(provider="acme", version=7, at=NOW, flags=flags, breaker=setting)
 
 
@@ -180,7 +180,7 @@ async def test_another_environment_is_another_flag() -> None:
         (said(FlagState.PERCENTAGE, 0), "acme is switched on for 0 % of keys in prod"),
     ],
 )
-async def test_why_not_is_told(word: FlagSetting, expected: str) -> None:
+async def test_why_not_is_told(word: FlagOverride, expected: str) -> None:
     """The reason says what the flag is, where, by whom and why."""
     standing = await gate(snapshot(prod={"": word})).standing(request(), IntegrationFlags())
     assert standing.not_now == f"{expected} (ann: a trial)"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import WHOLE_PROVIDER, ControlSnapshot, LearnedDeadline
 from ackbridge.stats.scorecard import scorecard
 from ackbridge.stats.totals import Count, Observed, Times
@@ -71,7 +71,7 @@ def test_what_waits_is_shown_without_any_traffic() -> None:
 
 def test_the_control_adds_breaker_and_deadlines() -> None:
     """As it has published them."""
-    breaker = BreakerSetting(state=BreakerState.OPEN, since=START, reason="errors")
+    breaker = BreakerStatus(state=BreakerState.OPEN, since=START, reason="errors")
     learned = LearnedDeadline(deadline=timedelta(seconds=4), reason="learned", samples=812)
     snapshot = ControlSnapshot(
         provider="acme", version=2, at=START, breaker=breaker, deadlines={"order": learned}

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from ackbridge.catalog.catalog import configured_flags
 from ackbridge.catalog.loading import load_integration
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState, ForceBreaker
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus, ForceBreaker
 from ackbridge.contracts.control import (
-    MOST_CHANGES,
-    ControlMemory,
+    MAX_CHANGES,
+    ControlDecision,
     ControlStart,
-    Decision,
+    ControlState,
     FlagState,
     FlagValue,
     IntegrationFlags,
@@ -39,7 +39,7 @@ class Host:
     def __init__(self) -> None:
         self.published = 0
 
-    def control(self, memory: ControlMemory | None = None, **start: Any) -> Control:
+    def control(self, memory: ControlState | None = None, **start: Any) -> Control:
         """Acme's control."""
         started = ControlStart.model_validate({"provider": "acme", "configured": FILE, **start})
         control = Control(started, memory, lambda: NOW, self._publish)
@@ -78,7 +78,7 @@ def test_the_last_word_counts_and_the_log_has_every_change(orders: list[SetFlag]
         assert control.snapshot.version <= version + 1
         last[order.environment, order.operation or ""] = order
     for (environment, operation), order in last.items():
-        setting = control.snapshot.setting(environment, operation)
+        setting = control.snapshot.override(environment, operation)
         assert (setting.state if setting else "default") == order.state
     lines: dict[str, str] = {}
     for change in reversed(control.status().changes):
@@ -93,7 +93,7 @@ def test_nothing_is_lost_when_it_continues(orders: list[SetFlag]) -> None:
     for order in orders:
         control.set_flag(order)
     control.reject("a bad one")
-    memory = ControlMemory.model_validate_json(control.memory().model_dump_json())
+    memory = ControlState.model_validate_json(control.memory().model_dump_json())
     assert Host().control(memory).status() == control.status()
 
 
@@ -111,11 +111,11 @@ def test_the_same_word_again_is_none() -> None:
 def test_only_so_many_changes_are_remembered() -> None:
     """A control that runs for months does not grow for ever; the newest are kept."""
     control = Host().control()
-    for share in range(MOST_CHANGES + 20):
+    for share in range(MAX_CHANGES + 20):
         control.set_flag(word("percentage", percentage=share / 2, by=f"n{share}"))
     changes = control.status().changes
-    assert len(changes) == MOST_CHANGES
-    assert changes[0].by == f"n{MOST_CHANGES + 19}"
+    assert len(changes) == MAX_CHANGES
+    assert changes[0].by == f"n{MAX_CHANGES + 19}"
 
 
 def test_too_many_environments_are_refused() -> None:
@@ -143,16 +143,16 @@ def test_a_new_file_does_not_undo_a_word() -> None:
 def test_a_breaker_that_is_held_stays() -> None:
     """Decisions move a breaker until somebody holds it, and again when it is let go."""
     control = Host().control()
-    opened = BreakerSetting(state=BreakerState.OPEN, since=NOW, reason="8 of 10 failed")
+    opened = BreakerStatus(state=BreakerState.OPEN, since=NOW, reason="8 of 10 failed")
     closed = opened.model_copy(update={"state": BreakerState.CLOSED, "reason": "it is up"})
-    control.decide(Decision(breaker=opened))
+    control.decide(ControlDecision(breaker=opened))
     control.force_breaker(ForceBreaker(state=BreakerState.OPEN, by="ann", reason="not yet"))
-    control.decide(Decision(breaker=closed))
+    control.decide(ControlDecision(breaker=closed))
     held = control.snapshot.breaker
     assert (held.state, held.forced_by) == (BreakerState.OPEN, "ann")
     change = control.force_breaker(ForceBreaker(state=None, by="bo", reason="now"))
     assert (change.before, change.after) == ("open, held by ann", "open")
-    control.decide(Decision(breaker=closed))
+    control.decide(ControlDecision(breaker=closed))
     assert control.snapshot.breaker == closed
 
 
@@ -163,7 +163,7 @@ def test_a_learned_deadline_is_published_and_logged() -> None:
         learned = LearnedDeadline(
             deadline=timedelta(seconds=seconds), reason="learned p99", samples=80
         )
-        control.decide(Decision(deadlines={"order": learned}))
+        control.decide(ControlDecision(deadlines={"order": learned}))
     change = control.status().changes[0]
     assert (change.subject, change.before, change.after) == ("deadline of order", "4 s", "6 s")
     assert control.snapshot.deadlines["order"].deadline == timedelta(seconds=6)

@@ -18,11 +18,11 @@ from ackbridge.contracts.batches import (
     ReprocessPageResult,
     Survey,
 )
-from ackbridge.contracts.breaker import BreakerSetting, BreakerState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     ControlSnapshot,
-    FlagSetting,
+    FlagOverride,
     FlagState,
     FlagValue,
     IntegrationFlags,
@@ -50,7 +50,7 @@ class Staged:
 def snapshot(breaker: BreakerState = BreakerState.CLOSED, **flags: FlagState) -> ControlSnapshot:
     """A control where an operator has spoken."""
     settings = {
-        operation.removeprefix("all"): FlagSetting(state=state, by="ann", reason="-", at=NOW)
+        operation.removeprefix("all"): FlagOverride(state=state, by="ann", reason="-", at=NOW)
         for operation, state in flags.items()
     }
     return ControlSnapshot(
@@ -58,7 +58,7 @@ def snapshot(breaker: BreakerState = BreakerState.CLOSED, **flags: FlagState) ->
         version=1,
         at=NOW,
         flags={"prod": settings},
-        breaker=BreakerSetting(state=breaker, since=NOW, reason="60 % of 50 failed"),
+        breaker=BreakerStatus(state=breaker, since=NOW, reason="60 % of 50 failed"),
     )
 
 
