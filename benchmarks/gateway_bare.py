@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from ackbridge.gateway.serving import build_config
+from ackbridge.gateway.app import build_config
 
 
 async def echo(_scope: Any, receive: Any, send: Any) -> None:

@@ -17,8 +17,7 @@ from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
 from ackbridge.demo.run import run_demo
-from ackbridge.gateway.app import create_app
-from ackbridge.gateway.serving import build_config
+from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.application import app_folder, integrations_folder

@@ -1,4 +1,4 @@
-"""The gateway's application, put together from what its caller hands in."""
+"""The gateway's application: its parts put together, its health routes, and its server."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
-from fastapi import FastAPI
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 from temporalio.client import Client
 
 from ackbridge.catalog.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
+from ackbridge.errors import UnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.inbound import build_verifier
 from ackbridge.security.secrets import Secrets
@@ -21,13 +25,10 @@ from ackbridge.stats.counters import Observations
 from ackbridge.stats.reporter import reporting
 from ackbridge.telemetry.traces import is_tracing
 
-from .asgi import Edge
-from .calls import Calls
+from .asgi import CallbackEndpoint
 from .delivery import EventDelivery
-from .health import health_routes
-from .pipeline import CallbackPipeline
-from .recent_keys import RecentKeys
-from .signal_batching import SignalBatcher
+from .pipeline import CallbackPipeline, CallbackSource
+from .signal_batching import EngineClient, SignalBatcher
 from .sweeper import Sweeper
 from .traces import CallbackTraces
 
@@ -43,50 +44,45 @@ def create_app(
     sweep_every: timedelta = timedelta(seconds=5),
     sweep_older_than: timedelta = timedelta(seconds=5),
     give_up_after: timedelta = timedelta(days=1),
-    read_within: timedelta = timedelta(seconds=15),
+    body_timeout: timedelta = timedelta(seconds=15),
     retry_after: timedelta = timedelta(seconds=5),
     recent_keys: int = 100_000,
 ) -> ASGIApp:
-    """Build the gateway. Ledger and client stay the caller's, to open and to close.
+    """Build the gateway. The caller opens and closes ledger and client.
 
     Args:
-        catalog: the integrations whose callbacks are taken.
-        secrets: what the verification's references stand for.
-        ledger: correlations, inbox and the log of duplicates.
-        client: of the engine; may be lazy.
-        clock: for the replay window and for `received_at`.
+        client: may be lazy.
+        clock: for signature timestamps and `received_at`.
         signal_timeout: of one request to the engine, before the inbox takes over.
-        sweep_every: how often the inbox is looked through.
-        sweep_older_than: the age from which a letter in the inbox is tried again.
-        give_up_after: the age at which a letter without a call is held for people instead.
-        read_within: how long a body may take to come.
-        retry_after: what a 503 tells the provider.
-        recent_keys: how many event keys are remembered to stop duplicates early.
+        sweep_every: the interval between two sweeps of the inbox.
+        sweep_older_than: the age from which an event in the inbox is due.
+        give_up_after: the age at which an event without a call is held for an operator.
+        body_timeout: to receive the body of a callback.
+        retry_after: sent with a 503.
+        recent_keys: the number of event keys in memory that stop duplicates early.
     """
-    calls = Calls(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
+    engine = EngineClient(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     observations = Observations()
-    handover = EventDelivery(SignalBatcher(calls), ledger, observations)
-    verifiers = {
-        name: build_verifier(integration.callbacks.verify, secrets, clock)
+    delivery = EventDelivery(SignalBatcher(engine), ledger, observations, recent_keys)
+    redactors = build_redactors(catalog, secrets)
+    sources = {
+        name: CallbackSource(
+            integration,
+            integration.callbacks,
+            build_verifier(integration.callbacks.verify, secrets, clock),
+            redactors[name],
+        )
         for name, integration in catalog.integrations.items()
         if integration.callbacks is not None
     }
-    redactors = build_redactors(catalog, secrets)
     pipeline = CallbackPipeline(
-        catalog,
-        verifiers,
-        redactors,
-        handover,
-        RecentKeys(recent_keys),
-        clock,
-        read_within=read_within,
-        retry_after=retry_after,
+        sources, delivery, clock, body_timeout=body_timeout, retry_after=retry_after
     )
     sweeper = Sweeper(
         catalog,
         ledger,
-        calls,
-        handover,
+        engine,
+        delivery,
         redactors,
         clock,
         every=sweep_every,
@@ -95,16 +91,33 @@ def create_app(
     )
     app = FastAPI(
         title="Ackbridge gateway",
-        lifespan=_living(sweeper, partial(reporting, observations, ledger, clock)),
-        openapi_url=None,  # providers call in from outside: nothing is described to them
-        # Its own would begin before the signature is checked, in whatever trace a stranger names.
+        lifespan=_lifespan(sweeper, partial(reporting, observations, ledger, clock)),
+        openapi_url=None,  # the gateway is public: it publishes no description of itself
+        # FastAPI's spans would start before the signature is verified, in a trace of the sender's.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.include_router(health_routes(calls, ledger))
-    return Edge(pipeline, app)
+    app.include_router(_health_routes(engine, ledger))
+    return CallbackEndpoint(pipeline, app)
 
 
-def _living(
+def build_config(app: Any, **options: Any) -> uvicorn.Config:
+    """Build the configuration of the gateway's server: compiled parser and loop, no access log.
+
+    Args:
+        options: of `uvicorn.Config`, such as host and port.
+    """
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        loop="uvloop",
+        ws="none",
+        access_log=False,
+        server_header=False,
+        **options,
+    )
+
+
+def _lifespan(
     sweeper: Sweeper, reports: Callable[[], AbstractAsyncContextManager[None]]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
@@ -119,3 +132,30 @@ def _living(
                 await sweeping
 
     return lifespan
+
+
+def _health_routes(engine: EngineClient, ledger: Ledger) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/healthz")
+    async def healthz() -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    @routes.get("/readyz")
+    async def readyz() -> JSONResponse:
+        names = ("engine", "ledger")
+        checks = await asyncio.gather(engine.ping(), ledger.ping(), return_exceptions=True)
+        not_ready = {
+            name: _reason(result)
+            for name, result in zip(names, checks, strict=True)
+            if isinstance(result, BaseException)
+        }
+        body = {"ready": not not_ready, "not_ready": not_ready}
+        return JSONResponse(body, status_code=503 if not_ready else 200)
+
+    return routes
+
+
+def _reason(error: BaseException) -> str:
+    # Texts of other errors may contain addresses and passwords.
+    return str(error) if isinstance(error, UnavailableError) else type(error).__name__

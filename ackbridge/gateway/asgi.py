@@ -1,6 +1,6 @@
-"""The callbacks' way in: plain ASGI in front of the application that answers all the rest.
+"""The callback endpoint, in plain ASGI in front of the application that serves everything else.
 
-A framework's routing, request and response objects cost more than all the steps of a callback
+The routing, request and response objects of a framework cost more than all stages of a callback
 together; see docs/performance.md.
 """
 
@@ -11,34 +11,33 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .exchange import CallbackReply, Exchange
-from .pipeline import CallbackPipeline
+from .pipeline import CallbackPipeline, CallbackReply, CallbackRequest
 
 PREFIX = "/callbacks/"
 
 _BODILESS = (204, 205, 304)
-"""Codes an integration may choose whose responses have no body."""
+"""Status codes of responses without a body; integrations may choose them."""
 
 _WRONG_METHOD = CallbackReply(405, "wrong method", "callbacks are sent with POST")
 
 
-class Edge:
-    """An ASGI application: `POST /callbacks/{provider}`, and everything else is the inner one's."""
+class CallbackEndpoint:
+    """Serves `POST /callbacks/{provider}`; other requests go to `app`."""
 
-    def __init__(self, pipeline: CallbackPipeline, inner: ASGIApp) -> None:
-        """Take who answers callbacks, and who answers the rest."""
+    def __init__(self, pipeline: CallbackPipeline, app: ASGIApp) -> None:
         self._pipeline = pipeline
-        self._inner = inner
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Serve one request."""
         provider = _provider(scope)
         if provider is None:
-            await self._inner(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         if scope["method"] == "POST":
-            exchange = Exchange(provider, _headers(scope), scope["query_string"], receive)
-            reply = await self._pipeline.receive(exchange)
+            headers, query = _headers(scope), scope["query_string"]
+            request = CallbackRequest(provider, headers, query, receive)
+            reply = await self._pipeline.handle(request)
         else:
             reply = _WRONG_METHOD
         start, body = _messages(reply)
@@ -57,7 +56,7 @@ def _provider(scope: Scope) -> str | None:
 
 
 def _headers(scope: Scope) -> dict[str, str]:
-    """By lower-case name; of those that come twice the first one counts."""
+    """By lower-case name; the first value of a repeated header counts."""
     return {
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in reversed(scope["headers"])
@@ -71,8 +70,8 @@ def _messages(reply: CallbackReply) -> tuple[Message, Message]:
         headers.append((b"retry-after", b"%d" % reply.retry_after))
     content = b""
     if reply.code not in _BODILESS:
-        said = {"status": reply.status, **({"reason": reply.reason} if reply.reason else {})}
-        content = json.dumps(said, separators=(",", ":")).encode()
+        fields = {"status": reply.status, **({"reason": reply.reason} if reply.reason else {})}
+        content = json.dumps(fields, separators=(",", ":")).encode()
         headers.append((b"content-type", b"application/json"))
         headers.append((b"content-length", b"%d" % len(content)))
     start = {"type": "http.response.start", "status": reply.code, "headers": headers}

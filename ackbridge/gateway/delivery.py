@@ -1,8 +1,10 @@
-"""Handing a letter over: to its call through the engine, or to the ledger's inbox."""
+"""Deliver an event once: to its call through the engine, or to the ledger's inbox."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import OrderedDict
 from enum import StrEnum
 
 from ackbridge.contracts.control import WHOLE_PROVIDER
@@ -12,9 +14,8 @@ from ackbridge.ledger.rows import InboxState
 from ackbridge.stats.counters import Observations
 from ackbridge.stats.totals import Count
 
-from .calls import Signalled
-from .inbound_event import InboundEvent, Interpretation, to_entry
-from .signal_batching import SignalBatcher
+from .event import InboundEvent, Interpretation, to_inbox_entry
+from .signal_batching import SignalBatcher, SignalResult
 
 log = logging.getLogger(__name__)
 
@@ -24,106 +25,173 @@ NOT_AWAITED = "not awaited: it says nothing the operation waits for"
 
 
 class DeliveryResult(StrEnum):
-    """How a letter became durable."""
+    """What became of an event. The values are the `status` of replies."""
 
     SIGNALLED = "signalled"
     KEPT = "kept"
     UNMATCHED = "unmatched"
     DUPLICATE = "duplicate"
+    NOT_AWAITED = "not awaited"
 
 
 class EventDelivery:
-    """Engine or inbox. Whoever gets an answer, and no error, has a durable letter."""
+    """Delivers events. When `deliver` returns, the event is durable or needs no delivery."""
 
-    def __init__(self, lanes: SignalBatcher, ledger: Ledger, observations: Observations) -> None:
-        """Take the engine's side and the ledger's, and where duplicates are counted."""
-        self._lanes = lanes
+    def __init__(
+        self, batcher: SignalBatcher, ledger: Ledger, observations: Observations, recent_keys: int
+    ) -> None:
+        """Count duplicates in `observations`, and keep the last `recent_keys` event keys."""
+        self._batcher = batcher
         self._ledger = ledger
         self._observations = observations
+        self._recent = RecentKeys(recent_keys)
 
-    async def hand_over(self, letter: InboundEvent) -> DeliveryResult:
-        """Signal the call, or keep the letter until that works.
+    async def deliver(self, event: InboundEvent) -> DeliveryResult:
+        """Signal the call, or store the event in the inbox.
+
+        Concurrent deliveries of the same event wait for the first one.
 
         Raises:
-            LedgerUnavailableError: the engine did not take it, and neither can the inbox.
+            LedgerUnavailableError: neither the engine nor the inbox could store the event.
         """
-        if not letter.matched:
-            return await self._keep(letter)
+        if event.matches and not event.interpretations:
+            await self._suppress(event, NOT_AWAITED)
+            return DeliveryResult.NOT_AWAITED
+        key = (event.provider, event.event_key)
+        if not await self._recent.claim(key):
+            await self._suppress(event, REPEATED)
+            return DeliveryResult.DUPLICATE
         try:
-            if await self._reaches_call(letter):
-                return DeliveryResult.SIGNALLED
-        except EngineUnavailableError:
-            return await self._keep(letter)
-        delivery = await self._keep(letter)
-        return await self._look_again(letter) if delivery is DeliveryResult.KEPT else delivery
+            result = await self._signal_or_store(event)
+        except BaseException:
+            self._recent.release(key)
+            raise
+        self._recent.complete(key)
+        return result
 
-    async def find(self, letter: InboundEvent) -> tuple[str, Interpretation] | None:
-        """The call a letter is for, and what it says there; nothing when that is not known (yet).
+    async def find_call(self, event: InboundEvent) -> tuple[str, Interpretation] | None:
+        """Find the call that an event is for, and what the event means to it.
 
         Raises:
-            LedgerUnavailableError: only when a reference has to be looked up.
+            LedgerUnavailableError: a reference had to be looked up.
         """
-        for reading in letter.readings:
-            call_id = reading.match.call_id
-            if call_id is None and reading.match.reference is not None:
-                call_id = await self._ledger.find_call(letter.provider, reading.match.reference)
-            # A provider speaks about its own calls only, and an operation about its own.
-            owner = f"{letter.provider}.{reading.match.operation}."
-            if call_id is not None and call_id.startswith(owner):
-                return call_id, reading
+        for interpretation in event.interpretations:
+            match = interpretation.match
+            call_id = match.call_id
+            if call_id is None and match.reference is not None:
+                call_id = await self._ledger.find_call(event.provider, match.reference)
+            # A reference may belong to a call of another operation.
+            prefix = f"{event.provider}.{match.operation}."
+            if call_id is not None and call_id.startswith(prefix):
+                return call_id, interpretation
         return None
 
-    async def suppress(self, letter: InboundEvent, reason: str) -> None:
-        """Log a letter that changes nothing. Its reply does not depend on that."""
-        extra = {"provider": letter.provider, "event_key": letter.event_key, "reason": reason}
-        log.info("callback suppressed: %s", reason, extra=extra)
-        if reason != NOT_AWAITED:
-            # What several operations might have said is the provider's as a whole.
-            named = {match.operation for match in letter.matches}
-            operation = named.pop() if len(named) == 1 else WHOLE_PROVIDER
-            self._observations.count(letter.provider, operation, Count.DUPLICATES)
+    async def _signal_or_store(self, event: InboundEvent) -> DeliveryResult:
+        if not event.matches:
+            return await self._store(event)
         try:
-            await self._ledger.suppress(letter.provider, letter.event_key, letter.call_id, reason)
-        except LedgerUnavailableError:
-            log.warning("the ledger could not log a suppressed callback", extra=extra)
+            if await self._signal(event):
+                return DeliveryResult.SIGNALLED
+        except EngineUnavailableError:
+            return await self._store(event)
+        result = await self._store(event)
+        return await self._signal_stored(event) if result is DeliveryResult.KEPT else result
 
-    async def _reaches_call(self, letter: InboundEvent) -> bool:
-        found = await self.find(letter)
+    async def _signal(self, event: InboundEvent) -> bool:
+        found = await self.find_call(event)
         if found is None:
             return False
-        call_id, reading = found
-        signalled = await self._lanes.signal(
-            call_id, letter.provider, reading.message, letter.size, letter.traceparent
+        call_id, interpretation = found
+        result = await self._batcher.send(
+            call_id, event.provider, interpretation.message, event.size, event.traceparent
         )
-        return signalled is Signalled.DELIVERED
+        return result is SignalResult.DELIVERED
 
-    async def _keep(self, letter: InboundEvent) -> DeliveryResult:
-        if await self._ledger.is_recorded(letter.provider, letter.event_key):
-            # The call has ended, and the provider repeats itself.
-            await self.suppress(letter, RECORDED)
+    async def _store(self, event: InboundEvent) -> DeliveryResult:
+        if await self._ledger.is_recorded(event.provider, event.event_key):
+            await self._suppress(event, RECORDED)
             return DeliveryResult.DUPLICATE
-        if not await self._ledger.keep(to_entry(letter)):
-            await self.suppress(letter, REPEATED)
+        if not await self._ledger.keep(to_inbox_entry(event)):
+            await self._suppress(event, REPEATED)
             return DeliveryResult.DUPLICATE
-        return DeliveryResult.KEPT if letter.matched else DeliveryResult.UNMATCHED
+        return DeliveryResult.KEPT if event.matches else DeliveryResult.UNMATCHED
 
-    async def _look_again(self, letter: InboundEvent) -> DeliveryResult:
-        """Close the race with a call that appeared between our look and our row.
+    async def _signal_stored(self, event: InboundEvent) -> DeliveryResult:
+        """Signal again, in case the call appeared after the first try and before the row.
 
-        The call's side writes first and reads then, too; so one of the two sees the other. From
-        here on the letter is durable, and what fails is left to the sweeper.
+        The call commits its reference first and reads the inbox then, so one side sees the other.
+        The event is durable by now: what fails here is left to the sweeper.
         """
         try:
-            if not await self._reaches_call(letter):
+            if not await self._signal(event):
                 return DeliveryResult.KEPT
-            await self._settle(letter)
+            stored = await self._ledger.waiting(
+                event.provider, event.call_id or "", event.reference
+            )
+            ids = [row.id for row in stored if row.entry.event_key == event.event_key]
+            await self._ledger.settle(ids, InboxState.DELIVERED)
         except (EngineUnavailableError, LedgerUnavailableError) as error:
-            log.warning("the sweeper will deliver a kept callback: %s", error)
+            log.warning("the sweeper will deliver a stored callback: %s", error)
             return DeliveryResult.KEPT
         return DeliveryResult.SIGNALLED
 
-    async def _settle(self, letter: InboundEvent) -> None:
-        call_id = letter.call_id or ""
-        waiting = await self._ledger.waiting(letter.provider, call_id, letter.reference)
-        ours = [stored.id for stored in waiting if stored.entry.event_key == letter.event_key]
-        await self._ledger.settle(ours, InboxState.DELIVERED)
+    async def _suppress(self, event: InboundEvent, reason: str) -> None:
+        extra = {"provider": event.provider, "event_key": event.event_key, "reason": reason}
+        log.info("callback suppressed: %s", reason, extra=extra)
+        if reason != NOT_AWAITED:
+            operations = {match.operation for match in event.matches}
+            operation = operations.pop() if len(operations) == 1 else WHOLE_PROVIDER
+            self._observations.count(event.provider, operation, Count.DUPLICATES)
+        try:
+            await self._ledger.suppress(event.provider, event.event_key, event.call_id, reason)
+        except LedgerUnavailableError:
+            log.warning("could not record a suppressed callback in the ledger", extra=extra)
+
+
+EventId = tuple[str, str]
+"""Provider and event key."""
+
+
+class RecentKeys:
+    """The events that this process delivered last, and those in progress.
+
+    For one event loop. Duplicates that reach several gateways are stopped by engine and ledger.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Remember `capacity` events, the least recently seen go first; some 200 bytes each."""
+        self._capacity = capacity
+        self._completed: OrderedDict[EventId, None] = OrderedDict()
+        # The value is set only when a duplicate waits, which is rare.
+        self._in_progress: dict[EventId, asyncio.Event | None] = {}
+
+    async def claim(self, key: EventId) -> bool:
+        """Claim an event; wait while another delivery of it is in progress.
+
+        Returns:
+            True if the caller has to deliver it, and to call `complete` or `release`; False if it
+            has been delivered.
+        """
+        while key in self._in_progress:
+            ended = self._in_progress[key]
+            if ended is None:
+                ended = self._in_progress[key] = asyncio.Event()
+            await ended.wait()
+        if key in self._completed:
+            self._completed.move_to_end(key)
+            return False
+        self._in_progress[key] = None
+        return True
+
+    def complete(self, key: EventId) -> None:
+        """Record the event as delivered."""
+        self._completed[key] = None
+        if len(self._completed) > self._capacity:
+            self._completed.popitem(last=False)
+        self.release(key)
+
+    def release(self, key: EventId) -> None:
+        """Give up a claim: the next caller has to deliver the event."""
+        ended = self._in_progress.pop(key)
+        if ended is not None:
+            ended.set()

@@ -1,205 +1,272 @@
-"""What a callback goes through, step by step; nothing unsigned gets past the third."""
+"""The stages of a callback: size, route, signature, parse, match, delivery.
+
+Nothing of a callback is parsed, stored or logged before its signature is verified.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 
-from ackbridge.catalog.catalog import Catalog
+from starlette.types import Receive
+
 from ackbridge.catalog.matching import find_event_key
+from ackbridge.catalog.model import CallbackSpec, Integration, Replies
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError, read_json
-from ackbridge.errors import SecretError, SignatureError, UnavailableError
+from ackbridge.errors import AckbridgeError, SecretError, SignatureError, UnavailableError
 from ackbridge.security.inbound import Verifier
 from ackbridge.security.redaction import Redactor
+from ackbridge.security.specs import HeaderVerify
 
-from .body import BodyTooLargeError, ClientDisconnectedError, read_body
-from .delivery import NOT_AWAITED, REPEATED, DeliveryResult, EventDelivery
-from .exchange import CallbackReply, Exchange, document_of
-from .inbound_event import InboundEvent, read_letter
-from .recent_keys import RecentKeys
+from .delivery import DeliveryResult, EventDelivery
+from .event import InboundEvent, read_event
 
 log = logging.getLogger(__name__)
 
 LARGEST_MESSAGE = 2 * 1024 * 1024 - 64 * 1024
-"""Bytes of a message as the engine takes it: its own limit is 2 MiB."""
+"""Bytes of a message: the engine's own limit is 2 MiB."""
 
 UNROUTED_LIMIT = 1024 * 1024
-"""Bytes of a body whose provider does not exist."""
+"""Bytes of a body for a provider that does not exist."""
 
-Check = Callable[[Exchange], CallbackReply | None]
+_CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
+
+
+@dataclass(frozen=True)
+class CallbackSource:
+    """A provider that sends callbacks."""
+
+    integration: Integration
+    callbacks: CallbackSpec
+    verifier: Verifier
+    redactor: Redactor
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackRequest:
+    """A request whose body has not been read.
+
+    Attributes:
+        provider: as the path names it.
+        headers: by lower-case name.
+        query: the raw query string.
+        receive: the ASGI channel.
+    """
+
+    provider: str
+    headers: Mapping[str, str]
+    query: bytes
+    receive: Receive
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedCallback:
+    """A callback of a known provider, within its size limit; not verified."""
+
+    source: CallbackSource
+    headers: Mapping[str, str]
+    query: bytes
+    body: bytes
+
+
+class VerifiedCallback(ReceivedCallback):
+    """A callback whose signature and timestamp are valid."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class CallbackReply:
+    """The reply to the provider.
+
+    Attributes:
+        code: the HTTP status.
+        reason: safe to show to unauthenticated senders.
+        retry_after: seconds.
+    """
+
+    code: int
+    status: str
+    reason: str | None = None
+    retry_after: int | None = None
+
+
+class CallbackRejectedError(AckbridgeError):
+    """A stage rejected the callback."""
+
+    def __init__(self, reply: CallbackReply) -> None:
+        self.reply = reply
+        super().__init__(reply.status)
 
 
 class CallbackPipeline:
-    """The steps in their order; the first one that has a reply ends the exchange."""
+    """Takes a callback through its stages, to a reply."""
 
     def __init__(
         self,
-        catalog: Catalog,
-        verifiers: Mapping[str, Verifier],
-        redactors: Mapping[str, Redactor],
-        handover: EventDelivery,
-        recent: RecentKeys,
+        sources: Mapping[str, CallbackSource],
+        delivery: EventDelivery,
         clock: Clock,
         *,
-        read_within: timedelta,
+        body_timeout: timedelta,
         retry_after: timedelta,
     ) -> None:
-        """Take the parts, how long a body may take to come, and when to come again on 503."""
-        self._integrations = catalog.integrations
-        self._verifiers = verifiers
-        self._redactors = redactors
-        self._handover = handover
-        self._recent = recent
+        """Route to `sources` by provider; a 503 tells the provider to wait for `retry_after`."""
+        self._sources = sources
+        self._delivery = delivery
         self._clock = clock
-        self._read_within = read_within.total_seconds()
+        self._body_timeout = body_timeout.total_seconds()
         self._retry_after = max(1, round(retry_after.total_seconds()))
-        self._checks: tuple[tuple[str, Check], ...] = (
-            ("route", self._route),
-            ("signature and replay window", self._signature),
-            ("parse", self._parse),
-            ("match", self._match),
-        )
 
-    async def receive(self, exchange: Exchange) -> CallbackReply:
-        """Take one callback through the steps. A 2xx code means that it is durable."""
+    async def handle(self, request: CallbackRequest) -> CallbackReply:
+        """Handle one callback. With a 2xx reply, its event is durable."""
         try:
-            return await self._walk(exchange)
-        except UnavailableError as error:
-            log.warning("callback put off: %s", error, extra=self._facts(exchange))
-            return self._later("neither the engine nor the ledger can take it")
-        except SecretError as error:
-            log.error("callbacks cannot be verified: %s", error, extra=self._facts(exchange))  # noqa: TRY400 -- a trace could show what the reference stands for
-            return self._later("verification is not set up")
-        except ClientDisconnectedError:
-            return CallbackReply(400, "incomplete")
+            received = await self._receive(request)
+            event = self._interpret(self._verify(received))
+        except CallbackRejectedError as rejection:
+            provider = request.provider if request.provider in self._sources else None
+            return _logged(rejection.reply, {"provider": provider})
+        return await self._deliver(event, received.source.callbacks.replies)
 
-    async def _walk(self, exchange: Exchange) -> CallbackReply:
-        """Size, the checks, duplicate, hand over; the first step with a reply ends the exchange."""
-        reply = await self._size(exchange)
-        if reply is not None:
-            return self._tell(exchange, "size", reply)
-        for name, check in self._checks:
-            reply = check(exchange)
-            if reply is not None:
-                return self._tell(exchange, name, reply)
-        if exchange.letter is None:
-            raise AssertionError("the last check reads the letter")
-        return await self._deliver(exchange, exchange.letter)
-
-    async def _deliver(self, exchange: Exchange, letter: InboundEvent) -> CallbackReply:
-        replies = exchange.callbacks.replies
-        if letter.matched and not letter.readings:
-            await self._handover.suppress(letter, NOT_AWAITED)
-            return self._tell(exchange, "match", CallbackReply(replies.accepted, "not awaited"))
-        key = (letter.provider, letter.event_key)
-        if not await self._recent.claim(key):
-            await self._handover.suppress(letter, REPEATED)
-            return self._tell(exchange, "duplicate", CallbackReply(replies.duplicate, "duplicate"))
+    async def _receive(self, request: CallbackRequest) -> ReceivedCallback:
+        source = self._sources.get(request.provider)
+        limit = source.callbacks.max_bytes if source else UNROUTED_LIMIT
         try:
-            reply = await self._hand_over(exchange, letter)
-        except BaseException:
-            self._recent.release(key)
-            raise
-        self._recent.keep(key)
-        return self._tell(exchange, "hand over", reply)
-
-    def _tell(self, exchange: Exchange, step: str, reply: CallbackReply) -> CallbackReply:
-        # What goes its ordinary way is told by the call's history.
-        level = logging.DEBUG if reply.status == DeliveryResult.SIGNALLED else logging.INFO
-        if log.isEnabledFor(level):
-            reason = f": {reply.reason}" if reply.reason else ""
-            extra = {**self._facts(exchange), "step": step, "status": reply.status}
-            log.log(level, "callback %s at step %s%s", reply.status, step, reason, extra=extra)
-        return reply
-
-    def _facts(self, exchange: Exchange) -> dict[str, Any]:
-        letter = exchange.letter
-        return {
-            "provider": exchange.provider if exchange.provider in self._integrations else None,
-            **({"event_key": letter.event_key, "call_id": letter.call_id} if letter else {}),
-        }
-
-    async def _size(self, exchange: Exchange) -> CallbackReply | None:
-        integration = self._integrations.get(exchange.provider)
-        callbacks = integration.callbacks if integration else None
-        limit = callbacks.max_bytes if callbacks else UNROUTED_LIMIT
-        try:
-            async with asyncio.timeout(self._read_within):
-                exchange.body = await read_body(exchange.receive, exchange.headers, limit)
-        except BodyTooLargeError:
-            return CallbackReply(413, "too large", f"the limit is {limit} bytes")
+            async with asyncio.timeout(self._body_timeout):
+                body = await _read_body(request, limit)
         except TimeoutError:
-            return CallbackReply(
-                408, "too slow", f"the body has to come within {self._read_within:g} s"
-            )
-        return None
+            raise _rejected(
+                408, "too slow", f"the body did not arrive within {self._body_timeout:g} s"
+            ) from None
+        if source is None:
+            raise _rejected(404, "unknown", "no provider of that name sends callbacks here")
+        return ReceivedCallback(source, request.headers, request.query, body)
 
-    def _route(self, exchange: Exchange) -> CallbackReply | None:
-        integration = self._integrations.get(exchange.provider)
-        if integration is None or integration.callbacks is None:
-            return CallbackReply(404, "unknown", "no provider of that name sends callbacks here")
-        exchange.integration = integration
-        exchange.callbacks = integration.callbacks
-        return None
-
-    def _signature(self, exchange: Exchange) -> CallbackReply | None:
+    def _verify(self, received: ReceivedCallback) -> VerifiedCallback:
+        source = received.source
         try:
-            self._verifiers[exchange.provider].verify(exchange.headers, exchange.body)
+            source.verifier.verify(received.headers, received.body)
         except SignatureError as error:
-            return CallbackReply(exchange.callbacks.replies.forged, "forged", str(error))
-        return None
+            raise _rejected(source.callbacks.replies.forged, "forged", str(error)) from None
+        except SecretError as error:
+            extra = {"provider": source.integration.provider}
+            log.error("callbacks cannot be verified: %s", error, extra=extra)  # noqa: TRY400 -- a traceback could show the secret
+            raise CallbackRejectedError(self._try_again("verification is not set up")) from None
+        return VerifiedCallback(source, received.headers, received.query, received.body)
 
-    def _parse(self, exchange: Exchange) -> CallbackReply | None:
+    def _interpret(self, verified: VerifiedCallback) -> InboundEvent:
+        source = verified.source
         try:
-            exchange.parsed = read_json(exchange.body)
-        except InvalidInputError as error:
-            return CallbackReply(exchange.callbacks.replies.unreadable, "unreadable", str(error))
-        return None
-
-    def _match(self, exchange: Exchange) -> CallbackReply | None:
-        document = document_of(exchange)
-        unreadable = exchange.callbacks.replies.unreadable
-        try:
-            event_key = find_event_key(exchange.integration, document)
+            document = _document(verified)
+            event_key = find_event_key(source.integration, document)
             if event_key is None:
-                return CallbackReply(unreadable, "unreadable", "event_key: the callback has none")
-            letter = read_letter(
-                exchange.integration,
+                raise InvalidInputError("event_key: the callback has none")
+            event = read_event(
+                source.integration,
                 event_key,
                 document,
                 self._clock(),
-                self._redactors[exchange.provider],
-                len(exchange.body),
+                source.redactor,
+                len(verified.body),
             )
         except ValueError as error:
-            reason = (
-                str(error) if isinstance(error, InvalidInputError) else "it makes no valid message"
-            )
-            return CallbackReply(unreadable, "unreadable", reason)
-        exchange.letter = letter
-        if _is_too_large(letter):
-            return CallbackReply(413, "too large", f"a message may have {LARGEST_MESSAGE} bytes")
-        return None
+            is_ours = isinstance(error, InvalidInputError)
+            reason = str(error) if is_ours else "it is not a valid message"
+            code = source.callbacks.replies.unreadable
+            raise _rejected(code, "unreadable", reason) from None
+        if _is_too_large(event):
+            raise _rejected(413, "too large", f"a message may have {LARGEST_MESSAGE} bytes")
+        return event
 
-    async def _hand_over(self, exchange: Exchange, letter: InboundEvent) -> CallbackReply:
-        replies = exchange.callbacks.replies
-        delivery = await self._handover.hand_over(letter)
-        if delivery is DeliveryResult.SIGNALLED or delivery is DeliveryResult.KEPT:
-            return CallbackReply(replies.accepted, delivery.value)
-        code = replies.duplicate if delivery is DeliveryResult.DUPLICATE else replies.unmatched
-        return CallbackReply(code, delivery.value)
+    async def _deliver(self, event: InboundEvent, replies: Replies) -> CallbackReply:
+        fields = {
+            "provider": event.provider,
+            "event_key": event.event_key,
+            "call_id": event.call_id,
+        }
+        try:
+            result = await self._delivery.deliver(event)
+        except UnavailableError as error:
+            log.warning("callback could not be stored: %s", error, extra=fields)
+            return self._try_again("neither the engine nor the ledger is available")
+        return _logged(CallbackReply(_code(result, replies), result.value), fields)
 
-    def _later(self, reason: str) -> CallbackReply:
+    def _try_again(self, reason: str) -> CallbackReply:
         return CallbackReply(503, "try again", reason, retry_after=self._retry_after)
 
 
-def _is_too_large(letter: InboundEvent) -> bool:
-    # What is picked from a body is hardly ever larger than the body.
-    return letter.size > LARGEST_MESSAGE // 2 and any(
-        len(reading.message.model_dump_json().encode()) > LARGEST_MESSAGE
-        for reading in letter.readings
+async def _read_body(request: CallbackRequest, limit: int) -> bytes:
+    """Read the raw body; stop as soon as it is known to be longer than `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _body_too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise _rejected(400, "incomplete", "the connection was closed within the body")
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _body_too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _document(verified: VerifiedCallback) -> dict[str, Any]:
+    """What expressions see, without credentials: documents are stored in the ledger."""
+    excluded = _CREDENTIALS
+    verify = verified.source.callbacks.verify
+    if isinstance(verify, HeaderVerify):
+        excluded = excluded | {verify.name.lower()}
+    body = read_json(verified.body)
+    return {
+        **(body if isinstance(body, dict) else {}),
+        "body": body,
+        "headers": {name: text for name, text in verified.headers.items() if name not in excluded},
+        "query": dict(parse_qsl(verified.query.decode("latin-1"), keep_blank_values=True)),
+    }
+
+
+def _is_too_large(event: InboundEvent) -> bool:
+    # A message is rarely larger than the body it was taken from: only large bodies are measured.
+    return event.size > LARGEST_MESSAGE // 2 and any(
+        len(interpretation.message.model_dump_json().encode()) > LARGEST_MESSAGE
+        for interpretation in event.interpretations
     )
+
+
+def _code(result: DeliveryResult, replies: Replies) -> int:
+    match result:
+        case DeliveryResult.DUPLICATE:
+            return replies.duplicate
+        case DeliveryResult.UNMATCHED:
+            return replies.unmatched
+        case _:
+            return replies.accepted
+
+
+def _rejected(code: int, status: str, reason: str) -> CallbackRejectedError:
+    return CallbackRejectedError(CallbackReply(code, status, reason))
+
+
+def _body_too_large(limit: int) -> CallbackRejectedError:
+    return _rejected(413, "too large", f"the limit is {limit} bytes")
+
+
+def _logged(reply: CallbackReply, fields: Mapping[str, Any]) -> CallbackReply:
+    # A signalled callback is in the history of its call.
+    level = logging.DEBUG if reply.status == DeliveryResult.SIGNALLED else logging.INFO
+    if log.isEnabledFor(level):
+        reason = f": {reply.reason}" if reply.reason else ""
+        extra = {**fields, "status": reply.status}
+        log.log(level, "callback %s%s", reply.status, reason, extra=extra)
+    return reply

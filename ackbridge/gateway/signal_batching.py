@@ -1,147 +1,295 @@
-"""One lane to each call: one signal at a time, and what comes meanwhile travels together."""
+"""Signal calls through the engine, and batch messages that arrive for the same call."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from itertools import zip_longest
+from typing import Any, TypeVar
 
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import WorkflowExecutionStatus
+from temporalio.api.workflowservice.v1 import (
+    DescribeNamespaceRequest,
+    DescribeWorkflowExecutionRequest,
+)
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from ackbridge.contracts import names
 from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.wire import digest
 from ackbridge.errors import EngineUnavailableError
+from ackbridge.temporal.signals import as_plain, signal_once
 
-from .calls import Calls, Signalled
+from .traces import CallbackTraces
 
-MOST_TOGETHER = 100
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_BATCH_MESSAGES = 100
 """Messages in one signal."""
 
-LARGEST_TOGETHER = 1024 * 1024
-"""Bytes of the bodies of messages that share a signal: the engine takes 2 MiB at most."""
+MAX_BATCH_BYTES = 1024 * 1024
+"""Bytes of the bodies of messages that share a signal: the engine's limit is 2 MiB."""
+
+_OPEN = (
+    WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING,
+    WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_PAUSED,
+)
+
+
+class SignalResult(StrEnum):
+    """What the engine did with a signal."""
+
+    DELIVERED = "delivered"
+    NO_OPEN_CALL = "no_open_call"
+    REFUSED = "refused"
+
+
+class EngineClient:
+    """The gateway's requests to the engine: one short attempt each, since the inbox takes over."""
+
+    def __init__(
+        self, client: Client, timeout: timedelta, traces: CallbackTraces | None = None
+    ) -> None:
+        """Bound each request by `timeout`, connecting included; trace callbacks with `traces`."""
+        self._client = client
+        self._service = client.workflow_service
+        self._timeout = timeout
+        self._traces = traces
+
+    async def signal(
+        self,
+        call_id: str,
+        provider: str,
+        messages: Sequence[ProviderMessage],
+        traceparents: Sequence[str | None] = (),
+    ) -> SignalResult:
+        """Send messages to a call in one signal.
+
+        The engine ignores a request id that it has seen for the same call, from any gateway.
+
+        Args:
+            traceparents: the trace context that each message echoed.
+
+        Raises:
+            EngineUnavailableError: no answer in time; the signal may have been stored.
+        """
+        name, argument, event_key = _signal(messages)
+        send = partial(
+            signal_once,
+            self._client,
+            call_id,
+            name,
+            argument,
+            request_id=f"{provider}:{event_key}",
+            timeout=self._timeout,
+        )
+        try:
+            if self._traces is None:
+                await self._bounded(send())
+            else:
+                callbacks = zip_longest(traceparents, (each.received_at for each in messages))
+                async with self._traces.signal_header(call_id, provider, [*callbacks]) as header:
+                    await self._bounded(send(header=header))
+        except RPCError as error:
+            return _refusal(error)
+        return SignalResult.DELIVERED
+
+    async def has_ended(self, call_id: str) -> bool:
+        """Whether the call exists and is closed.
+
+        Raises:
+            EngineUnavailableError: no answer in time.
+        """
+        request = DescribeWorkflowExecutionRequest(
+            namespace=self._client.namespace, execution=WorkflowExecution(workflow_id=call_id)
+        )
+        try:
+            described = await self._bounded(
+                self._service.describe_workflow_execution(request, timeout=self._timeout)
+            )
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise _unavailable(error) from None
+        return described.workflow_execution_info.status not in _OPEN
+
+    async def ping(self) -> None:
+        """Check that the engine answers and has our namespace.
+
+        Raises:
+            EngineUnavailableError: it does not.
+        """
+        request = DescribeNamespaceRequest(namespace=self._client.namespace)
+        try:
+            await self._bounded(self._service.describe_namespace(request, timeout=self._timeout))
+        except RPCError as error:
+            raise _unavailable(error) from None
+
+    async def _bounded(self, request: Awaitable[T]) -> T:
+        try:
+            # The timeout of a request does not cover the first connection of a lazy client, whose
+            # failure is a bare RuntimeError.
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                return await request
+        except (RuntimeError, TimeoutError):
+            raise EngineUnavailableError("the engine does not answer") from None
+
+
+def _signal(messages: Sequence[ProviderMessage]) -> tuple[str, dict[str, Any], str]:
+    """The signal's name and argument, and the event key that identifies it."""
+    plain = [as_plain(message) for message in messages]
+    if len(messages) == 1:
+        return names.PROVIDER_MESSAGE, plain[0], messages[0].event_key
+    keys = [message.event_key for message in messages]
+    return names.PROVIDER_MESSAGES, {"messages": plain}, digest(keys)
+
+
+def _refusal(error: RPCError) -> SignalResult:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        return SignalResult.NO_OPEN_CALL
+    if error.status is RPCStatusCode.INVALID_ARGUMENT:
+        # Too large, or over the limit of signals per call: a retry would be refused as well.
+        log.error("the engine refuses a signal", extra={"reason": error.message})
+        return SignalResult.REFUSED
+    raise _unavailable(error) from None
+
+
+def _unavailable(error: RPCError) -> EngineUnavailableError:
+    return EngineUnavailableError(f"the engine answers {error.status.name}")
 
 
 @dataclass(frozen=True)
 class QueuedMessage:
-    """A message that waits, and the one who waits for it to be durable."""
+    """A message that waits for the next signal.
+
+    Attributes:
+        size: bytes of the body it arrived in.
+        result: set once the engine has answered.
+    """
 
     message: ProviderMessage
     size: int
     traceparent: str | None
-    durable: asyncio.Future[Signalled]
+    result: asyncio.Future[SignalResult]
 
 
 class SignalBatcher:
-    """Signals calls; whoever gets an answer has a message that the engine has made durable.
+    """Send messages to calls, with at most one signal in flight per call.
 
-    For one event loop only. While a signal to a call is on its way, further messages for it wait,
-    and go in one signal when it has arrived: the busier a call, the fewer signals per message. A
-    message that meets no other goes by itself, at once, as it always has.
+    Messages that arrive while a signal is in flight are queued and sent together in the next one:
+    the busier a call, the fewer signals per message. For one event loop.
     """
 
-    def __init__(self, calls: Calls) -> None:
-        """Take the engine's side."""
-        self._calls = calls
-        self._lanes: dict[str, deque[QueuedMessage]] = {}
-        self._journeys: set[asyncio.Task[None]] = set()
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+        self._queues: dict[str, deque[QueuedMessage]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def signal(
+    async def send(
         self,
         call_id: str,
         provider: str,
         message: ProviderMessage,
         size: int,
         traceparent: str | None = None,
-    ) -> Signalled:
-        """Hand a message to a call.
+    ) -> SignalResult:
+        """Send a message; return when the engine has stored or refused it.
 
         Args:
-            size: bytes of the body it came in.
-            traceparent: what the provider has echoed of our request's, where it does.
+            size: bytes of the body it arrived in.
+            traceparent: the trace context that the provider echoed, if it did.
 
         Raises:
-            EngineUnavailableError: it did not answer in time; the signal may have arrived all the
-                same.
+            EngineUnavailableError: no answer in time; the signal may have been stored.
         """
-        waiting = self._lanes.get(call_id)
-        if waiting is not None:
-            durable: asyncio.Future[Signalled] = asyncio.get_running_loop().create_future()
-            waiting.append(QueuedMessage(message, size, traceparent, durable))
-            return await durable
-        self._lanes[call_id] = deque()
+        queue = self._queues.get(call_id)
+        if queue is not None:
+            result: asyncio.Future[SignalResult] = asyncio.get_running_loop().create_future()
+            queue.append(QueuedMessage(message, size, traceparent, result))
+            return await result
+        self._queues[call_id] = deque()
         try:
-            return await self._calls.signal(call_id, provider, [message], [traceparent])
+            return await self._engine.signal(call_id, provider, [message], [traceparent])
         except EngineUnavailableError:
-            self._turn_away(call_id)
+            self._fail_queued(call_id)
             raise
         finally:
-            self._go_on(call_id, provider)
+            self._start_sending_queued(call_id, provider)
 
-    def _go_on(self, call_id: str, provider: str) -> None:
-        """A signal has come to its end: those that wait are next, whatever became of its sender."""
-        if not self._lanes[call_id]:
-            del self._lanes[call_id]
+    def _start_sending_queued(self, call_id: str, provider: str) -> None:
+        if not self._queues[call_id]:
+            del self._queues[call_id]
             return
-        journey = asyncio.create_task(self._carry(call_id, provider), name="signals together")
-        self._journeys.add(journey)
-        journey.add_done_callback(self._journeys.discard)
+        # In a task of its own: the first sender gets its result now, and may have been cancelled.
+        task = asyncio.create_task(self._send_queued(call_id, provider), name="signal batches")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _carry(self, call_id: str, provider: str) -> None:
-        waiting = self._lanes[call_id]
+    async def _send_queued(self, call_id: str, provider: str) -> None:
+        queue = self._queues[call_id]
         try:
-            while together := _board(waiting):
-                await self._send(call_id, provider, together)
+            while batch := _next_batch(queue):
+                await self._send_batch(call_id, provider, batch)
         finally:
-            # Nobody may be left waiting, even if this task is cancelled.
-            self._turn_away(call_id)
-            del self._lanes[call_id]
+            # No sender may wait forever, even if this task is cancelled.
+            self._fail_queued(call_id)
+            del self._queues[call_id]
 
-    async def _send(self, call_id: str, provider: str, together: list[QueuedMessage]) -> None:
+    async def _send_batch(self, call_id: str, provider: str, batch: list[QueuedMessage]) -> None:
+        messages = [queued.message for queued in batch]
+        traceparents = [queued.traceparent for queued in batch]
         try:
-            signalled = await self._calls.signal(
-                call_id,
-                provider,
-                [passenger.message for passenger in together],
-                [passenger.traceparent for passenger in together],
-            )
+            result = await self._engine.signal(call_id, provider, messages, traceparents)
         except EngineUnavailableError:
-            # Those behind would wait as long for nothing.
-            _fail(together)
-            self._turn_away(call_id)
+            # The rest of the queue would only wait for the same timeout.
+            _fail(batch)
+            self._fail_queued(call_id)
         except BaseException:
-            _fail(together)
+            _fail(batch)
             raise
         else:
-            if signalled is Signalled.REFUSED and len(together) > 1:
-                # One of them may be what the engine does not take.
-                for passenger in together:
-                    await self._send(call_id, provider, [passenger])
+            if result is SignalResult.REFUSED and len(batch) > 1:
+                # A single message may be the reason.
+                for queued in batch:
+                    await self._send_batch(call_id, provider, [queued])
                 return
-            for passenger in together:
-                if not passenger.durable.done():
-                    passenger.durable.set_result(signalled)
+            for queued in batch:
+                if not queued.result.done():
+                    queued.result.set_result(result)
 
-    def _turn_away(self, call_id: str) -> None:
-        """Let the senders that wait know that the engine does not answer: the inbox is theirs."""
-        waiting = self._lanes[call_id]
-        _fail(list(waiting))
-        waiting.clear()
+    def _fail_queued(self, call_id: str) -> None:
+        queue = self._queues[call_id]
+        _fail(queue)
+        queue.clear()
 
 
-def _board(waiting: deque[QueuedMessage]) -> list[QueuedMessage]:
-    """Who travels next: in the order they came, as many as one signal takes."""
-    together: list[QueuedMessage] = []
+def _next_batch(queue: deque[QueuedMessage]) -> list[QueuedMessage]:
+    """Remove what fits into one signal, in order of arrival."""
+    batch: list[QueuedMessage] = []
     size = 0
-    while waiting and len(together) < MOST_TOGETHER:
-        passenger = waiting[0]
-        if together and size + passenger.size > LARGEST_TOGETHER:
+    while queue and len(batch) < MAX_BATCH_MESSAGES:
+        queued = queue[0]
+        if batch and size + queued.size > MAX_BATCH_BYTES:
             break
-        waiting.popleft()
-        # Whoever has gone meanwhile is told nothing, and so has promised nothing.
-        if not passenger.durable.cancelled():
-            together.append(passenger)
-            size += passenger.size
-    return together
+        queue.popleft()
+        # A cancelled sender has replied nothing to its provider, which will send again.
+        if not queued.result.cancelled():
+            batch.append(queued)
+            size += queued.size
+    return batch
 
 
-def _fail(passengers: list[QueuedMessage]) -> None:
-    for passenger in passengers:
-        if not passenger.durable.done():
-            passenger.durable.set_exception(EngineUnavailableError("the engine does not answer"))
+def _fail(messages: Iterable[QueuedMessage]) -> None:
+    for queued in messages:
+        if not queued.result.done():
+            queued.result.set_exception(EngineUnavailableError("the engine does not answer"))

@@ -1,4 +1,4 @@
-"""The sweeper: tries the inbox again, until every letter is delivered, or held for people."""
+"""Retry the events in the inbox until each is delivered, or held for an operator."""
 
 from __future__ import annotations
 
@@ -9,34 +9,30 @@ from datetime import timedelta
 
 from ackbridge.catalog.catalog import Catalog
 from ackbridge.clock import Clock
-from ackbridge.errors import (
-    EngineUnavailableError,
-    LedgerUnavailableError,
-    UnavailableError,
-)
+from ackbridge.errors import EngineUnavailableError, LedgerUnavailableError, UnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.rows import InboxState, StoredEntry
 from ackbridge.security.redaction import Redactor
 
-from .calls import Calls, DeliveryTarget, Signalled
-from .delivery import EventDelivery
-from .inbound_event import from_entry
+from .delivery import RECORDED, EventDelivery
+from .event import from_inbox_entry
+from .signal_batching import EngineClient, SignalResult
 
 log = logging.getLogger(__name__)
 
 BATCH = 100
-"""Letters per look into the inbox."""
+"""Events per sweep."""
 
 
 class Sweeper:
-    """Works through the letters that are due; several gateways may sweep the same inbox."""
+    """Retries due events; several gateways may sweep the same inbox."""
 
     def __init__(
         self,
         catalog: Catalog,
         ledger: Ledger,
-        calls: Calls,
-        handover: EventDelivery,
+        engine: EngineClient,
+        delivery: EventDelivery,
         redactors: Mapping[str, Redactor],
         clock: Clock,
         *,
@@ -44,83 +40,83 @@ class Sweeper:
         older_than: timedelta,
         give_up_after: timedelta,
     ) -> None:
-        """Take what it works with, how often it looks, and the ages between which it tries."""
+        """Sweep at an interval; events are due from the age `older_than` until `give_up_after`."""
         self._catalog = catalog
         self._ledger = ledger
-        self._calls = calls
-        self._handover = handover
+        self._engine = engine
+        self._delivery = delivery
         self._redactors = redactors
-        self._every = every.total_seconds()
         self._clock = clock
+        self._every = every.total_seconds()
         self._older_than = older_than
         self._give_up_after = give_up_after
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
+            count = 0
             try:
-                swept = await self.sweep()
+                count = await self._sweep()
             except UnavailableError as error:
-                log.warning("the inbox waits: %s", error)
-                swept = 0
+                log.warning("inbox not swept: %s", error)
             except Exception:
-                # Nothing may end the sweeping but the end of the process.
+                # The sweeper runs as long as the process does.
                 log.exception("sweeping the inbox failed")
-                swept = 0
-            if swept < BATCH:
+            if count < BATCH:
                 await asyncio.sleep(self._every)
 
-    async def sweep(self) -> int:
-        """Try one batch, and say how many letters were tried.
+    async def _sweep(self) -> int:
+        """Retry one batch, and return its size.
 
         Raises:
-            UnavailableError: engine or ledger; the letters stay due.
+            UnavailableError: engine or ledger; the events stay due.
         """
         due = await self._ledger.due(self._older_than, BATCH)
-        # One after the other: what a provider says about a call has an order.
+        # One after the other: the events of a call are ordered.
         for stored in due:
             try:
-                await self._try(stored)
+                await self._retry(stored)
             except LedgerUnavailableError:
                 raise
             except EngineUnavailableError:
-                # Should it be this letter that the engine does not answer, others go first.
+                # This event may be the cause: others go first next time.
                 await self._ledger.postpone([stored.id])
                 raise
             except Exception as error:
-                log.exception("a kept callback cannot be tried", extra=_extra(stored))
-                await self._wait_on(stored, f"it cannot be read any more: {type(error).__name__}")
+                log.exception("a stored callback cannot be retried", extra=_fields(stored))
+                await self._postpone(stored, f"cannot be read any more: {type(error).__name__}")
         return len(due)
 
-    async def _try(self, stored: StoredEntry) -> None:
+    async def _retry(self, stored: StoredEntry) -> None:
         entry = stored.entry
         integration = self._catalog.integration(entry.provider)
-        letter = from_entry(integration, entry, self._redactors[entry.provider])
-        found = await self._handover.find(letter)
+        event = from_inbox_entry(integration, entry, self._redactors[entry.provider])
+        found = await self._delivery.find_call(event)
         if found is None:
-            await self._wait_on(stored)
+            await self._postpone(stored, "no call has appeared")
             return
-        call_id, reading = found
-        signalled = await self._calls.signal(call_id, entry.provider, [reading.message])
-        if signalled is Signalled.DELIVERED:
-            await self._settle(stored, InboxState.DELIVERED)
-        elif signalled is Signalled.REFUSED:
-            await self._settle(stored, InboxState.HELD, "the engine refuses it as a signal")
-        elif await self._calls.state(call_id) is DeliveryTarget.CLOSED:
-            await self._too_late(stored)
-        else:
-            await self._wait_on(stored)
+        call_id, interpretation = found
+        match await self._engine.signal(call_id, entry.provider, [interpretation.message]):
+            case SignalResult.DELIVERED:
+                await self._settle(stored, InboxState.DELIVERED)
+            case SignalResult.REFUSED:
+                await self._settle(stored, InboxState.HELD, "the engine refuses it as a signal")
+            case SignalResult.NO_OPEN_CALL if not await self._engine.has_ended(call_id):
+                await self._postpone(stored, "no call has appeared")
+            case SignalResult.NO_OPEN_CALL:
+                await self._settle_late(stored)
 
-    async def _wait_on(self, stored: StoredEntry, otherwise: str = "no call has appeared") -> None:
+    async def _postpone(self, stored: StoredEntry, reason: str) -> None:
+        """Try again later, or hold it for `reason` once it is too old."""
         if self._clock() - stored.entry.received_at < self._give_up_after:
             await self._ledger.postpone([stored.id])
         else:
-            await self._settle(stored, InboxState.HELD, otherwise)
+            await self._settle(stored, InboxState.HELD, reason)
 
-    async def _too_late(self, stored: StoredEntry) -> None:
+    async def _settle_late(self, stored: StoredEntry) -> None:
         entry = stored.entry
         if await self._ledger.is_recorded(entry.provider, entry.event_key):
-            await self._settle(stored, InboxState.DUPLICATE, "already recorded as a response")
+            await self._settle(stored, InboxState.DUPLICATE, RECORDED)
         else:
             await self._settle(stored, InboxState.HELD, "the call had ended")
 
@@ -128,8 +124,8 @@ class Sweeper:
         self, stored: StoredEntry, state: InboxState, reason: str | None = None
     ) -> None:
         await self._ledger.settle([stored.id], state, reason)
-        log.info("kept callback: %s", state.value, extra={**_extra(stored), "reason": reason})
+        log.info("stored callback: %s", state.value, extra={**_fields(stored), "reason": reason})
 
 
-def _extra(stored: StoredEntry) -> dict[str, str]:
+def _fields(stored: StoredEntry) -> dict[str, str]:
     return {"provider": stored.entry.provider, "event_key": stored.entry.event_key}

@@ -1,4 +1,4 @@
-"""Callbacks in the trace of the call they are for."""
+"""Add callbacks to the traces of their calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanContext, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from temporalio.api.common.v1 import Header, Payload, WorkflowExecution
+from temporalio.api.common.v1 import Header, WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryRequest
 from temporalio.client import Client
 from temporalio.converter import PayloadConverter
@@ -24,45 +24,48 @@ from ackbridge.telemetry.traces import TRACER
 log = logging.getLogger(__name__)
 
 HEADER = "_tracer-data"
-"""Where every Temporal SDK keeps the trace context, in headers of starts and of signals."""
+"""Where every Temporal SDK stores the trace context in the headers of starts and signals."""
 
-LOOKUP_WITHIN = timedelta(milliseconds=500)
-"""A callback is never put off for its trace."""
+LOOKUP_TIMEOUT = timedelta(milliseconds=500)
+"""A slow lookup of the trace must not delay the callback."""
 
 _W3C = TraceContextTextMapPropagator()
 
 
 class CallbackTraces:
-    """Finds the trace of a call, and puts the callback into it.
+    """Creates the spans of callbacks in the traces of their calls.
 
-    The engine knows it: whoever starts a call in a trace leaves its context in the header of the
-    history's first event, which is one more request to the engine for each callback, and only
-    where traces are on. A `traceparent` that the provider echoes says more exactly what it
-    answers. It is no authority, for few providers sign it: one of another trace becomes a link.
+    The trace context of a call is in the header of its history's first event: one more request to
+    the engine per callback, and only when tracing is on. A `traceparent` that the provider echoes
+    names the request that it answers. Few providers sign it, so one of another trace is only
+    linked.
     """
 
     def __init__(self, client: Client) -> None:
-        """Take the engine's client; may be lazy."""
+        """Look up the traces of calls with `client`, which may be lazy."""
         self._client = client
         self._tracer = trace.get_tracer(TRACER)
 
     @asynccontextmanager
-    async def of_signal(
+    async def signal_header(
         self,
         call_id: str,
         provider: str,
-        came: Sequence[tuple[str | None, datetime | None]],
+        callbacks: Sequence[tuple[str | None, datetime | None]],
     ) -> AsyncIterator[Header]:
-        """The headers for the signal that hands callbacks to their call: those of the first.
+        """Create one span per callback, and the header of the signal that carries them all.
 
-        The spans are told only when the block ends well: without a call there is nothing to join.
+        The header has the context of the first span. Spans are exported only if the block succeeds.
 
         Args:
-            came: of each callback, the `traceparent` it echoes, and when it came.
+            callbacks: the `traceparent` that each one echoed, and when it was received.
         """
-        own = await self._started_in(call_id)
-        spans = [self._span(call_id, provider, own, echoed, since) for echoed, since in came]
-        yield _header(trace.set_span_in_context(spans[0], Context()))
+        call = await self._call_context(call_id)
+        spans = [self._span(call_id, provider, call, _read(echoed), at) for echoed, at in callbacks]
+        carrier: dict[str, str] = {}
+        _W3C.inject(carrier, trace.set_span_in_context(spans[0], Context()))
+        fields = {HEADER: PayloadConverter.default.to_payload(carrier)} if carrier else {}
+        yield Header(fields=fields)
         for span in spans:
             span.end()
 
@@ -70,14 +73,21 @@ class CallbackTraces:
         self,
         call_id: str,
         provider: str,
-        own: SpanContext | None,
-        echoed: str | None,
-        since: datetime | None,
+        call: SpanContext | None,
+        echoed: SpanContext | None,
+        received_at: datetime | None,
     ) -> trace.Span:
-        parent, links = _joined(own, _read(echoed))
+        parent, links = call or echoed, []
+        if call and echoed and call.trace_id == echoed.trace_id:
+            parent = echoed
+        elif call and echoed:
+            links.append(Link(echoed))
+        context = Context()
+        if parent is not None:
+            context = trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
         return self._tracer.start_span(
             f"callback {provider}",
-            parent,
+            context,
             SpanKind.SERVER,
             attributes={
                 CALL_ID: call_id,
@@ -86,11 +96,11 @@ class CallbackTraces:
                 HTTP_ROUTE: "/callbacks/{provider}",
             },
             links=links,
-            start_time=int(since.timestamp() * 1e9) if since else None,
+            start_time=int(received_at.timestamp() * 1e9) if received_at else None,
         )
 
-    async def _started_in(self, call_id: str) -> SpanContext | None:
-        """The trace context that a call was started in."""
+    async def _call_context(self, call_id: str) -> SpanContext | None:
+        """The trace context that a call was started with."""
         request = GetWorkflowExecutionHistoryRequest(
             namespace=self._client.namespace,
             execution=WorkflowExecution(workflow_id=call_id),
@@ -98,25 +108,13 @@ class CallbackTraces:
         )
         service = self._client.workflow_service
         try:
-            async with asyncio.timeout(LOOKUP_WITHIN.total_seconds()):
+            async with asyncio.timeout(LOOKUP_TIMEOUT.total_seconds()):
                 answer = await service.get_workflow_execution_history(request, retry=False)
             started = answer.history.events[0].workflow_execution_started_event_attributes
-            return _in_header(started.header)
+            return _read_header(started.header)
         except (RPCError, RuntimeError, TimeoutError, LookupError) as error:
-            log.debug("the trace of %s is not known: %s", call_id, type(error).__name__)
+            log.debug("the trace of %s is unknown: %s", call_id, type(error).__name__)
             return None
-
-
-def _joined(own: SpanContext | None, echoed: SpanContext | None) -> tuple[Context, list[Link]]:
-    """What a callback's span hangs on, and what else it points to."""
-    parent, links = own or echoed, []
-    if own and echoed and own.trace_id == echoed.trace_id:
-        parent = echoed
-    elif own and echoed:
-        links.append(Link(echoed))
-    if parent is None:
-        return Context(), links
-    return trace.set_span_in_context(trace.NonRecordingSpan(parent), Context()), links
 
 
 def _read(traceparent: str | None) -> SpanContext | None:
@@ -125,7 +123,7 @@ def _read(traceparent: str | None) -> SpanContext | None:
     return found if found.is_valid else None
 
 
-def _in_header(header: Header) -> SpanContext | None:
+def _read_header(header: Header) -> SpanContext | None:
     payload = header.fields.get(HEADER)
     if payload is None:
         return None
@@ -133,14 +131,5 @@ def _in_header(header: Header) -> SpanContext | None:
         (carrier,) = PayloadConverter.default.from_payloads([payload])
         return _read(str(carrier["traceparent"]))
     except Exception:
-        # Anybody may have written it.
+        # Any client may have written the header.
         return None
-
-
-def _header(context: Context) -> Header:
-    carrier: dict[str, str] = {}
-    _W3C.inject(carrier, context)
-    if not carrier:
-        return Header()
-    payload: Payload = PayloadConverter.default.to_payload(carrier)
-    return Header(fields={HEADER: payload})

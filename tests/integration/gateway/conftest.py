@@ -1,4 +1,4 @@
-"""The engine of all gateway tests, and the ledger of each."""
+"""The engine shared by all gateway tests, and a ledger for each test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .world import World, collecting, load, now
 
 @pytest_asyncio.fixture(scope="session")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A client of a real engine on which collecting calls run."""
+    """A client of a real engine with a worker that runs collecting calls."""
     state = tmp_path_factory.mktemp("engine") / "temporal.db"
     with EmbeddedEngine(state, headless=True) as engine:
         client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
@@ -30,7 +30,7 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clie
 
 @pytest.fixture
 def ledger_url(tmp_path: Path) -> str:
-    """A migrated ledger, empty."""
+    """The URL of an empty, migrated ledger."""
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     migrate(url)
     return url
@@ -50,7 +50,7 @@ async def world(client: Client, ledger_url: str, tmp_path: Path) -> AsyncIterato
 
 @pytest_asyncio.fixture
 async def no_engine() -> Client:
-    """A client whose engine is down: nobody listens at its port."""
+    """A client of an engine that is down: nothing listens on its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     return await Client.connect(f"127.0.0.1:{port}", lazy=True, data_converter=DATA_CONVERTER)
@@ -66,7 +66,7 @@ async def no_ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
 
 @pytest_asyncio.fixture
 async def silent_engine() -> AsyncIterator[Client]:
-    """A client whose engine takes connections and never says a word."""
+    """A client of an engine that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         yield await Client.connect(f"127.0.0.1:{port}", lazy=True, data_converter=DATA_CONVERTER)

@@ -1,4 +1,4 @@
-"""Ledgers on which something happens at one precise moment."""
+"""Ledgers that inject an event or a failure at one precise moment."""
 
 from __future__ import annotations
 
@@ -18,72 +18,72 @@ L = TypeVar("L", bound=Ledger)
 
 
 def open_as(kind: type[L], url: str) -> L:
-    """Open a ledger of such a kind."""
+    """Open a ledger of this class."""
     return kind(open_database(url, timedelta(seconds=10)), now)
 
 
 class RacingLedger(Ledger):
-    """The call's side commits its reference just before the gateway's row is written."""
+    """The call commits its reference just before the gateway writes its row."""
 
     call_id: str
 
     async def keep(self, entry: InboxEntry) -> bool:
-        """Lose the race, then keep."""
+        """Commit the reference first."""
         assert entry.reference is not None
         await self.commit_reference(self.call_id, entry.provider, entry.reference)
         return await super().keep(entry)
 
 
-class StumblingLedger(Ledger):
-    """The first `keep` waits for a word, and fails."""
+class FailingOnceLedger(Ledger):
+    """The first `keep` waits for `fail` to be set, and fails."""
 
     def begin(self) -> None:
-        """Prepare, in the loop of the test."""
+        """Create the events, in the event loop of the test."""
         self.reached = asyncio.Event()
-        self.stumble = asyncio.Event()
+        self.fail = asyncio.Event()
 
     async def keep(self, entry: InboxEntry) -> bool:
-        """Fail once, when told to."""
+        """Fail once."""
         if not self.reached.is_set():
             self.reached.set()
-            await self.stumble.wait()
+            await self.fail.wait()
             raise LedgerUnavailableError("the disk is full")
         return await super().keep(entry)
 
 
-class WatchedLedger(Ledger):
-    """Tells what the first `settle` was."""
+class ObservedLedger(Ledger):
+    """Reports the arguments of the first `settle`."""
 
     recorded_meanwhile = False
 
     def begin(self) -> None:
-        """Prepare, in the loop of the test."""
+        """Create the events, in the event loop of the test."""
         self.settled: asyncio.Future[tuple[InboxState, str | None]] = asyncio.Future()
 
     async def is_recorded(self, provider: str, event_key: str) -> bool:
-        """As it is, or as it would be had another way been faster."""
+        """Whether it is recorded, or pretended to be."""
         return self.recorded_meanwhile or await super().is_recorded(provider, event_key)
 
     async def settle(
         self, ids: Sequence[int], state: InboxState, reason: str | None = None
     ) -> None:
-        """Settle and tell."""
+        """Settle, and report the first one."""
         await super().settle(ids, state, reason)
         if not self.settled.done():
             self.settled.set_result((state, reason))
 
 
 class CountingEnviron(Mapping[str, str]):
-    """The secrets, and a word when a second callback is verified."""
+    """The secrets, and an event that is set when a second callback is verified."""
 
     def __init__(self) -> None:
-        self._looked = 0
+        self._lookups = 0
         self.twice = asyncio.Event()
 
     def __getitem__(self, name: str) -> str:
         if name == "ACME_SECRET":
-            self._looked += 1
-            if self._looked > 1:
+            self._lookups += 1
+            if self._lookups > 1:
                 self.twice.set()
         return ENVIRON[name]
 

@@ -1,4 +1,4 @@
-"""Callbacks over a socket: who gets in, what is replied, and what is durable by then."""
+"""Callbacks over a socket: verification, replies, and what is durable after a reply."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def test_a_valid_callback_becomes_one_signal(world: World) -> None:
     call = await world.start_call(call_id)
     async with world.gateway() as gateway:
         event = done(call_id, amount=12)
-        reply = await gateway.tell(event)
+        reply = await gateway.send_event(event)
 
     assert (reply.status_code, reply.json()) == (200, {"status": "signalled"})
     (message,) = await collected(call)
@@ -49,34 +49,34 @@ async def test_a_valid_callback_becomes_one_signal(world: World) -> None:
 
 
 @pytest.mark.parametrize("named", [True, False])
-async def test_a_signal_says_which_reference_the_provider_means(world: World, named: bool) -> None:
-    """The call tells its cycles apart by it, whether or not the callback names the call as well."""
+async def test_a_signal_carries_the_reference_of_the_provider(world: World, named: bool) -> None:
+    """The call distinguishes its cycles by it, whether or not the callback also names the call."""
     call_id, order = new_call_id(), f"ord_{uuid.uuid4().hex}"
     call = await world.start_call(call_id)
     await world.ledger.commit_reference(call_id, "acme", order)
     async with world.gateway() as gateway:
-        await gateway.tell(done(call_id if named else None, order=order))
+        await gateway.send_event(done(call_id if named else None, order=order))
 
     (message,) = await collected(call)
     assert message["reference"] == order
 
 
-async def test_what_people_read_has_no_secrets_in_it(world: World) -> None:
-    """A provider that quotes its own secret does not bring it into the call's history."""
+async def test_the_reason_of_a_failure_contains_no_secrets(world: World) -> None:
+    """A secret that the provider quotes does not reach the history of the call."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
     said = f"{SECRET} and {OLD_SECRET} and Bearer abc123def"
     async with world.gateway() as gateway:
-        await gateway.tell({**done(call_id), "type": "order.failed", "why": said})
+        await gateway.send_event({**done(call_id), "type": "order.failed", "why": said})
 
     (message,) = await collected(call)
     assert message["reason"] == "*** and *** and Bearer ***"
 
 
 async def test_a_callback_may_be_signed_with_the_older_secret(world: World) -> None:
-    """Two secrets are valid at once, so that a rotation loses nothing."""
+    """Two secrets are valid at once, so that a rotation loses no callback."""
     async with world.gateway() as gateway:
-        reply = await gateway.tell(done("nobody"), secret=OLD_SECRET)
+        reply = await gateway.send_event(done("nobody"), secret=OLD_SECRET)
 
     assert reply.status_code == 202
 
@@ -84,7 +84,7 @@ async def test_a_callback_may_be_signed_with_the_older_secret(world: World) -> N
 async def test_the_same_event_twice_at_once_is_one_signal(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """On two connections at the same instant: one signal, both get 2xx, one duplicate is logged."""
+    """On two connections at the same time: one signal, two 2xx replies, one logged duplicate."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
     caplog.set_level(logging.INFO, "ackbridge.gateway")
@@ -108,24 +108,26 @@ async def test_the_same_event_twice_at_once_is_one_signal(
 
 
 async def test_two_gateways_with_one_event_are_one_signal(world: World) -> None:
-    """What two gateways get at once, the engine stops by its request id."""
+    """The engine stops duplicates across gateways by request id."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
     event = done(call_id)
     async with world.gateway() as one, world.gateway() as two:
-        replies = await asyncio.gather(one.tell(event), two.tell(event))
+        replies = await asyncio.gather(one.send_event(event), two.send_event(event))
 
     assert [reply.status_code for reply in replies] == [200, 200]
     assert len(await collected(call)) == 1
 
 
-async def test_nothing_unsigned_gets_in(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    """Forged, stale, too early or missing signatures: 401 with the reason, and nothing stored."""
+async def test_unsigned_callbacks_are_refused(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong, old, future or missing signature: 401 with the reason, and nothing is stored."""
     caplog.set_level(logging.DEBUG)
     call_id = new_call_id()
     call = await world.start_call(call_id)
     body = json.dumps(done(call_id, note="forged-body")).encode()
-    tries: list[tuple[dict[str, str], str]] = [
+    attempts: list[tuple[dict[str, str], str]] = [
         (signed(body, "guessed-secret", NOON), "signature does not match"),
         (signed(body, at=NOON - timedelta(hours=1)), "timestamp is 3600 s old, tolerance is 300 s"),
         (
@@ -135,23 +137,23 @@ async def test_nothing_unsigned_gets_in(world: World, caplog: pytest.LogCaptureF
         ({}, "is missing"),
     ]
     async with world.gateway(clock=lambda: NOON) as gateway:
-        replies = [await gateway.send(body, headers) for headers, _ in tries]
+        replies = [await gateway.send(body, headers) for headers, _ in attempts]
         await gateway.send(b"not even JSON", {})
 
     assert [reply.status_code for reply in replies] == [401] * 4
     assert all(
         reply.json()["status"] == "forged" and reason in reply.json()["reason"]
-        for reply, (_, reason) in zip(replies, tries, strict=True)
+        for reply, (_, reason) in zip(replies, attempts, strict=True)
     )
     assert await collected(call) == []
     assert {0} == set((await world.ledger.counts()).values())
     ours = [vars(r) for r in caplog.records if r.name.startswith("ackbridge")]
     assert not any("forged-body" in str(record) for record in ours)
-    assert not any(tries[0][0]["X-Acme-Signature"] in str(record) for record in ours)
+    assert not any(attempts[0][0]["X-Acme-Signature"] in str(record) for record in ours)
 
 
 async def test_an_unknown_provider_is_not_found(world: World) -> None:
-    """A provider that is not in the catalog gets 404."""
+    """A callback of a provider that is not in the catalog gets 404."""
     async with world.gateway() as gateway:
         reply = await gateway.send(b"{}", {}, provider="nobody")
 
@@ -159,7 +161,7 @@ async def test_an_unknown_provider_is_not_found(world: World) -> None:
 
 
 async def test_callbacks_are_sent_with_post(world: World) -> None:
-    """Another method is refused, and nothing of the request is looked at."""
+    """Another method gets 405, before anything else is checked."""
     async with world.gateway() as gateway:
         reply = await gateway.http.get("/callbacks/acme")
 
@@ -177,15 +179,18 @@ async def test_callbacks_are_sent_with_post(world: World) -> None:
         (b"[" * 200 + b"]" * 200, "body: nested too deeply"),
         (b"[" * 100_000, "body: nested too deeply"),
         (b'{"type": "order.done"}', "event_key: the callback has none"),
-        (b'{"id": "' + b"x" * 513 + b'"}', "event_key: may have 512 characters"),
-        (b'{"id": 1, "order": "' + b"x" * 513 + b'"}', "match.reference: may have 512 characters"),
+        (b'{"id": "' + b"x" * 513 + b'"}', "event_key: longer than 512 characters"),
+        (
+            b'{"id": 1, "order": "' + b"x" * 513 + b'"}',
+            "match.reference: longer than 512 characters",
+        ),
     ],
     ids=lambda value: value[:20] if isinstance(value, bytes) else "",
 )
-async def test_a_signed_callback_that_cannot_be_read_is_refused(
+async def test_an_unreadable_signed_callback_is_refused(
     world: World, body: bytes, reason: str
 ) -> None:
-    """Malformed JSON, or no event key: 400 with the reason, and nothing stored."""
+    """Malformed JSON or no event key: 400 with the reason, and nothing is stored."""
     async with world.gateway() as gateway:
         reply = await gateway.send(body, signed(body))
 
@@ -193,12 +198,14 @@ async def test_a_signed_callback_that_cannot_be_read_is_refused(
     assert {0} == set((await world.ledger.counts()).values())
 
 
-async def test_what_nobody_waits_for_is_taken_and_logged(world: World, ledger_url: str) -> None:
-    """An event that matches a call but says nothing its operation waits for changes nothing."""
+async def test_an_event_that_is_not_awaited_is_accepted_and_logged(
+    world: World, ledger_url: str
+) -> None:
+    """An event that matches a call, but is nothing its operation waits for, has no effect."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
     async with world.gateway() as gateway:
-        reply = await gateway.tell({**done(call_id), "type": "order.seen"})
+        reply = await gateway.send_event({**done(call_id), "type": "order.seen"})
 
     assert (reply.status_code, reply.json()) == (200, {"status": "not awaited"})
     assert await collected(call) == []
@@ -211,15 +218,15 @@ async def test_what_nobody_waits_for_is_taken_and_logged(world: World, ledger_ur
 
 
 async def test_a_provider_chooses_its_reply_codes(world: World) -> None:
-    """Codes come from the integration's file, those without a body included."""
+    """The integration file sets the status codes, those without a body included."""
     call_id = new_call_id("ask", "other")
     await world.start_call(call_id, until=1)
     event = {"id": "evt_1", "done": True, "call_id": call_id}
     async with world.gateway() as gateway:
         codes = [
-            (await gateway.tell(event, "other")).status_code,
-            (await gateway.tell(event, "other")).status_code,
-            (await gateway.tell({"id": "evt_2", "done": True}, "other")).status_code,
+            (await gateway.send_event(event, "other")).status_code,
+            (await gateway.send_event(event, "other")).status_code,
+            (await gateway.send_event({"id": "evt_2", "done": True}, "other")).status_code,
             (await gateway.send(b"{}", {"X-Token": "wrong"}, "other")).status_code,
             (await gateway.send(b"{", {"X-Token": "other-token"}, "other")).status_code,
         ]
@@ -227,12 +234,12 @@ async def test_a_provider_chooses_its_reply_codes(world: World) -> None:
     assert codes == [204, 208, 422, 403, 415]
 
 
-async def test_a_provider_speaks_about_its_own_calls_only(world: World) -> None:
-    """A validly signed event that names another provider's call is kept as unmatched."""
+async def test_a_provider_reaches_only_its_own_calls(world: World) -> None:
+    """A signed event that names a call of another provider is stored as unmatched."""
     call_id = new_call_id("ask", "other")
     call = await world.start_call(call_id)
     async with world.gateway() as gateway:
-        reply = await gateway.tell(done(call_id))
+        reply = await gateway.send_event(done(call_id))
     async with world.gateway():
         pass
 
@@ -241,20 +248,20 @@ async def test_a_provider_speaks_about_its_own_calls_only(world: World) -> None:
     assert (await world.ledger.counts())["inbox_pending"] == 1
 
 
-async def test_a_reference_of_another_provider_finds_nothing(world: World) -> None:
-    """The same reference at two providers stands for two calls."""
+async def test_references_are_looked_up_per_provider(world: World) -> None:
+    """A reference that another provider uses matches no call."""
     call_id = new_call_id("ask", "other")
     call = await world.start_call(call_id)
     await world.ledger.commit_reference(call_id, "other", "ord_1")
     async with world.gateway() as gateway:
-        reply = await gateway.tell(done(order="ord_1"))
+        reply = await gateway.send_event(done(order="ord_1"))
 
     assert (reply.status_code, reply.json()) == (200, {"status": "kept"})
     assert await collected(call) == []
 
 
-async def test_credentials_are_not_kept(world: World) -> None:
-    """The inbox keeps documents without the headers that prove who sent them."""
+async def test_credentials_are_not_stored(world: World) -> None:
+    """Documents in the inbox lack the headers that authenticate the sender."""
     body = json.dumps({"id": "evt_1"}).encode()
     headers = {"X-Token": "other-token", "Authorization": "Bearer abc", "X-Trace": "7"}
     async with world.gateway() as gateway:

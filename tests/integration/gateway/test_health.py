@@ -1,4 +1,4 @@
-"""What load balancers and orchestrators ask."""
+"""Health and readiness for load balancers and orchestrators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .world import World
 
 
 async def test_healthy_and_ready(world: World) -> None:
-    """Everything is there."""
+    """Engine and ledger are available."""
     async with world.gateway() as gateway:
         alive = await gateway.http.get("/healthz")
         ready = await gateway.http.get("/readyz")
@@ -19,10 +19,10 @@ async def test_healthy_and_ready(world: World) -> None:
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "not_ready": {}})
 
 
-async def test_not_ready_says_what_is_missing(
+async def test_readiness_names_what_is_unavailable(
     world: World, no_engine: Client, no_ledger: Ledger
 ) -> None:
-    """The process lives without engine and ledger, and names them as not ready."""
+    """Without engine and ledger the process is healthy, not ready, and names both."""
     async with world.gateway(client=no_engine) as gateway:
         without_engine = await gateway.http.get("/readyz")
     async with world.gateway(client=no_engine, ledger=no_ledger) as gateway:

@@ -1,4 +1,4 @@
-"""What lies in the inbox or comes after the end: delivered, a duplicate, or held for people."""
+"""Events in the inbox or after the end of the call: delivered, a duplicate, or held."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from ackbridge.contracts.names import split_call_id
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.rows import InboxEntry, InboxState
 
-from .ledgers import WatchedLedger, open_as
+from .ledgers import ObservedLedger, open_as
 from .world import World, collected, done, ended, in_the_end, new_call_id, now
 
 OFTEN = timedelta(milliseconds=20)
 
 
 async def test_a_repeat_after_the_call_ended_is_a_duplicate(world: World) -> None:
-    """The call is closed and its response recorded: the provider's repeat is logged, not kept."""
+    """The call is closed and its response recorded: a repeat is logged and not stored."""
     call_id = new_call_id()
     event = done(call_id)
     await collected(await world.start_call(call_id))
     await _record(world.ledger, call_id, event["id"])
     async with world.gateway() as gateway:
-        reply = await gateway.tell(event)
+        reply = await gateway.send_event(event)
 
     assert (reply.status_code, reply.json()) == (200, {"status": "duplicate"})
     counts = await world.ledger.counts()
     assert (counts["suppressed"], counts["inbox_pending"]) == (1, 0)
 
 
-async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> None:
-    """The call is closed without this message: it is never dropped, but held for people."""
+async def test_an_event_after_the_end_of_its_call_is_held(world: World, ledger_url: str) -> None:
+    """The call closed without this event: it is held for an operator, never dropped."""
     call_id = new_call_id()
     await collected(await world.start_call(call_id))
-    ledger = open_as(WatchedLedger, ledger_url)
+    ledger = open_as(ObservedLedger, ledger_url)
     ledger.begin()
     event = done(call_id)
     async with world.gateway() as gateway:
-        reply = await gateway.tell(event)
+        reply = await gateway.send_event(event)
     async with world.gateway(ledger=ledger, sweep_every=OFTEN):
         settled = await in_the_end(ledger.settled)
     await ledger.close()
@@ -53,16 +53,16 @@ async def test_what_comes_too_late_is_held(world: World, ledger_url: str) -> Non
     assert held.entry.message.data == event
 
 
-async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
+async def test_a_stored_event_that_was_recorded_meanwhile_is_a_duplicate(
     world: World, ledger_url: str, no_engine: Client
 ) -> None:
-    """Delivered by another way while it lay in the inbox: the sweeper finds it done."""
+    """The event was recorded another way while it was in the inbox."""
     call_id = new_call_id()
     event = done(call_id)
-    ledger = open_as(WatchedLedger, ledger_url)
+    ledger = open_as(ObservedLedger, ledger_url)
     ledger.begin()
     async with world.gateway(client=no_engine) as gateway:
-        await gateway.tell(event)
+        await gateway.send_event(event)
     await collected(await world.start_call(call_id))
     ledger.recorded_meanwhile = True
     async with world.gateway(ledger=ledger, sweep_every=OFTEN):
@@ -72,12 +72,12 @@ async def test_what_was_kept_and_recorded_meanwhile_is_a_duplicate(
     assert settled == (InboxState.DUPLICATE, "already recorded as a response")
 
 
-async def test_what_never_finds_a_call_is_held(world: World, ledger_url: str) -> None:
-    """After the time to give up, a letter without a call is held for people."""
-    ledger = open_as(WatchedLedger, ledger_url)
+async def test_an_event_without_a_call_is_held_in_the_end(world: World, ledger_url: str) -> None:
+    """After `give_up_after`, an event without a call is held for an operator."""
+    ledger = open_as(ObservedLedger, ledger_url)
     ledger.begin()
     async with world.gateway() as gateway:
-        await gateway.tell(done(new_call_id()))
+        await gateway.send_event(done(new_call_id()))
     async with world.gateway(ledger=ledger, sweep_every=OFTEN, give_up_after=timedelta(0)):
         settled = await in_the_end(ledger.settled)
     await ledger.close()
@@ -85,25 +85,25 @@ async def test_what_never_finds_a_call_is_held(world: World, ledger_url: str) ->
     assert settled == (InboxState.HELD, "no call has appeared")
 
 
-async def test_a_letter_that_cannot_be_read_any_more_is_held(world: World, ledger_url: str) -> None:
-    """An entry of a provider that is gone does not wait for ever where nobody looks."""
-    ledger = open_as(WatchedLedger, ledger_url)
+async def test_an_unreadable_stored_event_is_held(world: World, ledger_url: str) -> None:
+    """An event of a provider that was removed is held for an operator in the end."""
+    ledger = open_as(ObservedLedger, ledger_url)
     ledger.begin()
     await world.ledger.keep(InboxEntry("gone", "evt_1", None, None, None, None, {}, now()))
     async with world.gateway(ledger=ledger, sweep_every=OFTEN, give_up_after=timedelta(0)):
         settled = await in_the_end(ledger.settled)
     await ledger.close()
 
-    assert settled == (InboxState.HELD, "it cannot be read any more: UnknownName")
+    assert settled == (InboxState.HELD, "cannot be read any more: UnknownNameError")
 
 
-async def test_a_letter_that_cannot_be_read_holds_up_no_other(world: World) -> None:
-    """An entry of a provider that is gone is put off, and the next one is delivered."""
+async def test_an_unreadable_stored_event_does_not_block_others(world: World) -> None:
+    """An event of a provider that was removed is postponed, and the next one is delivered."""
     call_id = new_call_id()
     gone = InboxEntry("gone", "evt_1", None, None, None, None, {}, now())
     await world.ledger.keep(gone)
     async with world.gateway() as gateway:
-        await gateway.tell(done(call_id))
+        await gateway.send_event(done(call_id))
     call = await world.start_call(call_id, until=1)
     async with world.gateway(sweep_every=OFTEN):
         assert len(await ended(call)) == 1

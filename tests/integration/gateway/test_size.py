@@ -1,4 +1,4 @@
-"""Bodies that are too large: refused at once, and never held in memory."""
+"""Bodies that are too large are refused at once and never buffered."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ HEAD = "POST /callbacks/{} HTTP/1.1\r\nHost: gateway\r\n"
 
 
 async def test_a_declared_size_is_refused_before_anything_is_sent(world: World) -> None:
-    """With a Content-Length beyond the limit, the reply comes before the body."""
+    """With a Content-Length over the limit, the reply is sent before the body is read."""
     async with world.gateway() as gateway:
         status = await _status_after(gateway, f"Content-Length: {50 * MEGABYTE}\r\n\r\n".encode())
 
     assert status == 413
 
 
-async def test_the_running_count_is_refused_where_it_exceeds(world: World) -> None:
-    """Without a Content-Length, the reply comes with the first byte too many."""
+async def test_a_chunked_body_is_refused_at_the_limit(world: World) -> None:
+    """Without a Content-Length, the reply is sent at the first byte over the limit."""
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     content = b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 16 + b"1\r\nx\r\n"
     async with world.gateway() as gateway:
@@ -35,7 +35,7 @@ async def test_the_running_count_is_refused_where_it_exceeds(world: World) -> No
 
 
 async def test_the_limit_is_the_integrations(world: World) -> None:
-    """Another provider has another limit, and exactly the limit is not too much."""
+    """Each provider has its own limit, and a body of exactly that size is accepted."""
     async with world.gateway() as gateway:
         codes = [
             (await gateway.send(b"x" * size, {"X-Token": "other-token"}, "other")).status_code
@@ -46,7 +46,7 @@ async def test_the_limit_is_the_integrations(world: World) -> None:
 
 
 async def test_a_client_that_sends_50_megabytes_first_gets_its_reply(world: World) -> None:
-    """A simple client writes everything and reads then: it finds 413, and memory stays low."""
+    """A client that writes everything before it reads gets 413, and memory stays low."""
     async with world.gateway() as gateway:
         before = _peak_memory()
         codes = [
@@ -59,8 +59,8 @@ async def test_a_client_that_sends_50_megabytes_first_gets_its_reply(world: Worl
     assert _peak_memory() - before < 25 * MEGABYTE
 
 
-async def test_what_no_engine_takes_is_refused(world: World) -> None:
-    """A large body is fine as long as the message picked from it is small enough for a signal."""
+async def test_a_message_too_large_for_the_engine_is_refused(world: World) -> None:
+    """A large body is accepted if the message taken from it fits into a signal."""
     call_id = new_call_id("scan", "bulky")
     call = await world.start_call(call_id)
     headers = {"Authorization": "Basic " + b64encode(b"bulky:other-token").decode()}
@@ -76,15 +76,15 @@ async def test_what_no_engine_takes_is_refused(world: World) -> None:
     assert [message["data"] for message in await collected(call)] == ["x"]
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(world: World) -> None:
-    """A sender that stops in the middle of its body is let go."""
-    async with world.gateway(read_within=timedelta(milliseconds=10)) as gateway:
+async def test_a_body_that_does_not_arrive_times_out(world: World) -> None:
+    """A sender that stops in the middle of its body gets 408."""
+    async with world.gateway(body_timeout=timedelta(milliseconds=10)) as gateway:
         status = await _status_after(gateway, b"Content-Length: 10\r\n\r\nhalf")
 
     assert status == 408
 
 
-async def test_a_sender_that_leaves_disturbs_nobody(world: World) -> None:
+async def test_a_sender_that_disconnects_affects_no_other(world: World) -> None:
     """A connection that ends in the middle of a body leaves the gateway working."""
     async with world.gateway() as gateway:
         _, writer = await _connect(gateway)

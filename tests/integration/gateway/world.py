@@ -1,4 +1,4 @@
-"""A gateway on a socket, with a real ledger, a real engine, and a provider that signs."""
+"""A gateway on a socket, with a real ledger, a real engine, and signed callbacks."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
-from ackbridge.gateway.app import create_app
-from ackbridge.gateway.serving import build_config
+from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.secrets import Secrets
 from ackbridge.temporal.shutdown import BoundedShutdown
@@ -98,7 +97,7 @@ ENVIRON = {"ACME_SECRET": SECRET, "ACME_OLD_SECRET": OLD_SECRET, "OTHER_TOKEN": 
 
 @workflow.defn(name=names.INTEGRATION_CALL)
 class CollectingCall:
-    """Stands in for a call: collects what it is signalled."""
+    """A call that collects the messages it is signalled."""
 
     def __init__(self) -> None:
         self._messages: list[Any] = []
@@ -106,23 +105,23 @@ class CollectingCall:
 
     @workflow.run
     async def run(self, until: int) -> list[Any]:
-        """End with all messages, after so many of them or when told to finish."""
+        """Return all messages after `until` of them, or on the signal to finish."""
         await workflow.wait_condition(lambda: self._finished or len(self._messages) >= until)
         return self._messages
 
     @workflow.signal(name=names.PROVIDER_MESSAGE)
     def provider_message(self, message: Any) -> None:
-        """Collect."""
+        """Collect one message."""
         self._messages.append(message)
 
     @workflow.signal(name=names.PROVIDER_MESSAGES)
-    def provider_messages(self, together: Any) -> None:
-        """Collect what comes together."""
-        self._messages.extend(together["messages"])
+    def provider_messages(self, batch: Any) -> None:
+        """Collect a batch."""
+        self._messages.extend(batch["messages"])
 
     @workflow.signal(name=FINISH)
     def finish(self) -> None:
-        """End."""
+        """Finish."""
         self._finished = True
 
 
@@ -145,10 +144,10 @@ class Gateway:
     url: str
     http: httpx.AsyncClient
 
-    async def tell(
+    async def send_event(
         self, event: Mapping[str, Any], provider: str = "acme", **signing: Any
     ) -> httpx.Response:
-        """Send an event as its provider would."""
+        """Send a signed event."""
         body = json.dumps(event).encode()
         headers = signed(body, **signing) if provider == "acme" else {"X-Token": "other-token"}
         return await self.send(body, headers, provider)
@@ -186,7 +185,7 @@ class World:
         clock: Clock | None = None,
         **options: Any,
     ) -> AsyncIterator[Gateway]:
-        """Serve a gateway; it sweeps its inbox once, at start, unless told otherwise."""
+        """Serve a gateway; by default it sweeps its inbox once, at start."""
         options = {"sweep_every": timedelta(hours=1), "sweep_older_than": timedelta(0), **options}
         app = create_app(
             self.catalog,
@@ -196,14 +195,14 @@ class World:
             clock or now,
             **options,
         )
-        # asyncio sends without delay only where TCP is spelled out; else every answer takes 40 ms.
+        # asyncio sets TCP_NODELAY only with an explicit IPPROTO_TCP; else a reply takes 40 ms.
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen(512)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             config = build_config(app, log_config=None, timeout_graceful_shutdown=1)
             server = uvicorn.Server(config)
-            # In this loop, not in a thread: ledger and client belong to it.
+            # In this event loop, because ledger and client belong to it.
             serving = asyncio.create_task(server.serve([listener]))
             try:
                 async with httpx.AsyncClient(base_url=url, timeout=30) as http:
@@ -219,7 +218,7 @@ def now() -> datetime:
 
 
 def signed(body: bytes, secret: str = SECRET, at: datetime | None = None) -> dict[str, str]:
-    """Acme's headers for a body, signed now or at another time."""
+    """The signature headers of a body, for now or another time."""
     timestamp = str(int((at or now()).timestamp()))
     content = f"{timestamp}.".encode() + body
     signature = hmac.new(secret.encode(), content, hashlib.sha256).hexdigest()
@@ -227,29 +226,29 @@ def signed(body: bytes, secret: str = SECRET, at: datetime | None = None) -> dic
 
 
 def new_call_id(operation: str = "create_order", provider: str = "acme") -> str:
-    """The id of a call that no other test has."""
+    """A call id that no other test uses."""
     return f"{provider}.{operation}.{uuid.uuid4().hex}"
 
 
 def done(call_id: str | None = None, **more: Any) -> dict[str, Any]:
-    """Acme's event for a success, with an event key of its own."""
+    """A success event with its own event key."""
     event = {"id": f"evt_{uuid.uuid4().hex}", "type": "order.done", **more}
     return event if call_id is None else {**event, "call_id": call_id}
 
 
 async def collected(handle: WorkflowHandle[CollectingCall, list[Any]]) -> list[Any]:
-    """End a collecting call, and get what it was signalled."""
+    """Finish a collecting call, and return its messages."""
     await handle.signal(FINISH)
     return await ended(handle)
 
 
 async def ended(handle: WorkflowHandle[CollectingCall, list[Any]]) -> list[Any]:
-    """What a collecting call was signalled, once it has ended by itself."""
+    """Wait for a collecting call to end, and return its messages."""
     return await in_the_end(handle.result())
 
 
 async def in_the_end(awaited: Awaitable[T]) -> T:
-    """Await what must come; should it not, the test fails instead of hanging."""
+    """Await with a timeout, so that a test fails instead of hanging."""
     async with asyncio.timeout(60):
         return await awaited
 

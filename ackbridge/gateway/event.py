@@ -1,0 +1,145 @@
+"""An event that a provider sent, and the inbox row that stores it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ackbridge.catalog.matching import Match, classify, find_matches
+from ackbridge.catalog.model import Integration
+from ackbridge.contracts.limits import MAX_CALL_ID_LENGTH, MAX_KEY_LENGTH
+from ackbridge.contracts.messages import MessageSource, ProviderMessage
+from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.ledger.rows import InboxEntry
+from ackbridge.security.redaction import Redactor
+
+
+@dataclass(frozen=True)
+class Interpretation:
+    """What an event means to one operation: the call it addresses, and the message for it."""
+
+    match: Match
+    message: ProviderMessage
+
+
+@dataclass(frozen=True)
+class InboundEvent:
+    """One event of a provider.
+
+    Attributes:
+        matches: the operations whose call or reference the event names.
+        interpretations: the matches for which it is a response, a failure or an extension. Several
+            when operations share their references: then the call that is found decides.
+        size: bytes of the body; 0 for an event from the inbox.
+        traceparent: the trace context that the provider echoed, if it did.
+    """
+
+    provider: str
+    event_key: str
+    received_at: datetime
+    document: Any
+    matches: tuple[Match, ...]
+    interpretations: tuple[Interpretation, ...]
+    size: int = 0
+    traceparent: str | None = None
+
+    @property
+    def call_id(self) -> str | None:
+        """The call that the event names."""
+        return next((match.call_id for match in self.matches if match.call_id), None)
+
+    @property
+    def reference(self) -> str | None:
+        """The provider's reference that the event names."""
+        return next((match.reference for match in self.matches if match.reference), None)
+
+
+def read_event(
+    integration: Integration,
+    event_key: str,
+    document: Any,
+    received_at: datetime,
+    redactor: Redactor,
+    size: int = 0,
+) -> InboundEvent:
+    """Match a document to operations, and classify it for each of them.
+
+    Args:
+        redactor: removes secrets from the reason of a failure.
+        size: bytes of the body.
+
+    Raises:
+        InvalidInputError: the event key, the call id or the reference is too long.
+        ValueError: what it says does not validate as a message.
+    """
+    _check_length("event_key", event_key, MAX_KEY_LENGTH)
+    matches = find_matches(integration, document)
+    # An event that names a call is for that call alone, whatever reference it names besides.
+    matches = [match for match in matches if match.call_id is not None] or matches
+    interpretations = []
+    for match in matches:
+        _check_length("match.call_id", match.call_id, MAX_CALL_ID_LENGTH)
+        _check_length("match.reference", match.reference, MAX_KEY_LENGTH)
+        operation = integration.operations[match.operation]
+        message = classify(
+            operation, document, event_key, MessageSource.CALLBACK, received_at, redactor
+        )
+        if message is not None:
+            interpretations.append(Interpretation(match, message))
+    return InboundEvent(
+        provider=integration.provider,
+        event_key=event_key,
+        received_at=received_at,
+        document=document,
+        matches=tuple(matches),
+        interpretations=tuple(interpretations),
+        size=size,
+        traceparent=_traceparent(document),
+    )
+
+
+def to_inbox_entry(event: InboundEvent) -> InboxEntry:
+    """Store the message where there is exactly one interpretation, else the whole document."""
+    only = event.interpretations[0] if len(event.interpretations) == 1 else None
+    return InboxEntry(
+        provider=event.provider,
+        event_key=event.event_key,
+        operation=only.match.operation if only else None,
+        call_id=event.call_id,
+        reference=event.reference,
+        message=only.message if only else None,
+        document=None if only else event.document,
+        received_at=event.received_at,
+    )
+
+
+def from_inbox_entry(
+    integration: Integration, entry: InboxEntry, redactor: Redactor
+) -> InboundEvent:
+    """Read an event from the inbox; a stored document is matched against today's catalog.
+
+    Raises:
+        ValueError: as `read_event`.
+    """
+    if entry.message is None or entry.operation is None:
+        return read_event(integration, entry.event_key, entry.document, entry.received_at, redactor)
+    match = Match(operation=entry.operation, call_id=entry.call_id, reference=entry.reference)
+    return InboundEvent(
+        provider=entry.provider,
+        event_key=entry.event_key,
+        received_at=entry.received_at,
+        document=None,
+        matches=(match,),
+        interpretations=(Interpretation(match, entry.message),),
+    )
+
+
+def _traceparent(document: Any) -> str | None:
+    headers = document.get("headers") if isinstance(document, dict) else None
+    return headers.get("traceparent") if isinstance(headers, dict) else None
+
+
+def _check_length(field: str, value: str | None, longest: int) -> None:
+    if value is not None and len(value) > longest:
+        raise InvalidInputError(f"{field}: longer than {longest} characters")
