@@ -17,7 +17,7 @@ from ackbridge.contracts.deliveries import Delivered, Delivery, NoticeBody
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.http.client import HttpResponse, exchange
-from ackbridge.security.signing import sign_notice
+from ackbridge.security.outbound import sign_notice
 from activities.support.dependencies import Dependencies
 from activities.support.retry import (
     Cause,

@@ -1,4 +1,4 @@
-"""Verification of what providers send us, over the raw bytes and before anything is parsed."""
+"""Verify callbacks, over the raw bytes and before anything is parsed."""
 
 from __future__ import annotations
 
@@ -6,133 +6,200 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, Protocol
 
 from ackbridge.clock import Clock
 from ackbridge.errors import SecretError, SignatureError
 
-from .schemes import (
-    GenericScheme,
-    Scheme,
-    StandardWebhooksScheme,
-    StripeScheme,
-    header,
-)
 from .secrets import Secrets
-from .specs import BasicVerify, HeaderVerify, HmacVerify, VerifySpec
+from .specs import BasicVerify, HeaderVerify, HmacVerify, VerifySpec, split_signed
+
+MAX_SIGNATURES = 16
+"""In one header: a rotation needs a few, and each one costs a comparison."""
+
+_MILLISECOND_DIGITS = 13
+_STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
 class Verifier(Protocol):
-    """Tells a provider's own callbacks from all others."""
+    """Verifies the callbacks of one provider."""
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Pass silently, or refuse.
+        """Return if the callback is the provider's.
 
         Args:
             headers: by lower-case name.
-            body: the raw bytes, as they came.
+            body: the raw bytes.
 
         Raises:
-            SignatureError: not the provider's, or not now; the text is safe for logs and replies.
-            SecretError: it cannot be told, because a secret does not resolve.
+            SignatureError: it is not, or its timestamp is out of tolerance; safe to log and reply.
+            SecretError: a secret does not resolve, and no other one matches.
         """
 
 
 def build_verifier(spec: VerifySpec | None, secrets: Secrets, clock: Clock) -> Verifier:
-    """The verifier of one integration; without a spec, one that refuses everything.
+    """Build the verifier of one integration; without a spec, it refuses everything.
 
-    Secrets are resolved for every callback, so that a rotated one counts at once.
+    Secrets are resolved for every callback, so that a rotation takes effect at once.
     """
     match spec:
         case None:
-            return _Nobody()
+            return _RefuseAll()
         case HmacVerify():
-            return _Signature(spec, secrets, clock)
+            return _HmacVerifier(spec, secrets, clock)
         case HeaderVerify():
-            return _SecretHeader(spec, secrets)
-        case _:
-            return _BasicCredentials(spec, secrets)
+            return _HeaderVerifier(spec, secrets)
+        case BasicVerify():
+            return _BasicVerifier(spec, secrets)
 
 
-class _Nobody:
-    def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- a `Verifier` is given both, whatever it makes of them
+class _RefuseAll:
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- the signature is the protocol's
         raise SignatureError("this provider has no callback verification")
 
 
-class _Signature:
-    def __init__(self, spec: HmacVerify, secrets: Secrets, clock: Clock) -> None:
-        self._spec = spec
-        self._secrets = secrets
-        self._clock = clock
-        self._scheme = _scheme(spec)
-
-    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
-        signed = self._scheme.read(headers, body)
-
-        def is_signed_with(ref: str) -> bool:
-            expected = self._scheme.sign(ref, self._secrets.resolve(ref), signed)
-            return any(hmac.compare_digest(expected, given) for given in signed.signatures)
-
-        if not _any_secret(self._spec.secrets, is_signed_with):
-            raise SignatureError("signature does not match")
-        if signed.timestamp is not None:
-            self._refuse_replay(signed.timestamp)
-
-    def _refuse_replay(self, timestamp: int) -> None:
-        age = self._clock().timestamp() - timestamp
-        tolerance = self._spec.tolerance.total_seconds()
-        if abs(age) > tolerance:
-            side = "old" if age > 0 else "in the future"
-            raise SignatureError(
-                f"timestamp is {abs(age):.0f} s {side}, tolerance is {tolerance:g} s"
-            )
-
-
-class _SecretHeader:
+class _HeaderVerifier:
     def __init__(self, spec: HeaderVerify, secrets: Secrets) -> None:
         self._spec = spec
         self._secrets = secrets
 
-    def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- a `Verifier` is given the body, and this kind does not cover it
-        given = header(headers, self._spec.name).encode()
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- a shared secret does not cover the body
+        given = _header(headers, self._spec.name).encode()
 
-        def is_it(ref: str) -> bool:
+        def matches(ref: str) -> bool:
             expected = self._spec.prefix + self._secrets.resolve(ref)
             return hmac.compare_digest(expected.encode(), given)
 
-        if not _any_secret(self._spec.secrets, is_it):
+        if not _any_secret(self._spec.secrets, matches):
             raise SignatureError(f"secret in header {self._spec.name} does not match")
 
 
-class _BasicCredentials:
+class _BasicVerifier:
     def __init__(self, spec: BasicVerify, secrets: Secrets) -> None:
         self._spec = spec
         self._secrets = secrets
 
-    def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- a `Verifier` is given the body, and this kind does not cover it
-        given = _basic_credentials(header(headers, "Authorization"))
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- credentials do not cover the body
+        given = _basic_credentials(_header(headers, "Authorization"))
         username = self._secrets.text(self._spec.username)
 
-        def is_it(ref: str) -> bool:
+        def matches(ref: str) -> bool:
             expected = f"{username}:{self._secrets.resolve(ref)}"
             return hmac.compare_digest(expected.encode(), given)
 
-        if not _any_secret(self._spec.passwords, is_it):
+        if not _any_secret(self._spec.passwords, matches):
             raise SignatureError("basic credentials do not match")
 
 
-def _scheme(spec: HmacVerify) -> Scheme:
-    match spec.preset:
-        case "stripe":
-            return StripeScheme()
-        case "standard-webhooks":
-            return StandardWebhooksScheme()
-        case None:
-            return GenericScheme(spec)
+@dataclass(frozen=True, slots=True)
+class SignedContent:
+    """What a callback signs.
+
+    Attributes:
+        content: the signed bytes.
+        signatures: decoded; one that matches is enough.
+        timestamp: Unix time in seconds, if the scheme has one.
+    """
+
+    content: bytes = field(repr=False)
+    signatures: tuple[bytes, ...] = field(repr=False)
+    timestamp: int | None
+
+
+class _HmacVerifier:
+    def __init__(self, spec: HmacVerify, secrets: Secrets, clock: Clock) -> None:
+        self._secrets = spec.secrets
+        self._tolerance = spec.tolerance.total_seconds()
+        self._algorithm = spec.algorithm
+        self._clock = clock
+        self._read: Callable[[Mapping[str, str], bytes], SignedContent]
+        self._key: Callable[[str], bytes] = lambda ref: secrets.resolve(ref).encode()
+        match spec.preset:
+            case "stripe":
+                self._read = _read_stripe
+            case "standard-webhooks":
+                self._read = _read_standard_webhooks
+                self._key = secrets.webhook_key
+            case None:
+                self._read = partial(_read_generic, spec, split_signed(spec.signed))
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> None:
+        signed = self._read(headers, body)
+
+        def matches(ref: str) -> bool:
+            expected = hmac.digest(self._key(ref), signed.content, self._algorithm)
+            return any(hmac.compare_digest(expected, given) for given in signed.signatures)
+
+        if not _any_secret(self._secrets, matches):
+            raise SignatureError("signature does not match")
+        if signed.timestamp is not None:
+            self._check_age(self._clock().timestamp() - signed.timestamp)
+
+    def _check_age(self, age: float) -> None:
+        if abs(age) > self._tolerance:
+            side = "old" if age > 0 else "in the future"
+            raise SignatureError(
+                f"timestamp is {abs(age):.0f} s {side}, tolerance is {self._tolerance:g} s"
+            )
+
+
+def _read_generic(
+    spec: HmacVerify, parts: tuple[str, ...], headers: Mapping[str, str], body: bytes
+) -> SignedContent:
+    name = spec.header or ""
+    given = _header(headers, name)
+    if not given.startswith(spec.prefix):
+        raise SignatureError(f"signature in header {name} does not start with {spec.prefix!r}")
+    signature = _decode(given.removeprefix(spec.prefix), spec.encoding)
+    timestamp = _header(headers, spec.timestamp_header) if spec.timestamp_header else ""
+    message_id = _header(headers, spec.id_header) if spec.id_header else ""
+    values = {"{timestamp}": timestamp.encode(), "{id}": message_id.encode(), "{body}": body}
+    return SignedContent(
+        content=b"".join(values.get(part, part.encode()) for part in parts),
+        signatures=(signature,),
+        timestamp=_seconds(timestamp) if timestamp else None,
+    )
+
+
+def _read_stripe(headers: Mapping[str, str], body: bytes) -> SignedContent:
+    """`Stripe-Signature: t=<time>,v1=<hex>[,v1=<hex>]`; Stripe asks to ignore other versions."""
+    name = "Stripe-Signature"
+    items = [item.strip().partition("=") for item in _header(headers, name).split(",")]
+    timestamps = [value for key, _, value in items if key == "t"]
+    signatures = [value for key, _, value in items if key == "v1"]
+    if len(timestamps) != 1 or not 0 < len(signatures) <= MAX_SIGNATURES:
+        raise SignatureError(f"header {name} is not of the form t=...,v1=...")
+    return SignedContent(
+        content=timestamps[0].encode() + b"." + body,
+        signatures=tuple(_decode(signature, "hex") for signature in signatures),
+        timestamp=_seconds(timestamps[0]),
+    )
+
+
+def _read_standard_webhooks(headers: Mapping[str, str], body: bytes) -> SignedContent:
+    """standardwebhooks.com: `webhook-signature: v1,<base64>[ v1,<base64>]`; v1a is ignored."""
+    message_id = _header(headers, "webhook-id")
+    timestamp = _header(headers, "webhook-timestamp")
+    items = [item.partition(",") for item in _header(headers, "webhook-signature").split()]
+    signatures = [value for version, _, value in items if version == "v1"]
+    seconds = _seconds(timestamp)
+    if not 0 < len(signatures) <= MAX_SIGNATURES:
+        raise SignatureError("header webhook-signature is not of the form v1,...")
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise SignatureError("body is not UTF-8 text") from None
+    return SignedContent(
+        content=f"{message_id}.{timestamp}.".encode() + body,
+        signatures=tuple(_decode(signature, "base64") for signature in signatures),
+        timestamp=seconds,
+    )
 
 
 def _any_secret(refs: tuple[str, ...], matches: Callable[[str], bool]) -> bool:
-    """Try every secret; one that does not resolve matters only when no other one matches."""
+    """Try every secret; one that does not resolve matters only if no other one matches."""
     matched = False
     unresolved: SecretError | None = None
     for ref in refs:
@@ -145,11 +212,37 @@ def _any_secret(refs: tuple[str, ...], matches: Callable[[str], bool]) -> bool:
     return matched
 
 
+def _header(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name.lower(), "").strip()
+    if not value:
+        raise SignatureError(f"header {name} is missing")
+    return value
+
+
 def _basic_credentials(value: str) -> bytes:
     scheme, _, encoded = value.partition(" ")
-    if scheme.lower() != "basic":
-        raise SignatureError("header Authorization is not basic authentication")
     try:
-        return base64.b64decode(encoded.strip(), validate=True)
-    except (binascii.Error, ValueError):
-        raise SignatureError("header Authorization is not basic authentication") from None
+        if scheme.lower() == "basic":
+            return base64.b64decode(encoded.strip(), validate=True)
+    except ValueError:
+        pass
+    raise SignatureError("header Authorization is not basic authentication")
+
+
+def _seconds(timestamp: str) -> int:
+    if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= _MILLISECOND_DIGITS):
+        raise SignatureError("timestamp is not Unix time in seconds")
+    if len(timestamp) == _MILLISECOND_DIGITS:
+        raise SignatureError("timestamp is in milliseconds, not seconds")
+    return int(timestamp)
+
+
+def _decode(signature: str, encoding: Literal["hex", "base64"]) -> bytes:
+    """Decode a signature; a malformed one becomes empty, which matches nothing."""
+    try:
+        if encoding == "hex":
+            return binascii.unhexlify(signature.strip())
+        standard = signature.strip().rstrip("=").translate(_STANDARD_ALPHABET)
+        return binascii.a2b_base64(standard + "=" * (-len(standard) % 4), strict_mode=True)
+    except ValueError:
+        return b""

@@ -1,18 +1,20 @@
-"""Authentication of what we send."""
+"""Authenticate requests to providers, and sign notices to subscribers."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from datetime import datetime
 
 import httpx
+from standardwebhooks import Webhook
 
 from ackbridge.clock import Clock
 from ackbridge.errors import SecretError
 
 from .oauth2 import ClientCredentials
 from .secrets import Secrets
-from .specs import AuthSpec, BasicAuth, BearerAuth, HeaderAuth
+from .specs import AuthSpec, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth
 
 
 def build_auth(
@@ -21,46 +23,45 @@ def build_auth(
     clock: Clock,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.Auth | None:
-    """What authenticates the requests of one integration; build it once for each.
+    """Build the authentication of one integration; share it between its requests.
 
-    Secrets are resolved for every request, so that a rotated one counts at once; a request whose
-    secret does not resolve ends in `SecretError` before anything is sent.
+    Secrets are resolved for every request, so that a rotation takes effect at once. A request whose
+    secret does not resolve fails with `SecretError` before anything is sent.
 
     Args:
-        clock: tells when an OAuth 2 token is due.
-        transport: for OAuth 2 token requests, instead of httpx's own; it is never closed here.
+        clock: for the expiry of OAuth 2 tokens.
+        transport: for OAuth 2 token requests, instead of httpx's own; the caller closes it.
     """
     match spec:
         case None:
             return None
         case HeaderAuth():
-            return _Header(spec, secrets)
+            return _HeaderSecret(secrets, spec.value, spec.name, spec.prefix)
         case BearerAuth():
-            return _Header(
-                HeaderAuth(type="header", name="Authorization", value=spec.token, prefix="Bearer "),
-                secrets,
-            )
+            return _HeaderSecret(secrets, spec.token, "Authorization", "Bearer ")
         case BasicAuth():
-            return _Basic(spec, secrets)
-        case _:
+            return _BasicCredentials(spec, secrets)
+        case OAuth2Auth():
             return ClientCredentials(spec, secrets, clock, transport=transport)
 
 
-class _Header(httpx.Auth):
-    def __init__(self, spec: HeaderAuth, secrets: Secrets) -> None:
-        self._spec = spec
+class _HeaderSecret(httpx.Auth):
+    def __init__(self, secrets: Secrets, ref: str, name: str, prefix: str) -> None:
         self._secrets = secrets
+        self._ref = ref
+        self._name = name
+        self._prefix = prefix
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        value = self._secrets.resolve(self._spec.value)
+        value = self._secrets.resolve(self._ref)
         if not (value.isascii() and value.isprintable()):
-            # The HTTP library's own complaint would quote the value.
-            raise SecretError(f"{self._spec.value}: has characters an HTTP header cannot carry")
-        request.headers[self._spec.name] = self._spec.prefix + value
+            # httpx's own error would contain the value.
+            raise SecretError(f"{self._ref}: has characters an HTTP header cannot carry")
+        request.headers[self._name] = self._prefix + value
         yield request
 
 
-class _Basic(httpx.Auth):
+class _BasicCredentials(httpx.Auth):
     def __init__(self, spec: BasicAuth, secrets: Secrets) -> None:
         self._spec = spec
         self._secrets = secrets
@@ -71,3 +72,24 @@ class _Basic(httpx.Auth):
         credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
         request.headers["Authorization"] = f"Basic {credentials}"
         yield request
+
+
+def sign_notice(
+    secrets: Secrets, refs: Sequence[str], event_id: str, at: datetime, body: str
+) -> dict[str, str]:
+    """Sign a notice by Standard Webhooks (standardwebhooks.com), and return its headers.
+
+    Args:
+        refs: the secrets, each of which signs: during a rotation there are two.
+        at: the time of sending, in UTC.
+        body: exactly as it is sent.
+
+    Raises:
+        SecretError: one does not resolve, or is not a Standard Webhooks secret.
+    """
+    keys = [secrets.webhook_key(ref) for ref in refs]
+    return {
+        "webhook-id": event_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(Webhook(key).sign(event_id, at, body) for key in keys),
+    }

@@ -1,7 +1,8 @@
-"""Secret references, and what they stand for at this moment."""
+"""Resolve secret references."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,44 +10,58 @@ from ackbridge.errors import SecretError
 
 from .specs import is_secret_ref
 
-_LARGEST = 64 * 1024
+WEBHOOK_PREFIX = "whsec_"
+"""Of Standard Webhooks secrets."""
+
+_MAX_FILE_BYTES = 64 * 1024
 
 
 class Secrets:
     """Resolves `env:NAME` and `file:/path`.
 
-    Nothing is kept: a file is read whenever its secret is needed, so that a rotated one counts
-    from the next request on, without a restart. Neither texts nor errors of this class show values.
+    Nothing is cached: a file is read for every use, so that a rotation takes effect without a
+    restart. Neither the repr nor the errors of this class contain values.
     """
 
     def __init__(self, environ: Mapping[str, str], root: Path) -> None:
-        """Take the environment for `env:`, and the folder where relative `file:` paths start."""
+        """Resolve `env:` in `environ`, and relative `file:` paths from `root`."""
         self._environ = environ
         self._root = root
 
     def resolve(self, ref: str) -> str:
-        """The secret behind a reference; the line end of a file does not belong to it.
+        """Return the secret behind a reference, without the newline at the end of a file.
 
         Raises:
-            SecretError: it is not there, cannot be read or is empty; names the reference only.
+            SecretError: it is missing, unreadable or empty; the text names the reference only.
         """
         if not is_secret_ref(ref):
-            # Not repeated: it may be a secret, pasted where a reference belongs.
+            # Not repeated: it may be a secret, pasted instead of a reference.
             raise SecretError("not a secret reference: expected env:NAME or file:/path")
-        kind, _, where = ref.partition(":")
-        value = self._variable(ref, where) if kind == "env" else self._file(ref, where)
+        kind, _, name = ref.partition(":")
+        value = self._variable(ref, name) if kind == "env" else self._file(ref, name)
         if not value.strip():
-            # An empty key would let anybody sign.
+            # Anybody could sign with an empty key.
             raise SecretError(f"{ref}: is empty")
         return value
 
     def text(self, plain_or_ref: str) -> str:
-        """A plain text as it is, or what it refers to.
+        """Return a plain text unchanged, and resolve a reference; raises as `resolve`."""
+        return self.resolve(plain_or_ref) if is_secret_ref(plain_or_ref) else plain_or_ref
+
+    def webhook_key(self, ref: str) -> bytes:
+        """Return the key of a Standard Webhooks secret: base64, after an optional `whsec_`.
 
         Raises:
-            SecretError: as `resolve`.
+            SecretError: as `resolve`, or it is not such a secret.
         """
-        return self.resolve(plain_or_ref) if is_secret_ref(plain_or_ref) else plain_or_ref
+        secret = self.resolve(ref).removeprefix(WEBHOOK_PREFIX)
+        try:
+            key = base64.b64decode(secret + "==")
+        except ValueError:
+            key = b""
+        if not key:
+            raise SecretError(f"{ref}: is not a Standard Webhooks secret (whsec_...)")
+        return key
 
     def _variable(self, ref: str, name: str) -> str:
         value = self._environ.get(name)
@@ -57,11 +72,11 @@ class Secrets:
     def _file(self, ref: str, path: str) -> str:
         try:
             with (self._root / path).open("rb") as file:
-                content = file.read(_LARGEST + 1)
+                content = file.read(_MAX_FILE_BYTES + 1)
         except OSError as error:
             raise SecretError(f"{ref}: cannot be read ({error.strerror})") from None
-        if len(content) > _LARGEST:
-            raise SecretError(f"{ref}: is longer than {_LARGEST} bytes")
+        if len(content) > _MAX_FILE_BYTES:
+            raise SecretError(f"{ref}: is longer than {_MAX_FILE_BYTES} bytes")
         try:
             return content.decode().rstrip("\r\n")
         except UnicodeDecodeError:

@@ -47,6 +47,7 @@ def test_stripe_refuses_another_body_secret_or_time() -> None:
         ("t=-1,v1=ab", "timestamp is not Unix time in seconds"),
         ("t=²,v1=ab", "timestamp is not Unix time in seconds"),
         (f"t={'9' * 400},v1=ab", "timestamp is not Unix time in seconds"),
+        (f"t={NOW}000,v1=ab", "timestamp is in milliseconds, not seconds"),
         (f"t={NOW},v1=not-hex", "signature does not match"),
         (f"t={NOW},v1=", "signature does not match"),
     ],

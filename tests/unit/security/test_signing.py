@@ -9,8 +9,8 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from ackbridge.errors import SecretError
+from ackbridge.security.outbound import sign_notice
 from ackbridge.security.secrets import Secrets
-from ackbridge.security.signing import sign_notice
 
 OLD = "whsec_b2xkIG9sZCBvbGQgb2xkIG9sZCBvbGQgb2xkIG9sZA=="
 NEW = "whsec_bmV3IG5ldyBuZXcgbmV3IG5ldyBuZXcgbmV3IG5ldw=="
