@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive
 
 from ackbridge.catalog.matching import find_event_key
-from ackbridge.catalog.model import CallbackSpec, Integration, Replies
+from ackbridge.catalog.model import CallbackSpec, Integration, ReplyCodes
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.errors import AckbridgeError, SecretError, SignatureError, UnavailableError
@@ -184,7 +184,7 @@ class CallbackPipeline:
             raise _rejected(413, "too large", f"a message may have {LARGEST_MESSAGE} bytes")
         return event
 
-    async def _deliver(self, event: InboundEvent, replies: Replies) -> CallbackReply:
+    async def _deliver(self, event: InboundEvent, replies: ReplyCodes) -> CallbackReply:
         fields = {
             "provider": event.provider,
             "event_key": event.event_key,
@@ -244,7 +244,7 @@ def _is_too_large(event: InboundEvent) -> bool:
     )
 
 
-def _code(result: DeliveryResult, replies: Replies) -> int:
+def _code(result: DeliveryResult, replies: ReplyCodes) -> int:
     match result:
         case DeliveryResult.DUPLICATE:
             return replies.duplicate
