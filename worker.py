@@ -27,7 +27,7 @@ from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.client.control_startup import start_controls, watch_controls
-from ackbridge.client.purge import check_retention, keep_purge_schedule
+from ackbridge.client.purge import check_retention, sync_purge_schedule
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.purge import Retention
@@ -38,19 +38,19 @@ from ackbridge.errors import AckbridgeError, EngineUnavailableError
 from ackbridge.http.client import build_client
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.local.application import integrations_folder
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets
-from ackbridge.settings import Settings, environment, load_settings
+from ackbridge.settings import Settings, environment, integrations_folder, load_settings
 from ackbridge.stats.reporter import reporting
-from ackbridge.telemetry.http_spans import around_requests
+from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
-from ackbridge.telemetry.metrics.setup import Metrics, telling
-from ackbridge.temporal.connect import connect, leave, register_search_attributes
-from ackbridge.temporal.sandbox_runner import workflow_runner
-from ackbridge.temporal.schedules import keep_schedules
-from ackbridge.temporal.shutdown import BoundedShutdown
-from ackbridge.temporal.versions import describe, versioning
+from ackbridge.telemetry.metrics.setup import Metrics, export_telemetry
+from ackbridge.temporal.connect import connect, register_search_attributes
+from ackbridge.temporal.schedules import sync_schedules
+from ackbridge.temporal.versions import deployment_config, describe
+from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.sandbox_runner import workflow_runner
+from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 from activities import (
     Dependencies,
     main_activities,
@@ -87,7 +87,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     log_to_stderr(settings.log_level)
     environ = environment()
     where = (settings.metrics_host, settings.metrics_port)
-    with telling("ackbridge-worker", environ, *where) as metrics:
+    with export_telemetry("ackbridge-worker", environ, *where) as metrics:
         await _serve(settings, environ, provider, metrics)
 
 
@@ -105,12 +105,12 @@ async def _serve(
     if indexing.advice:
         log.warning("%s", indexing.advice)
     ledger = Ledger.open(settings.ledger_url, utc_now)
-    http = build_client(around=around_requests())
+    http = build_client(around=transport_wrapper())
     control = watch_controls(client, catalog)
     provisions = provide(
         settings, environ, catalog, ledger, http, control, indexed=indexing.available
     )
-    deployment = versioning(settings.deployment, settings.build_id)
+    deployment = deployment_config(settings.deployment, settings.build_id)
     workers = build_workers(
         client, catalog, provisions, provider, settings.shutdown_within, deployment=deployment
     )
@@ -122,8 +122,8 @@ async def _serve(
                 await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
             await start_controls(client, catalog, provider)
             if provider is None:
-                await keep_schedules(client, catalog)
-                await keep_purge_schedule(client, settings.retention, settings.purge_every)
+                await sync_schedules(client, catalog)
+                await sync_purge_schedule(client, settings.retention, settings.purge_every)
             if deployment is not None:
                 await _tell_standing(client, deployment.version)
             print(READY, flush=True)
@@ -271,4 +271,4 @@ async def _told_to_stop() -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

@@ -1,23 +1,25 @@
 """The errors of Ackbridge, as a tree.
 
     AckbridgeError
-    ├── ConfigurationError            something an operator wrote is wrong
-    │   ├── IntegrationFileError      integration files, with file, line and field
-    │   ├── UnknownNameError               no such provider or operation
-    │   └── SecretError               a reference does not resolve
-    ├── SignatureError                        a callback that its provider did not sign, or not now
-    ├── UnavailableError                   try again later
-    │   ├── TokenRefused              (ackbridge.security) a token endpoint gives no token
-    │   ├── LedgerUnavailableError
-    │   └── EngineUnavailableError
-    ├── BatchNotFoundError            no such batch, or it is over
-    ├── TooLarge                      (ackbridge.http.client) an answer beyond its bound
-    └── CallError                     a call without the provider's success
-        ├── InvalidRequestError       refused before anything was sent
-        ├── KeyReusedError            the key stands for another payload
-        ├── CallFailedError           ended as failed; `.outcome` says how
-        ├── CallCancelledError        ended as cancelled; `.outcome` says by whom
-        └── CallNotFoundError         no such call
+    ├── ConfigurationError              settings or integration files are wrong
+    │   ├── IntegrationFileError        integration files; has file, line and field
+    │   ├── UnknownNameError            no such provider, operation or subscriber
+    │   └── SecretError                 a secret reference does not resolve
+    ├── SignatureError                  a callback with an invalid or expired signature
+    ├── UnavailableError                retry later
+    │   ├── TokenError                  a token endpoint issues no token       (ackbridge.security)
+    │   ├── EngineUnavailableError      the Temporal server does not answer
+    │   ├── LedgerUnavailableError      the database does not answer
+    │   └── ProcessDiedError            a process of a local stack ended       (ackbridge.local)
+    ├── ProcessNotStartedError          a child process could not be started   (ackbridge.local)
+    ├── BatchNotFoundError              no such batch, or it has ended
+    ├── ResponseTooLargeError           a response is longer than its limit    (ackbridge.http)
+    └── CallError                       a call without the provider's success
+        ├── InvalidRequestError         refused before anything was sent
+        ├── KeyReusedError              the key belongs to a call with another payload
+        ├── CallFailedError             ended as failed, see `.outcome`
+        ├── CallCancelledError          ended as cancelled, see `.outcome`
+        └── CallNotFoundError           no such call
 
 Messages name fields and references, never secrets or values.
 """
@@ -32,11 +34,11 @@ from ackbridge.contracts.calls import CallOutcome
 
 
 class AckbridgeError(Exception):
-    """The base of every error we raise."""
+    """The base of every error of Ackbridge."""
 
 
 class ConfigurationError(AckbridgeError):
-    """Something an operator wrote is wrong."""
+    """Settings or integration files are wrong."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Problem:
 
     Attributes:
         file: the path as it was given.
-        line, column: from 1, or 0 when the mistake is in no line.
+        line, column: from 1; 0 if the mistake belongs to no line.
         field: dotted path, such as `operations.create_order.request.path`.
         message: what is wrong, and what would be right.
     """
@@ -69,7 +71,7 @@ class IntegrationFileError(ConfigurationError):
 
 
 class UnknownNameError(ConfigurationError):
-    """No provider or operation of that name is configured; the message lists those that are."""
+    """No such provider, operation or subscriber; the message lists the known ones."""
 
 
 class SecretError(ConfigurationError):
@@ -77,11 +79,11 @@ class SecretError(ConfigurationError):
 
 
 class SignatureError(AckbridgeError):
-    """A callback that is not from its provider, or too old; the text is safe to log."""
+    """A callback with an invalid or expired signature; the message is safe to log."""
 
 
 class UnavailableError(AckbridgeError):
-    """A part we depend on does not answer; trying again later is right."""
+    """A dependency does not answer; retry later."""
 
 
 class LedgerUnavailableError(UnavailableError):
@@ -93,7 +95,7 @@ class EngineUnavailableError(UnavailableError):
 
 
 class BatchNotFoundError(AckbridgeError):
-    """There is no batch with that id, or it is over and takes no orders."""
+    """There is no batch with that id, or it has ended."""
 
 
 class CallError(AckbridgeError):
@@ -105,7 +107,7 @@ class InvalidRequestError(CallError):
 
 
 class KeyReusedError(CallError):
-    """The key already stands for a call with another payload."""
+    """The key already belongs to a call with another payload."""
 
 
 class CallNotFoundError(CallError):
@@ -116,7 +118,7 @@ class CallFailedError(CallError):
     """The call ended as failed.
 
     Attributes:
-        outcome: how, with the notice for the user.
+        outcome: with its code, its effect and the notice for the user.
     """
 
     def __init__(self, outcome: CallOutcome) -> None:
@@ -128,7 +130,7 @@ class CallCancelledError(CallError):
     """The call ended as cancelled.
 
     Attributes:
-        outcome: by whom and why.
+        outcome: with who cancelled it and why.
     """
 
     def __init__(self, outcome: CallOutcome) -> None:

@@ -96,3 +96,17 @@ def environment() -> Mapping[str, str]:
     """The process environment over `.env`: what `${NAME}` and `env:NAME` refer to."""
     from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     return {**from_file, **os.environ}
+
+
+def app_folder() -> Path:
+    """The folder of `worker.py` and `workflows/`: the checkout, else the copy in the wheel."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent
+    if (checkout / "worker.py").is_file() and (checkout / "workflows").is_dir():
+        return checkout
+    return package / "_app"
+
+
+def integrations_folder(configured: Path | None) -> Path:
+    """The folder of integration files: the configured one, or those that ship with Ackbridge."""
+    return configured if configured is not None else app_folder() / "integrations"

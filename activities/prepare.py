@@ -57,7 +57,7 @@ class Prepare:
             self._check(step)
             claim = await self._with.ledger.claim(request, step.run_chain)
         if claim.kind is ClaimKind.REUSED:
-            reason = f"key: {request.call_id} already stands for a call with another payload"
+            reason = f"key: {request.call_id} already belongs to a call with another payload"
             raise failure(StepFailure.KEY_REUSED, reason, final=True)
         if claim.outcome is not None and claim.kind is ClaimKind.RECORDED:
             return Prepared(recorded=claim.outcome)

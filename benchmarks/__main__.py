@@ -17,7 +17,8 @@ import aiohttp
 from rich.console import Console
 
 from ackbridge.local.stack import Stack
-from ackbridge.temporal.connect import connect, leave
+from ackbridge.temporal.connect import connect
+from ackbridge.workarounds.process_exit import exit_process
 
 from .checking import faults, seen_by_provider
 from .engine_lanes import PARTS, write_integrations
@@ -160,4 +161,4 @@ def _plot(figures: Path, plot: Path) -> None:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

@@ -14,9 +14,9 @@ from temporalio.client import Client
 
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.local.application import integrations_folder
 from ackbridge.local.dev_server import find_binary
 from ackbridge.local.ports import HOST, LoopbackPort
+from ackbridge.settings import integrations_folder
 
 from .checking import recorded_in_file
 from .ground import Ground

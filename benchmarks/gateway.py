@@ -20,8 +20,8 @@ from temporalio.client import Client
 
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.contracts import names
-from ackbridge.local.managed_process import ManagedProcess
 from ackbridge.local.ports import LoopbackPort
+from ackbridge.local.processes import ManagedProcess
 from ackbridge.local.stack import Stack
 from ackbridge.sandbox.signing import Signer, build_signer
 from ackbridge.security.secrets import Secrets

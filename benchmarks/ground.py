@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from temporalio.client import Client
 
-from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.local.processes import ManagedProcess
 from ackbridge.local.stack import Stack
 
 from .checking import read_works

@@ -6,8 +6,8 @@ from typing import NoReturn
 
 import typer
 
-from ackbridge.temporal.connect import leave
 from ackbridge.terminal.exit_codes import Exit
+from ackbridge.workarounds.process_exit import exit_process
 
 from . import (
     batches,
@@ -66,4 +66,4 @@ def main() -> int:
 
 def run() -> NoReturn:
     """The entry point of the console command."""
-    leave(main())
+    exit_process(main())

@@ -24,7 +24,7 @@ from ackbridge.contracts.wire import (
     parse_argument,
 )
 from ackbridge.settings import environment
-from ackbridge.telemetry.trace_export import traced
+from ackbridge.telemetry.trace_export import export_traces
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
@@ -191,7 +191,7 @@ def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
     async def run() -> T:
         return await act(await AckbridgeClient.connect(environ))
 
-    with traced("ackbridge", environ):
+    with export_traces("ackbridge", environ):
         return asyncio.run(run())
 
 

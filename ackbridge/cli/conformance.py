@@ -24,6 +24,7 @@ from ackbridge.conformance.scenario_run import Harness
 from ackbridge.conformance.scenarios import SCENARIOS
 from ackbridge.conformance.scenarios.scenario import Scenario
 from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.errors import unknown_name
 from ackbridge.settings import environment
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import Exit
@@ -145,7 +146,7 @@ def _scenarios(wishes: Wishes) -> list[Scenario]:
 
 def _known(name: str, known: Mapping[str, object], option: str) -> None:
     if name not in known:
-        raise InvalidInputError(f"{option}: there is no {name!r}; there is {', '.join(known)}")
+        raise InvalidInputError(f"{option}: {unknown_name('name', name, known)}")
 
 
 @contextmanager

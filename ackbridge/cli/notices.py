@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ackbridge.client.notices import replay
+from ackbridge.client.notices import replay_notice
 from ackbridge.clock import utc_now
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.ledger import Ledger
@@ -82,7 +82,7 @@ def replay_notices(
         if event_id and not found:
             raise InvalidInputError(f"EVENT_ID: there is no notice {event_id}")
         engine = await connect(environment())
-        return [(one, await replay(engine, one, patience)) for one in found]
+        return [(one, await replay_notice(engine, one, patience)) for one in found]
 
     replayed = asyncio.run(run())
     if json_output:

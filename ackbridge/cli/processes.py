@@ -20,12 +20,11 @@ from ackbridge.demo.run import run_demo
 from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.local.application import app_folder, integrations_folder
 from ackbridge.security.secrets import Secrets
-from ackbridge.settings import environment, load_settings
+from ackbridge.settings import app_folder, environment, integrations_folder, load_settings
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.gauges import GaugeSource
-from ackbridge.telemetry.metrics.setup import telling
+from ackbridge.telemetry.metrics.setup import export_telemetry
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
@@ -83,7 +82,7 @@ async def _serve_gateway(host: str, port: int) -> None:
     log_to_stderr(settings.log_level)
     environ = environment()
     where = (settings.metrics_host, settings.metrics_port)
-    with telling("ackbridge-gateway", environ, *where) as metrics:
+    with export_telemetry("ackbridge-gateway", environ, *where) as metrics:
         catalog = load_catalog(integrations_folder(settings.integrations), environ)
         await asyncio.to_thread(migrate, settings.ledger_url)
         ledger = Ledger.open(settings.ledger_url, utc_now)

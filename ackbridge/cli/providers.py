@@ -18,10 +18,9 @@ from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.control import ControlHandle
 from ackbridge.clock import utc_now
 from ackbridge.contracts.control import ControlSnapshot
-from ackbridge.errors import AckbridgeError, ConfigurationError, UnknownNameError
+from ackbridge.errors import AckbridgeError, ConfigurationError, UnknownNameError, unknown_name
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.local.application import integrations_folder
-from ackbridge.settings import environment, load_settings
+from ackbridge.settings import environment, integrations_folder, load_settings
 from ackbridge.stats.scorecard import Scorecard
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
@@ -113,8 +112,7 @@ class _Desk:
         if name is None:
             return sorted(known)
         if name not in known:
-            there = ", ".join(sorted(known)) or "none"
-            raise UnknownNameError(f"provider: there is no {name!r}; there is {there}")
+            raise UnknownNameError(unknown_name("provider", name, known))
         return [name]
 
     async def look(self, names: Sequence[str], span: timedelta) -> list[Scorecard]:

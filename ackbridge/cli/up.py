@@ -28,7 +28,7 @@ WISHED_PORTS = {"engine": 7233, "ui": 8233, "gateway": 8080, "sandbox": 8701, "s
 
 def run_up(state: Path) -> int:
     """Run the stack until Ctrl-C or SIGTERM. Exit 0 then; an error if a part ends by itself."""
-    with told_to_stop(), Stack(state, environ=os.environ, wished_ports=WISHED_PORTS) as stack:
+    with told_to_stop(), Stack(state, environ=os.environ, preferred_ports=WISHED_PORTS) as stack:
         output.console.print(addresses(stack, state))
         output.console.print(f"engine: {stack.engine_command}", style="dim", soft_wrap=True)
         output.console.print(_hints(stack), soft_wrap=True)

@@ -1,20 +1,18 @@
-"""The typed client: what a Python service imports to make calls and to steer them.
+"""The typed client: start calls, wait for their outcome and control them.
 
-    from ackbridge.client.calls import AckbridgeClient
-
-    async with AckbridgeClient.from_environment() as calls: ...
-
-Everything here is done with the wire names and plain JSON, as any other Temporal client could.
+It uses only the wire names and plain JSON, as any other Temporal client could.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import os
+from collections.abc import AsyncIterator, Generator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 
 from temporalio.api.common.v1 import Payload
 from temporalio.client import (
@@ -39,22 +37,21 @@ from ackbridge.errors import (
     CallError,
     CallFailedError,
     CallNotFoundError,
-    EngineUnavailableError,
     InvalidRequestError,
     KeyReusedError,
 )
 from ackbridge.temporal.connect import connect
+from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
 
 from .batches import BatchHandle, find_batch, list_batches, start_batch
 from .control import ControlHandle
 
-RPC_TIMEOUT = timedelta(seconds=10)
+_FIRST_UPDATE_AFTER = timedelta(seconds=2)
+"""Most calls end before that, and their result costs no update."""
 
-_PATIENCE = timedelta(seconds=2)
-"""After which a call that has not ended is asked whether its outcome stands already."""
+_PARKED_POLL_INTERVAL = timedelta(seconds=2)
 
-_ASKED_FOR = timedelta(hours=1)
-"""How long a call may think about that answer."""
+_UPDATE_TIMEOUT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -86,32 +83,30 @@ class Call:
         return self._handle.id
 
     async def status(self) -> CallStatus:
-        """Ask where the call is; needs a worker.
+        """Query the status; needs a worker.
 
         Raises:
             CallNotFoundError: there is no such call.
-            EngineUnavailableError: the engine or every worker is away.
+            EngineUnavailableError: the engine does not answer, or no worker does.
         """
-        try:
-            answer: CallStatus = await self._handle.query(
+        with self._rpc_errors():
+            status: CallStatus = await self._handle.query(
                 names.STATUS, result_type=CallStatus, rpc_timeout=RPC_TIMEOUT
             )
-        except RPCError as error:
-            raise _explain(error, self.id) from None
-        return answer
+        return status
 
     async def outcome(
         self,
-        timeout: timedelta | None = None,  # noqa: ASYNC109 -- a bound on waiting is part of what this promises
+        timeout: timedelta | None = None,  # noqa: ASYNC109 -- part of the public signature
         *,
         settled: bool = False,
     ) -> CallOutcome:
         """Wait for the outcome.
 
         Args:
-            timeout: how long; None for as long as it takes.
-            settled: wait for the acknowledgements that we owe as well, which may take days; the
-                outcome stands before that, with `acknowledgement_owed`.
+            timeout: None waits as long as it takes.
+            settled: also wait until no acknowledgement is owed, which may take days; without it
+                the outcome may have `acknowledgement_owed`.
 
         Returns:
             The outcome of a completed call.
@@ -119,95 +114,100 @@ class Call:
         Raises:
             CallFailedError, CallCancelledError: with the outcome.
             InvalidRequestError, KeyReusedError: nothing was sent.
-            TimeoutError: not yet.
+            TimeoutError: the call is still in flight, or parked.
         """
         try:
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):
-                if settled:
-                    return CallOutcome.model_validate(await self._handle.result())
-                return await self._outcome_as_soon_as_it_stands()
+                with self._rpc_errors():
+                    if settled:
+                        return CallOutcome.model_validate(await self._handle.result())
+                    return await self._first_outcome()
         except WorkflowFailureError as error:
-            raise await self._why(error) from None
-        except RPCError as error:
-            raise _explain(error, self.id) from None
+            raise await self._error(error) from None
 
-    async def _outcome_as_soon_as_it_stands(self) -> CallOutcome:
-        """The workflow's result, or the outcome of a call that still owes an acknowledgement.
-
-        Asked by update and not by query: a query may split a workflow task (decision 7).
-        """
-        ending = asyncio.create_task(self._handle.result())
-        asking = asyncio.create_task(self._outcome_told())
+    async def _first_outcome(self) -> CallOutcome:
+        """The workflow's result, or the outcome of a call that still owes an acknowledgement."""
+        result = asyncio.create_task(self._handle.result())
+        update = asyncio.create_task(self._await_outcome())
         try:
-            await asyncio.wait([ending, asking], return_when=asyncio.FIRST_COMPLETED)
-            told = asking.result() if asking.done() else None
-            return _completed(told) if told else CallOutcome.model_validate(await ending)
+            await asyncio.wait([result, update], return_when=asyncio.FIRST_COMPLETED)
+            outcome = update.result() if update.done() else None
+            return _completed(outcome) if outcome else CallOutcome.model_validate(await result)
         finally:
-            ending.cancel()
-            asking.cancel()
+            result.cancel()
+            update.cancel()
 
-    async def _outcome_told(self) -> CallOutcome | None:
-        """The outcome as the call tells it; None when only its end can tell."""
-        await asyncio.sleep(_PATIENCE.total_seconds())
-        wish = AwaitOutcome(timeout=_ASKED_FOR)
+    async def _await_outcome(self) -> CallOutcome | None:
+        """The outcome by update; None when only the workflow's result can give it.
+
+        An update and not a query: a query may split a workflow task (decision 7).
+        """
+        await asyncio.sleep(_FIRST_UPDATE_AFTER.total_seconds())
         outcome: CallOutcome | None = None
         try:
             while outcome is None:
                 status: CallStatus = await self._handle.execute_update(
-                    names.AWAIT_OUTCOME, wish, result_type=CallStatus
+                    names.AWAIT_OUTCOME,
+                    AwaitOutcome(timeout=_UPDATE_TIMEOUT),
+                    result_type=CallStatus,
                 )
                 outcome = status.outcome
                 if outcome is None:
-                    await self._until_not_parked()
+                    await self._wait_while_parked()
         except (WorkflowUpdateFailedError, WorkflowUpdateRPCTimeoutOrCancelledError, RPCError):
-            # Too many wait already, nobody works, or the call is over.
+            # Too many updates are in flight, no worker runs, or the call has ended.
             return None
         return outcome
 
-    async def _until_not_parked(self) -> None:
-        """A parked call answers at once, again and again, so it is looked at from outside."""
+    async def _wait_while_parked(self) -> None:
+        """Poll the indexed stage: a parked call answers every update at once."""
         stage: str | None = Stage.PARKED
         while stage in (Stage.PARKED, None):
-            await asyncio.sleep(_PATIENCE.total_seconds())
+            await asyncio.sleep(_PARKED_POLL_INTERVAL.total_seconds())
             described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
             stage = described.typed_search_attributes.get(search_attributes.STAGE)
 
     async def cancel(self, *, by: str, reason: str) -> None:
-        """Cancel: the provider is told, and the call ends as cancelled unless it is too late."""
+        """Send a failed acknowledgement and end as cancelled, unless the response is captured."""
         await self._signal(names.CANCEL, Cancel(by=by, reason=reason))
 
     async def force_ack(self, *, by: str, reason: str, response: Any = None) -> None:
-        """End the waiting by an operator's word, with a response or without."""
+        """Complete the call on an operator's authority, with or without a response."""
         await self._signal(names.FORCE_ACK, ForceAck(by=by, reason=reason, response=response))
 
     async def reprocess(self, *, by: str) -> None:
-        """Take a parked call up again."""
+        """Reprocess a parked call."""
         await self._signal(names.REPROCESS, Reprocess(by=by))
 
     async def request(self) -> CallRequest:
-        """What the call was started with, from its first history event.
+        """The request that the call was started with, from its first history event.
 
         Raises:
-            InvalidRequestError: it was started with something that is no request.
+            InvalidRequestError: its argument is not a valid request.
         """
-        async for event in self._handle.fetch_history_events(page_size=1):
-            payloads = event.workflow_execution_started_event_attributes.input.payloads
-            arguments = await self._handle._client.data_converter.decode(  # noqa: SLF001 -- a handle knows its client, and offers no other way to it
-                list[Payload](payloads)
-            )
-            try:
-                return parse_argument(CallRequest, tuple(arguments))
-            except InvalidInputError as error:
-                raise InvalidRequestError(str(error)) from None
+        with self._rpc_errors():
+            async for event in self._handle.fetch_history_events(page_size=1):
+                payloads = event.workflow_execution_started_event_attributes.input.payloads
+                arguments = await self._handle._client.data_converter.decode(  # noqa: SLF001 -- a handle has no public access to its client
+                    list[Payload](payloads)
+                )
+                try:
+                    return parse_argument(CallRequest, tuple(arguments))
+                except InvalidInputError as error:
+                    raise InvalidRequestError(str(error)) from None
         raise CallNotFoundError(f"{self.id}: its history is empty")
 
-    async def _signal(self, name: str, order: Cancel | ForceAck | Reprocess) -> None:
-        try:
-            await self._handle.signal(name, order, rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            raise _explain(error, self.id) from None
+    async def _signal(self, name: str, argument: Cancel | ForceAck | Reprocess) -> None:
+        with self._rpc_errors():
+            await self._handle.signal(name, argument, rpc_timeout=RPC_TIMEOUT)
 
-    async def _why(self, error: WorkflowFailureError) -> CallError:
+    def _rpc_errors(self) -> AbstractContextManager[None]:
+        return rpc_errors(
+            not_found=CallNotFoundError(f"{self.id}: no such call"),
+            ended=CallError(f"{self.id}: too late, the call has ended"),
+        )
+
+    async def _error(self, error: WorkflowFailureError) -> CallError:
         cause = error.cause
         if isinstance(cause, ApplicationError):
             return _typed(cause)
@@ -219,63 +219,71 @@ class Call:
 
 
 class AckbridgeClient:
-    """Starts calls, waits for them, finds them again."""
+    """Starts, finds, lists and controls calls and batches.
+
+        async with AckbridgeClient.connect() as calls:
+            status = await calls.start_and_wait(request, timeout=timedelta(seconds=5))
+
+    `await AckbridgeClient.connect()` gives the same client without a block. There is nothing to
+    close: the Temporal client ends its connections when it is garbage collected.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._indexed = True
 
-    @classmethod
-    async def connect(cls, environ: Mapping[str, str]) -> Self:
-        """Connect as `TEMPORAL_*` says.
+    @staticmethod
+    def connect(environ: Mapping[str, str] | None = None) -> Connection:
+        """Connect as `TEMPORAL_*` says, in `environ` or the process environment.
+
+        Await it, or use it as an asynchronous context manager.
 
         Raises:
-            EngineUnavailableError: nobody answers there.
+            ConfigurationError: `TEMPORAL_*` is not valid.
+            EngineUnavailableError: no Temporal server answers.
         """
-        return cls(await connect(environ))
+        return Connection(os.environ if environ is None else environ)
 
     def call(self, call_id: str) -> Call:
-        """A call that was started before, by its id."""
+        """The call with this id; the server is not asked."""
         return Call(self._client.get_workflow_handle(call_id))
 
     def control(self, provider: str) -> ControlHandle:
-        """The control of a provider: its flags, and who has changed them."""
+        """The control of a provider: its flags, breaker and limit."""
         return ControlHandle(self._client, provider)
 
     async def start(self, request: CallRequest) -> Call:
         """Start a call, or find the one that has the same key and payload.
 
         Raises:
-            KeyReusedError: the key stands for another payload.
-            EngineUnavailableError: the engine does not answer; trying again with the same key is
+            KeyReusedError: the key belongs to a call with another payload.
+            EngineUnavailableError: the engine does not answer; repeating with the same key is
                 safe.
         """
         try:
-            handle = await self._start(request)
+            with rpc_errors():
+                return Call(await self._start(request))
         except WorkflowAlreadyStartedError:
             call = self.call(request.call_id)
-            await _same_request(call, request)
+            await _check_same_request(call, request)
             return call
-        except RPCError as error:
-            raise _explain(error, request.call_id) from None
-        return Call(handle)
 
-    async def start_and_wait(self, request: CallRequest, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- the bound travels to the workflow
-        """Start a call and take its outcome if it comes in time, else where it stands.
+    async def start_and_wait(self, request: CallRequest, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- part of the public signature, and sent to the workflow
+        """Start a call and return its status: with the outcome if it ends within the timeout.
 
-        One round trip (update-with-start). A call that is still under way is no error: the status
-        says so, and the same request asks again.
+        One round trip (update-with-start). A call that is still in flight is no error: its status
+        has no outcome, and the same request waits again.
 
         Raises:
             InvalidRequestError, KeyReusedError: nothing was sent.
-            EngineUnavailableError: the engine does not answer; trying again with the same key is
+            EngineUnavailableError: the engine does not answer; repeating with the same key is
                 safe.
         """
-        wish = AwaitOutcome(timeout=timeout, request_digest=request.digest)
+        argument = AwaitOutcome(timeout=timeout, request_digest=request.digest)
         try:
-            return await self._update_with_start(request, wish)
+            return await self._update_with_start(request, argument)
         except WorkflowAlreadyStartedError:
-            return await self._ended(request)
+            return await self._final_status(request)
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError):
                 raise _typed(error.cause) from None
@@ -291,11 +299,11 @@ class AckbridgeClient:
         owed: bool = False,
         limit: int = 50,
     ) -> AsyncIterator[ListedCall]:
-        """The newest calls, as far as the engine's visibility has them.
+        """The newest calls in the visibility store, which lags by about a second.
 
         Args:
-            provider, stage: only these.
-            owed: only those that owe the provider an acknowledgement, running or over.
+            provider, stage: only calls of these.
+            owed: only calls that owe the provider an acknowledgement, running or ended.
 
         Raises:
             EngineUnavailableError: the engine does not answer.
@@ -310,20 +318,22 @@ class AckbridgeClient:
                 conditions.append(f"{key.name} = '{quoted}'")
         if owed:
             conditions.append(f"{search_attributes.OWED.name} = true")
-        found = self._client.list_workflows(" AND ".join(conditions), limit=limit)
-        async for execution in found:
-            yield ListedCall(
-                call_id=execution.id,
-                state=execution.status.name if execution.status else "UNKNOWN",
-                stage=execution.typed_search_attributes.get(search_attributes.STAGE),
-                started_at=execution.start_time.isoformat(timespec="seconds"),
-            )
+        with rpc_errors():
+            async for execution in self._client.list_workflows(
+                " AND ".join(conditions), limit=limit
+            ):
+                yield ListedCall(
+                    call_id=execution.id,
+                    state=execution.status.name if execution.status else "UNKNOWN",
+                    stage=execution.typed_search_attributes.get(search_attributes.STAGE),
+                    started_at=execution.start_time.isoformat(timespec="seconds"),
+                )
 
     async def reprocess_parked(self, request: BatchRequest, name: str | None = None) -> BatchHandle:
-        """Start a batch that takes parked calls up again; its progress tells how far it is.
+        """Start a batch that reprocesses parked calls, or find the running one of the same name.
 
         Args:
-            name: one of this name that is under way is found, not started; None for a new one.
+            name: the last part of its id; None: made from the time.
 
         Raises:
             EngineUnavailableError: the engine does not answer.
@@ -331,11 +341,11 @@ class AckbridgeClient:
         return await start_batch(self._client, request, name)
 
     def batch(self, batch_id: str) -> BatchHandle:
-        """A batch that was started before, by its id."""
+        """The batch with this id; the server is not asked."""
         return find_batch(self._client, batch_id)
 
     def batches(self, provider: str | None = None, limit: int = 20) -> AsyncIterator[BatchHandle]:
-        """The newest batches, as far as the engine's visibility has them.
+        """The newest batches in the visibility store, which lags by about a second.
 
         Raises:
             EngineUnavailableError: the engine does not answer.
@@ -345,8 +355,8 @@ class AckbridgeClient:
     async def _start(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         options = self._options(request)
         try:
-            # FAIL rather than USE_EXISTING, which does not tell a new call from a found one: only
-            # a found one has to be compared.
+            # Not USE_EXISTING, which does not say whether the call is new; an existing one has to
+            # be compared with the request.
             return await self._client.start_workflow(
                 names.INTEGRATION_CALL,
                 request,
@@ -355,11 +365,11 @@ class AckbridgeClient:
                 **options,
             )
         except RPCError as error:
-            if not self._does_without_index(error):
+            if not self._is_index_missing(error):
                 raise
         return await self._start(request)
 
-    async def _update_with_start(self, request: CallRequest, wish: AwaitOutcome) -> CallStatus:
+    async def _update_with_start(self, request: CallRequest, argument: AwaitOutcome) -> CallStatus:
         operation = WithStartWorkflowOperation[Any, Any](
             names.INTEGRATION_CALL,
             request,
@@ -369,34 +379,36 @@ class AckbridgeClient:
         try:
             status: CallStatus = await self._client.execute_update_with_start_workflow(
                 names.AWAIT_OUTCOME,
-                wish,
+                argument,
                 start_workflow_operation=operation,
                 result_type=CallStatus,
-                rpc_timeout=wish.timeout + RPC_TIMEOUT,
+                rpc_timeout=argument.timeout + RPC_TIMEOUT,
             )
             return status  # noqa: TRY300 -- an else would have to be shared with the second try
         except RPCError as error:
-            if not self._does_without_index(error):
+            if not self._is_index_missing(error):
                 raise
         finally:
-            # A start that failed is reported a second time, through this future.
+            # This future reports a failed start a second time.
             with contextlib.suppress(WorkflowAlreadyStartedError, RPCError):
                 await operation.workflow_handle()
-        return await self._update_with_start(request, wish)
+        return await self._update_with_start(request, argument)
 
     async def _without_update(
-        self, request: CallRequest, patience: timedelta, error: Exception
+        self,
+        request: CallRequest,
+        timeout: timedelta,  # noqa: ASYNC109 -- see `start_and_wait`
+        error: Exception,
     ) -> CallStatus:
-        """The update was not answered: too many wait already, or no worker is there."""
-        if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+        """The status after an update without an answer: too many in flight, or no worker."""
+        status = error.status if isinstance(error, RPCError) else None
+        if status is RPCStatusCode.NOT_FOUND:
             # The call ended between the start and the update.
-            return await self._ended(request)
+            return await self._final_status(request)
         call = await self.start(request)
-        if isinstance(error, RPCError) and error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
+        if status is RPCStatusCode.RESOURCE_EXHAUSTED:
             try:
-                return _ended_status(await call.outcome(patience))
-            except (CallFailedError, CallCancelledError) as ended:
-                return _ended_status(ended.outcome)
+                return await _status_at_end(call, timeout)
             except TimeoutError:
                 return await call.status()
         described = await self._client.get_workflow_handle(call.id).describe()
@@ -407,13 +419,10 @@ class AckbridgeClient:
             last_error="started; no worker has answered yet",
         )
 
-    async def _ended(self, request: CallRequest) -> CallStatus:
+    async def _final_status(self, request: CallRequest) -> CallStatus:
         call = self.call(request.call_id)
-        await _same_request(call, request)
-        try:
-            return _ended_status(await call.outcome(RPC_TIMEOUT))
-        except (CallFailedError, CallCancelledError) as error:
-            return _ended_status(error.outcome)
+        await _check_same_request(call, request)
+        return await _status_at_end(call, RPC_TIMEOUT)
 
     def _options(self, request: CallRequest) -> dict[str, Any]:
         return {
@@ -426,8 +435,11 @@ class AckbridgeClient:
             else None,
         }
 
-    def _does_without_index(self, error: RPCError) -> bool:
-        """Whether the start failed only because our search attributes are not registered."""
+    def _is_index_missing(self, error: RPCError) -> bool:
+        """Whether the start failed only because our search attributes are not registered.
+
+        Later starts are then made without them.
+        """
         unregistered = error.status is RPCStatusCode.INVALID_ARGUMENT and any(
             key.name in error.message for key in search_attributes.KEYS
         )
@@ -435,17 +447,40 @@ class AckbridgeClient:
         return unregistered
 
 
-async def _same_request(call: Call, request: CallRequest) -> None:
-    try:
-        first = await call.request()
-    except RPCError as error:
-        raise _explain(error, call.id) from None
+class Connection:
+    """A client that is not connected yet: await it, or enter it."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def __await__(self) -> Generator[Any, None, AckbridgeClient]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> AckbridgeClient:
+        return await self._connect()
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def _connect(self) -> AckbridgeClient:
+        return AckbridgeClient(await connect(self._environ))
+
+
+async def _check_same_request(call: Call, request: CallRequest) -> None:
+    first = await call.request()
     if first.digest != request.digest:
-        raise KeyReusedError(f"key: {call.id} already stands for a call with another payload")
+        raise KeyReusedError(f"key: {call.id} already belongs to a call with another payload")
+
+
+async def _status_at_end(call: Call, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- see `start_and_wait`
+    try:
+        return _status_of(await call.outcome(timeout))
+    except (CallFailedError, CallCancelledError) as error:
+        return _status_of(error.outcome)
 
 
 def _completed(outcome: CallOutcome) -> CallOutcome:
-    """The outcome of a completed call; any other is raised."""
+    """Return the outcome of a completed call; raise any other."""
     if outcome.status is OutcomeStatus.CANCELLED:
         raise CallCancelledError(outcome)
     if outcome.status is OutcomeStatus.FAILED:
@@ -453,7 +488,7 @@ def _completed(outcome: CallOutcome) -> CallOutcome:
     return outcome
 
 
-def _ended_status(outcome: CallOutcome) -> CallStatus:
+def _status_of(outcome: CallOutcome) -> CallStatus:
     return CallStatus(
         call_id=outcome.call_id,
         stage=Stage(outcome.status),
@@ -477,15 +512,3 @@ def _typed(error: ApplicationError) -> CallError:
     if error.type == names.INVALID_REQUEST:
         return InvalidRequestError(error.message)
     return CallError(f"{error.type}: {error.message}")
-
-
-def _explain(error: RPCError, call_id: str) -> Exception:
-    if error.status is RPCStatusCode.NOT_FOUND:
-        if "already completed" in error.message:
-            return CallError(f"{call_id}: too late, the call is over")
-        return CallNotFoundError(f"{call_id}: there is no such call")
-    if error.status is RPCStatusCode.INVALID_ARGUMENT:
-        return InvalidRequestError(error.message)
-    return EngineUnavailableError(
-        f"the engine did not answer ({error.status.name}): {error.message}"
-    )

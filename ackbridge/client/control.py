@@ -1,11 +1,12 @@
-"""The control of one provider from outside: started by workers, told by operators, seen by all.
+"""The control of one provider: started by workers, changed by operators, read by all.
 
-Reading the snapshot asks the engine alone; being told, and telling all of it, takes a worker.
+Reading the snapshot needs only the engine; changes and the full status need a worker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -34,29 +35,23 @@ from ackbridge.contracts.control import (
     SetFlag,
 )
 from ackbridge.contracts.wire import describe_validation_error
-from ackbridge.errors import (
-    ConfigurationError,
-    EngineUnavailableError,
-    InvalidRequestError,
-    UnknownNameError,
-)
+from ackbridge.errors import ConfigurationError, InvalidRequestError, UnknownNameError
+from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
 
-Order = SetFlag | ForceBreaker | SetLimit
+ControlCommand = SetFlag | ForceBreaker | SetLimit
 
-RPC_TIMEOUT = timedelta(seconds=10)
+UPDATE_TIMEOUT = timedelta(seconds=5)
+"""After which a command is sent as a signal, which waits for the next worker."""
 
-ANSWER_WITHIN = timedelta(seconds=5)
-"""After which an order is left with the engine, for the first worker that comes."""
+UPDATE_ATTEMPTS = 3
+"""Of a command whose workflow task was lost."""
 
-TRIES = 3
-"""Of an order whose workflow task was lost."""
-
-LOOK_WITHIN = timedelta(seconds=2)
-"""Of a look at the snapshot; nobody waits for it."""
+SNAPSHOT_TIMEOUT = timedelta(seconds=2)
+"""Of reading the snapshot, which callers cache."""
 
 
 class ControlHandle:
-    """One provider's control."""
+    """The control of one provider."""
 
     def __init__(self, client: Client, provider: str) -> None:
         self._client = client
@@ -66,27 +61,24 @@ class ControlHandle:
         )
 
     async def ensure(self, configured: IntegrationFlags) -> None:
-        """Start it, or find it and say what the integration file says by now.
+        """Start it, or send it the flags of the integration file if they have changed.
 
-        One that was ended from outside is started again, and goes on with what it last knew.
+        One that was terminated is started again with its last snapshot.
 
         Raises:
             EngineUnavailableError: the engine does not answer.
         """
         try:
-            described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise _explain(error, self._provider) from None
+            with self._rpc_errors():
+                described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
+        except UnknownNameError:
             described = None
-        known = await _published(described) if described else None
-        try:
+        known = await _snapshot(described) if described else None
+        with self._rpc_errors():
             if described is None or described.status is not WorkflowExecutionStatus.RUNNING:
                 await self._start(configured, known)
             elif known is None or known.configured != configured or known.rate is None:
                 await self._handle.signal(names.CONFIGURE, configured, rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            raise _explain(error, self._provider) from None
 
     async def snapshot(self) -> ControlSnapshot | None:
         """What it has published; needs no worker. None: it has just been started.
@@ -95,50 +87,46 @@ class ControlHandle:
             UnknownNameError: there is none, or it was ended from outside.
             EngineUnavailableError: the engine does not answer.
         """
-        try:
-            described = await self._handle.describe(rpc_timeout=LOOK_WITHIN)
-        except RPCError as error:
-            raise _explain(error, self._provider) from None
+        with self._rpc_errors():
+            described = await self._handle.describe(rpc_timeout=SNAPSHOT_TIMEOUT)
         if described.status is not WorkflowExecutionStatus.RUNNING:
-            raise _absent(self._provider)
-        return await _published(described)
+            raise self._not_running()
+        return await _snapshot(described)
 
     async def status(self) -> ControlStatus:
-        """How everything stands, and the latest changes; needs a worker.
+        """Query the full state and the latest changes; needs a worker.
 
         Raises:
-            UnknownNameError: there is none.
-            EngineUnavailableError: the engine or every worker is away.
+            UnknownNameError: no control is running.
+            EngineUnavailableError: the engine does not answer, or no worker does.
         """
-        try:
-            answer: ControlStatus = await self._handle.query(
+        with self._rpc_errors():
+            status: ControlStatus = await self._handle.query(
                 names.STATUS, result_type=ControlStatus, rpc_timeout=RPC_TIMEOUT
             )
-        except RPCError as error:
-            raise _explain(error, self._provider) from None
-        return answer
+        return status
 
-    async def set_flag(self, order: SetFlag) -> ControlChange | None:
-        """Set a flag, for every call that is prepared from about a second later on.
+    async def set_flag(self, command: SetFlag) -> ControlChange | None:
+        """Set a flag for every call that is prepared about a second later, or after that.
 
         Returns:
-            From what to what. None: no worker answered; the order is left with the engine, and is
-            carried out as soon as one runs.
+            The change. None: no worker answered; the command was sent as a signal and takes
+            effect as soon as a worker runs.
 
         Raises:
             InvalidRequestError: naming the field.
-            UnknownNameError: there is no such control.
+            UnknownNameError: no control is running.
             EngineUnavailableError: the engine does not answer.
         """
-        return await self._order(names.SET_FLAG, order)
+        return await self._send(names.SET_FLAG, command)
 
-    async def force_breaker(self, order: ForceBreaker) -> ControlChange | None:
-        """Hold the breaker somewhere, or let it go; as `set_flag`."""
-        return await self._order(names.FORCE_BREAKER, order)
+    async def force_breaker(self, command: ForceBreaker) -> ControlChange | None:
+        """Force a state of the breaker, or release it; as `set_flag`."""
+        return await self._send(names.FORCE_BREAKER, command)
 
-    async def set_limit(self, order: SetLimit) -> ControlChange | None:
-        """Bound the sends per second, all workers together; as `set_flag`."""
-        return await self._order(names.SET_LIMIT, order)
+    async def set_limit(self, command: SetLimit) -> ControlChange | None:
+        """Limit the sends per second of all workers together; as `set_flag`."""
+        return await self._send(names.SET_LIMIT, command)
 
     async def _start(self, configured: IntegrationFlags, known: ControlSnapshot | None) -> None:
         start = ControlStart(provider=self._provider, configured=configured, taken_over=known)
@@ -153,71 +141,57 @@ class ControlHandle:
             rpc_timeout=RPC_TIMEOUT,
         )
 
-    async def _order(self, name: str, order: Order) -> ControlChange | None:
+    async def _send(self, name: str, command: ControlCommand) -> ControlChange | None:
         try:
-            change = await self._ordered(name, order)
+            return await self._update(name, command)
         except WorkflowUpdateFailedError as error:
             cause = error.cause
             message = cause.message if isinstance(cause, ApplicationError) else str(cause)
             raise InvalidRequestError(message) from None
-        except WorkflowUpdateRPCTimeoutOrCancelledError:
-            await self._leave(name, order)
+        except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
+            # Without a worker, and while too many updates are in flight, the command waits as a
+            # signal. Applied twice it changes nothing.
+            is_temporary = (
+                not isinstance(error, RPCError) or error.status is RPCStatusCode.RESOURCE_EXHAUSTED
+            )
+            with self._rpc_errors():
+                if not is_temporary:
+                    raise
+                await self._handle.signal(name, command, rpc_timeout=RPC_TIMEOUT)
             return None
-        except RPCError as error:
-            if error.status is not RPCStatusCode.RESOURCE_EXHAUSTED:
-                raise _explain(error, self._provider) from None
-            # Too many orders at once.
-            await self._leave(name, order)
-            return None
-        return change
 
-    async def _ordered(self, name: str, order: Order) -> ControlChange:
-        for left in reversed(range(TRIES)):
+    async def _update(self, name: str, command: ControlCommand) -> ControlChange:
+        for remaining in reversed(range(UPDATE_ATTEMPTS)):
             try:
                 change: ControlChange = await self._handle.execute_update(
-                    name, order, result_type=ControlChange, rpc_timeout=ANSWER_WITHIN
+                    name, command, result_type=ControlChange, rpc_timeout=UPDATE_TIMEOUT
                 )
                 break
             except RPCError as error:
-                # Its workflow task was done again, and the engine does not ask twice by itself.
-                if error.status is not RPCStatusCode.FAILED_PRECONDITION or not left:
+                # The workflow task was lost, and the engine does not repeat the update by itself.
+                if error.status is not RPCStatusCode.FAILED_PRECONDITION or not remaining:
                     raise
         return change
 
-    async def _leave(self, name: str, order: Order) -> None:
-        """Leave an order with the engine; the same again changes nothing."""
-        try:
-            await self._handle.signal(name, order, rpc_timeout=RPC_TIMEOUT)
-        except RPCError as error:
-            raise _explain(error, self._provider) from None
+    def _rpc_errors(self) -> AbstractContextManager[None]:
+        return rpc_errors(not_found=self._not_running())
+
+    def _not_running(self) -> UnknownNameError:
+        return UnknownNameError(
+            f"{self._provider}: no control is running; a worker with its integration file starts it"
+        )
 
 
-async def _published(described: WorkflowExecutionDescription) -> ControlSnapshot | None:
-    # Not by `memo_value`, which looks for it in another field of the description.
+async def _snapshot(described: WorkflowExecutionDescription) -> ControlSnapshot | None:
+    # `WorkflowExecutionDescription.memo_value` looks for it in another field (temporalio 1.35).
     value = (await described.memo()).get(CONTROL_MEMO)
     if not isinstance(value, Mapping):
         return None
     try:
         return ControlSnapshot.model_validate(value)
     except ValidationError as error:
-        # A newer version of the workers has written it; its own read it.
+        # Written by a newer version of the workers.
         raise ConfigurationError(
-            f"{described.id} has published what this version does not read: "
-            f"{describe_validation_error(error)}"
+            f"{described.id}: this version cannot read its snapshot:"
+            f" {describe_validation_error(error)}"
         ) from None
-
-
-def _absent(provider: str) -> UnknownNameError:
-    return UnknownNameError(
-        f"{provider}: it has no control; a worker that has its integration file starts one"
-    )
-
-
-def _explain(error: RPCError, provider: str) -> Exception:
-    if error.status is RPCStatusCode.NOT_FOUND:
-        return _absent(provider)
-    if error.status is RPCStatusCode.INVALID_ARGUMENT:
-        return InvalidRequestError(error.message)
-    return EngineUnavailableError(
-        f"the engine did not answer ({error.status.name}): {error.message}"
-    )

@@ -1,4 +1,4 @@
-"""The controls of all providers, as the workers of one process start and watch them."""
+"""Start the controls of all providers, and read their snapshots, in a worker or gateway."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ log = logging.getLogger("ackbridge.control")
 
 
 async def start_controls(client: Client, catalog: Catalog, provider: str | None = None) -> None:
-    """See to it that every provider has its control, and that it knows our integration file.
+    """Start the control of every provider, or send it the flags of our integration file.
 
-    Calls go on without one, by their files; so what does not work now is only told.
+    Calls continue without a control, by the integration files, so failures are only logged.
 
     Args:
-        provider: only this one's.
+        provider: only that of this provider.
     """
 
     async def start(name: str, configured: IntegrationFlags) -> None:
         try:
             await ControlHandle(client, name).ensure(configured)
         except AckbridgeError as error:
-            log.warning("control of %s: not started: %s", name, error)
+            log.warning("could not start the control of %s: %s", name, error)
 
     await asyncio.gather(
         *(
@@ -42,12 +42,9 @@ async def start_controls(client: Client, catalog: Catalog, provider: str | None 
 
 
 def watch_controls(client: Client, catalog: Catalog) -> Snapshots:
-    """What the workers of this process know of the controls.
+    """The cached snapshots of the controls; one that is not running is started again."""
 
-    One that is not there any more is started again: an operator's word must not be lost with it.
-    """
-
-    async def look(provider: str) -> ControlSnapshot | None:
+    async def read_snapshot(provider: str) -> ControlSnapshot | None:
         control = ControlHandle(client, provider)
         try:
             return await control.snapshot()
@@ -55,4 +52,4 @@ def watch_controls(client: Client, catalog: Catalog) -> Snapshots:
             await control.ensure(configured_flags(catalog.integration(provider)))
         return await control.snapshot()
 
-    return Snapshots(look)
+    return Snapshots(read_snapshot)

@@ -1,4 +1,4 @@
-"""The ledger's clean-up from outside: its schedule, and one that is wanted now."""
+"""Purge the ledger: by schedule, or at once."""
 
 from __future__ import annotations
 
@@ -29,25 +29,26 @@ from ackbridge.errors import (
     EngineUnavailableError,
     InvalidRequestError,
 )
-from ackbridge.temporal.schedules import RPC_TIMEOUT, keep_schedule, remove_schedule, told_only
+from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
+from ackbridge.temporal.schedules import delete_schedule, log_failures, sync_schedule
 
 SCHEDULED: Final = "schedule"
-"""By whom a clean-up is wanted that nobody has asked for."""
+"""The `by` of a purge that the schedule starts."""
 
 CATCH_UP: Final = timedelta(hours=1)
-"""One that was due while the engine was away is made up for so long; the next one does its work."""
+"""How late a purge may start that was due while the engine was down; the next does its work."""
 
-_SUMMARY: Final = "what is over and old leaves the ledger"
+_SUMMARY: Final = "delete expired rows from the ledger"
 
 
 async def check_retention(client: Client, retention: Retention) -> None:
-    """See that calls are kept at least as long as the engine keeps them.
+    """Check that the ledger keeps calls at least as long as the engine does.
 
-    Else a key could be used again while the engine still knows the call that it stood for.
+    Otherwise a key could be used again while the engine still has the call it belongs to.
 
     Raises:
-        ConfigurationError: they are not.
-        EngineUnavailableError: the engine does not tell us.
+        ConfigurationError: it does not.
+        EngineUnavailableError: the engine's retention is not known.
     """
     if retention.calls == KEEP_FOREVER:
         return
@@ -56,34 +57,34 @@ async def check_retention(client: Client, retention: Retention) -> None:
         described = await client.workflow_service.describe_namespace(request, timeout=RPC_TIMEOUT)
     except RPCError as error:
         raise EngineUnavailableError(
-            f"the retention of namespace {client.namespace} is not known ({error.status.name});"
-            f" see to it that ACKBRIDGE_RETENTION_CALLS is at least as long"
+            f"the retention of namespace {client.namespace} could not be read"
+            f" ({error.status.name}); ACKBRIDGE_RETENTION_CALLS must be at least as long"
         ) from None
     engine = described.config.workflow_execution_retention_ttl.ToTimedelta()
     if retention.calls < engine:
         raise ConfigurationError(
-            f"ACKBRIDGE_RETENTION_CALLS: {_days(retention.calls)}, but the engine keeps calls of"
-            f" namespace {client.namespace} for {_days(engine)}; calls in the ledger have to be"
-            " kept at least as long"
+            f"ACKBRIDGE_RETENTION_CALLS is {_days(retention.calls)}, but the engine keeps calls of"
+            f" namespace {client.namespace} for {_days(engine)}; the ledger must keep calls at"
+            " least as long"
         )
 
 
-async def keep_purge_schedule(client: Client, retention: Retention, every: timedelta) -> None:
-    """Create, update or remove the schedule of the clean-up; several workers may do so at once.
+async def sync_purge_schedule(client: Client, retention: Retention, every: timedelta) -> None:
+    """Create, update or delete the purge schedule; several workers may do so at once.
 
     Args:
-        every: zero: there is none.
+        every: the interval; zero: no schedule.
     """
-    with told_only("the schedule of the ledger's clean-up is not kept"):
+    with log_failures("the purge schedule could not be updated"):
         if every:
             schedule, mark = build_schedule(retention, every)
-            await keep_schedule(client, names.PURGE_ID, schedule, mark)
+            await sync_schedule(client, names.PURGE_ID, schedule, mark)
         else:
-            await remove_schedule(client, names.PURGE_ID, "ACKBRIDGE_PURGE_EVERY is 0")
+            await delete_schedule(client, names.PURGE_ID, "ACKBRIDGE_PURGE_EVERY is 0")
 
 
 def build_schedule(retention: Retention, every: timedelta) -> tuple[Schedule, str]:
-    """What the engine is asked to do and when, and what tells it from another."""
+    """The schedule, and a fingerprint of its definition."""
     request = PurgeRequest(retention=retention, by=SCHEDULED)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
@@ -100,7 +101,7 @@ def build_schedule(retention: Retention, every: timedelta) -> tuple[Schedule, st
 
 
 class PurgeHandle:
-    """A clean-up that has been started."""
+    """A purge that has been started."""
 
     def __init__(self, handle: WorkflowHandle[Any, Any]) -> None:
         self._handle = handle
@@ -111,27 +112,26 @@ class PurgeHandle:
         return self._handle.id
 
     async def result(self) -> PurgeProgress:
-        """Wait for its end.
+        """Wait for the end.
 
         Raises:
             InvalidRequestError: it was refused, or cancelled.
             EngineUnavailableError: the engine does not answer.
         """
         try:
-            return PurgeProgress.model_validate(await self._handle.result())
+            with rpc_errors():
+                return PurgeProgress.model_validate(await self._handle.result())
         except WorkflowFailureError as error:
             raise InvalidRequestError(f"{self.id}: {_cause(error)}") from None
-        except RPCError as error:
-            raise _unavailable(error) from None
 
 
 async def start_purge(client: Client, request: PurgeRequest) -> PurgeHandle:
-    """Clean up now, or find the one by hand that is under way.
+    """Start a purge, or find the running one that was started here.
 
     Raises:
         EngineUnavailableError: the engine does not answer.
     """
-    try:
+    with rpc_errors():
         handle = await client.start_workflow(
             names.PURGE_LEDGER,
             request,
@@ -139,11 +139,9 @@ async def start_purge(client: Client, request: PurgeRequest) -> PurgeHandle:
             task_queue=names.TASK_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-            static_summary=f"{_SUMMARY}, wanted by {request.by}"[:200],
+            static_summary=f"{_SUMMARY}, for {request.by}"[:200],
             rpc_timeout=RPC_TIMEOUT,
         )
-    except RPCError as error:
-        raise _unavailable(error) from None
     return PurgeHandle(handle)
 
 
@@ -151,12 +149,6 @@ def _cause(error: BaseException) -> str:
     while isinstance(cause := getattr(error, "cause", None), FailureError):
         error = cause
     return str(error)
-
-
-def _unavailable(error: RPCError) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        f"the engine did not answer ({error.status.name}): {error.message}"
-    )
 
 
 def _days(span: timedelta) -> str:

@@ -28,9 +28,9 @@ from ackbridge.gateway.app import create_app
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.environment import empty_temporal_config, inherited
 from ackbridge.local.ports import HOST
-from ackbridge.local.stack_processes import StackProcess, worker_plan
+from ackbridge.local.processes import StackProcess, worker_plan
+from ackbridge.local.stack import empty_temporal_config, inherited_environment
 from ackbridge.sandbox.provider import simulate
 from ackbridge.sandbox.serving import build_config
 from ackbridge.security.secrets import Secrets
@@ -107,7 +107,7 @@ async def _run(
         running.push_async_callback(asyncio.to_thread, engine.stop, _STOPS_WITHIN)
         await asyncio.to_thread(engine.start)
         surroundings = {
-            **inherited(environ),
+            **inherited_environment(environ),
             **stand_in.environment,
             **_settings(stand_in, folder, ledger_path, gateway_url),
             **engine.environment,
@@ -161,7 +161,7 @@ def _worker(environ: Mapping[str, str], folder: Path) -> StackProcess:
         environ=environ,
         log=folder / "worker.log",
         folder=folder,
-        starts_within=_STARTS_WITHIN,
+        start_timeout=_STARTS_WITHIN,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ackbridge.catalog.yaml_document import parse_yaml
-from ackbridge.local.application import integrations_folder
+from ackbridge.settings import integrations_folder
 
 DEADLINE = timedelta(seconds=4)
 """How long an answer is awaited then. Answers that come take a small part of it."""

@@ -14,6 +14,7 @@ import httpx
 
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import AckbridgeError
+from ackbridge.workarounds.cookies import CookielessClient
 
 from .aiohttp_transport import Transport
 
@@ -101,27 +102,7 @@ def build_client(
     )
     inner = transport or Transport(options["limits"])
     options["transport"] = around(inner) if around is not None else inner
-    return _Cookieless(**options)
-
-
-class _Cookieless(httpx.AsyncClient):
-    """A client that does not even look for cookies, which costs as much as a small exchange."""
-
-    @property
-    def cookies(self) -> httpx.Cookies:
-        return _NO_COOKIES
-
-    @cookies.setter
-    def cookies(self, cookies: object) -> None:  # noqa: ARG002 -- the signature is httpx's
-        raise AttributeError("this client keeps no cookies")
-
-
-class _NoCookies(httpx.Cookies):
-    def extract_cookies(self, response: httpx.Response) -> None:
-        pass
-
-
-_NO_COOKIES = _NoCookies()
+    return CookielessClient(**options)
 
 
 async def exchange(

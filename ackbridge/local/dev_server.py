@@ -26,8 +26,8 @@ from ackbridge.contracts import search_attributes
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.temporal.connect import register_search_attributes
 
-from .managed_process import ManagedProcess
 from .ports import HOST, LoopbackPort
+from .processes import ManagedProcess
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class EmbeddedEngine:
         time_skipping: bool = False,
         dynamic_config: Mapping[str, str] | None = None,
         log: Path | None = None,
-        starts_within: timedelta = timedelta(seconds=60),
+        start_timeout: timedelta = timedelta(seconds=60),
     ) -> None:
         """Prepare; nothing is started.
 
@@ -87,7 +87,7 @@ class EmbeddedEngine:
         self._dynamic_config = (
             _DYNAMIC_CONFIG | (_TIME_SKIPPING if time_skipping else {}) | dict(dynamic_config or {})
         )
-        self._starts_within = starts_within
+        self._starts_within = start_timeout
         self._ports: tuple[LoopbackPort, LoopbackPort] | None = None
         self._lock: IO[bytes] | None = None
         self._child: ManagedProcess | None = None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import secrets
 import shlex
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Protocol, Self
 
-from .application import integrations_folder
+from ackbridge.settings import integrations_folder
+
 from .dev_server import EmbeddedEngine
-from .environment import Addresses, Ports, empty_temporal_config, environment_for
-from .managed_process import ManagedProcess
-from .stack_processes import (
+from .ports import HOST, LoopbackPort
+from .processes import (
+    ManagedProcess,
     ProcessDiedError,
     ProcessPlan,
     StackProcess,
@@ -24,19 +27,95 @@ from .stack_processes import (
     worker_plan,
 )
 
-__all__ = ["PARTS", "Addresses", "ProcessDiedError", "Stack", "worker_names"]
-
 PARTS: Final = ("engine", "sandbox", "stripe", "worker", "gateway")
 _STARTED_TOGETHER = (("engine", "sandbox", "stripe"), ("worker", "gateway"))
-# Providers first, so that nothing new comes; the engine last, so that the others can finish.
+# Providers first, so that nothing new arrives; the engine last, so that the others can finish.
 _STOPPED_TOGETHER = (("sandbox", "stripe"), ("gateway", "worker"), ("engine",))
-_STOPS_WITHIN = timedelta(seconds=10)
-_ENDING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
+_STOP_TIMEOUT = timedelta(seconds=10)
+_SHUTDOWN_WITHIN = "5s"
+# Settings of other deployments must not reach this one.
+_NOT_INHERITED = ("ACKBRIDGE_", "SANDBOX_", "STRIPE_", "TEMPORAL_")
+_FATAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
 
 
 def worker_names(count: int) -> tuple[str, ...]:
-    """What the workers of a stack are called."""
+    """The names of the workers of a stack."""
     return ("worker", *(f"worker-{number}" for number in range(2, count + 1)))
+
+
+class Ports:
+    """One port per server of the stack, reserved as long as this object lives."""
+
+    def __init__(self, preferred: Mapping[str, int]) -> None:
+        self.engine = LoopbackPort(preferred.get("engine"))
+        self.ui = LoopbackPort(preferred.get("ui"))
+        self.gateway = LoopbackPort(preferred.get("gateway"))
+        self.sandbox = LoopbackPort(preferred.get("sandbox"))
+        self.stripe = LoopbackPort(preferred.get("stripe"))
+
+    def addresses(self) -> Addresses:
+        """The addresses of the servers."""
+        return Addresses(
+            engine=f"{HOST}:{self.engine.number}",
+            ui=f"http://{HOST}:{self.ui.number}",
+            gateway=f"http://{HOST}:{self.gateway.number}",
+            sandbox=f"http://{HOST}:{self.sandbox.number}",
+            stripe=f"http://{HOST}:{self.stripe.number}",
+        )
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """The addresses of the servers of a stack.
+
+    Attributes:
+        engine: `host:port` of gRPC.
+        ui, gateway, sandbox, stripe: URLs, without a path.
+    """
+
+    engine: str
+    ui: str
+    gateway: str
+    sandbox: str
+    stripe: str
+
+    @property
+    def stripe_webhook(self) -> str:
+        """The URL that Stripe's events are sent to."""
+        return f"{self.gateway}/callbacks/stripe"
+
+
+def inherited_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of our environment that a process of a stack inherits."""
+    return {name: value for name, value in environ.items() if not name.startswith(_NOT_INHERITED)}
+
+
+def environment_for(
+    addresses: Addresses, environ: Mapping[str, str], *, state: Path, integrations: Path
+) -> dict[str, str]:
+    """The environment of every part, with secrets made for this run; `state` is the folder."""
+    return inherited_environment(environ) | {
+        "ACKBRIDGE_ENVIRONMENT": "dev",
+        "ACKBRIDGE_INTEGRATIONS": str(integrations.absolute()),
+        "ACKBRIDGE_LEDGER_URL": f"sqlite:///{state / 'ledger.db'}",
+        "ACKBRIDGE_PUBLIC_URL": addresses.gateway,
+        "ACKBRIDGE_SHUTDOWN_WITHIN": _SHUTDOWN_WITHIN,
+        "SANDBOX_API_KEY": secrets.token_urlsafe(24),
+        "SANDBOX_BASE_URL": addresses.sandbox,
+        "SANDBOX_WEBHOOK_SECRET": secrets.token_urlsafe(24),
+        "STRIPE_API_KEY": f"sk_test_{secrets.token_hex(16)}",
+        "STRIPE_BASE_URL": addresses.stripe,
+        "STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(16)}",
+        "TEMPORAL_ADDRESS": addresses.engine,
+        # An empty file: the user's own may have another engine's certificates.
+        "TEMPORAL_CONFIG_FILE": str(empty_temporal_config(state)),
+        "TEMPORAL_NAMESPACE": "default",
+    }
+
+
+def empty_temporal_config(state: Path) -> Path:
+    """The path of the empty Temporal configuration file of a stack."""
+    return state / "temporal.toml"
 
 
 class Runnable(Protocol):
@@ -49,7 +128,7 @@ class Runnable(Protocol):
     def start(self) -> None:
         """Start it, and return when it is ready."""
 
-    def stop(self, patience: timedelta) -> None:
+    def stop(self, timeout: timedelta) -> None:
         """Stop it within a bounded time."""
 
     def kill(self, number: signal.Signals) -> None:
@@ -59,14 +138,13 @@ class Runnable(Protocol):
 class Stack:
     """Engine, worker, gateway, sandbox and localstripe; a context manager.
 
-    It blocks while it starts, a few seconds. No process outlives it: they are stopped in order
+    Starting blocks for a few seconds. No process outlives the stack: they are stopped in order
     at its end, and on Linux killed when this process ends in any other way. One stack at a time
-    for each state folder.
+    per state folder.
 
     Attributes:
         addresses: where the parts are.
-        environment: what the parts run in, with the secrets of this run; a client of ours that
-            is given it finds the engine.
+        environment: of the parts, with the secrets of this run; clients connect with it.
     """
 
     def __init__(
@@ -78,25 +156,25 @@ class Stack:
         sandbox_options: Sequence[str] = (),
         parts: Iterable[str] = PARTS,
         workers: int = 1,
-        wished_ports: Mapping[str, int] | None = None,
-        starts_within: timedelta = timedelta(seconds=60),
+        preferred_ports: Mapping[str, int] | None = None,
+        start_timeout: timedelta = timedelta(seconds=60),
     ) -> None:
-        """Choose ports and secrets; nothing is started.
+        """Choose ports and secrets; nothing is started yet.
 
         Args:
             state: the folder of the engine's and the ledger's files, and of the logs.
-            environ: what the parts inherit, such as the environment of this process; settings
-                and secrets of other deployments are left out.
-            integrations: the folder of integration files; None for those we ship.
+            environ: what the parts inherit, such as the environment of this process, without
+                the settings and secrets of other deployments.
+            integrations: the folder of integration files; None for those that ship with Ackbridge.
             sandbox_options: command-line options of the simulated provider.
             parts: which of `PARTS` to run; the engine always runs.
-            workers: how many of that part: `worker`, `worker-2`, `worker-3` and so on.
-            wished_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`: these where they are
-                free, and free ones instead where they are not.
-            starts_within: how long each part may take to be ready.
+            workers: how many workers: `worker`, `worker-2`, `worker-3` and so on.
+            preferred_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`; another port is
+                chosen where one is taken.
+            start_timeout: how long each part may take to be ready.
         """
         self._state = state.absolute()
-        self._ports = Ports(wished_ports or {})
+        self._ports = Ports(preferred_ports or {})
         self.addresses: Addresses = self._ports.addresses()
         self.environment = environment_for(
             self.addresses,
@@ -104,8 +182,8 @@ class Stack:
             state=self._state,
             integrations=integrations_folder(integrations),
         )
-        self._starts_within = starts_within
-        self._ended_on_purpose: set[str] = set()
+        self._start_timeout = start_timeout
+        self._stopped: set[str] = set()
         plans = self._plans(sandbox_options)
         self._parts: dict[str, Runnable] = {
             name: self._part(name, plans[part])
@@ -127,13 +205,13 @@ class Stack:
 
         Raises:
             ProcessDiedError: one ended instead; the others are stopped.
-            Unavailable: one was not ready in time; the others are stopped.
+            UnavailableError: one was not ready in time; the others are stopped.
         """
         self.log("engine").parent.mkdir(parents=True, exist_ok=True)
         empty_temporal_config(self._state).write_text("")
         try:
             for kinds in _STARTED_TOGETHER:
-                self._together(kinds, lambda part: part.start())
+                self._run_parallel(kinds, lambda part: part.start())
         except BaseException:
             self.stop()
             raise
@@ -141,38 +219,38 @@ class Stack:
     def stop(self) -> None:
         """Stop every part in order, each within a bounded time."""
         for kinds in _STOPPED_TOGETHER:
-            self._ended_on_purpose.update(self._names(kinds))
-            self._together(kinds, lambda part: part.stop(_STOPS_WITHIN))
+            self._stopped.update(self._names(kinds))
+            self._run_parallel(kinds, lambda part: part.stop(_STOP_TIMEOUT))
 
     def check(self) -> None:
-        """See that every part runs that nobody has ended on purpose.
+        """Check that every part runs, except those stopped by `kill` or `stop`.
 
         Raises:
-            ProcessDiedError: one does not; says which, with the end of its log.
+            ProcessDiedError: one does not; with its name and the end of its log.
         """
         for name, part in self._parts.items():
             child = part.child
-            if name not in self._ended_on_purpose and not child.is_running:
+            if name not in self._stopped and not child.is_running:
                 raise ProcessDiedError(name, child.exit_status, child.log, child.tail())
 
     def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a part; returns after its end if the signal is SIGKILL."""
-        if number in _ENDING:
-            self._ended_on_purpose.add(part)
+        if number in _FATAL_SIGNALS:
+            self._stopped.add(part)
         self._parts[part].kill(number)
 
     def restart(self, part: str) -> None:
-        """Start a part again, on its address and its state; stop it first if it runs.
+        """Stop a part if it runs, and start it again with its address and state.
 
-        The providers keep their state in memory only.
+        The simulated providers keep their state in memory only.
 
         Raises:
-            ProcessDiedError, Unavailable: it did not become ready.
+            ProcessDiedError, UnavailableError: it did not become ready.
         """
-        self._ended_on_purpose.add(part)
-        self._parts[part].stop(_STOPS_WITHIN)
+        self._stopped.add(part)
+        self._parts[part].stop(_STOP_TIMEOUT)
         self._parts[part].start()
-        self._ended_on_purpose.discard(part)
+        self._stopped.discard(part)
 
     def is_running(self, part: str) -> bool:
         """Whether a part was started and has not ended."""
@@ -188,11 +266,10 @@ class Stack:
 
     @property
     def engine_command(self) -> str:
-        """How the engine is started, for people who want to do the same."""
+        """The command line that starts the engine."""
         return shlex.join(self._engine().command)
 
     def _names(self, kinds: Iterable[str]) -> list[str]:
-        """The parts of these kinds that there are: every worker is of the kind `worker`."""
         return [name for name in self._parts if name.partition("-")[0] in kinds]
 
     def _engine(self) -> EmbeddedEngine:
@@ -201,7 +278,7 @@ class Stack:
             port=self._ports.engine.number,
             ui_port=self._ports.ui.number,
             log=self.log("engine"),
-            starts_within=self._starts_within,
+            start_timeout=self._start_timeout,
         )
 
     def _part(self, name: str, plan: ProcessPlan) -> StackProcess:
@@ -210,9 +287,9 @@ class Stack:
             plan,
             environ=self.environment,
             log=self.log(name),
-            # Not the user's folder: the `.env` there is of another deployment.
+            # Not the working directory: its `.env` belongs to another deployment.
             folder=self._state,
-            starts_within=self._starts_within,
+            start_timeout=self._start_timeout,
         )
 
     def _plans(self, sandbox_options: Sequence[str]) -> dict[str, ProcessPlan]:
@@ -225,14 +302,14 @@ class Stack:
             "stripe": stripe_plan(ports.stripe.number, self.addresses.stripe_webhook, secret),
         }
 
-    def _together(self, kinds: Iterable[str], act: Callable[[Runnable], None]) -> None:
-        """Do something with several parts at once; the first error ends the waiting."""
+    def _run_parallel(self, kinds: Iterable[str], act: Callable[[Runnable], None]) -> None:
+        # The first error ends the waiting.
         parts = [self._parts[name] for name in self._names(kinds)]
         threads = ThreadPoolExecutor(len(parts) or 1)
         try:
-            doing = [threads.submit(act, part) for part in parts]
-            for done in wait(doing, return_when=FIRST_EXCEPTION).done:
+            futures = [threads.submit(act, part) for part in parts]
+            for done in wait(futures, return_when=FIRST_EXCEPTION).done:
                 done.result()
         finally:
-            # Not awaited: what still waits for a part gives up when that part is stopped.
+            # Not awaited: a start that is still waiting gives up when its part is stopped.
             threads.shutdown(wait=False, cancel_futures=True)

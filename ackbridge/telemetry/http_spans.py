@@ -66,7 +66,7 @@ class TracedTransport(httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
 
-def around_requests() -> Callable[[httpx.AsyncBaseTransport], TracedTransport] | None:
+def transport_wrapper() -> Callable[[httpx.AsyncBaseTransport], TracedTransport] | None:
     """What goes around the transport of the client for providers: nothing without traces."""
     return TracedTransport if is_tracing() else None
 

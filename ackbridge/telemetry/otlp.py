@@ -57,7 +57,7 @@ class Signal(StrEnum):
                 raise ConfigurationError(f"{name}: only `{_PROTOCOL}` (port 4318) is spoken here")
 
 
-def lend(environ: Mapping[str, str]) -> None:
+def export_to_environ(environ: Mapping[str, str]) -> None:
     """Put `OTEL_*` of our `.env` where OpenTelemetry's own code looks for them."""
     for name, value in environ.items():
         if name.startswith("OTEL_"):
@@ -69,7 +69,7 @@ def otlp_spans(environ: Mapping[str, str]) -> SpanExporter:
     # Imported where it is used: it costs 100 ms and 15 MB, which who exports nothing shall not pay.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    lend(environ)
+    export_to_environ(environ)
     return OTLPSpanExporter()
 
 
@@ -77,7 +77,7 @@ def otlp_metrics(environ: Mapping[str, str]) -> MetricExporter:
     """The exporter of metrics, as `OTEL_EXPORTER_OTLP_*` says."""
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    lend(environ)
+    export_to_environ(environ)
     return OTLPMetricExporter()
 
 

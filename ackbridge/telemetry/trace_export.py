@@ -10,14 +10,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor, SpanExporter
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tracer_provider
 
+from ackbridge.workarounds.log_filters import filter_eviction_errors
+
 from .allowlist_exporter import AllowlistExporter
-from .log_filters import keep_evictions_quiet
 from .otlp import Signal, otlp_spans, resource
 from .sampling import CallsOnly
 
 
 @contextmanager
-def traced(service: str, environ: Mapping[str, str]) -> Iterator[None]:
+def export_traces(service: str, environ: Mapping[str, str]) -> Iterator[None]:
     """Trace this process while inside, if `OTEL_*` says where to.
 
     Args:
@@ -29,14 +30,14 @@ def traced(service: str, environ: Mapping[str, str]) -> Iterator[None]:
     if not Signal.TRACES.is_wanted(environ):
         yield
         return
-    provider = trace_to(otlp_spans(environ), service)
+    provider = start_tracing(otlp_spans(environ), service)
     try:
         yield
     finally:
         provider.shutdown()
 
 
-def trace_to(
+def start_tracing(
     exporter: SpanExporter, service: str, *, at_once: bool = False
 ) -> ReplaySafeTracerProvider:
     """Trace this process; once only.
@@ -45,7 +46,7 @@ def trace_to(
         exporter: gets what may be told of each span.
         at_once: export every span when it ends, for tests; otherwise in the background.
     """
-    keep_evictions_quiet()
+    filter_eviction_errors()
     # OTEL_TRACES_SAMPLER is read by whatever provider is built without a sampler.
     sampler = CallsOnly(TracerProvider(shutdown_on_exit=False).sampler)
     # Its ids come from the workflow's own random numbers: a replay makes the same spans.

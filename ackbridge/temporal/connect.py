@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import NoReturn, TypedDict
+from typing import TypedDict
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import (
@@ -24,10 +21,10 @@ from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 from ackbridge.contracts import search_attributes
 from ackbridge.errors import ConfigurationError, EngineUnavailableError
 from ackbridge.telemetry.traces import plugins
+from ackbridge.workarounds.data_converter import DATA_CONVERTER
 
-from .data_converter import DATA_CONVERTER
+from .rpc import RPC_TIMEOUT
 
-RPC_TIMEOUT = timedelta(seconds=10)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _TYPES = {
     SearchAttributeIndexedValueType.KEYWORD: (
@@ -52,7 +49,7 @@ class ConnectOptions(TypedDict):
     plugins: list[SimplePlugin]
 
 
-def conversation() -> ConnectOptions:
+def client_options() -> ConnectOptions:
     """What every client, and so every worker, and every replayer is built with."""
     return ConnectOptions(data_converter=DATA_CONVERTER, plugins=plugins())
 
@@ -77,7 +74,7 @@ async def connect(
     try:
         return await Client.connect(
             **config,
-            **conversation(),
+            **client_options(),
             grpc_compression=_compression(address),
             interceptors=interceptors,
             lazy=lazy,
@@ -145,14 +142,3 @@ def _advice(namespace: str, error: RPCError) -> str:
         f" until somebody who may runs: temporal operator search-attribute create"
         f" --namespace {namespace} {options}"
     )
-
-
-def leave(status: int) -> NoReturn:
-    """End a process that has used the engine's client, with this exit status.
-
-    The client's threads may still report to Python while the interpreter takes itself apart, and
-    the process would then abort with another status. Whatever had to be closed is closed by now.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)

@@ -31,6 +31,8 @@ from ackbridge.catalog.model import ReprocessSchedule
 from ackbridge.contracts import names
 from ackbridge.contracts.wire import digest
 
+from .rpc import RPC_TIMEOUT
+
 log = logging.getLogger("ackbridge.temporal.schedules")
 
 PREFIX: Final = "batch."
@@ -45,10 +47,8 @@ CATCH_UP: Final = timedelta(days=1)
 _MEMO: Final = "AckbridgeSchedule"
 """Under which a schedule's workflows say which version of it they are from."""
 
-RPC_TIMEOUT: Final = timedelta(seconds=10)
 
-
-async def keep_schedules(client: Client, catalog: Catalog) -> None:
+async def sync_schedules(client: Client, catalog: Catalog) -> None:
     """Create, update and remove schedules, so that they are those of the integration files.
 
     Several workers may do so at once. A schedule that somebody has paused stays paused.
@@ -58,17 +58,17 @@ async def keep_schedules(client: Client, catalog: Catalog) -> None:
         for provider, integration in sorted(catalog.integrations.items())
         if integration.reprocess is not None
     }
-    with told_only("schedules of batches are not kept"):
+    with log_failures("schedules of batches are not kept"):
         for schedule_id, (provider, plan) in wanted.items():
             schedule = build_schedule(provider, plan)
-            await keep_schedule(client, schedule_id, schedule, _mark(provider, plan))
+            await sync_schedule(client, schedule_id, schedule, _mark(provider, plan))
         async for found in await client.list_schedules():
             if found.id.startswith(PREFIX) and found.id not in wanted:
-                await remove_schedule(client, found.id, "no integration file asks for it any more")
+                await delete_schedule(client, found.id, "no integration file asks for it any more")
 
 
 @contextmanager
-def told_only(trouble: str) -> Iterator[None]:
+def log_failures(trouble: str) -> Iterator[None]:
     """Log what does not work inside: calls do not depend on schedules."""
     try:
         yield
@@ -76,7 +76,7 @@ def told_only(trouble: str) -> Iterator[None]:
         log.warning("%s: %s", trouble, error)
 
 
-async def keep_schedule(client: Client, schedule_id: str, schedule: Schedule, mark: str) -> None:
+async def sync_schedule(client: Client, schedule_id: str, schedule: Schedule, mark: str) -> None:
     """Create a schedule of a workflow, or bring it up to date; it stays paused if it is.
 
     Args:
@@ -110,7 +110,7 @@ async def _update(client: Client, schedule_id: str, schedule: Schedule, mark: st
     await client.get_schedule_handle(schedule_id).update(renewed, rpc_timeout=RPC_TIMEOUT)
 
 
-async def remove_schedule(client: Client, schedule_id: str, why: str) -> None:
+async def delete_schedule(client: Client, schedule_id: str, why: str) -> None:
     """Remove a schedule, if it is there.
 
     Raises:

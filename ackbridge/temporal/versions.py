@@ -30,7 +30,7 @@ from temporalio.worker import WorkerDeploymentConfig
 
 from ackbridge.errors import EngineUnavailableError, UnavailableError
 
-from .connect import RPC_TIMEOUT
+from .rpc import RPC_TIMEOUT
 
 Reply = TypeVar("Reply")
 
@@ -108,7 +108,7 @@ class Deployment:
         )
 
 
-def versioning(name: str | None, build_id: str | None) -> WorkerDeploymentConfig | None:
+def deployment_config(name: str | None, build_id: str | None) -> WorkerDeploymentConfig | None:
     """How a worker says which version it is; None: it belongs to no deployment.
 
     Args:

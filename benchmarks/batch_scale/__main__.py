@@ -27,8 +27,9 @@ from ackbridge.ledger.database.tables import calls, parked
 from ackbridge.ledger.database.urls import address_of
 from ackbridge.ledger.parked import ParkedState
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.managed_process import ManagedProcess
-from ackbridge.temporal.connect import connect, leave
+from ackbridge.local.processes import ManagedProcess
+from ackbridge.temporal.connect import connect
+from ackbridge.workarounds.process_exit import exit_process
 
 from .stand_in import STAND_IN
 
@@ -205,4 +206,4 @@ def _call_id(number: int) -> str:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

@@ -14,10 +14,9 @@ from ackbridge.contracts import names
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.http.client import build_client
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.local.application import integrations_folder
-from ackbridge.settings import load_settings
+from ackbridge.settings import integrations_folder, load_settings
 from ackbridge.temporal.connect import connect
-from ackbridge.temporal.sandbox_runner import workflow_runner
+from ackbridge.workarounds.sandbox_runner import workflow_runner
 from activities import main_activities
 from workflows import ReprocessParked
 

@@ -19,8 +19,8 @@ from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, Telemetr
 
 from ackbridge.cli.up import told_to_stop
 from ackbridge.errors import AckbridgeError
-from ackbridge.temporal.connect import leave
 from ackbridge.terminal import output
+from ackbridge.workarounds.process_exit import exit_process
 
 from .report import Report
 from .running import Options, run
@@ -114,4 +114,4 @@ def _options(asked: argparse.Namespace) -> Options:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

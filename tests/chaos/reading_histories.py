@@ -14,8 +14,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 
 from ackbridge.contracts import names
-from ackbridge.temporal.connect import conversation
-from ackbridge.temporal.sandbox_runner import workflow_runner
+from ackbridge.temporal.connect import client_options
+from ackbridge.workarounds.sandbox_runner import workflow_runner
 from workflows import WORKFLOWS
 
 from .history import read_run
@@ -55,7 +55,7 @@ async def _replay(histories: Sequence[WorkflowHistory]) -> dict[str, str]:
     """What does not replay, by run id, and why."""
     replayer = Replayer(
         workflows=WORKFLOWS,
-        **conversation(),
+        **client_options(),
         workflow_runner=workflow_runner(),
         # Two seconds without a word are a crowded machine here, and no deadlock.
         debug_mode=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from ackbridge.local.application import app_folder
+from ackbridge.settings import app_folder
 
 
 def test_sixty_calls_and_two_kills_lose_nothing(tmp_path: Path) -> None:

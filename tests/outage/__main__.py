@@ -13,8 +13,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from ackbridge.temporal.connect import leave
 from ackbridge.terminal import output
+from ackbridge.workarounds.process_exit import exit_process
 
 from .checking import check
 from .playing import Options, Played, play
@@ -76,4 +76,4 @@ def _options() -> Options:
 
 
 if __name__ == "__main__":
-    leave(main())
+    exit_process(main())

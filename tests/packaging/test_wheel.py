@@ -107,7 +107,7 @@ def test_installed_wheel_completes_calls(installed: Installed) -> None:
 
 def test_installed_wheel_checks_integration_files(installed: Installed) -> None:
     """The integration files and the migrations are in the wheel."""
-    where = "from ackbridge.local import application; print(application.integrations_folder(None))"
+    where = "from ackbridge import settings; print(settings.integrations_folder(None))"
     folder = installed.run("-c", where).stdout.strip()
     assert "site-packages" in folder
     done = installed.run("-m", "ackbridge", "check", f"{folder}/stripe.yaml")

@@ -10,8 +10,8 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from ackbridge.temporal.connect import conversation
-from ackbridge.temporal.sandbox_runner import workflow_runner
+from ackbridge.temporal.connect import client_options
+from ackbridge.workarounds.sandbox_runner import workflow_runner
 from workflows import WORKFLOWS
 
 from .capture import HISTORIES, SCENARIOS
@@ -21,7 +21,7 @@ PATHS = sorted(HISTORIES.glob("*.json"))
 
 def replayer() -> Replayer:
     """One with the worker's own converter, plugins and sandbox."""
-    return Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **conversation())
+    return Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **client_options())
 
 
 def read(text: str) -> WorkflowHistory:

@@ -35,14 +35,14 @@ from ackbridge.http.client import build_client
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.local.processes import ManagedProcess
 from ackbridge.sandbox.provider import create_provider
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import Settings
 from ackbridge.stats.reporter import reporting
-from ackbridge.telemetry.http_spans import around_requests
-from ackbridge.temporal.connect import conversation
-from ackbridge.temporal.shutdown import BoundedShutdown
+from ackbridge.telemetry.http_spans import transport_wrapper
+from ackbridge.temporal.connect import client_options
+from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 from activities import Dependencies
 
 from .serving import serve
@@ -224,7 +224,7 @@ async def set_up(
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
         catalog = patient(load_catalog(integrations, environ))
-        client = await Client.connect(engine_address, **conversation(), runtime=runtime)
+        client = await Client.connect(engine_address, **client_options(), runtime=runtime)
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(
             serve(
@@ -232,14 +232,14 @@ async def set_up(
                     catalog,
                     Secrets(environ, folder),
                     gateway_ledger,
-                    await Client.connect(engine_address, lazy=True, **conversation()),
+                    await Client.connect(engine_address, lazy=True, **client_options()),
                     utc_now,
                 )
             )
         )
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
         ledger = Ledger.open(url, utc_now)
-        async with build_client() as http, build_client(around=around_requests()) as ours:
+        async with build_client() as http, build_client(around=transport_wrapper()) as ours:
             control = watch_controls(client, catalog)
             provisions = worker.provide(
                 settings, environ, catalog, ledger, ours, control, indexed=True

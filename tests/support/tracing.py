@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.util._once import Once
 
-from ackbridge.telemetry.trace_export import trace_to
+from ackbridge.telemetry.trace_export import start_tracing
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def traced() -> Iterator[InMemorySpanExporter]:
     takes what its own tests do.
     """
     exporter = InMemorySpanExporter()
-    provider = trace_to(exporter, "tests", at_once=True)
+    provider = start_tracing(exporter, "tests", at_once=True)
     try:
         yield exporter
     finally:

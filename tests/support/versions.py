@@ -15,8 +15,8 @@ from pathlib import Path
 import yaml
 
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.environment import empty_temporal_config
-from ackbridge.local.stack_processes import StackProcess, worker_plan
+from ackbridge.local.processes import StackProcess, worker_plan
+from ackbridge.local.stack import empty_temporal_config
 
 from .stage import CHECKOUT, INTEGRATIONS, PATIENT_BREAKER, Stage
 
@@ -118,7 +118,7 @@ class Version:
             environ=self._environ,
             log=folder / f"{self._build_id}.log",
             folder=folder,
-            starts_within=timedelta(seconds=60),
+            start_timeout=timedelta(seconds=60),
         )
 
     @property

@@ -154,7 +154,7 @@ class IntegrationCall:
             raise ApplicationError(str(error), type=names.INVALID_REQUEST) from None
         if self._request and wish.request_digest not in (None, self._request.digest):
             raise ApplicationError(
-                "key: it already stands for a call with another payload", type=names.KEY_REUSED
+                "key: it already belongs to a call with another payload", type=names.KEY_REUSED
             )
 
     def _hear_all(self, _call: CallProtocol, spoken: ProviderMessages) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from difflib import get_close_matches
 
 from temporalio import workflow
 
@@ -33,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         SetFlag,
     )
     from ackbridge.contracts.wire import InvalidInputError
+    from ackbridge.errors import unknown_name
 
 INTEGRATION_FILE = "the integration file"
 """Who changes what no operator has changed."""
@@ -99,10 +99,8 @@ class Control:
         """
         known = self.snapshot.configured.operations
         if order.operation is not None and known and order.operation not in known:
-            near = get_close_matches(order.operation, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            provider = self.snapshot.provider
-            raise InvalidInputError(f"operation: {provider} has no {order.operation!r}; {hint}")
+            hint = unknown_name("operation", order.operation, known)
+            raise InvalidInputError(f"{self.snapshot.provider}: {hint}")
         flags = self.snapshot.flags
         if order.environment not in flags and len(flags) >= MOST_ENVIRONMENTS:
             raise InvalidInputError(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -18,10 +19,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig, Runtime, TelemetryConfig
 
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
-from ackbridge.local.ports import LoopbackPort
 from ackbridge.stats.counters import Observations
-from ackbridge.telemetry.otlp import Signal, lend, otlp_metrics, resource
-from ackbridge.telemetry.trace_export import traced
+from ackbridge.telemetry.otlp import Signal, export_to_environ, otlp_metrics, resource
+from ackbridge.telemetry.trace_export import export_traces
 
 from .engine_metrics import EngineMetrics
 from .gauges import GaugeSource
@@ -99,7 +99,7 @@ class Metrics:
 
 
 @contextmanager
-def telling(
+def export_telemetry(
     service: str, environ: Mapping[str, str], host: str, port: int | None
 ) -> Iterator[Metrics]:
     """Tell what this process does, in traces and metrics, while inside; for composition roots.
@@ -114,22 +114,22 @@ def telling(
     Raises:
         ConfigurationError: naming the variable.
     """
-    with traced(service, environ), measured(service, environ, host, port) as metrics:
+    with export_traces(service, environ), export_metrics(service, environ, host, port) as metrics:
         if metrics.runtime is not None:
             Runtime.set_default(metrics.runtime)
         yield metrics
 
 
 @contextmanager
-def measured(
+def export_metrics(
     service: str, environ: Mapping[str, str], host: str, port: int | None
 ) -> Iterator[Metrics]:
-    """Tell metrics only; see `telling`. The engine's client has to be given the runtime."""
+    """Export metrics only; pass `Metrics.runtime` to the Temporal client."""
     is_pushed = Signal.METRICS.is_wanted(environ)
     if port is None and not is_pushed:
         yield Metrics(Source())
         return
-    source, engine_port = Source(), LoopbackPort()
+    source, engine_port = Source(), _free_port()
     histograms = SketchHistograms(source)
     readers: list[MetricReader] = []
     with contextlib.ExitStack() as open_until_the_end:
@@ -141,12 +141,12 @@ def measured(
             readers.append(
                 PrometheusReader(histograms, registry=registry, scope_info_enabled=False)
             )
-            registry.register(EngineMetrics(engine_port.number))
+            registry.register(EngineMetrics(engine_port))
             open_until_the_end.enter_context(_served(host, port, registry))
         provider = MeterProvider(readers, resource(service), shutdown_on_exit=False)
         open_until_the_end.callback(provider.shutdown)
         instrument(provider.get_meter("ackbridge"), source)
-        pushed = _pushed(environ) if port is None else _fetched(engine_port.number)
+        pushed = _pushed(environ) if port is None else _fetched(engine_port)
         yield Metrics(source, Runtime(telemetry=TelemetryConfig(metrics=pushed)))
 
 
@@ -166,6 +166,13 @@ def _served(host: str, port: int, registry: CollectorRegistry) -> Iterator[None]
         thread.join()
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _fetched(port: int) -> PrometheusConfig:
     """The engine's client tells its metrics here, where only `EngineMetrics` asks."""
     return PrometheusConfig(
@@ -178,7 +185,7 @@ def _fetched(port: int) -> PrometheusConfig:
 
 def _pushed(environ: Mapping[str, str]) -> OpenTelemetryConfig:
     """The engine's client pushes its metrics itself, as `OTEL_*` says."""
-    lend(environ)
+    export_to_environ(environ)
     return OpenTelemetryConfig(
         url=Signal.METRICS.endpoint(environ) or "",
         headers=dict(parse_qsl(Signal.METRICS.headers(environ).replace(",", "&"))),

@@ -21,8 +21,8 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.steps import FailureDetails, SendStep, Sent
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.temporal.data_converter import DATA_CONVERTER
-from ackbridge.temporal.shutdown import BoundedShutdown
+from ackbridge.workarounds.data_converter import DATA_CONVERTER
+from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 from activities.send import Send
 from activities.support.attempts import AttemptRecord
 

@@ -26,10 +26,10 @@ from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.rows import NoticeState
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.local.processes import ManagedProcess
 from ackbridge.sandbox.provider import create_provider
 from ackbridge.security.secrets import Secrets
-from ackbridge.temporal.data_converter import DATA_CONVERTER
+from ackbridge.workarounds.data_converter import DATA_CONVERTER
 from tests.support.serving import serve
 from tests.support.stage import CHECKOUT, INTEGRATIONS, SECRETS, edited_integrations
 from tests.support.subscribers import configure, subscribing

@@ -16,7 +16,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, SendRate
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.local.processes import ManagedProcess
 from tests.integration.provider_control.test_breaker import QUICK, edited
 from tests.support.stage import Stage, mood, reached, set_up, worker_process
 from worker import READY

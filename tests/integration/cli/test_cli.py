@@ -220,7 +220,7 @@ def test_a_batch_of_parked_calls(stack: Stack) -> None:
     assert batch["batch"] in run(wide, "batches", "sandbox").stdout
     late = run(stack.environment, "batch", "stop", batch["batch"], "--reason", "enough")
     assert late.returncode == 2
-    assert "too late, the batch is over" in late.stderr
+    assert "the batch has ended" in late.stderr
     later = run(stack.environment, *which, "--at", "02:00", "--json")
     (waiting,) = json.loads(later.stdout)
     assert waiting["state"] == "waiting"
@@ -258,11 +258,11 @@ def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
         (("flag", "sandbox", "off"), "--reason: say why"),
         (("flag", "sandbox", "sometimes", "--reason", "r"), "must be on, off, internal, default"),
         (("flag", "sandbox", "101%", "--reason", "r"), "percentage: Input should be less than"),
-        (("flag", "sandbox.create_ordr", "off", "--reason", "r"), "did you mean create_order?"),
-        (("flag", "acme"), "acme: it has no control"),
+        (("flag", "sandbox.create_ordr", "off", "--reason", "r"), "Did you mean 'create_order'?"),
+        (("flag", "acme"), "acme: no control is running"),
         (("breaker", "sandbox", "open"), "--reason: say why"),
         (("breaker", "sandbox", "ajar", "--reason", "r"), "ajar: must be one of closed, open,"),
-        (("breaker", "acme", "open", "--reason", "r"), "acme: it has no control"),
+        (("breaker", "acme", "open", "--reason", "r"), "acme: no control is running"),
         (("limit", "sandbox", "fast", "--reason", "r"), "fast: must be N/s"),
         (("limit", "sandbox", "inf/s", "--reason", "r"), "per_second: Input should be"),
     ],
@@ -364,4 +364,4 @@ def test_the_scorecard_shows_what_workers_have_seen(stack: Stack) -> None:
     assert "not known" not in table.stdout
     unknown = run(stack.environment, "providers", "nobody")
     assert unknown.returncode == 2
-    assert "there is no 'nobody'; there is sandbox, stripe" in unknown.stderr
+    assert "unknown provider 'nobody'; known providers: sandbox, stripe" in unknown.stderr

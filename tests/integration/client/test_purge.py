@@ -24,7 +24,7 @@ from temporalio.client import (
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
-from ackbridge.client.purge import check_retention, keep_purge_schedule, start_purge
+from ackbridge.client.purge import check_retention, start_purge, sync_purge_schedule
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Timings
@@ -40,7 +40,7 @@ from ackbridge.contracts.purge import (
 from ackbridge.errors import ConfigurationError, InvalidRequestError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.temporal.connect import conversation
+from ackbridge.temporal.connect import client_options
 from activities import purge as purge_activity
 from activities.purge import PurgePages
 from tests.replay.test_replay import replayer
@@ -79,7 +79,7 @@ def in_a_hundred_days(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def plain_client(stage: Stage) -> Client:
     """A client whose workflows have the engine's own clock."""
-    return await Client.connect(stage.client.service_client.config.target_host, **conversation())
+    return await Client.connect(stage.client.service_client.config.target_host, **client_options())
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")
@@ -91,7 +91,7 @@ async def test_the_schedule_cleans_up(stage: Stage) -> None:
     await stage.calls.start(stuck)
     await stage.until(stuck, "awaiting_response")
     client = await plain_client(stage)
-    await asyncio.gather(*(keep_purge_schedule(client, Retention(), DAY) for _ in range(3)))
+    await asyncio.gather(*(sync_purge_schedule(client, Retention(), DAY) for _ in range(3)))
     handle = client.get_schedule_handle(names.PURGE_ID)
     schedule = (await handle.describe()).schedule
     assert [one.every for one in schedule.spec.intervals] == [DAY]
@@ -112,10 +112,10 @@ async def test_the_schedule_cleans_up(stage: Stage) -> None:
     asked = await purge.query(names.PROGRESS, result_type=PurgeProgress)
     assert asked == done
 
-    await keep_purge_schedule(client, Retention(), timedelta(0))
+    await sync_purge_schedule(client, Retention(), timedelta(0))
     with pytest.raises(RPCError, match="not found"):
         await handle.describe()
-    await keep_purge_schedule(client, Retention(), timedelta(0))
+    await sync_purge_schedule(client, Retention(), timedelta(0))
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")

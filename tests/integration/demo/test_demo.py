@@ -24,7 +24,7 @@ from ackbridge.demo.outcomes import play
 from ackbridge.demo.records import Archive
 from ackbridge.demo.scenarios import KINDS, DemoScenario
 from ackbridge.demo.short_deadlines import own_integrations, put_in_a_hurry
-from ackbridge.local.application import integrations_folder
+from ackbridge.settings import integrations_folder
 from ackbridge.terminal.exit_codes import Exit
 from tests.support.stage import SECRETS, Stage
 
@@ -130,7 +130,7 @@ def test_users_read_what_the_operations_say(blocks: dict[str, str]) -> None:
         ("no-receipt", "was told to reprocess it by Grace, on call → sent it (…:1)"),
         ("late", "kept a later answer for people"),
         ("owed", "the acknowledgement was owed, and paid"),
-        ("reused", "already stands for a call with another payload"),
+        ("reused", "already belongs to a call with another payload"),
         (
             "forged",
             f"called back: a forged answer (answered 401) {TWICE} → called back: completed",

@@ -24,8 +24,8 @@ from ackbridge.contracts import search_attributes
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.local import dev_server, ports
 from ackbridge.local.dev_server import EmbeddedEngine, find_binary
-from ackbridge.local.managed_process import ManagedProcess
-from ackbridge.temporal.shutdown import BoundedShutdown
+from ackbridge.local.processes import ManagedProcess
+from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 
 
 @workflow.defn

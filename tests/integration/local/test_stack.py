@@ -21,8 +21,9 @@ import pytest
 
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.local.application import app_folder
-from ackbridge.local.stack import PARTS, ProcessDiedError, Stack
+from ackbridge.local.processes import ProcessDiedError
+from ackbridge.local.stack import PARTS, Stack
+from ackbridge.settings import app_folder
 
 PATIENCE = timedelta(seconds=30)
 STRIPE = {"amount": 5, "currency": "EUR"}
@@ -177,10 +178,10 @@ def test_a_wished_port_is_given_when_it_is_free(tmp_path: Path) -> None:
     """And another one when it is not."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         taken = somebody.getsockname()[1]
-        crowded = Stack(tmp_path, environ={}, wished_ports={"gateway": taken})
+        crowded = Stack(tmp_path, environ={}, preferred_ports={"gateway": taken})
         assert crowded.addresses.gateway != f"http://127.0.0.1:{taken}"
     del crowded
-    free = Stack(tmp_path, environ={}, wished_ports={"gateway": taken})
+    free = Stack(tmp_path, environ={}, preferred_ports={"gateway": taken})
     assert free.addresses.gateway == f"http://127.0.0.1:{taken}"
 
 

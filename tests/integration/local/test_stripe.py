@@ -12,11 +12,11 @@ import pytest
 
 from ackbridge.catalog.loading import load_integration
 from ackbridge.clock import utc_now
-from ackbridge.local.application import app_folder
 from ackbridge.local.ports import LoopbackPort
-from ackbridge.local.stack_processes import StackProcess, stripe_plan
+from ackbridge.local.processes import StackProcess, stripe_plan
 from ackbridge.security.inbound import build_verifier
 from ackbridge.security.secrets import Secrets
+from ackbridge.settings import app_folder
 from tests.support.sandbox_customer import Mailbox
 from tests.support.serving import serve
 
@@ -39,7 +39,7 @@ def stripe(mailbox: Mailbox, tmp_path: Path) -> Iterator[str]:
             environ={},
             log=tmp_path / "stripe.log",
             folder=tmp_path,
-            starts_within=timedelta(seconds=60),
+            start_timeout=timedelta(seconds=60),
         )
         part.start()
         try:

@@ -11,7 +11,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.client.notices import replay
+from ackbridge.client.notices import replay_notice
 from ackbridge.contracts import names
 from ackbridge.contracts.deliveries import Delivery, NoticeBody, NoticeData
 from ackbridge.ledger.rows import NoticeState
@@ -99,9 +99,9 @@ async def test_one_notice_is_sent_again(told: Stage, shop: Subscriber) -> None:
     (before,) = await told.ledger.notices.find(event_id=event_id)
     shop.replies[:] = [503]
 
-    assert await replay(told.client, before)
+    assert await replay_notice(told.client, before)
     await row_of(told, event_id, NoticeState.PENDING)
-    assert not await replay(told.client, before)
+    assert not await replay_notice(told.client, before)
 
     delivery = told.client.get_workflow_handle(names.notice_id(event_id))
     await told.skipper.fast_forward(delivery, timedelta(minutes=1))

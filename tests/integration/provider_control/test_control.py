@@ -147,7 +147,7 @@ async def test_a_control_that_cannot_be_is_refused(stage: Stage) -> None:
     )
     with pytest.raises(Exception, match="failed"):
         await handle.result()
-    with pytest.raises(UnknownNameError, match="nobody: it has no control"):
+    with pytest.raises(UnknownNameError, match="nobody: no control is running"):
         await stage.calls.control("nobody").set_flag(word("off"))
 
 

@@ -19,8 +19,8 @@ from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.control import FlagState
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.environment import empty_temporal_config
-from ackbridge.local.stack_processes import StackProcess, worker_plan
+from ackbridge.local.processes import StackProcess, worker_plan
+from ackbridge.local.stack import empty_temporal_config
 from tests.replay.test_replay import replayer
 from tests.support.stage import CHECKOUT, Stage, edited_integrations, set_up
 
@@ -184,7 +184,7 @@ def _worker(name: str, environ: dict[str, str], folder: Path) -> StackProcess:
         environ=environ,
         log=folder / f"{name}.log",
         folder=folder,
-        starts_within=timedelta(seconds=60),
+        start_timeout=timedelta(seconds=60),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ackbridge.contracts.batches import BatchCounts, BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import OutcomeStatus
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.managed_process import ManagedProcess
+from ackbridge.local.processes import ManagedProcess
 from tests.support.stage import Stage, edited_integrations, set_up, worker_process
 
 from .test_batches import told

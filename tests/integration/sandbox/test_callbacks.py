@@ -13,9 +13,9 @@ import pytest
 from ackbridge.catalog.loading import load_integration
 from ackbridge.clock import utc_now
 from ackbridge.errors import SignatureError
-from ackbridge.local.application import app_folder
 from ackbridge.security.inbound import Verifier, build_verifier
 from ackbridge.security.secrets import Secrets
+from ackbridge.settings import app_folder
 from tests.support.sandbox_customer import (
     WEBHOOK_SECRET,
     Customer,

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from ackbridge.local.ports import HOST, LoopbackPort
-from ackbridge.local.stack_processes import StackProcess, sandbox_plan
+from ackbridge.local.processes import StackProcess, sandbox_plan
 from ackbridge.sandbox.behaviour import Behaviour
 from ackbridge.sandbox.fault_rates import REALISTIC, Rates
 from tests.support.sandbox_customer import (
@@ -153,7 +153,7 @@ def test_the_process_shows_faults_of_the_connection(
         environ=environ,
         log=tmp_path / "sandbox.log",
         folder=tmp_path,
-        starts_within=timedelta(seconds=PATIENCE),
+        start_timeout=timedelta(seconds=PATIENCE),
     )
     part.start()
     try:

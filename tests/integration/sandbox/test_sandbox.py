@@ -15,9 +15,9 @@ from ackbridge.catalog.matching import classify, find_event_key, find_matches
 from ackbridge.catalog.model import Integration
 from ackbridge.clock import utc_now
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
-from ackbridge.local.application import app_folder
 from ackbridge.security.inbound import build_verifier
 from ackbridge.security.secrets import Secrets
+from ackbridge.settings import app_folder
 from tests.support.sandbox_customer import OPERATIONS, WEBHOOK_SECRET, Customer, Received, customer
 
 

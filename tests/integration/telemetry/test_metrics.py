@@ -19,7 +19,7 @@ from ackbridge.local.ports import HOST, LoopbackPort
 from ackbridge.stats.totals import Count
 from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.telemetry.metrics.names import COUNTERS
-from ackbridge.telemetry.metrics.setup import measured
+from ackbridge.telemetry.metrics.setup import export_metrics
 from tests.replay import playing
 from tests.support import upgrade_cases
 from tests.support.stage import CHECKOUT, Stage, set_up
@@ -53,11 +53,11 @@ class Page:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Stage, Page]]:
-    """A stage whose worker was measured while calls were played: one of each interesting end."""
+    """A stage whose worker exports metrics while calls run: one per outcome of interest."""
     folder = tmp_path_factory.mktemp("measured")
     port = LoopbackPort().number
     engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
-    with engine, measured("worker", {}, HOST, port) as metrics:
+    with engine, export_metrics("worker", {}, HOST, port) as metrics:
         async with set_up(engine.address, folder, runtime=metrics.runtime) as stage:
             with_ = stage.provisions
             facts = GaugeSource(with_.catalog, with_.ledger, with_.control, "dev")
@@ -117,7 +117,7 @@ async def test_facts_are_those_of_ledger_and_control(played: tuple[Stage, Page])
 
 
 async def test_engine_client_is_on_the_same_page(played: tuple[Stage, Page]) -> None:
-    """The engine's client is measured too."""
+    """The metrics of the Temporal client are on the same page."""
     _, page = played
     assert "temporal_workflow_task_schedule_to_start_latency_seconds_bucket" in page.names
 

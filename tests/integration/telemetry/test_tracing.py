@@ -18,8 +18,8 @@ from temporalio.worker import Replayer
 
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.temporal.connect import conversation
-from ackbridge.temporal.sandbox_runner import workflow_runner
+from ackbridge.temporal.connect import client_options
+from ackbridge.workarounds.sandbox_runner import workflow_runner
 from tests.support import upgrade_cases
 from tests.support.stage import SECRETS, Stage, set_up
 from tests.support.tracing import traced
@@ -185,8 +185,8 @@ async def test_history_replays_with_and_without_traces(scene: Scene, stage: Stag
         histories.append(await one.handle(request).fetch_history())
     header = "_tracer-data"
     assert [header in history.to_json() for history in histories] == [True, False]
-    without: dict[str, Any] = {"data_converter": conversation()["data_converter"]}
-    for how in (conversation(), without):
+    without: dict[str, Any] = {"data_converter": client_options()["data_converter"]}
+    for how in (client_options(), without):
         replayer = Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **how)
         for history in histories:
             await replayer.replay_workflow(history)

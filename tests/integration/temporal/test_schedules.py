@@ -17,8 +17,8 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchState
-from ackbridge.temporal.data_converter import DATA_CONVERTER
-from ackbridge.temporal.schedules import SCHEDULED, keep_schedules
+from ackbridge.temporal.schedules import SCHEDULED, sync_schedules
+from ackbridge.workarounds.data_converter import DATA_CONVERTER
 from tests.support.stage import INTEGRATIONS, SECRETS, Stage
 
 
@@ -44,7 +44,7 @@ async def test_schedules_are_created_updated_and_removed(stage: Stage, tmp_path:
         "nightly",
         {"cron": "30 2 * * mon-fri", "timezone": "Europe/Berlin", "jitter": "5m", "at_most": 100},
     )
-    await asyncio.gather(*(keep_schedules(client, first) for _ in range(3)))
+    await asyncio.gather(*(sync_schedules(client, first) for _ in range(3)))
     handle = client.get_schedule_handle("batch.nightly")
     described = (await handle.describe()).schedule
     (calendar,) = described.spec.calendars
@@ -63,13 +63,13 @@ async def test_schedules_are_created_updated_and_removed(stage: Stage, tmp_path:
 
     await handle.pause(note="the auditors are here")
     second = catalog(tmp_path / "b", "nightly", {"every": "2h"})
-    await asyncio.gather(*(keep_schedules(client, second) for _ in range(2)))
+    await asyncio.gather(*(sync_schedules(client, second) for _ in range(2)))
     described = (await handle.describe()).schedule
     assert (described.spec.calendars, len(described.spec.intervals)) == ([], 1)
     assert described.state.paused
 
     await _until_listed(client, "batch.nightly", is_there=True)
-    await keep_schedules(client, catalog(tmp_path / "c", "nightly", None))
+    await sync_schedules(client, catalog(tmp_path / "c", "nightly", None))
     await _until_listed(client, "batch.nightly", is_there=False)
 
 
@@ -79,7 +79,7 @@ async def test_a_scheduled_batch_runs(stage: Stage, tmp_path: Path) -> None:
         stage.client.service_client.config.target_host, data_converter=DATA_CONVERTER
     )
     scheduled = catalog(tmp_path / "a", "hourly", {"every": "1h", "older_than": "1h"})
-    await keep_schedules(client, scheduled)
+    await sync_schedules(client, scheduled)
     handle = client.get_schedule_handle("batch.hourly")
     await handle.trigger()
     while not (ran := (await handle.describe()).info.recent_actions):  # noqa: ASYNC110 -- it changes in another process

@@ -20,8 +20,8 @@ from ackbridge.errors import ConfigurationError, UnavailableError
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.settings import load_settings
 from ackbridge.temporal.connect import connect
-from ackbridge.temporal.shutdown import BoundedShutdown
-from ackbridge.temporal.versions import describe, promote, versioning
+from ackbridge.temporal.versions import deployment_config, describe, promote
+from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 
 SOON = timedelta(seconds=20)
 AT_ONCE = timedelta(0)
@@ -51,7 +51,7 @@ def serving(client: Client, name: str, build_id: str, queue: str) -> BoundedShut
             client,
             task_queue=f"{name}.{queue}",
             activities=[nothing],
-            deployment_config=versioning(name, build_id),
+            deployment_config=deployment_config(name, build_id),
         )
     )
 
@@ -117,12 +117,12 @@ async def test_ramp(client: Client, name: str) -> None:
 
 def test_unversioned_without_a_name() -> None:
     """Workers belong to no deployment unless they are told to which."""
-    assert versioning(None, "v1") is None
+    assert deployment_config(None, "v1") is None
 
 
 def test_build_id_is_the_packages_version() -> None:
     """A version that has no other build id has that of the package."""
-    config = versioning("ackbridge", None)
+    config = deployment_config("ackbridge", None)
     assert config is not None
     assert config.version.build_id == installed_version("ackbridge")
 

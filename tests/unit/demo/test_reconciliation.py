@@ -13,7 +13,7 @@ from ackbridge.catalog.loading import load_integration
 from ackbridge.clock import utc_now
 from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Timings
 from ackbridge.demo.reconciliation import Reconciliation
-from ackbridge.local.application import integrations_folder
+from ackbridge.settings import integrations_folder
 
 PLAIN = "sandbox.create_order.plain"
 FAILED = "sandbox.create_order.failed"

@@ -1,4 +1,4 @@
-"""A worker that does not stop does not hold its process up."""
+"""A worker that does not shut down does not block its process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Self, cast
 import pytest
 from temporalio.worker import Worker
 
-from ackbridge.temporal import shutdown
-from ackbridge.temporal.shutdown import BoundedShutdown
+from ackbridge.workarounds import worker_shutdown as shutdown
+from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 
 
 class Stuck:
-    """Stands in for a worker whose core never returns, which cannot be had on request."""
+    """A worker whose shutdown never returns, which cannot be provoked in a real one."""
 
     task_queue = "stuck"
 
@@ -31,19 +31,19 @@ class Stuck:
         await asyncio.Event().wait()
 
 
-async def test_a_worker_that_does_not_stop_is_left_behind(
+async def test_worker_that_does_not_shut_down_is_abandoned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The block ends, and the log says which worker it was."""
-    monkeypatch.setattr(shutdown, "RESTS_WITHIN", timedelta(milliseconds=1))
+    """The block ends, and the log names the queue."""
+    monkeypatch.setattr(shutdown, "SHUTDOWN_TIMEOUT", timedelta(milliseconds=1))
     with caplog.at_level(logging.WARNING):
         async with asyncio.timeout(30), BoundedShutdown(cast("Worker", Stuck())):
             pass
-    assert "the worker of stuck does not come to rest" in caplog.text
+    assert "worker for queue stuck did not shut down within" in caplog.text
 
 
 async def test_a_fatal_error_of_the_worker_is_raised() -> None:
-    """What has ended a worker is not swallowed."""
+    """The fatal error of a worker is raised again."""
     with pytest.raises(RuntimeError, match="fatal"):
         async with BoundedShutdown(cast("Worker", Stuck(RuntimeError("fatal")))):
             pass

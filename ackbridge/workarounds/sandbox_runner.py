@@ -1,9 +1,9 @@
-"""How workflows run: in the SDK's sandbox, without what it costs where it guards nothing.
+"""Run workflows in the SDK's sandbox at a lower cost; see the package for when this can go.
 
-Two things are dear in the sandbox. It loads every module anew for every workflow that is not
-passed through: all of ours are, and `tests/unit/workflows/test_imports.py` reads them for what the
-sandbox would have caught at loading. And it is entered for every payload, to ask the workflow in
-which context that is to be converted: our converter knows no contexts, so nobody has to be asked.
+The sandbox reloads every module that is not passed through, for every workflow. All of ours are
+passed through: `tests/unit/workflows/test_imports.py` checks them for what the sandbox would have
+found while loading. The sandbox is also entered for every payload, to ask the workflow for a
+serialization context. Our converter uses no contexts.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge", "
 
 
 def workflow_runner() -> WorkflowRunner:
-    """The sandbox every workflow of ours runs in, here and in the replayer."""
+    """The sandbox of our workflows, in workers and in the replayer."""
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
     return LightSandboxRunner(SandboxedWorkflowRunner(restrictions=restrictions))
 
 
 class LightSandboxRunner(WorkflowRunner):
-    """Another runner, which is entered only to run workflows.
+    """Wrap a runner so that its sandbox is entered only to run workflows.
 
-    Right for data converters without contexts and without external storage, as ours is.
+    Only for data converters without contexts and without external storage, such as ours.
     """
 
     def __init__(self, runner: WorkflowRunner) -> None:

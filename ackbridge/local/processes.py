@@ -1,0 +1,318 @@
+"""The processes of a local stack: how each is started, and how to tell that it is ready."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+
+from ackbridge.errors import AckbridgeError, UnavailableError
+from ackbridge.settings import app_folder
+
+from . import die_with_parent
+from .ports import HOST
+
+STRIPE_EVENTS = (
+    "payment_intent.succeeded",
+    "payment_intent.payment_failed",
+    "payment_intent.canceled",
+)
+WORKER_READY = "worker ready"
+"""The line that a worker prints."""
+
+_STRIPE_PROGRAM = Path(__file__).with_name("stripe_process.py")
+_POLL_INTERVAL = 0.05
+"""Seconds between two readiness checks."""
+_REQUEST_TIMEOUT = 5.0
+"""Seconds."""
+
+TAIL = 2000
+"""Bytes of a log that are repeated in the error when its process has died."""
+
+
+class ProcessNotStartedError(AckbridgeError):
+    """The operating system refused to start a process, or it has not been started yet."""
+
+
+class ManagedProcess:
+    """A child process that writes to a log and can be started again after it has ended.
+
+    On Linux it is killed when this process ends, however that happens. It has its own process
+    group: Ctrl-C in a terminal reaches only this process, which then stops its children in order.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, environ: Mapping[str, str], log: Path, folder: Path
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            command: an absolute path, and its arguments.
+            environ: the whole environment of the process; nothing else is inherited.
+            log: the file that standard output and standard error are appended to.
+            folder: the working directory.
+        """
+        self.command = tuple(command)
+        self.log = log
+        self._environ = dict(environ)
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+
+    def start(self) -> None:
+        """Start the process; returns at once.
+
+        Raises:
+            ProcessNotStartedError: the operating system refuses.
+        """
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        started: Future[subprocess.Popen[bytes]] = Future()
+        # The kernel kills the child when the *thread* that forked it ends, so each child gets a
+        # thread that lives exactly as long.
+        threading.Thread(
+            target=self._run, args=(started,), name=f"child {self.command[0]}", daemon=True
+        ).start()
+        try:
+            self._process = started.result()
+        except OSError as error:
+            raise ProcessNotStartedError(f"{self.command[0]}: {error.strerror}") from None
+
+    @property
+    def pid(self) -> int:
+        """The process id.
+
+        Raises:
+            ProcessNotStartedError: it has not been started.
+        """
+        return self._started().pid
+
+    @property
+    def exit_status(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        return self._started().poll()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; a process that has ended is left alone."""
+        self._started().send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for the end; returns the exit status."""
+        return self._started().wait()
+
+    def stop(self, timeout: timedelta) -> None:
+        """Send SIGTERM, then SIGKILL if it has not ended within `timeout`."""
+        if not self.is_running:
+            return
+        self.send(signal.SIGTERM)
+        # A suspended process would not receive SIGTERM.
+        self.send(signal.SIGCONT)
+        try:
+            self._started().wait(timeout.total_seconds())
+        except subprocess.TimeoutExpired:
+            self.send(signal.SIGKILL)
+            self.wait()
+
+    def output(self) -> str:
+        """Its output since it was started."""
+        return self._read_from(self._log_start)
+
+    def tail(self) -> str:
+        """The end of its output since it was started, at most `TAIL` bytes."""
+        size = self.log.stat().st_size if self.log.exists() else 0
+        return self._read_from(max(self._log_start, size - TAIL)).strip()
+
+    def _run(self, started: Future[subprocess.Popen[bytes]]) -> None:
+        command = [
+            sys.executable,
+            "-I",
+            "-S",
+            die_with_parent.__file__,
+            str(os.getpid()),
+            *self.command,
+        ]
+        try:
+            with self.log.open("ab") as log:
+                process = subprocess.Popen(  # noqa: S603 -- the command is our caller's own, and no shell reads it
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self._folder,
+                    env=self._environ,
+                    process_group=0,
+                )
+        except OSError as error:
+            started.set_exception(error)
+            return
+        started.set_result(process)
+        process.wait()
+
+    def _read_from(self, position: int) -> str:
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(position)
+            return log.read().decode(errors="replace")
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise ProcessNotStartedError(f"{self.command[0]} has not been started")
+        return self._process
+
+
+class ProcessDiedError(UnavailableError):
+    """A process of the stack ended by itself; the text has the end of its log.
+
+    Attributes:
+        part: its name in the stack.
+        exit_status: negative for a signal.
+    """
+
+    def __init__(self, part: str, exit_status: int | None, log: Path, tail: str) -> None:
+        self.part = part
+        self.exit_status = exit_status
+        super().__init__(
+            f"{part} ended with {exit_status}; the end of its log, {log}:\n{tail or '(empty)'}"
+        )
+
+
+@dataclass(frozen=True)
+class ProcessPlan:
+    """How a process of the stack is run.
+
+    Attributes:
+        command: an absolute path, and its arguments.
+        is_ready: called with its output so far, until it returns true.
+        once_ready: called after that, at every start.
+    """
+
+    command: tuple[str, ...] = field(repr=False)
+    is_ready: Callable[[str], bool]
+    once_ready: Callable[[], None] = lambda: None
+
+
+class StackProcess:
+    """One process of the stack."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: ProcessPlan,
+        *,
+        environ: Mapping[str, str],
+        log: Path,
+        folder: Path,
+        start_timeout: timedelta,
+    ) -> None:
+        self.name = name
+        self.child = ManagedProcess(plan.command, environ=environ, log=log, folder=folder)
+        self._plan = plan
+        self._start_timeout = start_timeout
+
+    def start(self) -> None:
+        """Start it, and return when it is ready.
+
+        Raises:
+            ProcessDiedError: it ended instead.
+            UnavailableError: it was not ready in time.
+        """
+        if self.child.is_running:
+            return
+        until = time.monotonic() + self._start_timeout.total_seconds()
+        self.child.start()
+        while not self._plan.is_ready(self.child.output()):
+            if not self.child.is_running:
+                raise ProcessDiedError(
+                    self.name, self.child.exit_status, self.child.log, self.child.tail()
+                )
+            if time.monotonic() > until:
+                raise UnavailableError(
+                    f"{self.name} was not ready within {self._start_timeout};"
+                    f" see {self.child.log}:\n{self.child.tail()}"
+                )
+            time.sleep(_POLL_INTERVAL)
+        self._plan.once_ready()
+
+    def stop(self, timeout: timedelta) -> None:
+        """Send SIGTERM, then SIGKILL if it has not ended within `timeout`."""
+        self.child.stop(timeout)
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal; returns after the end if it is SIGKILL. `start` starts it again."""
+        self.child.send(number)
+        if number is signal.SIGKILL:
+            self.child.wait()
+
+
+def worker_plan() -> ProcessPlan:
+    """The worker of all queues."""
+    return ProcessPlan(
+        command=(sys.executable, str(app_folder() / "worker.py")),
+        is_ready=lambda output: WORKER_READY in output.splitlines(),
+    )
+
+
+def gateway_plan(port: int) -> ProcessPlan:
+    """The gateway."""
+    return ProcessPlan(
+        command=(
+            *(sys.executable, "-m", "ackbridge", "gateway"),
+            *("--host", HOST, "--port", str(port)),
+        ),
+        is_ready=_responds(f"http://{HOST}:{port}/readyz"),
+    )
+
+
+def sandbox_plan(port: int, options: Sequence[str]) -> ProcessPlan:
+    """The simulated provider.
+
+    Args:
+        options: its faults, such as `--rates '{"duplicate": 0.1}'`.
+    """
+    return ProcessPlan(
+        command=(sys.executable, "-m", "ackbridge.sandbox", "--port", str(port), *options),
+        is_ready=_responds(f"http://{HOST}:{port}/healthz"),
+    )
+
+
+def stripe_plan(port: int, webhook_url: str, webhook_secret: str) -> ProcessPlan:
+    """localstripe, which keeps no state: its webhook is registered at every start."""
+
+    def register_webhook() -> None:
+        with httpx.Client(trust_env=False, timeout=_REQUEST_TIMEOUT) as client:
+            client.post(
+                f"http://{HOST}:{port}/_config/webhooks/ackbridge",
+                json={"url": webhook_url, "secret": webhook_secret, "events": STRIPE_EVENTS},
+            ).raise_for_status()
+
+    return ProcessPlan(
+        # By its path, with `-P`: it must not import this package.
+        command=(sys.executable, "-P", str(_STRIPE_PROGRAM), "--port", str(port)),
+        is_ready=_responds(f"http://{HOST}:{port}/js.stripe.com/v3/"),
+        once_ready=register_webhook,
+    )
+
+
+def _responds(url: str) -> Callable[[str], bool]:
+    def is_ready(_output: str) -> bool:
+        try:
+            return httpx.get(url, timeout=_REQUEST_TIMEOUT, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    return is_ready

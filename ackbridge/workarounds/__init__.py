@@ -1,0 +1,25 @@
+"""Code that exists only because of how a library behaves today, and when it can be deleted.
+
+`data_converter`
+    temporalio 1.35: a payload that does not convert fails the workflow *task*, which the server
+    retries for ever, or drops the signal. Delete `from_payloads` when the SDK fails the workflow.
+    The SDK also builds a payload converter, with an empty cache of type adapters, at every
+    activation. Delete `__new__` when it keeps one per worker.
+`sandbox_runner`
+    temporalio 1.35 enters the sandbox for every payload to ask for a serialization context.
+    Delete `LightSandboxRunner` when the SDK asks only for converters that use contexts.
+`worker_shutdown`
+    temporalio 1.35: `Worker.shutdown` sometimes never returns. Delete it when a release fixes
+    that, and a hundred shutdowns under load have ended.
+`process_exit`
+    temporalio 1.35: threads of the SDK's core call into Python while the interpreter finalizes,
+    which aborts the process. Delete it when the SDK ends its threads first.
+`cookies`
+    httpx 0.28 parses the cookies of every response, whatever the policy of the jar. Delete it
+    when a client can be built without cookies.
+`log_filters`
+    opentelemetry-api 1.45 logs a traceback for each span in a coroutine that was garbage
+    collected. Delete it when detaching during `GeneratorExit` is silent.
+
+This package is below all that use it, so that every workaround is found, and removed, in one place.
+"""
