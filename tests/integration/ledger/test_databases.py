@@ -25,11 +25,11 @@ from ackbridge.ledger.ledger import Ledger
 
 from .samples import outcome_of, request_for, response
 
-MIGRATE = "import sys; from ackbridge.ledger import migrate; migrate(sys.argv[1])"
+MIGRATE = "import sys; from ackbridge.ledger.database.migrate import migrate; migrate(sys.argv[1])"
 SUPPRESS = """
 import asyncio, sys
 from ackbridge.clock import utc_now
-from ackbridge.ledger import Ledger
+from ackbridge.ledger.ledger import Ledger
 
 async def suppress():
     ledger = Ledger.open(sys.argv[1], utc_now)
@@ -47,7 +47,7 @@ from ackbridge.ledger.database.transactions import open_database
 from tests.integration.ledger.samples import START, outcome_of, request_for, response
 
 def record_and_die(connection):
-    capture = responses.Capture(
+    capture = responses.CaptureResult(
         "acme.order.1", "acme", "order", 1, response("e-1"), outcome_of(request_for("1"))
     )
     assert responses.record(connection, capture, START).accepted

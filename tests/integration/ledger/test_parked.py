@@ -269,7 +269,7 @@ def ledger_of_before(empty_url: str) -> str:
     migrate(empty_url)
     engine = sa.create_engine(address_of(empty_url))
     config = Config()
-    config.set_main_option("script_location", "ackbridge.ledger:migrations")
+    config.set_main_option("script_location", "ackbridge.ledger.database:migrations")
     row = (
         "INSERT INTO calls (call_id, provider, operation, request_digest, run_chain, stage,"
         " claimed_at, updated_at) VALUES ('{}', 'acme', 'order', 'd', 'r', '{}',"

@@ -263,11 +263,12 @@ KEYS = ("1", "2", "3", "back\\slash", "nul\x00", "50 %")
 DIE_BEFORE_COMMIT = """
 import asyncio, os, signal, sys
 from datetime import timedelta
-from ackbridge.contracts import Retention
-from ackbridge.ledger import Ledger, purging
+from ackbridge.contracts.purge import Retention
+from ackbridge.ledger import purge
+from ackbridge.ledger.ledger import Ledger
 from tests.integration.ledger.samples import START
 
-delete = purging._delete
+delete = purge._delete
 
 def delete_and_die(connection, kind, which):
     assert delete(connection, kind, which)
@@ -276,7 +277,7 @@ def delete_and_die(connection, kind, which):
 async def main():
     ledger = Ledger.open(sys.argv[1], lambda: START + timedelta(days=91))
     page = await ledger.purging.page(Retention())
-    purging._delete = delete_and_die
+    purge._delete = delete_and_die
     while page.place:
         page = await ledger.purging.page(Retention(log=timedelta(0)), page.as_of, page.place)
 

@@ -27,7 +27,8 @@ REPORT_AND_DIE = """
 import asyncio, os, signal, sys
 from ackbridge.stats.counters import Observations
 from ackbridge.stats.totals import Count
-from ackbridge.ledger import Ledger, Reporter
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.stats.reporter import Reporter
 from tests.integration.ledger.samples import MovableClock
 
 async def work():
