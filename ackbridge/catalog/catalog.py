@@ -1,4 +1,4 @@
-"""All integrations and subscribers of a process."""
+"""The integrations and subscribers that a process has loaded, and what others read from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
-from ackbridge.errors import UnknownNameError
+from ackbridge.errors import UnknownNameError, unknown_name
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 
@@ -20,106 +20,103 @@ from .subscribers import Subscriber
 
 @dataclass(frozen=True)
 class Catalog:
-    """The integrations, by provider, and the subscribers, by name."""
+    """Integrations by provider, and subscribers by name."""
 
     integrations: Mapping[str, Integration]
     subscribers: Mapping[str, Subscriber] = field(default_factory=dict)
 
     def integration(self, provider: str) -> Integration:
-        """One provider's integration.
+        """Find a provider's integration.
 
         Raises:
-            UnknownNameError: listing the providers there are.
+            UnknownNameError: listing the known providers.
         """
         try:
             return self.integrations[provider]
         except KeyError:
-            known = ", ".join(sorted(self.integrations))
-            raise UnknownNameError(
-                f"provider: there is no {provider!r}; there is {known}"
-            ) from None
+            message = unknown_name("provider", provider, self.integrations)
+            raise UnknownNameError(message) from None
 
     def operation(self, provider: str, operation: str) -> Operation:
-        """One operation of a provider.
+        """Find an operation of a provider.
 
         Raises:
-            UnknownNameError: listing the names there are.
+            UnknownNameError: listing the known providers, or the provider's operations.
         """
         operations = self.integration(provider).operations
         try:
             return operations[operation]
         except KeyError:
-            known = ", ".join(sorted(operations))
-            raise UnknownNameError(
-                f"operation: {provider} has no {operation!r}; it has {known}"
-            ) from None
+            message = unknown_name("operation", operation, operations)
+            raise UnknownNameError(f"{provider}: {message}") from None
 
     def subscriber(self, name: str) -> Subscriber:
-        """One subscriber.
+        """Find a subscriber.
 
         Raises:
-            UnknownNameError: there is none of that name.
+            UnknownNameError: listing the known subscribers.
         """
         try:
             return self.subscribers[name]
         except KeyError:
-            raise UnknownNameError(f"reply_to: no subscriber {name!r} is configured") from None
-
-
-def next_batch(
-    integration: Integration, operation: str, now: datetime, reason: str | None = None
-) -> datetime | None:
-    """When a call that is parked now is taken up again at the latest, by the schedule of its file.
-
-    Args:
-        reason: why it is parked, if that is known.
-    """
-    plan = integration.reprocess
-    return None if plan is None else plan.takes_up(operation, now, reason)
-
-
-def build_redactors(
-    catalog: Catalog, secrets: Secrets, sessions: Mapping[str, httpx.Auth | None] | None = None
-) -> dict[str, Redactor]:
-    """By provider, what keeps its secrets out of its words.
-
-    Args:
-        sessions: by provider, what `build_auth` has made, where the process speaks to it.
-    """
-    held = sessions or {}
-    return {
-        name: Redactor(
-            integration.auth,
-            integration.callbacks.verify if integration.callbacks else None,
-            secrets,
-            held.get(name),
-        )
-        for name, integration in catalog.integrations.items()
-    }
+            message = unknown_name("subscriber", name, self.subscribers)
+            raise UnknownNameError(f"reply_to: {message}") from None
 
 
 def check_payload(operation: Operation, payload: Any) -> None:
-    """Check a payload against the operation's `payload_schema`.
+    """Validate a payload against the operation's `payload_schema`.
 
     Raises:
-        Invalid: naming the fields, never their values.
+        InvalidInputError: naming the fields, never their values.
     """
     if operation.payload_schema is not None:
         operation.payload_schema.check(payload)
 
 
+def next_batch(
+    integration: Integration, operation: str, now: datetime, reason: str | None = None
+) -> datetime | None:
+    """When a scheduled batch selects a call that is parked now, at the latest; None if none does.
+
+    Args:
+        reason: why the call is parked, if that is known.
+    """
+    schedule = integration.reprocess
+    return None if schedule is None else schedule.selects_at(operation, now, reason)
+
+
+def build_redactors(
+    catalog: Catalog, secrets: Secrets, auths: Mapping[str, httpx.Auth | None] | None = None
+) -> dict[str, Redactor]:
+    """Build each provider's redactor, which removes the provider's secrets from texts.
+
+    Args:
+        auths: by provider, the result of `build_auth`, in a process that sends requests.
+    """
+    known = auths or {}
+    return {
+        name: Redactor(
+            integration.auth,
+            integration.callbacks.verify if integration.callbacks else None,
+            secrets,
+            known.get(name),
+        )
+        for name, integration in catalog.integrations.items()
+    }
+
+
 def configured_flags(integration: Integration) -> IntegrationFlags:
-    """What the file says of its provider and of every operation, in each environment it names."""
-    written: dict[str, Mapping[str, str | float]] = {WHOLE_PROVIDER: integration.flag}
-    written |= {name: operation.flag for name, operation in integration.operations.items()}
+    """The flags that the file sets for its provider and each operation, by environment."""
+    configured: dict[str, Mapping[str, str | float]] = {WHOLE_PROVIDER: integration.flag}
+    configured |= {name: operation.flag for name, operation in integration.operations.items()}
     flags: dict[str, dict[str, FlagValue]] = {}
-    for name, by_environment in sorted(written.items()):
+    for name, by_environment in sorted(configured.items()):
         for environment, flag in sorted(by_environment.items()):
-            flags.setdefault(environment, {})[name] = _value(flag)
+            flags.setdefault(environment, {})[name] = _flag_value(flag)
     return IntegrationFlags(flags=flags, operations=tuple(sorted(integration.operations)))
 
 
-def _value(flag: str | float) -> FlagValue:
+def _flag_value(flag: str | float) -> FlagValue:
     if isinstance(flag, str):
         return FlagValue(state=FlagState(flag))
     return FlagValue(state=FlagState.PERCENTAGE, percentage=flag)

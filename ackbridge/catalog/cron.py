@@ -1,6 +1,6 @@
-"""When a scheduled batch begins: a cron expression or an interval. Pure.
+"""Cron expressions and intervals: when a scheduled batch is due. Pure.
 
-The engine is given what is read here, field by field, so that both mean the same.
+Schedules in Temporal are built from the parsed fields, so that both mean the same times.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _MONTHS: Final = (
     *("jul", "aug", "sep", "oct", "nov", "dec"),
 )
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_PART = re.compile(r"(?P<first>\*|\w+)(?:-(?P<last>\w+))?(?:/(?P<step>\d+))?")
+_RANGE = re.compile(r"(?P<first>\*|\w+)(?:-(?P<last>\w+))?(?:/(?P<step>\d+))?")
 _ATTRIBUTES: Final = ("minutes", "hours", "days", "months", "weekdays")
 _YEARS: Final = 9
-"""How far to look for a date: a 29 February may be eight years away."""
+"""How many years are searched for a date: a 29 February can be eight years away."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,11 @@ class Cron:
     """A cron expression of five fields: minute, hour, day of the month, month, day of the week.
 
     Attributes:
-        text: as it is written in the file.
-        minutes, hours, days, months, weekdays: what it matches, in order; Sunday is 0.
+        text: the expression, as in the file.
+        minutes, hours, days, months, weekdays: the numbers it matches, sorted; Sunday is 0.
+
+    Raises:
+        ValueError: the text is not valid; says what is wrong.
     """
 
     text: str
@@ -59,37 +62,32 @@ class Cron:
     weekdays: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Read the text.
-
-        Raises:
-            ValueError: saying what is wrong with it.
-        """
         parts = self.text.lower().split()
         if len(parts) != len(_FIELDS):
             raise ValueError("must have five fields: minute hour day month weekday")
         if parts[2] != "*" and parts[4] != "*":
-            # Cron means either of them, most people and the engine mean both.
+            # In cron one of them has to match, in Temporal both have to.
             raise ValueError("must restrict the day of the month or of the week, not both")
-        read = [_numbers(part, one) for part, one in zip(parts, _FIELDS, strict=True)]
-        read[4] = {number % 7 for number in read[4]}
-        for name, numbers in zip(_ATTRIBUTES, read, strict=True):
+        parsed = [_numbers(part, of) for part, of in zip(parts, _FIELDS, strict=True)]
+        parsed[4] = {number % 7 for number in parsed[4]}
+        for name, numbers in zip(_ATTRIBUTES, parsed, strict=True):
             object.__setattr__(self, name, tuple(sorted(numbers)))
         longest = max(29 if month == 2 else monthrange(2025, month)[1] for month in self.months)
         if self.days[0] > longest:
             raise ValueError("must match a day that exists")
 
     def next(self, after: datetime, zone: ZoneInfo) -> datetime:
-        """The first moment after another one that matches, in UTC."""
-        # Every call asks, and the answer is the same for a whole minute.
+        """The first match after a moment, in UTC."""
+        # Cached, because it is computed for every call and is the same for a whole minute.
         return _next(self, after.replace(second=0, microsecond=0), zone)
 
     def on(self, day: date, zone: ZoneInfo) -> Iterator[datetime]:
-        """The moments of a day, in UTC."""
+        """The matches of a day, in UTC."""
         for hour in self.hours:
             for minute in self.minutes:
                 local = datetime.combine(day, time(hour, minute), zone)
                 moment = local.astimezone(UTC)
-                # An hour that the clocks skip in spring does not come.
+                # In spring, local times that the clocks skip do not exist.
                 if moment.astimezone(zone).time() == local.time():
                     yield moment
 
@@ -105,7 +103,7 @@ def _next(cron: Cron, after: datetime, zone: ZoneInfo) -> datetime:
 
 
 def next_interval(after: datetime, every: timedelta) -> datetime:
-    """The first moment after another one that is a multiple of the interval since 1970."""
+    """The first multiple of the interval, counted from 1970-01-01T00:00Z, after a moment."""
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + ((after - epoch) // every + 1) * every
 
@@ -113,20 +111,20 @@ def next_interval(after: datetime, every: timedelta) -> datetime:
 def _numbers(text: str, of: _Field) -> set[int]:
     numbers: set[int] = set()
     for part in text.split(","):
-        found = _PART.fullmatch(part)
+        found = _RANGE.fullmatch(part)
         if found is None:
-            raise ValueError(f"{of.name}: {part!r} does not read")
+            raise ValueError(f"{of.name}: {part!r} is not a number, a name or a range")
         step = int(found["step"] or 1)
-        first, last = _range(found, of)
+        first, last = _bounds(found, of)
         if step < 1 or first > last:
             raise ValueError(f"{of.name}: {part!r} matches nothing")
         numbers |= set(range(first, last + 1, step))
     return numbers
 
 
-def _range(found: re.Match[str], of: _Field) -> tuple[int, int]:
+def _bounds(found: re.Match[str], of: _Field) -> tuple[int, int]:
     if found["first"] == "*":
-        # 7 is another name of Sunday.
+        # 7 is Sunday too.
         return of.first, min(of.last, 6) if of.names and of.first == 0 else of.last
     first = _number(found["first"], of)
     if found["last"] is not None:

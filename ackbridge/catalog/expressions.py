@@ -1,4 +1,9 @@
-"""JMESPath expressions, compiled once when a file is loaded."""
+"""JMESPath expressions, compiled once when a file is loaded.
+
+jmespath's interpreter walks the syntax tree at every evaluation, which dominates the cost of
+matching a callback. Paths, equality, constants and logic, of which integration files are made, are
+compiled to closures instead; every other node is left to the interpreter.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,19 @@ import jmespath
 from jmespath.exceptions import JMESPathError, LexerError, ParseError
 from jmespath.functions import Functions
 from jmespath.lexer import Lexer
-from jmespath.parser import ParsedResult
 from jmespath.visitor import TreeInterpreter
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-# What they evaluate first; the rest of them sees the result instead of the document.
+from ackbridge.errors import did_you_mean
+
+Node: TypeAlias = Any
+"""A node of jmespath's syntax tree: `type`, `children` and, for some types, `value`."""
+
+Evaluate: TypeAlias = Callable[[Any], Any]
+"""Takes a document, returns the expression's value."""
+
+# Nodes whose first child is evaluated over the document, and the others over its result.
 _LEFT_FIRST = {
     "subexpression",
     "pipe",
@@ -30,7 +42,7 @@ _FUNCTIONS: dict[str, Any] = Functions.FUNCTION_TABLE
 
 
 class ExpressionError(ValueError):
-    """An expression met values it cannot work with. The text names no value."""
+    """An expression cannot be evaluated over a document. The text contains no value of it."""
 
 
 @dataclass(frozen=True)
@@ -38,53 +50,51 @@ class Expression:
     """One JMESPath expression.
 
     Attributes:
-        text: as it is written in the file.
+        text: the source, as in the file.
+
+    Raises:
+        ValueError: the text is not a valid expression; says what is wrong.
     """
 
     text: str
-    _compiled: ParsedResult = field(init=False, repr=False, compare=False)
+    _tree: Node = field(init=False, repr=False, compare=False)
     _evaluate: Evaluate = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Compile, and find the mistakes that would otherwise show at the first call.
-
-        Raises:
-            ValueError: saying what is wrong with the expression.
-        """
-        compiled = _compile(self.text)
-        object.__setattr__(self, "_compiled", compiled)
-        object.__setattr__(self, "_evaluate", build_evaluation(compiled.parsed))
+        tree = _parse(self.text)
+        object.__setattr__(self, "_tree", tree)
+        object.__setattr__(self, "_evaluate", compile_node(tree))
 
     def __str__(self) -> str:
         return self.text
 
     def evaluate(self, document: Any) -> Any:
-        """The value over a document; None where there is none.
+        """The value over a document; None where the document has none.
 
         Raises:
-            ExpressionError: a function got a value of the wrong type.
+            ExpressionError: a function received a value of the wrong type.
         """
         try:
             return self._evaluate(document)
         except (ValueError, TypeError, ArithmeticError):
             raise ExpressionError(
-                f"{self.text} cannot be evaluated: a function got a value of the wrong type"
+                f"{self.text} cannot be evaluated: a function received a value of the wrong type"
             ) from None
 
     def search(self, document: Any) -> Any:
-        """The value over a document that somebody else has shaped; None where it does not fit."""
+        """As `evaluate`, but None where the expression cannot be evaluated."""
         try:
             return self.evaluate(document)
         except ExpressionError:
             return None
 
     def holds(self, document: Any) -> bool:
-        """Whether the value is true as JMESPath has it: not null, false or empty; 0 is true."""
+        """Whether the value is true; false where the expression cannot be evaluated."""
         return is_true(self.search(document))
 
-    def names(self) -> Iterator[tuple[str, ...]]:
-        """What it reads directly from the document: `("payload",)`, `("call", "id")`."""
-        return _names(self._compiled.parsed)
+    def referenced_names(self) -> Iterator[tuple[str, ...]]:
+        """The paths that are read from the document, such as `("payload",)` or `("call", "id")`."""
+        return _paths(self._tree)
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -97,125 +107,42 @@ class Expression:
         )
 
 
-def _compile(text: str) -> ParsedResult:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PendingDeprecationWarning)
-            compiled = jmespath.compile(text)
-    except PendingDeprecationWarning:
-        raise ValueError(f"{text}: write texts in single quotes, 'like this'") from None
-    except (ParseError, LexerError) as error:
-        raise ValueError(f"{text}: {_explain(error)}") from None
-    except JMESPathError:
-        raise ValueError(f"{text}: is not a JMESPath expression") from None
-    for problem in (*_comparisons(text), *_calls(compiled.parsed)):
-        raise ValueError(f"{text}: {problem}")
-    return compiled
-
-
-def _explain(error: ParseError | LexerError) -> str:
-    kind = str(getattr(error, "token_type", "")).lower()
-    if kind == "number":
-        return f"numbers are written in backticks: `{error.token_value}`"
-    if kind == "eof":
-        return "is not a complete JMESPath expression"
-    return f"is not a JMESPath expression, see character {error.lex_position + 1}"
-
-
-def _comparisons(text: str) -> Iterator[str]:
-    """Comparisons with a field where a text or a constant is meant; they would never hold."""
-    for left, right in pairwise(Lexer().tokenize(text)):
-        if left["type"] not in ("eq", "ne"):
-            continue
-        name = right["value"]
-        if right["type"] == "unquoted_identifier" and name in ("true", "false", "null"):
-            yield f"constants are written in backticks: `{name}`"
-        if right["type"] == "quoted_identifier":
-            yield (
-                f"\"{name}\" in double quotes is a field; a text is '{name}' in single quotes "
-                f'(if the field is meant: @."{name}")'
-            )
-
-
-def _calls(node: Any) -> Iterator[str]:
-    """The functions that do not exist or get the wrong number of arguments."""
-    if not isinstance(node, dict):
-        return
-    if node["type"] == "function_expression":
-        yield from _call(node["value"], len(node["children"]))
-    for child in node["children"]:
-        yield from _calls(child)
-
-
-def _call(name: str, given: int) -> Iterator[str]:
-    if name not in _FUNCTIONS:
-        yield f"there is no function {name}; JMESPath has {', '.join(sorted(_FUNCTIONS))}"
-        return
-    signature = _FUNCTIONS[name]["signature"]
-    variadic = bool(signature) and signature[-1].get("variadic", False)
-    if given < len(signature) or (given > len(signature) and not variadic):
-        yield f"{name} takes {len(signature)} argument(s), not {given}"
-
-
-def _names(node: Any) -> Iterator[tuple[str, ...]]:
-    if not isinstance(node, dict) or node["type"] == "expref":
-        return
-    children = node["children"]
-    if node["type"] == "field":
-        yield (node["value"],)
-    elif node["type"] == "subexpression" and all(c["type"] == "field" for c in children):
-        yield tuple(child["value"] for child in children)
-    else:
-        for child in children[:1] if node["type"] in _LEFT_FIRST else children:
-            yield from _names(child)
-
-
-Node: TypeAlias = Any
-"""A dictionary with `type`, `children` and, for some types, `value`."""
-Evaluate: TypeAlias = Callable[[Any], Any]
-"""From a document to the value over it."""
-
-
-def build_evaluation(node: Node) -> Evaluate:
-    """The function that a parsed expression stands for."""
-    return _build(node, TreeInterpreter())
-
-
 def is_true(value: Any) -> bool:
-    """Truth as JMESPath has it: everything but null, false and what is empty."""
+    """Truth in JMESPath: everything but null, false, and empty texts, lists and objects."""
     return not (value is None or value is False or value in ("", [], {}))
 
 
-def _build(node: Node, interpreter: TreeInterpreter) -> Evaluate:
+def compile_node(node: Node) -> Evaluate:
+    """The function that evaluates a syntax tree."""
+    # One interpreter for each expression: making one costs as much as an evaluation.
+    return _compile(node, TreeInterpreter())
+
+
+def _compile(node: Node, interpreter: TreeInterpreter) -> Evaluate:
     children: list[Node] = node["children"]
     match node["type"]:
         case "field":
-            return _field(node["value"])
+            name = node["value"]
+            return lambda document: document.get(name) if isinstance(document, dict) else None
         case "literal":
             constant = node["value"]
             return lambda _document: constant
         case "identity" | "current":
             return lambda document: document
         case "subexpression" | "pipe":
-            return _chain([_build(child, interpreter) for child in children])
+            return _chain([_compile(child, interpreter) for child in children])
         case "comparator" if node["value"] in ("eq", "ne"):
-            left, right = (_build(child, interpreter) for child in children)
-            return _comparison(interpreter.COMPARATOR_FUNC[node["value"]], left, right)
+            compare = interpreter.COMPARATOR_FUNC[node["value"]]
+            left, right = (_compile(child, interpreter) for child in children)
+            return lambda document: compare(left(document), right(document))
         case "or_expression":
-            left, right = (_build(child, interpreter) for child in children)
+            left, right = (_compile(child, interpreter) for child in children)
             return lambda document: found if is_true(found := left(document)) else right(document)
         case "and_expression":
-            left, right = (_build(child, interpreter) for child in children)
+            left, right = (_compile(child, interpreter) for child in children)
             return lambda document: right(document) if is_true(found := left(document)) else found
         case _:
             return lambda document: interpreter.visit(node, document)
-
-
-def _field(name: str) -> Evaluate:
-    def evaluate(document: Any) -> Any:
-        return document.get(name) if isinstance(document, dict) else None
-
-    return evaluate
 
 
 def _chain(steps: list[Evaluate]) -> Evaluate:
@@ -227,8 +154,74 @@ def _chain(steps: list[Evaluate]) -> Evaluate:
     return evaluate
 
 
-def _comparison(compare: Callable[[Any, Any], Any], left: Evaluate, right: Evaluate) -> Evaluate:
-    def evaluate(document: Any) -> Any:
-        return compare(left(document), right(document))
+def _parse(text: str) -> Node:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PendingDeprecationWarning)
+            tree: Node = jmespath.compile(text).parsed
+    except PendingDeprecationWarning:
+        raise ValueError(f"{text}: write texts in single quotes, 'like this'") from None
+    except (ParseError, LexerError) as error:
+        raise ValueError(f"{text}: {_explain(error)}") from None
+    except JMESPathError:
+        raise ValueError(f"{text}: is not a JMESPath expression") from None
+    for problem in (*_comparison_problems(text), *_call_problems(tree)):
+        raise ValueError(f"{text}: {problem}")
+    return tree
 
-    return evaluate
+
+def _explain(error: ParseError | LexerError) -> str:
+    kind = str(getattr(error, "token_type", "")).lower()
+    if kind == "number":
+        return f"numbers are written in backticks: `{error.token_value}`"
+    if kind == "eof":
+        return "is not a complete JMESPath expression"
+    return f"is not a JMESPath expression; syntax error at character {error.lex_position + 1}"
+
+
+def _comparison_problems(text: str) -> Iterator[str]:
+    """Comparisons with a field where a text or a constant is meant; they are never true."""
+    for operator, right in pairwise(Lexer().tokenize(text)):
+        if operator["type"] not in ("eq", "ne"):
+            continue
+        name = right["value"]
+        if right["type"] == "unquoted_identifier" and name in ("true", "false", "null"):
+            yield f"constants are written in backticks: `{name}`"
+        if right["type"] == "quoted_identifier":
+            yield (
+                f"\"{name}\" in double quotes is a field; a text is '{name}' in single quotes "
+                f'(if the field is meant: @."{name}")'
+            )
+
+
+def _call_problems(node: Any) -> Iterator[str]:
+    if not isinstance(node, dict):
+        return
+    if node["type"] == "function_expression":
+        yield from _check_call(node["value"], len(node["children"]))
+    for child in node["children"]:
+        yield from _call_problems(child)
+
+
+def _check_call(name: str, given: int) -> Iterator[str]:
+    if name not in _FUNCTIONS:
+        hint = did_you_mean(name, _FUNCTIONS)
+        yield f"unknown function {name}; JMESPath has {', '.join(sorted(_FUNCTIONS))}.{hint}"
+        return
+    signature = _FUNCTIONS[name]["signature"]
+    is_variadic = bool(signature) and signature[-1].get("variadic", False)
+    if given < len(signature) or (given > len(signature) and not is_variadic):
+        yield f"{name} takes {len(signature)} argument(s), not {given}"
+
+
+def _paths(node: Any) -> Iterator[tuple[str, ...]]:
+    if not isinstance(node, dict) or node["type"] == "expref":
+        return
+    children = node["children"]
+    if node["type"] == "field":
+        yield (node["value"],)
+    elif node["type"] == "subexpression" and all(c["type"] == "field" for c in children):
+        yield tuple(child["value"] for child in children)
+    else:
+        for child in children[:1] if node["type"] in _LEFT_FIRST else children:
+            yield from _paths(child)

@@ -1,6 +1,6 @@
-"""The kinds of fields that integration files are made of.
+"""Types of fields in integration and subscriber files.
 
-The texts below fields are their descriptions in the published JSON Schema: editors show them.
+Docstrings below fields become descriptions in the published JSON Schema, which editors show.
 """
 
 from __future__ import annotations
@@ -10,28 +10,50 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 
 from ackbridge.contracts.wire import Duration
 
+from .cron import Cron
 from .expressions import Expression
 from .templates import ScalarTemplate
 
-_NOT_OURS = {"authorization", "connection", "content-length", "host", "transfer-encoding"}
+HEADER_PATTERN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+
+_RESERVED_HEADERS = {"authorization", "connection", "content-length", "host", "transfer-encoding"}
 
 
 class FilePart(BaseModel):
-    """The base of every part of an integration file: frozen, strict about names."""
+    """The base of every part of a file: immutable, unknown fields are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True
     )
 
 
+def is_http_url(url: str) -> bool:
+    """Whether this is an absolute http or https URL in printable ASCII without blanks."""
+    try:
+        parts = urlsplit(url)
+        is_absolute = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return False
+    return bool(is_absolute) and url.isascii() and url.isprintable() and " " not in url
+
+
 def _header(name: str) -> str:
-    if name.lower() in _NOT_OURS:
-        raise ValueError(f"{name} is not for integration files to set; credentials belong to auth")
+    if name.lower() in _RESERVED_HEADERS:
+        raise ValueError(f"{name} cannot be set in an integration file; credentials belong in auth")
     return name
 
 
@@ -40,53 +62,64 @@ def _flag(value: object) -> str | float:
         return "on" if value else "off"
     if value in ("on", "off", "internal"):
         return str(value)
-    share = math.nan
+    percentage = math.nan
     if isinstance(value, int | float):
-        share = value
+        percentage = value
     elif isinstance(value, str):
         with suppress(ValueError):
-            share = float(value.removesuffix("%"))
-    if not 0 <= share <= 100:
+            percentage = float(value.removesuffix("%"))
+    if not 0 <= percentage <= 100:
         raise ValueError("must be on, off, internal, or a percentage from 0 to 100")
-    return share
-
-
-def is_http_url(url: str) -> bool:
-    """Whether a URL says, in plain ASCII, which http or https server it is about."""
-    try:
-        parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        return False
-    return bool(known) and url.isascii() and url.isprintable() and " " not in url
+    return percentage
 
 
 def _condition(value: object) -> object:
-    # One kind of thing at run time: a constant is an expression too.
     return f"`{str(value).lower()}`" if isinstance(value, bool) else value
 
 
+def _cron(value: object) -> Cron:
+    if not isinstance(value, str):
+        raise ValueError("must be a text such as '30 2 * * *'")  # noqa: TRY004 -- pydantic turns only ValueError into a validation error
+    return Cron(value)
+
+
+def _zone(value: object) -> ZoneInfo:
+    try:
+        return ZoneInfo(str(value))
+    except (OSError, ValueError, KeyError):
+        raise ValueError("is not a time zone such as UTC or Europe/Berlin") from None
+
+
 Positive = Annotated[Duration, Field(gt=timedelta(0))]
-"""A time span that is not nothing."""
+"""A duration greater than zero."""
 
 StatusCode = Annotated[int, Field(ge=200, le=599)]
-"""An HTTP status we answer with."""
+"""An HTTP status code of a reply."""
+
+Method = Annotated[
+    Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+"""An HTTP method, in any case."""
+
+Encoding = Literal["json", "form"]
+"""How a body is encoded."""
 
 Headers = dict[
-    Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"), BeforeValidator(_header)],
-    ScalarTemplate,
+    Annotated[str, Field(pattern=HEADER_PATTERN), BeforeValidator(_header)], ScalarTemplate
 ]
 """Headers by name; the values are templates."""
 
 Query = dict[str, ScalarTemplate]
-"""Query parameters by name; the values are templates, and a list repeats the parameter."""
+"""Query parameters by name; the values are templates."""
 
 Condition = Annotated[
     Expression,
+    # A constant becomes an expression, so that there is one type at run time.
     BeforeValidator(_condition),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string"}]}),
 ]
-"""A constant, or an expression that is true or not."""
+"""true, false, or an expression."""
 
 Flag = Annotated[
     Literal["on", "off", "internal"] | float,
@@ -101,7 +134,17 @@ Flag = Annotated[
         }
     ),
 ]
-"""on, off, internal (calls of the audience `internal` only), or a percentage of all keys."""
+"""on, off, internal (calls with the audience `internal` only), or a percentage of keys."""
 
-Encoding = Literal["json", "form"]
-"""How a body is written."""
+CronSchedule = Annotated[
+    Cron,
+    PlainValidator(_cron),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["30 2 * * *", "*/15 8-18 * * mon-fri"]}),
+]
+"""A cron expression."""
+
+TimeZone = Annotated[
+    ZoneInfo, PlainValidator(_zone), WithJsonSchema({"type": "string", "default": "UTC"})
+]
+"""An IANA time zone, such as `Europe/Berlin`."""

@@ -1,8 +1,9 @@
-"""The JSON Schemas of the files that people write, for completion in editors."""
+"""The published JSON Schemas of integration and subscriber files, for completion in editors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -13,74 +14,73 @@ from .fields import FilePart
 from .model import Integration
 from .subscribers import Subscriber
 
+_TITLES: dict[type[FilePart], str] = {
+    Integration: "Ackbridge integration file",
+    Subscriber: "Ackbridge subscriber file",
+}
 
-class _AsWritten(GenerateJsonSchema):
-    """Defaults as people write them: time spans are `30s`."""
+
+class _Generator(GenerateJsonSchema):
+    """Writes defaults the way they are written in files, such as `30s`."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        written = super().default_schema(schema)
-        # Defaults of whole parts repeat what their own fields say.
-        if isinstance(written.get("default"), dict):
-            written.pop("default")
-        return written
+        generated = super().default_schema(schema)
+        # The default of a whole part repeats the defaults of its fields.
+        if isinstance(generated.get("default"), dict):
+            generated.pop("default")
+        return generated
 
     def encode_default(self, dft: Any) -> Any:
-        """A default as one would write it."""
         seconds = getattr(dft, "total_seconds", None)
         if seconds is not None:
-            return _span(seconds())
-        text = getattr(dft, "text", None)
-        return text.strip("`") == "true" if text is not None else super().encode_default(dft)
+            return _duration(seconds())
+        expression = getattr(dft, "text", None)
+        return expression.strip("`") == "true" if expression else super().encode_default(dft)
 
 
 def integration_json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of integration files, as a new plain dict."""
-    return _json_schema(Integration, "Ackbridge integration file")
+    return deepcopy(json_schema_of(Integration))
 
 
 def subscriber_json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of subscriber files, as a new plain dict."""
-    return _json_schema(Subscriber, "Ackbridge subscriber file")
+    return deepcopy(json_schema_of(Subscriber))
 
 
-def _json_schema(kind: type[FilePart], title: str) -> dict[str, Any]:
+@cache
+def json_schema_of(model: type[FilePart]) -> dict[str, Any]:
+    """The JSON Schema of a kind of file; shared, so it must not be changed."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **kind.model_json_schema(schema_generator=_AsWritten),
-        "title": title,
+        **model.model_json_schema(schema_generator=_Generator),
+        "title": _TITLES[model],
     }
 
 
-def _span(seconds: float) -> str:
+def field_names(schema: dict[str, Any], path: Sequence[str | int]) -> list[str]:
+    """The fields that a file may contain at a path, in alphabetical order.
+
+    Args:
+        path: keys and list positions; may include names of union members, which are not in files.
+    """
+    parts = list(_variants(schema, schema))
+    for step in path:
+        inner = [found for part in parts for found in _children(part, step, schema)]
+        parts = inner or parts
+    return sorted({name for part in parts for name in part.get("properties", {})})
+
+
+def _duration(seconds: float) -> str:
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:g}{unit}"
     return f"{seconds:g}s"
 
 
-def known_fields(schema: dict[str, Any], path: Sequence[str | int]) -> list[str]:
-    """The fields that are known at a path of a file, in alphabetical order.
-
-    Args:
-        schema: of the file.
-        path: keys and list positions; names of union members may be among them.
-    """
-    parts = list(_variants(schema, schema))
-    for step in path:
-        below = [found for part in parts for found in _below(part, step, schema)]
-        # The name of a union member is not a step in the file.
-        parts = below or parts
-    return sorted({name for part in parts for name in part.get("properties", {})})
-
-
-published_integration = cache(integration_json_schema)
-"""The schema of integration files; not to be changed."""
-
-published_subscriber = cache(subscriber_json_schema)
-"""The schema of subscriber files; not to be changed."""
-
-
-def _below(part: dict[str, Any], step: str | int, root: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _children(
+    part: dict[str, Any], step: str | int, root: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     tagged = part.get("discriminator", {}).get("mapping", {})
     if step in tagged:
         yield from _variants({"$ref": tagged[step]}, root)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
-from pathlib import Path as FilePath
+from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ackbridge.errors import IntegrationFileError, Problem
+from ackbridge.errors import IntegrationFileError, Problem, did_you_mean
 
 from .catalog import Catalog
 from .fields import FilePart
-from .json_schema import known_fields, published_integration, published_subscriber
+from .json_schema import field_names, json_schema_of
 from .model import Integration
 from .subscribers import Subscriber
 from .validation import find_conflicts
@@ -29,134 +29,116 @@ from .yaml_document import (
 )
 
 SUBSCRIBERS_FOLDER = "subscribers"
-"""The folder, in that of the integration files, with a file for each subscriber."""
+"""The folder of subscriber files, within the folder of integration files."""
+
+NOT_EXPANDED = frozenset({"payload_schema"})
+"""Fields whose texts are not expanded: in a JSON Schema, `${` is part of a pattern."""
+
+_SUFFIXES = (".yaml", ".yml")
+
+_ABSENT = object()
+
+Model = TypeVar("Model", bound=FilePart)
 
 
-def load_catalog(folder: FilePath, environ: Mapping[str, str]) -> Catalog:
-    """Load every integration file of a folder, and every subscriber of its `subscribers`.
+@dataclass(frozen=True)
+class _FileKind(Generic[Model]):
+    """A kind of file.
+
+    Attributes:
+        name_field: the field that names what the file defines.
+        conflicts: finds what no single field shows.
+    """
+
+    model: type[Model]
+    name_field: str
+    conflicts: Callable[[Any], Iterable[FieldProblem]]
+
+
+_INTEGRATION = _FileKind(Integration, "provider", find_conflicts)
+_SUBSCRIBER = _FileKind(Subscriber, "subscriber", lambda _document: ())
+
+
+def load_catalog(folder: Path, environ: Mapping[str, str]) -> Catalog:
+    """Load every integration file of a folder, and every subscriber file of its `subscribers`.
 
     Raises:
         IntegrationFileError: with every problem of every file.
     """
-    paths = files_in(folder)
+    paths = _files_in(folder)
     if not paths:
-        message = "has no integration file (*.yaml)" if folder.is_dir() else "is not a folder"
+        message = "contains no integration file (*.yaml)" if folder.is_dir() else "is not a folder"
         raise IntegrationFileError([Problem(str(folder), 0, 0, "(folder)", message)])
     problems: list[Problem] = []
-    integrations = _all(
-        paths,
-        lambda path: load_integration(path, environ),
-        lambda one: one.provider,
-        "provider",
-        problems,
-    )
-    subscribers = _all(
-        files_in(folder / SUBSCRIBERS_FOLDER),
-        lambda path: load_subscriber(path, environ),
-        lambda one: one.subscriber,
-        "subscriber",
-        problems,
-    )
+    integrations = _load_all(paths, environ, _INTEGRATION, problems)
+    subscribers = _load_all(_files_in(folder / SUBSCRIBERS_FOLDER), environ, _SUBSCRIBER, problems)
     if problems:
         raise IntegrationFileError(problems)
     return Catalog(MappingProxyType(integrations), MappingProxyType(subscribers))
 
 
-def load_integration(path: FilePath, environ: Mapping[str, str]) -> Integration:
+def load_integration(path: Path, environ: Mapping[str, str]) -> Integration:
     """Load one integration file.
 
     Args:
-        environ: what `${NAME}` and `${NAME:-default}` stand for.
+        environ: the values of `${NAME}` and `${NAME:-default}`.
 
     Raises:
-        IntegrationFileError: with every problem found, in the order of the file.
+        IntegrationFileError: with every problem, in the order of the file.
     """
-    return read_file(path, environ, Integration, published_integration, find_conflicts)
+    return _load(path, environ, _INTEGRATION)
 
 
-def load_subscriber(path: FilePath, environ: Mapping[str, str]) -> Subscriber:
-    """Load the file of one subscriber; see `load_integration`."""
-    return read_file(path, environ, Subscriber, published_subscriber, _no_rules)
+def load_subscriber(path: Path, environ: Mapping[str, str]) -> Subscriber:
+    """Load one subscriber file; see `load_integration`."""
+    return _load(path, environ, _SUBSCRIBER)
 
 
-def _no_rules(_document: object) -> tuple[FieldProblem, ...]:
-    return ()
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
 
 
-def _all(
-    paths: list[FilePath],
-    load: Callable[[FilePath], Kind],
-    name_of: Callable[[Kind], str],
-    field: str,
+def _load_all(
+    paths: list[Path],
+    environ: Mapping[str, str],
+    kind: _FileKind[Model],
     problems: list[Problem],
-) -> dict[str, Kind]:
-    """What the files define, by name; mistakes are added to the problems."""
-    found: dict[str, Kind] = {}
-    files: dict[str, FilePath] = {}
+) -> dict[str, Model]:
+    loaded: dict[str, Model] = {}
+    files: dict[str, Path] = {}
     for path in paths:
         try:
-            one = load(path)
+            model = _load(path, environ, kind)
         except IntegrationFileError as error:
             problems += error.problems
             continue
-        name = name_of(one)
+        name = getattr(model, kind.name_field)
         other = files.setdefault(name, path)
         if other is not path:
-            message = f"{other} defines {name} already"
-            problems.append(Problem(str(path), 1, 1, field, message))
-        found[name] = one
-    return found
+            message = f"{name} is already defined in {other}"
+            problems.append(Problem(str(path), 1, 1, kind.name_field, message))
+        loaded[name] = model
+    return loaded
 
 
-SUFFIXES = (".yaml", ".yml")
-
-Schema = Callable[[], dict[str, Any]]
-"""Gives the published JSON Schema of a kind of file; asked for only when something is wrong."""
-
-Rules = Callable[[Any], Iterable[FieldProblem]]
-"""Tells what does not fit together in a document."""
-
-Kind = TypeVar("Kind", bound=FilePart)
-
-# A `${` in a JSON Schema is part of a pattern.
-_NOT_EXPANDED = frozenset({"payload_schema"})
-
-_NOTHING = object()
-
-
-def files_in(folder: FilePath) -> list[FilePath]:
-    """The files of a folder that are ours to read, by name."""
-    return sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES)
-
-
-def read_file(
-    path: FilePath, environ: Mapping[str, str], kind: type[Kind], schema: Schema, rules: Rules
-) -> Kind:
-    """Read one file.
-
-    Args:
-        environ: what `${NAME}` and `${NAME:-default}` stand for.
-
-    Raises:
-        IntegrationFileError: with every problem found, in the order of the file.
-    """
-    document = _read(path)
-    value, unset = expand_variables(document.value, environ, _NOT_EXPANDED)
-    mistakes = [*document.mistakes, *unset]
-    found = None
+def _load(path: Path, environ: Mapping[str, str], kind: _FileKind[Model]) -> Model:
+    document = _parse(path)
+    value, unset = expand_variables(document.value, environ, NOT_EXPANDED)
+    problems = [*document.problems, *unset]
+    model = None
     try:
-        found = kind.model_validate(value)
+        model = kind.model.model_validate(value)
     except ValidationError as error:
-        # Without its variable a field is wrong in consequence only.
-        already = {mistake.path for mistake in unset}
-        mistakes += [m for m in _told(error, value, schema) if m.path not in already]
-    mistakes += rules(value)
-    if found is None or mistakes:
-        raise IntegrationFileError(_problems(path, document, mistakes))
-    return found
+        # A field whose variable is not set has been reported already.
+        reported = {problem.path for problem in unset}
+        problems += [p for p in _describe(error, value, kind) if p.path not in reported]
+    problems += kind.conflicts(value)
+    if model is None or problems:
+        raise IntegrationFileError(_in_file(path, document, problems))
+    return model
 
 
-def _read(path: FilePath) -> YamlDocument:
+def _parse(path: Path) -> YamlDocument:
     try:
         document = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -164,8 +146,8 @@ def _read(path: FilePath) -> YamlDocument:
     except UnicodeDecodeError:
         problem = Problem(str(path), 0, 0, "(file)", "is not UTF-8")
     except YamlError as error:
-        place = error.place
-        problem = Problem(str(path), place.line, place.column, "(file)", f"not YAML: {error}")
+        at = error.position
+        problem = Problem(str(path), at.line, at.column, "(file)", f"not YAML: {error}")
     else:
         if isinstance(document.value, dict):
             return document
@@ -173,60 +155,58 @@ def _read(path: FilePath) -> YamlDocument:
     raise IntegrationFileError([problem])
 
 
-def _problems(
-    path: FilePath, document: YamlDocument, mistakes: list[FieldProblem]
-) -> list[Problem]:
-    problems = [
-        Problem(str(path), place.line, place.column, _field(mistake.path), mistake.message)
-        for mistake in dict.fromkeys(mistakes)
-        for place in [document.place(mistake.path)]
+def _in_file(path: Path, document: YamlDocument, problems: list[FieldProblem]) -> list[Problem]:
+    located = [
+        Problem(str(path), at.line, at.column, _dotted(problem.path), problem.message)
+        for problem in dict.fromkeys(problems)
+        for at in [document.position(problem.path)]
     ]
-    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+    return sorted(located, key=lambda problem: (problem.line, problem.column))
 
 
-def _field(path: FieldPath) -> str:
+def _dotted(path: FieldPath) -> str:
     return ".".join(str(part) for part in path) or "(file)"
 
 
-def _told(error: ValidationError, value: Any, schema: Schema) -> Iterator[FieldProblem]:
+def _describe(error: ValidationError, value: Any, kind: _FileKind[Model]) -> Iterator[FieldProblem]:
     for details in error.errors(include_url=False, include_input=False):
-        path = _in_the_file(details["loc"], value, missing=details["type"] == "missing")
-        yield FieldProblem(path, _message(details, path, schema))
+        path = _path_in_file(details["loc"], value, is_missing=details["type"] == "missing")
+        yield FieldProblem(path, _message(details, path, kind))
 
 
-def _message(details: ErrorDetails, path: FieldPath, schema: Schema) -> str:
-    kind, context = details["type"], details.get("ctx", {})
-    if kind == "extra_forbidden":
-        known = known_fields(schema(), details["loc"][:-1])
-        near = get_close_matches(str(path[-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        return f"is not a known field; {hint}"
-    if kind == "missing":
-        return "is missing"
-    if kind == "union_tag_not_found":
-        return "needs a type"
-    if kind == "union_tag_invalid":
-        return f"type must be one of {context.get('expected_tags', '')}"
-    if kind == "string_pattern_mismatch":
-        return f"does not match {context.get('pattern', '')}"
+def _message(details: ErrorDetails, path: FieldPath, kind: _FileKind[Model]) -> str:
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "extra_forbidden":
+            known = field_names(json_schema_of(kind.model), details["loc"][:-1])
+            hint = did_you_mean(str(path[-1]), known) or f" Known fields: {', '.join(known)}"
+            return f"unknown field.{hint}"
+        case "missing":
+            return "is missing"
+        case "union_tag_not_found":
+            return "needs a type"
+        case "union_tag_invalid":
+            return f"type must be one of {context.get('expected_tags', '')}"
+        case "string_pattern_mismatch":
+            return f"does not match {context.get('pattern', '')}"
     return details["msg"].removeprefix("Value error, ").removeprefix("Input ")
 
 
-def _in_the_file(loc: FieldPath, value: Any, *, missing: bool) -> FieldPath:
-    """A location of pydantic without the names of union members, which the file does not have."""
+def _path_in_file(loc: FieldPath, value: Any, *, is_missing: bool) -> FieldPath:
+    """Pydantic's location without the names of union members, which are not in the file."""
     path: FieldPath = ()
     for position, part in enumerate(loc):
-        inner = _inside(value, part)
-        if inner is not _NOTHING:
+        inner = _child(value, part)
+        if inner is not _ABSENT:
             path, value = (*path, part), inner
-        elif missing and position == len(loc) - 1:
+        elif is_missing and position == len(loc) - 1:
             path = (*path, part)
     return path
 
 
-def _inside(value: Any, part: str | int) -> Any:
+def _child(value: Any, part: str | int) -> Any:
     if isinstance(value, dict):
-        return value.get(part, _NOTHING)
+        return value.get(part, _ABSENT)
     if isinstance(value, list) and isinstance(part, int) and part < len(value):
         return value[part]
-    return _NOTHING
+    return _ABSENT

@@ -1,16 +1,16 @@
-"""Understanding what a provider says: which call it is about, and what it means for it. Pure.
+"""Interpret a provider's messages: which call a message is about, and what it means for it. Pure.
 
-A message's document is its body's fields beside `body`, `headers` (lower-case names), `query` and,
-for HTTP answers, `status`; all expressions are evaluated over it.
+Expressions are evaluated over a message's document: the fields of its body and, beside them,
+`body`, `headers` (lower-case names), `query` and, for HTTP answers, `status`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from ackbridge.contracts.limits import MAX_KEY_LENGTH, MAX_REASON_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
@@ -20,17 +20,18 @@ from ackbridge.security.redaction import Redactor
 from .expressions import Expression
 from .model import ExtensionRule, FailureRule, Integration, Operation, ResponseSpec, StatusSpec
 
-Document = Mapping[str, Any]
+Document: TypeAlias = Mapping[str, Any]
+
 SHAPES_ONLY = Redactor()
-"""For whoever has no secrets at hand."""
+"""Removes what looks like a credential or a card number; knows no provider's secrets."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Which call a message may be about.
+    """The call that a message may be about.
 
     Attributes:
-        call_id: as the message says; always one of this provider's and this operation's.
+        call_id: as in the message; always one of this provider and this operation.
         reference: the provider's own id of its work.
     """
 
@@ -40,32 +41,29 @@ class Match:
 
 
 def find_event_key(integration: Integration, document: Document) -> str | None:
-    """What makes two callbacks the same one; None when the callback does not say."""
+    """The key by which duplicates of a callback are recognised; None if it has none."""
     if integration.callbacks is None:
         return None
     return _key(integration.callbacks.event_key, document)
 
 
 def find_matches(integration: Integration, document: Document) -> list[Match]:
-    """Every operation whose call this may be about, in the order of the file.
+    """The calls that a callback may be about, at most one for each operation, in the file's order.
 
-    A provider may only speak about its own calls: a call id of another operation, or of another
-    provider, is none of this operation's, whatever reference comes with it.
+    A call id of another operation or another provider is never a match, whatever the reference.
     """
-    return list(_candidates(integration, document))
-
-
-def _candidates(integration: Integration, document: Document) -> Iterator[Match]:
+    matches = []
     for name, operation in integration.operations.items():
         if operation.response.mode != "callback":
             continue
-        by = operation.response.match
-        call_id = _key(by.call_id, document)
+        match = operation.response.match
+        call_id = _key(match.call_id, document)
         if call_id is not None and not call_id.startswith(f"{integration.provider}.{name}."):
             continue
-        reference = _key(by.reference, document)
+        reference = _key(match.reference, document)
         if call_id is not None or reference is not None:
-            yield Match(name, call_id, reference)
+            matches.append(Match(name, call_id, reference))
+    return matches
 
 
 def classify(
@@ -76,53 +74,43 @@ def classify(
     received_at: datetime,
     redactor: Redactor = SHAPES_ONLY,
 ) -> ProviderMessage | None:
-    """What a message means; None when it is nothing the operation waits for.
+    """What a message means; None when it is nothing that the operation waits for.
 
-    A failure wins over an extension, and both over a success: what contradicts itself is none.
+    A failure takes precedence over an extension, and both over a success.
 
     Args:
-        document: the message; with `status` where it is an HTTP answer.
-        source: for `STATUS`, the operation's rules for status answers hold.
-        redactor: takes the provider's secrets out of the reason of a failure.
+        source: for `STATUS`, the rules of `response.status` apply.
+        redactor: removes secrets from the reason of a failure.
     """
     rules = _rules(operation, source)
-    said: dict[str, Any] | None = None
+    meaning: dict[str, Any]
     if rules.failure is not None and rules.failure.when.holds(document):
-        said = _failure(rules.failure, document, redactor)
+        meaning = _failure(rules.failure, document, redactor)
     elif rules.extension is not None and rules.extension.when.holds(document):
-        said = _extension(rules.extension, document, operation)
+        meaning = _extension(rules.extension, document, operation)
     elif _is_success(rules, document, source):
-        said = {"kind": MessageKind.RESPONSE}
-    if said is None:
+        meaning = {"kind": MessageKind.RESPONSE}
+    else:
         return None
-    data = rules.data.search(document) if rules.data else document.get("body")
-    names_it = _match_reference if source is MessageSource.CALLBACK else receipt_reference
+    is_callback = source is MessageSource.CALLBACK
+    reference = operation.response.match.reference if is_callback else operation.receipt.reference
     return ProviderMessage(
         event_key=event_key,
         source=source,
         received_at=received_at,
-        reference=names_it(operation, document),
-        data=data,
-        **said,
+        reference=_reference(reference, document),
+        data=rules.data.search(document) if rules.data else document.get("body"),
+        **meaning,
     )
 
 
 def receipt_reference(operation: Operation, document: Document) -> str | None:
-    """The provider's own id of its work, as its receipt says; None when it says none."""
+    """The provider's own id of its work in its receipt; None if there is none."""
     return _reference(operation.receipt.reference, document)
 
 
-def _match_reference(operation: Operation, document: Document) -> str | None:
-    return _reference(operation.response.match.reference, document)
-
-
-def _reference(expression: Expression | None, document: Document) -> str | None:
-    reference = _key(expression, document)
-    return reference if reference is not None and len(reference) <= MAX_KEY_LENGTH else None
-
-
 def is_receipt(operation: Operation, status: int, document: Document) -> bool:
-    """Whether an answer says that the provider has the request."""
+    """Whether an answer shows that the provider has received the request."""
     if 200 <= status < 300:
         return True
     accept = operation.receipt.accept
@@ -170,35 +158,42 @@ def _failure(rule: FailureRule, document: Document, redactor: Redactor) -> dict[
 
 
 def _extension(rule: ExtensionRule, document: Document, operation: Operation) -> dict[str, Any]:
-    until = _moment(rule.until.search(document)) if rule.until else None
-    by = _span(rule.by.search(document)) if rule.by else None
+    until = _timestamp(rule.until.search(document)) if rule.until else None
+    by = _duration(rule.by.search(document)) if rule.by else None
     if until is None and by is None:
-        # It asks for time and does not say how much: as much as it had.
+        # It does not say how much time it needs.
         by = operation.response.deadline.initial
     return {"kind": MessageKind.EXTENSION, "until": until, "extend_by": by}
 
 
+def _reference(expression: Expression | None, document: Document) -> str | None:
+    reference = _key(expression, document)
+    return reference if reference is not None and len(reference) <= MAX_KEY_LENGTH else None
+
+
 def _key(expression: Expression | None, document: Document) -> str | None:
-    """An id: a text or a number that is not empty."""
+    """A text or a number that is not empty, as a text."""
     value = expression.search(document) if expression is not None else None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     return str(value) or None
 
 
-def _moment(value: Any) -> datetime | None:
+def _timestamp(value: Any) -> datetime | None:
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
-        moment = datetime.fromisoformat(value)
+        timestamp = datetime.fromisoformat(value)
     except (TypeError, ValueError, OverflowError, OSError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
-def _span(value: Any) -> timedelta | None:
+def _duration(value: Any) -> timedelta | None:
     try:
-        span = timedelta(seconds=value) if isinstance(value, int | float) else parse_duration(value)
+        duration = (
+            timedelta(seconds=value) if isinstance(value, int | float) else parse_duration(value)
+        )
     except (ValueError, OverflowError):
         return None
-    return span if isinstance(span, timedelta) and span > timedelta(0) else None
+    return duration if isinstance(duration, timedelta) and duration > timedelta(0) else None

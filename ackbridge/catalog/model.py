@@ -1,4 +1,7 @@
-"""The grammar of integration files."""
+"""The grammar of integration files: notices, operations, callbacks, then the integration itself.
+
+Docstrings become descriptions in the published JSON Schema, which editors show.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    RootModel,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import BeforeValidator, Field, RootModel, field_validator
 
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker import BreakerPolicy
@@ -27,40 +22,49 @@ from ackbridge.contracts.wire import Duration
 from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
 from ackbridge.security.specs import AuthSpec, VerifySpec
 
-from .cron import Cron, next_interval
+from .cron import next_interval
 from .expressions import Expression
 from .fields import (
+    HEADER_PATTERN,
     Condition,
+    CronSchedule,
     Encoding,
     FilePart,
     Flag,
     Headers,
+    Method,
     Positive,
     Query,
     StatusCode,
+    TimeZone,
     is_http_url,
 )
 from .payload_schema import PayloadSchema
 from .templates import BodyTemplate, PathTemplate, TextTemplate
 
 UNDETERMINED: Final = "und"
-"""The language of texts of which the file does not say it."""
+"""The language of a text for which the file names none (BCP 47)."""
+
+BATCH_ACTOR: Final = "schedule"
+"""The `by` of a scheduled batch."""
+
+
+# Notices
 
 
 class NoticeText(FilePart):
-    """What the caller can show a user; `{expressions}` over payload, metadata and call."""
+    """What the caller can show a user. Templates over `payload`, `metadata` and `call`."""
 
     title: TextTemplate
-    """A few words."""
+    """A few words; cut off after 120 characters."""
     message: TextTemplate
-    """A sentence or two."""
+    """One or two sentences; cut off after 600 characters."""
     alternative: TextTemplate | None = None
-    """Another course the user may take."""
+    """What the user can do instead; cut off after 600 characters."""
 
 
 def _by_language(written: Any) -> Any:
-    """One text stands for all languages."""
-    if isinstance(written, dict) and written and all(_is_language(key) for key in written):
+    if isinstance(written, dict) and written and all(map(_is_language, written)):
         return written
     return {UNDETERMINED: written}
 
@@ -70,10 +74,10 @@ def _is_language(key: object) -> bool:
 
 
 class NoticeTexts(RootModel[dict[Language, NoticeText]]):
-    """One notice: its text, or its texts by language; the first one is for everybody else."""
+    """One notice by language; the first text is used for all other languages."""
 
     def choose(self, language: str | None) -> NoticeText:
-        """The text in the language that comes nearest, else the first one."""
+        """The text in the closest language, else the first one."""
         return self.root[best_language(language, self.root) or next(iter(self.root))]
 
 
@@ -81,230 +85,131 @@ Texts = Annotated[
     NoticeTexts,
     BeforeValidator(_by_language, json_schema_input_type=NoticeText | dict[Language, NoticeText]),
 ]
-"""As `{title, message, alternative}`, or such texts by language: `{en: {…}, de: {…}}`."""
+"""`{title, message, alternative}`, or such texts by language: `{en: {…}, de: {…}}`."""
 
 
 class OperationNotices(FilePart):
-    """Texts for what users are told; there are defaults for all, in several languages."""
+    """Texts for users. Each notice that is left out has a built-in text in four languages."""
 
     delayed: Texts | None = None
-    """It takes longer than usual."""
+    """The call is parked; its response will come later than expected."""
     failed: Texts | None = None
-    """The provider failed or stayed silent."""
+    """The provider failed or did not respond."""
     refused: Texts | None = None
-    """The provider did not take the request."""
+    """The provider refused the request."""
     cancelled: Texts | None = None
-    """Somebody cancelled the call."""
+    """The call was cancelled."""
     completed: Texts | None = None
-    """It is done; told to subscribers only, because whoever waits has the response itself."""
+    """The call is completed. Sent to subscribers only; callers get the response itself."""
     completed_late: Texts | None = None
-    """It is done, late; told to subscribers only."""
+    """The call is completed, later than expected. Sent to subscribers only."""
 
 
-SCHEDULE = "schedule"
-"""Who wants a scheduled batch."""
-
-
-def _cron(value: object) -> Cron:
-    if not isinstance(value, str):
-        raise ValueError("must be a text such as '30 2 * * *'")  # noqa: TRY004 -- pydantic turns only ValueError into a validation error
-    return Cron(value)
-
-
-def _zone(value: object) -> ZoneInfo:
-    try:
-        return ZoneInfo(str(value))
-    except (OSError, ValueError, KeyError):
-        raise ValueError("is not a time zone such as UTC or Europe/Berlin") from None
-
-
-class ReprocessSchedule(FilePart):
-    """Batches that take parked calls up again by themselves, at these times.
-
-    A batch that is due while the last one still runs is left out.
-    """
-
-    cron: (
-        Annotated[
-            Cron,
-            PlainValidator(_cron),
-            PlainSerializer(str, return_type=str),
-            WithJsonSchema({"type": "string", "examples": ["30 2 * * *", "*/15 8-18 * * mon-fri"]}),
-        ]
-        | None
-    ) = None
-    """Minute, hour, day of the month, month, day of the week."""
-    every: Annotated[Positive, Field(ge=timedelta(seconds=10))] | None = None
-    """Or an interval, from 1970 on."""
-    timezone: Annotated[
-        ZoneInfo, PlainValidator(_zone), WithJsonSchema({"type": "string", "default": "UTC"})
-    ] = Field(default=ZoneInfo("UTC"))
-    """Which clock `cron` means."""
-    jitter: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(0)
-    """Each batch begins up to so much later."""
-    operation: Name | None = None
-    """Only calls of this operation."""
-    reason: ParkedReason | None = None
-    """Only calls that are parked for this reason, such as `no_response`."""
-    older_than: Positive | None = None
-    """Only calls that have been parked for so long."""
-    at_most: int | None = Field(default=None, ge=1)
-    """How many calls, the oldest first."""
-    rate: float = Field(default=5.0, gt=0, le=1000)
-    """Calls per second."""
-    concurrency: int = Field(default=20, ge=1, le=1000)
-    """How many calls may be under way at once."""
-    ramp: Ramp | None = None
-    """A low rate at first."""
-
-    def next(self, after: datetime) -> datetime | None:
-        """When the first batch after a moment is due."""
-        if self.cron is not None:
-            return self.cron.next(after, self.timezone)
-        return next_interval(after, self.every) if self.every is not None else None
-
-    def takes_up(self, operation: str, parked_at: datetime, reason: str | None) -> datetime | None:
-        """When a batch takes up a call that is parked at a moment; None: none, as far as known.
-
-        Args:
-            reason: why it is parked, if that is known.
-        """
-        is_ours = self.operation in (None, operation) and self.reason in (None, reason)
-        due = self.next(parked_at + (self.older_than or timedelta(0))) if is_ours else None
-        return due and due + self.jitter
-
-    def request(self, provider: str) -> BatchRequest:
-        """What such a batch is asked to do."""
-        return BatchRequest(
-            selection=ParkedSelection(
-                provider=provider,
-                operation=self.operation,
-                reason=self.reason,
-                older_than=self.older_than,
-                at_most=self.at_most,
-            ),
-            rate=self.rate,
-            concurrency=self.concurrency,
-            ramp=self.ramp,
-            by=SCHEDULE,
-        )
-
-
-class ReprocessLimit(FilePart):
-    """What becomes of a parked call that is taken up again, and fails again."""
-
-    attempts: int = Field(default=24, ge=1, le=10000)
-    """How often it is taken up before it ends as failed; until then it is parked again."""
-
-
-def _upper(value: object) -> object:
-    return value.upper() if isinstance(value, str) else value
-
-
-Method = Annotated[
-    Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
-    BeforeValidator(_upper),
-]
-"""An HTTP method."""
+# An operation
 
 
 class RequestSpec(FilePart):
-    """What is sent to the provider."""
+    """The HTTP request that an operation sends."""
 
     method: Method = "POST"
     path: PathTemplate
-    """From the `/` on; `{expressions}` are quoted for a URL, and none may be null."""
+    """Starts with `/` and is appended to `base_url`. A template: values are percent-encoded, and
+    none may be null or empty."""
     query: Query = Field(default_factory=dict)
-    """Null ones are left out; a list repeats the parameter."""
+    """Query parameters, as templates. A null leaves the parameter out, a list repeats it."""
     headers: Headers = Field(default_factory=dict)
-    """Null ones are left out."""
+    """Headers, as templates. A null leaves the header out."""
     encoding: Encoding = "json"
-    """How the body is written."""
+    """How the body is encoded."""
     body: BodyTemplate | None = None
-    """One JMESPath expression for the whole body, or a mapping whose texts are templates."""
-    idempotency_header: str | None = Field(
-        default="Idempotency-Key", pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
-    )
-    """Which header carries the idempotency key; null for none."""
+    """A mapping (or list) whose texts are templates, or a text that is one JMESPath expression for
+    the whole body. Left out: no body."""
+    idempotency_header: str | None = Field(default="Idempotency-Key", pattern=HEADER_PATTERN)
+    """The header that carries the idempotency key; null: none."""
 
 
 class ReceiptSpec(FilePart):
-    """When the provider has our request, and how long we try."""
+    """When the provider has received the request, and how it is retried until then.
+
+    Any 2xx answer is a receipt. Network errors, 408, 425, 429 and 5xx are retried with the same
+    idempotency key; every other answer refuses the request.
+    """
 
     timeout: Positive = timedelta(seconds=5)
-    """Of one attempt."""
+    """The timeout of one attempt."""
     attempts: int = Field(default=5, ge=1, le=1000)
-    """How often the request is sent at the most, in one cycle."""
+    """The maximum number of attempts in one cycle."""
     within: Positive = timedelta(minutes=2)
-    """How long it is tried at the most, in one cycle."""
+    """No attempt starts later than this after the first attempt of the cycle."""
     reference: Expression | None = None
-    """Where the answer has the provider's own id of its work."""
+    """Where the answer contains the provider's own id of its work."""
     accept: Expression | None = None
-    """Which answers besides 2xx are a receipt too."""
+    """Answers for which this is true are receipts too, for instance status == `409`."""
 
 
 class MatchSpec(FilePart):
-    """Where a callback says which call it is about. With both, the call id decides."""
+    """How a callback is matched to its call. If both fields are given, `call_id` decides."""
 
     call_id: Expression | None = None
-    """Where our call id is, when the provider repeats it."""
+    """Where the callback contains the call id, if the provider repeats it."""
     reference: Expression | None = None
-    """Where the provider's own id is; the receipt said it before."""
+    """Where the callback contains the provider's own id; needs `receipt.reference`."""
 
 
 class FailureRule(FilePart):
-    """When a message is the provider's failure."""
+    """When a message reports that the provider failed."""
 
     when: Expression
-    """True for a failure; it wins over extension and success."""
+    """True for a failure; takes precedence over `extension` and `success`."""
     retryable: Condition = Expression("`false`")
-    """Whether a new cycle may help."""
+    """Whether the operation may be sent again, in a new cycle."""
     reason: Expression | None = None
-    """Why it failed, for people."""
+    """Why it failed, shown to operators and in the outcome."""
 
 
 class ExtensionRule(FilePart):
-    """When the provider asks for more time: until a moment, else by a span, else once more."""
+    """When a message asks for more time. With neither `until` nor `by`, it gets
+    `deadline.initial` once more."""
 
     when: Expression
-    """True for a request for more time; it wins over success."""
+    """True for an extension; takes precedence over `success`."""
     until: Expression | None = None
-    """The new deadline: ISO 8601 (UTC unless it says otherwise) or Unix seconds."""
+    """The new deadline: ISO 8601 (UTC unless it names an offset) or Unix seconds."""
     by: Expression | None = None
-    """How much later than now: seconds, or a text such as 5m."""
+    """The new deadline, counted from now: seconds, or a duration such as 5m."""
 
 
 class LearningSpec(FilePart):
-    """How the deadline is learned from the provider's own response times."""
+    """How the deadline is learned from the provider's response times."""
 
     quantile: float = Field(default=0.99, gt=0, lt=1)
-    """Which quantile of the response times counts."""
+    """The quantile of the response times that is taken."""
     factor: float = Field(default=1.5, ge=1)
-    """What it is multiplied by."""
+    """What the quantile is multiplied by."""
     min_samples: int = Field(default=50, ge=1)
-    """Until so many calls were seen in the window, `initial` holds, or what was learned before."""
+    """With fewer calls in the window, the deadline stays as it is."""
     window: Annotated[Positive, Field(le=LONGEST_WINDOW)] = timedelta(hours=1)
-    """How far back response times count; a day at the most."""
+    """The period whose response times count; at most a day."""
     scouts: float = Field(default=0.1, ge=0, le=1)
-    """The share of calls that wait longer, as long as `initial` says or twice the deadline:
-    without them nobody would see that answers have become slower."""
+    """The share of calls that wait longer than the deadline, for `initial` or twice the deadline,
+    so that learning notices when the provider has become slower."""
 
 
 class DeadlineSpec(FilePart):
-    """How long to wait for the response, from the moment of sending."""
+    """How long a call waits for the response, counted from the moment of sending."""
 
     initial: Positive = timedelta(seconds=30)
-    """While nothing is learned."""
+    """The deadline until one is learned."""
     learn: LearningSpec | None = None
-    """Leave it out to keep `initial`."""
+    """How it is learned; left out: `initial` stays."""
     floor: Positive = timedelta(seconds=1)
-    """Never less."""
+    """The shortest learned deadline."""
     ceiling: Positive = timedelta(minutes=10)
-    """Never more, extensions included."""
+    """The longest deadline, extensions included."""
 
     @property
-    def at_first(self) -> timedelta:
-        """How long to wait while nothing is learned."""
+    def before_learning(self) -> timedelta:
+        """The deadline until one is learned."""
         return min(self.initial, self.ceiling)
 
     @property
@@ -313,7 +218,7 @@ class DeadlineSpec(FilePart):
         if self.learn is None:
             return None
         return DeadlineRules(
-            initial=self.at_first,
+            initial=self.before_learning,
             quantile=self.learn.quantile,
             factor=self.learn.factor,
             min_samples=self.learn.min_samples,
@@ -325,79 +230,91 @@ class DeadlineSpec(FilePart):
 
 
 class StatusSpec(FilePart):
-    """How to ask the provider for its answer. What is left out is the response's own."""
+    """The status request: how to ask the provider for its response.
+
+    `success`, `failure`, `extension` and `data` that are left out are those of `response`.
+    """
 
     method: Method = "GET"
     path: PathTemplate
-    """From the `/` on; usually with `{reference}`."""
+    """As `request.path`; usually with `{reference}`."""
     query: Query = Field(default_factory=dict)
-    """As in `request`."""
+    """As `request.query`."""
     headers: Headers = Field(default_factory=dict)
-    """As in `request`."""
+    """As `request.headers`."""
     success: Expression | None = None
-    """When the answer is a success."""
+    """True for an answer that is the response."""
     failure: FailureRule | None = None
-    """When the answer is a failure."""
+    """When an answer reports a failure."""
     extension: ExtensionRule | None = None
-    """When the answer asks for more time."""
+    """When an answer asks for more time."""
     data: Expression | None = None
     """Which part of the answer is the response."""
 
 
 class PollSpec(FilePart):
-    """How often the provider is asked, until it has an answer or the deadline passes."""
+    """How often the status request is sent in mode `poll`, until a response or the deadline."""
 
     every: Positive = timedelta(seconds=5)
-    """The pause between two questions; a `Retry-After` makes it longer."""
+    """The pause between two requests; a longer `Retry-After` is honoured."""
 
 
 class ResponseSpec(FilePart):
-    """The provider's answer."""
+    """How the provider's response arrives and what it means."""
 
     mode: Literal["sync", "callback", "poll"]
-    """In the HTTP response itself, by callback, or by asking for it."""
+    """`sync`: in the answer to the request. `callback`: by callback. `poll`: by status requests."""
     match: MatchSpec = MatchSpec()
-    """Which call a callback is about."""
+    """How a callback is matched to its call."""
     success: Expression | None = None
-    """When a message is the success. In sync mode the default is any 2xx."""
+    """True for a message that is the response. Required in mode `callback`; in mode `poll`, here or
+    in `status`. In mode `sync` it defaults to any 2xx."""
     failure: FailureRule | None = None
-    """When a message is a failure."""
+    """When a message reports a failure."""
     extension: ExtensionRule | None = None
     """When a message asks for more time."""
     data: Expression | None = None
-    """Which part of a message is the response; the whole body by default."""
+    """Which part of the message is the response that the caller gets; defaults to the body."""
     deadline: DeadlineSpec = DeadlineSpec()
-    """How long to wait."""
+    """How long to wait for the response."""
     status: StatusSpec | None = None
-    """How to ask: before giving up, and in poll mode again and again."""
+    """The status request: sent once before giving up, and repeatedly in mode `poll`."""
     poll: PollSpec | None = None
-    """In poll mode: how often to ask."""
+    """Only in mode `poll`: how often to ask."""
     cycles: int = Field(default=1, ge=1, le=100)
-    """How many rounds of sending and waiting there are at the most."""
+    """The maximum number of cycles, that is rounds of sending and waiting."""
     late: LatePolicy = LatePolicy.ACCEPT
-    """What becomes of a response that comes after we have given up."""
+    """What happens to a response that arrives after its deadline, while the call is still open:
+    `accept` completes the call, `ignore` only logs it, `hold` keeps it for an operator."""
     late_window: Positive | None = None
-    """How long a call that would fail for lack of an answer stays open, parked, for a late one."""
+    """How long a call that would fail without a response stays open, parked, for a late one."""
 
 
 class AcknowledgeSpec(FilePart):
-    """How the provider is told that we have its answer, or have given up on it."""
+    """The acknowledgement: tells the provider that its response arrived, or that we gave up."""
 
     method: Method = "POST"
     path: PathTemplate
-    """From the `/` on; usually with `{reference}`."""
+    """As `request.path`; usually with `{reference}`."""
     headers: Headers = Field(default_factory=dict)
-    """As in `request`."""
+    """As `request.headers`."""
     encoding: Encoding = "json"
-    """How the bodies are written."""
+    """How the bodies are encoded."""
     success: BodyTemplate | None = None
-    """What is sent when we have the answer; nothing is sent when it is left out."""
+    """The body sent once the response is recorded; left out: nothing is sent."""
     failed: BodyTemplate | None = None
-    """What is sent when we have given up; nothing is sent when it is left out."""
+    """The body sent when a cycle is given up; left out: nothing is sent."""
     timeout: Positive = timedelta(seconds=5)
-    """Of one attempt."""
+    """The timeout of one attempt."""
     within: Positive = timedelta(hours=24)
-    """How long it is tried before it stays owed."""
+    """How long it is retried; after that the outcome says `acknowledgement_owed`."""
+
+
+class ReprocessLimit(FilePart):
+    """How often a parked call is reprocessed."""
+
+    attempts: int = Field(default=24, ge=1, le=10000)
+    """After this many attempts it ends as failed instead of being parked again."""
 
 
 class Operation(FilePart):
@@ -405,113 +322,178 @@ class Operation(FilePart):
 
     request: RequestSpec
     payload_schema: PayloadSchema | None = None
-    """JSON Schema (draft 2020-12) of a call's payload, checked before anything is sent."""
+    """JSON Schema (draft 2020-12) that payloads are validated against before anything is sent."""
     receipt: ReceiptSpec = ReceiptSpec()
     response: ResponseSpec
     acknowledge: AcknowledgeSpec | None = None
     on_failure: OnFailure = OnFailure.FAIL
-    """What becomes of a call that could not finish: it fails, or is parked."""
+    """What happens to a call that cannot finish: it fails, or is parked and reprocessed later."""
     flag: dict[str, Flag] = Field(default_factory=dict)
-    """As the provider's own `flag`; a call needs both of them."""
+    """As the provider's `flag`; a call is sent only if both allow it."""
     when_off: WhenOff | None = None
-    """What becomes of a call that a flag or the breaker keeps back: it is parked, or refused.
-    Left out, as `on_failure` says."""
+    """What happens to a call that a flag or the breaker does not allow: it is parked or refused.
+    Defaults to `on_failure`."""
     parked_for: Positive = timedelta(days=7)
-    """How long a parked call waits at the most, each time."""
+    """How long a call stays parked before it ends, each time it is parked."""
     reprocess: ReprocessLimit = ReprocessLimit()
-    """What becomes of a parked call that is taken up again."""
+    """How often a parked call is reprocessed."""
     notices: OperationNotices = OperationNotices()
     queue_within: Positive = timedelta(hours=1)
     """How long a request may wait for a worker of the provider's queue."""
     fairness: Expression | None = None
-    """Whose request it is, over payload, metadata and call: where sends have to wait, each of them
-    gets its turn. Visible in the engine: no personal data."""
+    """The tenant of a call, over `payload`, `metadata` and `call`. When requests have to wait,
+    tenants take turns. Visible in the Temporal UI: no personal data."""
+
+
+# Callbacks, limits and batches of a provider
 
 
 class ReplyCodes(FilePart):
-    """Which status codes this provider gets, because providers differ."""
+    """The HTTP status codes that callbacks are answered with."""
 
     accepted: StatusCode = 200
-    """The message is durable, or nothing we wait for."""
+    """The message is stored, or no operation waits for it."""
     duplicate: StatusCode = 200
-    """It has been there before."""
+    """A message with the same event key was received before."""
     unmatched: StatusCode = 202
-    """It is kept until a call appears that it is about."""
+    """The message is stored until its call is known."""
     forged: StatusCode = 401
-    """It does not verify."""
+    """The signature or the credentials are wrong."""
     unreadable: StatusCode = 400
-    """It is not JSON, or has no event key."""
+    """The body is not JSON, or the event key is missing."""
 
 
 class CallbackSpec(FilePart):
-    """How this provider calls back, at `<public URL>/callbacks/<provider>`."""
+    """How the provider calls back, at `<public URL>/callbacks/<provider>`."""
 
     verify: VerifySpec
-    """How a callback proves that it is the provider's own."""
+    """How a callback is authenticated."""
     event_key: Expression
-    """What makes two callbacks one; over the callback's document."""
+    """What identifies a message: a text or a number, over the callback's document. Two callbacks
+    with the same key are duplicates."""
     replies: ReplyCodes = ReplyCodes()
-    """Which status codes this provider gets."""
     max_bytes: int = Field(default=1024 * 1024, gt=0)
-    """Larger bodies are refused with 413, unread."""
+    """Larger bodies are refused with 413 without being read."""
 
 
 class LimitSpec(FilePart):
-    """What this provider tolerates; with limits, every request goes through its own queue."""
+    """Limits on sending. With limits, every request goes through the provider's own queue."""
 
     requests_per_second: float | None = Field(default=None, gt=0)
-    """Sends, all workers together; the engine enforces it on the provider's queue."""
+    """Requests per second, all workers together."""
     per_tenant: float | None = Field(default=None, gt=0)
-    """Sends per second for each value of an operation's `fairness`."""
+    """Requests per second for each value of an operation's `fairness`."""
     concurrent: int | None = Field(default=None, gt=0)
-    """Sends at once, in each worker."""
+    """Requests in flight in each worker."""
 
 
 class HealthSpec(FilePart):
-    """A request that tells whether the provider is up."""
+    """A GET request that shows whether the provider is up. Below 400 it is; 408, 425, 429, 5xx and
+    no answer mean that it is not; other answers are inconclusive."""
 
     path: str = Field(pattern=r"^/[!-z|~]*$")
-    """From the `/` on; not a template."""
+    """Starts with `/`; not a template."""
     every: Positive = timedelta(seconds=30)
-    """How often it is asked; half open, the breaker asks every `breaker.probe_every`."""
+    """How often it is sent; every `breaker.probe_every` while the breaker is half open."""
     timeout: Positive = timedelta(seconds=5)
-    """Later than this it is no answer."""
+
+
+class ReprocessSchedule(FilePart):
+    """Scheduled batches that reprocess parked calls. Needs either `cron` or `every`.
+
+    A batch that is due while the previous one is running is skipped.
+    """
+
+    cron: CronSchedule | None = None
+    """Minute, hour, day of the month, month, day of the week."""
+    every: Annotated[Positive, Field(ge=timedelta(seconds=10))] | None = None
+    """An interval, counted from 1970-01-01T00:00Z."""
+    timezone: TimeZone = Field(default=ZoneInfo("UTC"))
+    """The time zone of `cron`."""
+    jitter: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(0)
+    """Each batch starts up to this much later, at random."""
+    operation: Name | None = None
+    """Only calls of this operation."""
+    reason: ParkedReason | None = None
+    """Only calls parked for this reason, such as `no_response`."""
+    older_than: Positive | None = None
+    """Only calls that have been parked for at least this long."""
+    at_most: int | None = Field(default=None, ge=1)
+    """The maximum number of calls, oldest first."""
+    rate: float = Field(default=5.0, gt=0, le=1000)
+    """Calls per second."""
+    concurrency: int = Field(default=20, ge=1, le=1000)
+    """The maximum number of calls in progress at once."""
+    ramp: Ramp | None = None
+    """Start at a lower rate."""
+
+    def next_start(self, after: datetime) -> datetime | None:
+        """When the first batch after a moment is due, without jitter."""
+        if self.cron is not None:
+            return self.cron.next(after, self.timezone)
+        return next_interval(after, self.every) if self.every is not None else None
+
+    def selects_at(
+        self, operation: str, parked_at: datetime, reason: str | None
+    ) -> datetime | None:
+        """When a batch selects a call at the latest; None if none does, as far as is known.
+
+        Args:
+            reason: why the call is parked, if that is known.
+        """
+        if self.operation not in (None, operation) or self.reason not in (None, reason):
+            return None
+        start = self.next_start(parked_at + (self.older_than or timedelta(0)))
+        return start and start + self.jitter
+
+    def batch_request(self, provider: str) -> BatchRequest:
+        """The request that a scheduled batch is started with."""
+        return BatchRequest(
+            selection=ParkedSelection(
+                provider=provider,
+                operation=self.operation,
+                reason=self.reason,
+                older_than=self.older_than,
+                at_most=self.at_most,
+            ),
+            rate=self.rate,
+            concurrency=self.concurrency,
+            ramp=self.ramp,
+            by=BATCH_ACTOR,
+        )
 
 
 class Integration(FilePart):
     """One provider: a file `integrations/<provider>.yaml`."""
 
     provider: Name
-    """Its name, as in call ids and in the path of its callbacks."""
+    """The provider's name, used in call ids and in the path of its callbacks."""
     base_url: str
-    """Where its API is; the paths of the operations are put after it."""
+    """The absolute URL of the provider's API; paths of requests are appended to it."""
     auth: AuthSpec | None = None
-    """How we authenticate; secrets are references."""
+    """How requests are authenticated; secrets are references such as `env:NAME`."""
     callbacks: CallbackSpec | None = None
-    """How it calls back."""
     limits: LimitSpec | None = None
-    """What it tolerates."""
     egress: Literal["shared", "dedicated"] = "shared"
-    """dedicated: only workers of its own queue may reach it."""
+    """`dedicated`: only workers of the provider's own queue may send to it."""
     health: HealthSpec | None = None
-    """How to see whether it is up."""
     breaker: BreakerPolicy | None = BreakerPolicy()
-    """When it is given a pause, and how it is taken up again; null: never by itself."""
+    """When sending is paused because the provider fails, and how it is resumed; null: never."""
     flag: dict[str, Flag] = Field(default_factory=dict)
-    """By environment: on, off, internal, or a percentage. One that is not named is on."""
+    """By environment: on, off, internal (calls with the audience `internal` only), or a percentage
+    of keys. Environments that are not listed are on."""
     reprocess: ReprocessSchedule | None = None
-    """When its parked calls are taken up again by themselves."""
     operations: dict[Name, Operation] = Field(min_length=1)
-    """What it does for us, by name."""
+    """Operations by name."""
 
     @field_validator("base_url")
     @classmethod
-    def _is_absolute(cls, url: str) -> str:
+    def _check_base_url(cls, url: str) -> str:
         if not is_http_url(url):
             raise ValueError("must be an absolute http or https URL")
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
-            raise ValueError("must not carry credentials; use auth")
+            raise ValueError("must not contain credentials; use auth")
         if parts.query or parts.fragment:
-            raise ValueError("must be a plain URL without query and fragment")
+            raise ValueError("must not contain a query or a fragment")
         return url.rstrip("/")

@@ -1,13 +1,14 @@
-"""Render what an operation sends: requests, acknowledgements, status requests, and notices."""
+"""Render what an operation sends: requests, acknowledgements, status requests and notices. Pure."""
 
 from __future__ import annotations
 
 import json
 import string
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from ackbridge.contracts.calls import Notice
@@ -18,6 +19,7 @@ from .fields import Encoding
 from .model import Integration, NoticeTexts, Operation
 from .templates import (
     BodyTemplate,
+    Clean,
     Context,
     PathTemplate,
     ScalarTemplate,
@@ -25,19 +27,23 @@ from .templates import (
     scalar_text,
 )
 
+MAX_TITLE_LENGTH: Final = 120
+MAX_TEXT_LENGTH: Final = 600
+"""Characters of a notice's message, and of its alternative; every call's history carries them."""
+
 _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
-# A key may have any character, a header may not; % is quoted too, so that two keys stay two.
+# A key may contain characters that a header cannot; % is quoted too, so that keys stay distinct.
 _SAFE_IN_KEYS = string.punctuation.replace("%", "")
 
 
 class MissingReferenceError(InvalidInputError):
-    """An acknowledgement that cannot be written without the provider's reference."""
+    """An acknowledgement needs the provider's reference, and none is known."""
 
 
 @dataclass(frozen=True)
 class OutboundRequest:
-    """One HTTP request, ready to be sent but for its authentication.
+    """One HTTP request, complete except for its authentication.
 
     Attributes:
         url: with the query.
@@ -55,24 +61,24 @@ class OutboundRequest:
 def render_request(
     integration: Integration, operation: Operation, context: Context
 ) -> OutboundRequest:
-    """The operation's request.
-
-    Args:
-        context: payload, metadata, call, callback_url, reference, response, reason.
+    """Render the operation's request.
 
     Raises:
-        InvalidInputError: a template has no usable value; the text names it and hides the value.
+        InvalidInputError: a template has no usable value; names the template, not the value.
     """
     request = operation.request
-    headers = {**_key(operation, context), **_headers(request.headers, context, "request")}
+    headers = {
+        **_idempotency_header(operation, context),
+        **_headers(request.headers, context, "request"),
+    }
     content = None
     if request.body is not None:
-        content = _content(request.body, request.encoding, context, "request.body")
+        content = _encode_body(request.body, request.encoding, context, "request.body")
     return OutboundRequest(
         request.method,
         _url(integration, request.path, request.query, context, "request"),
         operation.receipt.timeout,
-        _with_type(headers, request.encoding, content),
+        _with_content_type(headers, request.encoding, content),
         content,
     )
 
@@ -80,7 +86,7 @@ def render_request(
 def render_acknowledgement(
     integration: Integration, operation: Operation, kind: str, context: Context
 ) -> OutboundRequest | None:
-    """The acknowledgement of an answer, or of its absence; None where there is none of the kind.
+    """Render an acknowledgement; None where the operation sends none of this kind.
 
     Args:
         kind: `success` or `failed`; part of the idempotency key.
@@ -98,8 +104,9 @@ def render_acknowledgement(
             _acknowledgement(integration, operation, kind, {**context, "reference": "known"})
         except InvalidInputError:
             raise error from None
-        reason = f"{error}; it needs the provider's reference, and none is known"
-        raise MissingReferenceError(reason) from None
+        raise MissingReferenceError(
+            f"{error}; it needs the provider's reference, and none is known"
+        ) from None
 
 
 def _acknowledgement(
@@ -112,15 +119,15 @@ def _acknowledgement(
     if body is None:
         return None
     headers = {
-        **_key(operation, context, f":{kind}"),
+        **_idempotency_header(operation, context, f":{kind}"),
         **_headers(acknowledge.headers, context, "acknowledge"),
     }
-    content = _content(body, acknowledge.encoding, context, f"acknowledge.{kind}")
+    content = _encode_body(body, acknowledge.encoding, context, f"acknowledge.{kind}")
     return OutboundRequest(
         acknowledge.method,
         _url(integration, acknowledge.path, {}, context, "acknowledge"),
         acknowledge.timeout,
-        _with_type(headers, acknowledge.encoding, content),
+        _with_content_type(headers, acknowledge.encoding, content),
         content,
     )
 
@@ -128,10 +135,10 @@ def _acknowledgement(
 def render_status(
     integration: Integration, operation: Operation, context: Context
 ) -> OutboundRequest | None:
-    """The question how the provider's work stands; None where it cannot be asked.
+    """Render the status request; None where the operation has none.
 
     Raises:
-        InvalidInputError: as `render_request`; for instance a reference that never came.
+        InvalidInputError: as `render_request`, for instance when no reference is known.
     """
     status = operation.response.status
     if status is None:
@@ -145,21 +152,56 @@ def render_status(
 
 
 def render_health(integration: Integration) -> OutboundRequest | None:
-    """The question whether the provider is up; None where it has no such request."""
-    if integration.health is None:
-        return None
+    """Render the health request; None where the integration has none."""
     health = integration.health
+    if health is None:
+        return None
     return OutboundRequest("GET", integration.base_url + health.path, health.timeout)
 
 
-def _key(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:
+def render_notice(
+    kind: str,
+    texts: NoticeTexts,
+    context: Context,
+    language: str | None = None,
+    clean: Clean | None = None,
+) -> Notice | None:
+    """Render a notice; None where one of its templates has no usable value.
+
+    Args:
+        kind: one of `NOTICE_KINDS`.
+        language: the user's, a language tag.
+        clean: applied to each value before it becomes part of the text.
+    """
+    text = texts.choose(language)
+    try:
+        title = _bounded(text.title, context, MAX_TITLE_LENGTH, clean)
+        message = _bounded(text.message, context, MAX_TEXT_LENGTH, clean)
+        alternative = (
+            _bounded(text.alternative, context, MAX_TEXT_LENGTH, clean) if text.alternative else ""
+        )
+    except ExpressionError:
+        return None
+    if not title or not message:
+        return None
+    return Notice(kind=kind, title=title, message=message, alternative=alternative or None)
+
+
+def _bounded(template: TextTemplate, context: Context, longest: int, clean: Clean | None) -> str:
+    text = template.render_text(context, clean).strip()
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _idempotency_header(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:
     name = operation.request.idempotency_header
     if name is None:
         return {}
     return {name: quote(f"{context['call']['idempotency_key']}{suffix}", safe=_SAFE_IN_KEYS)}
 
 
-def _with_type(headers: dict[str, str], encoding: str, content: bytes | None) -> dict[str, str]:
+def _with_content_type(
+    headers: dict[str, str], encoding: str, content: bytes | None
+) -> dict[str, str]:
     if content is None or any(name.lower() == "content-type" for name in headers):
         return headers
     return {**headers, "Content-Type": _CONTENT_TYPES[encoding]}
@@ -171,12 +213,13 @@ def _headers(
     headers = {}
     for name, template in templates.items():
         here = f"{where}.headers.{name}"
-        value = _value(template, context, here)
-        if value is None:
-            continue
-        text = _scalar(value, template.source, here)
+        with _naming(here):
+            value = template.render(context)
+            if value is None:
+                continue
+            text = scalar_text(value, template.source)
         if not text.isascii() or not text.isprintable():
-            raise InvalidInputError(f"{here}: has characters that a header cannot have")
+            raise InvalidInputError(f"{here}: contains characters that are not allowed in a header")
         headers[name] = text.strip()
     return headers
 
@@ -194,23 +237,21 @@ def _url(
 
 
 def _path(template: PathTemplate, context: Context, here: str) -> str:
-    pieces = []
+    segments = []
     for part in template.parts:
         if isinstance(part, str):
-            pieces.append(part)
+            segments.append(part)
             continue
-        try:
+        with _naming(f"{here}: {template.source}"):
             value = part.evaluate(context)
             text = "" if value is None else scalar_text(value, part.text)
-        except ExpressionError as error:
-            raise InvalidInputError(f"{here}: {template.source}: {error}") from None
         if not text:
             raise InvalidInputError(f"{here}: {template.source}: {part.text} has no value")
-        pieces.append(quote(text, safe=""))
-    path = "".join(pieces)
-    # Quoting leaves dots alone, and servers walk up the tree at them.
+        segments.append(quote(text, safe=""))
+    path = "".join(segments)
+    # Quoting leaves dots as they are, and servers resolve such segments to another path.
     if any(segment in (".", "..") for segment in path.split("/")):
-        raise InvalidInputError(f"{here}: {template.source}: a segment is . or ..")
+        raise InvalidInputError(f"{here}: {template.source}: a path segment must not be . or ..")
     return path
 
 
@@ -218,19 +259,22 @@ def _query(
     templates: Mapping[str, ScalarTemplate], context: Context, where: str
 ) -> Iterator[tuple[str, str]]:
     for name, template in templates.items():
-        here = f"{where}.{name}"
-        value = _value(template, context, here)
-        for single in value if isinstance(value, list) else [value]:
-            if single is not None:
-                yield name, _scalar(single, template.source, here)
+        with _naming(f"{where}.{name}"):
+            value = template.render(context)
+            for single in value if isinstance(value, list) else [value]:
+                if single is not None:
+                    yield name, scalar_text(single, template.source)
 
 
-def _content(body: BodyTemplate, encoding: Encoding, context: Context, here: str) -> bytes | None:
-    value = _value(body, context, here)
+def _encode_body(
+    body: BodyTemplate, encoding: Encoding, context: Context, here: str
+) -> bytes | None:
+    with _naming(here):
+        value = body.render(context)
     if value is None:
         return None
     if encoding == "form" and not isinstance(value, dict):
-        raise InvalidInputError(f"{here}: a form is a mapping")
+        raise InvalidInputError(f"{here}: a form must be a mapping")
     try:
         if encoding == "form":
             return urlencode(list(_form_fields("", value))).encode()
@@ -240,7 +284,7 @@ def _content(body: BodyTemplate, encoding: Encoding, context: Context, here: str
 
 
 def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Nested values as `a[b]=c` and `a[0]=b`; null is left out."""
+    """Nested values become `a[b]=c` and `a[0]=b`; null values are left out."""
     if isinstance(value, dict | list):
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, inner in items:
@@ -249,59 +293,10 @@ def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield name, scalar_text(value, name)
 
 
-def _value(template: ScalarTemplate | BodyTemplate, context: Context, here: str) -> Any:
+@contextmanager
+def _naming(template: str) -> Iterator[None]:
+    """Name the template that an expression's error is about."""
     try:
-        return template.value(context)
+        yield
     except ExpressionError as error:
-        raise InvalidInputError(f"{here}: {error}") from None
-
-
-def _scalar(value: Any, what: str, here: str) -> str:
-    try:
-        return scalar_text(value, what)
-    except ExpressionError as error:
-        raise InvalidInputError(f"{here}: {error}") from None
-
-
-MAX_TITLE_LENGTH = 120
-MAX_TEXT_LENGTH = 600
-"""Characters of a message, and of an alternative; every call carries its notices."""
-
-Clean = Callable[[str], str]
-"""Takes out of a value what must not be shown."""
-
-
-def render_notice(
-    kind: str,
-    texts: NoticeTexts,
-    context: Context,
-    language: str | None = None,
-    clean: Clean | None = None,
-) -> Notice | None:
-    """One notice; None where it cannot be said, because a template has no usable value.
-
-    Args:
-        kind: one of `NOTICE_KINDS`.
-        context: payload, metadata, call.
-        language: which the user reads, a language tag.
-        clean: what every value goes through before it is put into the text.
-    """
-    text = texts.choose(language)
-    try:
-        title = _bounded(text.title, context, MAX_TITLE_LENGTH, clean)
-        message = _bounded(text.message, context, MAX_TEXT_LENGTH, clean)
-        alternative = (
-            _bounded(text.alternative, context, MAX_TEXT_LENGTH, clean)
-            if text.alternative
-            else None
-        )
-    except ExpressionError:
-        return None
-    if not title or not message:
-        return None
-    return Notice(kind=kind, title=title, message=message, alternative=alternative or None)
-
-
-def _bounded(template: TextTemplate, context: Context, longest: int, clean: Clean | None) -> str:
-    text = template.text(context, clean).strip()
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+        raise InvalidInputError(f"{template}: {error}") from None

@@ -1,8 +1,8 @@
-"""What a subscriber file may say: who is told what becomes of calls, where, and for how long."""
+"""The grammar of subscriber files: who is notified of calls, where, and for how long."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -19,41 +19,42 @@ from ackbridge.security.specs import SecretRef
 
 from .fields import FilePart, Positive, is_http_url
 
-MOST_SECRETS = 2
-"""The one in use, and the one that takes its place."""
+MAX_SECRETS: Final = 2
+"""The secret in use, and the one that replaces it."""
 
 
 class Subscriber(FilePart):
-    """Who is told what becomes of calls: a file `integrations/subscribers/<name>.yaml`.
+    """A service that is notified of calls: a file `integrations/subscribers/<name>.yaml`.
 
-    A call names it in `reply_to`. Only operators say where notices go, never requests.
+    A call names it in `reply_to`. Only these files contain addresses; requests never do.
     """
 
     subscriber: Name
-    """Its name, as in `reply_to`."""
+    """The subscriber's name, as in `reply_to`."""
     url: str
-    """Where notices are posted to; redirects are not followed."""
-    secrets: Annotated[tuple[SecretRef, ...], Field(min_length=1, max_length=MOST_SECRETS)]
-    """Standard Webhooks secrets (`whsec_…`); with two, both sign, so that one can be replaced."""
+    """Where notices are posted; redirects are not followed."""
+    secrets: Annotated[tuple[SecretRef, ...], Field(min_length=1, max_length=MAX_SECRETS)]
+    """References to Standard Webhooks secrets (`whsec_…`). With two, notices carry both signatures,
+    so that one secret can be replaced."""
     events: Annotated[tuple[NoticeEvent, ...], Field(min_length=1)] = DEFAULT_EVENTS
-    """When it wants to be told; `completed` is the one that has to be asked for."""
+    """Which events are sent; by default all but `completed`."""
     response: bool = False
-    """Whether notices of completed calls carry the provider's response."""
+    """Whether notices of completed calls contain the provider's response."""
     timeout: Annotated[Positive, Field(le=MAX_TIMEOUT)] = DEFAULT_TIMEOUT
-    """Of one attempt."""
+    """The timeout of one attempt."""
     within: Positive = DEFAULT_WITHIN
-    """How long a notice is tried before it is kept as dead."""
+    """How long a notice is retried before it becomes a dead letter."""
     concurrent: int = Field(default=4, ge=1, le=100)
-    """How many notices are on their way at the same time, from each worker."""
+    """Notices in flight in each worker."""
 
     @field_validator("url")
     @classmethod
-    def _is_plain(cls, url: str) -> str:
+    def _check_url(cls, url: str) -> str:
         if not is_http_url(url):
             raise ValueError("must be an absolute http or https URL")
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
-            raise ValueError("must not carry credentials; notices are signed with secrets")
+            raise ValueError("must not contain credentials; notices are signed with secrets")
         if parts.fragment:
-            raise ValueError("must be a URL without a fragment")
+            raise ValueError("must not contain a fragment")
         return url

@@ -6,25 +6,31 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 from .expressions import Expression, ExpressionError
 
-Context = Mapping[str, Any]
-"""What expressions see: payload, metadata, call, callback_url, reference, response, reason."""
+Context: TypeAlias = Mapping[str, Any]
+"""What expressions can read: payload, metadata, call, callback_url, reference, response, reason."""
+
+Clean: TypeAlias = Callable[[str], str]
+"""Removes from a value what must not be shown, such as secrets."""
 
 _QUOTES = "'\"`"
+
+# Control characters, and those that change the direction of the text around them.
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
 class Template:
-    """A text in which `{expression}` stands for a value; `{{` and `}}` are braces.
+    """A text in which `{expression}` stands for a value; `{{` and `}}` are literal braces.
 
     Attributes:
-        source: as it is written in the file.
+        source: the text, as in the file.
         parts: literal texts and expressions, in order.
     """
 
@@ -32,27 +38,27 @@ class Template:
     parts: tuple[str | Expression, ...]
 
     @classmethod
-    def read(cls, source: str) -> Self:
-        """Take a text apart and compile its expressions.
+    def parse(cls, source: str) -> Self:
+        """Split a text into literals and compiled expressions.
 
         Raises:
-            ValueError: braces that do not match, or a bad expression.
+            ValueError: unbalanced braces, or an invalid expression.
         """
         return cls(source, tuple(_parts(source)))
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
-        """The expressions in it, in order."""
+        """The expressions of the template, in order."""
         return tuple(part for part in self.parts if isinstance(part, Expression))
 
-    def value(self, context: Context) -> Any:
+    def render(self, context: Context) -> Any:
         """The value: of any type for exactly one `{expression}`, else a text.
 
-        None when an expression is null, because half a text is of no use to anybody.
+        None when any of the expressions is null.
 
         Raises:
-            ExpressionError: an expression cannot be evaluated, or a list or an object would
-                have to become part of a text.
+            ExpressionError: an expression cannot be evaluated, or its value is a list or an object
+                and would have to become part of a text.
         """
         values = [p if isinstance(p, str) else p.evaluate(context) for p in self.parts]
         if len(self.parts) == 1:
@@ -67,19 +73,19 @@ class Template:
         cls, _source: Any, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
-            cls.read, core_schema.str_schema(strict=True)
+            cls.parse, core_schema.str_schema(strict=True)
         )
 
 
 class PathTemplate(Template):
-    """The path of a request, from the `/` on."""
+    """The path of a request; starts with `/`, and has no query and no fragment."""
 
     @classmethod
-    def read(cls, source: str) -> Self:
-        """As `Template.read`; besides, query and fragment are refused."""
+    def parse(cls, source: str) -> Self:
+        """As `Template.parse`, and checks the literal parts of the path."""
         if not source.startswith("/"):
             raise ValueError("must start with /; the rest of the URL is base_url")
-        template = super().read(source)
+        template = super().parse(source)
         literal = "".join(part for part in template.parts if isinstance(part, str))
         if any(c in "?#" or not c.isascii() or not c.isprintable() or c == " " for c in literal):
             raise ValueError("must be printable ASCII without blanks, ? and #; use query")
@@ -87,14 +93,16 @@ class PathTemplate(Template):
 
 
 class ScalarTemplate(Template):
-    """The value of a header or of a query parameter; a number or a boolean in the file is fine."""
+    """The value of a header or of a query parameter; also a number or a boolean in the file."""
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, _source: Any, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        def read(value: str | float | bool) -> ScalarTemplate:
-            return cls.read(value) if isinstance(value, str) else cls("", (scalar_text(value, ""),))
+        def parse(value: str | float | bool) -> ScalarTemplate:
+            return (
+                cls.parse(value) if isinstance(value, str) else cls("", (scalar_text(value, ""),))
+            )
 
         scalars = [
             core_schema.str_schema(strict=True),
@@ -103,7 +111,7 @@ class ScalarTemplate(Template):
             core_schema.float_schema(strict=True),
         ]
         return core_schema.no_info_after_validator_function(
-            read,
+            parse,
             core_schema.union_schema(
                 [*scalars],
                 custom_error_type="template",
@@ -113,22 +121,19 @@ class ScalarTemplate(Template):
 
 
 class TextTemplate(Template):
-    """A text for people: what is not there leaves a gap, and nothing else."""
+    """A text that users read, in a notice."""
 
-    def text(self, context: Context, clean: Callable[[str], str] | None = None) -> str:
-        """The text; values that are null are empty.
-
-        White space in values is blanks, and what would not be seen, or would turn the text
-        around it, is left out. What a value says is never read as a template.
+    def render_text(self, context: Context, clean: Clean | None = None) -> str:
+        """The text. Null values are empty; values become one line without invisible characters.
 
         Args:
-            clean: what every value goes through besides.
+            clean: applied to each value.
 
         Raises:
-            ExpressionError: as `Template.value`.
+            ExpressionError: as `Template.render`.
         """
         return "".join(
-            part if isinstance(part, str) else _in_one_line(part, context, clean)
+            part if isinstance(part, str) else _visible_text(part, context, clean)
             for part in self.parts
         )
 
@@ -137,37 +142,131 @@ class TextTemplate(Template):
         cls, _source: Any, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
-            cls.read, core_schema.str_schema(strict=True, min_length=1)
+            cls.parse, core_schema.str_schema(strict=True, min_length=1)
         )
 
 
-# Control characters, and those that reverse the direction of what follows.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+@dataclass(frozen=True)
+class BodyTemplate:
+    """The body of a request: one expression for all of it, or a mapping or list of templates.
+
+    Attributes:
+        content: an Expression; or mappings and lists of Template, numbers, booleans and null.
+    """
+
+    content: Any
+
+    @classmethod
+    def parse(cls, source: Any) -> Self:
+        """Compile a body as it is written in the file.
+
+        Raises:
+            ValueError: it is neither a text nor a mapping nor a list, or an invalid expression.
+            ValidationError: with the path of each invalid template.
+        """
+        if isinstance(source, str):
+            return cls(_parse_whole(source))
+        if not isinstance(source, dict | list):
+            raise ValueError("must be a mapping, or a text that is one JMESPath expression")  # noqa: TRY004 -- pydantic turns only ValueError into a validation error
+        problems: list[InitErrorDetails] = []
+        content = _parse_content(source, (), problems)
+        if problems:
+            raise ValidationError.from_exception_data("body", problems, hide_input=True)
+        return cls(content)
+
+    def render(self, context: Context) -> Any:
+        """The body's value; mappings are without their null values.
+
+        Raises:
+            ExpressionError: as `Template.render`; the text starts with the template's path.
+        """
+        if isinstance(self.content, Expression):
+            return self.content.evaluate(context)
+        return _render_content(self.content, context, "")
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, _source: Any, _handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        as_written = [
+            core_schema.str_schema(),
+            core_schema.dict_schema(core_schema.str_schema()),
+            core_schema.list_schema(),
+        ]
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, json_schema_input_schema=core_schema.union_schema([*as_written])
+        )
 
 
-def _in_one_line(
-    expression: Expression, context: Context, clean: Callable[[str], str] | None
-) -> str:
-    value = expression.evaluate(context)
-    if value is None:
-        return ""
-    text = _UNSEEN.sub("", " ".join(scalar_text(value, expression.text).split()))
-    return clean(text) if clean else text
+def scalar_text(value: Any, name: str) -> str:
+    """A text, number or boolean, as in a URL, a header or a form.
 
-
-def scalar_text(value: Any, what: str) -> str:
-    """A text, number or boolean as it stands in a URL, a header or a form.
+    Args:
+        name: what the value is called in an error.
 
     Raises:
-        ExpressionError: `what` is a list or an object.
+        ExpressionError: it is a list or an object, or not valid Unicode.
     """
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
-            raise ExpressionError(f"{what} has half a character in it")
+            raise ExpressionError(f"{name} contains half of a surrogate pair")
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise ExpressionError(f"{what} is not a text, a number or a boolean")
+    raise ExpressionError(f"{name} is not a text, a number or a boolean")
+
+
+def _visible_text(expression: Expression, context: Context, clean: Clean | None) -> str:
+    value = expression.evaluate(context)
+    if value is None:
+        return ""
+    text = _INVISIBLE.sub("", " ".join(scalar_text(value, expression.text).split()))
+    return clean(text) if clean else text
+
+
+def _parse_whole(source: str) -> Expression:
+    try:
+        return Expression(source)
+    except ValueError as error:
+        if source.startswith("{") and source.endswith("}"):
+            hint = "a body that is a text is one expression: write payload, not {payload}"
+            raise ValueError(f"{error} ({hint})") from None
+        raise
+
+
+def _parse_content(
+    source: Any, path: tuple[str | int, ...], problems: list[InitErrorDetails]
+) -> Any:
+    if isinstance(source, dict):
+        return {key: _parse_content(value, (*path, key), problems) for key, value in source.items()}
+    if isinstance(source, list):
+        return [_parse_content(value, (*path, i), problems) for i, value in enumerate(source)]
+    if not isinstance(source, str):
+        return source
+    try:
+        return Template.parse(source)
+    except ValueError as error:
+        problem = PydanticCustomError("template", "{problem}", {"problem": str(error)})
+        problems.append(InitErrorDetails(type=problem, loc=path, input=None))
+        return None
+
+
+def _render_content(content: Any, context: Context, path: str) -> Any:
+    if isinstance(content, Template):
+        try:
+            return content.render(context)
+        except ExpressionError as error:
+            raise ExpressionError(f"{path.removeprefix('.')}: {error}") from None
+    if isinstance(content, dict):
+        rendered = (
+            (key, _render_content(part, context, f"{path}.{key}")) for key, part in content.items()
+        )
+        return {key: value for key, value in rendered if value is not None}
+    if isinstance(content, list):
+        return [
+            _render_content(part, context, f"{path}.{index}") for index, part in enumerate(content)
+        ]
+    return content
 
 
 def _parts(source: str) -> Iterator[str | Expression]:
@@ -180,7 +279,7 @@ def _parts(source: str) -> Iterator[str | Expression]:
         elif character == "{":
             if literal:
                 yield literal
-            end = _closing(source, position)
+            end = _closing_brace(source, position)
             yield Expression(source[position + 1 : end].strip())
             literal, position = "", end + 1
         elif character == "}":
@@ -192,8 +291,8 @@ def _parts(source: str) -> Iterator[str | Expression]:
         yield literal
 
 
-def _closing(source: str, opening: int) -> int:
-    """Where the expression ends that begins at `opening`; braces in its quotes do not count."""
+def _closing_brace(source: str, opening: int) -> int:
+    """Where the expression ends that starts at `opening`; braces in its quotes do not count."""
     depth, quote, position = 0, "", opening
     while position < len(source):
         character = source[position]
@@ -210,98 +309,3 @@ def _closing(source: str, opening: int) -> int:
                 return position
         position += 1
     raise ValueError(f"the {{ at character {opening + 1} is not closed; a literal one is {{{{")
-
-
-Shape = Any
-"""A body as it is compiled: mappings and lists of Template, numbers, booleans and null."""
-
-
-@dataclass(frozen=True)
-class BodyTemplate:
-    """A body: one expression for all of it, or a mapping whose leaves are templates.
-
-    Attributes:
-        shape: an Expression, or mappings and lists of templates.
-    """
-
-    shape: Shape
-
-    @classmethod
-    def read(cls, source: Any) -> Self:
-        """Compile a body as it stands in the file.
-
-        Raises:
-            ValueError: it is neither a text nor a mapping nor a list.
-            ValidationError: with the place of every bad template.
-        """
-        if isinstance(source, str):
-            return cls(_whole(source))
-        if not isinstance(source, dict | list):
-            raise ValueError("must be a mapping, or a text that is one JMESPath expression")  # noqa: TRY004 -- pydantic turns only ValueError into a validation error
-        problems: list[InitErrorDetails] = []
-        shape = _shape(source, (), problems)
-        if problems:
-            raise ValidationError.from_exception_data("body", problems, hide_input=True)
-        return cls(shape)
-
-    def value(self, context: Context) -> Any:
-        """The body's value; null leaves of mappings are left out.
-
-        Raises:
-            ExpressionError: as `Template.value`, with the leaf's path in front.
-        """
-        if isinstance(self.shape, Expression):
-            return self.shape.evaluate(context)
-        return _fill(self.shape, context, "")
-
-    @classmethod
-    def __get_pydantic_core_schema__(
-        cls, _source: Any, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        as_written = [
-            core_schema.str_schema(),
-            core_schema.dict_schema(core_schema.str_schema()),
-            core_schema.list_schema(),
-        ]
-        return core_schema.no_info_plain_validator_function(
-            cls.read, json_schema_input_schema=core_schema.union_schema([*as_written])
-        )
-
-
-def _whole(source: str) -> Expression:
-    try:
-        return Expression(source)
-    except ValueError as error:
-        if source.startswith("{") and source.endswith("}"):
-            hint = "a body that is a text is one expression: write payload, not {payload}"
-            raise ValueError(f"{error} ({hint})") from None
-        raise
-
-
-def _shape(source: Any, path: tuple[str | int, ...], problems: list[InitErrorDetails]) -> Shape:
-    if isinstance(source, dict):
-        return {key: _shape(value, (*path, key), problems) for key, value in source.items()}
-    if isinstance(source, list):
-        return [_shape(value, (*path, index), problems) for index, value in enumerate(source)]
-    if not isinstance(source, str):
-        return source
-    try:
-        return Template.read(source)
-    except ValueError as error:
-        told = PydanticCustomError("template", "{problem}", {"problem": str(error)})
-        problems.append(InitErrorDetails(type=told, loc=path, input=None))
-        return None
-
-
-def _fill(shape: Shape, context: Context, path: str) -> Any:
-    if isinstance(shape, Template):
-        try:
-            return shape.value(context)
-        except ExpressionError as error:
-            raise ExpressionError(f"{path.removeprefix('.')}: {error}") from None
-    if isinstance(shape, dict):
-        filled = ((key, _fill(part, context, f"{path}.{key}")) for key, part in shape.items())
-        return {key: value for key, value in filled if value is not None}
-    if isinstance(shape, list):
-        return [_fill(part, context, f"{path}.{index}") for index, part in enumerate(shape)]
-    return shape

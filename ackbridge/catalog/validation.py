@@ -1,18 +1,18 @@
-"""What no single field of an integration file can get wrong alone.
+"""Conflicts between fields of an integration file.
 
-The rules look at the plain document, not at models: so they are told together with every other
-mistake, and not only once those are mended.
+The rules read the plain document and not the models, so that they are reported together with all
+other problems and not only once those are fixed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from typing import Any
 
 from ackbridge.contracts.notices import NOTICE_KINDS
 from ackbridge.contracts.wire import parse_duration
+from ackbridge.errors import did_you_mean, unknown_name
 
 from .expressions import Expression
 from .model import DeadlineSpec
@@ -24,23 +24,23 @@ _SENT = (*_CALLER, "callback_url")
 _CALL = ("id", "provider", "operation", "key")
 _CYCLE = ("cycle", "idempotency_key")
 
-# Where templates are, and what they know there.
+# Where templates are (a part and its fields), and which names they can read there.
 _TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
     (("request",), ("path", "query", "headers", "body"), _SENT),
     (("response", "status"), ("path", "query", "headers"), (*_SENT, "reference")),
     (("acknowledge",), ("path", "headers"), (*_SENT, "reference", "response", "reason")),
     (("acknowledge",), ("success",), (*_SENT, "reference", "response")),
     (("acknowledge",), ("failed",), (*_SENT, "reference", "reason")),
-    # They are written before anything is sent, and for people: no cycle, no provider's words.
+    # Notices are rendered before anything is sent, and users read them.
     (("notices",), NOTICE_KINDS, _CALLER),
 )
 _BODIES = ("body", "success", "failed")
 
 
 def find_conflicts(document: Any) -> Iterator[FieldProblem]:
-    """Everything that does not fit together; what is no mapping is somebody else's to tell."""
+    """Find fields that do not fit together; parts that are no mappings are ignored."""
     yield from _reprocess(document)
-    for name, operation in _at(document, "operations").items():
+    for name, operation in _mapping(document, "operations").items():
         here: FieldPath = ("operations", name)
         if isinstance(operation, dict):
             yield from _callback(document, operation, here)
@@ -48,164 +48,163 @@ def find_conflicts(document: Any) -> Iterator[FieldProblem]:
             yield from _late_window(operation, here)
             yield from _bodies(operation, here)
             yield from _deadline(operation, here)
-            yield from _names(operation, here)
+            yield from _template_names(operation, here)
 
 
 def _reprocess(document: Any) -> Iterator[FieldProblem]:
-    reprocess, operations = _at(document, "reprocess"), _at(document, "operations")
+    reprocess, operations = _mapping(document, "reprocess"), _mapping(document, "operations")
     if reprocess and (reprocess.get("cron") is None) == (reprocess.get("every") is None):
-        yield FieldProblem(("reprocess",), "needs either cron or every: when batches begin")
+        yield FieldProblem(("reprocess",), "needs either cron or every: when batches start")
     operation = reprocess.get("operation")
     if isinstance(operation, str) and operation not in operations:
-        message = f"there is no {operation} here{_near(operation, tuple(operations))}"
+        message = unknown_name("operation", operation, operations)
         yield FieldProblem(("reprocess", "operation"), message)
 
 
 def _callback(
     document: Any, operation: Mapping[str, Any], here: FieldPath
 ) -> Iterator[FieldProblem]:
-    response = _at(operation, "response")
+    response = _mapping(operation, "response")
     if response.get("mode") != "callback":
         return
-    match = _at(response, "match")
-    if not _at(document, "callbacks"):
-        message = "callback needs callbacks with verify and event_key"
+    match = _mapping(response, "match")
+    if not _mapping(document, "callbacks"):
+        message = "mode callback needs callbacks with verify and event_key"
         yield FieldProblem((*here, "response", "mode"), message)
     if not match.get("call_id") and not match.get("reference"):
-        message = "callback needs match.call_id or match.reference"
+        message = "mode callback needs match.call_id or match.reference"
         yield FieldProblem((*here, "response", "match"), message)
     if not response.get("success"):
-        message = "callback needs success: which message is the response"
+        message = "mode callback needs success: which message is the response"
         yield FieldProblem((*here, "response", "success"), message)
-    if match.get("reference") and not _at(operation, "receipt").get("reference"):
-        message = "match.reference needs receipt.reference: where the receipt has it"
-        if not match.get("call_id"):
-            yield FieldProblem((*here, "response", "match", "reference"), message)
-    if _may_confuse_cycles(operation) and match.get("call_id") and "reference" not in match:
+    if (
+        match.get("reference")
+        and not match.get("call_id")
+        and not _mapping(operation, "receipt").get("reference")
+    ):
+        message = "needs receipt.reference: where the receipt contains it"
+        yield FieldProblem((*here, "response", "match", "reference"), message)
+    if match.get("call_id") and "reference" not in match and _needs_reference(operation):
         message = (
-            "reference is needed beside call_id: acknowledgements go by {reference}, and without it"
-            " a late answer of one cycle is taken for the next one's; null if events have none"
+            "needs reference beside call_id: acknowledgements use {reference}, and without it a"
+            " late response of one cycle is taken for that of the next; null if callbacks have none"
         )
         yield FieldProblem((*here, "response", "match"), message)
 
 
-def _may_confuse_cycles(operation: Mapping[str, Any]) -> bool:
-    """Whether a call can have several cycles that are acknowledged by their own references."""
-    again = (
-        operation.get("on_failure") == "park" or _at(operation, "response").get("cycles", 1) != 1
+def _needs_reference(operation: Mapping[str, Any]) -> bool:
+    """Whether a call can have several cycles, each acknowledged by its own reference."""
+    has_cycles = (
+        operation.get("on_failure") == "park"
+        or _mapping(operation, "response").get("cycles", 1) != 1
     )
-    return again and any(
-        "{reference" in text for _, text in walk_texts(operation.get("acknowledge"))
-    )
+    acknowledge = walk_texts(operation.get("acknowledge"))
+    return has_cycles and any("{reference" in text for _, text in acknowledge)
 
 
 def _poll(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
-    response = _at(operation, "response")
-    is_polled = response.get("mode") == "poll"
-    if response.get("poll") is not None and not is_polled:
-        yield FieldProblem((*here, "response", "poll"), "is for mode poll only")
-    if not is_polled:
+    response = _mapping(operation, "response")
+    if response.get("mode") != "poll":
+        if response.get("poll") is not None:
+            yield FieldProblem((*here, "response", "poll"), "is allowed in mode poll only")
         return
-    status = _at(response, "status")
+    status = _mapping(response, "status")
     if not status:
-        message = "poll needs status: how to ask for the response"
+        message = "mode poll needs status: how to ask for the response"
         yield FieldProblem((*here, "response", "status"), message)
     elif not status.get("success") and not response.get("success"):
-        message = "poll needs success: which answer is the response"
+        message = "mode poll needs success: which answer is the response"
         yield FieldProblem((*here, "response", "status", "success"), message)
     if response.get("match") is not None:
-        message = "is for callbacks; in mode poll we ask about one call"
+        message = "is for callbacks; in mode poll a status request is about one call"
         yield FieldProblem((*here, "response", "match"), message)
 
 
 def _late_window(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
-    response = _at(operation, "response")
+    response = _mapping(operation, "response")
     if response.get("late_window") is None:
         return
     path = (*here, "response", "late_window")
     if response.get("mode") == "sync":
-        yield FieldProblem(path, "is of no use in mode sync: nothing comes later")
+        yield FieldProblem(path, "has no effect in mode sync: no response arrives later")
     if operation.get("on_failure") == "park":
-        message = "is of no use with on_failure: park: parked calls take late responses anyway"
+        message = "has no effect with on_failure: park: parked calls take late responses anyway"
         yield FieldProblem(path, message)
 
 
 def _bodies(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
-    request, acknowledge = _at(operation, "request"), operation.get("acknowledge")
+    request, acknowledge = _mapping(operation, "request"), operation.get("acknowledge")
     if str(request.get("method", "")).upper() == "GET" and request.get("body") is not None:
         yield FieldProblem((*here, "request", "body"), "a GET request has no body; use query")
     if isinstance(acknowledge, dict):
         if acknowledge.get("success") is None and acknowledge.get("failed") is None:
-            message = "says neither what to send on success nor when it failed"
+            message = "needs success or failed, or both: the bodies that are sent"
             yield FieldProblem((*here, "acknowledge"), message)
         if str(acknowledge.get("method", "")).upper() == "GET":
             yield FieldProblem((*here, "acknowledge", "method"), "a GET request has no body")
 
 
 def _deadline(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
-    written = _at(operation, "response", "deadline")
-    default = DeadlineSpec()
-    spans = {
-        name: _span(written.get(name), getattr(default, name))
-        for name in ("floor", "initial", "ceiling")
-    }
-    floor, initial, ceiling = spans["floor"], spans["initial"], spans["ceiling"]
-    path = (*here, "response", "deadline")
-    if floor and ceiling and floor > ceiling:
-        yield FieldProblem((*path, "floor"), f"is longer than the ceiling ({ceiling})")
-    if initial and ceiling and initial > ceiling:
-        yield FieldProblem((*path, "initial"), f"is longer than the ceiling ({ceiling})")
+    written, default = _mapping(operation, "response", "deadline"), DeadlineSpec()
+    ceiling = _duration(written.get("ceiling"), default.ceiling)
+    for name in ("floor", "initial"):
+        duration = _duration(written.get(name), getattr(default, name))
+        if duration and ceiling and duration > ceiling:
+            path = (*here, "response", "deadline", name)
+            yield FieldProblem(path, f"is longer than the ceiling ({ceiling})")
 
 
-def _names(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
-    """Expressions of templates that read what is not there: they would silently be null."""
-    has_reference = bool(_at(operation, "receipt").get("reference"))
+def _template_names(operation: Mapping[str, Any], here: FieldPath) -> Iterator[FieldProblem]:
+    """Names in templates that do not exist there; they would silently be null."""
+    has_reference = bool(_mapping(operation, "receipt").get("reference"))
     for where, fields, known in _TEMPLATES:
-        part = _at(operation, *where)
+        part = _mapping(operation, *where)
         for field in fields:
+            is_expression = field in _BODIES and isinstance(part.get(field), str)
             for path, text in walk_texts(part.get(field), (*here, *where, field)):
-                whole = field in _BODIES and isinstance(part.get(field), str)
-                for expression in _expressions(text, whole):
-                    for problem in _unknown(expression, known, has_reference):
+                for expression in _expressions(text, is_expression=is_expression):
+                    for problem in _unknown_names(expression, known, has_reference):
                         yield FieldProblem(path, f"{expression.text}: {problem}")
 
 
-def _expressions(text: str, whole: bool) -> tuple[Expression, ...]:
+def _expressions(text: str, *, is_expression: bool) -> tuple[Expression, ...]:
     try:
-        return (Expression(text),) if whole else Template.read(text).expressions
+        return (Expression(text),) if is_expression else Template.parse(text).expressions
     except ValueError:
-        return ()  # told where the field is read
+        return ()  # reported where the field is parsed
 
 
-def _unknown(expression: Expression, known: tuple[str, ...], has_reference: bool) -> Iterator[str]:
+def _unknown_names(
+    expression: Expression, known: tuple[str, ...], has_reference: bool
+) -> Iterator[str]:
     of_call = _CALL if known is _CALLER else (*_CALL, *_CYCLE)
-    for first, *rest in expression.names():
+    for first, *inner in expression.referenced_names():
         if first == "reference" and first in known and not has_reference:
-            yield "needs receipt.reference: where the receipt has it"
+            yield "needs receipt.reference: where the receipt contains it"
         elif first not in known:
-            yield f"there is no {first} here{_near(first, known)}"
-        elif first == "call" and rest and rest[0] not in of_call:
-            yield f"there is no call.{rest[0]}{_near(rest[0], of_call)}"
+            yield f"{first} is not available here.{_hint(first, known)}"
+        elif first == "call" and inner and inner[0] not in of_call:
+            yield f"call.{inner[0]} is not available here.{_hint(inner[0], of_call)}"
 
 
-def _near(name: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(known)}"
+def _hint(name: str, known: tuple[str, ...]) -> str:
+    return did_you_mean(name, known) or f" Available: {', '.join(known)}"
 
 
-def _span(written: Any, default: timedelta) -> timedelta | None:
+def _duration(written: Any, default: timedelta) -> timedelta | None:
     if written is None:
         return default
     try:
-        span = parse_duration(written)
+        duration = parse_duration(written)
     except ValueError:
         return None
-    if isinstance(span, int | float):
-        return timedelta(seconds=span)
-    return span if isinstance(span, timedelta) else None
+    if isinstance(duration, int | float):
+        return timedelta(seconds=duration)
+    return duration if isinstance(duration, timedelta) else None
 
 
-def _at(value: Any, *path: str) -> Mapping[str, Any]:
+def _mapping(value: Any, *path: str) -> Mapping[str, Any]:
+    """The mapping at a path; empty if there is none."""
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}

@@ -1,21 +1,21 @@
-"""YAML documents that remember where everything stands."""
+"""YAML documents with the position of every key, and the environment variables in their texts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
-FieldPath = tuple[str | int, ...]
-"""Where something is in a document: keys and list positions."""
+FieldPath: TypeAlias = tuple[str | int, ...]
+"""Keys and list positions that lead to a field."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """A position in the file, from 1; 0 for nowhere."""
+    """A position in the file, counted from 1; 0 if there is none."""
 
     line: int = 0
     column: int = 0
@@ -23,7 +23,7 @@ class Position:
 
 @dataclass(frozen=True)
 class FieldProblem:
-    """What is wrong at a path, before it has a file and a line."""
+    """What is wrong with a field; its file and line are not known yet."""
 
     path: FieldPath
     message: str
@@ -33,40 +33,37 @@ class YamlError(ValueError):
     """The text is not YAML.
 
     Attributes:
-        place: where the reader gave up.
+        position: where parsing failed.
     """
 
-    def __init__(self, message: str, place: Position) -> None:
-        self.place = place
+    def __init__(self, message: str, position: Position) -> None:
+        self.position = position
         super().__init__(message)
 
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """A document as plain values.
+    """A parsed document.
 
     Attributes:
         value: mappings with text keys, lists, texts, numbers, booleans, None.
-        places: of every key and list item.
-        mistakes: keys that are there twice.
+        positions: of every key and list item.
+        problems: duplicate keys.
     """
 
     value: Any
-    places: Mapping[FieldPath, Position]
-    mistakes: tuple[FieldProblem, ...]
+    positions: Mapping[FieldPath, Position]
+    problems: tuple[FieldProblem, ...]
 
-    def place(self, path: FieldPath) -> Position:
-        """Where a path stands, or the nearest thing around it that is there."""
-        while path and path not in self.places:
+    def position(self, path: FieldPath) -> Position:
+        """The position of a field, or of the closest part around it that exists."""
+        while path and path not in self.positions:
             path = path[:-1]
-        return self.places.get(path, Position())
+        return self.positions.get(path, Position())
 
 
 class _Loader(yaml.SafeLoader):
-    """Scalars as YAML 1.2 has them, which is how editors read the file too.
-
-    Under YAML 1.1 the country NO is false, 1:30 is ninety and a date is no text.
-    """
+    """Resolves scalars as YAML 1.2 does, and editors: YAML 1.1 reads NO as false and 1:30 as 90."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -81,47 +78,47 @@ for _tag, _pattern, _first in (
 
 
 def parse_yaml(text: str) -> YamlDocument:
-    """Read one YAML document.
+    """Parse one YAML document.
 
     Raises:
-        YamlError: it is not YAML, or more than one document, or it contains itself.
+        YamlError: it is not YAML, is more than one document, or contains itself.
     """
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        reader = _Reader(loader)
-        value = reader.read(node, ()) if node is not None else None
+        builder = _Builder(loader)
+        value = builder.build(node, ()) if node is not None else None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
-        place = Position(before.count("\n") + 1, error.position - before.rfind("\n"))
-        raise YamlError("a control character", place) from None
+        position = Position(before.count("\n") + 1, error.position - before.rfind("\n"))
+        raise YamlError("a control character", position) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(error.problem or "unexpected text", _place(mark)) from None
+        raise YamlError(error.problem or "unexpected text", _position(mark)) from None
     except RecursionError:
         raise YamlError("nested too deeply", Position(1, 1)) from None
-    return YamlDocument(value, reader.places, tuple(reader.mistakes))
+    return YamlDocument(value, builder.positions, tuple(builder.problems))
 
 
 @dataclass
-class _Reader:
+class _Builder:
+    """Builds plain values from nodes, and records their positions."""
+
     loader: _Loader
-    places: dict[FieldPath, Position] = field(default_factory=dict)
-    mistakes: list[FieldProblem] = field(default_factory=list)
+    positions: dict[FieldPath, Position] = field(default_factory=dict)
+    problems: list[FieldProblem] = field(default_factory=list)
     _open: list[yaml.Node] = field(default_factory=list)
 
-    def read(self, node: yaml.Node, path: FieldPath) -> Any:
-        self.places.setdefault(path, _place(node.start_mark))
+    def build(self, node: yaml.Node, path: FieldPath) -> Any:
+        self.positions.setdefault(path, _position(node.start_mark))
         if isinstance(node, yaml.ScalarNode):
             return self.loader.construct_object(node)
-        if any(node is around for around in self._open):
-            raise yaml.MarkedYAMLError(
-                problem="an alias contains itself", problem_mark=node.start_mark
-            )
+        if any(node is parent for parent in self._open):
+            raise _error("an alias contains itself", node)
         self._open.append(node)
         try:
             if isinstance(node, yaml.SequenceNode):
-                return [self.read(inner, (*path, i)) for i, inner in enumerate(node.value)]
+                return [self.build(inner, (*path, i)) for i, inner in enumerate(node.value)]
             return self._mapping(node, path)
         finally:
             self._open.pop()
@@ -131,27 +128,32 @@ class _Reader:
         merged: dict[str, Any] = {}
         for key, inner in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key is a text", problem_mark=key.start_mark)
+                raise _error("a key must be a text", key)
             if key.tag == "tag:yaml.org,2002:merge":
                 merged = {**self._merged(inner, path), **merged}
                 continue
             here = (*path, key.value)
             if key.value in own:
-                self.mistakes.append(FieldProblem(here, "is there twice"))
-            self.places[here] = _place(key.start_mark)
-            own[key.value] = self.read(inner, here)
+                self.problems.append(FieldProblem(here, "is defined twice"))
+            self.positions[here] = _position(key.start_mark)
+            own[key.value] = self.build(inner, here)
         return {**merged, **own}
 
     def _merged(self, node: yaml.Node, path: FieldPath) -> dict[str, Any]:
-        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
         values: dict[str, Any] = {}
-        for inner in nodes:
+        for inner in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(inner, yaml.MappingNode):
-                raise yaml.MarkedYAMLError(
-                    problem="<< takes a mapping", problem_mark=inner.start_mark
-                )
-            values = {**self.read(inner, path), **values}
+                raise _error("<< takes a mapping", inner)
+            values = {**self.build(inner, path), **values}
         return values
+
+
+def _error(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+
+def _position(mark: yaml.Mark | None) -> Position:
+    return Position(mark.line + 1, mark.column + 1) if mark is not None else Position(1, 1)
 
 
 _VARIABLE = re.compile(r"\$(?P<escaped>\$\{)|\$\{(?P<name>[A-Za-z_]\w*)(?::-(?P<default>[^}]*))?\}")
@@ -163,39 +165,39 @@ def expand_variables(
     """Replace `${NAME}` and `${NAME:-default}` in every text; `$${` is a literal `${`.
 
     Args:
-        leave: keys whose values stay as they are.
+        leave: keys whose values are not changed.
 
     Returns:
         The new value, and the variables that are not set.
     """
-    mistakes: list[FieldProblem] = []
+    problems: list[FieldProblem] = []
 
-    def inside(key: str | int, inner: Any) -> Any:
+    def expand(key: str | int, inner: Any) -> Any:
         if key in leave:
             return inner
         expanded, found = expand_variables(inner, environ, leave, (*path, key))
-        mistakes.extend(found)
+        problems.extend(found)
         return expanded
 
     if isinstance(value, dict):
-        return {key: inside(key, inner) for key, inner in value.items()}, mistakes
+        return {key: expand(key, inner) for key, inner in value.items()}, problems
     if isinstance(value, list):
-        return [inside(index, inner) for index, inner in enumerate(value)], mistakes
+        return [expand(index, inner) for index, inner in enumerate(value)], problems
     if not isinstance(value, str):
-        return value, mistakes
-    missing = [
-        FieldProblem(path, f"the environment variable {found['name']} is not set")
+        return value, problems
+    unset = [
+        FieldProblem(path, f"environment variable {found['name']} is not set")
         for found in _VARIABLE.finditer(value)
         if found["name"] and found["default"] is None and found["name"] not in environ
     ]
-    return _VARIABLE.sub(lambda found: _replacement(found, environ), value), missing
+    return _VARIABLE.sub(lambda found: _replacement(found, environ), value), unset
 
 
 def _replacement(found: re.Match[str], environ: Mapping[str, str]) -> str:
     if found["escaped"]:
         return "${"
-    set_to = environ.get(found["name"], "")
-    return set_to if set_to or found["default"] is None else found["default"]
+    current = environ.get(found["name"], "")
+    return current if current or found["default"] is None else found["default"]
 
 
 def walk_texts(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, str]]:
@@ -206,7 +208,3 @@ def walk_texts(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, st
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, inner in items:
             yield from walk_texts(inner, (*path, key))
-
-
-def _place(mark: yaml.Mark | None) -> Position:
-    return Position(mark.line + 1, mark.column + 1) if mark is not None else Position(1, 1)

@@ -221,11 +221,11 @@ def _names(operation: Operation) -> Iterator[tuple[str, ...]]:
 def _read_by(written: Any) -> Iterator[tuple[str, ...]]:
     match written:
         case Expression():
-            yield from written.names()
+            yield from written.referenced_names()
         case Template():
             yield from _read_by(written.expressions)
         case BodyTemplate():
-            yield from _read_by(written.shape)
+            yield from _read_by(written.content)
         case dict():
             yield from _read_by(list(written.values()))
         case list() | tuple():

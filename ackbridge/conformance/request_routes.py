@@ -45,7 +45,7 @@ class Route:
         return self.body is None or self._has(request.body)
 
     def _has(self, body: bytes) -> bool:
-        shape = self.body.shape if self.body is not None else None
+        shape = self.body.content if self.body is not None else None
         if self.encoding == "form":
             if isinstance(shape, Expression):
                 return True

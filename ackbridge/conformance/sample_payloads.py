@@ -44,8 +44,8 @@ def make_payloads(schema: PayloadSchema, count: int) -> list[Any]:
     """
     found: list[Any] = []
     complaint = "it allows nothing"
-    maker = _Maker(schema.text)
-    for candidate in islice(maker.values(schema.text), _MOST_TRIED):
+    maker = _Maker(schema.source)
+    for candidate in islice(maker.values(schema.source), _MOST_TRIED):
         try:
             schema.check(candidate)
         except InvalidInputError as refused:

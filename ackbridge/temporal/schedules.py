@@ -130,7 +130,7 @@ def build_schedule(provider: str, plan: ReprocessSchedule) -> Schedule:
     return Schedule(
         action=ScheduleActionStartWorkflow(
             names.REPROCESS_PARKED,
-            plan.request(provider),
+            plan.batch_request(provider),
             id=names.batch_id(provider, SCHEDULED),
             task_queue=names.TASK_QUEUE,
             static_summary=f"parked calls of {provider}, by schedule",

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from ackbridge.catalog.catalog import next_batch
 from ackbridge.catalog.model import Integration, Operation, PollSpec
-from ackbridge.catalog.rendering import Clean, render_notice
+from ackbridge.catalog.rendering import render_notice
 from ackbridge.catalog.subscribers import Subscriber
+from ackbridge.catalog.templates import Clean
 from ackbridge.contracts.calls import Notice
 from ackbridge.contracts.control import AdmissionState, LearnedDeadline
 from ackbridge.contracts.deliveries import ReplyPlan
@@ -57,7 +58,9 @@ def plan_call(
         lot: the call's own, from 0 to 1; see `deadline_for`.
     """
     response = operation.response
-    deadline, why = deadline_for(response.deadline.rules, learned, response.deadline.at_first, lot)
+    deadline, why = deadline_for(
+        response.deadline.rules, learned, response.deadline.before_learning, lot
+    )
     return Plan(
         mode=ResponseMode(response.mode),
         send=SendPlan(

@@ -332,7 +332,7 @@ async def test_unknown_call(stage: Stage) -> None:
 async def test_unknown_operation_lists_what_there_is(stage: Stage) -> None:
     """A misspelt operation is refused with the names that exist."""
     request = stage.request().model_copy(update={"operation": "create_ordr"})
-    with pytest.raises(InvalidRequestError, match="it has create_booking, create_order"):
+    with pytest.raises(InvalidRequestError, match="known operations: create_booking, create_order"):
         await (await stage.calls.start(request)).outcome(PATIENCE)
 
 

@@ -250,7 +250,7 @@ def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
         (("call", "Sandbox", "create_order", "--key", "k"), "provider: String should match"),
         (("call", "sandbox", "x", "--key", "k", "--wait", "soon"), "not a duration"),
         (("call", "sandbox", "create_order", "--key", "bad-1"), "payload: is not of type object"),
-        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "it has create_booking"),
+        (("call", "sandbox", "create_ordr", "--key", "bad-2"), "known operations: create_booking"),
         (("status", "sandbox.create_order.never"), "no such call"),
         (("batch", "status", "batch.sandbox:never"), "no such batch"),
         (("reprocess", "sandbox", "--rate", "0"), "rate: Input should be greater than 0"),

@@ -56,7 +56,7 @@ async def test_schedules_are_created_updated_and_removed(stage: Stage, tmp_path:
     plan = first.integration("nightly").reprocess
     assert plan is not None
     now = (await handle.describe()).info.created_at
-    expected = plan.next(now)
+    expected = plan.next_start(now)
     assert expected is not None
     # The engine spreads them by the jitter.
     assert expected <= due[0] <= expected + plan.jitter

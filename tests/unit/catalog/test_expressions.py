@@ -1,4 +1,4 @@
-"""Expressions as plain functions: whatever jmespath says, they say."""
+"""Compiled expressions: the same results as jmespath's own interpreter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
-from ackbridge.catalog.expressions import Evaluate, build_evaluation
+from ackbridge.catalog.expressions import Evaluate, compile_node
 
 LEAVES: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, False, 0, 1, 2, 1.0, "", "a", "x", [], {}]
@@ -29,7 +29,7 @@ ATOMS = st.sampled_from(
 
 
 def _around(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Larger expressions of smaller ones; some that become functions, some that do not."""
+    """Larger expressions of smaller ones; some are compiled, some are left to the interpreter."""
     two = ("{} == {}", "{} != {}", "{} && {}", "{} || {}", "{} | {}", "{} < {}", "[{}, {}]")
     one = ("!{}", "{}.a", "{}[0]", "{}[]", "{}[?a]", "{}[*].a", "type({})", "not_null({})")
     pairs = st.builds(
@@ -39,28 +39,28 @@ def _around(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 
 @given(text=st.recursive(ATOMS, _around, max_leaves=5), document=VALUES)
-def test_they_say_what_jmespath_says(text: str, document: Any) -> None:
+def test_results_equal_those_of_jmespath(text: str, document: Any) -> None:
     """The same value of the same type, or the same error, for any expression and document."""
     compiled = jmespath.compile(text)
-    found = _end_of(build_evaluation(compiled.parsed), document)
-    assert found == _end_of(compiled.search, document)
+    found = _result(compile_node(compiled.parsed), document)
+    assert found == _result(compiled.search, document)
 
 
 @pytest.mark.parametrize("text", ["type == 'done'", "order.id", "a && b.c != 'x' || !d"])
-def test_what_files_are_made_of_is_not_interpreted(
+def test_common_expressions_do_not_use_the_interpreter(
     text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Matching an ordinary callback does not touch the interpreter, or only where it must."""
+    """Ordinary callbacks are matched without it."""
     visited: list[str] = []
     monkeypatch.setattr(
         "jmespath.visitor.TreeInterpreter.visit",
         lambda self, node, *_: visited.append(node["type"]),
     )
-    build_evaluation(jmespath.compile(text).parsed)({"type": "done"})
+    compile_node(jmespath.compile(text).parsed)({"type": "done"})
     assert set(visited) <= {"not_expression"}
 
 
-def _end_of(evaluate: Evaluate, document: Any) -> tuple[type, Any]:
+def _result(evaluate: Evaluate, document: Any) -> tuple[type, Any]:
     try:
         value = evaluate(document)
     except (JMESPathError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Loading: every mistake at once, where it stands, and what would be right."""
+"""Loading: every problem at once, with its position and what would be right."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ operations:
 """
 
 
-def test_every_mistake_is_told_with_its_line_and_field(tmp_path: Path) -> None:
-    """One look at a bad file shows all that is wrong, syntax and sense alike."""
+def test_all_problems_are_reported_with_line_and_field(tmp_path: Path) -> None:
+    """Syntax errors and conflicts between fields are reported together."""
     found = {(p.line, p.field): p.message for p in problems(tmp_path, MANY)}
     assert list(found) == [
         (1, "provider"),
@@ -68,20 +68,20 @@ def test_every_mistake_is_told_with_its_line_and_field(tmp_path: Path) -> None:
         (19, "operations.other.response.failure.when"),
         (19, "operations.other.response.failure.retriable"),
     ]
-    assert "did you mean token?" in found[3, "auth.tokn"]
-    assert "did you mean event_key?" in found[7, "callbacks.event_kee"]
-    assert "did you mean payload?" in found[10, "operations.order.request.body.y"]
+    assert "Did you mean 'token'?" in found[3, "auth.tokn"]
+    assert "Did you mean 'event_key'?" in found[7, "callbacks.event_kee"]
+    assert "Did you mean 'payload'?" in found[10, "operations.order.request.body.y"]
     assert "'done' in single quotes" in found[14, "operations.order.response.success"]
     assert "backticks: `402`" in found[19, "operations.other.response.failure.when"]
     assert "NOWHERE is not set" in found[2, "base_url"]
 
 
 def test_a_pasted_secret_is_not_repeated(tmp_path: Path) -> None:
-    """A value where a reference belongs is refused without showing it."""
+    """A value in place of a secret reference is refused without showing it."""
     assert "sk_live_123" not in "\n".join(map(str, problems(tmp_path, MANY)))
 
 
-def test_columns_point_at_the_field(tmp_path: Path) -> None:
+def test_the_position_is_that_of_the_field(tmp_path: Path) -> None:
     """File, line and column lead an editor to the field."""
     text = MINIMAL.replace("{path: /orders}", "{path: /orders, metod: PUT}")
     (problem,) = problems(tmp_path, text)
@@ -100,24 +100,26 @@ def test_columns_point_at_the_field(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2", 2, "not YAML"),
         ("a: 1\nb: \x07", 2, "a control character"),
         ("[" * 2000, 1, "nested too deeply"),
-        ("? [a]\n: 1", 1, "a key is a text"),
+        ("? [a]\n: 1", 1, "a key must be a text"),
     ],
 )
-def test_what_is_no_mapping_is_told(tmp_path: Path, text: str, line: int, message: str) -> None:
-    """A file that cannot be read at all is one problem with a line."""
+def test_a_file_that_is_no_mapping_is_one_problem(
+    tmp_path: Path, text: str, line: int, message: str
+) -> None:
+    """A file that cannot be parsed at all is one problem with a line."""
     (problem,) = problems(tmp_path, text)
     assert line == problem.line
     assert message in problem.message
 
 
-def test_a_key_that_is_there_twice_is_a_mistake(tmp_path: Path) -> None:
-    """YAML would silently take the last one."""
+def test_duplicate_keys_are_refused(tmp_path: Path) -> None:
+    """YAML itself would silently take the last one."""
     (problem,) = problems(tmp_path, MINIMAL + "base_url: https://other.example\n")
-    assert (problem.line, problem.field, problem.message) == (7, "base_url", "is there twice")
+    assert (problem.line, problem.field, problem.message) == (7, "base_url", "is defined twice")
 
 
 def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
-    """on, NO and 007 stay texts, in flags and in bodies."""
+    """on, NO and 007 are texts, in flags and in bodies."""
     text = MINIMAL.replace("/orders}", "/orders, body: {c: NO, n: 007, d: 2026-01-01, t: true}}")
     flags = "flag: {a: on, b: off, c: true, d: false, e: internal, f: 25, g: 12.5%}\n"
     integration = load_integration(write(tmp_path, text + flags), {})
@@ -125,11 +127,11 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     assert expected == integration.flag
     body = integration.operations["order"].request.body
     assert body is not None
-    assert body.value({}) == {"c": "NO", "n": "007", "d": "2026-01-01", "t": True}
+    assert body.render({}) == {"c": "NO", "n": "007", "d": "2026-01-01", "t": True}
 
 
 def test_variables_are_expanded_with_defaults_and_escapes(tmp_path: Path) -> None:
-    """`${NAME}` comes from the environment, `:-` is for unset and empty, `$${` is literal."""
+    """`:-` applies to unset and empty variables, `$${` is literal."""
     text = MINIMAL.replace("https://acme.example", "${URL:-http://default.example}")
     text = text.replace("/orders}", "/orders, body: {a: '$${{X}}', b: '${N}'}}")
     given = load_integration(write(tmp_path, text), {"URL": "http://given.example/", "N": "n"})
@@ -140,14 +142,14 @@ def test_variables_are_expanded_with_defaults_and_escapes(tmp_path: Path) -> Non
     assert problem.field == "operations.order.request.body.b"
 
 
-def test_patterns_of_payload_schemas_are_left_alone(tmp_path: Path) -> None:
+def test_payload_schemas_are_not_expanded(tmp_path: Path) -> None:
     """A `${` in a JSON Schema is a pattern, not a variable."""
     schema = "    payload_schema: {type: string, pattern: '[${a}]'}\n"
     assert problems(tmp_path, MINIMAL + schema) == ()
 
 
-def test_anchors_and_merges_work(tmp_path: Path) -> None:
-    """Operations may share their parts; what they say themselves wins."""
+def test_anchors_and_merges_are_supported(tmp_path: Path) -> None:
+    """Operations can share parts; an operation's own fields win."""
     text = MINIMAL.replace("response:", "receipt: &r {timeout: 9s, attempts: 2}\n    response:") + (
         "  other:\n    request: {path: /o}\n    receipt: {<<: *r, attempts: 3}\n"
         "    response: {mode: sync}\n"
@@ -172,15 +174,15 @@ def notice(text: str) -> str:
         ("request: {method: GET, path: /x, body: payload}", "request.body", "GET"),
         ("request: {path: /x, body: '{payload}'}", "request.body", "write payload, not"),
         ("request: {path: '/x?a=b'}", "request.path", "use query"),
-        ("request: {path: /x, body: {a: '{call.idd}'}}", "request.body.a", "did you mean id"),
-        ("request: {path: '/{reference}'}", "request.path", "no reference"),
+        ("request: {path: /x, body: {a: '{call.idd}'}}", "request.body.a", "mean 'id'?"),
+        ("request: {path: '/{reference}'}", "request.path", "reference is not available"),
         ("request: {path: /x, body: {a: '}'}}", "request.body.a", "a literal one"),
         ("request: {path: /x, body: {a: '{}'}}", "request.body.a", "JMESPath"),
-        ("request: {path: /x, body: foo(payload)}", "request.body", "no function foo"),
+        ("request: {path: /x, body: foo(payload)}", "request.body", "unknown function foo"),
         ("request: {path: /x, body: 'length(payload, call)'}", "request.body", "takes 1"),
         ("request: {path: /x, body: 5}", "request.body", "must be a mapping"),
         ("request: {path: /x, query: {a: [1]}}", "request.query.a", "must be a text"),
-        ("acknowledge: {path: /y}", "acknowledge", "neither"),
+        ("acknowledge: {path: /y}", "acknowledge", "needs success or failed"),
         ("acknowledge: {path: /y, method: GET, failed: {}}", "acknowledge.method", "no body"),
         ("response: {mode: pool}", "response.mode", "'sync', 'callback' or 'poll'"),
         ("response: {mode: poll}", "response.status", "how to ask"),
@@ -194,13 +196,21 @@ def notice(text: str) -> str:
             "response.late_window",
             "parked calls take late responses anyway",
         ),
-        (notice("title: '{paylod.x}', message: m"), "notices.failed.title", "mean payload?"),
-        (notice("title: t, message: '{reason}'"), "notices.failed.message", "no reason here"),
-        (notice("title: t, message: '{call.cycle}'"), "notices.failed.message", "no call.cycle"),
+        (notice("title: '{paylod.x}', message: m"), "notices.failed.title", "mean 'payload'?"),
+        (
+            notice("title: t, message: '{reason}'"),
+            "notices.failed.message",
+            "reason is not available here",
+        ),
+        (
+            notice("title: t, message: '{call.cycle}'"),
+            "notices.failed.message",
+            "call.cycle is not available",
+        ),
         (
             notice("title: t, message: m, alternative: '{callback_url}'"),
             "notices.failed.alternative",
-            "no callback_url here",
+            "callback_url is not available",
         ),
         (notice("title: t, message: '{x'"), "notices.failed.message", "not closed"),
         (notice("title: '', message: m"), "notices.failed.title", "at least 1"),
@@ -212,10 +222,8 @@ def notice(text: str) -> str:
         ("payload_schema: {$ref: '#/$defs/a'}", "payload_schema", "no such part"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
-    tmp_path: Path, parts: str, field: str, message: str
-) -> None:
-    """Mistakes that would only show at the first call are told at load."""
+def test_invalid_parts_are_refused(tmp_path: Path, parts: str, field: str, message: str) -> None:
+    """Mistakes that would only show at the first call are reported at load."""
     request = "" if "request:" in parts else "request: {path: /x}, "
     response = "" if "response:" in parts else ", response: {mode: sync}"
     operation = f"operations:\n  order: {{{request}{parts}{response}}}\n"
@@ -237,18 +245,18 @@ operations:
 """
 
 
-def test_several_cycles_need_the_reference_in_callbacks(tmp_path: Path) -> None:
-    """Where cycles are acknowledged by reference, callbacks have to say it, or that they cannot."""
+def test_several_cycles_need_a_reference_in_callbacks(tmp_path: Path) -> None:
+    """If acknowledgements use it, callbacks contain it, or the file says that they do not."""
     (problem,) = problems(tmp_path, CYCLED)
     assert problem.field == "operations.order.response.match"
-    assert "reference is needed beside call_id" in problem.message
+    assert "needs reference beside call_id" in problem.message
     for match in ("call_id: c, reference: d", "call_id: c, reference: null"):
         load_integration(write(tmp_path, CYCLED.replace("call_id: c", match)), {})
     load_integration(write(tmp_path, CYCLED.replace("cycles: 2", "cycles: 1")), {})
 
 
-def test_a_polled_operation_is_asked_every_five_seconds(tmp_path: Path) -> None:
-    """How often is the operation's to say, and the success may be the response's own."""
+def test_poll_defaults(tmp_path: Path) -> None:
+    """The interval is five seconds, and `success` may be that of the response."""
     text = MINIMAL.replace("mode: sync", "mode: poll, success: done, status: {path: /x}")
     assert load_integration(write(tmp_path, text), {}).operations["order"].response.poll is None
     text = text.replace("mode: poll", "mode: poll, poll: {}, late_window: 1h")
@@ -261,29 +269,29 @@ def test_a_polled_operation_is_asked_every_five_seconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "url", ["acme.example", "ftp://a.example", "http://u:p@a.example", "http://a.example?x=1", "http://[a"]
 )  # fmt: skip
-def test_a_base_url_is_plain(tmp_path: Path, url: str) -> None:
+def test_base_url_is_an_absolute_url(tmp_path: Path, url: str) -> None:
     """Anything but an absolute URL without credentials and query is refused."""
     (problem,) = problems(tmp_path, MINIMAL.replace("https://acme.example", f"'{url}'"))
     assert problem.field == "base_url"
     assert url not in problem.message
 
 
-def test_a_folder_is_a_catalog(tmp_path: Path) -> None:
-    """Every YAML file of a folder counts; an unknown name is answered with the known ones."""
+def test_a_catalog_is_loaded_from_a_folder(tmp_path: Path) -> None:
+    """Every YAML file of a folder is loaded; errors for unknown names list the known ones."""
     write(tmp_path, MINIMAL)
     write(tmp_path, MINIMAL.replace("acme", "beta"), "beta.yml")
     write(tmp_path, "not yaml: [", "notes.txt")
     catalog = load_catalog(tmp_path, {})
     assert {"acme", "beta"} == set(catalog.integrations)
     assert catalog.operation("beta", "order").request.path.source == "/orders"
-    with pytest.raises(UnknownNameError, match="acme, beta"):
+    with pytest.raises(UnknownNameError, match="known providers: acme, beta"):
         catalog.integration("gamma")
-    with pytest.raises(UnknownNameError, match="it has order"):
+    with pytest.raises(UnknownNameError, match="known operations: order"):
         catalog.operation("acme", "refund")
 
 
-def test_all_files_of_a_folder_are_checked(tmp_path: Path) -> None:
-    """Problems of several files come together; one provider has one file."""
+def test_problems_of_all_files_are_reported_together(tmp_path: Path) -> None:
+    """Two files for one provider are a problem too."""
     write(tmp_path, MINIMAL)
     write(tmp_path, MINIMAL, "copy.yaml")
     write(tmp_path, MINIMAL.replace("sync", "sink"), "bad.yaml")
@@ -293,10 +301,10 @@ def test_all_files_of_a_folder_are_checked(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_or_file_is_a_problem(tmp_path: Path) -> None:
-    """What is not there is told as a problem too, without a line."""
+    """It is reported without a line."""
     with pytest.raises(IntegrationFileError, match="is not a folder"):
         load_catalog(tmp_path / "nowhere", {})
-    with pytest.raises(IntegrationFileError, match="no integration file"):
+    with pytest.raises(IntegrationFileError, match="contains no integration file"):
         load_catalog(tmp_path, {})
     with pytest.raises(IntegrationFileError, match="cannot be read"):
         load_integration(tmp_path / "nothing.yaml", {})

@@ -1,4 +1,4 @@
-"""What comes in: keys, matches, and what a message means."""
+"""Interpreting messages: event keys, matches, and what a message means."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ CALLBACK = {
 RECEIPT = {"reference": "order.id"}
 
 
-def heard(
+def classified(
     operation: Operation, document: dict[str, Any], source: MessageSource = MessageSource.CALLBACK
 ) -> ProviderMessage | None:
-    """What a document means to an operation."""
+    """The message that an operation makes of a document."""
     return classify(operation, document, "e1", source, AT)
 
 
@@ -64,7 +64,7 @@ def order(tmp_path: Path) -> Operation:
     ],
 )
 def test_event_keys_are_texts_or_numbers(tmp_path: Path, body: Any, key: str | None) -> None:
-    """Anything else is no key."""
+    """Other values are no key."""
     assert key == find_event_key(acme(tmp_path), callback(body))
 
 
@@ -83,22 +83,20 @@ def test_event_keys_are_texts_or_numbers(tmp_path: Path, body: Any, key: str | N
         ({}, []),
     ],
 )
-def test_a_provider_speaks_about_its_own_calls_only(
-    tmp_path: Path, body: Any, matches: list[Match]
-) -> None:
-    """A call id of another operation or provider is not this operation's."""
+def test_call_ids_of_others_are_no_match(tmp_path: Path, body: Any, matches: list[Match]) -> None:
+    """A call id of another operation or provider is ignored."""
     integration = acme(tmp_path, receipt=RECEIPT, response=CALLBACK)
     assert matches == find_matches(integration, callback(body))
 
 
-def test_operations_without_callbacks_are_no_candidates(tmp_path: Path) -> None:
-    """Nothing is waited for there."""
+def test_operations_without_callbacks_never_match(tmp_path: Path) -> None:
+    """They wait for no callback."""
     assert find_matches(acme(tmp_path), callback({"call": "acme.order.k"})) == []
 
 
-def test_a_success_carries_its_data(order: Operation) -> None:
-    """`data` says which part of the message the caller gets."""
-    message = heard(order, callback({"type": "done", "order": {"id": 7}}))
+def test_a_success_contains_its_data(order: Operation) -> None:
+    """`data` selects the part that the caller gets."""
+    message = classified(order, callback({"type": "done", "order": {"id": 7}}))
     assert message == ProviderMessage(
         kind=MessageKind.RESPONSE,
         event_key="e1",
@@ -109,17 +107,17 @@ def test_a_success_carries_its_data(order: Operation) -> None:
     )
 
 
-def test_a_message_carries_the_reference_it_names(order: Operation, tmp_path: Path) -> None:
-    """A callback by `match`, an answer by `receipt`; one that names none, or none that fits."""
+def test_a_message_contains_its_reference(order: Operation, tmp_path: Path) -> None:
+    """Callbacks by `match`, HTTP answers by `receipt`; missing and oversized ones are left out."""
     done = {"type": "done", "call": "acme.order.k"}
     response = {"mode": "sync", "success": "type == 'done'"}
     asked = acme(tmp_path, receipt={"reference": "ticket"}, response=response).operations["order"]
 
-    by_callback = heard(order, callback({**done, "order": {"id": 7}}))
-    nameless = heard(order, callback(done))
-    endless = heard(order, callback({**done, "order": {"id": "x" * 513}}))
+    by_callback = classified(order, callback({**done, "order": {"id": 7}}))
+    nameless = classified(order, callback(done))
+    endless = classified(order, callback({**done, "order": {"id": "x" * 513}}))
     by_answer = [
-        heard(asked, answer({**done, "ticket": 8}), source)
+        classified(asked, answer({**done, "ticket": 8}), source)
         for source in (MessageSource.SYNC, MessageSource.STATUS)
     ]
 
@@ -128,10 +126,10 @@ def test_a_message_carries_the_reference_it_names(order: Operation, tmp_path: Pa
     assert None not in (by_callback, nameless, endless)
 
 
-def test_a_reason_carries_no_secrets(order: Operation) -> None:
-    """What a provider quotes of our request is not for people to read."""
+def test_reasons_contain_no_secrets(order: Operation) -> None:
+    """Providers quote parts of the request."""
     event = callback({"type": "failed", "why": "bad key sk_live_1234567890"})
-    message = heard(order, event)
+    message = classified(order, event)
     assert message is not None
     assert message.reason == "bad key ***"
 
@@ -144,26 +142,26 @@ def test_a_reason_carries_no_secrets(order: Operation) -> None:
     assert message.reason == "not by ***"
 
 
-def test_a_polled_answer_goes_by_the_rules_of_status(tmp_path: Path) -> None:
-    """There is nothing but status answers in poll mode, and callbacks are none of it."""
+def test_polled_answers_use_the_rules_of_status(tmp_path: Path) -> None:
+    """Callbacks never match in mode poll."""
     response = {"mode": "poll", "status": {"path": "/o", "success": "body.done"}}
     integration = acme(tmp_path, response=response)
     operation = integration.operations["order"]
-    assert heard(operation, answer({"done": False}), MessageSource.STATUS) is None
-    assert heard(operation, answer({"done": True}), MessageSource.STATUS) is not None
+    assert classified(operation, answer({"done": False}), MessageSource.STATUS) is None
+    assert classified(operation, answer({"done": True}), MessageSource.STATUS) is not None
     assert find_matches(integration, callback({"call": "acme.order.k"})) == []
 
 
-def test_a_failure_says_why_and_whether_to_try_again(order: Operation) -> None:
-    """The reason becomes a text of bounded length."""
-    message = heard(order, callback({"type": "failed", "again": True, "why": "x" * 3000}))
+def test_failures_have_a_reason_and_are_retryable_or_not(order: Operation) -> None:
+    """The reason is a text of bounded length."""
+    message = classified(order, callback({"type": "failed", "again": True, "why": "x" * 3000}))
     assert message is not None
     assert (
         message.kind,
         message.retryable,
         message.reason,
     ) == (MessageKind.FAILURE, True, "x" * 2000)
-    plain = heard(order, callback({"type": "failed", "why": {"code": 1}}))
+    plain = classified(order, callback({"type": "failed", "why": {"code": 1}}))
     assert plain is not None
     assert (plain.retryable, plain.reason) == (False, '{"code": 1}')
 
@@ -185,14 +183,14 @@ def test_a_failure_says_why_and_whether_to_try_again(order: Operation) -> None:
 def test_extensions(
     order: Operation, said: dict[str, Any], until: datetime | None, by: timedelta | None
 ) -> None:
-    """Until a moment, by a span, or by as much as there was."""
-    message = heard(order, callback({"type": "wait", **said}))
+    """Until a time, by a duration, or by the initial deadline."""
+    message = classified(order, callback({"type": "wait", **said}))
     assert message is not None
     assert (MessageKind.EXTENSION, until, by) == (message.kind, message.until, message.extend_by)
 
 
-def test_failure_wins_over_extension_and_both_over_success(tmp_path: Path) -> None:
-    """What contradicts itself is no success."""
+def test_failure_takes_precedence_over_extension_and_success(tmp_path: Path) -> None:
+    """A message that contradicts itself is no success."""
     response = {**CALLBACK, "success": "ok", "failure": {"when": "bad"}, "extension": {"when": "w"}}
     operation = acme(tmp_path, receipt=RECEIPT, response=response).operations["order"]
     for body, kind in (
@@ -200,56 +198,56 @@ def test_failure_wins_over_extension_and_both_over_success(tmp_path: Path) -> No
         ({"ok": 1, "w": 1}, MessageKind.EXTENSION),
         ({"ok": 0}, MessageKind.RESPONSE),
     ):
-        message = heard(operation, callback(body))
+        message = classified(operation, callback(body))
         assert message is not None
         assert kind is message.kind
 
 
 @pytest.mark.parametrize("body", [{"type": "created"}, {}, [], None, "text", {"type": None}])
-def test_what_is_not_awaited_is_none(order: Operation, body: Any) -> None:
+def test_other_messages_are_none(order: Operation, body: Any) -> None:
     """Providers send messages of many kinds."""
-    assert heard(order, callback(body)) is None
+    assert classified(order, callback(body)) is None
 
 
-def test_an_expression_that_does_not_fit_does_not_hold(tmp_path: Path) -> None:
-    """A function over a field that is not there is false, not an error."""
+def test_expressions_that_cannot_be_evaluated_are_false(tmp_path: Path) -> None:
+    """A function over a missing field is no error."""
     response = {**CALLBACK, "success": "contains(type, 'done')"}
     operation = acme(tmp_path, receipt=RECEIPT, response=response).operations["order"]
-    assert heard(operation, callback({})) is None
-    assert heard(operation, callback({"type": "x.done"})) is not None
+    assert classified(operation, callback({})) is None
+    assert classified(operation, callback({"type": "x.done"})) is not None
 
 
-def test_a_synchronous_answer_is_a_success_by_default(tmp_path: Path) -> None:
-    """Any 2xx, with its whole body, unless a failure holds."""
+def test_any_2xx_is_a_success_in_sync_mode(tmp_path: Path) -> None:
+    """With its whole body, unless a failure holds."""
     operation = acme(tmp_path, response={"mode": "sync", "failure": {"when": "error"}}).operations[
         "order"
     ]
-    message = heard(operation, answer([1, 2], 201), MessageSource.SYNC)
+    message = classified(operation, answer([1, 2], 201), MessageSource.SYNC)
     assert message is not None
     assert message.data == [1, 2]
-    failure = heard(operation, answer({"error": "x"}), MessageSource.SYNC)
+    failure = classified(operation, answer({"error": "x"}), MessageSource.SYNC)
     assert failure is not None
     assert MessageKind.FAILURE is failure.kind
-    assert heard(operation, answer({}, 404), MessageSource.SYNC) is None
-    assert heard(operation, callback({})) is None
+    assert classified(operation, answer({}, 404), MessageSource.SYNC) is None
+    assert classified(operation, callback({})) is None
 
 
-def test_a_status_answer_has_rules_of_its_own(tmp_path: Path) -> None:
-    """What `status` leaves out is the response's; `status` is the HTTP status there."""
+def test_status_answers_have_rules_of_their_own(tmp_path: Path) -> None:
+    """Rules that `status` leaves out are those of the response; `status` is the HTTP status."""
     status = {"path": "/o", "success": "body.status == 'paid'", "data": "body"}
     response = {**CALLBACK, "status": status}
     operation = acme(tmp_path, receipt=RECEIPT, response=response).operations["order"]
     paid = {"status": "paid", "type": "x"}
-    message = heard(operation, answer(paid), MessageSource.STATUS)
+    message = classified(operation, answer(paid), MessageSource.STATUS)
     assert message is not None
     assert paid == message.data
-    assert heard(operation, answer({"type": "done"}), MessageSource.STATUS) is None
-    failed = heard(operation, answer({"type": "failed"}), MessageSource.STATUS)
+    assert classified(operation, answer({"type": "done"}), MessageSource.STATUS) is None
+    failed = classified(operation, answer({"type": "failed"}), MessageSource.STATUS)
     assert failed is not None
     assert MessageKind.FAILURE is failed.kind
 
 
-def test_receipts_are_2xx_and_what_the_operation_accepts(tmp_path: Path) -> None:
+def test_receipts_are_2xx_and_accepted_answers(tmp_path: Path) -> None:
     """`accept` adds to 2xx, and the reference is a text of bounded length."""
     operation = acme(tmp_path, receipt={"reference": "id", "accept": "status == `409`"}).operations[
         "order"

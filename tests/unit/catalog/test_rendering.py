@@ -1,4 +1,4 @@
-"""What goes out: templates, URLs, headers, bodies."""
+"""Rendering of requests: templates, URLs, headers, bodies."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.support.catalog_files import CONTEXT, acme
 
 
 def request(folder: Path, context: dict[str, Any] | None = None, **parts: Any) -> OutboundRequest:
-    """The rendered request of an operation made of these parts."""
+    """The rendered request of an operation with these parts."""
     integration = acme(folder, request={"path": "/orders", **parts})
     return render_request(integration, integration.operations["order"], context or CONTEXT)
 
 
 def body(folder: Path, template: Any) -> Any:
-    """The JSON that a body becomes."""
+    """The JSON that a body is rendered to."""
     return json.loads(request(folder, body=template).content or b"")
 
 
@@ -56,12 +56,12 @@ def body(folder: Path, template: Any) -> Any:
     ],
 )
 def test_templates(source: str, value: Any) -> None:
-    """A lone expression keeps its type, a mixed text is a text, nulls make nothing of it."""
-    assert value == Template.read(source).value(CONTEXT)
+    """A single expression keeps its type, mixed texts are texts, and one null makes it null."""
+    assert value == Template.parse(source).render(CONTEXT)
 
 
-def test_a_mapping_leaves_nulls_out_and_keeps_types(tmp_path: Path) -> None:
-    """Leaves may be anything; lists keep their length."""
+def test_mappings_leave_nulls_out_and_keep_types(tmp_path: Path) -> None:
+    """Lists keep their length."""
     template = {
         "amount": "{payload.amount}",
         "gone": "{payload.none}",
@@ -80,14 +80,14 @@ def test_a_text_is_one_expression_for_the_whole_body(tmp_path: Path) -> None:
 
 
 def test_no_body_is_no_content(tmp_path: Path) -> None:
-    """Without a body, and with one that is null, nothing is sent and no type claimed."""
+    """Without a body, or with a null one, there is no content and no content type."""
     for outbound in (request(tmp_path), request(tmp_path, body="payload.none")):
         assert outbound.content is None
         assert outbound.headers == {"Idempotency-Key": "acme.order.k1:2"}
 
 
-def test_forms_are_nested_with_brackets(tmp_path: Path) -> None:
-    """a[b]=c, a[0]=b, booleans as words, nulls left out."""
+def test_nested_forms_use_brackets(tmp_path: Path) -> None:
+    """a[b]=c, a[0]=b, booleans as true and false, nulls left out."""
     template = {
         "a": {"b": "{payload.name}"},
         "t": "{payload.tags}",
@@ -111,15 +111,15 @@ def test_urls_are_quoted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", ".", "..", ["a"], {"a": 1}, "\ud800"])
-def test_a_path_needs_a_plain_value(tmp_path: Path, value: Any) -> None:
-    """Nothing else is sent instead: the error names path and expression, not the value."""
+def test_a_path_needs_a_scalar_value(tmp_path: Path, value: Any) -> None:
+    """The error names path and expression, not the value."""
     context = {**CONTEXT, "payload": {"id": value}}
     with pytest.raises(InvalidInputError, match=r"^request\.path: /o/\{payload\.id\}: "):
         request(tmp_path, context, path="/o/{payload.id}")
 
 
-def test_headers_are_texts_that_a_header_can_have(tmp_path: Path) -> None:
-    """A null is left out, a line break is refused without repeating it."""
+def test_headers_are_printable_ascii(tmp_path: Path) -> None:
+    """A null is left out, a line break is refused without repeating the value."""
     headers = {"X-A": "a {payload.amount}", "X-N": "{payload.none}", "X-1": 1}
     assert {"X-A": "a 5", "X-1": "1"}.items() <= request(tmp_path, headers=headers).headers.items()
     context = {**CONTEXT, "payload": {"v": "a\r\nX-Evil: 1"}}
@@ -128,7 +128,7 @@ def test_headers_are_texts_that_a_header_can_have(tmp_path: Path) -> None:
     assert "Evil" not in str(caught.value)
 
 
-def test_a_content_type_of_ones_own_wins(tmp_path: Path) -> None:
+def test_a_content_type_in_headers_wins(tmp_path: Path) -> None:
     """In any case of letters."""
     outbound = request(tmp_path, body="payload", headers={"content-type": "application/x+json"})
     assert [
@@ -136,8 +136,8 @@ def test_a_content_type_of_ones_own_wins(tmp_path: Path) -> None:
     ] == ["application/x+json"]
 
 
-def test_the_idempotency_key_can_always_travel(tmp_path: Path) -> None:
-    """Characters that no header has are quoted, `%` too, so that two keys stay two."""
+def test_idempotency_keys_are_quoted(tmp_path: Path) -> None:
+    """Characters that a header cannot have are quoted, `%` too, so that keys stay distinct."""
     keys = []
     for key in ("é", "%C3%A9", "a b\n"):
         call = {**CONTEXT["call"], "idempotency_key": key}
@@ -145,14 +145,14 @@ def test_the_idempotency_key_can_always_travel(tmp_path: Path) -> None:
     assert keys == ["%C3%A9", "%25C3%25A9", "a%20b%0A"]
 
 
-def test_the_idempotency_header_has_any_name_or_none(tmp_path: Path) -> None:
-    """It is the provider's to choose."""
+def test_the_idempotency_header_is_configurable(tmp_path: Path) -> None:
+    """It has any name, or is not sent."""
     assert request(tmp_path, idempotency_header="X-Token").headers == {"X-Token": "acme.order.k1:2"}
     assert request(tmp_path, idempotency_header=None).headers == {}
 
 
-def test_what_fails_names_the_leaf_and_hides_the_value(tmp_path: Path) -> None:
-    """Mixed texts with objects, and functions on the wrong type, are refused before sending."""
+def test_errors_name_the_template_and_hide_the_value(tmp_path: Path) -> None:
+    """Texts with objects in them and functions on the wrong type are refused."""
     for template in ("x {payload.deep}", "{length(payload.n)}"):
         context = {**CONTEXT, "payload": {"deep": {"secret": "s3cret"}, "n": 41234}}
         with pytest.raises(InvalidInputError, match=r"^request\.body: a\.0: ") as caught:
@@ -164,20 +164,22 @@ def test_what_fails_names_the_leaf_and_hides_the_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("encoding", "value"), [("json", float("nan")), ("json", "\ud800"), ("form", "\ud800")]
 )
-def test_what_cannot_be_written_is_refused(tmp_path: Path, encoding: str, value: Any) -> None:
-    """Half characters cannot be encoded, and JSON has no NaN."""
+def test_values_that_cannot_be_encoded_are_refused(
+    tmp_path: Path, encoding: str, value: Any
+) -> None:
+    """Surrogates cannot be encoded, and JSON has no NaN."""
     context = {**CONTEXT, "payload": {"v": value}}
     with pytest.raises(InvalidInputError, match=r"^request\.body: "):
         request(tmp_path, context, body="payload", encoding=encoding)
 
 
-def test_a_form_is_a_mapping(tmp_path: Path) -> None:
-    """A list has no names."""
-    with pytest.raises(InvalidInputError, match="a form is a mapping"):
+def test_a_form_must_be_a_mapping(tmp_path: Path) -> None:
+    """A list has no field names."""
+    with pytest.raises(InvalidInputError, match="a form must be a mapping"):
         request(tmp_path, body="payload.tags", encoding="form")
 
 
-def test_acknowledgements_have_keys_of_their_own(tmp_path: Path) -> None:
+def test_acknowledgements_have_idempotency_keys_of_their_own(tmp_path: Path) -> None:
     """Success and failure are two requests; a kind without a body is not sent."""
     integration = acme(
         tmp_path,
@@ -211,10 +213,10 @@ def test_acknowledgements_have_keys_of_their_own(tmp_path: Path) -> None:
         ({"path": "/ack/{payload.none}", "failed": {}}, InvalidInputError),
     ],
 )
-def test_an_acknowledgement_that_lacks_nothing_but_the_reference(
+def test_a_missing_reference_is_an_error_of_its_own(
     tmp_path: Path, acknowledge: dict[str, Any], error: type[InvalidInputError] | None
 ) -> None:
-    """It is told apart from a mistake in the file, which no reference would mend."""
+    """It is distinguished from mistakes in the file."""
     integration = acme(tmp_path, receipt={"reference": "id"}, acknowledge=acknowledge)
     operation = integration.operations["order"]
     context = {**CONTEXT, "reference": None}
@@ -228,8 +230,8 @@ def test_an_acknowledgement_that_lacks_nothing_but_the_reference(
         assert "needs the provider's reference" in str(caught)
 
 
-def test_every_request_has_its_own_bound(tmp_path: Path) -> None:
-    """The receipt's timeout for what asks, the acknowledgement's for what tells."""
+def test_every_request_has_its_own_timeout(tmp_path: Path) -> None:
+    """The receipt's for requests and status requests, and the acknowledgement's own."""
     integration = acme(
         tmp_path,
         receipt={"timeout": "7s"},
@@ -258,8 +260,8 @@ def test_an_acknowledgement_needs_a_body_of_its_kind(tmp_path: Path) -> None:
     assert render_acknowledgement(without, operation, "success", CONTEXT) is None
 
 
-def test_status_and_health_are_plain_questions(tmp_path: Path) -> None:
-    """They carry no idempotency key; where there is none, there is no request."""
+def test_status_and_health_requests(tmp_path: Path) -> None:
+    """They carry no idempotency key, and are None where the file has none."""
     status = {"path": "/orders/{reference}", "query": {"full": True}}
     integration = acme(
         tmp_path, receipt={"reference": "id"}, response={"mode": "sync", "status": status}
@@ -276,6 +278,6 @@ def test_status_and_health_are_plain_questions(tmp_path: Path) -> None:
     assert render_status(integration, acme(tmp_path).operations["order"], CONTEXT) is None
 
 
-def test_requests_hide_their_contents_in_reprs(tmp_path: Path) -> None:
-    """Logs may show a request, not what is in it."""
+def test_reprs_hide_headers_and_content(tmp_path: Path) -> None:
+    """Requests can be logged."""
     assert "Zo" not in repr(request(tmp_path, body="payload", headers={"X": "{metadata.tenant}"}))

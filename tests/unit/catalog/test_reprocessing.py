@@ -1,4 +1,4 @@
-"""When parked calls are taken up again: calendars, intervals, files, and what notices say."""
+"""When parked calls are reprocessed: cron expressions, intervals, and schedules in files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ operations:
 
 
 def at(text: str) -> datetime:
-    """A moment in UTC."""
+    """A time in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
@@ -46,20 +46,20 @@ def at(text: str) -> datetime:
         ("7/20 * * * *", "2026-03-02T00:08", "2026-03-02T00:27"),
     ],
 )
-def test_the_next_time_of_a_calendar(cron: str, after: str, due: str) -> None:
-    """As cron means it, the moment itself not included."""
+def test_the_next_match_of_a_cron_expression(cron: str, after: str, due: str) -> None:
+    """The moment itself is not included."""
     assert Cron(cron).next(at(after), LONDON) == at(due)
 
 
-def test_clocks_that_are_changed() -> None:
-    """An hour that does not come is left out; a time is that of the place."""
+def test_daylight_saving_time() -> None:
+    """Local times that the clocks skip are left out."""
     night = Cron("30 2 * * *")
     assert night.next(at("2026-03-28T12:00"), BERLIN) == at("2026-03-30T00:30")
     assert night.next(at("2026-07-01T12:00"), BERLIN) == at("2026-07-02T00:30")
 
 
 def test_intervals_count_from_1970() -> None:
-    """So that everybody knows them without asking."""
+    """So that all processes agree on them."""
     two_hours = timedelta(hours=2)
     assert next_interval(at("2026-03-01T11:59:59"), two_hours) == at("2026-03-01T12:00")
     assert next_interval(at("2026-03-01T12:00"), two_hours) == at("2026-03-01T14:00")
@@ -74,12 +74,12 @@ def test_intervals_count_from_1970() -> None:
         ("0 0 1 * mon", "not both"),
         ("0 0 31 2 *", "must match a day that exists"),
         ("x 0 * * *", "minute: 'x' is not from 0 to 59"),
-        ("1- 0 * * *", "minute: '1-' does not read"),
+        ("1- 0 * * *", "minute: '1-' is not a number, a name or a range"),
         ("0 0 * someday *", "month: 'someday' is not from 1 to 12"),
     ],
 )
-def test_calendars_that_do_not_read(cron: str, complaint: str) -> None:
-    """The message names the part that is wrong."""
+def test_invalid_cron_expressions(cron: str, complaint: str) -> None:
+    """The error names the field that is wrong."""
     with pytest.raises(ValueError, match=complaint):
         Cron(cron)
 
@@ -91,21 +91,21 @@ def test_calendars_that_do_not_read(cron: str, complaint: str) -> None:
         ("{cron: 0 2 * * *, every: 1h}", "reprocess", "needs either cron or every"),
         ("{cron: at noon}", "reprocess.cron", "must have five fields"),
         ("{every: 1h, timezone: Moon}", "reprocess.timezone", "is not a time zone"),
-        ("{every: 1h, operation: ordr}", "reprocess.operation", "did you mean order?"),
+        ("{every: 1h, operation: ordr}", "reprocess.operation", "Did you mean 'order'?"),
         ("{every: 1s}", "reprocess.every", "10"),
     ],
 )
-def test_mistakes_are_told_with_their_field(
+def test_problems_of_schedules_name_the_field(
     tmp_path: Path, reprocess: str, field: str, complaint: str
 ) -> None:
-    """As every mistake of an integration file."""
+    """As all problems of integration files."""
     (found,) = problems(tmp_path, FILE.format(reprocess=reprocess))
     assert found.field == field
     assert complaint in found.message
 
 
-def test_when_a_parked_call_is_taken_up(tmp_path: Path) -> None:
-    """At the latest, by the schedule; unknown where the schedule may pass it over."""
+def test_when_a_batch_selects_a_parked_call(tmp_path: Path) -> None:
+    """At the latest, by the schedule; unknown if the schedule may skip it."""
     text = FILE.format(reprocess="{every: 1h, jitter: 5m, older_than: 30m, reason: no_receipt}")
     integration = load_integration(write(tmp_path, text), {})
     now = at("2026-03-01T11:45")
@@ -118,8 +118,8 @@ def test_when_a_parked_call_is_taken_up(tmp_path: Path) -> None:
     assert next_batch(none, "order", now) is None
 
 
-def test_when_a_person_means_by_a_time() -> None:
-    """Two o'clock is the next one on the clock of the machine; dates may have a zone."""
+def test_times_on_the_command_line() -> None:
+    """A time of day is the next one on the machine's clock; dates may have a zone."""
     now = datetime(2026, 3, 1, 3, 0, tzinfo=BERLIN)
     assert moment("02:00", now) == datetime(2026, 3, 2, 2, 0, tzinfo=BERLIN)
     assert moment("04:30", now) == datetime(2026, 3, 1, 4, 30, tzinfo=BERLIN)

@@ -27,7 +27,7 @@ from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from tests.support.catalog_files import CONTEXT, ROOT, answer, callback, write
 
-from .test_matching import AT, heard
+from .test_matching import AT, classified
 
 INTEGRATIONS = ROOT / "integrations"
 _BLOCK = re.compile(r"```yaml\n(provider: .*?)```", re.DOTALL)
@@ -40,8 +40,8 @@ def context(call_id: str, payload: Any, **more: Any) -> dict[str, Any]:
     return {**CONTEXT, "call": call, "payload": payload, "metadata": {}, **more}
 
 
-def test_the_published_schema_is_fresh() -> None:
-    """The schemas in docs/ are what the code says; `ackbridge schema` prints them."""
+def test_the_published_schemas_are_up_to_date() -> None:
+    """`ackbridge schema` prints them; docs/ holds a copy."""
     published = json.loads((ROOT / "docs" / "integration.schema.json").read_text())
     assert integration_json_schema() == published
     published = json.loads((ROOT / "docs" / "subscriber.schema.json").read_text())
@@ -54,15 +54,15 @@ def test_the_published_schema_is_fresh() -> None:
     ids=lambda text: str(parse_yaml(text).value["provider"]),
 )
 def test_the_schema_accepts_what_the_loader_accepts(text: str, tmp_path: Path) -> None:
-    """An editor finds no fault with our files and examples, and the loader neither."""
+    """For our files and for the examples of the documentation."""
     schema = integration_json_schema()
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(parse_yaml(text).value)
     load_integration(write(tmp_path, text), {})
 
 
-def test_stripe_sends_a_form_and_takes_its_own_events() -> None:
-    """The request that Stripe wants, and the events it sends back."""
+def test_stripe_requests_and_events() -> None:
+    """The request that Stripe expects, and the events it sends back."""
     stripe = load_catalog(INTEGRATIONS, {}).integration("stripe")
     operation = stripe.operations["create_payment"]
     payload = {"amount": 1999, "currency": "eur"}
@@ -93,15 +93,15 @@ def test_stripe_sends_a_form_and_takes_its_own_events() -> None:
     )
     assert find_event_key(stripe, event) == "evt_1"
     assert [Match("create_payment", "stripe.create_payment.k")] == find_matches(stripe, event)
-    message = heard(operation, event)
+    message = classified(operation, event)
     assert message is not None
     # What is kept has no secret in it.
     assert (MessageKind.RESPONSE, kept) == (message.kind, message.data)
-    assert heard(operation, {**event, "type": "payment_intent.created"}) is None
+    assert classified(operation, {**event, "type": "payment_intent.created"}) is None
 
 
-def test_stripe_failures_say_why() -> None:
-    """By event and by status answer alike; a declined card is no receipt."""
+def test_stripe_failures_have_reasons() -> None:
+    """In events and status answers alike; a declined card is no receipt."""
     operation = load_catalog(INTEGRATIONS, {}).operation("stripe", "create_payment")
     intent = {
         "id": "pi_1",
@@ -110,20 +110,20 @@ def test_stripe_failures_say_why() -> None:
     }
     event = callback({"type": "payment_intent.payment_failed", "data": {"object": intent}})
     for message in (
-        heard(operation, event),
-        heard(operation, answer(intent), MessageSource.STATUS),
+        classified(operation, event),
+        classified(operation, answer(intent), MessageSource.STATUS),
     ):
         assert message is not None
         assert (message.kind, message.reason) == (MessageKind.FAILURE, "Your card was declined.")
     assert not is_receipt(operation, 402, answer({"error": {"message": "declined"}}, 402))
     for status, kind in (("succeeded", MessageKind.RESPONSE), ("canceled", MessageKind.FAILURE)):
-        asked = heard(operation, answer({"status": status}), MessageSource.STATUS)
+        asked = classified(operation, answer({"status": status}), MessageSource.STATUS)
         assert asked is not None
         assert kind is asked.kind
-    assert heard(operation, answer({"status": "processing"}), MessageSource.STATUS) is None
+    assert classified(operation, answer({"status": "processing"}), MessageSource.STATUS) is None
 
 
-def test_the_sandbox_speaks_the_whole_protocol() -> None:
+def test_sandbox_orders_use_the_whole_protocol() -> None:
     """Request, receipt, callback, extension, status and acknowledgements of an order."""
     sandbox = load_catalog(INTEGRATIONS, {}).integration("sandbox")
     operation = sandbox.operations["create_order"]
@@ -141,10 +141,10 @@ def test_the_sandbox_speaks_the_whole_protocol() -> None:
         document = callback({**event, "type": kind, "until": "2026-01-03T00:00:00Z"})
         about = Match("create_order", "sandbox.create_order.k", "ord_1")
         assert [about] == find_matches(sandbox, document)
-        message = heard(operation, document)
+        message = classified(operation, document)
         assert message is not None
         assert expected is message.kind
-    asked = heard(operation, answer(order), MessageSource.STATUS)
+    asked = classified(operation, answer(order), MessageSource.STATUS)
     assert asked is not None
     assert (asked.retryable, asked.reason) == (True, "no stock")
     failed = render_acknowledgement(sandbox, operation, "failed", call)
@@ -152,8 +152,8 @@ def test_the_sandbox_speaks_the_whole_protocol() -> None:
     assert failed.content == b'{"status": "failed", "reason": "the provider stayed silent"}'
 
 
-def test_sandbox_shipments_are_known_by_their_reference_only() -> None:
-    """Their callbacks know no call id."""
+def test_sandbox_shipments_match_by_reference_only() -> None:
+    """Their callbacks contain no call id."""
     sandbox = load_catalog(INTEGRATIONS, {}).integration("sandbox")
     event = {"event_id": "e", "type": "shipment.completed", "shipment": {"id": "shp_1"}}
     assert [Match("create_shipment", None, "shp_1")] == find_matches(sandbox, callback(event))
@@ -190,7 +190,7 @@ def test_the_worked_example_does_what_the_manual_says(tmp_path: Path) -> None:
     status = render_status(nd, operation, call)
     assert status is not None
     assert status.url == "https://freight.norddeich.example/api/booking/4711"
-    asked = heard(
+    asked = classified(
         operation, answer({"status": "OK", "carrier": {"name": "c"}}), MessageSource.STATUS
     )
     assert asked is not None

@@ -1,4 +1,4 @@
-"""Subscriber files: what they say, and every mistake with its file, line and field."""
+"""Subscriber files: defaults, and every problem with its file, line and field."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ operations: {order: {request: {path: /orders}, response: {mode: sync}}}
 """
 
 
-def mistakes(folder: Path, text: str) -> dict[tuple[int, str], str]:
-    """What is wrong with a file, by line and field."""
+def problems_of(folder: Path, text: str) -> dict[tuple[int, str], str]:
+    """The problems of a file, by line and field."""
     with pytest.raises(IntegrationFileError) as caught:
         load_subscriber(write(folder, text, "shop.yaml"), {})
     return {(p.line, p.field): p.message for p in caught.value.problems}
 
 
-def test_what_is_left_out(tmp_path: Path) -> None:
-    """Everything but what goes well in time, for three days."""
+def test_defaults(tmp_path: Path) -> None:
+    """All events but `completed`, for three days."""
     shop = load_subscriber(write(tmp_path, SHOP), {})
     assert shop.url == "https://shop.example/notices?tenant=1"
     assert set(NoticeEvent) - set(shop.events) == {NoticeEvent.COMPLETED}
@@ -45,9 +45,9 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert shop.response is False
 
 
-def test_every_mistake_is_told(tmp_path: Path) -> None:
-    """One look shows all of them."""
-    found = mistakes(
+def test_all_problems_are_reported(tmp_path: Path) -> None:
+    """With their lines and fields, and without secrets."""
+    found = problems_of(
         tmp_path,
         """\
 subscriber: The Shop
@@ -68,7 +68,7 @@ within: 0s
         (6, "timeout"),
         (7, "within"),
     }
-    assert "did you mean events?" in found[4, "event"]
+    assert "Did you mean 'events'?" in found[4, "event"]
     assert "whsec_MTIz" not in str(found)
 
 
@@ -86,14 +86,14 @@ within: 0s
         "http://[::1",
     ],
 )
-def test_only_plain_http_addresses(tmp_path: Path, url: str) -> None:
+def test_the_url_is_an_absolute_http_url(tmp_path: Path, url: str) -> None:
     """No other scheme, no credentials, no fragment."""
     text = SHOP.replace("${SHOP_URL:-https://shop.example/notices?tenant=1}", json.dumps(url))
-    assert [field for _, field in mistakes(tmp_path, text)] == ["url"]
+    assert [field for _, field in problems_of(tmp_path, text)] == ["url"]
 
 
-def test_catalog_has_subscribers_beside_its_integrations(tmp_path: Path) -> None:
-    """From the folder `subscribers`; two of one name are a mistake, an unknown one is named."""
+def test_subscribers_are_loaded_with_the_catalog(tmp_path: Path) -> None:
+    """Duplicate names are a problem; an error for an unknown one lists the known ones."""
     write(tmp_path, ACME)
     assert load_catalog(tmp_path, {}).subscribers == {}
     folder = tmp_path / "subscribers"
@@ -101,15 +101,17 @@ def test_catalog_has_subscribers_beside_its_integrations(tmp_path: Path) -> None
     write(folder, SHOP, "shop.yaml")
     catalog = load_catalog(tmp_path, {})
     assert catalog.subscriber("shop").subscriber == "shop"
-    with pytest.raises(UnknownNameError, match="reply_to: no subscriber 'shed'"):
+    with pytest.raises(
+        UnknownNameError, match="reply_to: unknown subscriber 'shed'; known subscribers: shop"
+    ):
         catalog.subscriber("shed")
     write(folder, SHOP, "shop2.yaml")
-    with pytest.raises(IntegrationFileError, match="defines shop already"):
+    with pytest.raises(IntegrationFileError, match="shop is already defined in"):
         load_catalog(tmp_path, {})
 
 
 def test_the_schema_accepts_what_the_loader_accepts() -> None:
-    """An editor finds no fault with a good file, and some with a bad one."""
+    """An editor accepts a good file, and marks bad ones."""
     schema = subscriber_json_schema()
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)

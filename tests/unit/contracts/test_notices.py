@@ -1,4 +1,4 @@
-"""Languages: who gets which text."""
+"""Built-in notices, and the choice of a language."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ackbridge.contracts.notices import NOTICE_KINDS, best_language, default_not
         (None, None),
     ],
 )
-def test_the_nearest_language_is_found(wanted: str | None, found: str | None) -> None:
-    """From the right, part by part, whatever the case."""
+def test_the_closest_language_is_found(wanted: str | None, found: str | None) -> None:
+    """By removing subtags from the right, whatever the case."""
     assert best_language(wanted, ["en", "de", "de-CH"]) == found
 
 
 @given(st.text(max_size=40) | st.none())
-def test_everybody_is_told_something(language: str | None) -> None:
-    """Whatever is asked for, there is a default text for every kind of notice."""
+def test_every_language_has_every_notice(language: str | None) -> None:
+    """English is the default."""
     assert set(default_notices(language)) == set(NOTICE_KINDS)
 
 
-def test_default_texts_are_translated() -> None:
-    """Each language has its own words for every kind, and an alternative where English has one."""
+def test_built_in_texts_are_translated() -> None:
+    """Each language has its own title for every kind, and an alternative where English has one."""
     english = default_notices("en-GB")
     for language in ("de", "fr", "es"):
         for kind, notice in default_notices(language).items():
