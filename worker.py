@@ -259,7 +259,7 @@ async def _tell_standing(client: Client, version: WorkerDeploymentVersion) -> No
         return
     is_current = deployment.current == version.build_id
     level = logging.INFO if is_current else logging.WARNING
-    log.log(level, "%s", deployment.standing(version.build_id))
+    log.log(level, "%s", deployment.routing(version.build_id))
 
 
 async def _told_to_stop() -> None:

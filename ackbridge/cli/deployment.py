@@ -48,8 +48,8 @@ def promote(
         typer.Option(help="Even if it does not serve every queue that the current version does."),
     ] = False,
     wait: Annotated[
-        str, typer.Option(help="How long its workers may take to serve every queue: `30s`.")
-    ] = "30s",
+        str, typer.Option(help="How long its workers may take to serve every queue: `60s`.")
+    ] = "60s",
     json_output: Json = False,
 ) -> int:
     """Give the tasks to a version, open calls included; returns when every queue knows.

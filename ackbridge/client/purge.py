@@ -77,13 +77,12 @@ async def sync_purge_schedule(client: Client, retention: Retention, every: timed
     """
     with log_failures("the purge schedule could not be updated"):
         if every:
-            schedule, mark = build_schedule(retention, every)
-            await sync_schedule(client, names.PURGE_ID, schedule, mark)
+            await sync_schedule(client, names.PURGE_ID, *_build_schedule(retention, every))
         else:
             await delete_schedule(client, names.PURGE_ID, "ACKBRIDGE_PURGE_EVERY is 0")
 
 
-def build_schedule(retention: Retention, every: timedelta) -> tuple[Schedule, str]:
+def _build_schedule(retention: Retention, every: timedelta) -> tuple[Schedule, str]:
     """The schedule, and a fingerprint of its definition."""
     request = PurgeRequest(retention=retention, by=SCHEDULED)
     schedule = Schedule(

@@ -1,4 +1,4 @@
-"""Connecting to the engine, the one way every process of ours does it."""
+"""Connect to the engine, and register our search attributes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from temporalio.api.operatorservice.v1 import (
     ListSearchAttributesRequest,
 )
 from temporalio.client import Client, Interceptor
-from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.plugin import SimplePlugin
@@ -26,31 +25,17 @@ from ackbridge.workarounds.data_converter import DATA_CONVERTER
 from .rpc import RPC_TIMEOUT
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-_TYPES = {
-    SearchAttributeIndexedValueType.KEYWORD: (
-        "Keyword",
-        IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    ),
-    SearchAttributeIndexedValueType.DATETIME: (
-        "Datetime",
-        IndexedValueType.INDEXED_VALUE_TYPE_DATETIME,
-    ),
-    SearchAttributeIndexedValueType.BOOL: (
-        "Bool",
-        IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
-    ),
-}
 
 
 class ConnectOptions(TypedDict):
-    """How we and the engine understand each other."""
+    """The options that clients, workers and replayers must share."""
 
     data_converter: DataConverter
     plugins: list[SimplePlugin]
 
 
 def client_options() -> ConnectOptions:
-    """What every client, and so every worker, and every replayer is built with."""
+    """The options of every client, and so of its workers, and of every replayer."""
     return ConnectOptions(data_converter=DATA_CONVERTER, plugins=plugins())
 
 
@@ -60,11 +45,11 @@ async def connect(
     """Connect as `TEMPORAL_*` and Temporal's own configuration file say.
 
     Args:
-        lazy: connect at the first request, for a process that can do something without the engine.
+        lazy: connect at the first request, for a process that is useful without the engine.
 
     Raises:
-        ConfigurationError: those settings do not read.
-        EngineUnavailableError: nobody answers there.
+        ConfigurationError: those settings are not valid.
+        EngineUnavailableError: no Temporal server answers.
     """
     try:
         config = ClientConfig.load_client_connect_config(override_env_vars=dict(environ))
@@ -84,7 +69,7 @@ async def connect(
 
 
 def _compression(address: str) -> GrpcCompression:
-    """None on this machine, where there is nothing to save but the CPU that it takes."""
+    # On this machine compression costs CPU and saves nothing.
     host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
     return GrpcCompression.NONE if host in _LOOPBACK else GrpcCompression.GZIP
 
@@ -95,7 +80,7 @@ class Indexing:
 
     Attributes:
         available: they are registered.
-        advice: what an operator has to run when they are not and we may not.
+        advice: the command that registers them, when we lack the permission.
     """
 
     available: bool
@@ -103,9 +88,9 @@ class Indexing:
 
 
 async def register_search_attributes(client: Client) -> Indexing:
-    """See to it that our search attributes exist, where we may.
+    """Register our search attributes, if we have the permission.
 
-    Upserting one that is not registered hangs a workflow, so calls do without when this says no.
+    Upserting one that is not registered blocks a workflow, so calls run without them otherwise.
     """
     operator = client.operator_service
     try:
@@ -120,7 +105,8 @@ async def register_search_attributes(client: Client) -> Indexing:
                 AddSearchAttributesRequest(
                     namespace=client.namespace,
                     search_attributes={
-                        key.name: _TYPES[key.indexed_value_type][1] for key in missing
+                        key.name: IndexedValueType.ValueType(key.indexed_value_type)
+                        for key in missing
                     },
                 ),
                 timeout=RPC_TIMEOUT,
@@ -134,11 +120,11 @@ async def register_search_attributes(client: Client) -> Indexing:
 
 def _advice(namespace: str, error: RPCError) -> str:
     options = " ".join(
-        f"--name {key.name} --type {_TYPES[key.indexed_value_type][0]}"
+        f"--name {key.name} --type {key.indexed_value_type.name.title()}"
         for key in search_attributes.KEYS
     )
     return (
         f"search attributes could not be registered ({error.status.name}); calls run without them"
-        f" until somebody who may runs: temporal operator search-attribute create"
+        f" until an administrator runs: temporal operator search-attribute create"
         f" --namespace {namespace} {options}"
     )

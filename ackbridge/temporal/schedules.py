@@ -1,4 +1,4 @@
-"""Schedules, kept by the engine; those of batches, one per provider whose file asks for it."""
+"""Temporal schedules of batches, one per provider whose integration file has `reprocess`."""
 
 from __future__ import annotations
 
@@ -36,82 +36,84 @@ from .rpc import RPC_TIMEOUT
 log = logging.getLogger("ackbridge.temporal.schedules")
 
 PREFIX: Final = "batch."
-"""Of the ids of our schedules; what else begins with it is not touched."""
+"""Of the ids of these schedules."""
 
 SCHEDULED: Final = "scheduled"
-"""The name of their batches; the engine adds the time."""
+"""The name of their batches; the engine appends the time."""
 
 CATCH_UP: Final = timedelta(days=1)
-"""A batch that was due while the engine was away is made up for so long."""
+"""How late a batch may start that was due while the engine was down."""
 
 _MEMO: Final = "AckbridgeSchedule"
-"""Under which a schedule's workflows say which version of it they are from."""
+"""The memo with the fingerprint of the schedule that started a workflow."""
 
 
 async def sync_schedules(client: Client, catalog: Catalog) -> None:
-    """Create, update and remove schedules, so that they are those of the integration files.
+    """Create, update and delete schedules so that they match the integration files.
 
-    Several workers may do so at once. A schedule that somebody has paused stays paused.
+    Several workers may do so at once. A paused schedule stays paused.
     """
     wanted = {
         f"{PREFIX}{provider}": (provider, integration.reprocess)
         for provider, integration in sorted(catalog.integrations.items())
         if integration.reprocess is not None
     }
-    with log_failures("schedules of batches are not kept"):
+    with log_failures("the schedules of batches could not be updated"):
         for schedule_id, (provider, plan) in wanted.items():
-            schedule = build_schedule(provider, plan)
-            await sync_schedule(client, schedule_id, schedule, _mark(provider, plan))
+            schedule = _build_schedule(provider, plan)
+            await sync_schedule(client, schedule_id, schedule, _fingerprint(provider, plan))
         async for found in await client.list_schedules():
             if found.id.startswith(PREFIX) and found.id not in wanted:
-                await delete_schedule(client, found.id, "no integration file asks for it any more")
+                await delete_schedule(client, found.id, "no integration file has it")
 
 
 @contextmanager
-def log_failures(trouble: str) -> Iterator[None]:
-    """Log what does not work inside: calls do not depend on schedules."""
+def log_failures(what: str) -> Iterator[None]:
+    """Log errors of the engine instead of raising them: calls do not depend on schedules."""
     try:
         yield
     except (RPCError, RuntimeError) as error:
-        log.warning("%s: %s", trouble, error)
+        log.warning("%s: %s", what, error)
 
 
-async def sync_schedule(client: Client, schedule_id: str, schedule: Schedule, mark: str) -> None:
-    """Create a schedule of a workflow, or bring it up to date; it stays paused if it is.
+async def sync_schedule(
+    client: Client, schedule_id: str, schedule: Schedule, fingerprint: str
+) -> None:
+    """Create a schedule that starts a workflow, or update it; a paused one stays paused.
 
     Args:
-        mark: the same for the same schedule.
+        fingerprint: changes with the definition of the schedule.
 
     Raises:
         RPCError: the engine does not answer, or refuses.
     """
     action = schedule.action
-    assert isinstance(action, ScheduleActionStartWorkflow)  # noqa: S101 -- ours are no others
-    action.memo = {_MEMO: mark}
+    assert isinstance(action, ScheduleActionStartWorkflow)  # noqa: S101 -- for mypy: ours start workflows
+    action.memo = {_MEMO: fingerprint}
     try:
         await client.create_schedule(
-            schedule_id, schedule, memo={_MEMO: mark}, rpc_timeout=RPC_TIMEOUT
+            schedule_id, schedule, memo={_MEMO: fingerprint}, rpc_timeout=RPC_TIMEOUT
         )
     except ScheduleAlreadyRunningError:
-        await _update(client, schedule_id, schedule, mark)
+        await _update(client, schedule_id, schedule, fingerprint)
     else:
         log.info("schedule %s: created", schedule_id)
 
 
-async def _update(client: Client, schedule_id: str, schedule: Schedule, mark: str) -> None:
-    async def renewed(given: ScheduleUpdateInput) -> ScheduleUpdate | None:
-        if await _mark_of(client, given.description) == mark:
+async def _update(client: Client, schedule_id: str, schedule: Schedule, fingerprint: str) -> None:
+    async def update(current: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        if await _fingerprint_of(client, current.description) == fingerprint:
             return None
         log.info("schedule %s: updated", schedule_id)
-        # Whether it is paused is for people to say.
-        schedule.state = given.description.schedule.state
+        # The state has `paused`, which belongs to operators.
+        schedule.state = current.description.schedule.state
         return ScheduleUpdate(schedule)
 
-    await client.get_schedule_handle(schedule_id).update(renewed, rpc_timeout=RPC_TIMEOUT)
+    await client.get_schedule_handle(schedule_id).update(update, rpc_timeout=RPC_TIMEOUT)
 
 
-async def delete_schedule(client: Client, schedule_id: str, why: str) -> None:
-    """Remove a schedule, if it is there.
+async def delete_schedule(client: Client, schedule_id: str, reason: str) -> None:
+    """Delete a schedule if it exists.
 
     Raises:
         RPCError: the engine does not answer, or refuses.
@@ -122,11 +124,10 @@ async def delete_schedule(client: Client, schedule_id: str, why: str) -> None:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
     else:
-        log.info("schedule %s: removed, %s", schedule_id, why)
+        log.info("schedule %s: deleted, %s", schedule_id, reason)
 
 
-def build_schedule(provider: str, plan: ReprocessSchedule) -> Schedule:
-    """What the engine is asked to do, and when."""
+def _build_schedule(provider: str, plan: ReprocessSchedule) -> Schedule:
     return Schedule(
         action=ScheduleActionStartWorkflow(
             names.REPROCESS_PARKED,
@@ -164,12 +165,11 @@ def _ranges(numbers: tuple[int, ...]) -> list[ScheduleRange]:
     return [ScheduleRange(number) for number in numbers]
 
 
-def _mark(provider: str, plan: ReprocessSchedule) -> str:
-    """Tells whether a schedule is from the same text of the file."""
+def _fingerprint(provider: str, plan: ReprocessSchedule) -> str:
     return digest([provider, plan.model_dump(mode="json")])
 
 
-async def _mark_of(client: Client, description: ScheduleDescription) -> str | None:
+async def _fingerprint_of(client: Client, description: ScheduleDescription) -> str | None:
     action = description.schedule.action
     if not isinstance(action, ScheduleActionStartWorkflow) or action.memo is None:
         return None

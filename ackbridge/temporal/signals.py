@@ -1,4 +1,7 @@
-"""Signals that the engine takes once, however often and by whomever they are sent."""
+"""Signals that the engine deduplicates by request id.
+
+The SDK's `WorkflowHandle.signal` has no request id, so the raw request is sent.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ackbridge.contracts.wire import Wire
 
 
 def as_plain(argument: Wire) -> dict[str, Any]:
-    """The JSON that any worker reads, newer or older: what is usual is left out."""
+    """JSON without default values, which older and newer workers read alike."""
     return argument.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -24,15 +27,15 @@ async def signal_once(
     name: str,
     argument: Mapping[str, Any],
     request_id: str,
-    timeout: timedelta,  # noqa: ASYNC109 -- the bound travels to the engine
+    timeout: timedelta,  # noqa: ASYNC109 -- sent with the request
     header: Header | None = None,
 ) -> None:
-    """Signal an open call.
+    """Signal an open call once per request id.
 
     Args:
-        argument: as `as_plain` makes it.
-        request_id: the engine does the same one for the same call once.
-        timeout: of the request; the signal may have arrived all the same.
+        argument: from `as_plain`.
+        request_id: the engine drops a signal to the same call with the same id.
+        timeout: of the request; after it the signal may have arrived nevertheless.
         header: of the signal, such as its trace context.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Worker deployments: which version of our workers the engine gives its tasks to.
+"""Worker deployments: which version of our workers gets the tasks.
 
 All workers of one installation are a deployment, and those of one build a version of it. The
-engine sends every task to the current version, whichever other versions wait for some too. Calls
-follow from version to version while they are open (auto-upgrade), as they may be parked for weeks.
+engine sends every task to the current version. Open calls move to the new current version
+(auto-upgrade), because they may be parked for weeks.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from importlib.metadata import version as installed_version
 from typing import Any, Final, TypeVar
 
 from temporalio.api.deployment.v1 import WorkerDeploymentInfo
-from temporalio.api.enums.v1 import RoutingConfigUpdateState, WorkerDeploymentVersionStatus
+from temporalio.api.enums.v1 import (
+    RoutingConfigUpdateState,
+    TaskQueueType,
+    WorkerDeploymentVersionStatus,
+)
+from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import (
+    DescribeTaskQueueRequest,
     DescribeWorkerDeploymentRequest,
     DescribeWorkerDeploymentVersionRequest,
     SetWorkerDeploymentCurrentVersionRequest,
@@ -30,15 +36,22 @@ from temporalio.worker import WorkerDeploymentConfig
 
 from ackbridge.errors import EngineUnavailableError, UnavailableError
 
-from .rpc import RPC_TIMEOUT
+from .rpc import RPC_TIMEOUT, rpc_errors
 
 Reply = TypeVar("Reply")
 
-_LOOK_EVERY: Final = 0.2
-"""Seconds between two looks at a deployment that changes."""
+PROMOTE_TIMEOUT: Final = timedelta(seconds=60)
+"""How long workers may take to poll every queue, and then the queues to route to them."""
 
-_STATES: Final = "WORKER_DEPLOYMENT_VERSION_STATUS_"
-_SPREADING: Final = RoutingConfigUpdateState.ROUTING_CONFIG_UPDATE_STATE_IN_PROGRESS
+_POLL_INTERVAL: Final = 0.2
+"""Seconds."""
+
+_QUEUE_TYPES: Final = (
+    TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+)
+_STATUS_PREFIX: Final = "WORKER_DEPLOYMENT_VERSION_STATUS_"
+_PROPAGATING: Final = RoutingConfigUpdateState.ROUTING_CONFIG_UPDATE_STATE_IN_PROGRESS
 
 
 @dataclass(frozen=True)
@@ -46,10 +59,10 @@ class Version:
     """One version of a deployment.
 
     Attributes:
-        build_id: which.
-        state: in the engine's words: current, ramping, inactive (never was current), draining or
+        build_id: its id within the deployment.
+        state: as the engine has it: current, ramping, inactive (never was current), draining or
             drained (was current; only pinned workflows drain, and calls are not pinned).
-        queues: the task queues its workers have asked for tasks, ever.
+        queues: the task queues that its workers have ever polled.
     """
 
     build_id: str
@@ -59,14 +72,13 @@ class Version:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What the engine knows of a deployment.
+    """A deployment, as the engine describes it.
 
     Attributes:
-        name: which.
+        name: its id within the namespace.
         current: the build id of the version that gets the tasks; None: unversioned workers do.
-        ramping: the build id of a version that gets some of them already.
-        ramp: how many, in percent.
-        is_spreading: whether some task queues have not heard of the latest change.
+        ramping: the build id of the version that gets `ramp` percent of the calls.
+        is_spreading: whether the latest change has not reached every task queue.
         versions: every version that the engine remembers, the newest first.
     """
 
@@ -78,42 +90,33 @@ class Deployment:
     versions: tuple[Version, ...]
 
     def queues(self, build_id: str | None) -> frozenset[str]:
-        """The task queues of a version; none for one that the engine has not heard of."""
+        """The task queues of a version; none for an unknown one."""
         return frozenset(
             queue for one in self.versions if one.build_id == build_id for queue in one.queues
         )
 
-    def standing(self, build_id: str) -> str:
-        """Whether a version gets tasks, and how to give them to it if not; a line for a log."""
+    def routing(self, build_id: str) -> str:
+        """Whether a version gets tasks, and the command that changes it; a line for a log."""
         if build_id == self.current:
             return f"version {build_id} of deployment {self.name} is the current one"
-        holder = f"version {self.current} is" if self.current else "unversioned workers are"
+        other = f"version {self.current} is" if self.current else "unversioned workers are"
         share = f"{self.ramp:g} % of the calls" if build_id == self.ramping else "no tasks"
         return (
-            f"version {build_id} of deployment {self.name} is not the current one, {holder}; it"
-            f" gets {share} until somebody runs: ackbridge deployment promote {build_id}"
+            f"version {build_id} of deployment {self.name} is not the current one, {other}; it gets"
+            f" {share} until you run: ackbridge deployment promote {build_id}"
         )
 
-    def lack(self, build_id: str, *, may_drop_queues: bool) -> str | None:
-        """What a version lacks to become the current one, if anything; a line for an error."""
-        served = self.queues(build_id)
-        if not served:
-            return f"no worker of version {build_id} of deployment {self.name} asks for tasks"
-        unserved = self.queues(self.current) - served
-        if not unserved or may_drop_queues:
-            return None
-        return (
-            f"no worker of version {build_id} of deployment {self.name} serves"
-            f" {', '.join(sorted(unserved))}, as version {self.current} does"
-        )
+    def unserved_queues(self, build_id: str) -> frozenset[str]:
+        """The queues that the current version serves and this one does not."""
+        return self.queues(self.current) - self.queues(build_id)
 
 
 def deployment_config(name: str | None, build_id: str | None) -> WorkerDeploymentConfig | None:
-    """How a worker says which version it is; None: it belongs to no deployment.
+    """The `deployment_config` of a worker; None for an unversioned one.
 
     Args:
         name: of the deployment.
-        build_id: of the version; None for that of the installed package.
+        build_id: of the version; None: the version of the installed package.
     """
     if name is None:
         return None
@@ -126,12 +129,12 @@ def deployment_config(name: str | None, build_id: str | None) -> WorkerDeploymen
 
 
 async def describe(client: Client, name: str) -> Deployment:
-    """Ask the engine; a deployment that no worker has asked tasks for yet has no versions.
+    """Describe a deployment; one whose workers have never polled has no versions.
 
     Raises:
-        EngineUnavailableError: it does not answer, or not us.
+        EngineUnavailableError: the engine does not answer, or refuses.
     """
-    return (await _look(client, name))[0]
+    return (await _describe(client, name))[0]
 
 
 async def promote(
@@ -141,34 +144,29 @@ async def promote(
     *,
     ramp: float | None = None,
     may_drop_queues: bool = False,
-    within: timedelta = timedelta(seconds=30),
+    within: timedelta = PROMOTE_TIMEOUT,
 ) -> Deployment:
-    """Give the tasks to a version, and return when every task queue knows.
+    """Route tasks to a version, and return when every task queue does.
 
     Args:
-        ramp: this percentage of the calls only, and not as the current version.
-        may_drop_queues: even if it does not serve every task queue that the current one serves.
-            The engine itself looks at the busy ones only.
-        within: how long its workers may take to ask for tasks, and the queues to hear of it.
+        ramp: route this percentage of the calls only; the current version stays current.
+        may_drop_queues: also if it does not serve every queue that the current version serves. The
+            engine itself checks only queues with tasks.
+        within: how long its workers may take to poll every queue, and then the queues to route.
 
     Raises:
-        UnavailableError: they took longer, or the engine refuses; says what is missing.
-        EngineUnavailableError: it does not answer, or not us.
+        UnavailableError: they took longer, naming the queues; or the engine refuses.
+        EngineUnavailableError: the engine does not answer, or refuses to describe a deployment.
     """
-    until = time.monotonic() + within.total_seconds()
 
-    async def once(is_so: Callable[[Deployment], bool]) -> tuple[Deployment, bytes]:
-        while True:
-            found, token = await _look(client, name)
-            if is_so(found) or time.monotonic() > until:
-                return found, token
-            await asyncio.sleep(_LOOK_EVERY)
+    def is_served(found: Deployment) -> bool:
+        if not found.queues(build_id):
+            return False
+        return may_drop_queues or not found.unserved_queues(build_id)
 
-    found, token = await once(
-        lambda one: one.lack(build_id, may_drop_queues=may_drop_queues) is None
-    )
-    if lack := found.lack(build_id, may_drop_queues=may_drop_queues):
-        raise UnavailableError(lack)
+    found, token = await _poll(client, name, is_served, within)
+    if not is_served(found):
+        raise UnavailableError(_missing(found, build_id, within))
     await _route(
         client,
         ramp,
@@ -179,10 +177,71 @@ async def promote(
         identity=client.identity,
         ignore_missing_task_queues=may_drop_queues,
     )
-    found, _ = await once(lambda one: not one.is_spreading)
+    found, _ = await _poll(client, name, lambda found: not found.is_spreading, within)
     if found.is_spreading:
-        raise UnavailableError(f"some task queues of deployment {name} have not heard of it by now")
+        behind = await _queues_behind(client, found, build_id, is_ramp=ramp is not None)
+        raise UnavailableError(
+            f"queues that do not route to version {build_id} after {_seconds(within)}:"
+            f" {', '.join(behind) or 'unknown'}. The engine goes on with it; check with: ackbridge"
+            " deployment status"
+        )
     return found
+
+
+def _missing(found: Deployment, build_id: str, within: timedelta) -> str:
+    if not found.queues(build_id):
+        return (
+            f"no worker of version {build_id} of deployment {found.name} has polled after"
+            f" {_seconds(within)}. Start its workers, or check the build id"
+        )
+    unserved = ", ".join(sorted(found.unserved_queues(build_id)))
+    return (
+        f"queues still without version {build_id} after {_seconds(within)}: {unserved}."
+        " Start its workers, or use --drop-queues"
+    )
+
+
+def _seconds(span: timedelta) -> str:
+    return f"{span.total_seconds():g} s"
+
+
+async def _poll(
+    client: Client, name: str, is_done: Callable[[Deployment], bool], within: timedelta
+) -> tuple[Deployment, bytes]:
+    end = time.monotonic() + within.total_seconds()
+    while True:
+        found, token = await _describe(client, name)
+        if is_done(found) or time.monotonic() > end:
+            return found, token
+        await asyncio.sleep(_POLL_INTERVAL)
+
+
+async def _queues_behind(
+    client: Client, found: Deployment, build_id: str, *, is_ramp: bool
+) -> list[str]:
+    """The queues of a version whose own routing does not name it yet."""
+    behind = set()
+    for queue in found.queues(build_id):
+        for kind in _QUEUE_TYPES:
+            with rpc_errors():
+                described = await client.workflow_service.describe_task_queue(
+                    DescribeTaskQueueRequest(
+                        namespace=client.namespace,
+                        task_queue=TaskQueue(name=queue),
+                        task_queue_type=kind,
+                    ),
+                    timeout=RPC_TIMEOUT,
+                )
+            routing = described.versioning_info
+            current, ramping = (
+                routing.current_deployment_version,
+                routing.ramping_deployment_version,
+            )
+            version = ramping if is_ramp else current
+            # A queue of activities only has no pollers, and no routing, for workflows.
+            if described.pollers and version.build_id != build_id:
+                behind.add(queue)
+    return sorted(behind)
 
 
 async def _route(client: Client, ramp: float | None, **change: Any) -> None:
@@ -198,36 +257,36 @@ async def _route(client: Client, ramp: float | None, **change: Any) -> None:
                 timeout=RPC_TIMEOUT,
             )
     except RPCError as error:
-        raise UnavailableError(f"the engine refuses: {error.message}") from None
+        raise UnavailableError(f"the engine refuses the version: {error.message}") from None
 
 
-async def _look(client: Client, name: str) -> tuple[Deployment, bytes]:
-    """A deployment, and the token of this state of it."""
-    known = await _unless_unknown(
+async def _describe(client: Client, name: str) -> tuple[Deployment, bytes]:
+    """A deployment, and the conflict token of this state."""
+    reply = await _unless_unknown(
         client.workflow_service.describe_worker_deployment(
             DescribeWorkerDeploymentRequest(namespace=client.namespace, deployment_name=name),
             timeout=RPC_TIMEOUT,
         )
     )
-    if known is None:
+    if reply is None:
         return Deployment(name, None, None, 0.0, False, ()), b""
-    info = known.worker_deployment_info
+    info = reply.worker_deployment_info
     routing = info.routing_config
     deployment = Deployment(
         name=name,
         current=routing.current_deployment_version.build_id or None,
         ramping=routing.ramping_deployment_version.build_id or None,
         ramp=routing.ramping_version_percentage,
-        is_spreading=info.routing_config_update_state == _SPREADING,
+        is_spreading=info.routing_config_update_state == _PROPAGATING,
         versions=tuple([await _version(client, summary) for summary in info.version_summaries]),
     )
-    return deployment, known.conflict_token
+    return deployment, reply.conflict_token
 
 
 async def _version(
     client: Client, summary: WorkerDeploymentInfo.WorkerDeploymentVersionSummary
 ) -> Version:
-    known = await _unless_unknown(
+    reply = await _unless_unknown(
         client.workflow_service.describe_worker_deployment_version(
             DescribeWorkerDeploymentVersionRequest(
                 namespace=client.namespace, deployment_version=summary.deployment_version
@@ -237,16 +296,18 @@ async def _version(
     )
     return Version(
         build_id=summary.deployment_version.build_id,
-        state=WorkerDeploymentVersionStatus.Name(summary.status).removeprefix(_STATES).lower(),
-        queues=tuple(sorted({one.name for one in known.version_task_queues} if known else ())),
+        state=WorkerDeploymentVersionStatus.Name(summary.status)
+        .removeprefix(_STATUS_PREFIX)
+        .lower(),
+        queues=tuple(sorted({one.name for one in reply.version_task_queues} if reply else ())),
     )
 
 
-async def _unless_unknown(asking: Awaitable[Reply]) -> Reply | None:
+async def _unless_unknown(request: Awaitable[Reply]) -> Reply | None:
     try:
-        return await asking
+        return await request
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return None
-        message = f"the engine does not tell of its deployments: {error.message}"
+        message = f"the engine does not describe its deployments: {error.message}"
         raise EngineUnavailableError(message) from None
