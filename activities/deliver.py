@@ -105,7 +105,7 @@ class Deliver:
                 auth=None,
                 timeout=within,
                 max_bytes=READ_BYTES,
-                cut_off=True,
+                truncate=True,
             )
         except (httpx.HTTPError, TimeoutError) as error:
             raise no_connection(error) from None

@@ -1,13 +1,12 @@
-"""aiohttp below httpx: the same interface at a fraction of its CPU.
+"""An httpx transport over aiohttp: the same interface at a fraction of httpx's CPU time.
 
-`httpx-aiohttp` does the same, but calls a connection that broke while the answer was awaited a
-`ConnectTimeout`, which says that nothing was sent; and it rewrites escapes in the path, over which
-a signature may have been made.
+`httpx-aiohttp` reports a connection that breaks while the response is awaited as `ConnectTimeout`,
+which would mean that nothing was sent, and it rewrites escapes in the path, which a signature may
+cover.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
@@ -19,29 +18,25 @@ _CHUNK = 16 * 1024
 """Bytes."""
 
 
-class Transport(httpx.AsyncBaseTransport):
-    """For `httpx.AsyncClient(transport=...)`, which closes it.
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """A transport for `httpx.AsyncClient`, which closes it.
 
-    It keeps no cookies, follows no redirects, does not decompress (httpx does), and does not look
-    at the process environment.
+    It keeps no cookies, follows no redirects, does not decompress (httpx does), and ignores the
+    process environment.
     """
 
-    def __init__(self, limits: httpx.Limits, tls: ssl.SSLContext | None = None) -> None:
-        """Choose the limits; connections are made when they are needed.
-
-        Args:
-            tls: which certificates are trusted and shown; None for the usual ones.
-        """
+    def __init__(self, limits: httpx.Limits) -> None:
+        """Limit the connections, which are opened on demand."""
         self._limits = limits
-        self._tls = tls or httpx.create_ssl_context(trust_env=False)
+        self._tls = httpx.create_ssl_context(trust_env=False)
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request whose body is read already; the answer's is not.
+        """Send a request whose body is in memory; the body of the response is not read.
 
         Raises:
             httpx.ConnectError, httpx.ConnectTimeout: nothing was sent.
-            httpx.TransportError: of another kind; nobody knows what has arrived.
+            httpx.TransportError: any other one; the request may have arrived.
         """
         session = self._session = self._session or self._open()
         timeout = request.extensions.get("timeout", {})
@@ -71,7 +66,7 @@ class Transport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 
@@ -99,7 +94,7 @@ class _Body(httpx.AsyncByteStream):
                 yield chunk
 
     async def aclose(self) -> None:
-        # What was not read to its end cannot be used again, and is closed.
+        # A connection with unread data is closed instead of reused.
         self._response.release()
 
 
@@ -108,11 +103,11 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientError as error:
-        raise _kind(error)(f"{type(error).__name__}: {error}") from error
+        raise _httpx_error(error)(f"{type(error).__name__}: {error}") from error
 
 
-def _kind(error: aiohttp.ClientError) -> type[httpx.TransportError]:
-    """What httpx calls it. Only the first three prove that nothing was sent."""
+def _httpx_error(error: aiohttp.ClientError) -> type[httpx.TransportError]:
+    """The equivalent of httpx. Only the first three prove that nothing was sent."""
     match error:
         case aiohttp.NonHttpUrlClientError() | aiohttp.InvalidUrlClientError():
             return httpx.UnsupportedProtocol

@@ -1,4 +1,4 @@
-"""HTTP to providers: the one place where the client is built, and one bounded exchange."""
+"""The HTTP client for providers and subscribers, and one bounded exchange."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import AckbridgeError
 from ackbridge.workarounds.cookies import CookielessClient
 
-from .aiohttp_transport import Transport
+from .aiohttp_transport import AiohttpTransport
 
 USER_AGENT = f"ackbridge/{version('ackbridge')}"
-BASE_TIMEOUT = timedelta(seconds=10)
+CONNECT_TIMEOUT = timedelta(seconds=10)
 MAX_CONNECTIONS = 200
 
 
 class ResponseTooLargeError(AckbridgeError):
-    """A provider's answer is longer than we read; the text gives the limit in bytes."""
+    """A response is longer than the limit; the text gives the limit in bytes."""
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """What a provider answered.
+    """A complete response.
 
     Attributes:
-        status: the HTTP status.
         headers: by lower-case name; repeated ones are joined with a comma.
-        body: as it is after content decoding.
+        body: after content decoding.
     """
 
     status: int
@@ -43,7 +42,7 @@ class HttpResponse:
 
 
 class ClientOptions(TypedDict):
-    """What every HTTP client of ours is built with."""
+    """Arguments of `httpx.AsyncClient`."""
 
     headers: dict[str, str]
     cookies: CookieJar
@@ -56,24 +55,23 @@ class ClientOptions(TypedDict):
 
 def client_options(
     *,
-    base_timeout: timedelta,
+    timeout: timedelta,
     max_connections: int,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> ClientOptions:
-    """The options behind `build_client`, for libraries that insist on a client of their own."""
+    """The options of `build_client`, for libraries that build their own client."""
     return ClientOptions(
-        # Plain bytes: a small compressed answer must not unfold into a large one.
+        # No compression: a small response must not expand into a large one.
         headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
-        # One client serves every call: what a provider sets in one must not reach another.
+        # All calls share one client: a cookie set in one call must not be sent in another.
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-        timeout=httpx.Timeout(base_timeout.total_seconds()),
+        timeout=httpx.Timeout(timeout.total_seconds()),
         limits=httpx.Limits(
             max_connections=max_connections, max_keepalive_connections=max_connections
         ),
-        # A redirect would carry the request, and its secrets, to a place nobody configured.
+        # A redirect would send the request, and its secrets, to a host that is not configured.
         follow_redirects=False,
-        # Proxies and certificates are given with `transport` by whoever composes the process;
-        # a stray HTTP_PROXY or SSL_CERT_FILE must not reroute or re-trust requests with secrets.
+        # A stray HTTP_PROXY or SSL_CERT_FILE must not affect requests that carry secrets.
         trust_env=False,
         transport=transport,
     )
@@ -81,27 +79,22 @@ def client_options(
 
 def build_client(
     *,
-    base_timeout: timedelta = BASE_TIMEOUT,
+    connect_timeout: timedelta = CONNECT_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
-    transport: httpx.AsyncBaseTransport | None = None,
     around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
     """Build the HTTP client; close it with `aclose`.
 
-    Redirects are not followed, cookies not kept, the process environment not consulted.
+    It follows no redirects, keeps no cookies, and ignores the process environment.
 
     Args:
-        base_timeout: for connecting and for a free connection; `exchange` bounds the rest.
-        max_connections: altogether, kept alive or not.
-        transport: instead of ours: another HTTP stack, or one with a proxy or private
-            certificates. `max_connections` is then its own business.
-        around: puts something around the transport, such as traces.
+        connect_timeout: to connect, and to wait for a free connection; `exchange` bounds the rest.
+        max_connections: in total, idle ones included.
+        around: wraps the transport, such as for traces.
     """
-    options = client_options(
-        base_timeout=base_timeout, max_connections=max_connections, transport=transport
-    )
-    inner = transport or Transport(options["limits"])
-    options["transport"] = around(inner) if around is not None else inner
+    options = client_options(timeout=connect_timeout, max_connections=max_connections)
+    transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"])
+    options["transport"] = around(transport) if around else transport
     return CookielessClient(**options)
 
 
@@ -113,44 +106,44 @@ async def exchange(
     headers: Mapping[str, str],
     content: bytes | None,
     auth: httpx.Auth | None,
-    timeout: timedelta,  # noqa: ASYNC109 -- it bounds the exchange as a whole, body and token included
+    timeout: timedelta,  # noqa: ASYNC109 -- it bounds the whole exchange, body and token included
     max_bytes: int,
-    cut_off: bool = False,
+    truncate: bool = False,
 ) -> HttpResponse:
-    """Send one request and read the whole answer, within `timeout` and `max_bytes`.
-
-    Whatever the status is, it is an answer. Nothing is logged.
+    """Send one request and read the response, within `timeout` and `max_bytes`. Logs nothing.
 
     Args:
-        content: the encoded body, or None.
-        auth: what authenticates the request, as `ackbridge.security.build_auth` makes it.
-        timeout: for everything together: token, connection, request and answer.
-        max_bytes: the longest body that is read.
-        cut_off: be content with the beginning of a longer one.
+        content: the encoded body.
+        auth: as built by `ackbridge.security.outbound.build_auth`.
+        timeout: for token, connection, request and response together.
+        max_bytes: of the response body.
+        truncate: return the first `max_bytes` of a longer body.
 
     Raises:
-        InvalidInputError: the URL or a header cannot be sent; nothing was.
-        TimeoutError: the time was over.
-        httpx.HTTPError: the network failed; `ConnectError`, `ConnectTimeout` and `PoolTimeout`
-            prove that nothing was sent.
-        ResponseTooLargeError: the answer is longer than `max_bytes`, and is not cut off.
-        SecretError, TokenRefused: `auth` could not do its work; nothing was sent, or all that
-            was sent was refused with 401.
+        InvalidInputError: the URL or a header is invalid; nothing was sent.
+        TimeoutError: after `timeout`.
+        httpx.HTTPError: a network error; after `ConnectError`, `ConnectTimeout` and `PoolTimeout`
+            nothing was sent.
+        ResponseTooLargeError: the body is longer than `max_bytes`.
+        SecretError, TokenError: from `auth`; nothing was sent, or it was refused with 401.
     """
-    request = _request(client, method, url, headers, content, timeout.total_seconds())
+    request = _build_request(client, method, url, headers, content, timeout.total_seconds())
     async with asyncio.timeout(timeout.total_seconds()):
         response = await client.send(request, auth=auth, stream=True)
         try:
-            body = await _read(response, max_bytes, cut_off=cut_off)
+            body = await _read(response, max_bytes, truncate=truncate)
         finally:
             await response.aclose()
     return HttpResponse(response.status_code, dict(response.headers.items()), body)
 
 
-class Capped(httpx.AsyncByteStream):
-    """A stream that raises `ResponseTooLargeError` beyond `max_bytes`, for bodies that others read
-    whole."""
+def limit_body(response: httpx.Response, max_bytes: int) -> None:
+    """Make an unread response raise `ResponseTooLargeError` when more than `max_bytes` are read."""
+    if isinstance(response.stream, httpx.AsyncByteStream):
+        response.stream = _LimitedStream(response.stream, max_bytes)
 
+
+class _LimitedStream(httpx.AsyncByteStream):
     def __init__(self, stream: httpx.AsyncByteStream, max_bytes: int) -> None:
         self._stream = stream
         self._max_bytes = max_bytes
@@ -167,13 +160,7 @@ class Capped(httpx.AsyncByteStream):
         await self._stream.aclose()
 
 
-def cap(response: httpx.Response, max_bytes: int) -> None:
-    """Let an unread response end in `ResponseTooLargeError` rather than in a full memory."""
-    if isinstance(response.stream, httpx.AsyncByteStream):
-        response.stream = Capped(response.stream, max_bytes)
-
-
-def _request(
+def _build_request(
     client: httpx.AsyncClient,
     method: str,
     url: str,
@@ -186,25 +173,25 @@ def _request(
             raise InvalidInputError(
                 f"headers.{name}: has characters that an HTTP header cannot carry"
             )
-    base = client.timeout
-    # Connecting keeps the client's own bound, so that it ends as "nothing was sent".
-    limits = httpx.Timeout(seconds, connect=base.connect, pool=base.pool)
+    # Connecting has its own, shorter timeout, which proves that nothing was sent.
+    connect = client.timeout
+    timeout = httpx.Timeout(seconds, connect=connect.connect, pool=connect.pool)
     try:
-        return client.build_request(method, url, headers=headers, content=content, timeout=limits)
+        return client.build_request(method, url, headers=headers, content=content, timeout=timeout)
     except httpx.InvalidURL:
         raise InvalidInputError("url: is not a valid URL") from None
 
 
-async def _read(response: httpx.Response, max_bytes: int, *, cut_off: bool) -> bytes:
+async def _read(response: httpx.Response, max_bytes: int, *, truncate: bool) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > max_bytes:
-            if cut_off:
+            if truncate:
                 break
             raise _too_large(max_bytes)
     return bytes(body[:max_bytes])
 
 
 def _too_large(max_bytes: int) -> ResponseTooLargeError:
-    return ResponseTooLargeError(f"the answer is longer than {max_bytes} bytes")
+    return ResponseTooLargeError(f"the response is longer than {max_bytes} bytes")

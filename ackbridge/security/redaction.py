@@ -1,19 +1,18 @@
-"""Taking secrets out of what providers say, before people read it.
+"""Remove secrets from what providers send, before it is shown or stored.
 
-A provider's refusal or failure reason is shown to operators and kept in histories, and providers
-do quote what they were sent. Removed are
+The reasons of refusals and failures are shown to operators and stored in histories, and providers
+quote what they were sent. Removed are
 
-- every secret that the provider's own `auth` and `callbacks.verify` refer to, as it resolves at
-  this moment, and an OAuth 2 token that is in use: as it is, in base64 with its user name, and
-  percent-encoded;
-- what looks like a credential whoever's it is: bearer and basic credentials, keys such as `sk_…`,
-  `whsec_…` or `ghp_…`, JSON Web Tokens, private keys, passwords in URLs, `password=…`;
-- what looks like a card number: 13 to 19 digits with a valid check digit, blanks, dashes and dots
-  between them included.
+- the secrets that the provider's own `auth` and `callbacks.verify` refer to, as they resolve now,
+  and the OAuth 2 token in use: in plain, percent-encoded, and in base64 with the user name;
+- what looks like a credential: bearer and basic credentials, keys such as `sk_…`, `whsec_…` or
+  `ghp_…`, JSON Web Tokens, private keys, passwords in URLs, `password=…`;
+- what looks like a card number: 13 to 19 digits with a valid check digit, also with blanks, dashes
+  and dots between them.
 
-Not promised: a secret that has been rotated out, cut short, masked or encoded in another way; a
-token without a name or a shape; personal data such as names and addresses. Some harmless texts
-are lost: one number of that length in ten has a valid check digit.
+Not removed are secrets that were rotated out, shortened, masked or encoded in another way, tokens
+without a known name or pattern, and personal data such as names and addresses. Some harmless texts
+are removed: one number in ten of such a length has a valid check digit.
 """
 
 from __future__ import annotations
@@ -28,30 +27,19 @@ import httpx
 from ackbridge.errors import SecretError
 
 from .oauth2 import ClientCredentials
-from .secrets import Secrets
-from .specs import (
-    AuthSpec,
-    BasicAuth,
-    BasicVerify,
-    BearerAuth,
-    HeaderAuth,
-    HeaderVerify,
-    HmacVerify,
-    OAuth2Auth,
-    VerifySpec,
-)
+from .secrets import WEBHOOK_PREFIX, Secrets
+from .specs import AuthSpec, VerifySpec
 
 REMOVED = "***"
-"""What stands in the place of a secret."""
+"""Replaces a secret."""
 
-_READ = 8192
-"""Characters of a text that are looked at: what providers say has no bound, and this costs time."""
+_MAX_INPUT = 8192
+"""Characters that are searched: a provider's text has no bound, and searching takes time."""
 
 _MARGIN = 1024
-"""Characters before that end which may be the beginning of a secret."""
+"""Characters before that limit that may be the beginning of a secret."""
 
-_WEBHOOK_PREFIX = "whsec_"
-_SHAPES = (
+_PATTERNS = (
     re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[^-]*(?:-----END [A-Z ]{0,40}-----)?"),
     re.compile(r"\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)*"),
     re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"),
@@ -66,15 +54,12 @@ _NAMED = re.compile(
     r"(\"?\s{0,2}[=:]\s{0,2}\"?)([^\s\"',;&]{4,})"
 )
 _DIGITS = re.compile(r"[0-9](?:[ \u00a0.-]?[0-9])+")
-_GROUP = re.compile(r"[0-9]+")
-_CARD = range(13, 20)
+_DIGIT_GROUP = re.compile(r"[0-9]+")
+_CARD_LENGTHS = range(13, 20)
 
 
 class Redactor:
-    """Cleans what one provider says.
-
-    Without specs, it knows the shapes of secrets only.
-    """
+    """Removes secrets from the texts of one provider; without specs, by patterns only."""
 
     def __init__(
         self,
@@ -83,90 +68,64 @@ class Redactor:
         secrets: Secrets | None = None,
         session: httpx.Auth | None = None,
     ) -> None:
-        """Take where the provider's secrets are; they are resolved anew for every text.
+        """Remove the secrets of `auth` and `verify`, resolved anew for every text.
 
         Args:
-            secrets: what the references of `auth` and `verify` stand for.
-            session: what `build_auth` has made of `auth`; it may hold a token.
+            session: the result of `build_auth`, which may hold a token.
         """
-        self._auth = auth
-        self._verify = verify
+        self._credentials = [
+            credential for spec in (auth, verify) if spec for credential in spec.credentials()
+        ]
         self._secrets = secrets
         self._session = session
 
-    def clean(self, text: str, at_most: int) -> str:
-        """The beginning of a text without secrets; it is cut off where no half of one is left."""
-        text, rest = text[:_READ], text[_READ:]
+    def clean(self, text: str, max_length: int) -> str:
+        """Return the beginning of a text without secrets, cut where no part of one is left."""
+        is_cut = len(text) > _MAX_INPUT
+        text = text[:_MAX_INPUT]
         for secret in sorted(self._in_use(), key=len, reverse=True):
             text = text.replace(secret, REMOVED)
-        for shape in _SHAPES:
-            text = shape.sub(REMOVED, text)
+        for pattern in _PATTERNS:
+            text = pattern.sub(REMOVED, text)
         text = _SCHEME.sub(_without_value, text)
         text = _NAMED.sub(_without_value, text)
         text = _DIGITS.sub(_without_cards, text)
-        return text[: max(0, min(at_most, len(text) - _MARGIN)) if rest else at_most]
+        return text[: max(0, min(max_length, len(text) - _MARGIN)) if is_cut else max_length]
 
     def clean_value(self, text: str) -> str:
-        """The beginning of a text without secrets, as long as we look at."""
-        return self.clean(text, _READ)
+        """Return the beginning of a text without secrets, as long as possible."""
+        return self.clean(text, _MAX_INPUT)
 
     def _in_use(self) -> set[str]:
-        texts = {form for name, secret in self._resolved() for form in _forms(name, secret)}
+        texts = set()
         if isinstance(self._session, ClientCredentials) and self._session.token:
             texts.add(self._session.token)
+        if self._secrets is not None:
+            for username, ref in self._credentials:
+                try:
+                    texts.update(_forms(self._secrets.text(username), self._secrets.resolve(ref)))
+                except SecretError:
+                    # It was not sent either.
+                    continue
         return texts
 
-    def _resolved(self) -> Iterator[tuple[str, str]]:
-        if self._secrets is None:
-            return
-        for name, ref in (*_sent(self._auth), *_received(self._verify)):
-            try:
-                yield self._secrets.text(name), self._secrets.resolve(ref)
-            except SecretError:
-                # What does not resolve was not sent either.
-                continue
 
-
-def _sent(spec: AuthSpec | None) -> list[tuple[str, str]]:
-    """User name and reference of each secret."""
-    match spec:
-        case HeaderAuth():
-            return [("", spec.value)]
-        case BearerAuth():
-            return [("", spec.token)]
-        case BasicAuth():
-            return [(spec.username, spec.password)]
-        case OAuth2Auth():
-            return [(spec.client_id, spec.client_secret)]
-        case None:
-            return []
-
-
-def _received(spec: VerifySpec | None) -> list[tuple[str, str]]:
-    match spec:
-        case HmacVerify() | HeaderVerify():
-            return [("", ref) for ref in spec.secrets]
-        case BasicVerify():
-            return [(spec.username, ref) for ref in spec.passwords]
-        case None:
-            return []
-
-
-def _forms(name: str, secret: str) -> Iterator[str]:
-    bare = secret.strip()
-    yield bare
-    yield quote(bare, safe="")
-    if bare.removeprefix(_WEBHOOK_PREFIX):
-        yield bare.removeprefix(_WEBHOOK_PREFIX)
-    if name:
-        yield base64.b64encode(f"{name}:{secret}".encode()).decode()
+def _forms(username: str, secret: str) -> Iterator[str]:
+    plain = secret.strip()
+    yield plain
+    yield quote(plain, safe="")
+    if plain.removeprefix(WEBHOOK_PREFIX):
+        yield plain.removeprefix(WEBHOOK_PREFIX)
+    if username:
+        yield base64.b64encode(f"{username}:{secret}".encode()).decode()
 
 
 def _without_value(found: re.Match[str]) -> str:
-    """Keep the name of a credential; and the whole where the value is but an ordinary word."""
-    name, between, value = found.groups()
-    is_assigned = "=" in between
-    return f"{name}{between}{REMOVED}" if is_assigned or not _is_word(value) else found.group()
+    """Keep the name of a credential; keep the value too if it is an ordinary word."""
+    name, separator, value = found.groups()
+    if "=" not in separator and _is_word(value):
+        return found.group()
+    return f"{name}{separator}{REMOVED}"
 
 
 def _is_word(value: str) -> bool:
@@ -175,17 +134,17 @@ def _is_word(value: str) -> bool:
 
 
 def _without_cards(found: re.Match[str]) -> str:
-    run = found.group()
-    groups = list(_GROUP.finditer(run))
-    kept, position, first = "", 0, 0
+    text = found.group()
+    groups = list(_DIGIT_GROUP.finditer(text))
+    cleaned, position, first = "", 0, 0
     while first < len(groups):
         last = _end_of_card(groups, first)
         if last is None:
             first += 1
             continue
-        kept += run[position : groups[first].start()] + REMOVED
+        cleaned += text[position : groups[first].start()] + REMOVED
         position, first = groups[last].end(), last + 1
-    return kept + run[position:]
+    return cleaned + text[position:]
 
 
 def _end_of_card(groups: list[re.Match[str]], first: int) -> int | None:
@@ -193,14 +152,14 @@ def _end_of_card(groups: list[re.Match[str]], first: int) -> int | None:
     digits, end = "", None
     for last in range(first, len(groups)):
         digits += groups[last].group()
-        if len(digits) >= _CARD.stop:
+        if len(digits) >= _CARD_LENGTHS.stop:
             break
-        if len(digits) in _CARD and _is_checked(digits):
+        if len(digits) in _CARD_LENGTHS and _has_check_digit(digits):
             end = last
     return end
 
 
-def _is_checked(digits: str) -> bool:
-    """The check digit of card numbers (Luhn)."""
+def _has_check_digit(digits: str) -> bool:
+    """By the Luhn algorithm."""
     doubled = (int(d) * (2 if i % 2 else 1) for i, d in enumerate(reversed(digits)))
     return sum(n - 9 if n > 9 else n for n in doubled) % 10 == 0

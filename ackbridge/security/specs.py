@@ -1,4 +1,4 @@
-"""How integration files describe authentication, out and in; secrets appear as references only."""
+"""Authentication and verification in integration files; secrets appear as references only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pydantic import (
 from ackbridge.contracts.wire import Duration
 
 REFERENCE_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$"
-"""`env:NAME`, or `file:/path` (a relative path starts at the configured root)."""
+"""`env:NAME` or `file:/path`; a relative path starts at `ACKBRIDGE_SECRETS_ROOT`."""
 
 _REFERENCE = re.compile(REFERENCE_PATTERN[:-1] + r"\Z")
 _LOOKS_LIKE_REF = ("env:", "file:")
@@ -29,12 +29,11 @@ _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
 
 def is_secret_ref(text: str) -> bool:
-    """Whether a text is a well-formed secret reference."""
     return _REFERENCE.match(text) is not None
 
 
 def _secret_ref(text: str) -> str:
-    # The text is not repeated: it may be the secret itself, pasted where a reference belongs.
+    # Not repeated: it may be the secret itself, pasted instead of a reference.
     if not is_secret_ref(text):
         raise ValueError("must be a secret reference, env:NAME or file:/path, not a value")
     return text
@@ -51,20 +50,23 @@ SecretRef = Annotated[
     AfterValidator(_secret_ref),
     WithJsonSchema({"type": "string", "pattern": REFERENCE_PATTERN}),
 ]
-"""Where a secret is: `env:NAME` or `file:/path`. Anything else is refused, unrepeated."""
+"""A secret, as `env:NAME` or `file:/path`."""
 
 PlainOrRef = Annotated[str, Field(min_length=1), AfterValidator(_plain_or_ref)]
-"""A name that is no secret: the text itself, or a reference as in `SecretRef`."""
+"""A name that is not secret: a plain text, or a reference as in `SecretRef`."""
 
 HeaderName = Annotated[str, Field(pattern=_HEADER_NAME)]
-"""The name of an HTTP header, in any case."""
 
 SecretRefs = Annotated[tuple[SecretRef, ...], Field(min_length=1)]
-"""One secret or several valid at once, for rotation without a gap."""
+"""Several secrets are valid at once, so that one can be rotated without a gap."""
+
+
+Credential = tuple[str, SecretRef]
+"""The user name, or an empty text, and the secret that goes with it."""
 
 
 class Spec(BaseModel):
-    """The base of every model here: frozen, strict about names, silent about values."""
+    """The base of the models below; their errors do not contain values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -77,6 +79,9 @@ class HeaderAuth(Spec):
     value: SecretRef
     prefix: str = Field(default="", pattern=r"^[\x20-\x7e]*$")
 
+    def credentials(self) -> list[Credential]:
+        return [("", self.value)]
+
 
 class BasicAuth(Spec):
     """HTTP Basic authentication."""
@@ -85,6 +90,9 @@ class BasicAuth(Spec):
     username: PlainOrRef
     password: SecretRef
 
+    def credentials(self) -> list[Credential]:
+        return [(self.username, self.password)]
+
 
 class BearerAuth(Spec):
     """`Authorization: Bearer <token>`."""
@@ -92,13 +100,16 @@ class BearerAuth(Spec):
     type: Literal["bearer"]
     token: SecretRef
 
+    def credentials(self) -> list[Credential]:
+        return [("", self.token)]
+
 
 class OAuth2Auth(Spec):
-    """OAuth 2 client credentials: a bearer token from `token_url`, renewed `leeway` before expiry.
+    """OAuth 2 client credentials: a bearer token from `token_url`.
 
     Attributes:
-        auth_method: how the client proves itself to the token endpoint.
-        leeway: how long before a token expires it is renewed (at the most half its life).
+        auth_method: how the client authenticates to the token endpoint.
+        leeway: how long before its expiry a token is renewed; at most half of its lifetime.
     """
 
     type: Literal["oauth2"]
@@ -120,25 +131,28 @@ class OAuth2Auth(Spec):
             raise ValueError("must not carry credentials; use client_id and client_secret")
         return url
 
+    def credentials(self) -> list[Credential]:
+        return [(self.client_id, self.client_secret)]
+
 
 AuthSpec = Annotated[HeaderAuth | BasicAuth | BearerAuth | OAuth2Auth, Field(discriminator="type")]
 """How we authenticate to a provider."""
 
 
 class HmacVerify(Spec):
-    """A signature over the raw body, by a preset or in the generic form.
+    """An HMAC over the raw body, by a preset or in the generic form.
 
     Attributes:
-        preset: `stripe` or `standard-webhooks`; it fixes everything below `tolerance`.
+        preset: `stripe` or `standard-webhooks`; it sets all fields below `tolerance`.
         secrets: any of them may have signed.
-        tolerance: how far the timestamp may be from now, into the past and into the future.
-        header: where the signature is (generic form; required there).
+        tolerance: the maximum difference between the timestamp and now, in both directions.
+        header: has the signature; required in the generic form.
         algorithm, encoding: of the signature.
-        prefix: what stands before the signature in the header, such as `sha256=`.
-        signed: what is signed, over `{timestamp}`, `{id}` and `{body}`; `{body}` is a must.
-        timestamp_header: where the Unix time in seconds is. Unless `signed` has `{timestamp}`,
-            whoever replays a callback can refresh it: then it only catches honest delays.
-        id_header: where the message id is.
+        prefix: precedes the signature in the header, such as `sha256=`.
+        signed: a template of what is signed, with `{body}` and optionally `{timestamp}`, `{id}`.
+        timestamp_header: has the Unix time in seconds. Unless `signed` has `{timestamp}`, an
+            attacker can replace it: then it only detects late deliveries.
+        id_header: has the message id.
     """
 
     type: Literal["hmac"]
@@ -160,7 +174,7 @@ class HmacVerify(Spec):
         if any("{" in text or "}" in text for text in parts if not _SIGNED_PART.fullmatch(text)):
             raise ValueError("may use {timestamp}, {id} and {body} only")
         if "{body}" not in parts:
-            raise ValueError("must contain {body}, or anybody may change the body")
+            raise ValueError("must contain {body}: otherwise the body is not protected")
         return template
 
     @model_validator(mode="after")
@@ -168,22 +182,25 @@ class HmacVerify(Spec):
         generic = self.model_fields_set - {"type", "preset", "secrets", "tolerance"}
         if self.preset is not None and generic:
             names = ", ".join(sorted(generic))
-            raise ValueError(f"preset {self.preset} fixes the scheme: leave out {names}")
+            raise ValueError(f"preset {self.preset} sets the scheme: leave out {names}")
         if self.preset is None and self.header is None:
             raise ValueError("needs a preset (stripe, standard-webhooks) or a header")
         parts = split_signed(self.signed)
         if "{timestamp}" in parts and self.timestamp_header is None:
-            raise ValueError("signed uses {timestamp}: timestamp_header must say where it is")
+            raise ValueError("signed uses {timestamp}: timestamp_header is required")
         if "{id}" in parts and self.id_header is None:
-            raise ValueError("signed uses {id}: id_header must say where it is")
+            raise ValueError("signed uses {id}: id_header is required")
         return self
+
+    def credentials(self) -> list[Credential]:
+        return [("", ref) for ref in self.secrets]
 
 
 class HeaderVerify(Spec):
-    """A shared secret in a header; no replay window, because nothing is signed.
+    """A shared secret in a header. Replays are not detected, because nothing is signed.
 
     Attributes:
-        prefix: what stands before the secret in the header, such as `Bearer `.
+        prefix: precedes the secret in the header, such as `Bearer `.
     """
 
     type: Literal["header"]
@@ -191,19 +208,25 @@ class HeaderVerify(Spec):
     secrets: SecretRefs
     prefix: str = ""
 
+    def credentials(self) -> list[Credential]:
+        return [("", ref) for ref in self.secrets]
+
 
 class BasicVerify(Spec):
-    """HTTP Basic authentication by the provider; no replay window either."""
+    """HTTP Basic authentication by the provider. Replays are not detected."""
 
     type: Literal["basic"]
     username: PlainOrRef
     passwords: SecretRefs
 
+    def credentials(self) -> list[Credential]:
+        return [(self.username, ref) for ref in self.passwords]
+
 
 VerifySpec = Annotated[HmacVerify | HeaderVerify | BasicVerify, Field(discriminator="type")]
-"""How a provider proves that a callback is its own."""
+"""How callbacks of a provider are verified."""
 
 
 def split_signed(template: str) -> tuple[str, ...]:
-    """Take a `signed` template apart into literal texts and `{...}` parts, in order."""
+    """Split a `signed` template into literal texts and `{...}` parts, in order."""
     return tuple(part for part in _SIGNED_PART.split(template) if part)

@@ -208,7 +208,7 @@ async def world(
     migrate(ledger_url)
     ledger = Ledger.open(ledger_url, clock)
     secrets = Secrets(environ, folder)
-    async with build_client(base_timeout=timedelta(seconds=2)) as client:
+    async with build_client(connect_timeout=timedelta(seconds=2)) as client:
         yield World(script, _provisions(catalog, ledger, client, secrets, clock), environ)
     await ledger.close()
 

@@ -1,4 +1,4 @@
-"""The one HTTP client, against real servers that behave and that do not."""
+"""The HTTP client, against well-behaved and faulty servers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def fetch(
     content: bytes | None = None,
     timeout: timedelta = LONG,  # noqa: ASYNC109 -- handed on to what is tested
 ) -> HttpResponse:
-    """An exchange with defaults that do not matter."""
+    """An exchange with default arguments."""
     return await exchange(
         client,
         method="POST",
@@ -56,7 +56,7 @@ async def fetch(
 
 
 def echo() -> FastAPI:
-    """Answers with what it was sent, sets a cookie, redirects, and compresses unasked."""
+    """A server that echoes, sets a cookie, redirects, and compresses without being asked."""
     app = FastAPI()
 
     @app.post("/echo")
@@ -78,8 +78,8 @@ def echo() -> FastAPI:
     return app
 
 
-async def test_an_exchange_gives_status_headers_and_body(client: httpx.AsyncClient) -> None:
-    """The reply carries the status, lower-case header names and the bytes."""
+async def test_an_exchange_returns_status_headers_and_body(client: httpx.AsyncClient) -> None:
+    """The response has the status, lower-case header names and the bytes."""
     with serve(echo()) as url:
         reply = await fetch(client, f"{url}/echo", content=b"\x00raw")
 
@@ -87,13 +87,13 @@ async def test_an_exchange_gives_status_headers_and_body(client: httpx.AsyncClie
     assert reply.headers["x-seen-agent"] == USER_AGENT
 
 
-async def test_a_reply_hides_its_content_in_texts() -> None:
-    """Neither headers nor body are in the repr of a reply."""
+async def test_the_repr_of_a_response_hides_its_content() -> None:
+    """Neither headers nor body are in the repr."""
     assert "secret" not in repr(HttpResponse(200, {"set-cookie": "secret"}, b"secret"))
 
 
 async def test_cookies_are_not_kept(client: httpx.AsyncClient) -> None:
-    """What a provider sets in one call does not reach another."""
+    """A cookie set in one call is not sent in another."""
     with serve(echo()) as url:
         await fetch(client, f"{url}/echo")
         reply = await fetch(client, f"{url}/echo")
@@ -101,18 +101,18 @@ async def test_cookies_are_not_kept(client: httpx.AsyncClient) -> None:
     assert reply.headers["x-seen-cookie"] == "none"
 
 
-async def test_redirects_are_answers(client: httpx.AsyncClient) -> None:
-    """A redirect is not followed: the request stays where it was configured to go."""
+async def test_redirects_are_not_followed(client: httpx.AsyncClient) -> None:
+    """A redirect is returned as the response."""
     with serve(echo()) as url:
         reply = await fetch(client, f"{url}/away")
 
     assert reply.status == 307
 
 
-async def test_the_process_environment_does_not_reroute(
+async def test_proxy_variables_are_ignored(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stray proxy variable is not consulted."""
+    """The client ignores HTTP_PROXY and ALL_PROXY."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
     with serve(echo()) as url:
@@ -122,14 +122,14 @@ async def test_the_process_environment_does_not_reroute(
     assert reply.status == 202
 
 
-async def test_a_compressed_bomb_is_too_large(client: httpx.AsyncClient) -> None:
-    """The limit counts bytes after decompression."""
+async def test_the_limit_applies_after_decompression(client: httpx.AsyncClient) -> None:
+    """A small compressed body that expands is too large."""
     with serve(echo()) as url, pytest.raises(ResponseTooLargeError, match="longer than 1024 bytes"):
         await fetch(client, f"{url}/bomb")
 
 
 async def test_an_endless_body_is_too_large(client: httpx.AsyncClient) -> None:
-    """A body without an end is given up at the limit."""
+    """An endless body is cut off at the limit."""
 
     async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -142,8 +142,8 @@ async def test_an_endless_body_is_too_large(client: httpx.AsyncClient) -> None:
             await fetch(client, url)
 
 
-async def test_a_dripping_body_ends_with_the_total_time(client: httpx.AsyncClient) -> None:
-    """Bytes that keep coming do not extend the time."""
+async def test_a_slow_body_ends_with_the_total_timeout(client: httpx.AsyncClient) -> None:
+    """Bytes that keep arriving do not extend the timeout."""
 
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -157,8 +157,8 @@ async def test_a_dripping_body_ends_with_the_total_time(client: httpx.AsyncClien
             await fetch(client, url, timeout=timedelta(seconds=0.2))
 
 
-async def test_a_silent_server_ends_with_the_total_time(client: httpx.AsyncClient) -> None:
-    """A server that accepts and says nothing is given up."""
+async def test_a_silent_server_times_out(client: httpx.AsyncClient) -> None:
+    """A server that accepts and never answers times out."""
 
     async def silence(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
@@ -168,22 +168,25 @@ async def test_a_silent_server_ends_with_the_total_time(client: httpx.AsyncClien
             await fetch(client, url, timeout=timedelta(seconds=0.2))
 
 
-async def test_a_long_operation_outlives_the_base_timeout() -> None:
-    """The base timeout bounds connecting, not the provider's thinking."""
+async def test_a_long_operation_outlives_the_connect_timeout() -> None:
+    """The connect timeout does not bound the response time."""
 
     async def think(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.3)
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
         await writer.drain()
 
-    async with build_client(base_timeout=timedelta(seconds=0.1)) as hasty, serve_raw(think) as url:
-        reply = await fetch(hasty, url)
+    async with (
+        build_client(connect_timeout=timedelta(seconds=0.1)) as client,
+        serve_raw(think) as url,
+    ):
+        reply = await fetch(client, url)
 
     assert reply.status == 204
 
 
 async def test_a_closed_port_proves_that_nothing_was_sent(client: httpx.AsyncClient) -> None:
-    """No listener is a connect error, which callers tell from a lost answer."""
+    """Without a listener the error is a ConnectError, unlike after a lost response."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
@@ -195,7 +198,7 @@ async def test_a_closed_port_proves_that_nothing_was_sent(client: httpx.AsyncCli
 async def test_an_impossible_header_is_named_and_not_quoted(
     client: httpx.AsyncClient, value: str
 ) -> None:
-    """A header that cannot be sent is invalid input, and its value stays out of the message."""
+    """An invalid header is an input error, and its value is not in the message."""
     with pytest.raises(InvalidInputError, match=r"headers\.x-note") as refused:
         await fetch(client, "http://127.0.0.1:1/", headers={"x-note": value})
 
@@ -211,7 +214,7 @@ async def test_an_impossible_url_is_invalid(client: httpx.AsyncClient) -> None:
 async def test_a_connection_that_breaks_is_no_proof_that_nothing_was_sent(
     client: httpx.AsyncClient,
 ) -> None:
-    """A server that takes the request and hangs up may have worked on it."""
+    """A server that closes the connection may have processed the request."""
 
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.abort()
@@ -223,8 +226,8 @@ async def test_a_connection_that_breaks_is_no_proof_that_nothing_was_sent(
     assert no_connection(broken.value).reached
 
 
-async def test_a_body_that_breaks_off_is_a_read_error(client: httpx.AsyncClient) -> None:
-    """An answer that ends before its announced length is no answer."""
+async def test_a_truncated_body_is_a_read_error(client: httpx.AsyncClient) -> None:
+    """A body shorter than its Content-Length is an error."""
 
     async def stop_short(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
@@ -236,8 +239,8 @@ async def test_a_body_that_breaks_off_is_a_read_error(client: httpx.AsyncClient)
             await fetch(client, url)
 
 
-async def test_what_is_no_http_is_a_transport_error(client: httpx.AsyncClient) -> None:
-    """A server that speaks something else is met with an error of the usual kind."""
+async def test_another_protocol_is_a_transport_error(client: httpx.AsyncClient) -> None:
+    """A server that does not speak HTTP causes a transport error."""
 
     async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n\r\n")
@@ -251,8 +254,8 @@ async def test_what_is_no_http_is_a_transport_error(client: httpx.AsyncClient) -
     assert no_connection(broken.value).reached
 
 
-async def test_the_path_is_sent_as_it_was_written(client: httpx.AsyncClient) -> None:
-    """Escapes stay as they are: a signature may have been made over them."""
+async def test_escapes_in_the_path_are_not_rewritten(client: httpx.AsyncClient) -> None:
+    """A signature may cover them."""
     app = FastAPI()
     seen: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""Callbacks with a shared secret, and what holds for every kind of verification."""
+"""Verification by shared secrets, and rules for all kinds of verification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.callbacks import BODY, STRIPE, refusal, stripe, verifier
 
 
 def test_a_secret_header_passes_with_either_secret() -> None:
-    """A shared secret in a header, after a prefix, with a rotation in progress."""
+    """A shared secret in a header with a prefix, during a rotation."""
     shared = verifier(
         {
             "type": "header",
@@ -32,12 +32,12 @@ def test_a_secret_header_passes_with_either_secret() -> None:
 
 
 def basic(credentials: bytes) -> dict[str, str]:
-    """An Authorization header with these credentials."""
+    """An Authorization header for credentials."""
     return {"authorization": f"Basic {base64.b64encode(credentials).decode()}"}
 
 
 def test_basic_credentials_pass_with_either_password() -> None:
-    """Basic authentication by the provider, with a rotation in progress."""
+    """Basic authentication by the provider, during a rotation."""
     hook = verifier({"type": "basic", "username": "hook", "passwords": ["env:OLD", "env:NEW"]})
 
     hook.verify(basic(b"hook:old-secret"), BODY)
@@ -45,12 +45,12 @@ def test_basic_credentials_pass_with_either_password() -> None:
     for wrong in (b"hook:other", b"other:new-secret", b"hook", b"", b"\xff:\xff"):
         assert refusal(hook, basic(wrong)) == "basic credentials do not match"
     for malformed in ("Bearer x", "Basic ***", "Basic é"):
-        said = refusal(hook, {"authorization": malformed})
-        assert said == "header Authorization is not basic authentication"
+        message = refusal(hook, {"authorization": malformed})
+        assert message == "header Authorization is not basic authentication"
 
 
-def test_a_missing_secret_is_not_a_forgery() -> None:
-    """With one secret unresolved nobody can tell, unless the other one matches."""
+def test_a_missing_secret_is_not_a_signature_error() -> None:
+    """An unresolved secret raises SecretError, unless another one matches."""
     half = verifier({**STRIPE, "secrets": ["env:ABSENT", "env:NEW"]})
 
     half.verify(stripe("NEW"), BODY)
@@ -59,5 +59,5 @@ def test_a_missing_secret_is_not_a_forgery() -> None:
 
 
 def test_without_a_spec_everything_is_refused() -> None:
-    """A provider without verification gets nothing in."""
+    """Callbacks of a provider without verification are refused."""
     assert refusal(verifier(None), {}) == "this provider has no callback verification"

@@ -17,7 +17,7 @@ from ackbridge.security.specs import OAuth2Auth
 from tests.support.token_issuer import SECRET, START, Issuer, calling
 
 
-async def test_a_token_is_fetched_and_kept() -> None:
+async def test_a_token_is_fetched_once() -> None:
     """The first request fetches a token and the following ones use it."""
     issuer = Issuer()
     async with calling(issuer, scope="orders", audience="https://api") as caller:
@@ -31,7 +31,7 @@ async def test_a_token_is_fetched_and_kept() -> None:
 
 
 async def test_credentials_can_be_posted() -> None:
-    """With client_secret_post they are in the form and in no header."""
+    """With client_secret_post they are in the form, and not in a header."""
     issuer = Issuer()
     async with calling(issuer, auth_method="client_secret_post") as caller:
         await caller.call()
@@ -67,8 +67,8 @@ async def test_a_token_is_renewed_before_it_expires() -> None:
     assert (before.body, after.body) == (b"token-1", b"token-2")
 
 
-async def test_a_short_token_is_used_for_half_its_life() -> None:
-    """A leeway longer than the token's life does not fetch one for each request."""
+async def test_a_short_lived_token_is_used_for_half_its_lifetime() -> None:
+    """A leeway longer than the token's lifetime does not fetch a token for every request."""
     issuer = Issuer(life="30")
     async with calling(issuer, leeway="60s") as caller:
         await caller.call()
@@ -81,7 +81,7 @@ async def test_a_short_token_is_used_for_half_its_life() -> None:
 
 
 async def test_a_token_without_expiry_is_used_until_it_is_refused() -> None:
-    """No `expires_in` means that only a 401 ends it."""
+    """Without `expires_in`, a token is renewed only after a 401."""
     issuer = Issuer(life=None)
     async with calling(issuer) as caller:
         await caller.call()
@@ -103,8 +103,8 @@ async def test_a_refused_token_is_replaced_once() -> None:
     assert issuer.bodies == [b"order"] * 3
 
 
-async def test_a_second_refusal_is_the_answer() -> None:
-    """A request is repeated once, and then its 401 stands."""
+async def test_a_second_401_is_returned() -> None:
+    """A request is repeated once; a second 401 is the response."""
     issuer = Issuer(accepts_nothing=True)
     async with calling(issuer) as caller:
         reply = await caller.call()
@@ -113,8 +113,8 @@ async def test_a_second_refusal_is_the_answer() -> None:
     assert (len(issuer.bodies), len(issuer.tokens)) == (2, 2)
 
 
-async def test_requests_refused_together_renew_together() -> None:
-    """Many 401 at once lead to one new token."""
+async def test_concurrent_401s_renew_the_token_once() -> None:
+    """Many 401 responses at once lead to one new token."""
     issuer = Issuer()
     async with calling(issuer) as caller:
         await caller.call()
@@ -125,16 +125,16 @@ async def test_requests_refused_together_renew_together() -> None:
     assert issuer.tokens == ["token-1", "revoked-the-first-one", "token-3"]
 
 
-async def test_an_endless_refusal_is_cut_off() -> None:
-    """The body of a 401 is read up to a limit only."""
+async def test_a_401_with_an_endless_body_is_limited() -> None:
+    """The body of a 401 is read up to a limit."""
     issuer = Issuer(accepts_nothing=True, refusal=bytes(2 * 1024 * 1024))
     async with calling(issuer) as caller:
         with pytest.raises(ResponseTooLargeError):
             await caller.call()
 
 
-async def test_a_request_given_up_does_not_take_the_token_with_it() -> None:
-    """The token request goes on for others when the request that began it times out."""
+async def test_a_cancelled_request_does_not_cancel_the_token_request() -> None:
+    """The token request continues for others when the request that started it times out."""
     issuer = Issuer(hold=True)
     async with calling(issuer) as caller:
         with pytest.raises(TimeoutError):
@@ -147,7 +147,7 @@ async def test_a_request_given_up_does_not_take_the_token_with_it() -> None:
     assert len(issuer.forms) == 1
 
 
-async def test_a_rotated_secret_counts_for_the_next_token() -> None:
+async def test_a_rotated_secret_is_used_for_the_next_token() -> None:
     """A new client secret is used without a restart."""
     issuer = Issuer()
     environ = {"SECRET": "old"}

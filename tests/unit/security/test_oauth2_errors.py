@@ -1,4 +1,4 @@
-"""A token endpoint that gives no token: the error says why, and says no secret."""
+"""Errors of the token endpoint: the text gives the cause and contains no secrets."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.support.token_issuer import SECRET, Issuer, calling
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (lambda: JSONResponse({"error": "invalid_client"}, 401), "answered invalid_client"),
         (
             lambda: JSONResponse({"error": SECRET, "error_description": SECRET}, 400),
-            "answered an error we do not know",
+            "answered an unknown error",
         ),
         (lambda: Response(SECRET, 503), "answered with status 503"),
-        (lambda: Response(f"<html>{SECRET}", 200), "gave no token: ValueError"),
+        (lambda: Response(f"<html>{SECRET}", 200), "issued no token: ValueError"),
         (lambda: Response(SECRET, 302, {"location": "/api"}), "answered with status 302"),
         (lambda: JSONResponse({"token": SECRET}), "answered without a usable access_token"),
         (
@@ -37,27 +37,27 @@ from tests.support.token_issuer import SECRET, Issuer, calling
         ),
         (
             lambda: JSONResponse({"access_token": SECRET, "expires_in": "soon"}),
-            "gave no token: ValueError",
+            "issued no token: ValueError",
         ),
-        (lambda: Response(bytes(100_000)), "gave no token: ResponseTooLargeError"),
+        (lambda: Response(bytes(100_000)), "issued no token: ResponseTooLargeError"),
     ],
 )
-async def test_trouble_at_the_token_endpoint_is_named_without_secrets(
-    answer: Callable[[], Response], said: str
+async def test_token_errors_contain_no_secrets(
+    answer: Callable[[], Response], message: str
 ) -> None:
-    """The error names the endpoint and what it did, and quotes nothing; nothing else is sent."""
+    """The error names the endpoint and the cause, quotes nothing, and no request is sent."""
     issuer = Issuer(answer=answer)
     async with calling(issuer) as caller:
         with pytest.raises(TokenError) as refused:
             await caller.call()
 
-    assert f"token endpoint {caller.url}/token {said}" == str(refused.value)
+    assert f"token endpoint {caller.url}/token {message}" == str(refused.value)
     assert SECRET not in "".join(traceback.format_exception(refused.value))
     assert issuer.bodies == []
 
 
-async def test_a_failed_renewal_is_not_remembered() -> None:
-    """The next request asks again."""
+async def test_a_failed_renewal_is_not_cached() -> None:
+    """The next request fetches a token again."""
     issuer = Issuer(answer=lambda: Response(status_code=500))
     async with calling(issuer) as caller:
         with pytest.raises(TokenError):
@@ -68,11 +68,11 @@ async def test_a_failed_renewal_is_not_remembered() -> None:
     assert reply.status == 200
 
 
-async def test_a_silent_token_endpoint_is_given_up() -> None:
-    """Token requests have a time limit of their own."""
+async def test_a_silent_token_endpoint_times_out() -> None:
+    """Token requests have their own timeout."""
     issuer = Issuer(hold=True)
     async with calling(issuer, token_timeout=timedelta(seconds=0.2)) as caller:
-        with pytest.raises(TokenError, match=r"did not answer|gave no token: ReadTimeout"):
+        with pytest.raises(TokenError, match=r"did not answer|issued no token: ReadTimeout"):
             await caller.call()
         issuer.hold = False
 

@@ -1,4 +1,4 @@
-"""How requests are authenticated, over a real socket."""
+"""Authentication of requests, over a real socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPEC: TypeAdapter[AuthSpec] = TypeAdapter(AuthSpec)
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """A server that answers with the headers it was sent."""
+    """A server that returns the request headers."""
     app = FastAPI()
 
     @app.get("/")
@@ -37,7 +37,7 @@ def url() -> Iterator[str]:
 
 
 async def sent(url: str, spec: dict[str, Any] | None, environ: dict[str, str]) -> str:
-    """The headers a server sees, as one text."""
+    """The request headers, as one text."""
     parsed = None if spec is None else SPEC.validate_python(spec)
     auth = build_auth(parsed, Secrets(environ, Path()), utc_now)
     async with build_client() as client:
@@ -55,14 +55,14 @@ async def sent(url: str, spec: dict[str, Any] | None, environ: dict[str, str]) -
 
 
 async def test_a_header_carries_prefix_and_secret(url: str) -> None:
-    """The provider's own header, with what stands before the secret."""
+    """The provider's header has the prefix and the secret."""
     spec = {"type": "header", "name": "X-Api-Key", "value": "env:KEY", "prefix": "key "}
 
     assert '"x-api-key":"key abc"' in await sent(url, spec, {"KEY": "abc"})
 
 
 async def test_a_bearer_token_is_sent(url: str) -> None:
-    """The usual Authorization header."""
+    """In the Authorization header."""
     spec = {"type": "bearer", "token": "env:KEY"}
 
     assert '"authorization":"Bearer abc"' in await sent(url, spec, {"KEY": "abc"})
@@ -70,7 +70,7 @@ async def test_a_bearer_token_is_sent(url: str) -> None:
 
 @pytest.mark.parametrize("username", ["shop", "env:USER"])
 async def test_basic_credentials_are_sent(url: str, username: str) -> None:
-    """User name, plain or referred to, and a password in any alphabet."""
+    """With a plain or referenced user name, and a non-ASCII password."""
     spec = {"type": "basic", "username": username, "password": "env:KEY"}
     expected = base64.b64encode("shop:pä:ss".encode()).decode()
 
@@ -80,15 +80,15 @@ async def test_basic_credentials_are_sent(url: str, username: str) -> None:
 
 
 async def test_nothing_is_sent_without_a_spec(url: str) -> None:
-    """An integration without auth authenticates nothing."""
+    """An integration without auth sends no credentials."""
     assert "authorization" not in await sent(url, None, {})
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [({}, "env:KEY: is not set"), ({"KEY": "a\nb"}, "env:KEY: has characters")],
 )
-async def test_an_unusable_secret_stops_the_request(environ: dict[str, str], said: str) -> None:
-    """Nothing is sent when the secret is missing or cannot stand in a header."""
-    with pytest.raises(SecretError, match=said):
+async def test_an_unusable_secret_stops_the_request(environ: dict[str, str], message: str) -> None:
+    """Nothing is sent if the secret is missing or invalid in a header."""
+    with pytest.raises(SecretError, match=message):
         await sent("http://127.0.0.1:1/", {"type": "bearer", "token": "env:KEY"}, environ)

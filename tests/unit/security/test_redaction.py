@@ -1,4 +1,4 @@
-"""What people read of a provider's words: no secrets, and the rest as it was."""
+"""Redaction: secrets are removed from a provider's texts, and the rest stays."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def redactor(
 def test_a_providers_own_secrets_are_removed(
     auth: dict[str, Any] | None, verify: dict[str, Any] | None
 ) -> None:
-    """Whatever they look like, and wherever the integration uses them."""
+    """Independent of their pattern, for every kind of authentication."""
     clean = redactor(auth, verify, S="plain word").clean
 
     assert clean("we do not like plain word, sorry", LONG) == "we do not like ***, sorry"
 
 
-def test_a_secret_is_removed_in_the_forms_it_is_sent_in() -> None:
-    """Percent-encoded, as basic credentials, and without the prefix that is no part of it."""
+def test_a_secret_is_removed_in_all_forms_it_is_sent_in() -> None:
+    """Percent-encoded, as basic credentials, and without the `whsec_` prefix."""
     basic = {"type": "basic", "username": "us", "password": "env:S"}
     encoded = base64.b64encode(b"us:a b/c").decode()
     hook = {"type": "hmac", "preset": "standard-webhooks", "secrets": ["env:S"]}
@@ -69,8 +69,8 @@ def test_a_secret_is_removed_in_the_forms_it_is_sent_in() -> None:
     assert redactor(None, hook, S="whsec_Zm9v").clean("by Zm9v", LONG) == "by ***"
 
 
-def test_secrets_are_those_of_this_moment() -> None:
-    """A rotated secret is removed from the next text on, without a restart."""
+def test_secrets_are_resolved_for_every_text() -> None:
+    """A rotated secret is removed from the next text, without a restart."""
     environ = {"S": "the first one"}
     spec = AUTH.validate_python({"type": "bearer", "token": "env:S"})
     clean = Redactor(spec, None, Secrets(environ, Path("/nowhere"))).clean
@@ -82,7 +82,7 @@ def test_secrets_are_those_of_this_moment() -> None:
 
 
 async def test_an_oauth2_token_in_use_is_removed() -> None:
-    """The token stands behind no reference, and it is a secret all the same."""
+    """The token is a secret without a reference."""
     async with calling(Issuer()) as caller:
         await caller.call()
         clean = Redactor(session=caller.auth).clean
@@ -91,7 +91,7 @@ async def test_an_oauth2_token_in_use_is_removed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "read"),
+    ("message", "read"),
     [
         ("Invalid key: Bearer abc.def123", "Invalid key: Bearer ***"),
         ("got basic dXNlcjpwYXNz!", "got basic ***!"),
@@ -106,9 +106,9 @@ async def test_an_oauth2_token_in_use_is_removed() -> None:
         ('{"api_key": "abcd1234"}', '{"api_key": "***"}'),
     ],
 )
-def test_what_looks_like_a_credential_is_removed(said: str, read: str) -> None:
-    """By its shape or by its name, whoever's it is."""
-    assert Redactor().clean(said, LONG) == read
+def test_what_looks_like_a_credential_is_removed(message: str, read: str) -> None:
+    """By its pattern or by its name, whoever issued it."""
+    assert Redactor().clean(message, LONG) == read
 
 
 @pytest.mark.parametrize(
@@ -123,12 +123,12 @@ def test_what_looks_like_a_credential_is_removed(said: str, read: str) -> None:
     ],
 )
 def test_card_numbers_are_removed(card: str) -> None:
-    """Of every usual length and grouping, also beside other numbers."""
+    """In every usual length and grouping, also next to other numbers."""
     assert Redactor().clean(f"order 12 {card} 7/27 declined", LONG) == "order 12 *** 7/27 declined"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "Bearer authentication is required",
         "the token: expired, the password: missing",
@@ -138,13 +138,13 @@ def test_card_numbers_are_removed(card: str) -> None:
         "",
     ],
 )
-def test_ordinary_words_stay(said: str) -> None:
-    """People have to understand what the provider said."""
-    assert Redactor().clean(said, LONG) == said
+def test_ordinary_words_stay(message: str) -> None:
+    """Operators have to understand what the provider sent."""
+    assert Redactor().clean(message, LONG) == message
 
 
-def test_no_half_of_a_secret_is_left() -> None:
-    """A text is cut off after its secrets are gone, and a long one before any may begin."""
+def test_no_part_of_a_secret_is_left() -> None:
+    """A text is cut after redaction, and a long one before a secret may begin."""
     clean = redactor({"type": "bearer", "token": "env:S"}, None, S="0123456789abcdef").clean
 
     assert clean("key 0123456789abcdef", 10) == "key ***"
@@ -153,8 +153,8 @@ def test_no_half_of_a_secret_is_left() -> None:
     assert clean("word " * 10_000, LONG) == ("word " * 10_000)[:LONG]
 
 
-def test_what_does_not_resolve_disturbs_nothing() -> None:
-    """A secret that is not there was not sent either; the shapes are still known."""
+def test_an_unresolved_secret_is_skipped() -> None:
+    """A missing secret was not sent either; patterns still apply."""
     clean = redactor({"type": "bearer", "token": "env:GONE"}, None).clean
 
     assert clean("sk_test_1234567890 is unknown", LONG) == "*** is unknown"

@@ -1,4 +1,4 @@
-"""Secret references and what they resolve to."""
+"""Resolution of secret references."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ackbridge.errors import SecretError
 from ackbridge.security.secrets import Secrets
 
 
-def test_a_variable_is_looked_up_each_time(tmp_path: Path) -> None:
-    """A changed variable counts at once."""
+def test_a_variable_is_resolved_on_every_use(tmp_path: Path) -> None:
+    """A changed variable takes effect at once."""
     environ = {"KEY": "one"}
     secrets = Secrets(environ, tmp_path)
     before = secrets.resolve("env:KEY")
@@ -20,8 +20,8 @@ def test_a_variable_is_looked_up_each_time(tmp_path: Path) -> None:
     assert (before, secrets.resolve("env:KEY")) == ("one", "two")
 
 
-def test_a_file_is_read_again_when_it_was_rotated(tmp_path: Path) -> None:
-    """A rotated file counts at once, even when its size is the same."""
+def test_a_rotated_file_is_read_again(tmp_path: Path) -> None:
+    """A rotated file takes effect at once, even if its size is the same."""
     (tmp_path / "key").write_text("one\n")
     secrets = Secrets({}, tmp_path)
     before = secrets.resolve("file:key")
@@ -30,15 +30,15 @@ def test_a_file_is_read_again_when_it_was_rotated(tmp_path: Path) -> None:
     assert (before, secrets.resolve(f"file:{tmp_path}/key")) == ("one", "two")
 
 
-def test_a_plain_text_stands_for_itself(tmp_path: Path) -> None:
-    """A name that is no reference is returned as it is, and a reference is resolved."""
+def test_a_plain_text_is_returned_unchanged(tmp_path: Path) -> None:
+    """A plain name is returned unchanged, and a reference is resolved."""
     secrets = Secrets({"NAME": "shop"}, tmp_path)
 
     assert (secrets.text("id-1"), secrets.text("env:NAME")) == ("id-1", "shop")
 
 
 @pytest.mark.parametrize(
-    ("ref", "said"),
+    ("ref", "message"),
     [
         ("env:ABSENT", "env:ABSENT: is not set"),
         ("env:EMPTY", "env:EMPTY: is empty"),
@@ -50,10 +50,8 @@ def test_a_plain_text_stands_for_itself(tmp_path: Path) -> None:
         ("hunter2", "not a secret reference: expected env:NAME or file:/path"),
     ],
 )
-def test_what_does_not_resolve_is_named_by_its_reference(
-    tmp_path: Path, ref: str, said: str
-) -> None:
-    """Errors name the reference, and a pasted secret not even that."""
+def test_errors_name_the_reference(tmp_path: Path, ref: str, message: str) -> None:
+    """Errors name the reference, and do not repeat a pasted secret."""
     (tmp_path / "blank").write_text(" \n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "long").write_bytes(b"x" * 70_000)
@@ -61,9 +59,9 @@ def test_what_does_not_resolve_is_named_by_its_reference(
     with pytest.raises(SecretError) as refused:
         Secrets({"EMPTY": ""}, tmp_path).resolve(ref)
 
-    assert said == str(refused.value)
+    assert message == str(refused.value)
 
 
-def test_secrets_do_not_show_themselves(tmp_path: Path) -> None:
-    """The resolver's own text has no values."""
+def test_the_repr_contains_no_secrets(tmp_path: Path) -> None:
+    """The repr of the resolver has no values."""
     assert "hunter2" not in repr(Secrets({"KEY": "hunter2"}, tmp_path))

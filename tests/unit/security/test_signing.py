@@ -1,4 +1,4 @@
-"""Signed notices, checked by the library on the subscriber's side."""
+"""Signed notices, verified with the Standard Webhooks library."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ BODY = '{"type": "call.failed", "text": "Zoë — ✓"}'
 
 
 def signed(*refs: str, at: datetime | None = None) -> dict[str, str]:
-    """The headers of a notice."""
+    """The headers of a signed notice."""
     return sign_notice(SECRETS, refs, "a.b.c:1.failed", at or datetime.now(UTC), BODY)
 
 
 @pytest.mark.parametrize("secret", [OLD, NEW])
 def test_each_of_two_secrets_verifies(secret: str) -> None:
-    """While one takes the other's place, it does not matter which one a subscriber knows."""
+    """During a rotation, subscribers may verify with either secret."""
     headers = signed("env:OLD", "env:NEW")
     assert Webhook(secret).verify(BODY.encode(), headers)["type"] == "call.failed"
     assert headers["webhook-id"] == "a.b.c:1.failed"
 
 
-def test_another_secret_body_id_or_time_does_not() -> None:
-    """Whatever of it is changed, it is not ours any more."""
+def test_a_changed_secret_body_id_or_time_does_not_verify() -> None:
+    """Every part is covered by the signature."""
     headers = signed("env:OLD")
     changed = [
         (OTHER, BODY, headers),
@@ -47,7 +47,7 @@ def test_another_secret_body_id_or_time_does_not() -> None:
 
 
 @pytest.mark.parametrize("ref", ["env:NOWHERE", "env:EMPTY", "env:BAD"])
-def test_secrets_that_are_none(ref: str) -> None:
-    """The reference is named, and nothing is shown."""
+def test_invalid_secrets_are_named(ref: str) -> None:
+    """The error names the reference."""
     with pytest.raises(SecretError, match=ref):
         signed("env:OLD", ref)

@@ -1,4 +1,4 @@
-"""How integration files may describe authentication, and how mistakes are refused."""
+"""Authentication in integration files, and the errors for mistakes in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GENERIC = {"type": "hmac", "header": "X-Signature", "secrets": ["env:KEY"]}
 
 
 def refusal(adapter: TypeAdapter[Any], value: dict[str, Any]) -> str:
-    """What is said about a spec that must not validate."""
+    """The error of a spec that does not validate."""
     with pytest.raises(ValidationError) as refused:
         adapter.validate_python(value)
     return describe_validation_error(refused.value)
@@ -38,7 +38,7 @@ def test_references_are_accepted(ref: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["sk_live_abc", "env:", "env:A-B", "file:", "ENV:A", "env:A\n"])
-def test_anything_else_is_refused_without_being_repeated(value: str) -> None:
+def test_other_values_are_refused_without_being_repeated(value: str) -> None:
     """A pasted secret is refused, and the refusal does not contain it."""
     with pytest.raises(ValidationError) as refused:
         BearerAuth.model_validate({"type": "bearer", "token": value})
@@ -56,24 +56,24 @@ def test_a_plain_name_may_be_a_reference_but_not_a_broken_one() -> None:
 
 
 def test_unknown_fields_and_kinds_are_refused() -> None:
-    """A misspelt field, and a kind we do not know, are mistakes."""
+    """A misspelt field or an unknown type is an error."""
     assert "tokn" in refusal(AUTH, {"type": "bearer", "token": "env:T", "tokn": "x"})
     assert "'header'" in refusal(VERIFY, {"type": "none"})
 
 
 @pytest.mark.parametrize("url", ["/token", "ftp://host/token", "https://id:pw@host/token"])
 def test_a_token_url_is_absolute_and_without_credentials(url: str) -> None:
-    """Tokens come from an http(s) URL that holds no secret."""
-    said = refusal(
+    """The URL is http or https and contains no secret."""
+    message = refusal(
         AUTH, {"type": "oauth2", "token_url": url, "client_id": "c", "client_secret": "env:S"}
     )
 
-    assert "token_url" in said
-    assert "pw" not in said
+    assert "token_url" in message
+    assert "pw" not in message
 
 
-def test_durations_are_read_as_in_every_file() -> None:
-    """A leeway and a tolerance are written like all durations."""
+def test_durations_are_parsed() -> None:
+    """Leeway and tolerance accept texts and seconds."""
     oauth2 = OAuth2Auth.model_validate(
         {
             "type": "oauth2",
@@ -89,14 +89,14 @@ def test_durations_are_read_as_in_every_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"header": None}, "needs a preset"),
         ({"preset": "stripe"}, "leave out header"),
         ({"secrets": []}, "secrets"),
         ({"tolerance": 0}, "tolerance"),
-        ({"signed": "{timestamp}.{body}"}, "timestamp_header must say"),
-        ({"signed": "{id}.{body}"}, "id_header must say"),
+        ({"signed": "{timestamp}.{body}"}, "timestamp_header is required"),
+        ({"signed": "{id}.{body}"}, "id_header is required"),
         ({"signed": "{timestamp}", "timestamp_header": "t"}, "must contain {body}"),
         ({"signed": "{body}{other}"}, "{timestamp}, {id} and {body} only"),
         ({"signed": "{body.__class__}"}, "{timestamp}, {id} and {body} only"),
@@ -104,13 +104,13 @@ def test_durations_are_read_as_in_every_file() -> None:
         ({"algorithm": "md5"}, "algorithm"),
     ],
 )
-def test_hmac_mistakes_are_named(change: dict[str, Any], said: str) -> None:
-    """Every inconsistent signature scheme is refused with what would be right."""
-    assert said in refusal(VERIFY, {**GENERIC, **change})
+def test_hmac_mistakes_are_named(change: dict[str, Any], message: str) -> None:
+    """An inconsistent signature scheme is refused with a hint."""
+    assert message in refusal(VERIFY, {**GENERIC, **change})
 
 
 def test_a_preset_needs_secrets_only() -> None:
-    """The presets spell the scheme out themselves."""
+    """A preset sets the scheme."""
     spec = VERIFY.validate_python({"type": "hmac", "preset": "stripe", "secrets": ["env:A"]})
 
     assert isinstance(spec, HmacVerify)
