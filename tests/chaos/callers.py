@@ -27,7 +27,7 @@ class Callers:
             client: of the engine.
             give_up_after: how long anybody waits for anything.
             queries: who follows a call asks where it is by query, which the engine's SDK does not
-                bear beside local activities (`docs/decisions/0007-cycles-and-orders.md`).
+                bear beside local activities (`docs/decisions/0007-cycles-and-interruptions.md`).
         """
         self._steering = Steering(client)
         self._calls = AckbridgeClient(client)
