@@ -32,7 +32,7 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.purge import Retention
 from ackbridge.control.admission import Admission
-from ackbridge.control.flagd import flagd
+from ackbridge.control.flags import flagd
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import AckbridgeError, EngineUnavailableError
 from ackbridge.http.client import build_client
@@ -41,7 +41,7 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import Settings, environment, integrations_folder, load_settings
-from ackbridge.stats.reporter import reporting
+from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.setup import Metrics, export_telemetry
@@ -116,8 +116,10 @@ async def _serve(
     )
     try:
         async with contextlib.AsyncExitStack() as running:
-            await running.enter_async_context(reporting(provisions.observations, ledger, utc_now))
-            await running.enter_async_context(metrics.watching(provisions.observations))
+            await running.enter_async_context(
+                report_stats(provisions.counters, ledger.stats, utc_now)
+            )
+            await running.enter_async_context(metrics.watching(provisions.counters))
             for worker in workers:
                 await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
             await start_controls(client, catalog, provider)

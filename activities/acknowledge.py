@@ -12,7 +12,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.support.counters import note, noted
 from activities.support.dependencies import Dependencies
 from activities.support.provider_http import ProviderResponse, converse, refusal
@@ -40,7 +40,9 @@ class Acknowledge:
         except Exception as error:
             reason = error.message if isinstance(error, ApplicationError) else type(error).__name__
             with classified():
-                await self._with.ledger.owe(step.request.call_id, step.cycle, step.kind, reason)
+                await self._with.ledger.calls.record_owed(
+                    step.request.call_id, step.cycle, step.kind, reason
+                )
             raise
 
     async def _acknowledge(self, step: AcknowledgeStep) -> Acknowledged:
@@ -52,7 +54,7 @@ class Acknowledge:
                 raise NoAnswerError(reason, reached=True)
         at = self._with.clock()
         with classified():
-            await self._with.ledger.acknowledged(
+            await self._with.ledger.calls.record_acknowledgement(
                 request.call_id, step.cycle, step.kind, at, _settled(step.outcome, at)
             )
         if answer is not None:

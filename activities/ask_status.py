@@ -6,7 +6,7 @@ from temporalio import activity
 
 from ackbridge.contracts import names
 from ackbridge.contracts.steps import Asked, AskStep, StepFailure
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.support.counters import note, noted
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified
@@ -27,9 +27,9 @@ class AskStatus:
             ApplicationError: NoReceipt, to be tried again a few times.
         """
         with (
-            noted(self._with, step.request, Count.ASKED_IN_VAIN),
+            noted(self._with, step.request, Count.STATUS_UNANSWERED),
             classified(StepFailure.NO_RECEIPT),
         ):
             word = await ask(self._with, step)
-        note(self._with, step.request, Count.ASKED)
+        note(self._with, step.request, Count.STATUS_ANSWERED)
         return Asked(message=word.message if word else None)

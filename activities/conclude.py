@@ -8,7 +8,7 @@ from ackbridge.catalog.catalog import next_batch
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.steps import DUPLICATE, Concluded, ConcludeStep
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.support.counters import note, note_ends, noted
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified
@@ -25,7 +25,7 @@ class Conclude:
         """Write the stage, the outcome if there is one, and what was suppressed or is held."""
         request = step.request
         with noted(self._with, request), classified():
-            await self._with.ledger.conclude(
+            await self._with.ledger.calls.record_stage(
                 request.call_id,
                 step.stage,
                 step.reason,

@@ -20,5 +20,5 @@ class DeadLetter:
     async def bury(self, step: DeadLetterStep) -> dict[str, str]:
         """Write that the notice is dead, and why."""
         with classified():
-            await self._with.ledger.notices.bury(step.delivery, step.reason)
+            await self._with.ledger.notices.mark_dead(step.delivery, step.reason)
         return {}

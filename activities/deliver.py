@@ -69,7 +69,7 @@ class Deliver:
         is_first = activity.info().attempt == 1
         # Sent again on purpose, it is sent once: another attempt asks whether that has happened.
         taken = delivery if is_first else delivery.model_copy(update={"again": False})
-        before = await notices.take_up(taken)
+        before = await notices.start_attempt(taken)
         if before is not None:
             return Delivered(delivered_at=before)
         subscriber = self._with.catalog.subscriber(delivery.subscriber)
@@ -77,14 +77,14 @@ class Deliver:
         reply = await self._post(subscriber, body, min(subscriber.timeout, delivery.timeout))
         _accepted(reply, asked_patience(reply.headers.get("retry-after"), self._with.clock()))
         at = self._with.clock()
-        await notices.delivered(delivery.body.id, at)
+        await notices.mark_delivered(delivery.body.id, at)
         return Delivered(delivered_at=at)
 
     async def _body(self, subscriber: Subscriber, body: NoticeBody) -> NoticeBody:
         """What is sent: with the response, if the subscriber shall have it."""
         if not subscriber.response or body.data.status is not NoticeStatus.COMPLETED:
             return body
-        found = await self._with.ledger.responses(body.data.call_id)
+        found = await self._with.ledger.calls.responses(body.data.call_id)
         response = found[0].data if found else None
         return body.model_copy(update={"data": body.data.model_copy(update={"response": response})})
 
@@ -113,7 +113,7 @@ class Deliver:
     async def _failed(self, delivery: Delivery, cause: Cause) -> ApplicationError:
         """The failure of this attempt, which the ledger hears of if it can."""
         with suppress(LedgerUnavailableError):
-            await self._with.ledger.notices.not_accepted(delivery.body.id, cause.reason)
+            await self._with.ledger.notices.record_failure(delivery.body.id, cause.reason)
         attempt = activity.info().attempt
         delay = patience(attempt, cause.retry_after, FIRST_RETRY, LONGEST_RETRY, GROWTH)
         return failure(cause.kind, cause.reason, final=cause.final, delay=delay)

@@ -24,9 +24,15 @@ from ackbridge.contracts.control import (
     ObserveStep,
 )
 from ackbridge.contracts.steps import StepFailure
-from ackbridge.control.breaker_inputs import LOOKED_BACK, Look, Rules, look, reports
+from ackbridge.control.breaker import (
+    REPORT_LOOKBACK,
+    BreakerEvaluation,
+    BreakerRules,
+    counts_by_report,
+    evaluate,
+)
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.support.dependencies import Dependencies
 from activities.support.learned_deadlines import LEARN_EVERY, learn_deadlines
 from activities.support.retry import failure
@@ -103,11 +109,11 @@ class Observe:
         if rules.is_probe_due(step.breaker, watch.probed_at, now):
             answer = await probe(self._with, integration)
             if answer is not None:
-                self._with.observations.count(step.provider, WHOLE_PROVIDER, answer)
-        buckets = await self._with.ledger.reported(step.provider, now - LOOKED_BACK)
+                self._with.counters.count(step.provider, WHOLE_PROVIDER, answer)
+        buckets = await self._with.ledger.stats.recent_counts(step.provider, now - REPORT_LOOKBACK)
         backlog = await _backlog(step.provider) if step.breaker.step is not None else 0
-        seen = look(rules, step.breaker, watch, reports(buckets), answer, now, backlog)
-        return now, seen.watch, _decision(step, seen)
+        seen = evaluate(rules, step.breaker, watch, counts_by_report(buckets), answer, now, backlog)
+        return now, seen.monitor, _decision(step, seen)
 
 
 @contextmanager
@@ -119,26 +125,26 @@ def _tried_again() -> Iterator[None]:
         raise failure(StepFailure.UNAVAILABLE, str(error), final=False, delay=AGAIN_AFTER) from None
 
 
-def _decision(step: ObserveStep, seen: Look) -> ControlDecision | None:
+def _decision(step: ObserveStep, seen: BreakerEvaluation) -> ControlDecision | None:
     is_new = seen.breaker is not step.breaker
     if not is_new and seen.rate == step.applied:
         return None
     return ControlDecision(
         breaker=seen.breaker if is_new else None,
         rate=seen.rate if seen.rate != step.applied else None,
-        watch=seen.watch,
+        watch=seen.monitor,
     )
 
 
-def _rules(integration: Integration, step: ObserveStep) -> Rules:
+def _rules(integration: Integration, step: ObserveStep) -> BreakerRules:
     limits = integration.limits
     configured = limits.requests_per_second if limits else None
-    return Rules(
+    return BreakerRules(
         policy=integration.breaker,
         limit=step.limit.per_second if step.limit else configured,
         per_tenant=limits.per_tenant if limits else None,
         health_every=integration.health.every if integration.health else None,
-        patience=_patience(integration, step),
+        longest_deadline=_patience(integration, step),
     )
 
 

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.contracts import names
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.contracts.steps import Asked, PollStep, StepFailure
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.support.counters import note
 from activities.support.dependencies import Dependencies
 from activities.support.retry import cause_of, failure
@@ -53,11 +53,11 @@ class Poll:
             if cause is None:
                 raise
             theirs = cause.kind is StepFailure.NOT_YET
-            note(self._with, step.request, Count.ASKED_IN_VAIN if theirs else Count.OURS)
+            note(self._with, step.request, Count.STATUS_UNANSWERED if theirs else Count.OWN_ERRORS)
             return None, cause.reason, max(step.every, cause.retry_after or step.every)
         if word is None:
             return None, "response.status: the operation does not say how to ask", step.every
-        note(self._with, step.request, Count.ASKED)
+        note(self._with, step.request, Count.STATUS_ANSWERED)
         if word.message is None:
             return None, word.said, step.every
         if word.message.event_key in step.answered:

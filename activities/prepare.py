@@ -16,7 +16,7 @@ from ackbridge.contracts.plan import Plan, Prepared
 from ackbridge.contracts.steps import FailedAttempt, PrepareStep, SendStep, Sent, StepFailure
 from ackbridge.contracts.wire import canonical_json
 from ackbridge.errors import UnknownNameError
-from ackbridge.ledger.rows import Claim, ClaimKind
+from ackbridge.ledger.calls import Claim, ClaimKind
 from activities.support.counters import noted
 from activities.support.dependencies import Dependencies
 from activities.support.planning import batches_ahead, plan_call
@@ -55,7 +55,7 @@ class Prepare:
         request = step.request
         with noted(self._with, request), classified():
             self._check(step)
-            claim = await self._with.ledger.claim(request, step.run_chain)
+            claim = await self._with.ledger.calls.claim(request, step.run_chain)
         if claim.kind is ClaimKind.REUSED:
             reason = f"key: {request.call_id} already belongs to a call with another payload"
             raise failure(StepFailure.KEY_REUSED, reason, final=True)
@@ -65,7 +65,7 @@ class Prepare:
         plan = plan_call(
             integration,
             integration.operations[request.operation],
-            standing=await self._with.gate.standing(request, configured_flags(integration)),
+            standing=await self._with.gate.evaluate(request, configured_flags(integration)),
             indexed=self._with.indexed,
             context=self._with.context(request, cycle=1),
             language=request.language,

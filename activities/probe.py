@@ -10,7 +10,7 @@ from ackbridge.catalog.model import Integration
 from ackbridge.catalog.rendering import render_health
 from ackbridge.errors import AckbridgeError
 from ackbridge.http.client import ResponseTooLargeError, exchange
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.support.dependencies import Dependencies
 from activities.support.retry import is_retryable
 

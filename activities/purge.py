@@ -57,7 +57,7 @@ class PurgePages:
         over_at = time.monotonic() + PAGE_WITHIN
         while True:
             began = time.monotonic()
-            done = await self._with.ledger.purging.page(step.retention, as_of, place)
+            done = await self._with.ledger.purge.page(step.retention, as_of, place)
             gone.update(done.gone)
             page = PurgePageResult(as_of=done.as_of, place=done.place, gone=dict(gone))
             if page.place is None or activity.is_worker_shutdown() or time.monotonic() > over_at:

@@ -27,4 +27,4 @@ class Reconsider:
         """
         with classified():
             integration = self._with.catalog.integration(step.request.provider)
-        return await self._with.gate.standing(step.request, configured_flags(integration))
+        return await self._with.gate.evaluate(step.request, configured_flags(integration))

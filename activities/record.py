@@ -15,7 +15,7 @@ from ackbridge.contracts.steps import (
     Recorded,
     RecordStep,
 )
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.support.counters import note, note_response, noted
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified, setback
@@ -43,10 +43,8 @@ class Record:
         request = step.request
         outcome = step.outcome.model_copy(update={"response": step.message.data})
         with noted(self._with, request), classified():
-            recorded = await self._with.ledger.record(
+            recorded = await self._with.ledger.calls.record_response(
                 request.call_id,
-                request.provider,
-                request.operation,
                 step.cycle,
                 step.message,
                 outcome,

@@ -15,6 +15,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.batches import ReprocessPageResult, ReprocessPageStep, Survey, SurveyStep
 from ackbridge.contracts.control import IntegrationFlags
 from ackbridge.contracts.signals import Reprocess
+from ackbridge.control.admission import Availability
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.temporal.signals import as_plain, signal_once
 from activities.support.dependencies import Dependencies
@@ -88,9 +89,10 @@ class _Turning:
             await self._batches.settle(self._step.batch)
             return await self.page()
         self._selected = (await self._batches.counts(self._step.batch)).selected
-        await self._tell(await self._batches.pending(self._step.batch))
+        await self._tell(await self._batches.unsignalled(self._step.batch))
         while not self._is_over():
-            reason, operations = await self._closed()
+            availability = await self._availability()
+            reason, operations = availability.unavailable_until, availability.disabled_operations
             if reason is not None and self._step.closed is None:
                 return await self.page(closed=reason)
             if reason is None and self._step.closed is not None:
@@ -122,7 +124,7 @@ class _Turning:
         taken: list[str] = []
         if room > 0:
             batch, selection = self._step.batch, self._request.selection
-            taken = await self._batches.mark(batch, selection, self._step.as_of, room, closed)
+            taken = await self._batches.claim(batch, selection, self._step.as_of, room, closed)
             self._selected += len(taken)
             await self._tell(taken)
         return len(taken), under_way
@@ -140,7 +142,7 @@ class _Turning:
                 else:
                     await self._batches.skip(self._step.batch, call_id)
         finally:
-            await asyncio.shield(self._batches.told(self._step.batch, told))
+            await asyncio.shield(self._batches.mark_signalled(self._step.batch, told))
 
     async def _signal(self, call_id: str) -> bool:
         """Whether there is such an open call.
@@ -192,12 +194,11 @@ class _Turning:
             async with asyncio.timeout(within):
                 await activity.wait_for_worker_shutdown()
 
-    async def _closed(self) -> tuple[str | None, frozenset[str]]:
-        """Why the provider is closed; else, which of its operations are."""
+    async def _availability(self) -> Availability:
         provider = self._request.selection.provider
         integration = self._with.catalog.integrations.get(provider)
         configured = configured_flags(integration) if integration else IntegrationFlags()
-        return await self._with.gate.closed(provider, configured)
+        return await self._with.gate.availability(provider, configured)
 
     def _at_once(self) -> int:
         """How many calls to mark together: those of about half a second."""

@@ -39,7 +39,9 @@ class ResumeParked:
         provider = step.provider
         with classified():
             integration = self._with.catalog.integration(provider)
-            counted = await self._with.ledger.count_parked(ParkedSelection(provider=provider))
+            counted = await self._with.ledger.batches.count_parked(
+                ParkedSelection(provider=provider)
+            )
         reasons = {one.reason for one in counted}.intersection(FOR_THE_PROVIDER)
         batches = []
         for reason in sorted(reasons):

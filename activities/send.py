@@ -13,7 +13,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.steps import SendStep, Sent, StepFailure
 from ackbridge.errors import UnknownNameError
-from ackbridge.ledger.rows import StoredEntry
+from ackbridge.ledger.inbox import StoredEntry
 from activities.support.attempts import AttemptHistory
 from activities.support.counters import (
     is_first_attempt,
@@ -95,8 +95,8 @@ class Send:
         if reference is not None:
             # Written first, read then: the gateway does the same from its side, so that a
             # callback between the two is found by one of them.
-            await ledger.commit_reference(request.call_id, request.provider, reference)
-        waiting = await ledger.waiting(request.provider, request.call_id, reference)
+            await ledger.calls.commit_reference(request.call_id, request.provider, reference)
+        waiting = await ledger.inbox.pending(request.provider, request.call_id, reference)
         read = (self._read(answer, request.provider, stored) for stored in waiting)
         return [message for message in read if message is not None]
 

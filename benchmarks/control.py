@@ -12,8 +12,8 @@ import argparse
 from dataclasses import dataclass
 from datetime import timedelta
 
-from ackbridge.control.snapshots import EVERY as SNAPSHOT_EVERY
-from ackbridge.stats.counters import GRAINS
+from ackbridge.control.snapshots import REFRESH_EVERY as SNAPSHOT_EVERY
+from ackbridge.stats.counters import RESOLUTIONS
 from ackbridge.stats.reporter import REPORT_EVERY
 from activities.observe import BEAT_EVERY, LOOK_EVERY, WATCH_FOR
 from activities.support.learned_deadlines import LEARN_EVERY
@@ -60,7 +60,7 @@ def cost(workers: int, providers: int, operations: int, health: timedelta) -> Co
         heartbeats=providers * (MINUTE / BEAT_EVERY),
         events=providers * EVENTS_PER_WATCH * (MINUTE / WATCH_FOR),
         reports=workers * (MINUTE / REPORT_EVERY),
-        rows=workers * (MINUTE / REPORT_EVERY) * providers * operations * len(GRAINS),
+        rows=workers * (MINUTE / REPORT_EVERY) * providers * operations * len(RESOLUTIONS),
         looks=providers * (MINUTE / LOOK_EVERY + MINUTE / LEARN_EVERY),
         probes=providers * (MINUTE / health),
     )

@@ -225,7 +225,7 @@ class DeadlineSpec(FilePart):
             window=self.learn.window,
             floor=min(self.floor, self.ceiling),
             ceiling=self.ceiling,
-            scouts=self.learn.scouts,
+            sample=self.learn.scouts,
         )
 
 

@@ -14,8 +14,8 @@ from ackbridge.client.batches import BatchHandle
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, BatchState, ParkedSelection
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
+from ackbridge.ledger.batches import ParkedCall, ParkedCount
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import ParkedCall, ParkedCount
 from ackbridge.terminal import output
 from ackbridge.terminal.batch_progress import bars
 from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
@@ -184,9 +184,9 @@ def moment(text: str, now: datetime) -> datetime:
 
 def _show_selected(selection: ParkedSelection, json_output: bool) -> int:
     async def look(ledger: Ledger) -> tuple[list[ParkedCount], list[ParkedCall]]:
-        kinds = await ledger.count_parked(selection)
+        kinds = await ledger.batches.count_parked(selection)
         limit = min(selection.at_most or SHOWN_AT_DRY_RUN, SHOWN_AT_DRY_RUN)
-        return kinds, await ledger.parked(selection, limit)
+        return kinds, await ledger.batches.parked(selection, limit)
 
     kinds, oldest = with_ledger(look)
     total = sum(kind.calls for kind in kinds)

@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ackbridge.clock import utc_now
+from ackbridge.ledger.calls import OwedAcknowledgement
+from ackbridge.ledger.inbox import HeldEntry
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import HeldEntry, Owed
 from ackbridge.settings import load_settings
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
@@ -33,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 def owed(provider: Provider = None, limit: Limit = 100, json_output: Json = False) -> int:
     """List the acknowledgements that providers have not accepted yet, the oldest first."""
-    found = with_ledger(lambda ledger: ledger.owed(provider, limit))
+    found = with_ledger(lambda ledger: ledger.calls.owed(provider, limit))
     if json_output:
         output.as_json([_owed(one) for one in found])
     else:
@@ -48,7 +49,7 @@ def held(provider: Provider = None, limit: Limit = 100, json_output: Json = Fals
 
     What one of them says can be given to a call that is still open: `ackbridge force-ack`.
     """
-    found = with_ledger(lambda ledger: ledger.held(provider, limit))
+    found = with_ledger(lambda ledger: ledger.inbox.held(provider, limit))
     if json_output:
         output.as_json([_held(one) for one in found])
     else:
@@ -60,7 +61,7 @@ def held(provider: Provider = None, limit: Limit = 100, json_output: Json = Fals
     return Exit.COMPLETED
 
 
-def _owed(one: Owed) -> dict[str, Any]:
+def _owed(one: OwedAcknowledgement) -> dict[str, Any]:
     return {
         "call_id": one.call_id,
         "cycle": one.cycle,

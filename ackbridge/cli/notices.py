@@ -11,7 +11,7 @@ from ackbridge.client.notices import replay_notice
 from ackbridge.clock import utc_now
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import NoticeRow, NoticeState
+from ackbridge.ledger.notices import NoticeRow, NoticeState
 from ackbridge.settings import environment, load_settings
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output

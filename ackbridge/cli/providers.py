@@ -100,7 +100,7 @@ class _Desk:
 
     async def names(self, name: str | None) -> list[str]:
         """The providers to show: those with a file here, and those that were observed."""
-        known = set(await self.ledger.observed_providers(utc_now() - A_DAY))
+        known = set(await self.ledger.stats.providers(utc_now() - A_DAY))
         settings = load_settings()
         try:
             catalog = load_catalog(integrations_folder(settings.integrations), environment())
@@ -121,7 +121,7 @@ class _Desk:
         seen = []
         for name in names:
             await self._look_at_control(name)
-            seen.append(await self.ledger.scorecard(name, since, self.snapshots.get(name)))
+            seen.append(await self.ledger.stats.scorecard(name, since, self.snapshots.get(name)))
         return seen
 
     async def _look_at_control(self, name: str) -> None:

@@ -60,7 +60,7 @@ async def _count(ledger: Ledger, retention: Retention) -> dict[str, int]:
     place: PurgeCursor | None = None
     as_of = None
     while as_of is None or place is not None:
-        page = await ledger.purging.page(retention, as_of, place, dry_run=True)
+        page = await ledger.purge.page(retention, as_of, place, dry_run=True)
         as_of, place = page.as_of, page.place
         gone.update(page.gone)
     return dict(gone)

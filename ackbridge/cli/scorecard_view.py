@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import ControlSnapshot, FlagState
-from ackbridge.control.deadlines import span
+from ackbridge.control.deadlines import format_span
 from ackbridge.stats.scorecard import Latency, Score, Scorecard
 from ackbridge.terminal import output
 
@@ -74,7 +74,7 @@ def _breaker(breaker: BreakerStatus | None) -> Cell:
 
 
 def _deadline(score: Score) -> Cell:
-    return span(score.deadline) if score.deadline is not None else _UNKNOWN
+    return format_span(score.deadline) if score.deadline is not None else _UNKNOWN
 
 
 def _uptime(score: Score) -> Cell:

@@ -14,8 +14,8 @@ import httpx
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowHandle
 
+from ackbridge.ledger.calls import CallRow, ResponseRow
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import CallRow, ResponseRow
 
 _CLOSED = (
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
@@ -94,8 +94,8 @@ async def read_records(
     return Records(
         journal=events.json(),
         works=works.json(),
-        call=await ledger.call(call_id),
-        responses=await ledger.responses(call_id),
+        call=await ledger.calls.get(call_id),
+        responses=await ledger.calls.responses(call_id),
         rows=await asyncio.to_thread(_rows, ledger_path),
         closings=closings,
         broken_tasks=broken,

@@ -1,1 +1,1 @@
-"""Provider control: what a worker knows of it, and what a call may do by it. No I/O of its own."""
+"""Provider control as workers use it: admission, the breaker's and deadlines' rules, snapshots."""

@@ -1,10 +1,13 @@
-"""Whether a call may be sent now: its flags, by OpenFeature, and its provider's breaker."""
+"""Whether calls may be sent now: the flags, by OpenFeature, and the provider's breaker."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from openfeature import api
@@ -12,31 +15,70 @@ from openfeature.exception import ErrorCode
 from openfeature.flag_evaluation import FlagEvaluationDetails
 from openfeature.provider import FeatureProvider
 
+from ackbridge.contracts.breaker import BreakerState
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     AdmissionState,
     ControlSnapshot,
     FlagEvaluation,
+    FlagState,
     FlagValue,
     IntegrationFlags,
 )
 
-from .availability import closed_operations, why_closed
-from .flags import Target, allows
-from .half_open_limiter import HalfOpenLimiter
-from .open_feature import ControlProvider, context_of
+from .flags import ControlProvider, FlagTarget, allows, evaluation_context
 from .snapshots import Snapshots
 
 log = logging.getLogger("ackbridge.control")
 
 SWITCHED_OFF: Final = "switched_off"
 BREAKER_OPEN: Final = "breaker_open"
-"""Why a call that is kept back is parked, as operators find it."""
+"""The reasons under which calls that may not be sent are parked."""
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a batch may reprocess the parked calls of a provider.
+
+    Attributes:
+        unavailable_until: what it has to wait for; None: it may start.
+        disabled_operations: operations whose calls it leaves alone.
+    """
+
+    unavailable_until: str | None = None
+    disabled_operations: frozenset[str] = frozenset()
+
+
+class HalfOpenLimiter:
+    """Which calls of one worker pass the breaker: all when closed, none when open, few half open.
+
+    The rate of the provider's queue limits all workers together.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the clock, in seconds."""
+        self._clock = clock
+        self._admitted_at: dict[str, float] = {}
+
+    def admits(self, snapshot: ControlSnapshot) -> bool:
+        """Whether a call may be sent; half open, it is a probe."""
+        state = snapshot.breaker.state
+        if state is BreakerState.CLOSED:
+            return True
+        rate = snapshot.rate.per_second if snapshot.rate else None
+        if state is BreakerState.OPEN or not snapshot.breaker.trickle or not rate:
+            return False
+        now = self._clock()
+        last = self._admitted_at.get(snapshot.provider)
+        if last is not None and now - last < 1 / rate:
+            return False
+        self._admitted_at[snapshot.provider] = now
+        return True
 
 
 class Admission:
-    """Asks the flags of a provider and of an operation; both have to let a call through."""
+    """Evaluates the flags of a provider and of an operation, and the breaker; all must allow."""
 
     def __init__(
         self,
@@ -47,124 +89,151 @@ class Admission:
         """Register with OpenFeature, under a domain of its own.
 
         Args:
-            environment: whose flags are asked.
-            feature_provider: who answers; None for provider control.
+            environment: the environment whose flags apply.
+            feature_provider: evaluates the flags; None for provider control.
         """
         self._snapshots = snapshots
         self._environment = environment
-        self._is_ours = feature_provider is None
-        self._troubled: set[str] = set()
-        self._turnstile = HalfOpenLimiter()
+        self._is_own_provider = feature_provider is None
+        self._failing: set[str] = set()
+        self._limiter = HalfOpenLimiter()
         self._domain = f"ackbridge.{uuid.uuid4().hex}"
         provider = feature_provider or ControlProvider(snapshots.latest)
         self._source = provider.get_metadata().name
         try:
             api.set_provider_and_wait(provider, self._domain)
         except Exception as error:
-            # A foreign provider may raise anything; it goes on trying by itself.
-            log.warning("flags: %s is not ready, the files hold: %s", self._source, error)
+            # A foreign provider may raise anything; it keeps trying to connect by itself.
+            log.warning("flags: %s is not ready, using integration files: %s", self._source, error)
         self._client = api.get_client(self._domain)
 
-    async def standing(self, request: CallRequest, configured: IntegrationFlags) -> AdmissionState:
-        """How everything stands for a call, and why it may not be sent, if so.
+    async def evaluate(self, request: CallRequest, configured: IntegrationFlags) -> AdmissionState:
+        """Whether a call may be sent, and why not.
 
         Args:
-            configured: what the integration file says.
+            configured: the flags of the integration file.
         """
         snapshot = await self._snapshots.snapshot(request.provider)
-        target = Target.of(request, self._environment)
-        used = []
+        target = FlagTarget.of(request, self._environment)
+        flags = []
         for operation in (WHOLE_PROVIDER, request.operation):
-            asked = await self._ask(operation, target, configured)
-            if asked is not None:
-                used.append(asked)
-        standing = AdmissionState(
+            flag = await self._evaluate_flag(operation, target, configured)
+            if flag is not None:
+                flags.append(flag)
+        state = AdmissionState(
             version=snapshot.version if snapshot else None,
-            flags=tuple(used),
+            flags=tuple(flags),
             breaker=snapshot.breaker.state if snapshot else None,
             throttled=snapshot is not None and snapshot.is_throttled,
         )
-        kept_back = next((flag for flag in used if not flag.allowed), None)
-        if kept_back is not None:
-            return standing.model_copy(
-                update={
-                    "not_now": self._say(kept_back),
-                    "parked_reason": SWITCHED_OFF,
-                }
+        denied_by = next((flag for flag in flags if not flag.allowed), None)
+        if denied_by is not None:
+            return state.model_copy(
+                update={"not_now": self._describe(denied_by), "parked_reason": SWITCHED_OFF}
             )
-        if snapshot is not None and not self._turnstile.admits(snapshot):
-            state = snapshot.breaker.state.replace("_", " ")
-            not_now = f"the breaker of {request.provider} is {state}: {_why(snapshot)}"
-            return standing.model_copy(update={"not_now": not_now, "parked_reason": BREAKER_OPEN})
-        return standing
+        if snapshot is not None and not self._limiter.admits(snapshot):
+            not_now = _describe_breaker(snapshot)
+            return state.model_copy(update={"not_now": not_now, "parked_reason": BREAKER_OPEN})
+        return state
 
-    async def closed(
-        self, provider: str, configured: IntegrationFlags
-    ) -> tuple[str | None, frozenset[str]]:
-        """Why a provider is closed to batches; and else, which of its operations are.
+    async def availability(self, provider: str, configured: IntegrationFlags) -> Availability:
+        """Whether batches may reprocess a provider's parked calls.
 
-        Where somebody else answers for flags, each call is asked when it is taken up.
+        With a foreign feature provider only the breaker decides here; its flags are evaluated for
+        each call.
 
         Args:
-            configured: what the integration file says.
+            configured: the flags of the integration file.
         """
         snapshot = await self._snapshots.snapshot(provider)
-        if not self._is_ours:
-            return why_closed(snapshot, IntegrationFlags(), self._environment), frozenset()
-        reason = why_closed(snapshot, configured, self._environment)
-        return reason, closed_operations(snapshot, configured, self._environment)
+        if self._is_own_provider:
+            return availability(snapshot, configured, self._environment)
+        found = availability(snapshot, IntegrationFlags(), self._environment)
+        return Availability(found.unavailable_until)
 
-    async def _ask(
-        self, operation: str, target: Target, configured: IntegrationFlags
+    async def _evaluate_flag(
+        self, operation: str, target: FlagTarget, configured: IntegrationFlags
     ) -> FlagEvaluation | None:
-        """What one flag says of a call; None where nobody has said anything of it."""
+        """The value of one flag for a call; None where it is set nowhere."""
         key = f"{target.provider}.{operation}" if operation else target.provider
         written = configured.flags.get(self._environment, {}).get(operation)
-        default = written or FlagValue()
-        found = await self._evaluate(key, allows(default, target), target)
-        if found.error_code or found.variant is None:
-            self._notice(key, found)
+        default = allows(written or FlagValue(), target)
+        details = await self._get_details(key, default, target)
+        if details.error_code or details.variant is None:
+            self._log_failure(key, details)
             if written is None:
                 return None
             said, source = str(written), "integration file"
         else:
-            said, source = found.variant, self._who(found)
-        return FlagEvaluation(key=key, allowed=found.value, said=said, source=source)
+            said, source = details.variant, self._source_of(details)
+        return FlagEvaluation(key=key, allowed=details.value, said=said, source=source)
 
-    async def _evaluate(
-        self, key: str, default: bool, target: Target
+    async def _get_details(
+        self, key: str, default: bool, target: FlagTarget
     ) -> FlagEvaluationDetails[bool]:
-        context = context_of(target)
-        if self._is_ours:
+        context = evaluation_context(target)
+        if self._is_own_provider:
             return self._client.get_boolean_details(key, default, context)
         # A foreign provider may ask its server, and block.
         return await asyncio.to_thread(self._client.get_boolean_details, key, default, context)
 
-    def _who(self, found: FlagEvaluationDetails[bool]) -> str:
-        if not self._is_ours:
+    def _source_of(self, details: FlagEvaluationDetails[bool]) -> str:
+        if not self._is_own_provider:
             return self._source
-        return f"{found.flag_metadata.get('by')}: {found.flag_metadata.get('reason')}"
+        return f"{details.flag_metadata.get('by')}: {details.flag_metadata.get('reason')}"
 
-    def _notice(self, key: str, found: FlagEvaluationDetails[bool]) -> None:
-        """Say once that a flag cannot be asked; one that does not exist is nothing to say."""
-        if found.error_code in (None, ErrorCode.FLAG_NOT_FOUND):
-            self._troubled.discard(key)
-        elif key not in self._troubled:
-            self._troubled.add(key)
+    def _log_failure(self, key: str, details: FlagEvaluationDetails[bool]) -> None:
+        """Log once that a flag cannot be evaluated; that it does not exist is no failure."""
+        if details.error_code in (None, ErrorCode.FLAG_NOT_FOUND):
+            self._failing.discard(key)
+        elif key not in self._failing:
+            self._failing.add(key)
             log.warning(
-                "flag %s: %s does not answer (%s), the file holds: %s",
-                *(key, self._source, found.error_code, found.error_message),
+                "flag %s: %s does not answer (%s), using the integration file: %s",
+                *(key, self._source, details.error_code, details.error_message),
             )
 
-    def _say(self, flag: FlagEvaluation) -> str:
+    def _describe(self, flag: FlagEvaluation) -> str:
         state = flag.said if flag.said in ("off", "internal") else f"on for {flag.said} of keys"
         if state == "internal":
             state = "on for internal users only"
-        if not self._is_ours and flag.source == self._source:
+        if not self._is_own_provider and flag.source == self._source:
             state = f"off for this call ({flag.said})"
         return f"{flag.key} is switched {state} in {self._environment} ({flag.source})"
 
 
-def _why(snapshot: ControlSnapshot) -> str:
-    held = f", held by {snapshot.breaker.forced_by}" if snapshot.breaker.forced_by else ""
-    return f"{snapshot.breaker.reason}{held}"
+def availability(
+    snapshot: ControlSnapshot | None, configured: IntegrationFlags, environment: str
+) -> Availability:
+    """Whether batches may reprocess a provider's parked calls: not before its breaker has closed.
+
+    Args:
+        snapshot: of the provider's control; None: the integration file decides.
+        configured: the flags of the integration file.
+    """
+    names = set(configured.flags.get(environment, {}))
+    if snapshot is not None:
+        names |= set(snapshot.flags.get(environment, {}))
+    off = {name for name in names if _is_off(snapshot, configured, environment, name)}
+    until = None
+    if snapshot is not None and snapshot.breaker.state is not BreakerState.CLOSED:
+        state = snapshot.breaker.state.replace("_", "-")
+        until = f"until the breaker closes, which is {state}: {snapshot.breaker.reason}"
+    elif WHOLE_PROVIDER in off:
+        until = f"until the provider is switched on in {environment}"
+    return Availability(until, frozenset(off - {WHOLE_PROVIDER}))
+
+
+def _is_off(
+    snapshot: ControlSnapshot | None, configured: IntegrationFlags, environment: str, operation: str
+) -> bool:
+    override = snapshot.override(environment, operation) if snapshot is not None else None
+    flag = override or configured.flag(environment, operation)
+    return flag.state is FlagState.OFF
+
+
+def _describe_breaker(snapshot: ControlSnapshot) -> str:
+    breaker = snapshot.breaker
+    held = f", held by {breaker.forced_by}" if breaker.forced_by else ""
+    state = breaker.state.replace("_", " ")
+    return f"the breaker of {snapshot.provider} is {state}: {breaker.reason}{held}"

@@ -1,4 +1,4 @@
-"""The breaker of a provider: when it opens, half-opens and closes. Pure; time is handed in.
+"""The breaker of a provider: from the counts that workers report to its next status. No I/O.
 
 closed ──failures──► open ──pause──► half open ──successes──► closed, on a ramp ──steps──► closed
                       ▲                  │ failure                  │ failures
@@ -7,154 +7,273 @@ closed ──failures──► open ──pause──► half open ──success
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from ackbridge.contracts.breaker import (
+    NO_COUNTS,
     BreakerCounts,
     BreakerPolicy,
     BreakerState,
     BreakerStatus,
     BreakerWindow,
+    MonitorState,
+    SendRate,
 )
+from ackbridge.stats.counters import FINE, Count
 
-FASTEST = 100_000.0
-"""Sends per second that are no throttling of anything any more."""
+REPORT_LOOKBACK: Final = 4 * FINE.width
+"""Reports older than this no longer change: a worker that reports even later is not counted."""
+
+MAX_RATE: Final = 100_000.0
+"""Sends per second; a ramp that has reached it no longer limits anything."""
 
 
 @dataclass(frozen=True)
-class BreakerTrip:
-    """Why a breaker opens, and whether it is for responses that stayed away."""
+class BreakerRules:
+    """What an integration file and operators configure about a provider's breaker and rate.
+
+    Attributes:
+        policy: None: the breaker changes only by force, and is closed otherwise.
+        limit: sends per second that the provider accepts; None: any number.
+        health_every: the interval of health requests while the breaker is closed or open; None:
+            the provider has no health request.
+        longest_deadline: the longest time that any response is awaited.
+    """
+
+    policy: BreakerPolicy | None
+    limit: float | None = None
+    per_tenant: float | None = None
+    health_every: timedelta | None = None
+    longest_deadline: timedelta = timedelta(0)
+
+    def is_probe_due(
+        self, breaker: BreakerStatus, probed_at: datetime | None, now: datetime
+    ) -> bool:
+        """Whether a health request is due."""
+        if self.health_every is None:
+            return False
+        if probed_at is None:
+            return True
+        every = self.health_every
+        if breaker.state is BreakerState.HALF_OPEN and self.policy is not None:
+            every = min(every, self.policy.probe_every)
+        return now - probed_at >= every
+
+
+@dataclass(frozen=True)
+class BreakerEvaluation:
+    """The result of `evaluate`."""
+
+    breaker: BreakerStatus
+    rate: SendRate
+    monitor: MonitorState
+
+
+def evaluate(
+    rules: BreakerRules,
+    breaker: BreakerStatus,
+    monitor: MonitorState,
+    reports: Mapping[str, BreakerCounts],
+    probe: Count | None,
+    now: datetime,
+    backlog: int = 0,
+) -> BreakerEvaluation:
+    """Count what is new in the reports, and decide the breaker's status and the send rate.
+
+    Args:
+        reports: see `counts_by_report`.
+        probe: the result of the health request, if one was made.
+        backlog: sends that are waiting in the provider's queue.
+    """
+    window = (rules.policy or BreakerPolicy()).window
+    counts = new_counts(reports, monitor.marks) + probe_counts(probe)
+    counts = without_stale_silences(breaker, counts, now)
+    evidence = monitor.evidence.with_counts(counts, now, window)
+    after = next_status(rules, breaker, evidence, now, backlog=backlog)
+    has_changed = after.state is not breaker.state
+    per_second = send_rate(rules.policy, after, rules.limit)
+    return BreakerEvaluation(
+        breaker=after,
+        rate=SendRate(per_second=per_second, per_tenant=rules.per_tenant),
+        monitor=MonitorState(
+            evidence=BreakerWindow() if has_changed else evidence,
+            marks=dict(reports),
+            probed_at=monitor.probed_at if probe is None else now,
+        ),
+    )
+
+
+def breaker_counts(counts: Mapping[Count, int]) -> BreakerCounts:
+    """The statistics that count for the breaker.
+
+    A refusal is an answer; a throttled send is neither an answer nor a failure. Health requests are
+    left out, because `evaluate` gets their result before it is reported.
+    """
+    return BreakerCounts(
+        answered=counts.get(Count.RECEIPTS, 0) + counts.get(Count.REFUSED, 0),
+        failed=counts.get(Count.UNANSWERED, 0),
+        responded=counts.get(Count.ANSWERS, 0) + counts.get(Count.FAILURES, 0),
+        silent=counts.get(Count.SILENCES, 0),
+    )
+
+
+def probe_counts(result: Count | None) -> BreakerCounts:
+    """The result of a health request, as counts."""
+    return BreakerCounts(
+        healthy=int(result is Count.HEALTHY),
+        unhealthy=int(result is Count.UNHEALTHY),
+        unclear=int(result is Count.UNCLEAR),
+    )
+
+
+def counts_by_report(
+    buckets: Iterable[tuple[datetime, Mapping[Count, int]]],
+) -> dict[str, BreakerCounts]:
+    """The reports of all workers and operations, by the start of their bucket (ISO 8601)."""
+    reports: dict[str, BreakerCounts] = {}
+    for begin, counts in buckets:
+        name = begin.isoformat()
+        reports[name] = reports.get(name, NO_COUNTS) + breaker_counts(counts)
+    return reports
+
+
+def new_counts(
+    reports: Mapping[str, BreakerCounts], marks: Mapping[str, BreakerCounts]
+) -> BreakerCounts:
+    """What was reported since the marks were made."""
+    return sum((counts - marks.get(name, NO_COUNTS) for name, counts in reports.items()), NO_COUNTS)
+
+
+def without_stale_silences(
+    breaker: BreakerStatus, counts: BreakerCounts, now: datetime
+) -> BreakerCounts:
+    """Counts without the silences that may be of requests sent before the breaker opened."""
+    if breaker.silences_from is not None and now < breaker.silences_from:
+        return counts.model_copy(update={"silent": 0})
+    return counts
+
+
+def next_status(
+    rules: BreakerRules,
+    breaker: BreakerStatus,
+    evidence: BreakerWindow,
+    now: datetime,
+    *,
+    backlog: int = 0,
+) -> BreakerStatus:
+    """The next status of the breaker; the same object if it does not change.
+
+    Args:
+        backlog: sends that are waiting in the provider's queue; the ramp lasts until one second
+            takes them all, so that they are not sent in one burst.
+    """
+    if breaker.forced_by is not None:
+        return breaker
+    if rules.policy is None:
+        reason = "the integration file has no breaker any more"
+        return breaker if breaker.is_unrestricted else BreakerStatus(since=now, reason=reason)
+    if breaker.state is BreakerState.OPEN:
+        return _after_pause(breaker, now, has_health=rules.health_every is not None)
+    if breaker.state is BreakerState.HALF_OPEN:
+        return _after_probes(rules, rules.policy, breaker, evidence, now)
+    trip = _trip_reason(rules.policy, breaker, evidence)
+    if trip is not None:
+        return _opened(rules, rules.policy, breaker, trip, now)
+    return _next_ramp_step(rules, rules.policy, breaker, evidence, now, backlog)
+
+
+def send_rate(
+    policy: BreakerPolicy | None, breaker: BreakerStatus, limit: float | None
+) -> float | None:
+    """Sends per second, all workers together; None: unlimited."""
+    if breaker.state is BreakerState.OPEN:
+        return 0.0
+    if breaker.state is BreakerState.HALF_OPEN:
+        every = (policy or BreakerPolicy()).probe_every.total_seconds()
+        return _limited(1 / every, limit) if breaker.trickle else 0.0
+    if breaker.step is None or policy is None:
+        return limit
+    return _limited(policy.ramp.rate(breaker.step), limit)
+
+
+@dataclass(frozen=True)
+class _Trip:
+    """Why a breaker opens; `is_silence`: because responses are missing."""
 
     reason: str
     is_silence: bool = False
 
 
-def weigh(breaker: BreakerStatus, tally: BreakerCounts, now: datetime) -> BreakerCounts:
-    """What of a tally says something: silences of what was sent before it opened say nothing."""
-    if breaker.silences_from is not None and now < breaker.silences_from:
-        return tally.model_copy(update={"silent": 0})
-    return tally
-
-
-def advance(
-    policy: BreakerPolicy | None,
-    breaker: BreakerStatus,
-    evidence: BreakerWindow,
-    now: datetime,
-    *,
-    limit: float | None = None,
-    patience: timedelta = timedelta(0),
-    has_health: bool = False,
-    backlog: int = 0,
-) -> BreakerStatus:
-    """Where the breaker goes; the very same one when it stays.
-
-    Args:
-        policy: None: it moves only by force, and is closed otherwise.
-        evidence: since its last change of state.
-        limit: sends per second that the provider tolerates at all.
-        patience: how long responses are awaited at the most.
-        has_health: whether the provider has a health request.
-        backlog: sends that wait in its queue. They shall not fall upon it when the ramp ends.
-    """
-    if breaker.forced_by is not None:
-        return breaker
-    if policy is None:
-        return breaker if breaker.is_unrestricted else _closed(now, "it has no rules any more")
-    if breaker.state is BreakerState.OPEN:
-        return _after_pause(breaker, now, has_health)
-    if breaker.state is BreakerState.HALF_OPEN:
-        return _judged(policy, breaker, evidence, now, limit, patience)
-    trouble = _trouble(policy, breaker, evidence)
-    if trouble is not None:
-        return _opened(policy, breaker, trouble, now, patience)
-    return _climbed(policy, breaker, evidence, now, limit, backlog)
-
-
-def allowed(
-    policy: BreakerPolicy | None, breaker: BreakerStatus, limit: float | None
-) -> float | None:
-    """Sends per second, all workers together; None: as many as come."""
-    if breaker.state is BreakerState.OPEN:
-        return 0.0
-    if breaker.state is BreakerState.HALF_OPEN:
-        every = (policy or BreakerPolicy()).probe_every.total_seconds()
-        return _within(1 / every, limit) if breaker.trickle else 0.0
-    if breaker.step is None or policy is None:
-        return limit
-    return _within(policy.ramp.rate(breaker.step), limit)
-
-
-def _after_pause(breaker: BreakerStatus, now: datetime, has_health: bool) -> BreakerStatus:
+def _after_pause(breaker: BreakerStatus, now: datetime, *, has_health: bool) -> BreakerStatus:
     if breaker.until is not None and now < breaker.until:
         return breaker
     trickle = breaker.for_silence or not has_health
-    how = "single sends" if trickle else "its health request"
+    probes = "single sends" if trickle else "health requests"
     return breaker.model_copy(
         update={
             "state": BreakerState.HALF_OPEN,
             "since": now,
             "until": None,
             "trickle": trickle,
-            "reason": f"after a pause of {_span(now - breaker.since)}: {how} will tell",
+            "reason": f"probing with {probes} after a pause of {_seconds(now - breaker.since)}",
         }
     )
 
 
-def _judged(
+def _after_probes(
+    rules: BreakerRules,
     policy: BreakerPolicy,
     breaker: BreakerStatus,
     evidence: BreakerWindow,
     now: datetime,
-    limit: float | None,
-    patience: timedelta,
 ) -> BreakerStatus:
-    """Half open: one failure opens it again, so many successes close it."""
-    seen = evidence.total
-    for count, trouble in (
-        (seen.unhealthy, BreakerTrip("half open, its health request failed")),
-        (seen.failed, BreakerTrip("half open, a send failed")),
-        (seen.silent, BreakerTrip("half open, a response did not come in time", is_silence=True)),
+    counts = evidence.total
+    for failures, trip in (
+        (counts.unhealthy, _Trip("half open, the health request failed")),
+        (counts.failed, _Trip("half open, a send failed")),
+        (counts.silent, _Trip("half open, a response did not arrive in time", is_silence=True)),
     ):
-        if count:
-            return _opened(policy, breaker, trouble, now, patience)
-    good = seen.responded if breaker.for_silence else seen.answered + seen.healthy
-    if good >= policy.probes:
-        return _recovered(policy, breaker, f"{good} probes in a row succeeded", now, limit)
-    if not breaker.trickle and seen.unclear >= policy.probes:
-        reason = "its health request says nothing: single sends will tell"
+        if failures:
+            return _opened(rules, policy, breaker, trip, now)
+    successes = counts.responded if breaker.for_silence else counts.answered + counts.healthy
+    if successes >= policy.probes:
+        return _recovered(rules, policy, breaker, f"{successes} probes in a row succeeded", now)
+    if not breaker.trickle and counts.unclear >= policy.probes:
+        reason = "probing with single sends: the health request gives no clear result"
         return breaker.model_copy(update={"trickle": True, "reason": reason})
     return breaker
 
 
-def _trouble(
+def _trip_reason(
     policy: BreakerPolicy, breaker: BreakerStatus, evidence: BreakerWindow
-) -> BreakerTrip | None:
-    """Why it should open; on the ramp, as soon as there is a sign of it."""
+) -> _Trip | None:
+    """Why the breaker should open; on the ramp the thresholds are lower."""
     on_ramp = breaker.step is not None
-    volume = min(policy.probes, policy.min_volume) if on_ramp else policy.min_volume
-    streak = min(policy.probes, policy.consecutive) if on_ramp else policy.consecutive
+    min_volume = min(policy.probes, policy.min_volume) if on_ramp else policy.min_volume
+    max_streak = min(policy.probes, policy.consecutive) if on_ramp else policy.consecutive
     recent = evidence.recent
-    for bad, good, row, what, is_silence in (
+    for failures, successes, streak, what, is_silence in (
         (recent.failed, recent.answered, evidence.failed_streak, "sends failed", False),
-        (recent.silent, recent.responded, evidence.silent_streak, "responses stayed away", True),
+        (recent.silent, recent.responded, evidence.silent_streak, "calls timed out", True),
     ):
-        every = bad + good
-        if every >= volume and bad / every >= policy.error_rate:
-            span = _span(policy.window)
-            return BreakerTrip(f"{bad} of {every} {what} within {span}", is_silence)
-        if row >= streak:
-            return BreakerTrip(f"{row} {what} in a row", is_silence)
+        total = failures + successes
+        if total >= min_volume and failures / total >= policy.error_rate:
+            within = _seconds(policy.window)
+            return _Trip(f"{failures} of {total} {what} within {within}", is_silence)
+        if streak >= max_streak:
+            return _Trip(f"{streak} {what} in a row", is_silence)
     return None
 
 
 def _opened(
+    rules: BreakerRules,
     policy: BreakerPolicy,
     breaker: BreakerStatus,
-    trouble: BreakerTrip,
+    trip: _Trip,
     now: datetime,
-    patience: timedelta,
 ) -> BreakerStatus:
     openings = breaker.openings + 1
     pause = policy.pause(openings)
@@ -162,18 +281,18 @@ def _opened(
         state=BreakerState.OPEN,
         since=now,
         until=now + pause,
-        reason=f"{trouble.reason}; pause of {_span(pause)}",
+        reason=f"{trip.reason}; pause of {_seconds(pause)}",
         openings=openings,
-        for_silence=trouble.is_silence,
-        silences_from=now + patience,
+        for_silence=trip.is_silence,
+        silences_from=now + rules.longest_deadline,
     )
 
 
 def _recovered(
-    policy: BreakerPolicy, breaker: BreakerStatus, reason: str, now: datetime, limit: float | None
+    rules: BreakerRules, policy: BreakerPolicy, breaker: BreakerStatus, reason: str, now: datetime
 ) -> BreakerStatus:
-    if policy.ramp.steps == 0 or _reaches(policy.ramp.rate(0), limit):
-        return _closed(now, reason)
+    if policy.ramp.steps == 0 or _reaches(policy.ramp.rate(0), rules.limit):
+        return BreakerStatus(since=now, reason=reason)
     return BreakerStatus(
         since=now,
         reason=reason,
@@ -184,39 +303,35 @@ def _recovered(
     )
 
 
-def _climbed(
+def _next_ramp_step(
+    rules: BreakerRules,
     policy: BreakerPolicy,
     breaker: BreakerStatus,
     evidence: BreakerWindow,
     now: datetime,
-    limit: float | None,
     backlog: int,
 ) -> BreakerStatus:
-    """The next step of the ramp, when its time has come and nothing has failed lately."""
+    """The next step once this one is over, and nothing has failed for the length of a step."""
     if breaker.step is None or (breaker.until is not None and now < breaker.until):
         return breaker
-    latest = sum(
-        part.tally.failed + part.tally.silent
-        for part in evidence.counted
-        if now - part.at <= policy.ramp.every
+    recent_failures = sum(
+        bucket.tally.failed + bucket.tally.silent
+        for bucket in evidence.counted
+        if now - bucket.at <= policy.ramp.every
     )
-    if latest:
+    if recent_failures:
         return breaker
     step = breaker.step + 1
     rate = policy.ramp.rate(step)
-    has_cleared = backlog <= rate or rate >= FASTEST
-    if (step >= policy.ramp.steps and has_cleared) or _reaches(rate, limit):
+    is_queue_clear = backlog <= rate or rate >= MAX_RATE
+    if (step >= policy.ramp.steps and is_queue_clear) or _reaches(rate, rules.limit):
         return breaker.model_copy(
             update={"step": None, "until": None, "openings": 0, "silences_from": None}
         )
     return breaker.model_copy(update={"step": step, "until": now + policy.ramp.every})
 
 
-def _closed(now: datetime, reason: str) -> BreakerStatus:
-    return BreakerStatus(since=now, reason=reason)
-
-
-def _within(rate: float, limit: float | None) -> float:
+def _limited(rate: float, limit: float | None) -> float:
     return rate if limit is None else min(rate, limit)
 
 
@@ -224,5 +339,5 @@ def _reaches(rate: float, limit: float | None) -> bool:
     return limit is not None and rate >= limit
 
 
-def _span(span: timedelta) -> str:
+def _seconds(span: timedelta) -> str:
     return f"{span.total_seconds():g} s"

@@ -1,12 +1,14 @@
-"""Learned deadlines: from what was observed of an operation to how long its response is awaited.
+"""Learned deadlines: how long to wait for an operation's response, from its response times. No I/O.
 
-The deadline is a quantile of the response times times a factor. Two things stand in the way of
-just reading that quantile, and `survival` deals with both:
+The deadline is a quantile of the response times times a factor. The quantile cannot be read from
+the responses alone, and `survival` deals with both reasons:
 
-- A call that gave up has not seen how long its response would have taken. Counted as nothing, a
-  provider that has become slower would look as fast as before, for ever. Counted as a response at
-  the deadline, or beyond, one that drops requests would push the deadline up to the ceiling.
-- Slow and never look alike until somebody waits longer. So some calls, the scouts, do.
+- A call that timed out does not know how long its response would have taken. If it did not count,
+  a provider that has become slower would look as fast as before, for ever. If it counted as a
+  response at the deadline, or later, one that drops requests would push the deadline to the
+  ceiling.
+- Slow and missing responses look alike until some calls wait longer. So a sample of calls does: the
+  exploration sample, `scouts` in integration files.
 """
 
 from __future__ import annotations
@@ -18,42 +20,43 @@ from typing import Final
 
 from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
-from ackbridge.stats.quantile_sketch import Sketch, bin_of, time_of
-from ackbridge.stats.totals import Observed, Times
+from ackbridge.stats.counters import OperationStats, Timing
+from ackbridge.stats.quantile_sketch import QuantileSketch, bin_of, time_of
 
 LONGEST_WINDOW: Final = timedelta(days=1)
-"""What learning looks back on at the most: observations are not kept much longer."""
+"""The longest learning window: statistics are not kept much longer."""
 
-DOUBT: Final = 5
-"""So many calls without an answer are assumed besides those seen: a single answer that came later
-than all others could otherwise stand for every silence there is."""
+PRIOR_UNANSWERED: Final = 5
+"""Unanswered calls assumed in addition: otherwise one response that came later than all others
+would stand for all silences."""
 
-HEARD: Final = 0.9
-"""Silent calls count as listened to for as long as this share of the overdue answers took."""
+OVERDUE_QUANTILE: Final = 0.9
+"""Silences count as observed until this quantile of the overdue responses."""
 
-WORTH_CHANGING: Final = 0.1
-"""Each change becomes history; a smaller one, as a share of the deadline, is not made."""
+MIN_CHANGE: Final = 0.1
+"""A smaller change, as a share of the deadline, is not worth an entry in history."""
 
-FEW_SCOUTS: Final = 0.05
-"""So many more or fewer scouts, as a share of the calls, are not worth a change either."""
+MIN_SAMPLE_CHANGE: Final = 0.05
+"""Nor is a smaller change of the exploration sample, as a share of the calls."""
 
-MOST_SCOUTS: Final = 0.25
-"""The share of scouts when many calls stay silent: somebody has to tell slow from dead."""
+MAX_SAMPLE: Final = 0.25
+"""The exploration sample, as a share of the calls, when many of them time out."""
 
-MOSTLY: Final = 0.5
-"""When a larger share of calls stays silent, scouts wait up to the ceiling to find out."""
+MOSTLY_SILENT: Final = 0.5
+"""The share of silences beyond which the exploration sample waits up to the ceiling."""
 
 
 @dataclass(frozen=True)
 class DeadlineRules:
-    """What an operation says about its deadline.
+    """How an operation's deadline is learned.
 
     Attributes:
-        initial: while nothing is learned; scouts wait at least so long.
+        initial: the deadline until one is learned; the exploration sample waits at least this long.
         quantile, factor: the deadline is this quantile of the response times, times the factor.
-        min_samples: until so many calls were seen in the window, what held before holds.
-        window: how far back one looks.
-        scouts: the share of calls that wait longer than the deadline.
+        min_samples: with fewer calls in the window the deadline does not change.
+        window: the time span of the calls that count.
+        floor, ceiling: the bounds of the deadline.
+        sample: the share of calls that wait longer than the deadline.
     """
 
     initial: timedelta
@@ -63,12 +66,15 @@ class DeadlineRules:
     window: timedelta
     floor: timedelta
     ceiling: timedelta
-    scouts: float
+    sample: float
+
+    def bounded(self, deadline: timedelta) -> timedelta:
+        return min(max(deadline, self.floor), self.ceiling)
 
 
 @dataclass(frozen=True)
 class Survival:
-    """How response times are distributed, as far as one can see.
+    """The distribution of response times, as far as it is known.
 
     Attributes:
         steps: times in seconds, ascending, each with the share of all calls answered by then.
@@ -79,66 +85,71 @@ class Survival:
     answered: float
 
     def quantile(self, quantile: float) -> float:
-        """The time, in seconds, by which this share of the answers there will be has come."""
-        wanted = quantile * self.answered
-        # The last step is all of the answered, but for rounding.
-        return next((time for time, share in self.steps if share >= wanted), self.steps[-1][0])
+        """The time, in seconds, by which this share of all answered calls has been answered."""
+        share_sought = quantile * self.answered
+        # The last step is all of the answered calls, but for rounding.
+        return next(
+            (time for time, share in self.steps if share >= share_sought), self.steps[-1][0]
+        )
 
 
-def survival(answers: Sketch, silences: Sketch, overdue: Sketch) -> Survival | None:
-    """Kaplan and Meier's estimate over bins, for calls of which some are never answered.
+def survival(
+    answers: QuantileSketch, silences: QuantileSketch, overdue: QuantileSketch
+) -> Survival | None:
+    """The Kaplan-Meier estimate over bins, for calls of which some are never answered.
 
-    A silence counts as having been listened to until the call gave up, or for as long as overdue
-    answers are heard: where some are, others would have been. After that it tells nothing. What
-    then remains unanswered at the longest time seen is taken to be never answered, which is sound
-    as long as scouts listen longer.
+    A silence is censored when its call timed out, or at `OVERDUE_QUANTILE` of the overdue answers
+    if that is later: where overdue answers arrive, others would have. Calls still unanswered at the
+    longest time seen count as never answered, which is sound as long as the exploration sample
+    waits longer.
 
     Args:
         answers: response times, overdue ones included.
-        silences: for how long calls had waited that were never answered.
-        overdue: those answers that came after their call's deadline.
+        silences: how long the calls waited that were never answered.
+        overdue: the response times after their call's deadline.
     """
-    answered, gone = dict(answers.bins()), _listened(silences, overdue)
-    at_risk = sum(answered.values()) + sum(gone.values()) + DOUBT
+    answered, censored = dict(answers.bins()), _censored(silences, overdue)
+    at_risk = sum(answered.values()) + sum(censored.values()) + PRIOR_UNANSWERED
     unanswered, steps = 1.0, []
-    for number in sorted(answered.keys() | gone.keys()):
+    for number in sorted(answered.keys() | censored.keys()):
         if number in answered:
             unanswered *= 1 - answered[number] / at_risk
             steps.append((time_of(number), 1 - unanswered))
-        at_risk -= answered.get(number, 0) + gone.get(number, 0)
+        at_risk -= answered.get(number, 0) + censored.get(number, 0)
     return Survival(tuple(steps), 1 - unanswered) if steps else None
 
 
 def learn(
-    rules: DeadlineRules, observed: Observed, before: LearnedDeadline | None
+    rules: DeadlineRules, stats: OperationStats, before: LearnedDeadline | None
 ) -> LearnedDeadline | None:
-    """What the deadline shall be; `before`, the very same, when it shall stay.
+    """The learned deadline; the same object as `before` if it does not change.
 
     Args:
-        observed: of the window.
-        before: what was learned before; None when nothing was.
+        stats: of the window.
+        before: the deadline learned so far; None: none.
     """
-    answers, silences = observed.times[Times.ANSWER], observed.times[Times.SILENCE]
+    answers, silences = stats.times[Timing.ANSWER], stats.times[Timing.SILENCE]
     samples = answers.count + silences.count
-    seen = survival(answers, silences, observed.times[Times.OVERDUE])
-    if seen is None or samples < rules.min_samples or answers.count <= DOUBT:
+    distribution = survival(answers, silences, stats.times[Timing.OVERDUE])
+    too_few = samples < rules.min_samples or answers.count <= PRIOR_UNANSWERED
+    if distribution is None or too_few:
         return before
-    slowest = seen.quantile(rules.quantile)
-    deadline = _bounded(timedelta(seconds=slowest * rules.factor), rules)
+    slowest = distribution.quantile(rules.quantile)
+    deadline = rules.bounded(timedelta(seconds=slowest * rules.factor))
     silent = silences.count / samples
     learned = LearnedDeadline(
         deadline=deadline,
         reason=_reason(rules, slowest, deadline, samples),
         samples=samples,
-        scouts=_scouts(rules, silent),
-        scout_deadline=_longer(rules, deadline, silent),
+        scouts=max(rules.sample, min(2 * silent, MAX_SAMPLE)) if rules.sample else 0.0,
+        scout_deadline=_sample_deadline(rules, deadline, silent),
     )
-    return before if before is not None and _is_much_like(before, learned) else learned
+    return before if before is not None and _is_similar(before, learned) else learned
 
 
 def learn_all(
     rules: Mapping[str, DeadlineRules],
-    observed: Mapping[str, Observed],
+    stats: Mapping[str, OperationStats],
     before: Mapping[str, LearnedDeadline],
     breaker: BreakerStatus,
 ) -> dict[str, LearnedDeadline]:
@@ -147,89 +158,77 @@ def learn_all(
         return {}
     changed = {}
     for operation, rule in rules.items():
-        if operation not in observed:
+        if operation not in stats:
             continue
-        learned = learn(rule, observed[operation], before.get(operation))
+        learned = learn(rule, stats[operation], before.get(operation))
         if learned is not None and learned is not before.get(operation):
             changed[operation] = learned
     return changed
 
 
 def deadline_for(
-    rules: DeadlineRules | None, learned: LearnedDeadline | None, initial: timedelta, lot: float
+    rules: DeadlineRules | None, learned: LearnedDeadline | None, initial: timedelta, bucket: float
 ) -> tuple[timedelta, str]:
     """How long one call waits for its response, and why.
 
     Args:
-        rules: None where nothing shall be learned.
-        learned: what the control of the provider has published.
-        lot: from 0 to 1 (exclusive), the call's own; the scouts are those below their share.
+        rules: None where the deadline is not learned.
+        learned: from the snapshot of the provider's control.
+        bucket: the call's own, from 0 to below 1; the lowest ones are the exploration sample.
     """
     if rules is None or learned is None:
-        return initial, f"{span(initial)} (configured initial value)"
-    # The file may have been changed since.
-    deadline = _bounded(learned.deadline, rules)
-    if not rules.scouts or lot >= learned.scouts:
-        return deadline, f"{span(deadline)}: {learned.reason}"
-    longer = max(deadline, _bounded(learned.scout_deadline or deadline, rules))
-    why = f"{learned.scouts:.0%} of calls wait longer than {span(deadline)}, to see slower answers"
-    return longer, f"{span(longer)}: {why} ({learned.reason})"
+        return initial, f"{format_span(initial)} (configured initial value)"
+    # The file's bounds may have changed since it was learned.
+    deadline = rules.bounded(learned.deadline)
+    if not rules.sample or bucket >= learned.scouts:
+        return deadline, f"{format_span(deadline)}: {learned.reason}"
+    longer = max(deadline, rules.bounded(learned.scout_deadline or deadline))
+    why = f"{learned.scouts:.0%} of calls wait longer than {format_span(deadline)}"
+    return longer, f"{format_span(longer)}: {why}, to measure slower responses ({learned.reason})"
 
 
-def span(time: timedelta) -> str:
-    """A time for people."""
-    seconds = time.total_seconds()
+def format_span(span: timedelta) -> str:
+    """A time span in seconds, such as `2.8 s`."""
+    seconds = span.total_seconds()
     return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
 
 
-def _listened(silences: Sketch, overdue: Sketch) -> dict[int, int]:
-    longest = overdue.quantile(HEARD)
-    until = bin_of(longest) if longest is not None else None
-    listened: dict[int, int] = {}
+def _censored(silences: QuantileSketch, overdue: QuantileSketch) -> dict[int, int]:
+    longest = overdue.quantile(OVERDUE_QUANTILE)
+    earliest = bin_of(longest) if longest is not None else None
+    censored: dict[int, int] = {}
     for number, count in silences.bins():
-        heard = number if until is None else max(number, until)
-        listened[heard] = listened.get(heard, 0) + count
-    return listened
-
-
-def _bounded(deadline: timedelta, rules: DeadlineRules) -> timedelta:
-    return min(max(deadline, rules.floor), rules.ceiling)
+        at = number if earliest is None else max(number, earliest)
+        censored[at] = censored.get(at, 0) + count
+    return censored
 
 
 def _reason(rules: DeadlineRules, slowest: float, deadline: timedelta, samples: int) -> str:
-    wanted = timedelta(seconds=slowest)
-    times = f"{span(wanted)} × {rules.factor:g}"  # noqa: RUF001 -- the sign that people write
+    times = f"{format_span(timedelta(seconds=slowest))} × {rules.factor:g}"  # noqa: RUF001 -- the multiplication sign
     text = f"learned p{rules.quantile * 100:g} {times}, {samples} samples"
     if deadline == rules.floor:
-        return f"{text}, but not below the floor"
-    return f"{text}, but not above the ceiling" if deadline == rules.ceiling else text
+        return f"{text}, raised to the floor"
+    return f"{text}, lowered to the ceiling" if deadline == rules.ceiling else text
 
 
-def _scouts(rules: DeadlineRules, silent: float) -> float:
-    """More of them the more is silent."""
-    if not rules.scouts:
-        return 0.0
-    return max(rules.scouts, min(2 * silent, MOST_SCOUTS))
+def _sample_deadline(rules: DeadlineRules, deadline: timedelta, silent: float) -> timedelta:
+    """How long the exploration sample waits: as long as all calls did before, or twice as long.
 
-
-def _longer(rules: DeadlineRules, deadline: timedelta, silent: float) -> timedelta:
-    """How long scouts wait: as long as everybody did before anything was learned.
-
-    When most calls stay silent, even that may be too short to tell slow from dead.
+    When most calls are silent, even that may be too short to tell slow responses from missing ones.
     """
-    if silent > MOSTLY:
+    if silent > MOSTLY_SILENT:
         return rules.ceiling
-    return _bounded(max(rules.initial, 2 * deadline), rules)
+    return rules.bounded(max(rules.initial, 2 * deadline))
 
 
-def _is_much_like(before: LearnedDeadline, after: LearnedDeadline) -> bool:
-    """Whether a change would not be worth its history."""
+def _is_similar(before: LearnedDeadline, after: LearnedDeadline) -> bool:
+    """Whether the change is too small for an entry in history."""
     is_close = _is_close(before.deadline, after.deadline)
     if before.scout_deadline is None or after.scout_deadline is None:
         return is_close
-    few_more = abs(after.scouts - before.scouts) <= FEW_SCOUTS
-    return is_close and few_more and _is_close(before.scout_deadline, after.scout_deadline)
+    is_sample_close = abs(after.scouts - before.scouts) <= MIN_SAMPLE_CHANGE
+    return is_close and is_sample_close and _is_close(before.scout_deadline, after.scout_deadline)
 
 
 def _is_close(before: timedelta, after: timedelta) -> bool:
-    return abs(after - before) <= WORTH_CHANGING * before
+    return abs(after - before) <= MIN_CHANGE * before

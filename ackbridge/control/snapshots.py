@@ -1,6 +1,6 @@
-"""What a worker knows of its providers' controls: looked at about every second, never in the way.
+"""The last snapshot of every provider's control, cached for about a second.
 
-Reading it is one request to the engine per provider and interval, however many calls ask; without
+However many calls read it, each provider costs one request to the engine per interval; without
 calls there is none.
 """
 
@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.errors import AckbridgeError
@@ -22,102 +23,102 @@ log = logging.getLogger("ackbridge.control")
 Fetch = Callable[[str], Awaitable[ControlSnapshot | None]]
 """Gets the snapshot of a provider; fails as an `AckbridgeError`."""
 
-EVERY = timedelta(seconds=1)
-"""How often a control is looked at while calls ask for it."""
+REFRESH_EVERY: Final = timedelta(seconds=1)
+"""How often a snapshot is fetched while calls read it."""
 
-PATIENCE = timedelta(milliseconds=250)
-"""How long a call waits for a look, when nobody has looked for twice the interval."""
+MAX_WAIT: Final = timedelta(milliseconds=250)
+"""How long a call waits for a fetch, when the snapshot is older than two intervals."""
 
 
 @dataclass
-class _Seen:
-    """What is known of one provider; times are of the monotonic clock.
+class _Entry:
+    """The cached snapshot of one provider; times are of the monotonic clock.
 
     Attributes:
-        asked_at: when the last look began.
-        known_at: when the last look that succeeded began.
-        is_lost: whether the last look failed.
+        fetched_at: when the last fetch began.
+        valid_at: when the last fetch that succeeded began.
+        is_failing: whether the last fetch failed.
     """
 
     snapshot: ControlSnapshot | None = None
-    asked_at: float = float("-inf")
-    known_at: float = float("-inf")
-    is_lost: bool = False
-    looking: asyncio.Task[None] | None = None
+    fetched_at: float = float("-inf")
+    valid_at: float = float("-inf")
+    is_failing: bool = False
+    fetching: asyncio.Task[None] | None = None
 
 
-async def nothing(_provider: str) -> ControlSnapshot | None:
-    """Where there is no control, the integration files hold."""
+async def no_control(_provider: str) -> ControlSnapshot | None:
+    """Fetches nothing: without control, integration files decide."""
     return None
 
 
 class Snapshots:
-    """The last snapshot of every provider."""
+    """The cache of one worker."""
 
     def __init__(
         self,
-        fetch: Fetch = nothing,
+        fetch: Fetch = no_control,
         *,
-        every: timedelta = EVERY,
-        patience: timedelta = PATIENCE,
+        every: timedelta = REFRESH_EVERY,
+        max_wait: timedelta = MAX_WAIT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch
         self._every = every.total_seconds()
-        self._patience = patience.total_seconds()
+        self._max_wait = max_wait.total_seconds()
         self._clock = clock
-        self._seen: dict[str, _Seen] = {}
+        self._entries: dict[str, _Entry] = {}
 
     def latest(self, provider: str) -> ControlSnapshot | None:
-        """The last one that was seen; None: none was, and the integration file holds."""
-        seen = self._seen.get(provider)
-        return seen.snapshot if seen else None
+        """The last snapshot, without fetching; None: the integration file decides."""
+        entry = self._entries.get(provider)
+        return entry.snapshot if entry else None
 
     async def snapshot(self, provider: str) -> ControlSnapshot | None:
-        """As `latest`, after a look if it is time for one.
+        """The last snapshot, fetching the next one when the interval is over.
 
-        While calls come, they take the last one and the next is on its way. The first call after
-        a pause waits for it, but never longer than a blink, and not while looks fail.
+        Calls normally get the last one at once. The first call after a pause waits for the fetch,
+        at most `max_wait`, and not while fetches fail.
         """
-        seen = self._seen.setdefault(provider, _Seen())
+        entry = self._entries.setdefault(provider, _Entry())
         now = self._clock()
-        if seen.looking is None and now - seen.asked_at >= self._every:
-            seen.asked_at = now
-            seen.looking = asyncio.create_task(self._look(provider, seen))
-        is_old = now - seen.known_at >= 2 * self._every
-        if seen.looking is not None and is_old and not seen.is_lost:
-            await asyncio.wait([seen.looking], timeout=self._patience)
-        return seen.snapshot
+        if entry.fetching is None and now - entry.fetched_at >= self._every:
+            entry.fetched_at = now
+            entry.fetching = asyncio.create_task(self._refresh(provider, entry))
+        is_old = now - entry.valid_at >= 2 * self._every
+        if entry.fetching is not None and is_old and not entry.is_failing:
+            await asyncio.wait([entry.fetching], timeout=self._max_wait)
+        return entry.snapshot
 
     async def close(self) -> None:
-        """Look no more."""
-        looking = [seen.looking for seen in self._seen.values() if seen.looking is not None]
-        for task in looking:
+        """Cancel all fetches."""
+        fetching = [entry.fetching for entry in self._entries.values() if entry.fetching]
+        for task in fetching:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*looking, return_exceptions=True)
+            await asyncio.gather(*fetching, return_exceptions=True)
 
-    async def _look(self, provider: str, seen: _Seen) -> None:
+    async def _refresh(self, provider: str, entry: _Entry) -> None:
         try:
-            found = await self._fetch(provider)
+            snapshot = await self._fetch(provider)
         except Exception as error:
-            # Whatever it is, calls go on.
-            known = error if isinstance(error, AckbridgeError) else repr(error)
-            if not seen.is_lost:
-                log.warning("control of %s: %s; going on with %s", provider, known, _last(seen))
-            seen.is_lost = True
+            # Calls go on, whatever it is.
+            reason = error if isinstance(error, AckbridgeError) else repr(error)
+            if not entry.is_failing:
+                log.warning("control of %s: %s; using %s", provider, reason, _describe(entry))
+            entry.is_failing = True
         else:
-            if seen.is_lost:
-                log.warning("control of %s: it answers again", provider)
-            seen.is_lost = False
-            seen.known_at = seen.asked_at
-            # One that has just been started has nothing to say yet.
-            seen.snapshot = found or seen.snapshot
+            if entry.is_failing:
+                log.warning("control of %s answers again", provider)
+            entry.is_failing = False
+            entry.valid_at = entry.fetched_at
+            # A control that has just started has not published one yet.
+            entry.snapshot = snapshot or entry.snapshot
         finally:
-            seen.looking = None
+            entry.fetching = None
 
 
-def _last(seen: _Seen) -> str:
-    if seen.snapshot is None:
-        return "what the integration file says"
-    return f"its last snapshot, version {seen.snapshot.version}"
+def _describe(entry: _Entry) -> str:
+    if entry.snapshot is None:
+        return "the integration file"
+    return f"its last snapshot, version {entry.snapshot.version}"

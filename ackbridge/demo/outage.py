@@ -59,7 +59,7 @@ async def strike(archive: Archive, run: str) -> Outage:
     selection = ParkedSelection(provider=PROVIDER, keys=tuple(one.key for one in requests))
 
     async def all_are_parked() -> bool:
-        kinds = await archive.ledger.count_parked(selection)
+        kinds = await archive.ledger.batches.count_parked(selection)
         outage.reasons = [kind.reason for kind in kinds]
         return sum(kind.calls for kind in kinds) == BOOKINGS
 

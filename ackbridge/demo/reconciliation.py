@@ -115,8 +115,8 @@ async def open_books(
     Args:
         outcomes, plain, suppressed: as in `Reconciliation`.
     """
-    rows = [row for call_id in call_ids for row in await archive.ledger.responses(call_id)]
-    debts = await archive.ledger.owed(limit=EVERY_ROW)
+    rows = [row for call_id in call_ids for row in await archive.ledger.calls.responses(call_id)]
+    debts = await archive.ledger.calls.owed(limit=EVERY_ROW)
     return Reconciliation(
         outcomes=outcomes,
         plain=plain,

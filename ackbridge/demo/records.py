@@ -14,8 +14,9 @@ from temporalio.client import Client
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts import names
 from ackbridge.errors import UnavailableError
+from ackbridge.ledger.calls import ResponseRow
+from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import InboxEntry, ResponseRow
 
 PROVIDER = "sandbox"
 """Whose calls these are."""
@@ -78,12 +79,12 @@ class Archive:
 
     async def of(self, call_id: str) -> DemoRecords:
         """Everything there is on a call."""
-        held = [row.entry for row in await self.ledger.held(PROVIDER, EVERY_ROW)]
-        waiting = [row.entry for row in await self.ledger.waiting(PROVIDER, call_id, None)]
+        held = [row.entry for row in await self.ledger.inbox.held(PROVIDER, EVERY_ROW)]
+        waiting = [row.entry for row in await self.ledger.inbox.pending(PROVIDER, call_id, None)]
         return DemoRecords(
             events=await self.events(call_id),
             works=await self.works(call_id),
-            responses=await self.ledger.responses(call_id),
+            responses=await self.ledger.calls.responses(call_id),
             kept=[entry for entry in held + waiting if entry.call_id == call_id],
             orders=await self._orders(call_id),
         )

@@ -12,7 +12,7 @@ from ackbridge.client.calls import Call
 from ackbridge.clock import utc_now
 from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus, Notice, Stage
 from ackbridge.errors import CallCancelledError, CallError, CallFailedError
-from ackbridge.ledger.rows import CallRow
+from ackbridge.ledger.calls import CallRow
 
 from .records import EVERY_ROW, PROVIDER, Archive
 
@@ -87,7 +87,7 @@ class DemoCall:
 
         async def is_waiting_no_more() -> bool:
             nonlocal row
-            row = await self.archive.ledger.call(self.request.call_id)
+            row = await self.archive.ledger.calls.get(self.request.call_id)
             return row is not None and (row.stage is Stage.PARKED or row.outcome is not None)
 
         await until(is_waiting_no_more)
@@ -124,7 +124,7 @@ class DemoCall:
 
     async def look_for_debts(self) -> None:
         """See in the ledger whether the provider is owed an acknowledgement."""
-        debts = await self.archive.ledger.owed(PROVIDER, EVERY_ROW)
+        debts = await self.archive.ledger.calls.owed(PROVIDER, EVERY_ROW)
         self.is_owed = any(debt.call_id == self.request.call_id for debt in debts)
 
 

@@ -21,8 +21,8 @@ from ackbridge.errors import UnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.inbound import build_verifier
 from ackbridge.security.secrets import Secrets
-from ackbridge.stats.counters import Observations
-from ackbridge.stats.reporter import reporting
+from ackbridge.stats.counters import Counters
+from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.traces import is_tracing
 
 from .asgi import CallbackEndpoint
@@ -62,8 +62,8 @@ def create_app(
         recent_keys: the number of event keys in memory that stop duplicates early.
     """
     engine = EngineClient(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
-    observations = Observations()
-    delivery = EventDelivery(SignalBatcher(engine), ledger, observations, recent_keys)
+    counters = Counters()
+    delivery = EventDelivery(SignalBatcher(engine), ledger, counters, recent_keys)
     redactors = build_redactors(catalog, secrets)
     sources = {
         name: CallbackSource(
@@ -91,7 +91,7 @@ def create_app(
     )
     app = FastAPI(
         title="Ackbridge gateway",
-        lifespan=_lifespan(sweeper, partial(reporting, observations, ledger, clock)),
+        lifespan=_lifespan(sweeper, partial(report_stats, counters, ledger.stats, clock)),
         openapi_url=None,  # the gateway is public: it publishes no description of itself
         # FastAPI's spans would start before the signature is verified, in a trace of the sender's.
         telemetry={"tracing": False, "metrics": False, "logs": False},

@@ -9,10 +9,9 @@ from enum import StrEnum
 
 from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.errors import EngineUnavailableError, LedgerUnavailableError
+from ackbridge.ledger.inbox import InboxState
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import InboxState
-from ackbridge.stats.counters import Observations
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count, Counters
 
 from .event import InboundEvent, Interpretation, to_inbox_entry
 from .signal_batching import SignalBatcher, SignalResult
@@ -38,12 +37,12 @@ class EventDelivery:
     """Delivers events. When `deliver` returns, the event is durable or needs no delivery."""
 
     def __init__(
-        self, batcher: SignalBatcher, ledger: Ledger, observations: Observations, recent_keys: int
+        self, batcher: SignalBatcher, ledger: Ledger, counters: Counters, recent_keys: int
     ) -> None:
-        """Count duplicates in `observations`, and keep the last `recent_keys` event keys."""
+        """Count duplicates in `counters`, and keep the last `recent_keys` event keys."""
         self._batcher = batcher
         self._ledger = ledger
-        self._observations = observations
+        self._counters = counters
         self._recent = RecentKeys(recent_keys)
 
     async def deliver(self, event: InboundEvent) -> DeliveryResult:
@@ -79,7 +78,9 @@ class EventDelivery:
             match = interpretation.match
             call_id = match.call_id
             if call_id is None and match.reference is not None:
-                call_id = await self._ledger.find_call(event.provider, match.reference)
+                call_id = await self._ledger.calls.find_by_reference(
+                    event.provider, match.reference
+                )
             # A reference may belong to a call of another operation.
             prefix = f"{event.provider}.{match.operation}."
             if call_id is not None and call_id.startswith(prefix):
@@ -108,10 +109,10 @@ class EventDelivery:
         return result is SignalResult.DELIVERED
 
     async def _store(self, event: InboundEvent) -> DeliveryResult:
-        if await self._ledger.is_recorded(event.provider, event.event_key):
+        if await self._ledger.calls.is_event_recorded(event.provider, event.event_key):
             await self._suppress(event, RECORDED)
             return DeliveryResult.DUPLICATE
-        if not await self._ledger.keep(to_inbox_entry(event)):
+        if not await self._ledger.inbox.store(to_inbox_entry(event)):
             await self._suppress(event, REPEATED)
             return DeliveryResult.DUPLICATE
         return DeliveryResult.KEPT if event.matches else DeliveryResult.UNMATCHED
@@ -125,11 +126,11 @@ class EventDelivery:
         try:
             if not await self._signal(event):
                 return DeliveryResult.KEPT
-            stored = await self._ledger.waiting(
+            stored = await self._ledger.inbox.pending(
                 event.provider, event.call_id or "", event.reference
             )
             ids = [row.id for row in stored if row.entry.event_key == event.event_key]
-            await self._ledger.settle(ids, InboxState.DELIVERED)
+            await self._ledger.inbox.settle(ids, InboxState.DELIVERED)
         except (EngineUnavailableError, LedgerUnavailableError) as error:
             log.warning("the sweeper will deliver a stored callback: %s", error)
             return DeliveryResult.KEPT
@@ -141,9 +142,11 @@ class EventDelivery:
         if reason != NOT_AWAITED:
             operations = {match.operation for match in event.matches}
             operation = operations.pop() if len(operations) == 1 else WHOLE_PROVIDER
-            self._observations.count(event.provider, operation, Count.DUPLICATES)
+            self._counters.count(event.provider, operation, Count.DUPLICATES)
         try:
-            await self._ledger.suppress(event.provider, event.event_key, event.call_id, reason)
+            await self._ledger.inbox.log_suppressed(
+                event.provider, event.event_key, event.call_id, reason
+            )
         except LedgerUnavailableError:
             log.warning("could not record a suppressed callback in the ledger", extra=extra)
 

@@ -11,7 +11,7 @@ from ackbridge.catalog.model import Integration
 from ackbridge.contracts.limits import MAX_CALL_ID_LENGTH, MAX_KEY_LENGTH
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.ledger.rows import InboxEntry
+from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.security.redaction import Redactor
 
 

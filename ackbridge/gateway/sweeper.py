@@ -10,8 +10,8 @@ from datetime import timedelta
 from ackbridge.catalog.catalog import Catalog
 from ackbridge.clock import Clock
 from ackbridge.errors import EngineUnavailableError, LedgerUnavailableError, UnavailableError
+from ackbridge.ledger.inbox import InboxState, StoredEntry
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import InboxState, StoredEntry
 from ackbridge.security.redaction import Redactor
 
 from .delivery import RECORDED, EventDelivery
@@ -71,7 +71,7 @@ class Sweeper:
         Raises:
             UnavailableError: engine or ledger; the events stay due.
         """
-        due = await self._ledger.due(self._older_than, BATCH)
+        due = await self._ledger.inbox.due(self._older_than, BATCH)
         # One after the other: the events of a call are ordered.
         for stored in due:
             try:
@@ -80,7 +80,7 @@ class Sweeper:
                 raise
             except EngineUnavailableError:
                 # This event may be the cause: others go first next time.
-                await self._ledger.postpone([stored.id])
+                await self._ledger.inbox.postpone([stored.id])
                 raise
             except Exception as error:
                 log.exception("a stored callback cannot be retried", extra=_fields(stored))
@@ -109,13 +109,13 @@ class Sweeper:
     async def _postpone(self, stored: StoredEntry, reason: str) -> None:
         """Try again later, or hold it for `reason` once it is too old."""
         if self._clock() - stored.entry.received_at < self._give_up_after:
-            await self._ledger.postpone([stored.id])
+            await self._ledger.inbox.postpone([stored.id])
         else:
             await self._settle(stored, InboxState.HELD, reason)
 
     async def _settle_late(self, stored: StoredEntry) -> None:
         entry = stored.entry
-        if await self._ledger.is_recorded(entry.provider, entry.event_key):
+        if await self._ledger.calls.is_event_recorded(entry.provider, entry.event_key):
             await self._settle(stored, InboxState.DUPLICATE, RECORDED)
         else:
             await self._settle(stored, InboxState.HELD, "the call had ended")
@@ -123,7 +123,7 @@ class Sweeper:
     async def _settle(
         self, stored: StoredEntry, state: InboxState, reason: str | None = None
     ) -> None:
-        await self._ledger.settle([stored.id], state, reason)
+        await self._ledger.inbox.settle([stored.id], state, reason)
         log.info("stored callback: %s", state.value, extra={**_fields(stored), "reason": reason})
 
 

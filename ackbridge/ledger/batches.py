@@ -1,75 +1,404 @@
-"""The ledger's side of a batch: which calls it has taken, and what has become of them."""
+"""Parked calls, and the batches that reprocess them: each call once, and in one batch at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cache
+from typing import Any, Final
 
-from ackbridge.clock import Clock
+import sqlalchemy as sa
+
+from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchCounts, ParkedSelection, Survey
-from ackbridge.ledger.database.transactions import Database
+from ackbridge.contracts.calls import OutcomeStatus, Stage
+from ackbridge.contracts.steps import Parking
 
-from . import batch_claims, parked
+from .database.engines import Store, reads, upsert, writes
+from .database.tables import batch_calls, calls, parked
+
+UNKNOWN_REASON: Final = "unknown"
+"""The reason of calls that older workers have parked."""
+
+CLAIM_EXPIRES_AFTER: Final = timedelta(minutes=10)
+"""A batch that has not signalled a call it claimed by then has ended."""
+
+LOST_AFTER: Final = timedelta(days=1)
+"""A signalled call that has neither ended nor been parked again by then counts as skipped."""
 
 
-class Batches:
-    """Every method may be repeated, as those of `Ledger`."""
+class ParkedState(StrEnum):
+    """The state of a row of `parked`.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
+    Attributes:
+        WAITING: batches may claim it.
+        MARKED: a batch has claimed it, and not signalled it yet.
+        TAKEN: it was signalled, and has neither ended nor been parked again.
+        GONE: the engine has no such open call; the row is kept for operators.
+    """
 
-    async def survey(self, selection: ParkedSelection) -> Survey:
-        """See what a batch that begins now will find; what dead batches have held is free again."""
-        now = self._clock()
-        await self._database.write(batch_claims.release_abandoned, selection.provider, now)
-        kinds = await self._database.read(parked.count, selection, now)
-        total = sum(kind.calls for kind in kinds)
+    WAITING = "waiting"
+    MARKED = "marked"
+    TAKEN = "taken"
+    GONE = "gone"
+
+
+class BatchCallState(StrEnum):
+    """The state of a call in one batch; the last four are final."""
+
+    MARKED = "marked"
+    SIGNALLED = "told"
+    COMPLETED = "completed"
+    PARKED_AGAIN = "parked_again"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class ParkedCall:
+    """A call that batches may claim.
+
+    Attributes:
+        reason: such as `no_response` or `no_receipt`.
+        times: how often it was parked.
+        parked_at: the last time.
+    """
+
+    call_id: str
+    operation: str
+    reason: str
+    times: int
+    parked_at: datetime
+
+
+@dataclass(frozen=True)
+class ParkedCount:
+    """The parked calls of one operation and reason, and when the oldest was parked."""
+
+    operation: str
+    reason: str
+    calls: int
+    oldest: datetime
+
+
+class BatchStore(Store):
+    """Which calls are parked, which batch has claimed which, and what became of them."""
+
+    @reads
+    def parked(
+        self, connection: sa.Connection, selection: ParkedSelection, limit: int = 100
+    ) -> list[ParkedCall]:
+        """The calls that a batch would claim, oldest first."""
+        query = _selected(selection, self.clock()).order_by(*_OLDEST_FIRST).limit(limit)
+        return [
+            ParkedCall(row.call_id, row.operation, row.reason, row.times, row.parked_at)
+            for row in connection.execute(query)
+        ]
+
+    @reads
+    def count_parked(
+        self, connection: sa.Connection, selection: ParkedSelection
+    ) -> list[ParkedCount]:
+        """How many calls a batch would claim, by operation and reason; ignores `at_most`."""
+        return _count_parked(connection, selection, self.clock())
+
+    @writes
+    def survey(self, connection: sa.Connection, selection: ParkedSelection) -> Survey:
+        """Count the calls for a batch that starts now; first free those of dead batches."""
+        now = self.clock()
+        is_expired = parked.c.taken_at < now - CLAIM_EXPIRES_AFTER
+        _free(connection, parked.c.provider == selection.provider, is_expired)
+        total = sum(count.calls for count in _count_parked(connection, selection, now))
         return Survey(total=min(total, selection.at_most or total), as_of=now)
 
-    async def mark(
+    @writes
+    def claim(
         self,
+        connection: sa.Connection,
         batch: str,
         selection: ParkedSelection,
         as_of: datetime,
         limit: int,
-        closed: frozenset[str] = frozenset(),
+        excluded_operations: frozenset[str] = frozenset(),
     ) -> list[str]:
-        """Take calls for a batch, the oldest first; none that it had before, none that others have.
+        """Claim the oldest parked calls that neither this batch nor another one has claimed.
 
         Args:
-            as_of: calls parked after this are left alone.
-            limit: how many; the selection's own `at_most` is the caller's business.
-            closed: operations to leave alone.
+            as_of: calls parked later are left out.
+            limit: how many at most; the selection's own `at_most` is up to the caller.
+
+        Returns:
+            The ids of the calls.
         """
-        return await self._database.write(
-            batch_claims.mark, batch, selection, as_of, closed, limit, self._clock()
+        now = self.clock()
+        known = sa.exists().where(
+            batch_calls.c.batch == batch, batch_calls.c.call_id == parked.c.call_id
         )
+        query = _selected(selection, as_of).where(~known)
+        if excluded_operations:
+            query = query.where(parked.c.operation.not_in(sorted(excluded_operations)))
+        # Concurrent batches claim different calls, and neither waits for the other.
+        query = query.order_by(*_OLDEST_FIRST).limit(limit).with_for_update(skip_locked=True)
+        rows = connection.execute(query).all()
+        if not rows:
+            return []
+        claimed = {"state": ParkedState.MARKED, "batch": batch, "taken_at": now}
+        ids = [row.call_id for row in rows]
+        connection.execute(parked.update().where(parked.c.call_id.in_(ids)).values(**claimed))
+        connection.execute(
+            batch_calls.insert(),
+            [
+                {
+                    "batch": batch,
+                    "call_id": row.call_id,
+                    "times": row.times,
+                    "state": BatchCallState.MARKED,
+                    "marked_at": now,
+                }
+                for row in rows
+            ],
+        )
+        return ids
 
-    async def pending(self, batch: str) -> list[str]:
-        """The calls that are marked and not told yet, after a batch was interrupted."""
-        return await self._database.write(batch_claims.pending, batch, self._clock())
+    @writes
+    def unsignalled(self, connection: sa.Connection, batch: str) -> list[str]:
+        """The calls that an interrupted batch has claimed and still has to signal."""
+        return _unsignalled(connection, batch, self.clock())
 
-    async def told(self, batch: str, ids: Sequence[str]) -> None:
-        """The calls have the signal."""
-        await self._database.write(batch_claims.told, batch, ids, self._clock())
+    @writes
+    def mark_signalled(self, connection: sa.Connection, batch: str, ids: Sequence[str]) -> None:
+        """The calls have received the signal."""
+        if not ids:
+            return
+        keys = [{"of": batch, "which": call_id} for call_id in ids]
+        taken = {"state": ParkedState.TAKEN, "taken_at": self.clock()}
+        connection.execute(
+            _MARK_SIGNALLED, [key | {"state": BatchCallState.SIGNALLED} for key in keys]
+        )
+        connection.execute(_MARK_TAKEN, [key | taken for key in keys])
 
-    async def skip(self, batch: str, call_id: str) -> None:
-        """The engine knows no such open call."""
-        await self._database.write(batch_claims.skip, batch, call_id, self._clock())
+    @writes
+    def skip(self, connection: sa.Connection, batch: str, call_id: str) -> None:
+        """The engine has no such open call: it has ended, or was terminated."""
+        _set_state(connection, batch, [call_id], BatchCallState.SKIPPED, self.clock())
+        stage = connection.execute(_STAGE, {"which": call_id}).scalar_one_or_none()
+        if stage is not None and stage != Stage.PARKED:
+            unpark(connection, call_id)
+        else:
+            ours = sa.and_(parked.c.call_id == call_id, parked.c.batch == batch)
+            connection.execute(parked.update().where(ours).values(state=ParkedState.GONE))
 
     async def settle(self, batch: str) -> int:
-        """See which calls have ended or are parked again; how many are still under way."""
-        now = self._clock()
-        under_way, ended = await self._database.read(batch_claims.under_way, batch, now)
+        """Record which signalled calls have ended or are parked again.
+
+        Returns:
+            How many have done neither yet.
+        """
+        unfinished, ended = await self._finished(batch)
         if ended:
-            await self._database.write(batch_claims.keep_ends, batch, ended, now)
-        return under_way
+            await self._record_ends(batch, ended)
+        return unfinished
 
-    async def release(self, batch: str) -> None:
-        """Give back the calls that were marked and not told."""
-        await self._database.write(batch_claims.release, batch, self._clock())
+    @reads
+    def _finished(
+        self, connection: sa.Connection, batch: str
+    ) -> tuple[int, dict[BatchCallState, list[str]]]:
+        ended: dict[BatchCallState, list[str]] = {}
+        unfinished, now = 0, self.clock()
+        for row in connection.execute(_SIGNALLED_CALLS, {"of": batch}):
+            state = _final_state(row, now)
+            if state is None:
+                unfinished += 1
+            else:
+                ended.setdefault(state, []).append(row.call_id)
+        return unfinished, ended
 
-    async def counts(self, batch: str) -> BatchCounts:
-        """How far a batch is."""
-        return await self._database.read(batch_claims.counts, batch)
+    @writes
+    def _record_ends(
+        self, connection: sa.Connection, batch: str, ended: dict[BatchCallState, list[str]]
+    ) -> None:
+        now = self.clock()
+        for state, ids in sorted(ended.items()):
+            _set_state(connection, batch, sorted(ids), state, now)
+
+    @writes
+    def release(self, connection: sa.Connection, batch: str) -> None:
+        """Free the calls that were claimed and not signalled."""
+        now = self.clock()
+        ids = _unsignalled(connection, batch, now)
+        _set_state(connection, batch, ids, BatchCallState.SKIPPED, now)
+        _free(connection, parked.c.call_id.in_(ids), parked.c.batch == batch)
+
+    @reads
+    def counts(self, connection: sa.Connection, batch: str) -> BatchCounts:
+        """The progress of a batch."""
+        rows = connection.execute(_COUNTS, {"of": batch})
+        found = {state: int(number) for state, number in rows}
+        ends = {
+            state.value: found.get(state, 0)
+            for state in (
+                BatchCallState.COMPLETED,
+                BatchCallState.PARKED_AGAIN,
+                BatchCallState.FAILED,
+            )
+        }
+        return BatchCounts(
+            selected=sum(found.values()),
+            signalled=found.get(BatchCallState.SIGNALLED, 0) + sum(ends.values()),
+            skipped=found.get(BatchCallState.SKIPPED, 0),
+            **ends,
+        )
+
+
+def park(connection: sa.Connection, call_id: str, parking: Parking | None, now: datetime) -> None:
+    """Add a call to the parked ones; repeating the same parking changes nothing."""
+    provider, operation, key = names.split_call_id(call_id)
+    row = {
+        "call_id": call_id,
+        "provider": provider,
+        "operation": operation,
+        "key": key,
+        "reason": parking.reason if parking else UNKNOWN_REASON,
+        "times": parking.times if parking else 1,
+        "parked_at": now,
+        "state": ParkedState.WAITING,
+        "batch": None,
+        "taken_at": None,
+    }
+    is_counted = parking is not None
+    connection.execute(_park(connection.dialect.name, is_counted=is_counted), row)
+
+
+def unpark(connection: sa.Connection, call_id: str) -> None:
+    """Remove a call that has ended, or starts again, from the parked ones."""
+    connection.execute(_UNPARK, {"which": call_id})
+
+
+def _selected(selection: ParkedSelection, as_of: datetime) -> sa.Select[tuple[object, ...]]:
+    """The rows that are selected and may be claimed."""
+    until = as_of - (selection.older_than or timedelta(0))
+    conditions = [
+        parked.c.provider == selection.provider,
+        parked.c.state == ParkedState.WAITING,
+        parked.c.parked_at <= until,
+    ]
+    if selection.operation is not None:
+        conditions.append(parked.c.operation == selection.operation)
+    if selection.reason is not None:
+        conditions.append(parked.c.reason == selection.reason)
+    if selection.keys:
+        conditions.append(parked.c.key.in_(selection.keys))
+    return sa.select(parked).where(*conditions)
+
+
+def _count_parked(
+    connection: sa.Connection, selection: ParkedSelection, now: datetime
+) -> list[ParkedCount]:
+    kinds = (parked.c.operation, parked.c.reason)
+    oldest = sa.func.min(parked.c.parked_at, type_=parked.c.parked_at.type)
+    query = _selected(selection, now).with_only_columns(*kinds, sa.func.count(), oldest)
+    rows = connection.execute(query.group_by(*kinds).order_by(*kinds))
+    return [ParkedCount(*row) for row in rows]
+
+
+def _unsignalled(connection: sa.Connection, batch: str, now: datetime) -> list[str]:
+    """The claimed calls without a signal.
+
+    A call that was parked again since counts as signalled: its batch was interrupted before it
+    could record that. One that another batch has claimed meanwhile is skipped.
+    """
+    query = (
+        sa.select(
+            batch_calls.c.call_id,
+            batch_calls.c.times,
+            parked.c.times.label("parked_times"),
+            parked.c.batch,
+        )
+        .join_from(batch_calls, parked, parked.c.call_id == batch_calls.c.call_id, isouter=True)
+        .where(batch_calls.c.batch == batch, batch_calls.c.state == BatchCallState.MARKED)
+        .order_by(batch_calls.c.marked_at, batch_calls.c.call_id)
+    )
+    rows = connection.execute(query).all()
+    moved = {row.call_id for row in rows if row.parked_times != row.times}
+    ours = [row.call_id for row in rows if row.call_id not in moved and row.batch == batch]
+    lost = {row.call_id for row in rows} - moved - set(ours)
+    _set_state(connection, batch, sorted(moved), BatchCallState.SIGNALLED, now)
+    _set_state(connection, batch, sorted(lost), BatchCallState.SKIPPED, now)
+    return ours
+
+
+def _final_state(row: sa.Row[Any, Any, Any, Any, Any], now: datetime) -> BatchCallState | None:
+    """What became of a signalled call; None: nothing yet."""
+    if row.status is not None:
+        is_completed = row.status == OutcomeStatus.COMPLETED
+        return BatchCallState.COMPLETED if is_completed else BatchCallState.FAILED
+    if row.parked_times is not None and row.parked_times != row.times:
+        return BatchCallState.PARKED_AGAIN
+    return BatchCallState.SKIPPED if row.marked_at < now - LOST_AFTER else None
+
+
+def _set_state(
+    connection: sa.Connection, batch: str, ids: list[str], state: BatchCallState, now: datetime
+) -> None:
+    if ids:
+        which = sa.and_(batch_calls.c.batch == batch, batch_calls.c.call_id.in_(ids))
+        connection.execute(batch_calls.update().where(which).values(state=state, ended_at=now))
+
+
+def _free(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> None:
+    free = {"state": ParkedState.WAITING, "batch": None, "taken_at": None}
+    is_claimed = parked.c.state == ParkedState.MARKED
+    connection.execute(parked.update().where(is_claimed, *which).values(**free))
+
+
+@cache
+def _park(dialect: str, *, is_counted: bool) -> sa.Insert:
+    statement = upsert(dialect, parked)
+    new = statement.excluded
+    values: dict[str, Any] = {
+        name: new[name] for name in ("parked_at", "state", "batch", "taken_at")
+    }
+    if is_counted:
+        values |= {"reason": new.reason, "times": new.times}
+        is_new = parked.c.times != new.times
+    else:
+        values |= {"times": parked.c.times + 1}
+        is_new = parked.c.state != ParkedState.WAITING.value
+    return statement.on_conflict_do_update(
+        index_elements=[parked.c.call_id], set_=values, where=is_new
+    )
+
+
+_OLDEST_FIRST = (parked.c.parked_at, parked.c.call_id)
+_UNPARK = parked.delete().where(parked.c.call_id == sa.bindparam("which"))
+_STAGE = sa.select(calls.c.stage).where(calls.c.call_id == sa.bindparam("which"))
+_MARK_SIGNALLED = batch_calls.update().where(
+    batch_calls.c.batch == sa.bindparam("of"), batch_calls.c.call_id == sa.bindparam("which")
+)
+_MARK_TAKEN = parked.update().where(
+    parked.c.call_id == sa.bindparam("which"),
+    parked.c.batch == sa.bindparam("of"),
+    parked.c.state == ParkedState.MARKED.value,
+)
+_COUNTS = (
+    sa.select(batch_calls.c.state, sa.func.count())
+    .where(batch_calls.c.batch == sa.bindparam("of"))
+    .group_by(batch_calls.c.state)
+)
+_SIGNALLED_CALLS = (
+    sa.select(
+        batch_calls.c.call_id,
+        batch_calls.c.times,
+        batch_calls.c.marked_at,
+        calls.c.outcome["status"].as_string().label("status"),
+        parked.c.times.label("parked_times"),
+    )
+    .join_from(batch_calls, calls, calls.c.call_id == batch_calls.c.call_id, isouter=True)
+    .join(parked, parked.c.call_id == batch_calls.c.call_id, isouter=True)
+    .where(
+        batch_calls.c.batch == sa.bindparam("of"),
+        batch_calls.c.state == BatchCallState.SIGNALLED.value,
+    )
+)

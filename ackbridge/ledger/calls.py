@@ -1,196 +1,419 @@
-"""Calls: who claims them, where they stand, what they owe."""
+"""Calls: their claims, references, responses, acknowledgements and outcomes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Stage
-from ackbridge.contracts.messages import ProviderMessage
-from ackbridge.contracts.steps import AcknowledgementKind, Parking, SuppressedMessage
-from ackbridge.ledger.database.tables import acknowledgements, calls
-from ackbridge.ledger.database.upserts import insert_new, upsert
+from ackbridge.contracts.messages import MessageSource, ProviderMessage
+from ackbridge.contracts.steps import AcknowledgementKind, Parking, Recorded, SuppressedMessage
 
-from . import inbox, parked, suppressed_log
-from .rows import CallRow, Claim, ClaimKind, InboxEntry, LogKind, Owed
+from . import batches, inbox
+from .database.engines import Store, insert_new, reads, upsert, writes
+from .database.tables import acknowledgements, calls, correlations, event_keys, responses
 
-HELD: Final = "no call may take it any more"
-"""Why a message is held of which nothing else is said."""
+DEFAULT_HELD_REASON: Final = "the call can no longer accept it"
 
 
-def claim(connection: sa.Connection, request: CallRequest, run_chain: str, now: datetime) -> Claim:
-    """Claim a call for a run chain; see `Ledger.claim`."""
-    row = {
-        "call_id": request.call_id,
-        "provider": request.provider,
-        "operation": request.operation,
-        "request_digest": request.digest,
-        "run_chain": run_chain,
-        "stage": Stage.PREPARING,
-        "claimed_at": now,
-        "updated_at": now,
-    }
-    held = None
-    while held is None:
-        if insert_new(connection, calls, row):
-            return Claim(ClaimKind.FRESH)
-        # One that a clean-up has deleted in between is free.
-        query = _READ.with_for_update()
-        held = connection.execute(query, {"which": request.call_id}).one_or_none()
-    if held.request_digest != request.digest:
-        return Claim(ClaimKind.REUSED)
-    outcome = held.outcome and CallOutcome.model_validate(held.outcome)
-    if held.run_chain == run_chain:
-        return Claim(ClaimKind.HELD, outcome)
-    if outcome is not None:
-        return Claim(ClaimKind.RECORDED, outcome)
-    _update(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
-    parked.leave(connection, request.call_id)
-    return Claim(ClaimKind.HELD)
+class ClaimKind(StrEnum):
+    """What a run may do with the call it claims.
+
+    Attributes:
+        FRESH: the call is new; go on.
+        HELD: this run chain has claimed it before, or one that never reached an outcome; go on.
+        RECORDED: another run chain has reached an outcome; return that.
+        REUSED: the key belongs to a call with another request; refuse.
+    """
+
+    FRESH = "fresh"
+    HELD = "held"
+    RECORDED = "recorded"
+    REUSED = "reused"
 
 
-def acknowledged(
-    connection: sa.Connection,
-    call_id: str,
-    cycle: int,
-    kind: AcknowledgementKind,
-    at: datetime,
-    outcome: CallOutcome | None,
-    now: datetime,
-) -> None:
-    """Note that the provider has accepted; see `Ledger.acknowledged`."""
-    row = {
-        "call_id": call_id,
-        "cycle": cycle,
-        "kind": kind,
-        "is_owed": False,
-        "acknowledged_at": at,
-    }
-    connection.execute(_pay(connection.dialect.name), row)
-    if outcome is not None and (outcome.late or outcome.forced):
-        _void_failed(connection, call_id, cycle, kind)
-    if outcome is not None:
-        _update(connection, call_id, now, stage=Stage(outcome.status), outcome=_plain(outcome))
+@dataclass(frozen=True)
+class Claim:
+    """The result of a claim.
+
+    Attributes:
+        outcome: of a call that was RECORDED; or HELD, if this run chain recorded it in a workflow
+            task that was lost.
+    """
+
+    kind: ClaimKind
+    outcome: CallOutcome | None = None
 
 
-def owe(
-    connection: sa.Connection,
-    call_id: str,
-    cycle: int,
-    kind: AcknowledgementKind,
-    reason: str,
-    now: datetime,
-) -> None:
-    """Note what the provider has not accepted; see `Ledger.owe`."""
-    row = {
-        "call_id": call_id,
-        "cycle": cycle,
-        "kind": kind,
-        "is_owed": True,
-        "reason": reason,
-        "owed_at": now,
-    }
-    connection.execute(_owe(connection.dialect.name), row)
-    _void_failed(connection, call_id, cycle, kind)
+@dataclass(frozen=True)
+class CallRow:
+    """What is known about a call, also when no worker can be asked.
+
+    Attributes:
+        request_digest: `CallRequest.digest` of the request it was claimed with.
+        run_chain: the id of the first run of the execution chain that has claimed it.
+        stage, reason: as last recorded.
+        outcome: how it ended; None while it is open.
+        claimed_at, updated_at: when it was first claimed, and last written.
+    """
+
+    call_id: str
+    provider: str
+    operation: str
+    request_digest: str
+    run_chain: str
+    stage: Stage
+    reason: str | None
+    outcome: CallOutcome | None
+    claimed_at: datetime
+    updated_at: datetime
 
 
-def conclude(
-    connection: sa.Connection,
-    call_id: str,
-    stage: Stage,
-    reason: str | None,
-    outcome: CallOutcome | None,
-    suppressed: Sequence[SuppressedMessage],
-    held: Sequence[ProviderMessage],
-    now: datetime,
-    parking: Parking | None = None,
-) -> None:
-    """Keep where the call stands, with what was suppressed or held; see `Ledger.conclude`."""
-    known = {} if outcome is None else {"outcome": _plain(outcome)}
-    _update(connection, call_id, now, stage=stage, reason=reason, **known)
-    if stage is Stage.PARKED:
-        parked.park(connection, call_id, parking, now)
-    elif outcome is not None and outcome.status is not OutcomeStatus.COMPLETED:
-        parked.leave(connection, call_id)
-    provider, operation, _ = names.split_call_id(call_id)
-    # Sorted, so that two transactions never wait for each other's rows.
-    for (event_key, why), times in sorted(
-        Counter((s.event_key, s.reason) for s in suppressed).items()
-    ):
-        entry = suppressed_log.LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, why)
-        suppressed_log.note(connection, entry, now, times)
-    why_not = {one.event_key: one.reason for one in suppressed}
-    for message in sorted(held, key=lambda m: m.event_key):
-        kept = InboxEntry(
-            provider=provider,
-            event_key=message.event_key,
-            operation=operation,
-            call_id=call_id,
-            reference=message.reference,
-            message=message,
-            document=None,
-            received_at=message.received_at or now,
-        )
-        inbox.hold(connection, kept, why_not.get(message.event_key, HELD), now)
+@dataclass(frozen=True)
+class ResponseRow:
+    """The response of a call; `data` is the provider's answer as JSON."""
+
+    call_id: str
+    provider: str
+    operation: str
+    cycle: int
+    event_key: str
+    data: Any
+    source: MessageSource
+    received_at: datetime | None
+    recorded_at: datetime
 
 
-def owed(connection: sa.Connection, provider: str | None, limit: int) -> list[Owed]:
-    """What providers have not accepted yet, oldest first; see `Ledger.owed`."""
-    query = sa.select(acknowledgements).where(acknowledgements.c.is_owed)
-    if provider is not None:
-        whose = acknowledgements.c.call_id.startswith(f"{provider}.", autoescape=True)
-        query = query.where(whose)
-    by_age = (acknowledgements.c.owed_at, acknowledgements.c.call_id, acknowledgements.c.cycle)
-    return [
-        Owed(row.call_id, row.cycle, AcknowledgementKind(row.kind), row.reason, row.owed_at)
-        for row in connection.execute(query.order_by(*by_age).limit(limit))
-    ]
+@dataclass(frozen=True)
+class OwedAcknowledgement:
+    """An acknowledgement that the provider has not accepted yet.
+
+    Attributes:
+        reason: why the last attempt failed.
+        owed_at: the time of the first attempt that failed.
+    """
+
+    call_id: str
+    cycle: int
+    kind: AcknowledgementKind
+    reason: str | None
+    owed_at: datetime
 
 
-def call(connection: sa.Connection, call_id: str) -> CallRow | None:
-    """Read one call."""
-    row = connection.execute(_READ, {"which": call_id}).one_or_none()
-    if row is None:
-        return None
-    fields = dict(row._mapping)  # noqa: SLF001 -- the documented, public view of a row
-    outcome = row.outcome and CallOutcome.model_validate(row.outcome)
-    return CallRow(**fields | {"stage": Stage(row.stage), "outcome": outcome})
+class CallStore(Store):
+    """Calls; each has at most one response, and each event belongs to at most one call."""
 
+    @writes
+    def claim(self, connection: sa.Connection, request: CallRequest, run_chain: str) -> Claim:
+        """Claim a call before anything is sent. Claims outlive the engine's retention.
 
-def settle_captured(
-    connection: sa.Connection, call_id: str, outcome: CallOutcome, now: datetime
-) -> None:
-    """The response stands: the outcome with it, and the stage that follows."""
-    stage = Stage.ACKNOWLEDGING if outcome.acknowledgement_owed else Stage(outcome.status)
-    _update(connection, call_id, now, stage=stage, reason=None, outcome=_plain(outcome))
+        Args:
+            request: its digest tells a repeated call from a reused key.
+            run_chain: the id of the first run of this execution chain.
+        """
+        now = self.clock()
+        row = {
+            "call_id": request.call_id,
+            "provider": request.provider,
+            "operation": request.operation,
+            "request_digest": request.digest,
+            "run_chain": run_chain,
+            "stage": Stage.PREPARING,
+            "claimed_at": now,
+            "updated_at": now,
+        }
+        known = None
+        while known is None:
+            if insert_new(connection, calls, row):
+                return Claim(ClaimKind.FRESH)
+            # None if a purge has deleted it in between.
+            query = _READ.with_for_update()
+            known = connection.execute(query, {"which": request.call_id}).one_or_none()
+        if known.request_digest != request.digest:
+            return Claim(ClaimKind.REUSED)
+        outcome = known.outcome and CallOutcome.model_validate(known.outcome)
+        if known.run_chain == run_chain:
+            return Claim(ClaimKind.HELD, outcome)
+        if outcome is not None:
+            return Claim(ClaimKind.RECORDED, outcome)
+        _update(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
+        batches.unpark(connection, request.call_id)
+        return Claim(ClaimKind.HELD)
 
+    @reads
+    def get(self, connection: sa.Connection, call_id: str) -> CallRow | None:
+        """What is known about a call."""
+        row = connection.execute(_READ, {"which": call_id}).mappings().one_or_none()
+        if row is None:
+            return None
+        outcome = row["outcome"] and CallOutcome.model_validate(row["outcome"])
+        return CallRow(**dict(row) | {"stage": Stage(row["stage"]), "outcome": outcome})
 
-def _void_failed(
-    connection: sa.Connection, call_id: str, cycle: int, kind: AcknowledgementKind
-) -> None:
-    """A success takes the place of a failed acknowledgement that was not accepted."""
-    if kind is AcknowledgementKind.SUCCESS:
-        connection.execute(_VOID_FAILED, {"which": call_id, "of": cycle})
+    @writes
+    def record_response(
+        self,
+        connection: sa.Connection,
+        call_id: str,
+        cycle: int,
+        message: ProviderMessage,
+        outcome: CallOutcome,
+        *,
+        was_parked: bool = False,
+    ) -> Recorded:
+        """Write the response, its duplicate-index row and the outcome, and settle its inbox entry.
+
+        The same message for the same call again is accepted and changes nothing. An event that was
+        applied to another call, or a second response of this one, is refused and logged.
+
+        Args:
+            was_parked: the call is parked until now.
+        """
+        now = self.clock()
+        provider, operation, _ = names.split_call_id(call_id)
+        response = {
+            "call_id": call_id,
+            "provider": provider,
+            "operation": operation,
+            "cycle": cycle,
+            "event_key": message.event_key,
+            "data": message.data,
+            "source": message.source,
+            "received_at": message.received_at,
+            "recorded_at": now,
+        }
+        if not insert_new(connection, responses, response):
+            query = sa.select(responses.c.event_key).where(responses.c.call_id == call_id)
+            if connection.execute(query).scalar_one() == message.event_key:
+                return Recorded(accepted=True, repeated=True)
+            return _refuse(connection, call_id, message, "the call has another response", now)
+        event = {
+            "provider": provider,
+            "event_key": message.event_key,
+            "call_id": call_id,
+            "recorded_at": now,
+        }
+        if not insert_new(connection, event_keys, event):
+            # The response is written before the index, so that rows are always locked in one order.
+            connection.execute(responses.delete().where(responses.c.call_id == call_id))
+            owner = _call_of_event(connection, provider, message.event_key)
+            return _refuse(connection, call_id, message, f"the event was applied to {owner}", now)
+        stage = Stage.ACKNOWLEDGING if outcome.acknowledgement_owed else Stage(outcome.status)
+        _update(connection, call_id, now, stage=stage, reason=None, outcome=_plain(outcome))
+        if was_parked:
+            batches.unpark(connection, call_id)
+        inbox.mark_delivered(connection, provider, message.event_key, now)
+        return Recorded(accepted=True)
+
+    @reads
+    def is_event_recorded(self, connection: sa.Connection, provider: str, event_key: str) -> bool:
+        """Whether the event was applied to any call."""
+        return _call_of_event(connection, provider, event_key) is not None
+
+    @reads
+    def responses(self, connection: sa.Connection, call_id: str) -> list[ResponseRow]:
+        """The response of a call: a list of one, or of none."""
+        rows = connection.execute(sa.select(responses).where(responses.c.call_id == call_id))
+        return [
+            ResponseRow(**dict(row) | {"source": MessageSource(row["source"])})
+            for row in rows.mappings()
+        ]
+
+    @writes
+    def record_stage(
+        self,
+        connection: sa.Connection,
+        call_id: str,
+        stage: Stage,
+        reason: str | None,
+        outcome: CallOutcome | None,
+        suppressed: Sequence[SuppressedMessage] = (),
+        held: Sequence[ProviderMessage] = (),
+        parking: Parking | None = None,
+    ) -> None:
+        """Record a call's stage, log the messages it suppressed, and store those it holds.
+
+        Args:
+            outcome: how it ended; None leaves an outcome that is recorded as it is.
+            held: messages to hold for operators in the inbox; one that is pending there is held
+                from now on, one that is settled does not change.
+            parking: of a call that is parked.
+        """
+        now = self.clock()
+        known = {} if outcome is None else {"outcome": _plain(outcome)}
+        _update(connection, call_id, now, stage=stage, reason=reason, **known)
+        if stage is Stage.PARKED:
+            batches.park(connection, call_id, parking, now)
+        elif outcome is not None and outcome.status is not OutcomeStatus.COMPLETED:
+            batches.unpark(connection, call_id)
+        provider, _, _ = names.split_call_id(call_id)
+        # Sorted, so that two transactions never wait for each other's rows.
+        for (event_key, why), times in sorted(
+            Counter((message.event_key, message.reason) for message in suppressed).items()
+        ):
+            entry = inbox.LogEntry(inbox.LogKind.SUPPRESSED, provider, event_key, call_id, why)
+            inbox.log_at_least(connection, entry, now, times)
+        reasons = {message.event_key: message.reason for message in suppressed}
+        for message in sorted(held, key=lambda message: message.event_key):
+            why = reasons.get(message.event_key, DEFAULT_HELD_REASON)
+            inbox.hold(connection, call_id, message, why, now)
+
+    @writes
+    def record_acknowledgement(
+        self,
+        connection: sa.Connection,
+        call_id: str,
+        cycle: int,
+        kind: AcknowledgementKind,
+        at: datetime,
+        outcome: CallOutcome | None = None,
+    ) -> None:
+        """The provider has accepted this acknowledgement; it is no longer owed.
+
+        Args:
+            outcome: if given, the new outcome of the call.
+        """
+        row = {
+            "call_id": call_id,
+            "cycle": cycle,
+            "kind": kind,
+            "is_owed": False,
+            "acknowledged_at": at,
+        }
+        connection.execute(_record_accepted(connection.dialect.name), row)
+        if outcome is None:
+            return
+        if outcome.late or outcome.forced:
+            _replace_failed(connection, call_id, cycle, kind)
+        stage = Stage(outcome.status)
+        _update(connection, call_id, self.clock(), stage=stage, outcome=_plain(outcome))
+
+    @writes
+    def record_owed(
+        self,
+        connection: sa.Connection,
+        call_id: str,
+        cycle: int,
+        kind: AcknowledgementKind,
+        reason: str,
+    ) -> None:
+        """The provider has not accepted this acknowledgement yet; no effect once it has."""
+        row = {
+            "call_id": call_id,
+            "cycle": cycle,
+            "kind": kind,
+            "is_owed": True,
+            "reason": reason,
+            "owed_at": self.clock(),
+        }
+        connection.execute(_record_owed(connection.dialect.name), row)
+        _replace_failed(connection, call_id, cycle, kind)
+
+    @reads
+    def owed(
+        self, connection: sa.Connection, provider: str | None = None, limit: int = 100
+    ) -> list[OwedAcknowledgement]:
+        """The acknowledgements that are owed, to one provider or to all, oldest first."""
+        query = sa.select(acknowledgements).where(acknowledgements.c.is_owed)
+        if provider is not None:
+            of_provider = acknowledgements.c.call_id.startswith(f"{provider}.", autoescape=True)
+            query = query.where(of_provider)
+        by_age = (acknowledgements.c.owed_at, acknowledgements.c.call_id, acknowledgements.c.cycle)
+        return [
+            OwedAcknowledgement(
+                row.call_id, row.cycle, AcknowledgementKind(row.kind), row.reason, row.owed_at
+            )
+            for row in connection.execute(query.order_by(*by_age).limit(limit))
+        ]
+
+    @writes
+    def commit_reference(
+        self, connection: sa.Connection, call_id: str, provider: str, reference: str
+    ) -> None:
+        """Map the provider's reference to the call. The first call wins; others are logged.
+
+        Raises:
+            InvalidInputError: the reference is too long.
+        """
+        now = self.clock()
+        row = {
+            "provider": provider,
+            "reference": inbox.check_length("reference", reference),
+            "call_id": call_id,
+            "committed_at": now,
+        }
+        if insert_new(connection, correlations, row):
+            return
+        owner = _call_of_reference(connection, provider, reference)
+        if owner == call_id:
+            return
+        reason = f"the reference belongs to {owner}"
+        kind = inbox.LogKind.REFERENCE_CONFLICT
+        entry = inbox.LogEntry(kind, provider, reference, call_id, reason)
+        inbox.log_at_least(connection, entry, now)
+
+    @reads
+    def find_by_reference(
+        self, connection: sa.Connection, provider: str, reference: str
+    ) -> str | None:
+        """The id of the call to which a provider's reference belongs."""
+        return _call_of_reference(connection, provider, reference)
 
 
 def _update(connection: sa.Connection, call_id: str, now: datetime, **values: object) -> None:
     connection.execute(_UPDATE, {"which": call_id, "updated_at": now, **values})
 
 
+def _refuse(
+    connection: sa.Connection, call_id: str, message: ProviderMessage, reason: str, now: datetime
+) -> Recorded:
+    provider, _, _ = names.split_call_id(call_id)
+    kind = inbox.LogKind.SUPPRESSED
+    entry = inbox.LogEntry(kind, provider, message.event_key, call_id, reason)
+    inbox.log_at_least(connection, entry, now)
+    return Recorded(accepted=False, reason=reason)
+
+
+def _replace_failed(
+    connection: sa.Connection, call_id: str, cycle: int, kind: AcknowledgementKind
+) -> None:
+    """A success replaces the failed acknowledgement of its cycle that was not accepted."""
+    if kind is AcknowledgementKind.SUCCESS:
+        connection.execute(_REPLACE_FAILED, {"which": call_id, "of": cycle})
+
+
+def _call_of_event(connection: sa.Connection, provider: str, event_key: str) -> str | None:
+    return connection.execute(
+        sa.select(event_keys.c.call_id).where(
+            event_keys.c.provider == provider, event_keys.c.event_key == event_key
+        )
+    ).scalar_one_or_none()
+
+
+def _call_of_reference(connection: sa.Connection, provider: str, reference: str) -> str | None:
+    return connection.execute(
+        sa.select(correlations.c.call_id).where(
+            correlations.c.provider == provider, correlations.c.reference == reference
+        )
+    ).scalar_one_or_none()
+
+
 def _plain(outcome: CallOutcome) -> object:
     return outcome.model_dump(mode="json")
 
 
-# Statements of every call: building one costs as much as executing it.
+# Every call executes these statements: building one costs as much as executing it.
 
+_READ = sa.select(calls).where(calls.c.call_id == sa.bindparam("which"))
 _UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
-_VOID_FAILED = (
+_REPLACE_FAILED = (
     acknowledgements.update()
     .where(
         acknowledgements.c.call_id == sa.bindparam("which"),
@@ -198,13 +421,12 @@ _VOID_FAILED = (
         acknowledgements.c.kind == AcknowledgementKind.FAILED.value,
         acknowledgements.c.is_owed,
     )
-    .values(is_owed=False, reason="a success has taken its place")
+    .values(is_owed=False, reason="replaced by a success acknowledgement")
 )
-_READ = sa.select(calls).where(calls.c.call_id == sa.bindparam("which"))
 
 
 @cache
-def _pay(dialect: str) -> sa.Insert:
+def _record_accepted(dialect: str) -> sa.Insert:
     statement = upsert(dialect, acknowledgements)
     first = sa.func.coalesce(acknowledgements.c.acknowledged_at, statement.excluded.acknowledged_at)
     return statement.on_conflict_do_update(
@@ -214,7 +436,7 @@ def _pay(dialect: str) -> sa.Insert:
 
 
 @cache
-def _owe(dialect: str) -> sa.Insert:
+def _record_owed(dialect: str) -> sa.Insert:
     statement = upsert(dialect, acknowledgements)
     return statement.on_conflict_do_update(
         index_elements=acknowledgements.primary_key.columns,

@@ -1,35 +1,219 @@
-"""The inbox: messages that wait for their call, or for the engine."""
+"""The inbox: messages that could not be delivered yet; and the log of what was suppressed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from ackbridge.contracts import names
 from ackbridge.contracts.limits import MAX_KEY_LENGTH
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.ledger.database.tables import inbox
-from ackbridge.ledger.database.upserts import insert_new, upsert
 
-from .rows import HeldEntry, InboxEntry, InboxState, StoredEntry
+from .database.engines import Store, insert_new, reads, upsert, writes
+from .database.tables import inbox, log
 
 FIRST_BACKOFF: Final = timedelta(seconds=1)
-LONGEST_BACKOFF: Final = timedelta(minutes=5)
+MAX_BACKOFF: Final = timedelta(minutes=5)
 
 
-def keep(connection: sa.Connection, entry: InboxEntry) -> bool:
-    """Keep a message once; see `Ledger.keep`."""
-    return insert_new(connection, inbox, _row(entry))
+class InboxState(StrEnum):
+    """The state of an inbox entry; DELIVERED and DUPLICATE are final.
+
+    Attributes:
+        PENDING: waits for its call, or for the engine.
+        DELIVERED: its call has received it.
+        HELD: its call can no longer accept it; it waits for an operator.
+        DUPLICATE: its event had been recorded before.
+    """
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    HELD = "held"
+    DUPLICATE = "duplicate"
 
 
-def hold(connection: sa.Connection, entry: InboxEntry, reason: str, now: datetime) -> None:
-    """Keep a message for people, also one that has been waiting; what is settled stays so."""
+@dataclass(frozen=True)
+class InboxEntry:
+    """A provider's message that could not be delivered yet.
+
+    Attributes:
+        provider, event_key: which message; unique together.
+        operation, call_id, reference: what it was matched by, as far as is known.
+        message: its content, once its operation is known.
+        document: the JSON document to classify once the operation is known.
+    """
+
+    provider: str
+    event_key: str
+    operation: str | None
+    call_id: str | None
+    reference: str | None
+    message: ProviderMessage | None
+    document: Any | None
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredEntry:
+    """An inbox entry with the id of its row, and how often its delivery was postponed."""
+
+    id: int
+    entry: InboxEntry
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class HeldEntry:
+    """An inbox entry that waits for an operator; `reason` says why no call accepts it."""
+
+    id: int
+    entry: InboxEntry
+    reason: str | None
+    held_at: datetime
+
+
+class LogKind(StrEnum):
+    """Why something was logged instead of applied."""
+
+    SUPPRESSED = "suppressed"
+    REFERENCE_CONFLICT = "reference_conflict"
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """An entry of the suppressed log; `subject` is an event key or a reference."""
+
+    kind: LogKind
+    provider: str
+    subject: str
+    call_id: str | None
+    reason: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The key of the entry: a digest, because reasons are too long for an index."""
+        fields = [self.kind, self.provider, self.subject, self.call_id, self.reason]
+        return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+class Inbox(Store):
+    """Messages that wait for their call, for the engine, or for an operator."""
+
+    @writes
+    def store(self, connection: sa.Connection, entry: InboxEntry) -> bool:
+        """Store a message.
+
+        Returns:
+            False if it was stored before; then that entry does not change.
+
+        Raises:
+            InvalidInputError: its event key or reference is too long.
+        """
+        return insert_new(connection, inbox, _row(entry))
+
+    @reads
+    def pending(
+        self, connection: sa.Connection, provider: str, call_id: str, reference: str | None
+    ) -> list[StoredEntry]:
+        """Pending messages with the call's id, or with no id but its reference; oldest first."""
+        key = {"whose": provider, "which": call_id, "known_as": reference}
+        return [_stored(row) for row in connection.execute(_PENDING_OF_CALL, key).mappings()]
+
+    @reads
+    def due(
+        self, connection: sa.Connection, older_than: timedelta, limit: int
+    ) -> list[StoredEntry]:
+        """Pending messages to retry, at least this old and not postponed; oldest first."""
+        now = self.clock()
+        conditions = (inbox.c.next_try_at <= now, inbox.c.received_at <= now - older_than)
+        rows = connection.execute(_PENDING.where(*conditions).limit(limit))
+        return [_stored(row) for row in rows.mappings()]
+
+    @reads
+    def held(
+        self, connection: sa.Connection, provider: str | None = None, limit: int = 100
+    ) -> list[HeldEntry]:
+        """The messages that wait for an operator, of one provider or of all, oldest first."""
+        query = sa.select(inbox).where(inbox.c.state == InboxState.HELD)
+        if provider is not None:
+            query = query.where(inbox.c.provider == provider)
+        rows = connection.execute(query.order_by(inbox.c.settled_at, inbox.c.id).limit(limit))
+        return [
+            HeldEntry(row["id"], _entry(row), row["reason"], row["settled_at"])
+            for row in rows.mappings()
+        ]
+
+    @writes
+    def settle(
+        self,
+        connection: sa.Connection,
+        ids: Sequence[int],
+        state: InboxState,
+        reason: str | None = None,
+    ) -> None:
+        """Set the state of entries; those in a final state do not change."""
+        connection.execute(
+            inbox.update()
+            .where(inbox.c.id.in_(ids), inbox.c.state.in_([InboxState.PENDING, InboxState.HELD]))
+            .values(state=state, reason=reason, settled_at=self.clock())
+        )
+
+    @writes
+    def postpone(self, connection: sa.Connection, ids: Sequence[int]) -> None:
+        """Retry entries later: after 1 s, twice as long each time, at most 5 minutes."""
+        query = sa.select(inbox.c.id, inbox.c.attempts).where(inbox.c.id.in_(ids))
+        now = self.clock()
+        rows: list[dict[str, Any]] = [
+            {
+                "row": row.id,
+                "attempts": row.attempts + 1,
+                "next_try_at": now + _backoff(row.attempts),
+            }
+            for row in connection.execute(query)
+        ]
+        if rows:
+            connection.execute(inbox.update().where(inbox.c.id == sa.bindparam("row")), rows)
+
+    @writes
+    def log_suppressed(
+        self,
+        connection: sa.Connection,
+        provider: str,
+        event_key: str,
+        call_id: str | None,
+        reason: str,
+    ) -> None:
+        """Log a message that changed nothing; a repeat increments its count."""
+        entry = LogEntry(LogKind.SUPPRESSED, provider, event_key, call_id, reason)
+        _log(connection, entry, self.clock(), 1, log.c.times + 1)
+
+
+def hold(
+    connection: sa.Connection, call_id: str, message: ProviderMessage, reason: str, now: datetime
+) -> None:
+    """Hold a message for operators, also one that is pending; a settled one does not change."""
+    provider, operation, _ = names.split_call_id(call_id)
+    entry = InboxEntry(
+        provider=provider,
+        event_key=message.event_key,
+        operation=operation,
+        call_id=call_id,
+        reference=message.reference,
+        message=message,
+        document=None,
+        received_at=message.received_at or now,
+    )
     row = _row(entry) | {"state": InboxState.HELD, "reason": reason, "settled_at": now}
     statement = upsert(connection.dialect.name, inbox).values(row)
-    # Its call has read it by now, which the row of one that waited need not have.
+    # The call has classified it by now; the row of a pending one may lack that.
     known = ("operation", "call_id", "message", "state", "reason", "settled_at")
     connection.execute(
         statement.on_conflict_do_update(
@@ -40,93 +224,27 @@ def hold(connection: sa.Connection, entry: InboxEntry, reason: str, now: datetim
     )
 
 
-def held(connection: sa.Connection, provider: str | None, limit: int) -> list[HeldEntry]:
-    """What is kept for people, oldest first; see `Ledger.held`."""
-    query = sa.select(inbox).where(inbox.c.state == InboxState.HELD)
-    if provider is not None:
-        query = query.where(inbox.c.provider == provider)
-    rows = connection.execute(query.order_by(inbox.c.settled_at, inbox.c.id).limit(limit))
-    return [
-        HeldEntry(row["id"], _entry(row), row["reason"], row["settled_at"])
-        for row in rows.mappings()
-    ]
-
-
-def _row(entry: InboxEntry) -> dict[str, Any]:
-    return {
-        "provider": entry.provider,
-        "event_key": bounded("event_key", entry.event_key),
-        "operation": entry.operation,
-        "call_id": entry.call_id,
-        "reference": entry.reference and bounded("reference", entry.reference),
-        "message": entry.message and entry.message.model_dump(mode="json"),
-        "document": entry.document,
-        "received_at": entry.received_at,
-        "state": InboxState.PENDING,
-        "attempts": 0,
-        "next_try_at": entry.received_at,
-    }
-
-
-def waiting(
-    connection: sa.Connection, provider: str, call_id: str, reference: str | None
-) -> list[StoredEntry]:
-    """Pending entries for a call, oldest first; see `Ledger.waiting`."""
-    key = {"whose": provider, "which": call_id, "known_as": reference}
-    return [_stored(row) for row in connection.execute(_WAITING, key).mappings()]
-
-
-def due(
-    connection: sa.Connection, older_than: timedelta, limit: int, now: datetime
-) -> list[StoredEntry]:
-    """Pending entries whose next try has come, oldest first; see `Ledger.due`."""
-    conditions = (inbox.c.next_try_at <= now, inbox.c.received_at <= now - older_than)
-    rows = connection.execute(_PENDING.where(*conditions).limit(limit))
-    return [_stored(row) for row in rows.mappings()]
-
-
-def settle(
-    connection: sa.Connection,
-    ids: Sequence[int],
-    state: InboxState,
-    reason: str | None,
-    now: datetime,
-) -> None:
-    """Close entries; what is delivered or a duplicate stays so."""
-    connection.execute(
-        inbox.update()
-        .where(inbox.c.id.in_(ids), inbox.c.state.in_([InboxState.PENDING, InboxState.HELD]))
-        .values(state=state, reason=reason, settled_at=now)
-    )
-
-
-def postpone(connection: sa.Connection, ids: Sequence[int], now: datetime) -> None:
-    """Try again later, and later each time."""
-    rows = connection.execute(sa.select(inbox.c.id, inbox.c.attempts).where(inbox.c.id.in_(ids)))
-    tries: list[dict[str, Any]] = [
-        {"row": row.id, "attempts": row.attempts + 1, "next_try_at": now + _backoff(row.attempts)}
-        for row in rows
-    ]
-    if tries:
-        connection.execute(inbox.update().where(inbox.c.id == sa.bindparam("row")), tries)
-
-
-def delivered(connection: sa.Connection, provider: str, event_key: str, now: datetime) -> None:
-    """The event has been applied: nobody needs to deliver it again."""
+def mark_delivered(connection: sa.Connection, provider: str, event_key: str, now: datetime) -> None:
+    """The event was applied: it needs no delivery any more."""
     row = {
         "which": event_key,
         "whose": provider,
         "state": InboxState.DELIVERED,
         "settled_at": now,
     }
-    connection.execute(_DELIVERED, row)
+    connection.execute(_MARK_DELIVERED, row)
 
 
-def bounded(field: str, key: str) -> str:
-    """A provider's id, if it is one.
+def log_at_least(connection: sa.Connection, entry: LogEntry, now: datetime, times: int = 1) -> None:
+    """Log that something happened at least this many times; for steps that may run twice."""
+    _log(connection, entry, now, times, sa.case((log.c.times < times, times), else_=log.c.times))
+
+
+def check_length(field: str, key: str) -> str:
+    """A provider's key or reference.
 
     Raises:
-        InvalidInputError: it is longer than any index takes.
+        InvalidInputError: it is longer than the ledger's indexes take.
     """
     if len(key) > MAX_KEY_LENGTH:
         raise InvalidInputError(
@@ -135,10 +253,36 @@ def bounded(field: str, key: str) -> str:
     return key
 
 
-def _backoff(attempts: int) -> timedelta:
-    # Bounded before it is computed: 2 ** attempts outgrows a timedelta within hours.
-    doubled: int = 2 ** min(attempts, 16)
-    return min(FIRST_BACKOFF * doubled, LONGEST_BACKOFF)
+def _log(
+    connection: sa.Connection,
+    entry: LogEntry,
+    now: datetime,
+    times: int,
+    repeated: sa.ColumnElement[int],
+) -> None:
+    statement = upsert(connection.dialect.name, log).values(
+        fingerprint=entry.fingerprint, **asdict(entry), times=times, first_at=now, last_at=now
+    )
+    repeat: Mapping[str, Any] = {"times": repeated, "last_at": now}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[log.c.fingerprint], set_=repeat)
+    )
+
+
+def _row(entry: InboxEntry) -> dict[str, Any]:
+    return {
+        "provider": entry.provider,
+        "event_key": check_length("event_key", entry.event_key),
+        "operation": entry.operation,
+        "call_id": entry.call_id,
+        "reference": entry.reference and check_length("reference", entry.reference),
+        "message": entry.message and entry.message.model_dump(mode="json"),
+        "document": entry.document,
+        "received_at": entry.received_at,
+        "state": InboxState.PENDING,
+        "attempts": 0,
+        "next_try_at": entry.received_at,
+    }
 
 
 def _stored(row: sa.RowMapping) -> StoredEntry:
@@ -158,22 +302,28 @@ def _entry(row: sa.RowMapping) -> InboxEntry:
     )
 
 
+def _backoff(attempts: int) -> timedelta:
+    # Bounded before it is computed: 2 ** attempts would overflow a timedelta within hours.
+    doubled: int = 2 ** min(attempts, 16)
+    return min(FIRST_BACKOFF * doubled, MAX_BACKOFF)
+
+
 _PENDING = (
     sa.select(inbox)
     .where(inbox.c.state == InboxState.PENDING)
     .order_by(inbox.c.received_at, inbox.c.id)
 )
 
-# Statements of every call: building one costs as much as executing it.
+# Every call executes these statements: building one costs as much as executing it.
 
-_WAITING = _PENDING.where(
+_PENDING_OF_CALL = _PENDING.where(
     inbox.c.provider == sa.bindparam("whose"),
-    # A message that names a call is that call's only, whatever reference it carries.
+    # A message with a call id belongs to that call only, whatever reference it has.
     (inbox.c.call_id == sa.bindparam("which"))
     | (inbox.c.call_id.is_(None) & (inbox.c.reference == sa.bindparam("known_as"))),
 )
 
-_DELIVERED = inbox.update().where(
+_MARK_DELIVERED = inbox.update().where(
     inbox.c.provider == sa.bindparam("whose"),
     inbox.c.event_key == sa.bindparam("which"),
     inbox.c.state == sa.literal(InboxState.PENDING),

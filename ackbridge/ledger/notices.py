@@ -1,105 +1,124 @@
-"""Notices to subscribers: what is on its way, what has arrived, and what could not be delivered."""
+"""Notices to subscribers: pending, delivered, and dead ones that could not be delivered."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
-from ackbridge.clock import Clock
 from ackbridge.contracts.deliveries import Delivery, NoticeBody
-from ackbridge.ledger.database.tables import notices
-from ackbridge.ledger.database.transactions import Database
-from ackbridge.ledger.database.upserts import upsert
 
-from .rows import NoticeRow, NoticeState
+from .database.engines import Store, reads, upsert, writes
+from .database.tables import notices
 
 
-class Notices:
-    """The part of the ledger that knows of notices; a dead one stays until somebody replays it.
+class NoticeState(StrEnum):
+    """The state of a notice.
 
-    Every method is one transaction and may be repeated, as those of `Ledger`.
+    Attributes:
+        PENDING: its delivery is being attempted.
+        DELIVERED: the subscriber has accepted it.
+        DEAD: it is no longer attempted, until an operator replays it.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
 
-    async def take_up(self, delivery: Delivery) -> datetime | None:
-        """Keep a notice as pending, and count one more attempt.
+
+@dataclass(frozen=True)
+class NoticeRow:
+    """A notice to a subscriber, as it is stored.
+
+    Attributes:
+        body: the content; a response that is delivered with it is not stored here.
+        reason: why the last attempt failed, or why it is dead.
+        happened_at: the time of the event.
+        settled_at: when it was delivered or given up.
+    """
+
+    event_id: str
+    subscriber: str
+    call_id: str
+    type: str
+    body: NoticeBody
+    state: NoticeState
+    reason: str | None
+    attempts: int
+    happened_at: datetime
+    updated_at: datetime
+    settled_at: datetime | None
+
+
+class NoticeStore(Store):
+    """Notices; a dead one stays until an operator replays it, or it expires."""
+
+    @writes
+    def start_attempt(self, connection: sa.Connection, delivery: Delivery) -> datetime | None:
+        """Store a notice as pending, and count one more attempt.
 
         Returns:
-            When it was delivered before; then nothing changes, unless it shall be sent again.
+            When it was delivered before; then nothing changes, unless it is to be sent again.
         """
-        return await self._database.write(_take_up, delivery, self._clock())
+        if not delivery.again and (before := _delivered_at(connection, delivery.body.id)):
+            return before
+        row = _row(delivery, self.clock()) | {"state": NoticeState.PENDING, "attempts": 1}
+        connection.execute(_start_attempt(connection.dialect.name), row)
+        return None
 
-    async def delivered(self, event_id: str, at: datetime) -> None:
+    @writes
+    def mark_delivered(self, connection: sa.Connection, event_id: str, at: datetime) -> None:
         """The subscriber has accepted it."""
         values = {"state": NoticeState.DELIVERED, "reason": None, "settled_at": at}
-        await self._database.write(_update, event_id, values, self._clock())
+        _update(connection, event_id, values, self.clock())
 
-    async def not_accepted(self, event_id: str, reason: str) -> None:
-        """An attempt has failed; there will be others."""
-        await self._database.write(_update, event_id, {"reason": reason}, self._clock())
+    @writes
+    def record_failure(self, connection: sa.Connection, event_id: str, reason: str) -> None:
+        """An attempt has failed, and is retried."""
+        _update(connection, event_id, {"reason": reason}, self.clock())
 
-    async def bury(self, delivery: Delivery, reason: str) -> None:
-        """It will not be tried any more; one that was delivered meanwhile stays so."""
-        await self._database.write(_bury, delivery, reason, self._clock())
+    @writes
+    def mark_dead(self, connection: sa.Connection, delivery: Delivery, reason: str) -> None:
+        """It is no longer attempted; one that was delivered meanwhile does not change."""
+        now = self.clock()
+        row = _row(delivery, now) | {
+            "state": NoticeState.DEAD,
+            "reason": reason,
+            "attempts": 0,
+            "settled_at": now,
+        }
+        connection.execute(_mark_dead(connection.dialect.name), row)
 
-    async def find(
+    @reads
+    def find(
         self,
+        connection: sa.Connection,
         *,
         subscriber: str | None = None,
         state: NoticeState | None = None,
         event_id: str | None = None,
         limit: int = 100,
     ) -> list[NoticeRow]:
-        """Notices, the oldest first.
-
-        Args:
-            subscriber, state, event_id: only those; None for all.
-        """
-        wanted = {"subscriber": subscriber, "state": state, "event_id": event_id}
-        return await self._database.read(_find, wanted, limit)
-
-
-def _take_up(connection: sa.Connection, delivery: Delivery, now: datetime) -> datetime | None:
-    if not delivery.again and (before := _delivered_at(connection, delivery.body.id)):
-        return before
-    row = _row(delivery, now) | {"state": NoticeState.PENDING, "attempts": 1}
-    connection.execute(_taken_up(connection.dialect.name), row)
-    return None
-
-
-def _bury(connection: sa.Connection, delivery: Delivery, reason: str, now: datetime) -> None:
-    row = _row(delivery, now) | {
-        "state": NoticeState.DEAD,
-        "reason": reason,
-        "attempts": 0,
-        "settled_at": now,
-    }
-    connection.execute(_buried(connection.dialect.name), row)
+        """Notices, oldest first, filtered by what is given."""
+        query = sa.select(notices)
+        filters = {"subscriber": subscriber, "state": state, "event_id": event_id}
+        for column, value in filters.items():
+            if value is not None:
+                query = query.where(notices.c[column] == value)
+        query = query.order_by(notices.c.happened_at, notices.c.event_id).limit(limit)
+        return [_notice(row) for row in connection.execute(query).mappings()]
 
 
 def _update(
     connection: sa.Connection, event_id: str, values: Mapping[str, object], now: datetime
 ) -> None:
-    changed = notices.update().where(notices.c.event_id == event_id)
-    connection.execute(changed.values(updated_at=now, **values))
-
-
-def _find(
-    connection: sa.Connection, wanted: Mapping[str, str | None], limit: int
-) -> list[NoticeRow]:
-    query = sa.select(notices)
-    for column, value in wanted.items():
-        if value is not None:
-            query = query.where(notices.c[column] == value)
-    rows = connection.execute(query.order_by(*_BY_AGE).limit(limit))
-    return [_read(row) for row in rows.mappings()]
+    statement = notices.update().where(notices.c.event_id == event_id)
+    connection.execute(statement.values(updated_at=now, **values))
 
 
 def _delivered_at(connection: sa.Connection, event_id: str) -> datetime | None:
@@ -123,24 +142,16 @@ def _row(delivery: Delivery, now: datetime) -> dict[str, Any]:
     }
 
 
-def _read(row: sa.RowMapping) -> NoticeRow:
-    return NoticeRow(
-        event_id=row["event_id"],
-        subscriber=row["subscriber"],
-        call_id=row["call_id"],
-        type=row["type"],
-        body=NoticeBody.model_validate(row["body"]),
-        state=NoticeState(row["state"]),
-        reason=row["reason"],
-        attempts=row["attempts"],
-        happened_at=row["happened_at"],
-        updated_at=row["updated_at"],
-        settled_at=row["settled_at"],
-    )
+def _notice(row: sa.RowMapping) -> NoticeRow:
+    read = {
+        "body": NoticeBody.model_validate(row["body"]),
+        "state": NoticeState(row["state"]),
+    }
+    return NoticeRow(**dict(row) | read)
 
 
 @cache
-def _taken_up(dialect: str) -> sa.Insert:
+def _start_attempt(dialect: str) -> sa.Insert:
     statement = upsert(dialect, notices)
     return statement.on_conflict_do_update(
         index_elements=[notices.c.event_id],
@@ -154,14 +165,11 @@ def _taken_up(dialect: str) -> sa.Insert:
 
 
 @cache
-def _buried(dialect: str) -> sa.Insert:
+def _mark_dead(dialect: str) -> sa.Insert:
     statement = upsert(dialect, notices)
-    known = ("state", "reason", "settled_at", "updated_at")
+    columns = ("state", "reason", "settled_at", "updated_at")
     return statement.on_conflict_do_update(
         index_elements=[notices.c.event_id],
-        set_={name: statement.excluded[name] for name in known},
+        set_={name: statement.excluded[name] for name in columns},
         where=notices.c.state == NoticeState.PENDING,
     )
-
-
-_BY_AGE: Final = (notices.c.happened_at, notices.c.event_id)

@@ -1,7 +1,7 @@
-"""Housekeeping: what is over and old leaves the ledger, in small transactions.
+"""Purge: deletes what is over and expired, in small transactions.
 
-A clean-up walks every table once, in the order of its primary key, some hundred rows at a time.
-Whatever stands between two transactions is consistent, so it may end anywhere.
+A purge goes through every table once, in the order of its primary key, some hundred rows at a time.
+The ledger is consistent between two transactions, so it may stop anywhere.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from typing import Final, TypeAlias
 
 import sqlalchemy as sa
 
-from ackbridge.clock import Clock
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.messages import MessageSource
 from ackbridge.contracts.purge import KEEP_FOREVER, PurgeCursor, PurgePageResult, Retention
-from ackbridge.ledger.database.tables import (
+
+from .batches import ParkedState
+from .database.engines import Store, reads, writes
+from .database.tables import (
     acknowledgements,
     batch_calls,
     calls,
@@ -29,60 +31,52 @@ from ackbridge.ledger.database.tables import (
     parked,
     responses,
 )
-from ackbridge.ledger.database.transactions import Database
+from .inbox import InboxState
+from .notices import NoticeState
 
-from .parked import ParkedState
-from .rows import InboxState, NoticeState
-
-ROWS: Final = 500
-"""How many rows one transaction looks at, at the most."""
+PAGE_ROWS: Final = 500
+"""How many rows one transaction looks at, at most."""
 
 Condition: TypeAlias = sa.ColumnElement[bool]
+_Key: TypeAlias = tuple[str | int, ...]
 _ENDED: Final = (Stage.COMPLETED.value, Stage.FAILED.value, Stage.CANCELLED.value)
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is kept for one span.
+    """Rows with one retention.
 
     Attributes:
         name: of its field in `Retention`.
-        age: the time from which its age is counted.
-        goes: which rows go that are older than this; those that protect something do not.
+        age: the time from which the age of a row counts.
+        is_over: which rows may be deleted once they have expired at this time.
     """
 
     name: str
     table: sa.Table
     age: sa.Column[datetime]
-    goes: Callable[[datetime], Condition]
+    is_over: Callable[[datetime], Condition]
 
     @property
     def key(self) -> tuple[sa.ColumnElement[object], ...]:
-        """The primary key as it is stored: what an escaped text stands for is no order."""
+        """The primary key as it is stored: unescaped texts are not in the order of the index."""
         return tuple(
             column if isinstance(column.type, sa.Integer) else sa.type_coerce(column, sa.Text)
             for column in self.table.primary_key.columns
         )
 
-    def beyond(self, after: tuple[str | int, ...]) -> Condition:
-        """The rows after this one."""
-        return sa.tuple_(*self.key) > sa.tuple_(*after) if after else sa.true()
+    def after(self, key: _Key) -> Condition:
+        return sa.tuple_(*self.key) > sa.tuple_(*key) if key else sa.true()
 
-    def until(self, last: tuple[str | int, ...] | None) -> Condition:
-        """The rows up to this one."""
-        return sa.true() if last is None else sa.tuple_(*self.key) <= sa.tuple_(*last)
+    def until(self, key: _Key | None) -> Condition:
+        return sa.true() if key is None else sa.tuple_(*self.key) <= sa.tuple_(*key)
 
-    def old(self, since: datetime) -> Condition:
-        """The rows that go."""
-        return sa.and_(self.age < since, self.goes(since))
+    def expired(self, since: datetime) -> Condition:
+        return sa.and_(self.age < since, self.is_over(since))
 
 
-class Purging:
-    """The part of the ledger that forgets; every method may be repeated."""
-
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
+class LedgerPurge(Store):
+    """Deletes expired rows, a page at a time."""
 
     async def page(
         self,
@@ -91,78 +85,73 @@ class Purging:
         place: PurgeCursor | None = None,
         *,
         dry_run: bool = False,
-        rows: int = ROWS,
+        rows: int = PAGE_ROWS,
     ) -> PurgePageResult:
-        """Look at some rows, and delete those of them that are over and old, in one transaction.
+        """Look at some rows, and delete those that are over and expired, in one transaction.
 
         Args:
-            as_of: from when ages are counted; None: from now.
-            place: where the page before has ended; None: at the beginning.
-            dry_run: count what would be deleted.
+            as_of: the time at which ages are computed; None: now.
+            place: where the previous page ended; None: at the beginning.
+            dry_run: only count what would be deleted.
             rows: how many to look at.
         """
-        now = as_of or self._clock()
+        now = as_of or self.clock()
         kind = _KINDS[place.kind] if place else next(iter(_KINDS.values()))
         kept: timedelta = getattr(retention, kind.name)
         if kept == KEEP_FOREVER:
-            return PurgePageResult(as_of=now, place=_next(kind, None), gone={})
-        old, after = kind.old(now - kept), place.after if place else ()
-        last, number = await self._database.read(_look, kind, old, after, rows)
+            return PurgePageResult(as_of=now, place=_next_cursor(kind, None), gone={})
+        expired, after = kind.expired(now - kept), place.after if place else ()
+        last, number = await self._look(kind, expired, after, rows)
         if number and not dry_run:
-            here = sa.and_(old, kind.beyond(after), kind.until(last))
-            number = await self._database.write(_delete, kind, here)
+            page = sa.and_(expired, kind.after(after), kind.until(last))
+            number = await self._delete(kind, page)
         gone = {kind.name: number} if number else {}
-        return PurgePageResult(as_of=now, place=_next(kind, last), gone=gone)
+        return PurgePageResult(as_of=now, place=_next_cursor(kind, last), gone=gone)
+
+    @reads
+    def _look(
+        self, connection: sa.Connection, kind: _Kind, expired: Condition, after: _Key, rows: int
+    ) -> tuple[_Key | None, int]:
+        """The key of the page's last row, None in the last page; and how many rows are expired."""
+        in_page = kind.after(after)
+        query = sa.select(*kind.key).where(in_page).order_by(*kind.key).offset(rows - 1).limit(1)
+        last = connection.execute(query).one_or_none()
+        until = tuple(last) if last else None
+        count = sa.select(sa.func.count()).select_from(kind.table)
+        number = connection.execute(count.where(in_page, kind.until(until), expired)).scalar_one()
+        return until, int(number)
+
+    @writes
+    def _delete(self, connection: sa.Connection, kind: _Kind, which: Condition) -> int:
+        if kind.table is calls:
+            return _delete_calls(connection, which)
+        return connection.execute(kind.table.delete().where(which)).rowcount
 
 
-def _look(
-    connection: sa.Connection,
-    kind: _Kind,
-    old: Condition,
-    after: tuple[str | int, ...],
-    rows: int,
-) -> tuple[tuple[str | int, ...] | None, int]:
-    """The key of the page's last row, None in the last page, and how many rows of it go."""
-    beyond = kind.beyond(after)
-    last = connection.execute(
-        sa.select(*kind.key).where(beyond).order_by(*kind.key).offset(rows - 1).limit(1)
-    ).one_or_none()
-    until = tuple(last) if last else None
-    count = sa.select(sa.func.count()).select_from(kind.table)
-    number = connection.execute(count.where(beyond, kind.until(until), old)).scalar_one()
-    return until, int(number)
+def _delete_calls(connection: sa.Connection, which: Condition) -> int:
+    """Delete calls with their claim, outcome and everything that is found by their id.
 
-
-def _delete(connection: sa.Connection, kind: _Kind, which: Condition) -> int:
-    if kind.table is calls:
-        return _forget_calls(connection, which)
-    return connection.execute(kind.table.delete().where(which)).rowcount
-
-
-def _forget_calls(connection: sa.Connection, which: Condition) -> int:
-    """Calls whole: the claim goes with its outcome and with everything that is found by its id.
-
-    What a new call with the same id would do again has made the same keys for it: those of our own
-    making go, too. The events that providers have named stay in the duplicate index.
+    Event keys that we made up go, too: a new call with the same id would make the same ones. Event
+    keys of providers stay in the duplicate index.
     """
-    # In one order, and locked, so that whoever claims one of them waits and then finds it free.
+    # In one order, and locked: a concurrent claim waits, and then finds the id free.
     query = sa.select(calls.c.call_id).where(which).order_by(calls.c.call_id).with_for_update()
     ids = list(connection.execute(query).scalars())
     stored = sa.type_coerce(responses.c.event_key, sa.Text)
     ours = sa.select(responses.c.provider, responses.c.event_key).where(
         responses.c.call_id.in_(ids),
         responses.c.source != MessageSource.CALLBACK.value,
-        # Somebody may hand over a provider's own event by a signal; such a key is not ours.
+        # An operator may send a provider's own event as a signal; such a key is not ours.
         stored.like(responses.c.source + ":%"),
     )
-    named = sa.tuple_(event_keys.c.provider, event_keys.c.event_key)
-    connection.execute(event_keys.delete().where(named.in_(ours)))
+    event = sa.tuple_(event_keys.c.provider, event_keys.c.event_key)
+    connection.execute(event_keys.delete().where(event.in_(ours)))
     for table in (responses, correlations, acknowledgements, log, notices, parked, calls):
         connection.execute(table.delete().where(table.c.call_id.in_(ids)))
     return len(ids)
 
 
-def _next(kind: _Kind, last: tuple[str | int, ...] | None) -> PurgeCursor | None:
+def _next_cursor(kind: _Kind, last: _Key | None) -> PurgeCursor | None:
     if last is not None:
         return PurgeCursor(kind=kind.name, after=last)
     names = list(_KINDS)
@@ -170,8 +159,8 @@ def _next(kind: _Kind, last: tuple[str | int, ...] | None) -> PurgeCursor | None
     return PurgeCursor(kind=following[0]) if following else None
 
 
-def _is_over(since: datetime) -> Condition:
-    """Calls that are over, owe nothing, and about which nobody has anything left to do."""
+def _is_call_over(since: datetime) -> Condition:
+    """Calls that have ended, owe no acknowledgement, and have nothing pending for operators."""
     has_ended = sa.and_(calls.c.stage.in_(_ENDED), calls.c.outcome.is_not(sa.null()))
     is_gone = sa.exists().where(
         parked.c.call_id == calls.c.call_id,
@@ -186,15 +175,15 @@ def _is_over(since: datetime) -> Condition:
         inbox.c.call_id == calls.c.call_id,
         inbox.c.state.in_((InboxState.PENDING.value, InboxState.HELD.value)),
     )
-    tells = sa.exists().where(
+    has_notices = sa.exists().where(
         notices.c.call_id == calls.c.call_id,
         (notices.c.state != NoticeState.DELIVERED.value) | (notices.c.updated_at >= since),
     )
-    return sa.and_(sa.or_(has_ended, is_gone), ~owes, ~has_messages, ~tells)
+    return sa.and_(sa.or_(has_ended, is_gone), ~owes, ~has_messages, ~has_notices)
 
 
-def _is_unclaimed(_since: datetime) -> Condition:
-    """Events whose call is forgotten; those of an id that was used again stay as long as it."""
+def _is_event_over(_since: datetime) -> Condition:
+    """Events whose call is deleted; those of an id that was used again stay as long as its call."""
     return ~sa.exists().where(calls.c.call_id == event_keys.c.call_id)
 
 
@@ -202,7 +191,7 @@ def _in(column: sa.Column[str], *states: str) -> Callable[[datetime], Condition]
     return lambda _since: column.in_(states)
 
 
-def _every(_since: datetime) -> Condition:
+def _always(_since: datetime) -> Condition:
     return sa.true()
 
 
@@ -218,10 +207,10 @@ _KINDS: Final = {
         _Kind("held", inbox, inbox.c.settled_at, _HELD),
         _Kind("notices", notices, notices.c.settled_at, _DELIVERED),
         _Kind("dead_notices", notices, notices.c.settled_at, _DEAD),
-        _Kind("log", log, log.c.last_at, _every),
-        _Kind("batches", batch_calls, batch_calls.c.ended_at, _every),
-        _Kind("calls", calls, calls.c.updated_at, _is_over),
-        _Kind("events", event_keys, event_keys.c.recorded_at, _is_unclaimed),
+        _Kind("log", log, log.c.last_at, _always),
+        _Kind("batches", batch_calls, batch_calls.c.ended_at, _always),
+        _Kind("calls", calls, calls.c.updated_at, _is_call_over),
+        _Kind("events", event_keys, event_keys.c.recorded_at, _is_event_over),
     )
 }
-"""In this order: a call goes after what people had to look at."""
+"""In this order: a call is deleted after what keeps it."""

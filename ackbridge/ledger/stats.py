@@ -1,104 +1,161 @@
-"""Observations of workers: one row for each worker, operation and bucket of time."""
+"""Statistics of providers: one row for each worker, operation and bucket of time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
 
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.control import ControlSnapshot
-from ackbridge.ledger.database.tables import acknowledgements, calls, observations
-from ackbridge.ledger.database.upserts import upsert
-from ackbridge.stats.counters import GRAINS, Bucket, Grain, grain_for
+from ackbridge.stats.counters import (
+    COARSE,
+    FINE,
+    RESOLUTIONS,
+    Count,
+    OperationStats,
+    Resolution,
+    StatsBucket,
+    resolution_for,
+)
 from ackbridge.stats.scorecard import Scorecard, scorecard
-from ackbridge.stats.totals import Observed
 
-from .rows import Unsettled
+from .database.engines import Store, reads, upsert, writes
+from .database.tables import acknowledgements, calls, observations
+
+RecentCounts: TypeAlias = tuple[datetime, dict[Count, int]]
+"""The start of a report's bucket, and its counts."""
 
 
-def rows_of(worker: str, buckets: Sequence[Bucket], now: datetime) -> list[dict[str, Any]]:
-    """What stands for buckets in the table; a copy, because a worker goes on counting."""
-    return [
-        {
-            "provider": one.provider,
-            "operation": one.operation,
-            "width": int(one.width.total_seconds()),
-            "begun_at": one.begin,
-            "worker": worker,
-            "observed": one.observed.plain(),
-            "reported_at": now,
+@dataclass(frozen=True)
+class OperationBacklog:
+    """How many calls of an operation are parked, and how many acknowledgements are pending."""
+
+    parked: int = 0
+    owed: int = 0
+
+
+class StatsStore(Store):
+    """Statistics, as all workers report them."""
+
+    async def store(self, worker: str, buckets: Sequence[StatsBucket]) -> None:
+        """Store the buckets of a worker; each replaces its earlier reports."""
+        now = self.clock()
+        # Made here, because the worker's event loop goes on counting.
+        rows = [
+            {
+                "provider": bucket.provider,
+                "operation": bucket.operation,
+                "width": int(bucket.width.total_seconds()),
+                "begun_at": bucket.begin,
+                "worker": worker,
+                "observed": bucket.stats.to_json(),
+                "reported_at": now,
+            }
+            for bucket in buckets
+        ]
+        if rows:
+            await self._store(rows)
+
+    @writes
+    def _store(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+        connection.execute(_store_rows(connection.dialect.name), rows)
+
+    @reads
+    def totals(
+        self, connection: sa.Connection, provider: str, since: datetime
+    ) -> dict[str, OperationStats]:
+        """By operation, the statistics of all workers together.
+
+        Args:
+            since: its bucket counts as a whole: 10 s up to a quarter of an hour back, 5 minutes up
+                to a day back, which is as long as they are kept.
+
+        Returns:
+            Statistics of the provider as a whole, such as its health, are under "".
+        """
+        totals: dict[str, OperationStats] = {}
+        for bucket in _timeline(connection, provider, since, self.clock()).values():
+            for operation, stats in bucket.items():
+                totals.setdefault(operation, OperationStats()).merge(stats)
+        return totals
+
+    @reads
+    def recent_counts(
+        self, connection: sa.Connection, provider: str, since: datetime
+    ) -> list[RecentCounts]:
+        """The counts of each report of the last minutes, without timings.
+
+        Args:
+            since: at most a quarter of an hour ago; its bucket of 10 s counts as a whole.
+        """
+        key = {"whose": provider, "since": FINE.begin(since)}
+        return [
+            (begin, {Count(name): count for name, count in counts.items() if name in _KNOWN_COUNTS})
+            for begin, counts in connection.execute(_READ_COUNTS, key)
+            if counts
+        ]
+
+    @reads
+    def scorecard(
+        self,
+        connection: sa.Connection,
+        provider: str,
+        since: datetime,
+        snapshot: ControlSnapshot | None = None,
+    ) -> Scorecard:
+        """The scorecard of a provider.
+
+        Args:
+            since: as of `totals`.
+            snapshot: of the provider's control, for the breaker and the deadlines.
+        """
+        now = self.clock()
+        begin = resolution_for(since, now).begin(since)
+        timeline = _timeline(connection, provider, begin, now)
+        backlog = {
+            operation: (pending.parked, pending.owed)
+            for operation, pending in _backlog(connection, provider).items()
         }
-        for one in buckets
-    ]
+        return scorecard(provider, timeline, backlog, begin, now, snapshot)
+
+    @reads
+    def backlog(self, connection: sa.Connection, provider: str) -> dict[str, OperationBacklog]:
+        """By operation, what is pending now; operations without anything are left out."""
+        return _backlog(connection, provider)
+
+    @reads
+    def providers(self, connection: sa.Connection, since: datetime) -> list[str]:
+        """The providers that have statistics, sorted."""
+        query = sa.select(observations.c.provider).distinct()
+        recent = (observations.c.width == _seconds(COARSE)) & (observations.c.begun_at >= since)
+        return list(connection.execute(query.where(recent).order_by("provider")).scalars())
+
+    @writes
+    def delete_expired(self, connection: sa.Connection) -> None:
+        """Delete the buckets that are older than they are kept."""
+        for resolution in RESOLUTIONS:
+            old = {"of": _seconds(resolution), "before": self.clock() - resolution.kept}
+            connection.execute(_DELETE_OLD, old)
 
 
-def report(connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
-    """Write rows, each as a whole; see `Ledger.report`."""
-    if rows:
-        connection.execute(_report(connection.dialect.name), rows)
-
-
-def observed(
+def _timeline(
     connection: sa.Connection, provider: str, since: datetime, now: datetime
-) -> dict[str, Observed]:
-    """Add up what every worker has observed; see `Ledger.observed`."""
-    found: dict[str, Observed] = {}
-    for bucket in timeline(connection, provider, since, now).values():
-        for operation, part in bucket.items():
-            found.setdefault(operation, Observed()).merge(part)
-    return found
-
-
-def timeline(
-    connection: sa.Connection, provider: str, since: datetime, now: datetime
-) -> dict[datetime, dict[str, Observed]]:
-    """What every worker has observed, bucket by bucket; see `Ledger.observed`."""
-    grain = grain_for(since, now)
-    key = {"whose": provider, "of": _seconds(grain), "since": grain.begin(since)}
-    found: dict[datetime, dict[str, Observed]] = {}
+) -> dict[datetime, dict[str, OperationStats]]:
+    resolution = resolution_for(since, now)
+    key = {"whose": provider, "of": _seconds(resolution), "since": resolution.begin(since)}
+    timeline: dict[datetime, dict[str, OperationStats]] = {}
     for begin, operation, plain in connection.execute(_READ, key):
-        bucket = found.setdefault(begin, {})
-        bucket.setdefault(operation, Observed()).merge(Observed.read(plain))
-    return found
+        bucket = timeline.setdefault(begin, {})
+        bucket.setdefault(operation, OperationStats()).merge(OperationStats.from_json(plain))
+    return timeline
 
 
-def score(
-    connection: sa.Connection,
-    provider: str,
-    since: datetime,
-    snapshot: ControlSnapshot | None,
-    now: datetime,
-) -> Scorecard:
-    """How a provider has done; see `Ledger.scorecard`."""
-    waiting = {
-        operation: (one.parked, one.owed)
-        for operation, one in unsettled(connection, provider).items()
-    }
-    begin = grain_for(since, now).begin(since)
-    seen = timeline(connection, provider, begin, now)
-    return scorecard(provider, seen, waiting, begin, now, snapshot)
-
-
-def observed_providers(connection: sa.Connection, since: datetime) -> list[str]:
-    """Who has been observed; see `Ledger.observed_providers`."""
-    query = sa.select(observations.c.provider).distinct()
-    coarse = (observations.c.width == _seconds(GRAINS[-1])) & (observations.c.begun_at >= since)
-    return list(connection.execute(query.where(coarse).order_by("provider")).scalars())
-
-
-def forget(connection: sa.Connection, now: datetime) -> None:
-    """Delete what is older than it is kept."""
-    for grain in GRAINS:
-        old = {"of": _seconds(grain), "before": now - grain.kept}
-        connection.execute(_FORGET, old)
-
-
-def unsettled(connection: sa.Connection, provider: str) -> dict[str, Unsettled]:
-    """What waits; see `Ledger.unsettled`."""
+def _backlog(connection: sa.Connection, provider: str) -> dict[str, OperationBacklog]:
     every = sa.func.count()
     parked = (
         sa.select(calls.c.operation, every)
@@ -111,11 +168,10 @@ def unsettled(connection: sa.Connection, provider: str) -> dict[str, Unsettled]:
         .where(acknowledgements.c.is_owed, calls.c.provider == provider)
         .group_by(calls.c.operation)
     )
-    waiting = _counted(connection, parked)
-    owing = _counted(connection, owed)
+    parked_counts, owed_counts = _counted(connection, parked), _counted(connection, owed)
     return {
-        operation: Unsettled(waiting.get(operation, 0), owing.get(operation, 0))
-        for operation in waiting.keys() | owing.keys()
+        operation: OperationBacklog(parked_counts.get(operation, 0), owed_counts.get(operation, 0))
+        for operation in parked_counts.keys() | owed_counts.keys()
     }
 
 
@@ -123,12 +179,12 @@ def _counted(connection: sa.Connection, query: sa.Select[Any]) -> dict[str, int]
     return {operation: int(count) for operation, count in connection.execute(query)}
 
 
-def _seconds(grain: Grain) -> int:
-    return int(grain.width.total_seconds())
+def _seconds(resolution: Resolution) -> int:
+    return int(resolution.width.total_seconds())
 
 
 @cache
-def _report(dialect: str) -> sa.Insert:
+def _store_rows(dialect: str) -> sa.Insert:
     statement = upsert(dialect, observations)
     return statement.on_conflict_do_update(
         index_elements=observations.primary_key.columns,
@@ -136,11 +192,19 @@ def _report(dialect: str) -> sa.Insert:
     )
 
 
+_KNOWN_COUNTS: Final = frozenset(str(what) for what in Count)
+
 _READ = sa.select(observations.c.begun_at, observations.c.operation, observations.c.observed).where(
     observations.c.provider == sa.bindparam("whose"),
     observations.c.width == sa.bindparam("of"),
     observations.c.begun_at >= sa.bindparam("since"),
 )
-_FORGET = observations.delete().where(
+# The timings of a row are many times longer than its counts.
+_READ_COUNTS = sa.select(observations.c.begun_at, observations.c.observed["counts"]).where(
+    observations.c.provider == sa.bindparam("whose"),
+    observations.c.width == _seconds(FINE),
+    observations.c.begun_at >= sa.bindparam("since"),
+)
+_DELETE_OLD = observations.delete().where(
     observations.c.width == sa.bindparam("of"), observations.c.begun_at < sa.bindparam("before")
 )

@@ -1,130 +1,297 @@
-"""What this process observes, on its way into the ledger: bounded memory, no lock, microseconds."""
+"""Statistics of one process: counters and timings by operation, gathered into buckets of time.
+
+Recording takes microseconds, no lock and bounded memory; `StatsReporter` writes the buckets to the
+ledger.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from enum import StrEnum
+from typing import Any, Final, Self
 from uuid import uuid4
 
-from .totals import Count, Observed, Times
+from .quantile_sketch import QuantileSketch
+
+
+class Count(StrEnum):
+    """What is counted. The values are stored: members are only ever added.
+
+    Sends, one for each attempt:
+
+    Attributes:
+        RECEIPTS: the provider accepted the request.
+        REFUSED: it answered that it will not process the request.
+        THROTTLED: it answered 408, 425 or 429.
+        UNANSWERED: no answer in time, no connection, or a 5xx.
+
+    Responses, one for each cycle:
+
+    Attributes:
+        ANSWERS: responses that were recorded, late ones included.
+        FAILURES: failures that the provider reported.
+        SILENCES: deadlines that passed without either.
+        LATE: responses whose silence had been counted before.
+        DUPLICATES: messages that were suppressed because their event had been seen.
+
+    Other requests to the provider:
+
+    Attributes:
+        STATUS_ANSWERED, STATUS_UNANSWERED: status requests.
+        ACKNOWLEDGED, UNACKNOWLEDGED: acknowledgements, by whether the provider accepted them.
+        HEALTHY, UNHEALTHY, UNCLEAR: health requests, by result.
+
+    Our own errors:
+
+    Attributes:
+        OWN_ERRORS: the ledger unavailable, a secret missing, a request that cannot be built.
+    """
+
+    RECEIPTS = "receipts"
+    REFUSED = "refused"
+    THROTTLED = "throttled"
+    UNANSWERED = "unanswered"
+    ANSWERS = "answers"
+    FAILURES = "failures"
+    SILENCES = "silences"
+    LATE = "late"
+    DUPLICATES = "duplicates"
+    STATUS_ANSWERED = "asked"
+    STATUS_UNANSWERED = "asked_in_vain"
+    ACKNOWLEDGED = "acknowledged"
+    UNACKNOWLEDGED = "unacknowledged"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNCLEAR = "unclear"
+    OWN_ERRORS = "ours"
+
+
+PROVIDER_ERRORS: Final = (
+    Count.UNANSWERED,
+    Count.THROTTLED,
+    Count.FAILURES,
+    Count.SILENCES,
+    Count.STATUS_UNANSWERED,
+    Count.UNACKNOWLEDGED,
+    Count.UNHEALTHY,
+)
+"""What counts as an error of the provider. A refusal does not: it may be the request's fault."""
+
+
+class Timing(StrEnum):
+    """What is timed, in seconds. The values are stored.
+
+    Attributes:
+        RECEIPT: from an attempt to its receipt.
+        ANSWER: from the send to the provider's response or failure, late ones included; not
+            recorded where one of several sends may have been answered.
+        OVERDUE: the answers among them that came after their call's deadline.
+        SILENCE: how long calls had waited when they timed out, but for those answered later.
+    """
+
+    RECEIPT = "receipt"
+    ANSWER = "answer"
+    OVERDUE = "overdue"
+    SILENCE = "silence"
+
+
+class OperationStats:
+    """Counts and timings of one operation; they can be merged."""
+
+    __slots__ = ("counts", "times")
+
+    def __init__(self) -> None:
+        self.counts: dict[Count, int] = dict.fromkeys(Count, 0)
+        self.times: dict[Timing, QuantileSketch] = {name: QuantileSketch() for name in Timing}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OperationStats):
+            return NotImplemented
+        return self.counts == other.counts and self.times == other.times
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        return f"OperationStats({self.to_json()})"
+
+    def __getitem__(self, what: Count) -> int:
+        return self.counts[what]
+
+    def merge(self, other: OperationStats) -> None:
+        """Add the counts and timings of another."""
+        for what, count in other.counts.items():
+            self.counts[what] += count
+        for name, sketch in other.times.items():
+            self.times[name].merge(sketch)
+
+    @property
+    def sends(self) -> int:
+        """Attempts to send; requests that could not be built are not among them."""
+        return self.sum((Count.RECEIPTS, Count.REFUSED, Count.THROTTLED, Count.UNANSWERED))
+
+    @property
+    def errors(self) -> int:
+        """Errors of the provider; our own are in `Count.OWN_ERRORS`."""
+        return self.sum(PROVIDER_ERRORS)
+
+    def sum(self, counts: Iterable[Count]) -> int:
+        """The sum of several counts."""
+        return sum(self.counts[what] for what in counts)
+
+    @classmethod
+    def merged(cls, parts: Iterable[OperationStats]) -> Self:
+        """A new one with the counts and timings of all parts."""
+        whole = cls()
+        for part in parts:
+            whole.merge(part)
+        return whole
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON; zeros are left out."""
+        times = {str(name): sketch.to_json() for name, sketch in self.times.items()}
+        return {
+            "counts": {str(what): count for what, count in self.counts.items() if count},
+            "times": {name: bins for name, bins in times.items() if bins},
+        }
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Self:
+        """Read what `to_json` gave; counts and timings of a newer version are ignored."""
+        stats = cls()
+        for name, count in plain["counts"].items():
+            if name in _COUNTS:
+                stats.counts[Count(name)] = count
+        for name, bins in plain["times"].items():
+            if name in _TIMINGS:
+                stats.times[Timing(name)] = QuantileSketch.from_json(bins)
+        return stats
+
+
+_COUNTS = frozenset(str(what) for what in Count)
+_TIMINGS = frozenset(str(name) for name in Timing)
 
 
 @dataclass(frozen=True)
-class Grain:
-    """How finely observations are kept.
+class Resolution:
+    """How finely statistics are stored, and for how long.
 
     Attributes:
-        width: the time that one row is about.
-        kept: how long rows are kept.
+        width: the time span of one bucket.
+        kept: how long buckets are kept.
     """
 
     width: timedelta
     kept: timedelta
 
     def begin(self, now: datetime) -> datetime:
-        """When the bucket began that a moment lies in."""
+        """The start of the bucket that contains a time."""
         seconds = self.width.total_seconds()
         return datetime.fromtimestamp(now.timestamp() // seconds * seconds, UTC)
 
 
-FINE: Final = Grain(timedelta(seconds=10), timedelta(minutes=15))
-"""For the breaker and for people who watch."""
+FINE: Final = Resolution(timedelta(seconds=10), timedelta(minutes=15))
+"""For the breaker and for scorecards of the last minutes."""
 
-COARSE: Final = Grain(timedelta(minutes=5), timedelta(hours=25))
-"""For learning, over up to a day: a thirtieth of the rows."""
+COARSE: Final = Resolution(timedelta(minutes=5), timedelta(hours=25))
+"""For learning deadlines over up to a day, with a thirtieth of the rows."""
 
-GRAINS: Final = (FINE, COARSE)
+RESOLUTIONS: Final = (FINE, COARSE)
 
 
-def grain_for(since: datetime, now: datetime) -> Grain:
-    """The finest rows that go back so far, and that are all there for a while yet."""
+def resolution_for(since: datetime, now: datetime) -> Resolution:
+    """The finest resolution whose buckets go back that far."""
     return FINE if since >= now - FINE.kept + FINE.width else COARSE
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """Everything that one worker has observed of an operation since `begin`, for `width`."""
+class StatsBucket:
+    """The statistics that one worker has of an operation, from `begin` for `width`."""
 
     provider: str
     operation: str
     width: timedelta
     begin: datetime
-    observed: Observed
+    stats: OperationStats
 
 
-class Observations:
-    """Notes what activities find out. For one thread: that of the event loop.
+class Counters:
+    """The statistics of this process. Not thread-safe: for the thread of the event loop.
 
     Attributes:
-        worker: who reports; new for each process, so that nobody adds to another's rows.
+        worker: identifies the process; new for each one, so that no rows are shared.
     """
 
     def __init__(self) -> None:
         self.worker = uuid4().hex
-        self._pending: dict[tuple[str, str], Observed] = {}
-        self._gathered: dict[tuple[str, str], Observed] = {}
-        self._open: dict[tuple[str, str, timedelta], Bucket] = {}
-        self._unreported: dict[tuple[str, str, timedelta, datetime], Bucket] = {}
+        self._pending: dict[tuple[str, str], OperationStats] = {}
+        self._gathered: dict[tuple[str, str], OperationStats] = {}
+        self._open: dict[tuple[str, str, timedelta], StatsBucket] = {}
+        self._unreported: dict[tuple[str, str, timedelta, datetime], StatsBucket] = {}
 
     def count(self, provider: str, operation: str, what: Count, times: int = 1) -> None:
-        """Something happened, so many times."""
-        self._of(provider, operation).counts[what] += times
+        """Add to a count."""
+        self._pending_of(provider, operation).counts[what] += times
 
     def time(
-        self, provider: str, operation: str, name: Times, took: timedelta, weight: int = 1
+        self, provider: str, operation: str, name: Timing, took: timedelta, weight: int = 1
     ) -> None:
-        """Something took so long; with the weight -1 that is taken back."""
-        self._of(provider, operation).times[name].add(took.total_seconds(), weight)
+        """Add a time; the weight -1 takes back one that was added before."""
+        self._pending_of(provider, operation).times[name].add(took.total_seconds(), weight)
 
-    def gather(self, now: datetime) -> list[Bucket]:
-        """What has yet to be reported, each bucket as a whole; until `reported` says it was.
+    def gather(self, now: datetime) -> list[StatsBucket]:
+        """The buckets that have changed since they were reported, each as a whole.
 
-        A bucket that is reported twice is the same or more: the later report takes its place.
-        What could not be reported for longer than it would be kept is forgotten.
+        A later report of a bucket replaces the earlier one. Buckets that could not be reported for
+        longer than they would be kept are dropped.
         """
         for (provider, operation), fresh in self._pending.items():
-            for grain in GRAINS:
-                self._add(provider, operation, grain, fresh, now)
-            self._gathered.setdefault((provider, operation), Observed()).merge(fresh)
+            for resolution in RESOLUTIONS:
+                self._add(provider, operation, resolution, fresh, now)
+            self._gathered.setdefault((provider, operation), OperationStats()).merge(fresh)
         self._pending.clear()
-        self._forget(now)
+        self._drop_expired(now)
         return list(self._unreported.values())
 
-    def reported(self, buckets: Iterable[Bucket]) -> None:
-        """These have reached the ledger; nothing was noted in between."""
+    def mark_reported(self, buckets: Iterable[StatsBucket]) -> None:
+        """Leave these out of `gather` until they change. Nothing may be counted in between."""
         for one in buckets:
             self._unreported.pop((one.provider, one.operation, one.width, one.begin), None)
 
-    def totals(self) -> dict[tuple[str, str], Observed]:
-        """By provider and operation, a copy of all that was ever noted here."""
-        totals: dict[tuple[str, str], Observed] = {}
-        for some in (self._gathered, self._pending):
-            for key, observed in some.items():
-                totals.setdefault(key, Observed()).merge(observed)
+    def totals(self) -> dict[tuple[str, str], OperationStats]:
+        """By provider and operation, a copy of everything since the process started."""
+        totals: dict[tuple[str, str], OperationStats] = {}
+        for part in (self._gathered, self._pending):
+            for key, stats in part.items():
+                totals.setdefault(key, OperationStats()).merge(stats)
         return totals
 
-    def _of(self, provider: str, operation: str) -> Observed:
+    def _pending_of(self, provider: str, operation: str) -> OperationStats:
         key = (provider, operation)
         found = self._pending.get(key)
         if found is None:
-            found = self._pending[key] = Observed()
+            found = self._pending[key] = OperationStats()
         return found
 
     def _add(
-        self, provider: str, operation: str, grain: Grain, fresh: Observed, now: datetime
+        self,
+        provider: str,
+        operation: str,
+        resolution: Resolution,
+        fresh: OperationStats,
+        now: datetime,
     ) -> None:
-        begin = grain.begin(now)
-        bucket = self._open.get((provider, operation, grain.width))
+        begin, width = resolution.begin(now), resolution.width
+        bucket = self._open.get((provider, operation, width))
         if bucket is None or bucket.begin != begin:
-            bucket = Bucket(provider, operation, grain.width, begin, Observed())
-            self._open[provider, operation, grain.width] = bucket
-        bucket.observed.merge(fresh)
-        self._unreported[provider, operation, grain.width, begin] = bucket
+            bucket = StatsBucket(provider, operation, width, begin, OperationStats())
+            self._open[provider, operation, width] = bucket
+        bucket.stats.merge(fresh)
+        self._unreported[provider, operation, width, begin] = bucket
 
-    def _forget(self, now: datetime) -> None:
-        kept = {grain.width: grain.kept for grain in GRAINS}
+    def _drop_expired(self, now: datetime) -> None:
+        kept = {resolution.width: resolution.kept for resolution in RESOLUTIONS}
         for key, bucket in list(self._unreported.items()):
             if bucket.begin + kept[bucket.width] < now:
                 del self._unreported[key]

@@ -1,77 +1,86 @@
-"""Carrying what a process observes into the ledger, every few seconds."""
+"""Reports the statistics of this process to the ledger, every few seconds."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from ackbridge.clock import Clock
 from ackbridge.errors import LedgerUnavailableError
-from ackbridge.ledger.ledger import Ledger
 
-from .counters import Observations
+from .counters import Counters, StatsBucket
 
 REPORT_EVERY: Final = timedelta(seconds=3)
-"""What a process that is killed loses at the most."""
+"""A process that is killed loses at most the statistics of this time."""
 
-FORGET_EVERY: Final = timedelta(minutes=5)
+DELETE_EXPIRED_EVERY: Final = timedelta(minutes=5)
 
 log = logging.getLogger(__name__)
 
 
-class Reporter:
-    """Reports one process's observations; the only one who does."""
+class StatsSink(Protocol):
+    """Where statistics are stored: `Ledger.stats`."""
 
-    def __init__(self, observations: Observations, ledger: Ledger, clock: Clock) -> None:
-        self._observations = observations
-        self._ledger = ledger
+    async def store(self, worker: str, buckets: Sequence[StatsBucket]) -> None:
+        """Store a worker's buckets; each replaces its earlier reports."""
+
+    async def delete_expired(self) -> None:
+        """Delete the buckets that are older than they are kept."""
+
+
+class StatsReporter:
+    """Reports the counters of one process; only one reporter may do so."""
+
+    def __init__(self, counters: Counters, store: StatsSink, clock: Clock) -> None:
+        self._counters = counters
+        self._store = store
         self._clock = clock
-        self._is_away = False
-        self._forget_at = clock()
+        self._is_store_unavailable = False
+        self._delete_expired_at = clock()
 
     async def report(self) -> None:
-        """Report what has been observed; keep it for the next time if the ledger is away."""
+        """Report what has changed; if the ledger is unavailable, the next report includes it."""
         now = self._clock()
-        buckets = self._observations.gather(now)
+        buckets = self._counters.gather(now)
         try:
             if buckets:
-                await self._ledger.report(self._observations.worker, buckets)
-                self._observations.reported(buckets)
-            if now >= self._forget_at:
-                await self._ledger.forget_observations()
-                self._forget_at = now + FORGET_EVERY
+                await self._store.store(self._counters.worker, buckets)
+                self._counters.mark_reported(buckets)
+            if now >= self._delete_expired_at:
+                await self._store.delete_expired()
+                self._delete_expired_at = now + DELETE_EXPIRED_EVERY
         except LedgerUnavailableError as error:
-            if not self._is_away:
-                log.warning("observations wait for the ledger: %s", error)
-            self._is_away = True
+            if not self._is_store_unavailable:
+                log.warning("statistics are kept until the ledger is available: %s", error)
+            self._is_store_unavailable = True
         else:
-            self._is_away = False
+            self._is_store_unavailable = False
 
-    async def run(self, every: timedelta) -> None:
-        """Report for ever."""
-        while True:
-            await asyncio.sleep(every.total_seconds())
-            await self.try_to_report()
-
-    async def try_to_report(self) -> None:
-        """As `report`; statistics are worth less than what else this process does."""
+    async def report_or_log(self) -> None:
+        """As `report`, but no error stops the process: it is logged."""
         try:
             await self.report()
         except Exception:
-            log.exception("observations could not be reported")
+            log.exception("statistics could not be reported")
+
+    async def run(self, every: timedelta) -> None:
+        """Report until cancelled."""
+        while True:
+            await asyncio.sleep(every.total_seconds())
+            await self.report_or_log()
 
 
 @asynccontextmanager
-async def reporting(
-    observations: Observations, ledger: Ledger, clock: Clock, every: timedelta = REPORT_EVERY
+async def report_stats(
+    counters: Counters, store: StatsSink, clock: Clock, every: timedelta = REPORT_EVERY
 ) -> AsyncIterator[None]:
-    """Report regularly while inside, and once more at the end."""
-    reporter = Reporter(observations, ledger, clock)
+    """Report regularly inside the context, and once more at its end."""
+    reporter = StatsReporter(counters, store, clock)
     running = asyncio.create_task(reporter.run(every))
     try:
         yield
@@ -79,4 +88,4 @@ async def reporting(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-        await reporter.try_to_report()
+        await reporter.report_or_log()

@@ -1,9 +1,10 @@
-"""The scorecard of a provider: how it has done, and what waits for it; its trouble, and ours."""
+"""The scorecard of a provider: availability, errors and response times, and what is pending."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from pydantic import AwareDatetime
 
@@ -11,27 +12,27 @@ from ackbridge.contracts.breaker import BreakerStatus
 from ackbridge.contracts.control import WHOLE_PROVIDER, ControlSnapshot
 from ackbridge.contracts.wire import Wire
 
-from .totals import Count, Observed, Times
+from .counters import Count, OperationStats, Timing
 
-ANSWERED = (
+ANSWERED: Final = (
     Count.RECEIPTS,
     Count.REFUSED,
     Count.THROTTLED,
-    Count.ASKED,
+    Count.STATUS_ANSWERED,
     Count.ACKNOWLEDGED,
     Count.HEALTHY,
 )
-NOT_ANSWERED = (
+NOT_ANSWERED: Final = (
     Count.UNANSWERED,
-    Count.ASKED_IN_VAIN,
+    Count.STATUS_UNANSWERED,
     Count.UNACKNOWLEDGED,
     Count.UNHEALTHY,
 )
-"""What an exchange with a provider says about whether it is up. A throttling one is."""
+"""Which requests show that a provider is up or down. One that throttles is up."""
 
 
 class Latency(Wire):
-    """How long something took, in seconds: half of it, all but a twentieth, all but a hundredth."""
+    """Quantiles, in seconds."""
 
     p50: float
     p95: float
@@ -39,24 +40,23 @@ class Latency(Wire):
 
 
 class Score(Wire):
-    """How one operation has done, or the provider as a whole.
+    """The statistics of one operation, or of the provider as a whole.
 
     Attributes:
-        operation: its name; "" for all of the provider, its health requests included.
-        uptime: the share of time, as far as anything was heard or not heard, in which at least
-            half of what it was asked was answered; None when it was not asked anything.
+        operation: its name; "" for the whole provider, health requests included.
+        uptime: the share of time buckets in which at least half of the requests were answered;
+            buckets without requests do not count; None: there was no request at all.
         sends: attempts.
-        errors_per_minute: of the provider's: no answer, 408, 425, 429 or 5xx, failures, silences.
-        ours_per_minute: of ours: the ledger away, a secret missing, a request that is no good.
-        receipt_rate: the share of sends that the provider took.
+        errors_per_minute: of the provider: no answer, 408, 425, 429 or 5xx, failures, silences.
+        ours_per_minute: our own: the ledger unavailable, a secret missing, an invalid request.
+        receipt_rate: the share of sends that the provider accepted.
         answer_rate: the share of cycles that ended with a response, not a failure or a silence;
-            a late response counts for both.
-        receipt, answer: how long they took, from the sending; None when there was none.
+            a late response counts as both.
+        receipt, answer: how long they took, from the send; None when there was none.
         silences: deadlines that passed.
-        late, duplicates, refused, throttled, failures: how many.
         parked: calls that are parked now.
-        owed: acknowledgements that the provider has not accepted by now.
-        deadline, deadline_reason: of calls that begin now, where it is learned.
+        owed: acknowledgements that are pending now.
+        deadline, deadline_reason: of new calls, where it is learned.
     """
 
     operation: str
@@ -81,12 +81,12 @@ class Score(Wire):
 
 
 class Scorecard(Wire):
-    """How a provider has done since a moment.
+    """The statistics of a provider in a period.
 
     Attributes:
         whole: all operations together.
         operations: each of them, sorted by name.
-        breaker: as its control published it last; None where that is not known.
+        breaker: from the control's last snapshot; None where there is none.
     """
 
     provider: str
@@ -97,43 +97,43 @@ class Scorecard(Wire):
     breaker: BreakerStatus | None = None
 
 
-Timeline = Mapping[datetime, Mapping[str, Observed]]
-"""What was observed, by the beginning of its bucket and by operation."""
+Timeline = Mapping[datetime, Mapping[str, OperationStats]]
+"""Statistics by the start of their bucket, then by operation."""
 
-Waiting = Mapping[str, tuple[int, int]]
-"""By operation, how much is parked and how much is owed."""
+Backlog = Mapping[str, tuple[int, int]]
+"""By operation, how many calls are parked, and how many acknowledgements are pending."""
 
 
 def scorecard(
     provider: str,
     timeline: Timeline,
-    waiting: Waiting,
+    backlog: Backlog,
     since: datetime,
     until: datetime,
     snapshot: ControlSnapshot | None = None,
 ) -> Scorecard:
-    """Add everything up.
+    """Compute the scorecard of a period.
 
     Args:
-        since: the beginning of the first bucket of the timeline, or earlier.
-        snapshot: what the provider's control publishes.
+        since: the start of the first bucket of the timeline, or earlier.
+        snapshot: of the provider's control, for the breaker and the deadlines.
     """
     deadlines = snapshot.deadlines if snapshot else {}
-    observed = {operation for bucket in timeline.values() for operation in bucket}
-    names = (observed | waiting.keys() | deadlines.keys()) - {WHOLE_PROVIDER}
+    with_stats = {operation for bucket in timeline.values() for operation in bucket}
+    names = (with_stats | backlog.keys() | deadlines.keys()) - {WHOLE_PROVIDER}
     minutes = max((until - since) / timedelta(minutes=1), 1 / 60)
     operations = []
     for name in sorted(names):
-        parts = [bucket[name] for bucket in timeline.values() if name in bucket]
-        score = _score(name, parts, minutes, *waiting.get(name, (0, 0)))
+        buckets = [bucket[name] for bucket in timeline.values() if name in bucket]
+        score = _score(name, buckets, minutes, *backlog.get(name, (0, 0)))
         if name in deadlines:
             learned = deadlines[name]
             known = {"deadline": learned.deadline, "deadline_reason": learned.reason}
             score = score.model_copy(update=known)
         operations.append(score)
-    together = [_sum(bucket.values()) for bucket in timeline.values()]
-    parked = sum(one for one, _ in waiting.values())
-    owed = sum(one for _, one in waiting.values())
+    together = [OperationStats.merged(bucket.values()) for bucket in timeline.values()]
+    parked = sum(parked for parked, _ in backlog.values())
+    owed = sum(owed for _, owed in backlog.values())
     return Scorecard(
         provider=provider,
         since=since,
@@ -145,44 +145,42 @@ def scorecard(
 
 
 def _score(
-    operation: str, buckets: list[Observed], minutes: float, parked: int, owed: int
+    operation: str, buckets: list[OperationStats], minutes: float, parked: int, owed: int
 ) -> Score:
-    seen = _sum(buckets)
-    answers = seen[Count.ANSWERS]
+    stats = OperationStats.merged(buckets)
+    answers = stats[Count.ANSWERS]
     return Score(
         operation=operation,
         uptime=_uptime(buckets),
-        sends=seen.sends,
-        errors_per_minute=seen.errors / minutes,
-        ours_per_minute=seen[Count.OURS] / minutes,
-        receipt_rate=_share(seen[Count.RECEIPTS], seen.sends),
-        answer_rate=_share(answers, answers + seen[Count.FAILURES] + seen[Count.SILENCES]),
-        receipt=_latency(seen, Times.RECEIPT),
-        answer=_latency(seen, Times.ANSWER),
-        silences=seen[Count.SILENCES],
-        late=seen[Count.LATE],
-        duplicates=seen[Count.DUPLICATES],
-        refused=seen[Count.REFUSED],
-        throttled=seen[Count.THROTTLED],
-        failures=seen[Count.FAILURES],
+        sends=stats.sends,
+        errors_per_minute=stats.errors / minutes,
+        ours_per_minute=stats[Count.OWN_ERRORS] / minutes,
+        receipt_rate=_share(stats[Count.RECEIPTS], stats.sends),
+        answer_rate=_share(answers, answers + stats[Count.FAILURES] + stats[Count.SILENCES]),
+        receipt=_latency(stats, Timing.RECEIPT),
+        answer=_latency(stats, Timing.ANSWER),
+        silences=stats[Count.SILENCES],
+        late=stats[Count.LATE],
+        duplicates=stats[Count.DUPLICATES],
+        refused=stats[Count.REFUSED],
+        throttled=stats[Count.THROTTLED],
+        failures=stats[Count.FAILURES],
         parked=parked,
         owed=owed,
     )
 
 
-def _uptime(buckets: list[Observed]) -> float | None:
+def _uptime(buckets: list[OperationStats]) -> float | None:
     up = down = 0
     for bucket in buckets:
-        answered = sum(bucket[what] for what in ANSWERED)
-        unanswered = sum(bucket[what] for what in NOT_ANSWERED)
+        answered, unanswered = bucket.sum(ANSWERED), bucket.sum(NOT_ANSWERED)
         if answered or unanswered:
             up, down = (up + 1, down) if answered >= unanswered else (up, down + 1)
     return _share(up, up + down)
 
 
-def _latency(seen: Observed, name: Times) -> Latency | None:
-    found = [seen.times[name].quantile(wanted) for wanted in (0.5, 0.95, 0.99)]
-    p50, p95, p99 = found
+def _latency(stats: OperationStats, name: Timing) -> Latency | None:
+    p50, p95, p99 = (stats.times[name].quantile(share) for share in (0.5, 0.95, 0.99))
     if p50 is None or p95 is None or p99 is None:
         return None
     return Latency(p50=p50, p95=p95, p99=p99)
@@ -190,10 +188,3 @@ def _latency(seen: Observed, name: Times) -> Latency | None:
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _sum(parts: Iterable[Observed]) -> Observed:
-    whole = Observed()
-    for part in parts:
-        whole.merge(part)
-    return whole

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.steps import CycleEnd, RecordStep, Sent, StepFailure
-from ackbridge.stats.totals import Count, Times
+from ackbridge.stats.counters import Count, Timing
 
 from .dependencies import Dependencies
 from .retry import Cause
@@ -35,20 +35,20 @@ def noted(
         if error.type in _THEIRS and in_vain is not None:
             note(provisions, request, in_vain)
         elif error.type == StepFailure.UNAVAILABLE or (in_vain and error.type in _OURS):
-            note(provisions, request, Count.OURS)
+            note(provisions, request, Count.OWN_ERRORS)
         raise
 
 
 def note(provisions: Dependencies, request: CallRequest, what: Count, times: int = 1) -> None:
     """Count something of a call's operation."""
-    provisions.observations.count(request.provider, request.operation, what, times)
+    provisions.counters.count(request.provider, request.operation, what, times)
 
 
 def note_receipt(provisions: Dependencies, request: CallRequest, sent: Sent) -> None:
     """The provider has the request."""
     note(provisions, request, Count.RECEIPTS)
     took = sent.receipt_at - sent.sent_at
-    provisions.observations.time(request.provider, request.operation, Times.RECEIPT, took)
+    provisions.counters.time(request.provider, request.operation, Timing.RECEIPT, took)
 
 
 def note_not_received(provisions: Dependencies, request: CallRequest, cause: Cause) -> None:
@@ -58,12 +58,12 @@ def note_not_received(provisions: Dependencies, request: CallRequest, cause: Cau
     elif cause.kind is StepFailure.NO_RECEIPT:
         note(provisions, request, Count.THROTTLED if cause.is_later else Count.UNANSWERED)
     else:
-        note(provisions, request, Count.OURS)
+        note(provisions, request, Count.OWN_ERRORS)
 
 
 def note_response(provisions: Dependencies, step: RecordStep) -> None:
     """A response was recorded, for the first time."""
-    request, observations = step.request, provisions.observations
+    request, counters = step.request, provisions.counters
     note_ends(provisions, request, step.ended)
     if step.outcome.forced is not None:
         return
@@ -72,11 +72,11 @@ def note_response(provisions: Dependencies, step: RecordStep) -> None:
         note(provisions, request, Count.LATE)
     if step.took is None:
         return
-    names = (Times.ANSWER, Times.OVERDUE) if step.overdue else (Times.ANSWER,)
+    names = (Timing.ANSWER, Timing.OVERDUE) if step.overdue else (Timing.ANSWER,)
     for name in names:
-        observations.time(request.provider, request.operation, name, step.took)
+        counters.time(request.provider, request.operation, name, step.took)
     for waited in step.taken_back:
-        observations.time(request.provider, request.operation, Times.SILENCE, waited, -1)
+        counters.time(request.provider, request.operation, Timing.SILENCE, waited, -1)
 
 
 def note_ends(provisions: Dependencies, request: CallRequest, ends: Iterable[CycleEnd]) -> None:
@@ -84,8 +84,8 @@ def note_ends(provisions: Dependencies, request: CallRequest, ends: Iterable[Cyc
     for one in ends:
         note(provisions, request, Count.SILENCES if one.silent else Count.FAILURES)
         if one.after is not None:
-            name = Times.SILENCE if one.silent else Times.ANSWER
-            provisions.observations.time(request.provider, request.operation, name, one.after)
+            name = Timing.SILENCE if one.silent else Timing.ANSWER
+            provisions.counters.time(request.provider, request.operation, name, one.after)
 
 
 def is_first_attempt() -> bool:

@@ -17,7 +17,7 @@ from ackbridge.control.snapshots import Snapshots
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
-from ackbridge.stats.counters import Observations
+from ackbridge.stats.counters import Counters
 
 _SHAPES_ONLY = Redactor()
 
@@ -37,7 +37,7 @@ class Dependencies:
         gate: whether a call may be sent now.
         indexed: whether our search attributes are registered with the engine.
         secrets: what the references of subscribers stand for at this moment.
-        observations: what this worker observes of providers.
+        counters: what this worker observes of providers.
         redactors: by provider, what keeps secrets out of its words; for one that is not there,
             only what looks like a secret is.
     """
@@ -53,7 +53,7 @@ class Dependencies:
     indexed: bool
     secrets: Secrets = field(default_factory=lambda: Secrets({}, Path()))
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
-    observations: Observations = field(default_factory=Observations)
+    counters: Counters = field(default_factory=Counters)
 
     def redactor(self, provider: str) -> Redactor:
         """What keeps secrets out of a provider's words."""

@@ -11,7 +11,7 @@ from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, learn_all
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.stats.counters import COARSE, FINE, grain_for
+from ackbridge.stats.counters import COARSE, FINE, resolution_for
 
 LEARN_EVERY: Final = timedelta(seconds=30)
 """A sensible pause between two looks: a window is an hour, and each look reads all of it."""
@@ -36,7 +36,9 @@ async def learn_deadlines(
         return {}
     changed: dict[str, LearnedDeadline] = {}
     for window, rules in _by_window(integration).items():
-        observed = await ledger.observed(integration.provider, _since(now - window, breaker, now))
+        observed = await ledger.stats.totals(
+            integration.provider, _since(now - window, breaker, now)
+        )
         changed |= learn_all(rules, observed, before, breaker)
     return changed
 
@@ -54,7 +56,7 @@ def _since(start: datetime, breaker: BreakerStatus, now: datetime) -> datetime:
     """What was observed before the breaker closed is of a provider in trouble."""
     if breaker.since <= start:
         return start
-    if grain_for(breaker.since, now) is FINE:
+    if resolution_for(breaker.since, now) is FINE:
         return breaker.since
     # The coarse bucket in which it closed has minutes of both.
     return max(start, COARSE.begin(breaker.since) + COARSE.width)

@@ -22,10 +22,10 @@ from ackbridge.client.batches import start_batch
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import Stage
+from ackbridge.ledger.batches import ParkedState
+from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.database.tables import calls, parked
-from ackbridge.ledger.database.urls import address_of
-from ackbridge.ledger.parked import ParkedState
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
 from ackbridge.temporal.connect import connect
@@ -138,7 +138,7 @@ def _report(
 def _write_rows(url: str, count: int) -> None:
     """The rows that calls write when they are parked, in the order of their numbers."""
     began = datetime.now(UTC) - timedelta(hours=3)
-    database = sa.create_engine(address_of(url))
+    database = sa.create_engine(parse_url(url))
     for numbers in _chunks(count):
         known = [
             {"call_id": _call_id(n), "provider": PROVIDER, "operation": OPERATION} for n in numbers

@@ -53,12 +53,10 @@ class Answers:
     @activity.defn(name=ANSWER)
     async def answer(self, call_id: str) -> None:
         """The provider's response is here."""
-        provider, operation, key = names.split_call_id(call_id)
+        *_, key = names.split_call_id(call_id)
         now = activity.info().scheduled_time
         outcome = CallOutcome(
             call_id=call_id, status=OutcomeStatus.COMPLETED, timings=Timings(started_at=now)
         )
         message = ProviderMessage(kind=MessageKind.RESPONSE, event_key=key, data={"ok": True})
-        await self._ledger.record(
-            call_id, provider, operation, 1, message, outcome, was_parked=True
-        )
+        await self._ledger.calls.record_response(call_id, 1, message, outcome, was_parked=True)

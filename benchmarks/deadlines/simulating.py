@@ -11,7 +11,7 @@ from random import Random
 
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, deadline_for, learn
-from ackbridge.stats.totals import Count, Observed, Times
+from ackbridge.stats.counters import Count, OperationStats, Timing
 
 from .providers import HOUR, Provider, quantile
 
@@ -29,7 +29,7 @@ RULES = DeadlineRules(
     window=timedelta(hours=1),
     floor=timedelta(seconds=1),
     ceiling=timedelta(minutes=10),
-    scouts=0.1,
+    sample=0.1,
 )
 """What an integration file gets that says `learn: {}` and nothing else."""
 
@@ -133,27 +133,27 @@ class _Memory:
 
     def __init__(self, rules: DeadlineRules) -> None:
         self._window = rules.window.total_seconds()
-        self._coming: list[tuple[float, int, Callable[[Observed], None]]] = []
+        self._coming: list[tuple[float, int, Callable[[OperationStats], None]]] = []
         self._order = itertools.count()
-        self._buckets: dict[int, Observed] = {}
+        self._buckets: dict[int, OperationStats] = {}
 
     def expect(self, call: Made, *, late: bool) -> None:
         """Note what becomes of a call, when it does."""
         answer, wait = timedelta(seconds=min(call.takes, 1e9)), timedelta(seconds=call.deadline)
 
-        def answered(observed: Observed) -> None:
+        def answered(observed: OperationStats) -> None:
             observed.counts[Count.ANSWERS] += 1
-            observed.times[Times.ANSWER].add(answer.total_seconds())
+            observed.times[Timing.ANSWER].add(answer.total_seconds())
 
-        def silent(observed: Observed) -> None:
+        def silent(observed: OperationStats) -> None:
             observed.counts[Count.SILENCES] += 1
-            observed.times[Times.SILENCE].add(wait.total_seconds())
+            observed.times[Timing.SILENCE].add(wait.total_seconds())
 
-        def overdue(observed: Observed) -> None:
+        def overdue(observed: OperationStats) -> None:
             answered(observed)
             observed.counts[Count.LATE] += 1
-            observed.times[Times.OVERDUE].add(answer.total_seconds())
-            observed.times[Times.SILENCE].add(wait.total_seconds(), -1)
+            observed.times[Timing.OVERDUE].add(answer.total_seconds())
+            observed.times[Timing.SILENCE].add(wait.total_seconds(), -1)
 
         if call.takes <= call.deadline:
             self._at(call.at + call.takes, answered)
@@ -162,16 +162,16 @@ class _Memory:
         if late and call.is_false_alarm:
             self._at(call.at + call.takes, overdue)
 
-    def window(self, now: float) -> Observed:
+    def window(self, now: float) -> OperationStats:
         """Everything observed within the window."""
         while self._coming and self._coming[0][0] <= now:
             at, _, note = heapq.heappop(self._coming)
-            note(self._buckets.setdefault(int(at // BUCKET), Observed()))
-        whole = Observed()
+            note(self._buckets.setdefault(int(at // BUCKET), OperationStats()))
+        whole = OperationStats()
         for number, bucket in self._buckets.items():
             if (number + 1) * BUCKET > now - self._window:
                 whole.merge(bucket)
         return whole
 
-    def _at(self, moment: float, note: Callable[[Observed], None]) -> None:
+    def _at(self, moment: float, note: Callable[[OperationStats], None]) -> None:
         heapq.heappush(self._coming, (moment, next(self._order), note))

@@ -103,7 +103,7 @@ class Ledger:
             if self.response.message.event_key == key:
                 return Recorded(accepted=True)
             self.logged[key] += 1
-            return Recorded(accepted=False, reason="another response stands for this call")
+            return Recorded(accepted=False, reason="the call has another response")
         if key in self.others:
             self.logged[key] += 1
             return Recorded(accepted=False, reason="the event was applied to another call already")

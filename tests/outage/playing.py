@@ -165,7 +165,7 @@ async def _play(
         await batch.result()
         for _ in range(ROUNDS):
             await _all_batches(stage, played)
-            if not await stage.ledger.count_parked(EVERYTHING):
+            if not await stage.ledger.batches.count_parked(EVERYTHING):
                 break
             again = await stage.calls.reprocess_parked(_wanted(options))
             await again.result()
@@ -173,7 +173,7 @@ async def _play(
     with played.timing("everybody hears of it", say):
         await _outcomes(stage, played)
         await _letters(shop, played)
-    played.left = sum(one.calls for one in await stage.ledger.count_parked(EVERYTHING))
+    played.left = sum(one.calls for one in await stage.ledger.batches.count_parked(EVERYTHING))
     played.seen, _ = await read_provider(stage.provider_url)
     return played
 
@@ -209,7 +209,7 @@ async def _each(things: Iterable[T], do: Callable[[T], Awaitable[Any]]) -> None:
 
 
 async def _until_parked(stage: Stage, count: int) -> None:
-    while sum(one.calls for one in await stage.ledger.count_parked(EVERYTHING)) < count:  # noqa: ASYNC110 -- it changes in another process
+    while sum(one.calls for one in await stage.ledger.batches.count_parked(EVERYTHING)) < count:  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.2)
 
 

@@ -57,7 +57,7 @@ async def _parked(stage: Stage) -> CallRequest:
     request = stage.request().model_copy(update={"operation": "create_booking", "payload": payload})
     await stage.calls.start(request)
     await stage.until(request, CallStage.PARKED)
-    while not await stage.ledger.parked(_these([request])):  # noqa: ASYNC110 -- it changes in another process
+    while not await stage.ledger.batches.parked(_these([request])):  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.05)
     return request
 

@@ -39,7 +39,7 @@ from ackbridge.local.processes import ManagedProcess
 from ackbridge.sandbox.provider import create_provider
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import Settings
-from ackbridge.stats.reporter import reporting
+from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.temporal.connect import client_options
 from ackbridge.workarounds.worker_shutdown import BoundedShutdown
@@ -248,7 +248,7 @@ async def set_up(
             async with contextlib.AsyncExitStack() as running:
                 workers = worker.build_workers(client, catalog, provisions) if has_worker else []
                 await running.enter_async_context(
-                    reporting(provisions.observations, ledger, utc_now)
+                    report_stats(provisions.counters, ledger.stats, utc_now)
                 )
                 for one in workers:
                     await running.enter_async_context(BoundedShutdown(one))

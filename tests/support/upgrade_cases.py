@@ -136,7 +136,7 @@ class Crossing:
         assert await stage.effects(call_id) == self.effects, call_id
         assert tuple(await stage.acknowledged(call_id)) == self.told, call_id
         rows = 1 if self.ends == "completed" else 0
-        assert len(await stage.ledger.responses(call_id)) == rows, call_id
+        assert len(await stage.ledger.calls.responses(call_id)) == rows, call_id
         if self.ends != "completed":
             assert outcome.notice is not None, call_id
 

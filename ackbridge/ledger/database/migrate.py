@@ -1,4 +1,4 @@
-"""Bringing a ledger to the tables of this version, however many workers start at once."""
+"""Migrations: create the tables, or upgrade them to this version."""
 
 from __future__ import annotations
 
@@ -17,40 +17,37 @@ from sqlalchemy import exc
 
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
 
-from .db_errors import unavailable
-from .postgresql import CONNECT_WITHIN
-from .sqlite import sqlite_engine
-from .urls import address_of, is_sqlite
+from .engines import CONNECT_TIMEOUT, is_sqlite, parse_url, sqlite_engine, unavailable
 
-_WAIT: Final = timedelta(seconds=60)
-"""For another worker that is migrating."""
+_LOCK_TIMEOUT: Final = timedelta(seconds=60)
+"""How long to wait for another process that is migrating."""
 
 _ADVISORY_LOCK: Final = 0x61636B6272646765
-"""Chosen once, for every version: the bytes of "ackbrdge"."""
+"""The same in every version: the bytes of "ackbrdge"."""
 
 
 def migrate(url: str) -> None:
-    """Create the ledger, or bring it up to date; blocking, and safe to run several times at once.
+    """Create the ledger, or upgrade it. Blocking; several processes may call it at once.
 
-    Everything happens in one transaction that holds a lock: whoever comes second waits, and then
-    finds nothing to do.
+    Everything happens in one transaction that holds a lock: a second process waits, and then finds
+    nothing to do.
 
     Args:
         url: `sqlite:///path` or `postgresql://user:password@host/database`.
 
     Raises:
-        ConfigurationError: the URL is neither of the two databases', or the ledger has been
-            migrated by a newer version.
+        ConfigurationError: the URL is of neither database, or the ledger was migrated by a newer
+            version.
         LedgerUnavailableError: the database does not answer.
     """
-    address = address_of(url)
+    address = parse_url(url)
     try:
         if is_sqlite(address):
             _prepare_file(address)
-            engine = sqlite_engine(address, _WAIT, writes=True)
+            engine = sqlite_engine(address, _LOCK_TIMEOUT, writes=True)
         else:
             engine = sa.create_engine(
-                address, hide_parameters=True, connect_args={"connect_timeout": CONNECT_WITHIN}
+                address, hide_parameters=True, connect_args={"connect_timeout": CONNECT_TIMEOUT}
             )
         _upgrade(engine)
     except exc.DBAPIError as error:
@@ -64,7 +61,7 @@ def _upgrade(engine: sa.Engine) -> None:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 _lock_postgresql(connection)
-            with _explained():
+            with _command_errors():
                 command.upgrade(_config(connection), "head")
     finally:
         engine.dispose()
@@ -78,20 +75,20 @@ def _config(connection: sa.Connection) -> Config:
 
 
 def _lock_postgresql(connection: sa.Connection) -> None:
-    wait = int(_WAIT.total_seconds() * 1000)
+    wait = int(_LOCK_TIMEOUT.total_seconds() * 1000)
     connection.execute(sa.text(f"SET LOCAL lock_timeout = {wait}"))
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
 
 
 def _prepare_file(address: sa.URL) -> None:
-    """Switch the file to WAL, once for its life: readers then never wait for writers."""
+    """Switch the file to WAL, permanently: readers then never wait for writers."""
     Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = sqlite_engine(address, _WAIT, writes=False)
-    until = time.monotonic() + _WAIT.total_seconds()
+    engine = sqlite_engine(address, _LOCK_TIMEOUT, writes=False)
+    until = time.monotonic() + _LOCK_TIMEOUT.total_seconds()
     try:
         while not _switched_to_wal(engine):
             if time.monotonic() > until:
-                raise LedgerUnavailableError("the ledger's file stays locked by another process")
+                raise LedgerUnavailableError("another process keeps the ledger's file locked")
             time.sleep(0.02)
     finally:
         engine.dispose()
@@ -102,7 +99,7 @@ def _switched_to_wal(engine: sa.Engine) -> bool:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     except exc.OperationalError as error:
-        # Two that switch at once are told so without any waiting for the busy timeout.
+        # Two processes that switch at once get this at once, whatever the busy timeout.
         if "locked" in str(error.orig):
             return False
         raise
@@ -110,9 +107,9 @@ def _switched_to_wal(engine: sa.Engine) -> bool:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _command_errors() -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        reason = f"the ledger has been migrated by a newer version of Ackbridge: {error}"
+        reason = f"the ledger was migrated by a newer version of Ackbridge: {error}"
         raise ConfigurationError(reason) from None

@@ -1,14 +1,60 @@
 """The ledger's tables. Each change here needs a revision in `migrations/versions`; a test compares.
 
-There are no foreign keys: rows of one call come from several processes in any order, and a
-message must be kept even when nothing is known about its call.
+There are no foreign keys: several processes write the rows of one call in any order, and a message
+is stored even when its call is not known.
 """
 
 from __future__ import annotations
 
-import sqlalchemy as sa
+import re
+from datetime import UTC, datetime
 
-from .columns import Key, UtcTime
+import sqlalchemy as sa
+from sqlalchemy.types import TypeDecorator
+
+_UNSTORABLE = re.compile("[\\\\\x00\ud800-\udfff]")
+
+
+class Key(TypeDecorator[str]):
+    """Any text that a provider may use as an id.
+
+    JSON texts may hold NUL and lone surrogates, which no database stores as text. They are stored
+    escaped; a backslash marks an escaped value, so that two keys are never stored as one.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 -- SQLAlchemy's signature
+        if value is None or not _UNSTORABLE.search(value):
+            return value
+        return value.encode("unicode_escape").decode("ascii")
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 -- SQLAlchemy's signature
+        if value is None or "\\" not in value:
+            return value
+        return value.encode("ascii").decode("unicode_escape")
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware time. SQLite has no time zones: there it is stored as UTC, without one."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("the ledger stores aware times only")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 -- SQLAlchemy's signature
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
 
 metadata = sa.MetaData(
     naming_convention={
@@ -31,7 +77,7 @@ calls = sa.Table(
     sa.Column("outcome", sa.JSON(none_as_null=True)),
     sa.Column("claimed_at", UtcTime, nullable=False),
     sa.Column("updated_at", UtcTime, nullable=False),
-    # Parked calls are selected here: visibility cannot order, and lags.
+    # Statistics count parked calls by it.
     sa.Index(None, "stage", "provider"),
 )
 
@@ -90,7 +136,7 @@ inbox = sa.Table(
     sa.Index(None, "provider", "call_id"),
     sa.Index(None, "provider", "reference"),
     sa.Index(None, "state", "next_try_at"),
-    # Whether a row was inserted is all anybody asks; its id is read with the entry.
+    # Nobody reads the id of a new row; it is read with the entry.
     implicit_returning=False,
 )
 
@@ -154,7 +200,7 @@ parked = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("batch", sa.Text),
     sa.Column("taken_at", UtcTime),
-    # In the order in which batches take them.
+    # In the order in which batches claim them.
     sa.Index(None, "provider", "state", "parked_at", "call_id"),
     comment="Calls that are parked, or were when they were taken up again and have not ended.",
 )

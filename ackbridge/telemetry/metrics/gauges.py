@@ -57,7 +57,7 @@ class GaugeSource:
         flags: dict[Key, FlagValue] = {}
         deadlines: dict[Key, float] = {}
         for provider, integration in self._catalog.integrations.items():
-            found = await self._ledger.standing(provider)
+            found = await self._ledger.stats.backlog(provider)
             snapshot = await self._control.snapshot(provider)
             for operation in integration.operations:
                 waiting = found.get(operation)

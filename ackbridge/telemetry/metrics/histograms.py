@@ -24,8 +24,8 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from ackbridge.contracts.control import WHOLE_PROVIDER
-from ackbridge.stats.quantile_sketch import Sketch, time_of
-from ackbridge.stats.totals import Observed
+from ackbridge.stats.counters import OperationStats
+from ackbridge.stats.quantile_sketch import QuantileSketch, time_of
 
 from .gauges import Key
 from .instruments import Source, labels
@@ -56,7 +56,7 @@ class SketchHistograms:
         ours = replace(scope, metrics=[*scope.metrics, *self._metrics(totals)])
         return MetricsData([replace(first, scope_metrics=[ours, *scopes]), *others])
 
-    def _metrics(self, totals: Mapping[Key, Observed]) -> list[Metric]:
+    def _metrics(self, totals: Mapping[Key, OperationStats]) -> list[Metric]:
         now = time.time_ns()
         return [
             Metric(
@@ -75,7 +75,7 @@ class SketchHistograms:
             for of, histogram in HISTOGRAMS.items()
         ]
 
-    def _point(self, key: Key, sketch: Sketch, now: int) -> HistogramDataPoint:
+    def _point(self, key: Key, sketch: QuantileSketch, now: int) -> HistogramDataPoint:
         counts, total = [0] * (len(BOUNDS) + 1), 0.0
         times = [(time_of(number), count) for number, count in sketch.bins()]
         for seconds, count in times:

@@ -9,8 +9,8 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from ackbridge.contracts.breaker import BreakerState
 from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState
+from ackbridge.stats.counters import Count, OperationStats
 from ackbridge.stats.scorecard import ANSWERED, NOT_ANSWERED
-from ackbridge.stats.totals import Count, Observed
 
 from .gauges import FleetGauges, Key, share
 from .names import (
@@ -37,7 +37,7 @@ class Source:
         facts: how things stand, for all processes together; None where others tell that.
     """
 
-    totals: Mapping[Key, Observed] = field(default_factory=dict)
+    totals: Mapping[Key, OperationStats] = field(default_factory=dict)
     facts: FleetGauges | None = None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ackbridge.stats.totals import Count, Times
+from ackbridge.stats.counters import Count, Timing
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,16 @@ COUNTERS: Final[Mapping[Count, Counter]] = {
     Count.SILENCES: _counter(_CYCLES, "silence"),
     Count.LATE: Counter("ackbridge.answers.late", "", "Answers after their silence was counted"),
     Count.DUPLICATES: Counter("ackbridge.duplicates", "", "Messages suppressed as seen before"),
-    Count.ASKED: _counter(_ASKED, "answered"),
-    Count.ASKED_IN_VAIN: _counter(_ASKED, "in_vain"),
+    Count.STATUS_ANSWERED: _counter(_ASKED, "answered"),
+    Count.STATUS_UNANSWERED: _counter(_ASKED, "in_vain"),
     Count.ACKNOWLEDGED: _counter(_ACKNOWLEDGED, "accepted"),
     Count.UNACKNOWLEDGED: _counter(_ACKNOWLEDGED, "not_accepted"),
     Count.HEALTHY: _counter(_PROBES, "healthy"),
     Count.UNHEALTHY: _counter(_PROBES, "unhealthy"),
     Count.UNCLEAR: _counter(_PROBES, "unclear"),
-    Count.OURS: Counter("ackbridge.trouble.ours", "", "Trouble of our own, such as no ledger"),
+    Count.OWN_ERRORS: Counter(
+        "ackbridge.trouble.ours", "", "Trouble of our own, such as no ledger"
+    ),
 }
 """A `Count` that is not here is not told: a test sees to it that there is none."""
 
@@ -60,9 +62,9 @@ class Histogram:
     description: str
 
 
-HISTOGRAMS: Final[Mapping[Times, Histogram]] = {
-    Times.RECEIPT: Histogram("ackbridge.receipt.duration", "From an attempt to its receipt"),
-    Times.ANSWER: Histogram("ackbridge.answer.duration", "From sending to the last word"),
+HISTOGRAMS: Final[Mapping[Timing, Histogram]] = {
+    Timing.RECEIPT: Histogram("ackbridge.receipt.duration", "From an attempt to its receipt"),
+    Timing.ANSWER: Histogram("ackbridge.answer.duration", "From sending to the last word"),
 }
 
 ERRORS: Final = "ackbridge.errors"

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig, Runtime, TelemetryConfig
 
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
-from ackbridge.stats.counters import Observations
+from ackbridge.stats.counters import Counters
 from ackbridge.telemetry.otlp import Signal, export_to_environ, otlp_metrics, resource
 from ackbridge.telemetry.trace_export import export_traces
 
@@ -52,37 +52,37 @@ class Metrics:
 
     @asynccontextmanager
     async def watching(
-        self, observations: Observations | None = None, facts: GaugeSource | None = None
+        self, counters: Counters | None = None, facts: GaugeSource | None = None
     ) -> AsyncIterator[None]:
         """Keep what is told up to date while inside.
 
         Args:
-            observations: of this process; read in the thread of the event loop, whose they are.
+            counters: of this process; read in the thread of the event loop, whose they are.
             facts: of the fleet; one process, or one kind of them, tells these.
         """
         if self.runtime is None:
             yield
             return
-        watching = asyncio.create_task(self._watch(observations, facts))
+        watching = asyncio.create_task(self._watch(counters, facts))
         try:
             yield
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
-            self._count(observations)
+            self._count(counters)
 
-    async def _watch(self, observations: Observations | None, facts: GaugeSource | None) -> None:
+    async def _watch(self, counters: Counters | None, facts: GaugeSource | None) -> None:
         looks = FACTS_EVERY // LOOK_EVERY
         for number in itertools.count():
-            self._count(observations)
+            self._count(counters)
             if facts is not None and number % looks == 0:
                 await self._look(facts)
             await asyncio.sleep(LOOK_EVERY.total_seconds())
 
-    def _count(self, observations: Observations | None) -> None:
-        if observations is not None:
-            self.source.totals = observations.totals()
+    def _count(self, counters: Counters | None) -> None:
+        if counters is not None:
+            self.source.totals = counters.totals()
 
     async def _look(self, facts: GaugeSource) -> None:
         try:

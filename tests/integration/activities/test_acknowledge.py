@@ -48,7 +48,7 @@ async def unacknowledged(of: World, operation: str = "order", **fields: Any) -> 
 
 async def owed(of: World) -> list[str | None]:
     """The reasons of what is owed."""
-    return [one.reason for one in await of.ledger.owed("acme")]
+    return [one.reason for one in await of.ledger.calls.owed("acme")]
 
 
 async def test_the_plan_of_a_polled_operation(world: World) -> None:
@@ -156,5 +156,5 @@ async def test_a_conclusion_holds_messages(world: World) -> None:
 
     await attempt().run(Conclude(world.provisions).conclude, step)
 
-    (held,) = await world.ledger.held("acme")
+    (held,) = await world.ledger.inbox.held("acme")
     assert late == held.entry.message

@@ -27,8 +27,8 @@ from ackbridge.contracts.steps import (
 from ackbridge.control.admission import Admission
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.stats.reporter import Reporter
-from ackbridge.stats.totals import Count, Observed, Times
+from ackbridge.stats.counters import Count, OperationStats, Timing
+from ackbridge.stats.reporter import StatsReporter
 from activities.acknowledge import Acknowledge
 from activities.ask_status import AskStatus
 from activities.conclude import Conclude
@@ -42,14 +42,14 @@ from .world import NOW, World, attempt, failed
 CLOSED = BreakerStatus(state=BreakerState.CLOSED, since=NOW - timedelta(days=9), reason="well")
 
 
-async def noted(of: World, operation: str = "order") -> Observed:
+async def noted(of: World, operation: str = "order") -> OperationStats:
     """Everything noted of an operation of acme's, by way of the ledger."""
-    await Reporter(of.provisions.observations, of.ledger, lambda: NOW).report()
-    observed = await of.ledger.observed("acme", NOW)
-    return observed.get(operation, Observed())
+    await StatsReporter(of.provisions.counters, of.ledger.stats, lambda: NOW).report()
+    observed = await of.ledger.stats.totals("acme", NOW)
+    return observed.get(operation, OperationStats())
 
 
-def counts(observed: Observed) -> dict[str, int]:
+def counts(observed: OperationStats) -> dict[str, int]:
     """What was counted at all."""
     return {str(what): count for what, count in observed.counts.items() if count}
 
@@ -79,7 +79,7 @@ def record_step(of: World, key: str = "k-1", event: str = "e-1", **fields: Any) 
 
 async def record(of: World, step: RecordStep) -> None:
     """Record a response."""
-    await of.ledger.claim(step.request, "chain-1")
+    await of.ledger.calls.claim(step.request, "chain-1")
     await attempt().run(Record(of.provisions, Acknowledge(of.provisions)).record, step)
 
 
@@ -101,7 +101,7 @@ async def test_a_send_is_noted_by_its_end(
     await (run if status == 200 else failed(run))
     observed = await noted(world)
     assert expected == counts(observed)
-    assert observed.times[Times.RECEIPT].count == (status == 200)
+    assert observed.times[Timing.RECEIPT].count == (status == 200)
 
 
 async def test_nobody_there_is_theirs(deserted: World) -> None:
@@ -131,8 +131,8 @@ async def test_ends_are_noted_by_the_step_that_tells_them(world: World) -> None:
         await attempt(number).run(Send(world.provisions).send, step)
     observed = await noted(world)
     assert counts(observed) == {"receipts": 2, "silences": 1, "failures": 1}
-    assert observed.times[Times.SILENCE].count == 1
-    assert observed.times[Times.ANSWER].count == 0
+    assert observed.times[Timing.SILENCE].count == 1
+    assert observed.times[Timing.ANSWER].count == 0
 
 
 async def test_a_response_is_noted_once(world: World) -> None:
@@ -142,7 +142,7 @@ async def test_a_response_is_noted_once(world: World) -> None:
     await record(world, step)
     observed = await noted(world)
     assert counts(observed) == {"answers": 1}
-    assert observed.times[Times.ANSWER].quantile(1) == pytest.approx(3, rel=0.02)
+    assert observed.times[Timing.ANSWER].quantile(1) == pytest.approx(3, rel=0.02)
 
 
 async def test_a_late_answer_turns_a_silence_into_a_time(world: World) -> None:
@@ -156,7 +156,7 @@ async def test_a_late_answer_turns_a_silence_into_a_time(world: World) -> None:
     observed = await noted(world)
     assert counts(observed) == {"answers": 1, "silences": 1, "late": 1}
     assert [
-        observed.times[name].count for name in (Times.SILENCE, Times.ANSWER, Times.OVERDUE)
+        observed.times[name].count for name in (Timing.SILENCE, Timing.ANSWER, Timing.OVERDUE)
     ] == [0, 1, 1]
 
 
@@ -227,7 +227,7 @@ async def test_the_plan_has_the_learned_deadline_and_why(world: World) -> None:
     reasons = {await deadline_reason(told, "order", f"k-{number}") for number in range(20)}
     assert reasons == {
         f"4 s: {learned.reason}",
-        f"30 s: 50% of calls wait longer than 4 s, to see slower answers ({learned.reason})",
+        f"30 s: 50% of calls wait longer than 4 s, to measure slower responses ({learned.reason})",
     }
     # Its file does not ask for learning.
     assert await deadline_reason(told, "quote", "k-1") == "30 s (configured initial value)"
@@ -249,8 +249,8 @@ async def test_deadlines_are_learned_from_what_was_noted(world: World) -> None:
     """From the activities through the ledger to a decision; none while the breaker is open."""
     integration = world.provisions.catalog.integration("acme")
     for _ in range(60):
-        world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
-        world.provisions.observations.count("acme", "quote", Count.ANSWERS)
+        world.provisions.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
+        world.provisions.counters.count("acme", "quote", Count.ANSWERS)
     await noted(world)
     learned = await learn_deadlines(world.ledger, integration, CLOSED, {}, NOW)
     assert learned.keys() == {"order"}
@@ -264,7 +264,7 @@ async def test_a_control_that_has_just_been_started_learns_at_once(world: World)
     """Its breaker has been closed for less than the window: only what came before is left out."""
     integration = world.provisions.catalog.integration("acme")
     for _ in range(60):
-        world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
+        world.provisions.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
     await noted(world)
     started = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=1)})
     soon = NOW + timedelta(seconds=5)
@@ -276,7 +276,7 @@ async def test_what_came_before_the_breaker_closed_is_not_learned_from(world: Wo
     """It is of a provider in trouble; what was learned before that goes on."""
     integration = world.provisions.catalog.integration("acme")
     for _ in range(60):
-        world.provisions.observations.time("acme", "order", Times.ANSWER, timedelta(seconds=2))
+        world.provisions.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
     await noted(world)
     reclosed = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=10)})
     for minutes in (1, 20):

@@ -27,7 +27,7 @@ from ackbridge.contracts.deliveries import (
 )
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.steps import PrepareStep
-from ackbridge.ledger.rows import NoticeRow, NoticeState
+from ackbridge.ledger.notices import NoticeRow, NoticeState
 from ackbridge.security.secrets import Secrets
 from activities.dead_letter import DeadLetter
 from activities.deliver import Deliver
@@ -165,12 +165,12 @@ async def test_what_an_operator_has_to_mend(told: World) -> None:
 async def test_the_response_goes_with_what_is_completed(told: World) -> None:
     """Read from the ledger, and not kept with the notice."""
     request = told.request()
-    await told.ledger.claim(request, "chain-1")
+    await told.ledger.calls.claim(request, "chain-1")
     message = ProviderMessage(kind=MessageKind.RESPONSE, event_key="e-1", data={"total": 9})
     outcome = CallOutcome(
         call_id=CALL, status=OutcomeStatus.COMPLETED, timings=Timings(started_at=NOW)
     )
-    await told.ledger.record(CALL, "acme", "order", 1, message, outcome)
+    await told.ledger.calls.record_response(CALL, 1, message, outcome)
     provisions = replace(told.provisions, clock=utc_now)
     bodies: list[bytes] = []
     provisions.client.event_hooks["request"].append(_kept(bodies))

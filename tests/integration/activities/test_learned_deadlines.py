@@ -17,7 +17,7 @@ from ackbridge.contracts.plan import Plan
 from ackbridge.contracts.steps import CycleEnd, PrepareStep, RecordStep
 from ackbridge.control.admission import Admission
 from ackbridge.control.snapshots import Snapshots
-from ackbridge.stats.reporter import Reporter
+from ackbridge.stats.reporter import StatsReporter
 from activities.observe import Observe
 from activities.prepare import Prepare
 from activities.send import Send
@@ -67,7 +67,9 @@ class Play:
         for seconds, calls in silences.items():
             end = CycleEnd(silent=True, after=timedelta(seconds=seconds))
             note_ends(self.world.provisions, request, [end] * calls)
-        await Reporter(self.world.provisions.observations, self.world.ledger, self.clock).report()
+        await StatsReporter(
+            self.world.provisions.counters, self.world.ledger.stats, self.clock
+        ).report()
         # The first watch finds out how fast is sent, the second one learns.
         for _ in range(2):
             await self._watch(self.world)

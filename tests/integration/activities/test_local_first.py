@@ -101,7 +101,7 @@ async def test_the_success_is_acknowledged_with_the_recording(world: World) -> N
 
     assert answer == Recorded(accepted=True, acknowledged=Acknowledged(acknowledged_at=NOW))
     assert world.script.asked[-1] == "POST /orders/r-1/ack"
-    row = await world.ledger.call(world.request().call_id)
+    row = await world.ledger.calls.get(world.request().call_id)
     assert row is not None
     assert row.outcome is not None
     assert not row.outcome.acknowledgement_owed
@@ -117,7 +117,7 @@ async def test_what_is_not_accepted_is_owed(world: World) -> None:
     assert answer.accepted
     assert isinstance(answer.acknowledged, FailedAttempt)
     assert answer.acknowledged.kind == "NotAccepted"
-    assert len(await world.ledger.owed("acme")) == 1
+    assert len(await world.ledger.calls.owed("acme")) == 1
 
 
 async def test_what_is_not_ours_is_not_acknowledged(world: World) -> None:

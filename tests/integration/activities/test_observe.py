@@ -7,7 +7,7 @@ from datetime import timedelta
 from ackbridge.contracts.breaker import BreakerState, BreakerStatus, SendRate
 from ackbridge.contracts.control import ObserveStep
 from ackbridge.contracts.steps import StepFailure
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.observe import AGAIN_AFTER, Observe
 
 from .world import NOW, World, attempt, delay, failed
@@ -21,13 +21,13 @@ def step() -> ObserveStep:
 
 async def report(world: World, worker: str, failures: int) -> None:
     """A worker reports so many sends that were not answered, and is never heard of again."""
-    observations = world.provisions.observations
-    observations.worker = worker
-    observations.count("acme", "order", Count.UNANSWERED, failures)
-    buckets = observations.gather(NOW)
-    await world.ledger.report(worker, buckets)
-    observations.reported(buckets)
-    observations._open.clear()
+    counters = world.provisions.counters
+    counters.worker = worker
+    counters.count("acme", "order", Count.UNANSWERED, failures)
+    buckets = counters.gather(NOW)
+    await world.ledger.stats.store(worker, buckets)
+    counters.mark_reported(buckets)
+    counters._open.clear()
 
 
 async def test_what_killed_workers_have_reported_counts(world: World) -> None:

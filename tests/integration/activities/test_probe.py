@@ -8,7 +8,7 @@ import pytest
 from fastapi import Response
 
 from ackbridge.catalog.model import HealthSpec
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from activities.probe import probe
 
 from .world import World, nobody_there

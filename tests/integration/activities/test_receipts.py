@@ -11,8 +11,8 @@ from fastapi.responses import PlainTextResponse
 
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from ackbridge.contracts.steps import SendStep
+from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import InboxEntry
 from activities.send import Send
 
 from .world import NOW, World, attempt, failed, trouble
@@ -135,7 +135,7 @@ async def test_a_key_of_any_length_has_an_event_key(world: World) -> None:
 async def test_what_came_before_is_read_without_secrets(world: World) -> None:
     """A callback that waits as a document is understood when its call appears."""
     document = {"type": "failed", "order": "r-1", "why": "not by hook line and sinker"}
-    await world.ledger.keep(
+    await world.ledger.inbox.store(
         InboxEntry("acme", "e-1", None, None, "r-1", None, document, datetime.now(UTC))
     )
 
@@ -151,4 +151,4 @@ async def test_a_polled_operation_waits_for_no_callback(world: World) -> None:
     sent = await attempt().run(Send(world.provisions).send, step(world, "track"))
 
     assert (sent.reference, sent.messages) == ("r-1", ())
-    assert await world.ledger.find_call("acme", "r-1") is None
+    assert await world.ledger.calls.find_by_reference("acme", "r-1") is None

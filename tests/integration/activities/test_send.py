@@ -51,7 +51,7 @@ async def test_a_receipt_leaves_nothing_behind(world: World) -> None:
 
     assert Sent(sent_at=NOW, receipt_at=NOW, reference="r-1", attempt=1) == sent
     assert seen == []
-    assert await world.ledger.find_call("acme", "r-1") == world.request().call_id
+    assert await world.ledger.calls.find_by_reference("acme", "r-1") == world.request().call_id
 
 
 @pytest.mark.parametrize(

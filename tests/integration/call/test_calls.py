@@ -42,7 +42,7 @@ async def test_four_steps(stage: Stage) -> None:
     assert outcome.acknowledgement_owed is False
     assert await stage.effects(request.call_id) == 1
     assert await stage.acknowledged(request.call_id) == ["success"]
-    (row,) = await stage.ledger.responses(request.call_id)
+    (row,) = await stage.ledger.calls.responses(request.call_id)
     assert row.call_id == request.call_id
 
 
@@ -86,7 +86,7 @@ async def test_duplicates_at_the_same_instant(stage: Stage) -> None:
     request = stage.request(duplicates=4)
     call = await stage.calls.start(request)
     await call.outcome(PATIENCE)
-    assert len(await stage.ledger.responses(request.call_id)) == 1
+    assert len(await stage.ledger.calls.responses(request.call_id)) == 1
     signals = [
         event
         async for event in stage.handle(request).fetch_history_events()
@@ -176,7 +176,7 @@ async def test_native_cancellation_does_the_same(stage: Stage) -> None:
     await stage.handle(request).cancel()
     with pytest.raises(CallCancelledError):
         await call.outcome(PATIENCE)
-    row = await stage.ledger.call(request.call_id)
+    row = await stage.ledger.calls.get(request.call_id)
     assert row is not None
     assert row.stage == "cancelled"
     assert await stage.acknowledged(request.call_id) == ["failed"]
@@ -191,7 +191,7 @@ async def test_force_ack_is_recorded_and_signed(stage: Stage) -> None:
     outcome = await call.outcome(PATIENCE)
     assert outcome.forced is not None
     assert outcome.forced.by == "bo"
-    assert len(await stage.ledger.responses(request.call_id)) == 1
+    assert len(await stage.ledger.calls.responses(request.call_id)) == 1
 
 
 async def test_same_key_is_the_same_call(stage: Stage) -> None:
@@ -318,7 +318,7 @@ async def test_messages_that_travel_together_are_heard_one_by_one(stage: Stage) 
     outcome = await call.outcome(PATIENCE, settled=True)
 
     assert outcome.response == {"ok": True}
-    row = await stage.ledger.call(request.call_id)
+    row = await stage.ledger.calls.get(request.call_id)
     assert row is not None
     assert (await stage.ledger.counts())["suppressed"] >= 1
 

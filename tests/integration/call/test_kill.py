@@ -24,7 +24,7 @@ from ackbridge.contracts.deliveries import NoticeEvent, event_id
 from ackbridge.gateway.app import create_app
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import NoticeState
+from ackbridge.ledger.notices import NoticeState
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
 from ackbridge.sandbox.provider import create_provider
@@ -183,7 +183,7 @@ async def _reconcile(requests: list[CallRequest], url: str, provider_url: str) -
         told = {e["acknowledged"] for e in own if e["kind"] == "acknowledgement"}
         assert len({event["work"] for event in own if "work" in event}) == 1, request.key
         assert told == {"success"}, request.key
-        assert len(await ledger.responses(request.call_id)) == 1, request.key
+        assert len(await ledger.calls.responses(request.call_id)) == 1, request.key
     await ledger.close()
 
 

@@ -35,7 +35,7 @@ async def test_asked_until_it_answers(stage: Stage) -> None:
     outcome = await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
     assert outcome.status is OutcomeStatus.COMPLETED
     assert outcome.response["subject"] == "tides"
-    assert len(await stage.ledger.responses(request.call_id)) == 1
+    assert len(await stage.ledger.calls.responses(request.call_id)) == 1
     assert await stage.acknowledged(request.call_id) == ["success"]
     assert len(await stage.seen(request.call_id, "status")) > 2
     history = await stage.handle(request).fetch_history()

@@ -74,7 +74,7 @@ async def stage(
 def in_a_hundred_days(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the clean-up, moved by weeks."""
     later = Ledger.open(stage.settings.ledger_url, lambda: utc_now() + 100 * DAY)
-    monkeypatch.setattr(stage.ledger, "purging", later.purging)
+    monkeypatch.setattr(stage.ledger, "purge", later.purge)
 
 
 async def plain_client(stage: Stage) -> Client:
@@ -106,9 +106,9 @@ async def test_the_schedule_cleans_up(stage: Stage) -> None:
     done = PurgeProgress.model_validate(await purge.result())
     assert (done.is_done, done.by) == (True, "schedule")
     assert done.gone["calls"] >= 1
-    assert await stage.ledger.call(over.call_id) is None
-    assert await stage.ledger.responses(over.call_id) == []
-    assert await stage.ledger.call(stuck.call_id) is not None
+    assert await stage.ledger.calls.get(over.call_id) is None
+    assert await stage.ledger.calls.responses(over.call_id) == []
+    assert await stage.ledger.calls.get(stuck.call_id) is not None
     asked = await purge.query(names.PROGRESS, result_type=PurgeProgress)
     assert asked == done
 
@@ -127,7 +127,7 @@ async def test_a_long_clean_up_continues_as_new(
     for number in range(2):
         request = stage.request("quote")
         await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
-        await stage.ledger.suppress("sandbox", f"evt-{number}", None, "duplicate")
+        await stage.ledger.inbox.log_suppressed("sandbox", f"evt-{number}", None, "duplicate")
     client = await plain_client(stage)
     purge = await start_purge(client, PurgeRequest(by="ops"))
 
@@ -154,8 +154,8 @@ async def completed_long_ago(ledger: Ledger, request: CallRequest, event_key: st
         status=OutcomeStatus.COMPLETED,
         timings=Timings(started_at=utc_now()),
     )
-    await ledger.claim(request, "run-of-long-ago")
-    await ledger.record(request.call_id, request.provider, request.operation, 1, message, outcome)
+    await ledger.calls.claim(request, "run-of-long-ago")
+    await ledger.calls.record_response(request.call_id, 1, message, outcome)
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")
@@ -175,7 +175,7 @@ async def test_a_late_duplicate_is_no_answer_to_a_new_call(stage: Stage) -> None
 
     outcome = await stage.calls.call(request.call_id).outcome(PATIENCE, settled=True)
     assert outcome.response == {"stale": False}
-    (answered,) = await stage.ledger.responses(request.call_id)
+    (answered,) = await stage.ledger.calls.responses(request.call_id)
     assert answered.event_key == f"new-{request.key}"
 
 

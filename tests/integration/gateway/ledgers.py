@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+from ackbridge.clock import Clock
 from ackbridge.errors import LedgerUnavailableError
-from ackbridge.ledger.database.transactions import open_database
+from ackbridge.ledger.database.engines import Database, open_database
+from ackbridge.ledger.inbox import InboxEntry, InboxState
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import InboxEntry, InboxState
 
 from .world import ENVIRON, now
 
@@ -18,59 +19,68 @@ L = TypeVar("L", bound=Ledger)
 
 
 def open_as(kind: type[L], url: str) -> L:
-    """Open a ledger of this class."""
+    """Open a ledger of such a kind."""
     return kind(open_database(url, timedelta(seconds=10)), now)
 
 
 class RacingLedger(Ledger):
-    """The call commits its reference just before the gateway writes its row."""
+    """The call commits its reference just before the gateway stores its message."""
 
     call_id: str
 
-    async def keep(self, entry: InboxEntry) -> bool:
-        """Commit the reference first."""
-        assert entry.reference is not None
-        await self.commit_reference(self.call_id, entry.provider, entry.reference)
-        return await super().keep(entry)
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock)
+        store = self.inbox.store
+
+        async def lose_the_race(entry: InboxEntry) -> bool:
+            assert entry.reference is not None
+            await self.calls.commit_reference(self.call_id, entry.provider, entry.reference)
+            return await store(entry)
+
+        self.inbox.store = lose_the_race  # type: ignore[method-assign]  # what the test is about
 
 
 class FailingOnceLedger(Ledger):
-    """The first `keep` waits for `fail` to be set, and fails."""
+    """The first message waits to be stored, and then fails."""
 
-    def begin(self) -> None:
-        """Create the events, in the event loop of the test."""
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock)
         self.reached = asyncio.Event()
         self.fail = asyncio.Event()
+        store = self.inbox.store
 
-    async def keep(self, entry: InboxEntry) -> bool:
-        """Fail once."""
-        if not self.reached.is_set():
-            self.reached.set()
-            await self.fail.wait()
-            raise LedgerUnavailableError("the disk is full")
-        return await super().keep(entry)
+        async def fail_once(entry: InboxEntry) -> bool:
+            if not self.reached.is_set():
+                self.reached.set()
+                await self.fail.wait()
+                raise LedgerUnavailableError("the disk is full")
+            return await store(entry)
+
+        self.inbox.store = fail_once  # type: ignore[method-assign]  # what the test is about
 
 
 class ObservedLedger(Ledger):
-    """Reports the arguments of the first `settle`."""
+    """Reports how the first message was settled; `recorded_meanwhile` simulates a faster call."""
 
     recorded_meanwhile = False
 
-    def begin(self) -> None:
-        """Create the events, in the event loop of the test."""
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database, clock)
         self.settled: asyncio.Future[tuple[InboxState, str | None]] = asyncio.Future()
+        is_event_recorded, settle = self.calls.is_event_recorded, self.inbox.settle
 
-    async def is_recorded(self, provider: str, event_key: str) -> bool:
-        """Whether it is recorded, or pretended to be."""
-        return self.recorded_meanwhile or await super().is_recorded(provider, event_key)
+        async def is_recorded(provider: str, event_key: str) -> bool:
+            return self.recorded_meanwhile or await is_event_recorded(provider, event_key)
 
-    async def settle(
-        self, ids: Sequence[int], state: InboxState, reason: str | None = None
-    ) -> None:
-        """Settle, and report the first one."""
-        await super().settle(ids, state, reason)
-        if not self.settled.done():
-            self.settled.set_result((state, reason))
+        async def settle_and_report(
+            ids: Sequence[int], state: InboxState, reason: str | None = None
+        ) -> None:
+            await settle(ids, state, reason)
+            if not self.settled.done():
+                self.settled.set_result((state, reason))
+
+        self.calls.is_event_recorded = is_recorded  # type: ignore[method-assign]  # as above
+        self.inbox.settle = settle_and_report  # type: ignore[method-assign]  # as above
 
 
 class CountingEnviron(Mapping[str, str]):

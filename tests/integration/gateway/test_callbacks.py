@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from ackbridge.ledger.database.tables import log
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 
 from .world import (
     OLD_SECRET,
@@ -53,7 +53,7 @@ async def test_a_signal_carries_the_reference_of_the_provider(world: World, name
     """The call distinguishes its cycles by it, whether or not the callback also names the call."""
     call_id, order = new_call_id(), f"ord_{uuid.uuid4().hex}"
     call = await world.start_call(call_id)
-    await world.ledger.commit_reference(call_id, "acme", order)
+    await world.ledger.calls.commit_reference(call_id, "acme", order)
     async with world.gateway() as gateway:
         await gateway.send_event(done(call_id if named else None, order=order))
 
@@ -103,7 +103,7 @@ async def test_the_same_event_twice_at_once_is_one_signal(
     assert len(await collected(call)) == 1
     assert (await world.ledger.counts())["suppressed"] == 1
     assert sum("callback suppressed" in message for message in caplog.messages) == 1
-    observed = await world.ledger.observed("acme", datetime.now(UTC) - timedelta(minutes=5))
+    observed = await world.ledger.stats.totals("acme", datetime.now(UTC) - timedelta(minutes=5))
     assert observed["create_order"][Count.DUPLICATES] == 1
 
 
@@ -252,7 +252,7 @@ async def test_references_are_looked_up_per_provider(world: World) -> None:
     """A reference that another provider uses matches no call."""
     call_id = new_call_id("ask", "other")
     call = await world.start_call(call_id)
-    await world.ledger.commit_reference(call_id, "other", "ord_1")
+    await world.ledger.calls.commit_reference(call_id, "other", "ord_1")
     async with world.gateway() as gateway:
         reply = await gateway.send_event(done(order="ord_1"))
 
@@ -267,7 +267,7 @@ async def test_credentials_are_not_stored(world: World) -> None:
     async with world.gateway() as gateway:
         await gateway.send(body, headers, "other")
 
-    (stored,) = await world.ledger.due(timedelta(0), 10)
+    (stored,) = await world.ledger.inbox.due(timedelta(0), 10)
     document: Any = stored.entry.document
     assert document["headers"]["x-trace"] == "7"
     assert not {"x-token", "authorization"} & set(document["headers"])

@@ -56,7 +56,7 @@ async def test_a_known_reference_finds_its_call(world: World) -> None:
     """A callback is matched by the provider's reference, which `send` has committed."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
-    await world.ledger.commit_reference(call_id, "acme", "ord_1")
+    await world.ledger.calls.commit_reference(call_id, "acme", "ord_1")
     async with world.gateway() as gateway:
         reply = await gateway.send_event(done(order="ord_1"))
 
@@ -85,7 +85,7 @@ async def test_a_reference_shared_by_operations_is_decided_by_the_call(world: Wo
     """The document is stored while its operation is unknown, and classified for the call found."""
     async with world.gateway() as gateway:
         await gateway.send_event(done(order="ord_1"))
-    (stored,) = await world.ledger.due(timedelta(0), 10)
+    (stored,) = await world.ledger.inbox.due(timedelta(0), 10)
     assert (
         stored.entry.operation,
         stored.entry.message,
@@ -94,7 +94,7 @@ async def test_a_reference_shared_by_operations_is_decided_by_the_call(world: Wo
 
     call_id = new_call_id("refund")
     call = await world.start_call(call_id, until=1)
-    await world.ledger.commit_reference(call_id, "acme", "ord_1")
+    await world.ledger.calls.commit_reference(call_id, "acme", "ord_1")
     async with world.gateway(sweep_every=OFTEN):
         (message,) = await ended(call)
 
@@ -182,7 +182,6 @@ async def test_a_failed_first_delivery_releases_the_duplicate_that_waited(
 ) -> None:
     """A duplicate waits for the first delivery, and is delivered itself if that fails."""
     ledger = open_as(FailingOnceLedger, ledger_url)
-    ledger.begin()
     world.environ = verified = CountingEnviron()
     event = done(new_call_id())
     async with world.gateway(client=no_engine, ledger=ledger) as gateway:

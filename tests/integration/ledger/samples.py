@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
 
 from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Timings
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
-from ackbridge.ledger.rows import InboxEntry
+from ackbridge.ledger.database.engines import open_database
+from ackbridge.ledger.inbox import InboxEntry
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+R = TypeVar("R")
+
+
+class BeforeCommit:
+    """A database that calls a function just before it commits."""
+
+    def __init__(self, url: str, act: Callable[[], None]) -> None:
+        self._database = open_database(url, timedelta(seconds=10))
+        self._act = act
+
+    async def write(self, work: Callable[[sa.Connection], R]) -> R:
+        """Act before the commit."""
+
+        def work_and_act(connection: sa.Connection) -> R:
+            result = work(connection)
+            self._act()
+            return result
+
+        return await self._database.write(work_and_act)
+
+    async def read(self, work: Callable[[sa.Connection], R]) -> R:
+        """Nothing to commit."""
+        return await self._database.read(work)
+
+    async def close(self) -> None:
+        """Close the database."""
+        await self._database.close()
 
 
 class MovableClock:

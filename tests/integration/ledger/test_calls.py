@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from ackbridge.contracts.calls import OutcomeStatus, Stage
 from ackbridge.contracts.steps import AcknowledgementKind, SuppressedMessage
 from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.ledger.calls import Claim, ClaimKind
+from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.database.tables import log
-from ackbridge.ledger.database.urls import address_of
+from ackbridge.ledger.inbox import LogKind
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import Claim, ClaimKind, LogKind
 
 from .samples import START, MovableClock, outcome_of, request_for, response
 
@@ -26,45 +27,49 @@ async def test_the_first_claim_is_fresh_and_its_repeat_is_held(ledger: Ledger) -
     """A run that repeats its claim goes on as before."""
     request = request_for("1", {"amount": 5})
 
-    assert Claim(ClaimKind.FRESH) == await ledger.claim(request, "chain-1")
-    assert Claim(ClaimKind.HELD) == await ledger.claim(request, "chain-1")
+    assert Claim(ClaimKind.FRESH) == await ledger.calls.claim(request, "chain-1")
+    assert Claim(ClaimKind.HELD) == await ledger.calls.claim(request, "chain-1")
 
 
 async def test_a_key_with_another_payload_is_reused(ledger: Ledger) -> None:
     """The same key with another payload is refused, by the same run chain too."""
-    await ledger.claim(request_for("1", {"amount": 5}), "chain-1")
+    await ledger.calls.claim(request_for("1", {"amount": 5}), "chain-1")
 
-    assert Claim(ClaimKind.REUSED) == await ledger.claim(request_for("1", {"amount": 6}), "chain-1")
-    assert Claim(ClaimKind.REUSED) == await ledger.claim(request_for("1", {"amount": 6}), "chain-2")
+    assert Claim(ClaimKind.REUSED) == await ledger.calls.claim(
+        request_for("1", {"amount": 6}), "chain-1"
+    )
+    assert Claim(ClaimKind.REUSED) == await ledger.calls.claim(
+        request_for("1", {"amount": 6}), "chain-2"
+    )
 
 
 async def test_another_run_chain_gets_the_recorded_outcome(ledger: Ledger) -> None:
     """A repeat after the engine's retention answers with what was, and sends nothing."""
     request = request_for("1")
     outcome = outcome_of(request, response={"id": "o-1"}, attempts=2)
-    await ledger.claim(request, "chain-1")
-    await ledger.record(request.call_id, "acme", "order", 1, response("e-1"), outcome)
+    await ledger.calls.claim(request, "chain-1")
+    await ledger.calls.record_response(request.call_id, 1, response("e-1"), outcome)
 
-    assert Claim(ClaimKind.RECORDED, outcome) == await ledger.claim(request, "chain-2")
+    assert Claim(ClaimKind.RECORDED, outcome) == await ledger.calls.claim(request, "chain-2")
 
 
 async def test_the_same_run_chain_is_reminded_of_what_it_recorded(ledger: Ledger) -> None:
     """A workflow task that was lost may have recorded a response; its repetition has to know."""
     request = request_for("1")
     outcome = outcome_of(request, response={"id": "o-1"}, attempts=2)
-    await ledger.claim(request, "chain-1")
-    await ledger.record(request.call_id, "acme", "order", 1, response("e-1"), outcome)
+    await ledger.calls.claim(request, "chain-1")
+    await ledger.calls.record_response(request.call_id, 1, response("e-1"), outcome)
 
-    assert Claim(ClaimKind.HELD, outcome) == await ledger.claim(request, "chain-1")
+    assert Claim(ClaimKind.HELD, outcome) == await ledger.calls.claim(request, "chain-1")
 
 
 async def test_another_run_chain_takes_over_what_never_ended(ledger: Ledger) -> None:
     """A call whose run was terminated is continued by the next one."""
     request = request_for("1")
-    await ledger.claim(request, "chain-1")
+    await ledger.calls.claim(request, "chain-1")
 
-    assert Claim(ClaimKind.HELD) == await ledger.claim(request, "chain-2")
-    row = await ledger.call(request.call_id)
+    assert Claim(ClaimKind.HELD) == await ledger.calls.claim(request, "chain-2")
+    row = await ledger.calls.get(request.call_id)
     assert row is not None
     assert row.run_chain == "chain-2"
 
@@ -73,7 +78,7 @@ async def test_one_of_many_concurrent_claims_is_fresh(ledger: Ledger) -> None:
     """However many claim at once, one is told to be the first."""
     request = request_for("1")
 
-    claims = await asyncio.gather(*(ledger.claim(request, f"chain-{n}") for n in range(20)))
+    claims = await asyncio.gather(*(ledger.calls.claim(request, f"chain-{n}") for n in range(20)))
 
     kinds = [claim.kind for claim in claims]
     assert kinds.count(ClaimKind.FRESH) == 1
@@ -83,15 +88,17 @@ async def test_one_of_many_concurrent_claims_is_fresh(ledger: Ledger) -> None:
 async def test_a_call_tells_where_it_stands(ledger: Ledger, clock: MovableClock) -> None:
     """The row of a call follows it from the claim to its end."""
     request = request_for("1")
-    assert await ledger.call(request.call_id) is None
-    await ledger.claim(request, "chain-1")
+    assert await ledger.calls.get(request.call_id) is None
+    await ledger.calls.claim(request, "chain-1")
     clock.go_on(timedelta(seconds=2))
     owed = outcome_of(request, acknowledgement_owed=True)
-    await ledger.record(request.call_id, "acme", "order", 1, response("e-1"), owed)
+    await ledger.calls.record_response(request.call_id, 1, response("e-1"), owed)
 
-    captured = await ledger.call(request.call_id)
-    await ledger.acknowledged(request.call_id, 1, SUCCESS, clock(), outcome_of(request))
-    ended = await ledger.call(request.call_id)
+    captured = await ledger.calls.get(request.call_id)
+    await ledger.calls.record_acknowledgement(
+        request.call_id, 1, SUCCESS, clock(), outcome_of(request)
+    )
+    ended = await ledger.calls.get(request.call_id)
 
     assert captured is not None
     assert ended is not None
@@ -107,10 +114,10 @@ async def test_a_call_tells_where_it_stands(ledger: Ledger, clock: MovableClock)
 async def test_a_response_without_acknowledgement_completes_the_call(ledger: Ledger) -> None:
     """Where nothing is owed, capture is the end."""
     request = request_for("1")
-    await ledger.claim(request, "chain-1")
-    await ledger.record(request.call_id, "acme", "order", 1, response("e-1"), outcome_of(request))
+    await ledger.calls.claim(request, "chain-1")
+    await ledger.calls.record_response(request.call_id, 1, response("e-1"), outcome_of(request))
 
-    row = await ledger.call(request.call_id)
+    row = await ledger.calls.get(request.call_id)
 
     assert row is not None
     assert row.stage is Stage.COMPLETED
@@ -118,13 +125,13 @@ async def test_a_response_without_acknowledgement_completes_the_call(ledger: Led
 
 async def test_what_is_owed_is_counted_until_paid(ledger: Ledger, clock: MovableClock) -> None:
     """An acknowledgement is owed once, however often it fails, until it is accepted."""
-    await ledger.owe("acme.order.1", 1, FAILED, "503")
-    await ledger.owe("acme.order.1", 1, FAILED, "504")
-    await ledger.owe("acme.order.1", 2, SUCCESS, "503")
+    await ledger.calls.record_owed("acme.order.1", 1, FAILED, "503")
+    await ledger.calls.record_owed("acme.order.1", 1, FAILED, "504")
+    await ledger.calls.record_owed("acme.order.1", 2, SUCCESS, "503")
     assert (await ledger.counts())["acknowledgements_owed"] == 2
 
-    await ledger.acknowledged("acme.order.1", 1, FAILED, clock())
-    await ledger.acknowledged("acme.order.1", 1, FAILED, clock())
+    await ledger.calls.record_acknowledgement("acme.order.1", 1, FAILED, clock())
+    await ledger.calls.record_acknowledgement("acme.order.1", 1, FAILED, clock())
     assert (await ledger.counts())["acknowledgements_owed"] == 1
 
 
@@ -134,24 +141,24 @@ async def test_success_takes_the_place_of_a_failed_one(
 ) -> None:
     """A late success is the last word about its cycle, accepted or owed; other cycles owe on."""
     request = request_for("1")
-    await ledger.claim(request, "chain-1")
-    await ledger.owe(request.call_id, 1, FAILED, "503")
-    await ledger.owe(request.call_id, 2, FAILED, "503")
+    await ledger.calls.claim(request, "chain-1")
+    await ledger.calls.record_owed(request.call_id, 1, FAILED, "503")
+    await ledger.calls.record_owed(request.call_id, 2, FAILED, "503")
 
     if is_accepted:
         late = outcome_of(request, late=True)
-        await ledger.acknowledged(request.call_id, 1, SUCCESS, clock(), late)
+        await ledger.calls.record_acknowledgement(request.call_id, 1, SUCCESS, clock(), late)
     else:
-        await ledger.owe(request.call_id, 1, SUCCESS, "503")
-    await ledger.owe(request.call_id, 1, FAILED, "a try that was reported late")
+        await ledger.calls.record_owed(request.call_id, 1, SUCCESS, "503")
+    await ledger.calls.record_owed(request.call_id, 1, FAILED, "a try that was reported late")
 
     assert (await ledger.counts())["acknowledgements_owed"] == (1 if is_accepted else 2)
 
 
 async def test_what_is_paid_is_never_owed_again(ledger: Ledger, clock: MovableClock) -> None:
     """A failure that is reported late does not undo an acceptance."""
-    await ledger.acknowledged("acme.order.1", 1, SUCCESS, clock())
-    await ledger.owe("acme.order.1", 1, SUCCESS, "timed out")
+    await ledger.calls.record_acknowledgement("acme.order.1", 1, SUCCESS, clock())
+    await ledger.calls.record_owed("acme.order.1", 1, SUCCESS, "timed out")
 
     assert (await ledger.counts())["acknowledgements_owed"] == 0
 
@@ -159,11 +166,11 @@ async def test_what_is_paid_is_never_owed_again(ledger: Ledger, clock: MovableCl
 async def test_a_parked_call_keeps_its_reason(ledger: Ledger) -> None:
     """A conclusion without an outcome says where the call stands and why."""
     request = request_for("1")
-    await ledger.claim(request, "chain-1")
+    await ledger.calls.claim(request, "chain-1")
 
-    await ledger.conclude(request.call_id, Stage.PARKED, "no response", None, [])
+    await ledger.calls.record_stage(request.call_id, Stage.PARKED, "no response", None, [])
 
-    row = await ledger.call(request.call_id)
+    row = await ledger.calls.get(request.call_id)
     assert row is not None
     assert (row.stage, row.reason, row.outcome) == (Stage.PARKED, "no response", None)
 
@@ -172,11 +179,11 @@ async def test_a_conclusion_without_outcome_keeps_the_old_one(ledger: Ledger) ->
     """An outcome that stands is not lost to a later note."""
     request = request_for("1")
     failed = outcome_of(request, status=OutcomeStatus.FAILED, reason="silence")
-    await ledger.claim(request, "chain-1")
-    await ledger.conclude(request.call_id, Stage.FAILED, "silence", failed, [])
-    await ledger.conclude(request.call_id, Stage.FAILED, "silence", None, [])
+    await ledger.calls.claim(request, "chain-1")
+    await ledger.calls.record_stage(request.call_id, Stage.FAILED, "silence", failed, [])
+    await ledger.calls.record_stage(request.call_id, Stage.FAILED, "silence", None, [])
 
-    assert Claim(ClaimKind.RECORDED, failed) == await ledger.claim(request, "chain-2")
+    assert Claim(ClaimKind.RECORDED, failed) == await ledger.calls.claim(request, "chain-2")
 
 
 async def test_a_repeated_conclusion_logs_no_more(ledger: Ledger) -> None:
@@ -184,7 +191,7 @@ async def test_a_repeated_conclusion_logs_no_more(ledger: Ledger) -> None:
     suppressed = [SuppressedMessage(event_key=key, reason="seen") for key in ("a", "b", "a")]
 
     for _ in range(2):
-        await ledger.conclude("acme.order.1", Stage.COMPLETED, None, None, suppressed)
+        await ledger.calls.record_stage("acme.order.1", Stage.COMPLETED, None, None, suppressed)
 
     assert (await ledger.counts())["suppressed"] == 3
 
@@ -192,8 +199,11 @@ async def test_a_repeated_conclusion_logs_no_more(ledger: Ledger) -> None:
 async def test_a_repeated_suppression_counts_up(ledger: Ledger) -> None:
     """Every duplicate at the edge is counted, matched or not, concurrent or not."""
     await asyncio.gather(
-        *(ledger.suppress("acme", "e-1", "acme.order.1", "duplicate") for _ in range(5)),
-        *(ledger.suppress("acme", "e-1", None, "not awaited") for _ in range(5)),
+        *(
+            ledger.inbox.log_suppressed("acme", "e-1", "acme.order.1", "duplicate")
+            for _ in range(5)
+        ),
+        *(ledger.inbox.log_suppressed("acme", "e-1", None, "not awaited") for _ in range(5)),
     )
 
     assert (await ledger.counts())["suppressed"] == 10
@@ -201,33 +211,33 @@ async def test_a_repeated_suppression_counts_up(ledger: Ledger) -> None:
 
 async def test_a_reference_finds_its_call(ledger: Ledger) -> None:
     """A provider's reference stands for one call, of that provider only."""
-    await ledger.commit_reference("acme.order.1", "acme", "r-1")
-    await ledger.commit_reference("acme.order.1", "acme", "r-1")
-    await ledger.commit_reference("acme.order.1", "acme", "r-2")
+    await ledger.calls.commit_reference("acme.order.1", "acme", "r-1")
+    await ledger.calls.commit_reference("acme.order.1", "acme", "r-1")
+    await ledger.calls.commit_reference("acme.order.1", "acme", "r-2")
 
-    assert await ledger.find_call("acme", "r-1") == "acme.order.1"
-    assert await ledger.find_call("acme", "r-2") == "acme.order.1"
-    assert await ledger.find_call("other", "r-1") is None
-    assert await ledger.find_call("acme", "r-3") is None
+    assert await ledger.calls.find_by_reference("acme", "r-1") == "acme.order.1"
+    assert await ledger.calls.find_by_reference("acme", "r-2") == "acme.order.1"
+    assert await ledger.calls.find_by_reference("other", "r-1") is None
+    assert await ledger.calls.find_by_reference("acme", "r-3") is None
 
 
 async def test_the_first_call_keeps_a_contested_reference(ledger: Ledger, ledger_url: str) -> None:
     """A provider that gives one reference to two calls changes nothing for the first."""
-    await ledger.commit_reference("acme.order.1", "acme", "r-1")
+    await ledger.calls.commit_reference("acme.order.1", "acme", "r-1")
     for _ in range(2):
-        await ledger.commit_reference("acme.order.2", "acme", "r-1")
+        await ledger.calls.commit_reference("acme.order.2", "acme", "r-1")
 
-    assert await ledger.find_call("acme", "r-1") == "acme.order.1"
-    engine = sa.create_engine(address_of(ledger_url))
+    assert await ledger.calls.find_by_reference("acme", "r-1") == "acme.order.1"
+    engine = sa.create_engine(parse_url(ledger_url))
     with engine.connect() as connection:
         (logged,) = connection.execute(sa.select(log)).all()
     engine.dispose()
     assert (logged.kind, logged.call_id) == (LogKind.REFERENCE_CONFLICT, "acme.order.2")
     assert (logged.subject, logged.times) == ("r-1", 1)
-    assert logged.reason == "the reference stands for acme.order.1 already"
+    assert logged.reason == "the reference belongs to acme.order.1"
 
 
 async def test_an_endless_reference_is_refused(ledger: Ledger) -> None:
     """A reference that no index takes is named, and not retried for ever."""
     with pytest.raises(InvalidInputError, match="reference: 513 characters"):
-        await ledger.commit_reference("acme.order.1", "acme", "r" * 513)
+        await ledger.calls.commit_reference("acme.order.1", "acme", "r" * 513)

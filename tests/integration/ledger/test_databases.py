@@ -17,10 +17,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from ackbridge.errors import ConfigurationError
+from ackbridge.ledger.database.engines import open_database, parse_url
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.database.tables import log, metadata
-from ackbridge.ledger.database.transactions import open_database
-from ackbridge.ledger.database.urls import address_of
 from ackbridge.ledger.ledger import Ledger
 
 from .samples import outcome_of, request_for, response
@@ -33,7 +32,8 @@ from ackbridge.ledger.ledger import Ledger
 
 async def suppress():
     ledger = Ledger.open(sys.argv[1], utc_now)
-    await asyncio.gather(*(ledger.suppress("acme", "e-1", None, "duplicate") for _ in range(100)))
+    log = ledger.inbox.log_suppressed
+    await asyncio.gather(*(log("acme", "e-1", None, "duplicate") for _ in range(100)))
     await ledger.close()
 
 asyncio.run(suppress())
@@ -41,19 +41,19 @@ asyncio.run(suppress())
 
 DIE_BEFORE_COMMIT = """
 import asyncio, os, signal, sys
-from datetime import timedelta
-from ackbridge.ledger import responses
-from ackbridge.ledger.database.transactions import open_database
-from tests.integration.ledger.samples import START, outcome_of, request_for, response
+from ackbridge.ledger.ledger import Ledger
+from tests.integration.ledger.samples import BeforeCommit, MovableClock
+from tests.integration.ledger.samples import outcome_of, request_for, response
 
-def record_and_die(connection):
-    capture = responses.CaptureResult(
-        "acme.order.1", "acme", "order", 1, response("e-1"), outcome_of(request_for("1"))
-    )
-    assert responses.record(connection, capture, START).accepted
+def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-asyncio.run(open_database(sys.argv[1], timedelta(seconds=10)).write(record_and_die))
+async def record():
+    ledger = Ledger(BeforeCommit(sys.argv[1], die), MovableClock())
+    outcome = outcome_of(request_for("1"))
+    await ledger.calls.record_response("acme.order.1", 1, response("e-1"), outcome)
+
+asyncio.run(record())
 """
 
 
@@ -73,7 +73,7 @@ def run_at_once(program: str, url: str, processes: int) -> None:
 
 def test_revisions_lead_to_the_tables(ledger_url: str) -> None:
     """The migrated database is the one that the code describes."""
-    engine = sa.create_engine(address_of(ledger_url))
+    engine = sa.create_engine(parse_url(ledger_url))
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
     engine.dispose()
@@ -100,11 +100,11 @@ async def test_a_killed_writer_leaves_nothing(ledger: Ledger, ledger_url: str) -
     died = await asyncio.to_thread(subprocess.run, arguments, cwd=root, check=False)
     assert died.returncode == -signal.SIGKILL
 
-    assert await ledger.responses("acme.order.1") == []
-    assert not await ledger.is_recorded("acme", "e-1")
+    assert await ledger.calls.responses("acme.order.1") == []
+    assert not await ledger.calls.is_event_recorded("acme", "e-1")
     request = request_for("1")
-    recorded = await ledger.record(
-        request.call_id, "acme", "order", 1, response("e-1"), outcome_of(request)
+    recorded = await ledger.calls.record_response(
+        request.call_id, 1, response("e-1"), outcome_of(request)
     )
     assert recorded.accepted
 
@@ -116,7 +116,7 @@ def test_migrating_again_changes_nothing(ledger_url: str) -> None:
 
 def test_a_newer_ledger_is_left_alone(ledger_url: str) -> None:
     """A version that does not know the ledger's revision says so, and touches nothing."""
-    engine = sa.create_engine(address_of(ledger_url))
+    engine = sa.create_engine(parse_url(ledger_url))
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()

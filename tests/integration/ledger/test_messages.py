@@ -6,18 +6,16 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-import sqlalchemy as sa
 
 from ackbridge.contracts.steps import Recorded
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import LedgerUnavailableError
-from ackbridge.ledger import responses
-from ackbridge.ledger.database.transactions import open_database
+from ackbridge.ledger.inbox import InboxState
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import InboxState
 
 from .samples import (
     START,
+    BeforeCommit,
     MovableClock,
     entry,
     outcome_of,
@@ -31,8 +29,8 @@ SOON = timedelta(0)
 async def record(ledger: Ledger, key: str, event_key: str, data: object = None) -> Recorded:
     """Record a response for the call of this key."""
     request = request_for(key)
-    return await ledger.record(
-        request.call_id, "acme", "order", 1, response(event_key, data), outcome_of(request)
+    return await ledger.calls.record_response(
+        request.call_id, 1, response(event_key, data), outcome_of(request)
     )
 
 
@@ -42,11 +40,11 @@ async def test_a_response_is_recorded_once(ledger: Ledger) -> None:
     again = await record(ledger, "1", "e-1", {"total": 6})
     assert Recorded(accepted=True, repeated=True) == again
 
-    (row,) = await ledger.responses("acme.order.1")
+    (row,) = await ledger.calls.responses("acme.order.1")
     assert row.data == {"total": 5, "ok": None}
     assert (row.event_key, row.received_at, row.recorded_at) == ("e-1", START, START)
-    assert await ledger.is_recorded("acme", "e-1")
-    assert not await ledger.is_recorded("other", "e-1")
+    assert await ledger.calls.is_event_recorded("acme", "e-1")
+    assert not await ledger.calls.is_event_recorded("other", "e-1")
     assert (await ledger.counts())["suppressed"] == 0
 
 
@@ -56,23 +54,23 @@ async def test_a_second_response_is_refused_and_logged(ledger: Ledger) -> None:
 
     refused = await record(ledger, "1", "e-2")
 
-    assert Recorded(accepted=False, reason="another response stands for this call") == refused
-    assert len(await ledger.responses("acme.order.1")) == 1
-    assert not await ledger.is_recorded("acme", "e-2")
+    assert Recorded(accepted=False, reason="the call has another response") == refused
+    assert len(await ledger.calls.responses("acme.order.1")) == 1
+    assert not await ledger.calls.is_event_recorded("acme", "e-2")
     assert (await ledger.counts())["suppressed"] == 1
 
 
 async def test_an_event_belongs_to_one_call(ledger: Ledger) -> None:
     """An event that one call has applied leaves nothing at another."""
-    await ledger.claim(request_for("2"), "chain-2")
+    await ledger.calls.claim(request_for("2"), "chain-2")
     await record(ledger, "1", "e-1")
 
     refused = await record(ledger, "2", "e-1")
 
     assert not refused.accepted
-    assert refused.reason == "the event was applied to acme.order.1 already"
-    assert await ledger.responses("acme.order.2") == []
-    row = await ledger.call("acme.order.2")
+    assert refused.reason == "the event was applied to acme.order.1"
+    assert await ledger.calls.responses("acme.order.2") == []
+    row = await ledger.calls.get("acme.order.2")
     assert row is not None
     assert row.outcome is None
     assert (await ledger.counts())["suppressed"] == 1
@@ -92,51 +90,48 @@ async def test_concurrent_records_of_one_call_leave_one_row(ledger: Ledger) -> N
     answers = await asyncio.gather(*(record(ledger, "1", f"e-{n % 10}") for n in range(20)))
 
     assert [answer.accepted for answer in answers].count(True) == 2
-    assert len(await ledger.responses("acme.order.1")) == 1
+    assert len(await ledger.calls.responses("acme.order.1")) == 1
 
 
 async def test_an_interrupted_record_leaves_nothing(ledger: Ledger, ledger_url: str) -> None:
     """What fails before its commit releases everything, so that a retry is no duplicate."""
-    request = request_for("1")
-    capture = responses.CaptureResult(
-        request.call_id, "acme", "order", 1, response("e-1"), outcome_of(request)
-    )
 
-    def die_before_commit(connection: sa.Connection) -> None:
-        assert responses.record(connection, capture, START).accepted
+    def fail() -> None:
         raise ZeroDivisionError
 
-    database = open_database(ledger_url, timedelta(seconds=10))
+    interrupted = Ledger(BeforeCommit(ledger_url, fail), MovableClock())
     with pytest.raises(ZeroDivisionError):
-        await database.write(die_before_commit)
-    await database.close()
+        await record(interrupted, "1", "e-1")
+    await interrupted.close()
 
-    assert await ledger.responses("acme.order.1") == []
-    assert not await ledger.is_recorded("acme", "e-1")
+    assert await ledger.calls.responses("acme.order.1") == []
+    assert not await ledger.calls.is_event_recorded("acme", "e-1")
     assert Recorded(accepted=True) == await record(ledger, "1", "e-1")
 
 
 async def test_a_message_is_kept_once_and_as_it_came(ledger: Ledger) -> None:
     """The first message of an event key stays as it is."""
     first = entry("e-1", call_id="acme.order.1", message=response("e-1", {"n": 1}))
-    assert await ledger.keep(first)
-    assert not await ledger.keep(entry("e-1", call_id="acme.order.1"))
+    assert await ledger.inbox.store(first)
+    assert not await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
 
-    (stored,) = await ledger.waiting("acme", "acme.order.1", None)
+    (stored,) = await ledger.inbox.pending("acme", "acme.order.1", None)
 
     assert first == stored.entry
 
 
 async def test_messages_wait_for_their_call(ledger: Ledger) -> None:
     """A call finds what names it, and what names its reference and no other call."""
-    await ledger.keep(entry("named", call_id="acme.order.1"))
-    await ledger.keep(entry("referenced", reference="r-1", received_at=START - timedelta(days=1)))
-    await ledger.keep(entry("of-another", call_id="acme.order.2", reference="r-1"))
-    await ledger.keep(entry("unmatched"))
-    await ledger.keep(entry("elsewhere", provider="other", reference="r-1"))
+    await ledger.inbox.store(entry("named", call_id="acme.order.1"))
+    await ledger.inbox.store(
+        entry("referenced", reference="r-1", received_at=START - timedelta(days=1))
+    )
+    await ledger.inbox.store(entry("of-another", call_id="acme.order.2", reference="r-1"))
+    await ledger.inbox.store(entry("unmatched"))
+    await ledger.inbox.store(entry("elsewhere", provider="other", reference="r-1"))
 
-    by_both = await ledger.waiting("acme", "acme.order.1", "r-1")
-    by_name = await ledger.waiting("acme", "acme.order.1", None)
+    by_both = await ledger.inbox.pending("acme", "acme.order.1", "r-1")
+    by_name = await ledger.inbox.pending("acme", "acme.order.1", None)
 
     assert [stored.entry.event_key for stored in by_both] == ["referenced", "named"]
     assert [stored.entry.event_key for stored in by_name] == ["named"]
@@ -144,39 +139,41 @@ async def test_messages_wait_for_their_call(ledger: Ledger) -> None:
 
 async def test_recording_settles_the_inbox(ledger: Ledger) -> None:
     """What a call has applied is not delivered again."""
-    await ledger.keep(entry("e-1", call_id="acme.order.1"))
+    await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
     await record(ledger, "1", "e-1")
 
-    assert await ledger.waiting("acme", "acme.order.1", None) == []
-    assert await ledger.due(SOON, 10) == []
+    assert await ledger.inbox.pending("acme", "acme.order.1", None) == []
+    assert await ledger.inbox.due(SOON, 10) == []
 
 
 async def test_pending_messages_are_due_oldest_first(ledger: Ledger, clock: MovableClock) -> None:
     """The sweeper takes the oldest, and leaves the newest to those who are at it."""
     for minutes in (3, 1, 2):
-        await ledger.keep(entry(f"{minutes}", received_at=START - timedelta(minutes=minutes)))
+        await ledger.inbox.store(
+            entry(f"{minutes}", received_at=START - timedelta(minutes=minutes))
+        )
 
-    old = await ledger.due(timedelta(minutes=2), 10)
-    oldest = await ledger.due(SOON, 1)
+    old = await ledger.inbox.due(timedelta(minutes=2), 10)
+    oldest = await ledger.inbox.due(SOON, 1)
 
     assert [stored.entry.event_key for stored in old] == ["3", "2"]
     assert [stored.entry.event_key for stored in oldest] == ["3"]
     clock.go_on(timedelta(minutes=1))
-    assert len(await ledger.due(timedelta(minutes=2), 10)) == 3
+    assert len(await ledger.inbox.due(timedelta(minutes=2), 10)) == 3
 
 
 async def test_postponed_messages_wait_longer_each_time(
     ledger: Ledger, clock: MovableClock
 ) -> None:
     """Tries back off by doubling, and never beyond five minutes."""
-    await ledger.keep(entry("e-1"))
+    await ledger.inbox.store(entry("e-1"))
     waits = []
     for attempt in range(12):
-        (stored,) = await ledger.due(SOON, 10)
+        (stored,) = await ledger.inbox.due(SOON, 10)
         assert stored.attempts == attempt
-        await ledger.postpone([stored.id])
+        await ledger.inbox.postpone([stored.id])
         wait = 0
-        while not await ledger.due(SOON, 10):
+        while not await ledger.inbox.due(SOON, 10):
             clock.go_on(timedelta(seconds=1))
             wait += 1
         waits.append(wait)
@@ -187,21 +184,21 @@ async def test_postponed_messages_wait_longer_each_time(
 @pytest.mark.parametrize("state", [InboxState.DELIVERED, InboxState.HELD, InboxState.DUPLICATE])
 async def test_settled_messages_are_left_alone(ledger: Ledger, state: InboxState) -> None:
     """What is settled is neither due nor waiting, and is not kept anew."""
-    await ledger.keep(entry("e-1", call_id="acme.order.1"))
-    (stored,) = await ledger.due(SOON, 10)
+    await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
+    (stored,) = await ledger.inbox.due(SOON, 10)
 
-    await ledger.settle([stored.id], state, "because")
+    await ledger.inbox.settle([stored.id], state, "because")
 
-    assert await ledger.due(SOON, 10) == []
-    assert await ledger.waiting("acme", "acme.order.1", None) == []
-    assert not await ledger.keep(entry("e-1"))
+    assert await ledger.inbox.due(SOON, 10) == []
+    assert await ledger.inbox.pending("acme", "acme.order.1", None) == []
+    assert not await ledger.inbox.store(entry("e-1"))
     assert (await ledger.counts())["inbox_pending"] == 0
 
 
 async def test_nothing_to_settle_is_fine(ledger: Ledger) -> None:
     """Empty lists change nothing."""
-    await ledger.settle([], InboxState.HELD)
-    await ledger.postpone([])
+    await ledger.inbox.settle([], InboxState.HELD)
+    await ledger.inbox.postpone([])
 
     assert (await ledger.counts())["inbox_pending"] == 0
 
@@ -210,12 +207,12 @@ async def test_a_message_in_the_inbox_or_a_reference_is_found_by_one_side(ledger
     """Both sides write first and read then: at least one of them sees the other."""
 
     async def gateway(n: int) -> bool:
-        await ledger.keep(entry(f"e-{n}", reference=f"r-{n}"))
-        return await ledger.find_call("acme", f"r-{n}") is not None
+        await ledger.inbox.store(entry(f"e-{n}", reference=f"r-{n}"))
+        return await ledger.calls.find_by_reference("acme", f"r-{n}") is not None
 
     async def send(n: int) -> bool:
-        await ledger.commit_reference(f"acme.order.{n}", "acme", f"r-{n}")
-        return bool(await ledger.waiting("acme", f"acme.order.{n}", f"r-{n}"))
+        await ledger.calls.commit_reference(f"acme.order.{n}", "acme", f"r-{n}")
+        return bool(await ledger.inbox.pending("acme", f"acme.order.{n}", f"r-{n}"))
 
     pairs = await asyncio.gather(*(asyncio.gather(gateway(n), send(n)) for n in range(50)))
 
@@ -227,27 +224,29 @@ async def test_a_message_in_the_inbox_or_a_reference_is_found_by_one_side(ledger
 )
 async def test_any_text_is_an_event_key(ledger: Ledger, key: str) -> None:
     """JSON allows ids that no database stores as they are; they are kept and told apart."""
-    assert await ledger.keep(entry(key, reference=key, document={"body": key, "nan": float("nan")}))
-    await ledger.suppress("acme", key, None, key)
-    await ledger.commit_reference("acme.order.1", "acme", key)
+    assert await ledger.inbox.store(
+        entry(key, reference=key, document={"body": key, "nan": float("nan")})
+    )
+    await ledger.inbox.log_suppressed("acme", key, None, key)
+    await ledger.calls.commit_reference("acme.order.1", "acme", key)
 
-    (stored,) = await ledger.waiting("acme", "acme.order.1", key)
+    (stored,) = await ledger.inbox.pending("acme", "acme.order.1", key)
 
     assert stored.entry.event_key == stored.entry.reference == key
     assert stored.entry.document == {"body": key, "nan": None}
-    assert await ledger.find_call("acme", key) == "acme.order.1"
-    assert await ledger.find_call("acme", key + "x") is None
+    assert await ledger.calls.find_by_reference("acme", key) == "acme.order.1"
+    assert await ledger.calls.find_by_reference("acme", key + "x") is None
 
 
 async def test_an_endless_event_key_is_refused(ledger: Ledger) -> None:
     """An event key that no index takes is named, and is not a database error."""
     with pytest.raises(InvalidInputError, match="event_key: 600 characters"):
-        await ledger.keep(entry("e" * 600))
+        await ledger.inbox.store(entry("e" * 600))
 
 
 async def test_a_time_without_zone_is_a_mistake(ledger: Ledger) -> None:
     """Naive times are refused instead of being guessed at."""
     naive = START.replace(tzinfo=None)
     with pytest.raises(Exception, match="aware times only") as caught:
-        await ledger.keep(entry("e-1", received_at=naive))
+        await ledger.inbox.store(entry("e-1", received_at=naive))
     assert not isinstance(caught.value, LedgerUnavailableError)

@@ -9,7 +9,7 @@ from typing import Any
 from ackbridge.contracts.calls import NoticeStatus
 from ackbridge.contracts.deliveries import Delivery, NoticeBody, NoticeData
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import NoticeRow, NoticeState
+from ackbridge.ledger.notices import NoticeRow, NoticeState
 
 from .samples import START, MovableClock
 
@@ -44,10 +44,10 @@ async def only(ledger: Ledger) -> NoticeRow:
 async def test_a_notice_on_its_way(ledger: Ledger, clock: MovableClock) -> None:
     """It is kept whole from its first attempt on, with every attempt and the last trouble."""
     one = delivery()
-    assert await ledger.notices.take_up(one) is None
-    await ledger.notices.not_accepted(one.body.id, "the subscriber answered 503")
+    assert await ledger.notices.start_attempt(one) is None
+    await ledger.notices.record_failure(one.body.id, "the subscriber answered 503")
     clock.go_on(timedelta(minutes=1))
-    assert await ledger.notices.take_up(one) is None
+    assert await ledger.notices.start_attempt(one) is None
 
     row = await only(ledger)
 
@@ -63,24 +63,24 @@ async def test_a_delivered_notice_is_not_delivered_again(
 ) -> None:
     """Unless somebody wants it; and nothing that comes late takes it back."""
     one = delivery()
-    await ledger.notices.take_up(one)
-    await ledger.notices.delivered(one.body.id, START)
+    await ledger.notices.start_attempt(one)
+    await ledger.notices.mark_delivered(one.body.id, START)
 
-    assert await ledger.notices.take_up(one) == START
-    await ledger.notices.bury(one, "an attempt that was thought lost")
+    assert await ledger.notices.start_attempt(one) == START
+    await ledger.notices.mark_dead(one, "an attempt that was thought lost")
 
     row = await only(ledger)
     assert (row.state, row.attempts, row.reason) == (NoticeState.DELIVERED, 1, None)
-    assert await ledger.notices.take_up(delivery(again=True)) is None
+    assert await ledger.notices.start_attempt(delivery(again=True)) is None
     assert (await only(ledger)).state is NoticeState.PENDING
 
 
 async def test_a_dead_notice_can_be_sent_again(ledger: Ledger) -> None:
     """It stays, with the reason, until then; one that was never tried is dead too."""
-    await ledger.notices.bury(delivery(1), "nobody serves its queue")
-    await ledger.notices.take_up(delivery(2))
-    await ledger.notices.bury(delivery(2), "410")
-    await ledger.notices.bury(delivery(2), "410")
+    await ledger.notices.mark_dead(delivery(1), "nobody serves its queue")
+    await ledger.notices.start_attempt(delivery(2))
+    await ledger.notices.mark_dead(delivery(2), "410")
+    await ledger.notices.mark_dead(delivery(2), "410")
 
     dead = await ledger.notices.find(state=NoticeState.DEAD)
 
@@ -88,8 +88,8 @@ async def test_a_dead_notice_can_be_sent_again(ledger: Ledger) -> None:
         ("nobody serves its queue", 0),
         ("410", 1),
     ]
-    assert await ledger.notices.take_up(delivery(1)) is None
-    await ledger.notices.delivered(delivery(1).body.id, START)
+    assert await ledger.notices.start_attempt(delivery(1)) is None
+    await ledger.notices.mark_delivered(delivery(1).body.id, START)
     dead = await ledger.notices.find(state=NoticeState.DEAD)
     assert [one.call_id for one in dead] == ["acme.order.2"]
 
@@ -97,8 +97,8 @@ async def test_a_dead_notice_can_be_sent_again(ledger: Ledger) -> None:
 async def test_notices_are_found(ledger: Ledger) -> None:
     """By subscriber, state and id, the oldest first, so many at the most."""
     for number in (3, 1, 2):
-        await ledger.notices.take_up(delivery(number))
-    await ledger.notices.take_up(delivery(4, "shed"))
+        await ledger.notices.start_attempt(delivery(number))
+    await ledger.notices.start_attempt(delivery(4, "shed"))
 
     async def found(**wanted: Any) -> list[str]:
         return [one.body.data.key for one in await ledger.notices.find(**wanted)]
@@ -112,5 +112,5 @@ async def test_notices_are_found(ledger: Ledger) -> None:
 
 async def test_attempts_at_once_are_one_notice(ledger: Ledger) -> None:
     """Two workers that try the same one do not get into each other's way."""
-    await asyncio.gather(*(ledger.notices.take_up(delivery()) for _ in range(5)))
+    await asyncio.gather(*(ledger.notices.start_attempt(delivery()) for _ in range(5)))
     assert (await only(ledger)).attempts == 5

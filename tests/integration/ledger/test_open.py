@@ -11,8 +11,9 @@ from ackbridge.contracts.calls import OutcomeStatus, Stage
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.steps import AcknowledgementKind, SuppressedMessage
 from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.ledger.calls import OwedAcknowledgement
+from ackbridge.ledger.inbox import HeldEntry, InboxState
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import HeldEntry, InboxState, Owed
 
 from .samples import (
     START,
@@ -32,7 +33,7 @@ NOW = timedelta(0)
 async def hold(ledger: Ledger, *messages: ProviderMessage) -> None:
     """The conclusion of a call that holds messages."""
     why = [SuppressedMessage(event_key=one.event_key, reason="late") for one in messages]
-    await ledger.conclude(CALL, Stage.FAILED, "silence", None, why, messages)
+    await ledger.calls.record_stage(CALL, Stage.FAILED, "silence", None, why, messages)
 
 
 async def test_a_late_message_is_held_whole(ledger: Ledger, clock: MovableClock) -> None:
@@ -42,65 +43,65 @@ async def test_a_late_message_is_held_whole(ledger: Ledger, clock: MovableClock)
 
     await hold(ledger, late)
 
-    (held,) = await ledger.held()
+    (held,) = await ledger.inbox.held()
     expected = entry("e-1", call_id=CALL, reference="r-1", message=late, document=None)
     assert expected == held.entry
     assert held.reason == "late"
     assert held.held_at == START + timedelta(minutes=1)
-    assert await ledger.waiting("acme", CALL, "r-1") == []
-    assert await ledger.due(NOW, 10) == []
+    assert await ledger.inbox.pending("acme", CALL, "r-1") == []
+    assert await ledger.inbox.due(NOW, 10) == []
 
 
 async def test_a_held_message_is_held_once(ledger: Ledger, clock: MovableClock) -> None:
     """A step that runs twice, or a second message with that key, changes nothing."""
     await hold(ledger, response("e-1", 1), response("e-1", 2))
-    before = await ledger.held()
+    before = await ledger.inbox.held()
     clock.go_on(timedelta(minutes=1))
 
     await asyncio.gather(*(hold(ledger, response("e-1", 3), response("e-1", 4)) for _ in range(5)))
 
-    assert before == await ledger.held()
-    assert not await ledger.keep(entry("e-1"))
+    assert before == await ledger.inbox.held()
+    assert not await ledger.inbox.store(entry("e-1"))
 
 
 async def test_a_waiting_message_becomes_held(ledger: Ledger) -> None:
     """The same message may lie in the inbox: it is not delivered any more, and is whole."""
-    await ledger.keep(entry("e-1", operation=None, reference="r-1"))
+    await ledger.inbox.store(entry("e-1", operation=None, reference="r-1"))
 
     await hold(ledger, response("e-1", {"n": 1}))
 
-    (held,) = await ledger.held()
+    (held,) = await ledger.inbox.held()
     assert held.entry.message == response("e-1", {"n": 1})
     assert (held.entry.operation, held.entry.call_id) == ("order", CALL)
-    assert await ledger.due(NOW, 10) == []
+    assert await ledger.inbox.due(NOW, 10) == []
 
 
 @pytest.mark.parametrize("state", [InboxState.DELIVERED, InboxState.DUPLICATE])
 async def test_what_is_settled_is_not_held(ledger: Ledger, state: InboxState) -> None:
     """A message that was dealt with needs nobody's eyes."""
-    await ledger.keep(entry("e-1"))
-    (stored,) = await ledger.due(NOW, 10)
-    await ledger.settle([stored.id], state)
+    await ledger.inbox.store(entry("e-1"))
+    (stored,) = await ledger.inbox.due(NOW, 10)
+    await ledger.inbox.settle([stored.id], state)
 
     await hold(ledger, response("e-1"))
 
-    assert await ledger.held() == []
+    assert await ledger.inbox.held() == []
 
 
 async def test_what_the_gateway_holds_is_listed_too(ledger: Ledger, clock: MovableClock) -> None:
     """Oldest first, of one provider or of all, and never more than asked for."""
     for key, provider in (("e-2", "acme"), ("e-1", "other"), ("e-3", "acme")):
-        await ledger.keep(entry(key, provider=provider))
+        await ledger.inbox.store(entry(key, provider=provider))
         clock.go_on(timedelta(seconds=1))
-        (stored,) = await ledger.due(NOW, 10)
-        await ledger.settle([stored.id], InboxState.HELD, "no call has appeared")
+        (stored,) = await ledger.inbox.due(NOW, 10)
+        await ledger.inbox.settle([stored.id], InboxState.HELD, "no call has appeared")
 
     def keys(held: list[HeldEntry]) -> list[str]:
         return [one.entry.event_key for one in held]
 
-    assert keys(await ledger.held()) == ["e-2", "e-1", "e-3"]
-    assert keys(await ledger.held("acme")) == ["e-2", "e-3"]
-    assert keys(await ledger.held(limit=1)) == ["e-2"]
+    assert keys(await ledger.inbox.held()) == ["e-2", "e-1", "e-3"]
+    assert keys(await ledger.inbox.held("acme")) == ["e-2", "e-3"]
+    assert keys(await ledger.inbox.held(limit=1)) == ["e-2"]
 
 
 async def test_a_failure_and_an_extension_can_be_held(ledger: Ledger) -> None:
@@ -112,42 +113,42 @@ async def test_a_failure_and_an_extension_can_be_held(ledger: Ledger) -> None:
 
     await hold(ledger, failure, extension)
 
-    assert [failure, extension] == [one.entry.message for one in await ledger.held()]
+    assert [failure, extension] == [one.entry.message for one in await ledger.inbox.held()]
 
 
 async def test_a_conclusion_is_whole_or_not_at_all(ledger: Ledger) -> None:
     """What cannot be held is not lost in half of a conclusion: the step fails as one."""
     request = request_for("1")
-    await ledger.claim(request, "chain-1")
+    await ledger.calls.claim(request, "chain-1")
     endless = response("e-1").model_copy(update={"event_key": "e" * 513})
     failed = outcome_of(request, status=OutcomeStatus.FAILED)
 
     with pytest.raises(InvalidInputError, match="event_key: 513 characters"):
-        await ledger.conclude(CALL, Stage.FAILED, None, failed, held=[endless])
+        await ledger.calls.record_stage(CALL, Stage.FAILED, None, failed, held=[endless])
 
-    row = await ledger.call(CALL)
+    row = await ledger.calls.get(CALL)
     assert row is not None
     assert row.stage is Stage.PREPARING
 
 
 async def test_what_is_owed_is_listed_until_paid(ledger: Ledger, clock: MovableClock) -> None:
     """Oldest first, with the reason of the last try, of one provider or of all."""
-    await ledger.owe("acme.order.2", 2, FAILED, "503")
+    await ledger.calls.record_owed("acme.order.2", 2, FAILED, "503")
     clock.go_on(timedelta(seconds=1))
-    await ledger.owe("acme.order.1", 1, SUCCESS, "503")
-    await ledger.owe("acme.order.2", 2, FAILED, "504")
-    await ledger.owe("acme_x.order.1", 1, SUCCESS, "connection refused")
+    await ledger.calls.record_owed("acme.order.1", 1, SUCCESS, "503")
+    await ledger.calls.record_owed("acme.order.2", 2, FAILED, "504")
+    await ledger.calls.record_owed("acme_x.order.1", 1, SUCCESS, "connection refused")
     second = START + timedelta(seconds=1)
 
     mine = [
-        Owed("acme.order.2", 2, FAILED, "504", START),
-        Owed("acme.order.1", 1, SUCCESS, "503", second),
+        OwedAcknowledgement("acme.order.2", 2, FAILED, "504", START),
+        OwedAcknowledgement("acme.order.1", 1, SUCCESS, "503", second),
     ]
-    other = Owed("acme_x.order.1", 1, SUCCESS, "connection refused", second)
-    assert [*mine, other] == await ledger.owed()
-    assert mine == await ledger.owed("acme")
-    assert [other] == await ledger.owed("acme_x")
-    assert mine[:1] == await ledger.owed(limit=1)
+    other = OwedAcknowledgement("acme_x.order.1", 1, SUCCESS, "connection refused", second)
+    assert [*mine, other] == await ledger.calls.owed()
+    assert mine == await ledger.calls.owed("acme")
+    assert [other] == await ledger.calls.owed("acme_x")
+    assert mine[:1] == await ledger.calls.owed(limit=1)
 
-    await ledger.acknowledged("acme.order.2", 2, FAILED, clock())
-    assert mine[1:] == await ledger.owed("acme")
+    await ledger.calls.record_acknowledgement("acme.order.2", 2, FAILED, clock())
+    assert mine[1:] == await ledger.calls.owed("acme")

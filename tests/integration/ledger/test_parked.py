@@ -14,8 +14,8 @@ from alembic.config import Config
 from ackbridge.contracts.batches import BatchCounts, ParkedSelection
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus, Stage
 from ackbridge.contracts.steps import AcknowledgementKind, Parking
+from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.database.migrate import migrate
-from ackbridge.ledger.database.urls import address_of
 from ackbridge.ledger.ledger import Ledger
 
 from .samples import START, MovableClock, outcome_of, request_for, response
@@ -27,9 +27,9 @@ MINUTE = timedelta(minutes=1)
 async def park(ledger: Ledger, key: str, reason: str = "no_response", times: int = 1) -> str:
     """Claim a call, and park it."""
     request = request_for(key)
-    await ledger.claim(request, "run-1")
+    await ledger.calls.claim(request, "run-1")
     parking = Parking(reason=reason, times=times)
-    await ledger.conclude(request.call_id, Stage.PARKED, "silence", None, parking=parking)
+    await ledger.calls.record_stage(request.call_id, Stage.PARKED, "silence", None, parking=parking)
     return request.call_id
 
 
@@ -37,27 +37,29 @@ async def complete(ledger: Ledger, key: str, *, was_parked: bool = True) -> None
     """The response of a call comes."""
     request = request_for(key)
     message, outcome = response(f"e-{key}"), outcome_of(request)
-    where = (request.call_id, "acme", "order", 1)
-    assert (await ledger.record(*where, message, outcome, was_parked=was_parked)).accepted
+    recorded = await ledger.calls.record_response(
+        request.call_id, 1, message, outcome, was_parked=was_parked
+    )
+    assert recorded.accepted
 
 
 async def fail(ledger: Ledger, key: str) -> None:
     """A call ends without a response."""
     request = request_for(key)
     failed = outcome_of(request, status=OutcomeStatus.FAILED)
-    await ledger.conclude(request.call_id, Stage.FAILED, "silence", failed)
+    await ledger.calls.record_stage(request.call_id, Stage.FAILED, "silence", failed)
 
 
 async def waiting(ledger: Ledger, **selection: Any) -> list[str]:
     """The keys of the selected calls."""
     wanted = ParkedSelection(provider="acme", **selection)
-    return [one.call_id.removeprefix("acme.order.") for one in await ledger.parked(wanted)]
+    return [one.call_id.removeprefix("acme.order.") for one in await ledger.batches.parked(wanted)]
 
 
 async def tell_all(ledger: Ledger, batch: str, limit: int = 10) -> list[str]:
     """Take calls for a batch, and tell them."""
-    taken = await ledger.batches.mark(batch, ALL, START + 60 * MINUTE, limit)
-    await ledger.batches.told(batch, taken)
+    taken = await ledger.batches.claim(batch, ALL, START + 60 * MINUTE, limit)
+    await ledger.batches.mark_signalled(batch, taken)
     return taken
 
 
@@ -77,16 +79,16 @@ async def test_selections(ledger: Ledger, clock: MovableClock) -> None:
     clock.go_on(MINUTE)
     await park(ledger, "b.with.dots")
     other = CallRequest(provider="acme2", operation="order", key="a")
-    await ledger.claim(other, "run-1")
-    await ledger.conclude(other.call_id, Stage.PARKED, None, None)
+    await ledger.calls.claim(other, "run-1")
+    await ledger.calls.record_stage(other.call_id, Stage.PARKED, None, None)
 
     assert await waiting(ledger, reason="no_receipt") == ["a"]
     assert await waiting(ledger, operation="refund") == []
     assert await waiting(ledger, older_than=MINUTE) == ["a"]
     assert await waiting(ledger, keys=("b.with.dots", "x")) == ["b.with.dots"]
-    (unknown,) = await ledger.parked(ParkedSelection(provider="acme2"))
+    (unknown,) = await ledger.batches.parked(ParkedSelection(provider="acme2"))
     assert (unknown.reason, unknown.times) == ("unknown", 1)
-    counted = await ledger.count_parked(ALL)
+    counted = await ledger.batches.count_parked(ALL)
     assert [(kind.reason, kind.calls) for kind in counted] == [
         ("no_receipt", 1),
         ("no_response", 1),
@@ -100,7 +102,7 @@ async def test_whoever_ends_is_parked_no_more(ledger: Ledger) -> None:
         await park(ledger, key)
     await complete(ledger, "late")
     await fail(ledger, "given-up")
-    await ledger.claim(request_for("anew"), "run-2")
+    await ledger.calls.claim(request_for("anew"), "run-2")
     assert await waiting(ledger) == ["waits"]
 
 
@@ -109,7 +111,7 @@ async def test_the_same_parking_is_written_once(ledger: Ledger, clock: MovableCl
     call_id = await park(ledger, "a")
     clock.go_on(MINUTE)
     await park(ledger, "a")
-    (one,) = await ledger.parked(ALL)
+    (one,) = await ledger.batches.parked(ALL)
     assert one.parked_at == START
     assert await tell_all(ledger, "batch-1") == [call_id]
     await park(ledger, "a")
@@ -133,14 +135,14 @@ async def test_calls_parked_later_are_left_to_the_next_batch(
     await park(ledger, "a")
     clock.go_on(MINUTE)
     await park(ledger, "b")
-    assert await ledger.batches.mark("batch-1", ALL, START, 10) == ["acme.order.a"]
+    assert await ledger.batches.claim("batch-1", ALL, START, 10) == ["acme.order.a"]
 
 
 async def test_closed_operations_are_left_alone(ledger: Ledger) -> None:
     """What is switched off is not taken up only to be parked again."""
     await park(ledger, "a")
     later = START + MINUTE
-    assert await ledger.batches.mark("batch-1", ALL, later, 10, frozenset({"order"})) == []
+    assert await ledger.batches.claim("batch-1", ALL, later, 10, frozenset({"order"})) == []
 
 
 async def test_batches_at_once_share_the_calls(ledger: Ledger) -> None:
@@ -158,7 +160,7 @@ async def test_what_became_of_the_calls(ledger: Ledger) -> None:
     for key in ("completes", "fails", "again", "gone", "slow"):
         await park(ledger, key)
     await tell_all(ledger, "batch-1", limit=4)
-    assert await ledger.batches.mark("batch-1", ALL, START, 10) != []
+    assert await ledger.batches.claim("batch-1", ALL, START, 10) != []
     await ledger.batches.skip("batch-1", "acme.order.slow")
     assert await ledger.batches.settle("batch-1") == 4
     await complete(ledger, "completes")
@@ -176,9 +178,9 @@ async def test_an_owed_acknowledgement_holds_nobody_up(ledger: Ledger) -> None:
     await tell_all(ledger, "batch-1")
     request = request_for("a")
     outcome = outcome_of(request, acknowledgement_owed=True)
-    where = (request.call_id, "acme", "order", 1)
-    await ledger.record(*where, response("e-a"), outcome, was_parked=True)
-    await ledger.owe(request.call_id, 1, AcknowledgementKind.SUCCESS, "503")
+    message = response("e-a")
+    await ledger.calls.record_response(request.call_id, 1, message, outcome, was_parked=True)
+    await ledger.calls.record_owed(request.call_id, 1, AcknowledgementKind.SUCCESS, "503")
     assert await ledger.batches.settle("batch-1") == 0
     assert (await ledger.batches.counts("batch-1")).completed == 1
 
@@ -200,18 +202,18 @@ async def test_an_interrupted_batch_knows_whom_it_has_not_told(
     """What was marked is told later, given back, or somebody else's by then."""
     for key in ("a", "b"):
         await park(ledger, key)
-    taken = await ledger.batches.mark("batch-1", ALL, START, 10)
-    assert await ledger.batches.pending("batch-1") == taken
+    taken = await ledger.batches.claim("batch-1", ALL, START, 10)
+    assert await ledger.batches.unsignalled("batch-1") == taken
     await ledger.batches.release("batch-1")
-    assert await ledger.batches.pending("batch-1") == []
+    assert await ledger.batches.unsignalled("batch-1") == []
     assert await waiting(ledger) == ["a", "b"]
     assert (await ledger.batches.counts("batch-1")).skipped == 2
 
-    await ledger.batches.mark("batch-2", ALL, START, 10)
+    await ledger.batches.claim("batch-2", ALL, START, 10)
     clock.go_on(timedelta(minutes=11))
     assert (await ledger.batches.survey(ALL)).total == 2
     assert await tell_all(ledger, "batch-3") == taken
-    assert await ledger.batches.pending("batch-2") == []
+    assert await ledger.batches.unsignalled("batch-2") == []
 
 
 async def test_a_call_that_moved_while_its_batch_was_interrupted_counts_as_told(
@@ -220,10 +222,10 @@ async def test_a_call_that_moved_while_its_batch_was_interrupted_counts_as_told(
     """Whoever told it had no time to note that, and what became of it counts."""
     for key in ("completes", "again"):
         await park(ledger, key)
-    await ledger.batches.mark("batch-1", ALL, START, 10)
+    await ledger.batches.claim("batch-1", ALL, START, 10)
     await complete(ledger, "completes")
     await park(ledger, "again", times=2)
-    assert await ledger.batches.pending("batch-1") == []
+    assert await ledger.batches.unsignalled("batch-1") == []
     assert await ledger.batches.settle("batch-1") == 0
     counts = await ledger.batches.counts("batch-1")
     assert (counts.completed, counts.parked_again, counts.skipped) == (1, 1, 0)
@@ -233,7 +235,7 @@ async def test_a_call_the_engine_does_not_know_is_kept_for_people(ledger: Ledger
     """It is not taken again and again; one that has ended meanwhile is simply gone."""
     for key in ("lost", "ended"):
         await park(ledger, key)
-    await ledger.batches.mark("batch-1", ALL, START, 10)
+    await ledger.batches.claim("batch-1", ALL, START, 10)
     # By an older worker, which does not say that the call was parked.
     await complete(ledger, "ended", was_parked=False)
     for key in ("lost", "ended"):
@@ -249,8 +251,8 @@ async def test_an_older_worker_parks_a_call_again(ledger: Ledger) -> None:
     """It does not count, and the call is there to be taken all the same."""
     await park(ledger, "a")
     await tell_all(ledger, "batch-1")
-    await ledger.conclude("acme.order.a", Stage.PARKED, "silence", None)
-    (one,) = await ledger.parked(ALL)
+    await ledger.calls.record_stage("acme.order.a", Stage.PARKED, "silence", None)
+    (one,) = await ledger.batches.parked(ALL)
     assert one.times == 2
 
 
@@ -267,7 +269,7 @@ async def test_survey_counts_no_more_than_wanted(ledger: Ledger) -> None:
 def ledger_of_before(empty_url: str) -> str:
     """A ledger from before there were batches, with a parked call and one that has ended."""
     migrate(empty_url)
-    engine = sa.create_engine(address_of(empty_url))
+    engine = sa.create_engine(parse_url(empty_url))
     config = Config()
     config.set_main_option("script_location", "ackbridge.ledger.database:migrations")
     row = (

@@ -20,11 +20,12 @@ from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.purge import KEEP_FOREVER, PurgeCursor, Retention
 from ackbridge.contracts.steps import AcknowledgementKind, Parking, SuppressedMessage
 from ackbridge.ledger import calls
+from ackbridge.ledger.calls import ClaimKind
+from ackbridge.ledger.database.engines import insert_new, parse_url
 from ackbridge.ledger.database.tables import metadata
-from ackbridge.ledger.database.upserts import insert_new
-from ackbridge.ledger.database.urls import address_of
+from ackbridge.ledger.inbox import InboxState
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import ClaimKind, InboxState, NoticeState
+from ackbridge.ledger.notices import NoticeState
 
 from .samples import MovableClock, entry, outcome_of, request_for, response
 from .test_notices import delivery
@@ -36,13 +37,13 @@ SUCCESS = AcknowledgementKind.SUCCESS
 async def complete(ledger: Ledger, key: str, message: ProviderMessage | None = None) -> CallRequest:
     """A call that went well: claimed, sent, answered, acknowledged."""
     request = request_for(key)
-    await ledger.claim(request, "run-1")
-    await ledger.commit_reference(request.call_id, "acme", f"ref-{key}")
+    await ledger.calls.claim(request, "run-1")
+    await ledger.calls.commit_reference(request.call_id, "acme", f"ref-{key}")
     said = message or response(f"evt-{key}")
     outcome = outcome_of(request, acknowledgement_owed=True)
-    await ledger.record(request.call_id, "acme", "order", 1, said, outcome)
+    await ledger.calls.record_response(request.call_id, 1, said, outcome)
     at = outcome.timings.started_at
-    await ledger.acknowledged(request.call_id, 1, SUCCESS, at, outcome_of(request))
+    await ledger.calls.record_acknowledgement(request.call_id, 1, SUCCESS, at, outcome_of(request))
     return request
 
 
@@ -61,7 +62,7 @@ async def purge(
     while as_of is None or place is not None:
         if pages is not None and (pages := pages - 1) < 0:
             break
-        page = await ledger.purging.page(
+        page = await ledger.purge.page(
             retention or Retention(), as_of, place, rows=rows, dry_run=dry_run
         )
         as_of, place = page.as_of, page.place
@@ -71,7 +72,7 @@ async def purge(
 
 def everything(url: str) -> dict[str, list[Any]]:
     """By table, the call ids of its rows."""
-    engine = sa.create_engine(address_of(url))
+    engine = sa.create_engine(parse_url(url))
     with engine.connect() as connection:
         found = {
             name: list(connection.execute(sa.select(table.c.call_id)).scalars())
@@ -87,7 +88,7 @@ async def test_a_call_goes_whole_when_its_time_has_come(
 ) -> None:
     """Nothing of it goes earlier; its applied event is remembered for longer, and goes then."""
     request = await complete(ledger, "1")
-    await ledger.suppress("acme", "evt-x", request.call_id, "duplicate")
+    await ledger.inbox.log_suppressed("acme", "evt-x", request.call_id, "duplicate")
     clock.go_on(90 * DAY)
     assert await purge(ledger, Retention(log=KEEP_FOREVER)) == {}
 
@@ -102,25 +103,25 @@ async def test_a_call_goes_whole_when_its_time_has_come(
 
 async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: MovableClock) -> None:
     """However old: open, parked, owing, with messages or notices that wait for somebody."""
-    await ledger.claim(request_for("preparing"), "run-1")
+    await ledger.calls.claim(request_for("preparing"), "run-1")
     parked = request_for("parked")
-    await ledger.claim(parked, "run-1")
-    await ledger.conclude(
+    await ledger.calls.claim(parked, "run-1")
+    await ledger.calls.record_stage(
         parked.call_id, Stage.PARKED, "silence", None, parking=Parking(reason="x", times=1)
     )
     owing = await complete(ledger, "owing")
-    await ledger.owe(owing.call_id, 2, AcknowledgementKind.FAILED, "503")
+    await ledger.calls.record_owed(owing.call_id, 2, AcknowledgementKind.FAILED, "503")
     held = await complete(ledger, "held")
     outcome = outcome_of(held)
     late = response("evt-late")
-    await ledger.conclude(held.call_id, Stage.COMPLETED, None, outcome, [], [late])
+    await ledger.calls.record_stage(held.call_id, Stage.COMPLETED, None, outcome, [], [late])
     awaited = await complete(ledger, "awaited")
-    await ledger.keep(entry("evt-waits", call_id=awaited.call_id))
+    await ledger.inbox.store(entry("evt-waits", call_id=awaited.call_id))
     for number, bury in ((1, False), (2, True)):
         await complete(ledger, str(number))
-        await ledger.notices.take_up(delivery(number))
+        await ledger.notices.start_attempt(delivery(number))
         if bury:
-            await ledger.notices.bury(delivery(number), "gone")
+            await ledger.notices.mark_dead(delivery(number), "gone")
     before = everything(ledger_url)
     clock.go_on(5000 * DAY)
     await purge(
@@ -129,7 +130,7 @@ async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: Mo
 
     assert everything(ledger_url) == before
 
-    await ledger.acknowledged(
+    await ledger.calls.record_acknowledgement(
         owing.call_id, 2, AcknowledgementKind.FAILED, clock(), outcome_of(owing)
     )
     assert await purge(ledger, Retention(events=KEEP_FOREVER)) == {
@@ -151,14 +152,14 @@ async def test_a_reused_id_is_a_new_call(
     source = MessageSource(event_key.partition(":")[0])
     said = response(event_key).model_copy(update={"source": source})
     request = await complete(ledger, "1", said)
-    assert (await ledger.claim(request, "run-2")).kind is ClaimKind.RECORDED
+    assert (await ledger.calls.claim(request, "run-2")).kind is ClaimKind.RECORDED
     clock.go_on(91 * DAY)
     await purge(ledger)
 
     again = request_for("1", {"another": "payload"})
-    assert (await ledger.claim(again, "run-2")).kind is ClaimKind.FRESH
-    assert await ledger.find_call("acme", "ref-1") is None
-    recorded = await ledger.record(again.call_id, "acme", "order", 1, said, outcome_of(again))
+    assert (await ledger.calls.claim(again, "run-2")).kind is ClaimKind.FRESH
+    assert await ledger.calls.find_by_reference("acme", "ref-1") is None
+    recorded = await ledger.calls.record_response(again.call_id, 1, said, outcome_of(again))
     assert recorded.accepted
     assert not recorded.repeated
 
@@ -173,19 +174,19 @@ async def test_a_late_duplicate_is_not_applied_to_a_new_call(
     await complete(ledger, "1")
     clock.go_on(91 * DAY)
     await purge(ledger)
-    assert await ledger.is_recorded("acme", "evt-1")
+    assert await ledger.calls.is_event_recorded("acme", "evt-1")
     request = request_for("1", "another")
-    await ledger.claim(request, "run-2")
+    await ledger.calls.claim(request, "run-2")
     clock.go_on(400 * DAY)
     assert await purge(ledger) == {}
 
-    repeated = await ledger.record(
-        request.call_id, "acme", "order", 1, response("evt-1"), outcome_of(request)
+    repeated = await ledger.calls.record_response(
+        request.call_id, 1, response("evt-1"), outcome_of(request)
     )
     assert not repeated.accepted
-    assert await ledger.responses(request.call_id) == []
-    answered = await ledger.record(
-        request.call_id, "acme", "order", 1, response("evt-2"), outcome_of(request)
+    assert await ledger.calls.responses(request.call_id) == []
+    answered = await ledger.calls.record_response(
+        request.call_id, 1, response("evt-2"), outcome_of(request)
     )
     assert answered.accepted
 
@@ -197,33 +198,33 @@ async def test_notices_of_a_reused_id_are_told(ledger: Ledger, clock: MovableClo
     """
     await complete(ledger, "1")
     clock.go_on(80 * DAY)
-    await ledger.notices.take_up(delivery(1))
-    await ledger.notices.delivered(delivery(1).body.id, clock())
+    await ledger.notices.start_attempt(delivery(1))
+    await ledger.notices.mark_delivered(delivery(1).body.id, clock())
     clock.go_on(11 * DAY)
     assert await purge(ledger, Retention(notices=KEEP_FOREVER)) == {}
     clock.go_on(80 * DAY)
     assert await purge(ledger, Retention(notices=KEEP_FOREVER)) == {"calls": 1}
 
-    assert await ledger.notices.take_up(delivery(1)) is None
+    assert await ledger.notices.start_attempt(delivery(1)) is None
 
 
 async def test_each_thing_goes_by_its_own_time(ledger: Ledger, clock: MovableClock) -> None:
     """Settled messages, held ones, notices that have arrived or not, the log, marks of batches."""
     for key, state in (("a", "delivered"), ("b", "duplicate"), ("c", "held"), ("d", None)):
-        await ledger.keep(entry(key))
+        await ledger.inbox.store(entry(key))
         if state:
-            waiting = await ledger.due(timedelta(0), 10)
+            waiting = await ledger.inbox.due(timedelta(0), 10)
             ids = [one.id for one in waiting if one.entry.event_key == key]
-            await ledger.settle(ids, InboxState(state))
-    await ledger.notices.take_up(delivery(1))
-    await ledger.notices.delivered(delivery(1).body.id, clock())
-    await ledger.notices.bury(delivery(2), "gone")
-    await ledger.suppress("acme", "evt", None, "duplicate")
+            await ledger.inbox.settle(ids, InboxState(state))
+    await ledger.notices.start_attempt(delivery(1))
+    await ledger.notices.mark_delivered(delivery(1).body.id, clock())
+    await ledger.notices.mark_dead(delivery(2), "gone")
+    await ledger.inbox.log_suppressed("acme", "evt", None, "duplicate")
     parked = request_for("parked")
-    await ledger.claim(parked, "run-1")
+    await ledger.calls.claim(parked, "run-1")
     waits = Parking(reason="x", times=1)
-    await ledger.conclude(parked.call_id, Stage.PARKED, None, None, parking=waits)
-    await ledger.batches.mark("b-1", ParkedSelection(provider="acme"), clock(), 10)
+    await ledger.calls.record_stage(parked.call_id, Stage.PARKED, None, None, parking=waits)
+    await ledger.batches.claim("b-1", ParkedSelection(provider="acme"), clock(), 10)
     await ledger.batches.skip("b-1", parked.call_id)
 
     gone = []
@@ -237,7 +238,7 @@ async def test_each_thing_goes_by_its_own_time(ledger: Ledger, clock: MovableClo
         {"log": 1, "batches": 1, "calls": 1},
         {"held": 1, "dead_notices": 1},
     ]
-    (pending,) = await ledger.due(timedelta(0), 10)
+    (pending,) = await ledger.inbox.due(timedelta(0), 10)
     assert pending.entry.event_key == "d"
 
 
@@ -246,11 +247,11 @@ async def test_a_call_that_the_engine_does_not_know_goes(
 ) -> None:
     """A batch has found that out; somebody had terminated it while it was parked."""
     request = request_for("lost")
-    await ledger.claim(request, "run-1")
+    await ledger.calls.claim(request, "run-1")
     waits = Parking(reason="x", times=1)
-    await ledger.conclude(request.call_id, Stage.PARKED, None, None, parking=waits)
+    await ledger.calls.record_stage(request.call_id, Stage.PARKED, None, None, parking=waits)
     clock.go_on(100 * DAY)
-    await ledger.batches.mark("b-1", ParkedSelection(provider="acme"), clock(), 10)
+    await ledger.batches.claim("b-1", ParkedSelection(provider="acme"), clock(), 10)
     await ledger.batches.skip("b-1", request.call_id)
     assert await purge(ledger) == {}
     clock.go_on(91 * DAY)
@@ -264,22 +265,20 @@ DIE_BEFORE_COMMIT = """
 import asyncio, os, signal, sys
 from datetime import timedelta
 from ackbridge.contracts.purge import Retention
-from ackbridge.ledger import purge
 from ackbridge.ledger.ledger import Ledger
-from tests.integration.ledger.samples import START
+from tests.integration.ledger.samples import START, BeforeCommit
 
-delete = purge._delete
-
-def delete_and_die(connection, kind, which):
-    assert delete(connection, kind, which)
+def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
+def now():
+    return START + timedelta(days=91)
+
 async def main():
-    ledger = Ledger.open(sys.argv[1], lambda: START + timedelta(days=91))
-    page = await ledger.purging.page(Retention())
-    purge._delete = delete_and_die
+    page = await Ledger.open(sys.argv[1], now).purge.page(Retention())
+    ledger = Ledger(BeforeCommit(sys.argv[1], die), now)
     while page.place:
-        page = await ledger.purging.page(Retention(log=timedelta(0)), page.as_of, page.place)
+        page = await ledger.purge.page(Retention(log=timedelta(0)), page.as_of, page.place)
 
 asyncio.run(main())
 """
@@ -289,7 +288,7 @@ async def crowd(ledger: Ledger) -> None:
     """Calls with everything that belongs to one."""
     for key in KEYS:
         request = await complete(ledger, key)
-        await ledger.conclude(
+        await ledger.calls.record_stage(
             request.call_id,
             Stage.COMPLETED,
             None,
@@ -301,12 +300,12 @@ async def crowd(ledger: Ledger) -> None:
 async def is_whole(ledger: Ledger, key: str) -> bool:
     """Whether a call is there with all that protects it; else it must be gone without a rest."""
     call_id = request_for(key).call_id
-    found = await ledger.call(call_id)
+    found = await ledger.calls.get(call_id)
     is_there = found is not None and found.outcome is not None
     assert (found is not None) is is_there
-    assert len(await ledger.responses(call_id)) == is_there
-    assert (await ledger.find_call("acme", f"ref-{key}") is not None) is is_there
-    assert await ledger.is_recorded("acme", f"evt-{key}")
+    assert len(await ledger.calls.responses(call_id)) == is_there
+    assert (await ledger.calls.find_by_reference("acme", f"ref-{key}") is not None) is is_there
+    assert await ledger.calls.is_event_recorded("acme", f"evt-{key}")
     return is_there
 
 
@@ -317,18 +316,16 @@ async def test_an_interrupted_clean_up_leaves_whole_calls(
     await crowd(ledger)
     clock.go_on(91 * DAY)
     left = []
-    page = await ledger.purging.page(Retention(), rows=1)
+    page = await ledger.purge.page(Retention(), rows=1)
     while page.place is not None:
-        page = await ledger.purging.page(
-            Retention(log=KEEP_FOREVER), page.as_of, page.place, rows=1
-        )
+        page = await ledger.purge.page(Retention(log=KEEP_FOREVER), page.as_of, page.place, rows=1)
         left.append(sum([await is_whole(ledger, key) for key in KEYS]))
         there = everything(ledger_url)
         assert there.get("responses") == there.get("acknowledgements") == there.get("log")
 
     assert sorted(set(left), reverse=True) == [6, 5, 4, 3, 2, 1, 0]
     for key in KEYS:
-        assert (await ledger.claim(request_for(key, "new"), "run-2")).kind is ClaimKind.FRESH
+        assert (await ledger.calls.claim(request_for(key, "new"), "run-2")).kind is ClaimKind.FRESH
 
 
 async def test_a_killed_clean_up_leaves_whole_calls(
@@ -359,7 +356,7 @@ async def test_whoever_claims_while_it_is_deleted_gets_a_new_call(
     purging = asyncio.create_task(purge(ledger))
     claims = []
     while not purging.done():
-        claims += [await ledger.claim(request, "run-2") for request in requests]
+        claims += [await ledger.calls.claim(request, "run-2") for request in requests]
     assert (await purging)["calls"] >= 1
     assert {claim.kind for claim in claims} <= {
         ClaimKind.RECORDED,
@@ -384,7 +381,7 @@ async def test_a_claim_that_loses_the_old_row_is_fresh(
 
     monkeypatch.setattr(calls, "insert_new", insert_and_lose)
 
-    assert (await ledger.claim(request, "run-2")).kind is ClaimKind.FRESH
+    assert (await ledger.calls.claim(request, "run-2")).kind is ClaimKind.FRESH
 
 
 async def test_an_interrupted_clean_up_is_finished_by_the_next(
@@ -404,9 +401,9 @@ async def test_failed_and_cancelled_calls_go_too(ledger: Ledger, clock: MovableC
     """They have outcomes, and no response."""
     for status in (OutcomeStatus.FAILED, OutcomeStatus.CANCELLED):
         request = request_for(status)
-        await ledger.claim(request, "run-1")
+        await ledger.calls.claim(request, "run-1")
         outcome = outcome_of(request, status=status)
-        await ledger.conclude(request.call_id, Stage(status), "why", outcome)
+        await ledger.calls.record_stage(request.call_id, Stage(status), "why", outcome)
     clock.go_on(91 * DAY)
 
     assert await purge(ledger, rows=500) == {"calls": 2}

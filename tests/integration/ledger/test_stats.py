@@ -13,48 +13,46 @@ import sqlalchemy as sa
 
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.steps import AcknowledgementKind
+from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.database.tables import observations as table
-from ackbridge.ledger.database.urls import address_of
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.ledger.rows import Unsettled
-from ackbridge.stats.counters import COARSE, FINE, Observations
-from ackbridge.stats.reporter import Reporter
-from ackbridge.stats.totals import Count, Times
+from ackbridge.ledger.stats import OperationBacklog
+from ackbridge.stats.counters import COARSE, FINE, Count, Counters, Timing
+from ackbridge.stats.reporter import StatsReporter
 
 from .samples import START, MovableClock, request_for
 
 REPORT_AND_DIE = """
 import asyncio, os, signal, sys
-from ackbridge.stats.counters import Observations
-from ackbridge.stats.totals import Count
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.stats.reporter import Reporter
+from ackbridge.stats.counters import Count, Counters
+from ackbridge.stats.reporter import StatsReporter
 from tests.integration.ledger.samples import MovableClock
 
 async def work():
-    clock, observations = MovableClock(), Observations()
-    reporter = Reporter(observations, Ledger.open(sys.argv[1], clock), clock)
+    clock, counters = MovableClock(), Counters()
+    reporter = StatsReporter(counters, Ledger.open(sys.argv[1], clock).stats, clock)
     for _ in range(3):
-        observations.count("acme", "order", Count.RECEIPTS, 5)
+        counters.count("acme", "order", Count.RECEIPTS, 5)
         await reporter.report()
-    observations.count("acme", "order", Count.RECEIPTS, 1000)
+    counters.count("acme", "order", Count.RECEIPTS, 1000)
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(work())
 """
 
 
-def noting(receipts: int, seconds: float = 0.2) -> Observations:
+def noting(receipts: int, seconds: float = 0.2) -> Counters:
     """A worker that has noted receipts of acme's orders."""
-    observations = Observations()
-    observations.count("acme", "order", Count.RECEIPTS, receipts)
-    observations.time("acme", "order", Times.RECEIPT, timedelta(seconds=seconds))
-    return observations
+    counters = Counters()
+    counters.count("acme", "order", Count.RECEIPTS, receipts)
+    counters.time("acme", "order", Timing.RECEIPT, timedelta(seconds=seconds))
+    return counters
 
 
 async def receipts(ledger: Ledger, ago: timedelta = timedelta(minutes=1)) -> int:
     """How many receipts all workers have seen."""
-    observed = await ledger.observed("acme", START - ago)
+    observed = await ledger.stats.totals("acme", START - ago)
     return observed["order"][Count.RECEIPTS] if observed else 0
 
 
@@ -62,25 +60,25 @@ async def test_workers_add_up(ledger: Ledger, clock: MovableClock) -> None:
     """Counts and times of all of them; those of another provider stay apart."""
     workers = [noting(2, 0.1), noting(3, 0.4)]
     workers[0].count("other", "order", Count.RECEIPTS, 100)
-    await asyncio.gather(*(Reporter(one, ledger, clock).report() for one in workers))
+    await asyncio.gather(*(StatsReporter(one, ledger.stats, clock).report() for one in workers))
 
-    observed = await ledger.observed("acme", START)
+    observed = await ledger.stats.totals("acme", START)
 
     assert observed.keys() == {"order"}
     assert observed["order"][Count.RECEIPTS] == 5
-    assert observed["order"].times[Times.RECEIPT].quantile(1) == pytest.approx(0.4, rel=0.02)
-    assert await ledger.observed_providers(START - timedelta(hours=1)) == ["acme", "other"]
+    assert observed["order"].times[Timing.RECEIPT].quantile(1) == pytest.approx(0.4, rel=0.02)
+    assert await ledger.stats.providers(START - timedelta(hours=1)) == ["acme", "other"]
 
 
 async def test_the_same_report_twice_counts_once(ledger: Ledger, clock: MovableClock) -> None:
     """Its answer was lost, say: it takes its own place."""
     worker = noting(2)
     buckets = worker.gather(clock())
-    await ledger.report(worker.worker, buckets)
-    await ledger.report(worker.worker, buckets)
+    await ledger.stats.store(worker.worker, buckets)
+    await ledger.stats.store(worker.worker, buckets)
     assert await receipts(ledger) == 2
     worker.count("acme", "order", Count.RECEIPTS)
-    await Reporter(worker, ledger, clock).report()
+    await StatsReporter(worker, ledger.stats, clock).report()
     assert await receipts(ledger) == 3
 
 
@@ -93,7 +91,7 @@ async def test_a_killed_worker_counts_once(
     )
     assert killed.returncode == -signal.SIGKILL
     assert await receipts(ledger) == 15
-    await Reporter(noting(2), ledger, clock).report()
+    await StatsReporter(noting(2), ledger.stats, clock).report()
     assert await receipts(ledger) == 17
 
 
@@ -103,25 +101,25 @@ async def test_nothing_is_lost_while_the_ledger_is_away(
     """It is reported when the ledger is back, into the bucket it belongs to."""
     absent = Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('away')}/none.db", clock)
     worker = noting(2)
-    await Reporter(worker, absent, clock).report()
+    await StatsReporter(worker, absent.stats, clock).report()
     clock.go_on(FINE.width)
     worker.count("acme", "order", Count.RECEIPTS)
-    await Reporter(worker, ledger, clock).report()
+    await StatsReporter(worker, ledger.stats, clock).report()
     await absent.close()
     assert await receipts(ledger) == 3
 
 
 async def test_the_window_slides(ledger: Ledger, clock: MovableClock) -> None:
     """Only buckets that are not over by its beginning count; long windows read coarse ones."""
-    worker = Observations()
-    reporter = Reporter(worker, ledger, clock)
+    worker = Counters()
+    reporter = StatsReporter(worker, ledger.stats, clock)
     for _ in range(60):
         worker.count("acme", "order", Count.RECEIPTS)
         await reporter.report()
         clock.go_on(timedelta(minutes=1))
 
     async def within(minutes: int) -> int:
-        observed = await ledger.observed("acme", clock() - timedelta(minutes=minutes))
+        observed = await ledger.stats.totals("acme", clock() - timedelta(minutes=minutes))
         return observed["order"][Count.RECEIPTS]
 
     assert await within(10) == 10
@@ -131,10 +129,10 @@ async def test_the_window_slides(ledger: Ledger, clock: MovableClock) -> None:
 
 async def test_old_rows_are_pruned(ledger: Ledger, ledger_url: str, clock: MovableClock) -> None:
     """Fine ones after a quarter of an hour, all of them after a day."""
-    await Reporter(noting(2), ledger, clock).report()
+    await StatsReporter(noting(2), ledger.stats, clock).report()
 
     def widths() -> list[int]:
-        engine = sa.create_engine(address_of(ledger_url))
+        engine = sa.create_engine(parse_url(ledger_url))
         with engine.connect() as connection:
             found = list(connection.execute(sa.select(table.c.width)).scalars())
         engine.dispose()
@@ -142,31 +140,31 @@ async def test_old_rows_are_pruned(ledger: Ledger, ledger_url: str, clock: Movab
 
     assert sorted(widths()) == [10, 300]
     clock.go_on(FINE.kept + FINE.width)
-    await ledger.forget_observations()
+    await ledger.stats.delete_expired()
     assert widths() == [300]
     clock.go_on(COARSE.kept)
-    await ledger.forget_observations()
+    await ledger.stats.delete_expired()
     assert widths() == []
 
 
 async def test_what_waits_is_counted_by_operation(ledger: Ledger) -> None:
     """Parked calls and acknowledgements owed, of one provider."""
     for key in ("1", "2", "3"):
-        await ledger.claim(request_for(key), "chain")
+        await ledger.calls.claim(request_for(key), "chain")
     for key in ("1", "2"):
-        await ledger.conclude(f"acme.order.{key}", Stage.PARKED, "silence", None)
-    await ledger.owe("acme.order.3", 1, AcknowledgementKind.SUCCESS, "503")
-    assert {"order": Unsettled(parked=2, owed=1)} == await ledger.standing("acme")
-    assert await ledger.standing("other") == {}
+        await ledger.calls.record_stage(f"acme.order.{key}", Stage.PARKED, "silence", None)
+    await ledger.calls.record_owed("acme.order.3", 1, AcknowledgementKind.SUCCESS, "503")
+    assert {"order": OperationBacklog(parked=2, owed=1)} == await ledger.stats.backlog("acme")
+    assert await ledger.stats.backlog("other") == {}
 
 
 async def test_the_scorecard_has_both(ledger: Ledger, clock: MovableClock) -> None:
     """What was observed, and what waits, in one answer."""
-    await Reporter(noting(4), ledger, clock).report()
-    await ledger.claim(request_for("1"), "chain")
-    await ledger.conclude("acme.order.1", Stage.PARKED, "silence", None)
+    await StatsReporter(noting(4), ledger.stats, clock).report()
+    await ledger.calls.claim(request_for("1"), "chain")
+    await ledger.calls.record_stage("acme.order.1", Stage.PARKED, "silence", None)
     clock.go_on(timedelta(minutes=2))
-    card = await ledger.scorecard("acme", START)
+    card = await ledger.stats.scorecard("acme", START)
     (order,) = card.operations
     assert (order.sends, order.parked, order.receipt_rate) == (4, 1, 1.0)
     assert card.since <= START < card.until

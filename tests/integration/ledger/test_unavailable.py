@@ -12,8 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.database.migrate import migrate
-from ackbridge.ledger.database.urls import address_of
 from ackbridge.ledger.ledger import Ledger
 from tests.support.postgres import PostgreSQL
 
@@ -23,7 +23,7 @@ from .samples import MovableClock
 async def test_a_ledger_that_is_not_migrated_says_so(empty_url: str, clock: MovableClock) -> None:
     """A gateway that starts before the first worker is not ready, and knows why."""
     if empty_url.startswith("sqlite"):
-        Path(str(address_of(empty_url).database)).parent.mkdir()
+        Path(str(parse_url(empty_url).database)).parent.mkdir()
     ledger = Ledger.open(empty_url, clock)
 
     with pytest.raises(LedgerUnavailableError, match="has not been migrated yet"):
@@ -48,7 +48,7 @@ async def test_a_server_that_comes_back_is_used_again(
     with psycopg.connect(server.url, autocommit=True) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-            [address_of(url).database],
+            [parse_url(url).database],
         )
 
     with pytest.raises(LedgerUnavailableError):
@@ -62,17 +62,17 @@ async def test_a_locked_ledger_is_unavailable_for_now(tmp_path: Path, clock: Mov
     """A writer that holds the file too long is waited for, reported, and forgotten."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)
-    ledger = Ledger.open(url, clock, within=timedelta(milliseconds=200))
+    ledger = Ledger.open(url, clock, timeout=timedelta(milliseconds=200))
     engine = sa.create_engine(url)
     with engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         with pytest.raises(LedgerUnavailableError):
-            await ledger.suppress("acme", "e-1", None, "duplicate")
+            await ledger.inbox.log_suppressed("acme", "e-1", None, "duplicate")
         assert (await ledger.counts())["suppressed"] == 0
         connection.rollback()
     engine.dispose()
 
-    await ledger.suppress("acme", "e-1", None, "duplicate")
+    await ledger.inbox.log_suppressed("acme", "e-1", None, "duplicate")
     assert (await ledger.counts())["suppressed"] == 1
     await ledger.close()
 
@@ -134,4 +134,4 @@ def test_other_urls_are_refused(url: str, clock: MovableClock) -> None:
 )
 def test_usual_urls_are_understood(url: str, driver: str) -> None:
     """Every usual spelling leads to the one driver of its database."""
-    assert address_of(url).drivername == driver
+    assert parse_url(url).drivername == driver

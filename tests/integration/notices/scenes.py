@@ -11,7 +11,7 @@ import pytest
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallFailedError
-from ackbridge.ledger.rows import NoticeRow, NoticeState
+from ackbridge.ledger.notices import NoticeRow, NoticeState
 from tests.support.stage import Stage
 
 PATIENCE = timedelta(seconds=30)

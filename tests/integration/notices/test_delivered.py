@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.client.notices import replay_notice
 from ackbridge.contracts import names
 from ackbridge.contracts.deliveries import Delivery, NoticeBody, NoticeData
-from ackbridge.ledger.rows import NoticeState
+from ackbridge.ledger.notices import NoticeState
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.cli.test_cli import run
 from tests.replay.test_replay import replayer

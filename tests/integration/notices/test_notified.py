@@ -12,7 +12,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.calls import NoticeStatus, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallCancelledError, CallFailedError, InvalidRequestError
-from ackbridge.ledger.rows import NoticeState
+from ackbridge.ledger.notices import NoticeState
 from tests.replay.test_replay import replayer
 from tests.support.stage import Stage
 from tests.support.subscribers import Subscriber

@@ -21,7 +21,7 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SendRate, SetLimit
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.stats.reporter import reporting
+from ackbridge.stats.reporter import report_stats
 from benchmarks.control import EVENTS_PER_WATCH
 from tests.replay.test_replay import replayer
 from tests.support.stage import INTEGRATIONS, Stage, mood, reached, set_up
@@ -74,7 +74,9 @@ async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
         indexed=True,
     )
     async with contextlib.AsyncExitStack() as running:
-        await running.enter_async_context(reporting(provisions.observations, stage.ledger, utc_now))
+        await running.enter_async_context(
+            report_stats(provisions.counters, stage.ledger.stats, utc_now)
+        )
         for one in worker.build_workers(stage.client, catalog, provisions):
             await running.enter_async_context(one)
         await start_controls(stage.client, catalog)

@@ -102,7 +102,7 @@ async def _switch_on(stage: Stage, environ: dict[str, str], waiting: list[CallRe
     for request in waiting:
         outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
         assert outcome.status is OutcomeStatus.COMPLETED
-        assert len(await stage.ledger.responses(request.call_id)) == 1
+        assert len(await stage.ledger.calls.responses(request.call_id)) == 1
     assert await _sent(stage, waiting) == len(waiting)
     for handle in (
         stage.handle(waiting[0]),

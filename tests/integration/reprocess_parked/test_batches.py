@@ -83,7 +83,7 @@ async def park(stage: Stage, count: int, **behaviour: Any) -> list[CallRequest]:
 async def in_ledger(stage: Stage, request: CallRequest, times: int = 1) -> None:
     """Wait until the ledger has a call among the parked ones."""
     mine = selection(request)
-    while not any(one.times >= times for one in await stage.ledger.parked(mine)):  # noqa: ASYNC110 -- it changes in another process
+    while not any(one.times >= times for one in await stage.ledger.batches.parked(mine)):  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.05)
 
 
@@ -154,7 +154,7 @@ async def test_an_outage_of_hours_is_drained(stage: Stage) -> None:
     assert (status.parked_times, status.reprocessed) == (1, 1)
     assert status.reprocessed_by is not None
     assert status.reprocessed_by.startswith(batch.id)
-    assert await stage.ledger.parked(selection(*requests)) == []
+    assert await stage.ledger.batches.parked(selection(*requests)) == []
     await replays(stage, batch.id)
 
 
@@ -192,7 +192,7 @@ async def test_paused_resumed_and_stopped(stage: Stage) -> None:
     await batch.stop(by="bo", reason="enough")
     done = await batch.result()
     assert (done.state, done.why) == (BatchState.STOPPED, "by bo: enough")
-    left = await stage.ledger.parked(selection(*requests))
+    left = await stage.ledger.batches.parked(selection(*requests))
     assert done.counts.signalled + len(left) == len(requests)
     assert len(left) > 0
     await replays(stage, batch.id)
@@ -208,7 +208,7 @@ async def test_it_takes_as_many_as_wanted_the_oldest_first(stage: Stage) -> None
     )
     done = await (await stage.calls.reprocess_parked(wanted)).result()
     assert (done.total, done.counts.completed) == (2, 2)
-    (left,) = await stage.ledger.parked(selection(*requests))
+    (left,) = await stage.ledger.batches.parked(selection(*requests))
     assert left.call_id == requests[-1].call_id
 
 
@@ -253,7 +253,7 @@ async def test_a_call_that_was_told_before_a_crash_is_not_told_twice(stage: Stag
     described = await stage.client.get_workflow_handle(batch.id).describe()
     name = f"{batch.id}#{described.run_id[:8]}"
     # What a page does that dies before it can note what it has done.
-    taken = await stage.ledger.batches.mark(name, wanted.selection, utc_now(), 10)
+    taken = await stage.ledger.batches.claim(name, wanted.selection, utc_now(), 10)
     assert taken == [request.call_id]
     order = Reprocess(by="ops", batch=name)
     signal = (stage.client, request.call_id, names.REPROCESS, as_plain(order))
@@ -294,7 +294,7 @@ async def test_cancelled_natively(stage: Stage) -> None:
     with pytest.raises(WorkflowFailureError) as cancelled:
         await handle.result()
     assert isinstance(cancelled.value.cause, CancelledError)
-    assert len(await stage.ledger.parked(selection(*requests))) >= 1
+    assert len(await stage.ledger.batches.parked(selection(*requests))) >= 1
     listed = [one.id async for one in stage.calls.batches("sandbox", limit=50)]
     assert batch.id in listed
     await replays(stage, batch.id)

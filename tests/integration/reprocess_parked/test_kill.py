@@ -44,11 +44,11 @@ async def _killed_on_the_way(stage: Stage, worker: ManagedProcess) -> None:
     requests = [stage.request(receipt_failures=2) for _ in range(CALLS)]
     for request in requests:
         await stage.calls.start(request)
-    while len(await stage.ledger.parked(EVERYTHING)) < CALLS:  # noqa: ASYNC110 -- it changes in another process
+    while len(await stage.ledger.batches.parked(EVERYTHING)) < CALLS:  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.1)
     wanted = BatchRequest(selection=EVERYTHING, rate=4, by="ops")
     batch = await stage.calls.reprocess_parked(wanted)
-    while len(await stage.ledger.parked(EVERYTHING)) > CALLS - 4:  # noqa: ASYNC110 -- it changes in another process
+    while len(await stage.ledger.batches.parked(EVERYTHING)) > CALLS - 4:  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.02)
     worker.send(signal.SIGKILL)
     worker.wait()
@@ -58,4 +58,4 @@ async def _killed_on_the_way(stage: Stage, worker: ManagedProcess) -> None:
     outcomes = [await stage.calls.call(one.call_id).outcome(PATIENCE) for one in requests]
     assert {outcome.status for outcome in outcomes} == {OutcomeStatus.COMPLETED}
     assert [len(await told(stage, request)) for request in requests] == [1] * CALLS
-    assert await stage.ledger.parked(EVERYTHING) == []
+    assert await stage.ledger.batches.parked(EVERYTHING) == []

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.ports import HOST, LoopbackPort
-from ackbridge.stats.totals import Count
+from ackbridge.stats.counters import Count
 from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.telemetry.metrics.names import COUNTERS
 from ackbridge.telemetry.metrics.setup import export_metrics
@@ -62,7 +62,7 @@ async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tupl
             with_ = stage.provisions
             facts = GaugeSource(with_.catalog, with_.ledger, with_.control, "dev")
             await play(stage)
-            async with metrics.watching(with_.observations, facts), httpx.AsyncClient() as http:
+            async with metrics.watching(with_.counters, facts), httpx.AsyncClient() as http:
                 while metrics.source.facts is None:  # noqa: ASYNC110 -- nobody is told of it
                     await asyncio.sleep(0.01)
                 answer = await http.get(f"http://{HOST}:{port}/metrics")
@@ -76,11 +76,11 @@ async def play(stage: Stage) -> None:
         await stage.calls.start(request)
         await upgrade_cases.ended(stage, request)
     await playing.parked(stage, playing.booking(stage, stuck=True))
-    stage.provisions.observations.count("sandbox", WHOLE_PROVIDER, Count.HEALTHY)
+    stage.provisions.counters.count("sandbox", WHOLE_PROVIDER, Count.HEALTHY)
 
 
 async def test_counts_are_those_that_were_observed(played: tuple[Stage, Page]) -> None:
-    """Every counter says what the worker's observations say, and latencies are counted once."""
+    """Every counter says what the worker's counters say, and latencies are counted once."""
     _, page = played
     assert page.value("ackbridge_sends_total", outcome="receipt") == 2
     assert page.value("ackbridge_sends_total", outcome="unanswered") == 1

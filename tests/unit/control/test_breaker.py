@@ -17,7 +17,7 @@ from ackbridge.contracts.breaker import (
     BreakerWindow,
     SendRamp,
 )
-from ackbridge.control.breaker import advance, allowed, weigh
+from ackbridge.control.breaker import BreakerRules, next_status, send_rate, without_stale_silences
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -50,20 +50,32 @@ TICKS = st.lists(st.tuples(st.integers(1, 30), TALLIES), max_size=60)
 class Driven:
     """A breaker as the control loop drives it."""
 
-    def __init__(self, policy: BreakerPolicy, **how: Any) -> None:
+    def __init__(
+        self,
+        policy: BreakerPolicy,
+        *,
+        has_health: bool = False,
+        limit: float | None = None,
+        longest_deadline: timedelta = timedelta(0),
+    ) -> None:
         self.policy = policy
+        self.rules = BreakerRules(
+            policy,
+            limit=limit,
+            health_every=SECOND if has_health else None,
+            longest_deadline=longest_deadline,
+        )
         self.now = AT
         self.breaker = BreakerStatus.initial(AT)
         self.evidence = BreakerWindow()
-        self.how = how
 
     def tick(self, seconds: float, tally: BreakerCounts) -> tuple[BreakerStatus, BreakerStatus]:
         """Time passes, and so much is reported; where the breaker was, and is."""
         self.now += timedelta(seconds=seconds)
         before = self.breaker
-        tally = weigh(before, tally, self.now)
+        tally = without_stale_silences(before, tally, self.now)
         self.evidence = self.evidence.with_counts(tally, self.now, self.policy.window)
-        self.breaker = advance(self.policy, before, self.evidence, self.now, **self.how)
+        self.breaker = next_status(self.rules, before, self.evidence, self.now)
         if self.breaker.state is not before.state:
             self.evidence = BreakerWindow()
         return before, self.breaker
@@ -74,8 +86,8 @@ class Driven:
 def test_whatever_happens(
     policy: BreakerPolicy, ticks: Any, has_health: bool, limit: float | None
 ) -> None:
-    """It closes through half open only, keeps its pauses, and never sends more than is allowed."""
-    driven = Driven(policy, has_health=has_health, limit=limit, patience=20 * SECOND)
+    """It closes through half open only, keeps its pauses, and never sends more than allowed."""
+    driven = Driven(policy, has_health=has_health, limit=limit, longest_deadline=20 * SECOND)
     for seconds, tally in ticks:
         before, after = driven.tick(seconds, tally)
         steps = (before.state, after.state)
@@ -92,7 +104,7 @@ def test_whatever_happens(
         if after.state is BreakerState.OPEN and before.state is not BreakerState.OPEN:
             assert after.openings == before.openings + 1
             assert tally.failed or tally.silent or tally.unhealthy
-        rate = allowed(policy, after, limit)
+        rate = send_rate(policy, after, limit)
         assert (rate == 0) if after.state is BreakerState.OPEN else (rate is None or rate >= 0)
         assert limit is None or rate is None or rate <= limit
         assert not after.is_unrestricted or rate == limit
@@ -135,7 +147,7 @@ def test_a_provider_that_is_well_again_is_used_again(
     for _ in range(700):
         driven.tick(2, well)
     assert driven.breaker.is_unrestricted
-    assert allowed(policy, driven.breaker, limit) == limit
+    assert send_rate(policy, driven.breaker, limit) == limit
 
 
 @pytest.mark.parametrize(
@@ -152,7 +164,7 @@ def test_a_provider_that_is_well_again_is_used_again(
         (
             BreakerCounts(answered=50, responded=8, silent=12),
             True,
-            "12 of 20 responses stayed away within 30 s; pause of 30 s",
+            "12 of 20 calls timed out within 30 s; pause of 30 s",
         ),
         (BreakerCounts(unhealthy=50), False, ""),
     ],
@@ -203,14 +215,14 @@ def test_the_ramp_of_sends() -> None:
     """Nothing while it is open, single sends while half open, then twice as many every step."""
     driven = Driven(POLICY, limit=25.0)
     driven.tick(1, BreakerCounts(failed=10))
-    rates = [allowed(POLICY, driven.breaker, 25.0)]
+    rates = [send_rate(POLICY, driven.breaker, 25.0)]
     driven.tick(30, BreakerCounts())
-    rates.append(allowed(POLICY, driven.breaker, 25.0))
+    rates.append(send_rate(POLICY, driven.breaker, 25.0))
     driven.tick(15, BreakerCounts(answered=3))
-    rates.append(allowed(POLICY, driven.breaker, 25.0))
+    rates.append(send_rate(POLICY, driven.breaker, 25.0))
     for _ in range(5):
         driven.tick(10, BreakerCounts(answered=3))
-        rates.append(allowed(POLICY, driven.breaker, 25.0))
+        rates.append(send_rate(POLICY, driven.breaker, 25.0))
     assert rates == [0, 0.2, 1, 2, 4, 8, 16, 25]
     assert driven.breaker.is_unrestricted
 
@@ -231,7 +243,7 @@ def test_a_failure_on_the_ramp_holds_it_and_three_open_it() -> None:
 
 def test_silence_is_closed_by_responses_only() -> None:
     """One that takes requests and stays silent is not taken up for its health or receipts."""
-    driven = Driven(POLICY, has_health=True, patience=60 * SECOND)
+    driven = Driven(POLICY, has_health=True, longest_deadline=60 * SECOND)
     driven.tick(1, BreakerCounts(answered=10, silent=10))
     assert driven.breaker.for_silence
     driven.tick(30, BreakerCounts(silent=5))
@@ -252,17 +264,19 @@ def test_a_health_request_that_says_nothing_gives_way_to_single_sends() -> None:
     driven = Driven(POLICY, has_health=True)
     driven.tick(1, BreakerCounts(failed=10))
     driven.tick(30, BreakerCounts())
-    assert allowed(POLICY, driven.breaker, None) == 0
+    assert send_rate(POLICY, driven.breaker, None) == 0
     driven.tick(15, BreakerCounts(unclear=3))
-    assert allowed(POLICY, driven.breaker, None) == 0.2
+    assert send_rate(POLICY, driven.breaker, None) == 0.2
 
 
 def test_without_rules_only_an_operator_moves_it() -> None:
     """`breaker: null` in the file: it never opens by itself, and is closed when it was open."""
     now = AT + SECOND
     evidence = BreakerWindow().with_counts(BreakerCounts(failed=100), now, 30 * SECOND)
-    assert advance(None, BreakerStatus.initial(AT), evidence, now) == BreakerStatus.initial(AT)
+    rules = BreakerRules(None)
+    initial = BreakerStatus.initial(AT)
+    assert next_status(rules, initial, evidence, now) is initial
     held = BreakerStatus.initial(AT).forced(BreakerState.OPEN, "ann", "maintenance", AT)
-    assert allowed(None, held, 25.0) == 0
-    assert advance(None, held, evidence, now) is held
-    assert advance(None, held.released("done", now), evidence, now).is_unrestricted
+    assert send_rate(None, held, 25.0) == 0
+    assert next_status(rules, held, evidence, now) is held
+    assert next_status(rules, held.released("done", now), evidence, now).is_unrestricted

@@ -1,4 +1,4 @@
-"""From workers' reports to what the breaker decides by, and the turnstile of a worker."""
+"""From workers' counts_by_report to what the breaker decides by, and the turnstile of a worker."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ from ackbridge.contracts.breaker import (
     SendRate,
 )
 from ackbridge.contracts.control import ControlSnapshot
-from ackbridge.control.breaker_inputs import Rules, look, news, reports, tally_of
-from ackbridge.control.half_open_limiter import HalfOpenLimiter
-from ackbridge.stats.totals import Count
+from ackbridge.control.admission import HalfOpenLimiter
+from ackbridge.control.breaker import (
+    BreakerRules,
+    breaker_counts,
+    counts_by_report,
+    evaluate,
+    new_counts,
+)
+from ackbridge.stats.counters import Count
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
-RULES = Rules(BreakerPolicy(), health_every=30 * SECOND)
+RULES = BreakerRules(BreakerPolicy(), health_every=30 * SECOND)
 CLOSED = BreakerStatus.initial(AT)
 
 
 def test_theirs_is_told_apart_from_ours() -> None:
     """Refusals are answers; 429 and our own trouble are nothing; silence is not a failed send."""
     counts = {what: 2**number for number, what in enumerate(Count)}
-    tally = tally_of(counts)
+    tally = breaker_counts(counts)
     assert tally == BreakerCounts(
         answered=counts[Count.RECEIPTS] + counts[Count.REFUSED],
         failed=counts[Count.UNANSWERED],
@@ -41,7 +47,7 @@ def test_theirs_is_told_apart_from_ours() -> None:
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), max_size=20))
 def test_every_report_counts_once(growth: list[list[int]]) -> None:
-    """Reports grow, and are read again and again: in the end each failure was news once."""
+    """Reports grow, and are read again and again: in the end each failure was new_counts once."""
     stands = [0, 0, 0]
     marks: dict[str, BreakerCounts] = {}
     seen = NO_COUNTS
@@ -51,23 +57,27 @@ def test_every_report_counts_once(growth: list[list[int]]) -> None:
             (AT + number * 10 * SECOND, {Count.UNANSWERED: count})
             for number, count in enumerate(stands)
         ]
-        found = reports(buckets)
-        seen += news(found, marks)
+        found = counts_by_report(buckets)
+        seen += new_counts(found, marks)
         marks = found
     assert seen.failed == sum(stands)
 
 
 def test_a_look_goes_on_where_the_one_before_has_ended() -> None:
-    """What was counted before is no news, not even after the breaker has moved."""
+    """What was counted before is no new_counts, not even after the breaker has moved."""
     buckets = [(AT, {Count.UNANSWERED: 6}), (AT, {Count.UNANSWERED: 4})]
-    seen = look(RULES, CLOSED, MonitorState(), reports(buckets), None, AT + SECOND)
+    seen = evaluate(RULES, CLOSED, MonitorState(), counts_by_report(buckets), None, AT + SECOND)
     assert seen.breaker.state is BreakerState.OPEN
     assert seen.rate == SendRate(per_second=0)
     later = AT + 32 * SECOND
-    again = look(RULES, seen.breaker, seen.watch, reports(buckets), Count.HEALTHY, later)
+    again = evaluate(
+        RULES, seen.breaker, seen.monitor, counts_by_report(buckets), Count.HEALTHY, later
+    )
     assert again.breaker.state is BreakerState.HALF_OPEN
-    assert again.watch.probed_at == later
-    once_more = look(RULES, again.breaker, again.watch, reports(buckets), None, later + SECOND)
+    assert again.monitor.probed_at == later
+    once_more = evaluate(
+        RULES, again.breaker, again.monitor, counts_by_report(buckets), None, later + SECOND
+    )
     assert once_more.breaker is again.breaker
 
 
@@ -79,7 +89,7 @@ def test_when_the_health_is_asked() -> None:
     assert RULES.is_probe_due(CLOSED, AT, AT + 30 * SECOND)
     assert not RULES.is_probe_due(half_open, AT, AT + 4 * SECOND)
     assert RULES.is_probe_due(half_open, AT, AT + 5 * SECOND)
-    assert not Rules(BreakerPolicy()).is_probe_due(CLOSED, None, AT)
+    assert not BreakerRules(BreakerPolicy()).is_probe_due(CLOSED, None, AT)
 
 
 def snapshot(state: BreakerState, *, trickle: bool = False) -> ControlSnapshot:

@@ -20,7 +20,7 @@ from ackbridge.contracts.breaker import (
     BreakerWindow,
     SendRamp,
 )
-from ackbridge.control.breaker import advance, allowed, weigh
+from ackbridge.control.breaker import BreakerRules, next_status, send_rate, without_stale_silences
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REPORT_EVERY = 2
@@ -97,6 +97,11 @@ def simulate(
 ) -> Run:
     """Calls come evenly; what may not be sent is parked, and drained when the breaker allows."""
     policy = policy or BreakerPolicy()
+    rules = BreakerRules(
+        policy,
+        health_every=timedelta(seconds=5) if has_health else None,
+        longest_deadline=timedelta(seconds=DEADLINE),
+    )
     provider = Provider(mood, random.Random(7))  # noqa: S311 -- the same dice at every run
     run = Run(provider)
     breaker, evidence = BreakerStatus.initial(START), BreakerWindow()
@@ -106,7 +111,7 @@ def simulate(
     for second in range(seconds):
         now = START + timedelta(seconds=second)
         run.parked += per_second
-        rate = allowed(policy, breaker, None)
+        rate = send_rate(policy, breaker, None)
         if rate is None:
             may_send = run.parked
         else:
@@ -129,17 +134,11 @@ def simulate(
         if has_health and is_half_open and second % 5 == 0:
             is_well = provider.is_healthy(second)
             tally += BreakerCounts(healthy=1) if is_well else BreakerCounts(unhealthy=1)
-        evidence = evidence.with_counts(weigh(breaker, tally, now), now, policy.window)
-        before = breaker
-        breaker = advance(
-            policy,
-            breaker,
-            evidence,
-            now,
-            patience=timedelta(seconds=DEADLINE),
-            has_health=has_health,
-            backlog=run.parked,
+        evidence = evidence.with_counts(
+            without_stale_silences(breaker, tally, now), now, policy.window
         )
+        before = breaker
+        breaker = next_status(rules, breaker, evidence, now, backlog=run.parked)
         if breaker.state is not before.state:
             evidence = BreakerWindow()
             run.states.append((second, breaker.state, breaker.reason))

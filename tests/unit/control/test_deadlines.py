@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.control.deadlines import DeadlineRules, deadline_for, learn, learn_all, survival
-from ackbridge.stats.quantile_sketch import ACCURACY, Sketch
-from ackbridge.stats.totals import Observed, Times
+from ackbridge.stats.counters import OperationStats, Timing
+from ackbridge.stats.quantile_sketch import ACCURACY, QuantileSketch
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RULES = DeadlineRules(
@@ -25,7 +25,7 @@ RULES = DeadlineRules(
     window=timedelta(hours=1),
     floor=timedelta(seconds=1),
     ceiling=timedelta(minutes=10),
-    scouts=0.1,
+    sample=0.1,
 )
 
 
@@ -38,20 +38,20 @@ def seen(
     answers: Mapping[float, int],
     silences: Mapping[float, int] | None = None,
     overdue: Mapping[float, int] | None = None,
-) -> Observed:
+) -> OperationStats:
     """So many answers, silences and overdue answers after so many seconds."""
-    observed = Observed()
+    observed = OperationStats()
     for name, counts in (
-        (Times.ANSWER, answers),
-        (Times.SILENCE, silences or {}),
-        (Times.OVERDUE, overdue or {}),
+        (Timing.ANSWER, answers),
+        (Timing.SILENCE, silences or {}),
+        (Timing.OVERDUE, overdue or {}),
     ):
         for time, count in counts.items():
             observed.times[name].add(time, count)
     return observed
 
 
-def learned(observed: Observed, rules: DeadlineRules = RULES) -> LearnedDeadline:
+def learned(observed: OperationStats, rules: DeadlineRules = RULES) -> LearnedDeadline:
     """What is learned; something must be."""
     found = learn(rules, observed, None)
     assert found is not None
@@ -75,10 +75,10 @@ def test_the_deadline_is_quantile_times_factor() -> None:
 @given(st.lists(st.floats(min_value=0.01, max_value=500), min_size=50, max_size=300))
 def test_without_silences_it_is_the_plain_quantile(times: list[float]) -> None:
     """The estimate for calls that are cut off changes nothing where none is."""
-    sketch = Sketch()
+    sketch = QuantileSketch()
     for one in times:
         sketch.add(one)
-    found = survival(sketch, Sketch(), Sketch())
+    found = survival(sketch, QuantileSketch(), QuantileSketch())
     assert found is not None
     assert sketch.quantile(0.99) == pytest.approx(found.quantile(0.99))
 
@@ -142,13 +142,13 @@ def test_it_stays_between_floor_and_ceiling(
         assert RULES.floor <= found.deadline <= RULES.ceiling
         assert found.scout_deadline is not None
         assert found.deadline <= found.scout_deadline <= RULES.ceiling
-        assert RULES.scouts <= found.scouts <= 0.25
+        assert RULES.sample <= found.scouts <= 0.25
 
 
 def test_floor_and_ceiling_are_named() -> None:
     """Somebody who looks for the reason finds it."""
-    assert learned(seen({0.1: 100})).reason.endswith("not below the floor")
-    assert learned(seen({500.0: 100})).reason.endswith("not above the ceiling")
+    assert learned(seen({0.1: 100})).reason.endswith("raised to the floor")
+    assert learned(seen({500.0: 100})).reason.endswith("lowered to the ceiling")
 
 
 def test_a_small_change_is_none() -> None:
@@ -212,7 +212,7 @@ def test_the_file_has_the_last_word() -> None:
     known = learned(seen({2.8: 812}))
     higher = replace(RULES, floor=seconds(8))
     lower = replace(RULES, ceiling=seconds(3))
-    alone = replace(RULES, scouts=0.0)
+    alone = replace(RULES, sample=0.0)
     assert deadline_for(higher, known, seconds(30), 0.5)[0] == seconds(8)
     assert deadline_for(lower, known, seconds(3), 0.05)[0] == seconds(3)
     assert deadline_for(alone, known, seconds(30), 0.0)[0] == known.deadline

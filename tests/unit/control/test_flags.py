@@ -23,8 +23,7 @@ from ackbridge.contracts.control import (
     IntegrationFlags,
 )
 from ackbridge.control.admission import Admission
-from ackbridge.control.flagd import flagd
-from ackbridge.control.flags import Target, allows
+from ackbridge.control.flags import FlagTarget, allows, flagd
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import ConfigurationError, EngineUnavailableError
 
@@ -38,9 +37,9 @@ def request(key: str = "k-1", audience: str | None = None) -> CallRequest:
     return CallRequest(provider="acme", operation="order", key=key, audience=audience)
 
 
-def target(key: str = "k-1", audience: str | None = None, operation: str = "order") -> Target:
+def target(key: str = "k-1", audience: str | None = None, operation: str = "order") -> FlagTarget:
     """The same, as flags see it."""
-    return Target("acme", operation, key, audience, "prod")
+    return FlagTarget("acme", operation, key, audience, "prod")
 
 
 def share(percentage: float) -> FlagValue:
@@ -111,7 +110,7 @@ def test_the_first_keys_of_two_providers_are_others() -> None:
         provider: {
             n
             for n in range(1000)
-            if allows(share(10), Target(provider, "order", f"k-{n}", None, "prod"))
+            if allows(share(10), FlagTarget(provider, "order", f"k-{n}", None, "prod"))
         }
         for provider in ("acme", "bell")
     }
@@ -143,7 +142,7 @@ def test_a_percentage_belongs_to_its_state(wrong: dict[str, object]) -> None:
 async def test_without_a_word_the_file_holds() -> None:
     """What the integration file says is asked where no operator has spoken."""
     configured = IntegrationFlags(flags={"prod": {"": FlagValue(state=FlagState.OFF)}})
-    standing = await gate().standing(request(), configured)
+    standing = await gate().evaluate(request(), configured)
     assert standing.not_now == "acme is switched off in prod (integration file)"
     assert standing.parked_reason == "switched_off"
     assert standing.version is None
@@ -152,7 +151,7 @@ async def test_without_a_word_the_file_holds() -> None:
 async def test_a_word_replaces_the_file() -> None:
     """An operator's word is asked in place of the file's, and who has spoken is told."""
     configured = IntegrationFlags(flags={"prod": {"": FlagValue(state=FlagState.OFF)}})
-    standing = await gate(snapshot(prod={"": said(FlagState.ON)})).standing(request(), configured)
+    standing = await gate(snapshot(prod={"": said(FlagState.ON)})).evaluate(request(), configured)
     assert standing.not_now is None
     assert str(standing) == "acme on (ann: a trial); breaker closed, control version 7"
 
@@ -161,7 +160,7 @@ async def test_both_flags_have_to_let_a_call_through() -> None:
     """A provider that is off is off for an operation that is on, and the other way round."""
     for provider, operation in ((FlagState.OFF, FlagState.ON), (FlagState.ON, FlagState.OFF)):
         known = snapshot(prod={"": said(provider), "order": said(operation)})
-        standing = await gate(known).standing(request(), IntegrationFlags())
+        standing = await gate(known).evaluate(request(), IntegrationFlags())
         key = "acme" if provider is FlagState.OFF else "acme.order"
         assert standing.not_now == f"{key} is switched off in prod (ann: a trial)"
 
@@ -169,7 +168,7 @@ async def test_both_flags_have_to_let_a_call_through() -> None:
 async def test_another_environment_is_another_flag() -> None:
     """What is off in one environment is on in another of the same namespace."""
     known = snapshot(prod={"": said(FlagState.OFF)})
-    in_dev = await gate(known, "dev").standing(request(), IntegrationFlags())
+    in_dev = await gate(known, "dev").evaluate(request(), IntegrationFlags())
     assert in_dev.not_now is None
 
 
@@ -182,7 +181,7 @@ async def test_another_environment_is_another_flag() -> None:
 )
 async def test_why_not_is_told(word: FlagOverride, expected: str) -> None:
     """The reason says what the flag is, where, by whom and why."""
-    standing = await gate(snapshot(prod={"": word})).standing(request(), IntegrationFlags())
+    standing = await gate(snapshot(prod={"": word})).evaluate(request(), IntegrationFlags())
     assert standing.not_now == f"{expected} (ann: a trial)"
 
 
@@ -192,7 +191,7 @@ async def test_why_not_is_told(word: FlagOverride, expected: str) -> None:
 )
 async def test_an_open_breaker_keeps_calls_back(state: BreakerState, is_kept_back: bool) -> None:
     """And one that is half open, as long as its health request is what tells."""
-    standing = await gate(snapshot(state)).standing(request(), IntegrationFlags())
+    standing = await gate(snapshot(state)).evaluate(request(), IntegrationFlags())
     assert is_kept_back is (standing.parked_reason == "breaker_open")
 
 
@@ -237,14 +236,14 @@ async def test_a_control_that_is_away_holds_up_nobody(caplog: pytest.LogCaptureF
     assert seen == [off, off, off, off, off]
     assert known.latest("acme") == snapshot()
     assert [record.getMessage() for record in caplog.records] == [
-        "control of acme: nobody answers; going on with its last snapshot, version 7",
-        "control of acme: it answers again",
+        "control of acme: nobody answers; using its last snapshot, version 7",
+        "control of acme answers again",
     ]
 
 
 async def test_a_look_that_hangs_holds_up_nobody_for_long() -> None:
     """A call waits for a look a little, and goes on without it."""
-    known = Snapshots(lambda _provider: asyncio.Event().wait(), patience=timedelta(0))  # type: ignore[arg-type,return-value]  # it never answers anything
+    known = Snapshots(lambda _provider: asyncio.Event().wait(), max_wait=timedelta(0))  # type: ignore[arg-type,return-value]  # it never answers anything
     assert await known.snapshot("acme") is None
     await known.close()
 
@@ -271,8 +270,8 @@ async def test_flagd_answers_in_place_of_provider_control(
     monkeypatch.setenv("FLAGD_OFFLINE_FLAG_SOURCE_PATH", str(rules))
     asked = Admission(Snapshots(), "prod", flagd())
     configured = IntegrationFlags(flags={"prod": {"order": share(100)}})
-    inside = await asked.standing(request(audience="internal"), configured)
-    outside = await asked.standing(request(), configured)
+    inside = await asked.evaluate(request(audience="internal"), configured)
+    outside = await asked.evaluate(request(), configured)
     assert inside.not_now is None
     assert re.fullmatch(r"acme is switched off .* in prod \(FlagdProvider\)", outside.not_now or "")
     assert [flag.source for flag in inside.flags] == ["FlagdProvider", "integration file"]

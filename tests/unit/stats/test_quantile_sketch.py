@@ -8,14 +8,14 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackbridge.stats.quantile_sketch import ACCURACY, LONGEST, SHORTEST, Sketch
+from ackbridge.stats.quantile_sketch import ACCURACY, LONGEST, SHORTEST, QuantileSketch
 
 times = st.lists(st.floats(min_value=SHORTEST, max_value=LONGEST), min_size=1, max_size=200)
 
 
-def sketch_of(seen: list[float]) -> Sketch:
+def sketch_of(seen: list[float]) -> QuantileSketch:
     """A sketch that has seen these."""
-    sketch = Sketch()
+    sketch = QuantileSketch()
     for one in seen:
         sketch.add(one)
     return sketch
@@ -43,12 +43,12 @@ def test_sketches_add_up(one: list[float], other: list[float]) -> None:
 def test_a_sketch_survives_json(seen: list[float]) -> None:
     """It comes out of a database as it went in."""
     sketch = sketch_of(seen)
-    assert sketch == Sketch.read(json.loads(json.dumps(sketch.plain())))
+    assert sketch == QuantileSketch.from_json(json.loads(json.dumps(sketch.to_json())))
 
 
 def test_what_is_taken_back_is_gone() -> None:
     """Also when it was added in another sketch, before or after."""
-    earlier, later = sketch_of([4.0, 4.0, 1.0]), Sketch()
+    earlier, later = sketch_of([4.0, 4.0, 1.0]), QuantileSketch()
     later.add(4.0, -1)
     later.merge(earlier)
     assert later.count == 2
@@ -56,7 +56,7 @@ def test_what_is_taken_back_is_gone() -> None:
 
 def test_what_is_taken_back_and_pruned_is_nothing() -> None:
     """A silence whose bucket is forgotten does not become a negative count."""
-    sketch = Sketch()
+    sketch = QuantileSketch()
     sketch.add(4.0, -1)
     sketch.add(1.0)
     assert sketch.count == 1
@@ -67,9 +67,9 @@ def test_no_time_is_too_short_or_too_long() -> None:
     """The number of bins is bounded, whatever clocks say."""
     sketch = sketch_of([-1.0, 0.0, 1e-9, 1e12])
     assert sketch.count == 4
-    assert len(sketch.plain()) == 2
+    assert len(sketch.to_json()) == 2
 
 
 def test_an_empty_sketch_knows_nothing() -> None:
     """It has no quantile."""
-    assert Sketch().quantile(0.99) is None
+    assert QuantileSketch().quantile(0.99) is None

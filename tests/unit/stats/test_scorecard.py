@@ -8,16 +8,16 @@ import pytest
 
 from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import WHOLE_PROVIDER, ControlSnapshot, LearnedDeadline
+from ackbridge.stats.counters import Count, OperationStats, Timing
 from ackbridge.stats.scorecard import scorecard
-from ackbridge.stats.totals import Count, Observed, Times
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 END = START + timedelta(minutes=10)
 
 
-def seen(**counts: int) -> Observed:
+def seen(**counts: int) -> OperationStats:
     """So many of each."""
-    observed = Observed()
+    observed = OperationStats()
     for name, count in counts.items():
         observed.counts[Count(name)] = count
     return observed
@@ -31,7 +31,7 @@ def at(minute: int) -> datetime:
 def test_rates_and_numbers_add_up() -> None:
     """Over all buckets; theirs and ours apart."""
     busy = seen(receipts=8, unanswered=2, answers=6, silences=1, failures=1, late=1, ours=5)
-    busy.times[Times.ANSWER].add(2.0)
+    busy.times[Timing.ANSWER].add(2.0)
     card = scorecard("acme", {at(0): {"order": busy}, at(1): {"order": busy}}, {}, START, END)
     (order,) = card.operations
     assert order.sends == 20

@@ -27,7 +27,7 @@ from ackbridge.contracts.control import (
     FlagValue,
     IntegrationFlags,
 )
-from ackbridge.control.availability import closed_operations, why_closed
+from ackbridge.control.admission import availability
 from workflows.reprocess_parked.batch import Batch
 from workflows.reprocess_parked.ui_details import tell_batch
 
@@ -140,19 +140,21 @@ def test_the_story_of_a_batch() -> None:
 def test_an_open_or_half_open_breaker_closes_a_provider() -> None:
     """Probing is the breaker's own business."""
     files = IntegrationFlags()
-    assert why_closed(snapshot(), files, "prod") is None
-    assert why_closed(None, files, "prod") is None
-    why = why_closed(snapshot(BreakerState.HALF_OPEN), files, "prod")
-    assert why == "until the breaker closes, which is half-open: 60 % of 50 failed"
-    assert why_closed(snapshot(BreakerState.OPEN), files, "prod") is not None
+    assert availability(snapshot(), files, "prod").unavailable_until is None
+    assert availability(None, files, "prod").unavailable_until is None
+    half_open = availability(snapshot(BreakerState.HALF_OPEN), files, "prod").unavailable_until
+    assert half_open == "until the breaker closes, which is half-open: 60 % of 50 failed"
+    assert availability(snapshot(BreakerState.OPEN), files, "prod").unavailable_until is not None
 
 
 def test_flags_that_are_off_close_a_provider_or_an_operation() -> None:
     """An operator's word goes before the file's; other environments do not matter."""
     off = FlagValue(state=FlagState.OFF)
     files = IntegrationFlags(flags={"prod": {WHOLE_PROVIDER: off, "refund": off, "order": off}})
-    assert why_closed(None, files, "prod") == "until the provider is switched on in prod"
-    assert why_closed(snapshot(all=FlagState.ON), files, "prod") is None
-    assert why_closed(None, files, "dev") is None
-    told = snapshot(order=FlagState.ON, quote=FlagState.OFF)
-    assert closed_operations(told, files, "prod") == {"refund", "quote"}
+    until = availability(None, files, "prod").unavailable_until
+    assert until == "until the provider is switched on in prod"
+    assert availability(snapshot(all=FlagState.ON), files, "prod").unavailable_until is None
+    assert availability(None, files, "dev").unavailable_until is None
+    overridden = snapshot(order=FlagState.ON, quote=FlagState.OFF)
+    disabled = availability(overridden, files, "prod").disabled_operations
+    assert disabled == {"refund", "quote"}

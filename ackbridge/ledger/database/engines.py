@@ -1,0 +1,321 @@
+"""The two databases: SQLite and PostgreSQL, each of which runs plain functions as transactions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import cache, wraps
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from ackbridge.clock import Clock
+from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+
+CONNECT_TIMEOUT: Final = 5
+"""Seconds."""
+
+_POSTGRESQL: Final = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+_SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
+_EXPECTED: Final = "the ledger's URL must be sqlite:///path or postgresql://user@host/database"
+_READERS: Final = 2
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Work: TypeAlias = Callable[[sa.Connection], R]
+
+
+class Database(Protocol):
+    """Runs functions of a connection: a transaction costs one switch out of asynchronous code."""
+
+    async def write(self, work: Work[R]) -> R:
+        """Run `work` in one transaction: everything it wrote is committed, or nothing.
+
+        Raises:
+            LedgerUnavailableError: the database does not answer, or not in time.
+        """
+
+    async def read(self, work: Work[R]) -> R:
+        """Run `work`, each of whose statements sees what is committed by then.
+
+        Raises:
+            LedgerUnavailableError: the database does not answer, or not in time.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+def open_database(url: str, timeout: timedelta) -> Database:
+    """Open a database; the first use connects.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://…`.
+        timeout: of one transaction, including the wait for its turn.
+
+    Raises:
+        ConfigurationError: the URL is of neither database.
+    """
+    address = parse_url(url)
+    return Sqlite(address, timeout) if is_sqlite(address) else Postgresql(address, timeout)
+
+
+class Sqlite:
+    """A file that several processes share.
+
+    A transaction runs in one thread as a whole, because each switch of threads costs more than a
+    statement. Writers of one process queue for the one writer thread, fairly and without polling;
+    SQLite's own waiting, which polls, is left to writers of different processes. Cancelling a
+    caller does not stop a transaction that has begun.
+    """
+
+    def __init__(self, address: sa.URL, timeout: timedelta) -> None:
+        self._timeout = timeout
+        # Shorter than the timeout, so that the caller gets the lock's error, not a time-out.
+        self._writing = sqlite_engine(address, timeout / 2, writes=True)
+        self._reading = sqlite_engine(address, timeout / 2, writes=False)
+        self._writer = ThreadPoolExecutor(1, "ackbridge-ledger-writer")
+        self._readers = ThreadPoolExecutor(_READERS, "ackbridge-ledger-reader")
+
+    async def write(self, work: Work[R]) -> R:
+        return await self._run(self._writer, self._write, work)
+
+    async def read(self, work: Work[R]) -> R:
+        return await self._run(self._readers, self._read, work)
+
+    async def close(self) -> None:
+        """Close all connections; transactions that have begun are finished."""
+        await asyncio.to_thread(self._close)
+
+    async def _run(
+        self, threads: ThreadPoolExecutor, run: Callable[[Work[R]], R], work: Work[R]
+    ) -> R:
+        async with database_errors(self._timeout):
+            return await asyncio.get_running_loop().run_in_executor(threads, run, work)
+
+    def _write(self, work: Work[R]) -> R:
+        with self._writing.begin() as connection:
+            return work(connection)
+
+    def _read(self, work: Work[R]) -> R:
+        with self._reading.connect() as connection:
+            return work(connection)
+
+    def _close(self) -> None:
+        for threads in (self._writer, self._readers):
+            threads.shutdown(cancel_futures=True)
+        for engine in (self._writing, self._reading):
+            engine.dispose()
+
+
+class Postgresql:
+    """A server, by psycopg 3; up to ten transactions at once in each process."""
+
+    def __init__(self, address: sa.URL, timeout: timedelta) -> None:
+        self._timeout = timeout
+        self._password = address.password
+        self._engine = create_async_engine(
+            address,
+            pool_size=10,
+            max_overflow=0,
+            pool_timeout=timeout.total_seconds(),
+            # A connection that a firewall has dropped silently would cost a whole timeout.
+            pool_recycle=1800,
+            hide_parameters=True,
+            json_serializer=json_text,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT},
+        )
+        # One round trip instead of three.
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def write(self, work: Work[R]) -> R:
+        async with (
+            database_errors(self._timeout, self._password),
+            self._engine.begin() as connection,
+        ):
+            return await connection.run_sync(work)
+
+    async def read(self, work: Work[R]) -> R:
+        async with (
+            database_errors(self._timeout, self._password),
+            self._reading.connect() as connection,
+        ):
+            return await connection.run_sync(work)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+class Store:
+    """One part of the ledger. A method marked `writes` or `reads` is one transaction.
+
+    Such a method is written as a function of a connection, and called without it, with `await`.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.database = database
+        self.clock = clock
+
+
+S = TypeVar("S", bound=Store)
+
+
+def writes(
+    work: Callable[Concatenate[S, sa.Connection, P], R],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Run a method as one transaction."""
+
+    @wraps(work)
+    async def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await store.database.write(
+            lambda connection: work(store, connection, *args, **kwargs)
+        )
+
+    return transaction
+
+
+def reads(
+    work: Callable[Concatenate[S, sa.Connection, P], R],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Run a method that only reads; each of its statements sees what is committed by then."""
+
+    @wraps(work)
+    async def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await store.database.read(
+            lambda connection: work(store, connection, *args, **kwargs)
+        )
+
+    return transaction
+
+
+def parse_url(url: str) -> sa.URL:
+    """Read the URL of a ledger.
+
+    Raises:
+        ConfigurationError: it is of neither database; the text never shows a password.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigurationError(_EXPECTED) from None
+    if parsed.drivername in _POSTGRESQL:
+        return parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername not in _SQLITE:
+        raise ConfigurationError(f"{_EXPECTED}, not {parsed.drivername}://")
+    if parsed.database in (None, "", ":memory:"):
+        raise ConfigurationError(f"{_EXPECTED}; an SQLite ledger must be a file")
+    return parsed.set(drivername="sqlite")
+
+
+def is_sqlite(url: sa.URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def sqlite_engine(address: sa.URL, busy_timeout: timedelta, *, writes: bool) -> sa.Engine:
+    """An engine of a file that begins transactions explicitly.
+
+    Args:
+        busy_timeout: how long to wait for a writer in another process.
+        writes: whether it begins transactions; otherwise each statement is one.
+    """
+    engine = sa.create_engine(
+        address, pool_size=_READERS, hide_parameters=True, json_serializer=json_text
+    )
+
+    @sa.event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        # The driver would begin transactions implicitly, late and never IMMEDIATE.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout.total_seconds() * 1000)}")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    if writes:
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(connection: sa.Connection) -> None:
+            # A transaction that first reads and then writes would fail at once, whatever the busy
+            # timeout, if another process has written in between.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def upsert(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    """An insert that takes `ON CONFLICT` clauses, which both databases spell alike."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Insert a row unless one of its unique keys exists; waits for a concurrent insert.
+
+    Returns:
+        Whether the row was inserted.
+    """
+    statement = _insert_new(connection.dialect.name, table)
+    return connection.execute(statement, row).rowcount == 1
+
+
+# Building a statement costs as much as executing it, and every call executes this one.
+@cache
+def _insert_new(dialect: str, table: sa.Table) -> sa.Insert:
+    statement = upsert(dialect, table).on_conflict_do_nothing()
+    return statement.execution_options(preserve_rowcount=True)
+
+
+@asynccontextmanager
+async def database_errors(within: timedelta, password: object = None) -> AsyncIterator[None]:
+    """Raise `LedgerUnavailableError` for a timeout and for errors of the connection or driver.
+
+    Args:
+        within: the time limit of everything inside.
+        password: removed from the driver's texts.
+    """
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            yield
+    except (TimeoutError, exc.TimeoutError):
+        reason = f"the ledger did not answer within {within.total_seconds():g} s"
+        raise LedgerUnavailableError(reason) from None
+    except exc.DBAPIError as error:
+        if isinstance(error, exc.DataError | exc.IntegrityError):
+            raise
+        raise unavailable(error, password) from None
+    except OSError as error:
+        raise LedgerUnavailableError(f"no connection to the ledger: {error.strerror}") from None
+
+
+def unavailable(error: exc.DBAPIError, password: object) -> LedgerUnavailableError:
+    """The first line of the driver's error, without the password."""
+    lines = str(error.orig).strip().splitlines()
+    text = lines[0][:300] if lines else type(error.orig).__name__
+    if password:
+        text = text.replace(str(password), "***")
+    if "no such table" in text or ("relation" in text and "does not exist" in text):
+        text += " (it has not been migrated yet; every worker does so when it starts)"
+    return LedgerUnavailableError(f"the ledger does not answer: {text}")
+
+
+def json_text(value: Any) -> str:
+    """JSON that both databases take: ASCII only, NaN and infinities as null."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
