@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.wire import InvalidInputError
     from workflows.hosting import markdown
     from workflows.hosting.inputs import invalid_request, read_start
-    from workflows.hosting.temporal_host import is_worn
+    from workflows.hosting.temporal_host import should_continue_as_new
 
 PAGE_TIMEOUT = timedelta(minutes=10)
 """For one attempt; a page takes seconds."""
@@ -63,7 +63,7 @@ class PurgeLedger:
             raise invalid_request(self._invalid)
         self._show()
         while not self._progress.is_done:
-            if is_worn():
+            if should_continue_as_new():
                 workflow.continue_as_new(args=[self._request, self._progress])
             self._add(await self._purge_page())
             self._show()

@@ -1,4 +1,4 @@
-"""What a parked call takes along when it continues as new: everything its history would tell."""
+"""What a parked call passes to its next run when it continues as new."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import AwareDatetime
 from .calls import CallStatus, Intervention, Notice, Timings
 from .messages import ProviderMessage
 from .plan import Plan
-from .steps import AcknowledgeStep, SuppressedMessage
+from .steps import AcknowledgeStep, CycleEnd, SuppressedMessage
 from .wire import Wire
 
 
 class CycleState(Wire):
-    """One cycle; see `workflows.call.cycles.Cycle`."""
+    """One cycle; the fields are those of `workflows.call.cycles.Cycle`."""
 
     number: int
     reference: str | None = None
@@ -23,26 +23,18 @@ class CycleState(Wire):
     is_spent: bool = False
     has_given_up: bool = False
     sent_at: AwareDatetime | None = None
-    silences: tuple[timedelta, ...] = ()
+    timeouts: tuple[timedelta, ...] = ()
 
 
 class PendingAcknowledgementState(Wire):
-    """An acknowledgement that the provider has not accepted, and since when we owe it."""
+    """An acknowledgement that the provider has not accepted; `since` is its first attempt."""
 
     step: AcknowledgeStep
     since: AwareDatetime
 
 
-class ParkedCause(Wire):
-    """Why a call is parked; see `workflows.call.conduct.Unanswered`."""
-
-    reason: str
-    parked_reason: str
-    notice: str = "failed"
-
-
 class MessagesState(Wire):
-    """What was heard: waiting, known by its event key, or yet to be logged."""
+    """Messages: waiting, known by their event keys, and still to be written to the ledger."""
 
     waiting: tuple[ProviderMessage, ...] = ()
     seen: tuple[str, ...] = ()
@@ -51,37 +43,56 @@ class MessagesState(Wire):
     duplicates: int = 0
 
 
+class OperatorRequestsState(Wire):
+    """Operators' requests that are pending, and the last batches that reprocessed the call."""
+
+    cancelled: Intervention | None = None
+    forced: Intervention | None = None
+    reprocess: bool = False
+    batches: tuple[str, ...] = ()
+
+
 class NotificationsState(Wire):
-    """What a subscriber was told: how many notices, and the last one of a delay."""
+    """The number of notices sent to the subscriber, and the last one of kind `delayed`."""
 
     sequence: int = 0
     delayed: Notice | None = None
 
 
-class CallContinuation(Wire):
-    """A parked call, whole.
-
-    It is the second argument of a run that continues another one; nobody else may give one.
+class CallSnapshot(Wire):
+    """Everything a call knows, at its start or when it continues as new.
 
     Attributes:
-        status: as it was shown last; stage, counts, deadline and notice are taken from it.
+        status: stage, counts, deadline and notice are restored from it.
         rounds: how often a response was awaited so far.
-        parked: why the call is parked.
-        cancelled, forced, reprocess: orders that have not been carried out yet.
-        told: what the call's subscriber knows.
-        batches: the last ones that have taken it up.
+        ended: cycles without a response that the statistics do not have yet.
+    """
+
+    status: CallStatus
+    timings: Timings
+    cycles: tuple[CycleState, ...] = (CycleState(number=1),)
+    rounds: int = 0
+    ended: tuple[CycleEnd, ...] = ()
+    messages: MessagesState = MessagesState()
+    operator_requests: OperatorRequestsState = OperatorRequestsState()
+    pending_acknowledgements: tuple[PendingAcknowledgementState, ...] = ()
+    notifications: NotificationsState = NotificationsState()
+
+
+class ParkedCause(Wire):
+    """Why a call is parked; the fields are those of `workflows.call.cycles.Failure`."""
+
+    reason: str
+    code: str
+    notice: str = "failed"
+
+
+class CallContinuation(Wire):
+    """A parked call: the second argument of a run that continues another one.
+
+    Nothing else than the call's own continue-as-new may pass it.
     """
 
     plan: Plan
-    status: CallStatus
-    timings: Timings
-    cycles: tuple[CycleState, ...]
-    rounds: int
     parked: ParkedCause
-    hearing: MessagesState
-    debts: tuple[PendingAcknowledgementState, ...] = ()
-    cancelled: Intervention | None = None
-    forced: Intervention | None = None
-    reprocess: bool = False
-    told: NotificationsState = NotificationsState()
-    batches: tuple[str, ...] = ()
+    call: CallSnapshot

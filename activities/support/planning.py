@@ -89,7 +89,6 @@ def plan_call(
         standing=standing,
         when_off=operation.when_off,
         indexed=indexed,
-        owed_indexed=indexed,
         revision=REVISION,
         reprocess_attempts=operation.reprocess.attempts,
         next_batches=next_batches,

@@ -164,7 +164,7 @@ class Engine:
         self.orphans: list[Attempt] = []
         self.has_lost_kept_send = False
         self._kept: set[int] = set()
-        self._memory: CallContinuation | None = None
+        self._continuation: CallContinuation | None = None
         self._is_batched = is_batched
         self._began_at = now
         self.replica = self._copy()
@@ -293,7 +293,7 @@ class Engine:
         self._commit(self.task)
         self.task = None
         if isinstance(self.replica.ended, ContinueAsNewRequested):
-            self._continue()
+            self._continue_as_new(self.replica.ended)
         elif self.replica.ended is not None:
             self.is_closed = True
             self._orphan()
@@ -330,9 +330,9 @@ class Engine:
             if commands != task.commands:
                 raise Lost(f"a replay asks for {commands}, the run asked for {task.commands}")
 
-    def _continue(self) -> None:
-        memory = self.replica.protocol.memory()
-        self._memory = CallContinuation.model_validate_json(memory.model_dump_json())
+    def _continue_as_new(self, requested: ContinueAsNewRequested) -> None:
+        continuation = self.replica.protocol.continuation(requested)
+        self._continuation = CallContinuation.model_validate_json(continuation.model_dump_json())
         self.replica.close()
         self.finished.append(self.history)
         self.history, self.is_worn = [], False
@@ -350,7 +350,9 @@ class Engine:
         self.timers.clear()
 
     def _copy(self) -> Replica:
-        return Replica(self.request, self._memory, self._began_at, is_batched=self._is_batched)
+        return Replica(
+            self.request, self._continuation, self._began_at, is_batched=self._is_batched
+        )
 
     @staticmethod
     def _feed(replica: Replica, task: Task) -> None:
@@ -392,6 +394,8 @@ class Engine:
             self.orphans.remove(orphan)
             orphan.finish()
         for activity in list(self.activities.values()):
+            if self.activities.get(activity.number) is not activity:
+                continue  # What ended before it has cancelled it.
             if (due := activity.due()) is None or due > self.now:
                 continue
             if activity.running is not None:

@@ -59,7 +59,7 @@ class Invariants:
         ended for lack of a plan. Or: a send outlived the task that had prepared the call, and was
         forgotten with the next one. In both, nobody can tell what was done in the lost task.
         """
-        outcome = self._world.protocol.outcome
+        outcome = self._world.protocol.state.outcome
         is_unprepared = outcome is not None and outcome.cycles == 0
         engine = self._world.engine
         return engine.has_lost_kept_send or (is_unprepared and self._world.ledger.claims > 0)
@@ -86,19 +86,14 @@ class Invariants:
             yield "the call hangs: nothing is under way, and no timer runs"
 
     def _status_is_consistent(self) -> Iterator[str]:
-        world, status = self._world, self._world.protocol.status()
-        timings = world.protocol._progress.timings
+        world, status = self._world, self._world.protocol.state.status()
+        timings = world.protocol.state.timings
         if status.stage is Stage.PARKED:
             if status.deadline is None or status.notice is None:
                 yield "a parked call has no deadline or no notice"
-            if not world.protocol.released:
+            if not world.protocol.state.is_released:
                 yield "a parked call keeps its callers waiting"
-            conversation = world.protocol._conversation
-            if (
-                conversation is not None
-                and self._is_idle()
-                and world.protocol._hearing.has_suppressed
-            ):
+            if self._is_idle() and world.protocol.state.messages.has_suppressed:
                 yield "a parked call keeps suppressed messages to itself"
         if status.stage is Stage.AWAITING_RESPONSE:
             if status.deadline is None or status.deadline_reason is None or not timings.sent_at:
@@ -109,7 +104,11 @@ class Invariants:
                 yield "the deadline does not count from the sending"
         if status.stage is Stage.SENDING and status.deadline is not None:
             yield "a call that sends shows the deadline of another round"
-        if status.stage.is_final and status.outcome is None and world.protocol.refusal is None:
+        if (
+            status.stage.is_final
+            and status.outcome is None
+            and world.protocol.state.rejection is None
+        ):
             yield f"the stage is {status.stage} without an outcome"
         if status.outcome is not None and status.stage not in (
             Stage.CAPTURING,
@@ -117,8 +116,7 @@ class Invariants:
             Stage(status.outcome.status),
         ):
             yield f"the stage is {status.stage} while the outcome stands"
-        settlement = world.protocol._settlement
-        if settlement is not None and status.acknowledgements_owed != len(settlement._debts):
+        if status.acknowledgements_owed != len(world.protocol.state.pending_acknowledgements):
             yield "the status does not tell what is owed"
         if status.outcome is None and not world.engine.task:
             if status.attempts < self._attempts or status.cycle < self._cycle:
@@ -127,7 +125,7 @@ class Invariants:
 
     def _is_dated(self) -> bool:
         """Whether the sending is dated as far before its receipt as the sender says."""
-        timings = self._world.protocol._progress.timings
+        timings = self._world.protocol.state.timings
         tickets = reversed(self._world.engine.replica.tickets.values())
         last = next((sent for one in tickets if (sent := _sent(one)) is not None), None)
         if not isinstance(last, Sent) or not timings.receipt_at or not timings.sent_at:
@@ -152,7 +150,7 @@ class Invariants:
             if any((one.cycle, one.kind) == (cycle, FAILED) for one in told):
                 yield f"cycle {cycle} was sent under the key of a failed acknowledgement"
         self._asked = len(world.provider.asked)
-        orders = world.protocol._orders
+        orders = world.protocol.state.operator_requests
         if world.engine.task is None and (orders.cancelled or orders.forced):
             waiting = [one for one in world.engine.activities.values() if one.is_queued]
             if any(one.options.name == names.SEND for one in waiting):
@@ -163,16 +161,15 @@ class Invariants:
                 yield from self._may_start(ticket)
 
     def _may_start(self, ticket: Ticket) -> Iterator[str]:
-        orders = self._world.protocol._orders
+        orders = self._world.protocol.state.operator_requests
         if orders.cancelled or orders.forced:
             yield f"{ticket.options.name} was asked for after a cancel or a force"
 
     def _is_definitive(self, cycle: int) -> bool:
         """The provider has said or was told that a cycle has failed, or will be told."""
         world = self._world
-        settlement = world.protocol._settlement
-        debts = settlement._debts if settlement else []
-        is_owed = any((one.step.cycle, one.step.kind) == (cycle, FAILED) for one in debts)
+        pending = world.protocol.state.pending_acknowledgements
+        is_owed = any((one.step.cycle, one.step.kind) == (cycle, FAILED) for one in pending)
         is_told = world.provider.has_accepted(cycle, FAILED)
         return is_owed or is_told or cycle in world.provider.refused or self._has_failed(cycle)
 
@@ -234,7 +231,7 @@ class Invariants:
         if len(ends) > 1:
             yield f"the ledger was told several ends: {sorted(ends)}"
         stands = world.ledger.response
-        outcome = world.protocol.outcome
+        outcome = world.protocol.state.outcome
         if stands is not None and outcome and outcome.status is not OutcomeStatus.COMPLETED:
             yield f"a response is recorded, and the call is {outcome.status}"
 
@@ -266,8 +263,7 @@ class Invariants:
             yield "the caller is left without the response and without a notice or a reason"
         if (outcome.cancelled is not None) is not (outcome.status is OutcomeStatus.CANCELLED):
             yield "who cancelled, and whether it was, do not agree"
-        settlement = world.protocol._settlement
-        owed = settlement.owed if settlement else 0
+        owed = len(world.protocol.state.pending_acknowledgements)
         if outcome.acknowledgement_owed is not (owed > 0):
             yield "the outcome does not tell what is owed"
         tried = world.tried
@@ -291,8 +287,7 @@ class Invariants:
         is_forced = response.message.event_key.startswith("operator:")
         if (outcome.forced is not None) is not is_forced:
             yield "whether it was forced is not what was recorded"
-        state = world.protocol._state
-        cycles = state.cycles._all if state else []
+        cycles = world.protocol.state.cycles._all
         is_given_up = any(one.number == response.cycle and one.has_given_up for one in cycles)
         if is_given_up and not is_forced and world.plan.late is not LatePolicy.ACCEPT:
             yield f"a late answer was taken, and the operation says {world.plan.late}"
@@ -307,9 +302,8 @@ class Invariants:
         """Every request that the provider may be working on is answered, or the answer is owed."""
         world, plan = self._world, self._world.plan.acknowledge
         taken = world.ledger.response.cycle if world.ledger.response else None
-        settlement = world.protocol._settlement
-        debts = settlement._debts if settlement else []
-        owed = {(one.step.cycle, one.step.kind) for one in debts}
+        pending = world.protocol.state.pending_acknowledgements
+        owed = {(one.step.cycle, one.step.kind) for one in pending}
         for cycle in world.provider.works:
             kind = SUCCESS if cycle == taken else FAILED
             is_due = plan is not None and (plan.on_success if kind is SUCCESS else plan.on_failed)
@@ -324,7 +318,7 @@ class Invariants:
 
     def _nothing_heard_is_dropped(self) -> Iterator[str]:
         world = self._world
-        if world.protocol._hearing:
+        if world.protocol.state.messages:
             yield "messages were heard and never dealt with"
         times = Counter(one.event_key for one in world.heard())
         kinds: dict[str, MessageKind] = {}

@@ -21,8 +21,8 @@ ORDERS = st.sampled_from(
     [
         *[Signal("reprocess", Reprocess(by="batch"))] * 4,
         Signal("cancel", Cancel(by="ann", reason="by mistake")),
-        Signal("force", ForceAck(by="bo", reason="seen")),
-        Signal("force", ForceAck(by="bo", reason="seen", response={"forced": True})),
+        Signal("force_ack", ForceAck(by="bo", reason="seen")),
+        Signal("force_ack", ForceAck(by="bo", reason="seen", response={"forced": True})),
     ]
 )
 TURNS = st.sampled_from(

@@ -7,21 +7,18 @@ from typing import Any
 
 import pytest
 
-from ackbridge.contracts.calls import CallOutcome, OutcomeStatus
+from ackbridge.contracts.calls import CallOutcome, Notice, OutcomeStatus
 from ackbridge.contracts.continuation import MessagesState
 from ackbridge.contracts.messages import ProviderMessage
-from ackbridge.contracts.plan import AcknowledgePlan, Plan
+from ackbridge.contracts.plan import AcknowledgePlan, Plan, Prepared
 from ackbridge.contracts.steps import AcknowledgementKind, AcknowledgeStep, FailedAttempt, Sent
 from workflows.call.acknowledgements import Acknowledgements
-from workflows.call.closing import Closing
 from workflows.call.conclusion import Conclusion
 from workflows.call.conduct import Conduct
-from workflows.call.cycles import Cycle, Cycles
-from workflows.call.messages import Messages
-from workflows.call.operator_requests import OperatorRequests
-from workflows.call.progress import Progress
-from workflows.call.recording import Recording
+from workflows.call.cycles import Answered, Cycle, Cycles, Failure, RoundResult
+from workflows.call.messages import MessageHandler
 from workflows.call.sending import Sending
+from workflows.call.state import CallState, MessageQueue, OperatorRequests
 from workflows.hosting import steps
 from workflows.hosting.host import StepError
 
@@ -31,23 +28,23 @@ Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def acknowledges_before_recording(patch: pytest.MonkeyPatch) -> None:
-    take = Recording.take
+    record = MessageHandler._record
 
-    async def early(self: Recording, message: ProviderMessage, cycle: Cycle) -> bool:
+    async def early(self: MessageHandler, message: ProviderMessage, cycle: Cycle) -> Any:
         if cycle.was_sent:
-            await self._state.settlement.acknowledge(
+            await self._acknowledgements.acknowledge(
                 AcknowledgeStep(
                     request=self._state.request,
                     cycle=cycle.number,
                     kind=AcknowledgementKind.SUCCESS,
                 )
             )
-        return await take(self, message, cycle)
+        return await record(self, message, cycle)
 
-    patch.setattr(Recording, "take", early)
+    patch.setattr(MessageHandler, "_record", early)
 
 
-def takes_a_new_key_after_silence(patch: pytest.MonkeyPatch) -> None:
+def takes_a_new_key_after_a_timeout(patch: pytest.MonkeyPatch) -> None:
     give_up = Cycle.give_up
     patch.setattr(
         Cycle, "give_up", lambda self, *, is_definitive: give_up(self, is_definitive=True)
@@ -55,123 +52,137 @@ def takes_a_new_key_after_silence(patch: pytest.MonkeyPatch) -> None:
 
 
 def keeps_a_spent_key(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Cycles, "next", lambda self: self.current)
+    patch.setattr(Cycles, "next_to_send", lambda self: self.current)
 
 
-def drops_late_answers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Recording, "_is_welcome", lambda self, message: False)
+def drops_late_responses(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MessageHandler, "_accepts_late", lambda self, message: False)
 
 
-def takes_late_answers_against_the_operation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Recording, "_is_welcome", lambda self, message: True)
+def accepts_late_responses_against_the_operation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MessageHandler, "_accepts_late", lambda self, message: True)
 
 
 def holds_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Messages, "hold", Messages.suppress)
+    patch.setattr(MessageQueue, "hold", MessageQueue.suppress)
 
 
-def hears_duplicates(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Messages, "suppress", lambda self, message, reason: None)
+def logs_no_duplicates(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MessageQueue, "suppress", lambda self, message, reason: None)
 
 
-def forgets_debts_when_continued(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Acknowledgements, "memory", lambda self: ())
+def forgets_pending_acknowledgements_when_continued(patch: pytest.MonkeyPatch) -> None:
+    snapshot = CallState.snapshot
+
+    def without(self: CallState) -> Any:
+        return snapshot(self).model_copy(update={"pending_acknowledgements": ()})
+
+    patch.setattr(CallState, "snapshot", without)
 
 
 def forgets_messages_when_continued(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Messages, "memory", lambda self: MessagesState())
+    patch.setattr(MessageQueue, "state", lambda self: MessagesState())
 
 
-def pays_both_words(patch: pytest.MonkeyPatch) -> None:
+def sends_both_acknowledgements(patch: pytest.MonkeyPatch) -> None:
     async def nothing(self: Acknowledgements, cycle: int) -> None: ...
 
-    patch.setattr(Acknowledgements, "_void", nothing)
+    patch.setattr(Acknowledgements, "_void_pending", nothing)
 
 
-def never_stops_paying(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Acknowledgements, "is_settled", property(lambda self: not self._debts))
+def never_stops_acknowledging(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        CallState, "is_acknowledged", property(lambda self: not self.pending_acknowledgements)
+    )
 
 
 def forgets_what_is_not_accepted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Acknowledgements, "_owe", lambda self, debt: None)
+    patch.setattr(Acknowledgements, "_add_pending", lambda self, step, failure: None)
 
 
-def gives_up_silently(patch: pytest.MonkeyPatch) -> None:
-    async def silent(self: Closing, reason: str) -> None:
+def gives_up_without_acknowledging(patch: pytest.MonkeyPatch) -> None:
+    async def silent(self: Acknowledgements, reason: str) -> None:
         for cycle in self._state.cycles.open:
             cycle.give_up(is_definitive=False)
 
-    patch.setattr(Closing, "acknowledge_failed", silent)
+    patch.setattr(Acknowledgements, "acknowledge_failed", silent)
 
 
-def tells_only_of_the_last_cycle(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Closing, "acknowledge_failed", _only_when_it_ends(Closing.acknowledge_failed))
+def acknowledges_only_the_last_cycle(patch: pytest.MonkeyPatch) -> None:
+    acknowledge_failed = Acknowledgements.acknowledge_failed
 
-
-def _only_when_it_ends(told: Any) -> Any:
-    async def late(self: Closing, reason: str) -> None:
+    async def last_only(self: Acknowledgements, reason: str) -> None:
         if not reason.startswith("the response of cycle"):
-            await told(self, reason)
+            await acknowledge_failed(self, reason)
 
-    return late
+    patch.setattr(Acknowledgements, "acknowledge_failed", last_only)
 
 
-def speaks_of_the_last_cycle(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Cycles, "spoken_of", lambda self, message: self.last_sent)
+def ignores_references(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cycles, "cycle_for", lambda self, message: self.last_sent)
 
 
 def extends_without_end(patch: pytest.MonkeyPatch) -> None:
-    extended = Progress.extended
+    extend = CallState.extend_deadline
     patch.setattr(
-        Progress, "extended", lambda self, wanted, at_most: extended(self, wanted, at_most * 100)
+        CallState,
+        "extend_deadline",
+        lambda self, until, ceiling: extend(self, until, ceiling * 100),
     )
 
 
 def counts_from_the_receipt(patch: pytest.MonkeyPatch) -> None:
-    received = Progress.received
+    arrived = CallState.receipt_arrived
 
-    def late(self: Progress, sent: Sent, plan: Any) -> Any:
-        return received(self, sent.model_copy(update={"sent_at": sent.receipt_at}), plan)
+    def late(self: CallState, sent: Sent, *deadline: Any) -> None:
+        arrived(self, sent.model_copy(update={"sent_at": sent.receipt_at}), *deadline)
 
-    patch.setattr(Progress, "received", late)
+    patch.setattr(CallState, "receipt_arrived", late)
 
 
-def sends_on_after_orders(patch: pytest.MonkeyPatch) -> None:
+def sends_on_after_requests(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(OperatorRequests, "interrupts_work", lambda self: False)
 
 
 def ends_without_a_notice(patch: pytest.MonkeyPatch) -> None:
-    end = Closing.end
+    end = Conclusion.end_without_response
 
-    def bare(self: Closing, status: OutcomeStatus, reason: str, notice: str) -> CallOutcome:
-        return end(self, status, reason, "none of them")
+    async def bare(
+        self: Conclusion, status: OutcomeStatus, reason: str, notice: Notice | None
+    ) -> CallOutcome:
+        return await end(self, status, reason, None)
 
-    patch.setattr(Closing, "end", bare)
+    patch.setattr(Conclusion, "end_without_response", bare)
 
 
 def takes_what_the_ledger_refuses(patch: pytest.MonkeyPatch) -> None:
-    take = Recording.take
+    record = MessageHandler._record
 
-    async def greedy(self: Recording, message: ProviderMessage, cycle: Cycle) -> bool:
-        if not await take(self, message, cycle):
-            self._state.progress.outcome = self._state.progress.draft(OutcomeStatus.COMPLETED)
-        return True
+    async def greedy(self: MessageHandler, message: ProviderMessage, cycle: Cycle) -> Any:
+        answered = await record(self, message, cycle)
+        if answered is not None:
+            return answered
+        self._state.outcome = self._state.draft_outcome(OutcomeStatus.COMPLETED)
+        return Answered(cycle, self._state.outcome)
 
-    patch.setattr(Recording, "take", greedy)
+    patch.setattr(MessageHandler, "_record", greedy)
 
 
 def forgets_a_send_that_was_lost(patch: pytest.MonkeyPatch) -> None:
-    first = Conduct._first
+    _prepare_as(patch, {"repeated": False})
 
-    async def naive(self: Conduct) -> Any:
-        self._may_have_sent = False
-        return await first(self)
 
-    patch.setattr(Conduct, "_first", naive)
+def _prepare_as(patch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
+    begin = Conduct.begin
+
+    async def naive(self: Conduct, prepared: Prepared, *, is_fresh: bool) -> RoundResult:
+        return await begin(self, prepared.model_copy(update=changes), is_fresh=is_fresh)
+
+    patch.setattr(Conduct, "begin", naive)
 
 
 def decides_otherwise_when_replayed(patch: pytest.MonkeyPatch) -> None:
-    begin, owe, copies = World.__init__, Acknowledgements._owe, [0]
+    begin, add, copies = World.__init__, Acknowledgements._add_pending, [0]
     init = Acknowledgements.__init__
 
     def start(self: World, facts: Facts) -> None:
@@ -185,7 +196,9 @@ def decides_otherwise_when_replayed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(World, "__init__", start)
     patch.setattr(Acknowledgements, "__init__", count)
     patch.setattr(
-        Acknowledgements, "_owe", lambda self, debt: owe(self, debt) if copies[0] == 1 else None
+        Acknowledgements,
+        "_add_pending",
+        lambda self, step, failure: add(self, step, failure) if copies[0] == 1 else None,
     )
 
 
@@ -205,22 +218,16 @@ def concludes_in_the_task(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "CONCLUDE_FOR_GOOD", steps.CONCLUDE)
 
 
-def records_polled_answers_in_the_task(patch: pytest.MonkeyPatch) -> None:
+def records_polled_responses_in_the_task(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "record", lambda plan, *, acknowledges: steps.RECORD)
 
 
-def hears_in_order_only(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Messages, "has_overtaken_answer", False)
+def handles_messages_in_order_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MessageQueue, "pop", lambda self: self._waiting.popleft())
 
 
 def forgets_what_a_lost_task_has_recorded(patch: pytest.MonkeyPatch) -> None:
-    first = Conduct._first
-
-    async def naive(self: Conduct) -> Any:
-        self._captured = None
-        return await first(self)
-
-    patch.setattr(Conduct, "_first", naive)
+    _prepare_as(patch, {"recorded": None})
 
 
 def sends_in_any_task(patch: pytest.MonkeyPatch) -> None:
@@ -231,96 +238,100 @@ def sends_in_any_task(patch: pytest.MonkeyPatch) -> None:
 def spends_the_key_of_any_refusal(patch: pytest.MonkeyPatch) -> None:
     refused = Sending._refused
 
-    def spent(self: Sending, cycle: Cycle, failure: StepError) -> Any:
-        ending = refused(self, cycle, failure)
-        cycle.spend()
-        return ending
+    def spent(self: Sending, cycle: Cycle, error: StepError) -> Failure:
+        failure = refused(self, cycle, error)
+        cycle.spend_key()
+        return failure
 
     patch.setattr(Sending, "_refused", spent)
 
 
-def hears_nothing_at_the_end(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Conclusion, "_end_hearing", lambda self, outcome: self._hearing._waiting.clear())
+def drops_messages_at_the_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        Conclusion,
+        "_receive_after_end",
+        lambda self, outcome: self._state.messages._waiting.clear(),
+    )
 
 
-def stays_where_it_was(patch: pytest.MonkeyPatch) -> None:
+def keeps_its_stage_at_the_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Conclusion, "_enter", lambda self, stage: None)
 
 
 def leaves_attempts_behind(patch: pytest.MonkeyPatch) -> None:
     async def at_once(self: Acknowledgements) -> None: ...
 
-    patch.setattr(Acknowledgements, "rest", at_once)
+    patch.setattr(Acknowledgements, "stop", at_once)
 
 
-def forgets_what_may_have_arrived_along(patch: pytest.MonkeyPatch) -> None:
-    sent = Sending._sent
+def forgets_that_the_first_attempt_may_have_arrived(patch: pytest.MonkeyPatch) -> None:
+    send = Sending._send
 
-    async def naive(self: Sending, cycle: Cycle, *, local: bool) -> Sent:
-        if isinstance(self._first, FailedAttempt):
-            self._first = self._first.model_copy(update={"reached": False})
-        return await sent(self, cycle, local=local)
+    async def naive(self: Sending, cycle: Cycle, first: Any, *, local: bool) -> Sent:
+        if isinstance(first, FailedAttempt):
+            first = first.model_copy(update={"reached": False})
+        return await send(self, cycle, first, local=local)
 
-    patch.setattr(Sending, "_sent", naive)
-
-
-def forgets_what_was_not_accepted_along(patch: pytest.MonkeyPatch) -> None:
-    acknowledge = Acknowledgements.acknowledge
-
-    async def naive(self: Acknowledgements, step: AcknowledgeStep, along: Any = None) -> None:
-        if not isinstance(along, FailedAttempt):
-            await acknowledge(self, step, along)
-
-    patch.setattr(Acknowledgements, "acknowledge", naive)
+    patch.setattr(Sending, "_send", naive)
 
 
-def sends_along_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
+def forgets_a_combined_acknowledgement_that_failed(patch: pytest.MonkeyPatch) -> None:
+    acknowledge = Acknowledgements.acknowledge_success
+
+    async def naive(self: Acknowledgements, cycle: Cycle, combined: Any) -> None:
+        if not isinstance(combined, FailedAttempt):
+            await acknowledge(self, cycle, combined)
+
+    patch.setattr(Acknowledgements, "acknowledge_success", naive)
+
+
+def sends_with_prepare_after_a_cancel(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(OperatorRequests, "interrupts_work", lambda self: False)
 
 
 MUTANTS: list[Mutant] = [
     acknowledges_before_recording,
-    takes_a_new_key_after_silence,
+    takes_a_new_key_after_a_timeout,
     keeps_a_spent_key,
-    drops_late_answers,
-    takes_late_answers_against_the_operation,
+    drops_late_responses,
+    accepts_late_responses_against_the_operation,
     holds_nothing,
-    hears_duplicates,
-    forgets_debts_when_continued,
+    logs_no_duplicates,
+    forgets_pending_acknowledgements_when_continued,
     forgets_messages_when_continued,
-    pays_both_words,
-    never_stops_paying,
+    sends_both_acknowledgements,
+    never_stops_acknowledging,
     forgets_what_is_not_accepted,
-    gives_up_silently,
-    tells_only_of_the_last_cycle,
-    speaks_of_the_last_cycle,
+    gives_up_without_acknowledging,
+    acknowledges_only_the_last_cycle,
+    ignores_references,
     extends_without_end,
     counts_from_the_receipt,
-    sends_on_after_orders,
+    sends_on_after_requests,
     ends_without_a_notice,
     takes_what_the_ledger_refuses,
     forgets_a_send_that_was_lost,
     decides_otherwise_when_replayed,
     gives_up_in_the_task,
     concludes_in_the_task,
-    records_polled_answers_in_the_task,
-    hears_in_order_only,
+    records_polled_responses_in_the_task,
+    handles_messages_in_order_only,
     forgets_what_a_lost_task_has_recorded,
     sends_in_any_task,
     spends_the_key_of_any_refusal,
-    hears_nothing_at_the_end,
-    stays_where_it_was,
+    drops_messages_at_the_end,
+    keeps_its_stage_at_the_end,
     leaves_attempts_behind,
-    forgets_what_may_have_arrived_along,
-    forgets_what_was_not_accepted_along,
-    sends_along_after_a_cancel,
+    forgets_that_the_first_attempt_may_have_arrived,
+    forgets_a_combined_acknowledgement_that_failed,
+    sends_with_prepare_after_a_cancel,
 ]
 
 EASY: list[Mutant] = [
     acknowledges_before_recording,
-    gives_up_silently,
+    gives_up_without_acknowledging,
     forgets_what_is_not_accepted,
     ends_without_a_notice,
-    stays_where_it_was,
+    keeps_its_stage_at_the_end,
 ]
 """Those that random examples find soon; the others may take them minutes."""

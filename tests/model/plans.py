@@ -54,6 +54,7 @@ def plans(draw: st.DrawFn) -> Plan:
     is_off = draw(st.sampled_from([False] * 9 + [True]))
     return Plan(
         revision=REVISION,
+        reprocess_attempts=draw(st.sampled_from([1, 3, 100])),
         mode=mode,
         send=draw(SENDS),
         deadline=draw(_seconds(10, 30)),
@@ -75,7 +76,6 @@ def plans(draw: st.DrawFn) -> Plan:
         not_now="switched off" if is_off else None,
         when_off=draw(st.sampled_from([None, *WhenOff])) if is_off else None,
         indexed=draw(st.booleans()),
-        owed_indexed=True,
     )
 
 

@@ -25,6 +25,7 @@ from ackbridge.contracts.calls import CallOutcome, CallRequest
 from ackbridge.contracts.continuation import CallContinuation
 from ackbridge.contracts.wire import Wire
 from workflows.call.protocol import CallProtocol
+from workflows.call.ui_details import render
 from workflows.hosting import temporal_host
 from workflows.hosting.host import ContinueAsNewRequested, StepError
 from workflows.hosting.temporal_host import TemporalHost
@@ -144,7 +145,7 @@ class Replica:
     """
 
     request: CallRequest
-    memory: CallContinuation | None
+    continuation: CallContinuation | None
     now: datetime
     is_worn: bool = False
     is_batched: bool = True
@@ -158,7 +159,7 @@ class Replica:
         self._fired: set[int] = set()
         self._is_started = self._is_patched = False
         with self.current():
-            self.protocol = CallProtocol(Host(self), self.request, "chain-1", self.memory)
+            self.protocol = CallProtocol(Host(self), self.request, "chain-1", self.continuation)
 
     @contextmanager
     def current(self) -> Generator[None, None, None]:
@@ -263,13 +264,13 @@ class Host(TemporalHost):
     """The real host of a call, on a replica."""
 
     def __init__(self, replica: Replica) -> None:
-        super().__init__()
+        super().__init__(render)
         self._replica = replica
 
-    def is_worn(self) -> bool:
+    def should_continue_as_new(self) -> bool:
         return self._replica.is_worn
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         self._replica.begin(work)
 
 

@@ -134,7 +134,7 @@ def answer_undoes_a_failed_acknowledgement(scene: Scene) -> None:
 def force_undoes_a_failed_end(scene: Scene) -> None:
     """The ledger is told the end, and a force makes the engine do its task again."""
     scene.go(3)
-    scene.order("force", soon=True)
+    scene.order("force_ack", soon=True)
     scene.end()
 
 

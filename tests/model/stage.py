@@ -33,6 +33,7 @@ def plan(**changes: Any) -> Plan:
     """Two cycles of 10 s, both acknowledgements, parking for an hour; sent in the workflow task."""
     planned = Plan(
         revision=REVISION,
+        reprocess_attempts=100,
         mode=ResponseMode.CALLBACK,
         send=SendPlan(
             local=True,
@@ -74,7 +75,7 @@ class Scene:
 
     @property
     def status(self) -> CallStatus:
-        return self.world.protocol.status()
+        return self.world.protocol.state.status()
 
     @property
     def outcome(self) -> CallOutcome:
@@ -124,7 +125,7 @@ class Scene:
     def order(self, name: str, *, soon: bool = False) -> None:
         orders = {
             "cancel": Cancel(by="ann", reason="by mistake"),
-            "force": ForceAck(by="bo", reason="seen", response={"forced": True}),
+            "force_ack": ForceAck(by="bo", reason="seen", response={"forced": True}),
             "reprocess": Reprocess(by="batch"),
         }
         self.world.tell(Signal(name, orders[name]), soon=soon)

@@ -198,14 +198,14 @@ class World:
         elif route == "inbox" or self.engine.is_closed:
             self.ledger.inbox.append(message)
         else:
-            self.tell(Signal("hear", message), soon=route == "soon")
+            self.tell(Signal("receive", message), soon=route == "soon")
 
     def deliver(self, which: int) -> None:
         """A message that was on its way arrives."""
         if self.in_flight:
             message = self.in_flight.pop(which % len(self.in_flight))
             self._say("arrives", message)
-            self.tell(Signal("hear", message))
+            self.tell(Signal("receive", message))
 
     def tell(self, signal: Signal, *, soon: bool = False) -> None:
         """Somebody tells the call something."""

@@ -32,7 +32,7 @@ from ackbridge.contracts.steps import (
 )
 from ackbridge.contracts.wire import Wire
 from workflows.call.protocol import CallProtocol
-from workflows.hosting.host import FirstAttempt, Result, Step, StepError
+from workflows.hosting.host import Condition, FirstAttempt, Result, Step, StepError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -67,6 +67,7 @@ def plan(**changes: Any) -> Plan:
             for kind in ("delayed", "failed", "refused", "cancelled")
         },
         revision=REVISION,
+        reprocess_attempts=9,
     )
     return planned.model_copy(update=changes)
 
@@ -92,7 +93,7 @@ class SimulatedHost:
     def __init__(self, planned: Plan, **answers: Any) -> None:
         self._now = START
         self._schedule: list[tuple[datetime, int, Callable[[CallProtocol], None]]] = []
-        self._beside: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []
         self.performed: list[tuple[str, Wire]] = []
         self.shown: list[CallStatus] = []
         self.deliveries: list[Delivery] = []
@@ -137,7 +138,7 @@ class SimulatedHost:
     def now(self) -> datetime:
         return self._now
 
-    def is_worn(self) -> bool:
+    def should_continue_as_new(self) -> bool:
         return False
 
     async def perform(
@@ -145,7 +146,7 @@ class SimulatedHost:
         provider: str,
         step: Step[Result],
         argument: Wire,
-        interrupted: Callable[[], bool] | None = None,
+        interrupted: Condition | None = None,
     ) -> Result:
         self.performed.append((step.name, argument))
         script = self.answers[step.name]
@@ -156,21 +157,19 @@ class SimulatedHost:
             raise answer
         return cast("Result", answer)
 
-    async def go_on(
+    async def resume_after_first_attempt(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
         first: FirstAttempt,
-        interrupted: Callable[[], bool] | None = None,
+        interrupted: Condition | None = None,
     ) -> Result:
-        if first.again_after is None or step.attempts == 1:
-            raise first.failed
+        if first.retry_after is None or step.attempts == 1:
+            raise first.error
         return await self.perform(provider, step, argument, interrupted)
 
-    async def wait(
-        self, condition: Callable[[], bool], until: datetime | None, summary: str
-    ) -> bool:
+    async def wait(self, condition: Condition, until: datetime | None, summary: str = "") -> bool:
         while True:
             await asyncio.sleep(0)
             if condition():
@@ -186,8 +185,8 @@ class SimulatedHost:
                 self._now = max(self._now, until)
                 return False
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._beside.append(asyncio.create_task(work))
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        self._background.append(asyncio.create_task(work))
 
     async def deliver(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
@@ -201,5 +200,5 @@ class SimulatedHost:
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:
         self.indexed.append(stage)
 
-    def index_owed(self, is_owed: bool) -> None:
-        self.indexed.append("owed" if is_owed else "paid")
+    def index_pending_acknowledgements(self, *, are_pending: bool) -> None:
+        self.indexed.append("pending" if are_pending else "accepted")

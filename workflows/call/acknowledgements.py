@@ -1,18 +1,19 @@
-"""What we owe the provider: acknowledgements, paid at once or for as long as it takes."""
+"""Acknowledge to the provider: once while the call waits, then in the background until accepted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
 
 from workflows.hosting import steps
 from workflows.hosting.host import Host, StepError
 
+from .cycles import Cycle
+from .state import CallState, PendingAcknowledgement
+
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.continuation import PendingAcknowledgementState
+    from ackbridge.contracts.calls import Stage
     from ackbridge.contracts.plan import AcknowledgePlan, Plan
     from ackbridge.contracts.steps import (
         Acknowledged,
@@ -23,193 +24,181 @@ with workflow.unsafe.imports_passed_through():
     )
 
 
-@dataclass
-class PendingAcknowledgement:
-    """One acknowledgement that the provider has not accepted.
-
-    Attributes:
-        since: when it was tried first.
-        is_void: a later acknowledgement of the same cycle takes its place.
-        is_paying: it is being tried.
-        lacks_reference: it cannot be addressed until the provider's reference is known.
-    """
-
-    step: AcknowledgeStep
-    since: datetime
-    is_void: bool = False
-    is_paying: bool = False
-    lacks_reference: bool = False
-
-
 class Acknowledgements:
     """The acknowledgements of one call.
 
-    The first try is waited for. What the provider does not accept then is owed, and paid beside
-    the call, so that an acknowledgement API that is down holds nobody up.
-
-    Attributes:
-        paid_at: when the provider accepted the last one.
+    The call waits for the first attempt. Further attempts run in the background, so that an
+    acknowledgement API that is down delays no call.
     """
 
-    def __init__(self, host: Host, plan: Plan, changed: Callable[[], None]) -> None:
+    def __init__(self, host: Host, state: CallState, plan: Plan) -> None:
         self._host = host
+        self._state = state
         self._plan = plan
-        self._changed = changed
-        self._debts: list[PendingAcknowledgement] = []
-        self._is_indexed = False
-        self._is_resting = False
-        self.paid_at: datetime | None = None
+        self._are_indexed = bool(state.pending_acknowledgements)
+        self._is_stopping = False
 
     @property
-    def owed(self) -> int:
-        """How many acknowledgements the provider has not accepted so far."""
-        return len(self._debts)
+    def can_be_combined(self) -> bool:
+        """Whether a success may be acknowledged by the activity that records the response.
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing is being paid any more, accepted or given up."""
-        return not any(debt.is_paying for debt in self._debts)
+        Not while another one is pending: two acknowledgements must not overtake each other.
+        """
+        is_free = self._plan.send.local and not self._state.pending_acknowledgements
+        return is_free and self.is_due(AcknowledgementKind.SUCCESS)
 
     def is_due(self, kind: AcknowledgementKind) -> bool:
-        """Whether the operation acknowledges this kind of end at all."""
+        """Whether the operation has acknowledgements of this kind."""
         acknowledge = self._plan.acknowledge
         if acknowledge is None:
             return False
         is_success = kind is AcknowledgementKind.SUCCESS
         return acknowledge.on_success if is_success else acknowledge.on_failed
 
-    @property
-    def may_ride(self) -> bool:
-        """Whether a success may be acknowledged with the recording of its response.
-
-        Not while anything is owed: words about one work must not overtake each other.
-        """
-        may_be_local = self._plan.send.local and self._plan.is_revised
-        return may_be_local and not self._debts and self.is_due(AcknowledgementKind.SUCCESS)
-
-    async def acknowledge(
-        self, step: AcknowledgeStep, along: Acknowledged | FailedAttempt | None = None
+    async def acknowledge_success(
+        self, cycle: Cycle, combined: Acknowledged | FailedAttempt | None
     ) -> None:
-        """Acknowledge once; owe it if the provider does not accept.
+        """Acknowledge the response of a cycle, if the provider knows of the cycle.
 
         Args:
-            along: what became of it when it rode along with the recording.
+            combined: the result of the attempt that was made with the recording.
         """
+        if not (cycle.was_sent and self.is_due(AcknowledgementKind.SUCCESS)):
+            return
+        self._state.enter(Stage.ACKNOWLEDGING)
+        step = AcknowledgeStep(
+            request=self._state.request,
+            cycle=cycle.number,
+            kind=AcknowledgementKind.SUCCESS,
+            reference=cycle.reference,
+            outcome=self._state.outcome,
+        )
+        match combined:
+            case Acknowledged():
+                self._state.acknowledged_at = self._host.now()
+            case FailedAttempt():
+                self._add_pending(step, combined.kind)
+            case None:
+                await self.acknowledge(step)
+
+    async def acknowledge_failed(self, reason: str) -> None:
+        """Give up all cycles that the provider may still be working on, and tell it so."""
+        is_due = self.is_due(AcknowledgementKind.FAILED)
+        for cycle in self._state.cycles.open:
+            cycle.give_up(is_definitive=is_due)
+            if is_due:
+                self._state.enter(Stage.ACKNOWLEDGING)
+                await self.acknowledge(
+                    AcknowledgeStep(
+                        request=self._state.request,
+                        cycle=cycle.number,
+                        kind=AcknowledgementKind.FAILED,
+                        reference=cycle.reference,
+                        reason=reason,
+                    )
+                )
+
+    async def acknowledge(self, step: AcknowledgeStep) -> None:
+        """Make one attempt; what the provider does not accept becomes pending."""
         acknowledge = self._plan.acknowledge
         if acknowledge is None:
             return
-        if isinstance(along, Acknowledged):
-            self.paid_at = self._host.now()
-            return
-        if along is not None:
-            self._owe_from(step, along.kind)
-            return
-        await self._void(step.cycle)
-        # A lost workflow task may be decided otherwise when it is done again: what gives up on the
-        # provider is scheduled before it is done. A response that is recorded stands in any case.
-        local = step.kind is AcknowledgementKind.SUCCESS or not self._plan.is_revised
+        await self._void_pending(step.cycle)
+        # A lost workflow task may be decided otherwise when it is done again: a failed
+        # acknowledgement is in history before it is sent. A recorded response stays in any case.
+        local = step.kind is AcknowledgementKind.SUCCESS
         once = steps.acknowledge_once(self._plan, acknowledge, step.kind, local=local)
         try:
             await self._host.perform(step.request.provider, once, step)
-        except StepError as failure:
-            self._owe_from(step, failure.kind)
+        except StepError as error:
+            self._add_pending(step, error.kind)
         else:
-            self.paid_at = self._host.now()
+            self._state.acknowledged_at = self._host.now()
 
-    def learn(self, cycle: int, reference: str) -> None:
-        """The provider's reference of a cycle has become known: what waited for it can be paid."""
-        for debt in self._debts:
-            if debt.lacks_reference and debt.step.cycle == cycle:
-                debt.step = debt.step.model_copy(update={"reference": reference})
-                debt.lacks_reference = False
+    def resume(self) -> None:
+        """Go on retrying what the run before this one has left pending."""
+        for pending in self._state.pending_acknowledgements:
+            self._start_retrying(pending)
 
-    def memory(self) -> tuple[PendingAcknowledgementState, ...]:
-        """For the run that continues this one."""
-        return tuple(
-            PendingAcknowledgementState(step=debt.step, since=debt.since) for debt in self._debts
-        )
+    async def stop(self) -> None:
+        """Stop retrying, so that the next run can go on with it; attempts under way end first.
 
-    async def rest(self) -> None:
-        """Pay no further, for the run that continues this one; what is under way comes to its end.
-
-        An attempt that outlives its run could reach the provider after a later word of ours.
+        An attempt that outlives its run could reach the provider after a later acknowledgement.
         """
-        self._is_resting = True
-        await self._host.wait(lambda: self.is_settled, None, "")
+        self._is_stopping = True
+        await self._host.wait(lambda: self._state.is_acknowledged, None)
 
-    def resume(self, debts: tuple[PendingAcknowledgementState, ...]) -> None:
-        """Go on paying what the run before this one owed."""
-        self._is_indexed = bool(debts)
-        for debt in debts:
-            self._owe(PendingAcknowledgement(debt.step, debt.since))
+    def _add_pending(self, step: AcknowledgeStep, failure: str) -> None:
+        pending = PendingAcknowledgement(
+            step, self._host.now(), needs_reference=failure == StepFailure.NOT_ADDRESSED
+        )
+        self._state.pending_acknowledgements.append(pending)
+        self._start_retrying(pending)
 
-    def _owe_from(self, step: AcknowledgeStep, failure: str) -> None:
-        lacks_reference = failure == StepFailure.NOT_ADDRESSED
-        self._owe(PendingAcknowledgement(step, self._host.now(), lacks_reference=lacks_reference))
-
-    def _owe(self, debt: PendingAcknowledgement) -> None:
-        debt.is_paying = True
-        self._debts.append(debt)
-        self._host.begin(self._pay(debt))
+    def _start_retrying(self, pending: PendingAcknowledgement) -> None:
+        pending.is_running = True
+        self._host.run_in_background(self._retry(pending))
         self._show()
 
-    async def _void(self, cycle: int) -> None:
-        """Stop paying what this cycle owes: two words about one work could arrive in any order."""
-        for debt in [one for one in self._debts if one.step.cycle == cycle]:
-            debt.is_void = True
-            await self._host.wait(lambda: not debt.is_paying, None, "")  # noqa: B023 -- awaited before the loop goes on
-            if debt in self._debts:
-                self._debts.remove(debt)
-                self._show()
+    async def _void_pending(self, cycle: int) -> None:
+        """Stop retrying what is pending of a cycle, or two acknowledgements could cross."""
+        of_cycle = [p for p in self._state.pending_acknowledgements if p.step.cycle == cycle]
+        for pending in of_cycle:
+            pending.is_void = True
+            await self._host.wait(lambda: not pending.is_running, None)  # noqa: B023 -- awaited before the loop goes on
+            self._remove(pending)
 
-    async def _pay(self, debt: PendingAcknowledgement) -> None:
-        """Try until the provider accepts, the debt is void, or its time is up."""
+    def _remove(self, pending: PendingAcknowledgement) -> None:
+        if pending in self._state.pending_acknowledgements:
+            self._state.pending_acknowledgements.remove(pending)
+            self._show()
+
+    async def _retry(self, pending: PendingAcknowledgement) -> None:
+        """Try until the provider accepts, it is void, or its time is over."""
         acknowledge = self._plan.acknowledge
         is_over = acknowledge is None
-        while acknowledge and not is_over and not self._is_let_be(debt):
-            until = debt.since + acknowledge.within
-            if debt.lacks_reference:
-                is_over = not await self._is_addressable(debt, until)
+        while acknowledge and not is_over and not self._must_stop(pending):
+            until = pending.since + acknowledge.within
+            if pending.needs_reference:
+                is_over = not await self._host.wait(
+                    lambda: self._must_stop(pending) or not pending.needs_reference,
+                    until,
+                    "acknowledging needs the provider's reference",
+                )
             else:
-                is_over = await self._is_over(debt, acknowledge, until - self._host.now())
+                is_over = await self._attempt(pending, acknowledge, until - self._host.now())
         # Not in a `finally`: an engine that drops a workflow from its cache runs those as well.
-        debt.is_paying = False
+        pending.is_running = False
         self._show()
 
-    def _is_let_be(self, debt: PendingAcknowledgement) -> bool:
-        return debt.is_void or self._is_resting
+    def _must_stop(self, pending: PendingAcknowledgement) -> bool:
+        return pending.is_void or self._is_stopping
 
-    async def _is_addressable(self, debt: PendingAcknowledgement, until: datetime) -> bool:
-        """Wait for the provider's reference; what has no address cannot be sent."""
-        return await self._host.wait(
-            lambda: self._is_let_be(debt) or not debt.lacks_reference,
-            until,
-            "the provider's reference is needed to acknowledge",
-        )
-
-    async def _is_over(
-        self, debt: PendingAcknowledgement, plan: AcknowledgePlan, within: timedelta
+    async def _attempt(
+        self, pending: PendingAcknowledgement, plan: AcknowledgePlan, within: timedelta
     ) -> bool:
-        """Try for as long as there is time; false when it can be tried again later."""
+        """Try for as long as there is time; false if it can be tried again later."""
         if within <= timedelta(0):
             return True
-        provider = debt.step.request.provider
-        owed = steps.acknowledge_owed(plan, debt.step.kind, within)
+        step = steps.acknowledge_pending(plan, pending.step.kind, within)
         try:
             await self._host.perform(
-                provider, owed, debt.step, interrupted=lambda: self._is_let_be(debt)
+                pending.step.request.provider,
+                step,
+                pending.step,
+                interrupted=lambda: self._must_stop(pending),
             )
-        except StepError as failure:
-            debt.lacks_reference = failure.kind == StepFailure.NOT_ADDRESSED
-            # Otherwise it stays owed: the status, the outcome and the ledger say so.
-            return not debt.lacks_reference
-        self._debts.remove(debt)
-        self.paid_at = self._host.now()
+        except StepError as error:
+            pending.needs_reference = error.kind == StepFailure.NOT_ADDRESSED
+            # Otherwise it stays pending: the status, the outcome and the ledger say so.
+            return not pending.needs_reference
+        self._state.pending_acknowledgements.remove(pending)
+        self._state.acknowledged_at = self._host.now()
         return True
 
     def _show(self) -> None:
-        is_owed = bool(self._debts)
-        if self._plan.owed_indexed and is_owed is not self._is_indexed:
-            self._is_indexed = is_owed
-            self._host.index_owed(is_owed)
-        self._changed()
+        are_pending = bool(self._state.pending_acknowledgements)
+        if self._plan.indexed and are_pending is not self._are_indexed:
+            self._are_indexed = are_pending
+            self._host.index_pending_acknowledgements(are_pending=are_pending)
+        self._state.show()

@@ -1,113 +1,192 @@
-"""What a call has heard: each message once, and every one that changed nothing with its reason."""
+"""Handle what a call receives until something decides: a message, an operator, or the deadline."""
 
 from __future__ import annotations
 
-from collections import deque
 from datetime import datetime
 
 from temporalio import workflow
 
+from workflows.hosting import steps
+from workflows.hosting.host import Condition, Host, never
+
+from .acknowledgements import Acknowledgements
+from .cycles import (
+    Answered,
+    CancelRequested,
+    Cycle,
+    Decision,
+    Failure,
+    ReprocessRequested,
+    TimedOut,
+    Woken,
+)
+from .state import CallState
+
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.continuation import MessagesState
+    from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
     from ackbridge.contracts.messages import MessageKind, ProviderMessage
-    from ackbridge.contracts.steps import DUPLICATE, SuppressedMessage
-
-REMEMBERED = 1000
-"""Event keys that a continued run still knows. The ledger's index knows every one applied."""
+    from ackbridge.contracts.plan import LatePolicy, Plan
+    from ackbridge.contracts.steps import AcknowledgementKind, RecordStep
 
 
-class Messages:
-    """Messages waiting to be dealt with, in the order they came.
+class MessageHandler:
+    """Handles what the provider and the operators send to a call."""
 
-    Attributes:
-        duplicates: how many were suppressed because their event key had been heard.
-        tells_arrivals: whether one arrival that came by two ways is told from a provider that
-            repeats itself; calls of older workers do not.
-    """
+    def __init__(
+        self, host: Host, state: CallState, plan: Plan, acknowledgements: Acknowledgements
+    ) -> None:
+        self._host = host
+        self._state = state
+        self._plan = plan
+        self._acknowledgements = acknowledgements
+        self._handlers = {
+            MessageKind.RESPONSE: self._record,
+            MessageKind.FAILURE: self._fail,
+            MessageKind.EXTENSION: self._extend,
+        }
 
-    def __init__(self, memory: MessagesState | None = None) -> None:
-        memory = memory or MessagesState()
-        self._waiting: deque[ProviderMessage] = deque(memory.waiting)
-        # A dict for its order: the oldest are forgotten first.
-        self._seen: dict[str, None] = dict.fromkeys(memory.seen)
-        self._suppressed: list[SuppressedMessage] = list(memory.suppressed)
-        self._held: list[ProviderMessage] = list(memory.held)
-        self._arrivals: dict[str, tuple[datetime | None, MessageKind]] = {}
-        self.duplicates = memory.duplicates
-        self.tells_arrivals = False
+    async def wait(
+        self, deadline: datetime, summary: str, woken: Condition = never
+    ) -> Decision | TimedOut | Woken:
+        """Handle messages as they come, until one decides, an operator does, or time is up.
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        Args:
+            summary: of the timer, for the Temporal UI.
+            woken: what else ends the waiting.
+        """
+        state, requests = self._state, self._state.operator_requests
+        while True:
+            if state.messages:
+                message = state.messages.pop()
+                handle = self._handlers[message.kind]
+                decision = await handle(message, state.cycle_for(message))
+                if decision is not None:
+                    return decision
+                deadline = max(deadline, state.deadline or deadline)
+            elif requests.cancelled is not None:
+                return CancelRequested()
+            elif requests.reprocess:
+                requests.reprocess = False
+                return ReprocessRequested()
+            elif woken():
+                return Woken()
+            elif not await self._host.wait(
+                lambda: state.has_pending_input or woken(), deadline, summary
+            ):
+                return TimedOut()
 
-    def hear(self, message: ProviderMessage) -> None:
-        """Take a message; one that was heard before is suppressed."""
-        if self.has_heard(message):
+    async def drain(self) -> Decision | TimedOut | Woken:
+        """Handle what is there, and do not wait for more."""
+        return await self.wait(self._host.now(), "")
+
+    async def _record(self, message: ProviderMessage, cycle: Cycle) -> Answered | None:
+        """Record the response of a cycle; None if it is not this call's to have."""
+        state = self._state
+        is_forced = state.is_forced(message)
+        is_late = cycle.has_given_up and not is_forced
+        if is_late and not self._accepts_late(message):
+            return None
+        previous_stage = state.stage
+        state.enter(Stage.CAPTURING)
+        state.response_arrived()
+        outcome = self._outcome(message, cycle, is_late=is_late, is_forced=is_forced)
+        took = None if is_forced else cycle.elapsed(state.arrived_at(message, cycle))
+        is_in_time = cycle.was_sent and not is_late and not is_forced
+        combines = is_in_time and self._acknowledgements.can_be_combined
+        recorded = await self._host.perform(
+            state.request.provider,
+            steps.record(self._plan, acknowledges=combines),
+            RecordStep(
+                request=state.request,
+                cycle=cycle.number,
+                message=message,
+                # The engine takes 2 MiB, and the message has the response already.
+                outcome=outcome.model_copy(update={"response": None}),
+                was_parked=state.parked_times > 0,
+                took=took,
+                overdue=took is not None and took > self._plan.deadline,
+                taken_back=cycle.timeouts if took is not None else (),
+                ended=state.cycles.take_ended(),
+                acknowledges=combines and self._plan.poll is None,
+                reference=cycle.reference,
+            ),
+        )
+        if not recorded.accepted:
+            state.messages.suppress(message, recorded.reason or "the ledger has it already")
+            state.enter(previous_stage)
+            return None
+        state.notice, state.outcome = None, outcome
+        cycle.complete()
+        return Answered(cycle, outcome, recorded.acknowledged)
+
+    def restore(self, outcome: CallOutcome) -> Answered:
+        """Take over what was recorded in a workflow task that was lost; it is the first cycle's."""
+        state, cycle = self._state, self._state.cycles.current
+        if outcome.attempts or outcome.acknowledgement_owed:
+            cycle.mark_sent()
+        cycle.reference = outcome.reference
+        cycle.complete()
+        state.attempts, state.reference = outcome.attempts, outcome.reference
+        state.timings, state.outcome = outcome.timings, outcome
+        return Answered(cycle, outcome)
+
+    def _outcome(
+        self, message: ProviderMessage, cycle: Cycle, *, is_late: bool, is_forced: bool
+    ) -> CallOutcome:
+        state = self._state
+        is_due = cycle.was_sent and self._acknowledgements.is_due(AcknowledgementKind.SUCCESS)
+        return state.draft_outcome(OutcomeStatus.COMPLETED).model_copy(
+            update={
+                "response": message.data,
+                "reference": cycle.reference or state.reference,
+                "late": is_late or (state.parked_times > 0 and not is_forced),
+                "forced": state.operator_requests.forced if is_forced else None,
+                "acknowledgement_owed": is_due,
+            }
+        )
+
+    def _accepts_late(self, message: ProviderMessage) -> bool:
+        """Whether the operation accepts a response after we have given up its cycle."""
+        policy = self._plan.late
+        reason = f"late, and the operation says: {policy}"
+        match policy:
+            case LatePolicy.ACCEPT:
+                return True
+            case LatePolicy.HOLD:
+                self._state.messages.hold(message, reason)
+            case LatePolicy.IGNORE:
+                self._state.messages.suppress(message, reason)
+        return False
+
+    async def _fail(self, message: ProviderMessage, cycle: Cycle) -> Failure | None:
+        """End a cycle; it decides the round unless the call is parked."""
+        state = self._state
+        if cycle.has_given_up:
+            state.messages.suppress(message, "a failure of a cycle that was given up already")
+            return None
+        state.cycles.fail(cycle, state.arrived_at(message, cycle))
+        reason = f"the provider reported a failure: {message.reason or 'no reason given'}"
+        state.last_error = reason
+        if state.stage is not Stage.PARKED:
+            return Failure(reason, "provider_failure", is_retryable=message.retryable)
+        await self._acknowledgements.acknowledge_failed(reason)
+        state.enter(Stage.PARKED)
+        return None
+
+    async def _extend(self, message: ProviderMessage, cycle: Cycle) -> None:
+        """Move the deadline as the provider asks, up to the operation's ceiling."""
+        state, plan = self._state, self._plan
+        if cycle.has_given_up or cycle is not state.cycles.current:
+            state.messages.suppress(message, "an extension of a cycle that was given up already")
             return
-        if message.event_key in self._seen:
-            self.duplicates += 1
-            self.suppress(message, DUPLICATE)
+        stage = state.stage
+        if stage is Stage.SENDING and cycle.was_sent:
+            # The receipt was lost, and the provider works on the request all the same.
+            state.receipt_presumed(plan.deadline, plan.deadline_reason)
+            state.cycles.rounds += 1
+            state.enter(Stage.AWAITING_RESPONSE)
+        until = message.until or self._host.now() + (message.extend_by or plan.deadline)
+        if state.extend_deadline(until, plan.ceiling):
+            state.show()
         else:
-            self._seen[message.event_key] = None
-            self._arrivals[message.event_key] = _arrival(message)
-            self._waiting.append(message)
-
-    def has_heard(self, message: ProviderMessage) -> bool:
-        """Whether this very arrival was heard: from the inbox, and by signal as well."""
-        is_known = self._arrivals.get(message.event_key) == _arrival(message)
-        return self.tells_arrivals and message.received_at is not None and is_known
-
-    @property
-    def has_overtaken_answer(self) -> bool:
-        """Whether an answer waits behind something else."""
-        return any(one.kind is MessageKind.RESPONSE for one in self._waiting) and (
-            self._waiting[0].kind is not MessageKind.RESPONSE
-        )
-
-    def next(self) -> ProviderMessage:
-        """The message that has waited longest."""
-        return self._waiting.popleft()
-
-    def next_answer(self) -> ProviderMessage:
-        """The answer that has waited longest; there must be one."""
-        answer = next(one for one in self._waiting if one.kind is MessageKind.RESPONSE)
-        self._waiting.remove(answer)
-        return answer
-
-    def suppress(self, message: ProviderMessage, reason: str) -> None:
-        """A message changed nothing; the ledger's log will say why."""
-        self._suppressed.append(SuppressedMessage(event_key=message.event_key, reason=reason))
-
-    def hold(self, message: ProviderMessage, reason: str) -> None:
-        """A message changes nothing until a person decides; the ledger keeps it whole."""
-        self._held.append(message)
-        self.suppress(message, reason)
-
-    @property
-    def has_suppressed(self) -> bool:
-        """Whether something waits to be logged."""
-        return bool(self._suppressed)
-
-    def take_suppressed(self) -> tuple[SuppressedMessage, ...]:
-        """What was suppressed since the last time, for the ledger's log."""
-        taken, self._suppressed = tuple(self._suppressed), []
-        return taken
-
-    def take_held(self) -> tuple[ProviderMessage, ...]:
-        """What is to be held since the last time, for the ledger's inbox."""
-        taken, self._held = tuple(self._held), []
-        return taken
-
-    def memory(self) -> MessagesState:
-        """For the run that continues this one."""
-        return MessagesState(
-            waiting=tuple(self._waiting),
-            seen=tuple(self._seen)[-REMEMBERED:],
-            suppressed=tuple(self._suppressed),
-            held=tuple(self._held),
-            duplicates=self.duplicates,
-        )
-
-
-def _arrival(message: ProviderMessage) -> tuple[datetime | None, MessageKind]:
-    """What one arrival has in common, whichever way it came; a contradiction is another one."""
-    return message.received_at, message.kind
+            state.messages.suppress(message, f"an extension of a call that is {stage}")

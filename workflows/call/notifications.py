@@ -1,22 +1,18 @@
-"""Telling the subscriber of a call what becomes of it, without ever waiting for it."""
+"""Notify the subscriber of a call, without ever waiting for it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from temporalio import workflow
 
 from workflows.hosting.host import Host
 
+from .state import CallState
+
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import (
-        CallOutcome,
-        CallRequest,
-        Notice,
-        NoticeStatus,
-        OutcomeStatus,
-    )
-    from ackbridge.contracts.continuation import NotificationsState
+    from ackbridge.contracts.calls import CallOutcome, Notice, NoticeStatus, OutcomeStatus
     from ackbridge.contracts.deliveries import (
         Delivery,
         NoticeBody,
@@ -34,32 +30,34 @@ class Notifications:
     """
 
     def __init__(
-        self, host: Host, request: CallRequest, memory: NotificationsState | None = None
+        self,
+        host: Host,
+        state: CallState,
+        reply: ReplyPlan | None,
+        notices: Mapping[str, Notice],
     ) -> None:
-        memory = memory or NotificationsState()
+        """Notify a subscriber, if there is one.
+
+        Args:
+            notices: the operation's notices by kind; those of a success are for subscribers only.
+        """
         self._host = host
-        self._request = request
-        self._reply: ReplyPlan | None = None
-        self._sequence = memory.sequence
-        self._delayed = memory.delayed
-        self._notices: dict[str, Notice] = {}
+        self._state = state
+        self._reply = reply
+        self._notices = notices
         self._starting = 0
         self._has_ended = False
 
-    def plan(self, reply: ReplyPlan | None, notices: dict[str, Notice]) -> None:
-        """The call is planned: who is told, and in which words what goes well."""
-        self._reply = reply
-        self._notices = notices
-
     def delayed(self, notice: Notice | None) -> None:
-        """The call is parked; nothing is said twice that is not new."""
-        if notice == self._delayed:
+        """The call is parked; notify only of what is new."""
+        if notice == self._state.notifications.delayed:
             return
-        self._delayed = notice
-        self._tell(NoticeEvent.DELAYED, self._data(NoticeStatus.DELAYED, notice), self._host.now())
+        self._update(delayed=notice)
+        data = self._data(NoticeStatus.DELAYED, notice)
+        self._notify(NoticeEvent.DELAYED, data, self._host.now())
 
     def ended(self, outcome: CallOutcome, *, was_delayed: bool) -> None:
-        """The outcome stands; it is told once, whoever says so how often."""
+        """The call has its outcome; only the first call of this method has an effect."""
         if self._has_ended:
             return
         self._has_ended = True
@@ -70,35 +68,31 @@ class Notifications:
             event = NoticeEvent.COMPLETED_LATE if is_late else NoticeEvent.COMPLETED
             data = data.model_copy(update={"late": is_late, "notice": self._notices.get(event)})
             at = outcome.timings.answered_at or at
-        self._tell(event, data.model_copy(update={"reference": outcome.reference}), at)
+        self._notify(event, data.model_copy(update={"reference": outcome.reference}), at)
 
-    async def settled(self) -> None:
-        """Wait until every delivery has been started: by the engine, not by the subscriber."""
+    async def all_started(self) -> None:
+        """Wait until the engine, and not the subscriber, has every delivery."""
         if self._starting:
-            await self._host.wait(lambda: not self._starting, None, "")
-
-    def memory(self) -> NotificationsState:
-        """For the run that continues this one."""
-        return NotificationsState(sequence=self._sequence, delayed=self._delayed)
+            await self._host.wait(lambda: not self._starting, None)
 
     def _data(self, status: NoticeStatus, notice: Notice | None) -> NoticeData:
-        request = self._request
+        request = self._state.request
         return NoticeData(
             call_id=request.call_id,
             provider=request.provider,
             operation=request.operation,
             key=request.key,
             metadata=request.metadata,
-            sequence=self._sequence + 1,
+            sequence=self._state.notifications.sequence + 1,
             status=status,
             notice=notice,
         )
 
-    def _tell(self, event: NoticeEvent, data: NoticeData, at: datetime) -> None:
+    def _notify(self, event: NoticeEvent, data: NoticeData, at: datetime) -> None:
         reply = self._reply
         if reply is None or event not in reply.events:
             return
-        self._sequence = data.sequence
+        self._update(sequence=data.sequence)
         body = NoticeBody(
             id=event_id(data.call_id, data.sequence, event),
             type=f"call.{event}",
@@ -109,8 +103,11 @@ class Notifications:
             subscriber=reply.subscriber, body=body, timeout=reply.timeout, within=reply.within
         )
         self._starting += 1
-        self._host.begin(self._deliver(delivery))
+        self._host.run_in_background(self._deliver(delivery))
 
     async def _deliver(self, delivery: Delivery) -> None:
         await self._host.deliver(delivery)
         self._starting -= 1
+
+    def _update(self, **changes: object) -> None:
+        self._state.notifications = self._state.notifications.model_copy(update=changes)

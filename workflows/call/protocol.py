@@ -1,6 +1,6 @@
 """The acknowledgement protocol of one call, whatever hosts it.
 
-prepare ─► send ─► await response ─► capture ─► acknowledge(success)
+prepare ─► send ─► await response ─► record ─► acknowledge(success)
             │            │  ▲ extension
             │ no receipt │ deadline or failure: ask once, acknowledge(failed), next cycle
             ▼            ▼
@@ -9,28 +9,30 @@ prepare ─► send ─► await response ─► capture ─► acknowledge(succ
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from temporalio import workflow
 
 from workflows.hosting import steps
-from workflows.hosting.host import INTERRUPTED, Host, StepError
+from workflows.hosting.host import INTERRUPTED, ContinueAsNewRequested, Host, StepError
 
-from .acknowledgements import Acknowledgements
 from .conclusion import Conclusion
 from .conduct import Conduct
-from .cycles import Cycles
-from .messages import Messages
+from .cycles import (
+    Answered,
+    CancelRequested,
+    Failure,
+    ParkingExpired,
+    ReadyToSend,
+    ReprocessRequested,
+)
 from .notifications import Notifications
-from .operator_requests import OperatorRequests
-from .progress import Progress
-from .state import CallState
+from .state import CallState, describe_intervention
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import (
         CallOutcome,
         CallRequest,
-        CallStatus,
         Intervention,
         OutcomeStatus,
         Stage,
@@ -39,25 +41,120 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.deliveries import ReplyPlan
     from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
     from ackbridge.contracts.notices import default_notices
-    from ackbridge.contracts.plan import Plan, Prepared
+    from ackbridge.contracts.plan import REVISION, Plan, Prepared
     from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
     from ackbridge.contracts.steps import PrepareStep, StepFailure
 
-ARRIVALS_ARE_TOLD = 3
-"""The revision from which on one arrival by two ways is no duplicate."""
+REJECTIONS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
+"""The request itself is wrong; the caller has to change it."""
 
-REFUSALS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
-"""What is wrong with the request itself; the caller has to change it."""
+
+@dataclass(frozen=True)
+class Admitted:
+    """The call has a plan.
+
+    Attributes:
+        is_fresh: whether the workflow task that has prepared the call is still open.
+    """
+
+    plan: Plan
+    prepared: Prepared
+    is_fresh: bool
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The call has no plan but an outcome: from the ledger, or because it cannot be prepared.
+
+    Attributes:
+        reply: which subscriber has to be notified.
+    """
+
+    outcome: CallOutcome
+    reply: ReplyPlan | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """The request is not valid; nothing was sent."""
+
+    error: StepError
+
+
+class Preparation:
+    """Checks the request, claims the key, and gets the plan."""
+
+    def __init__(self, host: Host, state: CallState, run_chain: str) -> None:
+        self._host = host
+        self._state = state
+        self._run_chain = run_chain
+        self._is_first_attempt = True
+
+    async def run(self) -> Admitted | Ended | Rejected:
+        """Prepare the call.
+
+        Raises:
+            StepError: of kind `NoOutcome`, when the ledger has neither a plan nor an outcome.
+        """
+        try:
+            prepared = await self._prepare()
+        except StepError as error:
+            if error.kind in REJECTIONS:
+                return Rejected(error)
+            return self._not_prepared(error)
+        if prepared.plan is not None:
+            age = self._host.now() - self._state.timings.started_at
+            is_fresh = self._is_first_attempt and age < steps.WORKFLOW_TASK_OPEN_FOR
+            return Admitted(prepared.plan, prepared, is_fresh)
+        if prepared.recorded is not None:
+            return Ended(prepared.recorded)
+        raise StepError("NoOutcome", "the ledger has neither a plan nor an outcome for it")
+
+    async def _prepare(self) -> Prepared:
+        requests = self._state.operator_requests
+        return await self._host.perform(
+            self._state.request.provider,
+            replace(steps.PREPARE, after_first_attempt=lambda step, *_: self._again(step)),
+            PrepareStep(
+                request=self._state.request,
+                run_chain=self._run_chain,
+                sends=not requests.interrupts_work() and not self._state.messages,
+            ),
+            requests.is_cancelled,
+        )
+
+    def _again(self, step: PrepareStep) -> PrepareStep:
+        self._is_first_attempt = False
+        return step.model_copy(update={"sends": False})
+
+    def _not_prepared(self, error: StepError) -> Ended:
+        state, request = self._state, self._state.request
+        state.last_error = error.reason
+        cancelled = state.operator_requests.cancelled if error.kind == INTERRUPTED else None
+        status = OutcomeStatus.CANCELLED if cancelled else OutcomeStatus.FAILED
+        state.notice = default_notices(request.language)[status]
+        outcome = state.draft_outcome(status).model_copy(
+            update={
+                "reason": describe_intervention("cancelled", cancelled)
+                if cancelled
+                else error.reason,
+                "cancelled": cancelled,
+                "notice": state.notice,
+                "cycles": 0,
+            }
+        )
+        reply = ReplyPlan(subscriber=request.reply_to) if request.reply_to is not None else None
+        return Ended(outcome, reply)
 
 
 class CallProtocol:
     """One call from its request to its outcome.
 
-    The host feeds it with what arrives (`hear`, `cancel`, `force`, `reprocess`, `reject`), asks it
-    (`status`, `released`) and runs it (`run`).
+    The host runs it (`run`) and passes on what arrives at any time (`receive`, `cancel`,
+    `force_ack`, `reprocess`, `reject`).
 
     Attributes:
-        refusal: why `prepare` refused the call, if it did; nothing was sent then.
+        state: what is known about the call.
     """
 
     def __init__(
@@ -65,122 +162,75 @@ class CallProtocol:
         host: Host,
         request: CallRequest,
         run_chain: str,
-        memory: CallContinuation | None = None,
+        continuation: CallContinuation | None = None,
     ) -> None:
-        """Take a call up.
+        """Start a call, or continue a parked one.
 
         Args:
             run_chain: the id of the first run of this execution chain.
-            memory: of the parked call that this run continues.
         """
         self._host = host
         self._request = request
         self._run_chain = run_chain
-        self._memory = memory
-        self._progress = Progress(host, request)
-        self._hearing = Messages(memory.hearing if memory else None)
-        self._orders = OperatorRequests()
-        self._settlement: Acknowledgements | None = None
-        self._state: CallState | None = None
-        self._conversation: Conduct | None = None
-        self._is_prepared_at_once = True
-        self.refusal: StepError | None = None
-        if memory is not None:
-            self._progress.recall(memory.status, memory.timings)
-            self._orders = OperatorRequests(
-                memory.cancelled,
-                memory.forced,
-                memory.reprocess,
-                is_prompt=True,
-                batches=memory.batches,
-            )
-        self._telling = Notifications(host, request, memory.told if memory else None)
-        self._keeping = Conclusion(
-            host,
-            request,
-            self._progress,
-            self._hearing,
-            self._orders,
-            self._telling,
-            self._show,
+        self._continuation = continuation
+        snapshot = (
+            continuation.call if continuation else CallState.at_start(request.call_id, host.now())
         )
+        self.state = CallState(host, request, snapshot)
 
-    # What it is told
+    # What arrives
 
-    def hear(self, message: ProviderMessage) -> None:
+    def receive(self, message: ProviderMessage) -> None:
         """Take a provider's message; each counts once, and none after the outcome."""
-        if self.outcome is None:
-            self._hearing.hear(message)
-        elif not self._hearing.has_heard(message):
-            self._keeping.hear_too_late(message, self.outcome)
+        state = self.state
+        if state.outcome is None:
+            state.messages.add(message)
+        elif not state.messages.has_arrival(message):
+            state.receive_after_end(message, state.outcome)
 
-    def cancel(self, order: Cancel) -> None:
+    def cancel(self, signal: Cancel) -> None:
         """Stop waiting, tell the provider, end as cancelled; too late once there is an outcome."""
-        if self.outcome is not None:
-            self.reject(f"cancel by {order.by}: too late, the call is {self.outcome.status}")
-        elif self._orders.cancelled is None:
-            self._orders.cancelled = Intervention(by=order.by, reason=order.reason)
-            self._orders.is_prompt = self._is_revised()
+        requests = self.state.operator_requests
+        if self.state.outcome is not None:
+            self.reject(f"cancel by {signal.by}: too late, the call is {self.state.outcome.status}")
+        elif requests.cancelled is None:
+            requests.cancelled = Intervention(by=signal.by, reason=signal.reason)
 
-    def force(self, order: ForceAck) -> None:
-        """Take an operator's word for the answer; too late once there is an outcome."""
-        if self.outcome is not None:
-            self.reject(f"force_ack by {order.by}: too late, the call is {self.outcome.status}")
+    def force_ack(self, signal: ForceAck) -> None:
+        """Take the response from an operator; too late once there is an outcome."""
+        requests, outcome = self.state.operator_requests, self.state.outcome
+        if outcome is not None:
+            self.reject(f"force_ack by {signal.by}: too late, the call is {outcome.status}")
             return
-        if self._orders.forced is not None:
-            self.reject(f"force_ack by {order.by}: {self._orders.forced.by} has forced it already")
+        if requests.forced is not None:
+            self.reject(f"force_ack by {signal.by}: {requests.forced.by} has forced it already")
             return
-        self._orders.forced = Intervention(by=order.by, reason=order.reason)
-        self._orders.is_prompt = self._is_revised()
-        self.hear(
+        requests.forced = Intervention(by=signal.by, reason=signal.reason)
+        self.receive(
             ProviderMessage(
                 kind=MessageKind.RESPONSE,
-                event_key=self._orders.forced_key(self._request.call_id),
-                data=order.response,
+                event_key=requests.forced_key(self._request.call_id),
+                data=signal.response,
                 source=MessageSource.OPERATOR,
                 received_at=self._host.now(),
             )
         )
 
-    def reprocess(self, order: Reprocess) -> None:
-        """Take a parked call up again; a batch may once."""
-        stage, batch = self._progress.stage, order.batch
-        if stage is not Stage.PARKED:
-            self.reject(f"reprocess by {order.by}: the call is not parked but {stage}")
-        elif batch is not None and batch in self._orders.batches and self._knows_batches():
-            self.reject(f"reprocess by {order.by}: {batch} has taken the call up before")
+    def reprocess(self, signal: Reprocess) -> None:
+        """Send a parked call again; a batch may ask for it once."""
+        state, batch = self.state, signal.batch
+        if state.stage is not Stage.PARKED:
+            self.reject(f"reprocess by {signal.by}: the call is not parked but {state.stage}")
+        elif state.operator_requests.has_batch(batch):
+            self.reject(f"reprocess by {signal.by}: {batch} has reprocessed the call before")
         else:
-            self._orders.reprocess_for(batch)
-            self._progress.reprocessed_by = batch or order.by
+            state.operator_requests.request_reprocess(batch)
+            state.reprocessed_by = batch or signal.by
 
     def reject(self, problem: str) -> None:
-        """Keep what was wrong with something we were sent, for whoever looks at the status."""
-        self._progress.last_error = problem
-        self._show()
-
-    # What it is asked
-
-    @property
-    def outcome(self) -> CallOutcome | None:
-        """How the call ended, once it did."""
-        return self._progress.outcome
-
-    @property
-    def released(self) -> bool:
-        """Whether whoever waits for the outcome can be answered now."""
-        is_over = self.outcome is not None or self.refusal is not None
-        return is_over or self._progress.stage is Stage.PARKED
-
-    def status(self) -> CallStatus:
-        """Where the call is."""
-        owed = self._settlement.owed if self._settlement else 0
-        return self._progress.status(owed, self._hearing.duplicates)
-
-    def memory(self) -> CallContinuation:
-        """For the run that continues this one; the last thing to be asked of this one."""
-        if self._conversation is None:
-            raise RuntimeError("a call without a plan does not continue as new")
-        return self._conversation.memory()
+        """Show in the status what was wrong with a signal."""
+        self.state.last_error = problem
+        self.state.show()
 
     # What it does
 
@@ -188,107 +238,57 @@ class CallProtocol:
         """Conduct the call to its end.
 
         Raises:
-            StepError: it was refused before anything was sent.
-            Renewal: it is parked and asks to continue as new.
+            StepError: the request was rejected before anything was sent.
+            ContinueAsNewRequested: it is parked and can continue as new.
         """
-        prepared = Prepared(plan=self._memory.plan) if self._memory else await self._prepare()
-        plan = prepared.plan
-        if plan is None:
-            if prepared.recorded is None:
-                raise StepError("NoOutcome", "the ledger has neither a plan nor an outcome for it")
-            return await self._keeping.end_without_plan(prepared.recorded)
-        self._progress.standing = self._progress.standing or (
-            str(plan.standing) if plan.standing else None
-        )
+        if self._continuation is not None:
+            conduct = self._conduct(self._continuation.plan)
+            result = await conduct.resume(Failure(**self._continuation.parked.model_dump()))
+        else:
+            match await Preparation(self._host, self.state, self._run_chain).run():
+                case Rejected(error):
+                    raise self._rejected(error)
+                case Ended(outcome, reply):
+                    return await self._end(outcome, reply)
+                case Admitted(plan, prepared, is_fresh):
+                    conduct = self._conduct(plan)
+                    result = await conduct.begin(prepared, is_fresh=is_fresh)
+        while True:
+            match result:
+                case ReadyToSend():
+                    result = await conduct.exchange(result)
+                case Answered():
+                    return await conduct.complete(result)
+                case CancelRequested():
+                    return await conduct.cancel()
+                case ReprocessRequested():
+                    result = await conduct.reprocess()
+                case Failure() if conduct.may_retry(result):
+                    result = await conduct.retry()
+                case Failure() if conduct.may_park(result):
+                    result = await conduct.park(result)
+                case (Failure() as failure) | ParkingExpired(failure):
+                    return await conduct.fail(failure)
+
+    def _conduct(self, plan: Plan) -> Conduct:
+        if self.state.standing is None and plan.standing is not None:
+            self.state.standing = str(plan.standing)
         if plan.indexed:
             self._host.index_at_start(self._request.provider, self._request.operation)
-        self._settlement = Acknowledgements(self._host, plan, self._show)
-        conversation = self._converse(prepared, plan, self._settlement)
-        return await self._keeping.end(await conversation.hold())
+        return Conduct(self._host, self.state, plan)
 
-    def _converse(self, prepared: Prepared, plan: Plan, settlement: Acknowledgements) -> Conduct:
-        memory = self._memory
-        self._state = CallState(
-            host=self._host,
-            request=self._request,
-            plan=plan,
-            progress=self._progress,
-            hearing=self._hearing,
-            orders=self._orders,
-            cycles=Cycles(memory.cycles, memory.rounds) if memory else Cycles(),
-            settlement=settlement,
-            telling=self._telling,
-        )
-        self._telling.plan(plan.reply, plan.notices)
-        self._keeping.state = self._state
-        self._hearing.tells_arrivals = plan.revision >= ARRIVALS_ARE_TOLD
-        is_fresh = self._is_prepared_at_once and (
-            self._host.now() - self._progress.timings.started_at < steps.TASK_KEPT_OPEN
-        )
-        self._conversation = Conduct(
-            self._state, self._keeping, memory, prepared, is_fresh=is_fresh
-        )
-        if memory is not None:
-            settlement.resume(memory.debts)
-            self._show()
-        return self._conversation
+    def _rejected(self, error: StepError) -> StepError:
+        self.state.rejection = error
+        self.state.last_error = error.reason
+        self.state.enter(Stage.FAILED)
+        return error
 
-    async def _prepare(self) -> Prepared:
-        """The plan, or the outcome of a call that needs none (any more)."""
-        try:
-            return await self._host.perform(
-                self._request.provider,
-                replace(steps.PREPARE, once_tried=lambda step, *_: self._prepare_again(step)),
-                PrepareStep(
-                    request=self._request,
-                    run_chain=self._run_chain,
-                    sends=not self._orders.interrupts_work() and not self._hearing,
-                ),
-                interrupted=self._orders.cancels_work,
-            )
-        except StepError as failure:
-            if failure.kind in REFUSALS:
-                self._refuse(failure)
-                raise
-            return Prepared(recorded=self._unprepared(failure))
+    async def _end(self, outcome: CallOutcome, reply: ReplyPlan | None) -> CallOutcome:
+        notifications = Notifications(self._host, self.state, reply, {})
+        return await Conclusion(self._host, self.state, notifications).end_unplanned(outcome)
 
-    def _prepare_again(self, step: PrepareStep) -> PrepareStep:
-        self._is_prepared_at_once = False
-        return step.model_copy(update={"sends": False})
-
-    def _refuse(self, refusal: StepError) -> None:
-        self.refusal = refusal
-        self._progress.last_error = refusal.reason
-        self._progress.enter(Stage.FAILED)
-        self._show()
-
-    def _unprepared(self, failure: StepError) -> CallOutcome:
-        """The outcome of a call that could not even be prepared: nothing was sent."""
-        self._progress.last_error = failure.reason
-        cancelled = self._orders.cancelled if failure.kind == INTERRUPTED else None
-        status = OutcomeStatus.CANCELLED if cancelled else OutcomeStatus.FAILED
-        reason = f"cancelled by {cancelled.by}: {cancelled.reason}" if cancelled else failure.reason
-        self._progress.notice = default_notices(self._request.language)[status]
-        outcome = self._progress.draft(status).model_copy(
-            update={
-                "reason": reason,
-                "cancelled": cancelled,
-                "notice": self._progress.notice,
-                "cycles": 0,
-            }
-        )
-        if self._request.reply_to is not None:
-            self._telling.plan(ReplyPlan(subscriber=self._request.reply_to), {})
-            self._telling.ended(outcome, was_delayed=False)
-        return outcome
-
-    def _is_revised(self) -> bool:
-        """Whether the call may do what calls of older workers did not; see `Plan.revision`."""
-        return self._state is None or self._state.is_revised
-
-    def _knows_batches(self) -> bool:
-        """Whether it was planned since there are batches."""
-        return self._state is not None and self._state.plan.knows_batches
-
-    def _show(self) -> None:
-        self._host.show(self.status())
+    def continuation(self, requested: ContinueAsNewRequested) -> CallContinuation:
+        """For the run that continues this one; the last thing to be asked of this one."""
+        # The next run has no history that an older worker has begun.
+        plan = requested.plan.model_copy(update={"revision": REVISION})
+        return CallContinuation(plan=plan, parked=requested.parked, call=self.state.snapshot())

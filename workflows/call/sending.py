@@ -1,4 +1,4 @@
-"""The line to the provider: sending until there is a receipt, asking, and asking regularly."""
+"""Send the request until there is a receipt, and ask the provider for the status of its work."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from datetime import timedelta
 from temporalio import workflow
 
 from workflows.hosting import steps
-from workflows.hosting.host import INTERRUPTED, FirstAttempt, StepError
+from workflows.hosting.host import INTERRUPTED, FirstAttempt, Host, StepError
 
-from .cycles import Cycle
-from .round_result import NoResponse
+from .cycles import Cycle, Failure
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import Stage
     from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.messages import MessageKind, ProviderMessage
-    from ackbridge.contracts.plan import PollPlan
+    from ackbridge.contracts.plan import Plan, PollPlan
     from ackbridge.contracts.steps import (
         AskStep,
         FailedAttempt,
         PollStep,
+        ReconsiderStep,
         SendStep,
         Sent,
         StepFailure,
@@ -29,159 +29,171 @@ with workflow.unsafe.imports_passed_through():
 
 
 class Sending:
-    """What a call says to its provider, but for acknowledgements; what it hears is heard."""
+    """Everything a call sends to its provider but acknowledgements.
 
-    def __init__(self, state: CallState, first: Sent | FailedAttempt | None = None) -> None:
-        """Take up the line.
+    Messages that come back are added to those of the call.
+    """
 
-        Args:
-            first: what became of the request that rode along with `prepare`, if it did.
-        """
+    def __init__(self, host: Host, state: CallState, plan: Plan) -> None:
+        self._host = host
         self._state = state
-        self._first = first
+        self._plan = plan
 
-    @property
-    def has_sent_along(self) -> bool:
-        """Whether the first request went out with `prepare`, and has not been looked at."""
-        return self._first is not None
-
-    async def send(self, cycle: Cycle, *, local: bool) -> NoResponse | None:
-        """Send under the cycle's key until the provider has it. None: there is a receipt.
-
-        Args:
-            local: whether the request may ride in the workflow task. It is forgotten if that is
-                lost: `prepare` can tell, if it is done again. Any other is scheduled first.
-        """
-        state = self._state
-        state.enter(Stage.SENDING)
-        local = local or not state.is_revised
+    async def send(
+        self, cycle: Cycle, *, local: bool, first_attempt: Sent | FailedAttempt | None
+    ) -> Sent | Failure:
+        """Send under the cycle's key until there is a receipt; see `ReadyToSend`."""
+        self._state.enter(Stage.SENDING)
         try:
-            sent = await self._sent(cycle, local=local)
-        except StepError as failure:
-            return self._not_received(cycle, failure)
-        state.progress.received(sent, state.plan)
-        cycle.sent(None if sent.again else state.progress.timings.sent_at)
-        cycle.reference = sent.reference or cycle.reference
-        state.progress.attempts += sent.attempt
-        state.progress.reference = cycle.reference
-        for message in sent.messages:
-            state.hearing.hear(message)
-        return None
+            sent = await self._send(cycle, first_attempt, local=local)
+        except StepError as error:
+            return self._not_received(cycle, error)
+        self._received(cycle, sent)
+        return sent
 
-    async def _sent(self, cycle: Cycle, *, local: bool) -> Sent:
-        state = self._state
-        first, self._first = self._first, None
-        if isinstance(first, Sent):
-            return first
-        step = steps.send(state.plan, cycle.number, local=local)
-        ended = state.cycles.take_ends()
+    async def _send(
+        self, cycle: Cycle, first_attempt: Sent | FailedAttempt | None, *, local: bool
+    ) -> Sent:
+        if isinstance(first_attempt, Sent):
+            return first_attempt
+        state, provider = self._state, self._state.request.provider
+        step = steps.send(self._plan, cycle.number, local=local)
+        ended = state.cycles.take_ended()
         argument = SendStep(request=state.request, cycle=cycle.number, ended=ended)
-        provider, overtaken = state.request.provider, self._is_overtaken
-        if first is None:
-            return await state.host.perform(provider, step, argument, interrupted=overtaken)
-        tried = FirstAttempt(
-            StepError(first.kind, first.reason[:MAX_ERROR_LENGTH], reached=first.reached),
-            first.again_after,
-            state.progress.timings.started_at,
+        if first_attempt is None:
+            return await self._host.perform(provider, step, argument, self._is_needless)
+        error = StepError(
+            first_attempt.kind,
+            first_attempt.reason[:MAX_ERROR_LENGTH],
+            reached=first_attempt.reached,
         )
-        return await state.host.go_on(provider, step, argument, tried, interrupted=overtaken)
+        first = FirstAttempt(error, first_attempt.again_after, state.timings.started_at)
+        return await self._host.resume_after_first_attempt(
+            provider, step, argument, first, self._is_needless
+        )
 
-    def _is_overtaken(self) -> bool:
-        """Whether another attempt is needless: an order came, or the provider speaks already."""
+    def _is_needless(self) -> bool:
+        """Whether another attempt is needless: an operator interrupts, or the provider answers."""
+        return bool(self._state.messages) or self._state.operator_requests.interrupts_work()
+
+    def _received(self, cycle: Cycle, sent: Sent) -> None:
         state = self._state
-        is_heard = bool(state.hearing) and state.is_revised
-        return is_heard or state.orders.interrupts_work()
+        state.receipt_arrived(sent, self._plan.deadline, self._plan.deadline_reason)
+        cycle.mark_sent(None if sent.again else state.timings.sent_at)
+        cycle.reference = sent.reference or cycle.reference
+        state.attempts += sent.attempt
+        state.reference = cycle.reference
+        for message in sent.messages:
+            state.messages.add(message)
 
-    def _not_received(self, cycle: Cycle, failure: StepError) -> NoResponse:
-        """Tell apart what never left us, what was refused, and what may have arrived."""
-        state = self._state
-        state.progress.attempts += failure.attempts
-        state.progress.last_error = failure.reason
-        if failure.kind == StepFailure.REFUSED:
-            return self._refused(cycle, failure)
-        if failure.reached:
-            cycle.sent()
-        if failure.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED) and not cycle.is_open:
-            return NoResponse(failure.reason, "not_sent")
-        return NoResponse(failure.reason, "no_receipt", may_come_late=cycle.was_sent)
+    def _not_received(self, cycle: Cycle, error: StepError) -> Failure:
+        """Tell apart what was never sent, what was refused, and what may have arrived."""
+        self._state.attempts += error.attempts
+        self._state.last_error = error.reason
+        if error.kind == StepFailure.REFUSED:
+            return self._refused(cycle, error)
+        if error.reached:
+            cycle.mark_sent()
+        if error.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED) and not cycle.is_open:
+            return Failure(error.reason, "not_sent")
+        return Failure(error.reason, "no_receipt", may_come_late=cycle.was_sent)
 
-    def _refused(self, cycle: Cycle, failure: StepError) -> NoResponse:
-        """A refusal is about the attempt it answers; one before it may have been taken."""
-        if (failure.reached or cycle.is_open) and self._state.is_revised:
-            # The key stays good: under another one it could be done twice.
-            cycle.sent()
+    def _refused(self, cycle: Cycle, error: StepError) -> Failure:
+        """A refusal answers one attempt; the provider may have taken one before it."""
+        if error.reached or cycle.is_open:
+            # The key stays in use: under another one the work could be done twice.
+            cycle.mark_sent()
         else:
-            cycle.spend()
-        return NoResponse(failure.reason, "refused", notice="refused")
+            cycle.spend_key()
+        return Failure(error.reason, "refused", notice="refused")
 
-    async def ask(self, cycle: Cycle) -> None:
-        """Ask the provider once before giving up on it."""
-        state = self._state
+    async def ask_status(self, cycle: Cycle) -> None:
+        """Ask the provider once for the status of its work."""
         try:
-            asked = await state.host.perform(
-                state.request.provider,
-                steps.ask_status(state.plan),
-                AskStep(request=state.request, cycle=cycle.number, reference=cycle.reference),
-                interrupted=state.orders.interrupts_work,
+            asked = await self._host.perform(
+                self._state.request.provider,
+                steps.ask_status(self._plan),
+                AskStep(request=self._state.request, cycle=cycle.number, reference=cycle.reference),
+                self._state.operator_requests.interrupts_work,
             )
-        except StepError as failure:
-            state.progress.last_error = failure.reason
+        except StepError as error:
+            self._state.last_error = error.reason
             return
         if asked.message is not None:
-            state.hearing.hear(asked.message)
+            self._state.messages.add(asked.message)
 
-    def keep_asking(self, cycle: Cycle) -> PollLoop | None:
-        """Start asking regularly, beside the call, where the operation is asked for its answers."""
-        poll = self._state.plan.poll
-        if poll is None:
+    async def check_admission(self) -> bool:
+        """Check flags and breaker again; whether a parked call may be sent."""
+        state = self._state
+        try:
+            standing = await self._host.perform(
+                state.request.provider,
+                steps.RECONSIDER,
+                ReconsiderStep(request=state.request),
+                state.operator_requests.is_cancelled,
+            )
+        except StepError as error:
+            not_now: str | None = error.reason
+        else:
+            state.standing = str(standing)
+            not_now = standing.not_now
+        if not_now is not None:
+            state.last_error = f"not reprocessed: {not_now}"
+            state.show()
+        return not_now is None
+
+    def start_polling(self, cycle: Cycle) -> PollLoop | None:
+        """Start asking for the response in the background, where the operation is polled."""
+        if self._plan.poll is None:
             return None
-        polling = PollLoop(self._state, cycle, poll)
-        self._state.host.begin(polling.run())
+        polling = PollLoop(self._host, self._state, self._plan.poll, cycle)
+        self._host.run_in_background(polling.run())
         return polling
 
 
 class PollLoop:
-    """Asks about one cycle until it has an answer, its deadline has come, or it is stopped."""
+    """Asks for the response of one cycle until it is there, it is too late, or it is stopped."""
 
-    def __init__(self, state: CallState, cycle: Cycle, poll: PollPlan) -> None:
+    def __init__(self, host: Host, state: CallState, plan: PollPlan, cycle: Cycle) -> None:
+        self._host = host
         self._state = state
+        self._plan = plan
         self._cycle = cycle
-        self._poll = poll
         self._is_stopped = False
 
     def stop(self) -> None:
-        """Nobody waits for an answer any more."""
+        """The response is not awaited any more."""
         self._is_stopped = True
 
     async def run(self) -> None:
-        """Ask; what is answered is heard like every other message."""
+        """Ask; an answer becomes a message like any other."""
         state, answered = self._state, list[str]()
-        while not self._is_stopped and (left := self._left()) is not None:
+        while not self._is_stopped and (left := self._time_left()) is not None:
             message = await self._ask(left, tuple(answered))
             if message is None:
-                # Nothing that asking again at once would change.
-                await self._pause()
+                # Asking again at once would change nothing.
+                until = self._host.now() + self._plan.every
+                await self._host.wait(lambda: self._is_stopped, until, "pause between polls")
                 continue
-            state.hearing.hear(message)
+            state.messages.add(message)
             if message.kind is not MessageKind.EXTENSION:
                 return
             answered.append(message.event_key)
-            # It moves the deadline when it is dealt with.
-            await state.host.wait(lambda: not state.hearing or self._is_stopped, None, "")
+            # Handling it moves the deadline.
+            await self._host.wait(lambda: not state.messages or self._is_stopped, None)
 
     async def _ask(self, left: timedelta, answered: tuple[str, ...]) -> ProviderMessage | None:
-        state = self._state
         step = PollStep(
-            request=state.request,
+            request=self._state.request,
             cycle=self._cycle.number,
             reference=self._cycle.reference,
-            every=self._poll.every,
+            every=self._plan.every,
             answered=answered,
         )
         try:
-            asked = await state.host.perform(
-                state.request.provider,
-                steps.poll(self._poll, left),
+            asked = await self._host.perform(
+                self._state.request.provider,
+                steps.poll(self._plan, left),
                 step,
                 interrupted=lambda: self._is_stopped,
             )
@@ -189,11 +201,7 @@ class PollLoop:
             return None
         return asked.message
 
-    async def _pause(self) -> None:
-        until = self._state.host.now() + self._poll.every
-        await self._state.host.wait(lambda: self._is_stopped, until, "before asking again")
-
-    def _left(self) -> timedelta | None:
-        deadline = self._state.progress.deadline
-        left = deadline - self._state.host.now() if deadline else timedelta(0)
+    def _time_left(self) -> timedelta | None:
+        deadline = self._state.deadline
+        left = deadline - self._host.now() if deadline else timedelta(0)
         return left if left > timedelta(0) else None

@@ -1,72 +1,404 @@
-"""Everything that the parts of one call's protocol share once there is a plan."""
+"""What is known about one call: built once, from its request or from the run before this one."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
-from workflows.hosting.host import Host
+from workflows.hosting.host import Host, StepError
 
-from .acknowledgements import Acknowledgements
 from .cycles import Cycle, Cycles
-from .messages import Messages
-from .notifications import Notifications
-from .operator_requests import OperatorRequests
-from .progress import Progress
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallRequest, Stage
-    from ackbridge.contracts.messages import ProviderMessage
-    from ackbridge.contracts.plan import Plan
+    from ackbridge.contracts.calls import (
+        CallOutcome,
+        CallRequest,
+        CallStatus,
+        Intervention,
+        Notice,
+        OutcomeStatus,
+        Stage,
+        Timings,
+    )
+    from ackbridge.contracts.continuation import (
+        CallSnapshot,
+        MessagesState,
+        NotificationsState,
+        OperatorRequestsState,
+        PendingAcknowledgementState,
+    )
+    from ackbridge.contracts.limits import MAX_KEY_LENGTH
+    from ackbridge.contracts.messages import MessageKind, ProviderMessage
+    from ackbridge.contracts.steps import DUPLICATE, AcknowledgeStep, Sent, SuppressedMessage
+    from ackbridge.contracts.wire import digest
+
+MAX_EVENT_KEYS = 1000
+"""Event keys that a continued run still knows; the ledger has all that were applied."""
+
+MAX_BATCHES = 20
+"""Batches that a call remembers; the ledger has all of them."""
 
 
-@dataclass(frozen=True)
+class MessageQueue:
+    """Messages in the order they came, and those that changed nothing, with the reason.
+
+    Attributes:
+        duplicates: how many were suppressed because their event key was known.
+    """
+
+    def __init__(self, state: MessagesState) -> None:
+        self._waiting = deque(state.waiting)
+        # A dict for its order: the oldest are dropped first.
+        self._seen: dict[str, None] = dict.fromkeys(state.seen)
+        self._suppressed = list(state.suppressed)
+        self._held = list(state.held)
+        self._arrivals: dict[str, tuple[datetime | None, MessageKind]] = {}
+        self.duplicates = state.duplicates
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, message: ProviderMessage) -> None:
+        """Add a message, unless it is known."""
+        if self.has_arrival(message):
+            return
+        if message.event_key in self._seen:
+            self.duplicates += 1
+            self.suppress(message, DUPLICATE)
+        else:
+            self._seen[message.event_key] = None
+            self._arrivals[message.event_key] = (message.received_at, message.kind)
+            self._waiting.append(message)
+
+    def has_arrival(self, message: ProviderMessage) -> bool:
+        """Whether this very delivery is known: it may come from the inbox and by signal."""
+        arrival = (message.received_at, message.kind)
+        return message.received_at is not None and (
+            self._arrivals.get(message.event_key) == arrival
+        )
+
+    def pop(self) -> ProviderMessage:
+        """The oldest response, else the oldest message: no failure overtakes a response."""
+        responses = (one for one in self._waiting if one.kind is MessageKind.RESPONSE)
+        message = next(responses, self._waiting[0])
+        self._waiting.remove(message)
+        return message
+
+    def suppress(self, message: ProviderMessage, reason: str) -> None:
+        """A message changes nothing; the ledger logs why."""
+        self._suppressed.append(SuppressedMessage(event_key=message.event_key, reason=reason))
+
+    def hold(self, message: ProviderMessage, reason: str) -> None:
+        """A message changes nothing until a person decides; the ledger keeps it whole."""
+        self._held.append(message)
+        self.suppress(message, reason)
+
+    @property
+    def has_suppressed(self) -> bool:
+        """Whether something is to be written to the ledger's log."""
+        return bool(self._suppressed)
+
+    def take_suppressed(self) -> tuple[SuppressedMessage, ...]:
+        """What was suppressed since the last time."""
+        taken, self._suppressed = tuple(self._suppressed), []
+        return taken
+
+    def take_held(self) -> tuple[ProviderMessage, ...]:
+        """What is to be held since the last time."""
+        taken, self._held = tuple(self._held), []
+        return taken
+
+    def state(self) -> MessagesState:
+        """For continue-as-new."""
+        return MessagesState(
+            waiting=tuple(self._waiting),
+            seen=tuple(self._seen)[-MAX_EVENT_KEYS:],
+            suppressed=tuple(self._suppressed),
+            held=tuple(self._held),
+            duplicates=self.duplicates,
+        )
+
+
+class OperatorRequests:
+    """What operators and services have asked a call to do.
+
+    Attributes:
+        cancelled, forced: by whom, and why; None if nobody did.
+        reprocess: a parked call is to be sent again.
+    """
+
+    def __init__(self, state: OperatorRequestsState) -> None:
+        self.cancelled = state.cancelled
+        self.forced = state.forced
+        self.reprocess = state.reprocess
+        self._batches = state.batches
+
+    def request_reprocess(self, batch: str | None) -> None:
+        """Send the call again; a batch may ask for it once."""
+        self.reprocess = True
+        if batch is not None:
+            self._batches = (*self._batches, batch)[-MAX_BATCHES:]
+
+    def has_batch(self, batch: str | None) -> bool:
+        """Whether a batch has asked for it before."""
+        return batch in self._batches
+
+    @property
+    def end_waiting(self) -> bool:
+        """Whether one of them ends the waiting for a response."""
+        return self.cancelled is not None or self.reprocess
+
+    def interrupts_work(self) -> bool:
+        """Whether no further attempt of a send or a status request may be made."""
+        return self.cancelled is not None or self.forced is not None
+
+    def is_cancelled(self) -> bool:
+        """Whether no further attempt may be made of a step that a forced response needs, too."""
+        return self.cancelled is not None
+
+    @staticmethod
+    def forced_key(call_id: str) -> str:
+        """The event key of a forced response; a call can be forced once."""
+        key = f"operator:{call_id}"
+        return key if len(key) <= MAX_KEY_LENGTH else f"operator:{digest(call_id)}"
+
+    def state(self) -> OperatorRequestsState:
+        """For continue-as-new."""
+        return OperatorRequestsState(
+            cancelled=self.cancelled,
+            forced=self.forced,
+            reprocess=self.reprocess,
+            batches=self._batches,
+        )
+
+
+@dataclass
+class PendingAcknowledgement:
+    """An acknowledgement that the provider has not accepted.
+
+    Attributes:
+        since: its first attempt.
+        is_void: a later acknowledgement of the same cycle replaces it.
+        is_running: it is still being tried.
+        needs_reference: it cannot be addressed until the provider's reference is known.
+    """
+
+    step: AcknowledgeStep
+    since: datetime
+    is_void: bool = False
+    is_running: bool = False
+    needs_reference: bool = False
+
+
 class CallState:
-    """One call with its plan: what it was asked, where it is, what it has heard and owes."""
+    """One call. Every change that people can see is shown by the host.
 
-    host: Host
-    request: CallRequest
-    plan: Plan
-    progress: Progress
-    hearing: Messages
-    orders: OperatorRequests
-    cycles: Cycles
-    settlement: Acknowledgements
-    telling: Notifications
+    Attributes:
+        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice, standing,
+            parked_times, reprocessed, reprocessed_by: as in `CallStatus`.
+        outcome: once the call has one.
+        rejection: why `prepare` refused the request; nothing was sent then.
+        acknowledged_at: when the provider accepted the last acknowledgement.
+        pending_acknowledgements: those it has not accepted so far.
+        notifications: what the subscriber was notified of.
+    """
 
-    def enter(self, stage: Stage) -> None:
-        """The call has got to another stage."""
-        self.progress.enter(stage)
-        self.show()
+    def __init__(self, host: Host, request: CallRequest, snapshot: CallSnapshot) -> None:
+        self._host = host
+        self.request = request
+        status = snapshot.status
+        self.stage, self._since = status.stage, status.since
+        self.cycle, self.attempts = status.cycle, status.attempts
+        self.deadline, self.deadline_reason = status.deadline, status.deadline_reason
+        self.reference = status.reference
+        self.last_error = status.last_error
+        self.notice = status.notice
+        self.standing = status.standing
+        self.parked_times = status.parked_times
+        self.reprocessed, self.reprocessed_by = status.reprocessed, status.reprocessed_by
+        self.timings = snapshot.timings
+        self.cycles = Cycles(snapshot.cycles, snapshot.rounds, snapshot.ended)
+        self.messages = MessageQueue(snapshot.messages)
+        self.operator_requests = OperatorRequests(snapshot.operator_requests)
+        self.pending_acknowledgements = [
+            PendingAcknowledgement(pending.step, pending.since)
+            for pending in snapshot.pending_acknowledgements
+        ]
+        self.notifications: NotificationsState = snapshot.notifications
+        self.outcome: CallOutcome | None = None
+        self.rejection: StepError | None = None
+        self.acknowledged_at: datetime | None = None
+
+    @staticmethod
+    def at_start(call_id: str, now: datetime) -> CallSnapshot:
+        """What a call that starts now knows."""
+        status = CallStatus(call_id=call_id, stage=Stage.PREPARING, since=now)
+        return CallSnapshot(status=status, timings=Timings(started_at=now))
+
+    def snapshot(self) -> CallSnapshot:
+        """For continue-as-new."""
+        return CallSnapshot(
+            status=self.status(),
+            timings=self.timings,
+            cycles=self.cycles.states(),
+            rounds=self.cycles.rounds,
+            ended=self.cycles.ended,
+            messages=self.messages.state(),
+            operator_requests=self.operator_requests.state(),
+            pending_acknowledgements=tuple(
+                PendingAcknowledgementState(step=pending.step, since=pending.since)
+                for pending in self.pending_acknowledgements
+            ),
+            notifications=self.notifications,
+        )
+
+    def status(self) -> CallStatus:
+        """The answer of the query `status`."""
+        return CallStatus(
+            call_id=self.request.call_id,
+            stage=self.stage,
+            since=self._since,
+            cycle=self.cycle,
+            attempts=self.attempts,
+            deadline=self.deadline,
+            deadline_reason=self.deadline_reason,
+            reference=self.reference,
+            last_error=self.last_error,
+            notice=self.notice,
+            standing=self.standing,
+            acknowledgements_owed=len(self.pending_acknowledgements),
+            duplicates=self.messages.duplicates,
+            parked_times=self.parked_times,
+            reprocessed=self.reprocessed,
+            reprocessed_by=self.reprocessed_by,
+            outcome=self.outcome,
+        )
 
     def show(self) -> None:
-        """Tell whoever looks."""
-        self.host.show(self.progress.status(self.settlement.owed, self.hearing.duplicates))
+        """Let the host show the status."""
+        self._host.show(self.status())
+
+    # Where the call is
+
+    def enter(self, stage: Stage) -> None:
+        """Go on to another stage."""
+        self.stage, self._since = stage, self._host.now()
+        self.show()
 
     @property
-    def is_revised(self) -> bool:
-        """Whether the call was not planned by an older worker, and may do what that did not."""
-        return self.plan.is_revised
+    def is_released(self) -> bool:
+        """Whether those who await the outcome can be answered now."""
+        is_over = self.outcome is not None or self.rejection is not None
+        return is_over or self.stage is Stage.PARKED
 
     @property
-    def is_roused(self) -> bool:
-        """Whether there is something to deal with."""
-        return bool(self.hearing) or self.orders.interrupt
+    def has_pending_input(self) -> bool:
+        """Whether a message, or a request that ends the waiting, is there."""
+        return bool(self.messages) or self.operator_requests.end_waiting
 
-    def heard_at(self, message: ProviderMessage, cycle: Cycle) -> datetime:
-        """When a message about a cycle came, in the host's clock where the gateway's differs."""
-        now, said = self.host.now(), message.received_at
-        is_plausible = said is not None and (cycle.sent_at or now) <= said <= now
-        return said if said is not None and is_plausible else now
+    @property
+    def is_acknowledged(self) -> bool:
+        """Whether no acknowledgement is being tried any more, accepted or given up."""
+        return not any(pending.is_running for pending in self.pending_acknowledgements)
 
-    def spoken_of(self, message: ProviderMessage) -> Cycle:
-        """The cycle a message is about; it may tell a reference that no receipt has told."""
-        if message.event_key == self.orders.forced_key(self.request.call_id):
+    def wait_until(self, deadline: datetime, reason: str) -> datetime:
+        """Set until when the call waits, and why until then."""
+        self.deadline, self.deadline_reason = deadline, reason
+        return deadline
+
+    def stop_waiting(self) -> None:
+        """Clear the deadline."""
+        self.deadline = self.deadline_reason = None
+
+    def delay(self, notice: Notice | None, expected_at: datetime | None) -> None:
+        """Set the notice of a parked call, and when a batch reprocesses it."""
+        self.notice = notice and notice.model_copy(update={"expected_at": expected_at})
+
+    def draft_outcome(self, status: OutcomeStatus) -> CallOutcome:
+        """An outcome with what is known by now."""
+        return CallOutcome(
+            call_id=self.request.call_id,
+            status=status,
+            reference=self.reference,
+            cycles=self.cycle,
+            attempts=self.attempts,
+            timings=self.timings,
+        )
+
+    # Sending and receiving
+
+    def receipt_arrived(self, sent: Sent, deadline: timedelta, reason: str) -> None:
+        """The provider has the request; start the deadline of its response.
+
+        It counts from the sending, in the host's clock: the sender's may differ.
+        """
+        now = self._host.now()
+        self._await_response(now - (sent.receipt_at - sent.sent_at), now, deadline, reason)
+
+    def receipt_presumed(self, deadline: timedelta, reason: str) -> None:
+        """The provider sends a message about a request whose receipt was lost."""
+        now = self._host.now()
+        self._await_response(now, now, deadline, reason)
+
+    def _await_response(
+        self, sent_at: datetime, receipt_at: datetime, deadline: timedelta, reason: str
+    ) -> None:
+        self.timings = self.timings.model_copy(
+            update={"sent_at": sent_at, "receipt_at": receipt_at, "answered_at": None}
+        )
+        self.wait_until(sent_at + deadline, reason)
+
+    def response_arrived(self) -> None:
+        self.timings = self.timings.model_copy(update={"answered_at": self._host.now()})
+
+    def extend_deadline(self, until: datetime, ceiling: timedelta) -> bool:
+        """Move the deadline to at most `ceiling` from the sending; false if none is running."""
+        sent_at = self.timings.sent_at
+        if self.stage is not Stage.AWAITING_RESPONSE or self.deadline is None or sent_at is None:
+            return False
+        deadline = max(self.deadline, min(until, sent_at + ceiling))
+        self.wait_until(deadline, f"extended by the provider, at most {ceiling} from the sending")
+        return True
+
+    def is_forced(self, message: ProviderMessage) -> bool:
+        """Whether an operator, and not the provider, has given this response."""
+        return message.event_key == self.operator_requests.forced_key(self.request.call_id)
+
+    def arrived_at(self, message: ProviderMessage, cycle: Cycle) -> datetime:
+        """When a message about a cycle came; the host's time where the gateway's cannot be true."""
+        now, received_at = self._host.now(), message.received_at
+        if received_at is not None and (cycle.sent_at or now) <= received_at <= now:
+            return received_at
+        return now
+
+    def cycle_for(self, message: ProviderMessage) -> Cycle:
+        """The cycle a message is about; the message may bring a reference that was missing."""
+        if self.is_forced(message):
             return self.cycles.last_sent
-        cycle = self.cycles.spoken_of(message)
+        cycle = self.cycles.cycle_for(message)
         if message.reference is not None and cycle.was_sent and cycle.reference is None:
             cycle.reference = message.reference
-            self.settlement.learn(cycle.number, message.reference)
+            for pending in self.pending_acknowledgements:
+                if pending.needs_reference and pending.step.cycle == cycle.number:
+                    update = {"reference": message.reference}
+                    pending.step = pending.step.model_copy(update=update)
+                    pending.needs_reference = False
         return cycle
+
+    def receive_after_end(self, message: ProviderMessage, outcome: CallOutcome) -> None:
+        """Log a message that is too late; a response that the call does not have is kept whole."""
+        self.cycle_for(message)
+        reason = f"the call is {outcome.status} already"
+        is_completed = outcome.status is OutcomeStatus.COMPLETED
+        if message.kind is MessageKind.RESPONSE and not is_completed:
+            self.messages.hold(message, reason)
+        else:
+            self.messages.suppress(message, reason)
+
+
+def describe_intervention(verb: str, steering: Intervention | None) -> str:
+    """What was done, by whom, and why."""
+    return f"{verb} by {steering.by}: {steering.reason}" if steering else verb

@@ -1,4 +1,4 @@
-"""The workflow `IntegrationCall`: hosts the protocol of one call and wires its handlers to it."""
+"""The workflow `IntegrationCall`: hosts the protocol of one call and passes its signals on."""
 
 from __future__ import annotations
 
@@ -20,11 +20,20 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.signals import AwaitOutcome, Cancel, ForceAck, Reprocess
     from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
     from workflows.hosting.host import ContinueAsNewRequested, StepError
+    from workflows.hosting.inputs import (
+        handle_signal,
+        handle_update,
+        invalid_request,
+        read_start,
+        require_no_timeouts,
+        require_workflow_id,
+    )
     from workflows.hosting.temporal_host import TemporalHost
 
     from .protocol import CallProtocol
+    from .ui_details import render
 
-Order = TypeVar("Order", bound=Wire)
+SignalModel = TypeVar("SignalModel", bound=Wire)
 
 
 @workflow.defn(name=names.INTEGRATION_CALL)
@@ -33,20 +42,13 @@ class IntegrationCall:
 
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
-        self._host = TemporalHost()
-        self._invalid: str | None = None
-        self._is_cancelled_natively = False
+        self._host = TemporalHost(render)
+        self._invalid = ""
         self._protocol: CallProtocol | None = None
-        self._request: CallRequest | None = None
         try:
-            request, memory = _read_start(arguments)
+            self._protocol = _start(self._host, arguments)
         except InvalidInputError as error:
             self._invalid = str(error)
-            return
-        self._request = request
-        self._protocol = CallProtocol(
-            self._host, request, workflow.info().first_execution_run_id, memory
-        )
 
     @workflow.run
     async def run(self, *_arguments: Any) -> CallOutcome:
@@ -60,70 +62,59 @@ class IntegrationCall:
                 outcome, where there is one, is in its details.
         """
         if self._protocol is None:
-            raise ApplicationError(
-                self._invalid or "", type=names.INVALID_REQUEST, non_retryable=True
-            )
+            raise invalid_request(self._invalid)
+        call, is_cancelled = asyncio.create_task(self._protocol.run()), False
         try:
-            outcome = await self._conduct(self._protocol)
-        except StepError as failure:
-            await self._before_closing()
-            raise ApplicationError(failure.reason, type=failure.kind, non_retryable=True) from None
-        except ContinueAsNewRequested:
-            await self._before_closing()
-            # Asked last: whatever arrives before this moment is in the memory.
-            workflow.continue_as_new(args=[self._request, self._protocol.memory()])
-        await self._before_closing()
-        if outcome.status is OutcomeStatus.CANCELLED and self._is_cancelled_natively:
+            try:
+                outcome = await asyncio.shield(call)
+            except asyncio.CancelledError:
+                # A native cancellation never abandons work under way.
+                is_cancelled = True
+                self._protocol.cancel(Cancel(by="Temporal", reason="the workflow was cancelled"))
+                outcome = await call
+        except StepError as error:
+            await _handlers_finished()
+            raise ApplicationError(error.reason, type=error.kind, non_retryable=True) from None
+        except ContinueAsNewRequested as requested:
+            await _handlers_finished()
+            # Asked last, so that whatever arrives before this moment is passed on.
+            continuation = self._protocol.continuation(requested)
+            workflow.continue_as_new(args=[self._protocol.state.request, continuation])
+        await _handlers_finished()
+        if outcome.status is OutcomeStatus.CANCELLED and is_cancelled:
             raise asyncio.CancelledError
-        return _end_as_it_is(outcome)
-
-    async def _conduct(self, protocol: CallProtocol) -> CallOutcome:
-        """Run the protocol; work in hand is never abandoned by a native cancellation."""
-        conduct = asyncio.create_task(protocol.run())
-        try:
-            return await asyncio.shield(conduct)
-        except asyncio.CancelledError:
-            self._is_cancelled_natively = True
-            protocol.cancel(Cancel(by="Temporal", reason="the workflow was cancelled"))
-            return await conduct
-
-    async def _before_closing(self) -> None:
-        try:
-            await workflow.wait_condition(workflow.all_handlers_finished)
-        except asyncio.CancelledError:
-            # Too late: the end of the call stands.
-            await workflow.wait_condition(workflow.all_handlers_finished)
+        return _result(outcome)
 
     @workflow.signal(name=names.PROVIDER_MESSAGE)
     def provider_message(self, *arguments: Any) -> None:
-        """A provider speaks: `ProviderMessage`."""
-        self._take(ProviderMessage, arguments, lambda call, message: call.hear(message))
+        """A message of the provider: `ProviderMessage`."""
+        self._receive(ProviderMessage, arguments, CallProtocol.receive)
 
     @workflow.signal(name=names.PROVIDER_MESSAGES)
     def provider_messages(self, *arguments: Any) -> None:
-        """A provider has spoken several times: `ProviderMessages`, heard one after the other."""
-        self._take(ProviderMessages, arguments, self._hear_all)
+        """Several messages of the provider, in order: `ProviderMessages`."""
+        self._receive(ProviderMessages, arguments, self._receive_all)
 
     @workflow.signal(name=names.CANCEL)
     def cancel(self, *arguments: Any) -> None:
         """Cancel the call: `Cancel`."""
-        self._take(Cancel, arguments, lambda call, order: call.cancel(order))
+        self._receive(Cancel, arguments, CallProtocol.cancel)
 
     @workflow.signal(name=names.FORCE_ACK)
     def force_ack(self, *arguments: Any) -> None:
-        """End the waiting by an operator's word: `ForceAck`."""
-        self._take(ForceAck, arguments, lambda call, order: call.force(order))
+        """End the waiting with an operator's response: `ForceAck`."""
+        self._receive(ForceAck, arguments, CallProtocol.force_ack)
 
     @workflow.signal(name=names.REPROCESS)
     def reprocess(self, *arguments: Any) -> None:
-        """Take a parked call up again: `Reprocess`."""
-        self._take(Reprocess, arguments, lambda call, order: call.reprocess(order))
+        """Send a parked call again: `Reprocess`."""
+        self._receive(Reprocess, arguments, CallProtocol.reprocess)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> CallStatus:
         """Where the call is."""
         if self._protocol is not None:
-            return self._protocol.status()
+            return self._protocol.state.status()
         return CallStatus(
             call_id=workflow.info().workflow_id,
             stage=Stage.FAILED,
@@ -133,70 +124,59 @@ class IntegrationCall:
 
     @workflow.update(name=names.AWAIT_OUTCOME)
     async def await_outcome(self, *arguments: Any) -> CallStatus:
-        """Answer with the status once the outcome is there or the call is parked, or in time."""
-        wish = parse_argument(AwaitOutcome, arguments) if arguments else AwaitOutcome()
-        protocol = self._protocol
-        if protocol is not None and wish.timeout > timedelta(0):
-            until = workflow.now() + wish.timeout
-            await self._host.wait(lambda: protocol.released, until, "somebody awaits the outcome")
-        if protocol is not None and protocol.refusal is not None:
-            raise ApplicationError(protocol.refusal.reason, type=protocol.refusal.kind)
+        """Wait until the call has its outcome or is parked; return the status then, or in time."""
+        wanted = parse_argument(AwaitOutcome, arguments or ({},))
+        if self._protocol is not None:
+            state = self._protocol.state
+            if wanted.timeout > timedelta(0):
+                until = workflow.now() + wanted.timeout
+                await self._host.wait(lambda: state.is_released, until, "await_outcome: timeout")
+            if state.rejection is not None:
+                raise ApplicationError(state.rejection.reason, type=state.rejection.kind)
         return self.status()
 
     @await_outcome.validator
-    def _may_await(self, *arguments: Any) -> None:
-        """Refuse what does not validate, and whoever awaits another request's outcome."""
-        if self._invalid is not None:
-            raise ApplicationError(self._invalid, type=names.INVALID_REQUEST)
-        try:
-            wish = parse_argument(AwaitOutcome, arguments) if arguments else AwaitOutcome()
-        except InvalidInputError as error:
-            raise ApplicationError(str(error), type=names.INVALID_REQUEST) from None
-        if self._request and wish.request_digest not in (None, self._request.digest):
+    def _validate_await_outcome(self, *arguments: Any) -> None:
+        """Refuse invalid arguments, and those who await the outcome of another request."""
+        if self._protocol is None:
+            raise invalid_request(self._invalid)
+        digest = handle_update(arguments or ({},), AwaitOutcome, lambda one: one.request_digest)
+        if digest not in (None, self._protocol.state.request.digest):
             raise ApplicationError(
                 "key: it already belongs to a call with another payload", type=names.KEY_REUSED
             )
 
-    def _hear_all(self, _call: CallProtocol, spoken: ProviderMessages) -> None:
-        for message in spoken.messages:
+    def _receive_all(self, _call: CallProtocol, several: ProviderMessages) -> None:
+        for message in several.messages:
             self.provider_message(message)
 
-    def _take(
+    def _receive(
         self,
-        model: type[Order],
+        model: type[SignalModel],
         arguments: tuple[Any, ...],
-        act: Callable[[CallProtocol, Order], None],
+        handle: Callable[[CallProtocol, SignalModel], None],
     ) -> None:
-        if self._protocol is None:
-            return
-        try:
-            order = parse_argument(model, arguments)
-        except InvalidInputError as error:
-            self._protocol.reject(str(error))
-            return
-        act(self._protocol, order)
+        if (call := self._protocol) is not None:
+            handle_signal(arguments, model, lambda signal: handle(call, signal), call.reject)
 
 
-def _read_start(arguments: tuple[Any, ...]) -> tuple[CallRequest, CallContinuation | None]:
-    """Validate what the call was started with, the start options included."""
-    is_continued = workflow.info().continued_run_id is not None and len(arguments) == 2
-    memory = CallContinuation.model_validate(arguments[1]) if is_continued else None
-    request = parse_argument(CallRequest, arguments[:1] if is_continued else arguments)
-    info = workflow.info()
-    if info.workflow_id != request.call_id:
-        raise InvalidInputError(
-            f"key: a call's workflow id is <provider>.<operation>.<key>, here {request.call_id!r};"
-            f" it was started as {info.workflow_id!r}"
-        )
-    if info.execution_timeout or info.run_timeout:
-        raise InvalidInputError(
-            "workflow timeouts: a call has none, it would end unacknowledged; the operation's own"
-            " deadlines bound it"
-        )
-    return request, memory
+def _start(host: TemporalHost, arguments: tuple[Any, ...]) -> CallProtocol:
+    request, continuation = read_start(arguments, CallRequest, CallContinuation)
+    require_workflow_id(request.call_id, "key")
+    require_no_timeouts("a call would end unacknowledged; the operation's own deadlines bound it")
+    run_chain = workflow.info().first_execution_run_id
+    return CallProtocol(host, request, run_chain, continuation)
 
 
-def _end_as_it_is(outcome: CallOutcome) -> CallOutcome:
+async def _handlers_finished() -> None:
+    try:
+        await workflow.wait_condition(workflow.all_handlers_finished)
+    except asyncio.CancelledError:
+        # Too late: the call has its outcome.
+        await workflow.wait_condition(workflow.all_handlers_finished)
+
+
+def _result(outcome: CallOutcome) -> CallOutcome:
     """A call without the provider's success fails, so that the Temporal UI's colour is true."""
     if outcome.status is OutcomeStatus.COMPLETED:
         return outcome

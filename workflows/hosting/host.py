@@ -1,4 +1,4 @@
-"""What the protocol of a call asks of whatever hosts it: a clock, effects, and patience."""
+"""The port between the protocol of a call and what hosts it: a clock, steps, timers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import CallStatus
+    from ackbridge.contracts.continuation import ParkedCause
     from ackbridge.contracts.deliveries import Delivery
+    from ackbridge.contracts.plan import Plan
     from ackbridge.contracts.wire import Wire
 
 Result = TypeVar("Result", bound=Wire)
+
+Condition = Callable[[], bool]
+
+
+def never() -> bool:
+    """The condition that is never true."""
+    return False
 
 
 class TaskQueueKind(StrEnum):
@@ -27,11 +36,10 @@ class TaskQueueKind(StrEnum):
 
 
 class OnInterrupt(StrEnum):
-    """What becomes of a step that is not wanted any more.
+    """What happens to an attempt that is running when its step is interrupted.
 
-    AWAITED: the attempt in hand ends as it ends; it is not tried again. Nothing that may have
-        left us is abandoned.
-    ABANDONED: nobody waits for its end, which has no effect.
+    AWAITED: it ends by itself and is not repeated, because it may have reached the provider.
+    ABANDONED: nothing waits for its end, which has no effect.
     """
 
     AWAITED = "awaited"
@@ -40,54 +48,52 @@ class OnInterrupt(StrEnum):
 
 @dataclass(frozen=True)
 class Step(Generic[Result]):
-    """One effect, with every bound it has.
+    """One activity, with all its bounds.
 
     Attributes:
-        name: the activity.
-        result: what it answers.
+        name: of the activity.
+        result: the type of its result.
         summary: one line for the Temporal UI.
-        lane: which task queue it goes to.
         timeout: of one attempt.
-        attempts: how many at the most; None for as long as `within` allows.
-        within: how long altogether; None for as long as it takes.
+        attempts: the maximum; None for as many as `within` allows.
+        within: the time of all attempts; None for no limit.
         queue_within: how long it may wait for a worker.
-        waiting_counts: once it has been tried, waiting for a worker is part of `within`.
-        local_first: whether the first attempt may ride in the workflow task.
+        counts_queue_time: after its first attempt, waiting for a worker is part of `within`.
+        local_first: whether the first attempt is a local activity.
         first_retry: the delay before the second attempt; it doubles from there.
-        silent_for: how long an attempt that reports on itself may be silent; None: it does not.
-        interruption: what an interrupted step leaves behind.
-        fairness: whose turn it takes in its queue; None: nobody's in particular.
-        once_tried: what the argument becomes when the first attempt has failed; it is given the
-            argument, the failure, and when the attempt began.
+        heartbeat_timeout: None where the activity sends no heartbeats.
+        fairness: the fairness key in its queue.
+        after_first_attempt: makes the argument of all further attempts from that of the first one,
+            its error, and when it started.
     """
 
     name: str
     result: type[Result]
     summary: str
-    lane: TaskQueueKind
+    queue: TaskQueueKind
     timeout: timedelta
     attempts: int | None = None
     within: timedelta | None = None
     queue_within: timedelta | None = None
-    waiting_counts: bool = False
+    counts_queue_time: bool = False
     local_first: bool = True
     first_retry: timedelta = timedelta(milliseconds=500)
-    silent_for: timedelta | None = None
-    interruption: OnInterrupt = OnInterrupt.AWAITED
+    heartbeat_timeout: timedelta | None = None
+    on_interrupt: OnInterrupt = OnInterrupt.AWAITED
     fairness: str | None = None
-    once_tried: Callable[[Any, StepError, datetime], Wire] | None = None
+    after_first_attempt: Callable[[Any, StepError, datetime], Wire] | None = None
 
 
 INTERRUPTED = "Interrupted"
-"""The kind of a `StepError` that was not wanted any more."""
+"""The kind of a `StepError` whose step was interrupted."""
 
 
 class StepError(Exception):
-    """A step that will not be tried again.
+    """A step failed and will not be tried again.
 
     Attributes:
-        kind: a `StepFailure`, `INTERRUPTED`, or what else the engine says.
-        reason: one safe line for people.
+        kind: a `StepFailure`, `INTERRUPTED`, or another failure type of the engine.
+        reason: one line for people, without secrets.
         attempts: how often it was tried.
         reached: whether the provider may have got the request.
     """
@@ -102,81 +108,86 @@ class StepError(Exception):
 
 @dataclass(frozen=True)
 class FirstAttempt:
-    """A first attempt of a step that has failed in the workflow task.
+    """The failed first attempt of a step.
 
     Attributes:
-        failed: how.
-        again_after: how long to wait before another; None when there shall be none.
-        began: when it began.
+        retry_after: how long to wait before the second attempt; None if there must not be one.
     """
 
-    failed: StepError
-    again_after: timedelta | None
-    began: datetime
+    error: StepError
+    retry_after: timedelta | None
+    started_at: datetime
 
 
 class ContinueAsNewRequested(Exception):
-    """A parked call asks to continue as new; what it knows is then in its memory."""
+    """A parked call can continue as new now."""
+
+    def __init__(self, plan: Plan, parked: ParkedCause) -> None:
+        self.plan = plan
+        self.parked = parked
+        super().__init__(parked.reason)
 
 
 class Host(Protocol):
-    """Gives a call its effects and its time."""
+    """What hosts the protocol of a call."""
 
     def now(self) -> datetime:
-        """The host's clock, aware, UTC."""
+        """The time of the host's clock, UTC."""
 
-    def is_worn(self) -> bool:
-        """Whether the call should continue as new when it can."""
+    def should_continue_as_new(self) -> bool:
+        """Whether the call should continue as new as soon as it can."""
 
     async def perform(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
-        interrupted: Callable[[], bool] | None = None,
+        interrupted: Condition | None = None,
     ) -> Result:
-        """Do a step to its end.
+        """Perform a step with all its retries.
 
         Args:
-            interrupted: when this becomes true, the step is not tried again.
+            interrupted: once this is true, no further attempt is made.
 
         Raises:
             StepError: it was refused, its attempts or its time ran out, or it was interrupted.
         """
 
-    async def go_on(
+    async def resume_after_first_attempt(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
         first: FirstAttempt,
-        interrupted: Callable[[], bool] | None = None,
+        interrupted: Condition | None = None,
     ) -> Result:
-        """Do a step to its end whose first attempt has failed in the workflow task.
+        """Perform the remaining attempts of a step whose first one has failed.
 
         Raises:
             StepError: as `perform`.
         """
 
-    async def wait(
-        self, condition: Callable[[], bool], until: datetime | None, summary: str
-    ) -> bool:
-        """Wait for a condition; false when the time came first."""
+    async def wait(self, condition: Condition, until: datetime | None, summary: str = "") -> bool:
+        """Wait for a condition; false if it is still false at `until`.
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the call; the host keeps it alive until it ends."""
+        Args:
+            summary: of the timer, for the Temporal UI.
+        """
+
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside the call."""
 
     async def deliver(self, delivery: Delivery) -> None:
-        """Start to deliver a notice, once; its delivery goes on without the call."""
+        """Start the delivery of a notice, once; it continues without the call."""
 
     def show(self, status: CallStatus) -> None:
-        """The call has moved; tell whoever looks."""
+        """Show people where the call is."""
 
     def index_at_start(self, provider: str, operation: str) -> None:
-        """Make the call findable, where search attributes are registered."""
+        """Set the search attributes that every call has, where they are registered."""
 
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:
-        """Make the call findable by its stage. Dear: only off the happy path."""
+        """Set the search attributes of a stage; one event each time."""
 
-    def index_owed(self, is_owed: bool) -> None:
-        """Make the call findable by what it owes the provider. Dear, too."""
+    def index_pending_acknowledgements(self, *, are_pending: bool) -> None:
+        """Set whether acknowledgements are pending; one event each time."""

@@ -1,4 +1,4 @@
-"""Every step of a call with its timeouts and retries, in one place."""
+"""Every step of a call with its timeouts and retries."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LEDGER_TIMEOUT = timedelta(seconds=10)
 """Of one attempt to read or write the ledger."""
 
 ASK_WITHIN = timedelta(minutes=1)
-"""Of asking once before giving up: the caller is waiting."""
+"""Of a single status request: the caller is waiting."""
 
-TASK_KEPT_OPEN = timedelta(seconds=5)
-"""For so long at least a worker keeps a workflow task open that waits for local work; then, at
-eight seconds of the engine's ten, it commits what it has."""
+WORKFLOW_TASK_OPEN_FOR = timedelta(seconds=5)
+"""A worker keeps a workflow task open for at least this long while a local activity runs. After
+eight of the engine's ten seconds it commits what it has."""
 
 PREPARE_WITHIN = timedelta(hours=24)
 """Nothing has been sent yet, so a ledger that stays away this long ends the call."""
@@ -36,7 +36,7 @@ PREPARE = Step(
     name=names.PREPARE,
     result=Prepared,
     summary="check the request, claim the key, send",
-    lane=TaskQueueKind.MAIN,
+    queue=TaskQueueKind.MAIN,
     timeout=LEDGER_TIMEOUT + MARGIN,
     within=PREPARE_WITHIN,
 )
@@ -44,8 +44,8 @@ PREPARE = Step(
 RECONSIDER = Step(
     name=names.RECONSIDER,
     result=AdmissionState,
-    summary="ask flags and breaker again",
-    lane=TaskQueueKind.MAIN,
+    summary="check flags and breaker again",
+    queue=TaskQueueKind.MAIN,
     timeout=LEDGER_TIMEOUT,
     within=ASK_WITHIN,
 )
@@ -53,83 +53,82 @@ RECONSIDER = Step(
 RECORD = Step(
     name=names.RECORD,
     result=Recorded,
-    summary="write the response and its duplicate index",
-    lane=TaskQueueKind.MAIN,
+    summary="record the response",
+    queue=TaskQueueKind.MAIN,
     timeout=LEDGER_TIMEOUT,
 )
-
 
 CONCLUDE = Step(
     name=names.CONCLUDE,
     result=Concluded,
-    summary="keep where the call stands",
-    lane=TaskQueueKind.MAIN,
+    summary="store the state of the call",
+    queue=TaskQueueKind.MAIN,
     timeout=LEDGER_TIMEOUT,
 )
 
 CONCLUDE_FOR_GOOD = replace(CONCLUDE, local_first=False)
-"""The end of a call without a response is decided, in history, before the ledger hears of it."""
+"""For an end without a response: it must be in history before it is in the ledger, or a lost
+workflow task could decide otherwise."""
 
 
 def record(plan: Plan, *, acknowledges: bool) -> Step[Recorded]:
-    """Write the response.
+    """Record the response.
 
     Args:
-        acknowledges: whether its success may be acknowledged with it.
+        acknowledges: whether the same activity may acknowledge it.
     """
     if plan.poll is not None:
-        # An order in a workflow task that is done again would overtake the answer of a poll.
+        # In a workflow task that is done again, a cancel would overtake the response of a poll.
         return replace(RECORD, local_first=False)
     if plan.acknowledge is None or not acknowledges:
         return RECORD
     return replace(
         RECORD,
-        summary=f"{RECORD.summary}; acknowledge: success",
+        summary="record the response; acknowledge: success",
         timeout=RECORD.timeout + plan.acknowledge.timeout,
-        once_tried=lambda step, *_: step.model_copy(update={"acknowledges": False}),
+        after_first_attempt=lambda step, *_: step.model_copy(update={"acknowledges": False}),
     )
 
 
 def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
-    """Send the request, until there is a receipt.
+    """Send the request until there is a receipt.
 
     Args:
-        local: whether this one may ride in the workflow task.
+        local: whether the first attempt may be a local activity.
     """
     return Step(
         name=names.SEND,
         result=Sent,
         summary=f"send the request (cycle {cycle})",
-        lane=TaskQueueKind.SEND,
+        queue=TaskQueueKind.SEND,
         timeout=plan.send.timeout + MARGIN,
         attempts=plan.send.attempts,
         within=plan.send.within,
         queue_within=plan.send.queue_within,
-        waiting_counts=plan.counts_waiting,
+        counts_queue_time=True,
         local_first=plan.send.local and local,
         fairness=plan.send.fairness,
-        once_tried=_sent_once,
+        after_first_attempt=_send_again,
     )
 
 
-def _sent_once(step: SendStep, failed: StepError, began: datetime) -> SendStep:
-    """The budget counts from the first attempt, and so does what may have reached the provider."""
+def _send_again(step: SendStep, error: StepError, started_at: datetime) -> SendStep:
     return step.model_copy(
         update={
             "tried": step.tried + 1,
-            "first_tried_at": began,
-            "reached": step.reached or failed.reached,
+            "first_tried_at": started_at,
+            "reached": step.reached or error.reached,
         }
     )
 
 
 def ask_status(plan: Plan) -> Step[Asked]:
-    """Ask once how the provider's work stands."""
+    """Ask the provider for the status of its work, once."""
     return Step(
         name=names.ASK_STATUS,
         result=Asked,
         summary="no response in time: ask the provider",
-        lane=TaskQueueKind.SETTLE,
+        queue=TaskQueueKind.SETTLE,
         timeout=plan.send.timeout + MARGIN,
         attempts=3,
         within=ASK_WITHIN,
@@ -138,35 +137,35 @@ def ask_status(plan: Plan) -> Step[Asked]:
     )
 
 
-def poll(poll: PollPlan, within: timedelta) -> Step[Asked]:
-    """Ask until there is an answer, or the deadline has come."""
+def poll(plan: PollPlan, within: timedelta) -> Step[Asked]:
+    """Ask the provider regularly until it has an answer, or `within` is over."""
     return Step(
         name=names.POLL,
         result=Asked,
-        summary=f"ask the provider every {poll.every.total_seconds():g} s",
-        lane=TaskQueueKind.SETTLE,
-        # One attempt asks again and again where the pause is short.
-        timeout=max(within, poll.timeout) + MARGIN,
+        summary=f"ask the provider every {plan.every.total_seconds():g} s",
+        queue=TaskQueueKind.SETTLE,
+        # Where the pause is short, one attempt asks several times.
+        timeout=max(within, plan.timeout) + MARGIN,
         within=within,
         local_first=False,
-        silent_for=poll.every + poll.timeout + MARGIN,
-        interruption=OnInterrupt.ABANDONED,
+        heartbeat_timeout=plan.every + plan.timeout + MARGIN,
+        on_interrupt=OnInterrupt.ABANDONED,
     )
 
 
 def acknowledge_once(
     plan: Plan, acknowledge: AcknowledgePlan, kind: str, *, local: bool
 ) -> Step[Acknowledged]:
-    """The first try of an acknowledgement, which nobody has to wait behind.
+    """The first attempt of an acknowledgement, which the call waits for.
 
     Args:
-        local: whether it may ride in the workflow task.
+        local: whether it may be a local activity.
     """
     return Step(
         name=names.ACKNOWLEDGE,
         result=Acknowledged,
         summary=f"acknowledge: {kind}",
-        lane=TaskQueueKind.SETTLE,
+        queue=TaskQueueKind.SETTLE,
         timeout=acknowledge.timeout + MARGIN,
         attempts=1,
         queue_within=plan.send.queue_within,
@@ -174,15 +173,15 @@ def acknowledge_once(
     )
 
 
-def acknowledge_owed(
+def acknowledge_pending(
     acknowledge: AcknowledgePlan, kind: str, within: timedelta
 ) -> Step[Acknowledged]:
-    """An acknowledgement the provider has not accepted at first; tried for as long as we owe it."""
+    """All further attempts of an acknowledgement that was not accepted at first."""
     return Step(
         name=names.ACKNOWLEDGE,
         result=Acknowledged,
-        summary=f"acknowledge: {kind}, owed",
-        lane=TaskQueueKind.SETTLE,
+        summary=f"acknowledge: {kind}, again until accepted",
+        queue=TaskQueueKind.SETTLE,
         timeout=acknowledge.timeout + MARGIN,
         within=within,
         local_first=False,

@@ -12,17 +12,17 @@ from temporalio import workflow
 from temporalio.common import Priority, RetryPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import FailureError, WorkflowAlreadyStartedError
 
-from workflows.call.ui_details import tell
-
-from .activity_errors import explain
+from .activity_errors import classify
 from .host import (
     INTERRUPTED,
+    Condition,
     FirstAttempt,
     OnInterrupt,
     Result,
     Step,
     StepError,
     TaskQueueKind,
+    never,
 )
 
 with workflow.unsafe.imports_passed_through():
@@ -34,11 +34,10 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.steps import StepFailure
     from ackbridge.contracts.wire import Wire
 
-LONGEST_RETRY = timedelta(minutes=5)
-"""Retries back off to this and no further."""
+MAX_RETRY_INTERVAL = timedelta(minutes=5)
 
-YOUNG = 30
-"""Events of a history that another version does not have to begin anew."""
+SHORT_HISTORY = 30
+"""Events; a history this short does not continue as new for the sake of another version."""
 
 ONCE = RetryPolicy(maximum_attempts=1)
 
@@ -48,83 +47,91 @@ _CANCELLATION = {
 }
 
 
-class TemporalHost:
-    """Activities, timers, current details and search attributes, for one workflow."""
+def should_continue_as_new() -> bool:
+    """Whether the history is long, or the workflow's deployment version is not the target one."""
+    info = workflow.info()
+    is_outdated = (
+        info.is_target_worker_deployment_version_changed()
+        and info.get_current_history_length() > SHORT_HISTORY
+    )
+    return info.is_continue_as_new_suggested() or is_outdated
 
-    def __init__(self) -> None:
-        self._beside: set[asyncio.Task[None]] = set()
+
+class TemporalHost:
+    """Activities, timers, current details and search attributes of one workflow."""
+
+    def __init__(self, render: Callable[[CallStatus], str]) -> None:
+        """Host the protocol of one call.
+
+        Args:
+            render: the current details of a call, in Markdown.
+        """
+        self._render = render
+        self._background: set[asyncio.Task[None]] = set()
         self._indexed = False
 
     def now(self) -> datetime:
-        """The workflow's clock."""
+        """The workflow's time."""
         return workflow.now()
 
-    def is_worn(self) -> bool:
-        """Whether the history is long, or the call is pinned to a version that is outdated."""
-        return is_worn()
+    def should_continue_as_new(self) -> bool:
+        """See the function of the same name."""
+        return should_continue_as_new()
 
     async def perform(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
-        interrupted: Callable[[], bool] | None = None,
+        interrupted: Condition | None = None,
     ) -> Result:
-        """Do a step: first in the workflow task, if it may, and then through its queue.
+        """Perform a step: first as a local activity, if it may be one, then through its queue.
 
         Raises:
             StepError: it was refused, its attempts or its time ran out, or it was interrupted.
         """
-        began = workflow.now()
+        started_at = workflow.now()
         try:
             if step.local_first:
-                return await self._in_workflow_task(step, argument)
-            if not step.waiting_counts:
-                return await self._again(provider, step, argument, 0, step.within, interrupted)
-            bounds = _bounds(step, 0, step.within)
-            return await self._through_queue(provider, step, argument, bounds, 1, interrupted)
-        except FailureError as error:
-            failed, again_after = explain(error, tried=0)
+                return await self._execute_locally(step, argument)
+            if not step.counts_queue_time:
+                return await self._retry(provider, step, argument, 0, step.within, interrupted)
+            bounds = _queue_bounds(step, 0, step.within)
+            return await self._execute(provider, step, argument, bounds, 1, interrupted)
+        except FailureError as failure:
+            error, retry_after = classify(failure, tried=0)
         if not step.local_first:
-            # It began when a worker took it up, shortly before it failed.
-            began = workflow.now()
-        first = FirstAttempt(failed, again_after, began)
-        return await self.go_on(provider, step, argument, first, interrupted)
+            # It started when a worker took it up, shortly before it failed.
+            started_at = workflow.now()
+        first = FirstAttempt(error, retry_after, started_at)
+        return await self.resume_after_first_attempt(provider, step, argument, first, interrupted)
 
-    async def go_on(
+    async def resume_after_first_attempt(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
         first: FirstAttempt,
-        interrupted: Callable[[], bool] | None = None,
+        interrupted: Condition | None = None,
     ) -> Result:
-        """Do a step through its queue whose first attempt has failed.
+        """Perform the remaining attempts of a step through its queue.
 
         Raises:
             StepError: it was refused, its attempts or its time ran out, or it was interrupted.
         """
-        failed, delay = first.failed, first.again_after
-        if delay is None or step.attempts == 1:
-            raise failed
-        await self._pause(step, failed, delay, interrupted or _never)
-        spent = workflow.now() - first.began
+        if first.retry_after is None or step.attempts == 1:
+            raise first.error
+        await self._back_off(step, first.error, first.retry_after, interrupted or never)
+        spent = workflow.now() - first.started_at
         left = step.within and max(step.within - spent, timedelta(seconds=1))
-        if step.once_tried is not None:
-            argument = step.once_tried(argument, failed, first.began)
+        if step.after_first_attempt is not None:
+            argument = step.after_first_attempt(argument, first.error, first.started_at)
         try:
-            return await self._again(provider, step, argument, 1, left, interrupted)
-        except StepError as again:
-            was_taken_up = again.attempts > 1 or again.kind != StepFailure.UNAVAILABLE
-            if step.waiting_counts and not was_taken_up:
-                raise StepError(failed.kind, _held_up(failed), reached=failed.reached) from None
-            if failed.reached and not again.reached:
-                # No other attempt was made, or none that says more than the first one.
-                reason, attempts = failed.reason, again.attempts
-                raise StepError(failed.kind, reason, attempts=attempts, reached=True) from None
-            raise
+            return await self._retry(provider, step, argument, 1, left, interrupted)
+        except StepError as error:
+            raise _worse_of(step, first.error, error) from None
 
-    async def _in_workflow_task(self, step: Step[Result], argument: Wire) -> Result:
+    async def _execute_locally(self, step: Step[Result], argument: Wire) -> Result:
         result: Result = await workflow.execute_local_activity(
             step.name,
             argument,
@@ -135,71 +142,65 @@ class TemporalHost:
         )
         return result
 
-    async def _pause(
-        self,
-        step: Step[Result],
-        failed: StepError,
-        delay: timedelta,
-        interrupted: Callable[[], bool],
+    async def _back_off(
+        self, step: Step[Result], error: StepError, delay: timedelta, interrupted: Condition
     ) -> None:
-        """Wait before the second attempt, which goes through the queue.
+        """Wait before the second attempt.
 
         Raises:
-            StepError: the first one's failure, when there is no time for another; or interrupted.
+            StepError: the first one's, when there is no time for another; or interrupted.
         """
         delay = max(delay, step.first_retry * (1 + workflow.random().random() / 2))
         if step.within is not None and delay >= step.within:
-            raise failed
+            raise error
         until = workflow.now() + delay
-        if await self.wait(interrupted, until, f"try again: {failed.reason}"):
-            raise StepError(INTERRUPTED, failed.reason, attempts=1, reached=failed.reached)
+        if await self.wait(interrupted, until, f"retry {step.name}: {error.reason}"):
+            raise StepError(INTERRUPTED, error.reason, attempts=1, reached=error.reached)
 
-    async def _again(
+    async def _retry(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
         tried: int,
         within: timedelta | None,
-        interrupted: Callable[[], bool] | None,
+        interrupted: Condition | None,
     ) -> Result:
-        """All attempts that are left; the engine repeats them."""
+        """Make all attempts that are left; the engine repeats them."""
         attempts = 0 if step.attempts is None else step.attempts - tried
-        bounds = _bounds(step, tried, within)
+        bounds = _queue_bounds(step, tried, within)
         try:
-            result = await self._through_queue(
-                provider, step, argument, bounds, attempts, interrupted
-            )
-        except FailureError as error:
-            raise explain(error, tried)[0] from None
+            result = await self._execute(provider, step, argument, bounds, attempts, interrupted)
+        except FailureError as failure:
+            raise classify(failure, tried)[0] from None
         attempt = getattr(result, "attempt", None)
         return result.model_copy(update={"attempt": attempt + tried}) if attempt else result
 
-    async def _through_queue(
+    async def _execute(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
         bounds: tuple[timedelta | None, timedelta | None],
         attempts: int,
-        interrupted: Callable[[], bool] | None,
+        interrupted: Condition | None,
     ) -> Result:
-        waits, altogether = bounds
+        schedule_to_start, schedule_to_close = bounds
         activity: workflow.ActivityHandle[Result] = workflow.start_activity(
             step.name,
             argument,
             result_type=step.result,
-            task_queue=_queue(provider, step.lane),
+            task_queue=_task_queue(provider, step.queue),
             start_to_close_timeout=step.timeout,
-            schedule_to_start_timeout=waits,
-            schedule_to_close_timeout=altogether,
-            heartbeat_timeout=step.silent_for,
+            schedule_to_start_timeout=schedule_to_start,
+            schedule_to_close_timeout=schedule_to_close,
+            heartbeat_timeout=step.heartbeat_timeout,
             retry_policy=RetryPolicy(
                 initial_interval=step.first_retry,
-                maximum_interval=LONGEST_RETRY,
+                maximum_interval=MAX_RETRY_INTERVAL,
                 maximum_attempts=attempts,
             ),
-            cancellation_type=_CANCELLATION[step.interruption],
+            cancellation_type=_CANCELLATION[step.on_interrupt],
             priority=Priority(fairness_key=step.fairness) if step.fairness else Priority.default,
             summary=step.summary,
         )
@@ -209,10 +210,8 @@ class TemporalHost:
                 activity.cancel()
         return await activity
 
-    async def wait(
-        self, condition: Callable[[], bool], until: datetime | None, summary: str
-    ) -> bool:
-        """Wait for a condition; false when the time came first."""
+    async def wait(self, condition: Condition, until: datetime | None, summary: str = "") -> bool:
+        """Wait for a condition; false if it is still false at `until`."""
         if condition():
             return True
         if until is None:
@@ -227,11 +226,11 @@ class TemporalHost:
             return condition()
         return True
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the call."""
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside the call."""
         task = asyncio.create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def deliver(self, delivery: Delivery) -> None:
         """Start a workflow that delivers a notice; one that was started before is left alone."""
@@ -249,15 +248,15 @@ class TemporalHost:
             )
         except WorkflowAlreadyStartedError:
             return
-        # Nobody here waits for its end, which may be a failure.
+        # Its failure is nobody's concern here, and must be retrieved all the same.
         handle.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     def show(self, status: CallStatus) -> None:
-        """Tell the Temporal UI where the call is."""
-        workflow.set_current_details(tell(status))
+        """Set the current details of the Temporal UI."""
+        workflow.set_current_details(self._render(status))
 
     def index_at_start(self, provider: str, operation: str) -> None:
-        """Set what our own clients set at start, for a call that a foreign one has started."""
+        """Set what our own clients set at start, for a call that another client has started."""
         self._indexed = True
         if search.PROVIDER not in {pair.key for pair in workflow.info().typed_search_attributes}:
             workflow.upsert_search_attributes(
@@ -268,54 +267,50 @@ class TemporalHost:
         """Upsert the stage, if our search attributes are registered."""
         if not self._indexed:
             return
+        reason, until = search.PARKED_REASON, search.DEADLINE
         workflow.upsert_search_attributes(
             [
                 search.STAGE.value_set(stage),
-                search.PARKED_REASON.value_set(parked_reason)
-                if parked_reason
-                else search.PARKED_REASON.value_unset(),
-                search.DEADLINE.value_set(deadline) if deadline else search.DEADLINE.value_unset(),
+                reason.value_set(parked_reason) if parked_reason else reason.value_unset(),
+                until.value_set(deadline) if deadline else until.value_unset(),
             ]
         )
 
-    def index_owed(self, is_owed: bool) -> None:
-        """Upsert whether an acknowledgement is owed, if our search attributes are registered."""
+    def index_pending_acknowledgements(self, *, are_pending: bool) -> None:
+        """Upsert whether acknowledgements are pending, if our attributes are registered."""
         if self._indexed:
-            workflow.upsert_search_attributes([search.OWED.value_set(is_owed)])
+            workflow.upsert_search_attributes([search.OWED.value_set(are_pending)])
 
 
-def is_worn() -> bool:
-    """Whether a history is long, or its workflow is pinned to a version that is outdated."""
-    info = workflow.info()
-    is_outdated = (
-        info.is_target_worker_deployment_version_changed()
-        and info.get_current_history_length() > YOUNG
-    )
-    return info.is_continue_as_new_suggested() or is_outdated
+def _worse_of(step: Step[Result], first: StepError, last: StepError) -> StepError:
+    """The error that says more: an attempt that may have reached the provider must not be lost."""
+    was_tried_again = last.attempts > 1 or last.kind != StepFailure.UNAVAILABLE
+    if step.counts_queue_time and not was_tried_again:
+        reason = f"{first.reason}; then no worker could take it up in time"[:MAX_ERROR_LENGTH]
+        return StepError(first.kind, reason, reached=first.reached)
+    if first.reached and not last.reached:
+        return StepError(first.kind, first.reason, attempts=last.attempts, reached=True)
+    return last
 
 
-def _held_up(failed: StepError) -> str:
-    return f"{failed.reason}; then no worker could take it up in time"[:MAX_ERROR_LENGTH]
-
-
-def _bounds(
+def _queue_bounds(
     step: Step[Result], tried: int, within: timedelta | None
 ) -> tuple[timedelta | None, timedelta | None]:
-    """How long it may wait for a worker, and how long everything may take."""
-    waits = step.queue_within
+    """How long it may wait for a worker, and how long it may take altogether."""
+    queue_within = step.queue_within
     if within is None:
-        return waits, None
-    if tried and step.waiting_counts:
-        return min(waits or within, within), within + step.timeout
-    # Waiting for a worker is no trying: only what follows it counts.
-    return waits, within + (waits or timedelta(0))
+        return queue_within, None
+    if tried and step.counts_queue_time:
+        return min(queue_within or within, within), within + step.timeout
+    # The time in the queue is not part of the budget: only what follows it.
+    return queue_within, within + (queue_within or timedelta(0))
 
 
-def _never() -> bool:
-    return False
-
-
-def _queue(provider: str, lane: TaskQueueKind) -> str:
-    if lane is TaskQueueKind.SEND:
-        return names.send_queue(provider)
-    return names.settle_queue(provider) if lane is TaskQueueKind.SETTLE else names.TASK_QUEUE
+def _task_queue(provider: str, kind: TaskQueueKind) -> str:
+    match kind:
+        case TaskQueueKind.SEND:
+            return names.send_queue(provider)
+        case TaskQueueKind.SETTLE:
+            return names.settle_queue(provider)
+        case TaskQueueKind.MAIN:
+            return names.TASK_QUEUE

@@ -10,7 +10,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from workflows.hosting.activity_errors import explain
+from workflows.hosting.activity_errors import classify
 
 from .control import Control
 
@@ -54,7 +54,7 @@ class Watching:
             try:
                 await self._follow(await self._watch())
             except ActivityError as error:
-                self._control.reject(f"the watch: {explain(error, tried=0)[0].reason}")
+                self._control.reject(f"the watch: {classify(error, tried=0)[0].reason}")
                 await self._pause()
 
     async def _watch(self) -> ControlDecision | None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from workflows.hosting.temporal_host import is_worn
+from workflows.hosting.temporal_host import should_continue_as_new
 
 from .control import Control
 from .control_loop import Watching
@@ -75,7 +75,7 @@ class ProviderControl:
         if workflow.patched(WATCHED):
             self._watching = Watching(control)
         try:
-            await workflow.wait_condition(is_worn)
+            await workflow.wait_condition(should_continue_as_new)
         except asyncio.CancelledError:
             # Providers are switched off by their flags: without its control they would be on.
             control.reject("cancelled: a control goes on all the same; use its flags")

@@ -16,7 +16,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workflows.hosting.temporal_host import is_worn
+from workflows.hosting.temporal_host import should_continue_as_new
 
 from .batch import Batch
 from .ui_details import tell_batch
@@ -103,12 +103,16 @@ class ReprocessParked:
         await self._begin(batch)
         is_done = False
         while not is_done and batch.stopped is None:
-            if is_worn():
+            if should_continue_as_new():
                 return
             if batch.paused is not None:
                 batch.rests()
                 await workflow.wait_condition(
-                    lambda: batch.paused is None or batch.stopped is not None or is_worn()
+                    lambda: (
+                        batch.paused is None
+                        or batch.stopped is not None
+                        or should_continue_as_new()
+                    )
                 )
             else:
                 is_done = await self._turn_page(batch)

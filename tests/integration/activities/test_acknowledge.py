@@ -58,7 +58,7 @@ async def test_the_plan_of_a_polled_operation(world: World) -> None:
     assert (planned.mode, planned.ask_status) == (ResponseMode.POLL, True)
     expected = PollPlan(every=timedelta(seconds=10), timeout=timedelta(seconds=2))
     assert expected == planned.poll
-    assert (planned.indexed, planned.owed_indexed) == (True, True)
+    assert planned.indexed
     assert (await plan(world, "order", key="k-2")).poll is None
 
 

@@ -106,7 +106,7 @@ def all_steps() -> list[Step[Any]]:
         steps.send(planned, 1, local=True),
         steps.ask_status(planned),
         steps.acknowledge_once(planned, planned.acknowledge, "success", local=True),
-        steps.acknowledge_owed(planned.acknowledge, "success", timedelta(hours=1)),
+        steps.acknowledge_pending(planned.acknowledge, "success", timedelta(hours=1)),
     ]
 
 

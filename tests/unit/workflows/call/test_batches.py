@@ -45,14 +45,6 @@ async def test_a_call_that_fails_again_and_again_ends_at_its_limit() -> None:
     assert host.shown[-1].reprocessed_by == "b-2"
 
 
-async def test_plans_from_before_know_no_limit() -> None:
-    """What an older worker has planned goes on as it began."""
-    host = SimulatedHost(parking(), send=[*[NEVER] * 50, ANSWERED])
-    for number in range(1, 51):
-        batch(host, 1000 * number, "b-1")
-    assert (await host.protocol.run()).status is OutcomeStatus.COMPLETED
-
-
 async def test_a_batch_takes_a_call_once() -> None:
     """Its second word is refused, and says why; another batch's is not."""
     host = SimulatedHost(parking(reprocess_attempts=9), send=[NEVER])
@@ -60,7 +52,7 @@ async def test_a_batch_takes_a_call_once() -> None:
         batch(host, seconds, name)
     await host.protocol.run()
     assert len(host.sent_cycles) == 3
-    assert any("b-1 has taken the call up before" in str(s.last_error) for s in host.shown)
+    assert any("b-1 has reprocessed the call before" in str(s.last_error) for s in host.shown)
 
 
 async def test_a_call_that_is_kept_back_is_free_for_the_next_batch() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ackbridge.contracts import names
-from ackbridge.contracts.continuation import NotificationsState
+from ackbridge.contracts.continuation import CallSnapshot, NotificationsState
 from ackbridge.contracts.deliveries import NoticeEvent, ReplyPlan, event_id
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.notices import default_notices
@@ -18,6 +18,7 @@ from ackbridge.contracts.steps import Concluded
 from tests.support.simulated_host import REQUEST, START, SimulatedHost, plan, response
 from workflows.call.notifications import Notifications
 from workflows.call.protocol import CallProtocol
+from workflows.call.state import CallState
 from workflows.hosting.host import StepError
 
 EVERYTHING = ReplyPlan(subscriber="shop", events=tuple(NoticeEvent))
@@ -36,7 +37,7 @@ def stories(host: SimulatedHost) -> list[tuple[int, str]]:
 
 async def test_in_time() -> None:
     """One notice, whether or not the provider accepts that we have its response."""
-    host = SimulatedHost(planned()).at(1, lambda call: call.hear(response()))
+    host = SimulatedHost(planned()).at(1, lambda call: call.receive(response()))
     host.answers[names.ACKNOWLEDGE] = [StepError("NotAccepted", "their acknowledgements are down")]
     await host.protocol.run()
     assert stories(host) == [(1, "call.completed")]
@@ -49,7 +50,7 @@ async def test_in_time() -> None:
 
 async def test_parked_and_then_late() -> None:
     """Delayed, then late; in order, each under an id of its own."""
-    host = SimulatedHost(planned()).at(100, lambda call: call.hear(response()))
+    host = SimulatedHost(planned()).at(100, lambda call: call.receive(response()))
     outcome = await host.protocol.run()
     assert stories(host) == [(1, "call.delayed"), (2, "call.completed_late")]
     assert outcome.late
@@ -61,7 +62,7 @@ async def test_completed_by_a_batch_is_late() -> None:
     """Whoever was told of a delay is told that the confirmation is late."""
     host = SimulatedHost(planned())
     host.at(100, lambda call: call.reprocess(Reprocess(by="batch")))
-    host.at(101, lambda call: call.hear(response()))
+    host.at(101, lambda call: call.receive(response()))
     outcome = await host.protocol.run()
     assert stories(host) == [(1, "call.delayed"), (2, "call.completed_late")]
     assert outcome.late
@@ -86,7 +87,7 @@ async def test_the_expected_time_is_that_of_the_next_batch() -> None:
         Concluded(next_batch=tomorrow),
     ]
     host.at(3700, lambda call: call.reprocess(Reprocess(by="batch")))
-    host.at(3900, lambda call: call.hear(response()))
+    host.at(3900, lambda call: call.receive(response()))
     await host.protocol.run()
     assert stories(host) == [
         (1, "call.delayed"),
@@ -102,7 +103,7 @@ async def test_failed_with_the_alternative_and_without_the_providers_words() -> 
     """The notice of the operation, and nothing of what the provider said."""
     said = ProviderMessage(kind=MessageKind.FAILURE, event_key="e-1", reason="ORA-600 at 10.0.0.7")
     host = SimulatedHost(planned(on_failure=OnFailure.FAIL))
-    host.at(1, lambda call: call.hear(said))
+    host.at(1, lambda call: call.receive(said))
     outcome = await host.protocol.run()
     (delivery,) = host.deliveries
     assert delivery.body.type == "call.failed"
@@ -114,14 +115,14 @@ async def test_failed_with_the_alternative_and_without_the_providers_words() -> 
 async def test_only_what_is_wanted_is_told_and_counted() -> None:
     """What a subscriber does not want leaves no gap in what it gets."""
     wanted = ReplyPlan(subscriber="shop", events=(NoticeEvent.COMPLETED_LATE,))
-    host = SimulatedHost(planned(reply=wanted)).at(100, lambda call: call.hear(response()))
+    host = SimulatedHost(planned(reply=wanted)).at(100, lambda call: call.receive(response()))
     await host.protocol.run()
     assert stories(host) == [(1, "call.completed_late")]
 
 
 async def test_nobody_is_told_where_nobody_is_named() -> None:
     """Not a step more."""
-    host = SimulatedHost(planned(reply=None)).at(100, lambda call: call.hear(response()))
+    host = SimulatedHost(planned(reply=None)).at(100, lambda call: call.receive(response()))
     await host.protocol.run()
     assert host.deliveries == []
 
@@ -130,15 +131,17 @@ async def test_a_continued_call_goes_on_counting() -> None:
     """What was told before it continued as new is not told again, and the next one is the next."""
     host = SimulatedHost(planned())
     notice = default_notices("en")["delayed"]
-    memory = NotificationsState(sequence=3, delayed=notice)
-    telling = Notifications(
-        host, REQUEST, NotificationsState.model_validate_json(memory.model_dump_json())
+    before = NotificationsState(sequence=3, delayed=notice)
+    snapshot = CallState.at_start(REQUEST.call_id, START).model_copy(
+        update={"notifications": before}
     )
-    telling.plan(EVERYTHING, {})
-    telling.delayed(notice)
-    assert telling.memory() == memory
-    telling.delayed(notice.model_copy(update={"expected_at": START}))
-    await telling.settled()
+    snapshot = CallSnapshot.model_validate_json(snapshot.model_dump_json())
+    state = CallState(host, REQUEST, snapshot)
+    notifications = Notifications(host, state, EVERYTHING, {})
+    notifications.delayed(notice)
+    assert state.notifications == before
+    notifications.delayed(notice.model_copy(update={"expected_at": START}))
+    await notifications.all_started()
     assert stories(host) == [(4, "call.delayed")]
 
 
@@ -161,7 +164,7 @@ async def test_a_call_that_could_not_be_prepared(kind: str) -> None:
 
 async def test_a_recorded_outcome_is_not_told_again() -> None:
     """Another run of the same call only repeats what it was; its subscriber knows."""
-    first = SimulatedHost(planned()).at(1, lambda call: call.hear(response()))
+    first = SimulatedHost(planned()).at(1, lambda call: call.receive(response()))
     outcome = await first.protocol.run()
     again = SimulatedHost(planned())
     again.answers[names.PREPARE] = [Prepared(recorded=outcome)]
@@ -173,7 +176,7 @@ async def test_a_recorded_outcome_is_not_told_again() -> None:
 
 async def test_an_outcome_found_again_has_the_same_id() -> None:
     """A worker that died after it had recorded the response tells the same notice."""
-    first = SimulatedHost(planned()).at(1, lambda call: call.hear(response()))
+    first = SimulatedHost(planned()).at(1, lambda call: call.receive(response()))
     outcome = await first.protocol.run()
     again = SimulatedHost(planned())
     again.answers[names.PREPARE] = [Prepared(plan=planned(), recorded=outcome, repeated=True)]

@@ -35,14 +35,14 @@ def test_cancel_after_a_task_that_was_lost_tells_the_provider() -> None:
 def test_force_while_preparing_sends_nothing() -> None:
     """An operator's word is recorded, and there is nothing to acknowledge."""
     with staged(facts_of()) as scene:
-        scene.order("force", soon=True)
+        scene.order("force_ack", soon=True)
         scene.crash()
         scene.end()
         assert scene.outcome.response == {"forced": True}
         assert (scene.sent, scene.accepted) == ([], [])
 
 
-@pytest.mark.parametrize(("order", "kind"), [("cancel", "failed"), ("force", "success")])
+@pytest.mark.parametrize(("order", "kind"), [("cancel", "failed"), ("force_ack", "success")])
 def test_order_while_sending_ends_the_retries(order: str, kind: str) -> None:
     """The attempt in hand ends as it ends, and none follows; what may have arrived is told."""
     with staged(facts_of(send=QUEUED)) as scene:
@@ -94,7 +94,7 @@ def test_force_of_a_parked_call_voids_what_is_owed() -> None:
     with staged(replace(facts_of(cycles=1), acknowledging="down")) as scene:
         scene.go(5)
         scene.world.provider.acknowledging = "accepts"
-        scene.order("force")
+        scene.order("force_ack")
         scene.end()
         assert scene.outcome.forced is not None
         assert scene.accepted == [(1, "success")]
@@ -107,7 +107,7 @@ def test_orders_after_the_outcome_are_too_late() -> None:
         scene.go(2)
         scene.say(RESPONSE)
         scene.go(1)
-        for order in ("cancel", "force"):
+        for order in ("cancel", "force_ack"):
             scene.order(order)
             assert "too late" in (scene.status.last_error or "")
         scene.end()

@@ -10,7 +10,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.calls import OutcomeStatus, Stage
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
-from ackbridge.contracts.plan import REVISION, LatePolicy, OnFailure, Prepared, WhenOff
+from ackbridge.contracts.plan import LatePolicy, OnFailure, Prepared, WhenOff
 from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
 from ackbridge.contracts.steps import Asked, Recorded, Sent, StepFailure
 from tests.support.simulated_host import START, SimulatedHost, plan, response
@@ -21,7 +21,7 @@ NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", attempt
 
 async def test_happy_path_records_then_acknowledges_once() -> None:
     """A call sends once, records the response, acknowledges it, and completes."""
-    host = SimulatedHost(plan()).at(2, lambda call: call.hear(response()))
+    host = SimulatedHost(plan()).at(2, lambda call: call.receive(response()))
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.COMPLETED
     assert outcome.response == {"ok": True}
@@ -40,7 +40,7 @@ async def test_callback_that_overtakes_its_receipt_is_kept() -> None:
     """A message heard while the request is being sent is the answer."""
 
     def early(call: object) -> Sent:
-        host.protocol.hear(response())
+        host.protocol.receive(response())
         return Sent(sent_at=START, receipt_at=START, reference="r-1")
 
     host = SimulatedHost(plan(), send=[early])
@@ -60,12 +60,12 @@ async def test_duplicate_is_suppressed_and_logged() -> None:
     """The same event key again changes nothing and is kept in the log."""
 
     def slow_record(call: object) -> Recorded:
-        host.protocol.hear(response())
+        host.protocol.receive(response())
         return Recorded(accepted=True)
 
-    host = SimulatedHost(plan(), record=[slow_record]).at(1, lambda call: call.hear(response()))
+    host = SimulatedHost(plan(), record=[slow_record]).at(1, lambda call: call.receive(response()))
     await host.protocol.run()
-    assert host.protocol.status().duplicates == 1
+    assert host.protocol.state.status().duplicates == 1
     (concluded,) = host.steps(names.CONCLUDE)
     assert [one.event_key for one in concluded.suppressed] == ["evt-1"]
     assert len(host.steps(names.RECORD)) == 1
@@ -127,7 +127,7 @@ async def test_extension_moves_the_deadline_up_to_the_ceiling() -> None:
     asks = ProviderMessage(
         kind=MessageKind.EXTENSION, event_key="more", extend_by=timedelta(hours=1)
     )
-    host = SimulatedHost(plan(cycles=1)).at(5, lambda call: call.hear(asks))
+    host = SimulatedHost(plan(cycles=1)).at(5, lambda call: call.receive(asks))
     await host.protocol.run()
     assert host.elapsed == 600
 
@@ -140,7 +140,7 @@ async def test_provider_failure_opens_a_cycle_only_if_retryable(
     failure = ProviderMessage(
         kind=MessageKind.FAILURE, event_key="f", reason="no stock", retryable=retryable
     )
-    host = SimulatedHost(plan()).at(1, lambda call: call.hear(failure))
+    host = SimulatedHost(plan()).at(1, lambda call: call.receive(failure))
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.FAILED
     assert host.sent_cycles == cycles
@@ -175,18 +175,21 @@ async def test_cancel_after_capture_is_too_late_and_says_so() -> None:
         return host.answers["told"][0]
 
     host = SimulatedHost(plan(), told=[Recorded(accepted=True)]).at(
-        1, lambda call: call.hear(response())
+        1, lambda call: call.receive(response())
     )
     host.answers[names.ACKNOWLEDGE] = [cancelled_meanwhile]
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.COMPLETED
-    assert "too late" in (host.protocol.status().last_error or "")
+    assert "too late" in (host.protocol.state.status().last_error or "")
 
 
 async def test_force_ack_records_the_operators_answer() -> None:
     """A forced end is recorded like a response and says who forced it."""
     host = SimulatedHost(plan()).at(
-        3, lambda call: call.force(ForceAck(by="bo", reason="seen in their UI", response={"id": 9}))
+        3,
+        lambda call: call.force_ack(
+            ForceAck(by="bo", reason="seen in their UI", response={"id": 9})
+        ),
     )
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.COMPLETED
@@ -199,7 +202,7 @@ async def test_force_ack_records_the_operators_answer() -> None:
 async def test_acknowledgement_that_is_not_accepted_stays_owed_and_holds_nobody_up() -> None:
     """The outcome stands while the acknowledgement is still being tried."""
     refused = StepError(StepFailure.NOT_ACCEPTED, "503")
-    host = SimulatedHost(plan(), acknowledge=[refused]).at(1, lambda call: call.hear(response()))
+    host = SimulatedHost(plan(), acknowledge=[refused]).at(1, lambda call: call.receive(response()))
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.COMPLETED
     assert outcome.acknowledgement_owed is True
@@ -213,7 +216,7 @@ async def test_acknowledgement_that_is_not_accepted_stays_owed_and_holds_nobody_
 async def test_late_response_of_a_parked_call(late: LatePolicy, status: OutcomeStatus) -> None:
     """After a failed acknowledgement, a late answer counts as the operation says."""
     host = SimulatedHost(plan(cycles=1, on_failure=OnFailure.PARK, late=late)).at(
-        1000, lambda call: call.hear(response())
+        1000, lambda call: call.receive(response())
     )
     outcome = await host.protocol.run()
     assert outcome.status is status
@@ -225,14 +228,14 @@ async def test_event_key_of_another_call_is_not_taken() -> None:
     """What the ledger gave to another call leaves this one waiting."""
     host = SimulatedHost(
         plan(cycles=1), record=[Recorded(accepted=False, reason="another call's")]
-    ).at(1, lambda call: call.hear(response()))
+    ).at(1, lambda call: call.receive(response()))
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.FAILED
 
 
 async def test_a_repeat_returns_what_was_recorded() -> None:
     """A call the ledger knows the end of sends nothing."""
-    first = SimulatedHost(plan()).at(1, lambda call: call.hear(response()))
+    first = SimulatedHost(plan()).at(1, lambda call: call.receive(response()))
     recorded = await first.protocol.run()
     again = SimulatedHost(plan(), prepare=[Prepared(recorded=recorded)])
     assert await again.protocol.run() == recorded
@@ -271,20 +274,15 @@ async def test_an_operation_says_what_becomes_of_a_call_that_is_kept_back(
 OFF = AdmissionState(not_now="acme is switched off in prod (ann: a trial)")
 
 
-def kept_back_twice(revision: int) -> SimulatedHost:
-    """Parked by a flag, reprocessed twice; the flag is off the first time, and on the second."""
-    planned = plan(not_now="off", when_off=WhenOff.PARK, revision=revision)
-    return (
-        SimulatedHost(planned, reconsider=[OFF, AdmissionState()])
+async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
+    """Held back again, it stays as it was and says why; let through, it is sent."""
+    held_back = plan(not_now="off", when_off=WhenOff.PARK)
+    host = (
+        SimulatedHost(held_back, reconsider=[OFF, AdmissionState()])
         .at(10, lambda call: call.reprocess(Reprocess(by="ops")))
         .at(20, lambda call: call.reprocess(Reprocess(by="ops")))
-        .at(25, lambda call: call.hear(response()))
+        .at(25, lambda call: call.receive(response()))
     )
-
-
-async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
-    """Kept back again, it stays as it was and says why; let through, it is sent."""
-    host = kept_back_twice(REVISION)
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.COMPLETED
     assert host.sent_cycles == [1]
@@ -292,14 +290,6 @@ async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
     assert told[-1] == f"not reprocessed: {OFF.not_now}"
     assert len({status.deadline for status in host.shown if status.stage is Stage.PARKED}) == 1
     assert len(host.steps(names.RECONSIDER)) == 2
-
-
-async def test_a_call_of_an_older_worker_does_not_ask_again() -> None:
-    """It is sent at the first word, as its history has it."""
-    host = kept_back_twice(1)
-    await host.protocol.run()
-    assert host.sent_cycles == [1]
-    assert host.steps(names.RECONSIDER) == []
 
 
 async def test_a_call_whose_flags_cannot_be_asked_stays_parked() -> None:
@@ -320,8 +310,8 @@ async def test_one_arrival_by_two_ways_is_no_duplicate() -> None:
     receipt = Sent(sent_at=START, receipt_at=START, reference="r-1", messages=(came,))
     host = SimulatedHost(plan(), send=[receipt])
     outcome = await host.protocol.run()
-    host.protocol.hear(came)
+    host.protocol.receive(came)
     assert outcome.status is OutcomeStatus.COMPLETED
-    assert not host.protocol._hearing.has_suppressed
-    host.protocol.hear(came.model_copy(update={"received_at": START + timedelta(seconds=1)}))
-    assert host.protocol._hearing.has_suppressed
+    assert not host.protocol.state.messages.has_suppressed
+    host.protocol.receive(came.model_copy(update={"received_at": START + timedelta(seconds=1)}))
+    assert host.protocol.state.messages.has_suppressed

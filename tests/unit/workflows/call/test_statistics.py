@@ -26,7 +26,7 @@ def sent(reference: str = "r-1", **changes: Any) -> Sent:
 
 def said(host: SimulatedHost, at: float, message: ProviderMessage) -> SimulatedHost:
     """Let the provider speak so many seconds after the start."""
-    return host.at(at, lambda protocol: protocol.hear(message))
+    return host.at(at, lambda protocol: protocol.receive(message))
 
 
 def ends(host: SimulatedHost) -> list[CycleEnd]:
@@ -127,6 +127,6 @@ async def test_nobody_knows_which_of_two_sendings_was_answered() -> None:
 async def test_what_an_operator_forces_is_no_answer() -> None:
     """It says nothing about the provider."""
     order = ForceAck(by="ops", reason="seen", response={"ok": True})
-    host = SimulatedHost(plan()).at(4, lambda protocol: protocol.force(order))
+    host = SimulatedHost(plan()).at(4, lambda protocol: protocol.force_ack(order))
     await host.protocol.run()
     assert recorded(host).took is None
