@@ -12,7 +12,7 @@ from .playing import PATIENCE, Scenario, booking, parked, run
 
 
 async def completed(stage: Stage) -> CallRequest:
-    """The happy path of the four steps."""
+    """The happy path: prepare and send, record and acknowledge."""
     return await run(stage, stage.request(delay_ms=100))
 
 
@@ -46,7 +46,7 @@ async def completed_by_signal_of_several(stage: Stage) -> CallRequest:
 
 
 async def completed_after_retries(stage: Stage) -> CallRequest:
-    """The first sends and the first acknowledgements were not taken."""
+    """The first attempts to send and to acknowledge fail."""
     return await run(stage, stage.request(receipt_failures=2, acknowledgement_failures=2))
 
 
@@ -154,16 +154,6 @@ async def polled(stage: Stage) -> CallRequest:
     return await run(stage, request.model_copy(update={"payload": payload}))
 
 
-async def completed_together(stage: Stage) -> CallRequest:
-    """The happy path in two activities: prepare and send, record and acknowledge."""
-    return await run(stage, stage.request(delay_ms=100))
-
-
-async def completed_together_after_retries(stage: Stage) -> CallRequest:
-    """The first sends and the first acknowledgements rode along, and were not taken."""
-    return await run(stage, stage.request(receipt_failures=2, acknowledgement_failures=2))
-
-
 CALLS: list[Scenario] = [
     completed,
     completed_sync,
@@ -182,6 +172,4 @@ CALLS: list[Scenario] = [
     parked_to_the_end,
     cancelled_while_sending,
     polled,
-    completed_together,
-    completed_together_after_retries,
 ]
