@@ -19,7 +19,7 @@ from ackbridge.catalog.matching import find_event_key
 from ackbridge.catalog.model import CallbackSpec, Integration, ReplyCodes
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError, read_json
-from ackbridge.errors import AckbridgeError, SecretError, SignatureError, UnavailableError
+from ackbridge.errors import SecretError, SignatureError, UnavailableError
 from ackbridge.security.inbound import Verifier
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.specs import HeaderVerify
@@ -97,8 +97,8 @@ class CallbackReply:
     retry_after: int | None = None
 
 
-class CallbackRejectedError(AckbridgeError):
-    """A stage rejected the callback."""
+class CallbackRejectedError(Exception):
+    """A stage rejected the callback; `reply` says why."""
 
     def __init__(self, reply: CallbackReply) -> None:
         self.reply = reply

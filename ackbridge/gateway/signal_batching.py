@@ -6,18 +6,16 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from functools import partial
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import WorkflowExecutionStatus
+from temporalio.api.common.v1 import Header
 from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
-    DescribeWorkflowExecutionRequest,
 )
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -40,11 +38,6 @@ MAX_BATCH_MESSAGES = 100
 MAX_BATCH_BYTES = 1024 * 1024
 """Bytes of the bodies of messages that share a signal: the engine's limit is 2 MiB."""
 
-_OPEN = (
-    WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING,
-    WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_PAUSED,
-)
-
 
 class SignalResult(StrEnum):
     """What the engine did with a signal."""
@@ -62,7 +55,6 @@ class EngineClient:
     ) -> None:
         """Bound each request by `timeout`, connecting included; trace callbacks with `traces`."""
         self._client = client
-        self._service = client.workflow_service
         self._timeout = timeout
         self._traces = traces
 
@@ -84,22 +76,14 @@ class EngineClient:
             EngineUnavailableError: no answer in time; the signal may have been stored.
         """
         name, argument, event_key = _signal(messages)
-        send = partial(
-            signal_once,
-            self._client,
-            call_id,
-            name,
-            argument,
-            request_id=f"{provider}:{event_key}",
-            timeout=self._timeout,
-        )
+        request_id = f"{provider}:{event_key}"
         try:
-            if self._traces is None:
-                await self._bounded(send())
-            else:
-                callbacks = zip_longest(traceparents, (each.received_at for each in messages))
-                async with self._traces.signal_header(call_id, provider, [*callbacks]) as header:
-                    await self._bounded(send(header=header))
+            async with self._spans(call_id, provider, messages, traceparents) as header:
+                await self._bounded(
+                    signal_once(
+                        self._client, call_id, name, argument, request_id, self._timeout, header
+                    )
+                )
         except RPCError as error:
             return _refusal(error)
         return SignalResult.DELIVERED
@@ -110,18 +94,14 @@ class EngineClient:
         Raises:
             EngineUnavailableError: no answer in time.
         """
-        request = DescribeWorkflowExecutionRequest(
-            namespace=self._client.namespace, execution=WorkflowExecution(workflow_id=call_id)
-        )
+        handle = self._client.get_workflow_handle(call_id)
         try:
-            described = await self._bounded(
-                self._service.describe_workflow_execution(request, timeout=self._timeout)
-            )
+            description = await self._bounded(handle.describe(rpc_timeout=self._timeout))
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return False
             raise _unavailable(error) from None
-        return described.workflow_execution_info.status not in _OPEN
+        return description.close_time is not None
 
     async def ping(self) -> None:
         """Check that the engine answers and has our namespace.
@@ -131,9 +111,22 @@ class EngineClient:
         """
         request = DescribeNamespaceRequest(namespace=self._client.namespace)
         try:
-            await self._bounded(self._service.describe_namespace(request, timeout=self._timeout))
+            service = self._client.workflow_service
+            await self._bounded(service.describe_namespace(request, timeout=self._timeout))
         except RPCError as error:
             raise _unavailable(error) from None
+
+    def _spans(
+        self,
+        call_id: str,
+        provider: str,
+        messages: Sequence[ProviderMessage],
+        traceparents: Sequence[str | None],
+    ) -> AbstractAsyncContextManager[Header | None]:
+        if self._traces is None:
+            return nullcontext()
+        callbacks = zip_longest(traceparents, (message.received_at for message in messages))
+        return self._traces.signal_header(call_id, provider, list(callbacks))
 
     async def _bounded(self, request: Awaitable[T]) -> T:
         try:
@@ -165,6 +158,7 @@ def _refusal(error: RPCError) -> SignalResult:
 
 
 def _unavailable(error: RPCError) -> EngineUnavailableError:
+    # The status alone: the server's message may contain addresses, and /readyz is public.
     return EngineUnavailableError(f"the engine answers {error.status.name}")
 
 

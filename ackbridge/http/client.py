@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
-from typing import TypedDict
+from typing import Any
 
 import httpx
 
@@ -41,40 +41,22 @@ class HttpResponse:
     body: bytes = field(repr=False)
 
 
-class ClientOptions(TypedDict):
-    """Arguments of `httpx.AsyncClient`."""
-
-    headers: dict[str, str]
-    cookies: CookieJar
-    timeout: httpx.Timeout
-    limits: httpx.Limits
-    follow_redirects: bool
-    trust_env: bool
-    transport: httpx.AsyncBaseTransport | None
-
-
-def client_options(
-    *,
-    timeout: timedelta,
-    max_connections: int,
-    transport: httpx.AsyncBaseTransport | None = None,
-) -> ClientOptions:
-    """The options of `build_client`, for libraries that build their own client."""
-    return ClientOptions(
+def client_options(timeout: timedelta, max_connections: int) -> dict[str, Any]:
+    """Arguments of `httpx.AsyncClient`, also for libraries that build their own client."""
+    return {
         # No compression: a small response must not expand into a large one.
-        headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+        "headers": {"user-agent": USER_AGENT, "accept-encoding": "identity"},
         # All calls share one client: a cookie set in one call must not be sent in another.
-        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-        timeout=httpx.Timeout(timeout.total_seconds()),
-        limits=httpx.Limits(
+        "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+        "timeout": httpx.Timeout(timeout.total_seconds()),
+        "limits": httpx.Limits(
             max_connections=max_connections, max_keepalive_connections=max_connections
         ),
         # A redirect would send the request, and its secrets, to a host that is not configured.
-        follow_redirects=False,
+        "follow_redirects": False,
         # A stray HTTP_PROXY or SSL_CERT_FILE must not affect requests that carry secrets.
-        trust_env=False,
-        transport=transport,
-    )
+        "trust_env": False,
+    }
 
 
 def build_client(
@@ -92,10 +74,9 @@ def build_client(
         max_connections: in total, idle ones included.
         around: wraps the transport, such as for traces.
     """
-    options = client_options(timeout=connect_timeout, max_connections=max_connections)
+    options = client_options(connect_timeout, max_connections)
     transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"])
-    options["transport"] = around(transport) if around else transport
-    return CookielessClient(**options)
+    return CookielessClient(transport=around(transport) if around else transport, **options)
 
 
 async def exchange(

@@ -152,11 +152,6 @@ class ClientCredentials(httpx.Auth):
 
     async def _request_token(self) -> Mapping[str, Any]:
         spec = self._spec
-        options = client_options(
-            timeout=self._token_timeout,
-            max_connections=1,
-            transport=None if self._transport is None else _SharedTransport(self._transport),
-        )
         extra = {} if spec.audience is None else {"audience": spec.audience}
         async with AsyncOAuth2Client(
             client_id=self._secrets.text(spec.client_id),
@@ -164,7 +159,8 @@ class ClientCredentials(httpx.Auth):
             token_endpoint_auth_method=spec.auth_method,
             scope=spec.scope,
             event_hooks={"response": [_limit_token_response]},
-            **options,
+            transport=self._transport and _SharedTransport(self._transport),
+            **client_options(self._token_timeout, max_connections=1),
         ) as client:
             answer: Mapping[str, Any] = await client.fetch_token(
                 spec.token_url, grant_type="client_credentials", **extra

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from ackbridge.errors import SecretError
 
-from .specs import is_secret_ref
+REFERENCE_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$"
+"""`env:NAME` or `file:/path`; a relative path starts at `ACKBRIDGE_SECRETS_ROOT`."""
 
 WEBHOOK_PREFIX = "whsec_"
 """Of Standard Webhooks secrets."""
 
+_REFERENCE = re.compile(REFERENCE_PATTERN[:-1] + r"\Z")
 _MAX_FILE_BYTES = 64 * 1024
+
+
+def is_secret_ref(text: str) -> bool:
+    """Whether a text is a well-formed secret reference."""
+    return _REFERENCE.match(text) is not None
 
 
 class Secrets:

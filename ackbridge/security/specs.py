@@ -19,17 +19,11 @@ from pydantic import (
 
 from ackbridge.contracts.wire import Duration
 
-REFERENCE_PATTERN = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00-\x1f]+)$"
-"""`env:NAME` or `file:/path`; a relative path starts at `ACKBRIDGE_SECRETS_ROOT`."""
+from .secrets import REFERENCE_PATTERN, is_secret_ref
 
-_REFERENCE = re.compile(REFERENCE_PATTERN[:-1] + r"\Z")
 _LOOKS_LIKE_REF = ("env:", "file:")
 _SIGNED_PART = re.compile(r"(\{timestamp\}|\{body\}|\{id\})")
 _HEADER_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
-
-
-def is_secret_ref(text: str) -> bool:
-    return _REFERENCE.match(text) is not None
 
 
 def _secret_ref(text: str) -> str:
