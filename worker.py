@@ -44,7 +44,7 @@ from ackbridge.settings import Settings, environment, integrations_folder, load_
 from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
-from ackbridge.telemetry.metrics.setup import Metrics, export_telemetry
+from ackbridge.telemetry.metrics.export import Metrics, export_telemetry
 from ackbridge.temporal.connect import connect, register_search_attributes
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
@@ -119,7 +119,7 @@ async def _serve(
             await running.enter_async_context(
                 report_stats(provisions.counters, ledger.stats, utc_now)
             )
-            await running.enter_async_context(metrics.watching(provisions.counters))
+            await running.enter_async_context(metrics.updating(provisions.counters))
             for worker in workers:
                 await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
             await start_controls(client, catalog, provider)

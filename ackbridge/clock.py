@@ -1,4 +1,4 @@
-"""Time, as a value that is handed in: tests and virtual clocks replace it."""
+"""The clock as a dependency, which tests and virtual clocks replace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 Clock = Callable[[], datetime]
-"""Gives the current time, aware, in UTC."""
+"""Returns the current time, aware, in UTC."""
 
 
 def utc_now() -> datetime:

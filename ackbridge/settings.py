@@ -1,6 +1,6 @@
-"""Our settings: `ACKBRIDGE_*` from the environment and `.env`. Read by composition roots only.
+"""Our settings: `ACKBRIDGE_*` from the environment and `.env`, read by composition roots only.
 
-Connection settings are Temporal's own (`TEMPORAL_*`, see `temporalio.envconfig`).
+The connection to Temporal is configured by `TEMPORAL_*`, see `temporalio.envconfig`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ackbridge.contracts.wire import Duration, describe_validation_error
 
 from .errors import ConfigurationError
 
-# Narrower than what the engine takes, so that a name can stand in any command and any log.
+# Narrower than the engine's rule, so that a name needs no quoting in commands and logs.
 _DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_/-]*$"
 _BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9_/.+-]*$"
 _LONGEST = 255
@@ -29,27 +29,26 @@ _LONGEST = 255
 
 
 class Settings(BaseSettings):
-    """What a deployment decides.
+    """The settings of a deployment.
 
     Attributes:
-        environment: which of the flags in integration files applies, such as `dev` or `prod`.
-        flags: who answers for flags: `control` (what operators said by `ackbridge flag`), or
-            `flagd`, which is configured by its own `FLAGD_*`.
-        integrations: the folder of integration files; unset, the ones shipped with Ackbridge.
+        environment: selects the flags of integration files, such as `dev` or `prod`.
+        flags: where flags come from: `control` (`ackbridge flag`), or `flagd`, which is configured
+            by its own `FLAGD_*`.
+        integrations: the folder of integration files; unset, those that ship with Ackbridge.
         ledger_url: `sqlite:///path` or `postgresql://user:password@host/database`.
-        public_url: where providers reach the gateway; callback addresses are made from it.
-        secrets_root: the folder that relative `file:` references start from.
+        public_url: where providers reach the gateway; the base of callback URLs.
+        secrets_root: the folder of relative `file:` references.
         log_level: of our own logs.
-        signal_timeout: how long a callback waits for the engine before the inbox takes it.
-        shutdown_within: how long a worker lets running activities finish on SIGTERM.
-        metrics_host, metrics_port: where Prometheus fetches the metrics of this process; without a
-            port, nowhere. Everything else about telemetry is OpenTelemetry's own, `OTEL_*`.
-        retention: how long the ledger keeps what is over: `ACKBRIDGE_RETENTION_CALLS`, ...; zero is
-            for ever.
-        purge_every: how often the ledger is cleaned up; zero: only when somebody says so.
-        deployment: the name of the deployment that the workers are versions of; unset, they are
-            unversioned.
-        build_id: which version of it, such as a git revision; unset, that of the package.
+        signal_timeout: how long a callback waits for the engine before it is stored in the inbox.
+        shutdown_within: how long running activities may take to finish on SIGTERM.
+        metrics_host, metrics_port: where Prometheus scrapes the metrics of this process; no page
+            without a port. Other telemetry is configured by OpenTelemetry's `OTEL_*`.
+        retention: how long the ledger keeps ended calls and other rows, by
+            `ACKBRIDGE_RETENTION_CALLS`, ...; zero is for ever.
+        purge_every: the interval of purges; zero: only on command.
+        deployment: the worker deployment; unset, workers are unversioned.
+        build_id: the version of the workers, such as a git revision; unset, that of the package.
     """
 
     model_config = SettingsConfigDict(
@@ -93,7 +92,7 @@ def load_settings() -> Settings:
 
 
 def environment() -> Mapping[str, str]:
-    """The process environment over `.env`: what `${NAME}` and `env:NAME` refer to."""
+    """The process environment over `.env`, for `${NAME}` and `env:NAME`."""
     from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
     return {**from_file, **os.environ}
 

@@ -23,8 +23,8 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import app_folder, environment, integrations_folder, load_settings
 from ackbridge.telemetry.logs import log_to_stderr
+from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.telemetry.metrics.gauges import GaugeSource
-from ackbridge.telemetry.metrics.setup import export_telemetry
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
@@ -103,7 +103,7 @@ async def _serve_gateway(host: str, port: int) -> None:
         # The gateway tells how things stand for everybody: there are fewer of it than of workers.
         facts = GaugeSource(catalog, ledger, control, settings.environment)
         try:
-            async with metrics.watching(facts=facts):
+            async with metrics.updating(gauges=facts):
                 await uvicorn.Server(config).serve()
         finally:
             await control.close()

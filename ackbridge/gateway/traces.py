@@ -18,8 +18,7 @@ from temporalio.client import Client
 from temporalio.converter import PayloadConverter
 from temporalio.service import RPCError
 
-from ackbridge.telemetry.allowlist_exporter import CALL_ID, HTTP_METHOD, HTTP_ROUTE, PROVIDER
-from ackbridge.telemetry.traces import TRACER
+from ackbridge.telemetry.traces import CALL_ID, HTTP_METHOD, HTTP_ROUTE, PROVIDER, TRACER
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
-"""The embedded engine: a Temporal dev server from a wheel, its state in a file, tuned.
+"""The embedded engine: a tuned Temporal dev server from a wheel, with its state in a file.
 
-It is for development, tests and demos. Its state survives `kill -9`; it need not survive a power
-cut, for which SQLite would have to wait for the disk at every step.
+It is for development, tests and demos. Its state survives `kill -9`, but not a power cut, for
+which SQLite would have to wait for the disk at every write.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 NAMESPACE = "default"
 _PRAGMAS = {"journal_mode": "WAL", "synchronous": "normal"}
-# Its queue processors poll at most this often; the defaults make calls wait in line.
+# Polls per second of its queue processors; with the defaults calls are queued.
 _DYNAMIC_CONFIG = {
     "history.transferProcessorMaxPollRPS": "2000",
     "history.timerProcessorMaxPollRPS": "2000",
@@ -42,15 +42,15 @@ _TIME_SKIPPING = {"frontend.WorkflowTimeSkippingEnabled": "true"}
 _BANNER = "Temporal Server:"
 _PORT_TAKEN = "address already in use"
 _PORT_ATTEMPTS = 5
-_LOOK_EVERY = 0.05
-"""Seconds between two looks at an engine that starts."""
+_POLL_INTERVAL = 0.05
+"""Seconds between two readiness checks."""
 
 
 class EmbeddedEngine:
     """A Temporal dev server as a child process; a context manager, reusable.
 
-    It blocks while it starts, about a second. Every thread may start it, and asynchronous code
-    may use `asyncio.to_thread(engine.start)`; the engine lives until it is stopped or we end.
+    Starting blocks for about a second. Any thread may start it, and asynchronous code may use
+    `asyncio.to_thread(engine.start)`. It runs until it is stopped or this process ends.
 
     Attributes:
         state: the file with its state.
@@ -69,20 +69,20 @@ class EmbeddedEngine:
         log: Path | None = None,
         start_timeout: timedelta = timedelta(seconds=60),
     ) -> None:
-        """Prepare; nothing is started.
+        """Nothing is started yet.
 
         Args:
-            state: where to keep the state; the folder is created, an existing file continued.
-            port: of gRPC, exactly this one; None for a free one.
-            ui_port: of the Temporal UI, exactly this one; None for a free one.
+            state: the file of the state; the folder is created, an existing file is continued.
+            port: of gRPC; None for a free one.
+            ui_port: of the Temporal UI; None for a free one.
             headless: without the Temporal UI.
             time_skipping: let clients skip the time of their workflows, for tests.
-            dynamic_config: more of the server's own settings, by name.
-            log: where its output goes; None for a file beside the state.
+            dynamic_config: more dynamic configuration of the server, by key.
+            log: the file of its output; None for a file beside the state.
         """
         self.state = state.absolute()
         self.log = log or self.state.with_suffix(".log")
-        self._wished = (port, ui_port)
+        self._given_ports = (port, ui_port)
         self._headless = headless
         self._dynamic_config = (
             _DYNAMIC_CONFIG | (_TIME_SKIPPING if time_skipping else {}) | dict(dynamic_config or {})
@@ -106,17 +106,17 @@ class EmbeddedEngine:
 
     @property
     def ui_url(self) -> str | None:
-        """Where the Temporal UI is; None when headless."""
+        """The URL of the Temporal UI; None when headless."""
         return None if self._headless else f"http://{HOST}:{self._port(1)}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What lets any Temporal client find it."""
+        """The environment in which any Temporal client connects to it."""
         return {"TEMPORAL_ADDRESS": self.address, "TEMPORAL_NAMESPACE": NAMESPACE}
 
     @property
     def child(self) -> ManagedProcess:
-        """The process.
+        """The server process.
 
         Raises:
             EngineUnavailableError: it has not been started.
@@ -136,7 +136,7 @@ class EmbeddedEngine:
             *("--ip", HOST, "--port", str(self._port(0)), "--db-filename", str(self.state)),
             *(("--headless",) if self._headless else ("--ui-port", str(self._port(1)))),
             *("--ui-disable-news-fetch", "--log-level", "warn"),
-            # What a user has configured for other engines must not reach this one.
+            # The user's configuration is for other servers.
             *("--disable-config-file", "--disable-config-env"),
         ]
         for name, value in _PRAGMAS.items():
@@ -150,67 +150,66 @@ class EmbeddedEngine:
 
         Raises:
             EngineUnavailableError: the binary is missing, another engine uses the state, a given
-                port
-                is taken, or it does not answer in time.
+                port is taken, or it does not answer in time.
         """
         if self._child is not None and self._child.is_running:
             return
         find_binary()
         self.state.parent.mkdir(parents=True, exist_ok=True)
-        self._take_state()
+        self._lock_state()
         try:
             self._start_on_free_ports()
         except BaseException:
             self.stop()
             raise
 
-    def stop(self, patience: timedelta = timedelta(seconds=10)) -> None:
-        """Stop it: SIGTERM, then SIGKILL when it takes longer than `patience`."""
+    def stop(self, timeout: timedelta = timedelta(seconds=10)) -> None:
+        """Send SIGTERM, then SIGKILL if it has not ended within `timeout`."""
         if self._child is not None:
-            self._child.stop(patience)
+            self._child.stop(timeout)
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal, and wait for the end if it is SIGKILL; `start` starts it again."""
+        """Send a signal; returns after the end if it is SIGKILL. `start` starts it again."""
         self.child.send(number)
         if number is signal.SIGKILL:
             self.child.wait()
 
     def _start_on_free_ports(self) -> None:
-        until = time.monotonic() + self._starts_within.total_seconds()
+        deadline = time.monotonic() + self._starts_within.total_seconds()
         for attempt in range(_PORT_ATTEMPTS):
             self._child = ManagedProcess(
                 self.command, environ={}, log=self.log, folder=self.state.parent
             )
             self._child.start()
-            if _run_apart(self._answers(self._child, until)):
+            if _run_in_thread(self._becomes_ready(self._child, deadline)):
                 return
             taken = _PORT_TAKEN in self._child.output()
-            if not taken or None not in self._wished or attempt == _PORT_ATTEMPTS - 1:
+            if not taken or None not in self._given_ports or attempt == _PORT_ATTEMPTS - 1:
                 break
             self._ports = None
         raise EngineUnavailableError(f"the embedded engine did not start: {self.child.tail()}")
 
-    async def _answers(self, child: ManagedProcess, until: float) -> bool:
-        """Whether it comes to answer and to know our search attributes, or ends before that."""
+    async def _becomes_ready(self, child: ManagedProcess, deadline: float) -> bool:
+        """Wait until it is ready; false if it ended before."""
         while child.is_running:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise EngineUnavailableError(
                     f"the embedded engine did not answer within {self._starts_within};"
                     f" see {self.log}"
                 )
-            # Somebody else's engine on a port that ours did not get would answer as well.
+            # Another engine on a port that ours did not get would answer as well.
             if _BANNER in child.output() and await _is_ready(self.address):
                 return True
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(_POLL_INTERVAL)
         return False
 
-    def _take_state(self) -> None:
-        """Two engines on one file would corrupt each other's work."""
+    def _lock_state(self) -> None:
         if self._lock is not None:
             return
+        # Two engines on one file would corrupt it.
         lock = self.state.with_name(f"{self.state.name}.lock").open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,13 +220,13 @@ class EmbeddedEngine:
 
     def _port(self, which: int) -> int:
         if self._ports is None:
-            grpc, ui = self._wished
+            grpc, ui = self._given_ports
             self._ports = (LoopbackPort(grpc), LoopbackPort(ui))
-        return self._wished[which] or self._ports[which].number
+        return self._given_ports[which] or self._ports[which].number
 
 
 def find_binary() -> Path:
-    """The `temporal` binary: that of our environment, else the first on the PATH.
+    """The `temporal` binary of this Python environment, else the first on the PATH.
 
     Raises:
         EngineUnavailableError: there is none; says what to install.
@@ -246,10 +245,9 @@ def find_binary() -> Path:
 
 
 async def _is_ready(address: str) -> bool:
-    """Whether clients are answered, and calls can be found by all our search attributes.
+    """Whether it answers, and calls can be listed by our search attributes.
 
-    They are registered here rather than on the command line, which registers them only in a
-    file that it creates.
+    They are registered here, because the command line registers them only in a new file.
     """
     try:
         client = await Client.connect(address, namespace=NAMESPACE)
@@ -263,7 +261,7 @@ async def _is_ready(address: str) -> bool:
     return indexing.available
 
 
-def _run_apart(work: Coroutine[None, None, T]) -> T:
-    """Run in a thread with an event loop of its own: there may be one in this thread."""
-    with ThreadPoolExecutor(1) as apart:
-        return apart.submit(asyncio.run, work).result()
+def _run_in_thread(work: Coroutine[None, None, T]) -> T:
+    """Run in a thread with its own event loop: this thread may have a running one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

@@ -1,8 +1,8 @@
-"""Become a command that dies with its parent. Run as a script: `tether.py PARENT COMMAND...`.
+"""Replace this process by a command that dies with its parent.
 
-A file of its own, with nothing but the standard library, so that `python -I -S` runs it in
-milliseconds. It does its work after the fork in a fresh process, where a `preexec_fn` would run
-in a copy of a threaded one and could hang.
+Run as a script, `die_with_parent.py PARENT COMMAND...`. It uses only the standard library, so that
+`python -I -S` runs it in milliseconds. A `preexec_fn` would run in a copy of a threaded process
+instead, and could deadlock.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ def main(parent: int, command: list[str]) -> None:
     """Replace this process by the command; on Linux it is killed when the parent ends.
 
     Args:
-        parent: the process id of whoever started us.
+        parent: the id of the process that started this one.
         command: an absolute path, and its arguments.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        # It ended before the kernel knew that we mind.
+        # The parent ended before the call above.
         sys.exit(1)
-    # Python ignores this one, and an ignored signal stays ignored in the command.
+    # Python ignores SIGPIPE, and an ignored signal stays ignored in the command.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execv(command[0], command)  # noqa: S606 -- the command is our caller's own, and no shell reads it
 

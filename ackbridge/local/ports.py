@@ -10,35 +10,35 @@ HOST = "127.0.0.1"
 
 
 class LoopbackPort:
-    """A port that is ours to give to a server of ours.
+    """A port reserved for one of our servers.
 
-    On Linux it is held, bound but not listening, so that no other process is given it: not
-    before our server listens, and not while our server is restarted. That works because servers
-    set SO_REUSEADDR. Elsewhere a server that starts must be ready to find it taken.
+    On Linux it stays bound, but does not listen, so that the kernel gives it to no other process:
+    neither before our server listens, nor while it restarts. Servers can bind it because they set
+    SO_REUSEADDR. On other systems a server may find the port taken.
 
     Attributes:
         number: the port.
     """
 
-    def __init__(self, wished: int | None = None) -> None:
-        """Find a port.
+    def __init__(self, preferred: int | None = None) -> None:
+        """Reserve a port.
 
         Args:
-            wished: this one if it is free; otherwise, and without a wish, any free one.
+            preferred: this one if it is free; otherwise any free one.
         """
-        held = socket.socket()
-        # Not left to the garbage collector, which warns about sockets it has to close.
-        self._release = weakref.finalize(self, held.close)
+        reserved = socket.socket()
+        # The garbage collector would warn about an open socket.
+        self._release = weakref.finalize(self, reserved.close)
         if sys.platform == "linux":
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            held.bind((HOST, wished or 0))
+            reserved.bind((HOST, preferred or 0))
         except OSError:
-            held.bind((HOST, 0))
-        self.number: int = held.getsockname()[1]
+            reserved.bind((HOST, 0))
+        self.number: int = reserved.getsockname()[1]
         if sys.platform != "linux":
             self.release()
 
     def release(self) -> None:
-        """Let go of it; it may then be given to anybody."""
+        """Release it; the kernel may then give it to any process."""
         self._release()

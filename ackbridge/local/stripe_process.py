@@ -1,8 +1,8 @@
-"""Runs localstripe, a Stripe-compatible server that is not ours, as a process of its own.
+"""Run localstripe, a Stripe-compatible server by other authors, as a process of its own.
 
-Its own command listens on every IPv6 address and keeps its store in a file in `/tmp` that may
-belong to another user; here it listens on loopback and keeps nothing. It is executed, like any
-program: nothing of ours imports it, and nothing of it knows us.
+Its own command listens on every IPv6 address and stores its state in a file in `/tmp` that may
+belong to another user; here it listens on loopback and stores nothing. None of our code imports
+it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What our processes tell about themselves: logs, and traces."""
+"""Logs, traces and metrics of our processes."""

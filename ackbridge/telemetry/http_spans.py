@@ -1,4 +1,4 @@
-"""Spans of the requests that go to providers, and the header by which they can join the trace."""
+"""Spans of the requests to providers, and the header by which providers can join the trace."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from .allowlist_exporter import (
+from .traces import (
     ERROR_TYPE,
     HTTP_METHOD,
     HTTP_STATUS,
     SERVER_ADDRESS,
     SERVER_PORT,
+    TRACER,
+    is_tracing,
 )
-from .traces import TRACER, is_tracing
 
 TRACEPARENT = "traceparent"
 
 
 class TracedTransport(httpx.AsyncBaseTransport):
-    """Around the transport of a client: one span for every request, retries of `auth` included.
+    """Wraps the transport of a client: one span per request, retries of `auth` included.
 
-    The request gets a `traceparent`, and neither `tracestate` nor `baggage`: those carry what our
-    caller and its vendor know, which is no provider's business.
+    The request gets a `traceparent` header, but neither `tracestate` nor `baggage`: those carry
+    data of our caller and its vendor, which providers must not see.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        """Take the transport that does the work; it is closed with this one."""
+        """Take the transport that sends requests; it is closed with this one."""
         self._transport = transport
         self._tracer = trace.get_tracer(TRACER)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request; the span ends with the headers of the answer."""
+        """Send the request; the span ends when the response headers arrive."""
         attributes: dict[str, AttributeValue] = {
             HTTP_METHOD: request.method,
             SERVER_ADDRESS: request.url.host,
@@ -48,7 +49,7 @@ class TracedTransport(httpx.AsyncBaseTransport):
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
-            _tell(request)
+            _add_traceparent(request)
             try:
                 response = await self._transport.handle_async_request(request)
             except Exception as error:
@@ -67,11 +68,11 @@ class TracedTransport(httpx.AsyncBaseTransport):
 
 
 def transport_wrapper() -> Callable[[httpx.AsyncBaseTransport], TracedTransport] | None:
-    """What goes around the transport of the client for providers: nothing without traces."""
+    """The wrapper for the transport of the provider client; None while not tracing."""
     return TracedTransport if is_tracing() else None
 
 
-def _tell(request: httpx.Request) -> None:
+def _add_traceparent(request: httpx.Request) -> None:
     carrier: dict[str, str] = {}
     TraceContextTextMapPropagator().inject(carrier)
     if TRACEPARENT in carrier:

@@ -1,4 +1,4 @@
-"""OpenTelemetry's own variables, `OTEL_*`: whether something is exported, and to where."""
+"""OpenTelemetry's own variables, `OTEL_*`: whether and where traces and metrics are exported."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PROTOCOL = "http/protobuf"
 
 
 class Signal(StrEnum):
-    """What can be exported; the word in its variables."""
+    """What can be exported, as its variables spell it."""
 
     TRACES = "TRACES"
     METRICS = "METRICS"
 
-    def is_wanted(self, environ: Mapping[str, str]) -> bool:
-        """Whether an endpoint is named and nobody says no.
+    def is_enabled(self, environ: Mapping[str, str]) -> bool:
+        """Whether an endpoint is set and the exporter is not `none`.
 
         Raises:
-            ConfigurationError: it is wanted in a way that we cannot do.
+            ConfigurationError: an exporter or protocol that we do not support.
         """
         if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return False
@@ -40,13 +40,13 @@ class Signal(StrEnum):
         return True
 
     def endpoint(self, environ: Mapping[str, str]) -> str | None:
-        """The URL it is sent to, where one is named."""
-        own = environ.get(f"OTEL_EXPORTER_OTLP_{self}_ENDPOINT")
-        every = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-        return own or (f"{every.rstrip('/')}/v1/{self.lower()}" if every else None)
+        """The URL of the collector, if one is set."""
+        specific = environ.get(f"OTEL_EXPORTER_OTLP_{self}_ENDPOINT")
+        general = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+        return specific or (f"{general.rstrip('/')}/v1/{self.lower()}" if general else None)
 
     def headers(self, environ: Mapping[str, str]) -> str:
-        """What the exporter identifies itself with: secrets, as `name=value,name=value`."""
+        """The headers of the exporter as `name=value,name=value`; they hold secrets."""
         return environ.get(
             f"OTEL_EXPORTER_OTLP_{self}_HEADERS", environ.get("OTEL_EXPORTER_OTLP_HEADERS", "")
         )
@@ -54,11 +54,11 @@ class Signal(StrEnum):
     def _check_protocol(self, environ: Mapping[str, str]) -> None:
         for name in (f"OTEL_EXPORTER_OTLP_{self}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
             if environ.get(name, _PROTOCOL) != _PROTOCOL:
-                raise ConfigurationError(f"{name}: only `{_PROTOCOL}` (port 4318) is spoken here")
+                raise ConfigurationError(f"{name}: only `{_PROTOCOL}` (port 4318) is supported")
 
 
 def export_to_environ(environ: Mapping[str, str]) -> None:
-    """Put `OTEL_*` of our `.env` where OpenTelemetry's own code looks for them."""
+    """Copy `OTEL_*` of our `.env` to the process environment, where OpenTelemetry reads them."""
     for name, value in environ.items():
         if name.startswith("OTEL_"):
             os.environ.setdefault(name, value)
@@ -66,7 +66,7 @@ def export_to_environ(environ: Mapping[str, str]) -> None:
 
 def otlp_spans(environ: Mapping[str, str]) -> SpanExporter:
     """The exporter of spans, as `OTEL_EXPORTER_OTLP_*` says."""
-    # Imported where it is used: it costs 100 ms and 15 MB, which who exports nothing shall not pay.
+    # Imported only when needed: it costs 100 ms and 15 MB.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     export_to_environ(environ)
@@ -82,8 +82,8 @@ def otlp_metrics(environ: Mapping[str, str]) -> MetricExporter:
 
 
 def resource(service: str) -> Resource:
-    """Who this process is, unless `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say it."""
-    said = Resource.create()
-    named = str(said.attributes.get(SERVICE_NAME, ""))
-    is_unnamed = named.startswith("unknown_service")
-    return said.merge(Resource({SERVICE_NAME: service})) if is_unnamed else said
+    """The resource of this process, from `OTEL_*` and named `service` by default."""
+    configured = Resource.create()
+    name = str(configured.attributes.get(SERVICE_NAME, ""))
+    is_unnamed = name.startswith("unknown_service")
+    return configured.merge(Resource({SERVICE_NAME: service})) if is_unnamed else configured

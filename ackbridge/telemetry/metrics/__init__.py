@@ -1,1 +1,1 @@
-"""Metrics: what is counted and known anyway, told by OTLP and to Prometheus."""
+"""Metrics, exported by OTLP and on a page for Prometheus."""

@@ -1,4 +1,4 @@
-"""How things stand with every provider, for the whole fleet: looked up now and then."""
+"""The state of every provider for the whole fleet: read from the ledger and the controls."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class FleetGauges:
-    """How things stand.
+    """The state of every provider.
 
     Attributes:
-        parked, owed: calls and acknowledgements, of every operation there is.
-        breakers: by provider; of those whose control is known.
+        parked, owed: calls and acknowledgements, of every operation in the catalog.
+        breakers: by provider; only those whose control is known.
         flags: of every operation, and of the provider itself under "".
-        deadlines: in seconds, where they are learned.
+        deadlines: in seconds; only learned ones.
     """
 
     parked: Mapping[Key, int] = field(default_factory=dict)
@@ -34,22 +34,22 @@ class FleetGauges:
 
 
 class GaugeSource:
-    """Looks facts up: for each provider two queries of the ledger and one look at its control."""
+    """Reads the gauges: two queries of the ledger and one snapshot of the control per provider."""
 
     def __init__(
         self, catalog: Catalog, ledger: Ledger, control: Snapshots, environment: str
     ) -> None:
-        """Take where it stands; `environment` says whose flags."""
+        """Take the sources; `environment` selects the flags."""
         self._catalog = catalog
         self._ledger = ledger
         self._control = control
         self._environment = environment
 
-    async def look(self) -> FleetGauges:
-        """Look everything up.
+    async def read(self) -> FleetGauges:
+        """Read the state of every provider.
 
         Raises:
-            LedgerUnavailable: what is parked and owed is not known.
+            LedgerUnavailableError: what is parked and owed is not known.
         """
         parked: dict[Key, int] = {}
         owed: dict[Key, int] = {}
@@ -72,13 +72,13 @@ class GaugeSource:
         return FleetGauges(parked, owed, breakers, flags, deadlines)
 
     def _flag(self, provider: str, operation: str, snapshot: ControlSnapshot | None) -> FlagValue:
-        said = snapshot.override(self._environment, operation) if snapshot else None
+        override = snapshot.override(self._environment, operation) if snapshot else None
         file = configured_flags(self._catalog.integration(provider))
-        return said or file.flag(self._environment, operation)
+        return override or file.flag(self._environment, operation)
 
 
-def share(flag: FlagValue) -> float:
-    """The share of calls, from 0 to 1, that a flag lets through; internal ones aside."""
+def open_share(flag: FlagValue) -> float:
+    """The share of calls, from 0 to 1, that a flag lets through, without the internal audience."""
     if flag.state is FlagState.PERCENTAGE:
         return (flag.percentage or 0) / 100
     return 1.0 if flag.state is FlagState.ON else 0.0

@@ -1,7 +1,7 @@
-"""Histograms from the sketches that are kept anyway.
+"""Histograms from the quantile sketches, added to what OpenTelemetry's readers collect.
 
-OpenTelemetry has no instrument that reads a histogram made elsewhere, so its points are added to
-what a reader has collected. Times are within the sketch's accuracy (2 %), and so are the bounds.
+OpenTelemetry has no observable histogram, and recording each duration a second time would cost on
+the path of every call. Bucket bounds and sums have the accuracy of the sketches (2 %).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from opentelemetry.sdk.metrics.export import (
     Histogram,
     HistogramDataPoint,
     Metric,
-    MetricExporter,
-    MetricExportResult,
+    MetricReader,
     MetricsData,
+    PeriodicExportingMetricReader,
 )
 
 from ackbridge.contracts.control import WHOLE_PROVIDER
@@ -28,52 +28,46 @@ from ackbridge.stats.counters import OperationStats
 from ackbridge.stats.quantile_sketch import QuantileSketch, time_of
 
 from .gauges import Key
-from .instruments import Source, labels
-from .names import HISTOGRAMS
+from .instruments import HISTOGRAMS, MetricSource, labels
 
 BOUNDS: Final = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     *(60, 300, 900, 3600, 4 * 3600, 86400),
 )
-"""Seconds: receipts take milliseconds, and some answers a day."""
+"""Seconds: receipts take milliseconds, and some responses a day."""
 
 
-class SketchHistograms:
-    """Adds the histograms of one process, which count from its beginning."""
+class _HistogramReader(MetricReader):
+    """Adds the histograms of this process, which count from its start."""
 
-    def __init__(self, source: Source) -> None:
-        """Take where the sketches are."""
+    def __init__(self, source: MetricSource, *args: Any, **options: Any) -> None:
         self._source = source
-        self._began_at = time.time_ns()
+        self._started_at = time.time_ns()
+        super().__init__(*args, **options)
 
-    def add(self, data: MetricsData) -> MetricsData:
-        """The same, with the histograms beside the first of our instruments."""
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
         totals = self._source.totals
-        if not totals or not data.resource_metrics:
-            return data
-        first, *others = data.resource_metrics
-        scope, *scopes = first.scope_metrics
-        ours = replace(scope, metrics=[*scope.metrics, *self._metrics(totals)])
-        return MetricsData([replace(first, scope_metrics=[ours, *scopes]), *others])
+        if totals and metrics_data is not None and metrics_data.resource_metrics:
+            first, *others = metrics_data.resource_metrics
+            scope, *scopes = first.scope_metrics
+            ours = replace(scope, metrics=[*scope.metrics, *self._histograms(totals)])
+            metrics_data = MetricsData([replace(first, scope_metrics=[ours, *scopes]), *others])
+        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)  # type: ignore[safe-super]  # the other base implements it
 
-    def _metrics(self, totals: Mapping[Key, OperationStats]) -> list[Metric]:
+    def _histograms(self, totals: Mapping[Key, OperationStats]) -> list[Metric]:
         now = time.time_ns()
-        return [
-            Metric(
-                name=histogram.name,
-                description=histogram.description,
-                unit="s",
-                data=Histogram(
-                    [
-                        self._point(key, observed.times[of], now)
-                        for key, observed in totals.items()
-                        if key[1] != WHOLE_PROVIDER
-                    ],
-                    AggregationTemporality.CUMULATIVE,
-                ),
-            )
-            for of, histogram in HISTOGRAMS.items()
-        ]
+        metrics = []
+        for measured, (name, description) in HISTOGRAMS.items():
+            points = [
+                self._point(key, observed.times[measured], now)
+                for key, observed in totals.items()
+                if key[1] != WHOLE_PROVIDER
+            ]
+            data = Histogram(points, AggregationTemporality.CUMULATIVE)
+            metrics.append(Metric(name, description, "s", data))
+        return metrics
 
     def _point(self, key: Key, sketch: QuantileSketch, now: int) -> HistogramDataPoint:
         counts, total = [0] * (len(BOUNDS) + 1), 0.0
@@ -83,7 +77,7 @@ class SketchHistograms:
             total += seconds * count
         return HistogramDataPoint(
             attributes=labels(key),
-            start_time_unix_nano=self._began_at,
+            start_time_unix_nano=self._started_at,
             time_unix_nano=now,
             count=sum(counts),
             sum=total,
@@ -94,42 +88,9 @@ class SketchHistograms:
         )
 
 
-class PrometheusReader(PrometheusMetricReader):
-    """What Prometheus is told, histograms included."""
-
-    def __init__(self, histograms: SketchHistograms, **options: Any) -> None:
-        """Take what adds them, and the options of the reader."""
-        self._histograms = histograms
-        super().__init__(**options)
-
-    def _receive_metrics(
-        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> None:
-        if metrics_data is not None:
-            metrics_data = self._histograms.add(metrics_data)
-        super()._receive_metrics(metrics_data, timeout_millis, **kwargs)
+class PageReader(_HistogramReader, PrometheusMetricReader):
+    """Collects what the page for Prometheus shows."""
 
 
-class WithHistograms(MetricExporter):
-    """Hands metrics on to another exporter, histograms included."""
-
-    def __init__(self, histograms: SketchHistograms, exporter: MetricExporter) -> None:
-        """Take what adds them, and who sends them."""
-        super().__init__(exporter._preferred_temporality, exporter._preferred_aggregation)  # noqa: SLF001 -- a reader asks its exporter for these, by these names
-        self._histograms = histograms
-        self._exporter = exporter
-
-    def export(
-        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
-    ) -> MetricExportResult:
-        """Export them."""
-        whole = self._histograms.add(metrics_data)
-        return self._exporter.export(whole, timeout_millis, **kwargs)
-
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Flush the exporter."""
-        return self._exporter.force_flush(timeout_millis)
-
-    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Shut the exporter down."""
-        self._exporter.shutdown(timeout_millis, **kwargs)
+class PushReader(_HistogramReader, PeriodicExportingMetricReader):
+    """Collects what is pushed by OTLP."""

@@ -1,73 +1,119 @@
-"""The instruments: each reads the last picture of what is counted and known anyway."""
+"""Every metric of ours: its name, its labels and where its value comes from.
+
+All instruments are observable: they read the latest statistics of this process and the latest
+gauges of the fleet, so that counting costs nothing extra on the path of a call.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from ackbridge.contracts.breaker import BreakerState
 from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState
-from ackbridge.stats.counters import Count, OperationStats
+from ackbridge.stats.counters import Count, OperationStats, Timing
 from ackbridge.stats.scorecard import ANSWERED, NOT_ANSWERED
 
-from .gauges import FleetGauges, Key, share
-from .names import (
-    BREAKER,
-    COUNTERS,
-    DEADLINE,
-    ERRORS,
-    EXCHANGES,
-    FLAG,
-    FLAG_SHARE,
-    OWED,
-    PARKED,
-    PROBES,
-    Counter,
-)
+from .gauges import FleetGauges, Key, open_share
+
+_SENDS: Final = "ackbridge.sends"
+_CYCLES: Final = "ackbridge.cycles"
+_STATUS_REQUESTS: Final = "ackbridge.status.requests"
+_ACKNOWLEDGEMENTS: Final = "ackbridge.acknowledgements"
+_PROBES: Final = "ackbridge.probes"
+_LATE: Final = "ackbridge.answers.late"
+_DUPLICATES: Final = "ackbridge.duplicates"
+_OURS: Final = "ackbridge.trouble.ours"
+
+COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
+    Count.RECEIPTS: (_SENDS, "receipt"),
+    Count.REFUSED: (_SENDS, "refused"),
+    Count.THROTTLED: (_SENDS, "throttled"),
+    Count.UNANSWERED: (_SENDS, "unanswered"),
+    Count.ANSWERS: (_CYCLES, "answer"),
+    Count.FAILURES: (_CYCLES, "failure"),
+    Count.SILENCES: (_CYCLES, "silence"),
+    Count.LATE: (_LATE, ""),
+    Count.DUPLICATES: (_DUPLICATES, ""),
+    Count.STATUS_ANSWERED: (_STATUS_REQUESTS, "answered"),
+    Count.STATUS_UNANSWERED: (_STATUS_REQUESTS, "in_vain"),
+    Count.ACKNOWLEDGED: (_ACKNOWLEDGEMENTS, "accepted"),
+    Count.UNACKNOWLEDGED: (_ACKNOWLEDGEMENTS, "not_accepted"),
+    Count.HEALTHY: (_PROBES, "healthy"),
+    Count.UNHEALTHY: (_PROBES, "unhealthy"),
+    Count.UNCLEAR: (_PROBES, "unclear"),
+    Count.OWN_ERRORS: (_OURS, ""),
+}
+"""The counter that exports each `Count`, and its `outcome` label; "" for none."""
+
+_DESCRIPTIONS: Final = {
+    _SENDS: "Attempts to send a request",
+    _CYCLES: "Cycles that ended",
+    _STATUS_REQUESTS: "Status requests, by whether the provider answered",
+    _ACKNOWLEDGEMENTS: "Acknowledgements, by whether the provider accepted them",
+    _PROBES: "Health requests",
+    _LATE: "Responses after their deadline",
+    _DUPLICATES: "Messages suppressed as duplicates",
+    _OURS: "Errors on our side, such as an unavailable ledger",
+}
+
+HISTOGRAMS: Final[Mapping[Timing, tuple[str, str]]] = {
+    Timing.RECEIPT: ("ackbridge.receipt.duration", "From an attempt to its receipt"),
+    Timing.ANSWER: ("ackbridge.answer.duration", "From sending to the response"),
+}
+"""In seconds: name and description."""
 
 
 @dataclass
-class Source:
-    """What the instruments read, from whatever thread.
+class MetricSource:
+    """What the instruments read, from any thread.
 
     Attributes:
-        totals: what this process has observed since it began; replaced, never changed.
-        facts: how things stand, for all processes together; None where others tell that.
+        totals: what this process has counted since it started; replaced, never changed.
+        gauges: the state of the whole fleet; None while unknown, or if other processes export it.
     """
 
     totals: Mapping[Key, OperationStats] = field(default_factory=dict)
-    facts: FleetGauges | None = None
+    gauges: FleetGauges | None = None
 
 
-Read = Callable[[], Iterable[Observation]]
+def create_instruments(meter: Meter, source: MetricSource) -> None:
+    """Create every instrument except the histograms, which OpenTelemetry cannot observe."""
 
+    def counter(name: str, description: str, read: Callable[[], Iterable[Observation]]) -> None:
+        meter.create_observable_counter(name, [_callback(read)], description=description)
 
-def instrument(meter: Meter, source: Source) -> None:
-    """Create every instrument; they only ever read `source`."""
-    by_name: dict[str, dict[Count, Counter]] = {}
-    for count, counter in COUNTERS.items():
-        by_name.setdefault(counter.name, {})[count] = counter
-    for name, counters in by_name.items():
-        (description, *_) = (counter.description for counter in counters.values())
-        read = _callback(_reading(source, counters))
-        meter.create_observable_counter(name, [read], description=description)
-    errors = _callback(lambda: _errors(source))
-    meter.create_observable_counter(ERRORS, [errors], description="Trouble of the provider's")
-    exchanges = _callback(lambda: _exchanges(source))
-    meter.create_observable_counter(EXCHANGES, [exchanges], description="Whether it answered")
-    gauges: tuple[tuple[str, str, str, Callable[[FleetGauges], Iterable[Observation]]], ...] = (
-        (PARKED, "", "Calls that are parked", _parked),
-        (OWED, "", "Acknowledgements owed", _owed),
-        (BREAKER, "", "1 for the state the breaker is in, 0 for others", _breakers),
-        (FLAG, "", "1 for the state the flag is in, 0 for others", _flags),
-        (FLAG_SHARE, "1", "The share of calls that the flag lets through", _shares),
-        (DEADLINE, "s", "The learned deadline", _deadlines),
-    )
-    for name, unit, description, observe in gauges:
-        callback = _callback(_known(source, observe))
+    def gauge(
+        name: str,
+        unit: str,
+        description: str,
+        read: Callable[[FleetGauges], Iterable[Observation]],
+    ) -> None:
+        def read_if_known() -> Iterable[Observation]:
+            return read(source.gauges) if source.gauges is not None else ()
+
+        callback = _callback(read_if_known)
         meter.create_observable_gauge(name, [callback], unit=unit, description=description)
+
+    for name, description in _DESCRIPTIONS.items():
+        counter(name, description, lambda name=name: _counts(source, name))  # type: ignore[misc]  # a default binds the loop variable
+    counter("ackbridge.errors", "Errors of the provider", lambda: _errors(source))
+    # What the uptime of the scorecard is made of.
+    counter("ackbridge.exchanges", "By whether the provider answered", lambda: _exchanges(source))
+    gauge("ackbridge.parked", "", "Parked calls", lambda now: _by_key(now.parked))
+    gauge(
+        "ackbridge.acknowledgements.owed",
+        "",
+        "Pending acknowledgements",
+        lambda now: _by_key(now.owed),
+    )
+    gauge("ackbridge.breaker", "", "1 for the current state, 0 for others", _breakers)
+    gauge("ackbridge.flag", "", "1 for the current state, 0 for others", _flags)
+    gauge("ackbridge.flag.share", "1", "The share of calls that the flag lets through", _shares)
+    gauge("ackbridge.deadline", "s", "The learned deadline", lambda now: _by_key(now.deadlines))
 
 
 def labels(key: Key) -> dict[str, str]:
@@ -76,69 +122,51 @@ def labels(key: Key) -> dict[str, str]:
     return {"provider": provider, "operation": operation}
 
 
-def _callback(read: Read) -> Callable[[CallbackOptions], Iterable[Observation]]:
+def _callback(
+    read: Callable[[], Iterable[Observation]],
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
     return lambda _options: read()
 
 
-def _known(source: Source, observe: Callable[[FleetGauges], Iterable[Observation]]) -> Read:
-    return lambda: observe(source.facts) if source.facts is not None else ()
+def _counts(source: MetricSource, name: str) -> Iterator[Observation]:
+    outcomes = {count: outcome for count, (counter, outcome) in COUNTERS.items() if counter == name}
+    for key, totals in source.totals.items():
+        # Zeros are exported where they can become more: probes count for a provider as a whole.
+        has_zeros = (name == _PROBES) is (key[1] == WHOLE_PROVIDER)
+        for count, outcome in outcomes.items():
+            if totals[count] or has_zeros:
+                label = {"outcome": outcome} if outcome else {}
+                yield Observation(totals[count], labels(key) | label)
 
 
-def _reading(source: Source, counters: Mapping[Count, Counter]) -> Read:
-    def read() -> Iterator[Observation]:
-        for key, observed in source.totals.items():
-            for count, counter in counters.items():
-                if observed[count] or _is_at_home(counter, key):
-                    outcome = {"outcome": counter.outcome} if counter.outcome else {}
-                    yield Observation(observed[count], labels(key) | outcome)
-
-    return read
+def _errors(source: MetricSource) -> Iterator[Observation]:
+    for key, totals in source.totals.items():
+        yield Observation(totals.errors, labels(key))
 
 
-def _is_at_home(counter: Counter, key: Key) -> bool:
-    """Whether it is worth telling that this was never seen: health is a provider's as a whole."""
-    return (counter.name == PROBES) is (key[1] == WHOLE_PROVIDER)
-
-
-def _errors(source: Source) -> Iterator[Observation]:
-    for key, observed in source.totals.items():
-        yield Observation(observed.errors, labels(key))
-
-
-def _exchanges(source: Source) -> Iterator[Observation]:
-    for key, observed in source.totals.items():
+def _exchanges(source: MetricSource) -> Iterator[Observation]:
+    for key, totals in source.totals.items():
         for outcome, counts in (("answered", ANSWERED), ("unanswered", NOT_ANSWERED)):
-            together = sum(observed[count] for count in counts)
-            yield Observation(together, {**labels(key), "outcome": outcome})
+            total = sum(totals[count] for count in counts)
+            yield Observation(total, {**labels(key), "outcome": outcome})
 
 
-def _parked(facts: FleetGauges) -> Iterator[Observation]:
-    for key, count in facts.parked.items():
-        yield Observation(count, labels(key))
+def _by_key(values: Mapping[Key, float]) -> Iterator[Observation]:
+    for key, value in values.items():
+        yield Observation(value, labels(key))
 
 
-def _owed(facts: FleetGauges) -> Iterator[Observation]:
-    for key, count in facts.owed.items():
-        yield Observation(count, labels(key))
-
-
-def _breakers(facts: FleetGauges) -> Iterator[Observation]:
-    for provider, current in facts.breakers.items():
+def _breakers(now: FleetGauges) -> Iterator[Observation]:
+    for provider, current in now.breakers.items():
         for state in BreakerState:
             yield Observation(int(state is current), {"provider": provider, "state": state.value})
 
 
-def _flags(facts: FleetGauges) -> Iterator[Observation]:
-    for key, flag in facts.flags.items():
+def _flags(now: FleetGauges) -> Iterator[Observation]:
+    for key, flag in now.flags.items():
         for state in FlagState:
             yield Observation(int(state is flag.state), {**labels(key), "state": state.value})
 
 
-def _shares(facts: FleetGauges) -> Iterator[Observation]:
-    for key, flag in facts.flags.items():
-        yield Observation(share(flag), labels(key))
-
-
-def _deadlines(facts: FleetGauges) -> Iterator[Observation]:
-    for key, seconds in facts.deadlines.items():
-        yield Observation(seconds, labels(key))
+def _shares(now: FleetGauges) -> Iterator[Observation]:
+    return _by_key({key: open_share(flag) for key, flag in now.flags.items()})

@@ -200,7 +200,7 @@ async def test_calls_are_not_forgotten_before_the_engine_does(stage: Stage) -> N
     """Neither a worker nor a clean-up begins with such a retention, and both say why."""
     client = await plain_client(stage)
     await check_retention(client, Retention(calls=DAY))
-    complaint = "ACKBRIDGE_RETENTION_CALLS: 90 days, but the engine keeps .* for 91 days"
+    complaint = "ACKBRIDGE_RETENTION_CALLS is 90 days, but the engine keeps .* for 91 days"
     async with kept_by_the_engine(client, 91 * DAY):
         with pytest.raises(ConfigurationError, match=complaint):
             await check_retention(client, Retention())

@@ -28,9 +28,9 @@ from ackbridge.local.processes import ManagedProcess
 from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 
 
-@workflow.defn
+@workflow.defn(sandboxed=False)
 class Upserting:
-    """Upserts at once, which hangs when an attribute is not registered."""
+    """Upserts at once, which blocks when an attribute is not registered."""
 
     @workflow.run
     async def run(self) -> str:

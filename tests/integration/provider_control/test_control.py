@@ -115,7 +115,7 @@ async def test_a_change_says_who_when_why_and_from_what_to_what(
         ({"state": "percentage"}, "percentage"),
         ({"state": "percentage", "percentage": 101}, "percentage"),
         ({"state": "off", "reason": ""}, "reason"),
-        ({"state": "off", "operation": "create_ordr"}, "did you mean create_order"),
+        ({"state": "off", "operation": "create_ordr"}, "Did you mean 'create_order'?"),
         ({"state": "off", "enviroment": "dev"}, "enviroment"),
         ("off", "expected a JSON object"),
     ],

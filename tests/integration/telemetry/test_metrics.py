@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus fetches, and what the dashboard asks it for."""
+"""Metrics: the page for Prometheus, and what the dashboard queries."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.ports import HOST, LoopbackPort
 from ackbridge.stats.counters import Count
+from ackbridge.telemetry.metrics.export import export_metrics
 from ackbridge.telemetry.metrics.gauges import GaugeSource
-from ackbridge.telemetry.metrics.names import COUNTERS
-from ackbridge.telemetry.metrics.setup import export_metrics
+from ackbridge.telemetry.metrics.instruments import COUNTERS
 from tests.replay import playing
 from tests.support import upgrade_cases
 from tests.support.stage import CHECKOUT, Stage, set_up
@@ -29,13 +29,13 @@ OURS = {"provider": "sandbox", "operation": "create_order"}
 
 
 class Page:
-    """What Prometheus is told."""
+    """The page for Prometheus."""
 
     def __init__(self, text: str) -> None:
         self.families = list(text_string_to_metric_families(text))
 
     def value(self, name: str, **labels: str) -> float | None:
-        """Of one series; None when it is not there."""
+        """The value of one series; None if the page lacks it."""
         wanted = OURS | labels
         for sample in self._samples():
             if sample.name == name and wanted.items() <= sample.labels.items():
@@ -44,7 +44,7 @@ class Page:
 
     @property
     def names(self) -> set[str]:
-        """Of all series."""
+        """The names of all series."""
         return {sample.name for sample in self._samples()}
 
     def _samples(self) -> list[Any]:
@@ -60,17 +60,17 @@ async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tupl
     with engine, export_metrics("worker", {}, HOST, port) as metrics:
         async with set_up(engine.address, folder, runtime=metrics.runtime) as stage:
             with_ = stage.provisions
-            facts = GaugeSource(with_.catalog, with_.ledger, with_.control, "dev")
+            gauges = GaugeSource(with_.catalog, with_.ledger, with_.control, "dev")
             await play(stage)
-            async with metrics.watching(with_.counters, facts), httpx.AsyncClient() as http:
-                while metrics.source.facts is None:  # noqa: ASYNC110 -- nobody is told of it
+            async with metrics.updating(with_.counters, gauges), httpx.AsyncClient() as http:
+                while metrics.source.gauges is None:  # noqa: ASYNC110 -- there is no event to wait for
                     await asyncio.sleep(0.01)
                 answer = await http.get(f"http://{HOST}:{port}/metrics")
                 yield stage, Page(answer.raise_for_status().text)
 
 
 async def play(stage: Stage) -> None:
-    """A good call, one with a failed attempt, one parked after two silences; and good health."""
+    """One successful call, one with a failed attempt, one parked without a response."""
     for failures in (0, 1):
         request = stage.request(receipt_failures=failures)
         await stage.calls.start(request)
@@ -79,8 +79,8 @@ async def play(stage: Stage) -> None:
     stage.provisions.counters.count("sandbox", WHOLE_PROVIDER, Count.HEALTHY)
 
 
-async def test_counts_are_those_that_were_observed(played: tuple[Stage, Page]) -> None:
-    """Every counter says what the worker's counters say, and latencies are counted once."""
+async def test_counters_match_the_statistics(played: tuple[Stage, Page]) -> None:
+    """Counters have what the worker counted, and each latency once."""
     _, page = played
     assert page.value("ackbridge_sends_total", outcome="receipt") == 2
     assert page.value("ackbridge_sends_total", outcome="unanswered") == 1
@@ -94,8 +94,8 @@ async def test_counts_are_those_that_were_observed(played: tuple[Stage, Page]) -
     assert page.value("ackbridge_receipt_duration_seconds_count") == 2
 
 
-async def test_latencies_are_in_their_buckets(played: tuple[Stage, Page]) -> None:
-    """A histogram has what the sketch has, cumulated, and its sum."""
+async def test_histogram_buckets(played: tuple[Stage, Page]) -> None:
+    """A histogram has the values of the sketch, cumulated, and their sum."""
     _, page = played
     name = "ackbridge_answer_duration_seconds"
     count = page.value(f"{name}_count")
@@ -105,8 +105,8 @@ async def test_latencies_are_in_their_buckets(played: tuple[Stage, Page]) -> Non
     assert page.value(f"{name}_sum")
 
 
-async def test_facts_are_those_of_ledger_and_control(played: tuple[Stage, Page]) -> None:
-    """What is parked and owed, flag and breaker stand there for every operation there is."""
+async def test_gauges_match_ledger_and_control(played: tuple[Stage, Page]) -> None:
+    """Parked calls, owed acknowledgements and flags are exported for every operation."""
     _, page = played
     assert page.value("ackbridge_parked", operation="create_booking") == 1
     assert page.value("ackbridge_parked") == 0
@@ -116,14 +116,14 @@ async def test_facts_are_those_of_ledger_and_control(played: tuple[Stage, Page])
     assert page.value("ackbridge_flag_share") == 1
 
 
-async def test_engine_client_is_on_the_same_page(played: tuple[Stage, Page]) -> None:
+async def test_metrics_of_the_temporal_client_are_on_the_page(played: tuple[Stage, Page]) -> None:
     """The metrics of the Temporal client are on the same page."""
     _, page = played
     assert "temporal_workflow_task_schedule_to_start_latency_seconds_bucket" in page.names
 
 
-async def test_dashboard_asks_for_what_there_is(played: tuple[Stage, Page]) -> None:
-    """Every metric that the dashboard names is on the page, but for what has not happened."""
+async def test_dashboard_queries_existing_metrics(played: tuple[Stage, Page]) -> None:
+    """Every metric of the dashboard is on the page, except those of events that did not happen."""
     _, page = played
     named = set(re.findall(r"\b(?:ackbridge|temporal)_\w+", DASHBOARD.read_text()))
     assert len(named) > 20
@@ -135,11 +135,11 @@ NOT_YET = {
     "temporal_request_failure_total",
     "temporal_workflow_task_execution_failed_total",
 }
-"""Nothing is learned, and nothing has failed."""
+"""No deadline is learned, and nothing has failed."""
 
 
-def test_dashboard_is_one() -> None:
-    """Panels have ids of their own, lie side by side, and ask the data source that is chosen."""
+def test_dashboard_layout() -> None:
+    """Panels have unique ids, do not overlap, and use the selected data source."""
     board = json.loads(DASHBOARD.read_text())
     assert board["uid"] == "ackbridge"
     panels = board["panels"]
@@ -154,6 +154,6 @@ def test_dashboard_is_one() -> None:
         assert panel["type"] == "row" or panel["datasource"]["uid"] == "${datasource}"
 
 
-def test_every_count_is_told() -> None:
-    """A new count cannot be forgotten here."""
+def test_every_count_is_exported() -> None:
+    """A new count cannot be forgotten."""
     assert set(Count) == set(COUNTERS)

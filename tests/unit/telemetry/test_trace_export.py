@@ -1,4 +1,4 @@
-"""What may be told in a span."""
+"""Spans carry only the allowed attributes."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, Status, StatusCode
 
-from ackbridge.telemetry.allowlist_exporter import AllowlistExporter
+from ackbridge.telemetry.trace_export import AllowlistExporter
 
 
 @pytest.fixture
 def exporter() -> InMemorySpanExporter:
-    """Keeps what was told."""
+    """Keeps the exported spans."""
     return InMemorySpanExporter()
 
 
 @pytest.fixture
 def provider(exporter: InMemorySpanExporter) -> TracerProvider:
-    """Tells only what may be told."""
+    """Exports through the allowlist."""
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(AllowlistExporter(exporter)))
     return provider
 
 
-def test_only_listed_attributes_are_told(
+def test_only_allowed_attributes_are_exported(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    """Attributes of spans, events and links go out when they are on the list, and only then."""
+    """Attributes of spans, events and links are exported if they are on the list."""
     tracer = provider.get_tracer("t")
     with tracer.start_as_current_span("other") as other:
         pass
