@@ -1,4 +1,4 @@
-"""A batch: which parked calls are taken up again, how fast, and how far it is."""
+"""Batches, which reprocess parked calls: requests, commands, progress and steps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from .wire import Duration, StrictModel, Wire
 
 
 class ParkedSelection(StrictModel):
-    """Which parked calls; what is left out selects all.
+    """Which parked calls to select; a filter that is left out selects all.
 
     Attributes:
-        reason: why they are parked: `no_response`, `no_receipt`, `provider_failure`,
-            `switched_off`, ...
-        older_than: parked for at least so long, counted from the last time.
-        keys: the callers' own idempotency keys.
-        at_most: how many, the oldest first.
+        reason: why they are parked, such as `no_response`, `no_receipt` or `switched_off`.
+        older_than: the shortest time since they were last parked.
+        keys: the callers' idempotency keys.
+        at_most: the maximum number of calls, oldest first.
     """
 
     provider: Name
@@ -31,22 +30,17 @@ class ParkedSelection(StrictModel):
 
 
 class Ramp(StrictModel):
-    """A gentle start: from a low rate to the full one, evenly.
+    """The rate increases evenly from a low one to the full one."""
 
-    Attributes:
-        start: calls per second at first.
-        over: how long it takes to the full rate.
-    """
-
-    start: float = Field(default=1.0, gt=0, le=1000, description="Calls per second at first.")
+    start: float = Field(default=1.0, gt=0, description="Calls per second at the start.")
     over: Duration = Field(
         default=timedelta(minutes=5),
         gt=timedelta(0),
-        description="How long it takes to the full rate.",
+        description="How long it takes to reach the full rate.",
     )
 
     def rate(self, elapsed: timedelta, full: float) -> float:
-        """Calls per second so long after the start."""
+        """Calls per second after a time since the start."""
         share = min(max(elapsed / self.over, 0.0), 1.0)
         return min(self.start, full) + (full - min(self.start, full)) * share
 
@@ -55,12 +49,12 @@ class BatchRequest(StrictModel):
     """The one argument of the workflow `ReprocessParked`.
 
     Attributes:
-        selection: which parked calls. Those that are parked once it has begun are left to the next.
-        rate: calls per second that are taken up again.
-        concurrency: how many of them may be under way at once.
-        ramp: a gentle start, and again after every time the provider was closed to it.
-        not_before: when it begins; None: at once.
-        by, reason: who wants it and why; every call is told by whom.
+        selection: calls that are parked after the start are not selected.
+        rate: calls per second.
+        concurrency: the maximum number of calls in progress at once.
+        ramp: how the rate increases at the start, and again after the provider was closed.
+        not_before: when to start; None for now.
+        by, reason: who requests the batch and why.
     """
 
     selection: ParkedSelection
@@ -80,15 +74,15 @@ class BatchCommand(StrictModel):
 
 
 class BatchState(StrEnum):
-    """Where a batch is.
+    """The state of a batch.
 
     Attributes:
-        WAITING: for its time, or until its provider is open again; goes on by itself.
-        RUNNING: takes calls up, or waits for those under way.
-        PAUSED: until somebody resumes it.
-        STOPPED: ended before its time; calls under way end by themselves.
-        COMPLETED: every selected call was taken up, and has ended or is parked again.
-        TERMINATED: somebody has ended its workflow from outside; no batch says so of itself.
+        WAITING: for its start, or until the provider is open again.
+        RUNNING: reprocesses calls, or waits for those in progress.
+        PAUSED: until it is resumed.
+        STOPPED: ended by a command; calls in progress end by themselves.
+        COMPLETED: every selected call has ended or is parked again.
+        TERMINATED: its workflow was terminated; reported by clients, never by the batch itself.
     """
 
     WAITING = "waiting"
@@ -100,18 +94,18 @@ class BatchState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the batch is over."""
+        """Whether the batch has ended."""
         return self in (BatchState.STOPPED, BatchState.COMPLETED, BatchState.TERMINATED)
 
 
 class BatchCounts(Wire):
-    """What has become of the calls of a batch.
+    """Numbers of calls of a batch.
 
     Attributes:
-        selected: taken by the batch so far, each once.
-        signalled: told to try again; whatever they have come to since.
-        completed, parked_again, failed: of those; cancelled calls count as failed.
-        skipped: not told, or not listening: they had ended or gone on by themselves.
+        selected: selected so far, each once.
+        signalled: told to resume, whatever has happened since.
+        completed, parked_again, failed: results of those; cancelled calls count as failed.
+        skipped: not resumed, because they had ended or resumed by themselves.
     """
 
     selected: int = 0
@@ -123,20 +117,20 @@ class BatchCounts(Wire):
 
     @property
     def done(self) -> int:
-        """How many are through."""
+        """Calls that are no longer in progress."""
         return self.completed + self.parked_again + self.failed + self.skipped
 
 
 class BatchProgress(Wire):
-    """The answer of the query `progress`, and the result of the workflow.
+    """The result of the query `progress` and of the workflow.
 
     Attributes:
         batch: the workflow's id.
-        by: who wanted it.
-        why: why it waits, is paused, or was stopped; or what it does now.
-        total: how many calls were selected when it began; None before that.
-        calls_per_second: how fast it may go at the moment.
-        last_error: the last thing that went wrong, a refused signal included.
+        by: who requested it.
+        why: why it waits, is paused or was stopped; else what it is doing.
+        total: calls that were selected at the start; None before it.
+        calls_per_second: the current rate.
+        last_error: the latest error, rejected signals included.
     """
 
     batch: str
@@ -153,13 +147,13 @@ class BatchProgress(Wire):
 
 
 class BatchContinuation(Wire):
-    """What a batch takes along when it continues as new; nobody else may give one.
+    """The state of a batch that continues as new; accepted only from the batch itself.
 
     Attributes:
-        as_of: the ledger's time when it began.
-        gentle_since: when the ramp began.
+        as_of: the ledger's time at the start.
+        gentle_since: when the ramp started.
         closed: why nothing could be sent.
-        paused, stopped: orders that stand.
+        paused, stopped: commands in effect.
     """
 
     progress: BatchProgress
@@ -171,27 +165,31 @@ class BatchContinuation(Wire):
 
 
 class SurveyStep(Wire):
-    """See what there is to do, before a batch begins."""
+    """The argument of `survey_parked`: count the parked calls of a selection."""
 
     selection: ParkedSelection
 
 
 class Survey(Wire):
-    """How many parked calls are selected, as of which moment of the ledger's."""
+    """The result of `survey_parked`.
+
+    Attributes:
+        as_of: the ledger's time of the count.
+    """
 
     total: int
     as_of: AwareDatetime
 
 
 class ReprocessPageStep(Wire):
-    """Take parked calls up again for a while.
+    """The argument of `reprocess_page`: resume parked calls for a while.
 
     Attributes:
-        batch: its name in the ledger and in the calls; the same in every run of the batch.
-        as_of: calls that were parked later are left to the next batch.
-        gentle_for: how long the ramp has gone on already.
-        closed: why nothing could be sent when it was looked at last: wait until that changes.
-        is_last: take no more calls, and give back those that were not told yet.
+        batch: the batch's name in the ledger and in calls; the same in all of its runs.
+        as_of: calls that were parked later are not selected.
+        gentle_for: how long the ramp has been running.
+        closed: why nothing could be sent last time; the page waits until that changes.
+        is_last: select no more calls, and release those that were not resumed yet.
     """
 
     batch: str
@@ -203,10 +201,10 @@ class ReprocessPageStep(Wire):
 
 
 class ReprocessPageResult(Wire):
-    """How far the batch is after a page.
+    """The result of `reprocess_page`.
 
     Attributes:
-        is_done: nothing is left to take up, and nothing under way.
+        is_done: no call is left to resume or in progress.
         closed: why nothing may be sent to the provider now.
     """
 

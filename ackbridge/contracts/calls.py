@@ -1,4 +1,4 @@
-"""A call as its caller sees it: the request, the outcome, the status, the notice."""
+"""What a caller sees of a call: request, outcome, status and notice."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ class CallRequest(StrictModel):
     """The one argument of the workflow `IntegrationCall`.
 
     Attributes:
-        provider, operation: which integration, and what it shall do.
-        key: the caller's idempotency key; no personal data, ids are never encrypted.
-        payload: what the operation needs, checked against its `payload_schema`.
-        audience: who the call is for, for flags (`internal` users first).
-        reply_to: the name of a configured subscriber, who is told what becomes of the call.
-        metadata: the caller's own labels; carried along, never interpreted.
-        language: of the notices, a tag such as `de` or `en-US`; where there is no text in it,
-            `en` stands in for `en-US`, and the operation's first language for all others.
+        key: the caller's idempotency key; ids are never encrypted, so no personal data.
+        payload: validated against the operation's `payload_schema`.
+        audience: the users the call is for; flags can be on for `internal` only.
+        reply_to: the configured subscriber that is notified of the call.
+        metadata: the caller's own labels, for templates and notices.
+        language: of the notices, a tag such as `de` or `en-US`. Without a text in it, `en` replaces
+            `en-US`, and the operation's first language any other.
     """
 
     provider: Name
@@ -38,18 +37,16 @@ class CallRequest(StrictModel):
 
     @property
     def call_id(self) -> str:
-        """`<provider>.<operation>.<key>`, which is also the workflow's id."""
+        """`<provider>.<operation>.<key>`, also the workflow's id."""
         return call_id(self.provider, self.operation, self.key)
 
     @property
     def digest(self) -> str:
-        """What makes two requests the same: provider, operation, key and payload."""
+        """Identifies the request: a digest of provider, operation, key and payload."""
         return digest([self.provider, self.operation, self.key, self.payload])
 
 
 class Stage(StrEnum):
-    """Where a call is."""
-
     PREPARING = "preparing"
     SENDING = "sending"
     AWAITING_RESPONSE = "awaiting_response"
@@ -62,7 +59,7 @@ class Stage(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the caller's answer stands and the call is over."""
+        """Whether the call has ended."""
         return self in (Stage.COMPLETED, Stage.FAILED, Stage.CANCELLED)
 
 
@@ -73,12 +70,12 @@ class OutcomeStatus(StrEnum):
 
 
 class NoticeStatus(StrEnum):
-    """What whoever waits for a call can be told now.
+    """The state of a call for its caller and for subscribers.
 
     Attributes:
-        ACCEPTED: it is under way.
-        DELAYED: it is parked; the notice says what to tell a user, and by when, if anybody knows.
-        COMPLETED, FAILED, CANCELLED: it has its outcome; a failed one's notice has the alternative.
+        ACCEPTED: in progress.
+        DELAYED: parked; the notice says what to show, and when a response is expected, if known.
+        COMPLETED, FAILED, CANCELLED: it has its outcome.
     """
 
     ACCEPTED = "accepted"
@@ -92,11 +89,10 @@ class Notice(Wire):
     """What the caller can show a user.
 
     Attributes:
-        kind: `delayed`, `failed`, `refused` or `cancelled`; to subscribers also `completed` and
+        kind: `delayed`, `failed`, `refused` or `cancelled`; for subscribers also `completed` and
             `completed_late`.
-        title, message: for the user.
-        alternative: another course the user may take.
-        expected_at: when a delayed answer is expected, if anybody knows.
+        alternative: what the user can do instead.
+        expected_at: when a delayed response is expected, if known.
     """
 
     kind: str
@@ -107,16 +103,16 @@ class Notice(Wire):
 
 
 class Intervention(Wire):
-    """Who intervened, and why."""
+    """An operator's intervention in a call."""
 
     by: str
     reason: str
 
 
 class Timings(Wire):
-    """When what happened, in the workflow's clock (UTC).
+    """Times of a call, by the workflow's clock (UTC).
 
-    `sent_at` and `received_at` belong to the cycle that was answered.
+    `sent_at` and `receipt_at` are those of the cycle that was answered.
     """
 
     started_at: AwareDatetime
@@ -131,20 +127,15 @@ class CallOutcome(Wire):
     """How a call ended; the result of the workflow, or the details of its failure.
 
     Attributes:
-        call_id: the call.
-        status: completed, failed or cancelled.
-        response: the provider's answer, or what an operator forced.
+        response: the provider's response, or the one given by an operator.
         reference: the provider's own id of its work.
         notice: what to show the user when there is no response.
-        reason: why it failed or was cancelled; for people.
-        cycles: how many send-to-answer rounds were opened.
-        attempts: how many times the request was sent, all cycles together.
-        late: the response came after we had given up on it once, or had told its caller that it
-            is delayed.
-        forced: who forced the end, and why.
-        cancelled: who cancelled, and why.
-        acknowledgement_owed: the provider never accepted our acknowledgement.
-        timings: when what happened.
+        reason: why it failed or was cancelled.
+        cycles: the number of cycles.
+        attempts: how often the request was sent, in all cycles.
+        late: the response arrived after a cycle was given up or the caller was notified of a delay.
+        forced, cancelled: the intervention that ended the call.
+        acknowledgement_owed: the provider has not accepted the acknowledgement.
     """
 
     call_id: str
@@ -163,24 +154,22 @@ class CallOutcome(Wire):
 
 
 class CallStatus(Wire):
-    """Where a call is now; the answer of the query `status` and the update `await_outcome`.
+    """The state of a call; the result of the query `status` and the update `await_outcome`.
 
     Attributes:
-        stage: where it is.
-        since: when it got there.
-        cycle, attempts: rounds opened and requests sent so far.
-        deadline, deadline_reason: until when the response is awaited, and why until then.
+        since: when it entered the stage.
+        cycle, attempts: cycles started and requests sent so far.
+        deadline, deadline_reason: until when the response is awaited, and how that was decided.
         reference: the provider's own id of its work.
-        last_error: the last thing that went wrong, a refused signal included.
+        last_error: the latest error, rejected signals included.
         notice: what to show the user now.
-        standing: how the flags and the breaker stood when they were asked last.
-        acknowledgements_owed: how many of our acknowledgements the provider has not accepted yet.
-        duplicates: messages that were suppressed because their event key had been seen.
-        parked_times: how often it was parked so far.
-        reprocessed: how often it was taken up again after that; `reprocessed_by`: by whom last, a
-            batch or a person.
-        outcome: how it ended. It stands once the response is captured, while the stage may
-            still be `acknowledging`.
+        standing: the state of flags and breaker when they were last evaluated.
+        acknowledgements_owed: acknowledgements that the provider has not accepted yet.
+        duplicates: messages suppressed because their event key was known.
+        parked_times: how often it was parked.
+        reprocessed, reprocessed_by: how often it was reprocessed, and by which batch or operator
+            the last time.
+        outcome: set once the response is recorded, even while the stage is `acknowledging`.
     """
 
     call_id: str
@@ -204,7 +193,7 @@ class CallStatus(Wire):
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
     def answer(self) -> NoticeStatus:
-        """What whoever waits can be told now."""
+        """The state for the caller."""
         if self.outcome is not None:
             return NoticeStatus(self.outcome.status)
         if self.stage is Stage.PARKED:

@@ -1,4 +1,4 @@
-"""What a subscriber is told about a call, and how it gets there."""
+"""Notices to subscribers, and their delivery."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from .wire import Duration, StrictModel, Wire, digest
 
 
 class NoticeEvent(StrEnum):
-    """The moments at which a subscriber can be told.
+    """Events that subscribers are notified of.
 
     Attributes:
-        DELAYED: the call is parked. Again when it is parked again, if there is something new to
-            say, such as another expected time.
-        COMPLETED: it has its response, and nobody was told that it is delayed.
+        DELAYED: the call is parked. Sent again when it is parked again and the notice differs, for
+            instance in the expected time.
+        COMPLETED: it has its response, and no delay was notified.
         COMPLETED_LATE: it has its response, late.
-        FAILED: it ended without one; the notice has the alternative.
-        CANCELLED: somebody cancelled it.
+        FAILED: it ended without a response.
     """
 
     DELAYED = "delayed"
@@ -38,26 +37,24 @@ DEFAULT_EVENTS = (
     NoticeEvent.FAILED,
     NoticeEvent.CANCELLED,
 )
-"""All but what goes well in time: whoever starts a call sees that anyway."""
+"""All but `completed`, which the caller sees anyway."""
 
 DEFAULT_WITHIN = timedelta(days=3)
-"""How long a notice is tried."""
+"""How long a notice is retried."""
 
 DEFAULT_TIMEOUT = timedelta(seconds=10)
-"""Of one attempt."""
+"""The timeout of one attempt."""
 
 MAX_TIMEOUT = timedelta(seconds=60)
-"""A subscriber that needs longer should accept first and work then."""
+"""A subscriber that needs longer should accept the notice first and process it afterwards."""
 
 
 class ReplyPlan(Wire):
-    """Who is told what becomes of a call.
+    """Whom a call notifies, of which events.
 
     Attributes:
-        subscriber: its name.
-        events: when it wants to be told.
         timeout: of one attempt.
-        within: how long each notice is tried.
+        within: how long each notice is retried.
     """
 
     subscriber: str
@@ -67,17 +64,16 @@ class ReplyPlan(Wire):
 
 
 class NoticeData(Wire):
-    """What has become of a call.
+    """The state of a call in a notice.
 
     Attributes:
-        call_id, provider, operation, key, metadata: of the call, as its caller gave them.
-        sequence: 1, 2, 3 … of the notices of this call: the greatest one is the newest,
-            whatever arrives first.
-        status: delayed, completed, failed or cancelled.
-        late: it was completed after we had given up on it, or had told that it is delayed.
-        reference: the provider's own id of its work, if it has told one.
-        notice: what to show the user; its `expected_at` is when a delayed call is taken up again.
-        response: the provider's answer, where the subscriber is configured to get it.
+        metadata: as given by the caller.
+        sequence: numbers the notices of a call from 1; the highest is the newest, in whatever order
+            they arrive.
+        late: it was completed after a cycle was given up or a delay was notified.
+        reference: the provider's own id of its work, if known.
+        notice: what to show the user; its `expected_at` is when a delayed call is reprocessed.
+        response: the provider's response, if the subscriber is configured to get it.
     """
 
     call_id: str
@@ -94,13 +90,12 @@ class NoticeData(Wire):
 
 
 class NoticeBody(Wire):
-    """The JSON body of a notice, in the form of Standard Webhooks.
+    """The JSON body of a notice, as in Standard Webhooks.
 
     Attributes:
-        id: the same at every attempt, and as the header `webhook-id`: two with one id are one.
-        type: `call.delayed`, `call.completed`, `call.completed_late`, `call.failed` or
-            `call.cancelled`.
-        timestamp: when it happened; the header `webhook-timestamp` is when it is sent.
+        id: the same in every attempt and in the header `webhook-id`; identifies duplicates.
+        type: `call.<event>`, such as `call.delayed`.
+        timestamp: of the event; the header `webhook-timestamp` is that of the attempt.
     """
 
     id: str
@@ -113,11 +108,9 @@ class Delivery(StrictModel):
     """The one argument of the workflow `DeliverNotice` and of its activity.
 
     Attributes:
-        subscriber: who gets it.
-        body: what.
-        timeout: how long one attempt may take at the most; the subscriber's file may say less.
-        within: how long it is tried, from the start on.
-        again: send it even if it was delivered before.
+        timeout: of one attempt; the subscriber's file may set a shorter one.
+        within: how long it is retried, from the start of the workflow.
+        again: deliver it even if it was delivered before.
     """
 
     subscriber: Name
@@ -128,20 +121,23 @@ class Delivery(StrictModel):
 
 
 class Delivered(Wire):
-    """The subscriber has accepted the notice, now or before."""
+    """The result of a delivery: the subscriber has accepted the notice, now or before."""
 
     delivered_at: AwareDatetime
 
 
 class DeadLetterStep(Wire):
-    """Keep a notice that could not be delivered, for people; `reason` says why not."""
+    """Store a notice that could not be delivered as a dead letter."""
 
     delivery: Delivery
     reason: str
 
 
 def event_id(call_id: str, sequence: int, event: NoticeEvent) -> str:
-    """The id of one notice: derived from what it is about, and fit for an HTTP header."""
+    """The id of a notice, derived from its content and valid in an HTTP header.
+
+    Call ids that are long or not printable ASCII are replaced by their digest.
+    """
     is_plain = call_id.isascii() and call_id.isprintable() and " " not in call_id
     is_short = len(call_id) <= MAX_KEY_LENGTH
     about = call_id if is_plain and is_short else digest(call_id)

@@ -1,4 +1,4 @@
-"""What a provider says about a call."""
+"""Messages of a provider about a call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MessageKind(StrEnum):
 
 
 class MessageSource(StrEnum):
-    """How the message reached us."""
+    """How a message was received."""
 
     SYNC = "sync"
     CALLBACK = "callback"
@@ -30,17 +30,14 @@ class ProviderMessage(StrictModel):
     """A response, a failure, or a request for more time; also the signal `provider_message`.
 
     Attributes:
-        kind: what it is.
-        event_key: the provider's own id of this message; two with the same key are one.
-        data: what the provider said, as JSON.
-        reason: for a failure, why; for people.
-        retryable: for a failure, whether a new cycle may succeed.
-        until: for an extension, the new deadline.
-        extend_by: for an extension, how much later than now; `until` wins.
-        reference: the provider's own id of the work it speaks about, where it says one; it tells
-            the cycles of a call apart.
-        received_at: when we got it.
-        source: how we got it.
+        event_key: identifies the message; messages with the same key are duplicates.
+        data: the response, as JSON.
+        reason: why it failed; may be shown to operators.
+        retryable: whether a new cycle may succeed after this failure.
+        until: the new deadline of an extension.
+        extend_by: the new deadline of an extension, counted from now; `until` wins.
+        reference: the provider's own id of its work, if the message contains it; distinguishes the
+            cycles of a call.
     """
 
     kind: MessageKind
@@ -55,18 +52,18 @@ class ProviderMessage(StrictModel):
     source: MessageSource = MessageSource.OPERATOR
 
     @model_validator(mode="after")
-    def _an_extension_says_how_long(self) -> ProviderMessage:
+    def _check_extension(self) -> ProviderMessage:
         if self.kind is MessageKind.EXTENSION and self.until is None and self.extend_by is None:
             raise ValueError("an extension needs until or extend_by")
         return self
 
 
 class ProviderMessages(StrictModel):
-    """Several messages that travel together; the signal `provider_messages`.
+    """Several messages in one signal, `provider_messages`.
 
     Attributes:
-        messages: each a `ProviderMessage`, in the order they came. Each is validated by itself, so
-            that one that does not read takes no other with it.
+        messages: `ProviderMessage`s in the order of arrival. Each is validated by itself, so that
+            an invalid one does not discard the others.
     """
 
     messages: tuple[Any, ...] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""The names on the wire, stable for any Temporal SDK in any language (design, section 3)."""
+"""Names on the wire: stable, and usable from any Temporal SDK in any language."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ REPROCESS: Final = "reprocess"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
 
-# Signals and query of ReprocessParked; PurgeLedger has the query, too
+# Signals and query of ReprocessParked; PurgeLedger has the query too
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
 STOP: Final = "stop"
 PROGRESS: Final = "progress"
 
-# Updates and signals of ProviderControl, which has a query `status`, too
+# Updates and signals of ProviderControl, which has a query `status` too
 SET_FLAG: Final = "set_flag"
 FORCE_BREAKER: Final = "force_breaker"
 SET_LIMIT: Final = "set_limit"
@@ -56,17 +56,17 @@ TASK_QUEUE: Final = "ackbridge"
 
 
 def send_queue(provider: str) -> str:
-    """Task queue of one provider's sends: its rate limit, its bulkhead, its egress."""
+    """Task queue of a provider's requests; has its rate limit, its own workers and its egress."""
     return f"{TASK_QUEUE}.{provider}"
 
 
 def settle_queue(provider: str) -> str:
-    """Task queue of one provider's acknowledgements, status requests and probes."""
+    """Task queue of a provider's acknowledgements, status requests and probes."""
     return f"{TASK_QUEUE}.{provider}.settle"
 
 
 def notices_queue(subscriber: str) -> str:
-    """Task queue of the notices to one subscriber: one that hangs holds no other up."""
+    """Task queue of the notices to a subscriber, so that a slow one delays no other."""
     return f"{TASK_QUEUE}.{subscriber}.notices"
 
 
@@ -85,17 +85,17 @@ _CALL_ID = re.compile(
 
 
 def call_id(provider: str, operation: str, key: str) -> str:
-    """The id of a call, which is the id of its workflow."""
+    """The id of a call and of its workflow."""
     return f"{provider}.{operation}.{key}"
 
 
 def control_id(provider: str) -> str:
-    """The id of a provider's control, which is the id of its workflow; never that of a call."""
+    """The workflow id of a provider's control; no call can have it."""
     return f"control.{provider}"
 
 
 def split_call_id(value: str) -> tuple[str, str, str]:
-    """Take a call id apart into provider, operation and key.
+    """Split a call id into provider, operation and key.
 
     Raises:
         ValueError: it is not of the form `<provider>.<operation>.<key>`.
@@ -107,19 +107,19 @@ def split_call_id(value: str) -> tuple[str, str, str]:
 
 
 def batch_id(provider: str, name: str) -> str:
-    """The id of a batch's workflow; never that of a call, whose second part has no colon."""
+    """The workflow id of a batch; no call can have it, because operations contain no colon."""
     return f"batch.{provider}:{name}"
 
 
 PURGE_ID: Final = "purge:ledger"
-"""The id of the ledger's clean-up, and of its schedule; never that of a call."""
+"""The id of the workflow that purges the ledger, and of its schedule; no call can have it."""
 
 
 def idempotency_key(call: str, cycle: int) -> str:
-    """The key a provider sees: the same on every attempt of a cycle, new in the next one."""
+    """The idempotency key sent to the provider: the same for all attempts of a cycle."""
     return f"{call}:{cycle}"
 
 
 def notice_id(event_id: str) -> str:
-    """The id of the workflow that delivers one notice."""
+    """The id of the workflow that delivers a notice."""
     return f"notice.{event_id}"

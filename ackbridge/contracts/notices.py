@@ -10,14 +10,14 @@ from .calls import Notice
 
 
 def best_language(wanted: str | None, known: Iterable[str]) -> str | None:
-    """The one of the known languages that comes nearest, by the lookup of RFC 4647.
+    """The closest of the known languages, by the lookup of RFC 4647.
 
     Args:
         wanted: a language tag: `de-CH-1996` finds `de-CH-1996`, else `de-CH`, else `de`.
-        known: language tags; upper and lower case are the same.
+        known: language tags, in any case.
 
     Returns:
-        The known tag as it is written there; None when there is none, or none is wanted.
+        The known tag as it is written; None if none is close, or none is wanted.
     """
     by_tag = {tag.lower(): tag for tag in known}
     parts = wanted.lower().split("-") if wanted else []
@@ -117,10 +117,10 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 """By language and kind: title, message and, where there is one, alternative."""
 
 CALLER_KINDS: Final = ("delayed", "failed", "refused", "cancelled")
-"""What every caller can be told."""
+"""Kinds of notices for callers."""
 
 NOTICE_KINDS: Final = (*CALLER_KINDS, "completed", "completed_late")
-"""Besides, what only subscribers are told: who waits has the response itself."""
+"""Kinds of notices; `completed` and `completed_late` are for subscribers only."""
 
 
 def _notice(kind: str, texts: tuple[str, ...]) -> Notice:
@@ -136,9 +136,9 @@ _NOTICES: Final = {
 }
 
 DEFAULT_NOTICES: Final = _NOTICES[DEFAULT_LANGUAGE]
-"""By kind; an operation's own notices replace them one by one."""
+"""The English notices by kind; an operation's own notices replace them one by one."""
 
 
 def default_notices(language: str | None) -> Mapping[str, Notice]:
-    """The default notices by kind, in the language that comes nearest; else in English."""
+    """The built-in notices by kind, in the closest language, else in English."""
     return _NOTICES[best_language(language, _NOTICES) or DEFAULT_LANGUAGE]

@@ -1,4 +1,4 @@
-"""Housekeeping: how long the ledger keeps what is over, and how far a clean-up is."""
+"""Purging the ledger: how long it keeps records, and the progress of a purge."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from .limits import Actor
 from .wire import Duration, StrictModel, Wire
 
 MIN_RETENTION: Final = timedelta(days=1)
-"""What is kept at all is kept longer than anything that could still ask for it is under way."""
+"""Longer than any call or delivery in progress can still refer to a record."""
 
 KEEP_FOREVER: Final = timedelta(0)
 
 
-def _kept(value: timedelta) -> timedelta:
+def _check_period(value: timedelta) -> timedelta:
     if value != KEEP_FOREVER and value < MIN_RETENTION:
-        raise ValueError("at least 1d, or 0 to keep it for ever")
+        raise ValueError("must be at least 1d, or 0 to keep records for ever")
     return value
 
 
-RetentionPeriod = Annotated[Duration, AfterValidator(_kept)]
-"""How long; zero is for ever."""
+RetentionPeriod = Annotated[Duration, AfterValidator(_check_period)]
+"""How long records are kept; zero is for ever."""
 
 
 class Retention(StrictModel):
-    """How long the ledger keeps what is over; zero is for ever.
+    """How long the ledger keeps records; zero is for ever.
 
     Attributes:
-        calls: calls that are over, with their claim, outcome, response, references and
-            acknowledgements; counted from their last change. At least the namespace's retention.
-        events: which events of providers were applied; counted from then. At least as long as
-            calls, so that a late duplicate does not become the response of a reused id.
-        inbox: messages that were delivered, or were duplicates.
-        held: messages that are kept for people.
-        log: what was suppressed, and why.
-        notices: notices that were delivered.
-        dead_notices: notices that were not, and could be replayed.
-        batches: which batch has taken which call.
+        calls: calls that have ended, with claim, outcome, response, references and
+            acknowledgements, since their last change. At least the namespace's retention.
+        events: keys of applied events. At least as long as calls, so that a late duplicate does not
+            become the response of a reused id.
+        inbox: delivered messages and duplicates.
+        held: messages held for an operator.
+        log: suppressed messages.
+        notices: delivered notices.
+        dead_notices: dead letters, which can be replayed.
+        batches: which batch selected which call.
     """
 
     calls: RetentionPeriod = timedelta(days=90)
@@ -54,27 +54,23 @@ class Retention(StrictModel):
     @model_validator(mode="after")
     def _events_outlive_calls(self) -> Self:
         if KEEP_FOREVER not in (self.calls, self.events) and self.events < self.calls:
-            raise ValueError("events: they are kept at least as long as calls")
+            raise ValueError("events: must be kept at least as long as calls")
         return self
 
 
 class PurgeRequest(StrictModel):
-    """The one argument of the workflow `PurgeLedger`.
-
-    Attributes:
-        by: who wants it.
-    """
+    """The one argument of the workflow `PurgeLedger`."""
 
     retention: Retention = Retention()
     by: Actor
 
 
 class PurgeCursor(Wire):
-    """Where a clean-up is.
+    """The position of a purge.
 
     Attributes:
-        kind: what it goes through: `calls`, `events`, ...
-        after: the key of the last row it has seen, as it is stored; none at the beginning.
+        kind: the kind of records: `calls`, `events`, ...
+        after: the primary key of the last row it has read; empty at the start.
     """
 
     kind: str
@@ -82,14 +78,13 @@ class PurgeCursor(Wire):
 
 
 class PurgeProgress(Wire):
-    """How far a clean-up is: the query `progress`, the result, and what it takes along.
+    """The result of the query `progress` and of the workflow, and the state that it continues with.
 
     Attributes:
         as_of: the ledger's time from which ages are counted; None before the first page.
-        place: where it goes on; None once it is done, or before it has begun.
-        gone: how many rows of which kind are deleted, or would be; at least so many, when a page's
-            worker has died.
-        is_done: it has been through the whole ledger.
+        place: where the next page starts; None before the first page and when it is done.
+        gone: rows deleted by kind, or to be deleted in a dry run. A lower bound: the rows of a page
+            whose worker was lost are not counted.
     """
 
     by: str
@@ -101,7 +96,7 @@ class PurgeProgress(Wire):
 
 
 class PurgeStep(Wire):
-    """Clean up for some seconds."""
+    """The argument of `purge_page`: delete expired records for some seconds."""
 
     retention: Retention
     as_of: AwareDatetime | None = None
@@ -109,10 +104,10 @@ class PurgeStep(Wire):
 
 
 class PurgePageResult(Wire):
-    """What one page has done.
+    """The result of `purge_page`.
 
     Attributes:
-        place: where to go on; None: that was all.
+        place: where the next page starts; None after the last one.
     """
 
     as_of: AwareDatetime

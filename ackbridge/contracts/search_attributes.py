@@ -1,4 +1,4 @@
-"""Search attributes of a call: what operators filter on in the Temporal UI."""
+"""Search attributes of a call, by which operators filter in the Temporal UI."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ STAGE = SearchAttributeKey.for_keyword("AckbridgeStage")
 PARKED_REASON = SearchAttributeKey.for_keyword("AckbridgeParkedReason")
 DEADLINE = SearchAttributeKey.for_datetime("AckbridgeDeadline")
 OWED = SearchAttributeKey.for_bool("AckbridgeOwed")
-"""True while the provider has not accepted an acknowledgement that we owe it."""
+"""True while the provider has not accepted an acknowledgement."""
 
 KEYS = (PROVIDER, OPERATION, STAGE, PARKED_REASON, DEADLINE, OWED)
 
 IN_FLIGHT = "in_flight"
-"""The stage set at start. It is upserted only off the happy path: every upsert is dear."""
+"""The stage set at start; upserted only off the happy path, because each upsert is an event."""
 
 
 def at_start(provider: str, operation: str) -> TypedSearchAttributes:
-    """What a call is started with."""
+    """The attributes that a call is started with."""
     return TypedSearchAttributes(
         [
             SearchAttributePair(PROVIDER, provider),

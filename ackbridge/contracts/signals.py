@@ -1,4 +1,4 @@
-"""What people and services may tell a running call."""
+"""Signals and the update of a call, other than a provider's messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Cancel(StrictModel):
 
 
 class ForceAck(StrictModel):
-    """The signal `force_ack`: end the waiting, with a response or without."""
+    """The signal `force_ack`: stop waiting and complete the call, with or without a response."""
 
     by: Actor
     reason: Reason
@@ -27,7 +27,11 @@ class ForceAck(StrictModel):
 
 
 class Reprocess(StrictModel):
-    """The signal `reprocess`: take a parked call up again."""
+    """The signal `reprocess`: resume a parked call.
+
+    Attributes:
+        batch: the batch that sends the signal, if one does.
+    """
 
     by: Actor
     batch: str | None = Field(default=None, max_length=MAX_ACTOR_LENGTH)
@@ -37,7 +41,7 @@ class AwaitOutcome(StrictModel):
     """The update `await_outcome`.
 
     Attributes:
-        timeout: how long to wait for the outcome before answering with the status so far.
+        timeout: after it, the update returns the current status.
         request_digest: `CallRequest.digest` of the caller's request; a mismatch is refused.
     """
 

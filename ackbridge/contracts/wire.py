@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
@@ -18,7 +18,7 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse_duration(value: object) -> object:
-    """Read `"1h30m"`, `"250ms"`, `"0"` or a number of seconds; leave anything else to pydantic.
+    """Parse `"1h30m"`, `"250ms"` or `"0"`; other values are left to pydantic, numbers are seconds.
 
     Raises:
         ValueError: a text that is not a duration.
@@ -43,7 +43,7 @@ Duration = Annotated[
         mode="validation",
     ),
 ]
-"""A time span: in files and requests `"30s"` or seconds; on the wire seconds."""
+"""In files and requests `"30s"` or seconds; on the wire seconds."""
 
 
 class Wire(BaseModel):
@@ -53,17 +53,17 @@ class Wire(BaseModel):
 
 
 class StrictModel(Wire):
-    """What other people write by hand: an unknown field is a mistake worth naming."""
+    """A model that callers write by hand: unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class InvalidInputError(ValueError):
-    """What somebody sent does not validate. The text names the field and hides the value."""
+    """Input does not validate. The text names the field and contains no value."""
 
 
 class UnreadablePayload(Wire):
-    """Stands in for a payload that no converter understands, so that its reader can say so."""
+    """Replaces a payload that no data converter understands, so that its handler can report it."""
 
     problem: str
 
@@ -72,14 +72,13 @@ Model = TypeVar("Model", bound=Wire)
 
 
 def parse_argument(model: type[Model], arguments: tuple[Any, ...]) -> Model:
-    """Validate the raw arguments of a start, a signal or an update.
+    """Validate the one argument of a workflow, a signal or an update.
 
     Args:
-        model: what the one argument must be.
         arguments: what arrived, as plain JSON values.
 
     Raises:
-        InvalidInputError: with a sentence that names the field.
+        InvalidInputError: naming the field.
     """
     name = model.__name__
     if len(arguments) != 1:
@@ -98,7 +97,7 @@ def parse_argument(model: type[Model], arguments: tuple[Any, ...]) -> Model:
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """One line for people: `field: problem; field: problem`, without any input value."""
+    """One line, `field: problem; field: problem`, without input values."""
     problems = (
         (
             ".".join(str(part) for part in e["loc"]) or "(whole)",
@@ -110,7 +109,7 @@ def describe_validation_error(error: ValidationError) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no white space, NaN refused."""
+    """JSON with sorted keys and without white space; NaN is refused."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -121,15 +120,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
-DEEPEST = 100
-"""Levels of nesting: serialisers further in give up at a few hundred."""
+MAX_JSON_DEPTH: Final = 100
+"""Levels of nesting in a body; serialisers fail at a few hundred."""
 
 
 def read_json(body: bytes) -> Any:
-    """Read JSON that every part of ours can carry.
+    """Parse the JSON body of a message.
 
     Raises:
-        InvalidInputError: it is not JSON, has a number without end, half a character, or no bottom.
+        InvalidInputError: it is not JSON; or has infinite numbers, unpaired surrogates or too many
+            levels, which serialisers and databases would refuse later.
     """
     try:
         value = _DECODER.decode(body.decode(json.detect_encoding(body)))
@@ -138,15 +138,15 @@ def read_json(body: bytes) -> Any:
     except RecursionError:
         raise InvalidInputError("body: nested too deeply") from None
     except ValueError as error:
-        raise InvalidInputError(f"body: {_why(error)}") from None
-    # The number of brackets bounds the depth, so that ordinary bodies are not walked.
-    if body.count(b"[") + body.count(b"{") > DEEPEST and _is_deeper(value, DEEPEST):
+        raise InvalidInputError(f"body: {_explain(error)}") from None
+    # The number of brackets bounds the depth, so most bodies need not be walked.
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _is_deeper(value, MAX_JSON_DEPTH):
         raise InvalidInputError("body: nested too deeply")
     return value
 
 
-def _why(error: ValueError) -> str:
-    """What is wrong, without what was sent."""
+def _explain(error: ValueError) -> str:
+    """What is wrong, without any of the body."""
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON (line {error.lineno}, column {error.colno})"
     if isinstance(error, UnicodeEncodeError):
@@ -179,5 +179,5 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return True
 
 
-# Made once: `json.loads` makes one for every text that wants more than the defaults.
+# With such options `json.loads` would make a decoder for every text.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)

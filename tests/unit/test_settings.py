@@ -33,9 +33,9 @@ def test_retentions_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("CALLS", "12h", "retention.calls: at least 1d, or 0 to keep it for ever"),
+        ("CALLS", "12h", "retention.calls: must be at least 1d, or 0 to keep records for ever"),
         ("CALLS", "-3", "retention.calls: '-3' is not a duration"),
-        ("EVENTS", "60d", "events: they are kept at least as long as calls"),
+        ("EVENTS", "60d", "events: must be kept at least as long as calls"),
         ("CALL", "90d", "retention.call: Extra inputs are not permitted"),
     ],
 )
