@@ -1,4 +1,4 @@
-"""reprocess, batches, batch: parked calls are taken up again, one or many."""
+"""reprocess, batches, batch: reprocessing of parked calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from datetime import datetime, time, timedelta
 from typing import Annotated, Any
 
 import typer
-from rich.live import Live
 
 from ackbridge.client.batches import BatchHandle
 from ackbridge.client.calls import AckbridgeClient
@@ -17,163 +16,144 @@ from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.ledger.batches import ParkedCall, ParkedCount
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.terminal import output
-from ackbridge.terminal.batch_progress import bars
-from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
 
-from .calls import By, Json, duration, reprocess_one, with_client
-from .ledger import with_ledger
+from .calls import signal_call
+from .connections import with_client, with_ledger
+from .options import By, Json, Limit, OnlyProvider, Watch, parse_duration
 
-BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch's id.")]
-Why = Annotated[str, typer.Option("--reason", help="Why; it stays in the batch's history.")]
-Watch = Annotated[bool, typer.Option("--watch", help="Keep looking until it is over.")]
-WATCH_EVERY = 0.5
-"""Seconds between two looks of `--watch`."""
-SHOWN_AT_DRY_RUN = 10
-"""Calls that `--dry-run` lists, the oldest."""
+Act = Callable[[BatchHandle], Awaitable[None]]
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; recorded in the batch's history.")]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(exits_with_its_answer(reprocess))
-    app.command()(exits_with_its_answer(batches))
-    group = typer.Typer(no_args_is_help=True, help="One batch: look at it, steer it.")
-    for act in (status, pause, resume, stop):
-        group.command()(exits_with_its_answer(act))
-    app.add_typer(group, name="batch")
+DRY_RUN_CALLS = 10
+"""How many of the oldest calls `--dry-run` lists."""
 
 
 def reprocess(
     which: Annotated[
         str,
         typer.Argument(
-            metavar="PROVIDER|CALL_ID", help="Whose parked calls; or one call by its id, with dots."
+            metavar="PROVIDER|CALL_ID",
+            help="The provider whose parked calls are reprocessed, or the id of one call.",
         ),
     ],
     by: By,
     operation: Annotated[str | None, typer.Option(help="Only calls of this operation.")] = None,
     reason: Annotated[
-        str | None, typer.Option(help="Only calls parked for this, such as `no_response`.")
+        str | None, typer.Option(help="Only calls parked for this reason, such as `no_response`.")
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option(help="Only calls parked for so long: `30m`, `2h`.")
+        str | None, typer.Option(help="Only calls parked for at least this long: `30m`, `2h`.")
     ] = None,
     key: Annotated[
-        list[str] | None, typer.Option(help="Only the call of this key; may be repeated.")
+        list[str] | None, typer.Option(help="Only the call with this key; may be repeated.")
     ] = None,
     at_most: Annotated[
-        int | None, typer.Option(min=1, help="How many calls, the oldest first.")
+        int | None, typer.Option(min=1, help="At most this many calls, oldest first.")
     ] = None,
     rate: Annotated[float, typer.Option(help="Calls per second.")] = 5.0,
-    concurrency: Annotated[int, typer.Option(help="How many may be under way at once.")] = 20,
+    concurrency: Annotated[int, typer.Option(help="Calls in progress at the same time.")] = 20,
     at: Annotated[
         str | None,
-        typer.Option(help="When: `02:00`, by this machine's clock, or an ISO 8601 time."),
+        typer.Option(help="When to start: `02:00` in local time, or an ISO 8601 time."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be taken up.")
+        bool, typer.Option("--dry-run", help="Only show which calls would be reprocessed.")
     ] = False,
     watch: Watch = False,
     json_output: Json = False,
-) -> int:
-    """Take parked calls up again: they are sent once more, and their answers awaited.
+) -> None:
+    """Reprocess parked calls: send them again, and wait for their responses.
 
-    Many of them in a batch, the oldest first, at a bounded rate. It takes no call twice, and
-    waits while the provider is switched off or its breaker is open.
+    A batch takes each call once, oldest first, at a limited rate. It waits while the provider is
+    switched off or its breaker is open.
     """
     if "." in which:
-        return reprocess_one(which, by, json_output)
+        signal_call(which, lambda call: call.reprocess(by=by), json_output)
+        return
     selection = {
         "provider": which,
         "operation": operation,
         "reason": reason,
-        "older_than": older_than and duration("older-than", older_than).total_seconds(),
+        "older_than": older_than and parse_duration("older-than", older_than).total_seconds(),
         "keys": key or (),
         "at_most": at_most,
     }
-    request = parse_argument(
-        BatchRequest,
-        (
-            {
-                "selection": selection,
-                "rate": rate,
-                "concurrency": concurrency,
-                "not_before": at and moment(at, datetime.now().astimezone()),
-                "by": by,
-            },
-        ),
-    )
+    fields = {
+        "selection": selection,
+        "rate": rate,
+        "concurrency": concurrency,
+        "not_before": at and parse_start(at, datetime.now().astimezone()),
+        "by": by,
+    }
+    request = parse_argument(BatchRequest, (fields,))
     if dry_run:
-        return _show_selected(request.selection, json_output)
+        _print_selection(request.selection, json_output)
+        return
 
-    async def start(calls: AckbridgeClient) -> BatchProgress:
-        batch = await calls.reprocess_parked(request)
-        return await _follow(batch) if watch else await batch.progress()
+    async def start(client: AckbridgeClient) -> BatchProgress:
+        return await _progress(await client.reprocess_parked(request), watch)
 
-    return _print([with_client(start)], json_output)
+    _print([with_client(start)], json_output)
 
 
-def batches(
-    provider: Annotated[str | None, typer.Argument(help="Only this provider's.")] = None,
+def list_batches(
+    provider: OnlyProvider = None,
     watch: Watch = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 20,
+    limit: Limit = 20,
     json_output: Json = False,
-) -> int:
-    """List batches, the newest first, with how far they are."""
+) -> None:
+    """List batches with their progress, newest first."""
 
-    async def look(calls: AckbridgeClient) -> list[BatchProgress]:
-        found = [batch async for batch in calls.batches(provider, limit)]
-        seen = await _all(found)
+    async def fetch(client: AckbridgeClient) -> list[BatchProgress]:
+        async def all_progress() -> list[BatchProgress]:
+            found = [batch async for batch in client.batches(provider, limit)]
+            return list(await asyncio.gather(*(batch.progress() for batch in found)))
+
         if not watch:
-            return seen
-        with Live(bars(seen), console=output.console, transient=True) as live:
-            while not all(one.state.is_final for one in seen):
-                await asyncio.sleep(WATCH_EVERY)
-                found = [batch async for batch in calls.batches(provider, limit)]
-                seen = await _all(found)
-                live.update(bars(seen))
-        return seen
+            return await all_progress()
+        return await output.watch(
+            all_progress,
+            output.batch_table,
+            lambda batches: all(batch.state.is_final for batch in batches),
+        )
 
-    return _print(with_client(look), json_output)
+    _print(with_client(fetch), json_output)
 
 
-def status(batch_id: BatchId, watch: Watch = False, json_output: Json = False) -> int:
-    """Show how far a batch is."""
-
-    async def look(calls: AckbridgeClient) -> BatchProgress:
-        batch = calls.batch(batch_id)
-        return await _follow(batch) if watch else await batch.progress()
-
-    return _print([with_client(look)], json_output)
+def status(batch_id: BatchId, watch: Watch = False, json_output: Json = False) -> None:
+    """Show the progress of a batch."""
+    _print([with_client(lambda client: _progress(client.batch(batch_id), watch))], json_output)
 
 
-def pause(batch_id: BatchId, reason: Why, by: By, json_output: Json = False) -> int:
-    """Take up no more calls until somebody resumes it; those under way go on."""
-    return _steer(batch_id, lambda batch: batch.pause(by=by, reason=reason), json_output)
+def pause(batch_id: BatchId, reason: Reason, by: By, json_output: Json = False) -> None:
+    """Take no more calls until the batch is resumed; calls in progress continue."""
+    _signal(batch_id, lambda batch: batch.pause(by=by, reason=reason), json_output)
 
 
-def resume(batch_id: BatchId, reason: Why, by: By, json_output: Json = False) -> int:
-    """Go on after a pause."""
-    return _steer(batch_id, lambda batch: batch.resume(by=by, reason=reason), json_output)
+def resume(batch_id: BatchId, reason: Reason, by: By, json_output: Json = False) -> None:
+    """Resume a paused batch."""
+    _signal(batch_id, lambda batch: batch.resume(by=by, reason=reason), json_output)
 
 
-def stop(batch_id: BatchId, reason: Why, by: By, json_output: Json = False) -> int:
-    """End a batch before its time. Calls that were not told yet stay parked."""
-    return _steer(batch_id, lambda batch: batch.stop(by=by, reason=reason), json_output)
+def stop(batch_id: BatchId, reason: Reason, by: By, json_output: Json = False) -> None:
+    """Stop a batch. Calls that it has not signalled yet stay parked."""
+    _signal(batch_id, lambda batch: batch.stop(by=by, reason=reason), json_output)
 
 
-def moment(text: str, now: datetime) -> datetime:
-    """Read `02:00`, the next time the clock shows it, or an ISO 8601 time.
+def parse_start(text: str, now: datetime) -> datetime:
+    """Parse `02:00`, which is its next occurrence, or an ISO 8601 time.
 
     Args:
-        now: aware; its zone is that of a time without one.
+        now: aware; a time without a zone is in its zone.
 
     Raises:
-        InvalidInputError: naming the option.
+        InvalidInputError: names the option.
     """
     try:
         if "-" in text:
-            read_time = datetime.fromisoformat(text)
-            return read_time if read_time.tzinfo else read_time.replace(tzinfo=now.tzinfo)
+            start = datetime.fromisoformat(text)
+            return start if start.tzinfo else start.replace(tzinfo=now.tzinfo)
         today = datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
     except ValueError:
         raise InvalidInputError(
@@ -182,69 +162,57 @@ def moment(text: str, now: datetime) -> datetime:
     return today if today > now else today + timedelta(days=1)
 
 
-def _show_selected(selection: ParkedSelection, json_output: bool) -> int:
-    async def look(ledger: Ledger) -> tuple[list[ParkedCount], list[ParkedCall]]:
-        kinds = await ledger.batches.count_parked(selection)
-        limit = min(selection.at_most or SHOWN_AT_DRY_RUN, SHOWN_AT_DRY_RUN)
-        return kinds, await ledger.batches.parked(selection, limit)
+def _print_selection(selection: ParkedSelection, json_output: bool) -> None:
+    async def fetch(ledger: Ledger) -> tuple[list[ParkedCount], list[ParkedCall]]:
+        limit = min(selection.at_most or DRY_RUN_CALLS, DRY_RUN_CALLS)
+        return await ledger.batches.count_parked(selection), await ledger.batches.parked(
+            selection, limit
+        )
 
-    kinds, oldest = with_ledger(look)
-    total = sum(kind.calls for kind in kinds)
+    counts, calls = with_ledger(fetch)
+    total = sum(count.calls for count in counts)
     total = min(total, selection.at_most or total)
+    kinds, oldest = [_row(count) for count in counts], [_row(call) for call in calls]
     if json_output:
-        output.as_json({"total": total, "kinds": _rows(kinds), "oldest": _rows(oldest)})
-        return Exit.COMPLETED
-    columns = ("operation", "reason", "calls", "the oldest since")
-    cells = [tuple(str(value) for value in row.values()) for row in _rows(kinds)]
-    output.console.print(output.table(f"{total} calls would be taken up", columns, cells))
-    names = ("call", "operation", "reason", "parked", "since")
-    cells = [tuple(str(value) for value in row.values()) for row in _rows(oldest)]
-    output.console.print(output.table("the oldest of them", names, cells))
-    return Exit.COMPLETED
+        output.print_json({"total": total, "kinds": kinds, "oldest": oldest})
+        return
+    for title, columns, rows in (
+        (f"{total} calls would be reprocessed", ("operation", "reason", "calls", "oldest"), kinds),
+        ("the oldest calls", ("call", "operation", "reason", "parked", "since"), oldest),
+    ):
+        output.print_rows(rows, title, columns, as_json=False)
 
 
-def _rows(found: list[ParkedCount] | list[ParkedCall]) -> list[dict[str, Any]]:
-    return [
-        {
-            name: value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
-            for name, value in vars(one).items()
-        }
-        for one in found
-    ]
+def _row(found: ParkedCount | ParkedCall) -> dict[str, Any]:
+    return {
+        name: value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+        for name, value in vars(found).items()
+    }
 
 
-async def _all(found: list[BatchHandle]) -> list[BatchProgress]:
-    return list(await asyncio.gather(*(batch.progress() for batch in found)))
+async def _progress(batch: BatchHandle, watch: bool) -> BatchProgress:
+    if not watch:
+        return await batch.progress()
+    return await output.watch(
+        batch.progress,
+        lambda progress: output.batch_table([progress]),
+        lambda progress: progress.state.is_final,
+    )
 
 
-async def _follow(batch: BatchHandle) -> BatchProgress:
-    seen = await batch.progress()
-    with Live(bars([seen]), console=output.console, transient=True) as live:
-        while not seen.state.is_final:
-            await asyncio.sleep(WATCH_EVERY)
-            seen = await batch.progress()
-            live.update(bars([seen]))
-    return seen
-
-
-def _steer(batch_id: str, act: Callable[[BatchHandle], Awaitable[None]], json_output: bool) -> int:
-    async def steer(calls: AckbridgeClient) -> BatchProgress:
-        batch = calls.batch(batch_id)
+def _signal(batch_id: str, act: Act, json_output: bool) -> None:
+    async def signal(client: AckbridgeClient) -> BatchProgress:
+        batch = client.batch(batch_id)
         await act(batch)
         return await batch.progress()
 
-    _print([with_client(steer)], json_output)
-    return Exit.COMPLETED
+    _print([with_client(signal)], json_output)
 
 
-def _print(seen: list[BatchProgress], json_output: bool) -> int:
+def _print(batches: list[BatchProgress], json_output: bool) -> None:
     if json_output:
-        output.as_json([one.model_dump(mode="json") for one in seen])
-    elif seen:
-        output.console.print(bars(seen))
-    else:
-        output.console.print("There are no batches.")
-    is_over = all(one.state is not BatchState.RUNNING for one in seen)
-    if len(seen) == 1 and not is_over and not json_output:
-        output.console.print(f"Under way: ackbridge batch status {seen[0].batch} --watch")
-    return Exit.COMPLETED
+        output.print_json([batch.model_dump(mode="json") for batch in batches])
+        return
+    output.console.print(output.batch_table(batches) if batches else "There are no batches.")
+    if len(batches) == 1 and batches[0].state is BatchState.RUNNING:
+        output.console.print(f"Running: ackbridge batch status {batches[0].batch} --watch")

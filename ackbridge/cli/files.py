@@ -1,45 +1,50 @@
-"""check and schema: integration files."""
+"""check, schema: integration files and subscriber files."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from ackbridge.catalog.json_schema import integration_json_schema, subscriber_json_schema
 from ackbridge.catalog.loading import SUBSCRIBERS_FOLDER, load_integration, load_subscriber
+from ackbridge.catalog.model import Integration
+from ackbridge.conformance.cases import PayloadRequiredError, make_case
+from ackbridge.conformance.runner import Report, Result, Verdict, run_conformance
+from ackbridge.conformance.scenarios import SCENARIOS
+from ackbridge.conformance.scenarios.scenario import Scenario
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.errors import IntegrationFileError, Problem
+from ackbridge.errors import IntegrationFileError, Problem, unknown_name
+from ackbridge.local.foreground import interrupted_by_sigterm
 from ackbridge.settings import environment
 from ackbridge.terminal import output
-from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
+from ackbridge.terminal.exit_codes import ExitCode
 
-from .calls import Json
-from .conformance import Wishes, check_conformance
+from .options import Json
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(exits_with_its_answer(check))
-    app.command()(exits_with_its_answer(schema))
+_STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED: "yellow"}
 
 
 def check(
     paths: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE...", help="Integration files, and those of subscribers."),
+        list[Path], typer.Argument(metavar="FILE...", help="Integration and subscriber files.")
     ],
     conformance: Annotated[
         bool,
-        typer.Option(help="Besides, play every scenario that applies; see docs/conformance.md."),
+        typer.Option(help="Also run every scenario that applies; see docs/conformance.md."),
     ] = False,
     payload: Annotated[
         list[str] | None,
         typer.Option(
             metavar="OPERATION=JSON",
-            help="With --conformance: what to call an operation with; made up where left out.",
+            help="With --conformance: the payload of an operation; otherwise one is generated.",
         ),
     ] = None,
     only: Annotated[
@@ -51,44 +56,156 @@ def check(
         typer.Option(metavar="NAME", help="With --conformance: only these operations."),
     ] = None,
     json_output: Json = False,
-) -> int:
-    """Validate integration files; every mistake is shown with file, line and field.
+) -> int | None:
+    """Validate integration files; every mistake is reported with file, line and field.
 
-    With `--conformance`, make calls by one file against a simulated provider that speaks its
-    shapes, stays silent, repeats and contradicts itself, and report what does not hold. Nothing is
-    sent anywhere else. Exit 1 when a scenario fails.
+    With `--conformance`, calls are made by one file against a simulated provider that sends
+    messages in the file's shapes, stays silent, repeats and contradicts itself; whatever does not
+    hold is reported. Nothing is sent anywhere else. Exit 1 when a scenario fails.
     """
-    problems: list[Problem] = []
-    for path in paths:
-        try:
-            load = load_subscriber if _is_subscriber(path) else load_integration
-            load(path, environment())
-        except IntegrationFileError as error:
-            problems += error.problems
+    problems = [problem for path in paths for problem in _problems(path)]
     if conformance and not problems:
         if len(paths) > 1:
-            raise InvalidInputError("--conformance: one file at a time")
-        wishes = Wishes(payload or (), only or (), operation or ())
-        return check_conformance(paths[0], wishes, json_output=json_output)
+            raise InvalidInputError("--conformance: give one file only")
+        integration = load_integration(paths[0], environment())
+        payloads = _payloads(integration, payload or (), operation or ())
+        return _check_conformance(paths[0], payloads, _scenarios(only or ()), json_output)
     if json_output:
-        output.as_json([asdict(problem) for problem in problems])
+        output.print_json([asdict(problem) for problem in problems])
+    elif problems:
+        print(*problems, sep="\n")
     else:
-        for problem in problems:
-            print(problem)
-        if not problems:
-            print(f"{len(paths)} integration file{'s are' if len(paths) > 1 else ' is'} fine")
-    return Exit.BAD_INPUT if problems else Exit.COMPLETED
-
-
-def _is_subscriber(path: Path) -> bool:
-    return path.absolute().parent.name == SUBSCRIBERS_FOLDER
+        print("1 file is valid" if len(paths) == 1 else f"{len(paths)} files are valid")
+    return ExitCode.BAD_INPUT if problems else None
 
 
 def schema(
     subscriber: Annotated[
-        bool, typer.Option("--subscriber", help="That of subscriber files instead.")
+        bool, typer.Option("--subscriber", help="The schema of subscriber files instead.")
     ] = False,
-) -> int:
+) -> None:
     """Print the JSON Schema of integration files, for completion in editors."""
-    output.as_json(subscriber_json_schema() if subscriber else integration_json_schema())
-    return Exit.COMPLETED
+    output.print_json(subscriber_json_schema() if subscriber else integration_json_schema())
+
+
+def _problems(path: Path) -> Sequence[Problem]:
+    is_subscriber = path.absolute().parent.name == SUBSCRIBERS_FOLDER
+    load = load_subscriber if is_subscriber else load_integration
+    try:
+        load(path, environment())
+    except IntegrationFileError as error:
+        return error.problems
+    return ()
+
+
+def _check_conformance(
+    file: Path, payloads: Mapping[str, Any], scenarios: Sequence[Scenario], json_output: bool
+) -> int | None:
+    with interrupted_by_sigterm(), _progress(hidden=json_output) as (on_plan, on_result):
+        report = asyncio.run(
+            run_conformance(
+                file, environment(), payloads, scenarios, on_plan=on_plan, on_result=on_result
+            )
+        )
+    if json_output:
+        results = [_result_row(result) for result in report.results]
+        output.print_json({"results": results, "complaints": list(report.complaints)})
+    else:
+        _print_report(file, report)
+    return ExitCode.FAILED if report.of(Verdict.FAILED) else None
+
+
+def _payloads(
+    integration: Integration, payloads: Sequence[str], operations: Sequence[str]
+) -> dict[str, Any]:
+    """Payloads by operation, checked before anything is started; None where one is generated."""
+    given = dict(_given_payloads(integration, payloads))
+    for name in operations:
+        _check_name("--operation", name, integration.operations)
+    found = {name: given.get(name) for name in operations or integration.operations}
+    for name, payload in found.items():
+        try:
+            make_case(integration, name, payload)
+        except PayloadRequiredError as error:
+            raise InvalidInputError(
+                f"operation {name}: {error}; give one: --payload {name}=JSON"
+            ) from None
+        except InvalidInputError as error:
+            raise InvalidInputError(f"--payload {name}: {error}") from None
+    return found
+
+
+def _given_payloads(integration: Integration, payloads: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for option in payloads:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise InvalidInputError(f"--payload: expected OPERATION=JSON, got {option!r}")
+        _check_name("--payload", name, integration.operations)
+        try:
+            yield name, json.loads(text)
+        except ValueError as error:
+            raise InvalidInputError(f"--payload {name}: not JSON: {error}") from None
+
+
+def _scenarios(names: Sequence[str]) -> list[Scenario]:
+    known = {scenario.name: scenario for scenario in SCENARIOS}
+    for name in names:
+        _check_name("--only", name, known)
+    return [known[name] for name in names or known]
+
+
+def _check_name(option: str, name: str, known: Mapping[str, object]) -> None:
+    kind = "scenario" if option == "--only" else "operation"
+    if name not in known:
+        raise InvalidInputError(f"{option}: {unknown_name(kind, name, known)}")
+
+
+@contextmanager
+def _progress(*, hidden: bool) -> Iterator[tuple[Callable[[int], None], Callable[[Result], None]]]:
+    is_shown = output.console.is_terminal and not hidden
+    with output.call_progress(disable=not is_shown, transient=True) as progress:
+        bar = progress.add_task("starting", total=None)
+
+        def on_plan(count: int) -> None:
+            progress.update(bar, total=count, description="scenarios")
+
+        yield on_plan, lambda _result: progress.advance(bar)
+
+
+def _print_report(file: Path, report: Report) -> None:
+    rows = [(r.operation, r.scenario.name, r.verdict, r.scenario.meaning) for r in report.results]
+    title = f"Conformance of {file}"
+    if output.console.is_terminal:
+        columns = ("operation", "scenario", "", "what happens")
+        styled = [(*row[:2], Text(row[2], style=_STYLES[row[2]]), row[3]) for row in rows]
+        output.console.print(output.table(title, columns, styled))
+    else:
+        print(title, *("\t".join(row) for row in rows), sep="\n")
+    for verdict in (Verdict.FAILED, Verdict.SKIPPED):
+        _print_details(verdict, report)
+    if report.complaints:
+        print("\nRequests that the provider could not understand:")
+        print(*(f"  {complaint}" for complaint in report.complaints), sep="\n")
+    counts = ", ".join(f"{len(report.of(verdict))} {verdict.value}" for verdict in Verdict)
+    print(f"\n{counts}")
+
+
+def _print_details(verdict: Verdict, report: Report) -> None:
+    """Results with the same details are printed together."""
+    names_by_details: dict[str, list[str]] = {}
+    for result in report.of(verdict):
+        details = "\n".join(f"  {detail}" for detail in result.details)
+        names = names_by_details.setdefault(details, [])
+        names.append(f"{result.operation} {result.scenario.name}")
+    for details, names in names_by_details.items():
+        print(f"\n{verdict.value}: {', '.join(names)}\n{details}")
+
+
+def _result_row(result: Result) -> dict[str, Any]:
+    return {
+        "operation": result.operation,
+        "scenario": result.scenario.name,
+        "meaning": result.scenario.meaning,
+        "verdict": result.verdict.value,
+        "details": list(result.details),
+    }

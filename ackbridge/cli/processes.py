@@ -1,4 +1,4 @@
-"""worker, gateway, up, demo: the processes of a deployment, and all of them at once."""
+"""worker, gateway, up, demo: the processes of a deployment, or a whole local stack."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,52 +21,62 @@ from ackbridge.demo.run import run_demo
 from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.foreground import (
+    DEFAULT_STATE,
+    PREFERRED_PORTS,
+    interrupted_by_sigterm,
+    print_stack,
+)
+from ackbridge.local.stack import Stack
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import app_folder, environment, integrations_folder, load_settings
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.temporal.connect import connect
-from ackbridge.terminal.exit_codes import Exit, exits_with_its_answer
-
-from .up import DEFAULT_STATE, run_up
+from ackbridge.terminal import output
 
 State = Annotated[
-    Path, typer.Option(help="Where the engine's and the ledger's files and the logs are kept.")
+    Path, typer.Option(help="The folder of the server's and the ledger's files, and of the logs.")
 ]
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(exits_with_its_answer(worker))
-    app.command()(exits_with_its_answer(gateway))
-    app.command()(exits_with_its_answer(up))
-    app.command()(exits_with_its_answer(demo))
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks that every process of the stack still runs."""
 
 
 def worker(
-    provider: Annotated[str | None, typer.Option(help="Serve only this one's queues.")] = None,
-) -> int:
-    """Run a worker until SIGTERM, against whatever `TEMPORAL_*` says."""
+    provider: Annotated[str | None, typer.Option(help="Serve only this provider's queues.")] = None,
+) -> None:
+    """Run a worker until SIGTERM, against the server that `TEMPORAL_*` say."""
     command = [sys.executable, str(app_folder() / "worker.py")]
     if provider is not None:
         command += ["--provider", provider]
-    # Replaced, not started: signals then reach the worker itself.
+    # Replaces this process, so that signals reach the worker itself.
     os.execv(command[0], command)  # noqa: S606 -- our own interpreter and our own file
 
 
 def gateway(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8080,
-) -> int:
-    """Run the HTTP edge: callbacks in, health out. Put your TLS in front of it."""
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8080,
+) -> None:
+    """Run the HTTP gateway: callbacks, calls API, health. Terminate TLS in front of it."""
     uvloop.run(_serve_gateway(host, port))
-    return Exit.COMPLETED
 
 
-def up(state: State = DEFAULT_STATE) -> int:
-    """Run the whole stack here until Ctrl-C: engine with its UI, worker, gateway, providers."""
-    return run_up(state)
+def up(state: State = DEFAULT_STATE) -> None:
+    """Run a local stack until Ctrl-C: Temporal and its UI, worker, gateway, two providers."""
+    with (
+        interrupted_by_sigterm(),
+        Stack(state, environ=os.environ, preferred_ports=PREFERRED_PORTS) as stack,
+    ):
+        print_stack(stack, state)
+        output.console.print(_examples(stack), soft_wrap=True)
+        try:
+            while True:
+                time.sleep(CHECK_INTERVAL)
+                stack.check()
+        except KeyboardInterrupt:
+            output.console.print("Shutting down. The state is kept for the next start.")
 
 
 def demo(
@@ -73,7 +84,7 @@ def demo(
     payments: Annotated[int, typer.Option(min=0, help="Payments at localstripe.")] = 10,
     state: State = DEFAULT_STATE,
 ) -> int:
-    """Run real calls through the whole stack, show them, and report. Exit 1 if any fails."""
+    """Make calls through a local stack, show them, and report. Exit 1 if any result is wrong."""
     return run_demo(state, calls, payments)
 
 
@@ -97,14 +108,27 @@ async def _serve_gateway(host: str, port: int) -> None:
             signal_timeout=settings.signal_timeout,
         )
         config = build_config(app, host=host, port=port, log_level="warning")
-        # What lives as long as the process need not be looked through for garbage again and again.
+        # Objects that live as long as the process are exempt from garbage collection.
         gc.collect()
         gc.freeze()
-        # The gateway tells how things stand for everybody: there are fewer of it than of workers.
-        facts = GaugeSource(catalog, ledger, control, settings.environment)
+        # The gateway reports the shared gauges: it has fewer instances than the workers.
+        gauges = GaugeSource(catalog, ledger, control, settings.environment)
         try:
-            async with metrics.updating(gauges=facts):
+            async with metrics.updating(gauges=gauges):
                 await uvicorn.Server(config).serve()
         finally:
             await control.close()
             await ledger.close()
+
+
+def _examples(stack: Stack) -> str:
+    return f"""
+In another shell:
+
+  export TEMPORAL_ADDRESS={stack.addresses.engine}
+  .venv/bin/ackbridge call sandbox create_order --key o-1 --payload '{{"amount": 5, "currency": "EUR"}}'
+  .venv/bin/ackbridge call stripe create_payment --key p-1 --payload '{{"amount": 1999, "currency": "eur"}}'
+  .venv/bin/ackbridge list
+
+Ctrl-C stops everything.
+"""  # noqa: E501 -- commands to copy, one per line

@@ -1,4 +1,4 @@
-"""One operation of a file, as scenarios look at it: what it does, and what can be simulated."""
+"""One operation of an integration file under test: its payloads, and what can be simulated."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.plan import OnFailure
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.sandbox.provider_dialect import Incoming
+from ackbridge.sandbox.provider_dialect import IncomingRequest
 
-from .request_routes import everything_said
+from .request_matching import request_text
 from .sample_messages import MessageRequest, SampleMessages
-from .sample_payloads import NoSampleError, make_payloads
+from .sample_payloads import NoSampleError, generate_payloads
 
-_SAMPLE = "sample-key-1"
+_SAMPLE_KEY = "sample-key-1"
 _MARK = "400000001"
 _REFUSALS = (422, 400, 403, 404, 409, 410)
 
 
 class PayloadRequiredError(Exception):
-    """No payload can be made up for an operation; the text says why."""
+    """No payload can be generated for an operation; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -38,55 +38,53 @@ class Case:
     """One operation, and payloads for it.
 
     Attributes:
-        name: of the operation.
-        payloads: valid ones; all different.
+        payloads: valid and distinct.
     """
 
     integration: Integration
     name: str
     payloads: Sequence[Any]
-    _possible: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    _skip_reasons: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def operation(self) -> Operation:
-        """The operation."""
         return self.integration.operations[self.name]
 
     @property
     def mode(self) -> str:
-        """How it is answered."""
+        """`callback`, `poll` or `sync`."""
         return self.operation.response.mode
 
     @property
     def parks(self) -> bool:
-        """Whether a call that could not finish is parked."""
+        """Whether a call that cannot finish is parked."""
         return self.operation.on_failure is OnFailure.PARK
 
     @property
     def deadline(self) -> timedelta:
-        """How long a response is awaited."""
+        """The deadline of the response."""
         deadline = self.operation.response.deadline
         return min(deadline.initial, deadline.ceiling)
 
     def acknowledges(self, verdict: str) -> bool:
-        """Whether the provider is told of this kind of end."""
+        """Whether the operation has an acknowledgement with this verdict."""
         acknowledge = self.operation.acknowledge
         return acknowledge is not None and getattr(acknowledge, verdict) is not None
 
     @property
-    def names_its_call(self) -> bool:
-        """Whether a request says which call it is for."""
-        said, request = self._said, self.request(_SAMPLE)
-        return request.call_id in said or request.key in said
+    def identifies_call(self) -> bool:
+        """Whether its requests contain the call id or the key."""
+        text, request = self._request_text, self.request(_SAMPLE_KEY)
+        return request.call_id in text or request.key in text
 
     @property
-    def names_its_cycle(self) -> bool:
-        """Whether a request carries the idempotency key."""
-        return names.idempotency_key(self.request(_SAMPLE).call_id, 1) in self._said
+    def identifies_cycle(self) -> bool:
+        """Whether its requests contain the idempotency key."""
+        return names.idempotency_key(self.request(_SAMPLE_KEY).call_id, 1) in self._request_text
 
     @property
     def refusal(self) -> int | None:
-        """A status that is a refusal here; None when every answer is a receipt."""
+        """A status that is a refusal; None where every reply is a receipt."""
         document = {"error": {"message": "no"}, "headers": {}, "query": {}}
         return next(
             (
@@ -98,7 +96,7 @@ class Case:
         )
 
     def request(self, key: str, payload: int = 0) -> CallRequest:
-        """A request for a call."""
+        """The request of a call with one of the payloads."""
         return CallRequest(
             provider=self.integration.provider,
             operation=self.name,
@@ -106,71 +104,71 @@ class Case:
             payload=self.payloads[payload],
         )
 
-    def obstacle(self, *needs: str) -> str | None:
-        """Why something the provider would have to say cannot be simulated; None if it all can."""
-        for need in needs:
-            if need not in self._possible:
-                self._possible[need] = self._why_not(need)
-        return next((why for need in needs if (why := self._possible[need]) is not None), None)
+    def skip_reason(self, *messages: str) -> str | None:
+        """Why one of these messages of the provider cannot be simulated; None if all can."""
+        for name in messages:
+            if name not in self._skip_reasons:
+                self._skip_reasons[name] = self._try_message(name)
+        return next(filter(None, (self._skip_reasons[name] for name in messages)), None)
 
-    def knows_empty_callback(self) -> bool:
+    def has_key_for_empty_callback(self) -> bool:
         """Whether `{}` has an event key."""
         document: dict[str, Any] = {"body": {}, "headers": {}, "query": {}}
         return find_event_key(self.integration, document) is not None
 
     @property
-    def _said(self) -> str:
+    def _request_text(self) -> str:
         outbound = render_request(
-            self.integration, self.operation, context_of(self.request(_SAMPLE))
+            self.integration, self.operation, template_context(self.request(_SAMPLE_KEY))
         )
         path, _, query = outbound.url.partition("?")
-        return everything_said(
-            Incoming(outbound.method, path, query, outbound.headers, outbound.content or b"")
+        return request_text(
+            IncomingRequest(outbound.method, path, query, outbound.headers, outbound.content or b"")
         )
 
-    def _why_not(self, need: str) -> str | None:
+    def _try_message(self, name: str) -> str | None:
         try:
-            _NEEDS[need](SampleMessages(self.integration, self.name), self.request(_SAMPLE))
+            _MESSAGES[name](SampleMessages(self.integration, self.name), self.request(_SAMPLE_KEY))
         except CannotSimulateError as error:
             return f"cannot be simulated: {error}"
         return None
 
 
 def make_case(integration: Integration, name: str, given: Any = None) -> Case:
-    """Make up payloads for an operation.
+    """A case with generated payloads.
 
     Args:
-        given: a payload to use instead; None for none.
+        given: the first payload; None: it is generated too.
 
     Raises:
-        PayloadRequiredError: there is none, or the request cannot be rendered with it.
+        PayloadRequiredError: none can be generated with which the request can be rendered.
         InvalidInputError: the given one is not valid.
     """
     operation = integration.operations[name]
     if given is not None:
         check_payload(operation, given)
-        return Case(integration, name, [given, *_made_up(operation, besides=given)])
+        return Case(integration, name, [given, *_generate_payloads(operation, besides=given)])
     try:
-        payloads = _made_up(operation)
+        payloads = _generate_payloads(operation)
     except NoSampleError as error:
-        raise PayloadRequiredError(f"no payload could be made up ({error})") from None
-    complaint = ""
+        raise PayloadRequiredError(f"no payload could be generated ({error})") from None
+    problem = ""
     rendered = []
     for payload in payloads:
         case = Case(integration, name, [payload])
         try:
-            render_request(integration, operation, context_of(case.request(_SAMPLE)))
+            render_request(integration, operation, template_context(case.request(_SAMPLE_KEY)))
         except InvalidInputError as error:
-            complaint = complaint or str(error)
+            problem = problem or str(error)
         else:
             rendered.append(payload)
     if not rendered:
-        raise PayloadRequiredError(f"made-up payloads do not fit the request ({complaint})")
+        raise PayloadRequiredError(f"no generated payload fits the request ({problem})")
     return Case(integration, name, rendered)
 
 
-def context_of(request: CallRequest, cycle: int = 1) -> dict[str, Any]:
-    """What templates see of a call."""
+def template_context(request: CallRequest, cycle: int = 1) -> dict[str, Any]:
+    """The variables that templates of a call can read."""
     return {
         "payload": request.payload,
         "metadata": {},
@@ -189,70 +187,70 @@ def context_of(request: CallRequest, cycle: int = 1) -> dict[str, Any]:
     }
 
 
-def _made_up(operation: Operation, besides: Any = None) -> list[Any]:
+def _generate_payloads(operation: Operation, besides: Any = None) -> list[Any]:
     if operation.payload_schema is not None:
         try:
-            return [p for p in make_payloads(operation.payload_schema, 6) if p != besides]
+            return [p for p in generate_payloads(operation.payload_schema, 6) if p != besides]
         except NoSampleError:
             if besides is None:
                 raise
             return []
     if besides is not None:
         return []
-    # Without a schema everything that the templates read is a text.
-    read = {name[1] for name in _names(operation) if name[0] == "payload" and len(name) > 1}
-    return [dict.fromkeys(sorted(read), text) for text in ("made-up", "something-else")]
+    # Without a schema, every field that a template reads is a text.
+    fields = {name[1] for name in _names(operation) if name[0] == "payload" and len(name) > 1}
+    return [dict.fromkeys(sorted(fields), text) for text in ("made-up", "something-else")]
 
 
 def _names(operation: Operation) -> Iterator[tuple[str, ...]]:
-    """What the templates of an operation read."""
+    """The names that the templates of an operation read."""
     request, status, acknowledge = (
         operation.request,
         operation.response.status,
         operation.acknowledge,
     )
-    yield from _read_by([request.path, request.query, request.headers, request.body])
+    yield from _names_in([request.path, request.query, request.headers, request.body])
     if status is not None:
-        yield from _read_by([status.path, status.query, status.headers])
+        yield from _names_in([status.path, status.query, status.headers])
     if acknowledge is not None:
-        yield from _read_by([acknowledge.path, acknowledge.success, acknowledge.failed])
+        yield from _names_in([acknowledge.path, acknowledge.success, acknowledge.failed])
 
 
-def _read_by(written: Any) -> Iterator[tuple[str, ...]]:
-    match written:
+def _names_in(template: Any) -> Iterator[tuple[str, ...]]:
+    match template:
         case Expression():
-            yield from written.referenced_names()
+            yield from template.referenced_names()
         case Template():
-            yield from _read_by(written.expressions)
+            yield from _names_in(template.expressions)
         case BodyTemplate():
-            yield from _read_by(written.content)
+            yield from _names_in(template.content)
         case dict():
-            yield from _read_by(list(written.values()))
+            yield from _names_in(list(template.values()))
         case list() | tuple():
-            for one in written:
-                yield from _read_by(one)
+            for one in template:
+                yield from _names_in(one)
 
 
-def _callback(telling: MessageRequest) -> Callable[[SampleMessages, CallRequest], object]:
-    def compose(wording: SampleMessages, request: CallRequest) -> object:
-        return wording.callback(telling, call_id=request.call_id, reference=_MARK, mark=_MARK)
+def _callback(message: MessageRequest) -> Callable[[SampleMessages, CallRequest], object]:
+    def compose(samples: SampleMessages, request: CallRequest) -> object:
+        return samples.callback(message, call_id=request.call_id, reference=_MARK, mark=_MARK)
 
     return compose
 
 
-_SOON = datetime(2030, 1, 1, tzinfo=UTC)
-_AGAIN = MessageRequest("failed", retryable=True)
-_NEEDS: Mapping[str, Callable[[SampleMessages, CallRequest], object]] = {
-    "receipt": lambda wording, _: wording.receipt(_MARK),
+_FUTURE = datetime(2030, 1, 1, tzinfo=UTC)
+_RETRYABLE = MessageRequest("failed", retryable=True)
+_MESSAGES: Mapping[str, Callable[[SampleMessages, CallRequest], object]] = {
+    "receipt": lambda samples, _: samples.receipt(_MARK),
     "callback.completed": _callback(MessageRequest("completed")),
     "callback.failed": _callback(MessageRequest("failed")),
-    "callback.failed_again": _callback(_AGAIN),
-    "callback.extended": _callback(MessageRequest("extended", until=_SOON)),
-    "status.processing": lambda wording, _: wording.status(_MARK, MessageRequest("processing")),
-    "status.completed": lambda wording, _: wording.status(_MARK, MessageRequest("completed")),
-    "status.failed": lambda wording, _: wording.status(_MARK, MessageRequest("failed")),
-    "status.failed_again": lambda wording, _: wording.status(_MARK, _AGAIN),
-    "sync.completed": lambda wording, _: wording.sync(_MARK, MessageRequest("completed")),
-    "sync.failed": lambda wording, _: wording.sync(_MARK, MessageRequest("failed")),
-    "sync.failed_again": lambda wording, _: wording.sync(_MARK, _AGAIN),
+    "callback.failed_again": _callback(_RETRYABLE),
+    "callback.extended": _callback(MessageRequest("extended", until=_FUTURE)),
+    "status.processing": lambda samples, _: samples.status(_MARK, MessageRequest("processing")),
+    "status.completed": lambda samples, _: samples.status(_MARK, MessageRequest("completed")),
+    "status.failed": lambda samples, _: samples.status(_MARK, MessageRequest("failed")),
+    "status.failed_again": lambda samples, _: samples.status(_MARK, _RETRYABLE),
+    "sync.completed": lambda samples, _: samples.sync(_MARK, MessageRequest("completed")),
+    "sync.failed": lambda samples, _: samples.sync(_MARK, MessageRequest("failed")),
+    "sync.failed_again": lambda samples, _: samples.sync(_MARK, _RETRYABLE),
 }

@@ -1,7 +1,8 @@
-"""What holds at the end of every call, whatever happened: checked against all three records."""
+"""Invariants of every call, whatever happened to it: checked against all three records."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,60 +13,64 @@ from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
 from .cases import Case
 from .records import Records
 
+PROTOCOL = "the protocol itself"
+"""In place of a field, where no field of the file can be the cause."""
+
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it must be.
+    """An expectation that does not hold.
 
     Attributes:
-        governed_by: the field of the integration file that decides it, or where to look.
+        field: of the integration file, that decides it.
     """
 
     expected: str
     seen: str
-    governed_by: str
+    field: str
 
     def __str__(self) -> str:
-        return f"expected {self.expected}; seen: {self.seen}; see {self.governed_by}"
+        return f"expected {self.expected}; seen: {self.seen}; see {self.field}"
 
 
-def judge(case: Case, records: Records, outcome: CallOutcome) -> list[Finding]:
-    """Everything that does not hold."""
-    rules = (_one_end, _one_response, _told_truly, _told_at_all, _keys, _notice, _log, _no_trouble)
-    return [finding for rule in rules for finding in rule(case, records, outcome)]
+def check_invariants(case: Case, records: Records, outcome: CallOutcome) -> list[Finding]:
+    """The invariants that do not hold."""
+    return [finding for check in _CHECKS for finding in check(case, records, outcome)]
 
 
 def _one_end(_case: Case, records: Records, outcome: CallOutcome) -> Iterator[Finding]:
-    if len(records.closings) != 1:
-        seen = ", ".join(records.closings) or "none"
-        yield Finding("exactly one end of the workflow", seen, "the protocol itself")
+    if len(records.close_events) != 1:
+        seen = ", ".join(records.close_events) or "none"
+        yield Finding("exactly one end of the workflow", seen, PROTOCOL)
     row = records.call
-    standing = row.outcome.status if row and row.outcome else None
-    if standing is not outcome.status:
-        yield Finding(f"the ledger to say {outcome.status}", f"{standing}", "the protocol itself")
+    status = row.outcome.status if row and row.outcome else None
+    if status is not outcome.status:
+        yield Finding(f"the outcome {outcome.status} in the ledger", f"{status}", PROTOCOL)
     is_owed = outcome.acknowledgement_owed and row and row.stage is Stage.ACKNOWLEDGING
     if row and not row.stage.is_final and not is_owed:
-        yield Finding("a final stage in the ledger", row.stage.value, "the protocol itself")
+        yield Finding("a final stage in the ledger", row.stage.value, PROTOCOL)
 
 
 def _one_response(case: Case, records: Records, outcome: CallOutcome) -> Iterator[Finding]:
-    wanted = int(outcome.status is OutcomeStatus.COMPLETED)
-    if len(records.responses) != wanted:
+    expected = int(outcome.status is OutcomeStatus.COMPLETED)
+    if len(records.responses) != expected:
         yield Finding(
-            f"{wanted} recorded response(s)", str(len(records.responses)), "callbacks.event_key"
+            f"{expected} recorded response(s)", str(len(records.responses)), "callbacks.event_key"
         )
-    elif wanted and records.responses[0].data != outcome.response:
+    elif expected and records.responses[0].data != outcome.response:
         yield Finding(
             "the recorded response to be the outcome's", "another one", _at(case, "response.data")
         )
 
 
-def _told_truly(case: Case, records: Records, _outcome: CallOutcome) -> Iterator[Finding]:
-    told = records.seen("acknowledgement", acknowledged="success")
-    if not told:
+def _acknowledged_after_recording(
+    case: Case, records: Records, _outcome: CallOutcome
+) -> Iterator[Finding]:
+    acknowledged = records.events("acknowledgement", acknowledged="success")
+    if not acknowledged:
         return
     recorded = [row.recorded_at for row in records.responses]
-    if not recorded or datetime.fromisoformat(told[0]["at"]) < min(recorded):
+    if not recorded or datetime.fromisoformat(acknowledged[0]["at"]) < min(recorded):
         yield Finding(
             "a success acknowledgement only after a recorded response",
             "one without",
@@ -73,19 +78,21 @@ def _told_truly(case: Case, records: Records, _outcome: CallOutcome) -> Iterator
         )
 
 
-def _told_at_all(case: Case, records: Records, outcome: CallOutcome) -> Iterator[Finding]:
+def _every_job_acknowledged(
+    case: Case, records: Records, outcome: CallOutcome
+) -> Iterator[Finding]:
     if outcome.acknowledgement_owed:
         return
+    is_completed = outcome.status is OutcomeStatus.COMPLETED
+    expected = [v for v in ("success", "failed") if case.acknowledges(v)]
+    if not is_completed and "failed" in expected:
+        expected = ["failed"]
+    elif not is_completed or expected == ["failed"]:
+        # A job whose response was accepted needs no failed acknowledgement.
+        return
     for work in records.works:
-        verdicts = [one["verdict"] for one in work["acknowledgements"]]
-        is_answered = outcome.status is OutcomeStatus.COMPLETED
-        expected = [v for v in ("success", "failed") if case.acknowledges(v)]
-        if not is_answered and "failed" in expected:
-            expected = ["failed"]
-        elif not is_answered or expected == ["failed"]:
-            # A work whose answer was taken needs no failed acknowledgement.
-            continue
-        if expected and not set(verdicts) & set(expected):
+        verdicts = {one["verdict"] for one in work["acknowledgements"]}
+        if expected and not verdicts & set(expected):
             key = work["idempotency_key"]
             yield Finding(
                 f"the work under the key {key} to be acknowledged ({' or '.join(expected)})",
@@ -94,49 +101,51 @@ def _told_at_all(case: Case, records: Records, outcome: CallOutcome) -> Iterator
             )
 
 
-def _keys(case: Case, records: Records, outcome: CallOutcome) -> Iterator[Finding]:
-    if not case.names_its_cycle:
+def _idempotency_keys(case: Case, records: Records, outcome: CallOutcome) -> Iterator[Finding]:
+    if not case.identifies_cycle:
         return
-    keys = list(dict.fromkeys(entry["idempotency_key"] for entry in records.seen("request")))
+    keys = list(dict.fromkeys(event["idempotency_key"] for event in records.events("request")))
     expected = [names.idempotency_key(outcome.call_id, n) for n in range(1, len(keys) + 1)]
+    field = _at(case, "request.idempotency_header")
     if keys != expected:
-        yield Finding(
-            f"the idempotency keys {', '.join(expected)}",
-            ", ".join(keys),
-            _at(case, "request.idempotency_header"),
-        )
+        yield Finding(f"the idempotency keys {', '.join(expected)}", ", ".join(keys), field)
     works = [work["idempotency_key"] for work in records.works]
     if len(works) != len(set(works)):
-        yield Finding(
-            "one work for each key", ", ".join(works), _at(case, "request.idempotency_header")
-        )
+        yield Finding("one work for each key", ", ".join(works), field)
 
 
 def _notice(case: Case, _records: Records, outcome: CallOutcome) -> Iterator[Finding]:
-    if outcome.status is OutcomeStatus.COMPLETED:
-        return
     notice = outcome.notice
-    if notice is None or not notice.title or not notice.message:
+    is_needed = outcome.status is not OutcomeStatus.COMPLETED
+    if is_needed and (notice is None or not notice.title or not notice.message):
         yield Finding("a notice for the user", "none", _at(case, "notices"))
 
 
-def _log(_case: Case, records: Records, _outcome: CallOutcome) -> Iterator[Finding]:
-    """What was taken twice is logged as often as it changed nothing."""
-    taken: dict[str, int] = {}
-    for entry in records.seen("callback_reply"):
-        if entry.get("status") is not None and 200 <= entry["status"] < 300:
-            taken[entry["event_id"]] = taken.get(entry["event_id"], 0) + 1
-    repeated = sum(times - 1 for times in taken.values())
-    logged = sum(row.times for row in records.rows if row.what == "suppressed")
-    if logged < repeated:
+def _suppressed_duplicates(
+    _case: Case, records: Records, _outcome: CallOutcome
+) -> Iterator[Finding]:
+    accepted = Counter(
+        event["event_id"]
+        for event in records.events("callback_reply")
+        if event.get("status") in range(200, 300)
+    )
+    duplicates = accepted.total() - len(accepted)
+    logged = sum(row.times for row in records.ledger_rows if row.what == "suppressed")
+    if logged < duplicates:
         yield Finding(
-            f"{repeated} suppressed callback(s) in the ledger's log", str(logged), "the gateway"
+            f"{duplicates} suppressed callback(s) in the ledger's log", str(logged), "the gateway"
         )
 
 
-def _no_trouble(_case: Case, records: Records, _outcome: CallOutcome) -> Iterator[Finding]:
-    for message in records.broken_tasks[:1]:
-        yield Finding("no failed workflow task", message, "the protocol itself")
+def _no_failed_tasks(_case: Case, records: Records, _outcome: CallOutcome) -> Iterator[Finding]:
+    for message in records.failed_tasks[:1]:
+        yield Finding("no failed workflow task", message, PROTOCOL)
+
+
+_CHECKS = (
+    *(_one_end, _one_response, _acknowledged_after_recording, _every_job_acknowledged),
+    *(_idempotency_keys, _notice, _suppressed_duplicates, _no_failed_tasks),
+)
 
 
 def _at(case: Case, field: str) -> str:

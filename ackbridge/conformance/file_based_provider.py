@@ -1,4 +1,4 @@
-"""A provider of any shape: it speaks what an integration file describes."""
+"""A dialect made from an integration file."""
 
 from __future__ import annotations
 
@@ -18,82 +18,90 @@ from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.messages import MessageSource
 from ackbridge.sandbox.behaviour import Behaviour
 from ackbridge.sandbox.credentials import Credentials
-from ackbridge.sandbox.job import Job, Verdict
 from ackbridge.sandbox.provider_dialect import (
-    Acknowledgement,
-    Aside,
+    AcknowledgementRequest,
+    CallbackKind,
     DialectReply,
-    Heard,
-    Incoming,
-    News,
+    DirectReply,
+    IncomingRequest,
+    Job,
+    JobRequest,
+    JobSelector,
+    ParsedRequest,
     StatusRequest,
-    Whose,
-    WorkRequest,
-    in_json,
+    Verdict,
+    json_reply,
 )
 from ackbridge.sandbox.signing import build_signer
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import HmacVerify
 
-from .attribution import Attribution, Callers
-from .request_routes import Route, everything_said, parsed, routes
-from .sample_messages import MessageRequest, SampleMessages, Stands, reference_in
+from .request_matching import (
+    ExpectedCalls,
+    RequestOrigin,
+    Route,
+    build_routes,
+    parse_body,
+    request_text,
+)
+from .sample_messages import JobStatus, MessageRequest, SampleMessages, reference_in
 
-TOKEN_PATH = "/_conformance/token"  # noqa: S105 -- where tokens are given out, not one of them
-_STALE = timedelta(days=2)
+TOKEN_PATH = "/_conformance/token"  # noqa: S105 -- a path, not a token
+_STALE_BY = timedelta(days=2)
 _JSON = {"content-type": "application/json"}
 
 
 class FileBasedProvider:
-    """A `Speech` made from an integration file.
+    """Parses requests and renders messages as an integration file describes them.
 
     Attributes:
-        told: by call id, the last message that was a success: how it was told, and its document.
-        complaints: what was sent and could not be understood, or was refused, for people.
+        successes: by call id, the last message that was a success: its source and its document.
+        complaints: requests that could not be understood, or were refused.
     """
 
     def __init__(
         self, integration: Integration, secrets: Secrets, public_url: str, clock: Clock
     ) -> None:
-        """Learn to speak.
+        """Make a dialect.
 
         Args:
-            secrets: what the references of the file stand for in this run.
-            public_url: where callbacks go when the requests do not say where to.
+            secrets: resolve the references of the file.
+            public_url: of the gateway, for callbacks where requests have no callback URL.
         """
         self._integration = integration
-        self._routes = routes(integration)
-        self._wordings = {
-            name: SampleMessages(integration, name) for name in integration.operations
-        }
+        self._routes = build_routes(integration)
+        self._samples = {name: SampleMessages(integration, name) for name in integration.operations}
         self._credentials = Credentials(integration.auth, secrets, TOKEN_PATH)
         callbacks = integration.callbacks
         self._signer = build_signer(callbacks.verify, secrets) if callbacks else None
         self._callback_url = f"{public_url}/callbacks/{integration.provider}"
         self._clock = clock
-        self._callers = Callers()
+        self._expected = ExpectedCalls()
         self._marks: Iterator[int] = itertools.count(410_000_001)
         self._event_marks: defaultdict[str, str] = defaultdict(lambda: str(next(self._marks)))
         self._events: dict[str, Shape] = {}
         self._behaviours: dict[str, tuple[Behaviour, ...]] = {}
         self._receipts: dict[str, Shape] = {}
-        self._latest: dict[str, Job] = {}
-        self.told: dict[str, tuple[MessageSource, dict[str, Any]]] = {}
+        self._latest_jobs: dict[str, Job] = {}
+        self.successes: dict[str, tuple[MessageSource, dict[str, Any]]] = {}
         self.complaints: list[str] = []
 
-    # What it is told by the director
+    # Set up by the scenario
 
-    def expect(self, request: CallRequest, *behaviours: Behaviour) -> None:
-        """A call is about to come; so it is met in its cycles, the last one for all that follow."""
-        self._callers.add(request)
+    def expect(
+        self, request: CallRequest, *behaviours: Behaviour, is_exclusive: bool = False
+    ) -> None:
+        """Expect a call.
+
+        Args:
+            behaviours: cycle by cycle; the last one also for all that follow.
+            is_exclusive: requests of the operation that identify no call belong to this one.
+        """
+        self._expected.add(request, is_exclusive=is_exclusive)
         self._behaviours[request.call_id] = behaviours or (Behaviour(),)
 
-    def attend(self, request: CallRequest) -> None:
-        """Whatever comes for this operation and says nothing of its call is this call's."""
-        self._callers.attend(request)
-
-    def behaviour_for(self, request: WorkRequest) -> Behaviour | None:
-        """How a request is met."""
+    def behaviour_for(self, request: JobRequest) -> Behaviour | None:
+        """As `BehaviourFor` of the sandbox."""
         behaviours = self._behaviours.get(request.call_id or "")
         if behaviours is None:
             return None
@@ -101,157 +109,150 @@ class FileBasedProvider:
         return behaviours[min(cycle, len(behaviours)) - 1]
 
     def event_key_mark(self, event_id: str) -> str:
-        """The digits in the event key of an event."""
+        """The digits that the event key of an event contains."""
         return self._event_marks[event_id]
 
-    # What it says
+    # The dialect
 
-    def hear(self, request: Incoming) -> Heard:
-        """By route, behind the credentials; whose it is, is found in what it says."""
+    def parse(self, request: IncomingRequest) -> ParsedRequest:
         health = self._integration.health
         if request.path == self._credentials.token_path:
-            return Aside("token", self._credentials.token(request))
+            return DirectReply("token", self._credentials.issue_token(request))
         if health is not None and request.path.endswith(health.path):
-            return Aside("health", in_json(200, {}))
-        refusal = self._credentials.refusal(request.headers)
-        if refusal is not None:
-            return self._aside("unauthorized", 401, f"{request.method} {request.path}: {refusal}")
-        fitting = [route for route in self._routes if route.fits(request)]
-        if not fitting:
-            where = f"{request.method} {request.path}"
-            return self._aside("unknown", 404, f"{where}: no part of the file sends this")
-        return self._understand(fitting, request)
+            return DirectReply("health", json_reply(200, {}))
+        where = f"{request.method} {request.path}"
+        problem = self._credentials.check(request.headers)
+        if problem is not None:
+            return self._error("unauthorized", 401, f"{where}: {problem}")
+        routes = [route for route in self._routes if route.matches(request)]
+        if not routes:
+            return self._error("unknown", 404, f"{where}: matches no part of the file")
+        found = self._expected.identify(request_text(request))
+        route = _best_route(routes, found)
+        origin = found if found.is_known else self._expected.exclusive(route.operation)
+        if not origin.is_known:
+            return self._error("unattributed", 404, f"{where}: identifies no call")
+        return self._parsed(route, origin, request)
 
-    def answer(self, work: Job) -> DialectReply:
-        """The receipt; in `sync` mode the response."""
-        self._latest[work.call_id or work.key] = work
-        shape = self._receipt(work)
-        if work.mode == "sync":
-            self.told[work.call_id or ""] = MessageSource.SYNC, shape.document
+    def job_reply(self, job: Job) -> DialectReply:
+        self._latest_jobs[job.call_id or job.key] = job
+        shape = self._receipt(job)
+        if job.mode == "sync":
+            self.successes[job.call_id or ""] = MessageSource.SYNC, shape.document
         return _encoded(shape)
 
-    def status(self, work: Job) -> DialectReply:
-        """How the work stands."""
-        stands: Stands = work.status
-        if stands == "processing" and work.until is not None:
-            stands = "extended"
-        wording = self._wordings[work.operation]
-        shape = wording.status(self._reference(work), self._telling(work, stands))
-        if stands == "completed":
-            self.told[work.call_id or ""] = MessageSource.STATUS, shape.document
+    def status_reply(self, job: Job) -> DialectReply:
+        status: JobStatus = job.status
+        if status == "processing" and job.extended_until is not None:
+            status = "extended"
+        samples = self._samples[job.operation]
+        shape = samples.status(self._reference(job), self._message(job, status))
+        if status == "completed":
+            self.successes[job.call_id or ""] = MessageSource.STATUS, shape.document
         return _encoded(shape)
 
-    def acknowledged(self, work: Job, verdict: Verdict) -> DialectReply:  # noqa: ARG002 -- nobody reads what comes back
-        """Taken."""
-        return in_json(200, {})
+    def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:  # noqa: ARG002 -- its body is not read
+        return json_reply(200, {})
 
-    def trouble(self, status: int, reason: str) -> DialectReply:
-        """An error, in the form that most providers have."""
-        return in_json(status, {"error": {"message": reason}})
+    def error_reply(self, status: int, reason: str) -> DialectReply:
+        return json_reply(status, {"error": {"message": reason}})
 
-    def event(self, work: Job, news: News, event_id: str) -> bytes:
-        """A callback that the file understands as this news; nothing where there are none."""
-        if work.mode != "callback":
+    def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
+        """The body that the file reads as this kind; empty for operations without callbacks."""
+        if job.mode != "callback":
             return b""
-        if news == "failed" and self._wordings[work.operation].never_fails:
-            # Only a forger would, and whatever a forger says is to be refused.
-            news = "completed"
-        url = work.callback_url or ""
-        shape = self._wordings[work.operation].callback(
-            self._telling(work, news),
-            call_id=work.call_id or "",
-            reference=self._reference(work),
+        if kind == "failed" and self._samples[job.operation].never_fails:
+            # Only in a forged callback, which is rejected whatever it says.
+            kind = "completed"
+        url = job.callback_url or ""
+        shape = self._samples[job.operation].callback(
+            self._message(job, kind),
+            call_id=job.call_id or "",
+            reference=self._reference(job),
             mark=self._event_marks[event_id],
             query=_query(url),
         )
         self._events[event_id] = shape
-        if news == "completed":
-            self.told[work.call_id or ""] = MessageSource.CALLBACK, shape.document
+        if kind == "completed":
+            self.successes[job.call_id or ""] = MessageSource.CALLBACK, shape.document
         return json.dumps(shape.body).encode()
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
-        """As the file verifies it."""
+        """Signed as the file verifies it."""
         headers = self._headers(event_id)
         signed = self._signer.sign(body, self._message_id(event_id), at) if self._signer else {}
         return {**_JSON, **headers, **signed}
 
     def forge(self, body: bytes, event_id: str, at: datetime) -> dict[str, dict[str, str]]:
-        """By somebody without the secret, and, where time is signed, by one who has listened."""
+        """With another secret; where time is signed, also a correct signature of days ago."""
         if self._signer is None:
             return {}
         headers, message_id = {**_JSON, **self._headers(event_id)}, self._message_id(event_id)
         forged = {"signature": {**headers, **self._signer.forge(body, message_id, at)}}
-        if self._signer.knows_time:
-            stale = self._signer.sign(body, message_id, at - _STALE)
+        if self._signer.signs_time:
+            stale = self._signer.sign(body, message_id, at - _STALE_BY)
             forged["stale"] = {**headers, **stale}
         return forged
 
-    # How it understands
-
-    def _understand(self, fitting: list[Route], request: Incoming) -> Heard:
-        said = self._callers.attribute(everything_said(request))
-        route = _chosen(fitting, said)
-        whose = said if said.is_known else self._callers.whoever_is_alone(route.operation)
-        if not whose.is_known:
-            where = f"{request.method} {request.path}"
-            return self._aside("unattributed", 404, f"{where}: says nothing of the call it is for")
-        return self._heard(route, whose, request)
-
-    def _heard(self, route: Route, whose: Attribution, request: Incoming) -> Heard:
+    def _parsed(
+        self, route: Route, origin: RequestOrigin, request: IncomingRequest
+    ) -> ParsedRequest:
         if route.part == "request":
-            return self._work_request(route, whose, request)
-        meant = Whose(work_id=whose.work_id, key=whose.key, call_id=whose.call_id)
+            return self._job_request(route, origin, request)
+        selector = JobSelector(origin.job_id, origin.key, origin.call_id)
         if route.part == "status":
-            return StatusRequest(route.operation, meant)
-        body = parsed(request.body)
-        return Acknowledgement(route.operation, meant, route.part, whose.whole_key, body)
+            return StatusRequest(route.operation, selector)
+        body = parse_body(request.body)
+        return AcknowledgementRequest(route.operation, selector, route.part, origin.full_key, body)
 
-    def _work_request(self, route: Route, whose: Attribution, request: Incoming) -> WorkRequest:
-        call_id = whose.call_id or ""
-        return WorkRequest(
+    def _job_request(
+        self, route: Route, origin: RequestOrigin, request: IncomingRequest
+    ) -> JobRequest:
+        call_id = origin.call_id or ""
+        return JobRequest(
             operation=route.operation,
             mode=self._integration.operations[route.operation].response.mode,
-            key=whose.key or self._presumed_key(call_id),
+            key=origin.key or self._derived_key(call_id),
             call_id=call_id,
-            callback_url=self._wanted_url(request),
+            callback_url=self._callback_url_in(request),
         )
 
-    def _presumed_key(self, call_id: str) -> str:
-        """For a provider that is sent no key: the same until it has failed, or was told so."""
-        latest = self._latest.get(call_id)
+    def _derived_key(self, call_id: str) -> str:
+        """A key for requests without one: the same until the job or its acknowledgement failed."""
+        latest = self._latest_jobs.get(call_id)
         cycle = 1 if latest is None else int(latest.key.rpartition(":")[2])
-        is_over = latest is not None and "failed" in (latest.status, latest.acknowledged)
-        return f"{call_id}:{cycle + 1 if is_over else cycle}"
+        has_failed = latest is not None and "failed" in (latest.status, latest.acknowledged)
+        return f"{call_id}:{cycle + 1 if has_failed else cycle}"
 
-    def _wanted_url(self, request: Incoming) -> str | None:
+    def _callback_url_in(self, request: IncomingRequest) -> str | None:
         if self._signer is None:
             return None
-        found = re.search(re.escape(self._callback_url) + r"[^\s\"'<>&]*", everything_said(request))
+        found = re.search(re.escape(self._callback_url) + r"[^\s\"'<>&]*", request_text(request))
         return found.group() if found else self._callback_url
 
-    def _receipt(self, work: Job) -> Shape:
-        """Made up at the first need: a callback may tell the reference before the receipt does."""
-        if work.id not in self._receipts:
-            wording, mark = self._wordings[work.operation], str(next(self._marks))
-            telling = self._telling(work, work.status)
-            shape = wording.sync(mark, telling) if work.mode == "sync" else wording.receipt(mark)
-            self._receipts[work.id] = shape
-            reference = reference_in(self._integration.operations[work.operation], shape)
+    def _receipt(self, job: Job) -> Shape:
+        """Rendered when it is first needed, which may be by a callback with its reference."""
+        if job.id not in self._receipts:
+            samples, mark = self._samples[job.operation], str(next(self._marks))
+            message = self._message(job, job.status)
+            shape = samples.sync(mark, message) if job.mode == "sync" else samples.receipt(mark)
+            self._receipts[job.id] = shape
+            reference = reference_in(self._integration.operations[job.operation], shape)
             if reference is not None:
-                self._callers.learn(reference, work.id)
-        return self._receipts[work.id]
+                self._expected.add_reference(reference, job.id)
+        return self._receipts[job.id]
 
-    def _reference(self, work: Job) -> str | None:
-        return reference_in(self._integration.operations[work.operation], self._receipt(work))
+    def _reference(self, job: Job) -> str | None:
+        return reference_in(self._integration.operations[job.operation], self._receipt(job))
 
-    def _telling(self, work: Job, stands: Stands) -> MessageRequest:
-        until = work.until or self._clock() + timedelta(minutes=1)
+    def _message(self, job: Job, status: JobStatus) -> MessageRequest:
+        until = job.extended_until or self._clock() + timedelta(minutes=1)
         seconds = max(1, round((until - self._clock()).total_seconds()))
-        behaviour = work.behaviour
-        return MessageRequest(stands, behaviour.reason, behaviour.retryable, until, seconds)
+        behaviour = job.behaviour
+        return MessageRequest(status, behaviour.reason, behaviour.retryable, until, seconds)
 
     def _message_id(self, event_id: str) -> str:
-        """What the signature covers as the message's id: what the file reads, where it does."""
+        """The message id that the signature covers: from the header that the file reads, if any."""
         callbacks = self._integration.callbacks
         verify = callbacks.verify if callbacks else None
         name = "webhook-id"
@@ -263,20 +264,20 @@ class FileBasedProvider:
         shape = self._events.get(event_id)
         return dict(shape.headers) if shape else {}
 
-    def _aside(self, kind: str, status: int, reason: str) -> Aside:
+    def _error(self, kind: str, status: int, reason: str) -> DirectReply:
         self.complaints.append(reason)
-        return Aside(kind, self.trouble(status, reason))
+        return DirectReply(kind, self.error_reply(status, reason))
 
 
-def _chosen(fitting: list[Route], whose: Attribution) -> Route:
-    """The route of the call's own operation, and of the kind that its key tells."""
+def _best_route(routes: list[Route], origin: RequestOrigin) -> Route:
+    """Prefer the operation of the call, then the part that the suffix of the key names."""
 
-    def fitness(route: Route) -> tuple[bool, bool]:
-        own = f".{route.operation}." in (whose.call_id or "")
-        ending = (whose.whole_key or "").rpartition(":")[2]
-        return own, bool(ending) and route.part == ending
+    def rank(route: Route) -> tuple[bool, bool]:
+        suffix = (origin.full_key or "").rpartition(":")[2]
+        is_own = f".{route.operation}." in (origin.call_id or "")
+        return is_own, bool(suffix) and route.part == suffix
 
-    return max(fitting, key=fitness)
+    return max(routes, key=rank)
 
 
 def _encoded(shape: Shape) -> DialectReply:

@@ -1,7 +1,8 @@
-"""A stage for one integration file: engine, worker, gateway, and a provider that is simulated.
+"""Everything that runs for the conformance of one integration file.
 
-Everything is made for the run and nothing outlives it: a copy of the file that leads to the
-simulated provider, secrets, ports, a ledger and an engine in a temporary folder.
+A simulated provider, the gateway, a worker and a Temporal server with time skipping, all made for
+the run: a copy of the file that points to the simulated provider, secrets, ports, a ledger and a
+database in a temporary folder, which is removed at the end.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from temporalio.client import Client
+from temporalio.testing import TimeSkipper
 
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
+from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.gateway.app import create_app
 from ackbridge.ledger.database.migrate import migrate
@@ -37,118 +41,101 @@ from ackbridge.security.secrets import Secrets
 from ackbridge.temporal.connect import connect
 
 from .file_based_provider import FileBasedProvider
-from .sandboxed_copy import SandboxedCopy, make_stand_in
+from .sandboxed_copy import SandboxedCopy, make_copy
 
-_STARTS_WITHIN = timedelta(seconds=60)
-_STOPS_WITHIN = timedelta(seconds=5)
-_SWEEPS_EVERY = timedelta(milliseconds=500)
-_MIGRATING = threading.Lock()
-_KEEPS_ALIVE = 600
-"""Seconds: a connection that closes by itself would be a fault that nobody has asked for."""
+_START_TIMEOUT = timedelta(seconds=60)
+_STOP_TIMEOUT = timedelta(seconds=5)
+_SWEEP_INTERVAL = timedelta(milliseconds=500)
+_MIGRATION_LOCK = threading.Lock()
+_KEEP_ALIVE = 600
+"""Seconds: a connection closed for idleness would be a fault that no scenario asked for."""
 
 
-@dataclass(frozen=True)
-class ConformanceStack:
-    """What a run has.
+@dataclass
+class Harness:
+    """What all scenarios share.
 
     Attributes:
-        integration: the copy of the file, as worker and gateway know it.
-        mimic: how the provider speaks.
-        provider_url, gateway_url: where they are.
-        client: of the engine.
-        ledger: the one that worker and gateway write.
-        ledger_path: its file.
+        integration: the copy of the file, as worker and gateway have it.
+        dialect: how the provider speaks, with the expected calls.
+        provider: an HTTP client of the provider's inspection routes.
+        ledger: the one of worker and gateway; `ledger_path` is its file.
     """
 
     integration: Integration
-    mimic: FileBasedProvider
-    provider_url: str
-    gateway_url: str
+    dialect: FileBasedProvider
     client: Client
+    provider: httpx.AsyncClient
     ledger: Ledger
     ledger_path: Path
 
+    def __post_init__(self) -> None:
+        self.calls = AckbridgeClient(self.client)
+        self.skipper = TimeSkipper(self.client)
+
 
 @asynccontextmanager
-async def rehearse(file: Path, environ: Mapping[str, str]) -> AsyncIterator[ConformanceStack]:
-    """Set everything up, and leave nothing behind.
+async def conformance_harness(file: Path, environ: Mapping[str, str]) -> AsyncIterator[Harness]:
+    """Start everything; stop it and remove its files at the end.
 
     Raises:
         IntegrationFileError: the file does not validate.
-        Unavailable: a part does not start; the text has the end of its log.
+        UnavailableError: a process does not start; the text has the end of its log.
     """
-    with contextlib.ExitStack() as kept:
-        folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="ackbridge-")))
-        provider_at, gateway_at = (kept.enter_context(_listener()) for _ in range(2))
-        stand_in = make_stand_in(file, environ, folder, provider_url=_url(provider_at))
-        async with _run(stand_in, environ, folder, provider_at, gateway_at) as rehearsal:
-            yield rehearsal
-
-
-@asynccontextmanager
-async def _run(
-    stand_in: SandboxedCopy,
-    environ: Mapping[str, str],
-    folder: Path,
-    provider_at: socket.socket,
-    gateway_at: socket.socket,
-) -> AsyncIterator[ConformanceStack]:
-    gateway_url = _url(gateway_at)
-    catalog = load_catalog(stand_in.folder, {})
-    integration = next(iter(catalog.integrations.values()))
-    secrets = Secrets(stand_in.environment, stand_in.secrets_root)
-    mimic = FileBasedProvider(integration, secrets, gateway_url, utc_now)
-    provider = simulate(mimic, behaviour_for=mimic.behaviour_for)
-    ledger_path = folder / "ledger.db"
-    await asyncio.to_thread(_migrate, f"sqlite:///{ledger_path}")
-    async with contextlib.AsyncExitStack() as running:
-        await running.enter_async_context(_served(provider, provider_at))
-        engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
-        running.push_async_callback(asyncio.to_thread, engine.stop, _STOPS_WITHIN)
-        await asyncio.to_thread(engine.start)
-        surroundings = {
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ackbridge-")))
+        provider_at, gateway_at = (stack.enter_context(_listener()) for _ in range(2))
+        provider_url, gateway_url = _url(provider_at), _url(gateway_at)
+        copy = make_copy(file, environ, folder, provider_url=provider_url)
+        catalog = load_catalog(copy.folder, {})
+        (integration,) = catalog.integrations.values()
+        secrets = Secrets(copy.environment, copy.secrets_root)
+        dialect = FileBasedProvider(integration, secrets, gateway_url, utc_now)
+        provider = simulate(dialect, behaviour_for=dialect.behaviour_for)
+        ledger_path = folder / "ledger.db"
+        await asyncio.to_thread(_migrate, f"sqlite:///{ledger_path}")
+        await stack.enter_async_context(_serve(provider, provider_at))
+        server = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
+        stack.push_async_callback(asyncio.to_thread, server.stop, _STOP_TIMEOUT)
+        await asyncio.to_thread(server.start)
+        environment = {
             **inherited_environment(environ),
-            **stand_in.environment,
-            **_settings(stand_in, folder, ledger_path, gateway_url),
-            **engine.environment,
+            **copy.environment,
+            **_settings(copy, folder, ledger_path, gateway_url),
+            **server.environment,
         }
-        worker = _worker(surroundings, folder)
-        running.push_async_callback(asyncio.to_thread, worker.stop, _STOPS_WITHIN)
+        worker = _worker(environment, folder)
+        stack.push_async_callback(asyncio.to_thread, worker.stop, _STOP_TIMEOUT)
         await asyncio.to_thread(worker.start)
-        client = await connect(surroundings)
-        ledger = await running.enter_async_context(_ledger(ledger_path))
+        client = await connect(environment)
+        ledger = await stack.enter_async_context(_ledger(ledger_path))
         gateway = create_app(
             catalog,
             secrets,
-            await running.enter_async_context(_ledger(ledger_path)),
-            await connect(surroundings, lazy=True),
+            await stack.enter_async_context(_ledger(ledger_path)),
+            await connect(environment, lazy=True),
             utc_now,
-            sweep_every=_SWEEPS_EVERY,
-            sweep_older_than=_SWEEPS_EVERY,
+            sweep_every=_SWEEP_INTERVAL,
+            sweep_older_than=_SWEEP_INTERVAL,
         )
-        await running.enter_async_context(_served(gateway, gateway_at))
-        yield ConformanceStack(
-            integration=integration,
-            mimic=mimic,
-            provider_url=_url(provider_at),
-            gateway_url=gateway_url,
-            client=client,
-            ledger=ledger,
-            ledger_path=ledger_path,
+        await stack.enter_async_context(_serve(gateway, gateway_at))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=provider_url, trust_env=False)
         )
+        yield Harness(integration, dialect, client, http, ledger, ledger_path)
 
 
 def _settings(
-    stand_in: SandboxedCopy, folder: Path, ledger_path: Path, gateway_url: str
+    copy: SandboxedCopy, folder: Path, ledger_path: Path, gateway_url: str
 ) -> dict[str, str]:
     empty_temporal_config(folder).write_text("")
     return {
         "ACKBRIDGE_ENVIRONMENT": "dev",
-        "ACKBRIDGE_INTEGRATIONS": str(stand_in.folder),
+        "ACKBRIDGE_INTEGRATIONS": str(copy.folder),
         "ACKBRIDGE_LEDGER_URL": f"sqlite:///{ledger_path}",
         "ACKBRIDGE_LOG_LEVEL": "WARNING",
         "ACKBRIDGE_PUBLIC_URL": gateway_url,
-        "ACKBRIDGE_SECRETS_ROOT": str(stand_in.secrets_root),
+        "ACKBRIDGE_SECRETS_ROOT": str(copy.secrets_root),
         "ACKBRIDGE_SHUTDOWN_WITHIN": "1s",
         "TEMPORAL_CONFIG_FILE": str(empty_temporal_config(folder)),
     }
@@ -161,7 +148,7 @@ def _worker(environ: Mapping[str, str], folder: Path) -> StackProcess:
         environ=environ,
         log=folder / "worker.log",
         folder=folder,
-        start_timeout=_STARTS_WITHIN,
+        start_timeout=_START_TIMEOUT,
     )
 
 
@@ -175,13 +162,13 @@ async def _ledger(path: Path) -> AsyncIterator[Ledger]:
 
 
 def _migrate(url: str) -> None:
-    # Alembic keeps what it works on in a global: two runs in one process would mix theirs up.
-    with _MIGRATING:
+    # Alembic keeps its context in a global: two runs in one process would mix theirs up.
+    with _MIGRATION_LOCK:
         migrate(url)
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to whoever started the run."""
+    """Leaves signal handling to the command."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -189,10 +176,10 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _served(app: Any, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve in this event loop; the port listens already, so there is nothing to wait for."""
+async def _serve(app: Any, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve on this event loop; the socket listens already, so it is ready at once."""
     config = build_config(
-        app, log_config=None, timeout_graceful_shutdown=1, timeout_keep_alive=_KEEPS_ALIVE
+        app, log_config=None, timeout_graceful_shutdown=1, timeout_keep_alive=_KEEP_ALIVE
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,4 +1,4 @@
-"""The three records of a call: the provider's, the ledger's, and the workflow's."""
+"""The three records of a call: the provider's, the ledger's, and the workflow's history."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from temporalio.client import WorkflowHandle
 from ackbridge.ledger.calls import CallRow, ResponseRow
 from ackbridge.ledger.ledger import Ledger
 
-_CLOSED = (
+_CLOSE_EVENTS = (
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED,
@@ -25,8 +25,8 @@ _CLOSED = (
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT,
 )
 
-# Others, such as a signal that came while the workflow was closing, are the engine's daily life.
-_OUR_FAULT = (
+# Other causes are normal, such as a signal that arrives while the workflow closes.
+_OUR_FAILURES = (
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR,
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE,
 )
@@ -34,7 +34,7 @@ _OUR_FAULT = (
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """A row of the ledger's log or inbox: an event key, and what became of the event."""
+    """A row of the ledger's log or inbox: an event key, and what was done with the event."""
 
     event_key: str
     what: str
@@ -44,33 +44,35 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class Records:
-    """What each of the three remembers of one call.
+    """The records of one call.
 
     Attributes:
-        journal: the provider's, in order.
-        works: what the provider has done, one for each key it was sent.
-        closings, broken_tasks: of the workflow: how it ended, and failures of its own code.
+        provider_events: from the provider's event log, in order.
+        works: the provider's jobs, one per idempotency key.
+        ledger_rows: of all calls.
+        close_events: how the workflow closed.
+        failed_tasks: messages of workflow tasks that failed in our own code.
     """
 
-    journal: Sequence[dict[str, Any]]
+    provider_events: Sequence[dict[str, Any]]
     works: Sequence[dict[str, Any]]
     call: CallRow | None
     responses: Sequence[ResponseRow]
-    rows: Sequence[LedgerRow]
-    closings: Sequence[str]
-    broken_tasks: Sequence[str]
+    ledger_rows: Sequence[LedgerRow]
+    close_events: Sequence[str]
+    failed_tasks: Sequence[str]
 
-    def seen(self, kind: str, **wanted: Any) -> list[dict[str, Any]]:
-        """Entries of the journal of one kind."""
+    def events(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
+        """The provider's events of one kind with these fields."""
         return [
-            entry
-            for entry in self.journal
-            if entry["kind"] == kind and wanted.items() <= entry.items()
+            event
+            for event in self.provider_events
+            if event["kind"] == kind and fields.items() <= event.items()
         ]
 
-    def about(self, mark: str) -> list[LedgerRow]:
-        """What the ledger says of an event."""
-        return [row for row in self.rows if mark in row.event_key]
+    def rows_of(self, mark: str) -> list[LedgerRow]:
+        """The ledger's rows of the event whose key contains this mark."""
+        return [row for row in self.ledger_rows if mark in row.event_key]
 
 
 async def read_records(
@@ -84,26 +86,27 @@ async def read_records(
     """Read all three."""
     events = await provider.get("/_events", params={"call_id": call_id})
     works = await provider.get("/_works", params={"call_id": call_id})
-    closings, broken = [], []
+    close_events, failed_tasks = [], []
     async for event in handle.fetch_history_events():
-        if event.event_type in _CLOSED:
-            closings.append(EventType.Name(event.event_type).rpartition("_")[2].lower())
+        if event.event_type in _CLOSE_EVENTS:
+            close_events.append(EventType.Name(event.event_type).rpartition("_")[2].lower())
         failed = event.workflow_task_failed_event_attributes
-        if event.HasField("workflow_task_failed_event_attributes") and failed.cause in _OUR_FAULT:
-            broken.append(failed.failure.message)
+        is_failed = event.HasField("workflow_task_failed_event_attributes")
+        if is_failed and failed.cause in _OUR_FAILURES:
+            failed_tasks.append(failed.failure.message)
     return Records(
-        journal=events.json(),
+        provider_events=events.json(),
         works=works.json(),
         call=await ledger.calls.get(call_id),
         responses=await ledger.calls.responses(call_id),
-        rows=await asyncio.to_thread(_rows, ledger_path),
-        closings=closings,
-        broken_tasks=broken,
+        ledger_rows=await asyncio.to_thread(_ledger_rows, ledger_path),
+        close_events=close_events,
+        failed_tasks=failed_tasks,
     )
 
 
-def _rows(path: Path) -> list[LedgerRow]:
-    """The log and the inbox; the facade has no way to read them, nobody else needs one."""
+def _ledger_rows(path: Path) -> list[LedgerRow]:
+    # By SQL: only the conformance kit needs these, so the ledger has no method for them.
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         log = connection.execute("SELECT subject, kind, reason, times FROM log").fetchall()
         inbox = connection.execute("SELECT event_key, state, reason, 1 FROM inbox").fetchall()

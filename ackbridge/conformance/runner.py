@@ -1,30 +1,33 @@
-"""Playing scenarios: several at once, each against its own call."""
+"""Runs scenarios concurrently, each with its own call."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
 from temporalio.client import WorkflowQueryFailedError
 from temporalio.service import RPCError
 
-from ackbridge.conformance.scenarios.scenario import Scenario
 from ackbridge.errors import AckbridgeError
 
-from .cases import Case
-from .checks import Finding, judge
-from .scenario_run import PATIENCE, Harness, ScenarioFailedError, ScenarioRun
+from .cases import Case, make_case
+from .checks import PROTOCOL, Finding, check_invariants
+from .harness import Harness, conformance_harness
+from .scenario_run import SCENARIO_TIMEOUT, ScenarioFailedError, ScenarioRun
+from .scenarios.scenario import Scenario
+
+CONCURRENCY = 10 * (os.cpu_count() or 2)
+"""Calls in flight; most of them wait."""
 
 
 class Verdict(StrEnum):
-    """How a scenario ended.
-
-    Attributes:
-        SKIPPED: it could not be played, or not be told; the details say why.
-    """
+    """The result of a scenario; a skipped one could not be run or checked."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -33,7 +36,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the report."""
+    """The result of one scenario with one operation."""
 
     operation: str
     scenario: Scenario
@@ -43,91 +46,101 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a run.
+    """The results of a run.
 
     Attributes:
-        complaints: what the provider was sent and could not make sense of.
+        complaints: requests that the provider could not understand.
     """
 
     results: Sequence[Result]
     complaints: Sequence[str] = ()
 
     def of(self, verdict: Verdict) -> list[Result]:
-        """Those that ended so."""
+        """The results with this verdict."""
         return [result for result in self.results if result.verdict is verdict]
 
 
-async def run_scenarios(
-    theatre: Harness,
-    plan: Sequence[tuple[Case, Scenario]],
+async def run_conformance(
+    file: Path,
+    environ: Mapping[str, str],
+    payloads: Mapping[str, Any],
+    scenarios: Sequence[Scenario],
     *,
-    at_once: int,
-    done: Callable[[Result], None] = lambda _result: None,
+    on_plan: Callable[[int], None] = lambda _count: None,
+    on_result: Callable[[Result], None] = lambda _result: None,
 ) -> Report:
-    """Play every scenario of a plan; the results are in its order.
+    """Run every scenario with every operation that it applies to; results are in that order.
 
     Args:
-        at_once: how many calls are in flight.
-        done: told of each result as it comes.
+        payloads: by operation; None where they are generated.
+        on_plan: called once with the number of results to come.
+        on_result: called with each result.
+
+    Raises:
+        IntegrationFileError: the file does not validate.
+        UnavailableError: a process does not start; the text has the end of its log.
     """
-    places = asyncio.Semaphore(at_once)
-    # Whose requests say nothing of their call has the provider to itself.
-    alone = {case.name: asyncio.Lock() for case, _ in plan if not case.names_its_call}
+    async with conformance_harness(file, environ) as harness:
+        cases = [make_case(harness.integration, *given) for given in payloads.items()]
+        plan = [(case, one) for case in cases for one in scenarios if one.applies(case)]
+        on_plan(len(plan))
+        slots = asyncio.Semaphore(CONCURRENCY)
+        # Requests that do not identify their call need the operation to themselves.
+        exclusive = {case.name: asyncio.Lock() for case in cases if not case.identifies_call}
 
-    async def one(number: int, case: Case, scenario: Scenario) -> Result:
-        mine: AbstractAsyncContextManager[object] = alone.get(case.name) or nullcontext()
-        async with mine, places:
-            result = await _play(theatre, case, scenario, f"{scenario.name}-{number:04}")
-        done(result)
-        return result
+        async def run(number: int, case: Case, scenario: Scenario) -> Result:
+            lock: AbstractAsyncContextManager[object] = exclusive.get(case.name) or nullcontext()
+            async with lock, slots:
+                result = await _run(harness, case, scenario, f"{scenario.name}-{number:04}")
+            on_result(result)
+            return result
 
-    playing = [one(number, *pair) for number, pair in enumerate(plan)]
-    results = await asyncio.gather(*playing)
-    return Report(results, list(dict.fromkeys(theatre.mimic.complaints)))
+        results = await asyncio.gather(*(run(number, *pair) for number, pair in enumerate(plan)))
+        return Report(results, list(dict.fromkeys(harness.dialect.complaints)))
 
 
-async def _play(theatre: Harness, case: Case, scenario: Scenario, key: str) -> Result:
-    obstacle = scenario.obstacle(case)
-    if obstacle is not None:
-        return Result(case.name, scenario, Verdict.SKIPPED, [obstacle])
-    scene = ScenarioRun(theatre, case, case.request(key))
+async def _run(harness: Harness, case: Case, scenario: Scenario, key: str) -> Result:
+    reason = scenario.skip_reason(case)
+    if reason is not None:
+        return Result(case.name, scenario, Verdict.SKIPPED, [reason])
+    run = ScenarioRun(harness, case, case.request(key))
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
-            await _observed(scene, scenario)
+        async with asyncio.timeout(SCENARIO_TIMEOUT.total_seconds()):
+            await _check(run, scenario)
     except TimeoutError:
-        scene.findings.append(await _hanging(scene))
+        run.findings.append(await _timed_out(run))
     except AckbridgeError as error:
-        scene.blame("the call to be made", f"{type(error).__name__}: {error}", "request")
+        run.fail("the call to be made", f"{type(error).__name__}: {error}", "request")
     except (RPCError, WorkflowQueryFailedError) as error:
-        scene.findings.append(Finding("a call that answers", str(error), "the protocol itself"))
+        run.findings.append(Finding("a call that answers", str(error), PROTOCOL))
     finally:
-        await _cleared(scene)
-    verdict = Verdict.FAILED if scene.findings else Verdict.PASSED
-    return Result(case.name, scenario, verdict, list(dict.fromkeys(map(str, scene.findings))))
+        await _clean_up(run)
+    verdict = Verdict.FAILED if run.findings else Verdict.PASSED
+    return Result(case.name, scenario, verdict, list(dict.fromkeys(map(str, run.findings))))
 
 
-async def _observed(scene: ScenarioRun, scenario: Scenario) -> None:
+async def _check(run: ScenarioRun, scenario: Scenario) -> None:
     try:
-        await scenario.play(scene)
+        await scenario.play(run)
     except ScenarioFailedError:
         return
-    outcome = await scene.outcome()
-    scene.findings += judge(scene.case, await scene.records(), outcome)
+    outcome = await run.outcome()
+    run.findings += check_invariants(run.case, await run.records(), outcome)
 
 
-async def _hanging(scene: ScenarioRun) -> Finding:
+async def _timed_out(run: ScenarioRun) -> Finding:
     try:
         async with asyncio.timeout(5):
-            status = await scene.call.status()
+            status = await run.call.status()
     except (AckbridgeError, RPCError, WorkflowQueryFailedError, TimeoutError):
-        return Finding("an end", "the call does not answer", "the protocol itself")
-    seen = f"{status.stage.value} in cycle {status.cycle}: {status.last_error or 'no trouble'}"
-    return Finding(f"an end within {PATIENCE} of real time", seen, scene.at("response"))
+        return Finding("an end", "the call does not answer", PROTOCOL)
+    seen = f"{status.stage.value} in cycle {status.cycle}: {status.last_error or 'no error'}"
+    return Finding(f"an end within {SCENARIO_TIMEOUT} of real time", seen, run.at("response"))
 
 
-async def _cleared(scene: ScenarioRun) -> None:
+async def _clean_up(run: ScenarioRun) -> None:
     try:
-        async with asyncio.timeout(PATIENCE.total_seconds()):
-            await scene.clear()
+        async with asyncio.timeout(SCENARIO_TIMEOUT.total_seconds()):
+            await run.clean_up()
     except (RPCError, WorkflowQueryFailedError, TimeoutError):
-        scene.findings.append(Finding("a cancel to end it", "it hangs", "the protocol itself"))
+        run.findings.append(Finding("a cancel to end it", "it does not end", PROTOCOL))

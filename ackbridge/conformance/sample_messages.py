@@ -1,4 +1,4 @@
-"""What a provider would say in each situation, in the shapes that its integration file reads."""
+"""Messages of a provider for each situation, in the shapes that its integration file reads."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from ackbridge.conformance.solver.constraints import (
 from ackbridge.conformance.solver.drafts import Path, ValueKind
 from ackbridge.conformance.solver.solve import CannotSimulateError, Shape, Wish, compose
 
-Stands = Literal["processing", "completed", "failed", "extended"]
-"""How a work stands, or what a message tells of it."""
+JobStatus = Literal["processing", "completed", "failed", "extended"]
+"""The status of a job, or what a message says of it."""
 
 
 @dataclass(frozen=True)
 class MessageRequest:
-    """What a message shall tell.
+    """What a message says.
 
     Attributes:
         reason, retryable: of a failure.
-        until, seconds: until when more time is asked for, and how long that is from now.
+        until, seconds: the end of an extension, and how long that is from now.
     """
 
-    stands: Stands
+    status: JobStatus
     reason: str = "out of stock"
     retryable: bool = False
     until: datetime | None = None
@@ -46,7 +46,7 @@ class MessageRequest:
 
 @dataclass(frozen=True)
 class _Rules:
-    """The rules that a message is read by, with the places where they stand."""
+    """The rules that a message is read by, each with its field in the file."""
 
     success: tuple[str, Expression] | None
     failure: tuple[str, FailureRule] | None
@@ -55,7 +55,7 @@ class _Rules:
 
 
 class SampleMessages:
-    """The words of one operation."""
+    """The messages of one operation."""
 
     def __init__(self, integration: Integration, name: str) -> None:
         self._integration = integration
@@ -64,45 +64,45 @@ class SampleMessages:
 
     @property
     def never_fails(self) -> bool:
-        """Whether no callback is a failure."""
+        """Whether no callback can be a failure."""
         return self._operation.response.failure is None
 
     def receipt(self, mark: str) -> Shape:
-        """The answer to a request, where that is not the response yet.
+        """A receipt.
 
         Args:
-            mark: digits that the provider's reference has in it.
+            mark: digits that the provider's reference contains.
 
         Raises:
             CannotSimulateError: as every method here.
         """
         return compose(list(self._reference(mark)), ValueKind.ANSWER, {("status",): 200})
 
-    def sync(self, mark: str, telling: MessageRequest) -> Shape:
-        """The answer to a request where that is the response: a receipt in any case."""
-        wishes = [*self._told(self._response_rules, telling), *self._reference(mark)]
-        hopes = self._hopes(self._response_rules, telling)
-        return _first_possible(
+    def sync(self, mark: str, message: MessageRequest) -> Shape:
+        """The response in `sync` mode, which is a receipt in any case."""
+        wishes = [*self._conditions(self._response_rules, message), *self._reference(mark)]
+        hopes = self._hopes(self._response_rules, message)
+        return _first_solution(
             lambda: compose(wishes, ValueKind.ANSWER, {("status",): 200}, hopes),
             lambda: compose([*wishes, *self._accepted()], ValueKind.ANSWER, hopes=hopes),
         )
 
-    def status(self, reference: str | None, telling: MessageRequest) -> Shape:
-        """The answer to the question how a work stands."""
+    def status(self, reference: str | None, message: MessageRequest) -> Shape:
+        """The reply to a status request."""
         rules = self._status_rules
-        hopes = self._hopes(rules, telling)
+        hopes = self._hopes(rules, message)
         if reference is not None:
-            # A provider may repeat its own id, and ours reads it there too.
+            # A provider may repeat its own id, which is read from here too.
             hopes += self._wish("receipt.reference", self._operation.receipt.reference, reference)
-        wishes = list(self._told(rules, telling))
-        if rules.success is None and telling.stands == "processing":
-            # Any 2xx would be the answer.
+        wishes = list(self._conditions(rules, message))
+        if rules.success is None and message.status == "processing":
+            # Any 2xx would be the response.
             return compose(wishes, ValueKind.ANSWER, {("status",): 404})
         return compose(wishes, ValueKind.ANSWER, {("status",): 200}, hopes)
 
     def callback(
         self,
-        telling: MessageRequest,
+        message: MessageRequest,
         *,
         call_id: str,
         reference: str | None,
@@ -112,18 +112,18 @@ class SampleMessages:
         """A callback.
 
         Args:
-            mark: digits that the event key has in it.
-            query: the parameters of the callback's URL, which are not the provider's to choose.
+            mark: digits that the event key contains.
+            query: of the callback's URL, which the provider does not choose.
         """
         match, callbacks = self._operation.response.match, self._integration.callbacks
-        wishes = list(self._told(self._response_rules, telling))
+        wishes = list(self._conditions(self._response_rules, message))
         if match.call_id is not None:
             wishes.append(self._one("response.match.call_id", match.call_id, exactly(call_id)))
         wishes += self._wish("response.match.reference", match.reference, reference)
         if callbacks is not None:
             wish = Wish(callbacks.event_key, marked(mark), "callbacks.event_key", "be a new id")
             wishes.append(wish)
-        hopes = self._hopes(self._response_rules, telling)
+        hopes = self._hopes(self._response_rules, message)
         given: dict[Path, Any] = {("query",): dict(query)} if query else {}
         return compose(wishes, ValueKind.CALLBACK, given, hopes)
 
@@ -148,53 +148,55 @@ class SampleMessages:
         wanted = one_of(reference, *numbers)
         return [self._one(field, expression, wanted, f"be {reference}")]
 
-    def _told(self, rules: _Rules, telling: MessageRequest) -> Iterator[Wish]:
-        """What must hold, and what must not, for a message to be understood as it is meant."""
-        stands = telling.stands
+    def _conditions(self, rules: _Rules, message: MessageRequest) -> Iterator[Wish]:
+        """The conditions that must hold, or not hold, for a message to be read as it is meant."""
+        status = message.status
         if rules.failure is not None:
             field, failure = rules.failure
-            yield self._condition(f"{field}.when", failure.when, holds=stands == "failed")
-            if stands == "failed":
-                yield from self._failure(field, failure, telling)
-        elif stands == "failed":
+            yield self._condition(f"{field}.when", failure.when, holds=status == "failed")
+            if status == "failed":
+                yield from self._failure(field, failure, message)
+        elif status == "failed":
             raise CannotSimulateError(f"{self._field('response.failure')}: no message is a failure")
-        if stands == "failed":
+        if status == "failed":
             return
         if rules.extension is not None:
             field, extension = rules.extension
-            yield self._condition(f"{field}.when", extension.when, holds=stands == "extended")
-            if stands == "extended":
-                yield from self._extension(field, extension, telling)
-        elif stands == "extended":
+            yield self._condition(f"{field}.when", extension.when, holds=status == "extended")
+            if status == "extended":
+                yield from self._extension(field, extension, message)
+        elif status == "extended":
             reason = "no message asks for more time"
             raise CannotSimulateError(f"{self._field('response.extension')}: {reason}")
-        if rules.success is not None and stands != "extended":
-            yield self._condition(*rules.success, holds=stands == "completed")
+        if rules.success is not None and status != "extended":
+            yield self._condition(*rules.success, holds=status == "completed")
 
-    def _failure(self, field: str, rule: FailureRule, telling: MessageRequest) -> Iterator[Wish]:
-        yield self._condition(f"{field}.retryable", rule.retryable, holds=telling.retryable)
+    def _failure(self, field: str, rule: FailureRule, message: MessageRequest) -> Iterator[Wish]:
+        yield self._condition(f"{field}.retryable", rule.retryable, holds=message.retryable)
         if rule.reason is not None:
-            wanted = text(telling.reason)
+            wanted = text(message.reason)
             yield self._one(f"{field}.reason", rule.reason, wanted, "be a text")
 
     def _extension(
-        self, field: str, rule: ExtensionRule, telling: MessageRequest
+        self, field: str, rule: ExtensionRule, message: MessageRequest
     ) -> Iterator[Wish]:
-        if rule.until is not None and telling.until is not None:
-            moment = one_of(telling.until.isoformat(), int(telling.until.timestamp()))
+        if rule.until is not None and message.until is not None:
+            moment = one_of(message.until.isoformat(), int(message.until.timestamp()))
             yield self._one(f"{field}.until", rule.until, moment, "be a time")
         if rule.by is not None:
-            span = one_of(telling.seconds, f"{telling.seconds}s")
+            span = one_of(message.seconds, f"{message.seconds}s")
             yield self._one(f"{field}.by", rule.by, span, "be a time span")
 
-    def _hopes(self, rules: _Rules, telling: MessageRequest) -> list[Wish]:
-        """What a real message would also have."""
-        if rules.data is None or telling.stands != "completed":
+    def _hopes(self, rules: _Rules, message: MessageRequest) -> list[Wish]:
+        """What a real message would also contain."""
+        if rules.data is None or message.status != "completed":
             return []
         return [self._one(*rules.data, something(), "be something")]
 
     def _condition(self, field: str, expression: Expression, *, holds: bool) -> Wish:
-        return self._one(field, expression, true() if holds else false(), _said(holds))
+        return self._one(
+            field, expression, true() if holds else false(), "hold" if holds else "not hold"
+        )
 
     def _one(self, field: str, expression: Expression, want: Want, says: str = "") -> Wish:
         return Wish(expression, want, self._field(field), says or "be ours")
@@ -214,7 +216,7 @@ class SampleMessages:
 
     @cached_property
     def _status_rules(self) -> _Rules:
-        """The status request's own, and the response's where it has none."""
+        """The status request's own rules, or else those of the response."""
         own, general = self._operation.response.status, self._response_rules
         if own is None:
             return general
@@ -227,7 +229,7 @@ class SampleMessages:
 
 
 def reference_in(operation: Operation, shape: Shape) -> str | None:
-    """The provider's reference that a receipt tells, as it is read."""
+    """The provider's reference in a receipt, as the file reads it."""
     return receipt_reference(operation, shape.document)
 
 
@@ -235,15 +237,11 @@ def _placed(field: str, rule: Any) -> tuple[str, Any] | None:
     return None if rule is None else (field, rule)
 
 
-def _said(holds: bool) -> str:
-    return "hold" if holds else "not hold"
-
-
-def _first_possible(*ways: Any) -> Shape:
+def _first_solution(*attempts: Any) -> Shape:
     first: CannotSimulateError | None = None
-    for way in ways:
+    for attempt in attempts:
         try:
-            shape: Shape = way()
+            shape: Shape = attempt()
         except CannotSimulateError as error:
             first = first or error
         else:

@@ -1,4 +1,4 @@
-"""Payloads made up from their JSON Schema: small, and valid by the real validator."""
+"""Payloads generated from their JSON Schema: small, and checked by the real validator."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ackbridge.catalog.payload_schema import PayloadSchema
 from ackbridge.contracts.wire import InvalidInputError
 
 Schema = Any
-"""A JSON Schema, or true or false."""
+"""A JSON Schema; true and false are schemas too."""
 
-_MOST_TRIED = 500
-_MOST_TEXTS = 20
-_DEEPEST = 8
+_MAX_CANDIDATES = 500
+_MAX_CHOICES = 20
+_MAX_DEPTH = 8
 _FORMATS: Mapping[str, str] = {
     "date": "2030-01-31",
     "date-time": "2030-01-31T12:00:00Z",
@@ -33,42 +33,42 @@ _FORMATS: Mapping[str, str] = {
 
 
 class NoSampleError(Exception):
-    """No valid payload was found; the text says what the last one was refused for."""
+    """No valid payload was found; the text says what is wrong with the last candidate."""
 
 
-def make_payloads(schema: PayloadSchema, count: int) -> list[Any]:
-    """Up to so many different valid payloads, the smallest first.
+def generate_payloads(schema: PayloadSchema, count: int) -> list[Any]:
+    """Up to `count` distinct valid payloads, the smallest first.
 
     Raises:
-        NoSampleError: there is not even one.
+        NoSampleError: none was found.
     """
     found: list[Any] = []
-    complaint = "it allows nothing"
-    maker = _Maker(schema.source)
-    for candidate in islice(maker.values(schema.source), _MOST_TRIED):
+    problem = "it allows nothing"
+    generator = _Generator(schema.source)
+    for candidate in islice(generator.values(schema.source), _MAX_CANDIDATES):
         try:
             schema.check(candidate)
-        except InvalidInputError as refused:
-            complaint = str(refused)
+        except InvalidInputError as error:
+            problem = str(error)
             continue
         if candidate not in found:
             found.append(candidate)
         if len(found) == count:
             break
     if not found:
-        raise NoSampleError(complaint)
+        raise NoSampleError(problem)
     return found
 
 
-class _Maker:
+class _Generator:
     def __init__(self, root: Schema) -> None:
         self._root = root
-        # The same payloads in every run.
-        self._texts = rstr.Rstr(random.Random(1))  # noqa: S311 -- made-up texts, not secrets
+        # Seeded, so that every run has the same payloads.
+        self._texts = rstr.Rstr(random.Random(1))  # noqa: S311 -- sample texts, not secrets
 
     def values(self, schema: Schema, depth: int = 0) -> Iterator[Any]:
-        """Values that may be valid, the best first."""
-        if depth > _DEEPEST or schema is False:
+        """Candidates, the best first."""
+        if depth > _MAX_DEPTH or schema is False:
             return
         if not isinstance(schema, Mapping):
             yield "made-up"
@@ -89,23 +89,23 @@ class _Maker:
                 yield from self.values(variant, depth + 1)
 
     def _variants(self, schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        """The schema, or what it is together with one of its parts."""
+        """The schema without references and combinations, once for each alternative."""
         rest = dict(schema)
         if "$ref" in rest:
-            yield _both(self._looked_up(rest.pop("$ref")), rest)
+            yield _merged(self._resolve(rest.pop("$ref")), rest)
         elif "allOf" in rest:
             parts = rest.pop("allOf")
             for part in parts:
-                rest = _both(rest, part)
+                rest = _merged(rest, part)
             yield rest
         elif "anyOf" in rest or "oneOf" in rest:
             parts = rest.pop("anyOf", None) or rest.pop("oneOf")
             for part in parts:
-                yield _both(rest, part)
+                yield _merged(rest, part)
         else:
             yield schema
 
-    def _looked_up(self, reference: str) -> Schema:
+    def _resolve(self, reference: str) -> Schema:
         found = self._root
         for step in reference.removeprefix("#").strip("/").split("/"):
             if step:
@@ -113,7 +113,7 @@ class _Maker:
         return found
 
     def _plain(self, schema: Mapping[str, Any], depth: int) -> Iterator[Any]:
-        kinds = schema.get("type") or _guessed(schema)
+        kinds = schema.get("type") or _implied_type(schema)
         for kind in [kinds] if isinstance(kinds, str) else kinds:
             match kind:
                 case "object":
@@ -135,7 +135,7 @@ class _Maker:
         optional = [name for name in properties if name not in required]
         smallest = list(self._filled(properties, required, depth))
         yield from smallest
-        # With more and more of what may be there: dependencies and `minProperties` want some.
+        # With more and more optional fields: dependencies and `minProperties` need some.
         for count in range(1, len(optional) + 1):
             yield from islice(self._filled(properties, required + optional[:count], depth), 1)
         missing = schema.get("minProperties", 0) - len(required)
@@ -148,9 +148,9 @@ class _Maker:
     def _filled(
         self, properties: Mapping[str, Schema], names: Sequence[str], depth: int
     ) -> Iterator[dict[str, Any]]:
-        """Objects with these fields: the best of each, and then others of one at a time."""
+        """Objects with these fields: the best value of each, then other values of one at a time."""
         choices = {
-            name: list(islice(self.values(properties.get(name, True), depth + 1), _MOST_TEXTS))
+            name: list(islice(self.values(properties.get(name, True), depth + 1), _MAX_CHOICES))
             for name in names
         }
         if not all(choices.values()):
@@ -168,33 +168,33 @@ class _Maker:
         of = schema.get("contains", schema.get("items", True))
         others = list(islice(self.values(of, depth + 1), max(least, 1)))
         while others and len(items) < least:
-            # Different ones first, for those that must be.
+            # Distinct ones first, for `uniqueItems`.
             items.append(others[(len(items) - len(firsts)) % len(others)])
         yield items
         yield [*items, *others[:1]]
 
     def _strings(self, schema: Mapping[str, Any]) -> Iterator[str]:
-        least, most = schema.get("minLength", 0), schema.get("maxLength", 10_000)
+        shortest, longest = schema.get("minLength", 0), schema.get("maxLength", 10_000)
         if schema.get("format") in _FORMATS:
             yield _FORMATS[schema["format"]]
         if "pattern" in schema:
-            for _ in range(_MOST_TEXTS):
+            for _ in range(_MAX_CHOICES):
                 try:
                     yield self._texts.xeger(schema["pattern"])
                 except (ValueError, KeyError, NotImplementedError):
                     return
         for text in ("made-up", "something-else", "x", "y"):
-            fitted = text[:most]
-            yield fitted + "x" * (least - len(fitted))
+            fitted = text[:longest]
+            yield fitted + "x" * (shortest - len(fitted))
 
 
-def _both(one: Schema, other: Schema) -> dict[str, Any]:
-    """Two schemas at once, as far as that can be written as one."""
+def _merged(one: Schema, other: Schema) -> dict[str, Any]:
+    """A schema with the keywords of both."""
     one, other = (part if isinstance(part, Mapping) else {} for part in (one, other))
     both = {**one, **other}
     if "properties" in one and "properties" in other:
         both["properties"] = {
-            name: _both(one["properties"].get(name, {}), other["properties"].get(name, {}))
+            name: _merged(one["properties"].get(name, {}), other["properties"].get(name, {}))
             for name in {**one["properties"], **other["properties"]}
         }
     if "required" in one and "required" in other:
@@ -202,8 +202,8 @@ def _both(one: Schema, other: Schema) -> dict[str, Any]:
     return both
 
 
-def _guessed(schema: Mapping[str, Any]) -> str:
-    """The type that a schema without one is about."""
+def _implied_type(schema: Mapping[str, Any]) -> str:
+    """The type of a schema that has no `type`, by its keywords."""
     for kind, words in (
         ("object", {"properties", "required", "minProperties"}),
         ("array", {"items", "prefixItems", "minItems", "contains"}),

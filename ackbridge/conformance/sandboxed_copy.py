@@ -1,4 +1,4 @@
-"""A copy of an integration file that leads to a simulated provider, with secrets made up."""
+"""A copy of an integration file that points to a simulated provider, with generated secrets."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ackbridge.catalog.yaml_document import expand_variables, parse_yaml, walk_t
 from .file_based_provider import TOKEN_PATH
 
 _NOT_EXPANDED = frozenset({"payload_schema"})
-_FASTEST = 1000
-"""Requests per second of a provider whose limits are not what is tried out."""
+_RATE_LIMIT = 1000
+"""Requests per second: limits are not under test."""
 
-_POLLS_EVERY = "1s"
-_LONGEST_POLLED = 6.0
-"""Seconds in which an answer is asked for: somebody works all the time, so none can be skipped."""
-_LONGEST_EXCHANGE = 2.0
-"""Seconds of one exchange: these pass in real time."""
-_LONGEST_DEBT = 3 * 3600.0
-"""Seconds for which an acknowledgement is owed: every try of it takes real time."""
+_POLL_INTERVAL = "1s"
+_MAX_POLL_DEADLINE = 6.0
+"""Seconds: polling runs activities all the time, so its time cannot be skipped."""
+_MAX_TIMEOUT = 2.0
+"""Seconds of one HTTP exchange, which pass in real time."""
+_MAX_OWED = 3 * 3600.0
+"""Seconds for which an acknowledgement is owed; each attempt takes real time."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class SandboxedCopy:
     """The copy.
 
     Attributes:
-        folder: of integration files, with nothing else in it.
-        environment: the secrets behind `env:` references.
-        secrets_root: the folder of those behind `file:` references.
+        folder: has the copy, and nothing else.
+        environment: the secrets of `env:` references.
+        secrets_root: the folder with those of `file:` references.
     """
 
     folder: Path
@@ -45,32 +45,32 @@ class SandboxedCopy:
     environment: Mapping[str, str] = field(repr=False)
 
 
-def make_stand_in(
+def make_copy(
     file: Path, environ: Mapping[str, str], folder: Path, provider_url: str
 ) -> SandboxedCopy:
     """Write the copy.
 
-    Changed are the addresses, the secrets, flags (all on), a rate limit (lifted), and what would
-    make a run long without telling anything: in `poll` mode the pause between two questions (a
-    second) and the deadline (6 s at the most), the timeouts of single exchanges (2 s at the most),
-    and how long an acknowledgement is owed (3 h at the most).
+    It differs in the addresses, the secrets, flags (all on), rate limits (lifted), the breaker
+    (never opens), and what would only make a run longer: in `poll` mode the interval (1 s) and the
+    deadline (at most 6 s), the timeouts of single exchanges (at most 2 s), and how long an
+    acknowledgement is owed (at most 3 h).
 
     Raises:
-        IntegrationFileError: the file does not validate as it is.
+        IntegrationFileError: the file does not validate.
     """
     integration = load_integration(file, environ)
     value, _ = expand_variables(parse_yaml(file.read_text("utf-8")).value, environ, _NOT_EXPANDED)
     copy = _Copy(integration, folder / "secrets", provider_url)
-    copied = copy.of(value)
+    copied = copy.document(value)
     integrations = folder / "integrations"
     integrations.mkdir()
-    # JSON is YAML, and says of every text that it is one.
+    # JSON is YAML in which every text is quoted.
     (integrations / "copy.yaml").write_text(json.dumps(copied), "utf-8")
     return SandboxedCopy(integrations, folder / "secrets", copy.environment)
 
 
-_PATIENT_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
-"""Every fault is played, one after the other; a breaker would give such a provider a pause."""
+_CLOSED_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
+"""Never opens: the scenarios inject more faults than it would allow."""
 
 
 class _Copy:
@@ -80,52 +80,54 @@ class _Copy:
         self._provider_url = provider_url
         self.environment: dict[str, str] = {}
 
-    def of(self, value: dict[str, Any]) -> dict[str, Any]:
-        """The whole document."""
+    def document(self, value: dict[str, Any]) -> dict[str, Any]:
         value = _escaped(value)
         value["base_url"] = self._provider_url + urlsplit(value["base_url"]).path
         value.pop("flag", None)
-        value["breaker"] = _PATIENT_BREAKER
+        value["breaker"] = _CLOSED_BREAKER
         for part in ("auth", "callbacks"):
             if part in value:
-                value[part] = self._with_own_secrets(value[part])
+                value[part] = self._with_generated_secrets(value[part])
         if "token_url" in (value.get("auth") or {}):
             value["auth"]["token_url"] = self._provider_url + TOKEN_PATH
         if "requests_per_second" in (value.get("limits") or {}):
-            value["limits"]["requests_per_second"] = _FASTEST
+            value["limits"]["requests_per_second"] = _RATE_LIMIT
         for name, operation in value["operations"].items():
             operation.pop("flag", None)
-            self._hurry(operation, self._integration.operations[name])
+            self._shorten(operation, self._integration.operations[name])
         return value
 
-    def _hurry(self, written: dict[str, Any], operation: Operation) -> None:
+    def _shorten(self, document: dict[str, Any], operation: Operation) -> None:
         """Shorten what passes in real time."""
         receipt, acknowledge = operation.receipt, operation.acknowledge
-        timeout = min(receipt.timeout.total_seconds(), _LONGEST_EXCHANGE)
-        written["receipt"] = {**(written.get("receipt") or {}), "timeout": timeout}
+        timeout = min(receipt.timeout.total_seconds(), _MAX_TIMEOUT)
+        document["receipt"] = {**(document.get("receipt") or {}), "timeout": timeout}
         if acknowledge is not None:
-            written["acknowledge"] |= {
-                "timeout": min(acknowledge.timeout.total_seconds(), _LONGEST_EXCHANGE),
-                "within": min(acknowledge.within.total_seconds(), _LONGEST_DEBT),
+            document["acknowledge"] |= {
+                "timeout": min(acknowledge.timeout.total_seconds(), _MAX_TIMEOUT),
+                "within": min(acknowledge.within.total_seconds(), _MAX_OWED),
             }
         if operation.response.mode == "poll":
-            written["response"] |= {"poll": {"every": _POLLS_EVERY}, "deadline": _polled(operation)}
+            document["response"] |= {
+                "poll": {"every": _POLL_INTERVAL},
+                "deadline": _polled(operation),
+            }
 
-    def _with_own_secrets(self, part: Any) -> Any:
+    def _with_generated_secrets(self, part: Any) -> Any:
         standard = {"standard-webhooks"} & {text for _, text in walk_texts(part)}
-        return _mapped(part, lambda text: self._made_up(text, is_standard=bool(standard)))
+        return _mapped(part, lambda text: self._replace_secret(text, is_standard=bool(standard)))
 
-    def _made_up(self, text: str, *, is_standard: bool) -> str:
-        """A secret behind every reference; other texts stay as they are."""
+    def _replace_secret(self, text: str, *, is_standard: bool) -> str:
+        """Generate a secret for a reference; other texts stay as they are."""
         kind, _, where = text.partition(":")
         if kind not in ("env", "file") or not where:
             return text
-        made = secrets.token_bytes(24)
-        value = f"whsec_{base64.b64encode(made).decode()}" if is_standard else made.hex()
+        random = secrets.token_bytes(24)
+        value = f"whsec_{base64.b64encode(random).decode()}" if is_standard else random.hex()
         if kind == "env":
             self.environment.setdefault(where, value)
             return text
-        # Wherever the real one is: this one belongs to the run.
+        # Below the root of the run, wherever the real one is.
         here = Path(where.lstrip("/").replace("..", "_"))
         path = self._secrets_root / here
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +138,7 @@ class _Copy:
 def _polled(operation: Operation) -> dict[str, float]:
     deadline = operation.response.deadline
     spans = {"initial": deadline.initial, "floor": deadline.floor, "ceiling": deadline.ceiling}
-    return {name: min(span.total_seconds(), _LONGEST_POLLED) for name, span in spans.items()}
+    return {name: min(span.total_seconds(), _MAX_POLL_DEADLINE) for name, span in spans.items()}
 
 
 def _mapped(value: Any, change: Any) -> Any:
@@ -148,7 +150,7 @@ def _mapped(value: Any, change: Any) -> Any:
 
 
 def _escaped(value: Any) -> Any:
-    """What looks like a variable now is a text that shall stay one."""
+    """Escape `${`: variables are expanded already, and must not be expanded again."""
     if isinstance(value, dict):
         return {
             key: inner if key in _NOT_EXPANDED else _escaped(inner) for key, inner in value.items()

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from functools import partial
 
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.calls import CallOutcome, CallRequest
@@ -80,27 +79,16 @@ def payments(run: str, count: int) -> LoadTally:
 
 async def make(client: AckbridgeClient, tallies: Sequence[LoadTally]) -> None:
     """Make all calls, showing how far they are."""
-    with progress() as bars:
+    with output.call_progress() as bars:
         at_once = asyncio.Semaphore(AT_ONCE)
         making = []
         for tally in tallies:
             bar = bars.add_task(tally.title, total=len(tally.requests))
             making += [
-                _one(client, request, tally, at_once, advance(bars, bar))
+                _one(client, request, tally, at_once, partial(bars.advance, bar))
                 for request in tally.requests
             ]
         await asyncio.gather(*making)
-
-
-def progress() -> Progress:
-    """Bars, one a line."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, console=output.console)
-
-
-def advance(bars: Progress, bar: TaskID) -> Callable[[], None]:
-    """Moves one bar by one call."""
-    return lambda: bars.advance(bar)
 
 
 async def _one(

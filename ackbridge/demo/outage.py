@@ -6,14 +6,11 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.live import Live
-
 from ackbridge.client.batches import BatchHandle
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.errors import AckbridgeError, CallError
 from ackbridge.terminal import output
-from ackbridge.terminal.batch_progress import bars
 
 from .caller_scripts import OPERATOR
 from .load import PATIENCE, LoadTally
@@ -76,14 +73,14 @@ async def strike(archive: Archive, run: str) -> Outage:
 
 
 async def _follow(batch: BatchHandle) -> BatchProgress:
-    seen = await batch.progress()
     async with asyncio.timeout(PATIENCE.total_seconds()):
-        with Live(bars([seen]), console=output.console) as live:
-            while not seen.state.is_final:
-                await asyncio.sleep(LOOK_EVERY)
-                seen = await batch.progress()
-                live.update(bars([seen]))
-    return seen
+        return await output.watch(
+            batch.progress,
+            lambda progress: output.batch_table([progress]),
+            lambda progress: progress.state.is_final,
+            interval=LOOK_EVERY,
+            transient=False,
+        )
 
 
 async def _end(archive: Archive, request: CallRequest, outage: Outage) -> None:

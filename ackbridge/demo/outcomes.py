@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ackbridge.errors import AckbridgeError
+from ackbridge.terminal import output
 
 from .facts import facts_of
-from .load import advance, progress
 from .records import Archive, DemoRecords
 from .scenario_run import DemoCall
 from .scenarios import DemoScenario
@@ -36,13 +36,12 @@ class Ending:
 
 async def play_all(archive: Archive, kinds: Sequence[DemoScenario], run: str) -> list[Ending]:
     """Make one call of each kind, showing how many have ended."""
-    with progress() as bars:
+    with output.call_progress() as bars:
         bar = bars.add_task("one call of each kind of end", total=len(kinds))
-        done = advance(bars, bar)
 
         async def one(kind: DemoScenario) -> Ending:
             ending = await play(archive, kind, run)
-            done()
+            bars.advance(bar)
             return ending
 
         return await asyncio.gather(*map(one, kinds))

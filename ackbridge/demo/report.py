@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ackbridge.cli.up import DEFAULT_STATE, WISHED_PORTS
+from ackbridge.local.foreground import DEFAULT_STATE, PREFERRED_PORTS
 from ackbridge.local.ports import HOST
 from ackbridge.terminal import output
-from ackbridge.terminal.exit_codes import Exit
+from ackbridge.terminal.exit_codes import ExitCode
 
 from . import narration
 from .flag_switch import AT_FIRST, OPERATION, Switching
@@ -161,17 +161,21 @@ def troubles(lines: Sequence[str], endings: Sequence[Ending]) -> RenderableType:
     return Text("\n".join(told))
 
 
-def verdict(lines: Sequence[str], endings: Sequence[Ending], checks: Sequence[Check]) -> Exit:
+def verdict(lines: Sequence[str], endings: Sequence[Ending], checks: Sequence[Check]) -> ExitCode:
     """Whether everything is as it should be."""
     is_well = not lines and not any(ending.troubles for ending in endings)
-    return Exit.COMPLETED if is_well and all(check.adds_up for check in checks) else Exit.FAILED
+    return (
+        ExitCode.COMPLETED
+        if is_well and all(check.adds_up for check in checks)
+        else ExitCode.FAILED
+    )
 
 
 def where_to_look(endings: Sequence[Ending], state: Path) -> Text:
     """How to see one of the calls again; this stack is gone then."""
     call_id = next(one.call_id for one in endings if one.kind.name == SHOWN)
     up = "make up" if state == DEFAULT_STATE else f".venv/bin/ackbridge up --state {state}"
-    ui = f"http://{HOST}:{WISHED_PORTS['ui']}"
+    ui = f"http://{HOST}:{PREFERRED_PORTS['ui']}"
     return Text(
         f"""
 This stack ends now; every call stays in the engine's file. To look at one:

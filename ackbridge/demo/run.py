@@ -13,11 +13,11 @@ from pathlib import Path
 import httpx
 
 from ackbridge.catalog.loading import load_catalog
-from ackbridge.cli.up import addresses, told_to_stop
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.local.foreground import interrupted_by_sigterm, print_stack
 from ackbridge.local.stack import Stack
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
@@ -55,10 +55,9 @@ class DemoStack:
 
 def run_demo(state: Path, calls: int, payments: int) -> int:
     """Start the stack, make the calls, reconcile. Exit 1 if anything failed or does not add up."""
-    with told_to_stop(), _venue(state) as venue:
-        output.console.print(addresses(venue.stack, venue.state))
-        command = f"engine: {venue.stack.engine_command}\n"
-        output.console.print(command, style="dim", soft_wrap=True)
+    with interrupted_by_sigterm(), _venue(state) as venue:
+        print_stack(venue.stack, venue.state)
+        output.console.print()
         return asyncio.run(_demonstrate(venue, calls, payments))
 
 

@@ -1,4 +1,4 @@
-"""`python -m ackbridge.sandbox`: the simulated provider as a process of its own."""
+"""`python -m ackbridge.sandbox`: the simulated provider as a process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import uvicorn
 from pydantic import ValidationError
 
-from .event_log import LONGEST
+from .event_log import MAX_EVENTS
 from .fault_rates import Rates
 from .provider import create_provider
 from .serving import build_config
@@ -24,7 +24,7 @@ def main() -> int:
         unset = ", ".join(name for name, value in secrets.items() if not value)
         print(f"the sandbox needs {unset} in its environment", file=sys.stderr)
         return 2
-    provider = create_provider(api_key, secret, options.rates, longest=options.longest)
+    provider = create_provider(api_key, secret, options.rates, max_events=options.max_events)
     config = build_config(
         provider,
         host=options.host,
@@ -41,27 +41,27 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=8701)
     parser.add_argument(
-        "--api-key-env", default="SANDBOX_API_KEY", help="the variable with the API key"
+        "--api-key-env", default="SANDBOX_API_KEY", help="the environment variable with the API key"
     )
     parser.add_argument(
         "--webhook-secret-env",
         dest="secret_env",
         default="SANDBOX_WEBHOOK_SECRET",
-        help="the variable with what callbacks are signed with",
+        help="the environment variable with the secret that signs callbacks",
     )
     parser.add_argument(
         "--rates",
         type=_rates,
         default=Rates(),
         metavar="JSON",
-        help='faults by chance: \'{"silent": 0.02, "duplicate": 0.1, "delay_ms": 20, "seed": 7}\'',
+        help='random faults: \'{"silent": 0.02, "duplicate": 0.1, "delay_ms": 20, "seed": 7}\'',
     )
     parser.add_argument(
         "--keep",
-        dest="longest",
+        dest="max_events",
         type=int,
-        default=LONGEST,
-        help="how many events are remembered; older ones are dropped, and counted",
+        default=MAX_EVENTS,
+        help="how many events are kept; older ones are dropped and counted",
     )
     return parser.parse_args()
 

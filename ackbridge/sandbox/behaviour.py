@@ -1,72 +1,71 @@
-"""What one piece of the simulated provider's work does. `docs/sandbox.md` has the table."""
+"""The faults of one job of the simulated provider. `docs/sandbox.md` has the table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Times = Annotated[int, Field(ge=0)]
-"""How often something happens, counted from the first time that it can."""
+"""How often something happens, from the first time that it can."""
 
 Milliseconds = Annotated[int, Field(ge=0)]
 
 Fault = Literal["throttled", "error", "reset", "closed", "hung", "malformed", "mute"]
-"""What comes in place of an answer: 429, 5xx, a TCP reset, a connection closed without a word, one
-left half way, a 2xx that cannot be read, and nothing at all until the client gives up."""
+"""What replaces a reply: 429, 5xx, a TCP reset, a connection closed without a reply, one that stops
+in the middle of the body, a 2xx that cannot be parsed, and none until the client gives up."""
 
 
 class Behaviour(BaseModel):
-    """The faults of one piece of work; without any, it is done and told at once.
+    """The faults of one job; without any, it is done and called back at once.
 
-    Faults of the same request take turns, in the order of this list: `throttle=1,
-    lost_receipts=1` is a 429, then a 5xx with the work done, then the receipt.
+    Faults of the same request happen one after the other, in the order of this list: `throttle=1,
+    lost_receipts=1` is a 429, then a 5xx with the job done, then the receipt.
 
-    Requests that leave nothing done:
-        refuse: the HTTP status the request is refused with, for good. Nothing else happens then.
-        throttle: so many requests are answered 429.
-        retry_after: seconds that the 429 asks for; `retry_after_date` says it as an HTTP date.
-        receipt_failures: so many are answered with `error_status`.
-        resets: of so many the connection is reset (TCP RST).
+    Requests that have no effect:
+        refuse: the HTTP status with which the request is refused for good. Nothing else happens.
+        throttle: this many requests are answered 429.
+        retry_after: seconds in the 429; `retry_after_date` sends it as an HTTP date.
+        receipt_failures: this many are answered with `error_status`.
+        resets: this many connections are reset (TCP RST).
 
-    Requests whose work is done, or under way, all the same:
-        receipt_delay_ms: before the first one is answered; the same request again is answered
-            at once.
-        lost_receipts: so many are answered with `error_status`.
-        closed_receipts: of so many the connection is closed without an answer.
-        reset_receipts: of so many the connection is reset.
-        hung_receipts: so many get the headers and half of the body, and then nothing.
-        malformed_receipts: so many are answered 200 with a body that is no JSON.
+    Requests whose job is started or done all the same:
+        receipt_delay_ms: delay of the first reply; retries of the request are answered at once.
+        lost_receipts: this many are answered with `error_status`.
+        closed_receipts: this many connections are closed without a reply.
+        reset_receipts: this many connections are reset.
+        hung_receipts: this many get the headers and half of the body, and then nothing.
+        malformed_receipts: this many are answered 200 with a body that is not JSON.
 
-    The work:
-        stuck: it is never done, and nothing is told. Wins over all that follows.
-        delay_ms: before it is done; unset, the provider's own.
-        fail: so much work of one call fails before one is completed.
-        reason, retryable: what a failure says of itself, and a refusal.
-        late: it is done only when a failed acknowledgement has come, `late_ms` after it.
+    The job:
+        stuck: it is never done, and there is no callback. Overrides all that follows.
+        delay_ms: before it is done; None: the provider's own delay.
+        fail: this many jobs of one call fail before one is completed.
+        reason, retryable: of a failure, and of a refusal.
+        late: it is done only after a failed acknowledgement, `late_ms` after it.
 
-    What is told of it:
-        silent: nothing; the status request tells.
+    Callbacks:
+        silent: none; the status request has the result.
         early: the callback is sent, and answered, before the receipt. No delay, no extension.
-        extend_ms: the provider asks for so many milliseconds more, `extensions` times, and goes
-            on `extend_wait_ms` after each (half of `extend_ms` when unset).
-        forged: false callbacks come before the true one: each that the speech can forge.
-        malformed: signed callbacks that cannot be understood come before the true one.
-        contradictory: completion and failure are both told, this one first. What the status
-            request tells is not touched.
-        duplicates: so many more copies of each callback are sent at the same instant.
-        lost_callbacks: so many tries of each callback never leave.
+        extend_ms: the provider asks for this many milliseconds more, `extensions` times, and
+            continues `extend_wait_ms` after each (default: half of `extend_ms`).
+        forged: forged callbacks come before the true one: each that the dialect can forge.
+        malformed: signed callbacks that cannot be parsed come before the true one.
+        contradictory: completion and failure are both sent, this one first. The result of status
+            requests does not change.
+        duplicates: this many more copies of each callback are sent at the same instant.
+        lost_callbacks: this many attempts of each callback are not sent.
 
     Other requests:
-        status_failures: so many status requests are answered with `error_status`.
-        acknowledgement_failures: so many acknowledgements are answered with
-            `acknowledgement_status`, which may be a refusal, before one is taken. A 429 asks for
-            `retry_after` seconds.
-        acknowledgement_down_ms: none is taken for so long from the first one on.
-        lost_acknowledgements: so many are taken, and answered with `error_status`.
-        error_status: which 5xx that is.
+        status_failures: this many status requests are answered with `error_status`.
+        acknowledgement_failures: this many acknowledgements are answered with
+            `acknowledgement_status`, which may be a refusal, before one is accepted. A 429 asks
+            for `retry_after` seconds.
+        acknowledgement_down_ms: none is accepted for this long, from the first one on.
+        lost_acknowledgements: this many are accepted, and answered with `error_status`.
+        error_status: the 5xx status of these.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,19 +110,19 @@ class Behaviour(BaseModel):
     lost_acknowledgements: Times = 0
     error_status: int = Field(default=503, ge=500, le=599)
 
-    def fault_before(self, turn: int) -> Fault | None:
-        """What the request of this turn meets in place of everything; turns start with 0."""
-        return _of_turn(
-            turn,
+    def fault_before(self, number: int) -> Fault | None:
+        """The fault of a request before it has an effect; numbers start with 0."""
+        return _fault(
+            number,
             ("throttled", self.throttle),
             ("error", self.receipt_failures),
             ("reset", self.resets),
         )
 
-    def fault_after(self, turn: int) -> Fault | None:
-        """What the request of this turn gets in place of its answer; turns start with 0."""
-        return _of_turn(
-            turn,
+    def fault_after(self, number: int) -> Fault | None:
+        """The fault that replaces a reply; numbers start with 0."""
+        return _fault(
+            number,
             ("error", self.lost_receipts),
             ("closed", self.closed_receipts),
             ("reset", self.reset_receipts),
@@ -132,6 +131,6 @@ class Behaviour(BaseModel):
         )
 
 
-def _of_turn(turn: int, *faults: tuple[Fault, int]) -> Fault | None:
-    turns: Iterable[Fault] = chain.from_iterable(repeat(fault, times) for fault, times in faults)
-    return next((fault for number, fault in enumerate(turns) if number == turn), None)
+def _fault(number: int, *faults: tuple[Fault, int]) -> Fault | None:
+    sequence: Iterable[Fault] = chain.from_iterable(repeat(fault, n) for fault, n in faults)
+    return next(islice(sequence, number, None), None)

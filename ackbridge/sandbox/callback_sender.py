@@ -1,4 +1,4 @@
-"""Carries the provider's signed events to whoever asked for them, and insists."""
+"""Sends the provider's signed callbacks, and retries them."""
 
 from __future__ import annotations
 
@@ -22,44 +22,41 @@ MAX_REPLY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Persistence:
-    """How often a callback is tried, and the pause after its first try, doubled each time."""
+class CallbackRetries:
+    """How often a callback is sent; `backoff` follows the first attempt, and doubles each time."""
 
-    tries: int = 8
-    pause: timedelta = timedelta(milliseconds=200)
+    attempts: int = 8
+    backoff: timedelta = timedelta(milliseconds=200)
 
 
 @dataclass(frozen=True)
 class OutgoingCallback:
-    """One event on its way.
+    """A callback; `event_id` and `body` are the same for every attempt and every copy.
 
     Attributes:
-        url: where it goes.
-        event_id, body: every try and every copy carries the same.
-        about: what the journal says about it.
-        lost: so many tries of each copy never leave.
-        forgery: which of the speech's forgeries proves it, in place of its signature.
+        fields: of its events in the log.
+        lost: this many attempts of each copy are not sent.
+        forgery: signed with this one of the dialect's forgeries; None: signed correctly.
     """
 
     url: str
     event_id: str
     body: bytes
-    about: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
     lost: int = 0
     forgery: str | None = None
 
 
 class CallbackSender:
-    """Delivers letters; an asynchronous context manager, which drops what is left at its end."""
+    """An async context manager; callbacks that are not accepted yet at its end are dropped."""
 
     def __init__(
-        self, speech: ProviderDialect, journal: EventLog, clock: Clock, persistence: Persistence
+        self, dialect: ProviderDialect, event_log: EventLog, clock: Clock, retries: CallbackRetries
     ) -> None:
-        """Prepare; nothing is connected."""
-        self._speech = speech
-        self._journal = journal
+        self._dialect = dialect
+        self._event_log = event_log
         self._clock = clock
-        self._persistence = persistence
+        self._retries = retries
         self._client: httpx.AsyncClient | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -74,55 +71,57 @@ class CallbackSender:
         if self._client is not None:
             await self._client.aclose()
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something without anybody waiting for it."""
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something until it ends, or until the sender is closed."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def deliver(self, letter: OutgoingCallback, copies: int = 1) -> None:
-        """Send a letter so many times at the same instant, each on a connection of its own.
+    async def send(self, callback: OutgoingCallback, copies: int = 1) -> None:
+        """Send copies of a callback at the same instant, each on its own connection.
 
-        Returns when every copy was answered or has failed once; further tries come later.
+        Returns after the first attempt of each; retries run in the background.
         """
-        taken = await asyncio.gather(*(self._try(letter, copy, 1) for copy in range(copies)))
-        for copy, is_taken in enumerate(taken):
-            if not is_taken:
-                self.later(self._insist(letter, copy))
+        accepted = await asyncio.gather(
+            *(self._attempt(callback, copy, 1) for copy in range(copies))
+        )
+        for copy, is_accepted in enumerate(accepted):
+            if not is_accepted:
+                self.run_in_background(self._retry(callback, copy))
 
-    async def drop_in(self, letter: OutgoingCallback) -> None:
-        """Send a letter once, whatever becomes of it: nobody insists on what is false."""
-        await self._try(letter, 0, 1)
+    async def send_once(self, callback: OutgoingCallback) -> None:
+        """Send a callback without retries."""
+        await self._attempt(callback, 0, 1)
 
-    async def _insist(self, letter: OutgoingCallback, copy: int) -> None:
-        pause = self._persistence.pause.total_seconds()
-        for attempt in range(2, self._persistence.tries + 1):
-            await asyncio.sleep(pause)
-            if await self._try(letter, copy, attempt):
+    async def _retry(self, callback: OutgoingCallback, copy: int) -> None:
+        backoff = self._retries.backoff.total_seconds()
+        for attempt in range(2, self._retries.attempts + 1):
+            await asyncio.sleep(backoff)
+            if await self._attempt(callback, copy, attempt):
                 return
-            pause *= 2
-        self._journal.note("callback_given_up", **letter.about)
+            backoff *= 2
+        self._event_log.record("callback_given_up", **callback.fields)
 
-    async def _try(self, letter: OutgoingCallback, copy: int, attempt: int) -> bool:
-        about = {**letter.about, "copy": copy, "attempt": attempt}
-        if attempt <= letter.lost:
-            self._journal.note("callback_lost", **about)
+    async def _attempt(self, callback: OutgoingCallback, copy: int, attempt: int) -> bool:
+        fields = {**callback.fields, "copy": copy, "attempt": attempt}
+        if attempt <= callback.lost:
+            self._event_log.record("callback_lost", **fields)
             return False
-        self._journal.note("callback", **about)
-        status, trouble = await self._post(letter)
-        self._journal.note("callback_reply", status=status, trouble=trouble, **about)
+        self._event_log.record("callback", **fields)
+        status, error = await self._post(callback)
+        self._event_log.record("callback_reply", status=status, trouble=error, **fields)
         return status is not None and 200 <= status < 300
 
-    async def _post(self, letter: OutgoingCallback) -> tuple[int | None, str | None]:
+    async def _post(self, callback: OutgoingCallback) -> tuple[int | None, str | None]:
         if self._client is None:
-            raise RuntimeError("the courier works inside its `async with` only")
+            raise RuntimeError("a CallbackSender sends only inside its `async with`")
         try:
             reply = await exchange(
                 self._client,
                 method="POST",
-                url=letter.url,
-                headers=self._proof(letter),
-                content=letter.body,
+                url=callback.url,
+                headers=self._signature(callback),
+                content=callback.body,
                 auth=None,
                 timeout=CALLBACK_TIMEOUT,
                 max_bytes=MAX_REPLY_BYTES,
@@ -131,9 +130,9 @@ class CallbackSender:
             return None, type(error).__name__
         return reply.status, None
 
-    def _proof(self, letter: OutgoingCallback) -> dict[str, str]:
-        """Made for every try: time is signed."""
-        of = (letter.body, letter.event_id, self._clock())
-        if letter.forgery is None:
-            return self._speech.sign(*of)
-        return self._speech.forge(*of)[letter.forgery]
+    def _signature(self, callback: OutgoingCallback) -> dict[str, str]:
+        # New for every attempt: the time is part of what is signed.
+        signed = (callback.body, callback.event_id, self._clock())
+        if callback.forgery is None:
+            return self._dialect.sign(*signed)
+        return self._dialect.forge(*signed)[callback.forgery]

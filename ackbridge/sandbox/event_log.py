@@ -1,4 +1,4 @@
-"""What the simulated provider saw and did, in order."""
+"""A bounded log of what the simulated provider received and did."""
 
 from __future__ import annotations
 
@@ -10,82 +10,77 @@ from typing import Any
 
 from ackbridge.clock import Clock
 
-LONGEST = 200_000
-"""Entries that are kept; the counts go on."""
+MAX_EVENTS = 200_000
 
-_OF_A_CYCLE = re.compile(r"(?P<call_id>.+):(?P<cycle>\d+)", re.DOTALL)
+_OUR_KEY = re.compile(r"(?P<call_id>.+):(?P<cycle>\d+)", re.DOTALL)
 
 
 class EventLog:
-    """A log of what happened, and how often.
+    """Events in order, the oldest ones dropped, and counters that keep counting.
 
     Attributes:
-        counts: by kind of entry, and what else is worth counting.
-        dropped: how many entries, the oldest ones, had to go.
+        counts: by kind of event; other counters too.
+        dropped: how many events were dropped.
     """
 
-    def __init__(self, clock: Clock, longest: int = LONGEST) -> None:
-        """Begin.
-
-        Args:
-            longest: how many entries are kept.
-        """
+    def __init__(self, clock: Clock, max_events: int = MAX_EVENTS) -> None:
         self._clock = clock
-        self._longest = longest
-        self._entries: deque[dict[str, Any]] = deque()
+        self._max_events = max_events
+        self._events: deque[dict[str, Any]] = deque()
         self._by_call: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
-        self._written = 0
+        self._recorded = 0
         self.counts: Counter[str] = Counter()
         self.dropped = 0
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._events)
 
-    def note(self, kind: str, **what: Any) -> None:
-        """Add an entry `{number, at, kind, ...}`; what is None is left out."""
+    def record(self, kind: str, **fields: Any) -> None:
+        """Add an event `{number, at, kind, ...}`; fields that are None are left out."""
         self.counts[kind] += 1
-        self._written += 1
-        told = {name: value for name, value in what.items() if value is not None}
-        entry = {"number": self._written, "at": self._clock().isoformat(), "kind": kind, **told}
-        self._entries.append(entry)
-        if "call_id" in entry:
-            self._by_call[entry["call_id"]].append(entry)
-        if len(self._entries) > self._longest:
-            self._drop()
+        self._recorded += 1
+        given = {name: value for name, value in fields.items() if value is not None}
+        event = {"number": self._recorded, "at": self._clock().isoformat(), "kind": kind, **given}
+        self._events.append(event)
+        if "call_id" in event:
+            self._by_call[event["call_id"]].append(event)
+        if len(self._events) > self._max_events:
+            self._drop_oldest()
 
-    def entries(
+    def find(
         self, *, call_id: str | None = None, after: int = 0, limit: int | None = None, **wanted: Any
     ) -> list[dict[str, Any]]:
-        """The entries in order; those with the wanted values, where a value is given.
+        """Events in order, filtered by the values that are given.
 
         Args:
-            after: only those with a greater `number`.
-            limit: so many at the most.
+            after: only events with a greater `number`.
+            limit: at most this many.
         """
-        known: Iterable[dict[str, Any]] = self._entries
+        events: Iterable[dict[str, Any]] = self._events
         if call_id is not None:
-            known = self._by_call.get(call_id, ())
-        asked = {name: value for name, value in wanted.items() if value is not None}
-        found = (e for e in known if e["number"] > after and asked.items() <= e.items())
+            events = self._by_call.get(call_id, ())
+        given = {name: value for name, value in wanted.items() if value is not None}
+        found = (e for e in events if e["number"] > after and given.items() <= e.items())
         return list(islice(found, limit))
 
-    def _drop(self) -> None:
-        oldest = self._entries.popleft()
+    def _drop_oldest(self) -> None:
+        oldest = self._events.popleft()
         self.dropped += 1
         call_id = oldest.get("call_id")
         if call_id is not None:
-            # Also the oldest of its call.
+            # It is also the oldest event of its call.
             self._by_call[call_id].popleft()
             if not self._by_call[call_id]:
                 del self._by_call[call_id]
 
 
-def whose(key: str, call_id: str | None = None) -> dict[str, Any]:
-    """What an entry says of a request by its idempotency key: `<call id>:<cycle>`, if it is ours.
+def key_fields(key: str, call_id: str | None = None) -> dict[str, Any]:
+    """The fields `idempotency_key`, `call_id` and `cycle` of an event.
 
-    A provider that is not told the call id can be asked by it nevertheless.
+    A key of Ackbridge is `<call id>:<cycle>`: events are found by call id even where the provider
+    is not given one.
     """
-    parts = _OF_A_CYCLE.fullmatch(key)
+    parts = _OUR_KEY.fullmatch(key)
     return {
         "idempotency_key": key,
         "call_id": call_id or (parts and parts["call_id"]),

@@ -1,4 +1,4 @@
-"""What chance makes of those requests that say nothing of their behaviour."""
+"""Random faults of requests that have no behaviour of their own."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .behaviour import Behaviour, Milliseconds
 
-Share = Annotated[float, Field(ge=0, le=1)]
-"""From 0, never, to 1, always."""
+Probability = Annotated[float, Field(ge=0, le=1)]
+"""A probability: 0 never, 1 always."""
 
 
 class Rates(BaseModel):
-    """How often which fault happens; each is drawn by itself.
+    """The probability of each fault; faults are drawn independently.
 
-    What is drawn depends on the seed, the idempotency key and the fault's name, and on nothing
-    else: the same requests meet the same faults, in whatever order they come.
+    What is drawn depends only on the seed, the idempotency key and the fault's name: the same
+    requests get the same faults, in any order.
 
     Attributes:
-        delay_ms: milliseconds before work is done that says nothing else.
-        seed: of chance.
-        most: what can happen several times happens 1 to so many times.
-        slow_ms: how long `slow` and `slow_receipt` take.
-        extend_ms, late_ms, retry_after, acknowledgement_down_ms: as in `Behaviour`, for those
-            that meet the fault.
+        delay_ms: milliseconds before a job is done.
+        most: faults that can happen several times happen 1 to `most` times.
+        slow_ms: the delay of `slow` and `slow_receipt`.
+        extend_ms, late_ms, retry_after, acknowledgement_down_ms: as in `Behaviour`, where the
+            fault is drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,60 +39,60 @@ class Rates(BaseModel):
     retry_after: int = Field(default=1, ge=0)
     acknowledgement_down_ms: Milliseconds = 2000
 
-    refuse: Share = 0
-    throttle: Share = 0
-    receipt_failure: Share = 0
-    reset: Share = 0
-    slow_receipt: Share = 0
-    lost_receipt: Share = 0
-    closed_receipt: Share = 0
-    reset_receipt: Share = 0
-    hung_receipt: Share = 0
-    malformed_receipt: Share = 0
-    stuck: Share = 0
-    slow: Share = 0
-    fail_retryable: Share = 0
-    fail: Share = 0
-    late: Share = 0
-    silent: Share = 0
-    early: Share = 0
-    extend: Share = 0
-    forged: Share = 0
-    malformed: Share = 0
-    contradictory: Share = 0
-    duplicate: Share = 0
-    lost_callback: Share = 0
-    status_failure: Share = 0
-    acknowledgement_failure: Share = 0
-    acknowledgement_refuse: Share = 0
-    acknowledgement_down: Share = 0
-    lost_acknowledgement: Share = 0
+    refuse: Probability = 0
+    throttle: Probability = 0
+    receipt_failure: Probability = 0
+    reset: Probability = 0
+    slow_receipt: Probability = 0
+    lost_receipt: Probability = 0
+    closed_receipt: Probability = 0
+    reset_receipt: Probability = 0
+    hung_receipt: Probability = 0
+    malformed_receipt: Probability = 0
+    stuck: Probability = 0
+    slow: Probability = 0
+    fail_retryable: Probability = 0
+    fail: Probability = 0
+    late: Probability = 0
+    silent: Probability = 0
+    early: Probability = 0
+    extend: Probability = 0
+    forged: Probability = 0
+    malformed: Probability = 0
+    contradictory: Probability = 0
+    duplicate: Probability = 0
+    lost_callback: Probability = 0
+    status_failure: Probability = 0
+    acknowledgement_failure: Probability = 0
+    acknowledgement_refuse: Probability = 0
+    acknowledgement_down: Probability = 0
+    lost_acknowledgement: Probability = 0
 
     def draw(self, idempotency_key: str) -> Behaviour:
-        """The behaviour of a request that says nothing itself."""
+        """The behaviour of a request that has none itself."""
         drawn: dict[str, Any] = {}
-        for fault, meaning in _MEANINGS.items():
-            share = getattr(self, fault)
-            if share:
+        for fault, fields_of in _FIELDS.items():
+            probability = getattr(self, fault)
+            if probability:
                 chance = random.Random(f"{self.seed}:{idempotency_key}:{fault}")  # noqa: S311 -- repeatable faults, not secrets
-                if chance.random() < share:
-                    drawn |= meaning(self, chance)
+                if chance.random() < probability:
+                    drawn |= fields_of(self, chance)
         return Behaviour(**drawn)
 
 
-_Meaning = Callable[[Rates, random.Random], dict[str, Any]]
+_Fields = Callable[[Rates, random.Random], dict[str, Any]]
 
 
-def _always(**fields: Any) -> _Meaning:
+def _always(**fields: Any) -> _Fields:
     return lambda _rates, _chance: fields
 
 
-def _times(field: str) -> _Meaning:
+def _times(field: str) -> _Fields:
     return lambda rates, chance: {field: chance.randint(1, rates.most)}
 
 
-# In the order in which they are applied: of two that say the same thing the later one holds.
-_MEANINGS: dict[str, _Meaning] = {
+# Applied in this order: where two set the same field, the later one wins.
+_FIELDS: dict[str, _Fields] = {
     "refuse": _always(refuse=422),
     "throttle": lambda rates, chance: {
         "throttle": chance.randint(1, rates.most),
@@ -165,8 +164,8 @@ REALISTIC = Rates(
     acknowledgement_down=0.02,
     lost_acknowledgement=0.03,
 )
-"""A bad week of a provider, for chaos: most calls still go well.
+"""A provider in a bad week, for chaos tests: most calls still complete.
 
-Everything happens but malformed receipts, after which a provider that is known by its own
-reference cannot be told or asked anything.
+Every fault happens except malformed receipts: without the provider's reference from the receipt,
+some of its operations can be neither acknowledged nor asked for a status.
 """

@@ -1,7 +1,4 @@
-"""What the simulated provider remembers: `/_events`, `/_works` and `/_summary`, for checking.
-
-And one order, for tests that decide when something is late: `POST /_hurry`.
-"""
+"""Routes for tests: `/_events`, `/_works`, `/_summary`, `/_mood` and `/_hurry`."""
 
 from __future__ import annotations
 
@@ -11,16 +8,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from .event_log import EventLog, whose
-from .job import Job
+from .event_log import EventLog, key_fields
+from .outage_mode import OutageMode, OutageState
+from .provider_dialect import Job
 from .request_handler import RequestHandler
 
 After = Annotated[int, Query(ge=0)]
 Limit = Annotated[int | None, Query(ge=1)]
 
 
-def memory_routes(desk: RequestHandler, journal: EventLog) -> APIRouter:
-    """The routes. They need no credentials."""
+def inspection_routes(
+    handler: RequestHandler, event_log: EventLog, outage: OutageMode
+) -> APIRouter:
+    """The routes; they need no credentials."""
     routes = APIRouter()
 
     @routes.get("/_events")
@@ -31,57 +31,65 @@ def memory_routes(desk: RequestHandler, journal: EventLog) -> APIRouter:
         after: After = 0,
         limit: Limit = None,
     ) -> list[dict[str, Any]]:
-        return journal.entries(call_id=call_id, work=work, kind=kind, after=after, limit=limit)
+        return event_log.find(call_id=call_id, work=work, kind=kind, after=after, limit=limit)
 
     @routes.get("/_works")
     async def works(
         call_id: str | None = None, after: After = 0, limit: Limit = None
     ) -> list[dict[str, Any]]:
-        known = desk.works.values() if call_id is None else desk.works_of(call_id)
-        wanted = (work for work in known if work.number > after)
-        return [_tell(work) for work in islice(wanted, limit)]
-
-    @routes.post("/_hurry")
-    async def hurry(call_id: str) -> None:
-        desk.hurry(call_id)
+        jobs = handler.jobs.values() if call_id is None else handler.jobs_of_call(call_id)
+        wanted = (job for job in jobs if job.number > after)
+        return [_job_document(job) for job in islice(wanted, limit)]
 
     @routes.get("/_summary")
     async def summary() -> dict[str, Any]:
-        return _summary(desk, journal)
+        return _summary(handler, event_log)
+
+    @routes.post("/_hurry")
+    async def skip_delays(call_id: str) -> None:
+        handler.skip_delays(call_id)
+
+    @routes.get("/_mood")
+    async def outage_state() -> OutageState:
+        return outage.current
+
+    @routes.put("/_mood")
+    async def set_outage_state(state: OutageState) -> OutageState:
+        outage.current = state
+        return state
 
     return routes
 
 
-def _tell(work: Job) -> dict[str, Any]:
+def _job_document(job: Job) -> dict[str, Any]:
     return {
-        "number": work.number,
-        "id": work.id,
-        "operation": work.operation,
-        **whose(work.key, work.call_id),
-        "status": work.status,
-        "acknowledged": work.acknowledged,
+        "number": job.number,
+        "id": job.id,
+        "operation": job.operation,
+        **key_fields(job.key, job.call_id),
+        "status": job.status,
+        "acknowledged": job.acknowledged,
         "acknowledgements": [
             {"at": one.at.isoformat(), "verdict": one.verdict, "key": one.key, "body": one.body}
-            for one in work.acknowledgements
+            for one in job.acknowledgements
         ],
-        "behaviour": work.behaviour.model_dump(exclude_defaults=True),
+        "behaviour": job.behaviour.model_dump(exclude_defaults=True),
     }
 
 
-def _summary(desk: RequestHandler, journal: EventLog) -> dict[str, Any]:
-    """Everything so far, in numbers."""
-    works = desk.works.values()
-    acknowledged = Counter(work.acknowledged for work in works)
-    counts = journal.counts
+def _summary(handler: RequestHandler, event_log: EventLog) -> dict[str, Any]:
+    jobs = handler.jobs.values()
+    acknowledged = Counter(job.acknowledged for job in jobs)
+    counts = event_log.counts
     answered = {
         name.removeprefix("answered:"): count
         for name, count in sorted(counts.items())
         if name.startswith("answered:")
     }
     return {
-        "effects": len(works),
-        "operations": dict(Counter(work.operation for work in works)),
-        "statuses": dict(Counter(work.status for work in works)),
+        "effects": len(jobs),
+        "operations": dict(Counter(job.operation for job in jobs)),
+        "statuses": dict(Counter(job.status for job in jobs)),
         "requests": counts["request"],
         "answered": answered,
         "callbacks_sent": counts["callback"],
@@ -91,5 +99,5 @@ def _summary(desk: RequestHandler, journal: EventLog) -> dict[str, Any]:
         "early": counts["early"],
         "acknowledged": {kind: acknowledged[kind] for kind in ("success", "failed")},
         "unacknowledged": acknowledged[None],
-        "journal": {"kept": len(journal), "dropped": journal.dropped},
+        "journal": {"kept": len(event_log), "dropped": event_log.dropped},
     }

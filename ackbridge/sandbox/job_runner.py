@@ -1,4 +1,4 @@
-"""Where the simulated provider's work is done, and told: late, twice, wrongly, or not at all."""
+"""Does jobs and sends their callbacks: late, twice, wrong, or not at all."""
 
 from __future__ import annotations
 
@@ -10,162 +10,148 @@ from typing import Any
 from ackbridge.clock import Clock
 
 from .callback_sender import CallbackSender, OutgoingCallback
-from .event_log import EventLog, whose
-from .job import Job
-from .provider_dialect import News, ProviderDialect
+from .event_log import EventLog, key_fields
+from .provider_dialect import CallbackKind, Job, ProviderDialect
 
-NOT_JSON = b'{"unfinished": '
-"""What a malformed callback says."""
-
-NOTHING = b"{}"
-"""What another one says: JSON without anything that matters."""
+_MALFORMED = {"not_json": b'{"unfinished": ', "nothing": b"{}"}
+"""Bodies of malformed callbacks."""
 
 
 class JobRunner:
-    """Does works in their time, and hands what there is to tell to the courier."""
+    """Does jobs with the delays and faults of their behaviour."""
 
     def __init__(
         self,
-        speech: ProviderDialect,
-        journal: EventLog,
-        courier: CallbackSender,
+        dialect: ProviderDialect,
+        event_log: EventLog,
+        sender: CallbackSender,
         clock: Clock,
         delay_ms: int,
     ) -> None:
-        """Open.
-
-        Args:
-            delay_ms: how long work takes that says nothing else.
-        """
-        self._speech = speech
-        self._journal = journal
-        self._courier = courier
+        """Take `delay_ms` for jobs whose behaviour has none."""
+        self._dialect = dialect
+        self._event_log = event_log
+        self._sender = sender
         self._clock = clock
         self._delay_ms = delay_ms
-        self._waiting: dict[str, asyncio.Event] = {}
+        self._delays: dict[str, asyncio.Event] = {}
 
-    async def begin(self, work: Job) -> None:
-        """Take a work up; returns when its request can be answered."""
-        behaviour = work.behaviour
-        if behaviour.stuck or (behaviour.late and work.mode != "sync"):
+    async def start(self, job: Job) -> None:
+        """Start a job; returns when its request can be answered."""
+        behaviour = job.behaviour
+        if behaviour.stuck or (behaviour.late and job.mode != "sync"):
             return
-        if work.mode == "sync":
-            await self._wait(work)
-            await self._finish(work)
-        elif behaviour.early and work.mode == "callback":
-            self._journal.counts["early"] += 1
-            await self._finish(work)
+        if job.mode == "sync":
+            await self._delay(job)
+            await self._finish(job)
+        elif behaviour.early and job.mode == "callback":
+            self._event_log.counts["early"] += 1
+            await self._finish(job)
         else:
-            self._courier.later(self._do(work))
+            self._sender.run_in_background(self._run(job))
 
-    def given_up(self, work: Job) -> None:
-        """A failed acknowledgement has come: that is what those wait for who are late."""
-        if work.behaviour.late and not work.behaviour.stuck and not work.is_begun:
-            work.is_begun = True
-            self._courier.later(self._do_late(work))
+    def start_late(self, job: Job) -> None:
+        """Start a `late` job: a failed acknowledgement has arrived."""
+        if job.behaviour.late and not job.behaviour.stuck and not job.is_late_started:
+            job.is_late_started = True
+            self._sender.run_in_background(self._run_late(job))
 
-    def hurry(self, work: Job) -> None:
-        """End what a work waits for now: its delay, or the time it takes after an extension."""
-        if work.id in self._waiting:
-            self._waiting[work.id].set()
+    def skip_delay(self, job: Job) -> None:
+        """End the current delay of a job, also the one after an extension."""
+        if job.id in self._delays:
+            self._delays[job.id].set()
 
-    async def _do(self, work: Job) -> None:
-        await self._wait(work)
-        behaviour = work.behaviour
-        if behaviour.extend_ms:
-            for number in range(1, behaviour.extensions + 1):
-                await self._extend(work, number)
-        await self._finish(work)
+    async def _run(self, job: Job) -> None:
+        await self._delay(job)
+        if job.behaviour.extend_ms:
+            for number in range(1, job.behaviour.extensions + 1):
+                await self._extend(job, number)
+        await self._finish(job)
 
-    async def _do_late(self, work: Job) -> None:
-        await asyncio.sleep(work.behaviour.late_ms / 1000)
-        await self._finish(work)
+    async def _run_late(self, job: Job) -> None:
+        await asyncio.sleep(job.behaviour.late_ms / 1000)
+        await self._finish(job)
 
-    async def _wait(self, work: Job) -> None:
-        delay_ms = work.behaviour.delay_ms
-        await self._pause(work, self._delay_ms if delay_ms is None else delay_ms)
+    async def _delay(self, job: Job) -> None:
+        delay_ms = job.behaviour.delay_ms
+        await self._wait(job, self._delay_ms if delay_ms is None else delay_ms)
 
-    async def _extend(self, work: Job, number: int) -> None:
-        behaviour = work.behaviour
-        work.until = self._clock() + timedelta(milliseconds=behaviour.extend_ms)
-        await self._tell(work, "extended", f"extended_{number}")
+    async def _extend(self, job: Job, number: int) -> None:
+        behaviour = job.behaviour
+        job.extended_until = self._clock() + timedelta(milliseconds=behaviour.extend_ms)
+        await self._send(job, "extended", f"extended_{number}")
         wait_ms = behaviour.extend_wait_ms
-        await self._pause(work, behaviour.extend_ms / 2 if wait_ms is None else wait_ms)
+        await self._wait(job, behaviour.extend_ms / 2 if wait_ms is None else wait_ms)
 
-    async def _pause(self, work: Job, milliseconds: float) -> None:
-        """Let time pass, or until somebody hurries."""
-        hurried = self._waiting[work.id] = asyncio.Event()
+    async def _wait(self, job: Job, milliseconds: float) -> None:
+        skipped = self._delays[job.id] = asyncio.Event()
         try:
             async with asyncio.timeout(milliseconds / 1000):
-                await hurried.wait()
+                await skipped.wait()
         except TimeoutError:
             pass
         finally:
-            del self._waiting[work.id]
+            del self._delays[job.id]
 
-    async def _finish(self, work: Job) -> None:
-        work.status = "failed" if work.fails else "completed"
-        work.until = None
-        self._journal.note("done", result=work.status, **about(work))
-        await self._mislead(work)
-        for news in _told(work):
-            await self._tell(work, news, news)
+    async def _finish(self, job: Job) -> None:
+        job.status = "failed" if job.fails else "completed"
+        job.extended_until = None
+        self._event_log.record("done", result=job.status, **job_fields(job))
+        for callback in self._false_callbacks(job):
+            await self._sender.send_once(callback)
+        for kind in _results(job):
+            await self._send(job, kind, kind)
 
-    async def _mislead(self, work: Job) -> None:
-        """Send what nobody may believe, before what is true."""
-        for letter in self._false_letters(work):
-            await self._courier.drop_in(letter)
-
-    def _false_letters(self, work: Job) -> Iterator[OutgoingCallback]:
-        behaviour = work.behaviour
+    def _false_callbacks(self, job: Job) -> Iterator[OutgoingCallback]:
+        """Callbacks that a receiver must reject; sent before the true one."""
+        behaviour = job.behaviour
         if behaviour.forged:
-            news: News = "completed" if work.fails else "failed"
-            for forgery in self._speech.forge(b"", "", self._clock()):
-                event_id = _event_id(work, f"forged_{forgery}")
-                body = self._speech.event(work, news, event_id)
-                yield from self._letters(work, event_id, body, f"forged_{forgery}", forgery)
+            kind: CallbackKind = "completed" if job.fails else "failed"
+            for forgery in self._dialect.forge(b"", "", self._clock()):
+                name = f"forged_{forgery}"
+                body = self._dialect.callback_body(job, kind, _event_id(job, name))
+                yield from _callbacks(job, name, body, name, forgery=forgery)
         if behaviour.malformed:
-            for kind, body in (("not_json", NOT_JSON), ("nothing", NOTHING)):
-                yield from self._letters(work, _event_id(work, kind), body, f"malformed_{kind}")
+            for name, body in _MALFORMED.items():
+                yield from _callbacks(job, name, body, f"malformed_{name}")
 
-    async def _tell(self, work: Job, news: News, name: str) -> None:
-        event_id = _event_id(work, name)
-        behaviour = work.behaviour
-        body = self._speech.event(work, news, event_id)
-        for letter in self._letters(work, event_id, body, news, lost=behaviour.lost_callbacks):
-            self._journal.counts["duplicates"] += behaviour.duplicates
-            await self._courier.deliver(letter, 1 + behaviour.duplicates)
-
-    def _letters(
-        self,
-        work: Job,
-        event_id: str,
-        body: bytes,
-        news: str,
-        forgery: str | None = None,
-        lost: int = 0,
-    ) -> Iterator[OutgoingCallback]:
-        """The letter, if there is anybody to write to."""
-        if work.mode == "callback" and work.callback_url is not None and not work.behaviour.silent:
-            told: dict[str, Any] = {"event_id": event_id, "news": news, **about(work)}
-            yield OutgoingCallback(work.callback_url, event_id, body, told, lost, forgery)
+    async def _send(self, job: Job, kind: CallbackKind, name: str) -> None:
+        behaviour = job.behaviour
+        body = self._dialect.callback_body(job, kind, _event_id(job, name))
+        for callback in _callbacks(job, name, body, kind, lost=behaviour.lost_callbacks):
+            self._event_log.counts["duplicates"] += behaviour.duplicates
+            await self._sender.send(callback, 1 + behaviour.duplicates)
 
 
-def about(work: Job) -> dict[str, Any]:
-    """What the journal says of a work."""
-    return {"work": work.id, "operation": work.operation, **whose(work.key, work.call_id)}
+def job_fields(job: Job) -> dict[str, Any]:
+    """The fields of a job in the event log."""
+    return {"work": job.id, "operation": job.operation, **key_fields(job.key, job.call_id)}
 
 
-def _told(work: Job) -> tuple[News, ...]:
-    """What is told in the end: the truth, or both, whichever is true."""
-    match work.behaviour.contradictory:
+def _callbacks(
+    job: Job, name: str, body: bytes, news: str, *, lost: int = 0, forgery: str | None = None
+) -> Iterator[OutgoingCallback]:
+    """One callback, or none for a job without callbacks.
+
+    Args:
+        news: what the event log says of it.
+    """
+    if job.mode == "callback" and job.callback_url is not None and not job.behaviour.silent:
+        event_id = _event_id(job, name)
+        fields: dict[str, Any] = {"event_id": event_id, "news": news, **job_fields(job)}
+        yield OutgoingCallback(job.callback_url, event_id, body, fields, lost, forgery)
+
+
+def _results(job: Job) -> tuple[CallbackKind, ...]:
+    """The final callbacks: the true one, or both."""
+    match job.behaviour.contradictory:
         case "completed":
             return ("completed", "failed")
         case "failed":
             return ("failed", "completed")
         case _:
-            return ("failed",) if work.fails else ("completed",)
+            return ("failed",) if job.fails else ("completed",)
 
 
-def _event_id(work: Job, name: str) -> str:
-    return f"evt_{work.id}_{name}"
+def _event_id(job: Job, name: str) -> str:
+    return f"evt_{job.id}_{name}"

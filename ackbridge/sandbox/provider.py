@@ -1,4 +1,4 @@
-"""The simulated provider over HTTP: one door for every request, and a memory for tests."""
+"""The simulated provider as an HTTP application."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from fastapi import FastAPI
 
 from ackbridge.clock import Clock, utc_now
 
-from .callback_sender import CallbackSender, Persistence
-from .event_log import LONGEST, EventLog, whose
+from .callback_sender import CallbackRetries, CallbackSender
+from .event_log import MAX_EVENTS, EventLog, key_fields
 from .fault_rates import Rates
-from .http_io import HttpReply, read, send_reply
-from .inspection_routes import memory_routes
-from .job_runner import JobRunner, about
-from .outage_mode import OutageMode, mood_routes
+from .inspection_routes import inspection_routes
+from .job_runner import JobRunner, job_fields
+from .outage_mode import OutageMode
 from .provider_dialect import (
-    Acknowledgement,
-    Aside,
-    Incoming,
+    AcknowledgementRequest,
+    DirectReply,
+    IncomingRequest,
+    JobRequest,
+    JobSelector,
     ProviderDialect,
     StatusRequest,
-    Whose,
-    WorkRequest,
 )
 from .request_handler import BehaviourFor, RequestHandler
 from .sandbox_api import SandboxApi
+from .serving import HttpReply, read_request, send_reply
 
-_HEADERS_OF_INTEREST = ("content-type", "user-agent", "traceparent")
-"""What the journal keeps of a request's headers. Credentials may be in any other one."""
+_LOGGED_HEADERS = ("content-type", "user-agent", "traceparent")
+"""Any other header may have credentials."""
 
 
 def create_provider(
@@ -40,140 +40,132 @@ def create_provider(
     rates: Rates | None = None,
     *,
     clock: Clock = utc_now,
-    persistence: Persistence | None = None,
-    longest: int = LONGEST,
+    retries: CallbackRetries | None = None,
+    max_events: int = MAX_EVENTS,
 ) -> FastAPI:
     """The provider of `integrations/sandbox.yaml` as an HTTP application.
 
     Args:
-        api_key: what requests must bear.
-        webhook_secret: what callbacks are signed with.
-        rates, clock, persistence, longest: as `simulate` has them.
+        api_key: the bearer token that requests need.
+        webhook_secret: signs callbacks.
+        rates, clock, retries, max_events: as in `simulate`.
     """
-    shop = SandboxApi(api_key, webhook_secret)
-    return simulate(shop, rates, clock=clock, persistence=persistence, longest=longest)
+    dialect = SandboxApi(api_key, webhook_secret)
+    return simulate(dialect, rates, clock=clock, retries=retries, max_events=max_events)
 
 
 def simulate(
-    speech: ProviderDialect,
+    dialect: ProviderDialect,
     rates: Rates | None = None,
     *,
     behaviour_for: BehaviourFor = lambda _request: None,
     clock: Clock = utc_now,
-    persistence: Persistence | None = None,
-    longest: int = LONGEST,
+    retries: CallbackRetries | None = None,
+    max_events: int = MAX_EVENTS,
 ) -> FastAPI:
-    """A provider that speaks in any way, as an HTTP application.
+    """A provider with any API as an HTTP application.
 
-    It lives in memory. Serve it with `ackbridge.sandbox.serving.build_config`.
+    Its state is in memory. Serve it with `ackbridge.sandbox.serving.build_config`.
 
     Args:
-        rates: what requests meet of which neither they nor `behaviour_for` say anything.
-        behaviour_for: asked once for each idempotency key, when its first request comes.
-        clock: what the signatures' timestamps, the journal and `Retry-After` go by. Delays are
-            real ones.
-        persistence: how it insists on a callback that is not taken.
-        longest: entries that the journal keeps.
+        rates: the faults of requests for which neither they nor `behaviour_for` give a behaviour.
+        behaviour_for: called once for each idempotency key, with its first request.
+        clock: of signatures, events and `Retry-After`. Delays are real.
+        retries: of callbacks that are not accepted.
+        max_events: how many events are kept.
     """
     rates = rates or Rates()
-    journal = EventLog(clock, longest)
-    courier = CallbackSender(speech, journal, clock, persistence or Persistence())
-    workshop = JobRunner(speech, journal, courier, clock, rates.delay_ms)
-    mood = OutageMode(behaviour_for)
-    desk = RequestHandler(speech, workshop, rates, mood.behaviour_for, clock)
+    event_log = EventLog(clock, max_events)
+    sender = CallbackSender(dialect, event_log, clock, retries or CallbackRetries())
+    runner = JobRunner(dialect, event_log, sender, clock, rates.delay_ms)
+    outage = OutageMode(behaviour_for)
+    handler = RequestHandler(dialect, runner, rates, outage.behaviour_for, clock)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        async with courier:
+        async with sender:
             yield
 
-    # No pages of its own: every path but those of its memory belongs to the speech.
+    # No OpenAPI pages: every path that is no inspection route belongs to the dialect.
     app = FastAPI(title="Ackbridge sandbox", lifespan=lifespan, openapi_url=None)
-    app.include_router(memory_routes(desk, journal))
-    app.include_router(mood_routes(mood))
-    app.mount("/", _Door(speech, desk, journal, mood))
+    app.include_router(inspection_routes(handler, event_log, outage))
+    app.mount("/", _ProviderApp(dialect, handler, event_log, outage))
     return app
 
 
-class _Door:
-    """An ASGI application: what comes in is understood, written down, and answered."""
+class _ProviderApp:
+    """An ASGI application: parses each request, records it, and replies."""
 
     def __init__(
-        self, speech: ProviderDialect, desk: RequestHandler, journal: EventLog, mood: OutageMode
+        self,
+        dialect: ProviderDialect,
+        handler: RequestHandler,
+        event_log: EventLog,
+        outage: OutageMode,
     ) -> None:
-        self._mood = mood
-        self._speech = speech
-        self._desk = desk
-        self._journal = journal
+        self._dialect = dialect
+        self._handler = handler
+        self._event_log = event_log
+        self._outage = outage
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request."""
-        incoming = await read(scope, receive)
-        match self._speech.hear(incoming):
-            case WorkRequest() as request:
-                reply = await self._work(request, incoming)
+        incoming = await read_request(scope, receive)
+        match self._dialect.parse(incoming):
+            case JobRequest() as request:
+                reply = await self._job(request, incoming)
             case StatusRequest() as request:
                 reply = self._status(request)
-            case Acknowledgement() as told:
-                reply = self._acknowledgement(told)
-            case Aside(kind, answer):
-                reply = HttpReply(answer)
-                if kind == "health" and self._mood.is_broken:
-                    reply = self._broken()
-                self._journal.note(kind, path=incoming.path, status=reply.status)
+            case AcknowledgementRequest() as request:
+                reply = self._acknowledgement(request)
+            case DirectReply(kind, direct):
+                is_down = kind == "health" and self._outage.is_broken
+                reply = self._unavailable() if is_down else HttpReply(direct)
+                self._event_log.record(kind, path=incoming.path, status=reply.status)
         await send_reply(reply, scope, receive, send)
 
-    async def _work(self, request: WorkRequest, incoming: Incoming) -> HttpReply:
-        who = {"operation": request.operation, **whose(request.key, request.call_id)}
+    async def _job(self, request: JobRequest, incoming: IncomingRequest) -> HttpReply:
+        fields = {"operation": request.operation, **key_fields(request.key, request.call_id)}
         headers = {
-            name: incoming.headers[name]
-            for name in _HEADERS_OF_INTEREST
-            if name in incoming.headers
+            name: incoming.headers[name] for name in _LOGGED_HEADERS if name in incoming.headers
         }
-        self._journal.note("request", path=incoming.path, headers=headers, **who)
-        await self._mood.linger()
-        if self._mood.is_broken:
-            reply = self._broken()
-            self._note_reply("receipt", reply, **who)
-            return reply
-        reply = await self._desk.take(request, _fingerprint(incoming))
-        work = self._desk.find(Whose(key=request.key))
-        self._note_reply("receipt", reply, work=work and work.id, **who)
+        self._event_log.record("request", path=incoming.path, headers=headers, **fields)
+        await self._outage.delay()
+        if self._outage.is_broken:
+            reply = self._unavailable()
+        else:
+            reply = await self._handler.handle_job(request, _fingerprint(incoming))
+            job = self._handler.find(JobSelector(key=request.key))
+            fields["work"] = job and job.id
+        self._record_reply("receipt", reply, **fields)
         return reply
 
-    def _broken(self) -> HttpReply:
-        return HttpReply(self._speech.trouble(503, "out of order"), "error")
+    def _unavailable(self) -> HttpReply:
+        return HttpReply(self._dialect.error_reply(503, "service unavailable"), "error")
 
     def _status(self, request: StatusRequest) -> HttpReply:
-        reply = self._desk.look(request)
-        work = self._desk.find(request.whose)
-        who = {"operation": request.operation, "call_id": request.whose.call_id}
-        stands = work and work.status
-        self._note_reply("status", reply, stands=stands, **(about(work) if work else who))
+        reply = self._handler.handle_status(request)
+        job = self._handler.find(request.selector)
+        fields = {"operation": request.operation, "call_id": request.selector.call_id}
+        fields |= job_fields(job) if job else {}
+        self._record_reply("status", reply, stands=job and job.status, **fields)
         return reply
 
-    def _acknowledgement(self, told: Acknowledgement) -> HttpReply:
-        reply, counts = self._desk.hear(told)
-        work = self._desk.find(told.whose)
-        who = {"operation": told.operation, "call_id": told.whose.call_id}
-        who |= about(work) if work else {}
-        who |= {"idempotency_key": told.key}
-        self._note_reply(
-            "acknowledgement",
-            reply,
-            acknowledged=told.verdict,
-            counts=counts,
-            body=told.body,
-            **who,
+    def _acknowledgement(self, request: AcknowledgementRequest) -> HttpReply:
+        reply, is_new = self._handler.handle_acknowledgement(request)
+        job = self._handler.find(request.selector)
+        fields = {"operation": request.operation, "call_id": request.selector.call_id}
+        fields |= job_fields(job) if job else {}
+        fields |= {"idempotency_key": request.key, "body": request.body}
+        self._record_reply(
+            "acknowledgement", reply, acknowledged=request.verdict, counts=is_new, **fields
         )
         return reply
 
-    def _note_reply(self, kind: str, reply: HttpReply, **what: Any) -> None:
-        seen = reply.fault or reply.status
-        self._journal.counts[f"answered:{seen}"] += 1
-        self._journal.note(kind, status=reply.status, fault=reply.fault, **what)
+    def _record_reply(self, kind: str, reply: HttpReply, **fields: Any) -> None:
+        self._event_log.counts[f"answered:{reply.fault or reply.status}"] += 1
+        self._event_log.record(kind, status=reply.status, fault=reply.fault, **fields)
 
 
-def _fingerprint(incoming: Incoming) -> str:
-    said = f"{incoming.method} {incoming.path}?{incoming.query}\n".encode() + incoming.body
-    return hashlib.sha256(said).hexdigest()
+def _fingerprint(incoming: IncomingRequest) -> str:
+    line = f"{incoming.method} {incoming.path}?{incoming.query}\n"
+    return hashlib.sha256(line.encode() + incoming.body).hexdigest()

@@ -1,14 +1,13 @@
-"""How a simulated provider speaks, apart from what it does.
+"""The interface between a simulated provider and the API that it speaks.
 
-The desk works, fails and insists; a speech knows paths, documents and signatures. `shop.py` is the
-sandbox's own. Another one makes the same desk a provider of another shape:
+The provider receives requests, does jobs, injects faults and sends callbacks. A dialect knows
+paths, documents and signatures. `sandbox_api.py` is the sandbox's own; another dialect makes a
+provider with another API:
 
-    create_provider(speech, behaviour_for=lambda request: Behaviour(silent=True))
+    simulate(dialect, behaviour_for=lambda request: Behaviour(silent=True))
 
-Every HTTP request goes to `ProviderDialect.hear`, but for those whose path begins with `/_`: they
-are for
-tests. What it makes of it goes to the desk, which decides what happens, and asks the speech for the
-words.
+Every HTTP request goes to `ProviderDialect.parse`, except those to paths that begin with `/_`,
+which are for tests.
 """
 
 from __future__ import annotations
@@ -20,20 +19,25 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from .behaviour import Behaviour
-from .job import Job, Mode, Verdict
 
-News = Literal["completed", "failed", "extended"]
-"""What a callback tells."""
+Mode = Literal["callback", "poll", "sync"]
+"""How a job is answered: by callback, by status requests, or in the HTTP response itself."""
+
+Verdict = Literal["success", "failed"]
+"""What an acknowledgement says."""
+
+CallbackKind = Literal["completed", "failed", "extended"]
+"""What a callback says."""
 
 
 @dataclass(frozen=True)
-class Incoming:
-    """An HTTP request, as it came.
+class IncomingRequest:
+    """An HTTP request.
 
     Attributes:
-        path: from the `/` on, still quoted, without the query.
-        query: what stands behind the `?`, as it came.
-        headers: by lower-case name; of repeated ones the last.
+        path: raw, without the query.
+        query: raw, without the `?`.
+        headers: by lower-case name; the last value of a repeated one.
     """
 
     method: str
@@ -45,30 +49,39 @@ class Incoming:
 
 @dataclass(frozen=True)
 class DialectReply:
-    """What an HTTP request is answered with; `content-length` comes by itself."""
+    """An HTTP response; `content-length` is added when it is sent."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def in_json(status: int, document: Any) -> DialectReply:
-    """An answer in JSON."""
+def json_reply(status: int, document: Any) -> DialectReply:
+    """A response with a JSON body."""
     return DialectReply(status, json.dumps(document).encode(), {"content-type": "application/json"})
 
 
 @dataclass(frozen=True)
-class WorkRequest:
-    """A request to do something.
+class JobSelector:
+    """Selects a job by its id, else by its key, else the latest job of a call."""
+
+    job_id: str | None = None
+    key: str | None = None
+    call_id: str | None = None
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """A request for a job.
 
     Attributes:
-        key: the idempotency key; one effect for each. A provider that is sent none has to find
-            something else that is the same on every retry.
-        content: what `ProviderDialect` wants to find again in `Job.content`.
-        call_id: the caller's own id, where the request says it. The journal is asked by it, and
-            `fail` counts by it.
-        callback_url: where events go; None and there are none.
-        behaviour: what it shall do, where the request says so.
+        key: the idempotency key; there is one job per key. Where requests carry none, the dialect
+            has to derive one that is the same for every retry.
+        content: kept in `Job.content`.
+        call_id: the caller's own id, where the request has it. Events are found by it, and `fail`
+            counts by it.
+        callback_url: where callbacks go; None for no callbacks.
+        behaviour: the faults that the request asks for, where it does.
     """
 
     operation: str
@@ -81,95 +94,135 @@ class WorkRequest:
 
 
 @dataclass(frozen=True)
-class Whose:
-    """Which work is meant: by its id; else by its key; else the latest of a call."""
-
-    work_id: str | None = None
-    key: str | None = None
-    call_id: str | None = None
-
-
-@dataclass(frozen=True)
 class StatusRequest:
-    """A question how a work stands.
+    """A request for the status of a job.
 
     Attributes:
-        operation: None where a request does not tell; work of another one is not found.
+        operation: None where the request does not tell; a job of another operation is not found.
     """
 
     operation: str | None
-    whose: Whose
+    selector: JobSelector
 
 
 @dataclass(frozen=True)
-class Acknowledgement:
-    """What became of our answer.
+class AcknowledgementRequest:
+    """An acknowledgement of a job's response.
 
     Attributes:
-        operation: None where a request does not tell; work of another one is not found.
-        key: its own idempotency key; the same again is the same acknowledgement. Without one,
-            each verdict counts once for each work.
-        body: for the journal, parsed if possible.
+        operation: as in `StatusRequest`.
+        key: its own idempotency key. Without one, each verdict counts once per job.
+        body: for the event log, parsed if possible.
     """
 
     operation: str | None
-    whose: Whose
+    selector: JobSelector
     verdict: Verdict
     key: str | None = None
     body: Any = None
 
 
 @dataclass(frozen=True)
-class Aside:
-    """What is answered without any work: health, a token, what is refused or not understood.
+class DirectReply:
+    """A request that the dialect answers itself: health, tokens, errors.
 
     Attributes:
-        kind: for the journal, such as `health`, `token`, `unauthorized`, `unknown`, `invalid`.
+        kind: for the event log: `health`, `token`, `unauthorized`, `unknown`, `invalid`.
     """
 
     kind: str
-    answer: DialectReply
+    reply: DialectReply
 
 
-Heard = WorkRequest | StatusRequest | Acknowledgement | Aside
-"""What an HTTP request turned out to be."""
+ParsedRequest = JobRequest | StatusRequest | AcknowledgementRequest | DirectReply
+
+
+@dataclass(frozen=True)
+class JobAcknowledgement:
+    """An acknowledgement that was accepted.
+
+    Attributes:
+        at: when the first one with this key arrived.
+        key: its own idempotency key.
+    """
+
+    at: datetime
+    verdict: Verdict
+    key: str | None
+    body: Any = None
+
+
+@dataclass
+class Job:
+    """The work that a request started; one per idempotency key.
+
+    Attributes:
+        number: 1, 2, 3, ... over all jobs of the provider.
+        id: the provider's own id, which callers know as the reference.
+        call_id: the caller's own id, where the provider knows it.
+        content: from `JobRequest`.
+        fails: whether its result is a failure.
+        is_late_started: whether the work of a `late` job has started.
+        extended_until: when the result is promised for, after an extension.
+        acknowledgements: the accepted ones, in order.
+    """
+
+    number: int
+    id: str
+    operation: str
+    mode: Mode
+    key: str
+    call_id: str | None
+    callback_url: str | None
+    content: Any
+    behaviour: Behaviour
+    fails: bool = False
+    is_late_started: bool = False
+    status: Literal["processing", "completed", "failed"] = "processing"
+    extended_until: datetime | None = None
+    acknowledgements: list[JobAcknowledgement] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> Verdict | None:
+        """The verdict of the last acknowledgement."""
+        return self.acknowledgements[-1].verdict if self.acknowledgements else None
 
 
 class ProviderDialect(Protocol):
-    """The words of one provider. Called from one event loop; nothing may block."""
+    """The API of one provider. Its methods are called on one event loop and must not block."""
 
-    def hear(self, request: Incoming) -> Heard:
-        """Understand a request, and check its credentials. Never raises for what was sent."""
+    def parse(self, request: IncomingRequest) -> ParsedRequest:
+        """Parse a request and check its credentials; never raises for invalid requests."""
 
-    def answer(self, work: Job) -> DialectReply:
-        """The receipt; in `sync` mode the response itself, by `work.status`.
+    def job_reply(self, job: Job) -> DialectReply:
+        """The receipt; in `sync` mode the response, by `job.status`.
 
-        Built once for each idempotency key, and repeated byte by byte.
+        Built once per idempotency key, and repeated byte by byte.
         """
 
-    def status(self, work: Job) -> DialectReply:
-        """How a work stands, by `work.status`, `work.behaviour` (why it failed) and `until`."""
+    def status_reply(self, job: Job) -> DialectReply:
+        """The status, by `job.status`, `job.behaviour` (reason of a failure), `extended_until`."""
 
-    def acknowledged(self, work: Job, verdict: Verdict) -> DialectReply:
-        """An acknowledgement is taken."""
+    def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
+        """The reply to an acknowledgement that is accepted."""
 
-    def trouble(self, status: int, reason: str) -> DialectReply:
+    def error_reply(self, status: int, reason: str) -> DialectReply:
         """An error: 4xx or 5xx."""
 
-    def event(self, work: Job, news: News, event_id: str) -> bytes:
+    def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
         """The body of a callback.
 
         Args:
-            news: what it tells, whatever `work.status` is: a provider may contradict itself.
-                For `extended`, `work.until` says until when.
-            event_id: what tells two events apart; every copy and every try has the same.
+            kind: what it says, whatever `job.status` is: a provider may contradict itself. For
+                `extended`, `job.extended_until` has the time.
+            event_id: the same for every copy and every attempt of the callback.
         """
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
-        """The headers of a true callback: its content type, and what proves where it is from."""
+        """The headers of an authentic callback: content type and signature."""
 
     def forge(self, body: bytes, event_id: str, at: datetime) -> dict[str, dict[str, str]]:
-        """The headers of false ones, by a name for the journal: `signature`, `stale`.
+        """The headers of forged callbacks, by a name for the event log: `signature`, `stale`.
 
-        Only what a receiver has to refuse: nothing stale where no time is signed.
+        Only forgeries that a receiver has to reject: no `stale` one where no time is signed.
         """

@@ -1,4 +1,4 @@
-"""The simulated provider's counter: what is asked there, and what it is answered with."""
+"""Handles parsed requests: jobs, status requests and acknowledgements, with their faults."""
 
 from __future__ import annotations
 
@@ -13,172 +13,166 @@ from email.utils import format_datetime
 from ackbridge.clock import Clock
 
 from .behaviour import Behaviour, Fault
-from .event_log import whose
+from .event_log import key_fields
 from .fault_rates import Rates
-from .http_io import HttpReply
-from .job import Job, JobAcknowledgement
 from .job_runner import JobRunner
 from .provider_dialect import (
-    Acknowledgement,
+    AcknowledgementRequest,
     DialectReply,
+    Job,
+    JobAcknowledgement,
+    JobRequest,
+    JobSelector,
     ProviderDialect,
     StatusRequest,
-    Whose,
-    WorkRequest,
 )
+from .serving import HttpReply
 
-BehaviourFor = Callable[[WorkRequest], Behaviour | None]
-"""Says how a request is met that says nothing itself; None leaves it to chance."""
+BehaviourFor = Callable[[JobRequest], Behaviour | None]
+"""The behaviour of a request that has none itself; None: drawn from the rates."""
 
 MALFORMED = DialectReply(200, b'{"id": ', {"content-type": "application/json"})
 
 
 @dataclass
-class _File:
-    """What is kept under one idempotency key.
+class _KeyState:
+    """The state of one idempotency key.
 
     Attributes:
         fingerprint: of the first request.
-        answer: being made, or made; from then on it is repeated.
-        asked, answered: how often.
+        reply: started by the first request that is not rejected; repeated from then on.
+        requests, replies: how many there were.
     """
 
     behaviour: Behaviour
     fingerprint: str
-    answer: asyncio.Task[DialectReply] | None = None
-    asked: int = 0
-    answered: int = 0
+    reply: asyncio.Task[DialectReply] | None = None
+    requests: int = 0
+    replies: int = 0
 
 
 class RequestHandler:
-    """Takes requests: one work and one answer for each idempotency key.
+    """One job and one reply for each idempotency key.
 
     Attributes:
-        works: all of them, by their id, in order.
+        jobs: all of them, by id, in order.
     """
 
     def __init__(
         self,
-        speech: ProviderDialect,
-        workshop: JobRunner,
+        dialect: ProviderDialect,
+        runner: JobRunner,
         rates: Rates,
         behaviour_for: BehaviourFor,
         clock: Clock,
     ) -> None:
-        self._speech = speech
-        self._workshop = workshop
+        self._dialect = dialect
+        self._runner = runner
         self._rates = rates
         self._behaviour_for = behaviour_for
         self._clock = clock
-        # Ids are never given twice, not even by the next process: their users keep them.
+        # Makes ids unique over restarts: callers keep them.
         self._run = secrets.token_hex(3)
-        self._files: dict[str, _File] = {}
-        self._keys: dict[str, Job] = {}
-        self._calls: defaultdict[str, list[Job]] = defaultdict(list)
-        self._turns: Counter[tuple[str, str]] = Counter()
-        self._first_told: dict[str, datetime] = {}
-        self._verdicts: dict[tuple[str, str], DialectReply] = {}
-        self.works: dict[str, Job] = {}
+        self._keys: dict[str, _KeyState] = {}
+        self._jobs_by_key: dict[str, Job] = {}
+        self._jobs_by_call: defaultdict[str, list[Job]] = defaultdict(list)
+        self._occurrences: Counter[tuple[str, str]] = Counter()
+        self._first_acknowledgement: dict[str, datetime] = {}
+        self._acknowledgement_replies: dict[tuple[str, str], DialectReply] = {}
+        self.jobs: dict[str, Job] = {}
 
-    async def take(self, request: WorkRequest, fingerprint: str) -> HttpReply:
-        """Answer a request for work.
-
-        Args:
-            fingerprint: tells another request under the same key from a repeated one.
-        """
-        file = self._file(request, fingerprint)
-        behaviour = file.behaviour
-        if file.fingerprint != fingerprint:
-            return HttpReply(self._speech.trouble(409, "the idempotency key is of another request"))
-        file.asked += 1
-        if fault := behaviour.fault_before(file.asked - 1):
+    async def handle_job(self, request: JobRequest, fingerprint: str) -> HttpReply:
+        """The fingerprint distinguishes a retry from another request with the same key."""
+        state = self._key_state(request, fingerprint)
+        behaviour = state.behaviour
+        if state.fingerprint != fingerprint:
+            return self._error(409, "the idempotency key belongs to another request")
+        state.requests += 1
+        if fault := behaviour.fault_before(state.requests - 1):
             return self._faulty(fault, behaviour, None)
-        is_first = file.answer is None
-        if file.answer is None:
-            file.answer = asyncio.create_task(self._accept(request, behaviour))
-        # Who hangs up must not take the answer from those who ask again.
-        answer = await asyncio.shield(file.answer)
+        is_first = state.reply is None
+        if state.reply is None:
+            state.reply = asyncio.create_task(self._accept(request, behaviour))
+        # A client that disconnects must not cancel the reply for its retries.
+        reply = await asyncio.shield(state.reply)
         if is_first:
             await asyncio.sleep(behaviour.receipt_delay_ms / 1000)
         if behaviour.refuse is not None:
-            return HttpReply(answer)
-        file.answered += 1
-        if fault := behaviour.fault_after(file.answered - 1):
-            return self._faulty(fault, behaviour, answer)
+            return HttpReply(reply)
+        state.replies += 1
+        if fault := behaviour.fault_after(state.replies - 1):
+            return self._faulty(fault, behaviour, reply)
         is_mute = request.mode == "sync" and (behaviour.silent or behaviour.stuck)
-        return HttpReply(answer, "mute" if is_mute else None)
+        return HttpReply(reply, "mute" if is_mute else None)
 
-    def find(self, whose: Whose) -> Job | None:
-        """The work that is meant."""
-        if whose.work_id is not None:
-            return self.works.get(whose.work_id)
-        if whose.key is not None:
-            return self._keys.get(whose.key)
-        return next(reversed(self.works_of(whose.call_id or "")), None)
+    def handle_status(self, request: StatusRequest) -> HttpReply:
+        job = self._find(request.operation, request.selector)
+        if job is None:
+            return self._error(404, "no such work")
+        if self._is_among_first(job.behaviour.status_failures, "status", job.id):
+            return self._faulty("error", job.behaviour, None)
+        return HttpReply(self._dialect.status_reply(job))
 
-    def works_of(self, call_id: str) -> Sequence[Job]:
-        """The works of one call, in order."""
-        return self._calls.get(call_id, ())
-
-    def hurry(self, call_id: str) -> None:
-        """Let all works of a call end their waiting."""
-        for work in self.works.values():
-            if whose(work.key, work.call_id)["call_id"] == call_id:
-                self._workshop.hurry(work)
-
-    def look(self, request: StatusRequest) -> HttpReply:
-        """Answer how a work stands."""
-        work = self.find(request.whose)
-        if work is None or request.operation not in (None, work.operation):
-            return HttpReply(self._speech.trouble(404, "there is no such work"))
-        behaviour = work.behaviour
-        if self._is_among_first("status", work.id, behaviour.status_failures):
-            return self._faulty("error", behaviour, None)
-        return HttpReply(self._speech.status(work))
-
-    def hear(self, told: Acknowledgement) -> tuple[HttpReply, bool]:
-        """Be told what became of our answer; the same again changes nothing.
-
-        Returns:
-            The reply, and whether the acknowledgement counts from now on.
-        """
-        work = self.find(told.whose)
-        if work is None or told.operation not in (None, work.operation):
-            return HttpReply(self._speech.trouble(404, "there is no such work")), False
-        behaviour = work.behaviour
-        if self._is_deaf(work):
+    def handle_acknowledgement(self, request: AcknowledgementRequest) -> tuple[HttpReply, bool]:
+        """The reply, and whether this is the first accepted request with its key."""
+        job = self._find(request.operation, request.selector)
+        if job is None:
+            return self._error(404, "no such work"), False
+        behaviour = job.behaviour
+        if self._rejects_acknowledgement(job):
             status = behaviour.acknowledgement_status
             if status == 429:
                 return self._faulty("throttled", behaviour, None), False
-            return HttpReply(self._speech.trouble(status, "not now"), "error"), False
-        known = work.id, told.key or told.verdict
-        is_new = known not in self._verdicts
+            return self._error(status, "acknowledgements are not accepted now", "error"), False
+        key = job.id, request.key or request.verdict
+        is_new = key not in self._acknowledgement_replies
         if is_new:
-            self._verdicts[known] = self._speech.acknowledged(work, told.verdict)
-            work.acknowledgements.append(
-                JobAcknowledgement(self._clock(), told.verdict, told.key, told.body)
+            reply = self._dialect.acknowledgement_reply(job, request.verdict)
+            self._acknowledgement_replies[key] = reply
+            job.acknowledgements.append(
+                JobAcknowledgement(self._clock(), request.verdict, request.key, request.body)
             )
-            if told.verdict == "failed":
-                self._workshop.given_up(work)
-        if self._is_among_first("lost", work.id, behaviour.lost_acknowledgements):
+            if request.verdict == "failed":
+                self._runner.start_late(job)
+        if self._is_among_first(behaviour.lost_acknowledgements, "lost", job.id):
             return self._faulty("error", behaviour, None), is_new
-        return HttpReply(self._verdicts[known]), is_new
+        return HttpReply(self._acknowledgement_replies[key]), is_new
 
-    def _file(self, request: WorkRequest, fingerprint: str) -> _File:
-        file = self._files.get(request.key)
-        if file is None:
+    def find(self, selector: JobSelector) -> Job | None:
+        if selector.job_id is not None:
+            return self.jobs.get(selector.job_id)
+        if selector.key is not None:
+            return self._jobs_by_key.get(selector.key)
+        return next(reversed(self.jobs_of_call(selector.call_id or "")), None)
+
+    def jobs_of_call(self, call_id: str) -> Sequence[Job]:
+        return self._jobs_by_call.get(call_id, ())
+
+    def skip_delays(self, call_id: str) -> None:
+        """End the current delays of all jobs of a call."""
+        for job in self.jobs.values():
+            if key_fields(job.key, job.call_id)["call_id"] == call_id:
+                self._runner.skip_delay(job)
+
+    def _find(self, operation: str | None, selector: JobSelector) -> Job | None:
+        job = self.find(selector)
+        return job if job is not None and operation in (None, job.operation) else None
+
+    def _key_state(self, request: JobRequest, fingerprint: str) -> _KeyState:
+        state = self._keys.get(request.key)
+        if state is None:
             behaviour = (
                 request.behaviour or self._behaviour_for(request) or self._rates.draw(request.key)
             )
-            file = self._files[request.key] = _File(behaviour, fingerprint)
-        return file
+            state = self._keys[request.key] = _KeyState(behaviour, fingerprint)
+        return state
 
-    async def _accept(self, request: WorkRequest, behaviour: Behaviour) -> DialectReply:
+    async def _accept(self, request: JobRequest, behaviour: Behaviour) -> DialectReply:
         if behaviour.refuse is not None:
-            return self._speech.trouble(behaviour.refuse, behaviour.reason)
-        call = whose(request.key, request.call_id)["call_id"] or request.key
-        number = len(self.works) + 1
-        work = Job(
+            return self._dialect.error_reply(behaviour.refuse, behaviour.reason)
+        call_id = key_fields(request.key, request.call_id)["call_id"] or request.key
+        number = len(self.jobs) + 1
+        job = Job(
             number=number,
             id=f"work_{self._run}_{number}",
             operation=request.operation,
@@ -188,28 +182,32 @@ class RequestHandler:
             callback_url=request.callback_url,
             content=request.content,
             behaviour=behaviour,
-            fails=self._is_among_first("fail", call, behaviour.fail),
+            fails=self._is_among_first(behaviour.fail, "fail", call_id),
         )
-        self.works[work.id] = self._keys[work.key] = work
-        self._calls[call].append(work)
-        await self._workshop.begin(work)
-        return self._speech.answer(work)
+        self.jobs[job.id] = self._jobs_by_key[job.key] = job
+        self._jobs_by_call[call_id].append(job)
+        await self._runner.start(job)
+        return self._dialect.job_reply(job)
 
-    def _faulty(self, fault: Fault, behaviour: Behaviour, answer: DialectReply | None) -> HttpReply:
-        """The fault, with the answer that it spoils."""
-        error = self._speech.trouble(behaviour.error_status, "try again")
+    def _error(self, status: int, reason: str, fault: Fault | None = None) -> HttpReply:
+        return HttpReply(self._dialect.error_reply(status, reason), fault)
+
+    def _faulty(self, fault: Fault, behaviour: Behaviour, reply: DialectReply | None) -> HttpReply:
+        """A fault, and the reply that it spoils."""
+        error = self._dialect.error_reply(behaviour.error_status, "try again")
         match fault:
             case "throttled":
-                asked = {"retry-after": self._retry_after(behaviour)}
-                answer = self._speech.trouble(429, "slower, please")
-                answer = DialectReply(429, answer.body, {**answer.headers, **asked})
+                error = self._dialect.error_reply(429, "too many requests")
+                retry_after = {"retry-after": self._retry_after(behaviour)}
+                return HttpReply(
+                    DialectReply(429, error.body, {**error.headers, **retry_after}), fault
+                )
             case "error":
-                answer = error
+                return HttpReply(error, fault)
             case "malformed":
-                answer = MALFORMED
+                return HttpReply(MALFORMED, fault)
             case _:
-                answer = answer or error
-        return HttpReply(answer, fault)
+                return HttpReply(reply or error, fault)
 
     def _retry_after(self, behaviour: Behaviour) -> str:
         if not behaviour.retry_after_date:
@@ -217,16 +215,14 @@ class RequestHandler:
         at = self._clock() + timedelta(seconds=behaviour.retry_after)
         return format_datetime(at, usegmt=True)
 
-    def _is_deaf(self, work: Job) -> bool:
-        """Whether no acknowledgement can be taken now."""
-        behaviour = work.behaviour
-        first = self._first_told.setdefault(work.id, self._clock())
-        down_for = timedelta(milliseconds=behaviour.acknowledgement_down_ms)
-        if self._clock() < first + down_for:
+    def _rejects_acknowledgement(self, job: Job) -> bool:
+        behaviour = job.behaviour
+        first = self._first_acknowledgement.setdefault(job.id, self._clock())
+        if self._clock() < first + timedelta(milliseconds=behaviour.acknowledgement_down_ms):
             return True
-        return self._is_among_first("acknowledgement", work.id, behaviour.acknowledgement_failures)
+        return self._is_among_first(behaviour.acknowledgement_failures, "acknowledgement", job.id)
 
-    def _is_among_first(self, what: str, whose: str, times: int) -> bool:
-        """Whether this is one of the first so many times that something happens to somebody."""
-        self._turns[what, whose] += 1
-        return self._turns[what, whose] <= times
+    def _is_among_first(self, times: int, what: str, subject: str) -> bool:
+        """Count an occurrence of something, and tell whether it is one of the first `times`."""
+        self._occurrences[what, subject] += 1
+        return self._occurrences[what, subject] <= times

@@ -1,4 +1,4 @@
-"""The sandbox's own speech, as `integrations/sandbox.yaml` describes it: a shop."""
+"""The API of the sandbox itself, as `integrations/sandbox.yaml` describes it."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from urllib.parse import unquote
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .behaviour import Behaviour
-from .job import Job, Mode, Verdict
 from .provider_dialect import (
-    Acknowledgement,
-    Aside,
+    AcknowledgementRequest,
+    CallbackKind,
     DialectReply,
-    Heard,
-    Incoming,
-    News,
+    DirectReply,
+    IncomingRequest,
+    Job,
+    JobRequest,
+    JobSelector,
+    Mode,
+    ParsedRequest,
     StatusRequest,
-    Whose,
-    WorkRequest,
-    in_json,
+    Verdict,
+    json_reply,
 )
 
 _PATH = re.compile(r"/v1/(?P<plural>[a-z]+)(/(?P<id>[^/]+)(?P<acknowledge>/acknowledgements)?)?")
 _OWN_FIELDS = {"behaviour", "call_id", "callback_url"}
-_STALE = timedelta(days=1)
+_STALE_BY = timedelta(days=1)
 
 
-class _Request(BaseModel):
-    """What every request may say beside what it is about."""
-
+class _JobBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     behaviour: Behaviour | None = None
 
 
-class _Order(_Request):
+class _Order(_JobBody):
     """The body of `POST /v1/orders`."""
 
     amount: int = Field(gt=0)
@@ -51,14 +51,14 @@ class _Order(_Request):
     callback_url: str | None = None
 
 
-class _Shipment(_Request):
-    """The body of `POST /v1/shipments`. It has no field for an id of the caller's."""
+class _Shipment(_JobBody):
+    """The body of `POST /v1/shipments`; it has no field for the caller's own id."""
 
     destination: str
     callback_url: str | None = None
 
 
-class _Booking(_Request):
+class _Booking(_JobBody):
     """The body of `POST /v1/bookings`."""
 
     room: str
@@ -67,21 +67,21 @@ class _Booking(_Request):
     callback_url: str | None = None
 
 
-class _Quote(_Request):
+class _Quote(_JobBody):
     """The body of `POST /v1/quotes`."""
 
     amount: int = Field(gt=0)
     currency: str
 
 
-class _Report(_Request):
-    """The body of `POST /v1/reports`. Nobody is called back about one."""
+class _Report(_JobBody):
+    """The body of `POST /v1/reports`; reports have no callbacks."""
 
     subject: str
     call_id: str | None = None
 
 
-class _Acknowledgement(BaseModel):
+class _AcknowledgementBody(BaseModel):
     """The body of `POST /v1/.../{id}/acknowledgements`."""
 
     model_config = ConfigDict(extra="forbid")
@@ -92,123 +92,120 @@ class _Acknowledgement(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """One kind of work."""
-
+class _Resource:
     name: Literal["order", "shipment", "booking", "quote", "report"]
     operation: str
     mode: Mode
-    body: type[_Request]
+    body: type[_JobBody]
 
 
-_KINDS = {
-    "orders": _Kind("order", "create_order", "callback", _Order),
-    "shipments": _Kind("shipment", "create_shipment", "callback", _Shipment),
-    "bookings": _Kind("booking", "create_booking", "callback", _Booking),
-    "quotes": _Kind("quote", "quote", "sync", _Quote),
-    "reports": _Kind("report", "create_report", "poll", _Report),
+_RESOURCES = {
+    "orders": _Resource("order", "create_order", "callback", _Order),
+    "shipments": _Resource("shipment", "create_shipment", "callback", _Shipment),
+    "bookings": _Resource("booking", "create_booking", "callback", _Booking),
+    "quotes": _Resource("quote", "quote", "sync", _Quote),
+    "reports": _Resource("report", "create_report", "poll", _Report),
 }
-_NAMES = {kind.operation: kind.name for kind in _KINDS.values()}
-_ACKNOWLEDGED = frozenset({"order", "booking", "report"})
+_NAMES = {one.operation: one.name for one in _RESOURCES.values()}
+_WITH_ACKNOWLEDGEMENT = frozenset({"order", "booking", "report"})
 
 
 class SandboxApi:
-    """A `Speech`."""
+    """The dialect of `integrations/sandbox.yaml`.
+
+    Args:
+        api_key: the bearer token that requests need.
+        webhook_secret: signs callbacks.
+    """
 
     def __init__(self, api_key: str, webhook_secret: str) -> None:
-        """Open.
-
-        Args:
-            api_key: what requests must bear.
-            webhook_secret: what callbacks are signed with.
-        """
         self._bearer = f"Bearer {api_key}".encode()
         self._secret = webhook_secret.encode()
 
-    def hear(self, request: Incoming) -> Heard:
-        """By path, behind the API key."""
+    def parse(self, request: IncomingRequest) -> ParsedRequest:
         if request.path == "/healthz":
-            return Aside("health", in_json(200, {"status": "ok"}))
+            return DirectReply("health", json_reply(200, {"status": "ok"}))
         if not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._bearer):
-            return self._aside("unauthorized", 401, "the API key is missing or wrong")
+            return self._error("unauthorized", 401, "the API key is missing or wrong")
         parts = _PATH.fullmatch(request.path)
-        kind = _KINDS.get(parts["plural"]) if parts else None
-        if parts is None or kind is None:
-            return self._aside("unknown", 404, "there is no such path")
+        resource = _RESOURCES.get(parts["plural"]) if parts else None
+        if parts is None or resource is None:
+            return self._error("unknown", 404, "not found")
         try:
-            return self._understand(request, kind, unquote(parts["id"] or ""), parts)
+            return self._parse(request, resource, unquote(parts["id"] or ""), parts)
         except ValidationError as error:
-            return self._aside("invalid", 422, _complaint(error))
+            return self._error("invalid", 422, _first_problem(error))
 
-    def answer(self, work: Job) -> DialectReply:
-        """A receipt; a quote itself."""
-        if work.mode != "sync":
-            return in_json(202, {"id": work.id, "status": "processing"})
-        return in_json(200, _public(work, work.status))
+    def job_reply(self, job: Job) -> DialectReply:
+        if job.mode != "sync":
+            return json_reply(202, {"id": job.id, "status": "processing"})
+        return json_reply(200, _document(job, job.status))
 
-    def status(self, work: Job) -> DialectReply:
-        """The work as it stands."""
-        return in_json(200, _public(work, work.status))
+    def status_reply(self, job: Job) -> DialectReply:
+        return json_reply(200, _document(job, job.status))
 
-    def acknowledged(self, work: Job, verdict: Verdict) -> DialectReply:
-        """Repeats what it was told."""
-        return in_json(200, {"id": work.id, "acknowledged": verdict})
+    def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
+        return json_reply(200, {"id": job.id, "acknowledged": verdict})
 
-    def trouble(self, status: int, reason: str) -> DialectReply:
-        """`{error}`."""
-        return in_json(status, {"error": reason})
+    def error_reply(self, status: int, reason: str) -> DialectReply:
+        return json_reply(status, {"error": reason})
 
-    def event(self, work: Job, news: News, event_id: str) -> bytes:
-        """`{event_id, type, call_id?, <kind>, until?}`."""
-        name = _NAMES[work.operation]
-        call = {} if work.call_id is None else {"call_id": work.call_id}
-        about = {"event_id": event_id, "type": f"{name}.{news}"}
-        status = "processing" if news == "extended" else news
-        return json.dumps({**about, **call, name: _public(work, status), **_until(work)}).encode()
+    def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
+        """`{event_id, type, call_id?, <resource>, until?}`."""
+        name = _NAMES[job.operation]
+        call = {} if job.call_id is None else {"call_id": job.call_id}
+        event = {"event_id": event_id, "type": f"{name}.{kind}"}
+        status = "processing" if kind == "extended" else kind
+        return json.dumps({**event, **call, name: _document(job, status), **_until(job)}).encode()
 
-    def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:  # noqa: ARG002 -- a `Speech` is given the event's id, and these signatures do not cover it
+    def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:  # noqa: ARG002 -- given by the protocol; these signatures do not cover it
         """HMAC-SHA256 over the time and the body."""
         return self._signed(self._secret, body, at)
 
     def forge(self, body: bytes, event_id: str, at: datetime) -> dict[str, dict[str, str]]:  # noqa: ARG002 -- as `sign`
-        """By somebody without the secret, and by somebody who has listened yesterday."""
+        """With another secret, and a correct signature of yesterday."""
         return {
             "signature": self._signed(b"not " + self._secret, body, at),
-            "stale": self._signed(self._secret, body, at - _STALE),
+            "stale": self._signed(self._secret, body, at - _STALE_BY),
         }
 
-    def _understand(
-        self, request: Incoming, kind: _Kind, work_id: str, parts: re.Match[str]
-    ) -> Heard:
-        whose = Whose(work_id=work_id)
-        match request.method, bool(work_id), bool(parts["acknowledge"]):
+    def _parse(
+        self, request: IncomingRequest, resource: _Resource, job_id: str, parts: re.Match[str]
+    ) -> ParsedRequest:
+        selector = JobSelector(job_id=job_id)
+        match request.method, bool(job_id), bool(parts["acknowledge"]):
             case "POST", False, False:
-                return self._work(request, kind)
+                return self._job_request(request, resource)
             case "GET", True, False:
-                return StatusRequest(kind.operation, whose)
-            case "POST", True, True if kind.name in _ACKNOWLEDGED:
-                told = _Acknowledgement.model_validate_json(request.body)
-                body = told.model_dump(exclude_none=True)
-                return Acknowledgement(kind.operation, whose, told.status, _key(request), body)
-        return self._aside("unknown", 405, "there is nothing of the kind to do here")
+                return StatusRequest(resource.operation, selector)
+            case "POST", True, True if resource.name in _WITH_ACKNOWLEDGEMENT:
+                body = _AcknowledgementBody.model_validate_json(request.body)
+                return AcknowledgementRequest(
+                    resource.operation,
+                    selector,
+                    body.status,
+                    _key(request),
+                    body.model_dump(exclude_none=True),
+                )
+        return self._error("unknown", 405, "method not allowed")
 
-    def _work(self, request: Incoming, kind: _Kind) -> Heard:
+    def _job_request(self, request: IncomingRequest, resource: _Resource) -> ParsedRequest:
         key = _key(request)
         if not key:
-            return self._aside("invalid", 422, "idempotency-key: is missing")
-        asked = kind.body.model_validate_json(request.body)
-        return WorkRequest(
-            operation=kind.operation,
-            mode=kind.mode,
+            return self._error("invalid", 422, "idempotency-key: is missing")
+        body = resource.body.model_validate_json(request.body)
+        return JobRequest(
+            operation=resource.operation,
+            mode=resource.mode,
             key=key,
-            content=asked.model_dump(exclude=_OWN_FIELDS),
-            call_id=getattr(asked, "call_id", None),
-            callback_url=getattr(asked, "callback_url", None),
-            behaviour=asked.behaviour,
+            content=body.model_dump(exclude=_OWN_FIELDS),
+            call_id=getattr(body, "call_id", None),
+            callback_url=getattr(body, "callback_url", None),
+            behaviour=body.behaviour,
         )
 
-    def _aside(self, kind: str, status: int, reason: str) -> Aside:
-        return Aside(kind, self.trouble(status, reason))
+    def _error(self, kind: str, status: int, reason: str) -> DirectReply:
+        return DirectReply(kind, self.error_reply(status, reason))
 
     def _signed(self, secret: bytes, body: bytes, at: datetime) -> dict[str, str]:
         timestamp = str(int(at.timestamp()))
@@ -220,26 +217,25 @@ class SandboxApi:
         }
 
 
-def _public(work: Job, status: str) -> dict[str, Any]:
-    """What the shop tells about a work."""
-    told = {"id": work.id, "status": status, **work.content, **_until(work)}
+def _document(job: Job, status: str) -> dict[str, Any]:
+    document = {"id": job.id, "status": status, **job.content, **_until(job)}
     if status == "failed":
-        told |= {"reason": work.behaviour.reason, "retryable": work.behaviour.retryable}
-    elif work.operation == "quote":
-        told |= {"total": work.content["amount"] * 2}
-    return told
+        document |= {"reason": job.behaviour.reason, "retryable": job.behaviour.retryable}
+    elif job.operation == "quote":
+        document |= {"total": job.content["amount"] * 2}
+    return document
 
 
-def _until(work: Job) -> Mapping[str, str]:
-    return {} if work.until is None else {"until": work.until.isoformat()}
+def _until(job: Job) -> Mapping[str, str]:
+    return {} if job.extended_until is None else {"until": job.extended_until.isoformat()}
 
 
-def _key(request: Incoming) -> str | None:
-    # Callers quote what a header cannot carry.
+def _key(request: IncomingRequest) -> str | None:
+    # Clients percent-encode characters that a header cannot carry.
     key = request.headers.get("idempotency-key")
     return key if key is None else unquote(key)
 
 
-def _complaint(error: ValidationError) -> str:
+def _first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc']) or 'body'}: {first['msg']}"

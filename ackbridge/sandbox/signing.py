@@ -1,7 +1,7 @@
-"""How a provider signs its callbacks: the other side of `ackbridge.security.inbound`.
+"""Signing of callbacks by a provider: the counterpart of `ackbridge.security.inbound`.
 
-Computed on its own, from what the schemes say and not from our code that verifies them, so that
-each is a check of the other.
+Implemented from the specifications of the schemes, independently of the code that verifies them, so
+that each tests the other.
 """
 
 from __future__ import annotations
@@ -18,32 +18,36 @@ from ackbridge.security.specs import BasicVerify, HeaderVerify, HmacVerify, Veri
 
 Headers = dict[str, str]
 Sign = Callable[[bytes, bytes, str, datetime], Headers]
-"""From secret, body, message id and time to headers."""
+"""(secret, body, message id, time) to headers."""
 
 
 class Signer(Protocol):
-    """Signs for one provider."""
+    """Signs the callbacks of one provider.
 
-    knows_time: bool
-    """Whether an old callback can be told from a new one."""
+    Attributes:
+        signs_time: whether a receiver can detect an old callback.
+    """
+
+    signs_time: bool
 
     def sign(self, body: bytes, message_id: str, at: datetime) -> Headers:
-        """The headers of a true callback, by lower-case name."""
+        """The headers of an authentic callback, by lower-case name."""
 
     def forge(self, body: bytes, message_id: str, at: datetime) -> Headers:
-        """The headers of somebody who does not know the secret."""
+        """The headers of a callback that is signed with another secret."""
 
 
 def build_signer(spec: VerifySpec, secrets: Secrets) -> Signer:
-    """The signer that a verifier of this kind accepts.
+    """A signer whose signatures a verifier with this specification accepts.
 
     Args:
-        secrets: what the references stand for; the first one of several signs.
+        secrets: resolve the references; the first one of several signs.
     """
     match spec:
         case HmacVerify():
-            ref, sign = spec.secrets[0], _SIGNATURES.get(spec.preset or "") or _spelled_out(spec)
-            return _Signer(sign, secrets.resolve(ref), knows_time=_knows_time(spec))
+            sign = _SIGNATURES.get(spec.preset or "") or _custom_signature(spec)
+            signs_time = spec.preset is not None or spec.timestamp_header is not None
+            return _Signer(sign, secrets.resolve(spec.secrets[0]), signs_time=signs_time)
         case HeaderVerify():
             name, prefix = spec.name.lower(), spec.prefix
             return _Signer(
@@ -59,40 +63,36 @@ def build_signer(spec: VerifySpec, secrets: Secrets) -> Signer:
 
 
 def basic(username: str, password: str) -> Headers:
-    """HTTP Basic credentials."""
+    """The header of HTTP Basic credentials."""
     credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
     return {"authorization": f"Basic {credentials}"}
 
 
 class _Signer:
-    def __init__(self, sign: Sign, secret: str, *, knows_time: bool = False) -> None:
+    def __init__(self, sign: Sign, secret: str, *, signs_time: bool = False) -> None:
         self._sign = sign
         self._secret = secret
-        self.knows_time = knows_time
+        self.signs_time = signs_time
 
     def sign(self, body: bytes, message_id: str, at: datetime) -> Headers:
         return self._sign(self._secret.encode(), body, message_id, at)
 
     def forge(self, body: bytes, message_id: str, at: datetime) -> Headers:
-        # Another text of the same form: libraries refuse to sign with others.
-        start = "whsec_" if self._secret.startswith("whsec_") else ""
-        other = start + self._secret.removeprefix(start)[::-1]
+        # Keeps the form of the secret: libraries refuse to sign with other forms.
+        prefix = "whsec_" if self._secret.startswith("whsec_") else ""
+        other = prefix + self._secret.removeprefix(prefix)[::-1]
         return self._sign(other.encode(), body, message_id, at)
 
 
-def _knows_time(spec: HmacVerify) -> bool:
-    return spec.preset is not None or spec.timestamp_header is not None
-
-
 def stripe(secret: bytes, body: bytes, _message_id: str, at: datetime) -> Headers:
-    """As Stripe signs, a second version included that nobody needs to know."""
+    """Stripe's scheme, with a second version that receivers ignore."""
     time = str(int(at.timestamp()))
     signature = hmac.new(secret, f"{time}.".encode() + body, hashlib.sha256).hexdigest()
     return {"stripe-signature": f"t={time},v1={signature},v0=ab"}
 
 
 def standard_webhooks(secret: bytes, body: bytes, message_id: str, at: datetime) -> Headers:
-    """As standardwebhooks.com has it; the secret is base64 behind `whsec_`."""
+    """The scheme of standardwebhooks.com; the secret is `whsec_` and base64."""
     key = base64.b64decode(secret.removeprefix(b"whsec_"))
     time = str(int(at.timestamp()))
     signature = hmac.new(key, f"{message_id}.{time}.".encode() + body, hashlib.sha256).digest()
@@ -103,12 +103,12 @@ def standard_webhooks(secret: bytes, body: bytes, message_id: str, at: datetime)
     }
 
 
-def _spelled_out(spec: HmacVerify) -> Sign:
+def _custom_signature(spec: HmacVerify) -> Sign:
     def sign(secret: bytes, body: bytes, message_id: str, at: datetime) -> Headers:
         time = str(int(at.timestamp()))
         before, _, after = spec.signed.partition("{body}")
         known = {"{timestamp}": time, "{id}": message_id}
-        # The body last: it may have braces of its own.
+        # The body is inserted last: it may contain braces.
         text = body.join(_filled(part, known).encode() for part in (before, after))
         digest = hmac.new(secret, text, spec.algorithm).digest()
         encoded = digest.hex() if spec.encoding == "hex" else base64.b64encode(digest).decode()

@@ -1,4 +1,4 @@
-"""What the exit status of the command line says."""
+"""The exit codes of the command line, and which error maps to which."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from ackbridge.errors import (
 )
 
 
-class Exit(IntEnum):
-    """0 completed, 1 failed or cancelled, 2 bad input, 3 pending, 4 something does not answer."""
+class ExitCode(IntEnum):
+    """What the exit status of a command says."""
 
     COMPLETED = 0
     FAILED = 1
@@ -34,49 +34,48 @@ class Exit(IntEnum):
     UNAVAILABLE = 4
 
     @classmethod
-    def of(cls, status: CallStatus) -> Exit:
-        """The exit status for where a call stands."""
+    def for_call(cls, status: CallStatus) -> ExitCode:
+        """Failed also stands for cancelled."""
         if status.outcome is not None:
             is_completed = status.outcome.status == "completed"
             return cls.COMPLETED if is_completed else cls.FAILED
         return cls.FAILED if status.stage is Stage.FAILED else cls.PENDING
 
     @classmethod
-    def report(cls, error: Exception) -> Exit:
-        """Say on standard error what went wrong, and answer with the exit status for it.
-
-        Raises:
-            Exception: the error itself, when it is none that a user could cause.
-        """
-        for kinds, exit_status in _EXITS:
-            if isinstance(error, kinds):
-                print(f"ackbridge: {error}", file=sys.stderr)
-                return exit_status
-        raise error
+    def for_error(cls, error: Exception) -> ExitCode | None:
+        """None for an error that no user can cause."""
+        return next((code for kinds, code in _ERRORS if isinstance(error, kinds)), None)
 
 
-def exits_with_its_answer(command: Callable[..., int]) -> Callable[..., None]:
-    """Let a command answer with its exit status, and raise what a user could have caused."""
-
-    @functools.wraps(command)
-    def run(*arguments: object, **options: object) -> None:
-        try:
-            status = command(*arguments, **options)
-        except (AckbridgeError, InvalidInputError) as error:
-            status = Exit.report(error)
-        raise typer.Exit(status)
-
-    return run
-
-
-_EXITS: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
-    ((CallFailedError, CallCancelledError), Exit.FAILED),
+_ERRORS: tuple[tuple[tuple[type[Exception], ...], ExitCode], ...] = (
+    ((CallFailedError, CallCancelledError), ExitCode.FAILED),
     (
         (
             *(ConfigurationError, InvalidRequestError, KeyReusedError, InvalidInputError),
             *(CallNotFoundError, BatchNotFoundError),
         ),
-        Exit.BAD_INPUT,
+        ExitCode.BAD_INPUT,
     ),
-    ((UnavailableError,), Exit.UNAVAILABLE),
+    ((UnavailableError,), ExitCode.UNAVAILABLE),
 )
+
+
+def exits_with_code(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn a command's return value into its exit code: None is 0.
+
+    An error that a user can cause is printed to standard error in one line, and mapped to its
+    code; any other error is raised.
+    """
+
+    @functools.wraps(command)
+    def run(*arguments: object, **options: object) -> None:
+        try:
+            code = command(*arguments, **options)
+        except (AckbridgeError, InvalidInputError) as error:
+            code = ExitCode.for_error(error)
+            if code is None:
+                raise
+            print(f"ackbridge: {error}", file=sys.stderr)
+        raise typer.Exit(code or ExitCode.COMPLETED)
+
+    return run

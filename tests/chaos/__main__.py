@@ -17,8 +17,8 @@ from pathlib import Path
 
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 
-from ackbridge.cli.up import told_to_stop
 from ackbridge.errors import AckbridgeError
+from ackbridge.local.foreground import interrupted_by_sigterm
 from ackbridge.terminal import output
 from ackbridge.workarounds.process_exit import exit_process
 
@@ -59,7 +59,7 @@ def _run(options: Options, state: Path) -> Report | None:
     """Run, and show and keep the report; None when the run broke off."""
     report: Report | None = None
     try:
-        with told_to_stop():
+        with interrupted_by_sigterm():
             report = run(options, state)
     except* AckbridgeError as broken:
         for error in broken.exceptions:

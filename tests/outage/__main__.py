@@ -27,7 +27,7 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="ackbridge-outage-") as folder:
         played = asyncio.run(play(options, Path(folder), output.console.print))
-    output.console.print(output.facts("\nAn outage", _figures(played)))
+    output.console.print(output.properties("\nAn outage", _figures(played)))
     wrong = check(played)
     for line in wrong[:SHOWN]:
         print(line, file=sys.stderr)

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from ackbridge.clock import utc_now
-from ackbridge.sandbox.callback_sender import Persistence
+from ackbridge.sandbox.callback_sender import CallbackRetries
 from ackbridge.sandbox.fault_rates import Rates
 from ackbridge.sandbox.provider import create_provider
 
@@ -26,7 +26,7 @@ API_KEY = "api-key"
 WEBHOOK_SECRET = "webhook-secret"
 PATIENCE = 30.0
 """Seconds before a test that waits for ever is ended."""
-BRISK = Persistence(tries=5, pause=timedelta(milliseconds=1))
+BRISK = CallbackRetries(attempts=5, backoff=timedelta(milliseconds=1))
 
 BODIES: dict[str, dict[str, Any]] = {
     "order": {"amount": 5, "currency": "EUR"},
@@ -201,7 +201,7 @@ def customer(mailbox: Mailbox | None = None, rates: Rates | None = None) -> Iter
     """A customer, and the provider it speaks to."""
     mailbox = mailbox or Mailbox()
     provider = create_provider(
-        API_KEY, WEBHOOK_SECRET, rates or Rates(delay_ms=0), clock=utc_now, persistence=BRISK
+        API_KEY, WEBHOOK_SECRET, rates or Rates(delay_ms=0), clock=utc_now, retries=BRISK
     )
     with (
         serve(mailbox) as mailbox_url,

@@ -1,20 +1,16 @@
-"""Every scenario, in the order in which they are told."""
+"""Every scenario, in the order of the report."""
 
+from .failures import FAILURES
 from .messages import MESSAGES
-from .modes import MODES
-from .owed_acknowledgements import DEBTS
-from .responses import ANSWERS
+from .operator_requests import OPERATOR_REQUESTS
+from .responses import ACKNOWLEDGEMENTS, POLLED_AND_SYNC, RESPONSES
 from .scenario import Scenario
-from .steering import STEERING
-from .timeouts import SILENCES
 
 SCENARIOS: tuple[Scenario, ...] = (
-    *ANSWERS,
-    *MODES,
-    *SILENCES,
+    *RESPONSES,
+    *POLLED_AND_SYNC,
+    *FAILURES,
     *MESSAGES,
-    *DEBTS,
-    *STEERING,
+    *ACKNOWLEDGEMENTS,
+    *OPERATOR_REQUESTS,
 )
-
-__all__ = ["SCENARIOS", "Scenario"]

@@ -1,4 +1,4 @@
-"""The provider asks for time, comes late, contradicts itself; or somebody else speaks."""
+"""Callbacks that extend the deadline, come late, contradict each other, or are forged."""
 
 from __future__ import annotations
 
@@ -12,140 +12,140 @@ from ackbridge.contracts.calls import CallStatus, OutcomeStatus, Stage
 from ackbridge.contracts.plan import LatePolicy
 from ackbridge.sandbox.behaviour import Behaviour
 
-from .responses import completed
-from .scenario import Scenario, answer, has_callbacks, silence
+from .scenario import Scenario, answer, completed, has_callbacks, silence
 
-_UNTIL_HURRIED_MS = 10**9
-"""Milliseconds: the scene decides when the provider goes on."""
+_UNTIL_SKIPPED_MS = 10**9
+"""Milliseconds: the scenario decides when the provider continues."""
 _MARGIN = timedelta(seconds=10)
 
 
-async def _extended(scene: ScenarioRun) -> None:
-    """The first deadline passes, and the call waits on."""
-    longer = _ms(_extension(scene.case))
-    await scene.start(Behaviour(extend_ms=longer, extend_wait_ms=_UNTIL_HURRIED_MS))
-    await scene.observe(_is_extended)
-    await scene.skip(scene.case.deadline)
-    status = await scene.call.status()
-    scene.expect(Stage.AWAITING_RESPONSE, status.stage, "stage", "response.extension")
-    await scene.hurry()
-    await completed(scene)
+async def _extended(run: ScenarioRun) -> None:
+    """The first deadline passes, and the call still waits."""
+    longer = _ms(_extension(run.case))
+    await run.start(Behaviour(extend_ms=longer, extend_wait_ms=_UNTIL_SKIPPED_MS))
+    await run.wait_for_status(_is_extended)
+    await run.skip(run.case.deadline)
+    status = await run.call.status()
+    run.expect(Stage.AWAITING_RESPONSE, status.stage, "stage", "response.extension")
+    await run.skip_provider_delay()
+    await completed(run)
 
 
-async def _extended_too_far(scene: ScenarioRun) -> None:
-    ceiling = scene.case.operation.response.deadline.ceiling
-    far = _ms(ceiling + timedelta(days=1))
-    await scene.start(Behaviour(extend_ms=far, extend_wait_ms=_UNTIL_HURRIED_MS))
-    status = await scene.observe(_is_extended)
-    (sent, *_) = (await scene.records()).seen("request")
-    at_most = datetime.fromisoformat(sent["at"]) + ceiling
-    # Nothing has been skipped so far: the call's clock is the provider's.
-    if status.deadline is None or abs(status.deadline - at_most) > _MARGIN:
+async def _extended_too_far(run: ScenarioRun) -> None:
+    ceiling = run.case.operation.response.deadline.ceiling
+    extension = _ms(ceiling + timedelta(days=1))
+    await run.start(Behaviour(extend_ms=extension, extend_wait_ms=_UNTIL_SKIPPED_MS))
+    status = await run.wait_for_status(_is_extended)
+    (sent, *_) = (await run.records()).events("request")
+    latest = datetime.fromisoformat(sent["at"]) + ceiling
+    # No time was skipped yet, so the clocks of call and provider agree.
+    if status.deadline is None or abs(status.deadline - latest) > _MARGIN:
         field = "response.deadline.ceiling"
-        scene.blame(f"the deadline at {at_most}", f"{status.deadline}", field)
-    outcome = await scene.outcome()
-    scene.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "response.deadline.ceiling")
+        run.fail(f"the deadline at {latest}", f"{status.deadline}", field)
+    outcome = await run.outcome()
+    run.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "response.deadline.ceiling")
 
 
 def _is_extended(status: CallStatus) -> bool:
     return "extended" in (status.deadline_reason or "")
 
 
-async def _late(scene: ScenarioRun) -> None:
-    """The last cycle's response comes after we have given up on it."""
-    cycles = scene.case.operation.response.cycles
+async def _late(run: ScenarioRun) -> None:
+    """The response of the last cycle arrives after its failed acknowledgement."""
+    cycles = run.case.operation.response.cycles
     silent = [Behaviour(stuck=True)] * (cycles - 1)
-    await scene.start(*silent, Behaviour(delay_ms=_UNTIL_HURRIED_MS))
-    status = await scene.to_the_end(stop_parked=True)
-    await scene.hurry()
-    await _has_come(scene)
+    await run.start(*silent, Behaviour(delay_ms=_UNTIL_SKIPPED_MS))
+    status = await run.skip_to_end(stop_parked=True)
+    await run.skip_provider_delay()
+    await _wait_for_callback(run)
     if status.stage is Stage.PARKED:
-        await _late_while_open(scene)
+        await _late_while_open(run)
     else:
-        await _late_after_the_end(scene)
+        await _late_after_the_end(run)
 
 
-async def _has_come(scene: ScenarioRun) -> None:
+async def _wait_for_callback(run: ScenarioRun) -> None:
     async def replied() -> bool:
-        return bool((await scene.records()).seen("callback_reply"))
+        return bool((await run.records()).events("callback_reply"))
 
-    await scene.wait_for(replied)
+    await run.wait_for(replied)
 
 
-async def _late_while_open(scene: ScenarioRun) -> None:
-    policy = scene.case.operation.response.late
+async def _late_while_open(run: ScenarioRun) -> None:
+    policy = run.case.operation.response.late
     if policy is LatePolicy.ACCEPT:
-        outcome = await scene.answered()
-        scene.expect(OutcomeStatus.COMPLETED, outcome.status, "outcome", "response.late")
-        scene.expect(True, outcome.late, "late", "response.late")
+        outcome = await run.outcome_without_skipping()
+        run.expect(OutcomeStatus.COMPLETED, outcome.status, "outcome", "response.late")
+        run.expect(True, outcome.late, "late", "response.late")
         return
-    outcome = await scene.outcome()
-    scene.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "response.late")
-    rows = _rows(scene, await scene.records())
+    outcome = await run.outcome()
+    run.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "response.late")
+    rows = _rows(run, await run.records())
     wanted = {"suppressed"} if policy is LatePolicy.IGNORE else {"suppressed", "held"}
     found = {row.what for row in rows}
-    scene.expect(sorted(wanted), sorted(found), "what the ledger has of it", "response.late")
+    run.expect(sorted(wanted), sorted(found), "rows in the ledger", "response.late")
 
 
-async def _late_after_the_end(scene: ScenarioRun) -> None:
-    """Whatever the policy is: nothing is dropped."""
-    outcome = await scene.outcome()
-    scene.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "response.late")
+async def _late_after_the_end(run: ScenarioRun) -> None:
+    """Nothing is dropped, whatever the policy is."""
+    outcome = await run.outcome()
+    run.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "response.late")
 
     async def is_kept() -> bool:
-        return bool(_rows(scene, await scene.records()))
+        return bool(_rows(run, await run.records()))
 
-    if not await scene.wait_for(is_kept):
-        scene.blame("the late response in the ledger", "nothing of it", "response.late")
-
-
-def _rows(scene: ScenarioRun, records: Records) -> list[Any]:
-    replies = records.seen("callback_reply")
-    marks = {scene.theatre.mimic.event_key_mark(entry["event_id"]) for entry in replies}
-    return [row for mark in sorted(marks) for row in records.about(mark)]
+    if not await run.wait_for(is_kept):
+        run.fail("the late response in the ledger", "nothing", "response.late")
 
 
-async def _contradictory(scene: ScenarioRun) -> None:
-    """The first word counts, and the second is logged."""
-    await scene.start(Behaviour(contradictory="completed"))
-    outcome = await completed(scene)
+def _rows(run: ScenarioRun, records: Records) -> list[Any]:
+    replies = records.events("callback_reply")
+    marks = {run.harness.dialect.event_key_mark(event["event_id"]) for event in replies}
+    return [row for mark in sorted(marks) for row in records.rows_of(mark)]
+
+
+async def _contradictory(run: ScenarioRun) -> None:
+    """The first message counts, and the second is logged."""
+    await run.start(Behaviour(contradictory="completed"))
+    outcome = await completed(run)
     if outcome.status is OutcomeStatus.COMPLETED:
 
         async def is_logged() -> bool:
-            return bool(_rows(scene, await scene.records()))
+            return bool(_rows(run, await run.records()))
 
-        if not await scene.wait_for(is_logged):
-            scene.blame("the second message in the ledger's log", "nothing", "response.failure")
-
-
-async def _contradictory_failure(scene: ScenarioRun) -> None:
-    """A failure, and then a completion: one end, whichever it is."""
-    await scene.start(Behaviour(contradictory="failed"))
-    await scene.outcome()
+        if not await run.wait_for(is_logged):
+            run.fail("the second message in the ledger's log", "nothing", "response.failure")
 
 
-async def _forged(scene: ScenarioRun) -> None:
-    callbacks = scene.case.integration.callbacks
-    await scene.start(Behaviour(forged=True, malformed=True))
-    await completed(scene)
+async def _contradictory_failure(run: ScenarioRun) -> None:
+    """There is one end, whichever it is."""
+    await run.start(Behaviour(contradictory="failed"))
+    await run.outcome()
+
+
+async def _forged(run: ScenarioRun) -> None:
+    callbacks = run.case.integration.callbacks
+    await run.start(Behaviour(forged=True, malformed=True))
+    await completed(run)
     if callbacks is None:
         return
     replies = callbacks.replies
-    nothing = replies.unmatched if scene.case.knows_empty_callback() else replies.unreadable
+    has_key = run.case.has_key_for_empty_callback()
+    empty = replies.unmatched if has_key else replies.unreadable
     expected = {
         "forged_signature": (replies.forged, "callbacks.verify"),
         "forged_stale": (replies.forged, "callbacks.verify.tolerance"),
         "malformed_not_json": (replies.unreadable, "callbacks.replies.unreadable"),
-        "malformed_nothing": (nothing, "callbacks.event_key"),
+        "malformed_nothing": (empty, "callbacks.event_key"),
     }
-    for entry in (await scene.records()).seen("callback_reply"):
-        if entry["news"] in expected:
-            code, field = expected[entry["news"]]
-            scene.expect(code, entry.get("status"), f"reply to {entry['news']}", field)
+    for event in (await run.records()).events("callback_reply"):
+        if event["news"] in expected:
+            code, field = expected[event["news"]]
+            run.expect(code, event.get("status"), f"reply to {event['news']}", field)
 
 
 def _extension(case: Case) -> timedelta:
-    """How much longer the provider asks for: beyond the deadline, and within the ceiling."""
+    """An extension beyond the deadline and within the ceiling."""
     room = case.operation.response.deadline.ceiling - case.deadline
     return case.deadline + room / 2
 
@@ -154,13 +154,13 @@ def _ms(span: timedelta) -> int:
     return int(span.total_seconds() * 1000)
 
 
-def _asks_for_time(case: Case) -> bool:
+def _has_extension(case: Case) -> bool:
     return has_callbacks(case) and case.operation.response.extension is not None
 
 
-def _has_room(case: Case) -> bool:
+def _has_extension_below_ceiling(case: Case) -> bool:
     room = case.operation.response.deadline.ceiling - case.deadline
-    return _asks_for_time(case) and room > 3 * _MARGIN
+    return _has_extension(case) and room > 3 * _MARGIN
 
 
 def _can_contradict(case: Case) -> bool:
@@ -180,19 +180,19 @@ MESSAGES = (
         "extension",
         "the provider asks for more time, and then answers",
         _extended,
-        applies=_has_room,
+        applies=_has_extension_below_ceiling,
         needs=lambda case: (*answer(case), *_extends(case)),
     ),
     Scenario(
         "extension-beyond-ceiling",
-        "the provider asks for more time than it can have",
+        "the provider asks for more time than the ceiling allows",
         _extended_too_far,
-        applies=_asks_for_time,
+        applies=_has_extension,
         needs=lambda case: (*silence(case), *_extends(case)),
     ),
     Scenario(
         "late-response",
-        "the response comes after we have given up on it",
+        "the response comes after the call has given up on it",
         _late,
         applies=has_callbacks,
         needs=lambda case: (*answer(case), *silence(case)),
@@ -213,10 +213,9 @@ MESSAGES = (
     ),
     Scenario(
         "forged-and-malformed",
-        "callbacks that are not the provider's, or make no sense, before the true one",
+        "forged and malformed callbacks before the true one",
         _forged,
         applies=has_callbacks,
         needs=answer,
     ),
 )
-"""What arrives at the gateway."""

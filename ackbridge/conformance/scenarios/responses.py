@@ -1,198 +1,220 @@
-"""The provider answers: early, late in the receipt, twice, after trouble."""
+"""Calls that complete: the provider responds early, late, twice, or after errors."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
-from ackbridge.catalog.matching import classify
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.scenario_run import ScenarioRun
-from ackbridge.contracts.calls import CallOutcome, OutcomeStatus
+from ackbridge.contracts.calls import OutcomeStatus
 from ackbridge.sandbox.behaviour import Behaviour
 
-from .scenario import Scenario, answer, has_callbacks, repeats_are_known
+from .scenario import (
+    ALWAYS,
+    Play,
+    Scenario,
+    answer,
+    completed,
+    detects_retries,
+    failed,
+    has_callbacks,
+)
 
 _RETRY_AFTER = 2
 """Seconds."""
-_TOO_SLOW_MS = 700
-"""Milliseconds by which an answer misses its timeout."""
+_TOO_LATE_MS = 700
+"""Milliseconds by which a receipt misses its timeout."""
+_POLLED_AFTER_MS = 1500
+"""Milliseconds: the second or third status request finds the response."""
+_HOUR = 3600
+"""Seconds."""
+_HOURS_DOWN = 2
 
 
-async def _answered(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour())
-    await completed(scene)
+def _completes(**faults: bool | int) -> Play:
+    """Expect completion in spite of faults."""
+
+    async def play(run: ScenarioRun) -> None:
+        await run.start(Behaviour.model_validate(faults))
+        await completed(run)
+
+    return play
 
 
-async def _early(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(early=True))
-    await completed(scene)
+async def _slow_receipt(run: ScenarioRun) -> None:
+    timeout = run.case.operation.receipt.timeout
+    delay = int(timeout.total_seconds() * 1000) + _TOO_LATE_MS
+    await run.start(Behaviour(receipt_delay_ms=delay))
+    await completed(run)
 
 
-async def _twice(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(duplicates=1))
-    await completed(scene)
+async def _error_first(run: ScenarioRun) -> None:
+    errors = min(2, run.case.operation.receipt.attempts - 1)
+    await run.start(Behaviour(receipt_failures=errors))
+    outcome = await completed(run)
+    # In other modes a message may have arrived before the retry had its receipt.
+    if run.case.mode == "sync":
+        run.expect(errors + 1, outcome.attempts, "attempts", "receipt.attempts")
 
 
-async def _slow_receipt(scene: ScenarioRun) -> None:
-    timeout = scene.case.operation.receipt.timeout
-    late = int(timeout.total_seconds() * 1000) + _TOO_SLOW_MS
-    await scene.start(Behaviour(receipt_delay_ms=late))
-    await completed(scene)
-
-
-async def _lost_receipt(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(lost_receipts=1))
-    await completed(scene)
-
-
-async def _reset(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(resets=1))
-    await completed(scene)
-
-
-async def _reset_after_work(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(reset_receipts=1))
-    await completed(scene)
-
-
-async def _hung(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(hung_receipts=1))
-    await completed(scene)
-
-
-async def _garbled(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(malformed_receipts=1))
-    await completed(scene)
-
-
-async def _error_first(scene: ScenarioRun) -> None:
-    times = min(2, scene.case.operation.receipt.attempts - 1)
-    await scene.start(Behaviour(receipt_failures=times))
-    outcome = await completed(scene)
-    # A message may have come before the retry had its receipt.
-    if scene.case.mode == "sync":
-        scene.expect(times + 1, outcome.attempts, "attempts", "receipt.attempts")
-
-
-async def _throttled(scene: ScenarioRun) -> None:
-    await scene.start(Behaviour(throttle=1, retry_after=_RETRY_AFTER))
-    await completed(scene)
-    first, second = [
-        datetime.fromisoformat(entry["at"]) for entry in (await scene.records()).seen("request")
-    ][:2]
+async def _throttled(run: ScenarioRun) -> None:
+    await run.start(Behaviour(throttle=1, retry_after=_RETRY_AFTER))
+    await completed(run)
+    requests = (await run.records()).events("request")
+    first, second = [datetime.fromisoformat(event["at"]) for event in requests][:2]
     if (second - first).total_seconds() < _RETRY_AFTER:
-        scene.blame(f"a pause of {_RETRY_AFTER} s", f"{second - first}", "receipt")
+        run.fail(f"a backoff of {_RETRY_AFTER} s", f"{second - first}", "receipt")
 
 
-async def completed(scene: ScenarioRun, *, cycles: int = 1) -> CallOutcome:
-    """The call is completed with what the provider said, and the provider is told so."""
-    outcome = await scene.answered()
-    scene.expect(OutcomeStatus.COMPLETED, outcome.status, "outcome", "response.success")
-    if outcome.status is not OutcomeStatus.COMPLETED:
-        scene.blame("no trouble", outcome.reason or "no reason given", "response")
-        return outcome
-    records = await scene.records()
-    scene.expect(_said(scene), outcome.response, "response", "response.data")
-    scene.expect(cycles, outcome.cycles, "cycles", "response.cycles")
-    if scene.case.acknowledges("success"):
-        field = "acknowledge.path"
-        scene.expect(False, outcome.acknowledgement_owed, "an acknowledgement owed", field)
-        told = records.seen("acknowledgement", acknowledged="success", counts=True)
-        scene.expect(1, len(told), "success acknowledgements", "acknowledge.success")
-    scene.expect(cycles, len(records.works), "works of the provider", "request.idempotency_header")
-    return outcome
+async def _polled_again(run: ScenarioRun) -> None:
+    await run.start(Behaviour(delay_ms=_POLLED_AFTER_MS))
+    await completed(run)
+    requests = len((await run.records()).events("status"))
+    if requests < 2:
+        run.fail("more than one status request", str(requests), "response.poll")
 
 
-def _said(scene: ScenarioRun) -> object:
-    """The response, by the real rules over what was really said."""
-    told = scene.theatre.mimic.told.get(scene.request.call_id)
-    if told is None:
-        return None
-    source, document = told
-    message = classify(scene.case.operation, document, "any", source, datetime.now(UTC))
-    return message.data if message else None
+async def _only_malformed(run: ScenarioRun) -> None:
+    await run.start(Behaviour(malformed_receipts=ALWAYS))
+    await failed(run)
+
+
+async def _acknowledgements_down(run: ScenarioRun) -> None:
+    """The outcome is there at once; the acknowledgement follows when it is accepted."""
+    await run.start(_throttled_acknowledgements(_HOURS_DOWN))
+    call = await run.wait_for_status(lambda status: status.acknowledgements_owed)
+    outcome = call.outcome.status if call.outcome else "none yet"
+    run.expect(OutcomeStatus.COMPLETED, outcome, "outcome while it is owed", "acknowledge")
+    await completed(run)
+
+
+async def _acknowledgements_gone(run: ScenarioRun) -> None:
+    await run.start(_throttled_acknowledgements(ALWAYS))
+    outcome = await run.outcome_without_skipping()
+    run.expect(OutcomeStatus.COMPLETED, outcome.status, "outcome", "acknowledge")
+    run.expect(True, outcome.acknowledgement_owed, "an acknowledgement owed", "acknowledge")
+
+
+def _throttled_acknowledgements(times: int) -> Behaviour:
+    return Behaviour(acknowledgement_failures=times, acknowledgement_status=429, retry_after=_HOUR)
 
 
 def _retries(case: Case) -> bool:
     return case.operation.receipt.attempts > 1
 
 
-ANSWERS = (
-    Scenario("answered", "the provider answers at once", _answered, needs=answer),
+def _polls(case: Case) -> bool:
+    return case.mode == "poll"
+
+
+def _is_synchronous(case: Case) -> bool:
+    return case.mode == "sync"
+
+
+def _acknowledges(case: Case) -> bool:
+    return case.acknowledges("success")
+
+
+def _acknowledges_for_hours(case: Case) -> bool:
+    acknowledge = case.operation.acknowledge
+    is_long = acknowledge is not None and acknowledge.within.total_seconds() > _HOUR * _HOURS_DOWN
+    return _acknowledges(case) and is_long
+
+
+def _retried(name: str, meaning: str, play: Play, *, has_effect: bool = False) -> Scenario:
+    """A scenario with a retry of the request.
+
+    Args:
+        has_effect: of the first attempt: only a provider that detects retries does the work once.
+    """
+    if has_effect:
+        return Scenario(name, meaning, play, _retries, answer, detects_retries)
+    return Scenario(name, meaning, play, _retries, answer)
+
+
+RESPONSES = (
+    Scenario("answered", "the provider answers at once", _completes(), needs=answer),
     Scenario(
         "answered-early",
         "the callback comes before the receipt",
-        _early,
-        applies=has_callbacks,
-        needs=answer,
+        _completes(early=True),
+        has_callbacks,
+        answer,
     ),
     Scenario(
         "answered-twice",
         "the same callback comes twice at the same instant",
-        _twice,
-        applies=has_callbacks,
-        needs=answer,
+        _completes(duplicates=1),
+        has_callbacks,
+        answer,
     ),
-    Scenario(
-        "slow-receipt",
-        "the first receipt comes after its timeout",
-        _slow_receipt,
-        applies=_retries,
-        needs=answer,
-        unless=repeats_are_known,
+    _retried(
+        "slow-receipt", "the first receipt misses its timeout", _slow_receipt, has_effect=True
     ),
-    Scenario(
+    _retried(
         "lost-receipt",
         "the work is done, and its receipt lost",
-        _lost_receipt,
-        applies=_retries,
-        needs=answer,
-        unless=repeats_are_known,
+        _completes(lost_receipts=1),
+        has_effect=True,
     ),
-    Scenario(
+    _retried(
         "connection-reset",
         "the connection is reset before anything is done",
-        _reset,
-        applies=_retries,
-        needs=answer,
+        _completes(resets=1),
     ),
-    Scenario(
+    _retried(
         "reset-after-work",
         "the work is done, and the connection reset",
-        _reset_after_work,
-        applies=_retries,
-        needs=answer,
-        unless=repeats_are_known,
+        _completes(reset_receipts=1),
+        has_effect=True,
     ),
-    Scenario(
+    _retried(
         "hang-mid-body",
-        "the receipt stops half way",
-        _hung,
-        applies=_retries,
-        needs=answer,
-        unless=repeats_are_known,
+        "the receipt stops in the middle of its body",
+        _completes(hung_receipts=1),
+        has_effect=True,
     ),
-    Scenario(
+    _retried(
         "garbled-receipt",
-        "the first answer is no JSON",
-        _garbled,
-        applies=_retries,
-        needs=answer,
-        unless=repeats_are_known,
+        "the first receipt is not JSON",
+        _completes(malformed_receipts=1),
+        has_effect=True,
+    ),
+    _retried("error-then-well", "5xx at first, then a receipt", _error_first),
+    _retried("throttled", "429 with Retry-After, then a receipt", _throttled),
+)
+
+POLLED_AND_SYNC = (
+    Scenario(
+        "answered-when-asked-again",
+        "the first status request has no response yet",
+        _polled_again,
+        _polls,
+        answer,
     ),
     Scenario(
-        "error-then-well",
-        "5xx at first, then well",
-        _error_first,
-        applies=_retries,
-        needs=answer,
+        "status-in-trouble",
+        "the first status request is answered 5xx",
+        _completes(status_failures=1),
+        _polls,
+        answer,
+    ),
+    Scenario("only-garbage", "no reply is ever JSON", _only_malformed, _is_synchronous, answer),
+)
+
+ACKNOWLEDGEMENTS = (
+    Scenario(
+        "acknowledgement-api-down",
+        "no acknowledgement is accepted for hours",
+        _acknowledgements_down,
+        _acknowledges_for_hours,
+        answer,
     ),
     Scenario(
-        "throttled",
-        "429 with Retry-After, then well",
-        _throttled,
-        applies=_retries,
-        needs=answer,
+        "acknowledgement-api-gone",
+        "no acknowledgement is ever accepted",
+        _acknowledgements_gone,
+        _acknowledges,
+        answer,
     ),
 )
-"""Every one ends with the response."""

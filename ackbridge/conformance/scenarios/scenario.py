@@ -1,55 +1,52 @@
-"""What a scenario is."""
+"""What a scenario is, and the expectations that several scenarios share."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from ackbridge.catalog.matching import classify
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.scenario_run import ScenarioRun
+from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
 
 Play = Callable[[ScenarioRun], Awaitable[None]]
 
-
-def _always(_case: Case) -> bool:
-    return True
-
-
-def _nothing(_case: Case) -> tuple[str, ...]:
-    return ()
-
-
-def _no_reason(_case: Case) -> str | None:
-    return None
+ALWAYS = 1_000_000
+"""More often than anything is attempted."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One thing that a provider, a caller or an operator may do.
+    """Something that a provider, a caller or an operator can do.
 
     Attributes:
-        name: short, as in `--only`.
-        meaning: one line, for people.
-        play: does it, and says what was not as expected; the invariants are checked besides.
+        name: as in `--only`.
+        meaning: one line for the report.
+        play: runs it, and adds findings; the invariants are checked too.
         applies: whether it can happen to an operation at all.
-        needs: what the provider has to say for it; what cannot be simulated skips it.
-        unless: why it cannot be told whether an operation passes it; None if it can.
+        needs: the messages that the provider has to send; one that cannot be simulated skips it.
+        unless: why an operation cannot be checked; None if it can.
     """
 
     name: str
     meaning: str
     play: Play
-    applies: Callable[[Case], bool] = _always
-    needs: Callable[[Case], tuple[str, ...]] = _nothing
-    unless: Callable[[Case], str | None] = _no_reason
+    applies: Callable[[Case], bool] = lambda _case: True
+    needs: Callable[[Case], tuple[str, ...]] = lambda _case: ()
+    unless: Callable[[Case], str | None] = lambda _case: None
 
-    def obstacle(self, case: Case) -> str | None:
-        """Why it is skipped; None if it is played."""
-        return case.obstacle(*self.needs(case)) or self.unless(case)
+    def skip_reason(self, case: Case) -> str | None:
+        """Why it is skipped; None if it is run."""
+        return case.skip_reason(*self.needs(case)) or self.unless(case)
+
+
+# Messages that a scenario needs
 
 
 def answer(case: Case) -> tuple[str, ...]:
-    """What it needs to be answered."""
+    """To complete a call."""
     match case.mode:
         case "sync":
             return ("sync.completed",)
@@ -60,42 +57,97 @@ def answer(case: Case) -> tuple[str, ...]:
 
 
 def failure(case: Case) -> tuple[str, ...]:
-    """What it needs to fail for good."""
-    return _failing(case, "failed")
+    """To fail for good."""
+    return _failure(case, "failed")
 
 
 def failure_and_answer(case: Case) -> tuple[str, ...]:
-    """What it needs to fail once."""
-    return (*_failing(case, "failed_again"), *answer(case))
+    """To fail once, and then complete."""
+    return (*_failure(case, "failed_again"), *answer(case))
 
 
 def silence(case: Case) -> tuple[str, ...]:
-    """What it needs to take a request, and say nothing more."""
-    asked = ("status.processing",) if case.operation.response.status is not None else ()
-    return ("receipt", *asked) if case.mode != "sync" else ()
+    """To accept a request, and send nothing more."""
+    status = ("status.processing",) if case.operation.response.status is not None else ()
+    return ("receipt", *status) if case.mode != "sync" else ()
 
 
-def _failing(case: Case, how: str) -> tuple[str, ...]:
-    said = {"sync": "sync", "poll": "status", "callback": "callback"}[case.mode]
+def _failure(case: Case, kind: str) -> tuple[str, ...]:
+    source = {"sync": "sync", "poll": "status", "callback": "callback"}[case.mode]
     receipt = () if case.mode == "sync" else ("receipt",)
-    return (*receipt, f"{said}.{how}")
+    return (*receipt, f"{source}.{kind}")
+
+
+# Operations that a scenario applies to
 
 
 def has_callbacks(case: Case) -> bool:
-    """Whether the provider calls back."""
     return case.mode == "callback"
 
 
 def is_asynchronous(case: Case) -> bool:
-    """Whether the response comes after the receipt."""
     return case.mode != "sync"
 
 
-def repeats_are_known(case: Case) -> str | None:
-    """Whether the provider can tell a repeated request from a new one."""
-    if case.operation.request.method == "GET" or case.names_its_cycle:
+def parks(case: Case) -> bool:
+    return case.parks
+
+
+def detects_retries(case: Case) -> str | None:
+    """Why the provider cannot distinguish a retry from a new request; None if it can."""
+    if case.operation.request.method == "GET" or case.identifies_cycle:
         return None
     return (
-        "nothing in the request tells the provider that it is a repeated one"
-        f" (operations.{case.name}.request.idempotency_header): it may do the work twice"
+        "nothing in the request identifies a retry"
+        f" (operations.{case.name}.request.idempotency_header): the provider may do the work twice"
     )
+
+
+# Ends of a call
+
+
+async def completed(run: ScenarioRun, *, cycles: int = 1) -> CallOutcome:
+    """Expect completion with the provider's response, acknowledged as success."""
+    outcome = await run.outcome_without_skipping()
+    run.expect(OutcomeStatus.COMPLETED, outcome.status, "outcome", "response.success")
+    if outcome.status is not OutcomeStatus.COMPLETED:
+        run.fail("no error", outcome.reason or "no reason given", "response")
+        return outcome
+    records = await run.records()
+    run.expect(_sent_response(run), outcome.response, "response", "response.data")
+    run.expect(cycles, outcome.cycles, "cycles", "response.cycles")
+    if run.case.acknowledges("success"):
+        field = "acknowledge.path"
+        run.expect(False, outcome.acknowledgement_owed, "an acknowledgement owed", field)
+        accepted = records.events("acknowledgement", acknowledged="success", counts=True)
+        run.expect(1, len(accepted), "success acknowledgements", "acknowledge.success")
+    run.expect(cycles, len(records.works), "works of the provider", "request.idempotency_header")
+    return outcome
+
+
+async def parked(run: ScenarioRun) -> None:
+    """Expect the call to be parked, with a notice."""
+    status = await run.skip_to_end(stop_parked=True)
+    run.expect(Stage.PARKED, status.stage, "stage", "on_failure")
+    if status.stage is Stage.PARKED and status.notice is None:
+        run.fail("a notice while it is parked", "none", "notices.delayed")
+
+
+async def failed(run: ScenarioRun) -> CallOutcome:
+    """Expect failure, after being parked where the file says so."""
+    status = await run.skip_to_end(stop_parked=True)
+    if run.case.parks:
+        run.expect(Stage.PARKED, status.stage, "stage", "on_failure")
+    outcome = await run.outcome()
+    run.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "on_failure")
+    return outcome
+
+
+def _sent_response(run: ScenarioRun) -> object:
+    """The response that the real rules read from the message that was sent."""
+    success = run.harness.dialect.successes.get(run.request.call_id)
+    if success is None:
+        return None
+    source, document = success
+    message = classify(run.case.operation, document, "any", source, datetime.now(UTC))
+    return message.data if message else None

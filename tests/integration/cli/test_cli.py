@@ -187,7 +187,7 @@ def test_a_limit_is_set_and_taken_back(stack: Stack) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "stripe: limit: integration file → 2.5/s, by ada" in done.stdout
     until = time.monotonic() + 60
-    while "sends: 2.5/s (bounded to 2.5/s by ada: a [plea])" not in (
+    while "sends: 2.5/s (limited to 2.5/s by ada: a [plea])" not in (
         shown := run(wide, "breaker", "stripe").stdout
     ):
         assert time.monotonic() < until, shown
@@ -211,7 +211,7 @@ def test_a_batch_of_parked_calls(stack: Stack) -> None:
         assert time.monotonic() < until, dry.stdout + dry.stderr
         dry = run(stack.environment, *which, "--dry-run", "--json")
     assert json.loads(dry.stdout)["kinds"][0]["reason"] == "no_receipt"
-    assert "1 calls would be taken up" in run(stack.environment, *which, "--dry-run").stdout
+    assert "1 calls would be reprocessed" in run(stack.environment, *which, "--dry-run").stdout
     done = run(stack.environment, *which, "--reason", "no_receipt", "--watch", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     (batch,) = json.loads(done.stdout)
@@ -232,7 +232,7 @@ def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
     """How much would go, as a table, and how much is gone; nothing here is old."""
     shown = run(stack.environment, "purge", "--dry-run")
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "would go" in shown.stdout
+    assert "would be deleted" in shown.stdout
     assert "dead notices" in shown.stdout
     done = run(stack.environment, "purge", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -255,12 +255,12 @@ def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
         (("batch", "status", "batch.sandbox:never"), "no such batch"),
         (("reprocess", "sandbox", "--rate", "0"), "rate: Input should be greater than 0"),
         (("reprocess", "sandbox", "--at", "night"), "--at: neither a time"),
-        (("flag", "sandbox", "off"), "--reason: say why"),
+        (("flag", "sandbox", "off"), "--reason: required"),
         (("flag", "sandbox", "sometimes", "--reason", "r"), "must be on, off, internal, default"),
         (("flag", "sandbox", "101%", "--reason", "r"), "percentage: Input should be less than"),
         (("flag", "sandbox.create_ordr", "off", "--reason", "r"), "Did you mean 'create_order'?"),
         (("flag", "acme"), "acme: no control is running"),
-        (("breaker", "sandbox", "open"), "--reason: say why"),
+        (("breaker", "sandbox", "open"), "--reason: required"),
         (("breaker", "sandbox", "ajar", "--reason", "r"), "ajar: must be one of closed, open,"),
         (("breaker", "acme", "open", "--reason", "r"), "acme: no control is running"),
         (("limit", "sandbox", "fast", "--reason", "r"), "fast: must be N/s"),
@@ -327,7 +327,7 @@ def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
         too_long = threading.Timer(60, watching.kill)
         too_long.start()
         seen = b""
-        while seen.count(b"their errors / min") < 2:
+        while seen.count(b"provider errors / min") < 2:
             seen += os.read(ours, 4096)
         watching.send_signal(signal.SIGINT)
         # A terminal that nobody reads holds its writer up.

@@ -17,8 +17,7 @@ import pytest_asyncio
 from typer.testing import CliRunner
 
 from ackbridge.cli import app
-from ackbridge.cli.conformance import play
-from ackbridge.conformance.runner import Report, Result, Verdict
+from ackbridge.conformance.runner import Report, Result, Verdict, run_conformance
 from ackbridge.conformance.scenarios import SCENARIOS
 
 FILES = Path(__file__).parent / "files"
@@ -51,7 +50,7 @@ TRIED: dict[str, tuple[Path, tuple[str, ...], tuple[str, ...]]] = {
 async def _reported(name: str) -> Report:
     file, operations, only = TRIED[name]
     scenarios = [one for one in SCENARIOS if not only or one.name in only]
-    return await play(file, os.environ, dict.fromkeys(operations), scenarios)
+    return await run_conformance(file, os.environ, dict.fromkeys(operations), scenarios)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -124,9 +123,7 @@ async def test_an_acknowledgement_that_says_nothing_of_its_call_is_found(
     assert result.details[0] == (
         "expected an acknowledgement owed: False; seen: True; see operations.order.acknowledge.path"
     )
-    assert reports["wrong"].complaints == [
-        "POST /acknowledgements: says nothing of the call it is for"
-    ]
+    assert reports["wrong"].complaints == ["POST /acknowledgements: identifies no call"]
 
 
 async def test_a_condition_that_never_holds_is_skipped_and_never_passed(
@@ -180,8 +177,8 @@ def test_the_command_line_tells_machines_what_failed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--only", "answred"), "--only: there is no 'answred'"),
-        (("--operation", "qoute"), "--operation: there is no 'qoute'"),
+        (("--only", "answred"), "--only: unknown scenario 'answred'; known scenarios: "),
+        (("--operation", "qoute"), "unknown operation 'qoute'"),
         (("--payload", "quote"), "expected OPERATION=JSON"),
         (("--payload", "quote={"), "--payload quote: not JSON"),
         (("--payload", 'quote={"amount": -1}'), "payload.amount: is not more than 0"),

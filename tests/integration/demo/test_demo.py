@@ -25,7 +25,7 @@ from ackbridge.demo.records import Archive
 from ackbridge.demo.scenarios import KINDS, DemoScenario
 from ackbridge.demo.short_deadlines import own_integrations, put_in_a_hurry
 from ackbridge.settings import integrations_folder
-from ackbridge.terminal.exit_codes import Exit
+from ackbridge.terminal.exit_codes import ExitCode
 from tests.support.stage import SECRETS, Stage
 
 TWICE = "\N{MULTIPLICATION SIGN}2"
@@ -213,11 +213,11 @@ async def test_a_call_that_ends_otherwise_is_told_with_both(archive: Archive) ->
         "told: expected (('success',),), seen ()",
         "recorded: expected 1, seen 0",
     ]
-    assert report.verdict([], [ending], []) is Exit.FAILED
+    assert report.verdict([], [ending], []) is ExitCode.FAILED
 
 
 async def test_a_call_that_ends_as_it_should_is_fine(archive: Archive) -> None:
     """Nothing is told, and the exit status is 0."""
     ending = await play(archive, BY_NAME["refused"], "test-2")
     assert list(ending.troubles) == []
-    assert report.verdict([], [ending], []) is Exit.COMPLETED
+    assert report.verdict([], [ending], []) is ExitCode.COMPLETED

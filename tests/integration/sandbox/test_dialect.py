@@ -12,19 +12,20 @@ import pytest
 
 from ackbridge.sandbox.behaviour import Behaviour
 from ackbridge.sandbox.fault_rates import Rates
-from ackbridge.sandbox.job import Job, Verdict
 from ackbridge.sandbox.provider import simulate
 from ackbridge.sandbox.provider_dialect import (
-    Acknowledgement,
-    Aside,
+    AcknowledgementRequest,
+    CallbackKind,
     DialectReply,
-    Heard,
-    Incoming,
-    News,
+    DirectReply,
+    IncomingRequest,
+    Job,
+    JobRequest,
+    JobSelector,
+    ParsedRequest,
     ProviderDialect,
     StatusRequest,
-    Whose,
-    WorkRequest,
+    Verdict,
 )
 from tests.support.sandbox_customer import BRISK, PATIENCE, Mailbox
 from tests.support.serving import serve
@@ -40,42 +41,44 @@ class Telegraph:
     def __init__(self, callback_url: str) -> None:
         self._callback_url = callback_url
 
-    def hear(self, request: Incoming) -> Heard:
+    def parse(self, request: IncomingRequest) -> ParsedRequest:
         """By the first word of the body."""
         word, _, key = request.body.decode().partition(" ")
         operation = request.headers.get("x-line", "ring")
         match word:
             case "RING":
                 mode: Any = request.headers.get("x-mode", "callback")
-                return WorkRequest(operation, mode, key, request.query, None, self._callback_url)
+                return JobRequest(operation, mode, key, request.query, None, self._callback_url)
             case "HOW":
-                return StatusRequest(operation, Whose(key=key))
+                return StatusRequest(operation, JobSelector(key=key))
             case "OVER" | "FAIL":
                 verdict: Verdict = "success" if word == "OVER" else "failed"
-                return Acknowledgement(operation, Whose(call_id=key), verdict, None, word)
+                return AcknowledgementRequest(
+                    operation, JobSelector(call_id=key), verdict, None, word
+                )
             case "TOKEN":
-                return Aside("token", DialectReply(200, b"SESAME"))
-        return Aside("unknown", self.trouble(400, "say again"))
+                return DirectReply("token", DialectReply(200, b"SESAME"))
+        return DirectReply("unknown", self.error_reply(400, "say again"))
 
-    def answer(self, work: Job) -> DialectReply:
+    def job_reply(self, job: Job) -> DialectReply:
         """Its id; what it is about when there is no other answer."""
-        return DialectReply(200, f"{work.id} {work.status} {work.content}".encode())
+        return DialectReply(200, f"{job.id} {job.status} {job.content}".encode())
 
-    def status(self, work: Job) -> DialectReply:
+    def status_reply(self, job: Job) -> DialectReply:
         """One word."""
-        return DialectReply(200, work.status.encode())
+        return DialectReply(200, job.status.encode())
 
-    def acknowledged(self, work: Job, verdict: Verdict) -> DialectReply:
+    def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
         """Nothing, in the way of HTTP."""
         return DialectReply(204)
 
-    def trouble(self, status: int, reason: str) -> DialectReply:
+    def error_reply(self, status: int, reason: str) -> DialectReply:
         """In capitals."""
         return DialectReply(status, reason.upper().encode())
 
-    def event(self, work: Job, news: News, event_id: str) -> bytes:
+    def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
         """A line."""
-        return f"{event_id} {work.id} {news}".encode()
+        return f"{event_id} {job.id} {kind}".encode()
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
         """By a password."""
@@ -99,7 +102,7 @@ def telegraph(**behaviours: Behaviour) -> Iterator[Line]:
             speech,
             Rates(delay_ms=0),
             behaviour_for=lambda request: behaviours.get(request.key),
-            persistence=BRISK,
+            retries=BRISK,
         )
         with (
             serve(provider) as url,
@@ -132,7 +135,7 @@ def test_its_faults_are_given_by_a_function() -> None:
     }
     with telegraph(**behaviours) as (http, mailbox):
         busy = http.post("/", content=b"RING busy")
-        assert (busy.status_code, busy.text) == (429, "SLOWER, PLEASE")
+        assert (busy.status_code, busy.text) == (429, "TOO MANY REQUESTS")
         assert busy.headers["retry-after"] == "3"
         http.post("/", content=b"RING false")
         letters = [mailbox.take("/box") for _ in range(2)]
@@ -170,7 +173,7 @@ def test_what_it_answers_itself_is_remembered() -> None:
 def test_work_that_is_not_there_is_in_its_own_words(body: bytes) -> None:
     """404, as the speech says it; also when the work is of another operation."""
     with telegraph() as (http, _):
-        assert http.post("/", content=body).text == "THERE IS NO SUCH WORK"
+        assert http.post("/", content=body).text == "NO SUCH WORK"
         http.post("/", content=b"RING nobody")
         other = http.post("/", content=body, headers={"x-line": "other"})
         assert other.status_code == 404
@@ -180,7 +183,7 @@ def test_an_empty_answer_can_hang_too() -> None:
     """A body is promised, and does not come."""
 
     class Taciturn(Telegraph):
-        def answer(self, work: Job) -> DialectReply:
+        def job_reply(self, job: Job) -> DialectReply:
             return DialectReply(201)
 
     provider = simulate(Taciturn(""), behaviour_for=lambda _: Behaviour(hung_receipts=1))

@@ -150,7 +150,7 @@ def test_the_summary_counts_what_was_told_and_heard() -> None:
 
 def test_a_full_journal_says_what_it_dropped() -> None:
     """The oldest entries go, from every index; works and counts stay."""
-    provider = create_provider(API_KEY, WEBHOOK_SECRET, Rates(delay_ms=0), longest=4)
+    provider = create_provider(API_KEY, WEBHOOK_SECRET, Rates(delay_ms=0), max_events=4)
     with (
         serve(provider) as url,
         httpx.Client(
@@ -173,9 +173,9 @@ def test_a_full_journal_says_what_it_dropped() -> None:
 
 def test_a_dropped_call_leaves_nothing_behind() -> None:
     """A bounded journal stays bounded, however many calls it sees."""
-    journal = EventLog(utc_now, longest=2)
+    journal = EventLog(utc_now, max_events=2)
     for number in range(100):
-        journal.note("request", call_id=str(number))
-    assert [entry["call_id"] for entry in journal.entries()] == ["98", "99"]
-    assert journal.entries(call_id="0") == []
+        journal.record("request", call_id=str(number))
+    assert [entry["call_id"] for entry in journal.find()] == ["98", "99"]
+    assert journal.find(call_id="0") == []
     assert set(journal._by_call) == {"98", "99"}

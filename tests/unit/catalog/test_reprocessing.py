@@ -11,7 +11,7 @@ import pytest
 from ackbridge.catalog.catalog import next_batch
 from ackbridge.catalog.cron import Cron, next_interval
 from ackbridge.catalog.loading import load_integration
-from ackbridge.cli.batches import moment
+from ackbridge.cli.batches import parse_start
 from ackbridge.contracts.wire import InvalidInputError
 from tests.support.catalog_files import problems, write
 
@@ -121,9 +121,9 @@ def test_when_a_batch_selects_a_parked_call(tmp_path: Path) -> None:
 def test_times_on_the_command_line() -> None:
     """A time of day is the next one on the machine's clock; dates may have a zone."""
     now = datetime(2026, 3, 1, 3, 0, tzinfo=BERLIN)
-    assert moment("02:00", now) == datetime(2026, 3, 2, 2, 0, tzinfo=BERLIN)
-    assert moment("04:30", now) == datetime(2026, 3, 1, 4, 30, tzinfo=BERLIN)
-    assert moment("2026-04-01T02:00", now) == datetime(2026, 4, 1, 2, 0, tzinfo=BERLIN)
-    assert moment("2026-04-01T02:00Z", now) == at("2026-04-01T02:00")
+    assert parse_start("02:00", now) == datetime(2026, 3, 2, 2, 0, tzinfo=BERLIN)
+    assert parse_start("04:30", now) == datetime(2026, 3, 1, 4, 30, tzinfo=BERLIN)
+    assert parse_start("2026-04-01T02:00", now) == datetime(2026, 4, 1, 2, 0, tzinfo=BERLIN)
+    assert parse_start("2026-04-01T02:00Z", now) == at("2026-04-01T02:00")
     with pytest.raises(InvalidInputError, match="--at"):
-        moment("at night", now)
+        parse_start("at night", now)

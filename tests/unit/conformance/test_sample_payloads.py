@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ackbridge.catalog.payload_schema import PayloadSchema
-from ackbridge.conformance.sample_payloads import NoSampleError, make_payloads
+from ackbridge.conformance.sample_payloads import NoSampleError, generate_payloads
 
 
 @pytest.mark.parametrize(
@@ -54,34 +54,34 @@ from ackbridge.conformance.sample_payloads import NoSampleError, make_payloads
 def test_a_valid_payload_is_made_up(schema: dict[str, Any]) -> None:
     """Whatever people write into schemas, within reason."""
     compiled = PayloadSchema.parse(schema)
-    for payload in make_payloads(compiled, 2):
+    for payload in generate_payloads(compiled, 2):
         compiled.check(payload)
 
 
 def test_two_payloads_differ() -> None:
     """One key with two payloads needs two."""
     schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
-    one, two = make_payloads(PayloadSchema.parse(schema), 2)
+    one, two = generate_payloads(PayloadSchema.parse(schema), 2)
     assert one != two
 
 
 def test_the_same_payloads_in_every_run() -> None:
     """Nothing depends on chance."""
     schema = PayloadSchema.parse({"type": "string", "pattern": "^[a-z]{12}$"})
-    assert make_payloads(schema, 2) == make_payloads(schema, 2)
+    assert generate_payloads(schema, 2) == generate_payloads(schema, 2)
 
 
 def test_the_first_payload_is_the_smallest() -> None:
     """What is not required is left out."""
     schema = {"required": ["a"], "properties": {"a": {"const": 1}, "b": {"const": 2}}}
-    assert make_payloads(PayloadSchema.parse(schema), 2) == [{"a": 1}, {"a": 1, "b": 2}]
+    assert generate_payloads(PayloadSchema.parse(schema), 2) == [{"a": 1}, {"a": 1, "b": 2}]
 
 
 def test_what_cannot_be_made_up_says_why() -> None:
     """A lookahead that no generator of texts understands."""
     schema = {"type": "string", "pattern": "^(?=.*[A-Z])(?=.*[0-9])(?!x)[A-Z0-9]{40}#$"}
     with pytest.raises(NoSampleError, match="payload: does not match"):
-        make_payloads(PayloadSchema.parse(schema), 1)
+        generate_payloads(PayloadSchema.parse(schema), 1)
 
 
 NUMBERS = st.integers(-20, 20)
@@ -100,7 +100,7 @@ def test_integers_within_any_bounds(schema: dict[str, Any]) -> None:
     low, high = schema.get("minimum", -60), schema.get("exclusiveMaximum", 60)
     there_is_one = any(number % step == 0 for number in range(low, high))
     try:
-        make_payloads(PayloadSchema.parse(schema), 1)
+        generate_payloads(PayloadSchema.parse(schema), 1)
     except NoSampleError:
         assert not there_is_one
     else:

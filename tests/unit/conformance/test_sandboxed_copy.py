@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ackbridge.catalog.loading import load_integration
-from ackbridge.conformance.sandboxed_copy import make_stand_in
+from ackbridge.conformance.sandboxed_copy import make_copy
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import HeaderAuth, HmacVerify, OAuth2Auth
 
@@ -16,7 +16,7 @@ PROVIDER = "http://127.0.0.1:9"
 def test_addresses_lead_to_the_simulated_provider(tmp_path: Path) -> None:
     """The path of the real base URL stays; a token URL is the provider's own."""
     file = CONFORMANCE / "norddeich.yaml"
-    copy = make_stand_in(file, {"NORDDEICH_URL": "https://eu.example/v3"}, tmp_path, PROVIDER)
+    copy = make_copy(file, {"NORDDEICH_URL": "https://eu.example/v3"}, tmp_path, PROVIDER)
     integration = load_integration(copy.folder / "copy.yaml", {})
     assert integration.base_url == f"{PROVIDER}/v3/api"
     assert integration.flag == {}
@@ -24,7 +24,7 @@ def test_addresses_lead_to_the_simulated_provider(tmp_path: Path) -> None:
 
 def test_token_url(tmp_path: Path) -> None:
     """Tokens come from the simulated provider too."""
-    copy = make_stand_in(CONFORMANCE / "reports.yaml", {}, tmp_path, PROVIDER)
+    copy = make_copy(CONFORMANCE / "reports.yaml", {}, tmp_path, PROVIDER)
     auth = load_integration(copy.folder / "copy.yaml", {}).auth
     assert isinstance(auth, OAuth2Auth)
     assert auth.token_url.startswith(PROVIDER)
@@ -33,7 +33,7 @@ def test_token_url(tmp_path: Path) -> None:
 def test_secrets_are_made_up(tmp_path: Path) -> None:
     """Whatever the real ones are, in the environment or in files, they are not looked at."""
     environ = {"NORDDEICH_KEY": "the real one"}
-    copy = make_stand_in(CONFORMANCE / "norddeich.yaml", environ, tmp_path, PROVIDER)
+    copy = make_copy(CONFORMANCE / "norddeich.yaml", environ, tmp_path, PROVIDER)
     integration = load_integration(copy.folder / "copy.yaml", {})
     secrets = Secrets(copy.environment, copy.secrets_root)
     assert isinstance(integration.auth, HeaderAuth)
@@ -54,7 +54,7 @@ def test_texts_that_look_like_variables_stay_texts(tmp_path: Path) -> None:
     )
     folder = tmp_path / "run"
     folder.mkdir()
-    copy = make_stand_in(file, {}, folder, PROVIDER)
+    copy = make_copy(file, {}, folder, PROVIDER)
     before = load_integration(file, {}).operations["do"]
     after = load_integration(copy.folder / "copy.yaml", {}).operations["do"]
     assert after.request.headers == before.request.headers

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from ackbridge.clock import utc_now
 from ackbridge.sandbox.credentials import Credentials
-from ackbridge.sandbox.provider_dialect import DialectReply, Incoming, in_json
+from ackbridge.sandbox.provider_dialect import DialectReply, IncomingRequest, json_reply
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import AuthSpec
@@ -44,16 +44,16 @@ async def answered(asked: dict[str, Any], told: dict[str, Any]) -> httpx.Respons
     credentials = Credentials(spec(told), SECRETS, "/token")
 
     def provider(request: httpx.Request) -> httpx.Response:
-        incoming = Incoming(
+        incoming = IncomingRequest(
             request.method,
             request.url.path,
             headers=dict(request.headers.items()),
             body=request.content,
         )
         if incoming.path == credentials.token_path:
-            return _response(credentials.token(incoming))
-        refusal = credentials.refusal(incoming.headers)
-        return _response(in_json(200 if refusal is None else 401, refusal))
+            return _response(credentials.issue_token(incoming))
+        refusal = credentials.check(incoming.headers)
+        return _response(json_reply(200 if refusal is None else 401, refusal))
 
     transport = httpx.MockTransport(provider)
     auth = build_auth(spec(asked), SECRETS, utc_now, transport)
@@ -77,5 +77,5 @@ async def test_wrong_credentials_do_not(spec: dict[str, Any]) -> None:
     other = {name: "env:OTHER" if value == "env:KEY" else value for name, value in spec.items()}
     refused = await answered(spec, other)
     assert refused.status_code == 401
-    assert "is not what it should be" in refused.text
+    assert "has another value" in refused.text
     assert "s3cret" not in refused.text

@@ -10,18 +10,18 @@ import pytest
 from ackbridge.catalog.loading import load_integration
 from ackbridge.catalog.rendering import OutboundRequest, render_acknowledgement, render_request
 from ackbridge.catalog.templates import BodyTemplate
-from ackbridge.conformance.cases import Case, PayloadRequiredError, context_of, make_case
-from ackbridge.conformance.request_routes import agrees, routes
-from ackbridge.sandbox.provider_dialect import Incoming
+from ackbridge.conformance.cases import Case, PayloadRequiredError, make_case, template_context
+from ackbridge.conformance.request_matching import build_routes, matches_template
+from ackbridge.sandbox.provider_dialect import IncomingRequest
 from tests.support.catalog_files import CONTEXT, acme
 
 CONFORMANCE = Path(__file__).parents[2] / "integration" / "conformance" / "files"
 
 
-def incoming(outbound: OutboundRequest) -> Incoming:
+def incoming(outbound: OutboundRequest) -> IncomingRequest:
     """What the provider gets of what we send."""
     path, _, query = outbound.url.removeprefix("https://acme.example").partition("?")
-    return Incoming(outbound.method, path, query, outbound.headers, outbound.content or b"")
+    return IncomingRequest(outbound.method, path, query, outbound.headers, outbound.content or b"")
 
 
 @pytest.mark.parametrize("encoding", ["json", "form"])
@@ -48,7 +48,8 @@ def test_requests_and_acknowledgements_at_one_address(tmp_path: Path, encoding: 
         assert acknowledgement is not None
         sent.append(acknowledgement)
     known = [
-        [route.part for route in routes(integration) if route.fits(incoming(one))] for one in sent
+        [route.part for route in build_routes(integration) if route.matches(incoming(one))]
+        for one in sent
     ]
     assert known == [["request"], ["success"], ["failed"]]
 
@@ -59,10 +60,10 @@ def test_paths_with_values_are_known_as_they_are_sent(tmp_path: Path) -> None:
         tmp_path, request={"path": "/orders/{payload.name}/items", "query": {"v": "2"}}
     )
     request = incoming(render_request(integration, integration.operations["order"], CONTEXT))
-    (route,) = routes(integration)
-    assert route.fits(request)
-    assert not route.fits(Incoming(request.method, request.path, "v=3"))
-    assert not route.fits(Incoming("PUT", request.path, request.query))
+    (route,) = build_routes(integration)
+    assert route.matches(request)
+    assert not route.matches(IncomingRequest(request.method, request.path, "v=3"))
+    assert not route.matches(IncomingRequest("PUT", request.path, request.query))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_paths_with_values_are_known_as_they_are_sent(tmp_path: Path) -> None:
 )
 def test_what_agrees_with_a_template(shape: Any, value: Any, is_it: bool) -> None:
     """What is fixed is the same; what is filled in may be anything."""
-    assert agrees(BodyTemplate.parse(shape).content, value) is is_it
+    assert matches_template(BodyTemplate.parse(shape).content, value) is is_it
 
 
 def case_of(file: str, operation: str) -> Case:
@@ -96,16 +97,16 @@ def test_what_a_request_says_of_its_call() -> None:
         case_of("wrong.yaml", "order"),
         case_of("parcels.yaml", "book"),
     )
-    assert (keyed.names_its_call, keyed.names_its_cycle) == (True, True)
-    assert (named.names_its_call, named.names_its_cycle) == (True, False)
-    assert (nameless.names_its_call, nameless.names_its_cycle) == (False, False)
+    assert (keyed.identifies_call, keyed.identifies_cycle) == (True, True)
+    assert (named.identifies_call, named.identifies_cycle) == (True, False)
+    assert (nameless.identifies_call, nameless.identifies_cycle) == (False, False)
 
 
 def test_without_a_schema_the_templates_tell_what_is_read() -> None:
     """Every field of the payload that a request needs is a text."""
     case = case_of("reports.yaml", "rate")
     assert case.payloads[0] == {"currency": "made-up", "amount": "made-up"}
-    assert context_of(case.request("k"))["payload"] == case.payloads[0]
+    assert template_context(case.request("k"))["payload"] == case.payloads[0]
 
 
 def test_a_refusal_is_none_of_the_receipts() -> None:
