@@ -1,7 +1,6 @@
-"""The worker: settings, what the activities are given, and one worker for each task queue.
+"""The worker: one Temporal worker for each task queue, with everything the activities need.
 
-Run it with no arguments against whatever `TEMPORAL_*` says, or with `--provider NAME` to serve
-only that provider's queues.
+Connects as the `TEMPORAL_*` settings say. `--provider NAME` serves only that provider's queues.
 """
 
 from __future__ import annotations
@@ -63,14 +62,14 @@ from workflows import WORKFLOWS
 log = logging.getLogger("ackbridge.worker")
 
 READY = "worker ready"
-"""The line on standard output by which a supervisor knows."""
+"""The line on standard output that supervisors wait for."""
 
-HEARTBEAT_EVERY = timedelta(seconds=2)
-"""By heartbeats polls and batches learn that nobody waits for them any more."""
+HEARTBEAT_THROTTLE = timedelta(seconds=2)
+"""A poll or a batch's page learns of its cancellation by heartbeats: at least this often."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run until SIGTERM or Ctrl-C. Exit 0 then, 2 when the configuration does not hold."""
+    """Run until SIGTERM or Ctrl-C; exit code 0 then, 2 on a configuration error."""
     parser = argparse.ArgumentParser(prog="worker.py", description=__doc__)
     parser.add_argument("--provider", help="serve only this provider's queues")
     options = parser.parse_args(arguments)
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def serve(settings: Settings, provider: str | None) -> None:
-    """Build everything once, serve until told to stop, let running activities finish."""
+    """Serve the queues of one provider, or all, until a signal; then finish running activities."""
     log_to_stderr(settings.log_level)
     environ = environment()
     where = (settings.metrics_host, settings.metrics_port)
@@ -101,71 +100,72 @@ async def _serve(
     client = await connect(environ)
     if provider is None:
         await _check_retention(client, settings.retention)
-    indexing = await register_search_attributes(client)
-    if indexing.advice:
-        log.warning("%s", indexing.advice)
-    ledger = Ledger.open(settings.ledger_url, utc_now)
-    http = build_client(around=transport_wrapper())
-    control = watch_controls(client, catalog)
-    provisions = provide(
-        settings, environ, catalog, ledger, http, control, indexed=indexing.available
-    )
-    deployment = deployment_config(settings.deployment, settings.build_id)
-    workers = build_workers(
-        client, catalog, provisions, provider, settings.shutdown_within, deployment=deployment
-    )
-    try:
-        async with contextlib.AsyncExitStack() as running:
-            await running.enter_async_context(
-                report_stats(provisions.counters, ledger.stats, utc_now)
-            )
-            await running.enter_async_context(metrics.updating(provisions.counters))
-            for worker in workers:
-                await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
-            await start_controls(client, catalog, provider)
-            if provider is None:
-                await sync_schedules(client, catalog)
-                await sync_purge_schedule(client, settings.retention, settings.purge_every)
-            if deployment is not None:
-                await _tell_standing(client, deployment.version)
-            print(READY, flush=True)
-            await _told_to_stop()
-            log.info("stopping: running activities have %s to finish", settings.shutdown_within)
-    finally:
-        await control.close()
-        await http.aclose()
-        await ledger.close()
+    search_attributes = await register_search_attributes(client)
+    if search_attributes.advice:
+        log.warning("%s", search_attributes.advice)
+    async with contextlib.AsyncExitStack() as running:
+        ledger = Ledger.open(settings.ledger_url, utc_now)
+        running.push_async_callback(ledger.close)
+        http = build_client(around=transport_wrapper())
+        running.push_async_callback(http.aclose)
+        snapshots = watch_controls(client, catalog)
+        running.push_async_callback(snapshots.close)
+        deps = build_dependencies(
+            settings,
+            environ,
+            catalog,
+            ledger,
+            http,
+            snapshots,
+            has_search_attributes=search_attributes.available,
+        )
+        deployment = deployment_config(settings.deployment, settings.build_id)
+        workers = build_workers(
+            client, catalog, deps, provider, settings.shutdown_within, deployment=deployment
+        )
+        await running.enter_async_context(report_stats(deps.counters, ledger.stats, utc_now))
+        await running.enter_async_context(metrics.updating(deps.counters))
+        for worker in workers:
+            await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
+        await start_controls(client, catalog, provider)
+        if provider is None:
+            await sync_schedules(client, catalog)
+            await sync_purge_schedule(client, settings.retention, settings.purge_every)
+        if deployment is not None:
+            await _log_version_status(client, deployment.version)
+        print(READY, flush=True)
+        await _shutdown_signal()
+        log.info("shutting down: running activities have %s to finish", settings.shutdown_within)
 
 
-def provide(
+def build_dependencies(
     settings: Settings,
     environ: Mapping[str, str],
     catalog: Catalog,
     ledger: Ledger,
     http: httpx.AsyncClient,
-    control: Snapshots,
+    snapshots: Snapshots,
     *,
-    indexed: bool,
+    has_search_attributes: bool,
 ) -> Dependencies:
-    """What the activities are given."""
+    """Wire up what the activities share."""
     secrets = Secrets(environ, settings.secrets_root)
     auths = {
         name: build_auth(integration.auth, secrets, utc_now)
         for name, integration in catalog.integrations.items()
     }
+    flags = flagd() if settings.flags == "flagd" else None
     return Dependencies(
         catalog=catalog,
         ledger=ledger,
-        client=http,
+        http=http,
         auths=auths,
         redactors=build_redactors(catalog, secrets, auths),
         clock=utc_now,
         public_url=settings.public_url,
-        control=control,
-        gate=Admission(
-            control, settings.environment, flagd() if settings.flags == "flagd" else None
-        ),
-        indexed=indexed,
+        snapshots=snapshots,
+        admission=Admission(snapshots, settings.environment, flags),
+        has_search_attributes=has_search_attributes,
         secrets=secrets,
     )
 
@@ -173,7 +173,7 @@ def provide(
 def build_workers(
     client: Client,
     catalog: Catalog,
-    provisions: Dependencies,
+    deps: Dependencies,
     provider: str | None = None,
     shutdown_within: timedelta = timedelta(0),
     interceptors: Sequence[Interceptor] = (),
@@ -182,9 +182,8 @@ def build_workers(
     """One worker for each task queue.
 
     Args:
-        provider: serve only this one's queues; None for the main queue and everybody's.
-        interceptors: around every workflow and activity.
-        deployment: which version of which deployment all of them are; None for unversioned ones.
+        provider: serve only this provider's queues; None for the main queue and all others.
+        deployment: the workers' version; None for unversioned ones.
     """
     build = partial(
         Worker,
@@ -195,65 +194,67 @@ def build_workers(
     )
     workers = []
     if provider is None:
-        workers.append(
-            build(
-                task_queue=names.TASK_QUEUE,
-                workflows=WORKFLOWS,
-                activities=main_activities(provisions),
-                workflow_runner=workflow_runner(),
-                max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
-            )
-        )
+        workers.append(_main_worker(build, deps))
         workers += [
-            _notices_worker(build, subscriber, provisions)
+            _notices_worker(build, subscriber, deps)
             for _, subscriber in sorted(catalog.subscribers.items())
         ]
     for name, integration in sorted(catalog.integrations.items()):
         if provider in (None, name):
-            workers += _provider_workers(build, integration, provisions)
+            workers += _provider_workers(build, integration, deps)
     return workers
 
 
+def _main_worker(build: Callable[..., Worker], deps: Dependencies) -> Worker:
+    return build(
+        task_queue=names.TASK_QUEUE,
+        workflows=WORKFLOWS,
+        activities=main_activities(deps),
+        workflow_runner=workflow_runner(),
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+    )
+
+
 def _provider_workers(
-    build: Callable[..., Worker], integration: Integration, provisions: Dependencies
+    build: Callable[..., Worker], integration: Integration, deps: Dependencies
 ) -> list[Worker]:
     limits = integration.limits
     send = build(
         task_queue=names.send_queue(integration.provider),
-        activities=send_activities(provisions),
+        activities=send_activities(deps),
         max_concurrent_activities=limits.concurrent if limits else None,
         max_task_queue_activities_per_second=limits.requests_per_second if limits else None,
     )
     settle = build(
         task_queue=names.settle_queue(integration.provider),
-        activities=settle_activities(provisions),
-        max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
+        activities=settle_activities(deps),
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
     return [send, settle]
 
 
 def _notices_worker(
-    build: Callable[..., Worker], subscriber: Subscriber, provisions: Dependencies
+    build: Callable[..., Worker], subscriber: Subscriber, deps: Dependencies
 ) -> Worker:
-    """One for each subscriber, so that one that hangs holds up its own notices only."""
+    """One per subscriber, so that a subscriber that hangs delays only its own notices."""
     return build(
         task_queue=names.notices_queue(subscriber.subscriber),
-        activities=notices_activities(provisions),
+        activities=notices_activities(deps),
         max_concurrent_activities=subscriber.concurrent,
         max_concurrent_activity_task_polls=1,
     )
 
 
 async def _check_retention(client: Client, retention: Retention) -> None:
-    """Refuse one that does not go with the engine's, and warn when that is not known."""
+    """Refuse a retention shorter than the namespace's; warn if that is not known."""
     try:
         await check_retention(client, retention)
     except EngineUnavailableError as error:
         log.warning("%s", error)
 
 
-async def _tell_standing(client: Client, version: WorkerDeploymentVersion) -> None:
-    """Log whether the engine gives tasks to this version, or else what an operator has to run."""
+async def _log_version_status(client: Client, version: WorkerDeploymentVersion) -> None:
+    """Log whether the engine gives tasks to this version, or what an operator has to run."""
     try:
         deployment = await describe(client, version.deployment_name)
     except EngineUnavailableError as error:
@@ -264,12 +265,12 @@ async def _tell_standing(client: Client, version: WorkerDeploymentVersion) -> No
     log.log(level, "%s", deployment.routing(version.build_id))
 
 
-async def _told_to_stop() -> None:
-    told = asyncio.Event()
+async def _shutdown_signal() -> None:
+    received = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    await told.wait()
+        loop.add_signal_handler(number, received.set)
+    await received.wait()
 
 
 if __name__ == "__main__":

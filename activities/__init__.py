@@ -10,13 +10,10 @@ from activities.support.dependencies import Dependencies
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
 from .conclude import Conclude
-from .dead_letter import DeadLetter
 from .deliver import Deliver
 from .observe import Observe
-from .poll import Poll
 from .prepare import Prepare
 from .purge import PurgePages
-from .reconsider import Reconsider
 from .record import Record
 from .reprocess import ReprocessPages
 from .resume_parked import ResumeParked
@@ -26,43 +23,45 @@ from .throttle import Throttle
 Activity = Callable[..., Awaitable[Any]]
 
 
-def main_activities(provisions: Dependencies) -> Sequence[Activity]:
-    """Everything: what the main queue's worker may do in a workflow task."""
-    pages = ReprocessPages(provisions)
+def main_activities(deps: Dependencies) -> Sequence[Activity]:
+    """The main queue's activities, and those that may run as local activities."""
+    prepare = Prepare(deps, Send(deps))
+    reprocess = ReprocessPages(deps)
     return [
-        Prepare(provisions, Send(provisions)).prepare,
-        Reconsider(provisions).reconsider,
-        Record(provisions, Acknowledge(provisions)).record,
-        Conclude(provisions).conclude,
-        DeadLetter(provisions).bury,
-        pages.survey_parked,
-        pages.reprocess_page,
-        PurgePages(provisions).purge_page,
-        *send_activities(provisions),
-        *settle_activities(provisions),
+        prepare.prepare,
+        prepare.reconsider,
+        Record(deps, Acknowledge(deps)).record,
+        Conclude(deps).conclude,
+        Deliver(deps).bury,
+        reprocess.survey_parked,
+        reprocess.reprocess_page,
+        PurgePages(deps).purge_page,
+        *send_activities(deps),
+        *settle_activities(deps),
     ]
 
 
-def send_activities(provisions: Dependencies) -> Sequence[Activity]:
-    """What goes through a provider's send queue."""
-    return [Send(provisions).send]
+def send_activities(deps: Dependencies) -> Sequence[Activity]:
+    """The activities of a provider's send queue."""
+    return [Send(deps).send]
 
 
-def settle_activities(provisions: Dependencies) -> Sequence[Activity]:
-    """What goes through a provider's settle queue."""
+def settle_activities(deps: Dependencies) -> Sequence[Activity]:
+    """The activities of a provider's settle queue."""
+    status = AskStatus(deps)
     return [
-        AskStatus(provisions).ask_status,
-        Poll(provisions).poll,
-        Acknowledge(provisions).acknowledge,
-        Observe(provisions).observe,
+        status.ask_status,
+        status.poll,
+        Acknowledge(deps).acknowledge,
+        Observe(deps).observe,
         Throttle().throttle,
-        ResumeParked(provisions).drain,
+        ResumeParked(deps).drain,
     ]
 
 
-def notices_activities(provisions: Dependencies) -> Sequence[Activity]:
-    """What goes through the queue of a subscriber's notices."""
-    return [Deliver(provisions).deliver]
+def notices_activities(deps: Dependencies) -> Sequence[Activity]:
+    """The activities of a subscriber's notices queue."""
+    return [Deliver(deps).deliver]
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""acknowledge: tell the provider that we have its answer, or that we have given up on it."""
+"""The activity `acknowledge`: confirm a response to the provider, or report that none came."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ from ackbridge.contracts.calls import CallOutcome
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.stats.counters import Count
-from activities.support.counters import note, noted
+from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
-from activities.support.provider_http import ProviderResponse, converse, refusal
-from activities.support.retry import NoAnswerError, classified, failure
+from activities.support.provider_http import ProviderResponse, call_provider, refusal_reason
+from activities.support.retry import RetryableError, activity_failure, classified_errors
 
 
 class Acknowledge:
-    """What is owed stands in the ledger until the provider has accepted it."""
+    """An acknowledgement stays pending in the ledger until the provider accepts it."""
 
-    def __init__(self, provisions: Dependencies) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     @activity.defn(name=names.ACKNOWLEDGE)
     async def acknowledge(self, step: AcknowledgeStep) -> Acknowledged:
-        """Send one acknowledgement under a key of its own.
+        """Send one acknowledgement under an idempotency key of its own.
 
         Raises:
-            ApplicationError: NotAccepted, to be tried again for as long as we owe it. Other 4xx
-                too, and InvalidRequest: a person may have to mend the integration, and it stays
-                owed until then. NotAddressed is final: it needs a reference that is not known.
+            ApplicationError: NotAccepted, retryable while the acknowledgement is pending. So are
+                other 4xx and InvalidRequest: an operator can correct the integration file.
+                NotAddressed is final: it needs a reference that is not known.
         """
         try:
-            with noted(self._with, step.request, Count.UNACKNOWLEDGED):
+            with counting_failures(self._deps, step.request, Count.UNACKNOWLEDGED):
                 return await self._acknowledge(step)
         except Exception as error:
             reason = error.message if isinstance(error, ApplicationError) else type(error).__name__
-            with classified():
-                await self._with.ledger.calls.record_owed(
+            with classified_errors():
+                await self._deps.ledger.calls.record_owed(
                     step.request.call_id, step.cycle, step.kind, reason
                 )
             raise
 
     async def _acknowledge(self, step: AcknowledgeStep) -> Acknowledged:
         request = step.request
-        with classified(StepFailure.NOT_ACCEPTED):
-            answer = await self._told(step)
-            if answer is not None and answer.status >= 400:
-                reason = refusal(answer, self._with.redactor(request.provider))
-                raise NoAnswerError(reason, reached=True)
-        at = self._with.clock()
-        with classified():
-            await self._with.ledger.calls.record_acknowledgement(
-                request.call_id, step.cycle, step.kind, at, _settled(step.outcome, at)
+        with classified_errors(StepFailure.NOT_ACCEPTED):
+            response = await self._post(step)
+            if response is not None and response.status >= 400:
+                reason = refusal_reason(response, self._deps.redactor(request.provider))
+                raise RetryableError(reason, reached=True)
+        at = self._deps.clock()
+        with classified_errors():
+            await self._deps.ledger.calls.record_acknowledgement(
+                request.call_id, step.cycle, step.kind, at, _accepted(step.outcome, at)
             )
-        if answer is not None:
-            note(self._with, request, Count.ACKNOWLEDGED)
+        if response is not None:
+            count(self._deps, request, Count.ACKNOWLEDGED)
         return Acknowledged(acknowledged_at=at)
 
-    async def _told(self, step: AcknowledgeStep) -> ProviderResponse | None:
-        """What the provider answers; None where the operation has nothing to tell it."""
+    async def _post(self, step: AcknowledgeStep) -> ProviderResponse | None:
+        """The provider's answer; None where the operation has no acknowledgement of this kind."""
         try:
-            return await converse(
-                self._with,
+            return await call_provider(
+                self._deps,
                 step.request,
                 step.cycle,
-                lambda at, operation, known: render_acknowledgement(
-                    at, operation, step.kind, known
+                lambda integration, operation, context: render_acknowledgement(
+                    integration, operation, step.kind, context
                 ),
                 reference=step.reference,
                 response=step.outcome.response if step.outcome else step.response,
@@ -78,12 +78,11 @@ class Acknowledge:
         except MissingReferenceError:
             raise
         except InvalidInputError as error:
-            # Not the call's fault: with a better file the same step succeeds.
-            raise failure(StepFailure.INVALID_REQUEST, str(error), final=False) from None
+            # The file's error, not the call's: after a correction the same step succeeds.
+            raise activity_failure(StepFailure.INVALID_REQUEST, str(error), final=False) from None
 
 
-def _settled(outcome: CallOutcome | None, at: datetime) -> CallOutcome | None:
-    """A captured outcome, once the provider has accepted that we have it."""
+def _accepted(outcome: CallOutcome | None, at: datetime) -> CallOutcome | None:
     if outcome is None:
         return None
     timings = outcome.timings.model_copy(update={"acknowledged_at": at})

@@ -1,35 +1,135 @@
-"""ask_status: before giving up, ask the provider how its work stands."""
+"""The activities `ask_status` and `poll`: ask the provider for the status of a call's work."""
 
 from __future__ import annotations
 
-from temporalio import activity
+import random
+from dataclasses import dataclass
+from datetime import timedelta
 
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from ackbridge.catalog.rendering import render_status
 from ackbridge.contracts import names
-from ackbridge.contracts.steps import Asked, AskStep, StepFailure
+from ackbridge.contracts.messages import MessageSource, ProviderMessage
+from ackbridge.contracts.steps import Asked, AskStep, PollStep, StepFailure
 from ackbridge.stats.counters import Count
-from activities.support.counters import note, noted
+from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
-from activities.support.retry import classified
-from activities.support.status_reply import ask
+from activities.support.heartbeats import worker_shuts_down
+from activities.support.provider_http import call_provider, read_message
+from activities.support.retry import activity_failure, classified_errors, classify_error
+
+RETRY_FROM = timedelta(minutes=1)
+"""A shorter interval is waited out in the activity; from here on a retry costs less."""
+
+HEARTBEAT_INTERVAL = timedelta(seconds=5)
+"""Heartbeats tell a worker that the poll was cancelled."""
+
+
+@dataclass(frozen=True)
+class StatusReply:
+    """The provider's answer to a status request.
+
+    Attributes:
+        message: what it means for the call; None when there is no response yet.
+        summary: the answer in one line.
+    """
+
+    message: ProviderMessage | None
+    summary: str
 
 
 class AskStatus:
-    """The answer goes through the same capture as a callback."""
+    """What the provider answers is recorded like a callback."""
 
-    def __init__(self, provisions: Dependencies) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     @activity.defn(name=names.ASK_STATUS)
     async def ask_status(self, step: AskStep) -> Asked:
         """Ask once.
 
         Raises:
-            ApplicationError: NoReceipt, to be tried again a few times.
+            ApplicationError: NoReceipt, retryable.
         """
         with (
-            noted(self._with, step.request, Count.STATUS_UNANSWERED),
-            classified(StepFailure.NO_RECEIPT),
+            counting_failures(self._deps, step.request, Count.STATUS_UNANSWERED),
+            classified_errors(StepFailure.NO_RECEIPT),
         ):
-            word = await ask(self._with, step)
-        note(self._with, step.request, Count.STATUS_ANSWERED)
-        return Asked(message=word.message if word else None)
+            reply = await self._request_status(step)
+        count(self._deps, step.request, Count.STATUS_ANSWERED)
+        return Asked(message=reply.message if reply else None)
+
+    @activity.defn(name=names.POLL)
+    async def poll(self, step: PollStep) -> Asked:
+        """Ask until there is a new message. The workflow sets the deadline.
+
+        Raises:
+            ApplicationError: NotYet, retryable after the interval; never final.
+        """
+        while True:
+            reply, interval = await self._poll_once(step)
+            if reply.message is not None:
+                return Asked(message=reply.message)
+            await _wait(reply.summary, interval)
+
+    async def _poll_once(self, step: PollStep) -> tuple[StatusReply, timedelta]:
+        """The reply, its message only if it is new, and the delay before the next request."""
+        try:
+            reply = await self._request_status(step)
+        except Exception as error:
+            found = classify_error(error, StepFailure.NOT_YET)
+            if found is None:
+                raise
+            unanswered = found.kind is StepFailure.NOT_YET
+            count(
+                self._deps,
+                step.request,
+                Count.STATUS_UNANSWERED if unanswered else Count.OWN_ERRORS,
+            )
+            delay = max(step.every, found.retry_after or step.every)
+            return StatusReply(None, found.reason), delay
+        if reply is None:
+            reason = "response.status: the operation has no status request"
+            return StatusReply(None, reason), step.every
+        count(self._deps, step.request, Count.STATUS_ANSWERED)
+        if reply.message is not None and reply.message.event_key in step.answered:
+            reply = StatusReply(None, "the provider's answer has not changed")
+        return reply, step.every
+
+    async def _request_status(self, step: AskStep | PollStep) -> StatusReply | None:
+        """Send a status request; None where the operation has none.
+
+        Raises:
+            RetryableError, InvalidInputError, ConfigurationError: as `call_provider`.
+        """
+        response = await call_provider(
+            self._deps, step.request, step.cycle, render_status, reference=step.reference
+        )
+        if response is None:
+            return None
+        summary = f"the provider answered {response.status}"
+        if response.status >= 400:
+            return StatusReply(None, summary)
+        message = read_message(
+            self._deps, step.request, step.cycle, response, MessageSource.STATUS, step.reference
+        )
+        return StatusReply(message, summary if message else f"{summary}, without a response yet")
+
+
+async def _wait(summary: str, interval: timedelta) -> None:
+    """Wait in this attempt for a short interval; leave a long one to the retry of the activity."""
+    jitter = random.random()  # noqa: S311 -- it spreads requests, and keeps no secret
+    left = interval * (1 + jitter / 10)
+    if interval >= RETRY_FROM:
+        raise _not_yet(summary, left)
+    while left > timedelta(0):
+        activity.heartbeat(summary)
+        if await worker_shuts_down(min(left, HEARTBEAT_INTERVAL)):
+            raise _not_yet(summary, left)
+        left -= HEARTBEAT_INTERVAL
+
+
+def _not_yet(summary: str, delay: timedelta) -> ApplicationError:
+    return activity_failure(StepFailure.NOT_YET, summary, final=False, delay=delay)

@@ -1,4 +1,4 @@
-"""deliver: one attempt to tell a subscriber what has become of a call."""
+"""The activities `deliver` and `bury`: post a notice to its subscriber, or dead-letter it."""
 
 from __future__ import annotations
 
@@ -13,78 +13,85 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import NoticeStatus
-from ackbridge.contracts.deliveries import Delivered, Delivery, NoticeBody
+from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery, NoticeBody
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.http.client import HttpResponse, exchange
 from ackbridge.security.outbound import sign_notice
 from activities.support.dependencies import Dependencies
 from activities.support.retry import (
-    Cause,
-    NoAnswerError,
+    Classification,
     RefusedError,
-    cause_of,
-    failure,
-    no_connection,
-    patience,
+    RetryableError,
+    activity_failure,
+    classified_errors,
+    classify_error,
+    network_failure,
+    parse_retry_after,
+    retry_delay,
 )
-from activities.support.retry import retry_after as asked_patience
 
-FIRST_RETRY: Final = timedelta(seconds=5)
-LONGEST_RETRY: Final = timedelta(hours=6)
-GROWTH: Final = 4
-"""Attempts back off from the one to the other, each time four times as long; for days."""
+INITIAL_INTERVAL: Final = timedelta(seconds=5)
+MAXIMUM_INTERVAL: Final = timedelta(hours=6)
+COEFFICIENT: Final = 4
 
 GONE: Final = 410
-"""The subscriber does not exist any more, and says so: the one status that ends a notice."""
+"""The only status that ends a notice: the subscriber does not exist any more."""
 
-READ_BYTES: Final = 16 * 1024
-"""Of an answer, which nobody looks at: so that the connection can be used again."""
+MAX_REPLY_BYTES: Final = 16 * 1024
+"""Of a body that is read only so that the connection can be reused."""
 
 
 class Deliver:
-    """At least once: an attempt whose end nobody has seen is repeated, under the same id."""
+    """At least once: an attempt that did not report back is repeated under the same id."""
 
-    def __init__(self, provisions: Dependencies) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     @activity.defn(name=names.DELIVER)
     async def deliver(self, delivery: Delivery) -> Delivered:
-        """Post one signed notice, and keep in the ledger what has become of it.
+        """Post one signed notice, and store its state in the ledger.
 
         Raises:
-            ApplicationError: NotAccepted, to be tried again; what the subscriber says is not
-                repeated. Final when the subscriber answers 410 (Gone).
+            ApplicationError: NotAccepted, retryable, without the subscriber's own text. Final when
+                the subscriber answers 410 (Gone).
         """
         try:
             return await self._deliver(delivery)
         except Exception as error:
-            cause = cause_of(error, StepFailure.NOT_ACCEPTED)
-            if cause is None:
+            found = classify_error(error, StepFailure.NOT_ACCEPTED)
+            if found is None:
                 raise
-            raise await self._failed(delivery, cause) from None
+            raise await self._failure(delivery, found) from None
+
+    @activity.defn(name=names.BURY)
+    async def bury(self, step: DeadLetterStep) -> dict[str, str]:
+        """Store a notice as a dead letter, until an operator replays it."""
+        with classified_errors():
+            await self._deps.ledger.notices.mark_dead(step.delivery, step.reason)
+        return {}
 
     async def _deliver(self, delivery: Delivery) -> Delivered:
-        notices = self._with.ledger.notices
-        is_first = activity.info().attempt == 1
-        # Sent again on purpose, it is sent once: another attempt asks whether that has happened.
-        taken = delivery if is_first else delivery.model_copy(update={"again": False})
-        before = await notices.start_attempt(taken)
-        if before is not None:
-            return Delivered(delivered_at=before)
-        subscriber = self._with.catalog.subscriber(delivery.subscriber)
+        notices = self._deps.ledger.notices
+        if activity.info().attempt > 1:
+            # `again` delivers a notice once more: later attempts must not repeat a delivery.
+            delivery = delivery.model_copy(update={"again": False})
+        delivered_at = await notices.start_attempt(delivery)
+        if delivered_at is not None:
+            return Delivered(delivered_at=delivered_at)
+        subscriber = self._deps.catalog.subscriber(delivery.subscriber)
         body = await self._body(subscriber, delivery.body)
         reply = await self._post(subscriber, body, min(subscriber.timeout, delivery.timeout))
-        _accepted(reply, asked_patience(reply.headers.get("retry-after"), self._with.clock()))
-        at = self._with.clock()
-        await notices.mark_delivered(delivery.body.id, at)
-        return Delivered(delivered_at=at)
+        self._require_accepted(reply)
+        now = self._deps.clock()
+        await notices.mark_delivered(delivery.body.id, now)
+        return Delivered(delivered_at=now)
 
     async def _body(self, subscriber: Subscriber, body: NoticeBody) -> NoticeBody:
-        """What is sent: with the response, if the subscriber shall have it."""
+        """The body, with the call's response if the subscriber receives responses."""
         if not subscriber.response or body.data.status is not NoticeStatus.COMPLETED:
             return body
-        found = await self._with.ledger.calls.responses(body.data.call_id)
+        found = await self._deps.ledger.calls.responses(body.data.call_id)
         response = found[0].data if found else None
         return body.model_copy(update={"data": body.data.model_copy(update={"response": response})})
 
@@ -92,44 +99,44 @@ class Deliver:
         self, subscriber: Subscriber, body: NoticeBody, within: timedelta
     ) -> HttpResponse:
         text = body.model_dump_json()
-        signed = sign_notice(
-            self._with.secrets, subscriber.secrets, body.id, self._with.clock(), text
+        signature = sign_notice(
+            self._deps.secrets, subscriber.secrets, body.id, self._deps.clock(), text
         )
         try:
             return await exchange(
-                self._with.client,
+                self._deps.http,
                 method="POST",
                 url=subscriber.url,
-                headers={"content-type": "application/json", **signed},
+                headers={"content-type": "application/json", **signature},
                 content=text.encode(),
                 auth=None,
                 timeout=within,
-                max_bytes=READ_BYTES,
+                max_bytes=MAX_REPLY_BYTES,
                 truncate=True,
             )
         except (httpx.HTTPError, TimeoutError) as error:
-            raise no_connection(error) from None
+            raise network_failure(error) from None
 
-    async def _failed(self, delivery: Delivery, cause: Cause) -> ApplicationError:
-        """The failure of this attempt, which the ledger hears of if it can."""
+    def _require_accepted(self, reply: HttpResponse) -> None:
+        status = reply.status
+        if status in range(200, 300):
+            return
+        if status == GONE:
+            raise RefusedError(f"the subscriber answered {status}: it does not exist any more")
+        if 300 <= status < 400:
+            raise RetryableError(f"the subscriber answered {status}: redirects are not followed")
+        wait = parse_retry_after(reply.headers.get("retry-after"), self._deps.clock())
+        raise RetryableError(f"the subscriber answered {status}", retry_after=wait)
+
+    async def _failure(self, delivery: Delivery, error: Classification) -> ApplicationError:
+        """The failure of this attempt, also stored in the ledger if it is available."""
         with suppress(LedgerUnavailableError):
-            await self._with.ledger.notices.record_failure(delivery.body.id, cause.reason)
-        attempt = activity.info().attempt
-        delay = patience(attempt, cause.retry_after, FIRST_RETRY, LONGEST_RETRY, GROWTH)
-        return failure(cause.kind, cause.reason, final=cause.final, delay=delay)
-
-
-def _accepted(reply: HttpResponse, wait: timedelta | None) -> None:
-    """Pass on any 2xx.
-
-    Raises:
-        RefusedError: the subscriber is gone.
-        NoAnswerError: it was not accepted, and may be later.
-    """
-    status = reply.status
-    if status == GONE:
-        raise RefusedError(f"the subscriber answered {status}: it does not want this any more")
-    if 300 <= status < 400:
-        raise NoAnswerError(f"the subscriber answered {status}: redirects are not followed")
-    if status not in range(200, 300):
-        raise NoAnswerError(f"the subscriber answered {status}", retry_after=wait)
+            await self._deps.ledger.notices.record_failure(delivery.body.id, error.reason)
+        delay = retry_delay(
+            activity.info().attempt,
+            error.retry_after,
+            INITIAL_INTERVAL,
+            MAXIMUM_INTERVAL,
+            COEFFICIENT,
+        )
+        return activity_failure(error.kind, error.reason, final=error.final, delay=delay)

@@ -1,13 +1,17 @@
-"""observe: watch a provider, and answer when there is something to decide."""
+"""The activity `observe`: monitor one provider until its control has something to decide.
+
+It probes the provider's health, evaluates what all workers have counted for the breaker, and
+learns response deadlines.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from pydantic import ValidationError
+import httpx
 from temporalio import activity
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -15,8 +19,9 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
 from ackbridge.catalog.model import Integration
+from ackbridge.catalog.rendering import render_health
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker import MonitorState
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus, MonitorState
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     ControlDecision,
@@ -31,109 +36,190 @@ from ackbridge.control.breaker import (
     counts_by_report,
     evaluate,
 )
-from ackbridge.errors import ConfigurationError, LedgerUnavailableError
-from ackbridge.stats.counters import Count
+from ackbridge.control.deadlines import DeadlineRules, learn_all
+from ackbridge.errors import AckbridgeError, ConfigurationError, LedgerUnavailableError
+from ackbridge.http.client import ResponseTooLargeError, exchange
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.stats.counters import COARSE, FINE, Count, resolution_for
 from activities.support.dependencies import Dependencies
-from activities.support.learned_deadlines import LEARN_EVERY, learn_deadlines
-from activities.support.retry import failure
-from activities.support.shutdown import worker_stops
-
-from .probe import probe
+from activities.support.heartbeats import last_heartbeat, worker_shuts_down
+from activities.support.retry import activity_failure, is_retryable_status
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY = timedelta(seconds=2)
+CHECK_INTERVAL = timedelta(seconds=2)
 """About as often as workers report."""
 
-BEAT_EVERY = timedelta(seconds=10)
+LEARN_INTERVAL = timedelta(seconds=30)
+"""Learning reads a window of an hour each time."""
+
+HEARTBEAT_INTERVAL = timedelta(seconds=10)
 """A heartbeat costs a request to the engine; what is lost with it is read again."""
 
-WATCH_FOR = timedelta(hours=1)
-"""After which another worker, or another version, may take its turn."""
+OBSERVE_FOR = timedelta(hours=1)
+"""Then another worker, or another version, can take over."""
 
-AGAIN_AFTER = timedelta(seconds=10)
-"""The ledger is away, or this worker does not know the provider."""
+RETRY_DELAY = timedelta(seconds=10)
 
-BACKLOG_WITHIN = timedelta(seconds=2)
+DESCRIBE_TIMEOUT = timedelta(seconds=2)
+
+MAX_HEALTH_BYTES = 64 * 1024
+"""Only the status of a health request counts."""
 
 
 class Observe:
-    """One long activity for each provider: its history grows with decisions, not with calls."""
+    """One long activity per provider: its history grows with decisions, not with calls."""
 
-    def __init__(self, provisions: Dependencies) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     @activity.defn(name=names.OBSERVE)
     async def observe(self, step: ObserveStep) -> ControlDecision:
-        """Look every two seconds until something changes, for an hour, or until the worker stops.
+        """Check every two seconds until something changes, an hour is over, or the worker stops.
 
         Raises:
-            ApplicationError: Unavailable, to be tried again: the ledger is away.
+            ApplicationError: Unavailable, retryable: the ledger does not answer, or this worker
+                does not know the provider.
         """
-        until = self._with.clock() + WATCH_FOR
-        watch = _left() or step.watch
-        beaten_at: datetime | None = None
+        until = self._deps.clock() + OBSERVE_FOR
+        state = last_heartbeat(MonitorState) or step.watch
+        heartbeat_at: datetime | None = None
         learned_at: datetime | None = None
         while True:
-            with _tried_again():
-                now, watch, decision = await self._look(step, watch)
+            with _retryable():
+                now, state, decision = await self._check(step, state)
             if decision is not None:
                 return decision
-            if learned_at is None or now - learned_at >= LEARN_EVERY:
+            if learned_at is None or now - learned_at >= LEARN_INTERVAL:
                 learned_at = now
-                with _tried_again():
-                    learned = await self._learn(step, now)
-                if learned:
-                    return ControlDecision(deadlines=learned, watch=watch)
+                with _retryable():
+                    deadlines = await self._learn(step, now)
+                if deadlines:
+                    return ControlDecision(deadlines=deadlines, watch=state)
             if now >= until:
-                return ControlDecision(watch=watch)
-            if beaten_at is None or now - beaten_at >= BEAT_EVERY:
-                beaten_at = now
-                activity.heartbeat(watch)
-            if await worker_stops(LOOK_EVERY):
-                return ControlDecision(watch=watch)
+                return ControlDecision(watch=state)
+            if heartbeat_at is None or now - heartbeat_at >= HEARTBEAT_INTERVAL:
+                heartbeat_at = now
+                activity.heartbeat(state)
+            if await worker_shuts_down(CHECK_INTERVAL):
+                return ControlDecision(watch=state)
 
     async def _learn(self, step: ObserveStep, now: datetime) -> dict[str, LearnedDeadline]:
-        integration = self._with.catalog.integration(step.provider)
+        integration = self._deps.catalog.integration(step.provider)
         return await learn_deadlines(
-            self._with.ledger, integration, step.breaker, step.deadlines, now
+            self._deps.ledger, integration, step.breaker, step.deadlines, now
         )
 
-    async def _look(
-        self, step: ObserveStep, watch: MonitorState
+    async def _check(
+        self, step: ObserveStep, state: MonitorState
     ) -> tuple[datetime, MonitorState, ControlDecision | None]:
-        integration = self._with.catalog.integration(step.provider)
+        integration = self._deps.catalog.integration(step.provider)
         rules = _rules(integration, step)
-        now = self._with.clock()
-        answer: Count | None = None
-        if rules.is_probe_due(step.breaker, watch.probed_at, now):
-            answer = await probe(self._with, integration)
-            if answer is not None:
-                self._with.counters.count(step.provider, WHOLE_PROVIDER, answer)
-        buckets = await self._with.ledger.stats.recent_counts(step.provider, now - REPORT_LOOKBACK)
+        now = self._deps.clock()
+        health: Count | None = None
+        if rules.is_probe_due(step.breaker, state.probed_at, now):
+            health = await probe(self._deps, integration)
+            if health is not None:
+                self._deps.counters.count(step.provider, WHOLE_PROVIDER, health)
+        buckets = await self._deps.ledger.stats.recent_counts(step.provider, now - REPORT_LOOKBACK)
         backlog = await _backlog(step.provider) if step.breaker.step is not None else 0
-        seen = evaluate(rules, step.breaker, watch, counts_by_report(buckets), answer, now, backlog)
-        return now, seen.monitor, _decision(step, seen)
+        evaluation = evaluate(
+            rules, step.breaker, state, counts_by_report(buckets), health, now, backlog
+        )
+        return now, evaluation.monitor, _decision(step, evaluation)
+
+
+async def probe(deps: Dependencies, integration: Integration) -> Count | None:
+    """Send the provider's health request: HEALTHY, UNHEALTHY or UNCLEAR; None if it has none.
+
+    UNCLEAR is a refusal, which may be about the request, or an error of our own.
+    """
+    outbound = render_health(integration)
+    if outbound is None:
+        return None
+    try:
+        reply = await exchange(
+            deps.http,
+            method=outbound.method,
+            url=outbound.url,
+            headers=outbound.headers,
+            content=outbound.content,
+            auth=deps.auths.get(integration.provider),
+            timeout=outbound.timeout or timedelta(seconds=5),
+            max_bytes=MAX_HEALTH_BYTES,
+        )
+    except ResponseTooLargeError:
+        return Count.HEALTHY
+    except (httpx.PoolTimeout, AckbridgeError, ValueError):
+        return Count.UNCLEAR
+    except (httpx.HTTPError, TimeoutError):
+        return Count.UNHEALTHY
+    if reply.status < 400:
+        return Count.HEALTHY
+    return Count.UNHEALTHY if is_retryable_status(reply.status) else Count.UNCLEAR
+
+
+async def learn_deadlines(
+    ledger: Ledger,
+    integration: Integration,
+    breaker: BreakerStatus,
+    current: Mapping[str, LearnedDeadline],
+    now: datetime,
+) -> dict[str, LearnedDeadline]:
+    """The deadlines that change, by operation; none while the breaker is not closed.
+
+    Args:
+        current: the deadlines in effect.
+
+    Raises:
+        LedgerUnavailableError: the ledger does not answer.
+    """
+    if breaker.state is not BreakerState.CLOSED:
+        return {}
+    changed: dict[str, LearnedDeadline] = {}
+    for window, rules in _rules_by_window(integration).items():
+        since = _learn_since(now - window, breaker, now)
+        observed = await ledger.stats.totals(integration.provider, since)
+        changed |= learn_all(rules, observed, current, breaker)
+    return changed
+
+
+def _rules_by_window(integration: Integration) -> dict[timedelta, dict[str, DeadlineRules]]:
+    found: dict[timedelta, dict[str, DeadlineRules]] = {}
+    for name, operation in integration.operations.items():
+        rules = operation.response.deadline.rules
+        if rules is not None:
+            found.setdefault(rules.window, {})[name] = rules
+    return found
+
+
+def _learn_since(start: datetime, breaker: BreakerStatus, now: datetime) -> datetime:
+    """Skip what was observed before the breaker closed, during the outage."""
+    if breaker.since <= start:
+        return start
+    if resolution_for(breaker.since, now) is FINE:
+        return breaker.since
+    # The coarse bucket in which the breaker closed also has minutes of the outage.
+    return max(start, COARSE.begin(breaker.since) + COARSE.width)
 
 
 @contextmanager
-def _tried_again() -> Iterator[None]:
-    """Whatever is away may be back any moment, and nobody else watches meanwhile."""
+def _retryable() -> Iterator[None]:
+    """Retry soon, without backoff: nobody else monitors the provider meanwhile."""
     try:
         yield
     except (LedgerUnavailableError, ConfigurationError) as error:
-        raise failure(StepFailure.UNAVAILABLE, str(error), final=False, delay=AGAIN_AFTER) from None
+        raise activity_failure(
+            StepFailure.UNAVAILABLE, str(error), final=False, delay=RETRY_DELAY
+        ) from None
 
 
-def _decision(step: ObserveStep, seen: BreakerEvaluation) -> ControlDecision | None:
-    is_new = seen.breaker is not step.breaker
-    if not is_new and seen.rate == step.applied:
+def _decision(step: ObserveStep, new: BreakerEvaluation) -> ControlDecision | None:
+    breaker = new.breaker if new.breaker is not step.breaker else None
+    rate = new.rate if new.rate != step.applied else None
+    if breaker is None and rate is None:
         return None
-    return ControlDecision(
-        breaker=seen.breaker if is_new else None,
-        rate=seen.rate if seen.rate != step.applied else None,
-        watch=seen.monitor,
-    )
+    return ControlDecision(breaker=breaker, rate=rate, watch=new.monitor)
 
 
 def _rules(integration: Integration, step: ObserveStep) -> BreakerRules:
@@ -144,12 +230,11 @@ def _rules(integration: Integration, step: ObserveStep) -> BreakerRules:
         limit=step.limit.per_second if step.limit else configured,
         per_tenant=limits.per_tenant if limits else None,
         health_every=integration.health.every if integration.health else None,
-        longest_deadline=_patience(integration, step),
+        longest_deadline=_longest_deadline(integration, step),
     )
 
 
-def _patience(integration: Integration, step: ObserveStep) -> timedelta:
-    """The longest time that any response is awaited by now."""
+def _longest_deadline(integration: Integration, step: ObserveStep) -> timedelta:
     return max(
         learned.deadline
         if (learned := step.deadlines.get(name))
@@ -158,18 +243,8 @@ def _patience(integration: Integration, step: ObserveStep) -> timedelta:
     )
 
 
-def _left() -> MonitorState | None:
-    """What an attempt before this one has got to."""
-    for details in activity.info().heartbeat_details:
-        try:
-            return MonitorState.model_validate(details)
-        except ValidationError:
-            return None
-    return None
-
-
 async def _backlog(provider: str) -> int:
-    """Sends that wait in the provider's queue, about; 0 where the engine does not say."""
+    """The approximate number of queued sends; 0 if the engine does not say."""
     client = activity.client()
     request = DescribeTaskQueueRequest(
         namespace=client.namespace,
@@ -179,9 +254,9 @@ async def _backlog(provider: str) -> int:
     )
     try:
         described = await client.workflow_service.describe_task_queue(
-            request, timeout=BACKLOG_WITHIN
+            request, timeout=DESCRIBE_TIMEOUT
         )
     except RPCError as error:
-        log.warning("the backlog of %s is not known: %s", provider, error.status.name)
+        log.warning("backlog of %s unknown: %s", provider, error.status.name)
         return 0
     return int(described.stats.approximate_backlog_count)

@@ -1,129 +1,302 @@
-"""prepare: check the request, claim the call, decide the plan; and send, where that may ride."""
+"""The activities `prepare` and `reconsider`: check a request, claim its key, decide the plan."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog.catalog import check_payload, configured_flags
+from ackbridge.catalog.catalog import check_payload, configured_flags, next_batch
+from ackbridge.catalog.model import Integration, Operation, PollSpec
+from ackbridge.catalog.rendering import render_notice
 from ackbridge.catalog.subscribers import Subscriber
+from ackbridge.catalog.templates import Clean
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus
-from ackbridge.contracts.control import LearnedDeadline
-from ackbridge.contracts.plan import Plan, Prepared
-from ackbridge.contracts.steps import FailedAttempt, PrepareStep, SendStep, Sent, StepFailure
-from ackbridge.contracts.wire import canonical_json
+from ackbridge.contracts.calls import CallOutcome, CallRequest, Notice, OutcomeStatus
+from ackbridge.contracts.control import AdmissionState, LearnedDeadline
+from ackbridge.contracts.deliveries import ReplyPlan
+from ackbridge.contracts.notices import CALLER_KINDS, NOTICE_KINDS, default_notices
+from ackbridge.contracts.plan import (
+    REVISION,
+    AcknowledgePlan,
+    LatePolicy,
+    OnFailure,
+    Plan,
+    PollPlan,
+    Prepared,
+    ResponseMode,
+    SendPlan,
+)
+from ackbridge.contracts.steps import (
+    FailedAttempt,
+    PrepareStep,
+    ReconsiderStep,
+    SendStep,
+    Sent,
+    StepFailure,
+)
+from ackbridge.contracts.wire import canonical_json, digest
+from ackbridge.control.deadlines import deadline_for
 from ackbridge.errors import UnknownNameError
 from ackbridge.ledger.calls import Claim, ClaimKind
-from activities.support.counters import noted
+from activities.support.counters import counting_failures
 from activities.support.dependencies import Dependencies
-from activities.support.planning import batches_ahead, plan_call
-from activities.support.retry import classified, failure, setback
+from activities.support.retry import activity_failure, classified_errors, failed_attempt
 
 from .send import Send
 
-MAX_REQUEST_BYTES = 512 * 1024
-"""A request larger than this would make the engine retry an oversized payload for ever."""
+MAX_PAYLOAD_BYTES = 512 * 1024
+"""Temporal would retry an oversized payload for ever."""
 
-SENDS_ALONG_WITHIN = timedelta(seconds=1)
-"""A ledger that took longer than this has used up the time for a request in the same task."""
+MAX_FAIRNESS_KEY_BYTES = 64
+"""Temporal's limit."""
 
-SENDS_ALONG_FOR = timedelta(seconds=5)
-"""A request that may take longer goes out in a step of its own."""
+SEND_AFTER_AT_MOST = timedelta(seconds=1)
+"""A slower ledger has used up the time for a request in the same workflow task."""
+
+SEND_FOR_AT_MOST = timedelta(seconds=5)
+"""A request with a longer timeout is an activity of its own."""
 
 
 class Prepare:
-    """Nothing is sent before this has agreed."""
+    """The first step of a call; nothing is sent before it succeeds."""
 
-    def __init__(self, provisions: Dependencies, send: Send) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies, send: Send) -> None:
+        self._deps = deps
         self._send = send
 
     @activity.defn(name=names.PREPARE)
     async def prepare(self, step: PrepareStep) -> Prepared:
-        """Answer with the plan of a call, or with the outcome it already had.
+        """Claim the call and return its plan, or the outcome it already has.
 
-        Where the step wishes it and nothing stands against it, the first request goes out as well;
-        that it has failed is part of the answer, because the plan stands all the same.
+        If the step says so and the plan allows it, the first request is sent in the same activity.
+        A failed attempt is part of the result: the plan stands all the same.
 
         Raises:
-            ApplicationError: InvalidRequest naming the field, or KeyReused; both final.
+            ApplicationError: InvalidRequest, naming the field, or KeyReused; both final.
         """
-        began = self._with.clock()
+        started_at = self._deps.clock()
         request = step.request
-        with noted(self._with, request), classified():
-            self._check(step)
-            claim = await self._with.ledger.calls.claim(request, step.run_chain)
+        with counting_failures(self._deps, request), classified_errors():
+            self._check(request)
+            claim = await self._deps.ledger.calls.claim(request, step.run_chain)
         if claim.kind is ClaimKind.REUSED:
             reason = f"key: {request.call_id} already belongs to a call with another payload"
-            raise failure(StepFailure.KEY_REUSED, reason, final=True)
+            raise activity_failure(StepFailure.KEY_REUSED, reason, final=True)
         if claim.outcome is not None and claim.kind is ClaimKind.RECORDED:
             return Prepared(recorded=claim.outcome)
-        integration = self._with.catalog.integration(request.provider)
-        plan = plan_call(
+        plan = await self._plan(request)
+        prepared = Prepared(
+            plan=plan, repeated=claim.kind is ClaimKind.HELD, recorded=_recorded_success(claim)
+        )
+        is_slow = self._deps.clock() - started_at >= SEND_AFTER_AT_MOST
+        may_send = step.sends and claim.kind is ClaimKind.FRESH and not is_slow
+        if not (may_send and _fits_workflow_task(plan)):
+            return prepared
+        return prepared.model_copy(update={"sent": await self._first_attempt(request)})
+
+    @activity.defn(name=names.RECONSIDER)
+    async def reconsider(self, step: ReconsiderStep) -> AdmissionState:
+        """Evaluate flags and breaker again, for a parked call.
+
+        Raises:
+            ApplicationError: Unavailable: this worker does not know the integration.
+        """
+        with classified_errors():
+            integration = self._deps.catalog.integration(step.request.provider)
+        return await self._deps.admission.evaluate(step.request, configured_flags(integration))
+
+    def _check(self, request: CallRequest) -> None:
+        try:
+            operation = self._deps.catalog.operation(request.provider, request.operation)
+            if request.reply_to is not None:
+                self._deps.catalog.subscriber(request.reply_to)
+        except UnknownNameError as error:
+            raise activity_failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
+        size = len(canonical_json(request.payload))
+        if size > MAX_PAYLOAD_BYTES:
+            reason = f"payload: {size} bytes of JSON exceed the limit of {MAX_PAYLOAD_BYTES}"
+            raise activity_failure(StepFailure.INVALID_REQUEST, reason, final=True)
+        check_payload(operation, request.payload)
+
+    async def _plan(self, request: CallRequest) -> Plan:
+        catalog = self._deps.catalog
+        integration = catalog.integration(request.provider)
+        admission = await self._deps.admission.evaluate(request, configured_flags(integration))
+        # Admission has just refreshed the snapshot.
+        control = self._deps.snapshots.latest(request.provider)
+        return plan_call(
             integration,
             integration.operations[request.operation],
-            standing=await self._with.gate.evaluate(request, configured_flags(integration)),
-            indexed=self._with.indexed,
-            context=self._with.context(request, cycle=1),
+            admission=admission,
+            has_search_attributes=self._deps.has_search_attributes,
+            context=self._deps.template_context(request, cycle=1),
+            learned=control.deadlines.get(request.operation) if control else None,
+            bucket=_bucket(request),
             language=request.language,
-            subscriber=self._subscriber(request),
-            clean=self._with.redactor(request.provider).clean_value,
-            next_batches=batches_ahead(integration, request.operation, self._with.clock()),
-            learned=self._learned(request),
-            lot=_lot(request),
+            subscriber=catalog.subscriber(request.reply_to) if request.reply_to else None,
+            clean=self._deps.redactor(request.provider).clean_value,
+            next_batches=next_two_batches(integration, request.operation, self._deps.clock()),
         )
-        prepared = Prepared(
-            plan=plan, repeated=claim.kind is ClaimKind.HELD, recorded=_captured(claim)
-        )
-        is_fresh = claim.kind is ClaimKind.FRESH and self._with.clock() - began < SENDS_ALONG_WITHIN
-        if not (step.sends and is_fresh and _may_ride(plan)):
-            return prepared
-        return prepared.model_copy(update={"sent": await self._sent(request)})
 
-    async def _sent(self, request: CallRequest) -> Sent | FailedAttempt:
-        """The first attempt of the first cycle; the others are the workflow's to ask for."""
+    async def _first_attempt(self, request: CallRequest) -> Sent | FailedAttempt:
         try:
             return await self._send.send(SendStep(request=request, cycle=1))
         except ApplicationError as error:
-            return setback(error)
-
-    def _learned(self, request: CallRequest) -> LearnedDeadline | None:
-        """What the control says of the operation's deadline; the gate has just looked at it."""
-        control = self._with.control.latest(request.provider)
-        return control.deadlines.get(request.operation) if control else None
-
-    def _subscriber(self, request: CallRequest) -> Subscriber | None:
-        return self._with.catalog.subscriber(request.reply_to) if request.reply_to else None
-
-    def _check(self, step: PrepareStep) -> None:
-        request = step.request
-        try:
-            operation = self._with.catalog.operation(request.provider, request.operation)
-            if request.reply_to is not None:
-                self._with.catalog.subscriber(request.reply_to)
-        except UnknownNameError as error:
-            raise failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
-        size = len(canonical_json(request.payload))
-        if size > MAX_REQUEST_BYTES:
-            reason = f"payload: {size} bytes of JSON, at most {MAX_REQUEST_BYTES} are allowed"
-            raise failure(StepFailure.INVALID_REQUEST, reason, final=True)
-        check_payload(operation, request.payload)
+            return failed_attempt(error)
 
 
-def _lot(request: CallRequest) -> float:
-    """From 0 to 1, the same whenever the call is prepared; other digits draw for percentages."""
+def _bucket(request: CallRequest) -> float:
+    """From 0 to 1, the same whenever the call is prepared, and independent of flag percentages."""
     return int(request.digest[-8:], 16) / 16**8
 
 
-def _may_ride(plan: Plan) -> bool:
-    """Whether a request ends well before the engine takes the workflow task for lost."""
-    return plan.send.local and plan.not_now is None and plan.send.timeout <= SENDS_ALONG_FOR
+def _fits_workflow_task(plan: Plan) -> bool:
+    """Whether a request ends well before Temporal's timeout of the workflow task."""
+    return plan.send.local and plan.not_now is None and plan.send.timeout <= SEND_FOR_AT_MOST
 
 
-def _captured(claim: Claim) -> CallOutcome | None:
-    """The outcome of a response that this run chain has recorded, and does not know of any more."""
+def _recorded_success(claim: Claim) -> CallOutcome | None:
+    """The response that this run chain recorded in a workflow task that was lost."""
     outcome = claim.outcome
     return outcome if outcome and outcome.status is OutcomeStatus.COMPLETED else None
+
+
+def plan_call(
+    integration: Integration,
+    operation: Operation,
+    *,
+    admission: AdmissionState,
+    has_search_attributes: bool,
+    context: Mapping[str, object],
+    learned: LearnedDeadline | None,
+    bucket: float,
+    language: str | None,
+    subscriber: Subscriber | None,
+    clean: Clean | None,
+    next_batches: tuple[datetime, ...],
+) -> Plan:
+    """Decide every timeout, attempt and deadline of a call, and why.
+
+    Args:
+        context: the values that notice templates may refer to.
+        learned: the operation's learned deadline.
+        bucket: the call's own, from 0 to 1; see `deadline_for`.
+        subscriber: receives the call's notices.
+        clean: redacts each value that a notice shows.
+    """
+    response = operation.response
+    deadline, reason = deadline_for(
+        response.deadline.rules, learned, response.deadline.before_learning, bucket
+    )
+    kinds = NOTICE_KINDS if subscriber else CALLER_KINDS
+    return Plan(
+        mode=ResponseMode(response.mode),
+        send=SendPlan(
+            local=_may_be_local(integration, admission),
+            timeout=operation.receipt.timeout,
+            attempts=operation.receipt.attempts,
+            within=operation.receipt.within,
+            queue_within=operation.queue_within,
+            fairness=_fairness_key(operation, context),
+        ),
+        deadline=deadline,
+        deadline_reason=reason,
+        ceiling=response.deadline.ceiling,
+        ask_status=response.status is not None,
+        poll=_poll_plan(operation),
+        acknowledge=_acknowledge_plan(operation),
+        cycles=response.cycles,
+        on_failure=OnFailure(operation.on_failure),
+        late=LatePolicy(response.late),
+        late_window=response.late_window,
+        parked_for=operation.parked_for,
+        notices=_notices(operation, kinds, language, context, clean),
+        not_now=admission.not_now,
+        standing=admission,
+        when_off=operation.when_off,
+        indexed=has_search_attributes,
+        revision=REVISION,
+        reprocess_attempts=operation.reprocess.attempts,
+        next_batches=next_batches,
+        reply=_reply_plan(subscriber),
+    )
+
+
+def next_two_batches(
+    integration: Integration, operation: str, now: datetime
+) -> tuple[datetime, ...]:
+    """The next two scheduled batches: the first may begin before the call is parked."""
+    if integration.reprocess is None or integration.reprocess.older_than is not None:
+        return ()
+    first = next_batch(integration, operation, now)
+    second = first and next_batch(integration, operation, first)
+    return tuple(batch for batch in (first, second) if batch is not None)
+
+
+def _reply_plan(subscriber: Subscriber | None) -> ReplyPlan | None:
+    if subscriber is None:
+        return None
+    return ReplyPlan(
+        subscriber=subscriber.subscriber,
+        events=subscriber.events,
+        timeout=subscriber.timeout,
+        within=subscriber.within,
+    )
+
+
+def _may_be_local(integration: Integration, admission: AdmissionState) -> bool:
+    """Whether sends need no rate limit and no dedicated egress, so that any worker may send."""
+    is_limited = integration.limits is not None or admission.throttled
+    return not is_limited and integration.egress == "shared"
+
+
+def _fairness_key(operation: Operation, context: Mapping[str, object]) -> str | None:
+    if operation.fairness is None:
+        return None
+    value = operation.fairness.search(context)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        return None
+    key = str(value)
+    too_long = len(key.encode()) > MAX_FAIRNESS_KEY_BYTES
+    return digest(key)[:MAX_FAIRNESS_KEY_BYTES] if too_long else key
+
+
+def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
+    acknowledge = operation.acknowledge
+    if acknowledge is None:
+        return None
+    return AcknowledgePlan(
+        timeout=acknowledge.timeout,
+        within=acknowledge.within,
+        on_success=acknowledge.success is not None,
+        on_failed=acknowledge.failed is not None,
+    )
+
+
+def _poll_plan(operation: Operation) -> PollPlan | None:
+    if operation.response.mode != "poll":
+        return None
+    poll = operation.response.poll or PollSpec()
+    return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
+
+
+def _notices(
+    operation: Operation,
+    kinds: Sequence[str],
+    language: str | None,
+    context: Mapping[str, object],
+    clean: Clean | None,
+) -> dict[str, Notice]:
+    """The operation's own notices, or the default ones."""
+    known = {name: context[name] for name in ("payload", "metadata", "call")}
+    defaults = default_notices(language)
+    texts = {kind: getattr(operation.notices, kind) for kind in kinds}
+    own = {
+        kind: render_notice(kind, text, known, language, clean)
+        for kind, text in texts.items()
+        if text is not None
+    }
+    return {kind: own.get(kind) or defaults[kind] for kind in kinds}

@@ -1,4 +1,4 @@
-"""purge_page: what is over and old leaves the ledger, for some seconds at a time."""
+"""The activity `purge_page`: delete expired records from the ledger, for some seconds."""
 
 from __future__ import annotations
 
@@ -14,60 +14,56 @@ from ackbridge.contracts.purge import PurgePageResult, PurgeStep
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import ConfigurationError, EngineUnavailableError
 from activities.support.dependencies import Dependencies
-from activities.support.retry import classified, failure
+from activities.support.heartbeats import last_heartbeat
+from activities.support.retry import activity_failure, classified_errors
 
-PAGE_WITHIN = 20.0
-"""Seconds after which a page is over: the workflow hears how far it is."""
+PAGE_SECONDS = 20.0
+"""After which a page returns, so that the workflow can show its progress."""
 
-LONGEST_REST = 1.0
-"""Seconds between two transactions: as long as the last one took, so that calls have their turn."""
+MAX_PAUSE_SECONDS = 1.0
+"""Between two transactions: as long as the last one took, so that calls can use the ledger."""
 
 
 class PurgePages:
-    """Every transaction stands for itself: any attempt may end anywhere."""
+    """Each transaction is complete in itself: an attempt may end anywhere."""
 
-    def __init__(self, provisions: Dependencies) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     @activity.defn(name=names.PURGE_PAGE)
     async def purge_page(self, step: PurgeStep) -> PurgePageResult:
-        """Clean up for some seconds, from where the page before, or the attempt before, has ended.
+        """Delete for some seconds, starting where the last page or attempt ended.
 
         Raises:
-            ApplicationError: InvalidRequest, final; calls are kept shorter than by the engine.
+            ApplicationError: InvalidRequest, final: the retention of calls is shorter than the
+                namespace's.
         """
         if step.place is None:
-            await self._check(step)
-        with classified():
-            return await self._clean(step, _before())
+            await self._check_retention(step)
+        with classified_errors():
+            return await self._purge(step, last_heartbeat(PurgePageResult))
 
-    async def _check(self, step: PurgeStep) -> None:
-        """The namespace's retention may be another one since the worker started."""
+    async def _check_retention(self, step: PurgeStep) -> None:
+        """The namespace's retention may have changed since the worker started."""
         try:
             await check_retention(activity.client(), step.retention)
         except ConfigurationError as error:
-            raise failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
+            raise activity_failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
         except EngineUnavailableError as error:
             activity.logger.warning("%s", error)
 
-    async def _clean(self, step: PurgeStep, before: PurgePageResult | None) -> PurgePageResult:
-        gone = Counter(before.gone if before else {})
-        as_of = before.as_of if before else step.as_of
-        place = before.place if before else step.place
-        over_at = time.monotonic() + PAGE_WITHIN
+    async def _purge(self, step: PurgeStep, last: PurgePageResult | None) -> PurgePageResult:
+        deleted = Counter(last.gone if last else {})
+        as_of, place = (last.as_of, last.place) if last else (step.as_of, step.place)
+        page_ends_at = time.monotonic() + PAGE_SECONDS
         while True:
-            began = time.monotonic()
-            done = await self._with.ledger.purge.page(step.retention, as_of, place)
-            gone.update(done.gone)
-            page = PurgePageResult(as_of=done.as_of, place=done.place, gone=dict(gone))
-            if page.place is None or activity.is_worker_shutdown() or time.monotonic() > over_at:
+            started_at = time.monotonic()
+            result = await self._deps.ledger.purge.page(step.retention, as_of, place)
+            deleted.update(result.gone)
+            as_of, place = result.as_of, result.place
+            page = PurgePageResult(as_of=as_of, place=place, gone=dict(deleted))
+            is_over = activity.is_worker_shutdown() or time.monotonic() > page_ends_at
+            if place is None or is_over:
                 return page
             activity.heartbeat(page)
-            as_of, place = page.as_of, page.place
-            await asyncio.sleep(min(time.monotonic() - began, LONGEST_REST))
-
-
-def _before() -> PurgePageResult | None:
-    """What an attempt that died has told."""
-    details = activity.info().heartbeat_details
-    return PurgePageResult.model_validate(details[0]) if details else None
+            await asyncio.sleep(min(time.monotonic() - started_at, MAX_PAUSE_SECONDS))

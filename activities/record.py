@@ -1,4 +1,4 @@
-"""record: the response and its duplicate-index row in one transaction, then its acknowledgement."""
+"""The activity `record`: write a call's response, then acknowledge it to the provider."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ackbridge.contracts.steps import (
     RecordStep,
 )
 from ackbridge.stats.counters import Count
-from activities.support.counters import note, note_response, noted
+from activities.support.counters import count, count_response, counting_failures
 from activities.support.dependencies import Dependencies
-from activities.support.retry import classified, setback
+from activities.support.retry import classified_errors, failed_attempt
 
 from .acknowledge import Acknowledge
 
@@ -26,42 +26,43 @@ from .acknowledge import Acknowledge
 class Record:
     """The only writer of responses."""
 
-    def __init__(self, provisions: Dependencies, acknowledge: Acknowledge) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies, acknowledge: Acknowledge) -> None:
+        self._deps = deps
         self._acknowledge = acknowledge
 
     @activity.defn(name=names.RECORD)
     async def record(self, step: RecordStep) -> Recorded:
-        """Write the response once; say whether it is this call's.
+        """Write the response and its duplicate-index row in one transaction.
 
-        Where the step wishes it, its success is acknowledged as well, once it stands: that the
-        provider has not accepted is part of the answer.
+        If the step says so, the response is then acknowledged in the same activity. A failed
+        acknowledgement is part of the result: the response is recorded all the same.
 
         Raises:
-            ApplicationError: Unavailable: the ledger is away; nothing was written.
+            ApplicationError: Unavailable: the ledger does not answer; nothing was written.
         """
         request = step.request
         outcome = step.outcome.model_copy(update={"response": step.message.data})
-        with noted(self._with, request), classified():
-            recorded = await self._with.ledger.calls.record_response(
+        with counting_failures(self._deps, request), classified_errors():
+            recorded = await self._deps.ledger.calls.record_response(
                 request.call_id,
                 step.cycle,
                 step.message,
                 outcome,
                 was_parked=step.was_parked,
             )
-        if recorded.accepted and not recorded.repeated:
-            note_response(self._with, step)
-        elif not recorded.accepted:
-            note(self._with, request, Count.DUPLICATES)
-        if not (step.acknowledges and recorded.accepted):
+        if not recorded.accepted:
+            count(self._deps, request, Count.DUPLICATES)
             return recorded
-        return recorded.model_copy(update={"acknowledged": await self._acknowledged(step, outcome)})
+        if not recorded.repeated:
+            count_response(self._deps, step)
+        if not step.acknowledges:
+            return recorded
+        acknowledged = await self._acknowledge_success(step, outcome)
+        return recorded.model_copy(update={"acknowledged": acknowledged})
 
-    async def _acknowledged(
+    async def _acknowledge_success(
         self, step: RecordStep, outcome: CallOutcome
     ) -> Acknowledged | FailedAttempt:
-        """The first attempt; the response stands whatever becomes of it."""
         success = AcknowledgeStep(
             request=step.request,
             cycle=step.cycle,
@@ -72,4 +73,4 @@ class Record:
         try:
             return await self._acknowledge.acknowledge(success)
         except ApplicationError as error:
-            return setback(error)
+            return failed_attempt(error)

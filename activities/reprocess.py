@@ -1,9 +1,8 @@
-"""survey_parked, reprocess_page: a batch takes parked calls up again, a page at a time."""
+"""The activities `survey_parked` and `reprocess_page`: reprocess parked calls, page by page."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from datetime import timedelta
 
@@ -19,133 +18,139 @@ from ackbridge.control.admission import Availability
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.temporal.signals import as_plain, signal_once
 from activities.support.dependencies import Dependencies
-from activities.support.retry import classified
+from activities.support.heartbeats import worker_shuts_down
+from activities.support.retry import classified_errors
 
-PAGE_WITHIN = 5.0
-"""Seconds after which a page that has told calls is over: the workflow hears how far it is."""
+PAGE_SECONDS = 5.0
+"""After which a page that signalled calls returns, so that the workflow can show its progress."""
 
-WAIT_WITHIN = 60.0
-"""Seconds of a page that only waits for calls under way."""
+WAITING_PAGE_SECONDS = 60.0
+"""The same, for a page that only waits for calls in progress."""
 
-CLOSED_WITHIN = 600.0
-"""Seconds of a page that only waits for its provider."""
+CLOSED_PAGE_SECONDS = 600.0
+"""The same, for a page that only waits until its provider accepts calls again."""
 
-LOOK_EVERY = 0.2
-"""Seconds between two looks at calls under way, or at a closed provider; ten times as long when
-nothing happens."""
+CHECK_SECONDS = 0.2
+"""Between two checks of calls in progress or of a closed provider; ten times as long after
+`IDLE_SECONDS` without a signal."""
 
-MOST_AT_ONCE = 50
-"""Calls that are marked together."""
+IDLE_SECONDS = 6.0
+
+MAX_MARKED = 50
+"""Calls that are marked in one transaction."""
 
 SIGNAL_TIMEOUT = timedelta(seconds=5)
 
 
 class ReprocessPages:
-    """What a batch has done stands in the ledger: any attempt may end anywhere."""
+    """The state of a batch is in the ledger: an attempt may end anywhere."""
 
-    def __init__(self, provisions: Dependencies) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     @activity.defn(name=names.SURVEY_PARKED)
     async def survey_parked(self, step: SurveyStep) -> Survey:
-        """How many parked calls are selected, as of now."""
-        with classified():
-            return await self._with.ledger.batches.survey(step.selection)
+        """Count the selected parked calls."""
+        with classified_errors():
+            return await self._deps.ledger.batches.survey(step.selection)
 
     @activity.defn(name=names.REPROCESS_PAGE)
     async def reprocess_page(self, step: ReprocessPageStep) -> ReprocessPageResult:
-        """Take calls up again for some seconds, or wait for those under way or for the provider."""
-        turning = _Turning(self._with, step)
+        """Signal calls for some seconds, or wait for calls in progress or for the provider."""
+        page = _Page(self._deps, step)
         try:
-            with classified():
-                return await turning.turn()
+            with classified_errors():
+                return await page.run()
         except asyncio.CancelledError:
             details = activity.cancellation_details()
             if details is None or not details.cancel_requested:
                 raise
-        # Somebody has paused or stopped the batch: say how far it has come.
-        with classified():
-            return await turning.page(closed=step.closed)
+        # An operator paused or stopped the batch: return how far it is.
+        with classified_errors():
+            return await page.result(closed=step.closed)
 
 
-class _Turning:
+class _Page:
     """One attempt of a page."""
 
-    def __init__(self, provisions: Dependencies, step: ReprocessPageStep) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies, step: ReprocessPageStep) -> None:
+        self._deps = deps
         self._step = step
         self._request = step.request
-        self._batches = provisions.ledger.batches
-        self._began = time.monotonic()
-        self._told_last = self._began
-        self._next_at = self._began
-        self._has_told = False
+        self._batches = deps.ledger.batches
+        self._started_at = time.monotonic()
+        self._next_signal_at = self._started_at
+        self._last_signal_at: float | None = None
         self._selected = 0
 
-    async def turn(self) -> ReprocessPageResult:
-        """The page, to its end."""
+    async def run(self) -> ReprocessPageResult:
         if self._step.is_last:
             await self._batches.release(self._step.batch)
             await self._batches.settle(self._step.batch)
-            return await self.page()
+            return await self.result()
         self._selected = (await self._batches.counts(self._step.batch)).selected
-        await self._tell(await self._batches.unsignalled(self._step.batch))
+        await self._signal_calls(await self._batches.unsignalled(self._step.batch))
         while not self._is_over():
             availability = await self._availability()
-            reason, operations = availability.unavailable_until, availability.disabled_operations
+            reason = availability.unavailable_until
             if reason is not None and self._step.closed is None:
-                return await self.page(closed=reason)
+                return await self.result(closed=reason)
             if reason is None and self._step.closed is not None:
-                return await self.page()
+                return await self.result()
             if reason is None:
-                taken, under_way = await self._take(operations)
-                if taken:
+                signalled, in_progress = await self._claim_and_signal(
+                    availability.disabled_operations
+                )
+                if signalled:
                     continue
-                if not under_way:
-                    return await self.page(is_done=True)
-            await self._rest()
-        await self._until_next()
-        return await self.page(closed=self._step.closed)
+                if not in_progress:
+                    return await self.result(is_done=True)
+            await self._pause()
+        await self._wait_for_turn()
+        return await self.result(closed=self._step.closed)
 
-    async def page(
+    async def result(
         self, *, is_done: bool = False, closed: str | None = None
     ) -> ReprocessPageResult:
-        """How far the batch is."""
         counts = await self._batches.counts(self._step.batch)
         return ReprocessPageResult(counts=counts, is_done=is_done, closed=closed)
 
-    async def _take(self, closed: frozenset[str]) -> tuple[int, int]:
-        """Take calls up as far as there is room: how many, and how many were under way before."""
-        under_way = await self._batches.settle(self._step.batch)
-        room = min(self._request.concurrency - under_way, self._at_once())
-        wanted = self._request.selection.at_most
-        if wanted is not None:
-            room = min(room, wanted - self._selected)
-        taken: list[str] = []
-        if room > 0:
-            batch, selection = self._step.batch, self._request.selection
-            taken = await self._batches.claim(batch, selection, self._step.as_of, room, closed)
-            self._selected += len(taken)
-            await self._tell(taken)
-        return len(taken), under_way
+    async def _claim_and_signal(self, disabled_operations: frozenset[str]) -> tuple[int, int]:
+        """Signal as many calls as may run at once; how many, and how many were in progress."""
+        batch, request = self._step.batch, self._request
+        in_progress = await self._batches.settle(batch)
+        # Half a second's worth, at most.
+        at_once = max(1, min(MAX_MARKED, round(self._rate() / 2)))
+        limit = min(request.concurrency - in_progress, at_once)
+        if request.selection.at_most is not None:
+            limit = min(limit, request.selection.at_most - self._selected)
+        calls: list[str] = []
+        if limit > 0:
+            calls = await self._batches.claim(
+                batch, request.selection, self._step.as_of, limit, disabled_operations
+            )
+            self._selected += len(calls)
+            await self._signal_calls(calls)
+        return len(calls), in_progress
 
-    async def _tell(self, calls: list[str]) -> None:
-        """Tell calls to try again, at the rate; what was told is kept, whatever comes between."""
-        told: list[str] = []
+    async def _signal_calls(self, calls: list[str]) -> None:
+        """Signal calls at the batch's rate, and store which ones even if interrupted."""
+        signalled: list[str] = []
         try:
             for call_id in calls:
-                await self._pace()
+                await self._wait_for_turn()
+                self._next_signal_at = time.monotonic() + 1 / self._rate()
                 if activity.is_worker_shutdown():
                     break
                 if await self._signal(call_id):
-                    told.append(call_id)
+                    signalled.append(call_id)
                 else:
                     await self._batches.skip(self._step.batch, call_id)
         finally:
-            await asyncio.shield(self._batches.mark_signalled(self._step.batch, told))
+            await asyncio.shield(self._batches.mark_signalled(self._step.batch, signalled))
 
     async def _signal(self, call_id: str) -> bool:
-        """Whether there is such an open call.
+        """Signal a call; false if it is not open.
 
         Raises:
             EngineUnavailableError: the engine does not answer.
@@ -164,50 +169,42 @@ class _Turning:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return False
             raise EngineUnavailableError(f"the engine answers {error.status.name}") from None
-        self._has_told = True
-        self._told_last = time.monotonic()
+        self._last_signal_at = time.monotonic()
         return True
 
-    async def _pace(self) -> None:
-        """Wait until the next call may be told; the rate holds from each call to the next one."""
-        await self._until_next()
-        self._next_at = time.monotonic() + 1 / self._rate()
-
-    async def _until_next(self) -> None:
-        while (left := self._next_at - time.monotonic()) > 0 and not activity.is_worker_shutdown():
+    async def _wait_for_turn(self) -> None:
+        """Wait until the rate allows another signal, or the worker shuts down."""
+        while (
+            left := self._next_signal_at - time.monotonic()
+        ) > 0 and not activity.is_worker_shutdown():
             activity.heartbeat()
             await asyncio.sleep(min(left, 1.0))
         activity.heartbeat()
 
     def _rate(self) -> float:
-        """Calls per second at the moment."""
-        elapsed = timedelta(seconds=time.monotonic() - self._began)
-        ramp, full = self._request.ramp, self._request.rate
-        return ramp.rate(self._step.gentle_for + elapsed, full) if ramp else full
+        """The current limit, in calls per second."""
+        elapsed = timedelta(seconds=time.monotonic() - self._started_at)
+        ramp, full_rate = self._request.ramp, self._request.rate
+        return ramp.rate(self._step.gentle_for + elapsed, full_rate) if ramp else full_rate
 
-    async def _rest(self) -> None:
-        """Wait before the next look."""
+    async def _pause(self) -> None:
         activity.heartbeat()
-        quiet = time.monotonic() - self._told_last
-        within = LOOK_EVERY if quiet < WAIT_WITHIN / 10 else LOOK_EVERY * 10
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await activity.wait_for_worker_shutdown()
+        idle = time.monotonic() - (self._last_signal_at or self._started_at)
+        seconds = CHECK_SECONDS if idle < IDLE_SECONDS else CHECK_SECONDS * 10
+        await worker_shuts_down(timedelta(seconds=seconds))
 
     async def _availability(self) -> Availability:
         provider = self._request.selection.provider
-        integration = self._with.catalog.integrations.get(provider)
+        integration = self._deps.catalog.integrations.get(provider)
         configured = configured_flags(integration) if integration else IntegrationFlags()
-        return await self._with.gate.availability(provider, configured)
-
-    def _at_once(self) -> int:
-        """How many calls to mark together: those of about half a second."""
-        return max(1, min(MOST_AT_ONCE, round(self._rate() / 2)))
+        return await self._deps.admission.availability(provider, configured)
 
     def _is_over(self) -> bool:
         if activity.is_worker_shutdown():
             return True
-        within = CLOSED_WITHIN if self._step.closed is not None else WAIT_WITHIN
-        if self._has_told:
-            within = PAGE_WITHIN
-        return time.monotonic() - self._began > within
+        if self._last_signal_at is not None:
+            limit = PAGE_SECONDS
+        else:
+            is_closed = self._step.closed is not None
+            limit = CLOSED_PAGE_SECONDS if is_closed else WAITING_PAGE_SECONDS
+        return time.monotonic() - self._started_at > limit

@@ -1,4 +1,4 @@
-"""drain: take up again what was parked while a provider was away, gently."""
+"""The activity `drain`: after an outage, reprocess the calls that were parked because of it."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.control import DrainResult, DrainStep
-from ackbridge.contracts.limits import MAX_REASON_LENGTH
+from ackbridge.contracts.limits import MAX_REASON_LENGTH, MAX_SUMMARY_LENGTH
 from activities.support.dependencies import Dependencies
-from activities.support.retry import classified
+from activities.support.retry import classified_errors
 
-FOR_THE_PROVIDER = ("breaker_open", "not_sent", "no_receipt", "no_response")
-"""Why calls are parked that a provider which is well again can help. A flag is somebody's word."""
+OUTAGE_REASONS = ("breaker_open", "not_sent", "no_receipt", "no_response")
+"""Calls that were parked for another reason, such as a flag, are not resumed."""
 
 CONCURRENCY = 50
 
 
 class ResumeParked:
-    """A batch for each reason; their sends go through the throttled queue besides."""
+    """Starts one batch for each reason; their sends also go through the throttled send queue."""
 
-    def __init__(self, provisions: Dependencies) -> None:
-        self._with = provisions
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
     @activity.defn(name=names.DRAIN)
     async def drain(self, step: DrainStep) -> DrainResult:
         """Start the batches, once for each recovery.
 
         Raises:
-            ApplicationError: Unavailable; the ledger is away.
+            ApplicationError: Unavailable: the ledger does not answer.
         """
         provider = step.provider
-        with classified():
-            integration = self._with.catalog.integration(provider)
-            counted = await self._with.ledger.batches.count_parked(
+        with classified_errors():
+            integration = self._deps.catalog.integration(provider)
+            groups = await self._deps.ledger.batches.count_parked(
                 ParkedSelection(provider=provider)
             )
-        reasons = {one.reason for one in counted}.intersection(FOR_THE_PROVIDER)
+        reasons = {group.reason for group in groups}.intersection(OUTAGE_REASONS)
         batches = []
         for reason in sorted(reasons):
             batch = names.batch_id(provider, f"recovery-{step.version}-{reason}")
@@ -52,7 +52,7 @@ class ResumeParked:
 
 
 async def _start(batch: str, request: BatchRequest) -> None:
-    # An attempt before this one may have started it, and it may be over.
+    # An earlier attempt may have started it, and it may have ended since.
     with contextlib.suppress(WorkflowAlreadyStartedError):
         await activity.client().start_workflow(
             names.REPROCESS_PARKED,
@@ -61,25 +61,27 @@ async def _start(batch: str, request: BatchRequest) -> None:
             task_queue=names.TASK_QUEUE,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            static_summary=f"{request.selection.provider}: {request.reason}"[:200],
+            static_summary=f"{request.selection.provider}: {request.reason}"[:MAX_SUMMARY_LENGTH],
         )
 
 
 def _request(integration: Integration, reason: str, step: DrainStep, batches: int) -> BatchRequest:
-    """As fast as the ramp ends, shared by so many batches, and as gently as it begins."""
+    """A batch whose rate rises like the breaker's ramp, in equal shares for all batches."""
     ramp = (integration.breaker or BreakerPolicy()).ramp
-    full = ramp.rate(max(ramp.steps - 1, 0))
+    full_rate = ramp.rate(max(ramp.steps - 1, 0))
     limits = integration.limits
     if limits is not None and limits.requests_per_second is not None:
-        full = min(full, limits.requests_per_second)
+        full_rate = min(full_rate, limits.requests_per_second)
     return BatchRequest(
         selection=ParkedSelection(provider=step.provider, reason=reason),
-        rate=min(max(full / batches, 0.1), 1000.0),
+        rate=_share(full_rate, batches),
         concurrency=CONCURRENCY,
-        ramp=Ramp(
-            start=min(max(ramp.start / batches, 0.1), 1000.0),
-            over=max(ramp.every * ramp.steps, ramp.every),
-        ),
+        ramp=Ramp(start=_share(ramp.start, batches), over=max(ramp.every * ramp.steps, ramp.every)),
         by="the breaker",
-        reason=f"parked ({reason}) while the provider was away: {step.reason}"[:MAX_REASON_LENGTH],
+        reason=f"parked ({reason}) during an outage: {step.reason}"[:MAX_REASON_LENGTH],
     )
+
+
+def _share(rate: float, batches: int) -> float:
+    """One batch's share, within the limits of a batch's rate."""
+    return min(max(rate / batches, 0.1), 1000.0)

@@ -1,4 +1,4 @@
-"""throttle: set how fast a provider's send queue is dispatched, by the engine, fleet-wide."""
+"""The activity `throttle`: limit the dispatch rate of a provider's send queue, for all workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from temporalio import activity
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import RateLimit
 from temporalio.api.workflowservice.v1 import UpdateTaskQueueConfigRequest
-from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
@@ -14,24 +13,24 @@ from ackbridge.contracts.breaker import SendRate
 from ackbridge.contracts.control import ThrottleStep
 from ackbridge.contracts.limits import MAX_ERROR_LENGTH
 from ackbridge.contracts.steps import StepFailure
-from activities.support.retry import failure
+from activities.support.retry import activity_failure
 
-_NEVER = {
-    RPCStatusCode.UNIMPLEMENTED: "this engine cannot set the rate of a queue",
-    RPCStatusCode.PERMISSION_DENIED: "we may not set the rate of a queue",
-    RPCStatusCode.INVALID_ARGUMENT: "the engine takes no such rate",
+_FINAL_ERRORS = {
+    RPCStatusCode.UNIMPLEMENTED: "this engine cannot set the rate of a task queue",
+    RPCStatusCode.PERMISSION_DENIED: "not permitted to set the rate of a task queue",
+    RPCStatusCode.INVALID_ARGUMENT: "the engine does not accept this rate",
 }
 
 
 class Throttle:
-    """The settle queue is another one: acknowledgements, questions and probes go on."""
+    """Acknowledgements, status requests and probes use the settle queue and are not throttled."""
 
     @activity.defn(name=names.THROTTLE)
     async def throttle(self, step: ThrottleStep) -> SendRate:
-        """Set the rate, and say what it is now; the engine keeps it, restarts included.
+        """Set the rate, which the engine keeps until it is set again, and return it.
 
         Raises:
-            ApplicationError: Unavailable; final where this engine will not do it.
+            ApplicationError: Unavailable; final where the engine refuses.
         """
         client = activity.client()
         request = UpdateTaskQueueConfigRequest(
@@ -45,7 +44,11 @@ class Throttle:
         try:
             await client.workflow_service.update_task_queue_config(request)
         except RPCError as error:
-            raise _explained(error) from None
+            problem = _FINAL_ERRORS.get(error.status)
+            reason = f"{problem or 'the engine does not answer'} ({error.status.name})"
+            raise activity_failure(
+                StepFailure.UNAVAILABLE, reason, final=problem is not None
+            ) from None
         return step.rate
 
 
@@ -54,9 +57,3 @@ def _update(per_second: float | None, reason: str) -> UpdateTaskQueueConfigReque
     return UpdateTaskQueueConfigRequest.RateLimitUpdate(
         rate_limit=limit, reason=reason[:MAX_ERROR_LENGTH]
     )
-
-
-def _explained(error: RPCError) -> ApplicationError:
-    why = _NEVER.get(error.status)
-    reason = f"{why or 'the engine does not answer'} ({error.status.name})"
-    return failure(StepFailure.UNAVAILABLE, reason, final=why is not None)

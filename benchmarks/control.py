@@ -15,8 +15,7 @@ from datetime import timedelta
 from ackbridge.control.snapshots import REFRESH_EVERY as SNAPSHOT_EVERY
 from ackbridge.stats.counters import RESOLUTIONS
 from ackbridge.stats.reporter import REPORT_EVERY
-from activities.observe import BEAT_EVERY, LOOK_EVERY, WATCH_FOR
-from activities.support.learned_deadlines import LEARN_EVERY
+from activities.observe import CHECK_INTERVAL, HEARTBEAT_INTERVAL, LEARN_INTERVAL, OBSERVE_FOR
 
 MINUTE = timedelta(minutes=1)
 
@@ -57,11 +56,11 @@ def cost(workers: int, providers: int, operations: int, health: timedelta) -> Co
     """What so many worker processes and providers cost, with so many operations of each in use."""
     return Cost(
         snapshots=workers * providers * (MINUTE / SNAPSHOT_EVERY),
-        heartbeats=providers * (MINUTE / BEAT_EVERY),
-        events=providers * EVENTS_PER_WATCH * (MINUTE / WATCH_FOR),
+        heartbeats=providers * (MINUTE / HEARTBEAT_INTERVAL),
+        events=providers * EVENTS_PER_WATCH * (MINUTE / OBSERVE_FOR),
         reports=workers * (MINUTE / REPORT_EVERY),
         rows=workers * (MINUTE / REPORT_EVERY) * providers * operations * len(RESOLUTIONS),
-        looks=providers * (MINUTE / LOOK_EVERY + MINUTE / LEARN_EVERY),
+        looks=providers * (MINUTE / CHECK_INTERVAL + MINUTE / LEARN_INTERVAL),
         probes=providers * (MINUTE / health),
     )
 

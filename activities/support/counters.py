@@ -1,11 +1,10 @@
-"""Noting what is observed of a provider: its trouble told apart from ours."""
+"""Count what happens in calls: errors of the provider apart from our own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts.calls import CallRequest
@@ -13,63 +12,62 @@ from ackbridge.contracts.steps import CycleEnd, RecordStep, Sent, StepFailure
 from ackbridge.stats.counters import Count, Timing
 
 from .dependencies import Dependencies
-from .retry import Cause
+from .retry import Classification
 
-_THEIRS = frozenset({StepFailure.NO_RECEIPT, StepFailure.NOT_ACCEPTED, StepFailure.NOT_YET})
-_OURS = frozenset({StepFailure.UNAVAILABLE, StepFailure.INVALID_REQUEST})
+_PROVIDER_FAILURES = frozenset(
+    {StepFailure.NO_RECEIPT, StepFailure.NOT_ACCEPTED, StepFailure.NOT_YET}
+)
+_OUR_FAILURES = frozenset({StepFailure.UNAVAILABLE, StepFailure.INVALID_REQUEST})
 
 
 @contextmanager
-def noted(
-    provisions: Dependencies, request: CallRequest, in_vain: Count | None = None
+def counting_failures(
+    deps: Dependencies, request: CallRequest, unanswered: Count | None = None
 ) -> Iterator[None]:
-    """Count how an activity fails.
+    """Count an activity's failure.
 
     Args:
-        in_vain: what it is when the provider gave no usable answer; None where it is not asked
-            for any, and a request that is no good is its caller's trouble, not ours.
+        unanswered: the counter for a provider that gave no usable answer; None for activities that
+            do not call the provider, where an invalid request is the caller's error, not ours.
     """
     try:
         yield
     except ApplicationError as error:
-        if error.type in _THEIRS and in_vain is not None:
-            note(provisions, request, in_vain)
-        elif error.type == StepFailure.UNAVAILABLE or (in_vain and error.type in _OURS):
-            note(provisions, request, Count.OWN_ERRORS)
+        if error.type in _PROVIDER_FAILURES and unanswered is not None:
+            count(deps, request, unanswered)
+        elif error.type == StepFailure.UNAVAILABLE or (unanswered and error.type in _OUR_FAILURES):
+            count(deps, request, Count.OWN_ERRORS)
         raise
 
 
-def note(provisions: Dependencies, request: CallRequest, what: Count, times: int = 1) -> None:
-    """Count something of a call's operation."""
-    provisions.counters.count(request.provider, request.operation, what, times)
+def count(deps: Dependencies, request: CallRequest, what: Count, times: int = 1) -> None:
+    deps.counters.count(request.provider, request.operation, what, times)
 
 
-def note_receipt(provisions: Dependencies, request: CallRequest, sent: Sent) -> None:
-    """The provider has the request."""
-    note(provisions, request, Count.RECEIPTS)
-    took = sent.receipt_at - sent.sent_at
-    provisions.counters.time(request.provider, request.operation, Timing.RECEIPT, took)
+def count_receipt(deps: Dependencies, request: CallRequest, sent: Sent) -> None:
+    count(deps, request, Count.RECEIPTS)
+    duration = sent.receipt_at - sent.sent_at
+    deps.counters.time(request.provider, request.operation, Timing.RECEIPT, duration)
 
 
-def note_not_received(provisions: Dependencies, request: CallRequest, cause: Cause) -> None:
-    """An attempt of a send has failed."""
-    if cause.kind is StepFailure.REFUSED:
-        note(provisions, request, Count.REFUSED)
-    elif cause.kind is StepFailure.NO_RECEIPT:
-        note(provisions, request, Count.THROTTLED if cause.is_later else Count.UNANSWERED)
+def count_failed_send(deps: Dependencies, request: CallRequest, error: Classification) -> None:
+    if error.kind is StepFailure.REFUSED:
+        count(deps, request, Count.REFUSED)
+    elif error.kind is StepFailure.NO_RECEIPT:
+        count(deps, request, Count.THROTTLED if error.throttled else Count.UNANSWERED)
     else:
-        note(provisions, request, Count.OWN_ERRORS)
+        count(deps, request, Count.OWN_ERRORS)
 
 
-def note_response(provisions: Dependencies, step: RecordStep) -> None:
-    """A response was recorded, for the first time."""
-    request, counters = step.request, provisions.counters
-    note_ends(provisions, request, step.ended)
+def count_response(deps: Dependencies, step: RecordStep) -> None:
+    """Count a response that was recorded for the first time, and how long it took."""
+    request, counters = step.request, deps.counters
+    count_cycle_ends(deps, request, step.ended)
     if step.outcome.forced is not None:
         return
-    note(provisions, request, Count.ANSWERS)
+    count(deps, request, Count.ANSWERS)
     if step.outcome.late:
-        note(provisions, request, Count.LATE)
+        count(deps, request, Count.LATE)
     if step.took is None:
         return
     names = (Timing.ANSWER, Timing.OVERDUE) if step.overdue else (Timing.ANSWER,)
@@ -79,15 +77,10 @@ def note_response(provisions: Dependencies, step: RecordStep) -> None:
         counters.time(request.provider, request.operation, Timing.SILENCE, waited, -1)
 
 
-def note_ends(provisions: Dependencies, request: CallRequest, ends: Iterable[CycleEnd]) -> None:
-    """Cycles have ended without a response."""
-    for one in ends:
-        note(provisions, request, Count.SILENCES if one.silent else Count.FAILURES)
-        if one.after is not None:
-            name = Timing.SILENCE if one.silent else Timing.ANSWER
-            provisions.counters.time(request.provider, request.operation, name, one.after)
-
-
-def is_first_attempt() -> bool:
-    """Whether what a step tells has not been noted by an attempt before this one."""
-    return activity.info().attempt == 1
+def count_cycle_ends(deps: Dependencies, request: CallRequest, ends: Iterable[CycleEnd]) -> None:
+    """Count cycles that ended without a response."""
+    for end in ends:
+        count(deps, request, Count.SILENCES if end.silent else Count.FAILURES)
+        if end.after is not None:
+            name = Timing.SILENCE if end.silent else Timing.ANSWER
+            deps.counters.time(request.provider, request.operation, name, end.after)

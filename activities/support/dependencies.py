@@ -1,4 +1,4 @@
-"""What every activity is given: nobody reads settings or builds a client of its own."""
+"""What the activities of one worker share."""
 
 from __future__ import annotations
 
@@ -19,48 +19,44 @@ from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 from ackbridge.stats.counters import Counters
 
-_SHAPES_ONLY = Redactor()
+_PATTERNS_ONLY = Redactor()
 
 
 @dataclass(frozen=True)
 class Dependencies:
-    """Shared by the activities of one worker.
+    """Built once by the worker; activities read no settings and build no clients.
 
     Attributes:
-        catalog: the integrations this worker knows.
-        ledger: where responses are written exactly once.
-        client: the one HTTP client.
-        auths: by provider, how its requests are authenticated.
-        clock: of what is written down; deadlines are the workflow's business.
+        auths: how requests are authenticated, by provider.
+        clock: for timestamps; deadlines use the workflow's clock.
         public_url: where providers reach the gateway.
-        control: what is known of the providers' controls.
-        gate: whether a call may be sent now.
-        indexed: whether our search attributes are registered with the engine.
-        secrets: what the references of subscribers stand for at this moment.
-        counters: what this worker observes of providers.
-        redactors: by provider, what keeps secrets out of its words; for one that is not there,
-            only what looks like a secret is.
+        snapshots: the latest state of the providers' controls.
+        has_search_attributes: whether ours are registered with the engine.
+        secrets: resolves the secret references of subscribers.
+        redactors: remove secrets from a provider's texts, by provider; without one only what
+            looks like a secret is removed.
     """
 
     catalog: Catalog
     ledger: Ledger
-    client: httpx.AsyncClient
+    http: httpx.AsyncClient
     auths: Mapping[str, httpx.Auth | None]
     clock: Clock
     public_url: str
-    control: Snapshots
-    gate: Admission
-    indexed: bool
+    snapshots: Snapshots
+    admission: Admission
+    has_search_attributes: bool
     secrets: Secrets = field(default_factory=lambda: Secrets({}, Path()))
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
 
     def redactor(self, provider: str) -> Redactor:
-        """What keeps secrets out of a provider's words."""
-        return self.redactors.get(provider, _SHAPES_ONLY)
+        return self.redactors.get(provider, _PATTERNS_ONLY)
 
-    def context(self, request: CallRequest, cycle: int, **known: object) -> dict[str, object]:
-        """What the templates of an integration file can refer to.
+    def template_context(
+        self, request: CallRequest, cycle: int, **known: object
+    ) -> dict[str, object]:
+        """The values that templates of an integration file can refer to.
 
         Args:
             known: what is known besides the request: reference, response, reason.

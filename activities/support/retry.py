@@ -1,4 +1,4 @@
-"""Classifying what went wrong, once, and saying when to try again."""
+"""Classify errors, once, and decide when to retry."""
 
 from __future__ import annotations
 
@@ -19,24 +19,22 @@ from ackbridge.contracts.steps import FailedAttempt, FailureDetails, StepFailure
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
 
-RETRYABLE_STATUSES = frozenset({408, 425, 429})
-"""Besides every 5xx."""
+THROTTLING_STATUSES = frozenset({408, 425, 429})
 
-FIRST_RETRY = timedelta(milliseconds=500)
-LONGEST_RETRY = timedelta(minutes=5)
-"""Retries back off from the one to the other, by doubling."""
+INITIAL_INTERVAL = timedelta(milliseconds=500)
+MAXIMUM_INTERVAL = timedelta(minutes=5)
 
-LONGEST_RETRY_AFTER = timedelta(hours=1)
-"""A provider may ask for patience, but not for more than this."""
+MAX_RETRY_AFTER = timedelta(hours=1)
+"""A provider's Retry-After is honoured up to this."""
 
 
-class NoAnswerError(Exception):
-    """A provider gave no usable answer; the same request may get one later.
+class RetryableError(Exception):
+    """The other side gave no usable answer; the same request may succeed later.
 
     Attributes:
-        reached: whether the provider may have got the request.
-        retry_after: how long it asked us to wait, if it did.
-        is_later: it is there, and said: not now.
+        reached: whether the other side may have received the request.
+        retry_after: the delay it asked for.
+        throttled: it answered, with one of `THROTTLING_STATUSES`.
     """
 
     def __init__(
@@ -45,19 +43,19 @@ class NoAnswerError(Exception):
         *,
         reached: bool = False,
         retry_after: timedelta | None = None,
-        is_later: bool = False,
+        throttled: bool = False,
     ) -> None:
         self.reached = reached
-        self.is_later = is_later
+        self.throttled = throttled
         self.retry_after = retry_after
         super().__init__(reason)
 
 
 class RefusedError(Exception):
-    """A provider has answered, and will not do it.
+    """The other side refused the request for good.
 
     Attributes:
-        reached: whether it may be doing something all the same.
+        reached: whether it may be working on the request all the same.
     """
 
     def __init__(self, reason: str, *, reached: bool = False) -> None:
@@ -66,12 +64,12 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Cause:
-    """What went wrong, classified.
+class Classification:
+    """A classified error.
 
     Attributes:
         final: whether the same step would fail again.
-        reached, retry_after, is_later: as of `NoAnswerError`.
+        reached, retry_after, throttled: as in `RetryableError`.
     """
 
     kind: StepFailure
@@ -79,67 +77,54 @@ class Cause:
     final: bool = False
     reached: bool = False
     retry_after: timedelta | None = None
-    is_later: bool = False
+    throttled: bool = False
 
 
-def setback(error: ApplicationError) -> FailedAttempt:
-    """The failure of an attempt that rode along, as a value; what it rode with has succeeded."""
-    trouble = next(
-        (one for one in error.details if isinstance(one, FailureDetails)), FailureDetails()
-    )
-    return FailedAttempt(
-        kind=error.type or "Unknown",
-        reason=error.message,
-        reached=trouble.reached,
-        again_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
-    )
-
-
-def cause_of(error: Exception, unanswered: StepFailure) -> Cause | None:
-    """Classify what our own rooms raise; None for what nobody has foreseen.
+def classify_error(error: Exception, unanswered: StepFailure) -> Classification | None:
+    """Classify an error of ours; None for an unexpected one.
 
     Args:
-        unanswered: which failure it is when a provider gave no answer.
+        unanswered: the kind of failure when the other side gave no usable answer.
     """
     reason = str(error)
     match error:
-        case NoAnswerError():
-            return Cause(
+        case RetryableError():
+            return Classification(
                 unanswered,
                 reason,
                 reached=error.reached,
                 retry_after=error.retry_after,
-                is_later=error.is_later,
+                throttled=error.throttled,
             )
         case RefusedError():
-            return Cause(StepFailure.REFUSED, reason, final=True, reached=error.reached)
+            return Classification(StepFailure.REFUSED, reason, final=True, reached=error.reached)
         case MissingReferenceError():
-            return Cause(StepFailure.NOT_ADDRESSED, reason, final=True)
+            return Classification(StepFailure.NOT_ADDRESSED, reason, final=True)
         case InvalidInputError():
-            return Cause(StepFailure.INVALID_REQUEST, reason, final=True)
+            return Classification(StepFailure.INVALID_REQUEST, reason, final=True)
         case LedgerUnavailableError() | ConfigurationError():
-            # Somebody has to mend it, and then the same step succeeds.
-            return Cause(StepFailure.UNAVAILABLE, reason)
+            # An operator can repair it, and then the same step succeeds.
+            return Classification(StepFailure.UNAVAILABLE, reason)
         case _:
             return None
 
 
 @contextmanager
-def classified(unanswered: StepFailure = StepFailure.UNAVAILABLE) -> Iterator[None]:
-    """Turn what our own rooms raise into failures of an activity."""
+def classified_errors(unanswered: StepFailure = StepFailure.UNAVAILABLE) -> Iterator[None]:
+    """Turn errors of ours into failures of the activity; unexpected ones pass through."""
     try:
         yield
     except Exception as error:
-        cause = cause_of(error, unanswered)
-        if cause is None:
+        found = classify_error(error, unanswered)
+        if found is None:
             raise
-        delay = patience(activity.info().attempt, cause.retry_after)
-        raise failure(
-            cause.kind, cause.reason, final=cause.final, reached=cause.reached, delay=delay
+        delay = retry_delay(activity.info().attempt, found.retry_after)
+        raise activity_failure(
+            found.kind, found.reason, final=found.final, reached=found.reached, delay=delay
         ) from None
 
 
-def failure(
+def activity_failure(
     kind: StepFailure,
     reason: str,
     *,
@@ -147,11 +132,11 @@ def failure(
     reached: bool = False,
     delay: timedelta | None = None,
 ) -> ApplicationError:
-    """An activity's failure, with everything the workflow decides by.
+    """The failure of the running activity, with everything the workflow decides by.
 
     Args:
-        final: whether it shall not be tried again.
-        delay: before it is tried again; None for `patience`.
+        final: whether it must not be retried.
+        delay: before the next attempt; None for `retry_delay`.
     """
     attempt = activity.info().attempt
     return ApplicationError(
@@ -159,43 +144,56 @@ def failure(
         FailureDetails(attempt=attempt, reached=reached),
         type=kind,
         non_retryable=final,
-        next_retry_delay=None if final else delay or patience(attempt),
+        next_retry_delay=None if final else delay or retry_delay(attempt),
     )
 
 
-def patience(
+def failed_attempt(error: ApplicationError) -> FailedAttempt:
+    """An activity failure as a value, for the result of an activity that also ran this one."""
+    details = next(
+        (one for one in error.details if isinstance(one, FailureDetails)), FailureDetails()
+    )
+    return FailedAttempt(
+        kind=error.type or "Unknown",
+        reason=error.message,
+        reached=details.reached,
+        again_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
+    )
+
+
+def retry_delay(
     attempt: int,
     retry_after: timedelta | None = None,
-    first: timedelta = FIRST_RETRY,
-    longest: timedelta = LONGEST_RETRY,
-    growth: int = 2,
+    initial: timedelta = INITIAL_INTERVAL,
+    maximum: timedelta = MAXIMUM_INTERVAL,
+    coefficient: int = 2,
 ) -> timedelta:
-    """How long to wait after an attempt; never the same for two, so that callers spread.
+    """The delay before the next attempt, with jitter.
 
     Args:
-        attempt: which one it was, from 1.
-        retry_after: as the other side asks, to which up to a tenth is added; else `first`,
-            `growth` times as long each time up to `longest`, of which up to a half is taken away.
+        attempt: the number of the failed attempt, from 1.
+        retry_after: the delay that the other side asked for; jitter adds up to a tenth. Without
+            it, exponential backoff, of which jitter takes away up to a half.
     """
-    times: int = growth ** min(attempt - 1, 16)
-    share = random.random()  # noqa: S311 -- it spreads callers, and keeps no secret
+    jitter = random.random()  # noqa: S311 -- it spreads retries, and keeps no secret
     if retry_after is None:
-        return min(first * times, longest) * (1 - share / 2)
-    # Somebody who says "at once" for ever shall not have us run in circles.
-    return max(retry_after * (1 + share / 10), first * (1 - share / 2))
+        factor: int = coefficient ** min(attempt - 1, 16)
+        return min(initial * factor, maximum) * (1 - jitter / 2)
+    # A Retry-After of 0 must not become a busy loop.
+    return max(retry_after * (1 + jitter / 10), initial * (1 - jitter / 2))
 
 
-def retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """Read a Retry-After header: seconds or a date; None when it is absent or makes no sense."""
+def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
+    """Parse a Retry-After header (seconds or a date); None when it is absent or invalid."""
     if value is None:
         return None
-    seconds = _seconds(value, now)
+    seconds = _seconds_until(value, now)
     if seconds is None or not math.isfinite(seconds):
         return None
-    return timedelta(seconds=min(max(seconds, 0), LONGEST_RETRY_AFTER.total_seconds()))
+    return timedelta(seconds=min(max(seconds, 0), MAX_RETRY_AFTER.total_seconds()))
 
 
-def _seconds(value: str, now: datetime) -> float | None:
+def _seconds_until(value: str, now: datetime) -> float | None:
     try:
         return float(value)
     except ValueError:
@@ -204,18 +202,18 @@ def _seconds(value: str, now: datetime) -> float | None:
         moment = parsedate_to_datetime(value)
     except (ValueError, TypeError, OverflowError):
         return None
-    # Without a zone it is UTC, as every date in HTTP.
+    # HTTP dates are in UTC, with or without a zone.
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - now).total_seconds()
 
 
-def no_connection(error: httpx.HTTPError | TimeoutError) -> NoAnswerError:
-    """No answer: only a connection that was never made proves that nothing arrived."""
-    never_left = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    what = "could not connect" if never_left else "no answer"
-    return NoAnswerError(f"{what}: {type(error).__name__}", reached=not never_left)
+def network_failure(error: httpx.HTTPError | TimeoutError) -> RetryableError:
+    """Only a connection that was never made proves that nothing arrived."""
+    not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    what = "could not connect" if not_sent else "no answer"
+    return RetryableError(f"{what}: {type(error).__name__}", reached=not not_sent)
 
 
-def is_retryable(status: int) -> bool:
+def is_retryable_status(status: int) -> bool:
     """Whether the same request may succeed a moment later."""
-    return status in RETRYABLE_STATUSES or status >= 500
+    return status in THROTTLING_STATUSES or status >= 500

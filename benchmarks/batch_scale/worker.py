@@ -29,14 +29,14 @@ async def main() -> None:
     ledger = Ledger.open(settings.ledger_url, utc_now)
     catalog = load_catalog(integrations_folder(None), os.environ)
     async with build_client() as http:
-        provisions = worker.provide(
-            settings, os.environ, catalog, ledger, http, Snapshots(), indexed=True
+        deps = worker.build_dependencies(
+            settings, os.environ, catalog, ledger, http, Snapshots(), has_search_attributes=True
         )
         serving = Worker(
             await connect(os.environ),
             task_queue=names.TASK_QUEUE,
             workflows=[ReprocessParked, StandIn],
-            activities=[*main_activities(provisions), Answers(ledger).answer],
+            activities=[*main_activities(deps), Answers(ledger).answer],
             workflow_runner=workflow_runner(),
             max_cached_workflows=200,
         )

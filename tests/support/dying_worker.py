@@ -96,10 +96,10 @@ async def main(marks: Path) -> None:
     ledger = Ledger.open(settings.ledger_url, utc_now)
     async with build_client() as http, contextlib.AsyncExitStack() as running:
         control = watch_controls(client, catalog)
-        provisions = worker.provide(
-            settings, os.environ, catalog, ledger, http, control, indexed=True
+        deps = worker.build_dependencies(
+            settings, os.environ, catalog, ledger, http, control, has_search_attributes=True
         )
-        for one in worker.build_workers(client, catalog, provisions, interceptors=[Deadly(marks)]):
+        for one in worker.build_workers(client, catalog, deps, interceptors=[Deadly(marks)]):
             await running.enter_async_context(one)
         await asyncio.Event().wait()
 

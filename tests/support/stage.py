@@ -69,7 +69,7 @@ class Stage:
         ledger: the ledger that worker and gateway share.
         provider_url, gateway_url: where they listen.
         http: of somebody outside.
-        provisions: what the activities are given.
+        deps: what the activities are given.
     """
 
     client: Client
@@ -81,7 +81,7 @@ class Stage:
     http: httpx.AsyncClient
     environ: Mapping[str, str]
     settings: Settings
-    provisions: Dependencies
+    deps: Dependencies
 
     def request(self, operation: str = "create_order", **behaviour: Any) -> CallRequest:
         """A request with a key of its own."""
@@ -241,14 +241,14 @@ async def set_up(
         ledger = Ledger.open(url, utc_now)
         async with build_client() as http, build_client(around=transport_wrapper()) as ours:
             control = watch_controls(client, catalog)
-            provisions = worker.provide(
-                settings, environ, catalog, ledger, ours, control, indexed=True
+            deps = worker.build_dependencies(
+                settings, environ, catalog, ledger, ours, control, has_search_attributes=True
             )
             skipper = TimeSkipper(client)
             async with contextlib.AsyncExitStack() as running:
-                workers = worker.build_workers(client, catalog, provisions) if has_worker else []
+                workers = worker.build_workers(client, catalog, deps) if has_worker else []
                 await running.enter_async_context(
-                    report_stats(provisions.counters, ledger.stats, utc_now)
+                    report_stats(deps.counters, ledger.stats, utc_now)
                 )
                 for one in workers:
                     await running.enter_async_context(BoundedShutdown(one))
@@ -264,7 +264,7 @@ async def set_up(
                     http=http,
                     environ=environ,
                     settings=settings,
-                    provisions=provisions,
+                    deps=deps,
                 )
             await control.close()
         await ledger.close()

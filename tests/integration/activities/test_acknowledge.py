@@ -33,7 +33,7 @@ FAILED = AcknowledgementKind.FAILED
 async def plan(of: World, operation: str, **more: Any) -> Plan:
     """The plan of a call."""
     step = PrepareStep(request=of.request(operation, **more), run_chain="chain-1")
-    prepared = await attempt().run(Prepare(of.provisions, Send(of.provisions)).prepare, step)
+    prepared = await attempt().run(Prepare(of.deps, Send(of.deps)).prepare, step)
     assert prepared.plan is not None
     return prepared.plan
 
@@ -43,7 +43,7 @@ async def unacknowledged(of: World, operation: str = "order", **fields: Any) -> 
     step = AcknowledgeStep(
         request=of.request(operation), cycle=1, kind=FAILED, reason="silence", **fields
     )
-    return await failed(attempt().run(Acknowledge(of.provisions).acknowledge, step))
+    return await failed(attempt().run(Acknowledge(of.deps).acknowledge, step))
 
 
 async def owed(of: World) -> list[str | None]:
@@ -115,7 +115,7 @@ async def test_an_accepted_acknowledgement_is_not_owed(world: World) -> None:
     await unacknowledged(world, reference="r-1")
     step = AcknowledgeStep(request=world.request(), cycle=1, kind=FAILED, reference="r-1")
 
-    done = await attempt().run(Acknowledge(world.provisions).acknowledge, step)
+    done = await attempt().run(Acknowledge(world.deps).acknowledge, step)
 
     assert done.acknowledged_at == NOW
     assert await owed(world) == []
@@ -124,7 +124,7 @@ async def test_an_accepted_acknowledgement_is_not_owed(world: World) -> None:
 
 async def test_a_mistake_of_ours_is_owed_too(world: World) -> None:
     """Whatever keeps an acknowledgement from going out, operators see that it is owed."""
-    broken = Acknowledge(replace(world.provisions, auths={}))
+    broken = Acknowledge(replace(world.deps, auths={}))
     step = AcknowledgeStep(request=world.request(), cycle=1, kind=FAILED, reference="r-1")
 
     try:
@@ -140,9 +140,7 @@ async def test_a_ledger_that_is_away_is_waited_for(world: World, tmp_path: Path)
     gone = Ledger.open(f"sqlite:///{tmp_path}/missing/ledger.db", lambda: NOW)
     step = ConcludeStep(request=world.request(), stage=Stage.PARKED)
 
-    error = await failed(
-        attempt(3).run(Conclude(replace(world.provisions, ledger=gone)).conclude, step)
-    )
+    error = await failed(attempt(3).run(Conclude(replace(world.deps, ledger=gone)).conclude, step))
 
     await gone.close()
     assert (error.type, error.non_retryable) == ("Unavailable", False)
@@ -154,7 +152,7 @@ async def test_a_conclusion_holds_messages(world: World) -> None:
     late = ProviderMessage(kind=MessageKind.RESPONSE, event_key="e-1", data={"n": 1})
     step = ConcludeStep(request=world.request(), stage=Stage.FAILED, held=(late,))
 
-    await attempt().run(Conclude(world.provisions).conclude, step)
+    await attempt().run(Conclude(world.deps).conclude, step)
 
     (held,) = await world.ledger.inbox.held("acme")
     assert late == held.entry.message

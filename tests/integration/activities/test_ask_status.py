@@ -13,7 +13,6 @@ from temporalio.testing import ActivityEnvironment
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from ackbridge.contracts.steps import Asked, AskStep, PollStep
 from activities.ask_status import AskStatus
-from activities.poll import Poll
 
 from .world import NOW, Script, World, attempt, beats, delay, failed, trouble
 from .world import world as made
@@ -35,7 +34,7 @@ def poll(of: World, every: timedelta = OFTEN, **fields: Any) -> PollStep:
 
 async def ask(of: World) -> Asked:
     """One question about an order."""
-    return await attempt().run(AskStatus(of.provisions).ask_status, question(of))
+    return await attempt().run(AskStatus(of.deps).ask_status, question(of))
 
 
 async def test_the_answer_is_a_message(world: World) -> None:
@@ -124,7 +123,7 @@ async def test_polling_goes_on_until_there_is_an_answer(world: World) -> None:
     environment = attempt()
     seen = beats(environment)
 
-    asked = await environment.run(Poll(world.provisions).poll, poll(world))
+    asked = await environment.run(AskStatus(world.deps).poll, poll(world))
 
     assert asked.message is not None
     assert asked.message.event_key == "status:acme.track.k-1:1"
@@ -132,21 +131,21 @@ async def test_polling_goes_on_until_there_is_an_answer(world: World) -> None:
     assert seen == [
         "the provider answered 404",
         "the provider answered 500",
-        "the provider answered 200, and has no answer yet",
+        "the provider answered 200, without a response yet",
     ]
 
 
 async def test_what_was_taken_already_is_no_news(world: World) -> None:
     """An extension is told once, and the questions go on behind it."""
     world.script.says({"state": "wait", "until": UNTIL})
-    first = await attempt().run(Poll(world.provisions).poll, poll(world))
+    first = await attempt().run(AskStatus(world.deps).poll, poll(world))
     assert first.message is not None
     assert first.message.kind is MessageKind.EXTENSION
     world.script.says({"state": "wait", "until": UNTIL})
     world.script.says({"state": "done"})
 
     answered = (first.message.event_key,)
-    asked = await attempt().run(Poll(world.provisions).poll, poll(world, answered=answered))
+    asked = await attempt().run(AskStatus(world.deps).poll, poll(world, answered=answered))
 
     assert asked.message is not None
     assert asked.message.kind is MessageKind.RESPONSE
@@ -171,7 +170,7 @@ async def test_a_long_pause_is_the_engines(
     seen = beats(environment)
 
     error = await failed(
-        environment.run(Poll(world.provisions).poll, poll(world, timedelta(seconds=every)))
+        environment.run(AskStatus(world.deps).poll, poll(world, timedelta(seconds=every)))
     )
 
     assert (error.type, error.non_retryable) == ("NotYet", False)
@@ -184,7 +183,7 @@ async def test_a_long_pause_is_the_engines(
 async def test_nothing_ends_the_polling_for_good(deserted: World) -> None:
     """No connection, no reference, no secret: the deadline is the workflow's business."""
     hourly = timedelta(hours=1)
-    polled = Poll(deserted.provisions).poll
+    polled = AskStatus(deserted.deps).poll
 
     unreachable = await failed(attempt().run(polled, poll(deserted, hourly)))
     nameless = await failed(attempt().run(polled, poll(deserted, hourly, reference=None)))
@@ -204,7 +203,7 @@ async def pausing(of: World) -> tuple[ActivityEnvironment, asyncio.Task[Asked]]:
     environment, paused = attempt(), asyncio.Event()
     environment.on_heartbeat = lambda *_: paused.set()
     step = poll(of, timedelta(seconds=50))
-    polling = asyncio.create_task(environment.run(Poll(of.provisions).poll, step))
+    polling = asyncio.create_task(environment.run(AskStatus(of.deps).poll, step))
     await paused.wait()
     return environment, polling
 

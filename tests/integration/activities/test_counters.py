@@ -32,10 +32,10 @@ from ackbridge.stats.reporter import StatsReporter
 from activities.acknowledge import Acknowledge
 from activities.ask_status import AskStatus
 from activities.conclude import Conclude
+from activities.observe import learn_deadlines
 from activities.prepare import Prepare
 from activities.record import Record
 from activities.send import Send
-from activities.support.learned_deadlines import learn_deadlines
 
 from .world import NOW, World, attempt, failed
 
@@ -44,7 +44,7 @@ CLOSED = BreakerStatus(state=BreakerState.CLOSED, since=NOW - timedelta(days=9),
 
 async def noted(of: World, operation: str = "order") -> OperationStats:
     """Everything noted of an operation of acme's, by way of the ledger."""
-    await StatsReporter(of.provisions.counters, of.ledger.stats, lambda: NOW).report()
+    await StatsReporter(of.deps.counters, of.ledger.stats, lambda: NOW).report()
     observed = await of.ledger.stats.totals("acme", NOW)
     return observed.get(operation, OperationStats())
 
@@ -57,7 +57,7 @@ def counts(observed: OperationStats) -> dict[str, int]:
 def without_ledger(of: World) -> Any:
     """The same worker while its ledger is away."""
     absent = Ledger.open("sqlite:////nowhere/at/all.db", lambda: NOW)
-    return replace(of.provisions, ledger=absent)
+    return replace(of.deps, ledger=absent)
 
 
 def outcome(of: World, **changes: Any) -> CallOutcome:
@@ -80,7 +80,7 @@ def record_step(of: World, key: str = "k-1", event: str = "e-1", **fields: Any) 
 async def record(of: World, step: RecordStep) -> None:
     """Record a response."""
     await of.ledger.calls.claim(step.request, "chain-1")
-    await attempt().run(Record(of.provisions, Acknowledge(of.provisions)).record, step)
+    await attempt().run(Record(of.deps, Acknowledge(of.deps)).record, step)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_a_send_is_noted_by_its_end(
 ) -> None:
     """Taken, refused, put off or not answered: each attempt is one of them."""
     world.script.says({"id": "r-1"}, status)
-    run = attempt().run(Send(world.provisions).send, SendStep(request=world.request(), cycle=1))
+    run = attempt().run(Send(world.deps).send, SendStep(request=world.request(), cycle=1))
     await (run if status == 200 else failed(run))
     observed = await noted(world)
     assert expected == counts(observed)
@@ -107,16 +107,14 @@ async def test_a_send_is_noted_by_its_end(
 async def test_nobody_there_is_theirs(deserted: World) -> None:
     """A provider that cannot be reached is not our trouble."""
     step = SendStep(request=deserted.request(), cycle=1)
-    await failed(attempt().run(Send(deserted.provisions).send, step))
+    await failed(attempt().run(Send(deserted.deps).send, step))
     assert counts(await noted(deserted)) == {"unanswered": 1}
 
 
 async def test_our_trouble_is_ours(world: World) -> None:
     """A secret that is missing, a ledger that is away: the provider has nothing to do with it."""
     del world.environ["ACME_TOKEN"]
-    await failed(
-        attempt().run(Send(world.provisions).send, SendStep(request=world.request(), cycle=1))
-    )
+    await failed(attempt().run(Send(world.deps).send, SendStep(request=world.request(), cycle=1)))
     away = without_ledger(world)
     step = ConcludeStep(request=world.request(), stage=Stage.FAILED)
     await failed(attempt().run(Conclude(away).conclude, step))
@@ -128,7 +126,7 @@ async def test_ends_are_noted_by_the_step_that_tells_them(world: World) -> None:
     ended = (CycleEnd(silent=True, after=timedelta(seconds=4)), CycleEnd(silent=False))
     step = SendStep(request=world.request(), cycle=2, ended=ended)
     for number in (1, 2):
-        await attempt(number).run(Send(world.provisions).send, step)
+        await attempt(number).run(Send(world.deps).send, step)
     observed = await noted(world)
     assert counts(observed) == {"receipts": 2, "silences": 1, "failures": 1}
     assert observed.times[Timing.SILENCE].count == 1
@@ -149,7 +147,7 @@ async def test_a_late_answer_turns_a_silence_into_a_time(world: World) -> None:
     """What was told as a silence is taken back, wherever it was told."""
     told = (CycleEnd(silent=True, after=timedelta(seconds=4)),)
     concluded = ConcludeStep(request=world.request(), stage=Stage.PARKED, ended=told)
-    await attempt().run(Conclude(world.provisions).conclude, concluded)
+    await attempt().run(Conclude(world.deps).conclude, concluded)
     late: dict[str, Any] = {"outcome": outcome(world, late=True), "overdue": True}
     took, waited = timedelta(seconds=9), (timedelta(seconds=4),)
     await record(world, record_step(world, took=took, taken_back=waited, **late))
@@ -168,7 +166,7 @@ async def test_duplicates_are_counted(world: World) -> None:
     step = ConcludeStep(
         request=world.request(), stage=Stage.COMPLETED, suppressed=tuple(suppressed)
     )
-    await attempt().run(Conclude(world.provisions).conclude, step)
+    await attempt().run(Conclude(world.deps).conclude, step)
     assert counts(await noted(world)) == {"answers": 1, "duplicates": 2}
 
 
@@ -180,10 +178,10 @@ async def test_questions_and_acknowledgements_are_noted(world: World) -> None:
     asked = AskStep(request=world.request(), cycle=1, reference="r-1")
     for status in (200, 503):
         world.script.says({}, status)
-        run = attempt().run(Acknowledge(world.provisions).acknowledge, told)
+        run = attempt().run(Acknowledge(world.deps).acknowledge, told)
         await (run if status == 200 else failed(run))
         world.script.says({}, status)
-        question = attempt().run(AskStatus(world.provisions).ask_status, asked)
+        question = attempt().run(AskStatus(world.deps).ask_status, asked)
         await (question if status == 200 else failed(question))
     assert counts(await noted(world)) == {
         "acknowledged": 1,
@@ -196,7 +194,7 @@ async def test_questions_and_acknowledgements_are_noted(world: World) -> None:
 async def test_a_callers_mistake_is_nobodys_trouble(world: World) -> None:
     """A payload that does not validate says nothing about the provider, or about us."""
     step = PrepareStep(request=world.request("nothing"), run_chain="chain-1")
-    await failed(attempt().run(Prepare(world.provisions, Send(world.provisions)).prepare, step))
+    await failed(attempt().run(Prepare(world.deps, Send(world.deps)).prepare, step))
     assert counts(await noted(world, "nothing")) == {}
 
 
@@ -210,8 +208,8 @@ def controlled(of: World, **deadlines: LearnedDeadline) -> World:
         return snapshot
 
     control = Snapshots(fetch)
-    provisions = replace(of.provisions, control=control, gate=Admission(control, "test"))
-    return replace(of, provisions=provisions)
+    deps = replace(of.deps, snapshots=control, admission=Admission(control, "test"))
+    return replace(of, deps=deps)
 
 
 async def test_the_plan_has_the_learned_deadline_and_why(world: World) -> None:
@@ -237,8 +235,7 @@ async def deadline_reason(of: World, operation: str, key: str) -> str:
     """Why the deadline of a call is what it is; the same when it is prepared again."""
     step = PrepareStep(request=of.request(operation, key=key), run_chain="chain-1")
     plans = [
-        (await attempt().run(Prepare(of.provisions, Send(of.provisions)).prepare, step)).plan
-        for _ in range(2)
+        (await attempt().run(Prepare(of.deps, Send(of.deps)).prepare, step)).plan for _ in range(2)
     ]
     assert plans[0] == plans[1]
     assert plans[0] is not None
@@ -247,10 +244,10 @@ async def deadline_reason(of: World, operation: str, key: str) -> str:
 
 async def test_deadlines_are_learned_from_what_was_noted(world: World) -> None:
     """From the activities through the ledger to a decision; none while the breaker is open."""
-    integration = world.provisions.catalog.integration("acme")
+    integration = world.deps.catalog.integration("acme")
     for _ in range(60):
-        world.provisions.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
-        world.provisions.counters.count("acme", "quote", Count.ANSWERS)
+        world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
+        world.deps.counters.count("acme", "quote", Count.ANSWERS)
     await noted(world)
     learned = await learn_deadlines(world.ledger, integration, CLOSED, {}, NOW)
     assert learned.keys() == {"order"}
@@ -262,9 +259,9 @@ async def test_deadlines_are_learned_from_what_was_noted(world: World) -> None:
 
 async def test_a_control_that_has_just_been_started_learns_at_once(world: World) -> None:
     """Its breaker has been closed for less than the window: only what came before is left out."""
-    integration = world.provisions.catalog.integration("acme")
+    integration = world.deps.catalog.integration("acme")
     for _ in range(60):
-        world.provisions.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
+        world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
     await noted(world)
     started = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=1)})
     soon = NOW + timedelta(seconds=5)
@@ -274,9 +271,9 @@ async def test_a_control_that_has_just_been_started_learns_at_once(world: World)
 
 async def test_what_came_before_the_breaker_closed_is_not_learned_from(world: World) -> None:
     """It is of a provider in trouble; what was learned before that goes on."""
-    integration = world.provisions.catalog.integration("acme")
+    integration = world.deps.catalog.integration("acme")
     for _ in range(60):
-        world.provisions.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
+        world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
     await noted(world)
     reclosed = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=10)})
     for minutes in (1, 20):

@@ -29,7 +29,6 @@ from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.steps import PrepareStep
 from ackbridge.ledger.notices import NoticeRow, NoticeState
 from ackbridge.security.secrets import Secrets
-from activities.dead_letter import DeadLetter
 from activities.deliver import Deliver
 from activities.prepare import Prepare
 from activities.send import Send
@@ -43,7 +42,7 @@ CALL = "acme.order.k-1"
 @pytest_asyncio.fixture
 async def told(world: World, tmp_path: Path) -> AsyncIterator[World]:
     """The provider's server as a subscriber's."""
-    url = str(world.provisions.catalog.integrations["acme"].base_url)
+    url = str(world.deps.catalog.integrations["acme"].base_url)
     made = {
         "subscriber": "shop",
         "url": f"{url}/notices",
@@ -53,10 +52,10 @@ async def told(world: World, tmp_path: Path) -> AsyncIterator[World]:
     }
     shop = Subscriber.model_validate(made)
     poor = Subscriber.model_validate({**made, "subscriber": "poor", "secrets": ["env:NOWHERE"]})
-    catalog = Catalog(world.provisions.catalog.integrations, {"shop": shop, "poor": poor})
+    catalog = Catalog(world.deps.catalog.integrations, {"shop": shop, "poor": poor})
     secrets = Secrets({"SHOP": SECRET}, tmp_path)
-    provisions = replace(world.provisions, catalog=catalog, secrets=secrets)
-    yield replace(world, provisions=provisions)
+    deps = replace(world.deps, catalog=catalog, secrets=secrets)
+    yield replace(world, deps=deps)
 
 
 def delivery(subscriber: str = "shop", status: NoticeStatus = NoticeStatus.FAILED) -> Delivery:
@@ -71,7 +70,7 @@ def delivery(subscriber: str = "shop", status: NoticeStatus = NoticeStatus.FAILE
 
 async def deliver(told: World, what: Delivery, number: int = 1) -> Delivered:
     """One attempt."""
-    delivered = await attempt(number).run(Deliver(told.provisions).deliver, what)
+    delivered = await attempt(number).run(Deliver(told.deps).deliver, what)
     assert isinstance(delivered, Delivered)
     return delivered
 
@@ -171,10 +170,10 @@ async def test_the_response_goes_with_what_is_completed(told: World) -> None:
         call_id=CALL, status=OutcomeStatus.COMPLETED, timings=Timings(started_at=NOW)
     )
     await told.ledger.calls.record_response(CALL, 1, message, outcome)
-    provisions = replace(told.provisions, clock=utc_now)
+    deps = replace(told.deps, clock=utc_now)
     bodies: list[bytes] = []
-    provisions.client.event_hooks["request"].append(_kept(bodies))
-    await attempt().run(Deliver(provisions).deliver, delivery(status=NoticeStatus.COMPLETED))
+    deps.http.event_hooks["request"].append(_kept(bodies))
+    await attempt().run(Deliver(deps).deliver, delivery(status=NoticeStatus.COMPLETED))
     sent = Webhook(SECRET).verify(bodies[0], told.script.headers[0])
     assert sent["data"]["response"] == {"total": 9}
     assert json.loads(bodies[0])["id"] == f"{CALL}:1.completed"
@@ -190,16 +189,14 @@ def _kept(bodies: list[bytes]) -> Callable[[httpx.Request], Awaitable[None]]:
 
 async def test_buried(told: World) -> None:
     """The ledger has it whole, with the reason."""
-    await attempt().run(
-        DeadLetter(told.provisions).bury, DeadLetterStep(delivery=delivery(), reason="gone")
-    )
+    await attempt().run(Deliver(told.deps).bury, DeadLetterStep(delivery=delivery(), reason="gone"))
     kept = await row(told)
     assert (kept.state, kept.reason, kept.body) == (NoticeState.DEAD, "gone", delivery().body)
 
 
 async def test_reply_to_is_planned(told: World) -> None:
     """The plan has who is told when, and in which words what goes well; others have neither."""
-    prepare = Prepare(told.provisions, Send(told.provisions)).prepare
+    prepare = Prepare(told.deps, Send(told.deps)).prepare
     request = told.request(key="k-2", reply_to="shop", language="es-MX")
     plan = (await attempt().run(prepare, PrepareStep(request=request, run_chain="c"))).plan
     assert plan is not None

@@ -21,7 +21,7 @@ from ackbridge.stats.reporter import StatsReporter
 from activities.observe import Observe
 from activities.prepare import Prepare
 from activities.send import Send
-from activities.support.counters import note_ends, note_response
+from activities.support.counters import count_cycle_ends, count_response
 from workflows.provider_control.control import Control
 
 from . import world as made
@@ -63,13 +63,11 @@ class Play:
         for seconds, calls in answers.items():
             took = timedelta(seconds=seconds)
             for _ in range(calls):
-                note_response(self.world.provisions, answered.model_copy(update={"took": took}))
+                count_response(self.world.deps, answered.model_copy(update={"took": took}))
         for seconds, calls in silences.items():
             end = CycleEnd(silent=True, after=timedelta(seconds=seconds))
-            note_ends(self.world.provisions, request, [end] * calls)
-        await StatsReporter(
-            self.world.provisions.counters, self.world.ledger.stats, self.clock
-        ).report()
+            count_cycle_ends(self.world.deps, request, [end] * calls)
+        await StatsReporter(self.world.deps.counters, self.world.ledger.stats, self.clock).report()
         # The first watch finds out how fast is sent, the second one learns.
         for _ in range(2):
             await self._watch(self.world)
@@ -79,7 +77,7 @@ class Play:
         environment = attempt()
         environment.worker_shutdown()
         step = self.control.observation()
-        decision = await environment.run(Observe(world.provisions).observe, step)
+        decision = await environment.run(Observe(world.deps).observe, step)
         self.control.decide(decision)
         if decision.rate is not None:
             self.control.throttled(decision.rate)
@@ -92,11 +90,9 @@ class Play:
             return self.control.snapshot
 
         control = Snapshots(fetch)
-        provisions = replace(
-            self.world.provisions, control=control, gate=Admission(control, "test")
-        )
+        deps = replace(self.world.deps, snapshots=control, admission=Admission(control, "test"))
         step = PrepareStep(request=self.world.request(key=key), run_chain="chain-1")
-        plan = (await attempt().run(Prepare(provisions, Send(provisions)).prepare, step)).plan
+        plan = (await attempt().run(Prepare(deps, Send(deps)).prepare, step)).plan
         assert plan is not None
         return plan
 

@@ -28,7 +28,7 @@ from .world import NOW, World, attempt
 async def prepared(of: World, operation: str = "order", **fields: Any) -> Prepared:
     """What a preparation answers that may send at once."""
     step = PrepareStep(request=of.request(operation), run_chain="chain-1", sends=True, **fields)
-    activity = Prepare(of.provisions, Send(of.provisions)).prepare
+    activity = Prepare(of.deps, Send(of.deps)).prepare
     return await attempt().run(activity, step)
 
 
@@ -45,7 +45,7 @@ async def recorded(of: World, event_key: str = "e1", **fields: Any) -> Recorded:
     step = RecordStep(
         request=request, cycle=1, message=message, outcome=outcome, acknowledges=True, **fields
     )
-    activity = Record(of.provisions, Acknowledge(of.provisions)).record
+    activity = Record(of.deps, Acknowledge(of.deps)).record
     return await attempt().run(activity, step)
 
 

@@ -8,7 +8,7 @@ from ackbridge.contracts.breaker import BreakerState, BreakerStatus, SendRate
 from ackbridge.contracts.control import ObserveStep
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.stats.counters import Count
-from activities.observe import AGAIN_AFTER, Observe
+from activities.observe import RETRY_DELAY, Observe
 
 from .world import NOW, World, attempt, delay, failed
 
@@ -21,7 +21,7 @@ def step() -> ObserveStep:
 
 async def report(world: World, worker: str, failures: int) -> None:
     """A worker reports so many sends that were not answered, and is never heard of again."""
-    counters = world.provisions.counters
+    counters = world.deps.counters
     counters.worker = worker
     counters.count("acme", "order", Count.UNANSWERED, failures)
     buckets = counters.gather(NOW)
@@ -34,7 +34,7 @@ async def test_what_killed_workers_have_reported_counts(world: World) -> None:
     """Two workers have seen five failures each, and are gone: that makes ten in a row, once."""
     await report(world, "one", 5)
     await report(world, "two", 5)
-    decision = await attempt().run(Observe(world.provisions).observe, step())
+    decision = await attempt().run(Observe(world.deps).observe, step())
     assert decision.breaker is not None
     assert decision.breaker.state is BreakerState.OPEN
     assert decision.breaker.reason == "10 sends failed in a row; pause of 30 s"
@@ -46,11 +46,11 @@ async def test_what_killed_workers_have_reported_counts(world: World) -> None:
 async def test_it_goes_on_from_the_heartbeat_of_the_attempt_before(world: World) -> None:
     """What that one had counted is not counted again, and its failures are not forgotten."""
     await report(world, "one", 10)
-    first = await attempt().run(Observe(world.provisions).observe, step())
+    first = await attempt().run(Observe(world.deps).observe, step())
     assert first.watch is not None
     again = attempt(2, heartbeat_details=[first.watch.model_dump(mode="json")])
     await report(world, "two", 10)
-    second = await again.run(Observe(world.provisions).observe, step())
+    second = await again.run(Observe(world.deps).observe, step())
     assert second.breaker is not None
     assert second.watch is not None
     assert [tally.failed for tally in second.watch.marks.values()] == [20]
@@ -59,6 +59,6 @@ async def test_it_goes_on_from_the_heartbeat_of_the_attempt_before(world: World)
 async def test_what_is_away_is_asked_again_soon(world: World) -> None:
     """However often it was tried before: nobody else watches. Here the file is not there."""
     unknown = step().model_copy(update={"provider": "nobody"})
-    error = await failed(attempt(30).run(Observe(world.provisions).observe, unknown))
+    error = await failed(attempt(30).run(Observe(world.deps).observe, unknown))
     assert error.type == StepFailure.UNAVAILABLE
-    assert delay(error) == AGAIN_AFTER / timedelta(seconds=1)
+    assert delay(error) == RETRY_DELAY / timedelta(seconds=1)

@@ -23,8 +23,7 @@ from ackbridge.contracts.steps import FailureDetails, SendStep, Sent
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.workarounds.data_converter import DATA_CONVERTER
 from ackbridge.workarounds.worker_shutdown import BoundedShutdown
-from activities.send import Send
-from activities.support.attempts import AttemptRecord
+from activities.send import AttemptRecord, Send
 
 from .world import Script, World
 from .world import world as made
@@ -68,7 +67,7 @@ class Engine:
     @asynccontextmanager
     async def sender(self, of: World) -> AsyncIterator[None]:
         """A worker of the provider's queue."""
-        send = Send(of.provisions).send
+        send = Send(of.deps).send
         worker = Worker(self.client, task_queue=f"{self.queue}.send", activities=[send])
         async with BoundedShutdown(worker):
             yield

@@ -9,17 +9,17 @@ from fastapi import Response
 
 from ackbridge.catalog.model import HealthSpec
 from ackbridge.stats.counters import Count
-from activities.probe import probe
+from activities.observe import probe
 
 from .world import World, nobody_there
 
 
 async def asked(world: World, base_url: str | None = None) -> Count | None:
     """The world's provider is asked for its health."""
-    integration = world.provisions.catalog.integration("acme")
+    integration = world.deps.catalog.integration("acme")
     health = HealthSpec(path="/up", timeout=timedelta(milliseconds=500))
     changes = {"health": health, "base_url": base_url or integration.base_url}
-    return await probe(world.provisions, integration.model_copy(update=changes))
+    return await probe(world.deps, integration.model_copy(update=changes))
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,6 @@ async def test_our_own_trouble_says_nothing(world: World) -> None:
 
 async def test_no_health_request(world: World) -> None:
     """Who has none is not asked."""
-    integration = world.provisions.catalog.integration("acme")
-    assert await probe(world.provisions, integration) is None
+    integration = world.deps.catalog.integration("acme")
+    assert await probe(world.deps, integration) is None
     assert world.script.asked == []

@@ -26,9 +26,9 @@ def step(of: World, operation: str = "order") -> SendStep:
 async def test_a_ledger_that_is_away_after_the_receipt(world: World, tmp_path: Path) -> None:
     """The provider has the request, and nobody says that nothing was sent."""
     gone = Ledger.open(f"sqlite:///{tmp_path}/missing/ledger.db", lambda: NOW)
-    provisions = replace(world.provisions, ledger=gone)
+    deps = replace(world.deps, ledger=gone)
 
-    error = await failed(attempt().run(Send(provisions).send, step(world)))
+    error = await failed(attempt().run(Send(deps).send, step(world)))
 
     await gone.close()
     assert (error.type, error.non_retryable) == ("NoReceipt", False)
@@ -40,7 +40,7 @@ async def test_a_secret_that_is_missing_sends_nothing(world: World) -> None:
     """Somebody has to mend it; the provider has heard nothing."""
     del world.environ["ACME_TOKEN"]
 
-    error = await failed(attempt().run(Send(world.provisions).send, step(world)))
+    error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert (error.type, error.non_retryable) == ("Unavailable", False)
     assert (error.message, trouble(error).reached) == ("env:ACME_TOKEN: is not set", False)
@@ -48,12 +48,12 @@ async def test_a_secret_that_is_missing_sends_nothing(world: World) -> None:
 
 async def test_what_nobody_has_foreseen_may_have_arrived(world: World) -> None:
     """A mistake of ours is tried again, and never taken for proof that nothing was sent."""
-    broken = replace(world.provisions, auths={})
+    broken = replace(world.deps, auths={})
 
     error = await failed(attempt().run(Send(broken).send, step(world)))
 
     assert (error.type, error.non_retryable) == ("NoReceipt", False)
-    assert (error.message, trouble(error).reached) == ("unforeseen: KeyError", True)
+    assert (error.message, trouble(error).reached) == ("unexpected error: KeyError", True)
 
 
 async def test_a_refusal_carries_no_secrets(world: World) -> None:
@@ -62,7 +62,7 @@ async def test_a_refusal_carries_no_secrets(world: World) -> None:
         {"error": f"who is {world.environ['ACME_TOKEN']}, card 4111111111111111"}, 401
     )
 
-    error = await failed(attempt().run(Send(world.provisions).send, step(world)))
+    error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert error.message == "the provider refused with 401: who is ***, card ***"
 
@@ -72,8 +72,8 @@ async def test_a_synchronous_answer_is_a_message(world: World) -> None:
     world.script.says({"id": 9, "total": 5})
     world.script.says({"error": "Bearer abc123def no"})
 
-    done = await attempt().run(Send(world.provisions).send, step(world, "quote"))
-    refused = await attempt().run(Send(world.provisions).send, step(world, "quote"))
+    done = await attempt().run(Send(world.deps).send, step(world, "quote"))
+    refused = await attempt().run(Send(world.deps).send, step(world, "quote"))
 
     (message,) = done.messages
     assert (message.kind, message.source) == (MessageKind.RESPONSE, MessageSource.SYNC)
@@ -84,15 +84,15 @@ async def test_a_synchronous_answer_is_a_message(world: World) -> None:
 
 async def test_an_answer_that_says_nothing_may_have_done_something(world: World) -> None:
     """A 2xx that its operation cannot read ends the call, and not as if nothing were there."""
-    integration = world.provisions.catalog.integration("acme")
+    integration = world.deps.catalog.integration("acme")
     quote = integration.operations["quote"]
     strict = quote.model_copy(
         update={"response": quote.response.model_copy(update={"success": quote.receipt.reference})}
     )
-    world.provisions.catalog.integration("acme").operations["quote"] = strict
+    world.deps.catalog.integration("acme").operations["quote"] = strict
     world.script.says({"status": "?"})
 
-    error = await failed(attempt().run(Send(world.provisions).send, step(world, "quote")))
+    error = await failed(attempt().run(Send(world.deps).send, step(world, "quote")))
 
     assert (error.type, trouble(error).reached) == ("Refused", True)
 
@@ -102,7 +102,7 @@ async def test_what_cannot_be_carried_on_is_a_text(world: World, body: str) -> N
     """An answer that no serialiser takes does not break the call."""
     world.script.replies.append(PlainTextResponse(body))
 
-    sent = await attempt().run(Send(world.provisions).send, step(world, "quote"))
+    sent = await attempt().run(Send(world.deps).send, step(world, "quote"))
 
     (message,) = sent.messages
     assert body == message.data
@@ -114,7 +114,7 @@ async def test_a_garbled_answer_is_none(world: World, operation: str, body: str)
     """What was broken on its way is asked for again, under the same key, and not taken as it is."""
     world.script.replies.append(PlainTextResponse(body))
 
-    error = await failed(attempt().run(Send(world.provisions).send, step(world, operation)))
+    error = await failed(attempt().run(Send(world.deps).send, step(world, operation)))
 
     assert (error.type, error.non_retryable) == ("NoReceipt", False)
     assert trouble(error).reached is True
@@ -125,7 +125,7 @@ async def test_a_key_of_any_length_has_an_event_key(world: World) -> None:
     keys = set()
     for end in "ab":
         request = world.request("quote", key="k" * 511 + end)
-        sent = await attempt().run(Send(world.provisions).send, SendStep(request=request, cycle=1))
+        sent = await attempt().run(Send(world.deps).send, SendStep(request=request, cycle=1))
         keys.add(sent.messages[0].event_key)
 
     assert len(keys) == 2
@@ -139,7 +139,7 @@ async def test_what_came_before_is_read_without_secrets(world: World) -> None:
         InboxEntry("acme", "e-1", None, None, "r-1", None, document, datetime.now(UTC))
     )
 
-    sent = await attempt().run(Send(world.provisions).send, step(world))
+    sent = await attempt().run(Send(world.deps).send, step(world))
 
     (message,) = sent.messages
     assert (message.event_key, message.reference) == ("e-1", "r-1")
@@ -148,7 +148,7 @@ async def test_what_came_before_is_read_without_secrets(world: World) -> None:
 
 async def test_a_polled_operation_waits_for_no_callback(world: World) -> None:
     """Its answer is asked for; the inbox and the references are none of its business."""
-    sent = await attempt().run(Send(world.provisions).send, step(world, "track"))
+    sent = await attempt().run(Send(world.deps).send, step(world, "track"))
 
     assert (sent.reference, sent.messages) == ("r-1", ())
     assert await world.ledger.calls.find_by_reference("acme", "r-1") is None

@@ -11,8 +11,7 @@ import pytest
 from fastapi.responses import JSONResponse
 
 from ackbridge.contracts.steps import SendStep, Sent
-from activities.send import Send
-from activities.support.attempts import AttemptRecord
+from activities.send import AttemptRecord, Send
 
 from .world import (
     NOW,
@@ -47,7 +46,7 @@ async def test_a_receipt_leaves_nothing_behind(world: World) -> None:
     environment = attempt()
     seen = beats(environment)
 
-    sent = await environment.run(Send(world.provisions).send, step(world))
+    sent = await environment.run(Send(world.deps).send, step(world))
 
     assert Sent(sent_at=NOW, receipt_at=NOW, reference="r-1", attempt=1) == sent
     assert seen == []
@@ -73,7 +72,7 @@ async def test_a_provider_that_cannot_now_is_asked_again(
     environment = attempt()
     seen = beats(environment)
 
-    error = await failed(environment.run(Send(world.provisions).send, step(world)))
+    error = await failed(environment.run(Send(world.deps).send, step(world)))
 
     assert (error.type, error.non_retryable) == ("NoReceipt", False)
     assert error.message == f"the provider answered {status}"
@@ -89,7 +88,7 @@ async def test_later_attempts_wait_longer(world: World) -> None:
     details = [left(2, reached=False)]
 
     error = await failed(
-        attempt(3, heartbeat_details=details).run(Send(world.provisions).send, step(world, tried=1))
+        attempt(3, heartbeat_details=details).run(Send(world.deps).send, step(world, tried=1))
     )
 
     assert 2 <= delay(error) <= 4
@@ -97,7 +96,7 @@ async def test_later_attempts_wait_longer(world: World) -> None:
 
 async def test_what_never_left_has_not_reached(deserted: World) -> None:
     """A connection that was never made proves that nothing arrived."""
-    error = await failed(attempt().run(Send(deserted.provisions).send, step(deserted)))
+    error = await failed(attempt().run(Send(deserted.deps).send, step(deserted)))
 
     assert (error.type, trouble(error).reached) == ("NoReceipt", False)
     assert error.message == "could not connect: ConnectError"
@@ -123,9 +122,7 @@ async def test_a_refusal_says_whether_an_earlier_attempt_may_have_arrived(
     world.script.says({"error": {"message": "no such thing"}}, 404)
 
     error = await failed(
-        attempt(number, heartbeat_details=details).run(
-            Send(world.provisions).send, step(world, **fields)
-        )
+        attempt(number, heartbeat_details=details).run(Send(world.deps).send, step(world, **fields))
     )
 
     assert (error.type, error.non_retryable) == ("Refused", True)
@@ -138,7 +135,7 @@ async def test_a_connection_that_fails_later_forgets_nothing(deserted: World) ->
     environment = attempt(2, heartbeat_details=[left(1, reached=True)])
     seen = beats(environment)
 
-    error = await failed(environment.run(Send(deserted.provisions).send, step(deserted)))
+    error = await failed(environment.run(Send(deserted.deps).send, step(deserted)))
 
     assert trouble(error).reached is True
     assert [kept.reached for kept in seen] == [True]
@@ -149,7 +146,7 @@ async def test_the_budget_counts_from_the_first_attempt(world: World) -> None:
     world.script.says({}, 500)
     environment = attempt(scheduled_time=NOW - timedelta(hours=1))
 
-    error = await failed(environment.run(Send(world.provisions).send, step(world)))
+    error = await failed(environment.run(Send(world.deps).send, step(world)))
 
     assert error.non_retryable is False
 
@@ -172,7 +169,7 @@ async def test_no_attempt_begins_after_the_budget(
     environment = attempt(2, heartbeat_details=[left(1, reached=True, first=first)])
     seen = beats(environment)
 
-    error = await failed(environment.run(Send(world.provisions).send, step(world)))
+    error = await failed(environment.run(Send(world.deps).send, step(world)))
 
     assert (error.type, error.message) == ("NoReceipt", "the provider answered 503")
     if final is not None:
@@ -186,7 +183,7 @@ async def test_an_attempt_whose_turn_comes_too_late_is_not_made(world: World) ->
     details = [left(1, reached=False, first=first)]
 
     error = await failed(
-        attempt(2, heartbeat_details=details).run(Send(world.provisions).send, step(world))
+        attempt(2, heartbeat_details=details).run(Send(world.deps).send, step(world))
     )
 
     assert (error.type, error.non_retryable) == ("NoReceipt", True)
@@ -201,8 +198,8 @@ async def test_an_attempt_that_died_counts_from_its_scheduling(world: World) -> 
     info = {"scheduled_time": NOW - timedelta(seconds=119, milliseconds=900)}
     later = step(world, tried=1, first_tried_at=NOW - SOON)
 
-    by_engine = await failed(attempt(2, **info).run(Send(world.provisions).send, step(world)))
-    by_workflow = await failed(attempt(2, **info).run(Send(world.provisions).send, later))
+    by_engine = await failed(attempt(2, **info).run(Send(world.deps).send, step(world)))
+    by_workflow = await failed(attempt(2, **info).run(Send(world.deps).send, later))
 
     assert by_engine.non_retryable is True
     assert by_workflow.non_retryable is False
@@ -215,7 +212,7 @@ async def test_the_time_of_this_attempt_counts(served: tuple[Script, str], tmp_p
     script, url = served
     script.replies[:] = [JSONResponse({}, 500)]
     async with world(tmp_path, script, url, lambda: next(times, ours[0] + 120 * SOON)) as slow:
-        error = await failed(attempt().run(Send(slow.provisions).send, step(slow)))
+        error = await failed(attempt().run(Send(slow.deps).send, step(slow)))
 
     assert error.non_retryable is True
 
@@ -226,7 +223,7 @@ async def test_attempts_of_the_workflow_task_heartbeat_nothing(world: World) -> 
     environment = attempt(is_local=True)
     seen = beats(environment)
 
-    error = await failed(environment.run(Send(world.provisions).send, step(world)))
+    error = await failed(environment.run(Send(world.deps).send, step(world)))
 
     assert error.non_retryable is False
     assert seen == []

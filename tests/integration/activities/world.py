@@ -132,13 +132,13 @@ class World:
     """One worker's side, and the provider's script."""
 
     script: Script
-    provisions: Dependencies
+    deps: Dependencies
     environ: dict[str, str]
 
     @property
     def ledger(self) -> Ledger:
         """The worker's ledger."""
-        return self.provisions.ledger
+        return self.deps.ledger
 
     def request(self, operation: str = "order", key: str = "k-1", **more: Any) -> CallRequest:
         """A request of acme's."""
@@ -209,11 +209,11 @@ async def world(
     ledger = Ledger.open(ledger_url, clock)
     secrets = Secrets(environ, folder)
     async with build_client(connect_timeout=timedelta(seconds=2)) as client:
-        yield World(script, _provisions(catalog, ledger, client, secrets, clock), environ)
+        yield World(script, build_dependencies(catalog, ledger, client, secrets, clock), environ)
     await ledger.close()
 
 
-def _provisions(
+def build_dependencies(
     catalog: Catalog, ledger: Ledger, client: Any, secrets: Secrets, clock: Callable[[], datetime]
 ) -> Dependencies:
     auths = {
@@ -223,12 +223,12 @@ def _provisions(
     return Dependencies(
         catalog=catalog,
         ledger=ledger,
-        client=client,
+        http=client,
         auths=auths,
         clock=clock,
         public_url="http://us.example",
-        control=(control := Snapshots()),
-        gate=Admission(control, "test"),
-        indexed=True,
+        snapshots=(snapshots := Snapshots()),
+        admission=Admission(snapshots, "test"),
+        has_search_attributes=True,
         redactors=build_redactors(catalog, secrets, auths),
     )

@@ -56,8 +56,8 @@ async def test_limits_send_through_the_providers_queues(tmp_path: Path) -> None:
 async def test_worker_of_one_provider(engine: EmbeddedEngine, tmp_path: Path) -> None:
     """`--provider` serves that provider's queues and no other."""
     catalog = load_catalog(limited(tmp_path / "integrations"), SECRETS)
-    provisions: Any = None
+    deps: Any = None
 
     client = await connect(engine.environment)
-    workers = worker.build_workers(client, catalog, provisions, "limited")
+    workers = worker.build_workers(client, catalog, deps, "limited")
     assert [one.task_queue for one in workers] == ["ackbridge.limited", "ackbridge.limited.settle"]

@@ -123,7 +123,7 @@ async def test_a_long_clean_up_continues_as_new(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on where it was, as of the same time, with what it has counted; and it replays."""
-    monkeypatch.setattr(purge_activity, "PAGE_WITHIN", 0.0)
+    monkeypatch.setattr(purge_activity, "PAGE_SECONDS", 0.0)
     for number in range(2):
         request = stage.request("quote")
         await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
@@ -232,7 +232,7 @@ async def test_a_page_goes_on_where_a_dead_worker_was(stage: Stage) -> None:
     environment.on_heartbeat = told.append
     step = PurgeStep(retention=Retention(), place=PurgeCursor(kind="inbox"))
 
-    page = await environment.run(PurgePages(stage.provisions).purge_page, step)
+    page = await environment.run(PurgePages(stage.deps).purge_page, step)
 
     assert (page.place, page.as_of, page.gone) == (None, before.as_of, {"log": 3})
     assert [one.place.kind for one in told if one.place] == ["events"]

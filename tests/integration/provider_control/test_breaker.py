@@ -64,20 +64,18 @@ async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
     """A worker of all queues, as long as this lasts."""
     catalog = load_catalog(integrations, stage.environ)
     snapshots = watch_controls(stage.client, catalog)
-    provisions = worker.provide(
+    deps = worker.build_dependencies(
         stage.settings,
         stage.environ,
         catalog,
         stage.ledger,
         stage.http,
         snapshots,
-        indexed=True,
+        has_search_attributes=True,
     )
     async with contextlib.AsyncExitStack() as running:
-        await running.enter_async_context(
-            report_stats(provisions.counters, stage.ledger.stats, utc_now)
-        )
-        for one in worker.build_workers(stage.client, catalog, provisions):
+        await running.enter_async_context(report_stats(deps.counters, stage.ledger.stats, utc_now))
+        for one in worker.build_workers(stage.client, catalog, deps):
             await running.enter_async_context(one)
         await start_controls(stage.client, catalog)
         yield

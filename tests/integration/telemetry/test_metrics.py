@@ -59,10 +59,10 @@ async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tupl
     engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
     with engine, export_metrics("worker", {}, HOST, port) as metrics:
         async with set_up(engine.address, folder, runtime=metrics.runtime) as stage:
-            with_ = stage.provisions
-            gauges = GaugeSource(with_.catalog, with_.ledger, with_.control, "dev")
+            deps = stage.deps
+            gauges = GaugeSource(deps.catalog, deps.ledger, deps.snapshots, "dev")
             await play(stage)
-            async with metrics.updating(with_.counters, gauges), httpx.AsyncClient() as http:
+            async with metrics.updating(deps.counters, gauges), httpx.AsyncClient() as http:
                 while metrics.source.gauges is None:  # noqa: ASYNC110 -- there is no event to wait for
                     await asyncio.sleep(0.01)
                 answer = await http.get(f"http://{HOST}:{port}/metrics")
@@ -76,7 +76,7 @@ async def play(stage: Stage) -> None:
         await stage.calls.start(request)
         await upgrade_cases.ended(stage, request)
     await playing.parked(stage, playing.booking(stage, stuck=True))
-    stage.provisions.counters.count("sandbox", WHOLE_PROVIDER, Count.HEALTHY)
+    stage.deps.counters.count("sandbox", WHOLE_PROVIDER, Count.HEALTHY)
 
 
 async def test_counters_match_the_statistics(played: tuple[Stage, Page]) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.support.retry import patience, retry_after
+from activities.support.retry import parse_retry_after, retry_delay
 
 NOW = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -42,7 +42,7 @@ HOUR = timedelta(hours=1)
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, delay: timedelta | None) -> None:
     """By the clock that is given; the past is now, too long is an hour, nonsense is nothing."""
-    assert delay == retry_after(value, NOW)
+    assert delay == parse_retry_after(value, NOW)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_retry_after_is_seconds_or_a_date(value: str | None, delay: timedelta | 
 )
 def test_retries_back_off_and_spread(attempt: int, seconds: float) -> None:
     """Half a second, doubled up to five minutes; each caller waits for a part of it of its own."""
-    delays = [patience(attempt).total_seconds() for _ in range(200)]
+    delays = [retry_delay(attempt).total_seconds() for _ in range(200)]
 
     assert all(seconds / 2 <= delay <= seconds for delay in delays)
     assert len(set(delays)) > 150
@@ -60,11 +60,11 @@ def test_retries_back_off_and_spread(attempt: int, seconds: float) -> None:
 def test_a_provider_that_asks_for_patience_gets_it() -> None:
     """Never earlier than it said, up to a tenth later, and whatever the attempt is."""
     for attempt in (1, 20):
-        delays = [patience(attempt, timedelta(seconds=40)).total_seconds() for _ in range(200)]
+        delays = [retry_delay(attempt, timedelta(seconds=40)).total_seconds() for _ in range(200)]
         assert all(40 <= delay <= 44 for delay in delays)
         assert len(set(delays)) > 150
 
 
 def test_at_once_is_soon() -> None:
     """A provider that says 0 is not asked in circles, and the engine takes 0 for nothing."""
-    assert all(0.25 <= patience(1, timedelta(0)).total_seconds() <= 0.5 for _ in range(100))
+    assert all(0.25 <= retry_delay(1, timedelta(0)).total_seconds() <= 0.5 for _ in range(100))

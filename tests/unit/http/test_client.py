@@ -20,7 +20,7 @@ from ackbridge.http.client import (
     build_client,
     exchange,
 )
-from activities.support.retry import no_connection
+from activities.support.retry import network_failure
 from tests.support.serving import serve, serve_raw
 
 LONG = timedelta(seconds=30)
@@ -223,7 +223,7 @@ async def test_a_connection_that_breaks_is_no_proof_that_nothing_was_sent(
         with pytest.raises(httpx.TransportError) as broken:
             await fetch(client, url)
 
-    assert no_connection(broken.value).reached
+    assert network_failure(broken.value).reached
 
 
 async def test_a_truncated_body_is_a_read_error(client: httpx.AsyncClient) -> None:
@@ -251,7 +251,7 @@ async def test_another_protocol_is_a_transport_error(client: httpx.AsyncClient) 
         with pytest.raises(httpx.TransportError) as broken:
             await fetch(client, url)
 
-    assert no_connection(broken.value).reached
+    assert network_failure(broken.value).reached
 
 
 async def test_escapes_in_the_path_are_not_rewritten(client: httpx.AsyncClient) -> None:

@@ -113,10 +113,10 @@ def all_steps() -> list[Step[Any]]:
 @pytest.mark.parametrize("step", all_steps(), ids=lambda step: f"{step.name}")
 def test_steps_and_activities_agree(step: Step[Any]) -> None:
     """An activity of the step's name exists, takes one model and answers with the step's."""
-    provisions: Any = None
+    deps: Any = None
     by_name = {
         activity.__temporal_activity_definition.name: activity  # type: ignore[attr-defined]  # the SDK's mark on an activity
-        for activity in main_activities(provisions)
+        for activity in main_activities(deps)
     }
     hints = get_type_hints(by_name[step.name])
     answer = hints.pop("return")
@@ -137,10 +137,10 @@ def test_what_other_workflows_ask_for_agrees(
     name: str, argument: type[Wire], answer: type[Wire] | None
 ) -> None:
     """Workflows ask for activities that exist, and take and give what those think."""
-    provisions: Any = None
+    deps: Any = None
     by_name = {
         activity.__temporal_activity_definition.name: activity  # type: ignore[attr-defined]  # the SDK's mark on an activity
-        for activity in (*main_activities(provisions), *notices_activities(provisions))
+        for activity in (*main_activities(deps), *notices_activities(deps))
     }
     hints = get_type_hints(by_name[name])
     given = hints.pop("return")
