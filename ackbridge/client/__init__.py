@@ -32,8 +32,7 @@ from ackbridge.errors import (
     KeyReusedError,
     UnavailableError,
 )
-from ackbridge.temporal.connect import connect
-from ackbridge.temporal.rpc import RPC_TIMEOUT
+from ackbridge.temporal.connect import RPC_TIMEOUT, connect
 
 from .batches import BatchHandle, find_batch, list_batches, start_batch
 from .calls import AckbridgeClient, Call, ListedCall

@@ -19,18 +19,15 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchCommand, BatchProgress, BatchRequest, BatchState
 from ackbridge.errors import BatchNotFoundError, InvalidRequestError
-from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
+from ackbridge.temporal.connect import RPC_TIMEOUT, rpc_errors
 
 
 class BatchHandle:
-    """A batch that has been started."""
-
     def __init__(self, handle: WorkflowHandle[Any, Any]) -> None:
         self._handle = handle
 
     @property
     def id(self) -> str:
-        """The workflow's id."""
         return self._handle.id
 
     async def progress(self) -> BatchProgress:

@@ -40,8 +40,7 @@ from ackbridge.errors import (
     InvalidRequestError,
     KeyReusedError,
 )
-from ackbridge.temporal.connect import connect
-from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
+from ackbridge.temporal.connect import RPC_TIMEOUT, connect, rpc_errors
 
 from .batches import BatchHandle, find_batch, list_batches, start_batch
 from .control import ControlHandle
@@ -176,7 +175,6 @@ class Call:
         await self._signal(names.FORCE_ACK, ForceAck(by=by, reason=reason, response=response))
 
     async def reprocess(self, *, by: str) -> None:
-        """Reprocess a parked call."""
         await self._signal(names.REPROCESS, Reprocess(by=by))
 
     async def request(self) -> CallRequest:

@@ -36,7 +36,7 @@ from ackbridge.contracts.control import (
 )
 from ackbridge.contracts.wire import describe_validation_error
 from ackbridge.errors import ConfigurationError, InvalidRequestError, UnknownNameError
-from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
+from ackbridge.temporal.connect import RPC_TIMEOUT, rpc_errors
 
 ControlCommand = SetFlag | ForceBreaker | SetLimit
 
@@ -51,8 +51,6 @@ SNAPSHOT_TIMEOUT = timedelta(seconds=2)
 
 
 class ControlHandle:
-    """The control of one provider."""
-
     def __init__(self, client: Client, provider: str) -> None:
         self._client = client
         self._provider = provider

@@ -11,7 +11,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from ackbridge.contracts import names
 from ackbridge.contracts.deliveries import DEFAULT_WITHIN, Delivery
 from ackbridge.ledger.notices import NoticeRow
-from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
+from ackbridge.temporal.connect import RPC_TIMEOUT, rpc_errors
 
 
 async def replay_notice(

@@ -29,7 +29,7 @@ from ackbridge.errors import (
     EngineUnavailableError,
     InvalidRequestError,
 )
-from ackbridge.temporal.rpc import RPC_TIMEOUT, rpc_errors
+from ackbridge.temporal.connect import RPC_TIMEOUT, rpc_errors
 from ackbridge.temporal.schedules import delete_schedule, log_failures, sync_schedule
 
 SCHEDULED: Final = "schedule"
@@ -83,7 +83,6 @@ async def sync_purge_schedule(client: Client, retention: Retention, every: timed
 
 
 def _build_schedule(retention: Retention, every: timedelta) -> tuple[Schedule, str]:
-    """The schedule, and a fingerprint of its definition."""
     request = PurgeRequest(retention=retention, by=SCHEDULED)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
@@ -100,14 +99,11 @@ def _build_schedule(retention: Retention, every: timedelta) -> tuple[Schedule, s
 
 
 class PurgeHandle:
-    """A purge that has been started."""
-
     def __init__(self, handle: WorkflowHandle[Any, Any]) -> None:
         self._handle = handle
 
     @property
     def id(self) -> str:
-        """The workflow's id."""
         return self._handle.id
 
     async def result(self) -> PurgeProgress:

@@ -172,10 +172,8 @@ class EmbeddedEngine:
             self._lock = None
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal; returns after the end if it is SIGKILL. `start` starts it again."""
-        self.child.send(number)
-        if number is signal.SIGKILL:
-            self.child.wait()
+        """See `ManagedProcess.kill`."""
+        self.child.kill(number)
 
     def _start_on_free_ports(self) -> None:
         deadline = time.monotonic() + self._starts_within.total_seconds()

@@ -103,7 +103,6 @@ class ManagedProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and has not ended."""
         return self._process is not None and self._process.poll() is None
 
     def send(self, number: signal.Signals) -> None:
@@ -111,7 +110,6 @@ class ManagedProcess:
         self._started().send_signal(number)
 
     def wait(self) -> int:
-        """Wait for the end; returns the exit status."""
         return self._started().wait()
 
     def stop(self, timeout: timedelta) -> None:
@@ -125,6 +123,12 @@ class ManagedProcess:
             self._started().wait(timeout.total_seconds())
         except subprocess.TimeoutExpired:
             self.send(signal.SIGKILL)
+            self.wait()
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal; returns after the end if it is SIGKILL. `start` starts it again."""
+        self.send(number)
+        if number is signal.SIGKILL:
             self.wait()
 
     def output(self) -> str:
@@ -207,8 +211,6 @@ class ProcessPlan:
 
 
 class StackProcess:
-    """One process of the stack."""
-
     def __init__(
         self,
         name: str,
@@ -253,10 +255,8 @@ class StackProcess:
         self.child.stop(timeout)
 
     def kill(self, number: signal.Signals) -> None:
-        """Send a signal; returns after the end if it is SIGKILL. `start` starts it again."""
-        self.child.send(number)
-        if number is signal.SIGKILL:
-            self.child.wait()
+        """See `ManagedProcess.kill`."""
+        self.child.kill(number)
 
 
 def worker_plan() -> ProcessPlan:
@@ -268,7 +268,6 @@ def worker_plan() -> ProcessPlan:
 
 
 def gateway_plan(port: int) -> ProcessPlan:
-    """The gateway."""
     return ProcessPlan(
         command=(
             *(sys.executable, "-m", "ackbridge", "gateway"),

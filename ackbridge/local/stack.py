@@ -10,14 +10,13 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from ackbridge.settings import integrations_folder
 
 from .dev_server import EmbeddedEngine
 from .ports import HOST, LoopbackPort
 from .processes import (
-    ManagedProcess,
     ProcessDiedError,
     ProcessPlan,
     StackProcess,
@@ -28,6 +27,7 @@ from .processes import (
 )
 
 PARTS: Final = ("engine", "sandbox", "stripe", "worker", "gateway")
+_SERVERS: Final = ("engine", "ui", "gateway", "sandbox", "stripe")
 _STARTED_TOGETHER = (("engine", "sandbox", "stripe"), ("worker", "gateway"))
 # Providers first, so that nothing new arrives; the engine last, so that the others can finish.
 _STOPPED_TOGETHER = (("sandbox", "stripe"), ("gateway", "worker"), ("engine",))
@@ -39,29 +39,10 @@ _FATAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
 
 
 def worker_names(count: int) -> tuple[str, ...]:
-    """The names of the workers of a stack."""
     return ("worker", *(f"worker-{number}" for number in range(2, count + 1)))
 
 
-class Ports:
-    """One port per server of the stack, reserved as long as this object lives."""
-
-    def __init__(self, preferred: Mapping[str, int]) -> None:
-        self.engine = LoopbackPort(preferred.get("engine"))
-        self.ui = LoopbackPort(preferred.get("ui"))
-        self.gateway = LoopbackPort(preferred.get("gateway"))
-        self.sandbox = LoopbackPort(preferred.get("sandbox"))
-        self.stripe = LoopbackPort(preferred.get("stripe"))
-
-    def addresses(self) -> Addresses:
-        """The addresses of the servers."""
-        return Addresses(
-            engine=f"{HOST}:{self.engine.number}",
-            ui=f"http://{HOST}:{self.ui.number}",
-            gateway=f"http://{HOST}:{self.gateway.number}",
-            sandbox=f"http://{HOST}:{self.sandbox.number}",
-            stripe=f"http://{HOST}:{self.stripe.number}",
-        )
+StackPart = EmbeddedEngine | StackProcess
 
 
 @dataclass(frozen=True)
@@ -78,11 +59,6 @@ class Addresses:
     gateway: str
     sandbox: str
     stripe: str
-
-    @property
-    def stripe_webhook(self) -> str:
-        """The URL that Stripe's events are sent to."""
-        return f"{self.gateway}/callbacks/stripe"
 
 
 def inherited_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -116,23 +92,6 @@ def environment_for(
 def empty_temporal_config(state: Path) -> Path:
     """The path of the empty Temporal configuration file of a stack."""
     return state / "temporal.toml"
-
-
-class Runnable(Protocol):
-    """What the engine and the other parts have in common."""
-
-    @property
-    def child(self) -> ManagedProcess:
-        """The process."""
-
-    def start(self) -> None:
-        """Start it, and return when it is ready."""
-
-    def stop(self, timeout: timedelta) -> None:
-        """Stop it within a bounded time."""
-
-    def kill(self, number: signal.Signals) -> None:
-        """Send a signal."""
 
 
 class Stack:
@@ -174,8 +133,18 @@ class Stack:
             start_timeout: how long each part may take to be ready.
         """
         self._state = state.absolute()
-        self._ports = Ports(preferred_ports or {})
-        self.addresses: Addresses = self._ports.addresses()
+        wanted = preferred_ports or {}
+        # Reserved as long as this object lives.
+        self._reserved = {name: LoopbackPort(wanted.get(name)) for name in _SERVERS}
+        ports = {name: port.number for name, port in self._reserved.items()}
+        self._ports = ports
+        self.addresses = Addresses(
+            engine=f"{HOST}:{ports['engine']}",
+            ui=f"http://{HOST}:{ports['ui']}",
+            gateway=f"http://{HOST}:{ports['gateway']}",
+            sandbox=f"http://{HOST}:{ports['sandbox']}",
+            stripe=f"http://{HOST}:{ports['stripe']}",
+        )
         self.environment = environment_for(
             self.addresses,
             environ,
@@ -185,7 +154,7 @@ class Stack:
         self._start_timeout = start_timeout
         self._stopped: set[str] = set()
         plans = self._plans(sandbox_options)
-        self._parts: dict[str, Runnable] = {
+        self._parts: dict[str, StackPart] = {
             name: self._part(name, plans[part])
             for part in parts
             if part != "engine"
@@ -253,20 +222,16 @@ class Stack:
         self._stopped.discard(part)
 
     def is_running(self, part: str) -> bool:
-        """Whether a part was started and has not ended."""
         return self._parts[part].child.is_running
 
     def pid(self, part: str) -> int:
-        """The process id of a part."""
         return self._parts[part].child.pid
 
     def log(self, part: str) -> Path:
-        """The log of a part."""
         return self._state / "logs" / f"{part}.log"
 
     @property
     def engine_command(self) -> str:
-        """The command line that starts the engine."""
         return shlex.join(self._engine().command)
 
     def _names(self, kinds: Iterable[str]) -> list[str]:
@@ -275,8 +240,8 @@ class Stack:
     def _engine(self) -> EmbeddedEngine:
         return EmbeddedEngine(
             self._state / "engine.db",
-            port=self._ports.engine.number,
-            ui_port=self._ports.ui.number,
+            port=self._ports["engine"],
+            ui_port=self._ports["ui"],
             log=self.log("engine"),
             start_timeout=self._start_timeout,
         )
@@ -294,15 +259,16 @@ class Stack:
 
     def _plans(self, sandbox_options: Sequence[str]) -> dict[str, ProcessPlan]:
         ports = self._ports
+        webhook = f"{self.addresses.gateway}/callbacks/stripe"
         secret = self.environment["STRIPE_WEBHOOK_SECRET"]
         return {
             "worker": worker_plan(),
-            "gateway": gateway_plan(ports.gateway.number),
-            "sandbox": sandbox_plan(ports.sandbox.number, sandbox_options),
-            "stripe": stripe_plan(ports.stripe.number, self.addresses.stripe_webhook, secret),
+            "gateway": gateway_plan(ports["gateway"]),
+            "sandbox": sandbox_plan(ports["sandbox"], sandbox_options),
+            "stripe": stripe_plan(ports["stripe"], webhook, secret),
         }
 
-    def _run_parallel(self, kinds: Iterable[str], act: Callable[[Runnable], None]) -> None:
+    def _run_parallel(self, kinds: Iterable[str], act: Callable[[StackPart], None]) -> None:
         # The first error ends the waiting.
         parts = [self._parts[name] for name in self._names(kinds)]
         threads = ThreadPoolExecutor(len(parts) or 1)

@@ -13,7 +13,6 @@ from typing import Any
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m ackbridge.local.stripe_process")
     parser.add_argument("--port", type=int, required=True)
     port: int = parser.parse_args().port

@@ -31,7 +31,6 @@ class TracedTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        """Take the transport that sends requests; it is closed with this one."""
         self._transport = transport
         self._tracer = trace.get_tracer(TRACER)
 
@@ -63,7 +62,6 @@ class TracedTransport(httpx.AsyncBaseTransport):
             return response
 
     async def aclose(self) -> None:
-        """Close the transport."""
         await self._transport.aclose()
 
 

@@ -65,7 +65,6 @@ def export_to_environ(environ: Mapping[str, str]) -> None:
 
 
 def otlp_spans(environ: Mapping[str, str]) -> SpanExporter:
-    """The exporter of spans, as `OTEL_EXPORTER_OTLP_*` says."""
     # Imported only when needed: it costs 100 ms and 15 MB.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
@@ -74,7 +73,6 @@ def otlp_spans(environ: Mapping[str, str]) -> SpanExporter:
 
 
 def otlp_metrics(environ: Mapping[str, str]) -> MetricExporter:
-    """The exporter of metrics, as `OTEL_EXPORTER_OTLP_*` says."""
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
     export_to_environ(environ)

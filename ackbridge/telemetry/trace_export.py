@@ -81,7 +81,6 @@ class CallSampler(Sampler):
     """
 
     def __init__(self, sampler: Sampler) -> None:
-        """Take the sampler that decides about all other spans."""
         self._sampler = sampler
 
     def should_sample(
@@ -94,7 +93,6 @@ class CallSampler(Sampler):
         links: Sequence[Link] | None = None,
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
-        """See `Sampler`."""
         if name.endswith(_CONTROL_SPAN):
             return SamplingResult(Decision.DROP)
         return self._sampler.should_sample(
@@ -102,7 +100,6 @@ class CallSampler(Sampler):
         )
 
     def get_description(self) -> str:
-        """See `Sampler`."""
         return f"CallSampler({self._sampler.get_description()})"
 
 
@@ -115,19 +112,15 @@ class AllowlistExporter(SpanExporter):
     """
 
     def __init__(self, exporter: SpanExporter) -> None:
-        """Take the exporter that sends the spans."""
         self._exporter = exporter
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """See `SpanExporter`."""
         return self._exporter.export([_reduced(span) for span in spans])
 
     def shutdown(self) -> None:
-        """See `SpanExporter`."""
         self._exporter.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """See `SpanExporter`."""
         return self._exporter.force_flush(timeout_millis)
 
 

@@ -44,7 +44,6 @@ ALLOWED_ATTRIBUTES: Final = frozenset(
 
 
 def is_tracing() -> bool:
-    """Whether this process is traced."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 

@@ -1,10 +1,12 @@
-"""Connect to the engine, and register our search attributes."""
+"""Connect to the engine; the timeout and the errors of its requests; our search attributes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypedDict
+from datetime import timedelta
+from typing import Final, TypedDict
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import (
@@ -18,12 +20,16 @@ from temporalio.plugin import SimplePlugin
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from ackbridge.contracts import search_attributes
-from ackbridge.errors import ConfigurationError, EngineUnavailableError
+from ackbridge.errors import (
+    AckbridgeError,
+    ConfigurationError,
+    EngineUnavailableError,
+    InvalidRequestError,
+)
 from ackbridge.telemetry.traces import plugins
 from ackbridge.workarounds.data_converter import DATA_CONVERTER
 
-from .rpc import RPC_TIMEOUT
-
+RPC_TIMEOUT: Final = timedelta(seconds=10)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -72,6 +78,40 @@ def _compression(address: str) -> GrpcCompression:
     # On this machine compression costs CPU and saves nothing.
     host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
     return GrpcCompression.NONE if host in _LOOPBACK else GrpcCompression.GZIP
+
+
+@contextmanager
+def rpc_errors(
+    *, not_found: AckbridgeError | None = None, ended: AckbridgeError | None = None
+) -> Iterator[None]:
+    """Raise the `RPCError` of a request as one of our errors.
+
+    Args:
+        not_found: raised when there is no such workflow; None: as any other error.
+        ended: raised when it takes no signals because it has ended; None: as `not_found`.
+
+    Raises:
+        InvalidRequestError: the server refuses an argument.
+        EngineUnavailableError: any other error; the request may be repeated.
+    """
+    try:
+        yield
+    except RPCError as error:
+        raise _translated(error, not_found, ended or not_found) from None
+
+
+def _translated(
+    error: RPCError, not_found: AckbridgeError | None, ended: AckbridgeError | None
+) -> AckbridgeError:
+    if error.status is RPCStatusCode.NOT_FOUND:
+        known = ended if "already completed" in error.message else not_found
+        if known is not None:
+            return known
+    if error.status is RPCStatusCode.INVALID_ARGUMENT:
+        return InvalidRequestError(error.message)
+    return EngineUnavailableError(
+        f"the engine did not answer ({error.status.name}): {error.message}"
+    )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from ackbridge.catalog.model import ReprocessSchedule
 from ackbridge.contracts import names
 from ackbridge.contracts.wire import digest
 
-from .rpc import RPC_TIMEOUT
+from .connect import RPC_TIMEOUT
 
 log = logging.getLogger("ackbridge.temporal.schedules")
 

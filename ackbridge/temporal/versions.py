@@ -36,7 +36,7 @@ from temporalio.worker import WorkerDeploymentConfig
 
 from ackbridge.errors import EngineUnavailableError, UnavailableError
 
-from .rpc import RPC_TIMEOUT, rpc_errors
+from .connect import RPC_TIMEOUT, rpc_errors
 
 Reply = TypeVar("Reply")
 
@@ -261,7 +261,6 @@ async def _route(client: Client, ramp: float | None, **change: Any) -> None:
 
 
 async def _describe(client: Client, name: str) -> tuple[Deployment, bytes]:
-    """A deployment, and the conflict token of this state."""
     reply = await _unless_unknown(
         client.workflow_service.describe_worker_deployment(
             DescribeWorkerDeploymentRequest(namespace=client.namespace, deployment_name=name),

@@ -27,7 +27,6 @@ class LenientPayloadConverter(PydanticPayloadConverter):
     _instance: ClassVar[LenientPayloadConverter | None] = None
 
     def __new__(cls) -> Self:
-        """Return the one instance."""
         if cls._instance is None:
             instance = super().__new__(cls)
             PydanticPayloadConverter.__init__(instance)

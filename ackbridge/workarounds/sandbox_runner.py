@@ -35,17 +35,14 @@ class LightSandboxRunner(WorkflowRunner):
         self._runner = runner
 
     def prepare_workflow(self, defn: Any) -> None:
-        """See `WorkflowRunner`."""
         self._runner.prepare_workflow(defn)
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        """See `WorkflowRunner`."""
         return _Instance(self._runner.create_instance(det))
 
     def set_worker_level_failure_exception_types(
         self, types: Sequence[type[BaseException]]
     ) -> None:
-        """See `WorkflowRunner`."""
         self._runner.set_worker_level_failure_exception_types(types)
 
 

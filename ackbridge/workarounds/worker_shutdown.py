@@ -24,12 +24,10 @@ class BoundedShutdown:
     """
 
     def __init__(self, worker: Worker, grace: timedelta = timedelta(0)) -> None:
-        """Take the worker, and the time its running activities have to finish."""
         self._worker = worker
         self._timeout = grace + SHUTDOWN_TIMEOUT
 
     async def __aenter__(self) -> Worker:
-        """Start the worker; its fatal error cancels the block."""
         return await self._worker.__aenter__()
 
     async def __aexit__(

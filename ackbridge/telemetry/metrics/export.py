@@ -179,7 +179,6 @@ class EngineClientCollector(Collector):
     """
 
     def __init__(self, url: str) -> None:
-        """Take the URL of the client's page."""
         self._url = url
 
     def describe(self) -> list[Metric]:

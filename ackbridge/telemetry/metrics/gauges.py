@@ -39,7 +39,6 @@ class GaugeSource:
     def __init__(
         self, catalog: Catalog, ledger: Ledger, control: Snapshots, environment: str
     ) -> None:
-        """Take the sources; `environment` selects the flags."""
         self._catalog = catalog
         self._ledger = ledger
         self._control = control

@@ -117,7 +117,6 @@ def create_instruments(meter: Meter, source: MetricSource) -> None:
 
 
 def labels(key: Key) -> dict[str, str]:
-    """The labels of an operation."""
     provider, operation = key
     return {"provider": provider, "operation": operation}
 

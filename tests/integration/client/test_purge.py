@@ -1,4 +1,4 @@
-"""Housekeeping on the real engine: its schedule is there, and what it starts does the work."""
+"""Purges on the real engine, by schedule and on request."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ from tests.replay.test_replay import replayer
 from tests.support.stage import Stage, own_engine, set_up
 
 DAY = timedelta(days=1)
-PATIENCE = timedelta(minutes=1)
+TIMEOUT = timedelta(minutes=1)
 
 
 SUGGESTED_AT = 25
-"""Events after which this engine suggests to continue as new."""
+"""The number of events after which this engine suggests to continue as new."""
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine of its own: the clean-ups of this module would find what others have left."""
+    """An engine of its own: the purges of this module would find rows of other tests."""
     with own_engine(tmp_path_factory.mktemp("purge"), long=SUGGESTED_AT) as running:
         yield running
 
@@ -65,28 +65,28 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]
 async def stage(
     engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
-    """Everything else, as it is shipped."""
+    """A stage on that engine."""
     async with set_up(engine.address, tmp_path_factory.mktemp("stage")) as everything:
         yield everything
 
 
 @pytest.fixture
 def in_a_hundred_days(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock of the clean-up, moved by weeks."""
+    """Move the clock of the purge by a hundred days."""
     later = Ledger.open(stage.settings.ledger_url, lambda: utc_now() + 100 * DAY)
     monkeypatch.setattr(stage.ledger, "purge", later.purge)
 
 
 async def plain_client(stage: Stage) -> Client:
-    """A client whose workflows have the engine's own clock."""
+    """A client without time skipping."""
     return await Client.connect(stage.client.service_client.config.target_host, **client_options())
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")
-async def test_the_schedule_cleans_up(stage: Stage) -> None:
-    """Several workers keep one schedule; it forgets a call of long ago, and none that is open."""
+async def test_schedule_purges(stage: Stage) -> None:
+    """Several workers share one schedule; it deletes an old call, and no open one."""
     over = stage.request("quote")
-    await (await stage.calls.start(over)).outcome(PATIENCE, settled=True)
+    await (await stage.calls.start(over)).outcome(TIMEOUT, settled=True)
     stuck = stage.request(stuck=True)
     await stage.calls.start(stuck)
     await stage.until(stuck, "awaiting_response")
@@ -119,14 +119,12 @@ async def test_the_schedule_cleans_up(stage: Stage) -> None:
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")
-async def test_a_long_clean_up_continues_as_new(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It goes on where it was, as of the same time, with what it has counted; and it replays."""
+async def test_long_purge_continues_as_new(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It continues at the same place, as of the same time, with its counts; and it replays."""
     monkeypatch.setattr(purge_activity, "PAGE_SECONDS", 0.0)
     for number in range(2):
         request = stage.request("quote")
-        await (await stage.calls.start(request)).outcome(PATIENCE, settled=True)
+        await (await stage.calls.start(request)).outcome(TIMEOUT, settled=True)
         await stage.ledger.inbox.log_suppressed("sandbox", f"evt-{number}", None, "duplicate")
     client = await plain_client(stage)
     purge = await start_purge(client, PurgeRequest(by="ops"))
@@ -145,7 +143,7 @@ async def test_a_long_clean_up_continues_as_new(
 
 
 async def completed_long_ago(ledger: Ledger, request: CallRequest, event_key: str) -> None:
-    """A call that the engine has forgotten, and the ledger still knows."""
+    """Record a call that only the ledger still has."""
     message = ProviderMessage(
         kind=MessageKind.RESPONSE, event_key=event_key, source=MessageSource.CALLBACK
     )
@@ -159,8 +157,8 @@ async def completed_long_ago(ledger: Ledger, request: CallRequest, event_key: st
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")
-async def test_a_late_duplicate_is_no_answer_to_a_new_call(stage: Stage) -> None:
-    """With the id of a call that is forgotten: what that one has applied is suppressed."""
+async def test_late_duplicate_does_not_answer_a_new_call(stage: Stage) -> None:
+    """Event keys that an old call with the same id has applied stay suppressed."""
     request = stage.request(stuck=True)
     old = request.model_copy(update={"payload": {"amount": 1, "currency": "EUR"}})
     await completed_long_ago(stage.ledger, old, f"evt-{request.key}")
@@ -173,35 +171,35 @@ async def test_a_late_duplicate_is_no_answer_to_a_new_call(stage: Stage) -> None
         message = {"kind": "response", "event_key": event_key, "data": {"stale": is_stale}}
         await stage.handle(request).signal(names.PROVIDER_MESSAGE, message)
 
-    outcome = await stage.calls.call(request.call_id).outcome(PATIENCE, settled=True)
+    outcome = await stage.calls.call(request.call_id).outcome(TIMEOUT, settled=True)
     assert outcome.response == {"stale": False}
     (answered,) = await stage.ledger.calls.responses(request.call_id)
     assert answered.event_key == f"new-{request.key}"
 
 
 @asynccontextmanager
-async def kept_by_the_engine(client: Client, span: timedelta) -> AsyncIterator[None]:
-    """The namespace's retention, for a while."""
+async def engine_retention(client: Client, span: timedelta) -> AsyncIterator[None]:
+    """Set the namespace's retention while inside."""
 
-    async def keep(so_long: timedelta) -> None:
+    async def set_retention(span: timedelta) -> None:
         ttl = Duration()
-        ttl.FromTimedelta(so_long)
+        ttl.FromTimedelta(span)
         config = NamespaceConfig(workflow_execution_retention_ttl=ttl)
         await client.workflow_service.update_namespace(
             UpdateNamespaceRequest(namespace=client.namespace, config=config)
         )
 
-    await keep(span)
+    await set_retention(span)
     yield
-    await keep(DAY)
+    await set_retention(DAY)
 
 
-async def test_calls_are_not_forgotten_before_the_engine_does(stage: Stage) -> None:
-    """Neither a worker nor a clean-up begins with such a retention, and both say why."""
+async def test_retention_shorter_than_the_engines_is_refused(stage: Stage) -> None:
+    """Neither a worker nor a purge starts with it, and both say why."""
     client = await plain_client(stage)
     await check_retention(client, Retention(calls=DAY))
     complaint = "ACKBRIDGE_RETENTION_CALLS is 90 days, but the engine keeps .* for 91 days"
-    async with kept_by_the_engine(client, 91 * DAY):
+    async with engine_retention(client, 91 * DAY):
         with pytest.raises(ConfigurationError, match=complaint):
             await check_retention(client, Retention())
         await check_retention(client, Retention(calls=timedelta(0)))
@@ -210,8 +208,8 @@ async def test_calls_are_not_forgotten_before_the_engine_does(stage: Stage) -> N
             await purge.result()
 
 
-async def test_a_bad_start_fails(stage: Stage) -> None:
-    """Naming the field."""
+async def test_invalid_start_fails(stage: Stage) -> None:
+    """The error names the field."""
     handle = await stage.client.start_workflow(
         names.PURGE_LEDGER,
         {"by": "ops", "retention": {"calls": "3h"}},
@@ -223,8 +221,8 @@ async def test_a_bad_start_fails(stage: Stage) -> None:
     assert "retention.calls: at least 1d, or 0" in str(failed.value.cause)
 
 
-async def test_a_page_goes_on_where_a_dead_worker_was(stage: Stage) -> None:
-    """With what that one has counted."""
+async def test_page_continues_after_a_dead_worker(stage: Stage) -> None:
+    """With the counts of that worker."""
     environment = ActivityEnvironment()
     before = PurgePageResult(as_of=utc_now(), place=PurgeCursor(kind="calls"), gone={"log": 3})
     environment.info = replace(environment.info, heartbeat_details=[before.model_dump(mode="json")])

@@ -57,51 +57,49 @@ async def upsert_at_once(address: str, key: str) -> str:
     return answer
 
 
-async def test_a_fresh_engine_knows_our_search_attributes(engine: EmbeddedEngine) -> None:
-    """Calls can be started with them, and upsert them, from the first moment."""
+async def test_fresh_engine_has_our_search_attributes(engine: EmbeddedEngine) -> None:
+    """Calls can be started with them, and upsert them, at once."""
     assert await upsert_at_once(engine.address, "fresh") == "done"
 
 
-async def test_its_state_is_written_ahead(engine: EmbeddedEngine) -> None:
-    """The pragmas are taken: the file is in WAL mode."""
+async def test_state_uses_write_ahead_log(engine: EmbeddedEngine) -> None:
+    """The pragmas take effect: the file is in WAL mode."""
     with sqlite3.connect(engine.state) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     database.close()
 
 
-async def test_it_listens_on_loopback_only(engine: EmbeddedEngine) -> None:
-    """Nobody else on the network reaches an engine without authentication."""
+async def test_engine_listens_on_loopback_only(engine: EmbeddedEngine) -> None:
+    """The engine has no authentication, so it must not be reachable from the network."""
     sockets = psutil.Process(engine.child.pid).net_connections(kind="inet")
     listening = {found.laddr.ip for found in sockets if found.status == psutil.CONN_LISTEN}
     assert listening == {"127.0.0.1"}
 
 
-async def test_a_file_in_use_is_refused(engine: EmbeddedEngine) -> None:
+async def test_state_file_in_use_is_refused(engine: EmbeddedEngine) -> None:
     """Two engines on one file would corrupt it."""
     with pytest.raises(EngineUnavailableError, match="another embedded engine runs on"):
         EmbeddedEngine(engine.state).start()
 
 
-async def test_a_given_port_in_use_is_an_error_that_says_so(
-    engine: EmbeddedEngine, tmp_path: Path
-) -> None:
-    """Who asks for a port gets that one or is told."""
+async def test_given_port_in_use_is_an_error(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    """A given port is used, or the error names it."""
     taken = int(engine.address.rpartition(":")[2])
     with pytest.raises(EngineUnavailableError, match=f"{taken}.*address already in use"):
         EmbeddedEngine(tmp_path / "engine.db", port=taken, headless=True).start()
 
 
-async def test_a_port_that_is_lost_meanwhile_is_replaced(
+async def test_chosen_port_that_is_taken_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between choosing a port and listening on it, somebody else may take it."""
+    """Another process may take a port after it was chosen."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         taken = somebody.getsockname()[1]
         offered = [taken, None, None, None]
 
         class Losing(ports.LoopbackPort):
-            def __init__(self, wished: int | None = None) -> None:
-                super().__init__(wished)
+            def __init__(self, preferred: int | None = None) -> None:
+                super().__init__(preferred)
                 self.number = offered.pop(0) or self.number
 
         monkeypatch.setattr(dev_server, "LoopbackPort", Losing)
@@ -111,7 +109,7 @@ async def test_a_port_that_is_lost_meanwhile_is_replaced(
 
 
 async def test_state_and_address_survive_kill_9(tmp_path: Path) -> None:
-    """What was started is still there after the engine was killed and started again."""
+    """Workflows survive when the engine is killed and started again."""
     with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
         address = engine.address
         client = await Client.connect(address)
@@ -123,7 +121,7 @@ async def test_state_and_address_survive_kill_9(tmp_path: Path) -> None:
         assert described.workflow_type == "Anything"
 
 
-async def test_an_existing_file_gets_our_search_attributes(tmp_path: Path) -> None:
+async def test_existing_file_gets_our_search_attributes(tmp_path: Path) -> None:
     """The binary's own option registers them only in a file that it creates."""
     state = tmp_path / "engine.db"
     port = ports.LoopbackPort()
@@ -144,8 +142,8 @@ async def test_an_existing_file_gets_our_search_attributes(tmp_path: Path) -> No
         assert await upsert_at_once(engine.address, "existing") == "done"
 
 
-async def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
-    """The kernel's parent death signal means the thread that forked, so that one has to stay."""
+async def test_engine_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    """The parent death signal depends on the thread that forked, so that thread must stay."""
     engine = EmbeddedEngine(tmp_path / "engine.db", headless=True)
     starter = threading.Thread(target=engine.start)
     starter.start()
@@ -159,7 +157,7 @@ async def test_it_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent death signal")
 def test_kill_9_of_the_parent_leaves_no_engine(tmp_path: Path) -> None:
-    """Whatever ends us ends the engine."""
+    """The engine ends with the process that started it."""
     program = textwrap.dedent(
         f"""
         import sys
@@ -181,10 +179,10 @@ def test_kill_9_of_the_parent_leaves_no_engine(tmp_path: Path) -> None:
         assert psutil.wait_procs([engine], timeout=30)[1] == []
 
 
-def test_a_missing_binary_says_what_to_install(
+def test_missing_binary_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine is an extra, and its absence is not a traceback."""
+    """The engine is an optional extra."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -192,8 +190,8 @@ def test_a_missing_binary_says_what_to_install(
         EmbeddedEngine(tmp_path / "engine.db").start()
 
 
-def test_the_command_can_be_printed(tmp_path: Path) -> None:
-    """People may want to run the same by hand."""
+def test_command_can_be_printed(tmp_path: Path) -> None:
+    """Users can run the same command by hand."""
     command = EmbeddedEngine(tmp_path / "engine.db", port=7, time_skipping=True).command
     assert command[1:3] == ("server", "start-dev")
     assert "frontend.WorkflowTimeSkippingEnabled=true" in command

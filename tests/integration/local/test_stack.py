@@ -25,7 +25,7 @@ from ackbridge.local.processes import ProcessDiedError
 from ackbridge.local.stack import PARTS, Stack
 from ackbridge.settings import app_folder
 
-PATIENCE = timedelta(seconds=30)
+TIMEOUT = timedelta(seconds=30)
 STRIPE = {"amount": 5, "currency": "EUR"}
 
 
@@ -44,15 +44,15 @@ async def complete(stack: Stack, provider: str, operation: str, key: str, payloa
     """Make a call and wait for its response."""
     calls = await AckbridgeClient.connect(stack.environment)
     request = CallRequest(provider=provider, operation=operation, key=key, payload=payload)
-    status = await calls.start_and_wait(request, PATIENCE)
+    status = await calls.start_and_wait(request, TIMEOUT)
     assert status.outcome is not None, status
     assert status.outcome.status == "completed", status
     return status.outcome.response
 
 
 @pytest.mark.parametrize("behaviour", [{}, {"early": True}, {"duplicates": 3}])
-async def test_an_order_runs_through_every_part(stack: Stack, behaviour: dict[str, Any]) -> None:
-    """Request, receipt, callback, acknowledgement, with real processes and sockets between."""
+async def test_order_passes_through_every_part(stack: Stack, behaviour: dict[str, Any]) -> None:
+    """Request, receipt, callback and acknowledgement between real processes."""
     key = f"order-{'-'.join(behaviour)}"
     payload = {"amount": 5, "currency": "EUR", "behaviour": behaviour}
     response = await complete(stack, "sandbox", "create_order", key, payload)
@@ -75,7 +75,7 @@ OVERCOME: list[dict[str, Any]] = [
 ]
 
 
-async def test_faults_that_are_overcome(stack: Stack) -> None:
+async def test_calls_complete_despite_faults(stack: Stack) -> None:
     """Each call completes, with the work of its last cycle done once and acknowledged."""
     client = await AckbridgeClient.connect(stack.environment)
     calls = [
@@ -89,7 +89,7 @@ async def test_faults_that_are_overcome(stack: Stack) -> None:
         )
         for number, behaviour in enumerate(OVERCOME)
     ]
-    outcomes = await asyncio.gather(*(call.outcome(PATIENCE, settled=True) for call in calls))
+    outcomes = await asyncio.gather(*(call.outcome(TIMEOUT, settled=True) for call in calls))
     assert {outcome.status for outcome in outcomes} == {"completed"}
     assert not any(outcome.acknowledgement_owed for outcome in outcomes)
     async with httpx.AsyncClient(base_url=stack.addresses.sandbox, trust_env=False) as http:
@@ -101,14 +101,14 @@ async def test_faults_that_are_overcome(stack: Stack) -> None:
             assert works[-1]["acknowledged"] == "success", behaviour
 
 
-async def test_a_report_is_asked_for_until_it_is_there(stack: Stack) -> None:
-    """Nobody is called back; the worker asks, and acknowledges."""
+async def test_report_is_polled(stack: Stack) -> None:
+    """There is no callback; the worker polls, and acknowledges."""
     payload = {"subject": "sales", "behaviour": {"delay_ms": 300, "status_failures": 1}}
     response = await complete(stack, "sandbox", "create_report", "report", payload)
     assert (response["subject"], response["status"]) == ("sales", "completed")
 
 
-async def test_a_booking_fails_once_and_is_overcome(stack: Stack) -> None:
+async def test_booking_that_fails_once_completes(stack: Stack) -> None:
     """A retryable failure opens the next cycle, under a new key."""
     behaviour = {"fail": 1, "retryable": True}
     payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
@@ -116,14 +116,14 @@ async def test_a_booking_fails_once_and_is_overcome(stack: Stack) -> None:
     assert response["room"] == "attic"
 
 
-async def test_a_payment_runs_through_a_server_that_is_not_ours(stack: Stack) -> None:
-    """localstripe was told where its events go."""
+async def test_payment_through_localstripe(stack: Stack) -> None:
+    """Its webhook was registered at the start."""
     response = await complete(stack, "stripe", "create_payment", "payment", STRIPE)
     assert response["status"] == "succeeded"
 
 
-async def test_every_part_can_be_killed_and_started_again(stack: Stack) -> None:
-    """On the same addresses; what is ended on purpose is no complaint."""
+async def test_every_part_can_be_killed_and_restarted(stack: Stack) -> None:
+    """With the same addresses; `check` ignores parts that were killed on purpose."""
     for part in PARTS:
         stack.kill(part)
         stack.check()
@@ -134,8 +134,8 @@ async def test_every_part_can_be_killed_and_started_again(stack: Stack) -> None:
     await complete(stack, "sandbox", "quote", "quote-after", STRIPE)
 
 
-def test_a_part_that_dies_is_named_with_the_end_of_its_log(stack: Stack) -> None:
-    """Nobody should have to look for it."""
+def test_part_that_dies_is_reported_with_the_end_of_its_log(stack: Stack) -> None:
+    """The error names the part and its log."""
     os.kill(stack.pid("sandbox"), signal.SIGKILL)
     with pytest.raises(
         ProcessDiedError, match=r"sandbox ended with -9; the end of its log, .*sandbox\.log"
@@ -146,15 +146,15 @@ def test_a_part_that_dies_is_named_with_the_end_of_its_log(stack: Stack) -> None
 
 
 def _check_for(stack: Stack, seconds: float) -> None:
-    """Look again and again: a death is known a moment after it has happened."""
+    """Check repeatedly: the end of a process is known with a delay."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         stack.check()
         time.sleep(0.05)
 
 
-def test_its_secrets_are_not_in_its_logs(stack: Stack) -> None:
-    """Nor in the command lines, which every user of the machine can read."""
+def test_secrets_are_not_in_logs(stack: Stack) -> None:
+    """Nor in command lines, which every user of the machine can read."""
     secrets = [
         value for name, value in stack.environment.items() if name.endswith(("_KEY", "_SECRET"))
     ]
@@ -164,8 +164,8 @@ def test_its_secrets_are_not_in_its_logs(stack: Stack) -> None:
         assert not [secret for secret in secrets if secret in told]
 
 
-def test_a_part_that_cannot_start_stops_all_others(tmp_path: Path) -> None:
-    """The message is the part's own last word."""
+def test_part_that_cannot_start_stops_all_others(tmp_path: Path) -> None:
+    """The error ends with the output of that part."""
     stack = Stack(
         tmp_path, environ=os.environ, parts=("sandbox",), sandbox_options=("--no-such-option",)
     )
@@ -174,8 +174,8 @@ def test_a_part_that_cannot_start_stops_all_others(tmp_path: Path) -> None:
     assert not psutil.pid_exists(stack.pid("engine"))
 
 
-def test_a_wished_port_is_given_when_it_is_free(tmp_path: Path) -> None:
-    """And another one when it is not."""
+def test_preferred_port_is_used_if_free(tmp_path: Path) -> None:
+    """Otherwise another one."""
     with socket.create_server(("127.0.0.1", 0)) as somebody:
         taken = somebody.getsockname()[1]
         crowded = Stack(tmp_path, environ={}, preferred_ports={"gateway": taken})
@@ -187,7 +187,7 @@ def test_a_wished_port_is_given_when_it_is_free(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent death signal")
 def test_kill_9_of_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
-    """Whatever ends us ends every part."""
+    """Every part ends with the process that started it."""
     program = textwrap.dedent(
         f"""
         import os, sys

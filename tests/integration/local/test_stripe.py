@@ -48,8 +48,8 @@ def stripe(mailbox: Mailbox, tmp_path: Path) -> Iterator[str]:
             part.stop(timedelta(seconds=10))
 
 
-def test_a_payment_is_answered_and_called_back(stripe: str, mailbox: Mailbox) -> None:
-    """The signed event has our metadata, and verifies as the integration file says."""
+def test_payment_is_answered_and_called_back(stripe: str, mailbox: Mailbox) -> None:
+    """The signed event has our metadata, and its signature verifies by the integration file."""
     before = PICKLE.stat().st_mtime_ns if PICKLE.exists() else None
     paid = httpx.post(
         f"{stripe}/v1/payment_intents",
@@ -77,6 +77,6 @@ def test_a_payment_is_answered_and_called_back(stripe: str, mailbox: Mailbox) ->
     assert (PICKLE.stat().st_mtime_ns if PICKLE.exists() else None) == before
 
 
-def test_nothing_of_ours_imports_it() -> None:
-    """It is a program beside ours, under a licence of its own."""
+def test_our_code_does_not_import_localstripe() -> None:
+    """It is a separate program with its own licence."""
     assert not [name for name in sys.modules if name.partition(".")[0] == "localstripe"]

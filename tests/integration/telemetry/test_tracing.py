@@ -25,7 +25,7 @@ from tests.support.stage import SECRETS, Stage, set_up
 from tests.support.tracing import traced
 from workflows import WORKFLOWS
 
-PATIENCE = timedelta(minutes=1)
+TIMEOUT = timedelta(minutes=1)
 PRIVATE = "marguerite@example.org"
 
 Scene = tuple[Stage, InMemorySpanExporter]
@@ -45,7 +45,7 @@ async def scene(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Async
 
 
 async def ended(stage: Stage, request: CallRequest) -> int:
-    """Make a call inside a trace of the caller's, to its end; the id of that trace."""
+    """Run a call to its end inside a trace of the caller; returns the trace id."""
     with trace.get_tracer("caller").start_as_current_span("invoice") as span:
         await stage.calls.start(request)
         await upgrade_cases.ended(stage, request)
@@ -53,7 +53,7 @@ async def ended(stage: Stage, request: CallRequest) -> int:
 
 
 def of(span: ReadableSpan) -> SpanContext:
-    """The ids of a span that was made."""
+    """The context of a recorded span."""
     context = span.get_span_context()
     assert context is not None
     return context
@@ -62,7 +62,7 @@ def of(span: ReadableSpan) -> SpanContext:
 async def spans_of(spans: InMemorySpanExporter, trace_id: int, until: str) -> list[ReadableSpan]:
     """The spans of a trace, once one of this name is among them."""
     found: list[ReadableSpan] = []
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    async with asyncio.timeout(TIMEOUT.total_seconds()):
         while until not in {span.name for span in found}:
             await asyncio.sleep(0.02)
             finished = spans.get_finished_spans()
@@ -71,7 +71,7 @@ async def spans_of(spans: InMemorySpanExporter, trace_id: int, until: str) -> li
 
 
 def parents(spans: list[ReadableSpan]) -> dict[str, set[str | None]]:
-    """By name of the spans, the names of those they hang on."""
+    """The names of the parent spans, by span name."""
     names = {of(span).span_id: span.name for span in spans}
     found: dict[str, set[str | None]] = {}
     for span in spans:
@@ -81,7 +81,7 @@ def parents(spans: list[ReadableSpan]) -> dict[str, set[str | None]]:
 
 
 async def test_one_trace_from_the_caller_to_the_callback(scene: Scene) -> None:
-    """Every part of a call hangs on what has caused it, in the caller's own trace."""
+    """Every span of a call has the span of its cause as parent, in the caller's trace."""
     stage, exporter = scene
     request = stage.request(delay_ms=100)
     spans = await spans_of(exporter, await ended(stage, request), "RunWorkflow:IntegrationCall")
@@ -107,13 +107,13 @@ async def test_provider_can_join(scene: Scene) -> None:
     spans = await spans_of(exporter, await ended(stage, request), "RunWorkflow:IntegrationCall")
     asked = [of(span) for span in spans if span.name == "POST"]
     named = {f"00-{context.trace_id:032x}-{context.span_id:016x}-01" for context in asked}
-    told = set(await traceparents(stage, request))
-    assert told
-    assert told < named, "the acknowledgement's is not in the provider's journal"
+    received = set(await traceparents(stage, request))
+    assert received
+    assert received < named, "the acknowledgement's is not in the provider's journal"
 
 
 async def traceparents(stage: Stage, request: CallRequest) -> list[str | None]:
-    """What the provider was told in every request of a call."""
+    """The traceparent of every request of a call."""
     seen = await stage.seen(request.call_id, "request")
     return [event["headers"].get("traceparent") for event in seen]
 
@@ -131,8 +131,8 @@ async def answered(stage: Stage, echo: str | None) -> tuple[CallRequest, str]:
     return request, sent
 
 
-async def test_echoed_traceparent_says_what_was_answered(scene: Scene) -> None:
-    """A callback that echoes its request's traceparent hangs on that request."""
+async def test_echoed_traceparent_is_the_parent(scene: Scene) -> None:
+    """A callback that echoes its request's traceparent is a child of that request."""
     stage, exporter = scene
     _, sent = await answered(stage, None)
     trace_id = int(sent.split("-")[1], 16)
@@ -141,7 +141,7 @@ async def test_echoed_traceparent_says_what_was_answered(scene: Scene) -> None:
 
 
 async def test_foreign_traceparent_is_only_linked(scene: Scene) -> None:
-    """A callback that comes in a trace of the provider's own stays in the call's trace."""
+    """A callback that arrives in a trace of the provider stays in the call's trace."""
     stage, exporter = scene
     foreign = f"00-{7:032x}-{9:016x}-01"
     _, sent = await answered(stage, foreign)
@@ -152,21 +152,21 @@ async def test_foreign_traceparent_is_only_linked(scene: Scene) -> None:
     assert {"StartWorkflow:IntegrationCall"} == parents(spans)["callback sandbox"]
 
 
-async def test_nothing_private_is_told(scene: Scene) -> None:
-    """No span repeats a payload, what a provider said, a secret, or a path or query of a URL."""
+async def test_no_private_data_in_spans(scene: Scene) -> None:
+    """No span has a payload, a provider's message, a secret, or the path or query of a URL."""
     stage, exporter = scene
     request = stage.request(refuse=422, reason=f"{PRIVATE} has moved")
     request = request.model_copy(update={"metadata": {"customer": PRIVATE}})
     spans = await spans_of(exporter, await ended(stage, request), "RunWorkflow:IntegrationCall")
-    told = json.dumps([json.loads(span.to_json()) for span in spans])
+    exported = json.dumps([json.loads(span.to_json()) for span in spans])
     for secret in (PRIVATE, *SECRETS.values(), "/v1/orders", "Traceback", "EUR"):
-        assert secret not in told
+        assert secret not in exported
     failed = {span.name: span.status.description for span in spans if not span.status.is_ok}
     assert failed["RunWorkflow:IntegrationCall"] == "ApplicationError: CallFailed"
 
 
 async def test_controls_are_not_traced(scene: Scene) -> None:
-    """What runs for months makes no trace: only calls do."""
+    """Provider controls run for months and are not traced."""
     stage, exporter = scene
     await ended(stage, stage.request())
     names = {span.name for span in exporter.get_finished_spans()}
@@ -175,7 +175,7 @@ async def test_controls_are_not_traced(scene: Scene) -> None:
 
 
 async def test_history_replays_with_and_without_traces(scene: Scene, stage: Stage) -> None:
-    """A call that was made with traces replays without them, and the other way round."""
+    """A call with traces replays without them, and vice versa."""
     traced_stage, _ = scene
     histories = []
     for one in (traced_stage, stage):

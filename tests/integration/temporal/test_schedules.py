@@ -1,4 +1,4 @@
-"""Schedules of batches on the real engine: they are what the integration files say."""
+"""Schedules of batches on the real engine match the integration files."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def schedules(client: Client) -> list[str]:
     return sorted([found.id async for found in await client.list_schedules()])
 
 
-async def test_schedules_are_created_updated_and_removed(stage: Stage, tmp_path: Path) -> None:
-    """By several workers at once; one that somebody has paused stays paused."""
+async def test_schedules_are_created_updated_and_deleted(stage: Stage, tmp_path: Path) -> None:
+    """By several workers at once; a paused schedule stays paused."""
     client = stage.client
     first = catalog(
         tmp_path / "a",
@@ -73,8 +73,8 @@ async def test_schedules_are_created_updated_and_removed(stage: Stage, tmp_path:
     await _until_listed(client, "batch.nightly", is_there=False)
 
 
-async def test_a_scheduled_batch_runs(stage: Stage, tmp_path: Path) -> None:
-    """It is a batch like any other, wanted by the schedule."""
+async def test_scheduled_batch_runs(stage: Stage, tmp_path: Path) -> None:
+    """The schedule starts an ordinary batch."""
     client = await Client.connect(
         stage.client.service_client.config.target_host, data_converter=DATA_CONVERTER
     )

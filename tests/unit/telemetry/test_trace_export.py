@@ -44,26 +44,28 @@ def test_only_allowed_attributes_are_exported(
     link = Link(other.get_span_context(), {"note": "hunter2"})
     with tracer.start_as_current_span("call", attributes=attributes, links=[link]) as span:
         span.add_event("said", {"words": "hunter2"})
-    told = exporter.get_finished_spans()[-1]
-    assert {"temporalWorkflowID", "http.request.method"} == set(told.attributes or {})
-    assert other.get_span_context() == told.links[0].context
-    assert "hunter2" not in told.to_json()
+    exported = exporter.get_finished_spans()[-1]
+    assert {"temporalWorkflowID", "http.request.method"} == set(exported.attributes or {})
+    assert other.get_span_context() == exported.links[0].context
+    assert "hunter2" not in exported.to_json()
 
 
-def test_errors_are_told_by_kind(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
-    """An exception is told by its class, without its message and its stack trace."""
+def test_errors_are_reduced_to_their_type(
+    provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    """An exception is exported as its class, without message and stack trace."""
     tracer = provider.get_tracer("t")
     with pytest.raises(LookupError), tracer.start_as_current_span("call"):
         raise LookupError("hunter2")
-    (told,) = exporter.get_finished_spans()
-    assert told.status.description == "LookupError"
-    (event,) = told.events
+    (exported,) = exporter.get_finished_spans()
+    assert exported.status.description == "LookupError"
+    (event,) = exported.events
     assert dict(event.attributes or {}) == {"exception.type": "LookupError"}
-    assert "hunter2" not in told.to_json()
+    assert "hunter2" not in exported.to_json()
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("description", "exported"),
     [
         (
             "ApplicationError: Refused: no",
@@ -77,25 +79,28 @@ def test_errors_are_told_by_kind(provider: TracerProvider, exporter: InMemorySpa
         (None, None),
     ],
 )
-def test_description_is_cut_down_to_kinds(
-    provider: TracerProvider, exporter: InMemorySpanExporter, said: str | None, told: str | None
+def test_status_description_is_reduced_to_error_types(
+    provider: TracerProvider,
+    exporter: InMemorySpanExporter,
+    description: str | None,
+    exported: str | None,
 ) -> None:
-    """Of an error's description its class goes out, and the type of one of the engine's."""
+    """Of a description the class remains, and the type of an ApplicationError."""
     span = provider.get_tracer("t").start_span("call")
-    span.set_status(Status(StatusCode.ERROR, said))
+    span.set_status(Status(StatusCode.ERROR, description))
     span.end()
     (finished,) = exporter.get_finished_spans()
-    assert told == finished.status.description
+    assert exported == finished.status.description
     assert StatusCode.ERROR is finished.status.status_code
 
 
-def test_the_rest_is_kept(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+def test_other_fields_are_kept(provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
     """Name, ids, parent, times, kind and resource are those of the span."""
     tracer = provider.get_tracer("t")
     with tracer.start_as_current_span("parent") as parent:
         span = tracer.start_span("child")
         span.end()
-    told = json.loads(exporter.get_finished_spans()[0].to_json())
-    assert told["name"] == "child"
-    assert f"0x{parent.get_span_context().span_id:016x}" == told["parent_id"]
-    assert told["kind"] == "SpanKind.INTERNAL"
+    exported = json.loads(exporter.get_finished_spans()[0].to_json())
+    assert exported["name"] == "child"
+    assert f"0x{parent.get_span_context().span_id:016x}" == exported["parent_id"]
+    assert exported["kind"] == "SpanKind.INTERNAL"
