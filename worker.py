@@ -39,7 +39,13 @@ from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets
-from ackbridge.settings import Settings, environment, integrations_folder, load_settings
+from ackbridge.settings import (
+    WORKER_READY,
+    Settings,
+    environment,
+    integrations_folder,
+    load_settings,
+)
 from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
@@ -61,8 +67,6 @@ from workflows import WORKFLOWS
 
 log = logging.getLogger("ackbridge.worker")
 
-READY = "worker ready"
-"""The line on standard output that supervisors wait for."""
 
 HEARTBEAT_THROTTLE = timedelta(seconds=2)
 """A poll or a batch's page learns of its cancellation by heartbeats: at least this often."""
@@ -133,7 +137,7 @@ async def _serve(
             await sync_purge_schedule(client, settings.retention, settings.purge_every)
         if deployment is not None:
             await _log_version_status(client, deployment.version)
-        print(READY, flush=True)
+        print(WORKER_READY, flush=True)
         await _shutdown_signal()
         log.info("shutting down: running activities have %s to finish", settings.shutdown_within)
 

@@ -21,6 +21,9 @@ from ackbridge.contracts.wire import Duration, describe_validation_error
 
 from .errors import ConfigurationError
 
+WORKER_READY = "worker ready"
+"""The line that `worker.py` prints when its workers poll."""
+
 # Narrower than the engine's rule, so that a name needs no quoting in commands and logs.
 _DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_/-]*$"
 _BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9_/.+-]*$"

@@ -409,7 +409,8 @@ class AckbridgeClient:
                 return await _status_at_end(call, timeout)
             except TimeoutError:
                 return await call.status()
-        described = await self._client.get_workflow_handle(call.id).describe()
+        with rpc_errors():
+            described = await self._client.get_workflow_handle(call.id).describe()
         return CallStatus(
             call_id=call.id,
             stage=Stage.PREPARING,

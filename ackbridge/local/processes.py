@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from ackbridge.errors import AckbridgeError, UnavailableError
-from ackbridge.settings import app_folder
+from ackbridge.settings import WORKER_READY, app_folder
 
 from . import die_with_parent
 from .ports import HOST
@@ -27,8 +27,6 @@ STRIPE_EVENTS = (
     "payment_intent.payment_failed",
     "payment_intent.canceled",
 )
-WORKER_READY = "worker ready"
-"""The line that a worker prints."""
 
 _STRIPE_PROGRAM = Path(__file__).with_name("stripe_process.py")
 _POLL_INTERVAL = 0.05

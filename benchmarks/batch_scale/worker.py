@@ -14,7 +14,7 @@ from ackbridge.contracts import names
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.http.client import build_client
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.settings import integrations_folder, load_settings
+from ackbridge.settings import WORKER_READY, integrations_folder, load_settings
 from ackbridge.temporal.connect import connect
 from ackbridge.workarounds.sandbox_runner import workflow_runner
 from activities import main_activities
@@ -41,7 +41,7 @@ async def main() -> None:
             max_cached_workflows=200,
         )
         async with serving:
-            print(worker.READY, flush=True)
+            print(WORKER_READY, flush=True)
             await asyncio.Event().wait()
 
 

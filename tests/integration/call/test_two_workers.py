@@ -17,9 +17,9 @@ from ackbridge.contracts.breaker import BreakerState, SendRate
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
+from ackbridge.settings import WORKER_READY
 from tests.integration.provider_control.test_breaker import QUICK, edited
 from tests.support.stage import Stage, mood, reached, set_up, worker_process
-from worker import READY
 
 RATE = 5
 """Sends per second, as the integration file says."""
@@ -52,7 +52,7 @@ async def two_workers(
 async def ready(one: ManagedProcess, times: int) -> None:
     """Wait until a process has said so many times that it is ready."""
     async with asyncio.timeout(WITHIN.total_seconds()):
-        while not one.log.exists() or one.log.read_text().count(READY) < times:  # noqa: ASYNC110 -- another process writes it
+        while not one.log.exists() or one.log.read_text().count(WORKER_READY) < times:  # noqa: ASYNC110 -- another process writes it
             await asyncio.sleep(0.1)
 
 
