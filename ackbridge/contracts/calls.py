@@ -23,6 +23,7 @@ class CallRequest(StrictModel):
         metadata: the caller's own labels, for templates and notices.
         language: of the notices, a tag such as `de` or `en-US`. Without a text in it, `en` replaces
             `en-US`, and the operation's first language any other.
+        expires_at: no request is sent after this; acknowledgements and status requests are.
     """
 
     provider: Name
@@ -32,8 +33,8 @@ class CallRequest(StrictModel):
     audience: str | None = Field(default=None, max_length=64)
     reply_to: Name | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
-    # Workers of an earlier version refuse fields that they do not know.
-    language: Language | None = Field(default=None, exclude_if=lambda tag: tag is None)
+    language: Language | None = None
+    expires_at: AwareDatetime | None = None
 
     @property
     def call_id(self) -> str:
@@ -53,6 +54,7 @@ class Stage(StrEnum):
     CAPTURING = "capturing"
     ACKNOWLEDGING = "acknowledging"
     PARKED = "parked"
+    RECONCILING = "reconciling"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -61,6 +63,36 @@ class Stage(StrEnum):
     def is_final(self) -> bool:
         """Whether the call has ended."""
         return self in (Stage.COMPLETED, Stage.FAILED, Stage.CANCELLED)
+
+
+class Effect(StrEnum):
+    """What is known about the provider's side.
+
+    Attributes:
+        NONE: the request had no effect: it never arrived, or the provider refused or failed it, or
+            accepted our failed acknowledgement.
+        DONE: the response is recorded, or the provider says that the work is done.
+        UNKNOWN: everything else.
+    """
+
+    NONE = "none"
+    DONE = "done"
+    UNKNOWN = "unknown"
+
+
+class OutcomeCode(StrEnum):
+    """Why a call ended without the provider's success, or is parked."""
+
+    REFUSED = "refused"
+    NO_RECEIPT = "no_receipt"
+    NO_RESPONSE = "no_response"
+    PROVIDER_FAILED = "provider_failed"
+    NOT_SENT = "not_sent"
+    UNREADABLE = "unreadable"
+    SWITCHED_OFF = "switched_off"
+    BREAKER_OPEN = "breaker_open"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
 
 
 class OutcomeStatus(StrEnum):
@@ -89,8 +121,8 @@ class Notice(Wire):
     """What the caller can show a user.
 
     Attributes:
-        kind: `delayed`, `failed`, `refused` or `cancelled`; for subscribers also `completed` and
-            `completed_late`.
+        kind: `delayed`, `failed`, `refused`, `cancelled`, `unknown`, `unavailable`, `expired`; for
+            subscribers also `completed` and `completed_late`.
         alternative: what the user can do instead.
         expected_at: when a delayed response is expected, if known.
     """
@@ -123,6 +155,34 @@ class Timings(Wire):
     ended_at: AwareDatetime | None = None
 
 
+class WaitingFor(StrEnum):
+    """What a call waits for."""
+
+    WORKER = "worker"
+    RETRY = "retry"
+    RATE_LIMIT = "rate_limit"
+    BREAKER = "breaker"
+    DEPENDENCY = "dependency"
+    RESPONSE = "response"
+    ACKNOWLEDGEMENT = "acknowledgement"
+    REPROCESSING = "reprocessing"
+    RECONCILIATION = "reconciliation"
+
+
+class Waiting(Wire):
+    """What a call waits for now.
+
+    Attributes:
+        next_attempt_at: of a retry.
+        detail: for people, such as the last error or what is missing.
+    """
+
+    what: WaitingFor
+    since: AwareDatetime
+    next_attempt_at: AwareDatetime | None = None
+    detail: str | None = None
+
+
 class CallOutcome(Wire):
     """How a call ended; the result of the workflow, or the details of its failure.
 
@@ -136,6 +196,11 @@ class CallOutcome(Wire):
         late: the response arrived after a cycle was given up or the caller was notified of a delay.
         forced, cancelled: the intervention that ended the call.
         acknowledgement_owed: the provider has not accepted the acknowledgement.
+        effect: what is known about the provider's side.
+        code, provider_code: why the call ended without success, in our terms and the provider's.
+        receipt: what the operation takes from the receipt for its caller (`receipt.data`).
+        disputed: the provider refused our success acknowledgement.
+        settled: the operator who stated the effect.
     """
 
     call_id: str
@@ -150,6 +215,12 @@ class CallOutcome(Wire):
     forced: Intervention | None = None
     cancelled: Intervention | None = None
     acknowledgement_owed: bool = False
+    effect: Effect = Effect.UNKNOWN
+    code: OutcomeCode | None = None
+    provider_code: str | None = None
+    receipt: Any = None
+    disputed: bool = False
+    settled: Intervention | None = None
     timings: Timings
 
 
@@ -169,7 +240,10 @@ class CallStatus(Wire):
         parked_times: how often it was parked.
         reprocessed, reprocessed_by: how often it was reprocessed, and by which batch or operator
             the last time.
-        outcome: set once the response is recorded, even while the stage is `acknowledging`.
+        outcome: set once the response is recorded, even while the stage is `acknowledging`; with
+            effect `unknown` it may be replaced.
+        effect, code, provider_code, receipt, disputed: as in `CallOutcome`, as far as known.
+        waiting: what the call waits for now.
     """
 
     call_id: str
@@ -189,6 +263,12 @@ class CallStatus(Wire):
     reprocessed: int = 0
     reprocessed_by: str | None = None
     outcome: CallOutcome | None = None
+    effect: Effect = Effect.NONE
+    code: OutcomeCode | None = None
+    provider_code: str | None = None
+    receipt: Any = None
+    disputed: bool = False
+    waiting: Waiting | None = None
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property

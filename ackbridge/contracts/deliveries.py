@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field
 
-from .calls import Notice, NoticeStatus
+from .calls import Effect, Notice, NoticeStatus, OutcomeCode
 from .limits import MAX_KEY_LENGTH, Name
 from .wire import Duration, StrictModel, Wire, digest
 
@@ -74,6 +74,7 @@ class NoticeData(Wire):
         reference: the provider's own id of its work, if known.
         notice: what to show the user; its `expected_at` is when a delayed call is reprocessed.
         response: the provider's response, if the subscriber is configured to get it.
+        effect, code: as in `CallOutcome`, once the call has one.
     """
 
     call_id: str
@@ -87,6 +88,8 @@ class NoticeData(Wire):
     reference: str | None = None
     notice: Notice | None = None
     response: Any = None
+    effect: Effect | None = None
+    code: OutcomeCode | None = None
 
 
 class NoticeBody(Wire):

@@ -22,6 +22,18 @@ MAX_CALL_ID_LENGTH: Final = MAX_NAME_LENGTH + 1 + MAX_NAME_LENGTH + 1 + MAX_KEY_
 
 MAX_ACTOR_LENGTH: Final = 200
 
+MAX_CODE_LENGTH: Final = 200
+"""Characters of a provider's own code of a failure."""
+
+MAX_REQUEST_BYTES: Final = 512 * 1024
+"""Bytes of a whole `CallRequest` as canonical JSON; Temporal rejects payloads over 2 MiB."""
+
+LARGE_BODY_BYTES: Final = 256 * 1024
+"""Bytes of JSON from which a provider's body is stored in the ledger and passed by reference."""
+
+MAX_RESULT_BYTES: Final = 1024 * 1024
+"""Bytes of an activity result or a signal as JSON."""
+
 MAX_REASON_LENGTH: Final = 2000
 """Characters of a reason given by an operator or a provider."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from .limits import MAX_KEY_LENGTH, MAX_REASON_LENGTH, Identifier
+from .limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH, Identifier
 from .wire import Duration, StrictModel
 
 
@@ -38,12 +38,14 @@ class ProviderMessage(StrictModel):
         extend_by: the new deadline of an extension, counted from now; `until` wins.
         reference: the provider's own id of its work, if the message contains it; distinguishes the
             cycles of a call.
+        code: the provider's own code of a failure.
     """
 
     kind: MessageKind
     event_key: Identifier
     data: Any = None
     reason: str | None = Field(default=None, max_length=MAX_REASON_LENGTH)
+    code: str | None = Field(default=None, max_length=MAX_CODE_LENGTH)
     retryable: bool = False
     until: AwareDatetime | None = None
     extend_by: Duration | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from .calls import Notice
+from .calls import Effect, Notice, OutcomeCode
 
 
 def best_language(wanted: str | None, known: Iterable[str]) -> str | None:
@@ -47,6 +47,20 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
             "Please check what you entered or choose another way.",
         ),
         "cancelled": ("Cancelled", "Your request was cancelled."),
+        "unknown": (
+            "We do not know yet whether this worked",
+            "The service we depend on did not confirm your request. It may still go through.",
+        ),
+        "unavailable": (
+            "Temporarily unavailable",
+            "The service we depend on is not available right now. Nothing was sent.",
+            "Please try again later or choose another way.",
+        ),
+        "expired": (
+            "This took too long",
+            "Your request was not sent in time, and will not be sent any more.",
+            "Please start again if you still want it.",
+        ),
         "completed": ("Done", "Your request is confirmed."),
         "completed_late": ("Done, later than usual", "Your request is confirmed now."),
     },
@@ -66,6 +80,22 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
             "Bitte prüfen Sie Ihre Angaben oder wählen Sie einen anderen Weg.",
         ),
         "cancelled": ("Storniert", "Ihre Anfrage wurde storniert."),
+        "unknown": (
+            "Wir wissen noch nicht, ob es geklappt hat",
+            "Der Dienst, auf den wir angewiesen sind, hat Ihre Anfrage nicht bestätigt."
+            " Sie kann noch ausgeführt werden.",
+        ),
+        "unavailable": (
+            "Vorübergehend nicht verfügbar",
+            "Der Dienst, auf den wir angewiesen sind, ist zurzeit nicht verfügbar."
+            " Es wurde nichts gesendet.",
+            "Bitte versuchen Sie es später noch einmal oder wählen Sie einen anderen Weg.",
+        ),
+        "expired": (
+            "Das hat zu lange gedauert",
+            "Ihre Anfrage wurde nicht rechtzeitig gesendet und wird nicht mehr gesendet.",
+            "Bitte beginnen Sie noch einmal, wenn Sie es weiterhin möchten.",
+        ),
         "completed": ("Erledigt", "Ihre Anfrage ist bestätigt."),
         "completed_late": ("Erledigt, später als sonst", "Ihre Anfrage ist jetzt bestätigt."),
     },
@@ -85,6 +115,22 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
             "Veuillez vérifier votre saisie ou choisir une autre voie.",
         ),
         "cancelled": ("Annulé", "Votre demande a été annulée."),
+        "unknown": (
+            "Nous ne savons pas encore si cela a fonctionné",
+            "Le service dont nous dépendons n'a pas confirmé votre demande."
+            " Elle peut encore aboutir.",
+        ),
+        "unavailable": (
+            "Temporairement indisponible",
+            "Le service dont nous dépendons n'est pas disponible pour le moment."
+            " Rien n'a été envoyé.",
+            "Veuillez réessayer plus tard ou choisir une autre voie.",
+        ),
+        "expired": (
+            "Cela a pris trop de temps",
+            "Votre demande n'a pas été envoyée à temps et ne le sera plus.",
+            "Veuillez recommencer si vous le souhaitez toujours.",
+        ),
         "completed": ("C'est fait", "Votre demande est confirmée."),
         "completed_late": (
             "C'est fait, plus tard que d'habitude",
@@ -107,6 +153,22 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
             "Revise los datos introducidos o elija otra opción.",
         ),
         "cancelled": ("Cancelado", "Su solicitud se ha cancelado."),
+        "unknown": (
+            "Todavía no sabemos si ha funcionado",
+            "El servicio del que dependemos no ha confirmado su solicitud."
+            " Aún puede llevarse a cabo.",
+        ),
+        "unavailable": (
+            "No disponible temporalmente",
+            "El servicio del que dependemos no está disponible en este momento."
+            " No se ha enviado nada.",
+            "Inténtelo de nuevo más tarde o elija otra opción.",
+        ),
+        "expired": (
+            "Ha tardado demasiado",
+            "Su solicitud no se envió a tiempo y ya no se enviará.",
+            "Vuelva a empezar si todavía lo desea.",
+        ),
         "completed": ("Hecho", "Su solicitud está confirmada."),
         "completed_late": (
             "Hecho, más tarde de lo habitual",
@@ -116,7 +178,15 @@ _TEXTS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 }
 """By language and kind: title, message and, where there is one, alternative."""
 
-CALLER_KINDS: Final = ("delayed", "failed", "refused", "cancelled")
+CALLER_KINDS: Final = (
+    "delayed",
+    "failed",
+    "refused",
+    "cancelled",
+    "unknown",
+    "unavailable",
+    "expired",
+)
 """Kinds of notices for callers."""
 
 NOTICE_KINDS: Final = (*CALLER_KINDS, "completed", "completed_late")
@@ -142,3 +212,24 @@ DEFAULT_NOTICES: Final = _NOTICES[DEFAULT_LANGUAGE]
 def default_notices(language: str | None) -> Mapping[str, Notice]:
     """The built-in notices by kind, in the closest language, else in English."""
     return _NOTICES[best_language(language, _NOTICES) or DEFAULT_LANGUAGE]
+
+
+_KINDS_WITHOUT_EFFECT: Final = {
+    OutcomeCode.REFUSED: "refused",
+    OutcomeCode.CANCELLED: "cancelled",
+    OutcomeCode.EXPIRED: "expired",
+    OutcomeCode.NOT_SENT: "unavailable",
+    OutcomeCode.SWITCHED_OFF: "unavailable",
+    OutcomeCode.BREAKER_OPEN: "unavailable",
+}
+
+
+def notice_kind(code: OutcomeCode, effect: Effect) -> str:
+    """The notice of a call that ended without the provider's success.
+
+    `failed`, `refused` and their alternatives claim that nothing happened at the provider, so they
+    are only for calls without effect.
+    """
+    if effect is not Effect.NONE:
+        return "unknown"
+    return _KINDS_WITHOUT_EFFECT.get(code, "failed")

@@ -85,6 +85,13 @@ class PollPlan(Wire):
     timeout: timedelta
 
 
+class ReconcilePlan(Wire):
+    """How an unknown end is reconciled: a status request `every`, for `within` at the most."""
+
+    every: timedelta
+    within: timedelta
+
+
 class Plan(Wire):
     """Everything the protocol needs to know about a call's operation.
 
@@ -109,6 +116,13 @@ class Plan(Wire):
         reply: which subscriber gets the call's notices.
         reprocess_attempts: how often a parked call is reprocessed before it ends.
         next_batches: when the next scheduled batches reprocess parked calls at the latest.
+        repeatable: whether the request may be sent again after an attempt that may have arrived: it
+            carries an idempotency key, or the file says `repeat: always`.
+        undoes: whether an accepted failed acknowledgement calls the work off.
+        key_retention: how long the provider keeps an idempotency key; None: for ever.
+        reconcile: of an end with unknown effect; None: it stays unknown.
+        park: which codes park, or `unknown`; None: as `on_failure` says.
+        amount: the decimal value of the operation's `sum`, for lists of unknown calls.
     """
 
     mode: ResponseMode
@@ -133,6 +147,12 @@ class Plan(Wire):
     reply: ReplyPlan | None = None
     reprocess_attempts: int
     next_batches: tuple[AwareDatetime, ...] = ()
+    repeatable: bool = True
+    undoes: bool = True
+    key_retention: timedelta | None = None
+    reconcile: ReconcilePlan | None = None
+    park: tuple[str, ...] | None = None
+    amount: str | None = None
 
 
 class Prepared(Wire):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
+from .calls import Effect
 from .limits import MAX_ACTOR_LENGTH, Actor, Reason
 from .wire import Duration, StrictModel
 
@@ -35,6 +36,28 @@ class Reprocess(StrictModel):
 
     by: Actor
     batch: str | None = Field(default=None, max_length=MAX_ACTOR_LENGTH)
+
+
+class Resolve(StrictModel):
+    """The signal `resolve`: an operator states what happened at the provider.
+
+    Attributes:
+        effect: `done` or `none`; `as` in JSON.
+        response: the provider's response, if `done` and it is known.
+    """
+
+    by: Actor
+    reason: Reason
+    effect: Literal[Effect.DONE, Effect.NONE] = Field(alias="as")
+    response: Any = None
+
+
+class WriteOff(StrictModel):
+    """The signal `write_off`: stop retrying the acknowledgement of a cycle."""
+
+    by: Actor
+    reason: Reason
+    cycle: int = Field(ge=1)
 
 
 class AwaitOutcome(StrictModel):

@@ -89,6 +89,9 @@ class Sent(Wire):
         attempt: which attempt of this activity it was, from 1.
         messages: the response itself (`sync`), and messages that came before anyone waited.
         again: another attempt before this one may have reached the provider, too.
+        receipt: what the operation takes from the receipt for its caller (`receipt.data`).
+        uncorrelated: the ledger does not have the reference yet, or the inbox was not read:
+            `correlate` has to run before the call relies on callbacks.
     """
 
     sent_at: AwareDatetime
@@ -97,6 +100,38 @@ class Sent(Wire):
     attempt: int = 1
     messages: tuple[ProviderMessage, ...] = ()
     again: bool = False
+    receipt: Any = None
+    uncorrelated: bool = False
+
+
+class CorrelateStep(Wire):
+    """Commit the provider's reference, and read the messages that came before it was known."""
+
+    request: CallRequest
+    reference: str | None = None
+
+
+class LookStep(Wire):
+    """Read the messages in the inbox that are about a call.
+
+    Attributes:
+        references: of all its cycles.
+    """
+
+    request: CallRequest
+    references: tuple[str, ...] = ()
+
+
+class InboxMessages(Wire):
+    """The result of `correlate` and `look_inbox`.
+
+    Attributes:
+        messages: oldest first, at most `MAX_RESULT_BYTES` of JSON.
+        more: whether the inbox has more of them.
+    """
+
+    messages: tuple[ProviderMessage, ...] = ()
+    more: bool = False
 
 
 class AskStep(Wire):
@@ -258,6 +293,10 @@ class StepFailure(StrEnum):
 
     `NotAddressed`: an acknowledgement needs the provider's reference, and none is known (yet).
     `NotYet`: a poll has no answer so far; the engine asks again.
+    `Expired`: the request's `expires_at` has passed; nothing was sent.
+    `Unreadable`: the provider answered 2xx, and the answer cannot be used.
+    `AcknowledgementRefused`: the provider refuses our acknowledgement for good.
+    `Missing`: this worker lacks the provider's file or a secret; another one may have it.
     """
 
     INVALID_REQUEST = "InvalidRequest"
@@ -267,6 +306,10 @@ class StepFailure(StrEnum):
     NOT_ACCEPTED = "NotAccepted"
     NOT_ADDRESSED = "NotAddressed"
     NOT_YET = "NotYet"
+    EXPIRED = "Expired"
+    UNREADABLE = "Unreadable"
+    ACKNOWLEDGEMENT_REFUSED = "AcknowledgementRefused"
+    MISSING = "Missing"
     UNAVAILABLE = "Unavailable"
 
 
