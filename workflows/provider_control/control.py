@@ -1,9 +1,10 @@
-"""The control of one provider, whatever hosts it: what it is told, what it keeps, what it shows."""
+"""The control of one provider, independent of its host: flags, breaker, rate and deadlines."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 from temporalio import workflow
 
@@ -34,207 +35,199 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.wire import InvalidInputError
     from ackbridge.errors import unknown_name
 
-INTEGRATION_FILE = "the integration file"
-"""Who changes what no operator has changed."""
+AUTOMATIC: Final = "Ackbridge"
+INTEGRATION_FILE: Final = "the integration file"
+"""The authors of changes that no operator made."""
 
-MOST_ENVIRONMENTS = 50
-"""Environments with an operator's word; the snapshot has to stay small."""
+MAX_ENVIRONMENTS: Final = 50
+"""Environments with overridden flags; the snapshot has to stay small."""
 
 
 class Control:
-    """Flags, breaker and learned deadlines of one provider.
+    """The state of one provider's control.
 
     Attributes:
-        snapshot: what workers see.
-        last_error: the last thing that was wrong with something it was sent.
-        orders: how many there were that a watch has to know of.
-        is_drain_due: the breaker has closed, and nobody has taken up yet what is parked.
+        snapshot: what workers read.
+        last_error: why the latest invalid signal was rejected, or the latest error of monitoring.
+        interrupts: the number of changes so far that running monitoring has to know of.
+        is_drain_due: the breaker has closed, and parked calls have yet to be reprocessed.
     """
 
     def __init__(
         self,
         start: ControlStart,
-        memory: ControlState | None,
+        state: ControlState | None,
         clock: Callable[[], datetime],
         publish: Callable[[], None],
     ) -> None:
-        """Take a control up.
+        """Start a control, or continue one.
 
         Args:
-            memory: of the run that this one continues.
-            clock: the host's clock.
-            publish: called whenever there is something new to see.
+            state: of the run that this one continues.
+            publish: called after each change.
         """
         self._now = clock
         self._publish = publish
-        self.last_error: str | None = None
-        self.orders = 0
-        self.is_drain_due = False
-        self._watch = MonitorState()
-        self._changes: tuple[ControlChange, ...] = ()
-        if memory is not None:
-            self._watch = memory.watch
-            self.is_drain_due = memory.is_drain_due
-            self.snapshot = memory.snapshot
-            self._changes = memory.changes
-            self.last_error = memory.last_error
-        else:
-            self.snapshot = start.taken_over or _first(start, clock())
+        self.interrupts = 0
+        if state is None:
+            snapshot = start.taken_over or _initial_snapshot(start, clock())
+            state = ControlState(snapshot=snapshot)
+        self.snapshot = state.snapshot
+        self.last_error = state.last_error
+        self.is_drain_due = state.is_drain_due
+        self._changes = state.changes
+        self._monitor = state.watch
 
     def begin(self, start: ControlStart, *, is_continued: bool) -> None:
-        """Show it; and see what the file says by now, where another control was taken over."""
+        """Publish the state, and compare a terminated control's flags with the file's."""
         if start.taken_over is not None and not is_continued:
-            before = f"version {start.taken_over.version} of a control that was ended"
-            self._change("Ackbridge", "started again", "control", before, "all of it taken over")
+            before = f"version {start.taken_over.version} of a terminated control"
+            self._log(AUTOMATIC, "restarted", "control", before, "its state was restored")
             self.configure(start.configured)
         self._publish()
 
-    # What it is told
+    # Commands
 
-    def check(self, order: SetFlag) -> None:
-        """See whether a flag can be set so.
-
-        Raises:
-            InvalidInputError: naming the field.
-        """
+    def validate_flag(self, command: SetFlag) -> None:
+        """Raise InvalidInputError, naming the field, if the flag cannot be set."""
         known = self.snapshot.configured.operations
-        if order.operation is not None and known and order.operation not in known:
-            hint = unknown_name("operation", order.operation, known)
-            raise InvalidInputError(f"{self.snapshot.provider}: {hint}")
+        if command.operation is not None and known and command.operation not in known:
+            problem = unknown_name("operation", command.operation, known)
+            raise InvalidInputError(f"{self.snapshot.provider}: {problem}")
         flags = self.snapshot.flags
-        if order.environment not in flags and len(flags) >= MOST_ENVIRONMENTS:
+        if command.environment not in flags and len(flags) >= MAX_ENVIRONMENTS:
             raise InvalidInputError(
-                f"environment: there are flags in {MOST_ENVIRONMENTS} of them already"
+                f"environment: flags are already set in {MAX_ENVIRONMENTS} environments"
             )
 
-    def set_flag(self, order: SetFlag) -> ControlChange:
-        """Set a flag, or give it back to the integration file.
+    def set_flag(self, command: SetFlag) -> ControlChange:
+        """Override a flag of the integration file, or remove the override.
 
-        The same word again, by the same person for the same reason, is none.
+        Repeating a command changes nothing.
 
         Returns:
-            From what to what; the same twice where nothing has changed.
+            The value before and after.
 
         Raises:
             InvalidInputError: naming the field.
         """
-        self.check(order)
-        operation = order.operation or WHOLE_PROVIDER
-        before = self._say(order.environment, operation)
-        words = dict(self.snapshot.flags.get(order.environment, {}))
-        known = words.pop(operation, None)
-        if order.value is not None:
-            words[operation] = FlagOverride(
-                **order.value.model_dump(), by=order.by, reason=order.reason, at=self._now()
+        self.validate_flag(command)
+        operation = command.operation or WHOLE_PROVIDER
+        before = self._flag(command.environment, operation)
+        overrides = dict(self.snapshot.flags.get(command.environment, {}))
+        old = overrides.pop(operation, None)
+        if command.value is not None:
+            overrides[operation] = FlagOverride(
+                **command.value.model_dump(), by=command.by, reason=command.reason, at=self._now()
             )
-        is_news = not _same(known, words.get(operation))
-        if is_news:
-            flags = {**self.snapshot.flags, order.environment: words}
-            self._renew(flags={name: kept for name, kept in flags.items() if kept})
-        subject = f"flag of {order.operation or 'the provider'} in {order.environment}"
-        after = self._say(order.environment, operation)
-        return self._change(order.by, order.reason, subject, before, after, is_news=is_news)
+        is_new = not _is_same(old, overrides.get(operation))
+        if is_new:
+            flags = {**self.snapshot.flags, command.environment: overrides}
+            self._update(flags={name: some for name, some in flags.items() if some})
+        subject = f"flag of {command.operation or 'the provider'} in {command.environment}"
+        after = self._flag(command.environment, operation)
+        return self._log(command.by, command.reason, subject, before, after, is_new=is_new)
 
-    def force_breaker(self, order: ForceBreaker) -> ControlChange:
-        """Hold the breaker somewhere, or let it go."""
-        before = self.snapshot.breaker
-        said = (before.state if before.forced_by else None, before.forced_by, before.reason)
-        is_repeated = order.state is not None and said == (order.state, order.by, order.reason)
-        if is_repeated or (order.state is None and before.forced_by is None):
-            word = _say_breaker(before)
-            return self._change(order.by, order.reason, "breaker", word, word, is_news=False)
-        if order.state is not None:
-            after = before.forced(order.state, order.by, order.reason, self._now())
+    def force_breaker(self, command: ForceBreaker) -> ControlChange:
+        """Force the breaker into a state, or release it."""
+        breaker = self.snapshot.breaker
+        if command.state is None:
+            is_new = breaker.forced_by is not None
+            after = breaker.released(command.reason, self._now()) if is_new else breaker
         else:
-            after = before.released(order.reason, self._now())
-        self.orders += 1
-        self._watch = MonitorState(marks=self._watch.marks, probed_at=self._watch.probed_at)
-        return self._move(after, order.by, order.reason)
-
-    def set_limit(self, order: SetLimit) -> ControlChange:
-        """Bound the sends per second, or go back to what the integration file says."""
-        before = self.snapshot.limit
-        after = None
-        if order.per_second is not None:
-            after = LimitOverride(
-                per_second=order.per_second, by=order.by, reason=order.reason, at=self._now()
+            is_new = (breaker.state, breaker.forced_by, breaker.reason) != (
+                command.state,
+                command.by,
+                command.reason,
             )
-        words = _say_limit(before), _say_limit(after)
-        if (
-            after
-            and before
-            and (before.per_second, before.by, before.reason)
-            == (
-                after.per_second,
-                after.by,
-                after.reason,
+            after = breaker.forced(command.state, command.by, command.reason, self._now())
+        if not is_new:
+            same = _describe_breaker(breaker)
+            return self._log(command.by, command.reason, "breaker", same, same)
+        self.interrupts += 1
+        # Monitoring starts over, without the evidence of before.
+        self._monitor = MonitorState(marks=self._monitor.marks, probed_at=self._monitor.probed_at)
+        return self._set_breaker(after, command.by, command.reason)
+
+    def set_limit(self, command: SetLimit) -> ControlChange:
+        """Limit the sends per second, or return to the integration file's limit."""
+        old = self.snapshot.limit
+        new = None
+        if command.per_second is not None:
+            new = LimitOverride(
+                per_second=command.per_second,
+                by=command.by,
+                reason=command.reason,
+                at=self._now(),
             )
-        ):
-            return self._change(order.by, order.reason, "limit", *words, is_news=False)
-        self.orders += 1
-        self._renew(limit=after)
-        return self._change(order.by, order.reason, "limit", *words)
-
-    def decide(self, decision: ControlDecision) -> None:
-        """Take what the control loop has decided; a breaker that is held stays where it is."""
-        self._watch = decision.watch or self._watch
-        breaker = decision.breaker
-        if breaker is not None and self.snapshot.breaker.forced_by is None:
-            self._move(breaker, "Ackbridge", breaker.reason)
-        for operation, learned in decision.deadlines.items():
-            known = self.snapshot.deadlines.get(operation)
-            before = f"{known.deadline.total_seconds():g} s" if known else "the initial value"
-            self._renew(deadlines={**self.snapshot.deadlines, operation: learned})
-            after = f"{learned.deadline.total_seconds():g} s"
-            self._change("Ackbridge", learned.reason, f"deadline of {operation}", before, after)
-
-    def throttled(self, rate: SendRate) -> None:
-        """The provider's send queue is set so."""
-        self._renew(rate=rate)
-
-    def drained(self) -> None:
-        """What was parked is being taken up."""
-        self.is_drain_due = False
+        if new is None or not _is_same(old, new):
+            self.interrupts += 1
+            self._update(limit=new)
+        before, after = _describe_limit(old), _describe_limit(new)
+        return self._log(command.by, command.reason, "limit", before, after)
 
     def configure(self, configured: IntegrationFlags) -> None:
-        """Take what the integration file says now; an operator's word stands all the same."""
+        """Take over the integration file's flags; overrides stay."""
         known = self.snapshot.configured
         if configured == known:
             return
-        self._renew(configured=configured)
+        self._update(configured=configured)
         for environment in sorted({*known.flags, *configured.flags}):
             names = {*known.flags.get(environment, {}), *configured.flags.get(environment, {})}
             for operation in sorted(names):
                 before = str(known.flag(environment, operation))
                 after = str(configured.flag(environment, operation))
                 subject = f"file's flag of {operation or 'the provider'} in {environment}"
-                self._change(INTEGRATION_FILE, "a worker has started", subject, before, after)
+                self._log(INTEGRATION_FILE, "a worker started", subject, before, after)
+
+    # What monitoring finds
+
+    def apply(self, decision: ControlDecision) -> None:
+        """Apply a decision of monitoring; a forced breaker keeps its state."""
+        self._monitor = decision.watch or self._monitor
+        breaker = decision.breaker
+        if breaker is not None and self.snapshot.breaker.forced_by is None:
+            self._set_breaker(breaker, AUTOMATIC, breaker.reason)
+        for operation, learned in decision.deadlines.items():
+            old = self.snapshot.deadlines.get(operation)
+            before = f"{old.deadline.total_seconds():g} s" if old else "the initial value"
+            self._update(deadlines={**self.snapshot.deadlines, operation: learned})
+            after = f"{learned.deadline.total_seconds():g} s"
+            self._log(AUTOMATIC, learned.reason, f"deadline of {operation}", before, after)
+
+    def rate_applied(self, rate: SendRate) -> None:
+        """The send queue has this rate now."""
+        self._update(rate=rate)
+
+    def drain_started(self) -> None:
+        """Parked calls are being reprocessed."""
+        self.is_drain_due = False
 
     def reject(self, problem: str) -> None:
-        """Keep what was wrong with something we were sent, for whoever looks."""
+        """Show why something was rejected or failed."""
         self.last_error = problem
         self._publish()
 
-    # What it is asked
+    # Views
 
     def status(self) -> ControlStatus:
-        """All there is to know."""
+        """The answer of the query `status`."""
         return ControlStatus(
             snapshot=self.snapshot, changes=self._changes, last_error=self.last_error
         )
 
-    def memory(self) -> ControlState:
-        """For the run that continues this one."""
+    def state(self) -> ControlState:
+        """Everything that the next run has to know."""
         return ControlState(
             snapshot=self.snapshot,
             changes=self._changes,
             last_error=self.last_error,
-            watch=self._watch,
+            watch=self._monitor,
             is_drain_due=self.is_drain_due,
         )
 
-    def observation(self) -> ObserveStep:
-        """What a watch has to know."""
+    def observe_step(self) -> ObserveStep:
+        """The argument of `observe`."""
         snapshot = self.snapshot
         return ObserveStep(
             provider=snapshot.provider,
@@ -242,30 +235,30 @@ class Control:
             deadlines=snapshot.deadlines,
             limit=snapshot.limit,
             applied=snapshot.rate,
-            watch=self._watch,
+            watch=self._monitor,
         )
 
-    def _move(self, breaker: BreakerStatus, by: str, reason: str) -> ControlChange:
-        before = self.snapshot.breaker
-        if breaker.state is not before.state:
+    def _set_breaker(self, breaker: BreakerStatus, by: str, reason: str) -> ControlChange:
+        old = self.snapshot.breaker
+        if breaker.state is not old.state:
             self.is_drain_due = breaker.state is BreakerState.CLOSED
-        self._renew(breaker=breaker)
-        return self._change(by, reason, "breaker", _say_breaker(before), _say_breaker(breaker))
+        self._update(breaker=breaker)
+        return self._log(by, reason, "breaker", _describe_breaker(old), _describe_breaker(breaker))
 
-    def _say(self, environment: str, operation: str) -> str:
-        word = self.snapshot.override(environment, operation)
-        if word is not None:
-            return str(word)
+    def _flag(self, environment: str, operation: str) -> str:
+        override = self.snapshot.override(environment, operation)
+        if override is not None:
+            return str(override)
         return f"{self.snapshot.configured.flag(environment, operation)} (integration file)"
 
-    def _renew(self, **fields: object) -> None:
+    def _update(self, **fields: object) -> None:
         version = self.snapshot.version + 1
         self.snapshot = self.snapshot.model_copy(
             update={**fields, "version": version, "at": self._now()}
         )
         self._publish()
 
-    def _change(
+    def _log(
         self,
         by: str,
         reason: str,
@@ -273,23 +266,23 @@ class Control:
         before: str,
         after: str,
         *,
-        is_news: bool | None = None,
+        is_new: bool | None = None,
     ) -> ControlChange:
-        """Log a change.
+        """Add a change to the log.
 
         Args:
-            is_news: whether it is one; None: if something else is said of it now.
+            is_new: whether anything changed; None: if `before` and `after` differ.
         """
         change = ControlChange(
             at=self._now(), by=by, reason=reason, subject=subject, before=before, after=after
         )
-        if before != after if is_news is None else is_news:
+        if before != after if is_new is None else is_new:
             self._changes = (change, *self._changes)[:MAX_CHANGES]
             self._publish()
         return change
 
 
-def _first(start: ControlStart, now: datetime) -> ControlSnapshot:
+def _initial_snapshot(start: ControlStart, now: datetime) -> ControlSnapshot:
     return ControlSnapshot(
         provider=start.provider,
         version=1,
@@ -299,18 +292,20 @@ def _first(start: ControlStart, now: datetime) -> ControlSnapshot:
     )
 
 
-def _same(one: FlagOverride | None, other: FlagOverride | None) -> bool:
-    """Whether two words are one, said again; when does not matter."""
+def _is_same(
+    one: FlagOverride | LimitOverride | None, other: FlagOverride | LimitOverride | None
+) -> bool:
+    """Whether two overrides are equal but for their time."""
     if one is None or other is None:
         return one is other
     return one == other.model_copy(update={"at": one.at})
 
 
-def _say_breaker(breaker: BreakerStatus) -> str:
+def _describe_breaker(breaker: BreakerStatus) -> str:
     if breaker.forced_by is not None:
         return f"{breaker.state}, held by {breaker.forced_by}"
     return breaker.state if breaker.step is None else f"{breaker.state}, step {breaker.step + 1}"
 
 
-def _say_limit(limit: LimitOverride | None) -> str:
+def _describe_limit(limit: LimitOverride | None) -> str:
     return "integration file" if limit is None else f"{limit.per_second:g}/s"

@@ -1,4 +1,4 @@
-"""The loop of a provider's control: watch it, take what is decided, see to what follows from it."""
+"""The loop of a provider's control: monitor the provider and carry out what is decided."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.breaker import SendRate
     from ackbridge.contracts.control import ControlDecision, DrainStep, ThrottleStep
+    from ackbridge.contracts.limits import MAX_SUMMARY_LENGTH
 
-WATCHED_FOR = timedelta(hours=2)
-"""Longer than any watch takes by itself."""
+OBSERVE_TIMEOUT = timedelta(hours=2)
+"""Longer than `observe` takes by itself."""
 
-SILENT_FOR = timedelta(seconds=30)
-"""A watch reports on itself three times as often; then its worker counts as dead."""
+OBSERVE_HEARTBEAT_TIMEOUT = timedelta(seconds=30)
+"""Three of its heartbeat intervals."""
 
-STEP_TIMEOUT = timedelta(seconds=20)
-STEP_ATTEMPTS = 5
-AGAIN_AFTER = timedelta(minutes=1)
-"""What goes wrong for good is tried again then: somebody may have mended it."""
-
-FOR_EVER = RetryPolicy(
+OBSERVE_RETRIES = RetryPolicy(
     initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30)
 )
-A_FEW_TIMES = RetryPolicy(maximum_attempts=STEP_ATTEMPTS)
+
+STEP_TIMEOUT = timedelta(seconds=20)
+STEP_RETRIES = RetryPolicy(maximum_attempts=5)
+
+RESTART_DELAY = timedelta(minutes=1)
+"""After a final failure, which an operator may have repaired by then."""
 
 
-class Watching:
-    """Runs beside the control. Nothing that goes wrong in it ends the control."""
+class ControlLoop:
+    """Runs beside the control's handlers. A failure in it never ends the control."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -45,58 +46,58 @@ class Watching:
         self._loop = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Let what is under way come to its end, and watch no more."""
+        """Stop monitoring, and wait for steps in progress."""
         self._is_stopped = True
         await self._loop
 
     async def _run(self) -> None:
         while not self._is_stopped:
             try:
-                await self._follow(await self._watch())
+                await self._carry_out(await self._observe())
             except ActivityError as error:
-                self._control.reject(f"the watch: {classify(error, tried=0)[0].reason}")
-                await self._pause()
+                self._control.reject(f"monitoring: {classify(error, tried=0)[0].reason}")
+                await self._wait_before_restart()
 
-    async def _watch(self) -> ControlDecision | None:
-        """Watch until there is a decision; None when somebody has given an order meanwhile."""
+    async def _observe(self) -> ControlDecision | None:
+        """Monitor until there is a decision; None when a command or `stop` interrupts."""
         control = self._control
-        known = control.orders
-        watch: workflow.ActivityHandle[ControlDecision] = workflow.start_activity(
+        interrupts = control.interrupts
+        observing: workflow.ActivityHandle[ControlDecision] = workflow.start_activity(
             names.OBSERVE,
-            control.observation(),
+            control.observe_step(),
             result_type=ControlDecision,
             task_queue=names.settle_queue(control.snapshot.provider),
-            start_to_close_timeout=WATCHED_FOR,
-            heartbeat_timeout=SILENT_FOR,
-            retry_policy=FOR_EVER,
+            start_to_close_timeout=OBSERVE_TIMEOUT,
+            heartbeat_timeout=OBSERVE_HEARTBEAT_TIMEOUT,
+            retry_policy=OBSERVE_RETRIES,
             cancellation_type=workflow.ActivityCancellationType.TRY_CANCEL,
-            summary=f"watch {control.snapshot.provider}",
+            summary=f"monitor {control.snapshot.provider}",
         )
         await workflow.wait_condition(
-            lambda: watch.done() or self._is_stopped or control.orders != known
+            lambda: observing.done() or self._is_stopped or control.interrupts != interrupts
         )
-        if watch.done():
-            return await watch
+        if observing.done():
+            return await observing
         if self._is_stopped:
-            # The run ends now, and its watch with it. To cancel one that no worker has begun would
-            # be an event that keeps a run from ending.
+            # The run ends now, and the activity with it. Cancelling an activity that no worker has
+            # started would add an event, which keeps the run from continuing as new.
             return None
-        watch.cancel()
+        observing.cancel()
         with contextlib.suppress(ActivityError):
-            await watch
+            await observing
         return None
 
-    async def _follow(self, decision: ControlDecision | None) -> None:
+    async def _carry_out(self, decision: ControlDecision | None) -> None:
         control = self._control
         if decision is not None:
-            control.decide(decision)
+            control.apply(decision)
             if decision.rate is not None:
                 await self._throttle(decision.rate)
         if control.is_drain_due:
             await self._drain()
 
     async def _throttle(self, rate: SendRate) -> None:
-        """Set the rate of the send queue. An engine that cannot is not asked again and again."""
+        """Set the rate of the send queue. An engine that cannot do so is not asked again."""
         control = self._control
         provider, breaker = control.snapshot.provider, control.snapshot.breaker
         try:
@@ -106,19 +107,19 @@ class Watching:
                 result_type=SendRate,
                 task_queue=names.settle_queue(provider),
                 start_to_close_timeout=STEP_TIMEOUT,
-                retry_policy=A_FEW_TIMES,
+                retry_policy=STEP_RETRIES,
                 summary=f"send {rate} to {provider}",
             )
         except ActivityError as error:
             if not (isinstance(error.cause, ApplicationError) and error.cause.non_retryable):
                 raise
             control.reject(f"sends are not throttled: {error.cause.message}")
-        control.throttled(rate)
+        control.rate_applied(rate)
 
     async def _drain(self) -> None:
         control = self._control
         snapshot = control.snapshot
-        control.drained()
+        control.drain_started()
         await workflow.execute_activity(
             names.DRAIN,
             DrainStep(
@@ -128,14 +129,15 @@ class Watching:
             ),
             task_queue=names.settle_queue(snapshot.provider),
             start_to_close_timeout=STEP_TIMEOUT,
-            retry_policy=A_FEW_TIMES,
-            summary=f"take up what was parked while {snapshot.provider} was away",
+            retry_policy=STEP_RETRIES,
+            summary=f"reprocess calls parked during the outage of {snapshot.provider}",
         )
 
-    async def _pause(self) -> None:
+    async def _wait_before_restart(self) -> None:
+        summary = f"restart monitoring: {self._control.last_error}"
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._is_stopped,
-                timeout=AGAIN_AFTER,
-                timeout_summary=f"watch again: {self._control.last_error}"[:200],
+                timeout=RESTART_DELAY,
+                timeout_summary=summary[:MAX_SUMMARY_LENGTH],
             )

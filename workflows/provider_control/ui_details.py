@@ -1,78 +1,70 @@
-"""A provider's control as a story, for the current details in the Temporal UI (Markdown)."""
+"""Markdown of a provider's control, for the current details in the Temporal UI."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.control import ControlSnapshot, ControlStatus
+    from workflows.hosting.markdown import bullets, document, one_line, table, timestamp
 
-MOST_TOLD = 20
-"""Changes in the current details."""
-
-LONGEST_TOLD = 120
-"""Characters of a reason there; the history has it whole."""
+MAX_CHANGES_SHOWN = 20
 
 
-def tell_control(status: ControlStatus) -> str:
-    """Say how everything of the provider stands, and what was changed last, by whom and why."""
+def render(status: ControlStatus) -> str:
+    """The state of breaker, sends, flags and deadlines, and the latest changes."""
+    snapshot = status.snapshot
+    return document(
+        f"**{snapshot.provider}**, version {snapshot.version} ({timestamp(snapshot.at)})",
+        bullets(_items(status)),
+        table(
+            ["when", "who", "what", "from", "to", "why"],
+            (
+                [
+                    timestamp(change.at),
+                    one_line(change.by),
+                    one_line(change.subject),
+                    one_line(change.before),
+                    f"**{one_line(change.after)}**",
+                    one_line(change.reason),
+                ]
+                for change in status.changes[:MAX_CHANGES_SHOWN]
+            ),
+        ),
+    )
+
+
+def _items(status: ControlStatus) -> Iterator[str]:
     snapshot = status.snapshot
     breaker = snapshot.breaker
-    held = f", held by {_plain(breaker.forced_by)}" if breaker.forced_by else ""
-    lines = [
-        f"**{snapshot.provider}**, version {snapshot.version} ({_clock(snapshot.at)})",
-        "",
-        f"- breaker: **{breaker.state}**{held} since {_clock(breaker.since)}:"
-        f" {_plain(breaker.reason)}",
-        *_sends(snapshot),
-        *_flags(snapshot),
-        *(
-            f"- deadline of `{name}`: {learned.deadline.total_seconds():g} s:"
-            f" {_plain(learned.reason)}"
-            for name, learned in sorted(snapshot.deadlines.items())
-        ),
-    ]
-    if status.last_error:
-        lines.append(f"- last trouble: {_plain(status.last_error)}")
-    if status.changes:
-        lines += ["", "| when | who | what | from | to | why |", "|---|---|---|---|---|---|"]
-    lines += [
-        f"| {_clock(one.at)} | {_plain(one.by)} | {_plain(one.subject)} | {_plain(one.before)}"
-        f" | **{_plain(one.after)}** | {_plain(one.reason)} |"
-        for one in status.changes[:MOST_TOLD]
-    ]
-    return "\n".join(lines)
-
-
-def _sends(snapshot: ControlSnapshot) -> Iterator[str]:
+    held = f", held by {one_line(breaker.forced_by)}" if breaker.forced_by else ""
+    since = f"since {timestamp(breaker.since)}"
+    yield f"breaker: **{breaker.state}**{held} {since}: {one_line(breaker.reason)}"
     limit = snapshot.limit
-    word = f", bounded to {limit.per_second:g}/s by {_plain(limit.by)}" if limit else ""
+    limited = f", limited to {limit.per_second:g}/s by {one_line(limit.by)}" if limit else ""
     if snapshot.rate is not None or limit is not None:
-        yield f"- sends: **{snapshot.rate or 'as they were'}**{word}"
+        yield f"sends: **{snapshot.rate or 'unchanged'}**{limited}"
+    yield from _flags(snapshot)
+    for name, learned in sorted(snapshot.deadlines.items()):
+        seconds = learned.deadline.total_seconds()
+        yield f"deadline of `{name}`: {seconds:g} s: {one_line(learned.reason)}"
+    if status.last_error:
+        yield f"last error: {one_line(status.last_error)}"
 
 
 def _flags(snapshot: ControlSnapshot) -> Iterator[str]:
     configured = snapshot.configured.flags
     for environment in sorted({*snapshot.flags, *configured}):
-        words = snapshot.flags.get(environment, {})
-        for operation in sorted({*words, *configured.get(environment, {})}):
-            word = words.get(operation)
-            value = word or snapshot.configured.flag(environment, operation)
-            source = f"{_plain(word.by)}: {_plain(word.reason)}" if word else "integration file"
-            of = f"`{operation}`" if operation else "the provider"
-            yield f"- flag of {of} in {_plain(environment)}: **{value}** ({source})"
+        overrides = snapshot.flags.get(environment, {})
+        for operation in sorted({*overrides, *configured.get(environment, {})}):
+            override = overrides.get(operation)
+            value = override or snapshot.configured.flag(environment, operation)
+            source = "integration file"
+            if override:
+                source = f"{one_line(override.by)}: {one_line(override.reason)}"
+            subject = f"`{operation}`" if operation else "the provider"
+            yield f"flag of {subject} in {one_line(environment)}: **{value}** ({source})"
     if not snapshot.flags and not configured:
-        yield "- flags: **on** everywhere (nobody has said anything else)"
-
-
-def _plain(text: str) -> str:
-    """What people have written, so that it stays in its cell."""
-    text = " ".join(text.split()).replace("|", "\\|")
-    return text if len(text) <= LONGEST_TOLD else f"{text[: LONGEST_TOLD - 1]}…"
-
-
-def _clock(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+        yield "flags: **on** everywhere (none is set)"

@@ -1,6 +1,6 @@
-"""The workflow `ProviderControl`: hosts the control of one provider, for as long as there is one.
+"""The workflow `ProviderControl`: hosts the control of one provider, as long as it exists.
 
-It runs for months: it continues as new when its history is long, and takes everything along.
+It runs for months and continues as new when its history is long, with its whole state.
 """
 
 from __future__ import annotations
@@ -10,13 +10,20 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
+from workflows.hosting.inputs import (
+    handle_signal,
+    handle_update,
+    invalid_request,
+    read_start,
+    require_no_timeouts,
+    require_workflow_id,
+)
 from workflows.hosting.temporal_host import should_continue_as_new
 
 from .control import Control
-from .control_loop import Watching
-from .ui_details import tell_control
+from .control_loop import ControlLoop
+from .ui_details import render
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
@@ -30,178 +37,148 @@ with workflow.unsafe.imports_passed_through():
         IntegrationFlags,
         SetFlag,
     )
-    from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
+    from ackbridge.contracts.wire import InvalidInputError, Wire
 
-WATCHED = "watched"
-WATCHED_LATER = "watched-later"
-"""What controls of an older version do not do; see `docs/decisions/0012`."""
+LOOP_AT_START = "watched"
+LOOP_LATER = "watched-later"
+"""Patches; controls of older versions have no control loop. See `docs/decisions/0012`."""
 
-Order = TypeVar("Order", bound=Wire)
-Answer = TypeVar("Answer")
+Command = TypeVar("Command", bound=Wire)
+Result = TypeVar("Result")
 
 
 @workflow.defn(name=names.PROVIDER_CONTROL)
 class ProviderControl:
-    """One provider's control. Arguments arrive raw and are validated inside, as those of calls."""
+    """The control of one provider."""
 
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
         self._control: Control | None = None
-        self._start: ControlStart | None = None
+        self._loop: ControlLoop | None = None
         self._published: str | None = None
-        self._watching: Watching | None = None
         try:
-            self._start, memory = _read_start(arguments)
+            self._start, state = read_start(arguments, ControlStart, ControlState)
+            require_workflow_id(names.control_id(self._start.provider), "provider")
+            require_no_timeouts("the control's flags would end with it")
         except InvalidInputError as error:
             self._invalid = str(error)
             return
-        self._is_continued = memory is not None
-        self._control = Control(self._start, memory, workflow.now, self._publish)
+        self._is_continued = state is not None
+        self._control = Control(self._start, state, workflow.now, self._publish)
 
     @workflow.run
     async def run(self, *_arguments: Any) -> None:
-        """Be there until the history is long, and continue then.
+        """Run until the history is long, and continue as new.
 
         Raises:
-            ApplicationError: of type InvalidRequest; it was started with something else.
+            ApplicationError: of type InvalidRequest.
         """
-        control, start = self._control, self._start
-        if control is None or start is None:
-            raise ApplicationError(
-                self._invalid or "", type=names.INVALID_REQUEST, non_retryable=True
-            )
-        control.begin(start, is_continued=self._is_continued)
-        if workflow.patched(WATCHED):
-            self._watching = Watching(control)
+        control = self._require_control()
+        control.begin(self._start, is_continued=self._is_continued)
+        if workflow.patched(LOOP_AT_START):
+            self._loop = ControlLoop(control)
         try:
             await workflow.wait_condition(should_continue_as_new)
         except asyncio.CancelledError:
-            # Providers are switched off by their flags: without its control they would be on.
-            control.reject("cancelled: a control goes on all the same; use its flags")
-        if self._watching is not None:
-            await self._watching.stop()
+            # Without its control, a provider that is switched off would be on.
+            control.reject("cancelled: a control cannot be cancelled; use its flags")
+        if self._loop is not None:
+            await self._loop.stop()
         await workflow.wait_condition(workflow.all_handlers_finished)
-        # Asked last: whatever arrives before this moment is in the memory.
+        # Last, so that the state has whatever arrived before this moment.
         workflow.continue_as_new(
-            # The engine takes none along by itself, and workers look all the time.
-            args=[start, control.memory()],
+            # The engine does not carry the memo over, and workers read it all the time.
+            args=[self._start, control.state()],
             memo={CONTROL_MEMO: control.snapshot},
         )
 
     @workflow.update(name=names.SET_FLAG)
     def set_flag(self, *arguments: Any) -> ControlChange:
-        """Set a flag: `SetFlag`; answers with what was changed, from what to what."""
-        return self._obey(SetFlag, arguments, Control.set_flag)
+        """Set a flag: `SetFlag`."""
+        return self._update(SetFlag, arguments, Control.set_flag)
 
     @set_flag.validator
-    def _may_set_flag(self, *arguments: Any) -> None:
-        self._obey(SetFlag, arguments, Control.check)
+    def _validate_set_flag(self, *arguments: Any) -> None:
+        self._update(SetFlag, arguments, Control.validate_flag)
 
     @workflow.signal(name=names.SET_FLAG)
-    def set_flag_later(self, *arguments: Any) -> None:
-        """The same for whoever cannot wait for an answer; what is wrong is in the status."""
-        self._take(SetFlag, arguments, Control.set_flag)
+    def signal_set_flag(self, *arguments: Any) -> None:
+        """The update as a signal: an error is shown in the status."""
+        self._signal(SetFlag, arguments, Control.set_flag)
 
     @workflow.update(name=names.FORCE_BREAKER)
     def force_breaker(self, *arguments: Any) -> ControlChange:
-        """Hold the breaker somewhere, or let it go: `ForceBreaker`."""
-        return self._obey(ForceBreaker, arguments, Control.force_breaker)
+        """Force the breaker into a state, or release it: `ForceBreaker`."""
+        return self._update(ForceBreaker, arguments, Control.force_breaker)
 
     @force_breaker.validator
-    def _may_force_breaker(self, *arguments: Any) -> None:
-        self._obey(ForceBreaker, arguments, lambda _control, _order: None)
+    def _validate_force_breaker(self, *arguments: Any) -> None:
+        self._update(ForceBreaker, arguments, lambda _control, _command: None)
 
     @workflow.signal(name=names.FORCE_BREAKER)
-    def force_breaker_later(self, *arguments: Any) -> None:
-        """The same for whoever cannot wait for an answer."""
-        self._take(ForceBreaker, arguments, Control.force_breaker)
+    def signal_force_breaker(self, *arguments: Any) -> None:
+        """The update as a signal."""
+        self._signal(ForceBreaker, arguments, Control.force_breaker)
 
     @workflow.update(name=names.SET_LIMIT)
     def set_limit(self, *arguments: Any) -> ControlChange:
-        """Bound the provider's sends per second: `SetLimit`."""
-        return self._obey(SetLimit, arguments, Control.set_limit)
+        """Limit the provider's sends per second: `SetLimit`."""
+        return self._update(SetLimit, arguments, Control.set_limit)
 
     @set_limit.validator
-    def _may_set_limit(self, *arguments: Any) -> None:
-        self._obey(SetLimit, arguments, lambda _control, _order: None)
+    def _validate_set_limit(self, *arguments: Any) -> None:
+        self._update(SetLimit, arguments, lambda _control, _command: None)
 
     @workflow.signal(name=names.SET_LIMIT)
-    def set_limit_later(self, *arguments: Any) -> None:
-        """The same for whoever cannot wait for an answer."""
-        self._take(SetLimit, arguments, Control.set_limit)
+    def signal_set_limit(self, *arguments: Any) -> None:
+        """The update as a signal."""
+        self._signal(SetLimit, arguments, Control.set_limit)
 
     @workflow.signal(name=names.CONFIGURE)
     def configure(self, *arguments: Any) -> None:
-        """A worker that starts says what its integration file says: `IntegrationFlags`."""
-        self._take(IntegrationFlags, arguments, Control.configure)
-        if self._watching is None and self._control and workflow.patched(WATCHED_LATER):
-            # A control that began before there were watches would have none for months.
-            self._watching = Watching(self._control)
+        """The flags of the integration file, from a worker that starts: `IntegrationFlags`."""
+        self._signal(IntegrationFlags, arguments, Control.configure)
+        if self._loop is None and self._control and workflow.patched(LOOP_LATER):
+            # A control of an older version would have no loop for months.
+            self._loop = ControlLoop(self._control)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> ControlStatus:
-        """How everything stands, and the latest changes."""
+        """The snapshot and the latest changes."""
+        return self._require_control().status()
+
+    def _require_control(self) -> Control:
         if self._control is None:
-            raise ApplicationError(self._invalid or "", type=names.INVALID_REQUEST)
-        return self._control.status()
+            raise invalid_request(self._invalid)
+        return self._control
 
-    def _obey(
+    def _update(
         self,
-        model: type[Order],
+        model: type[Command],
         arguments: tuple[Any, ...],
-        act: Callable[[Control, Order], Answer],
-    ) -> Answer:
-        """Do what an update says.
+        handle: Callable[[Control, Command], Result],
+    ) -> Result:
+        control = self._require_control()
+        return handle_update(arguments, model, lambda command: handle(control, command))
 
-        Raises:
-            ApplicationError: of type InvalidRequest, naming the field.
-        """
-        if self._control is None:
-            raise ApplicationError(self._invalid or "", type=names.INVALID_REQUEST)
-        try:
-            return act(self._control, parse_argument(model, arguments))
-        except InvalidInputError as error:
-            raise ApplicationError(str(error), type=names.INVALID_REQUEST) from None
-
-    def _take(
+    def _signal(
         self,
-        model: type[Order],
+        model: type[Command],
         arguments: tuple[Any, ...],
-        act: Callable[[Control, Order], object],
+        handle: Callable[[Control, Command], object],
     ) -> None:
-        """Do what a signal says, or keep what is wrong with it."""
-        if self._control is None:
-            return
-        try:
-            act(self._control, parse_argument(model, arguments))
-        except InvalidInputError as error:
-            self._control.reject(str(error))
+        if (control := self._control) is not None:
+            handle_signal(
+                arguments, model, lambda command: handle(control, command), control.reject
+            )
 
     def _publish(self) -> None:
-        """Let workers and the Temporal UI see how everything stands."""
+        """Update the current details, and the memo if the snapshot has changed."""
         if self._control is None:
             return
-        workflow.set_current_details(tell_control(self._control.status()))
+        workflow.set_current_details(render(self._control.status()))
         snapshot = self._control.snapshot
         if (published := snapshot.model_dump_json()) != self._published:
             self._published = published
             workflow.upsert_memo({CONTROL_MEMO: snapshot})
-
-
-def _read_start(arguments: tuple[Any, ...]) -> tuple[ControlStart, ControlState | None]:
-    """Validate what the control was started with, the start options included."""
-    info = workflow.info()
-    is_continued = info.continued_run_id is not None and len(arguments) == 2
-    memory = ControlState.model_validate(arguments[1]) if is_continued else None
-    start = parse_argument(ControlStart, arguments[:1] if is_continued else arguments)
-    if info.workflow_id != names.control_id(start.provider):
-        raise InvalidInputError(
-            f"provider: a control's workflow id is control.<provider>, here"
-            f" {names.control_id(start.provider)!r}; it was started as {info.workflow_id!r}"
-        )
-    if info.execution_timeout or info.run_timeout:
-        raise InvalidInputError(
-            "workflow timeouts: a control has none, its flags would end with it"
-        )
-    return start, memory

@@ -1,4 +1,4 @@
-"""One batch, whatever hosts it: where it is, what it was told, and what it asks for next."""
+"""The state of one batch, independent of its host: progress, commands and the next step."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ with workflow.unsafe.imports_passed_through():
     )
 
 
-class Batch:
-    """The state of one batch. The host feeds it with orders and pages, and shows its progress."""
+class BatchRun:
+    """One batch. The host passes it commands and results, and shows its progress.
+
+    Attributes:
+        paused, stopped: the commands in effect.
+    """
 
     def __init__(
         self,
@@ -31,23 +35,22 @@ class Batch:
         run_chain: str,
         clock: Callable[[], datetime],
         show: Callable[[BatchProgress], None],
-        memory: BatchContinuation | None = None,
+        state: BatchContinuation | None = None,
     ) -> None:
-        """Take a batch up.
+        """Start a batch, or continue one.
 
         Args:
             batch_id: the workflow's id, which may be used again after the end.
             run_chain: the id of the first run, which is not.
-            memory: of the run that this one continues.
+            state: of the run that this one continues.
         """
         self.request = request
+        # The name under which the ledger knows the batch.
         self._name = f"{batch_id}#{run_chain[:8]}"[-200:]
-        self._clock = clock
+        self._now = clock
         self._show = show
-        self._progress = (
-            memory.progress
-            if memory
-            else BatchProgress(
+        if state is None:
+            progress = BatchProgress(
                 batch=batch_id,
                 provider=request.selection.provider,
                 state=BatchState.WAITING,
@@ -55,132 +58,122 @@ class Batch:
                 started_at=clock(),
                 by=request.by,
             )
-        )
-        self._as_of = memory.as_of if memory else None
-        self._gentle_since = memory.gentle_since if memory else None
-        self._closed = memory.closed if memory else None
-        self.paused = memory.paused if memory else None
-        self.stopped = memory.stopped if memory else None
+            state = BatchContinuation(progress=progress)
+        self.progress = state.progress
+        self._as_of = state.as_of
+        self._ramp_started_at = state.gentle_since
+        self._closed = state.closed
+        self.paused = state.paused
+        self.stopped = state.stopped
 
-    # What it is told
+    # Commands
 
-    def pause(self, order: BatchCommand) -> None:
-        """Take up no more calls until somebody resumes it."""
+    def pause(self, command: BatchCommand) -> None:
+        """Reprocess no more calls until the batch is resumed."""
         if self.paused is None:
-            self.paused = order
+            self.paused = command
 
-    def resume(self, order: BatchCommand) -> None:
-        """Go on after a pause, gently again."""
+    def resume(self, command: BatchCommand) -> None:
+        """Continue after a pause, from the ramp's start."""
         if self.paused is None:
-            self.reject(f"resume by {order.by}: the batch is not paused")
+            self.reject(f"resume by {command.by}: the batch is not paused")
         else:
             self.paused = self._closed = None
-            self._gentle_since = self._clock()
+            self._ramp_started_at = self._now()
 
-    def stop(self, order: BatchCommand) -> None:
-        """End before its time."""
+    def stop(self, command: BatchCommand) -> None:
+        """End the batch early."""
         if self.stopped is None:
-            self.stopped = order
+            self.stopped = command
 
     def reject(self, problem: str) -> None:
-        """Keep what was wrong with something it was sent."""
-        self._change(last_error=problem)
-
-    def surveyed(self, survey: Survey) -> None:
-        """It knows what there is to do, and begins."""
-        self._as_of = survey.as_of
-        self._gentle_since = self._clock()
-        self._change(total=survey.total)
-
-    def take(self, page: ReprocessPageResult) -> None:
-        """See how far a page has come."""
-        if self._closed is not None and page.closed is None:
-            self._gentle_since = self._clock()
-        self._closed = page.closed
-        self._change(counts=page.counts)
-
-    # What it is asked
+        """Show why a signal was rejected."""
+        self._update(last_error=problem)
 
     @property
-    def progress(self) -> BatchProgress:
-        """Where it is."""
-        return self._progress
+    def is_interrupted(self) -> bool:
+        """Whether it is paused or stopped."""
+        return self.paused is not None or self.stopped is not None
+
+    # Steps and their results
+
+    def wait_before_start(self) -> timedelta | None:
+        """How long to wait for `not_before`; None to start now."""
+        start = self.request.not_before
+        left = start - self._now() if start and not self.is_surveyed else timedelta(0)
+        if left <= timedelta(0):
+            return None
+        self._enter(BatchState.WAITING, f"starts at {start:%Y-%m-%d %H:%M:%S} UTC")
+        return left
 
     @property
     def is_surveyed(self) -> bool:
-        """Whether it has begun."""
+        """Whether the batch has started."""
         return self._as_of is not None
 
-    def is_interrupted(self) -> bool:
-        """Whether somebody wants it to take up no more calls."""
-        return self.paused is not None or self.stopped is not None
-
-    def waits_for_its_time(self) -> timedelta | None:
-        """How long it has to wait before it begins; None: it may begin."""
-        start = self.request.not_before
-        left = start - self._clock() if start and not self.is_surveyed else timedelta(0)
-        if left <= timedelta(0):
-            return None
-        self._enter(BatchState.WAITING, f"for its time, {start:%Y-%m-%d %H:%M:%S} UTC")
-        return left
-
     def survey_step(self) -> SurveyStep:
-        """What to ask first."""
+        """The argument of `survey_parked`."""
         return SurveyStep(selection=self.request.selection)
 
+    def surveyed(self, survey: Survey) -> None:
+        """Start with what the survey found."""
+        self._as_of = survey.as_of
+        self._ramp_started_at = self._now()
+        self._update(total=survey.total)
+
     def page_step(self, *, is_last: bool = False) -> ReprocessPageStep:
-        """The next page: take calls up for a while."""
-        gentle_for = self._clock() - (self._gentle_since or self._clock())
+        """The argument of the next `reprocess_page`."""
+        ramp_elapsed = self._now() - (self._ramp_started_at or self._now())
         if self._closed is not None:
             self._enter(BatchState.WAITING, self._closed)
         else:
-            self._enter(BatchState.RUNNING, None, self._rate(gentle_for))
+            ramp, full_rate = self.request.ramp, self.request.rate
+            rate = ramp.rate(ramp_elapsed, full_rate) if ramp else full_rate
+            self._enter(BatchState.RUNNING, None, rate)
         return ReprocessPageStep(
             batch=self._name,
             request=self.request,
-            as_of=self._as_of or self._clock(),
-            gentle_for=gentle_for,
+            as_of=self._as_of or self._now(),
+            gentle_for=ramp_elapsed,
             closed=self._closed,
             is_last=is_last,
         )
 
-    def rests(self) -> None:
-        """It is paused."""
+    def page_done(self, page: ReprocessPageResult) -> None:
+        """Take over a page's result."""
+        if self._closed is not None and page.closed is None:
+            self._ramp_started_at = self._now()
+        self._closed = page.closed
+        self._update(counts=page.counts)
+
+    def enter_pause(self) -> None:
+        """Show that the batch is paused."""
         if self.paused is not None:
             self._enter(BatchState.PAUSED, f"by {self.paused.by}: {self.paused.reason}")
 
-    def end(self) -> BatchProgress:
-        """It is over."""
+    def end(self) -> None:
+        """Show the final state."""
         if self.stopped is not None:
             self._enter(BatchState.STOPPED, f"by {self.stopped.by}: {self.stopped.reason}")
         else:
             self._enter(BatchState.COMPLETED, None)
-        return self._progress
 
-    def memory(self) -> BatchContinuation:
-        """For the run that continues this one."""
+    def state(self) -> BatchContinuation:
+        """Everything that the next run has to know."""
         return BatchContinuation(
-            progress=self._progress,
+            progress=self.progress,
             as_of=self._as_of,
-            gentle_since=self._gentle_since,
+            gentle_since=self._ramp_started_at,
             closed=self._closed,
             paused=self.paused,
             stopped=self.stopped,
         )
 
-    def show(self) -> None:
-        """Tell whoever looks."""
-        self._show(self._progress)
-
-    def _rate(self, gentle_for: timedelta) -> float:
-        ramp, full = self.request.ramp, self.request.rate
-        return ramp.rate(gentle_for, full) if ramp else full
-
     def _enter(self, state: BatchState, why: str | None, rate: float | None = None) -> None:
-        before = self._progress
-        since = before.since if (before.state, before.why) == (state, why) else self._clock()
-        self._change(state=state, why=why, since=since, calls_per_second=rate)
+        before = self.progress
+        since = before.since if (before.state, before.why) == (state, why) else self._now()
+        self._update(state=state, why=why, since=since, calls_per_second=rate)
 
-    def _change(self, **changes: object) -> None:
-        self._progress = self._progress.model_copy(update=changes)
-        self.show()
+    def _update(self, **changes: object) -> None:
+        self.progress = self.progress.model_copy(update=changes)
+        self._show(self.progress)

@@ -76,11 +76,11 @@ class Play:
     async def _watch(self, world: World) -> None:
         environment = attempt()
         environment.worker_shutdown()
-        step = self.control.observation()
+        step = self.control.observe_step()
         decision = await environment.run(Observe(world.deps).observe, step)
-        self.control.decide(decision)
+        self.control.apply(decision)
         if decision.rate is not None:
-            self.control.throttled(decision.rate)
+            self.control.rate_applied(decision.rate)
 
     async def plan(self, key: str) -> Plan:
         """How a call would be made now."""
