@@ -9,13 +9,13 @@ evaluation context is the call: `targetingKey` (the key), `provider`, `operation
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import TypeMismatchError
-from openfeature.flag_evaluation import FlagResolutionDetails, FlagValueType, Reason
+from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 from openfeature.provider import AbstractProvider, FeatureProvider, Metadata
 
 from ackbridge.contracts.calls import CallRequest
@@ -111,37 +111,18 @@ class ControlProvider(AbstractProvider):
             },
         )
 
-    def resolve_string_details(
+    def _refuse_type(
         self,
         flag_key: str,
-        default_value: str,
+        default_value: Any,
         evaluation_context: EvaluationContext | None = None,
-    ) -> FlagResolutionDetails[str]:
-        _refuse(flag_key)
+    ) -> NoReturn:
+        raise TypeMismatchError(f"{flag_key}: flags of providers are boolean")
 
-    def resolve_integer_details(
-        self,
-        flag_key: str,
-        default_value: int,
-        evaluation_context: EvaluationContext | None = None,
-    ) -> FlagResolutionDetails[int]:
-        _refuse(flag_key)
-
-    def resolve_float_details(
-        self,
-        flag_key: str,
-        default_value: float,
-        evaluation_context: EvaluationContext | None = None,
-    ) -> FlagResolutionDetails[float]:
-        _refuse(flag_key)
-
-    def resolve_object_details(
-        self,
-        flag_key: str,
-        default_value: Sequence[FlagValueType] | Mapping[str, FlagValueType],
-        evaluation_context: EvaluationContext | None = None,
-    ) -> FlagResolutionDetails[Sequence[FlagValueType] | Mapping[str, FlagValueType]]:
-        _refuse(flag_key)
+    resolve_string_details = _refuse_type
+    resolve_integer_details = _refuse_type
+    resolve_float_details = _refuse_type
+    resolve_object_details = _refuse_type
 
 
 def _target(context: EvaluationContext | None) -> FlagTarget:
@@ -150,10 +131,6 @@ def _target(context: EvaluationContext | None) -> FlagTarget:
     texts = {name: str(known.get(name) or "") for name in CONTEXT_ATTRIBUTES}
     key = (context.targeting_key if context else None) or ""
     return FlagTarget(key=key, **texts)
-
-
-def _refuse(flag_key: str) -> NoReturn:
-    raise TypeMismatchError(f"{flag_key}: flags of providers are boolean")
 
 
 def flagd() -> FeatureProvider:

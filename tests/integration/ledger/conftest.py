@@ -1,4 +1,4 @@
-"""A migrated ledger on each of the two databases: one suite that both must pass."""
+"""A migrated ledger on each database: both must pass the same suite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a database without any tables, once on each kind."""
+    """The URL of a database without any tables, on each kind of database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/new/ledger.db"
     running: PostgreSQL = request.getfixturevalue("server")

@@ -1,4 +1,4 @@
-"""What the ledger's tests are made of: requests, responses, inbox entries, a clock."""
+"""Samples of the ledger's tests: requests, responses, inbox entries, a clock, a database."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class BeforeCommit:
 
 
 class MovableClock:
-    """A clock that stands still until it is told to go on."""
+    """A clock that only moves by `advance`."""
 
     def __init__(self) -> None:
         self.now = START
@@ -54,8 +54,8 @@ class MovableClock:
     def __call__(self) -> datetime:
         return self.now
 
-    def go_on(self, by: timedelta) -> None:
-        """Let time pass."""
+    def advance(self, by: timedelta) -> None:
+        """Move the clock."""
         self.now += by
 
 
@@ -82,7 +82,7 @@ def response(event_key: str, data: Any = None) -> ProviderMessage:
 
 
 def entry(event_key: str, **changes: Any) -> InboxEntry:
-    """An inbox entry that matches nothing, with changes."""
+    """An inbox entry without a match, with changes."""
     fields: dict[str, Any] = {
         "provider": "acme",
         "event_key": event_key,

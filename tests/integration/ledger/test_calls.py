@@ -1,4 +1,4 @@
-"""The ledger's calls: claims, acknowledgements, conclusions; on both databases."""
+"""Calls: claims, stages, acknowledgements, references and the suppressed log."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILED = AcknowledgementKind.FAILED
 
 
 async def test_the_first_claim_is_fresh_and_its_repeat_is_held(ledger: Ledger) -> None:
-    """A run that repeats its claim goes on as before."""
+    """A run may repeat its claim."""
     request = request_for("1", {"amount": 5})
 
     assert Claim(ClaimKind.FRESH) == await ledger.calls.claim(request, "chain-1")
@@ -32,7 +32,7 @@ async def test_the_first_claim_is_fresh_and_its_repeat_is_held(ledger: Ledger) -
 
 
 async def test_a_key_with_another_payload_is_reused(ledger: Ledger) -> None:
-    """The same key with another payload is refused, by the same run chain too."""
+    """The same key with another payload is refused, for the same run chain too."""
     await ledger.calls.claim(request_for("1", {"amount": 5}), "chain-1")
 
     assert Claim(ClaimKind.REUSED) == await ledger.calls.claim(
@@ -44,7 +44,7 @@ async def test_a_key_with_another_payload_is_reused(ledger: Ledger) -> None:
 
 
 async def test_another_run_chain_gets_the_recorded_outcome(ledger: Ledger) -> None:
-    """A repeat after the engine's retention answers with what was, and sends nothing."""
+    """After the engine's retention a repeated call gets the recorded outcome."""
     request = request_for("1")
     outcome = outcome_of(request, response={"id": "o-1"}, attempts=2)
     await ledger.calls.claim(request, "chain-1")
@@ -53,8 +53,8 @@ async def test_another_run_chain_gets_the_recorded_outcome(ledger: Ledger) -> No
     assert Claim(ClaimKind.RECORDED, outcome) == await ledger.calls.claim(request, "chain-2")
 
 
-async def test_the_same_run_chain_is_reminded_of_what_it_recorded(ledger: Ledger) -> None:
-    """A workflow task that was lost may have recorded a response; its repetition has to know."""
+async def test_the_same_run_chain_gets_the_outcome_it_recorded(ledger: Ledger) -> None:
+    """A workflow task that was lost may have recorded it."""
     request = request_for("1")
     outcome = outcome_of(request, response={"id": "o-1"}, attempts=2)
     await ledger.calls.claim(request, "chain-1")
@@ -63,8 +63,8 @@ async def test_the_same_run_chain_is_reminded_of_what_it_recorded(ledger: Ledger
     assert Claim(ClaimKind.HELD, outcome) == await ledger.calls.claim(request, "chain-1")
 
 
-async def test_another_run_chain_takes_over_what_never_ended(ledger: Ledger) -> None:
-    """A call whose run was terminated is continued by the next one."""
+async def test_another_run_chain_takes_over_a_call_without_outcome(ledger: Ledger) -> None:
+    """It continues a call whose run was terminated."""
     request = request_for("1")
     await ledger.calls.claim(request, "chain-1")
 
@@ -75,7 +75,7 @@ async def test_another_run_chain_takes_over_what_never_ended(ledger: Ledger) -> 
 
 
 async def test_one_of_many_concurrent_claims_is_fresh(ledger: Ledger) -> None:
-    """However many claim at once, one is told to be the first."""
+    """Of any number of concurrent claims, exactly one is the first."""
     request = request_for("1")
 
     claims = await asyncio.gather(*(ledger.calls.claim(request, f"chain-{n}") for n in range(20)))
@@ -85,12 +85,12 @@ async def test_one_of_many_concurrent_claims_is_fresh(ledger: Ledger) -> None:
     assert kinds.count(ClaimKind.HELD) == 19
 
 
-async def test_a_call_tells_where_it_stands(ledger: Ledger, clock: MovableClock) -> None:
-    """The row of a call follows it from the claim to its end."""
+async def test_the_row_of_a_call(ledger: Ledger, clock: MovableClock) -> None:
+    """It follows the call from the claim to its end."""
     request = request_for("1")
     assert await ledger.calls.get(request.call_id) is None
     await ledger.calls.claim(request, "chain-1")
-    clock.go_on(timedelta(seconds=2))
+    clock.advance(timedelta(seconds=2))
     owed = outcome_of(request, acknowledgement_owed=True)
     await ledger.calls.record_response(request.call_id, 1, response("e-1"), owed)
 
@@ -112,7 +112,7 @@ async def test_a_call_tells_where_it_stands(ledger: Ledger, clock: MovableClock)
 
 
 async def test_a_response_without_acknowledgement_completes_the_call(ledger: Ledger) -> None:
-    """Where nothing is owed, capture is the end."""
+    """If no acknowledgement is owed, recording the response ends the call."""
     request = request_for("1")
     await ledger.calls.claim(request, "chain-1")
     await ledger.calls.record_response(request.call_id, 1, response("e-1"), outcome_of(request))
@@ -123,8 +123,10 @@ async def test_a_response_without_acknowledgement_completes_the_call(ledger: Led
     assert row.stage is Stage.COMPLETED
 
 
-async def test_what_is_owed_is_counted_until_paid(ledger: Ledger, clock: MovableClock) -> None:
-    """An acknowledgement is owed once, however often it fails, until it is accepted."""
+async def test_an_owed_acknowledgement_counts_until_accepted(
+    ledger: Ledger, clock: MovableClock
+) -> None:
+    """It counts once, however often it fails."""
     await ledger.calls.record_owed("acme.order.1", 1, FAILED, "503")
     await ledger.calls.record_owed("acme.order.1", 1, FAILED, "504")
     await ledger.calls.record_owed("acme.order.1", 2, SUCCESS, "503")
@@ -136,10 +138,10 @@ async def test_what_is_owed_is_counted_until_paid(ledger: Ledger, clock: Movable
 
 
 @pytest.mark.parametrize("is_accepted", [True, False])
-async def test_success_takes_the_place_of_a_failed_one(
+async def test_a_success_replaces_a_failed_acknowledgement(
     ledger: Ledger, clock: MovableClock, is_accepted: bool
 ) -> None:
-    """A late success is the last word about its cycle, accepted or owed; other cycles owe on."""
+    """A late success replaces that of its cycle, accepted or owed; not that of other cycles."""
     request = request_for("1")
     await ledger.calls.claim(request, "chain-1")
     await ledger.calls.record_owed(request.call_id, 1, FAILED, "503")
@@ -155,8 +157,10 @@ async def test_success_takes_the_place_of_a_failed_one(
     assert (await ledger.counts())["acknowledgements_owed"] == (1 if is_accepted else 2)
 
 
-async def test_what_is_paid_is_never_owed_again(ledger: Ledger, clock: MovableClock) -> None:
-    """A failure that is reported late does not undo an acceptance."""
+async def test_an_accepted_acknowledgement_is_never_owed_again(
+    ledger: Ledger, clock: MovableClock
+) -> None:
+    """A failure that is recorded late does not undo it."""
     await ledger.calls.record_acknowledgement("acme.order.1", 1, SUCCESS, clock())
     await ledger.calls.record_owed("acme.order.1", 1, SUCCESS, "timed out")
 
@@ -164,7 +168,7 @@ async def test_what_is_paid_is_never_owed_again(ledger: Ledger, clock: MovableCl
 
 
 async def test_a_parked_call_keeps_its_reason(ledger: Ledger) -> None:
-    """A conclusion without an outcome says where the call stands and why."""
+    """A stage without an outcome is recorded with its reason."""
     request = request_for("1")
     await ledger.calls.claim(request, "chain-1")
 
@@ -175,8 +179,8 @@ async def test_a_parked_call_keeps_its_reason(ledger: Ledger) -> None:
     assert (row.stage, row.reason, row.outcome) == (Stage.PARKED, "no response", None)
 
 
-async def test_a_conclusion_without_outcome_keeps_the_old_one(ledger: Ledger) -> None:
-    """An outcome that stands is not lost to a later note."""
+async def test_a_stage_without_outcome_keeps_the_old_one(ledger: Ledger) -> None:
+    """A recorded outcome is not overwritten."""
     request = request_for("1")
     failed = outcome_of(request, status=OutcomeStatus.FAILED, reason="silence")
     await ledger.calls.claim(request, "chain-1")
@@ -186,8 +190,8 @@ async def test_a_conclusion_without_outcome_keeps_the_old_one(ledger: Ledger) ->
     assert Claim(ClaimKind.RECORDED, failed) == await ledger.calls.claim(request, "chain-2")
 
 
-async def test_a_repeated_conclusion_logs_no_more(ledger: Ledger) -> None:
-    """Messages suppressed by a call count once each, though the step may run twice."""
+async def test_a_repeated_stage_logs_nothing_more(ledger: Ledger) -> None:
+    """Each message that a call suppresses counts once, although the step may run twice."""
     suppressed = [SuppressedMessage(event_key=key, reason="seen") for key in ("a", "b", "a")]
 
     for _ in range(2):
@@ -196,8 +200,8 @@ async def test_a_repeated_conclusion_logs_no_more(ledger: Ledger) -> None:
     assert (await ledger.counts())["suppressed"] == 3
 
 
-async def test_a_repeated_suppression_counts_up(ledger: Ledger) -> None:
-    """Every duplicate at the edge is counted, matched or not, concurrent or not."""
+async def test_a_repeated_suppression_is_counted(ledger: Ledger) -> None:
+    """The gateway's duplicates are all counted, matched or not, concurrent or not."""
     await asyncio.gather(
         *(
             ledger.inbox.log_suppressed("acme", "e-1", "acme.order.1", "duplicate")
@@ -210,7 +214,7 @@ async def test_a_repeated_suppression_counts_up(ledger: Ledger) -> None:
 
 
 async def test_a_reference_finds_its_call(ledger: Ledger) -> None:
-    """A provider's reference stands for one call, of that provider only."""
+    """A reference belongs to one call, of that provider only."""
     await ledger.calls.commit_reference("acme.order.1", "acme", "r-1")
     await ledger.calls.commit_reference("acme.order.1", "acme", "r-1")
     await ledger.calls.commit_reference("acme.order.1", "acme", "r-2")
@@ -222,7 +226,7 @@ async def test_a_reference_finds_its_call(ledger: Ledger) -> None:
 
 
 async def test_the_first_call_keeps_a_contested_reference(ledger: Ledger, ledger_url: str) -> None:
-    """A provider that gives one reference to two calls changes nothing for the first."""
+    """If a provider gives two calls the same reference, the second one is logged."""
     await ledger.calls.commit_reference("acme.order.1", "acme", "r-1")
     for _ in range(2):
         await ledger.calls.commit_reference("acme.order.2", "acme", "r-1")
@@ -237,7 +241,7 @@ async def test_the_first_call_keeps_a_contested_reference(ledger: Ledger, ledger
     assert logged.reason == "the reference belongs to acme.order.1"
 
 
-async def test_an_endless_reference_is_refused(ledger: Ledger) -> None:
-    """A reference that no index takes is named, and not retried for ever."""
+async def test_a_long_reference_is_refused(ledger: Ledger) -> None:
+    """A reference that is too long for an index is an error that names it, and is not retried."""
     with pytest.raises(InvalidInputError, match="reference: 513 characters"):
         await ledger.calls.commit_reference("acme.order.1", "acme", "r" * 513)

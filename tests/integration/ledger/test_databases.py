@@ -1,4 +1,4 @@
-"""The ledger's databases: migrations, several processes at once, and killed ones."""
+"""The databases: migrations, concurrent processes, and killed ones."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def run_at_once(program: str, url: str, processes: int) -> None:
     assert ends == [("", 0)] * processes
 
 
-def test_revisions_lead_to_the_tables(ledger_url: str) -> None:
-    """The migrated database is the one that the code describes."""
+def test_migrations_create_the_tables(ledger_url: str) -> None:
+    """The migrated database has the tables that the code describes."""
     engine = sa.create_engine(parse_url(ledger_url))
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
@@ -82,19 +82,19 @@ def test_revisions_lead_to_the_tables(ledger_url: str) -> None:
 
 
 def test_several_workers_migrate_at_once(empty_url: str) -> None:
-    """Whoever comes second waits, and finds nothing to do."""
+    """A second process waits, and finds nothing to do."""
     run_at_once(MIGRATE, empty_url, 3)
 
 
 async def test_several_processes_write_at_once(ledger: Ledger, ledger_url: str) -> None:
-    """Workers and gateways share one ledger, and no write is lost or refused."""
+    """No write is lost or refused."""
     await asyncio.to_thread(run_at_once, SUPPRESS, ledger_url, 3)
 
     assert (await ledger.counts())["suppressed"] == 300
 
 
 async def test_a_killed_writer_leaves_nothing(ledger: Ledger, ledger_url: str) -> None:
-    """What was not committed is gone with its process, and the event is free to be recorded."""
+    """What was not committed is gone, and the event can be recorded."""
     arguments = [sys.executable, "-c", DIE_BEFORE_COMMIT, ledger_url]
     root = Path(__file__).parents[3]
     died = await asyncio.to_thread(subprocess.run, arguments, cwd=root, check=False)
@@ -114,8 +114,8 @@ def test_migrating_again_changes_nothing(ledger_url: str) -> None:
     migrate(ledger_url)
 
 
-def test_a_newer_ledger_is_left_alone(ledger_url: str) -> None:
-    """A version that does not know the ledger's revision says so, and touches nothing."""
+def test_a_newer_ledger_is_refused(ledger_url: str) -> None:
+    """An older version reports that it does not know the ledger's revision, and changes nothing."""
     engine = sa.create_engine(parse_url(ledger_url))
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
@@ -125,8 +125,8 @@ def test_a_newer_ledger_is_left_alone(ledger_url: str) -> None:
         migrate(ledger_url)
 
 
-async def test_a_sqlite_ledger_is_journalled_ahead(tmp_path: Path) -> None:
-    """The file is in WAL mode for whoever opens it."""
+async def test_a_sqlite_ledger_is_in_wal_mode(tmp_path: Path) -> None:
+    """The file keeps the mode."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)
     engine = sa.create_engine(url)
@@ -140,7 +140,7 @@ async def test_a_sqlite_ledger_is_journalled_ahead(tmp_path: Path) -> None:
 def test_switching_to_wal_waits_for_a_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite reports a lock at once when it should change the journal; migrating tries again."""
+    """SQLite reports a lock at once when the journal mode changes; the migration retries."""
     writer = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     writer.execute("BEGIN IMMEDIATE")
     monkeypatch.setattr(time, "sleep", lambda _: writer.rollback())
@@ -150,8 +150,8 @@ def test_switching_to_wal_waits_for_a_writer(
     writer.close()
 
 
-async def test_a_writer_of_sqlite_keeps_others_out_from_its_start(tmp_path: Path) -> None:
-    """A transaction may read first and write later: nobody writes in between."""
+async def test_a_sqlite_transaction_locks_at_its_start(tmp_path: Path) -> None:
+    """It may read first and write later: no other process writes in between."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)
 

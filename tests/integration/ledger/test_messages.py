@@ -1,4 +1,4 @@
-"""The ledger's messages: responses, the duplicate index, the inbox; on both databases."""
+"""Messages: responses, the duplicate index and the inbox."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def record(ledger: Ledger, key: str, event_key: str, data: object = None) 
 
 
 async def test_a_response_is_recorded_once(ledger: Ledger) -> None:
-    """The same message of the same call again is accepted, and changes nothing."""
+    """Repeating the same message for the same call is accepted, and changes nothing."""
     assert Recorded(accepted=True) == await record(ledger, "1", "e-1", {"total": 5, "ok": None})
     again = await record(ledger, "1", "e-1", {"total": 6})
     assert Recorded(accepted=True, repeated=True) == again
@@ -49,7 +49,7 @@ async def test_a_response_is_recorded_once(ledger: Ledger) -> None:
 
 
 async def test_a_second_response_is_refused_and_logged(ledger: Ledger) -> None:
-    """Another response of an answered call stays out, and its event stays unrecorded."""
+    """Its event is not recorded."""
     await record(ledger, "1", "e-1")
 
     refused = await record(ledger, "1", "e-2")
@@ -61,7 +61,7 @@ async def test_a_second_response_is_refused_and_logged(ledger: Ledger) -> None:
 
 
 async def test_an_event_belongs_to_one_call(ledger: Ledger) -> None:
-    """An event that one call has applied leaves nothing at another."""
+    """An event that was applied to one call is refused for another."""
     await ledger.calls.claim(request_for("2"), "chain-2")
     await record(ledger, "1", "e-1")
 
@@ -77,7 +77,7 @@ async def test_an_event_belongs_to_one_call(ledger: Ledger) -> None:
 
 
 async def test_concurrent_records_of_one_event_leave_one_row(ledger: Ledger) -> None:
-    """Of many calls that claim one event at once, one gets it."""
+    """Of many calls, one gets the event."""
     answers = await asyncio.gather(*(record(ledger, str(n), "e-1") for n in range(20)))
 
     assert [answer.accepted for answer in answers].count(True) == 1
@@ -86,7 +86,7 @@ async def test_concurrent_records_of_one_event_leave_one_row(ledger: Ledger) -> 
 
 
 async def test_concurrent_records_of_one_call_leave_one_row(ledger: Ledger) -> None:
-    """Of many responses to one call at once, one stands."""
+    """Of many responses, one is recorded."""
     answers = await asyncio.gather(*(record(ledger, "1", f"e-{n % 10}") for n in range(20)))
 
     assert [answer.accepted for answer in answers].count(True) == 2
@@ -94,7 +94,7 @@ async def test_concurrent_records_of_one_call_leave_one_row(ledger: Ledger) -> N
 
 
 async def test_an_interrupted_record_leaves_nothing(ledger: Ledger, ledger_url: str) -> None:
-    """What fails before its commit releases everything, so that a retry is no duplicate."""
+    """After a failure before the commit a retry is no duplicate."""
 
     def fail() -> None:
         raise ZeroDivisionError
@@ -109,8 +109,8 @@ async def test_an_interrupted_record_leaves_nothing(ledger: Ledger, ledger_url: 
     assert Recorded(accepted=True) == await record(ledger, "1", "e-1")
 
 
-async def test_a_message_is_kept_once_and_as_it_came(ledger: Ledger) -> None:
-    """The first message of an event key stays as it is."""
+async def test_a_message_is_stored_once_and_unchanged(ledger: Ledger) -> None:
+    """The first message with an event key does not change."""
     first = entry("e-1", call_id="acme.order.1", message=response("e-1", {"n": 1}))
     assert await ledger.inbox.store(first)
     assert not await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
@@ -121,7 +121,7 @@ async def test_a_message_is_kept_once_and_as_it_came(ledger: Ledger) -> None:
 
 
 async def test_messages_wait_for_their_call(ledger: Ledger) -> None:
-    """A call finds what names it, and what names its reference and no other call."""
+    """A call finds messages with its id, and those with its reference and no id."""
     await ledger.inbox.store(entry("named", call_id="acme.order.1"))
     await ledger.inbox.store(
         entry("referenced", reference="r-1", received_at=START - timedelta(days=1))
@@ -138,7 +138,7 @@ async def test_messages_wait_for_their_call(ledger: Ledger) -> None:
 
 
 async def test_recording_settles_the_inbox(ledger: Ledger) -> None:
-    """What a call has applied is not delivered again."""
+    """A message that was applied is not delivered again."""
     await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
     await record(ledger, "1", "e-1")
 
@@ -147,7 +147,7 @@ async def test_recording_settles_the_inbox(ledger: Ledger) -> None:
 
 
 async def test_pending_messages_are_due_oldest_first(ledger: Ledger, clock: MovableClock) -> None:
-    """The sweeper takes the oldest, and leaves the newest to those who are at it."""
+    """The sweeper gets the oldest, not those that the gateway is still delivering."""
     for minutes in (3, 1, 2):
         await ledger.inbox.store(
             entry(f"{minutes}", received_at=START - timedelta(minutes=minutes))
@@ -158,14 +158,14 @@ async def test_pending_messages_are_due_oldest_first(ledger: Ledger, clock: Mova
 
     assert [stored.entry.event_key for stored in old] == ["3", "2"]
     assert [stored.entry.event_key for stored in oldest] == ["3"]
-    clock.go_on(timedelta(minutes=1))
+    clock.advance(timedelta(minutes=1))
     assert len(await ledger.inbox.due(timedelta(minutes=2), 10)) == 3
 
 
 async def test_postponed_messages_wait_longer_each_time(
     ledger: Ledger, clock: MovableClock
 ) -> None:
-    """Tries back off by doubling, and never beyond five minutes."""
+    """The backoff doubles up to five minutes."""
     await ledger.inbox.store(entry("e-1"))
     waits = []
     for attempt in range(12):
@@ -174,7 +174,7 @@ async def test_postponed_messages_wait_longer_each_time(
         await ledger.inbox.postpone([stored.id])
         wait = 0
         while not await ledger.inbox.due(SOON, 10):
-            clock.go_on(timedelta(seconds=1))
+            clock.advance(timedelta(seconds=1))
             wait += 1
         waits.append(wait)
 
@@ -182,8 +182,8 @@ async def test_postponed_messages_wait_longer_each_time(
 
 
 @pytest.mark.parametrize("state", [InboxState.DELIVERED, InboxState.HELD, InboxState.DUPLICATE])
-async def test_settled_messages_are_left_alone(ledger: Ledger, state: InboxState) -> None:
-    """What is settled is neither due nor waiting, and is not kept anew."""
+async def test_settled_messages_do_not_change(ledger: Ledger, state: InboxState) -> None:
+    """They are neither due nor pending, and are not stored again."""
     await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
     (stored,) = await ledger.inbox.due(SOON, 10)
 
@@ -195,8 +195,8 @@ async def test_settled_messages_are_left_alone(ledger: Ledger, state: InboxState
     assert (await ledger.counts())["inbox_pending"] == 0
 
 
-async def test_nothing_to_settle_is_fine(ledger: Ledger) -> None:
-    """Empty lists change nothing."""
+async def test_empty_lists_change_nothing(ledger: Ledger) -> None:
+    """Settling or postponing nothing is no error."""
     await ledger.inbox.settle([], InboxState.HELD)
     await ledger.inbox.postpone([])
 
@@ -204,7 +204,7 @@ async def test_nothing_to_settle_is_fine(ledger: Ledger) -> None:
 
 
 async def test_a_message_in_the_inbox_or_a_reference_is_found_by_one_side(ledger: Ledger) -> None:
-    """Both sides write first and read then: at least one of them sees the other."""
+    """Both sides write before they read: at least one of them sees the other."""
 
     async def gateway(n: int) -> bool:
         await ledger.inbox.store(entry(f"e-{n}", reference=f"r-{n}"))
@@ -223,7 +223,7 @@ async def test_a_message_in_the_inbox_or_a_reference_is_found_by_one_side(ledger
     "key", ["a\x00b", "\ud800", "\\ud800", "back\\slash", "\\", "ключ ✓ 🔑", "' OR 1=1 --", " "]
 )
 async def test_any_text_is_an_event_key(ledger: Ledger, key: str) -> None:
-    """JSON allows ids that no database stores as they are; they are kept and told apart."""
+    """Ids that no database can store as text are stored, and remain different."""
     assert await ledger.inbox.store(
         entry(key, reference=key, document={"body": key, "nan": float("nan")})
     )
@@ -238,14 +238,14 @@ async def test_any_text_is_an_event_key(ledger: Ledger, key: str) -> None:
     assert await ledger.calls.find_by_reference("acme", key + "x") is None
 
 
-async def test_an_endless_event_key_is_refused(ledger: Ledger) -> None:
-    """An event key that no index takes is named, and is not a database error."""
+async def test_a_long_event_key_is_refused(ledger: Ledger) -> None:
+    """An event key that is too long for an index is an error that names it."""
     with pytest.raises(InvalidInputError, match="event_key: 600 characters"):
         await ledger.inbox.store(entry("e" * 600))
 
 
-async def test_a_time_without_zone_is_a_mistake(ledger: Ledger) -> None:
-    """Naive times are refused instead of being guessed at."""
+async def test_a_naive_time_is_refused(ledger: Ledger) -> None:
+    """Its time zone is not guessed."""
     naive = START.replace(tzinfo=None)
     with pytest.raises(Exception, match="aware times only") as caught:
         await ledger.inbox.store(entry("e-1", received_at=naive))

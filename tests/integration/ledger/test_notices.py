@@ -1,4 +1,4 @@
-"""Notices to subscribers: on their way, delivered, dead, and sent again."""
+"""Notices to subscribers: pending, delivered, dead, and sent again."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def delivery(number: int = 1, subscriber: str = "shop", **more: Any) -> Delivery
 
 
 async def only(ledger: Ledger) -> NoticeRow:
-    """The one notice there is."""
+    """The only notice."""
     (row,) = await ledger.notices.find()
     return row
 
 
-async def test_a_notice_on_its_way(ledger: Ledger, clock: MovableClock) -> None:
-    """It is kept whole from its first attempt on, with every attempt and the last trouble."""
+async def test_a_pending_notice(ledger: Ledger, clock: MovableClock) -> None:
+    """It is stored from the first attempt on, with the number of attempts and the last error."""
     one = delivery()
     assert await ledger.notices.start_attempt(one) is None
     await ledger.notices.record_failure(one.body.id, "the subscriber answered 503")
-    clock.go_on(timedelta(minutes=1))
+    clock.advance(timedelta(minutes=1))
     assert await ledger.notices.start_attempt(one) is None
 
     row = await only(ledger)
@@ -61,7 +61,7 @@ async def test_a_notice_on_its_way(ledger: Ledger, clock: MovableClock) -> None:
 async def test_a_delivered_notice_is_not_delivered_again(
     ledger: Ledger, clock: MovableClock
 ) -> None:
-    """Unless somebody wants it; and nothing that comes late takes it back."""
+    """Unless it is requested; and a failure that is recorded late does not undo the delivery."""
     one = delivery()
     await ledger.notices.start_attempt(one)
     await ledger.notices.mark_delivered(one.body.id, START)
@@ -76,7 +76,7 @@ async def test_a_delivered_notice_is_not_delivered_again(
 
 
 async def test_a_dead_notice_can_be_sent_again(ledger: Ledger) -> None:
-    """It stays, with the reason, until then; one that was never tried is dead too."""
+    """It stays, with the reason, until then; a notice can be dead without any attempt."""
     await ledger.notices.mark_dead(delivery(1), "nobody serves its queue")
     await ledger.notices.start_attempt(delivery(2))
     await ledger.notices.mark_dead(delivery(2), "410")
@@ -95,7 +95,7 @@ async def test_a_dead_notice_can_be_sent_again(ledger: Ledger) -> None:
 
 
 async def test_notices_are_found(ledger: Ledger) -> None:
-    """By subscriber, state and id, the oldest first, so many at the most."""
+    """By subscriber, state and id, oldest first, up to a limit."""
     for number in (3, 1, 2):
         await ledger.notices.start_attempt(delivery(number))
     await ledger.notices.start_attempt(delivery(4, "shed"))
@@ -110,7 +110,7 @@ async def test_notices_are_found(ledger: Ledger) -> None:
     assert await found(state=NoticeState.DEAD) == []
 
 
-async def test_attempts_at_once_are_one_notice(ledger: Ledger) -> None:
-    """Two workers that try the same one do not get into each other's way."""
+async def test_concurrent_attempts_are_one_notice(ledger: Ledger) -> None:
+    """Two workers may attempt the same one."""
     await asyncio.gather(*(ledger.notices.start_attempt(delivery()) for _ in range(5)))
     assert (await only(ledger)).attempts == 5

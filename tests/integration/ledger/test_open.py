@@ -1,4 +1,4 @@
-"""What waits for people: messages that are held, and acknowledgements that are owed."""
+"""What waits for operators: held messages and owed acknowledgements."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ NOW = timedelta(0)
 
 
 async def hold(ledger: Ledger, *messages: ProviderMessage) -> None:
-    """The conclusion of a call that holds messages."""
+    """End a call that holds messages."""
     why = [SuppressedMessage(event_key=one.event_key, reason="late") for one in messages]
     await ledger.calls.record_stage(CALL, Stage.FAILED, "silence", None, why, messages)
 
 
 async def test_a_late_message_is_held_whole(ledger: Ledger, clock: MovableClock) -> None:
-    """People find everything the provider said, why it was held, and since when."""
+    """Operators find the whole message, why it is held, and since when."""
     late = response("e-1", {"n": [1, "ä"]}).model_copy(update={"reference": "r-1"})
-    clock.go_on(timedelta(minutes=1))
+    clock.advance(timedelta(minutes=1))
 
     await hold(ledger, late)
 
@@ -53,10 +53,10 @@ async def test_a_late_message_is_held_whole(ledger: Ledger, clock: MovableClock)
 
 
 async def test_a_held_message_is_held_once(ledger: Ledger, clock: MovableClock) -> None:
-    """A step that runs twice, or a second message with that key, changes nothing."""
+    """Repeating the step, or a second message with that key, changes nothing."""
     await hold(ledger, response("e-1", 1), response("e-1", 2))
     before = await ledger.inbox.held()
-    clock.go_on(timedelta(minutes=1))
+    clock.advance(timedelta(minutes=1))
 
     await asyncio.gather(*(hold(ledger, response("e-1", 3), response("e-1", 4)) for _ in range(5)))
 
@@ -64,8 +64,8 @@ async def test_a_held_message_is_held_once(ledger: Ledger, clock: MovableClock) 
     assert not await ledger.inbox.store(entry("e-1"))
 
 
-async def test_a_waiting_message_becomes_held(ledger: Ledger) -> None:
-    """The same message may lie in the inbox: it is not delivered any more, and is whole."""
+async def test_a_pending_message_becomes_held(ledger: Ledger) -> None:
+    """The same message may be pending in the inbox: it is no longer delivered, and is complete."""
     await ledger.inbox.store(entry("e-1", operation=None, reference="r-1"))
 
     await hold(ledger, response("e-1", {"n": 1}))
@@ -77,8 +77,8 @@ async def test_a_waiting_message_becomes_held(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("state", [InboxState.DELIVERED, InboxState.DUPLICATE])
-async def test_what_is_settled_is_not_held(ledger: Ledger, state: InboxState) -> None:
-    """A message that was dealt with needs nobody's eyes."""
+async def test_a_settled_message_is_not_held(ledger: Ledger, state: InboxState) -> None:
+    """It needs no operator."""
     await ledger.inbox.store(entry("e-1"))
     (stored,) = await ledger.inbox.due(NOW, 10)
     await ledger.inbox.settle([stored.id], state)
@@ -89,10 +89,10 @@ async def test_what_is_settled_is_not_held(ledger: Ledger, state: InboxState) ->
 
 
 async def test_what_the_gateway_holds_is_listed_too(ledger: Ledger, clock: MovableClock) -> None:
-    """Oldest first, of one provider or of all, and never more than asked for."""
+    """Oldest first, of one provider or of all, up to the limit."""
     for key, provider in (("e-2", "acme"), ("e-1", "other"), ("e-3", "acme")):
         await ledger.inbox.store(entry(key, provider=provider))
-        clock.go_on(timedelta(seconds=1))
+        clock.advance(timedelta(seconds=1))
         (stored,) = await ledger.inbox.due(NOW, 10)
         await ledger.inbox.settle([stored.id], InboxState.HELD, "no call has appeared")
 
@@ -105,7 +105,7 @@ async def test_what_the_gateway_holds_is_listed_too(ledger: Ledger, clock: Movab
 
 
 async def test_a_failure_and_an_extension_can_be_held(ledger: Ledger) -> None:
-    """Whatever kind of message it is, it comes out as it went in."""
+    """Any kind of message is read as it was stored."""
     failure = ProviderMessage(
         kind=MessageKind.FAILURE, event_key="e-1", reason="no", retryable=True
     )
@@ -116,8 +116,8 @@ async def test_a_failure_and_an_extension_can_be_held(ledger: Ledger) -> None:
     assert [failure, extension] == [one.entry.message for one in await ledger.inbox.held()]
 
 
-async def test_a_conclusion_is_whole_or_not_at_all(ledger: Ledger) -> None:
-    """What cannot be held is not lost in half of a conclusion: the step fails as one."""
+async def test_a_stage_is_recorded_whole_or_not_at_all(ledger: Ledger) -> None:
+    """If a message cannot be held, nothing of the step is written."""
     request = request_for("1")
     await ledger.calls.claim(request, "chain-1")
     endless = response("e-1").model_copy(update={"event_key": "e" * 513})
@@ -131,10 +131,12 @@ async def test_a_conclusion_is_whole_or_not_at_all(ledger: Ledger) -> None:
     assert row.stage is Stage.PREPARING
 
 
-async def test_what_is_owed_is_listed_until_paid(ledger: Ledger, clock: MovableClock) -> None:
-    """Oldest first, with the reason of the last try, of one provider or of all."""
+async def test_owed_acknowledgements_are_listed_until_accepted(
+    ledger: Ledger, clock: MovableClock
+) -> None:
+    """Oldest first, with the reason of the last failure, of one provider or of all."""
     await ledger.calls.record_owed("acme.order.2", 2, FAILED, "503")
-    clock.go_on(timedelta(seconds=1))
+    clock.advance(timedelta(seconds=1))
     await ledger.calls.record_owed("acme.order.1", 1, SUCCESS, "503")
     await ledger.calls.record_owed("acme.order.2", 2, FAILED, "504")
     await ledger.calls.record_owed("acme_x.order.1", 1, SUCCESS, "connection refused")

@@ -1,4 +1,4 @@
-"""Housekeeping: what is over and old is forgotten, whole, and nothing else."""
+"""The purge: what is over and expired is deleted, completely, and nothing else."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SUCCESS = AcknowledgementKind.SUCCESS
 
 
 async def complete(ledger: Ledger, key: str, message: ProviderMessage | None = None) -> CallRequest:
-    """A call that went well: claimed, sent, answered, acknowledged."""
+    """A successful call: claimed, sent, answered, acknowledged."""
     request = request_for(key)
     await ledger.calls.claim(request, "run-1")
     await ledger.calls.commit_reference(request.call_id, "acme", f"ref-{key}")
@@ -55,7 +55,7 @@ async def purge(
     rows: int = 2,
     dry_run: bool = False,
 ) -> dict[str, int]:
-    """Go through the ledger, or through so many pages of it; how much is gone."""
+    """Purge the ledger, or some pages of it, and return the number of deleted rows."""
     gone: Counter[str] = Counter()
     place: PurgeCursor | None = None
     as_of = None
@@ -83,26 +83,26 @@ def everything(url: str) -> dict[str, list[Any]]:
     return {name: sorted(ids, key=str) for name, ids in found.items() if ids}
 
 
-async def test_a_call_goes_whole_when_its_time_has_come(
+async def test_an_expired_call_is_deleted_completely(
     ledger: Ledger, ledger_url: str, clock: MovableClock
 ) -> None:
-    """Nothing of it goes earlier; its applied event is remembered for longer, and goes then."""
+    """Nothing of it is deleted earlier; its event key has a longer retention."""
     request = await complete(ledger, "1")
     await ledger.inbox.log_suppressed("acme", "evt-x", request.call_id, "duplicate")
-    clock.go_on(90 * DAY)
+    clock.advance(90 * DAY)
     assert await purge(ledger, Retention(log=KEEP_FOREVER)) == {}
 
-    clock.go_on(timedelta(seconds=1))
+    clock.advance(timedelta(seconds=1))
     assert await purge(ledger, dry_run=True) == {"calls": 1, "log": 1}
     assert await purge(ledger, Retention(log=KEEP_FOREVER)) == {"calls": 1}
     assert everything(ledger_url) == {"event_keys": [request.call_id]}
-    clock.go_on(90 * DAY)
+    clock.advance(90 * DAY)
     assert await purge(ledger) == {"events": 1}
     assert everything(ledger_url) == {}
 
 
 async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: MovableClock) -> None:
-    """However old: open, parked, owing, with messages or notices that wait for somebody."""
+    """At any age: open, parked, with owed acknowledgements, pending messages or notices."""
     await ledger.calls.claim(request_for("preparing"), "run-1")
     parked = request_for("parked")
     await ledger.calls.claim(parked, "run-1")
@@ -123,7 +123,7 @@ async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: Mo
         if bury:
             await ledger.notices.mark_dead(delivery(number), "gone")
     before = everything(ledger_url)
-    clock.go_on(5000 * DAY)
+    clock.advance(5000 * DAY)
     await purge(
         ledger, Retention(events=KEEP_FOREVER, held=KEEP_FOREVER, dead_notices=KEEP_FOREVER)
     )
@@ -138,7 +138,7 @@ async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: Mo
         "dead_notices": 1,
         "calls": 2,
     }
-    clock.go_on(91 * DAY)
+    clock.advance(91 * DAY)
     assert (await purge(ledger, Retention(events=KEEP_FOREVER)))["calls"] == 1
     left = ("1", "awaited", "parked", "preparing")
     assert everything(ledger_url)["calls"] == [f"acme.order.{key}" for key in left]
@@ -148,12 +148,12 @@ async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: Mo
 async def test_a_reused_id_is_a_new_call(
     ledger: Ledger, clock: MovableClock, event_key: str
 ) -> None:
-    """Neither answers in the same breath nor an operator's word stand in the way of its own."""
+    """Neither synchronous responses nor an operator's message of the old call block its own."""
     source = MessageSource(event_key.partition(":")[0])
     said = response(event_key).model_copy(update={"source": source})
     request = await complete(ledger, "1", said)
     assert (await ledger.calls.claim(request, "run-2")).kind is ClaimKind.RECORDED
-    clock.go_on(91 * DAY)
+    clock.advance(91 * DAY)
     await purge(ledger)
 
     again = request_for("1", {"another": "payload"})
@@ -167,17 +167,17 @@ async def test_a_reused_id_is_a_new_call(
 async def test_a_late_duplicate_is_not_applied_to_a_new_call(
     ledger: Ledger, clock: MovableClock
 ) -> None:
-    """An event that the forgotten call has applied is no response of a call with the same id.
+    """An event that the deleted call has applied is no response of a call with the same id.
 
     Also when the id was used again and the event's own time is up.
     """
     await complete(ledger, "1")
-    clock.go_on(91 * DAY)
+    clock.advance(91 * DAY)
     await purge(ledger)
     assert await ledger.calls.is_event_recorded("acme", "evt-1")
     request = request_for("1", "another")
     await ledger.calls.claim(request, "run-2")
-    clock.go_on(400 * DAY)
+    clock.advance(400 * DAY)
     assert await purge(ledger) == {}
 
     repeated = await ledger.calls.record_response(
@@ -191,25 +191,25 @@ async def test_a_late_duplicate_is_not_applied_to_a_new_call(
     assert answered.accepted
 
 
-async def test_notices_of_a_reused_id_are_told(ledger: Ledger, clock: MovableClock) -> None:
-    """Their ids are made from the call's: those of the forgotten call go with it.
+async def test_notices_of_a_reused_id_are_delivered(ledger: Ledger, clock: MovableClock) -> None:
+    """Their ids are derived from the call's: those of the deleted call are deleted with it.
 
     It is as old as its last notice: the engine knows that one as long as it knew the call.
     """
     await complete(ledger, "1")
-    clock.go_on(80 * DAY)
+    clock.advance(80 * DAY)
     await ledger.notices.start_attempt(delivery(1))
     await ledger.notices.mark_delivered(delivery(1).body.id, clock())
-    clock.go_on(11 * DAY)
+    clock.advance(11 * DAY)
     assert await purge(ledger, Retention(notices=KEEP_FOREVER)) == {}
-    clock.go_on(80 * DAY)
+    clock.advance(80 * DAY)
     assert await purge(ledger, Retention(notices=KEEP_FOREVER)) == {"calls": 1}
 
     assert await ledger.notices.start_attempt(delivery(1)) is None
 
 
-async def test_each_thing_goes_by_its_own_time(ledger: Ledger, clock: MovableClock) -> None:
-    """Settled messages, held ones, notices that have arrived or not, the log, marks of batches."""
+async def test_each_kind_has_its_own_retention(ledger: Ledger, clock: MovableClock) -> None:
+    """Settled and held messages, delivered and dead notices, the log, calls of batches."""
     for key, state in (("a", "delivered"), ("b", "duplicate"), ("c", "held"), ("d", None)):
         await ledger.inbox.store(entry(key))
         if state:
@@ -229,7 +229,7 @@ async def test_each_thing_goes_by_its_own_time(ledger: Ledger, clock: MovableClo
 
     gone = []
     for days in (30, 30, 30, 275):
-        clock.go_on(days * DAY + timedelta(seconds=1))
+        clock.advance(days * DAY + timedelta(seconds=1))
         gone.append(await purge(ledger))
 
     assert gone == [
@@ -242,19 +242,19 @@ async def test_each_thing_goes_by_its_own_time(ledger: Ledger, clock: MovableClo
     assert pending.entry.event_key == "d"
 
 
-async def test_a_call_that_the_engine_does_not_know_goes(
+async def test_a_call_that_the_engine_does_not_know_is_deleted(
     ledger: Ledger, ledger_url: str, clock: MovableClock
 ) -> None:
-    """A batch has found that out; somebody had terminated it while it was parked."""
+    """It was terminated while it was parked, and a batch has found that out."""
     request = request_for("lost")
     await ledger.calls.claim(request, "run-1")
     waits = Parking(reason="x", times=1)
     await ledger.calls.record_stage(request.call_id, Stage.PARKED, None, None, parking=waits)
-    clock.go_on(100 * DAY)
+    clock.advance(100 * DAY)
     await ledger.batches.claim("b-1", ParkedSelection(provider="acme"), clock(), 10)
     await ledger.batches.skip("b-1", request.call_id)
     assert await purge(ledger) == {}
-    clock.go_on(91 * DAY)
+    clock.advance(91 * DAY)
 
     assert await purge(ledger) == {"batches": 1, "calls": 1}
     assert everything(ledger_url) == {}
@@ -284,8 +284,8 @@ asyncio.run(main())
 """
 
 
-async def crowd(ledger: Ledger) -> None:
-    """Calls with everything that belongs to one."""
+async def add_calls(ledger: Ledger) -> None:
+    """Add calls with everything that belongs to one."""
     for key in KEYS:
         request = await complete(ledger, key)
         await ledger.calls.record_stage(
@@ -298,7 +298,7 @@ async def crowd(ledger: Ledger) -> None:
 
 
 async def is_whole(ledger: Ledger, key: str) -> bool:
-    """Whether a call is there with all that protects it; else it must be gone without a rest."""
+    """Whether a call is there with all that protects it; else it must be deleted completely."""
     call_id = request_for(key).call_id
     found = await ledger.calls.get(call_id)
     is_there = found is not None and found.outcome is not None
@@ -309,12 +309,12 @@ async def is_whole(ledger: Ledger, key: str) -> bool:
     return is_there
 
 
-async def test_an_interrupted_clean_up_leaves_whole_calls(
+async def test_an_interrupted_purge_leaves_whole_calls(
     ledger: Ledger, ledger_url: str, clock: MovableClock
 ) -> None:
-    """After any page: a call is there with all that protects it, or a new one may begin."""
-    await crowd(ledger)
-    clock.go_on(91 * DAY)
+    """After any page a call is complete, or its id can be claimed again."""
+    await add_calls(ledger)
+    clock.advance(91 * DAY)
     left = []
     page = await ledger.purge.page(Retention(), rows=1)
     while page.place is not None:
@@ -328,11 +328,11 @@ async def test_an_interrupted_clean_up_leaves_whole_calls(
         assert (await ledger.calls.claim(request_for(key, "new"), "run-2")).kind is ClaimKind.FRESH
 
 
-async def test_a_killed_clean_up_leaves_whole_calls(
+async def test_a_killed_purge_leaves_whole_calls(
     ledger: Ledger, ledger_url: str, clock: MovableClock
 ) -> None:
-    """What it had deleted and not committed stands; the next one does it."""
-    await crowd(ledger)
+    """What it had not committed is left to the next one."""
+    await add_calls(ledger)
     before = everything(ledger_url)
     died = await asyncio.to_thread(
         subprocess.run,
@@ -343,16 +343,14 @@ async def test_a_killed_clean_up_leaves_whole_calls(
     assert died.returncode == -signal.SIGKILL
 
     assert everything(ledger_url) == before
-    clock.go_on(91 * DAY)
+    clock.advance(91 * DAY)
     assert (await purge(ledger))["calls"] == len(KEYS)
 
 
-async def test_whoever_claims_while_it_is_deleted_gets_a_new_call(
-    ledger: Ledger, clock: MovableClock
-) -> None:
-    """Both at once, over and over: the claim is of the old call, or fresh; never an error."""
+async def test_a_claim_during_a_deletion(ledger: Ledger, clock: MovableClock) -> None:
+    """It gets the old call or a fresh one, and never an error."""
     requests = [await complete(ledger, str(number)) for number in range(20)]
-    clock.go_on(91 * DAY)
+    clock.advance(91 * DAY)
     purging = asyncio.create_task(purge(ledger))
     claims = []
     while not purging.done():
@@ -365,10 +363,10 @@ async def test_whoever_claims_while_it_is_deleted_gets_a_new_call(
     }
 
 
-async def test_a_claim_that_loses_the_old_row_is_fresh(
+async def test_a_claim_whose_old_row_is_deleted_is_fresh(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old claim was there at the insert, and is deleted before it can be locked."""
+    """The old claim exists at the insert, and is deleted before it can be locked."""
     request = await complete(ledger, "1")
     inserting = insert_new
 
@@ -384,12 +382,12 @@ async def test_a_claim_that_loses_the_old_row_is_fresh(
     assert (await ledger.calls.claim(request, "run-2")).kind is ClaimKind.FRESH
 
 
-async def test_an_interrupted_clean_up_is_finished_by_the_next(
+async def test_an_interrupted_purge_is_finished_by_the_next(
     ledger: Ledger, ledger_url: str, clock: MovableClock
 ) -> None:
-    """It begins anew, and finds what is left."""
-    await crowd(ledger)
-    clock.go_on(91 * DAY)
+    """It starts again, and finds what is left."""
+    await add_calls(ledger)
+    clock.advance(91 * DAY)
     first = await purge(ledger, Retention(log=KEEP_FOREVER), pages=8)
     assert 0 < first["calls"] < len(KEYS)
     second = await purge(ledger, Retention(log=KEEP_FOREVER))
@@ -397,23 +395,27 @@ async def test_an_interrupted_clean_up_is_finished_by_the_next(
     assert set(everything(ledger_url)) == {"event_keys"}
 
 
-async def test_failed_and_cancelled_calls_go_too(ledger: Ledger, clock: MovableClock) -> None:
+async def test_failed_and_cancelled_calls_are_deleted_too(
+    ledger: Ledger, clock: MovableClock
+) -> None:
     """They have outcomes, and no response."""
     for status in (OutcomeStatus.FAILED, OutcomeStatus.CANCELLED):
         request = request_for(status)
         await ledger.calls.claim(request, "run-1")
         outcome = outcome_of(request, status=status)
         await ledger.calls.record_stage(request.call_id, Stage(status), "why", outcome)
-    clock.go_on(91 * DAY)
+    clock.advance(91 * DAY)
 
     assert await purge(ledger, rows=500) == {"calls": 2}
 
 
-async def test_for_ever_is_for_ever(ledger: Ledger, ledger_url: str, clock: MovableClock) -> None:
-    """Zero keeps all of it."""
-    await crowd(ledger)
+async def test_zero_keeps_rows_for_ever(
+    ledger: Ledger, ledger_url: str, clock: MovableClock
+) -> None:
+    """In every table."""
+    await add_calls(ledger)
     before = everything(ledger_url)
-    clock.go_on(36500 * DAY)
+    clock.advance(36500 * DAY)
     kinds = dict.fromkeys(Retention.model_fields, KEEP_FOREVER)
 
     assert await purge(ledger, Retention(**kinds)) == {}

@@ -1,4 +1,4 @@
-"""Observations in the ledger: merged over workers, reported again without counting twice."""
+"""Statistics: merged over workers, and reported again without counting twice."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ asyncio.run(work())
 """
 
 
-def noting(receipts: int, seconds: float = 0.2) -> Counters:
-    """A worker that has noted receipts of acme's orders."""
+def counters_with(receipts: int, seconds: float = 0.2) -> Counters:
+    """Counters with receipts of acme's orders."""
     counters = Counters()
     counters.count("acme", "order", Count.RECEIPTS, receipts)
     counters.time("acme", "order", Timing.RECEIPT, timedelta(seconds=seconds))
@@ -51,28 +51,28 @@ def noting(receipts: int, seconds: float = 0.2) -> Counters:
 
 
 async def receipts(ledger: Ledger, ago: timedelta = timedelta(minutes=1)) -> int:
-    """How many receipts all workers have seen."""
-    observed = await ledger.stats.totals("acme", START - ago)
-    return observed["order"][Count.RECEIPTS] if observed else 0
+    """The receipts of all workers."""
+    stats = await ledger.stats.totals("acme", START - ago)
+    return stats["order"][Count.RECEIPTS] if stats else 0
 
 
 async def test_workers_add_up(ledger: Ledger, clock: MovableClock) -> None:
-    """Counts and times of all of them; those of another provider stay apart."""
-    workers = [noting(2, 0.1), noting(3, 0.4)]
+    """Counts and timings of all of them, without those of another provider."""
+    workers = [counters_with(2, 0.1), counters_with(3, 0.4)]
     workers[0].count("other", "order", Count.RECEIPTS, 100)
     await asyncio.gather(*(StatsReporter(one, ledger.stats, clock).report() for one in workers))
 
-    observed = await ledger.stats.totals("acme", START)
+    stats = await ledger.stats.totals("acme", START)
 
-    assert observed.keys() == {"order"}
-    assert observed["order"][Count.RECEIPTS] == 5
-    assert observed["order"].times[Timing.RECEIPT].quantile(1) == pytest.approx(0.4, rel=0.02)
+    assert stats.keys() == {"order"}
+    assert stats["order"][Count.RECEIPTS] == 5
+    assert stats["order"].times[Timing.RECEIPT].quantile(1) == pytest.approx(0.4, rel=0.02)
     assert await ledger.stats.providers(START - timedelta(hours=1)) == ["acme", "other"]
 
 
 async def test_the_same_report_twice_counts_once(ledger: Ledger, clock: MovableClock) -> None:
-    """Its answer was lost, say: it takes its own place."""
-    worker = noting(2)
+    """A repeated report replaces itself."""
+    worker = counters_with(2)
     buckets = worker.gather(clock())
     await ledger.stats.store(worker.worker, buckets)
     await ledger.stats.store(worker.worker, buckets)
@@ -85,24 +85,24 @@ async def test_the_same_report_twice_counts_once(ledger: Ledger, clock: MovableC
 async def test_a_killed_worker_counts_once(
     ledger: Ledger, ledger_url: str, clock: MovableClock
 ) -> None:
-    """What it had reported stands, what it had not is lost, and its successor adds its own."""
+    """What it has reported stays, the rest is lost, and its successor adds its own."""
     killed = await asyncio.to_thread(
         subprocess.run, [sys.executable, "-c", REPORT_AND_DIE, ledger_url], check=False
     )
     assert killed.returncode == -signal.SIGKILL
     assert await receipts(ledger) == 15
-    await StatsReporter(noting(2), ledger.stats, clock).report()
+    await StatsReporter(counters_with(2), ledger.stats, clock).report()
     assert await receipts(ledger) == 17
 
 
-async def test_nothing_is_lost_while_the_ledger_is_away(
+async def test_nothing_is_lost_while_the_ledger_is_unavailable(
     ledger: Ledger, clock: MovableClock, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """It is reported when the ledger is back, into the bucket it belongs to."""
+    """It is reported once the ledger is available, into the right bucket."""
     absent = Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('away')}/none.db", clock)
-    worker = noting(2)
+    worker = counters_with(2)
     await StatsReporter(worker, absent.stats, clock).report()
-    clock.go_on(FINE.width)
+    clock.advance(FINE.width)
     worker.count("acme", "order", Count.RECEIPTS)
     await StatsReporter(worker, ledger.stats, clock).report()
     await absent.close()
@@ -110,26 +110,28 @@ async def test_nothing_is_lost_while_the_ledger_is_away(
 
 
 async def test_the_window_slides(ledger: Ledger, clock: MovableClock) -> None:
-    """Only buckets that are not over by its beginning count; long windows read coarse ones."""
+    """Buckets before it do not count; long windows read coarse buckets."""
     worker = Counters()
     reporter = StatsReporter(worker, ledger.stats, clock)
     for _ in range(60):
         worker.count("acme", "order", Count.RECEIPTS)
         await reporter.report()
-        clock.go_on(timedelta(minutes=1))
+        clock.advance(timedelta(minutes=1))
 
     async def within(minutes: int) -> int:
-        observed = await ledger.stats.totals("acme", clock() - timedelta(minutes=minutes))
-        return observed["order"][Count.RECEIPTS]
+        stats = await ledger.stats.totals("acme", clock() - timedelta(minutes=minutes))
+        return stats["order"][Count.RECEIPTS]
 
     assert await within(10) == 10
     assert 30 <= await within(30) <= 35
     assert await within(600) == 60
 
 
-async def test_old_rows_are_pruned(ledger: Ledger, ledger_url: str, clock: MovableClock) -> None:
+async def test_expired_rows_are_deleted(
+    ledger: Ledger, ledger_url: str, clock: MovableClock
+) -> None:
     """Fine ones after a quarter of an hour, all of them after a day."""
-    await StatsReporter(noting(2), ledger.stats, clock).report()
+    await StatsReporter(counters_with(2), ledger.stats, clock).report()
 
     def widths() -> list[int]:
         engine = sa.create_engine(parse_url(ledger_url))
@@ -139,16 +141,16 @@ async def test_old_rows_are_pruned(ledger: Ledger, ledger_url: str, clock: Movab
         return found
 
     assert sorted(widths()) == [10, 300]
-    clock.go_on(FINE.kept + FINE.width)
+    clock.advance(FINE.kept + FINE.width)
     await ledger.stats.delete_expired()
     assert widths() == [300]
-    clock.go_on(COARSE.kept)
+    clock.advance(COARSE.kept)
     await ledger.stats.delete_expired()
     assert widths() == []
 
 
-async def test_what_waits_is_counted_by_operation(ledger: Ledger) -> None:
-    """Parked calls and acknowledgements owed, of one provider."""
+async def test_the_backlog_by_operation(ledger: Ledger) -> None:
+    """Parked calls and owed acknowledgements of one provider."""
     for key in ("1", "2", "3"):
         await ledger.calls.claim(request_for(key), "chain")
     for key in ("1", "2"):
@@ -159,11 +161,11 @@ async def test_what_waits_is_counted_by_operation(ledger: Ledger) -> None:
 
 
 async def test_the_scorecard_has_both(ledger: Ledger, clock: MovableClock) -> None:
-    """What was observed, and what waits, in one answer."""
-    await StatsReporter(noting(4), ledger.stats, clock).report()
+    """Statistics and backlog."""
+    await StatsReporter(counters_with(4), ledger.stats, clock).report()
     await ledger.calls.claim(request_for("1"), "chain")
     await ledger.calls.record_stage("acme.order.1", Stage.PARKED, "silence", None)
-    clock.go_on(timedelta(minutes=2))
+    clock.advance(timedelta(minutes=2))
     card = await ledger.stats.scorecard("acme", START)
     (order,) = card.operations
     assert (order.sends, order.parked, order.receipt_rate) == (4, 1, 1.0)

@@ -1,4 +1,4 @@
-"""What the ledger says when its database is away, locked, unmigrated, or no ledger at all."""
+"""Errors of a ledger whose database is unavailable, locked, not migrated or invalid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .samples import MovableClock
 
 
 async def test_a_ledger_that_is_not_migrated_says_so(empty_url: str, clock: MovableClock) -> None:
-    """A gateway that starts before the first worker is not ready, and knows why."""
+    """A gateway that starts before the first worker is not ready, and reports why."""
     if empty_url.startswith("sqlite"):
         Path(str(parse_url(empty_url).database)).parent.mkdir()
     ledger = Ledger.open(empty_url, clock)
@@ -40,7 +40,7 @@ async def test_a_migrated_ledger_answers(ledger: Ledger) -> None:
 async def test_a_server_that_comes_back_is_used_again(
     server: PostgreSQL, clock: MovableClock
 ) -> None:
-    """Broken connections fail what was using them, and are replaced."""
+    """Broken connections fail their transactions, and are replaced."""
     url = server.new_database()
     migrate(url)
     ledger = Ledger.open(url, clock)
@@ -59,7 +59,7 @@ async def test_a_server_that_comes_back_is_used_again(
 
 
 async def test_a_locked_ledger_is_unavailable_for_now(tmp_path: Path, clock: MovableClock) -> None:
-    """A writer that holds the file too long is waited for, reported, and forgotten."""
+    """A writer that locks the file for too long leads to an error, and nothing lasting."""
     url = f"sqlite:///{tmp_path}/ledger.db"
     migrate(url)
     ledger = Ledger.open(url, clock, timeout=timedelta(milliseconds=200))
@@ -77,8 +77,8 @@ async def test_a_locked_ledger_is_unavailable_for_now(tmp_path: Path, clock: Mov
     await ledger.close()
 
 
-async def test_a_server_that_is_away_is_unavailable(clock: MovableClock) -> None:
-    """Nothing that is raised, printed or chained shows the password."""
+async def test_a_server_without_a_listener_is_unavailable(clock: MovableClock) -> None:
+    """No error or its cause shows the password."""
     url = "postgres://ackbridge:hunter2@127.0.0.1:1/ledger"
     ledger = Ledger.open(url, clock)
     with pytest.raises(LedgerUnavailableError) as by_ping:
@@ -92,8 +92,8 @@ async def test_a_server_that_is_away_is_unavailable(clock: MovableClock) -> None
     assert "hunter2" not in repr(vars(ledger))
 
 
-async def test_a_folder_that_cannot_be_is_unavailable(tmp_path: Path, clock: MovableClock) -> None:
-    """A path through a file is reported as what it is, by everybody."""
+async def test_an_impossible_folder_is_unavailable(tmp_path: Path, clock: MovableClock) -> None:
+    """A path through a file is reported as such."""
     (tmp_path / "file").touch()
     url = f"sqlite:///{tmp_path}/file/ledger.db"
     ledger = Ledger.open(url, clock)
@@ -117,7 +117,7 @@ async def test_a_folder_that_cannot_be_is_unavailable(tmp_path: Path, clock: Mov
     ],
 )
 def test_other_urls_are_refused(url: str, clock: MovableClock) -> None:
-    """What is not a ledger is refused before anything starts, and without any password."""
+    """They are refused before anything starts, without showing a password."""
     with pytest.raises(ConfigurationError, match="the ledger's URL must be") as caught:
         Ledger.open(url, clock)
     assert "hunter2" not in str(caught.value)
@@ -133,5 +133,5 @@ def test_other_urls_are_refused(url: str, clock: MovableClock) -> None:
     ],
 )
 def test_usual_urls_are_understood(url: str, driver: str) -> None:
-    """Every usual spelling leads to the one driver of its database."""
+    """Every usual spelling leads to one driver for each database."""
     assert parse_url(url).drivername == driver

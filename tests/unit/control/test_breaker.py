@@ -1,4 +1,4 @@
-"""The breaker's state machine: what it may do, whatever happens."""
+"""The breaker's state machine: its transitions and its invariants."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TICKS = st.lists(st.tuples(st.integers(1, 30), TALLIES), max_size=60)
 
 
 class Driven:
-    """A breaker as the control loop drives it."""
+    """A breaker, driven as by the control loop."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Driven:
         self.evidence = BreakerWindow()
 
     def tick(self, seconds: float, tally: BreakerCounts) -> tuple[BreakerStatus, BreakerStatus]:
-        """Time passes, and so much is reported; where the breaker was, and is."""
+        """Advance the time, report counts, and return the status before and after."""
         self.now += timedelta(seconds=seconds)
         before = self.breaker
         tally = without_stale_silences(before, tally, self.now)
@@ -83,10 +83,10 @@ class Driven:
 
 @given(policy=POLICIES, ticks=TICKS, has_health=st.booleans(), limit=st.none() | st.floats(0, 50))
 @settings(max_examples=200, deadline=None)
-def test_whatever_happens(
+def test_invariants(
     policy: BreakerPolicy, ticks: Any, has_health: bool, limit: float | None
 ) -> None:
-    """It closes through half open only, keeps its pauses, and never sends more than allowed."""
+    """It closes only from half open, keeps its pauses, and never exceeds the limit."""
     driven = Driven(policy, has_health=has_health, limit=limit, longest_deadline=20 * SECOND)
     for seconds, tally in ticks:
         before, after = driven.tick(seconds, tally)
@@ -112,8 +112,8 @@ def test_whatever_happens(
 
 @given(policy=POLICIES, ticks=TICKS, state=st.sampled_from(BreakerState))
 @settings(max_examples=50, deadline=None)
-def test_what_an_operator_holds_stays(policy: BreakerPolicy, ticks: Any, state: Any) -> None:
-    """No observation moves a breaker that somebody holds, until it is released."""
+def test_a_forced_breaker_stays(policy: BreakerPolicy, ticks: Any, state: Any) -> None:
+    """No counts change a forced breaker until it is released."""
     driven = Driven(policy)
     driven.breaker = held = driven.breaker.forced(state, "ann", "maintenance", AT)
     for seconds, tally in ticks:
@@ -127,7 +127,7 @@ def test_what_an_operator_holds_stays(policy: BreakerPolicy, ticks: Any, state: 
 @given(ticks=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 50)), max_size=60))
 @settings(max_examples=50, deadline=None)
 def test_success_alone_changes_nothing(ticks: Any) -> None:
-    """A provider that only answers has a closed breaker."""
+    """Without failures the breaker stays closed."""
     driven = Driven(POLICY)
     for seconds, answered in ticks:
         driven.tick(seconds, BreakerCounts(answered=answered, responded=answered))
@@ -136,10 +136,8 @@ def test_success_alone_changes_nothing(ticks: Any) -> None:
 
 @given(policy=POLICIES, ticks=TICKS, limit=st.none() | st.floats(1, 50))
 @settings(max_examples=50, deadline=None)
-def test_a_provider_that_is_well_again_is_used_again(
-    policy: BreakerPolicy, ticks: Any, limit: float | None
-) -> None:
-    """Whatever has happened: with nothing but successes it comes to rest, and holds nothing."""
+def test_it_recovers_from_any_state(policy: BreakerPolicy, ticks: Any, limit: float | None) -> None:
+    """With nothing but successes it ends up closed, without a ramp."""
     driven = Driven(policy, has_health=True, limit=limit)
     for seconds, tally in ticks:
         driven.tick(seconds, tally)
@@ -169,24 +167,24 @@ def test_a_provider_that_is_well_again_is_used_again(
         (BreakerCounts(unhealthy=50), False, ""),
     ],
 )
-def test_what_opens_it(tally: BreakerCounts, is_open: bool, reason: str) -> None:
-    """A rate over a minimum volume, or a row; receipts do not make up for silence."""
+def test_what_opens_the_breaker(tally: BreakerCounts, is_open: bool, reason: str) -> None:
+    """An error rate at a minimum volume, or a streak; receipts do not offset silences."""
     driven = Driven(POLICY)
     driven.tick(1, tally)
     assert (driven.breaker.state is BreakerState.OPEN) is is_open
     assert not is_open or driven.breaker.reason == reason
 
 
-def test_failures_that_are_old_do_not_count() -> None:
-    """The window slides: what is older than it is forgotten."""
+def test_old_failures_do_not_count() -> None:
+    """The window slides: older counts are dropped."""
     driven = Driven(POLICY)
     driven.tick(1, BreakerCounts(answered=1, failed=9))
     driven.tick(31, BreakerCounts(answered=9, failed=9))
     assert driven.breaker.state is BreakerState.CLOSED
 
 
-def test_each_pause_is_longer_until_it_holds() -> None:
-    """It doubles up to the longest one, and starts anew once a ramp is over."""
+def test_pauses_double_until_a_recovery() -> None:
+    """Up to the longest pause; after a complete ramp the first pause applies again."""
     driven = Driven(POLICY, has_health=True)
     driven.tick(1, BreakerCounts(failed=10))
     pauses = []
@@ -212,7 +210,7 @@ def test_each_pause_is_longer_until_it_holds() -> None:
 
 
 def test_the_ramp_of_sends() -> None:
-    """Nothing while it is open, single sends while half open, then twice as many every step."""
+    """No sends while open, single sends while half open, then twice as many in every step."""
     driven = Driven(POLICY, limit=25.0)
     driven.tick(1, BreakerCounts(failed=10))
     rates = [send_rate(POLICY, driven.breaker, 25.0)]
@@ -227,8 +225,8 @@ def test_the_ramp_of_sends() -> None:
     assert driven.breaker.is_unrestricted
 
 
-def test_a_failure_on_the_ramp_holds_it_and_three_open_it() -> None:
-    """One failure keeps the step; three in a row are enough to open it again, for longer."""
+def test_failures_on_the_ramp() -> None:
+    """One failure extends the step; three in a row open the breaker again, for longer."""
     driven = Driven(POLICY, has_health=True)
     driven.tick(1, BreakerCounts(failed=10))
     driven.tick(30, BreakerCounts())
@@ -241,8 +239,8 @@ def test_a_failure_on_the_ramp_holds_it_and_three_open_it() -> None:
     assert driven.breaker.reason == "3 sends failed in a row; pause of 60 s"
 
 
-def test_silence_is_closed_by_responses_only() -> None:
-    """One that takes requests and stays silent is not taken up for its health or receipts."""
+def test_silence_is_ended_by_responses_only() -> None:
+    """Opened for silence, neither health requests nor receipts close the breaker."""
     driven = Driven(POLICY, has_health=True, longest_deadline=60 * SECOND)
     driven.tick(1, BreakerCounts(answered=10, silent=10))
     assert driven.breaker.for_silence
@@ -259,8 +257,8 @@ def test_silence_is_closed_by_responses_only() -> None:
     assert driven.breaker.step == 0
 
 
-def test_a_health_request_that_says_nothing_gives_way_to_single_sends() -> None:
-    """A health path that is wrong keeps no provider out for ever."""
+def test_unclear_health_requests_are_replaced_by_single_sends() -> None:
+    """A wrong health path does not keep the breaker open for ever."""
     driven = Driven(POLICY, has_health=True)
     driven.tick(1, BreakerCounts(failed=10))
     driven.tick(30, BreakerCounts())
@@ -269,8 +267,8 @@ def test_a_health_request_that_says_nothing_gives_way_to_single_sends() -> None:
     assert send_rate(POLICY, driven.breaker, None) == 0.2
 
 
-def test_without_rules_only_an_operator_moves_it() -> None:
-    """`breaker: null` in the file: it never opens by itself, and is closed when it was open."""
+def test_without_a_policy_only_an_operator_changes_it() -> None:
+    """`breaker: null` in the file: it never opens by itself, and closes if it was open."""
     now = AT + SECOND
     evidence = BreakerWindow().with_counts(BreakerCounts(failed=100), now, 30 * SECOND)
     rules = BreakerRules(None)

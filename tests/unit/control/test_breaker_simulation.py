@@ -1,4 +1,4 @@
-"""A provider that goes slow, silent, broken and back, in simulated time, and its breaker.
+"""Providers that become slow, silent or broken and recover, in simulated time, with a breaker.
 
 Nothing here waits: seconds are counted. Workers report every two seconds, as real ones do.
 """
@@ -25,19 +25,19 @@ from ackbridge.control.breaker import BreakerRules, next_status, send_rate, with
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REPORT_EVERY = 2
 DEADLINE = 20
-"""Seconds after which a response counts as away."""
+"""Seconds after which a response counts as missing."""
 
 
 @dataclass
 class Provider:
-    """Answers as its mood of the moment says, and breaks down when it is asked too much.
+    """Answers according to its current behaviour, and fails under too much load.
 
     Attributes:
-        mood: by second: `well`, `slow` (every third answer too late), `silent`, `broken`, and
+        behaviour: by second: `well`, `slow` (every third answer too late), `silent`, `broken`, and
             `weak`, which bears `strength` sends a second and grows stronger by a tenth each second.
     """
 
-    mood: Callable[[int], str]
+    behaviour: Callable[[int], str]
     dice: random.Random
     strength: float = 1.5
     sent: int = 0
@@ -46,32 +46,32 @@ class Provider:
     _this_second: tuple[int, int] = (-1, 0)
 
     def send(self, second: int) -> BreakerCounts:
-        """One send; what will be known of it, some of it only after `DEADLINE`."""
+        """One send; the counts it leads to, some of them only after `DEADLINE`."""
         self.asked.append(second)
-        mood = self.mood(second)
+        behaviour = self.behaviour(second)
         at, so_many = self._this_second
         self._this_second = (second, so_many + 1 if at == second else 1)
-        if mood == "weak":
+        if behaviour == "weak":
             if at != second:
                 self.strength *= 1.1
             if self._this_second[1] > self.strength + 1:
                 self.strength = max(1.0, self.strength / 2)
-                mood = "broken"
-        if mood == "broken":
+                behaviour = "broken"
+        if behaviour == "broken":
             self.failed_at.append(second)
             return BreakerCounts(failed=1)
-        if mood == "silent" or (mood == "slow" and self.dice.random() < 1 / 3):
+        if behaviour == "silent" or (behaviour == "slow" and self.dice.random() < 1 / 3):
             return BreakerCounts(answered=1, silent=1)
         return BreakerCounts(answered=1, responded=1)
 
     def is_healthy(self, second: int) -> bool:
-        """The health request: a silent provider thinks that it is well."""
-        return self.mood(second) != "broken"
+        """The health request; a silent provider reports that it is healthy."""
+        return self.behaviour(second) != "broken"
 
 
 @dataclass
 class Run:
-    """What happened.
+    """The result of a simulation.
 
     Attributes:
         states: (second, state, reason) of every change.
@@ -83,26 +83,26 @@ class Run:
     parked: int = 0
 
     def when(self, state: BreakerState) -> list[int]:
-        """The seconds at which it came into a state."""
+        """The seconds at which the breaker entered a state."""
         return [second for second, name, _ in self.states if name == state]
 
 
 def simulate(
-    mood: Callable[[int], str],
+    behaviour: Callable[[int], str],
     *,
     seconds: int,
     per_second: int = 10,
     has_health: bool = True,
     policy: BreakerPolicy | None = None,
 ) -> Run:
-    """Calls come evenly; what may not be sent is parked, and drained when the breaker allows."""
+    """Calls arrive evenly; those that may not be sent are parked until the breaker allows them."""
     policy = policy or BreakerPolicy()
     rules = BreakerRules(
         policy,
         health_every=timedelta(seconds=5) if has_health else None,
         longest_deadline=timedelta(seconds=DEADLINE),
     )
-    provider = Provider(mood, random.Random(7))  # noqa: S311 -- the same dice at every run
+    provider = Provider(behaviour, random.Random(7))  # noqa: S311 -- the same dice at every run
     run = Run(provider)
     breaker, evidence = BreakerStatus.initial(START), BreakerWindow()
     unreported = NO_COUNTS
@@ -145,20 +145,20 @@ def simulate(
     return run
 
 
-def during(first: int, last: int, mood: str, after: str = "well") -> Callable[[int], str]:
-    """Well, then in a mood, then something else."""
-    return lambda second: "well" if second < first else mood if second < last else after
+def during(first: int, last: int, behaviour: str, after: str = "well") -> Callable[[int], str]:
+    """Well, then with a behaviour, then with another one."""
+    return lambda second: "well" if second < first else behaviour if second < last else after
 
 
-def test_a_provider_that_is_well_is_left_alone() -> None:
-    """Ten minutes of ordinary traffic move nothing and hold nothing back."""
+def test_a_healthy_provider_is_not_restricted() -> None:
+    """Ten minutes of ordinary traffic change nothing and park nothing."""
     run = simulate(lambda _: "well", seconds=600)
     assert run.states == []
     assert run.parked == 0
 
 
-def test_a_broken_provider_is_left_in_peace_and_taken_up_again() -> None:
-    """It opens within seconds, hardly sends while it is broken, and drains all once it is well."""
+def test_a_broken_provider_gets_few_sends_until_it_recovers() -> None:
+    """The breaker opens within seconds, sends little, and drains everything after the recovery."""
     run = simulate(during(100, 220, "broken"), seconds=600)
     assert run.states[0] == (102, "open", run.states[0][2])
     broken = [second for second in run.provider.asked if 103 <= second < 220]
@@ -171,7 +171,7 @@ def test_a_broken_provider_is_left_in_peace_and_taken_up_again() -> None:
 
 
 def test_without_a_health_request_single_sends_are_the_probes() -> None:
-    """A trickle of real calls costs a send for each pause while it is broken, then closes it."""
+    """Each pause costs one real send while the provider is broken; then they close the breaker."""
     run = simulate(during(100, 220, "broken"), seconds=700, has_health=False)
     broken = [second for second in run.provider.asked if 103 <= second < 220]
     assert len(broken) == len([s for s in run.when(BreakerState.HALF_OPEN) if s < 220])
@@ -179,8 +179,8 @@ def test_without_a_health_request_single_sends_are_the_probes() -> None:
     assert run.parked == 0
 
 
-def test_a_silent_provider_opens_it_when_responses_stay_away() -> None:
-    """Receipts and health hide nothing: a third of a minute after the first silence it is open."""
+def test_missing_responses_open_it() -> None:
+    """Receipts and health do not offset them: it opens 20 s after the first silence."""
     run = simulate(during(100, 200, "silent"), seconds=900)
     opened = run.when(BreakerState.OPEN)[0]
     assert 100 + DEADLINE <= opened <= 100 + DEADLINE + 4
@@ -190,8 +190,8 @@ def test_a_silent_provider_opens_it_when_responses_stay_away() -> None:
     assert run.parked == 0
 
 
-def test_a_slow_provider_stays_in_use_below_the_rate() -> None:
-    """A third of late answers is not half of them; with a lower threshold it is a reason."""
+def test_a_slow_provider_opens_it_only_at_the_error_rate() -> None:
+    """A third of late answers is below the default threshold of a half, and above a lower one."""
     run = simulate(during(100, 400, "slow"), seconds=500)
     assert run.states == []
     policy = BreakerPolicy(error_rate=0.25)
@@ -199,31 +199,31 @@ def test_a_slow_provider_stays_in_use_below_the_rate() -> None:
     assert strict.when(BreakerState.OPEN)
 
 
-def test_a_provider_that_has_just_recovered_survives() -> None:
-    """Weak, it bears a send or two a second at first: the ramp fails it never, no ramp at once."""
-    mood = during(100, 160, "broken", after="weak")
-    gentle = simulate(mood, seconds=700)
+def test_the_ramp_protects_a_provider_that_has_just_recovered() -> None:
+    """It can take a send or two a second at first: without a ramp it fails again at once."""
+    behaviour = during(100, 160, "broken", after="weak")
+    gentle = simulate(behaviour, seconds=700)
     late = [second for second in gentle.provider.failed_at if second > 165]
     assert len(gentle.when(BreakerState.CLOSED)) == 1
     assert late == []
-    brutal = simulate(mood, seconds=700, policy=BreakerPolicy(ramp=SendRamp(steps=0)))
+    brutal = simulate(behaviour, seconds=700, policy=BreakerPolicy(ramp=SendRamp(steps=0)))
     assert len([second for second in brutal.provider.failed_at if second > 165]) > 100
 
 
-def test_one_that_breaks_again_on_the_ramp_is_left_alone_at_once() -> None:
-    """The relapse costs a few sends, not the twenty or ten that open a calm breaker."""
+def test_a_relapse_on_the_ramp_opens_it_at_once() -> None:
+    """It costs a few sends, not the twenty or ten that open a breaker without a ramp."""
 
-    def mood(second: int) -> str:
+    def behaviour(second: int) -> str:
         return "broken" if 100 <= second < 130 or 150 <= second < 260 else "well"
 
-    run = simulate(mood, seconds=900)
+    run = simulate(behaviour, seconds=900)
     relapse = [second for second in run.provider.asked if 150 <= second < 260]
     assert 1 <= len(relapse) <= 12
     assert len(run.when(BreakerState.CLOSED)) == 2
     assert run.parked == 0
 
 
-def test_the_same_world_has_the_same_history() -> None:
-    """Nothing in it depends on the clock of the machine, or on chance."""
-    mood = during(100, 200, "slow", after="silent")
-    assert simulate(mood, seconds=400).states == simulate(mood, seconds=400).states
+def test_the_simulation_is_deterministic() -> None:
+    """It depends neither on the machine's clock nor on chance."""
+    behaviour = during(100, 200, "slow", after="silent")
+    assert simulate(behaviour, seconds=400).states == simulate(behaviour, seconds=400).states

@@ -1,4 +1,4 @@
-"""Learned deadlines: the rules, one by one."""
+"""Learned deadlines: each rule."""
 
 from __future__ import annotations
 
@@ -30,42 +30,42 @@ RULES = DeadlineRules(
 
 
 def seconds(number: float) -> timedelta:
-    """A span."""
+    """A time span."""
     return timedelta(seconds=number)
 
 
-def seen(
+def stats_with(
     answers: Mapping[float, int],
     silences: Mapping[float, int] | None = None,
     overdue: Mapping[float, int] | None = None,
 ) -> OperationStats:
-    """So many answers, silences and overdue answers after so many seconds."""
-    observed = OperationStats()
+    """Statistics with answers, silences and overdue answers: seconds to their number."""
+    stats = OperationStats()
     for name, counts in (
         (Timing.ANSWER, answers),
         (Timing.SILENCE, silences or {}),
         (Timing.OVERDUE, overdue or {}),
     ):
         for time, count in counts.items():
-            observed.times[name].add(time, count)
-    return observed
+            stats.times[name].add(time, count)
+    return stats
 
 
-def learned(observed: OperationStats, rules: DeadlineRules = RULES) -> LearnedDeadline:
-    """What is learned; something must be."""
-    found = learn(rules, observed, None)
+def learned(stats: OperationStats, rules: DeadlineRules = RULES) -> LearnedDeadline:
+    """The learned deadline, which must exist."""
+    found = learn(rules, stats, None)
     assert found is not None
     return found
 
 
 def about(wanted: float) -> object:
-    """Within what a sketch is exact to."""
+    """Equal, within the accuracy of a sketch."""
     return pytest.approx(wanted, rel=1.5 * ACCURACY)
 
 
 def test_the_deadline_is_quantile_times_factor() -> None:
-    """It says so, with what it was learned from."""
-    found = learned(seen({1.0: 985, 2.8: 15}))
+    """The reason says so, with the number of samples."""
+    found = learned(stats_with({1.0: 985, 2.8: 15}))
     assert found.deadline.total_seconds() == about(4.2)
     assert found.samples == 1000
     assert found.reason.startswith("learned p99 2.")
@@ -74,7 +74,7 @@ def test_the_deadline_is_quantile_times_factor() -> None:
 
 @given(st.lists(st.floats(min_value=0.01, max_value=500), min_size=50, max_size=300))
 def test_without_silences_it_is_the_plain_quantile(times: list[float]) -> None:
-    """The estimate for calls that are cut off changes nothing where none is."""
+    """Without censored samples the estimate is the plain quantile."""
     sketch = QuantileSketch()
     for one in times:
         sketch.add(one)
@@ -84,48 +84,48 @@ def test_without_silences_it_is_the_plain_quantile(times: list[float]) -> None:
 
 
 def test_too_few_samples_change_nothing() -> None:
-    """The initial value holds, or what was learned before."""
-    few = seen({1.0: 49})
-    before = learned(seen({5.0: 100}))
+    """The initial or the previously learned value stays."""
+    few = stats_with({1.0: 49})
+    before = learned(stats_with({5.0: 100}))
     assert learn(RULES, few, None) is None
     assert learn(RULES, few, before) is before
 
 
-def test_what_never_comes_does_not_move_the_deadline() -> None:
-    """Silences, heard out by scouts, leave it where the answers put it: far from the ceiling."""
-    alone = learned(seen({1.0: 900})).deadline
-    with_silence = learned(seen({1.0: 900}, silences={1.5: 270, 30.0: 30})).deadline
+def test_silences_do_not_move_the_deadline() -> None:
+    """With an exploration sample that waited longer, only the answers count."""
+    alone = learned(stats_with({1.0: 900})).deadline
+    with_silence = learned(stats_with({1.0: 900}, silences={1.5: 270, 30.0: 30})).deadline
     assert alone == with_silence
 
 
 def test_silence_alone_teaches_nothing() -> None:
-    """A provider that answers nobody leaves what was learned before."""
-    before = learned(seen({1.0: 100}))
-    assert learn(RULES, seen({}, silences={1.5: 500}), before) is before
-    assert learn(RULES, seen({1.0: 3}, silences={1.5: 500}), before) is before
+    """Without any answer the previously learned value stays."""
+    before = learned(stats_with({1.0: 100}))
+    assert learn(RULES, stats_with({}, silences={1.5: 500}), before) is before
+    assert learn(RULES, stats_with({1.0: 3}, silences={1.5: 500}), before) is before
 
 
-def test_scouts_speak_for_everybody_who_gave_up() -> None:
-    """A provider that has become slow is seen by those who wait, and the deadline rises."""
-    found = learned(seen({1.0: 900, 6.0: 10}, silences={1.5: 90}))
+def test_the_exploration_sample_represents_the_calls_that_timed_out() -> None:
+    """If a provider becomes slower, the sample measures it, and the deadline rises."""
+    found = learned(stats_with({1.0: 900, 6.0: 10}, silences={1.5: 90}))
     assert found.deadline.total_seconds() == about(9.0)
 
 
-def test_one_slow_answer_does_not_speak_for_all_silences() -> None:
-    """A single answer later than all others is no proof that the silent ones would have come."""
-    found = learned(seen({1.0: 980, 200.0: 1}, silences={1.5: 19}))
+def test_one_slow_answer_does_not_represent_all_silences() -> None:
+    """A single answer later than all others does not prove that the others would have come."""
+    found = learned(stats_with({1.0: 980, 200.0: 1}, silences={1.5: 19}))
     assert found.deadline.total_seconds() == about(1.5)
 
 
 def test_late_answers_let_it_rise() -> None:
-    """Where late answers are heard, they count, and what stays silent counts as listened to."""
-    found = learned(seen({1.0: 900, 6.0: 50}, silences={1.5: 50}, overdue={6.0: 50}))
+    """Late answers count, and silences count as stats until then."""
+    found = learned(stats_with({1.0: 900, 6.0: 50}, silences={1.5: 50}, overdue={6.0: 50}))
     assert found.deadline.total_seconds() == about(9.0)
 
 
-def test_a_late_answer_does_not_speak_for_the_silent_ones() -> None:
-    """They were listened to as long as it took, and did not come."""
-    found = learned(seen({1.0: 900, 6.0: 3}, silences={1.5: 97}, overdue={6.0: 3}))
+def test_a_late_answer_does_not_represent_the_silences() -> None:
+    """They were stats for as long, and did not come."""
+    found = learned(stats_with({1.0: 900, 6.0: 3}, silences={1.5: 97}, overdue={6.0: 3}))
     assert found.deadline.total_seconds() == about(1.5)
 
 
@@ -136,8 +136,8 @@ def test_a_late_answer_does_not_speak_for_the_silent_ones() -> None:
 def test_it_stays_between_floor_and_ceiling(
     answers: dict[float, int], silences: dict[float, int]
 ) -> None:
-    """Whatever was observed; and scouts wait as long as everybody at least."""
-    found = learn(RULES, seen(answers, silences), None)
+    """For any statistics; and the exploration sample waits at least as long as other calls."""
+    found = learn(RULES, stats_with(answers, silences), None)
     if found is not None:
         assert RULES.floor <= found.deadline <= RULES.ceiling
         assert found.scout_deadline is not None
@@ -146,25 +146,25 @@ def test_it_stays_between_floor_and_ceiling(
 
 
 def test_floor_and_ceiling_are_named() -> None:
-    """Somebody who looks for the reason finds it."""
-    assert learned(seen({0.1: 100})).reason.endswith("raised to the floor")
-    assert learned(seen({500.0: 100})).reason.endswith("lowered to the ceiling")
+    """The reason names them."""
+    assert learned(stats_with({0.1: 100})).reason.endswith("raised to the floor")
+    assert learned(stats_with({500.0: 100})).reason.endswith("lowered to the ceiling")
 
 
-def test_a_small_change_is_none() -> None:
-    """What changes becomes history: a deadline that is about the same stays the very same."""
-    before = learned(seen({2.0: 1000}))
-    assert learn(RULES, seen({2.1: 1000}), before) is before
-    after = learn(RULES, seen({3.0: 1000}), before)
+def test_a_small_change_is_ignored() -> None:
+    """Changes become history: a similar deadline is the same object."""
+    before = learned(stats_with({2.0: 1000}))
+    assert learn(RULES, stats_with({2.1: 1000}), before) is before
+    after = learn(RULES, stats_with({3.0: 1000}), before)
     assert after is not None
     assert after.deadline.total_seconds() == about(4.5)
 
 
-def test_the_more_is_silent_the_more_scouts_there_are() -> None:
-    """Up to a quarter; and when most is silent they wait up to the ceiling."""
-    quiet = learned(seen({1.0: 900}, silences={1.5: 10}))
-    louder = learned(seen({1.0: 900}, silences={1.5: 90}))
-    loudest = learned(seen({1.0: 100}, silences={1.5: 900}))
+def test_the_exploration_sample_grows_with_silences() -> None:
+    """Up to a quarter of the calls; when most are silent, it waits up to the ceiling."""
+    quiet = learned(stats_with({1.0: 900}, silences={1.5: 10}))
+    louder = learned(stats_with({1.0: 900}, silences={1.5: 90}))
+    loudest = learned(stats_with({1.0: 100}, silences={1.5: 900}))
     assert quiet.scouts == 0.1
     assert louder.scouts == pytest.approx(0.18, abs=0.01)
     assert loudest.scouts == 0.25
@@ -174,25 +174,25 @@ def test_the_more_is_silent_the_more_scouts_there_are() -> None:
 
 @pytest.mark.parametrize("state", [BreakerState.OPEN, BreakerState.HALF_OPEN])
 def test_learning_freezes_while_the_breaker_is_not_closed(state: BreakerState) -> None:
-    """What a provider in trouble does is nothing to learn from."""
-    observed = {"order": seen({2.0: 1000})}
+    """Nothing is learned from a failing provider."""
+    stats = {"order": stats_with({2.0: 1000})}
     breaker = BreakerStatus(state=state, since=NOW, reason="errors")
     closed = BreakerStatus(state=BreakerState.CLOSED, since=NOW, reason="well")
-    assert learn_all({"order": RULES}, observed, {}, breaker) == {}
-    assert learn_all({"order": RULES}, observed, {}, closed).keys() == {"order"}
+    assert learn_all({"order": RULES}, stats, {}, breaker) == {}
+    assert learn_all({"order": RULES}, stats, {}, closed).keys() == {"order"}
 
 
-def test_only_what_changes_is_answered() -> None:
-    """An operation without news, or without rules, is left out."""
+def test_only_changes_are_returned() -> None:
+    """Operations without a change, or without rules, are left out."""
     closed = BreakerStatus(state=BreakerState.CLOSED, since=NOW, reason="well")
-    observed = {"order": seen({2.0: 1000}), "quote": seen({9.0: 1000})}
-    first = learn_all({"order": RULES}, observed, {}, closed)
-    assert learn_all({"order": RULES}, observed, first, closed) == {}
+    stats = {"order": stats_with({2.0: 1000}), "quote": stats_with({9.0: 1000})}
+    first = learn_all({"order": RULES}, stats, {}, closed)
+    assert learn_all({"order": RULES}, stats, first, closed) == {}
 
 
-def test_a_call_says_why_it_waits_so_long() -> None:
-    """What is configured, what was learned, or that it is a scout."""
-    known = learned(seen({2.8: 812}))
+def test_the_reason_of_a_calls_deadline() -> None:
+    """Configured, learned, or longer for the exploration sample."""
+    known = learned(stats_with({2.8: 812}))
     assert deadline_for(RULES, None, seconds(30), 0.5) == (
         seconds(30),
         "30 s (configured initial value)",
@@ -207,13 +207,13 @@ def test_a_call_says_why_it_waits_so_long() -> None:
     assert why.startswith("30 s: 10% of calls wait longer than 4.")
 
 
-def test_the_file_has_the_last_word() -> None:
-    """A floor, a ceiling or no scouts: they hold for what was learned before they were written."""
-    known = learned(seen({2.8: 812}))
+def test_the_file_overrides_what_was_learned() -> None:
+    """A new floor, ceiling or exploration sample applies to what was learned before."""
+    known = learned(stats_with({2.8: 812}))
     higher = replace(RULES, floor=seconds(8))
     lower = replace(RULES, ceiling=seconds(3))
     alone = replace(RULES, sample=0.0)
     assert deadline_for(higher, known, seconds(30), 0.5)[0] == seconds(8)
     assert deadline_for(lower, known, seconds(3), 0.05)[0] == seconds(3)
     assert deadline_for(alone, known, seconds(30), 0.0)[0] == known.deadline
-    assert learned(seen({2.8: 812}), alone).scouts == 0.0
+    assert learned(stats_with({2.8: 812}), alone).scouts == 0.0

@@ -1,4 +1,4 @@
-"""What a flag says about a call, and what a worker asks."""
+"""Flags, admission, and the snapshots they are evaluated from."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ def request(key: str = "k-1", audience: str | None = None) -> CallRequest:
 
 
 def target(key: str = "k-1", audience: str | None = None, operation: str = "order") -> FlagTarget:
-    """The same, as flags see it."""
+    """The target of a flag's evaluation."""
     return FlagTarget("acme", operation, key, audience, "prod")
 
 
 def share(percentage: float) -> FlagValue:
-    """On for so many of all keys."""
+    """On for a percentage of all keys."""
     return FlagValue(state=FlagState.PERCENTAGE, percentage=percentage)
 
 
-def said(state: FlagState, percentage: float | None = None) -> FlagOverride:
-    """An operator's word."""
+def override(state: FlagState, percentage: float | None = None) -> FlagOverride:
+    """A flag set by an operator."""
     return FlagOverride(state=state, percentage=percentage, by="ann", reason="a trial", at=NOW)
 
 
 def snapshot(
     breaker: BreakerState = BreakerState.CLOSED, **flags: dict[str, FlagOverride]
 ) -> ControlSnapshot:
-    """Acme's control, with flags by environment."""
+    """The snapshot of acme's control, with flags by environment."""
     setting = BreakerStatus(state=breaker, since=NOW, reason="8 of 10 calls failed")
     return ControlSnapshot(provider="acme", version=7, at=NOW, flags=flags, breaker=setting)
 
 
-def gate(known: ControlSnapshot | None = None, environment: str = "prod") -> Admission:
-    """A worker's, where the control has published this."""
+def admission(known: ControlSnapshot | None = None, environment: str = "prod") -> Admission:
+    """A worker's admission, with this snapshot."""
 
     async def fetch(_provider: str) -> ControlSnapshot | None:
         return known
@@ -71,21 +71,21 @@ def gate(known: ControlSnapshot | None = None, environment: str = "prod") -> Adm
 
 @given(KEYS, SHARES, SHARES)
 def test_raising_a_percentage_never_turns_a_key_off(key: str, one: float, other: float) -> None:
-    """Every key that a smaller percentage lets through, a larger one lets through too."""
+    """Every key that a smaller percentage allows, a larger one allows too."""
     smaller, larger = sorted((one, other))
     assert allows(share(larger), target(key)) or not allows(share(smaller), target(key))
 
 
 @given(KEYS)
-def test_nobody_is_in_nothing_and_everybody_in_all(key: str) -> None:
-    """0 % is off and 100 % is on, for every key."""
+def test_0_and_100_percent(key: str) -> None:
+    """They are off and on, for every key."""
     assert not allows(share(0), target(key))
     assert allows(share(100), target(key))
 
 
 @given(KEYS, SHARES)
-def test_a_percentage_goes_by_the_key_alone(key: str, percentage: float) -> None:
-    """The operation and the audience do not move a key."""
+def test_a_percentage_depends_on_the_key_alone(key: str, percentage: float) -> None:
+    """Not on the operation or the audience."""
     answers = {
         allows(share(percentage), target(key, audience, operation))
         for audience in (None, "internal")
@@ -95,8 +95,8 @@ def test_a_percentage_goes_by_the_key_alone(key: str, percentage: float) -> None
 
 
 @pytest.mark.parametrize("percentage", [1, 10, 25, 50, 90])
-def test_a_percentage_is_that_many_keys(percentage: float) -> None:
-    """Of 20 000 keys, as many get through as said, within four standard deviations."""
+def test_a_percentage_allows_that_share_of_keys(percentage: float) -> None:
+    """Of 20,000 keys, within four standard deviations."""
     total = 20_000
     through = sum(allows(share(percentage), target(f"order-{n}")) for n in range(total))
     expected = total * percentage / 100
@@ -104,8 +104,8 @@ def test_a_percentage_is_that_many_keys(percentage: float) -> None:
     assert abs(through - expected) < 4 * deviation
 
 
-def test_the_first_keys_of_two_providers_are_others() -> None:
-    """A rollout at one provider says nothing about who is first at another."""
+def test_providers_differ_in_which_keys_come_first() -> None:
+    """The order of keys at one provider does not depend on that at another."""
     first = {
         provider: {
             n
@@ -128,75 +128,77 @@ def test_the_first_keys_of_two_providers_are_others() -> None:
     ],
 )
 def test_states(value: FlagValue, audience: str | None, expected: bool) -> None:
-    """On lets everybody through, off nobody, internal the audience of that name."""
+    """On allows all calls, off none, internal the audience of that name."""
     assert expected is allows(value, target(audience=audience))
 
 
 @pytest.mark.parametrize("wrong", [{"state": "percentage"}, {"state": "on", "percentage": 5}])
 def test_a_percentage_belongs_to_its_state(wrong: dict[str, object]) -> None:
-    """A flag that says half of it is refused, naming the field."""
+    """A percentage without its state, or the state without it, is refused, naming the field."""
     with pytest.raises(ValueError, match="percentage"):
         FlagValue.model_validate(wrong)
 
 
-async def test_without_a_word_the_file_holds() -> None:
-    """What the integration file says is asked where no operator has spoken."""
+async def test_without_an_override_the_file_decides() -> None:
+    """The integration file's flag applies where no operator has set one."""
     configured = IntegrationFlags(flags={"prod": {"": FlagValue(state=FlagState.OFF)}})
-    standing = await gate().evaluate(request(), configured)
-    assert standing.not_now == "acme is switched off in prod (integration file)"
-    assert standing.parked_reason == "switched_off"
-    assert standing.version is None
+    state = await admission().evaluate(request(), configured)
+    assert state.not_now == "acme is switched off in prod (integration file)"
+    assert state.parked_reason == "switched_off"
+    assert state.version is None
 
 
-async def test_a_word_replaces_the_file() -> None:
-    """An operator's word is asked in place of the file's, and who has spoken is told."""
+async def test_an_override_replaces_the_file() -> None:
+    """An operator's flag applies instead, and the result names the operator."""
     configured = IntegrationFlags(flags={"prod": {"": FlagValue(state=FlagState.OFF)}})
-    standing = await gate(snapshot(prod={"": said(FlagState.ON)})).evaluate(request(), configured)
-    assert standing.not_now is None
-    assert str(standing) == "acme on (ann: a trial); breaker closed, control version 7"
+    state = await admission(snapshot(prod={"": override(FlagState.ON)})).evaluate(
+        request(), configured
+    )
+    assert state.not_now is None
+    assert str(state) == "acme on (ann: a trial); breaker closed, control version 7"
 
 
-async def test_both_flags_have_to_let_a_call_through() -> None:
+async def test_both_flags_must_allow_a_call() -> None:
     """A provider that is off is off for an operation that is on, and the other way round."""
     for provider, operation in ((FlagState.OFF, FlagState.ON), (FlagState.ON, FlagState.OFF)):
-        known = snapshot(prod={"": said(provider), "order": said(operation)})
-        standing = await gate(known).evaluate(request(), IntegrationFlags())
+        known = snapshot(prod={"": override(provider), "order": override(operation)})
+        state = await admission(known).evaluate(request(), IntegrationFlags())
         key = "acme" if provider is FlagState.OFF else "acme.order"
-        assert standing.not_now == f"{key} is switched off in prod (ann: a trial)"
+        assert state.not_now == f"{key} is switched off in prod (ann: a trial)"
 
 
 async def test_another_environment_is_another_flag() -> None:
     """What is off in one environment is on in another of the same namespace."""
-    known = snapshot(prod={"": said(FlagState.OFF)})
-    in_dev = await gate(known, "dev").evaluate(request(), IntegrationFlags())
+    known = snapshot(prod={"": override(FlagState.OFF)})
+    in_dev = await admission(known, "dev").evaluate(request(), IntegrationFlags())
     assert in_dev.not_now is None
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"),
+    ("flag", "expected"),
     [
-        (said(FlagState.INTERNAL), "acme is switched on for internal users only in prod"),
-        (said(FlagState.PERCENTAGE, 0), "acme is switched on for 0 % of keys in prod"),
+        (override(FlagState.INTERNAL), "acme is switched on for internal users only in prod"),
+        (override(FlagState.PERCENTAGE, 0), "acme is switched on for 0 % of keys in prod"),
     ],
 )
-async def test_why_not_is_told(word: FlagOverride, expected: str) -> None:
-    """The reason says what the flag is, where, by whom and why."""
-    standing = await gate(snapshot(prod={"": word})).evaluate(request(), IntegrationFlags())
-    assert standing.not_now == f"{expected} (ann: a trial)"
+async def test_the_reason_of_a_refusal(flag: FlagOverride, expected: str) -> None:
+    """It says the flag's value, its environment, who set it and why."""
+    state = await admission(snapshot(prod={"": flag})).evaluate(request(), IntegrationFlags())
+    assert state.not_now == f"{expected} (ann: a trial)"
 
 
 @pytest.mark.parametrize(
-    ("state", "is_kept_back"),
+    ("breaker", "is_refused"),
     [(BreakerState.OPEN, True), (BreakerState.HALF_OPEN, True), (BreakerState.CLOSED, False)],
 )
-async def test_an_open_breaker_keeps_calls_back(state: BreakerState, is_kept_back: bool) -> None:
-    """And one that is half open, as long as its health request is what tells."""
-    standing = await gate(snapshot(state)).evaluate(request(), IntegrationFlags())
-    assert is_kept_back is (standing.parked_reason == "breaker_open")
+async def test_an_open_breaker_refuses_calls(breaker: BreakerState, is_refused: bool) -> None:
+    """So does a half-open one, as long as health requests probe the provider."""
+    state = await admission(snapshot(breaker)).evaluate(request(), IntegrationFlags())
+    assert is_refused is (state.parked_reason == "breaker_open")
 
 
-async def test_looks_do_not_grow_with_calls() -> None:
-    """A thousand calls at once are one look."""
+async def test_fetches_do_not_grow_with_calls() -> None:
+    """A thousand concurrent calls cause one fetch."""
     looks = 0
 
     async def fetch(_provider: str) -> ControlSnapshot:
@@ -211,10 +213,10 @@ async def test_looks_do_not_grow_with_calls() -> None:
     assert looks == 1
 
 
-async def test_a_control_that_is_away_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    """Workers go on with the last snapshot, and say so once; also that it answers again."""
+async def test_an_unavailable_control_delays_no_call(caplog: pytest.LogCaptureFixture) -> None:
+    """Workers use the last snapshot, and log once that it fails and once that it answers again."""
     answers: list[ControlSnapshot | Exception] = [
-        snapshot(prod={"": said(FlagState.OFF)}),
+        snapshot(prod={"": override(FlagState.OFF)}),
         *[EngineUnavailableError("nobody answers")] * 3,
         snapshot(),
     ]
@@ -232,7 +234,7 @@ async def test_a_control_that_is_away_holds_up_nobody(caplog: pytest.LogCaptureF
         for now in (0.0, 10.0, 20.0, 30.0, 40.0):  # noqa: B007 -- the clock reads it
             seen.append(await known.snapshot("acme"))
             await asyncio.sleep(0.01)
-    off = snapshot(prod={"": said(FlagState.OFF)})
+    off = snapshot(prod={"": override(FlagState.OFF)})
     assert seen == [off, off, off, off, off]
     assert known.latest("acme") == snapshot()
     assert [record.getMessage() for record in caplog.records] == [
@@ -241,8 +243,8 @@ async def test_a_control_that_is_away_holds_up_nobody(caplog: pytest.LogCaptureF
     ]
 
 
-async def test_a_look_that_hangs_holds_up_nobody_for_long() -> None:
-    """A call waits for a look a little, and goes on without it."""
+async def test_a_fetch_that_hangs_delays_calls_briefly() -> None:
+    """A call waits for it a little, and goes on without it."""
     known = Snapshots(lambda _provider: asyncio.Event().wait(), max_wait=timedelta(0))  # type: ignore[arg-type,return-value]  # it never answers anything
     assert await known.snapshot("acme") is None
     await known.close()
@@ -260,10 +262,10 @@ FLAGD = {
 }
 
 
-async def test_flagd_answers_in_place_of_provider_control(
+async def test_flagd_replaces_provider_control(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """flagd's own rules decide, over the same context; what it does not know, the file says."""
+    """Its own rules decide, with the same context; the file decides about other flags."""
     rules = tmp_path / "flags.json"
     rules.write_text(json.dumps(FLAGD))
     monkeypatch.setenv("FLAGD_RESOLVER", "file")
@@ -278,7 +280,7 @@ async def test_flagd_answers_in_place_of_provider_control(
 
 
 def test_flagd_without_its_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own settings are checked when a worker starts."""
+    """Its settings are checked when a worker starts."""
     monkeypatch.setenv("FLAGD_RESOLVER", "file")
     with pytest.raises(ConfigurationError, match="FLAGD_"):
         flagd()

@@ -1,4 +1,4 @@
-"""Quantile sketches: as exact as they say, and the same however they were put together."""
+"""Quantile sketches: their accuracy, and that merging loses nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ times = st.lists(st.floats(min_value=SHORTEST, max_value=LONGEST), min_size=1, m
 
 
 def sketch_of(seen: list[float]) -> QuantileSketch:
-    """A sketch that has seen these."""
+    """A sketch of these times."""
     sketch = QuantileSketch()
     for one in seen:
         sketch.add(one)
@@ -23,7 +23,7 @@ def sketch_of(seen: list[float]) -> QuantileSketch:
 
 @given(times, st.floats(min_value=0.01, max_value=1))
 def test_a_quantile_is_about_the_true_one(seen: list[float], quantile: float) -> None:
-    """Within two per cent of the value of that rank, whatever was seen."""
+    """Within two per cent of the value of that rank, for any times."""
     true = sorted(seen)[max(1, math.ceil(quantile * len(seen))) - 1]
     read = sketch_of(seen).quantile(quantile)
     assert read is not None
@@ -32,7 +32,7 @@ def test_a_quantile_is_about_the_true_one(seen: list[float], quantile: float) ->
 
 @given(times, times)
 def test_sketches_add_up(one: list[float], other: list[float]) -> None:
-    """Merged, they are what one that has seen everything is."""
+    """A merged sketch equals one of all times."""
     merged = sketch_of(one)
     merged.merge(sketch_of(other))
     assert sketch_of(one + other) == merged
@@ -41,21 +41,21 @@ def test_sketches_add_up(one: list[float], other: list[float]) -> None:
 
 @given(times)
 def test_a_sketch_survives_json(seen: list[float]) -> None:
-    """It comes out of a database as it went in."""
+    """It is read as it was written."""
     sketch = sketch_of(seen)
     assert sketch == QuantileSketch.from_json(json.loads(json.dumps(sketch.to_json())))
 
 
 def test_what_is_taken_back_is_gone() -> None:
-    """Also when it was added in another sketch, before or after."""
+    """Even if it was added in another sketch, before or after."""
     earlier, later = sketch_of([4.0, 4.0, 1.0]), QuantileSketch()
     later.add(4.0, -1)
     later.merge(earlier)
     assert later.count == 2
 
 
-def test_what_is_taken_back_and_pruned_is_nothing() -> None:
-    """A silence whose bucket is forgotten does not become a negative count."""
+def test_what_is_taken_back_after_its_expiry_is_ignored() -> None:
+    """A silence whose bucket has expired does not become a negative count."""
     sketch = QuantileSketch()
     sketch.add(4.0, -1)
     sketch.add(1.0)
@@ -64,12 +64,12 @@ def test_what_is_taken_back_and_pruned_is_nothing() -> None:
 
 
 def test_no_time_is_too_short_or_too_long() -> None:
-    """The number of bins is bounded, whatever clocks say."""
+    """The number of bins is bounded."""
     sketch = sketch_of([-1.0, 0.0, 1e-9, 1e12])
     assert sketch.count == 4
     assert len(sketch.to_json()) == 2
 
 
-def test_an_empty_sketch_knows_nothing() -> None:
-    """It has no quantile."""
+def test_an_empty_sketch_has_no_quantile() -> None:
+    """Not even an approximate one."""
     assert QuantileSketch().quantile(0.99) is None

@@ -1,4 +1,4 @@
-"""The scorecard: what it adds up, and what it says when there is nothing to add."""
+"""The scorecard: sums and rates, with and without traffic."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 END = START + timedelta(minutes=10)
 
 
-def seen(**counts: int) -> OperationStats:
-    """So many of each."""
+def stats_with(**counts: int) -> OperationStats:
+    """Statistics with these counts."""
     observed = OperationStats()
     for name, count in counts.items():
         observed.counts[Count(name)] = count
@@ -24,13 +24,13 @@ def seen(**counts: int) -> OperationStats:
 
 
 def at(minute: int) -> datetime:
-    """The beginning of a bucket."""
+    """The start of a bucket."""
     return START + timedelta(minutes=minute)
 
 
 def test_rates_and_numbers_add_up() -> None:
-    """Over all buckets; theirs and ours apart."""
-    busy = seen(receipts=8, unanswered=2, answers=6, silences=1, failures=1, late=1, ours=5)
+    """Over all buckets; the provider's errors and ours separately."""
+    busy = stats_with(receipts=8, unanswered=2, answers=6, silences=1, failures=1, late=1, ours=5)
     busy.times[Timing.ANSWER].add(2.0)
     card = scorecard("acme", {at(0): {"order": busy}, at(1): {"order": busy}}, {}, START, END)
     (order,) = card.operations
@@ -48,18 +48,18 @@ def test_rates_and_numbers_add_up() -> None:
 def test_uptime_is_a_share_of_time() -> None:
     """A bucket with a thousand sends weighs as much as one with a single health request."""
     timeline = {
-        at(0): {"order": seen(receipts=1000)},
-        at(1): {WHOLE_PROVIDER: seen(unhealthy=1)},
-        at(2): {"order": seen(unanswered=3), WHOLE_PROVIDER: seen(healthy=1)},
-        at(3): {"order": seen(duplicates=1)},
+        at(0): {"order": stats_with(receipts=1000)},
+        at(1): {WHOLE_PROVIDER: stats_with(unhealthy=1)},
+        at(2): {"order": stats_with(unanswered=3), WHOLE_PROVIDER: stats_with(healthy=1)},
+        at(3): {"order": stats_with(duplicates=1)},
     }
     card = scorecard("acme", timeline, {}, START, END)
     assert card.whole.uptime == pytest.approx(1 / 3)
     assert card.operations[0].uptime == pytest.approx(1 / 2)
 
 
-def test_what_waits_is_shown_without_any_traffic() -> None:
-    """An operation that is switched off still has parked calls, and the provider their sum."""
+def test_the_backlog_is_shown_without_any_traffic() -> None:
+    """An operation that is switched off has parked calls, and the provider their sum."""
     card = scorecard("acme", {}, {"order": (3, 1), "quote": (1, 0)}, START, END)
     assert [(one.operation, one.parked, one.owed) for one in card.operations] == [
         ("order", 3, 1),
@@ -70,7 +70,7 @@ def test_what_waits_is_shown_without_any_traffic() -> None:
 
 
 def test_the_control_adds_breaker_and_deadlines() -> None:
-    """As it has published them."""
+    """From its snapshot."""
     breaker = BreakerStatus(state=BreakerState.OPEN, since=START, reason="errors")
     learned = LearnedDeadline(deadline=timedelta(seconds=4), reason="learned", samples=812)
     snapshot = ControlSnapshot(

@@ -1,4 +1,4 @@
-"""Hours of calls to providers that an oracle knows: what learning is worth."""
+"""Learning over hours of simulated calls, compared with an oracle."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FIXED = RULES.initial.total_seconds()
 
 @cache
 def day(provider: str) -> Day:
-    """Four hours at one of the providers in the documentation."""
+    """Four hours of calls to one of the providers in the documentation."""
     return simulate(next(one for one in shipped() if one.name == provider))
 
 
 def settled(seen: Day) -> list[float]:
-    """What everybody but scouts waited, as a share of the oracle's deadline, in the last hour."""
+    """The deadlines of the last hour as a share of the oracle's, without the exploration sample."""
     return [
         call.deadline / seen.oracle(call.at)
         for call in seen.between(3 * HOUR)
@@ -44,26 +44,26 @@ def settled(seen: Day) -> list[float]:
 
 @pytest.mark.parametrize("provider", [one.name for one in shipped()])
 def test_it_comes_close_to_the_oracle(provider: str) -> None:
-    """Within a third of the deadline that somebody who knows the distribution would choose."""
+    """Within a third of the deadline that is best for the known distribution."""
     assert 0.67 < median(settled(day(provider))) < 1.33
 
 
 @pytest.mark.parametrize("provider", [one.name for one in shipped()])
-def test_false_alarms_are_as_rare_as_asked_for(provider: str) -> None:
-    """Of all calls from the beginning to the end, changes included, about one in a hundred."""
+def test_false_alarms_are_as_rare_as_configured(provider: str) -> None:
+    """About one in a hundred of all calls, during changes too."""
     assert false_alarms(day(provider).calls) <= 1.2 * MAY_FAIL
 
 
 @pytest.mark.parametrize("provider", [steady(), bimodal(), dropping()], ids=lambda one: one.name)
-def test_silence_is_noticed_much_sooner(provider: Provider) -> None:
-    """Than with the fixed timeout; on average, with the scouts who wait as long as that."""
+def test_silence_is_detected_much_sooner(provider: Provider) -> None:
+    """On average, compared with a fixed timeout, the exploration sample included."""
     waits = [call.deadline for call in day(provider.name).between(HOUR)]
     assert median(waits) < FIXED / 2
     assert fmean(waits) < FIXED / 1.8
 
 
 def test_after_a_step_it_rises_again() -> None:
-    """Answers beyond the deadline are cut off, and it does not stay too low all the same."""
+    """Although answers beyond the deadline are censored, it does not stay too low."""
     seen = day("step change")
     before, after = seen.deadline_at(2 * HOUR), seen.deadline_at(2.5 * HOUR)
     assert before < 1.5 * seen.oracle(0)
@@ -71,15 +71,15 @@ def test_after_a_step_it_rises_again() -> None:
     assert false_alarms(seen.between(2.5 * HOUR)) <= MAY_FAIL
 
 
-def test_after_a_step_beyond_what_scouts_wait_it_rises_as_well() -> None:
-    """When most calls are silent, scouts wait up to the ceiling."""
+def test_after_a_step_beyond_the_exploration_sample_it_rises_as_well() -> None:
+    """When most calls are silent, the exploration sample waits up to the ceiling."""
     seen = simulate(step(times=60))
     assert seen.oracle(4 * HOUR) > 3 * FIXED
     assert seen.deadline_at(4 * HOUR) > 0.67 * seen.oracle(4 * HOUR)
 
 
 def test_late_answers_help() -> None:
-    """Calls that are parked hear them: the false alarms after a step are fewer."""
+    """Parked calls receive them: there are fewer false alarms after a step."""
     without, with_late = day("step change"), simulate(step(), late=True)
     assert false_alarms(with_late.calls) < false_alarms(without.calls)
 
@@ -93,7 +93,7 @@ def test_with_few_calls_it_learns_too() -> None:
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6])
 def test_a_provider_that_drops_calls_does_not_push_it_up(share: float) -> None:
-    """However much is silent, the deadline is that of what is answered."""
+    """Whatever the share of silences, the answers decide the deadline."""
     seen = simulate(dropping(share))
     assert max(one.deadline for at, one in seen.learned if at > HOUR) < timedelta(
         seconds=1.5 * seen.oracle(0)
@@ -101,7 +101,7 @@ def test_a_provider_that_drops_calls_does_not_push_it_up(share: float) -> None:
 
 
 def test_an_outage_leaves_it_where_it_was() -> None:
-    """An hour in which nothing is answered, and no breaker: neither the ceiling nor the floor."""
+    """After an hour without any answer, and without a breaker."""
     dead = Provider("outage", steady().at, lambda now: 1.0 if 2 * HOUR <= now < 3 * HOUR else 0.0)
     seen = simulate(dead)
     for moment in (2.5 * HOUR, 3 * HOUR, 3.5 * HOUR, 4 * HOUR):
@@ -109,13 +109,13 @@ def test_an_outage_leaves_it_where_it_was() -> None:
 
 
 def test_when_a_provider_gets_faster_the_deadline_follows() -> None:
-    """Once the window has forgotten how slow it was."""
+    """Once the slow answers have left the window."""
     seen = simulate(step(times=0.2))
     assert seen.deadline_at(4 * HOUR) < 1.33 * seen.oracle(4 * HOUR)
 
 
 def test_history_grows_with_changes_not_with_calls() -> None:
-    """Four hours and fourteen thousand calls are a handful of decisions."""
+    """Four hours and 14,000 calls lead to a handful of decisions."""
     assert len(day("log-normal").learned) < 20
     assert len(day("slow drift").learned) < 30
 
@@ -131,10 +131,8 @@ mixtures = st.builds(
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.one_of(humps, mixtures), st.floats(0, 0.05), st.integers(0, 1000))
-def test_whatever_the_distribution(
-    distribution: LogNormal | Mixture, dropped: float, seed: int
-) -> None:
-    """It gets near the oracle from a cold start, and false alarms stay rare."""
+def test_any_distribution(distribution: LogNormal | Mixture, dropped: float, seed: int) -> None:
+    """From a cold start it gets close to the oracle, with few false alarms."""
     seen = simulate(Provider("any", lambda _: distribution, lambda _: dropped), seed=seed, hours=2)
     ratio = seen.deadline_at(2 * HOUR) / seen.oracle(2 * HOUR)
     assert 0.5 < ratio < 1.6
@@ -142,7 +140,7 @@ def test_whatever_the_distribution(
 
 
 def test_the_simulated_drift_is_followed() -> None:
-    """All the way up, never far behind."""
+    """All the way up, without falling far behind."""
     seen = day("slow drift")
     for hour in (1, 2, 3, 4):
         assert 0.67 < seen.deadline_at(hour * HOUR) / seen.oracle(hour * HOUR) < 1.5
