@@ -2,90 +2,53 @@
 
 from ackbridge.client import AckbridgeClient, CallRequest
 
+request = CallRequest(provider="shop", operation="order", key="invoice-4711", payload={})
 async with AckbridgeClient.connect() as calls:
-    status = await calls.start_and_wait(
-        CallRequest(provider="stripe", operation="create_payment", key="invoice-4711", payload={}),
-        timeout=timedelta(seconds=5),
-    )
+    status = await calls.start_and_wait(request, timeout=timedelta(seconds=5))
 """
 
-from ackbridge.contracts import names, search_attributes
-from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection
-from ackbridge.contracts.calls import (
-    CallOutcome,
-    CallRequest,
-    CallStatus,
-    Notice,
-    OutcomeStatus,
-    Stage,
-)
-from ackbridge.contracts.signals import AwaitOutcome, Cancel, ForceAck, Reprocess
-from ackbridge.contracts.wire import InvalidInputError, parse_argument
-from ackbridge.errors import (
-    AckbridgeError,
-    CallCancelledError,
-    CallError,
-    CallFailedError,
-    CallNotFoundError,
-    EngineUnavailableError,
-    InvalidRequestError,
-    KeyReusedError,
-    UnavailableError,
-)
-from ackbridge.temporal.connect import RPC_TIMEOUT, connect
+from ackbridge.contracts import names as names
+from ackbridge.contracts import search_attributes as search_attributes
+from ackbridge.contracts.batches import BatchProgress as BatchProgress
+from ackbridge.contracts.batches import BatchRequest as BatchRequest
+from ackbridge.contracts.batches import ParkedSelection as ParkedSelection
+from ackbridge.contracts.calls import CallOutcome as CallOutcome
+from ackbridge.contracts.calls import CallRequest as CallRequest
+from ackbridge.contracts.calls import CallStatus as CallStatus
+from ackbridge.contracts.calls import Notice as Notice
+from ackbridge.contracts.calls import OutcomeStatus as OutcomeStatus
+from ackbridge.contracts.calls import Stage as Stage
+from ackbridge.contracts.signals import AwaitOutcome as AwaitOutcome
+from ackbridge.contracts.signals import Cancel as Cancel
+from ackbridge.contracts.signals import ForceAck as ForceAck
+from ackbridge.contracts.signals import Reprocess as Reprocess
+from ackbridge.contracts.wire import InvalidInputError as InvalidInputError
+from ackbridge.contracts.wire import parse_argument
+from ackbridge.errors import AckbridgeError as AckbridgeError
+from ackbridge.errors import CallCancelledError as CallCancelledError
+from ackbridge.errors import CallError as CallError
+from ackbridge.errors import CallFailedError as CallFailedError
+from ackbridge.errors import CallNotFoundError as CallNotFoundError
+from ackbridge.errors import EngineUnavailableError as EngineUnavailableError
+from ackbridge.errors import InvalidRequestError as InvalidRequestError
+from ackbridge.errors import KeyReusedError as KeyReusedError
+from ackbridge.errors import UnavailableError as UnavailableError
+from ackbridge.temporal.connect import RPC_TIMEOUT as RPC_TIMEOUT
+from ackbridge.temporal.connect import connect as connect
 
-from .batches import BatchHandle, find_batch, list_batches, start_batch
-from .calls import AckbridgeClient, Call, ListedCall
-from .control import ControlHandle
+from .batches import BatchHandle as BatchHandle
+from .batches import find_batch as find_batch
+from .batches import list_batches as list_batches
+from .batches import start_batch as start_batch
+from .calls import AckbridgeClient as AckbridgeClient
+from .calls import Call as Call
+from .calls import ListedCall as ListedCall
+from .control import ControlHandle as ControlHandle
 
 # Names of earlier revisions; new code uses those on the right.
 Batch = BatchHandle
 EngineUnavailable = EngineUnavailableError
 Invalid = InvalidInputError
-read = parse_argument
 ProviderControl = ControlHandle
+read = parse_argument
 search = search_attributes
-
-__all__ = [
-    "RPC_TIMEOUT",
-    "AckbridgeClient",
-    "AckbridgeError",
-    "AwaitOutcome",
-    "Batch",
-    "BatchHandle",
-    "BatchProgress",
-    "BatchRequest",
-    "Call",
-    "CallCancelledError",
-    "CallError",
-    "CallFailedError",
-    "CallNotFoundError",
-    "CallOutcome",
-    "CallRequest",
-    "CallStatus",
-    "Cancel",
-    "ControlHandle",
-    "EngineUnavailable",
-    "EngineUnavailableError",
-    "ForceAck",
-    "Invalid",
-    "InvalidInputError",
-    "InvalidRequestError",
-    "KeyReusedError",
-    "ListedCall",
-    "Notice",
-    "OutcomeStatus",
-    "ParkedSelection",
-    "ProviderControl",
-    "Reprocess",
-    "Stage",
-    "UnavailableError",
-    "connect",
-    "find_batch",
-    "list_batches",
-    "names",
-    "read",
-    "search",
-    "search_attributes",
-    "start_batch",
-]

@@ -185,11 +185,12 @@ class ProcessDiedError(UnavailableError):
         exit_status: negative for a signal.
     """
 
-    def __init__(self, part: str, exit_status: int | None, log: Path, tail: str) -> None:
+    def __init__(self, part: str, process: ManagedProcess) -> None:
         self.part = part
-        self.exit_status = exit_status
+        self.exit_status = process.exit_status
         super().__init__(
-            f"{part} ended with {exit_status}; the end of its log, {log}:\n{tail or '(empty)'}"
+            f"{part} ended with {self.exit_status}; the end of its log, {process.log}:\n"
+            f"{process.tail() or '(empty)'}"
         )
 
 
@@ -208,7 +209,7 @@ class ProcessPlan:
     once_ready: Callable[[], None] = lambda: None
 
 
-class StackProcess:
+class StackProcess(ManagedProcess):
     def __init__(
         self,
         name: str,
@@ -219,8 +220,8 @@ class StackProcess:
         folder: Path,
         start_timeout: timedelta,
     ) -> None:
+        super().__init__(plan.command, environ=environ, log=log, folder=folder)
         self.name = name
-        self.child = ManagedProcess(plan.command, environ=environ, log=log, folder=folder)
         self._plan = plan
         self._start_timeout = start_timeout
 
@@ -231,30 +232,20 @@ class StackProcess:
             ProcessDiedError: it ended instead.
             UnavailableError: it was not ready in time.
         """
-        if self.child.is_running:
+        if self.is_running:
             return
         until = time.monotonic() + self._start_timeout.total_seconds()
-        self.child.start()
-        while not self._plan.is_ready(self.child.output()):
-            if not self.child.is_running:
-                raise ProcessDiedError(
-                    self.name, self.child.exit_status, self.child.log, self.child.tail()
-                )
+        super().start()
+        while not self._plan.is_ready(self.output()):
+            if not self.is_running:
+                raise ProcessDiedError(self.name, self)
             if time.monotonic() > until:
                 raise UnavailableError(
                     f"{self.name} was not ready within {self._start_timeout};"
-                    f" see {self.child.log}:\n{self.child.tail()}"
+                    f" see {self.log}:\n{self.tail()}"
                 )
             time.sleep(_POLL_INTERVAL)
         self._plan.once_ready()
-
-    def stop(self, timeout: timedelta) -> None:
-        """Send SIGTERM, then SIGKILL if it has not ended within `timeout`."""
-        self.child.stop(timeout)
-
-    def kill(self, number: signal.Signals) -> None:
-        """See `ManagedProcess.kill`."""
-        self.child.kill(number)
 
 
 def worker_plan() -> ProcessPlan:

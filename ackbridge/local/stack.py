@@ -17,6 +17,7 @@ from ackbridge.settings import integrations_folder
 from .dev_server import EmbeddedEngine
 from .ports import HOST, LoopbackPort
 from .processes import (
+    ManagedProcess,
     ProcessDiedError,
     ProcessPlan,
     StackProcess,
@@ -43,6 +44,10 @@ def worker_names(count: int) -> tuple[str, ...]:
 
 
 StackPart = EmbeddedEngine | StackProcess
+
+
+def _process(part: StackPart) -> ManagedProcess:
+    return part.child if isinstance(part, EmbeddedEngine) else part
 
 
 @dataclass(frozen=True)
@@ -198,9 +203,9 @@ class Stack:
             ProcessDiedError: one does not; with its name and the end of its log.
         """
         for name, part in self._parts.items():
-            child = part.child
-            if name not in self._stopped and not child.is_running:
-                raise ProcessDiedError(name, child.exit_status, child.log, child.tail())
+            process = _process(part)
+            if name not in self._stopped and not process.is_running:
+                raise ProcessDiedError(name, process)
 
     def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a part; returns after its end if the signal is SIGKILL."""
@@ -222,10 +227,10 @@ class Stack:
         self._stopped.discard(part)
 
     def is_running(self, part: str) -> bool:
-        return self._parts[part].child.is_running
+        return _process(self._parts[part]).is_running
 
     def pid(self, part: str) -> int:
-        return self._parts[part].child.pid
+        return _process(self._parts[part]).pid
 
     def log(self, part: str) -> Path:
         return self._state / "logs" / f"{part}.log"

@@ -124,7 +124,7 @@ class Version:
     @property
     def log(self) -> str:
         """What it has said."""
-        return self._part.child.output()
+        return self._part.output()
 
     async def start(self) -> None:
         """Start it; it is ready then, and not yet the current version."""
