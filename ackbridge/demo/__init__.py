@@ -1,5 +1,1 @@
-"""demo: real calls through the whole stack, one of each kind of end, and a report that adds up."""
-
-from .run import run_demo
-
-__all__ = ["run_demo"]
+"""The demo: calls through a whole local stack, one for each way to end, and a reconciliation."""

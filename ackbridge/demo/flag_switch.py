@@ -1,4 +1,4 @@
-"""A flag switched off in the middle: calls are parked with a notice; switched on, they drain."""
+"""A flag is switched off and on again: calls are parked with a notice, and then reprocessed."""
 
 from __future__ import annotations
 
@@ -15,127 +15,131 @@ from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
 from ackbridge.contracts.control import ControlChange, SetFlag
 from ackbridge.errors import AckbridgeError, CallError
 
-from .caller_scripts import OPERATOR
-from .load import PATIENCE, LoadTally
-from .records import PROVIDER, Archive
+from .load import TIMEOUT, LoadResult
+from .records import OPERATOR, PROVIDER, RecordSources
 
 OPERATION = "create_booking"
-AT_FIRST = 10
-"""Bookings before the flag is switched."""
-KEPT_BACK = 10
+CALLS_BEFORE = 10
+"""Bookings before the flag is switched off."""
+PARKED_CALLS = 10
 """Bookings that are parked before it is switched on again."""
 RATE = 50.0
-"""Calls per second that the batch takes up: a handful shall not take longer than the flag."""
-LOOK_EVERY = 0.3
-"""Seconds until the next batch, while a worker does not know yet that the flag is on."""
+"""Calls per second of the batch: faster than the change of the flag takes effect."""
+BATCH_INTERVAL = 0.3
+"""Seconds until the next batch, while a worker does not have the new flag yet."""
 
 
 @dataclass
-class Switching:
-    """What happened, and what it was seen by.
+class FlagSwitchResult:
+    """What happened.
 
     Attributes:
-        tally: every booking.
-        passed: how many were sent after the order was given, before every worker knew.
-        known_within: from the order to the first booking that was parked.
-        parked: by call id, the status of each that was parked.
-        batch: the one that has taken the last of them up.
-        drained_within: from switching it on to the end of the last of them.
-        changes: what the control has answered.
-        sent: ids of those that the provider had got while it was switched off; there must be none.
+        load: every booking.
+        passed: bookings that were sent after the change, before every worker had it.
+        effective_after: from the change to the first booking that was parked.
+        parked: by call id, the status of each parked booking.
+        batch: the batch that reprocessed the last of them.
+        reprocessed_after: from switching it on to the end of the last parked booking.
+        sent: call ids that the provider received while the flag was off; there must be none.
     """
 
-    tally: LoadTally = field(default_factory=lambda: LoadTally("sandbox: booking", []))
+    load: LoadResult = field(default_factory=lambda: LoadResult("sandbox: booking", []))
     passed: int = 0
-    known_within: timedelta = timedelta(0)
+    effective_after: timedelta = timedelta(0)
     parked: dict[str, CallStatus] = field(default_factory=dict)
     batch: str = ""
-    drained_within: timedelta = timedelta(0)
+    reprocessed_after: timedelta = timedelta(0)
     changes: list[ControlChange] = field(default_factory=list)
     sent: list[str] = field(default_factory=list)
 
     @property
-    def troubles(self) -> Iterator[str]:
-        """What is not as it should be."""
-        yield from self.tally.troubles
-        if len(self.parked) < KEPT_BACK:
+    def problems(self) -> Iterator[str]:
+        """What is not as expected."""
+        yield from self.load.errors
+        if len(self.parked) < PARKED_CALLS:
             yield f"only {len(self.parked)} bookings were parked while {OPERATION} was off"
         for call_id in self.sent:
             yield f"{call_id}: sent while {OPERATION} was off"
 
 
-async def switch(archive: Archive, run: str, environment: str) -> Switching:
-    """Book, switch the flag off, book on, switch it on, and drain what was parked."""
-    played = Switching()
+async def run_flag_switch(sources: RecordSources, run: str, environment: str) -> FlagSwitchResult:
+    """Make bookings, also while the flag is off, and reprocess those that were parked."""
+    result = FlagSwitchResult()
     try:
         # An interrupted run may have left it off.
-        await _say(archive, played, environment, "default", "the demo begins")
-        await _play(archive, run, environment, played)
-        await _say(archive, played, environment, "default", "the demo is over")
+        await _set_flag(sources, result, environment, "default", "the demo begins")
+        await _run(sources, run, environment, result)
+        await _set_flag(sources, result, environment, "default", "the demo is over")
     except (AckbridgeError, TimeoutError) as error:
-        played.tally.troubles.append(f"switching: {error or type(error).__name__}")
-    return played
+        result.load.errors.append(f"flag: {error or type(error).__name__}")
+    return result
 
 
-async def _play(archive: Archive, run: str, environment: str, played: Switching) -> None:
+async def _run(
+    sources: RecordSources, run: str, environment: str, result: FlagSwitchResult
+) -> None:
     requests = (_request(run, number) for number in itertools.count())
-    for _ in range(AT_FIRST):
-        await _book(archive, next(requests), played)
-    await _say(archive, played, environment, "off", "their reception does not answer")
+    for _ in range(CALLS_BEFORE):
+        await _book(sources, next(requests), result)
+    await _set_flag(sources, result, environment, "off", "their API does not answer")
     began = time.monotonic()
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while len(played.parked) < KEPT_BACK:
-            status = await _book(archive, next(requests), played)
-            if status.stage is Stage.PARKED and not played.known_within:
-                played.known_within = timedelta(seconds=time.monotonic() - began)
-            played.passed += status.stage is not Stage.PARKED
-    played.sent = [one for one in played.parked if await archive.works(one)]
-    await _say(archive, played, environment, "on", "they are back")
+    async with asyncio.timeout(TIMEOUT.total_seconds()):
+        while len(result.parked) < PARKED_CALLS:
+            status = await _book(sources, next(requests), result)
+            if status.stage is Stage.PARKED and not result.effective_after:
+                result.effective_after = timedelta(seconds=time.monotonic() - began)
+            result.passed += status.stage is not Stage.PARKED
+    result.sent = [call_id for call_id in result.parked if await sources.works(call_id)]
+    await _set_flag(sources, result, environment, "on", "their API answers again")
     began = time.monotonic()
-    await _drain(archive, played)
-    played.drained_within = timedelta(seconds=time.monotonic() - began)
+    await _reprocess(sources, result)
+    result.reprocessed_after = timedelta(seconds=time.monotonic() - began)
 
 
-async def _book(archive: Archive, request: CallRequest, played: Switching) -> CallStatus:
-    status = await archive.calls.start_and_wait(request, PATIENCE)
-    played.tally.requests = [*played.tally.requests, request]
+async def _book(
+    sources: RecordSources, request: CallRequest, result: FlagSwitchResult
+) -> CallStatus:
+    status = await sources.calls.start_and_wait(request, TIMEOUT)
+    result.load.requests = [*result.load.requests, request]
     if status.stage is Stage.PARKED:
-        played.parked[request.call_id] = status
+        result.parked[request.call_id] = status
     else:
-        await _end(archive, request.call_id, played)
+        await _add_outcome(sources, request.call_id, result)
     return status
 
 
-async def _drain(archive: Archive, played: Switching) -> None:
-    """Have the parked ones sent, by a batch that finds the flag on: workers know within seconds."""
-    keys = tuple(names.split_call_id(call_id)[2] for call_id in played.parked)
+async def _reprocess(sources: RecordSources, result: FlagSwitchResult) -> None:
+    """Start batches until one finds the flag on: workers have it within seconds."""
+    keys = tuple(names.split_call_id(call_id)[2] for call_id in result.parked)
     selection = ParkedSelection(provider=PROVIDER, operation=OPERATION, keys=keys)
-    wanted = BatchRequest(selection=selection, rate=RATE, by=OPERATOR, reason="they are back")
+    request = BatchRequest(
+        selection=selection, rate=RATE, by=OPERATOR, reason="their API answers again"
+    )
     done = 0
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while done < len(played.parked):
-            await asyncio.sleep(LOOK_EVERY)
-            batch = await archive.calls.reprocess_parked(wanted)
-            ended = await batch.result()
-            done += ended.counts.completed
-            played.batch = ended.batch
-    for call_id in played.parked:
-        await _end(archive, call_id, played)
+    async with asyncio.timeout(TIMEOUT.total_seconds()):
+        while done < len(result.parked):
+            await asyncio.sleep(BATCH_INTERVAL)
+            batch = await sources.calls.reprocess_parked(request)
+            progress = await batch.result()
+            done += progress.counts.completed
+            result.batch = progress.batch
+    for call_id in result.parked:
+        await _add_outcome(sources, call_id, result)
 
 
-async def _end(archive: Archive, call_id: str, played: Switching) -> None:
+async def _add_outcome(sources: RecordSources, call_id: str, result: FlagSwitchResult) -> None:
     try:
-        played.tally.outcomes.append(
-            await archive.calls.call(call_id).outcome(PATIENCE, settled=True)
-        )
+        outcome = await sources.calls.call(call_id).outcome(TIMEOUT, settled=True)
     except CallError as error:
-        played.tally.troubles.append(f"{call_id}: {error}")
+        result.load.errors.append(f"{call_id}: {error}")
+    else:
+        result.load.outcomes.append(outcome)
 
 
-async def _say(
-    archive: Archive, played: Switching, environment: str, state: str, reason: str
+async def _set_flag(
+    sources: RecordSources, result: FlagSwitchResult, environment: str, state: str, reason: str
 ) -> None:
-    order = SetFlag.model_validate(
+    request = SetFlag.model_validate(
         {
             "operation": OPERATION,
             "environment": environment,
@@ -144,9 +148,9 @@ async def _say(
             "reason": reason,
         }
     )
-    change = await archive.calls.control(PROVIDER).set_flag(order)
+    change = await sources.calls.control(PROVIDER).set_flag(request)
     if change is not None and change.before != change.after:
-        played.changes.append(change)
+        result.changes.append(change)
 
 
 def _request(run: str, number: int) -> CallRequest:

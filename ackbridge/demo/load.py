@@ -1,4 +1,4 @@
-"""Many calls at once: what is made of them, and how long they take."""
+"""Many calls at the same time: their outcomes and latencies."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ackbridge.contracts.calls import CallOutcome, CallRequest
 from ackbridge.errors import AckbridgeError
 from ackbridge.terminal import output
 
-AT_ONCE = 20
+CONCURRENCY = 20
 """Calls in flight."""
 
-PATIENCE = timedelta(minutes=2)
+TIMEOUT = timedelta(minutes=2)
 
 
 @dataclass
-class LoadTally:
-    """What became of one kind of calls.
+class LoadResult:
+    """The results of one kind of calls.
 
     Attributes:
         latencies: seconds from start to outcome, as the caller sees them.
-        troubles: what went wrong, a line a call.
+        errors: one line per failed call.
     """
 
     title: str
     requests: Sequence[CallRequest]
     outcomes: list[CallOutcome] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def row(self) -> tuple[str, ...]:
         """For the table of the report."""
@@ -42,14 +42,14 @@ class LoadTally:
             self.title,
             str(len(self.requests)),
             str(len(self.outcomes)),
-            str(len(self.troubles)),
+            str(len(self.errors)),
             f"{_quantile(self.latencies, 50) * 1000:.0f} ms",
             f"{_quantile(self.latencies, 99) * 1000:.0f} ms",
             str(sum(outcome.attempts - 1 for outcome in self.outcomes)),
         )
 
 
-def orders(run: str, count: int) -> LoadTally:
+def orders(run: str, count: int) -> LoadResult:
     """Calls of the four-step protocol."""
     requests = [
         CallRequest(
@@ -60,11 +60,11 @@ def orders(run: str, count: int) -> LoadTally:
         )
         for number in range(count)
     ]
-    return LoadTally("sandbox: order, receipt, callback, acknowledgement", requests)
+    return LoadResult("sandbox: order, receipt, callback, acknowledgement", requests)
 
 
-def payments(run: str, count: int) -> LoadTally:
-    """Calls at a provider that we did not write."""
+def payments(run: str, count: int) -> LoadResult:
+    """Calls to a provider that is not ours."""
     requests = [
         CallRequest(
             provider="stripe",
@@ -74,39 +74,37 @@ def payments(run: str, count: int) -> LoadTally:
         )
         for number in range(count)
     ]
-    return LoadTally("localstripe: payment, signed webhook", requests)
+    return LoadResult("localstripe: payment, signed webhook", requests)
 
 
-async def make(client: AckbridgeClient, tallies: Sequence[LoadTally]) -> None:
-    """Make all calls, showing how far they are."""
-    with output.call_progress() as bars:
-        at_once = asyncio.Semaphore(AT_ONCE)
-        making = []
-        for tally in tallies:
-            bar = bars.add_task(tally.title, total=len(tally.requests))
-            making += [
-                _one(client, request, tally, at_once, partial(bars.advance, bar))
-                for request in tally.requests
-            ]
-        await asyncio.gather(*making)
+async def run_load(client: AckbridgeClient, loads: Sequence[LoadResult]) -> None:
+    """Make all calls, with progress bars."""
+    with output.call_progress() as progress:
+        slots = asyncio.Semaphore(CONCURRENCY)
+        calls = []
+        for load in loads:
+            bar = progress.add_task(load.title, total=len(load.requests))
+            advance = partial(progress.advance, bar)
+            calls += [_call(client, request, load, slots, advance) for request in load.requests]
+        await asyncio.gather(*calls)
 
 
-async def _one(
+async def _call(
     client: AckbridgeClient,
     request: CallRequest,
-    tally: LoadTally,
-    at_once: asyncio.Semaphore,
-    done: Callable[[], None],
+    load: LoadResult,
+    slots: asyncio.Semaphore,
+    advance: Callable[[], None],
 ) -> None:
-    async with at_once:
+    async with slots:
         started = time.perf_counter()
         try:
             call = await client.start(request)
-            tally.outcomes.append(await call.outcome(PATIENCE, settled=True))
+            load.outcomes.append(await call.outcome(TIMEOUT, settled=True))
         except (AckbridgeError, TimeoutError) as error:
-            tally.troubles.append(f"{request.call_id}: {error or type(error).__name__}")
-        tally.latencies.append(time.perf_counter() - started)
-        done()
+            load.errors.append(f"{request.call_id}: {error or type(error).__name__}")
+        load.latencies.append(time.perf_counter() - started)
+        advance()
 
 
 def _quantile(values: Sequence[float], percent: int) -> float:

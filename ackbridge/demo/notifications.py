@@ -1,4 +1,4 @@
-"""The people who wait: calls that name a subscriber, and what its service was told about them."""
+"""Calls that name a subscriber, and the notices that it receives about them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from ackbridge.contracts.deliveries import NoticeBody
 from ackbridge.errors import AckbridgeError
 from ackbridge.terminal import output
 
-from . import caller_scripts, narration
-from .records import PROVIDER, Archive
-from .scenario_run import DemoCall, until
-from .subscriber import NAME, Mailbox
+from . import scenarios
+from .records import PROVIDER, RecordSources
+from .report import quote_notice
+from .scenario_run import DemoCall, wait_until
+from .subscriber import NAME, DemoSubscriber
 
 ORDER = {"amount": 4200, "currency": "EUR"}
 BOOKING = {"room": "attic", "nights": 2}
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A call whose user waits elsewhere.
+class NotifiedCall:
+    """A call whose subscriber gets notices.
 
     Attributes:
-        name: for its key.
-        told: the types of what the service has to be told, in order.
+        name: part of its key.
+        notices: the expected types of notices, in order.
     """
 
     name: str
@@ -38,11 +39,11 @@ class Waiting:
     payload: dict[str, Any]
     behaviour: dict[str, Any]
     script: Callable[[DemoCall], Awaitable[None]]
-    told: tuple[str, ...]
+    notices: tuple[str, ...]
     language: str | None = None
 
     def request(self, run: str) -> CallRequest:
-        """The call, in one run of the demo."""
+        """The request in one run of the demo."""
         return CallRequest(
             provider=PROVIDER,
             operation=self.operation,
@@ -54,38 +55,40 @@ class Waiting:
 
 
 CALLS = (
-    Waiting("in-time", "create_order", ORDER, {}, caller_scripts.await_it, ("call.completed",)),
-    Waiting(
+    NotifiedCall(
+        "in-time", "create_order", ORDER, {}, scenarios.await_outcome, ("call.completed",)
+    ),
+    NotifiedCall(
         "late",
         "create_booking",
         BOOKING,
         {"resets": 5},
-        caller_scripts.take_it_up_again,
+        scenarios.reprocess,
         ("call.delayed", "call.completed_late"),
     ),
-    Waiting(
+    NotifiedCall(
         "failed",
         "create_booking",
         BOOKING,
         {"fail": 100, "reason": "ORA-00600 in table ROOMS"},
-        caller_scripts.see_it_parked,
+        scenarios.await_parked,
         ("call.delayed", "call.failed"),
     ),
-    Waiting(
+    NotifiedCall(
         "refused",
         "create_order",
         ORDER,
         {"refuse": 422},
-        caller_scripts.await_it,
+        scenarios.await_outcome,
         ("call.failed",),
         language="de-AT",
     ),
-    Waiting(
+    NotifiedCall(
         "cancelled",
         "create_order",
         ORDER,
         {"stuck": True},
-        caller_scripts.change_ones_mind,
+        scenarios.cancel,
         ("call.cancelled",),
         language="fr",
     ),
@@ -93,72 +96,74 @@ CALLS = (
 
 
 @dataclass(frozen=True)
-class Told:
-    """One of them, and what the service got about it.
+class NotificationResult:
+    """The notices that the subscriber received about one call."""
 
-    Attributes:
-        troubles: how that is not what it should be; none when it is.
-    """
-
-    waiting: Waiting
+    call: NotifiedCall
     notices: Sequence[NoticeBody]
-    troubles: Sequence[str]
+    problems: Sequence[str]
 
 
-async def tell_people(archive: Archive, box: Mailbox, run: str) -> list[Told]:
-    """Make the calls, all at the same time, and wait until the service has been told."""
-    return list(await asyncio.gather(*(_tell(archive, box, one, run) for one in CALLS)))
+async def run_notifications(
+    sources: RecordSources, subscriber: DemoSubscriber, run: str
+) -> list[NotificationResult]:
+    """Make the calls, all at the same time, and wait for their notices."""
+    return list(await asyncio.gather(*(_run(sources, subscriber, call, run) for call in CALLS)))
 
 
-async def _tell(archive: Archive, box: Mailbox, waiting: Waiting, run: str) -> Told:
-    scene = DemoCall(archive, waiting.request(run))
-    call_id = scene.request.call_id
-    troubles = []
+async def _run(
+    sources: RecordSources, subscriber: DemoSubscriber, call: NotifiedCall, run: str
+) -> NotificationResult:
+    demo_call = DemoCall(sources, call.request(run))
+    call_id = demo_call.request.call_id
+    problems = []
 
-    async def is_told() -> bool:
-        return len(box.about(call_id)) >= len(waiting.told)
+    async def is_notified() -> bool:
+        return len(subscriber.notices_of(call_id)) >= len(call.notices)
 
     try:
-        await waiting.script(scene)
-        await until(is_told)
+        await call.script(demo_call)
+        await wait_until(is_notified)
     except (AckbridgeError, TimeoutError) as error:
-        troubles.append(f"{call_id}: {error or type(error).__name__}")
-    notices = box.about(call_id)
+        problems.append(f"{call_id}: {error or type(error).__name__}")
+    notices = subscriber.notices_of(call_id)
     found = tuple(notice.type for notice in notices)
-    if found != waiting.told:
-        troubles.append(f"{call_id}: its service was told {found}, and not {waiting.told}")
+    if found != call.notices:
+        problems.append(f"{call_id}: expected the notices {call.notices}, received {found}")
     if [notice.data.sequence for notice in notices] != list(range(1, len(notices) + 1)):
-        troubles.append(f"{call_id}: its notices do not say their order")
-    return Told(waiting, notices, troubles)
+        problems.append(f"{call_id}: its notices are not numbered 1, 2, ...")
+    return NotificationResult(call, notices, problems)
 
 
 def introduction() -> RenderableType:
-    """What this part is."""
+    """What this part does."""
     return Group(
-        Text("\nThe people who wait", style="bold"),
+        Text("\nNotices to a subscriber", style="bold"),
         Text(
-            f"{len(CALLS)} calls name the subscriber “{NAME}”, a service that this demo runs. It is"
-            " told what becomes of them by signed notices (Standard Webhooks), each delivered by a"
-            " workflow of its own; it takes only what verifies. What it got:\n"
+            f"{len(CALLS)} calls name the subscriber “{NAME}”, a service that this demo runs. It"
+            " receives signed notices about them (Standard Webhooks), each delivered by its own"
+            " workflow, and accepts only notices that verify. It received:\n"
         ),
     )
 
 
-def report(told: Sequence[Told], box: Mailbox) -> RenderableType:
-    """What the service got, call by call."""
-    rows = [row for one in told for row in _rows(one)]
-    table = output.table("", ("call", "notice", "at", "what the user reads"), rows)
-    refused = f"; {box.refused} were refused" if box.refused else ""
-    return Group(table, Text(f"{len(rows)} signatures verified{refused}.", style="dim"))
+def table(results: Sequence[NotificationResult], subscriber: DemoSubscriber) -> RenderableType:
+    """The notices, call by call."""
+    rows = [row for result in results for row in _rows(result)]
+    columns = ("call", "notice", "at", "the user reads")
+    rejected = f"; {subscriber.rejected} were rejected" if subscriber.rejected else ""
+    return Group(
+        output.table("", columns, rows),
+        Text(f"{len(rows)} signatures verified{rejected}.", style="dim"),
+    )
 
 
-def _rows(told: Told) -> Iterator[tuple[str, ...]]:
-    for notice in told.notices:
-        data = notice.data
-        language = f" ({told.waiting.language})" if told.waiting.language else ""
+def _rows(result: NotificationResult) -> Iterator[tuple[str, ...]]:
+    language = f" ({result.call.language})" if result.call.language else ""
+    for notice in result.notices:
         yield (
-            f"{told.waiting.operation} “{told.waiting.name}”{language}",
-            f"{data.sequence}. {notice.type}",
+            f"{result.call.operation} “{result.call.name}”{language}",
+            f"{notice.data.sequence}. {notice.type}",
             f"{notice.timestamp:%H:%M:%S}",
-            narration.quote(data.notice) if data.notice else "",
+            quote_notice(notice.data.notice) if notice.data.notice else "",
         )

@@ -1,4 +1,4 @@
-"""An outage: bookings are parked, and a batch takes them up again, with a progress bar."""
+"""An outage of the provider: bookings are parked, and a batch reprocesses them."""
 
 from __future__ import annotations
 
@@ -12,83 +12,82 @@ from ackbridge.contracts.calls import CallRequest
 from ackbridge.errors import AckbridgeError, CallError
 from ackbridge.terminal import output
 
-from .caller_scripts import OPERATOR
-from .load import PATIENCE, LoadTally
-from .records import PROVIDER, Archive
-from .scenario_run import until
+from .load import TIMEOUT, LoadResult
+from .records import OPERATOR, PROVIDER, RecordSources
+from .scenario_run import wait_until
 
 OPERATION = "create_booking"
 BOOKINGS = 24
-SENDS = 5
-"""How often a booking is sent before it is parked: `receipt.attempts`."""
+ATTEMPTS = 5
+"""Attempts of a booking before it is parked: `receipt.attempts`."""
 RATE = 8.0
-"""Calls per second."""
-LOOK_EVERY = 0.3
-"""Seconds between two looks at the batch."""
+"""Calls per second of the batch."""
 
 
 @dataclass
-class Outage:
+class OutageResult:
     """What happened.
 
     Attributes:
-        tally: every booking.
-        done: how the batch has ended; None: it has not.
-        reasons: why the bookings were parked, as the ledger had it.
+        load: every booking.
+        progress: of the batch at its end; None: it has not ended.
+        reasons: why the bookings were parked, from the ledger.
     """
 
-    tally: LoadTally
-    done: BatchProgress | None = None
+    load: LoadResult
+    progress: BatchProgress | None = None
     reasons: Sequence[str] = ()
 
     @property
-    def troubles(self) -> Iterator[str]:
-        """What is not as it should be."""
-        yield from self.tally.troubles
-        if self.done is not None and self.done.counts.completed != BOOKINGS:
-            yield f"{self.done.batch}: {self.done.counts}, expected {BOOKINGS} completed"
+    def problems(self) -> Iterator[str]:
+        """What is not as expected."""
+        yield from self.load.errors
+        if self.progress is not None and self.progress.counts.completed != BOOKINGS:
+            counts = self.progress.counts
+            yield f"{self.progress.batch}: {counts}, expected {BOOKINGS} completed"
 
 
-async def strike(archive: Archive, run: str) -> Outage:
-    """Book while nobody answers, until all are parked; then take them up again."""
+async def run_outage(sources: RecordSources, run: str) -> OutageResult:
+    """Make bookings that get no receipt, until all are parked; then reprocess them."""
     requests = [_request(run, number) for number in range(BOOKINGS)]
-    outage = Outage(LoadTally("sandbox: booking, in an outage", requests))
+    result = OutageResult(LoadResult("sandbox: booking, in an outage", requests))
     selection = ParkedSelection(provider=PROVIDER, keys=tuple(one.key for one in requests))
 
     async def all_are_parked() -> bool:
-        kinds = await archive.ledger.batches.count_parked(selection)
-        outage.reasons = [kind.reason for kind in kinds]
-        return sum(kind.calls for kind in kinds) == BOOKINGS
+        counts = await sources.ledger.batches.count_parked(selection)
+        result.reasons = [count.reason for count in counts]
+        return sum(count.calls for count in counts) == BOOKINGS
 
     try:
-        await asyncio.gather(*(archive.calls.start(request) for request in requests))
-        await until(all_are_parked)
-        wanted = BatchRequest(selection=selection, rate=RATE, by=OPERATOR, reason="they are back")
-        outage.done = await _follow(await archive.calls.reprocess_parked(wanted))
+        await asyncio.gather(*(sources.calls.start(request) for request in requests))
+        await wait_until(all_are_parked)
+        batch = BatchRequest(
+            selection=selection, rate=RATE, by=OPERATOR, reason="their API answers again"
+        )
+        result.progress = await _watch(await sources.calls.reprocess_parked(batch))
         for request in requests:
-            await _end(archive, request, outage)
+            await _add_outcome(sources, request, result)
     except (AckbridgeError, TimeoutError) as error:
-        outage.tally.troubles.append(f"outage: {error or type(error).__name__}")
-    return outage
+        result.load.errors.append(f"outage: {error or type(error).__name__}")
+    return result
 
 
-async def _follow(batch: BatchHandle) -> BatchProgress:
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+async def _watch(batch: BatchHandle) -> BatchProgress:
+    async with asyncio.timeout(TIMEOUT.total_seconds()):
         return await output.watch(
             batch.progress,
             lambda progress: output.batch_table([progress]),
             lambda progress: progress.state.is_final,
-            interval=LOOK_EVERY,
             transient=False,
         )
 
 
-async def _end(archive: Archive, request: CallRequest, outage: Outage) -> None:
+async def _add_outcome(sources: RecordSources, request: CallRequest, result: OutageResult) -> None:
     try:
-        call = archive.calls.call(request.call_id)
-        outage.tally.outcomes.append(await call.outcome(PATIENCE, settled=True))
+        call = sources.calls.call(request.call_id)
+        result.load.outcomes.append(await call.outcome(TIMEOUT, settled=True))
     except CallError as error:
-        outage.tally.troubles.append(f"{request.call_id}: {error}")
+        result.load.errors.append(f"{request.call_id}: {error}")
 
 
 def _request(run: str, number: int) -> CallRequest:
@@ -96,5 +95,5 @@ def _request(run: str, number: int) -> CallRequest:
         provider=PROVIDER,
         operation=OPERATION,
         key=f"demo-{run}-outage-{number}",
-        payload={"room": "attic", "nights": 2, "behaviour": {"receipt_failures": SENDS}},
+        payload={"room": "attic", "nights": 2, "behaviour": {"receipt_failures": ATTEMPTS}},
     )

@@ -1,4 +1,4 @@
-"""What the provider, the ledger and the engine have on one call, each by itself."""
+"""The records of one call: the provider's, the ledger's, and the workflow's history."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
 
 PROVIDER = "sandbox"
-"""Whose calls these are."""
+CALLER = "the customer"
+OPERATOR = "Ada, on call"
+COLLEAGUE = "Grace, on call"
 
-_ORDERS = (names.CANCEL, names.FORCE_ACK, names.REPROCESS)
+FORGERIES = ("forged_signature", "forged_stale")
+"""What the provider's events call a forged callback."""
+
 EVERY_ROW = 1_000_000
-"""How many of a list, where all are meant."""
+"""A limit that lists every row."""
+
+_OPERATOR_SIGNALS = (names.CANCEL, names.FORCE_ACK, names.REPROCESS)
 
 
 @dataclass(frozen=True)
-class Order:
-    """What somebody has told a call to do, as its history has it."""
+class OperatorSignal:
+    """A signal of a person, from the history."""
 
     at: datetime
     name: str
@@ -37,89 +43,94 @@ class Order:
 
 
 @dataclass(frozen=True)
-class DemoRecords:
+class CallRecords:
     """Three independent records of one call.
 
     Attributes:
-        events: the provider's journal, in order.
-        works: the provider's works, one for each idempotency key it took.
-        responses: the ledger's rows.
-        kept: answers that the ledger keeps for people.
-        orders: the signals of people in the engine's history.
+        events: the provider's, in order.
+        works: the provider's jobs, one per idempotency key.
+        responses: in the ledger.
+        held: messages in the ledger that no call has accepted.
+        signals: of people, in the history.
     """
 
     events: Sequence[dict[str, Any]]
     works: Sequence[dict[str, Any]]
     responses: Sequence[ResponseRow]
-    kept: Sequence[InboxEntry]
-    orders: Sequence[Order]
+    held: Sequence[InboxEntry]
+    signals: Sequence[OperatorSignal]
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
         """The provider's events of one kind."""
         return [event for event in self.events if event["kind"] == kind]
 
 
 @dataclass(frozen=True)
-class Archive:
-    """Where the records are, and the client that makes calls.
+class RecordSources:
+    """Clients that make calls and read their records.
 
     Its methods raise `UnavailableError` when the provider does not answer.
 
     Attributes:
-        engine: for histories.
-        http: reaches the provider.
+        temporal: reads histories.
         provider_url: of the simulated provider.
     """
 
     calls: AckbridgeClient
-    engine: Client
+    temporal: Client
     ledger: Ledger
     http: httpx.AsyncClient
     provider_url: str
 
-    async def of(self, call_id: str) -> DemoRecords:
-        """Everything there is on a call."""
+    async def read(self, call_id: str) -> CallRecords:
+        """All records of a call."""
         held = [row.entry for row in await self.ledger.inbox.held(PROVIDER, EVERY_ROW)]
-        waiting = [row.entry for row in await self.ledger.inbox.pending(PROVIDER, call_id, None)]
-        return DemoRecords(
+        pending = [row.entry for row in await self.ledger.inbox.pending(PROVIDER, call_id, None)]
+        return CallRecords(
             events=await self.events(call_id),
             works=await self.works(call_id),
             responses=await self.ledger.calls.responses(call_id),
-            kept=[entry for entry in held + waiting if entry.call_id == call_id],
-            orders=await self._orders(call_id),
+            held=[entry for entry in held + pending if entry.call_id == call_id],
+            signals=await self._signals(call_id),
         )
 
     async def events(self, call_id: str) -> list[dict[str, Any]]:
-        """The provider's journal of a call."""
-        told: list[dict[str, Any]] = await self._remembered("_events", call_id=call_id)
-        return told
+        """The provider's events of a call."""
+        events: list[dict[str, Any]] = await self._inspect("_events", call_id=call_id)
+        return events
 
     async def works(self, call_id: str | None = None) -> list[dict[str, Any]]:
-        """The provider's works, of one call or of all."""
-        wanted = {} if call_id is None else {"call_id": call_id}
-        told: list[dict[str, Any]] = await self._remembered("_works", **wanted)
-        return told
+        """The provider's jobs, of one call or of all."""
+        parameters = {} if call_id is None else {"call_id": call_id}
+        works: list[dict[str, Any]] = await self._inspect("_works", **parameters)
+        return works
 
     async def summary(self) -> dict[str, Any]:
-        """The provider's own numbers."""
-        told: dict[str, Any] = await self._remembered("_summary")
-        return told
+        """The provider's counters."""
+        summary: dict[str, Any] = await self._inspect("_summary")
+        return summary
 
-    async def _remembered(self, what: str, **wanted: str) -> Any:
+    async def _inspect(self, route: str, **parameters: str) -> Any:
         try:
-            reply = await self.http.get(f"{self.provider_url}/{what}", params=wanted)
+            reply = await self.http.get(f"{self.provider_url}/{route}", params=parameters)
         except httpx.HTTPError as error:
             raise UnavailableError(f"the simulated provider: {type(error).__name__}") from None
         return reply.json()
 
-    async def _orders(self, call_id: str) -> list[Order]:
-        handle = self.engine.get_workflow_handle(call_id)
-        orders = []
-        async for event in handle.fetch_history_events():
+    async def _signals(self, call_id: str) -> list[OperatorSignal]:
+        signals = []
+        async for event in self.temporal.get_workflow_handle(call_id).fetch_history_events():
             signal = event.workflow_execution_signaled_event_attributes
-            if signal.signal_name in _ORDERS:
+            if signal.signal_name in _OPERATOR_SIGNALS:
                 payloads = list[Payload](signal.input.payloads)
-                (said,) = await self.engine.data_converter.decode(payloads)
+                (argument,) = await self.temporal.data_converter.decode(payloads)
                 at = event.event_time.ToDatetime(UTC)
-                orders.append(Order(at, signal.signal_name, said["by"], said.get("reason")))
-        return orders
+                by, reason = argument["by"], argument.get("reason")
+                signals.append(OperatorSignal(at, signal.signal_name, by, reason))
+        return signals
+
+
+def is_accepted(event: dict[str, Any], news: str) -> bool:
+    """Whether an event is a callback of this kind that the gateway accepted."""
+    is_reply = event["kind"] == "callback_reply" and event["news"] == news
+    return is_reply and event.get("status") in range(200, 300)

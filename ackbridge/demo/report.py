@@ -1,187 +1,337 @@
-"""What the demo shows, in the order in which it is read."""
+"""The printed report of the demo, in the order in which it is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain, repeat
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import chain, groupby, repeat
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome, Notice
 from ackbridge.local.foreground import DEFAULT_STATE, PREFERRED_PORTS
 from ackbridge.local.ports import HOST
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import ExitCode
 
-from . import narration
-from .flag_switch import AT_FIRST, OPERATION, Switching
-from .load import LoadTally
-from .outage import BOOKINGS, RATE, SENDS, Outage
-from .outcomes import Ending
+from .flag_switch import CALLS_BEFORE, OPERATION, FlagSwitchResult
+from .load import LoadResult
+from .outage import ATTEMPTS, BOOKINGS, RATE, OutageResult
 from .reconciliation import Check
-from .records import PROVIDER
+from .records import FORGERIES, PROVIDER, CallRecords, OperatorSignal, is_accepted
+from .scenario_run import DemoCall
+from .scenarios import ScenarioResult
 from .short_deadlines import DeadlineChange
 
-LISTED = 10
-"""Troubles of the first part that are shown; the number of all is in its table."""
+ERRORS_SHOWN = 10
+"""Failed calls of the first part that are listed; its table has their number."""
 
-SHOWN = "silence"
-"""The kind that is shown as an example of where to look."""
+EXAMPLE = "silence"
+"""The scenario whose call is the example of where to look."""
+
+RESPONSE_SHOWN = 150
+"""Characters of a response that are shown."""
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_FAULTS = {
+    "closed": "closed the connection",
+    "reset": "reset the connection",
+    "hung": "stopped in the middle of its reply",
+    "malformed": "replied with something that is not JSON",
+    "mute": "did not reply",
+}
+_SIGNALS = {
+    names.CANCEL: "was cancelled by",
+    names.FORCE_ACK: "was forced by",
+    names.REPROCESS: "was reprocessed by",
+}
 
 
-def what_happened(tallies: Sequence[LoadTally]) -> RenderableType:
-    """The first part: many calls at once."""
+def load_table(loads: Sequence[LoadResult]) -> RenderableType:
+    """The first part: many calls at the same time."""
     columns = ("calls", "made", "completed", "failed", "p50", "p99", "retries")
-    return output.table("\nWhat happened", columns, [tally.row() for tally in tallies])
+    return output.table("\nCalls", columns, [load.row() for load in loads])
 
 
-def switching(switched: Switching) -> RenderableType:
-    """In the middle: what a flag does."""
-    lines = Table.grid(padding=(0, 2, 0, 0))
-    lines.add_column(style="dim", justify="right", min_width=12)
-    lines.add_column(overflow="fold")
+def flag_switch(result: FlagSwitchResult) -> RenderableType:
+    """The second part: a flag is switched off and on."""
     changes = [
         f"{change.by}: {change.subject}: {change.before} → {change.after} ({change.reason})"
-        for change in switched.changes
+        for change in result.changes
     ]
-    of_flag = chain(changes, repeat("no answer"))
-    lines.add_row("callers", Text(f"{AT_FIRST} bookings go through"))
-    lines.add_row("flag", Text(next(of_flag)))
-    lines.add_row(
-        "callers",
-        Text(
-            f"{switched.passed} more go through; after"
-            f" {switched.known_within.total_seconds():.1f} s the workers know, and the next"
-            f" {len(switched.parked)} are parked: nothing of them is sent"
+    change = chain(changes, repeat("no change"))
+    parked = len(result.parked)
+    lines = [
+        ("callers", f"{CALLS_BEFORE} bookings complete"),
+        ("flag", next(change)),
+        (
+            "callers",
+            f"{result.passed} more complete; after {result.effective_after.total_seconds():.1f} s"
+            f" the workers have the change, and the next {parked} are parked: nothing is sent",
         ),
-    )
-    example = next(iter(switched.parked.values()), None)
+    ]
+    example = next(iter(result.parked.values()), None)
     if example is not None and example.notice is not None:
-        lines.add_row("user reads", Text(narration.quote(example.notice)))
-    lines.add_row("flag", Text(next(of_flag)))
-    lines.add_row(
-        "Ackbridge",
-        Text(
-            f"a batch takes up the {len(switched.parked)} ({switched.batch}), which ask the flag"
-            f" again and are sent: drained in {switched.drained_within.total_seconds():.1f} s"
+        lines.append(("user reads", quote_notice(example.notice)))
+    lines += [
+        ("flag", next(change)),
+        (
+            "Ackbridge",
+            f"a batch reprocesses the {parked} ({result.batch}): they evaluate the flag again and"
+            f" are sent; all ended after {result.reprocessed_after.total_seconds():.1f} s",
         ),
-    )
-    lines.add_row("flag", Text(next(of_flag)))
-    lines.add_row("look", Text(f"ackbridge flag {PROVIDER}; the workflow control.{PROVIDER}"))
-    for trouble in switched.troubles:
-        lines.add_row("NO", Text(trouble, style="bold red"))
-    title = Text("\nA flag switched off in the middle", style="bold")
-    title.append(f"  ({OPERATION})", style="not bold dim")
-    return Group(title, lines)
+        ("flag", next(change)),
+        ("look", f"ackbridge flag {PROVIDER}; the workflow control.{PROVIDER}"),
+    ]
+    return _section("\nA flag is switched off and on", OPERATION, lines, result.problems)
 
 
-def outage_begins() -> RenderableType:
-    """What the outage is."""
+def outage_introduction() -> RenderableType:
+    """The third part."""
     return Text(
-        f"\nAn outage: the provider answers 503 to {BOOKINGS} bookings, {SENDS} times each. They"
-        " are parked, and a batch takes them up again, as `ackbridge reprocess sandbox` does."
-        " From here on an operator holds the breaker closed (`ackbridge breaker sandbox closed`):"
-        " it would open, and keep back what is to be seen.\n"
+        f"\nAn outage: the provider answers 503 to {BOOKINGS} bookings, {ATTEMPTS} times each. They"
+        " are parked, and a batch reprocesses them, as `ackbridge reprocess sandbox` does. From"
+        " here on an operator holds the breaker closed (`ackbridge breaker sandbox closed`);"
+        " otherwise it would open, and stop the sends.\n"
     )
 
 
-def outage_is_over(outage: Outage) -> RenderableType:
-    """What became of the parked bookings."""
-    done = outage.done
-    if done is None:
+def outage(result: OutageResult) -> RenderableType:
+    """The end of the batch."""
+    batch = result.progress
+    if batch is None:
         return Text("The batch has not ended.")
-    counts, seconds = done.counts, (done.since - done.started_at).total_seconds()
+    counts, seconds = batch.counts, (batch.since - batch.started_at).total_seconds()
     return Text(
-        f"{counts.selected} bookings were parked ({', '.join(outage.reasons)}); the batch told each"
-        f" of them once, no faster than {RATE:g} per second: {counts.completed} completed,"
+        f"{counts.selected} bookings were parked ({', '.join(result.reasons)}); the batch signalled"
+        f" each of them once, at most {RATE:g} per second: {counts.completed} completed,"
         f" {counts.parked_again} parked again, {counts.failed} failed, in {seconds:.0f} s."
     )
 
 
-def introduction(changes: Sequence[DeadlineChange], kinds: int) -> RenderableType:
-    """What the second part is."""
-    where: dict[tuple[str, str, str], list[str]] = {}
+def scenarios_introduction(changes: Sequence[DeadlineChange], count: int) -> RenderableType:
+    """The fourth part."""
+    operations: dict[tuple[str, str, str], list[str]] = {}
     for change in changes:
-        where.setdefault((change.field, change.before, change.after), []).append(change.operation)
+        key = (change.field, change.before, change.after)
+        operations.setdefault(key, []).append(change.operation)
     shorter = [
-        f"{field} is {after} instead of {before} ({', '.join(operations)})"
-        for (field, before, after), operations in where.items()
+        f"{field} is {after} instead of {before} ({', '.join(names)})"
+        for (field, before, after), names in operations.items()
     ]
     return Group(
-        Text("\nOne call of each kind of end", style="bold"),
+        Text("\nOne call for each scenario", style="bold"),
         Text(
-            f"The provider now misbehaves on request, in {kinds} calls at the same time. To spare"
-            " you the waiting, worker and gateway are started again with a copy of sandbox.yaml"
-            f" made for this run, where {', and '.join(shorter)}. Every line is read from the"
-            " provider's journal, the ledger, and the engine's histories. “…:2” is the second"
-            " idempotency key of a call, <call id>:2.\n"
+            f"The provider now injects faults into {count} calls at the same time. To shorten the"
+            " waits, worker and gateway were restarted with a copy of sandbox.yaml for this run,"
+            f" where {', and '.join(shorter)}. Every line is read from the provider's events, the"
+            " ledger, and the workflow histories. “…:2” is the second idempotency key of a call,"
+            " <call id>:2.\n"
         ),
     )
 
 
-def ending(number: int, ending: Ending) -> RenderableType:
-    """An ending, as a heading and a few lines."""
-    scene, records = ending.scene, ending.records
-    lines = Table.grid(padding=(0, 2, 0, 0))
-    lines.add_column(style="dim", justify="right", min_width=12)
-    lines.add_column(overflow="fold")
-    lines.add_row("provider", Text(narration.provider(records)))
-    lines.add_row("Ackbridge", Text(narration.ackbridge(scene, records)))
-    lines.add_row("end", Text(narration.end(scene)))
-    labels = chain(["user reads"], repeat("and then"))
-    for label, said in zip(labels, narration.user(scene), strict=False):
-        lines.add_row(label, Text(said))
-    for trouble in ending.troubles:
-        lines.add_row("NO", Text(trouble, style="bold red"))
-    title = Text(f"\n{number:>2}  {ending.kind.title}", style="bold")
-    title.append(f"  ({ending.kind.operation})", style="not bold dim")
-    return Group(title, lines)
+def scenario(number: int, result: ScenarioResult) -> RenderableType:
+    """One scenario: a heading and a few lines."""
+    demo_call, records = result.demo_call, result.records
+    lines = [
+        ("provider", _provider_steps(records)),
+        ("Ackbridge", _ackbridge_steps(demo_call, records)),
+        ("end", _end(demo_call)),
+        *zip(chain(["user reads"], repeat("and then")), _user_texts(demo_call), strict=False),
+    ]
+    title = f"\n{number:>2}  {result.scenario.title}"
+    return _section(title, result.scenario.operation, lines, result.problems)
 
 
 def reconciliation(checks: Sequence[Check], early: int) -> RenderableType:
-    """Both parts together."""
+    """All parts together."""
     rows = [check.row() for check in checks]
-    rows.append(("callbacks that overtook their receipt", str(early), "", ""))
-    return output.table("\nDoes it add up?", ("", "found", "expected", "adds up"), rows)
+    rows.append(("callbacks that arrived before their receipt", str(early), "", ""))
+    return output.table("\nReconciliation", ("", "found", "expected", "matches"), rows)
 
 
-def troubles(lines: Sequence[str], endings: Sequence[Ending]) -> RenderableType:
-    """Everything that is not as it should be."""
-    wrong = [ending for ending in endings if ending.troubles]
-    told = [f"failed: {line}" for line in lines[:LISTED]]
-    told += [
-        f"not as it should be: {one.call_id}: {trouble}"
-        for one in wrong
-        for trouble in one.troubles
+def problems(errors: Sequence[str], results: Sequence[ScenarioResult]) -> RenderableType:
+    """Everything that is not as expected."""
+    wrong = [result for result in results if result.problems]
+    lines = [f"failed: {error}" for error in errors[:ERRORS_SHOWN]]
+    lines += [
+        f"not as expected: {result.call_id}: {problem}"
+        for result in wrong
+        for problem in result.problems
     ]
-    well = len(endings) - len(wrong)
-    told.append(f"\n{well} of {len(endings)} kinds of ends are as they should be.")
-    return Text("\n".join(told))
+    passed = len(results) - len(wrong)
+    lines.append(f"\n{passed} of {len(results)} scenarios ended as expected.")
+    return Text("\n".join(lines))
 
 
-def verdict(lines: Sequence[str], endings: Sequence[Ending], checks: Sequence[Check]) -> ExitCode:
-    """Whether everything is as it should be."""
-    is_well = not lines and not any(ending.troubles for ending in endings)
-    return (
-        ExitCode.COMPLETED
-        if is_well and all(check.adds_up for check in checks)
-        else ExitCode.FAILED
-    )
+def exit_code(
+    errors: Sequence[str], results: Sequence[ScenarioResult], checks: Sequence[Check]
+) -> ExitCode:
+    """Failed if anything is not as expected."""
+    has_problems = errors or any(result.problems for result in results)
+    is_ok = not has_problems and all(check.matches for check in checks)
+    return ExitCode.COMPLETED if is_ok else ExitCode.FAILED
 
 
-def where_to_look(endings: Sequence[Ending], state: Path) -> Text:
-    """How to see one of the calls again; this stack is gone then."""
-    call_id = next(one.call_id for one in endings if one.kind.name == SHOWN)
+def where_to_look(results: Sequence[ScenarioResult], state: Path) -> Text:
+    """How to start the stack again, and to look at one of the calls."""
+    call_id = next(one.call_id for one in results if one.scenario.name == EXAMPLE)
     up = "make up" if state == DEFAULT_STATE else f".venv/bin/ackbridge up --state {state}"
     ui = f"http://{HOST}:{PREFERRED_PORTS['ui']}"
     return Text(
         f"""
-This stack ends now; every call stays in the engine's file. To look at one:
+The stack shuts down now; its state keeps every call. To look at one:
 
   {up}
   .venv/bin/ackbridge status {call_id}
   {ui}/namespaces/default/workflows/{call_id}
 """
     )
+
+
+def quote_notice(notice: Notice) -> str:
+    """Title, message and alternative, each in quotes."""
+    parts = (notice.title, notice.message, notice.alternative)
+    return " ".join(f"“{part}”" for part in parts if part)
+
+
+def _section(
+    title: str, operation: str, lines: Iterable[tuple[str, str]], problems: Iterable[str]
+) -> RenderableType:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", justify="right", min_width=12)
+    grid.add_column(overflow="fold")
+    for label, text in lines:
+        grid.add_row(label, Text(text))
+    for problem in problems:
+        grid.add_row("NO", Text(problem, style="bold red"))
+    heading = Text(title, style="bold")
+    heading.append(f"  ({operation})", style="not bold dim")
+    return Group(heading, grid)
+
+
+def _provider_steps(records: CallRecords) -> str:
+    """What the provider did, from its events."""
+    if not records.events:
+        return "received nothing"
+    steps = [step for event in records.events if (step := _provider_step(event, records))]
+    if records.works and not records.events_of("done"):
+        steps.append("never did the work")
+    if records.works and not records.events_of("callback_reply"):
+        steps.append("sent no callback")
+    return _join(steps)
+
+
+def _provider_step(event: dict[str, Any], records: CallRecords) -> str | None:
+    match event["kind"]:
+        case "receipt":
+            return _reply(event, "request", "accepted the request")
+        case "done":
+            reason = records.works[0]["behaviour"].get("reason")
+            return "did the work" if event["result"] == "completed" else f"failed: {reason}"
+        case "callback_reply":
+            news = event["news"]
+            what = f"callback: {'forged' if news in FORGERIES else news}"
+            is_ok = is_accepted(event, news)
+            return what if is_ok else f"{what} (answered {event.get('status')})"
+        case "status":
+            return _reply(event, "status request", f"status: {event.get('stands')}")
+        case "acknowledgement" if event.get("status") != 200:
+            return _reply(event, "acknowledgement", "")
+    return None
+
+
+def _reply(event: dict[str, Any], request: str, success: str) -> str:
+    status = event.get("status")
+    if status in range(200, 300) and "fault" not in event:
+        return success
+    return _FAULTS.get(event.get("fault", ""), f"answered the {request} {status}")
+
+
+def _ackbridge_steps(demo_call: DemoCall, records: CallRecords) -> str:
+    """What Ackbridge did, from all records together."""
+    timed = [*_observed_steps(records), *_own_steps(demo_call, records)]
+    steps = [text for _, text in sorted(timed, key=lambda one: one[0])]
+    if demo_call.is_repeated:
+        steps.append("answered the second start with the same outcome")
+    steps += [f"refused the caller: {refusal}" for refusal in demo_call.refusals]
+    return _join(steps)
+
+
+def _observed_steps(records: CallRecords) -> Iterator[tuple[datetime, str]]:
+    """Requests of ours, as the provider received them."""
+    for event in records.events:
+        at = datetime.fromisoformat(event["at"])
+        match event["kind"]:
+            case "request":
+                yield at, f"sent it (…:{event['cycle']})"
+            case "status":
+                yield at, "requested its status"
+            case "acknowledgement" if event["counts"]:
+                yield at, f"acknowledged {event['acknowledged']} (…:{event['cycle']})"
+
+
+def _own_steps(demo_call: DemoCall, records: CallRecords) -> Iterator[tuple[datetime, str]]:
+    """What happened on our side."""
+    if demo_call.parked_at is not None:
+        yield demo_call.parked_at, f"parked it ({demo_call.parked_reason})"
+    if demo_call.extended_at is not None and demo_call.extended is not None:
+        yield demo_call.extended_at, f"waited longer ({demo_call.extended.deadline_reason})"
+    for signal in records.signals:
+        yield signal.at, _signal(signal)
+    for row in records.responses:
+        yield row.recorded_at, "recorded the response"
+    for entry in records.held:
+        yield entry.received_at, "held a later message"
+
+
+def _signal(signal: OperatorSignal) -> str:
+    reason = f" ({signal.reason})" if signal.reason else ""
+    return f"{_SIGNALS[signal.name]} {signal.by}{reason}"
+
+
+def _end(demo_call: DemoCall) -> str:
+    outcome = demo_call.outcome
+    if outcome is None:
+        return "refused, and nothing sent"
+    timings = outcome.timings
+    ended_at = timings.answered_at or timings.ended_at or timings.started_at
+    seconds = (ended_at - timings.started_at).total_seconds()
+    reason = f": {outcome.reason}" if outcome.reason else ""
+    end = f"{outcome.status} after {seconds:.1f} s{reason}"
+    return "; ".join([end, *_end_details(demo_call, outcome)])
+
+
+def _end_details(demo_call: DemoCall, outcome: CallOutcome) -> Iterator[str]:
+    if outcome.late:
+        yield "late"
+    if outcome.forced:
+        yield f"forced by {outcome.forced.by}"
+    acknowledged_at, answered_at = outcome.timings.acknowledged_at, outcome.timings.answered_at
+    if demo_call.is_owed and acknowledged_at and answered_at:
+        later = (acknowledged_at - answered_at).total_seconds()
+        yield f"the acknowledgement was owed, and accepted {later:.1f} s later"
+
+
+def _user_texts(demo_call: DemoCall) -> Iterator[str]:
+    for notice in demo_call.notices:
+        yield quote_notice(notice)
+    outcome = demo_call.outcome
+    if outcome is not None and outcome.notice is None:
+        text = json.dumps(outcome.response, ensure_ascii=False)
+        is_long = len(text) > RESPONSE_SHOWN
+        yield f"the response, {text[:RESPONSE_SHOWN]}{'…' if is_long else ''}"
+
+
+def _join(steps: Iterable[str]) -> str:
+    """Steps in order; equal consecutive ones are counted."""
+    runs = [(step, len(list(same))) for step, same in groupby(steps)]
+    counted = (step if count == 1 else f"{step} {_TIMES}{count}" for step, count in runs)
+    return " → ".join(counted)

@@ -1,4 +1,4 @@
-"""The demo from beginning to end."""
+"""The demo from start to end."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import httpx
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.foreground import interrupted_by_sigterm, print_stack
@@ -23,48 +24,45 @@ from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
 from . import load, notifications, report
-from .breaker_hold import breaker_held
-from .flag_switch import Switching, switch
-from .load import LoadTally
-from .outage import Outage, strike
-from .outcomes import Ending, play_all
-from .reconciliation import Reconciliation, open_books, suppressed_since
-from .records import Archive
-from .scenarios import KINDS
-from .short_deadlines import own_integrations, put_in_a_hurry
-from .subscriber import Mailbox, mailbox
+from .flag_switch import FlagSwitchResult, run_flag_switch
+from .load import LoadResult
+from .outage import OutageResult, run_outage
+from .reconciliation import Reconciliation, read_reconciliation, wait_for_suppressed
+from .records import OPERATOR, PROVIDER, RecordSources
+from .scenarios import SCENARIOS, ScenarioResult, run_scenarios
+from .short_deadlines import copy_integrations, shorten_deadlines
+from .subscriber import DemoSubscriber, run_subscriber
 
 SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
 
 
 @dataclass(frozen=True)
 class DemoStack:
-    """Where the demo takes place.
+    """What the demo runs on.
 
     Attributes:
         integrations: the folder of the stack's integration files.
         state: the folder of its state.
-        box: a user's service, which is told what becomes of calls.
     """
 
     stack: Stack
     integrations: Path
     state: Path
-    box: Mailbox
+    subscriber: DemoSubscriber
 
 
 def run_demo(state: Path, calls: int, payments: int) -> int:
-    """Start the stack, make the calls, reconcile. Exit 1 if anything failed or does not add up."""
-    with interrupted_by_sigterm(), _venue(state) as venue:
-        print_stack(venue.stack, venue.state)
+    """Start the stack, make the calls, reconcile. Exit 1 if anything is not as expected."""
+    with interrupted_by_sigterm(), _start(state) as demo_stack:
+        print_stack(demo_stack.stack, demo_stack.state)
         output.console.print()
-        return asyncio.run(_demonstrate(venue, calls, payments))
+        return asyncio.run(_run(demo_stack, calls, payments))
 
 
 @contextmanager
-def _venue(state: Path) -> Iterator[DemoStack]:
-    """The stack on its usual state, or beside it when another stack is up on that."""
-    with own_integrations(state) as integrations, mailbox(integrations) as box:
+def _start(state: Path) -> Iterator[DemoStack]:
+    """The stack on its usual state, or on a state beside it while another stack uses that."""
+    with copy_integrations(state) as integrations, run_subscriber(integrations) as subscriber:
         stack = _stack(state, integrations)
         try:
             stack.start()
@@ -75,7 +73,7 @@ def _venue(state: Path) -> Iterator[DemoStack]:
             stack = _stack(state, integrations)
             stack.start()
         try:
-            yield DemoStack(stack, integrations, state, box)
+            yield DemoStack(stack, integrations, state, subscriber)
         finally:
             stack.stop()
 
@@ -86,91 +84,104 @@ def _stack(state: Path, integrations: Path) -> Stack:
     )
 
 
-async def _demonstrate(venue: DemoStack, calls: int, payments: int) -> int:
+async def _run(demo_stack: DemoStack, calls: int, payments: int) -> int:
     run = uuid.uuid4().hex[:6]
-    tallies = [load.orders(run, calls), load.payments(run, payments)]
-    async with _archive(venue.stack) as archive:
-        before = (await archive.ledger.counts())["suppressed"]
-        await load.make(archive.calls, tallies)
-        output.console.print(report.what_happened(tallies))
-        switched = await _switch(venue, archive, run)
-        async with breaker_held(archive):
-            outage = await _strike(archive, run)
-            await suppressed_since(archive, before)
-            endings = await _show_endings(venue, archive, run)
-        suppressed = await suppressed_since(archive, before)
-        others = [switched.tally, outage.tally]
-        books = await _books(archive, [*tallies, *others], endings, suppressed)
-        early = (await archive.summary())["early"]
-        untold = await _show_people(venue, archive, run)
-    venue.stack.check()
-    checks = list(books.checks(load_catalog(venue.integrations, venue.stack.environment)))
+    loads = [load.orders(run, calls), load.payments(run, payments)]
+    async with _open_sources(demo_stack.stack) as sources:
+        before = (await sources.ledger.counts())["suppressed"]
+        await load.run_load(sources.calls, loads)
+        output.console.print(report.load_table(loads))
+        flag_switch = await _flag_switch(demo_stack, sources, run)
+        async with _hold_breaker(sources):
+            outage = await _outage(sources, run)
+            await wait_for_suppressed(sources, before)
+            results = await _scenarios(demo_stack, sources, run)
+        suppressed = await wait_for_suppressed(sources, before)
+        others = [flag_switch.load, outage.load]
+        reconciliation = await _reconciliation(sources, [*loads, *others], results, suppressed)
+        early = (await sources.summary())["early"]
+        notification_problems = await _notifications(demo_stack, sources, run)
+    demo_stack.stack.check()
+    catalog = load_catalog(demo_stack.integrations, demo_stack.stack.environment)
+    checks = list(reconciliation.checks(catalog))
     output.console.print(report.reconciliation(checks, early))
-    troubles = [line for tally in tallies for line in tally.troubles]
-    troubles += [*switched.troubles, *outage.troubles, *untold]
-    output.console.print(report.troubles(troubles, endings))
-    output.console.print(report.where_to_look(endings, venue.state), soft_wrap=True)
-    return report.verdict(troubles, endings, checks)
+    problems = [line for one in loads for line in one.errors]
+    problems += [*flag_switch.problems, *outage.problems, *notification_problems]
+    output.console.print(report.problems(problems, results))
+    output.console.print(report.where_to_look(results, demo_stack.state), soft_wrap=True)
+    return report.exit_code(problems, results, checks)
 
 
-async def _switch(venue: DemoStack, archive: Archive, run: str) -> Switching:
-    """In the middle: a flag is switched off, and on again."""
-    environment = venue.stack.environment.get("ACKBRIDGE_ENVIRONMENT", "dev")
-    switched = await switch(archive, run, environment)
-    output.console.print(report.switching(switched))
-    return switched
+async def _flag_switch(demo_stack: DemoStack, sources: RecordSources, run: str) -> FlagSwitchResult:
+    environment = demo_stack.stack.environment.get("ACKBRIDGE_ENVIRONMENT", "dev")
+    result = await run_flag_switch(sources, run, environment)
+    output.console.print(report.flag_switch(result))
+    return result
 
 
-async def _strike(archive: Archive, run: str) -> Outage:
-    """Then the provider is away for a while, and a batch takes up what was parked."""
-    output.console.print(report.outage_begins())
-    outage = await strike(archive, run)
-    output.console.print(report.outage_is_over(outage))
-    return outage
+async def _outage(sources: RecordSources, run: str) -> OutageResult:
+    output.console.print(report.outage_introduction())
+    result = await run_outage(sources, run)
+    output.console.print(report.outage(result))
+    return result
 
 
-async def _show_endings(venue: DemoStack, archive: Archive, run: str) -> list[Ending]:
-    """The second part: one call of each kind of end, under deadlines that one can wait for."""
-    changes = put_in_a_hurry(venue.integrations)
-    output.console.print(report.introduction(changes, len(KINDS)))
-    await _read_integrations_again(venue.stack)
-    endings = await play_all(archive, KINDS, run)
-    for number, ending in enumerate(endings, 1):
-        output.console.print(report.ending(number, ending))
-    return endings
+async def _scenarios(
+    demo_stack: DemoStack, sources: RecordSources, run: str
+) -> list[ScenarioResult]:
+    changes = shorten_deadlines(demo_stack.integrations)
+    output.console.print(report.scenarios_introduction(changes, len(SCENARIOS)))
+    # Worker and gateway read integration files when they start.
+    restarts = (asyncio.to_thread(demo_stack.stack.restart, part) for part in ("worker", "gateway"))
+    await asyncio.gather(*restarts)
+    results = await run_scenarios(sources, SCENARIOS, run)
+    for number, result in enumerate(results, 1):
+        output.console.print(report.scenario(number, result))
+    return results
 
 
-async def _show_people(venue: DemoStack, archive: Archive, run: str) -> list[str]:
-    """The people who wait; answers with how what they were told is not as it should be."""
+async def _notifications(demo_stack: DemoStack, sources: RecordSources, run: str) -> list[str]:
     output.console.print(notifications.introduction())
-    told = await notifications.tell_people(archive, venue.box, run)
-    output.console.print(notifications.report(told, venue.box))
-    return [trouble for one in told for trouble in one.troubles]
+    results = await notifications.run_notifications(sources, demo_stack.subscriber, run)
+    output.console.print(notifications.table(results, demo_stack.subscriber))
+    return [problem for one in results for problem in one.problems]
 
 
 @asynccontextmanager
-async def _archive(stack: Stack) -> AsyncIterator[Archive]:
+async def _open_sources(stack: Stack) -> AsyncIterator[RecordSources]:
     ledger = Ledger.open(stack.environment["ACKBRIDGE_LEDGER_URL"], utc_now)
     try:
-        engine = await connect(stack.environment)
+        client = await connect(stack.environment)
+        calls = AckbridgeClient(client)
         async with httpx.AsyncClient(trust_env=False) as http:
-            yield Archive(AckbridgeClient(engine), engine, ledger, http, stack.addresses.sandbox)
+            yield RecordSources(calls, client, ledger, http, stack.addresses.sandbox)
     finally:
         await ledger.close()
 
 
-async def _read_integrations_again(stack: Stack) -> None:
-    """Worker and gateway read them when they start."""
-    restarts = (asyncio.to_thread(stack.restart, part) for part in ("worker", "gateway"))
-    await asyncio.gather(*restarts)
+@asynccontextmanager
+async def _hold_breaker(sources: RecordSources) -> AsyncIterator[None]:
+    """Hold the breaker closed: the faults that follow would open it, and stop the sends."""
+    control = sources.calls.control(PROVIDER)
+    reason = "the demo injects faults"
+    await control.force_breaker(ForceBreaker(state=BreakerState.CLOSED, by=OPERATOR, reason=reason))
+    try:
+        yield
+    finally:
+        await control.force_breaker(
+            ForceBreaker(state=None, by=OPERATOR, reason="the demo is over")
+        )
 
 
-async def _books(
-    archive: Archive, tallies: Sequence[LoadTally], endings: Sequence[Ending], suppressed: int
+async def _reconciliation(
+    sources: RecordSources,
+    loads: Sequence[LoadResult],
+    results: Sequence[ScenarioResult],
+    suppressed: int,
 ) -> Reconciliation:
-    outcomes = [outcome for tally in tallies for outcome in tally.outcomes]
-    outcomes += [ending.scene.outcome for ending in endings if ending.scene.outcome]
-    call_ids = {request.call_id for tally in tallies for request in tally.requests}
-    call_ids |= {ending.call_id for ending in endings}
-    plain = {outcome.call_id for outcome in tallies[0].outcomes}
-    return await open_books(archive, outcomes, plain, call_ids, suppressed)
+    outcomes = [outcome for one in loads for outcome in one.outcomes]
+    outcomes += [result.demo_call.outcome for result in results if result.demo_call.outcome]
+    call_ids = {request.call_id for one in loads for request in one.requests}
+    call_ids |= {result.call_id for result in results}
+    plain = {outcome.call_id for outcome in loads[0].outcomes}
+    return await read_reconciliation(sources, outcomes, plain, call_ids, suppressed)

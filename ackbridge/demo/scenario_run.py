@@ -1,11 +1,12 @@
-"""One call on stage: what its caller and the operators do and see while it is under way."""
+"""One call of the demo: actions and observations, and the facts that it is checked by."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from ackbridge.client.calls import Call
@@ -14,32 +15,31 @@ from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus, Noti
 from ackbridge.errors import CallCancelledError, CallError, CallFailedError
 from ackbridge.ledger.calls import CallRow
 
-from .records import EVERY_ROW, PROVIDER, Archive
+from .load import TIMEOUT
+from .records import EVERY_ROW, FORGERIES, PROVIDER, CallRecords, RecordSources, is_accepted
 
-PATIENCE = timedelta(minutes=2)
-LOOK_EVERY = 0.2
-"""Seconds between two looks at something that will change."""
+POLL_INTERVAL = 0.2
+"""Seconds between two checks of a condition."""
 
 
 @dataclass
 class DemoCall:
-    """A call, and what is seen of it from outside.
+    """A call, and what was observed of it.
 
     Attributes:
         parked: its status when it was parked, if it was.
-        parked_at, parked_because: what the ledger had about that.
-        extended: its status when it had been given more time, if it was; `extended_at`: seen then.
-        outcome: how it ended.
-        refusals: what the caller was told instead of an outcome.
-        is_repeated: the same request has found the same outcome.
-        is_owed: the outcome stood while the provider was owed an acknowledgement.
+        parked_at, parked_reason: from the ledger.
+        extended: its status after an extension, if there was one; `extended_at`: observed then.
+        refusals: errors that the caller got instead of an outcome.
+        is_repeated: whether a repeated request returned the same outcome.
+        is_owed: whether there was an outcome while its acknowledgement was pending.
     """
 
-    archive: Archive
+    sources: RecordSources
     request: CallRequest
     parked: CallStatus | None = None
     parked_at: datetime | None = None
-    parked_because: str | None = None
+    parked_reason: str | None = None
     extended: CallStatus | None = None
     extended_at: datetime | None = None
     outcome: CallOutcome | None = None
@@ -49,104 +49,188 @@ class DemoCall:
 
     @property
     def call(self) -> Call:
-        """The call, once it is started."""
-        return self.archive.calls.call(self.request.call_id)
+        """The client's handle."""
+        return self.sources.calls.call(self.request.call_id)
 
     @property
     def notices(self) -> list[Notice]:
-        """What the user was to read, in order."""
-        seen = [
-            self.parked.notice if self.parked else None,
-            self.outcome.notice if self.outcome else None,
-        ]
-        return [notice for notice in seen if notice is not None]
+        """The notices for the user, in order."""
+        ends = [self.parked, self.outcome]
+        return [end.notice for end in ends if end is not None and end.notice is not None]
 
     async def start(self) -> None:
         """Start the call, or find it."""
-        await self.archive.calls.start(self.request)
+        await self.sources.calls.start(self.request)
 
-    async def expect_refusal(self, request: CallRequest) -> None:
-        """Start what claims to be the same call, and keep how that is refused."""
+    async def start_expecting_refusal(self, request: CallRequest) -> None:
+        """Start another request, and keep its error."""
         try:
-            await self.archive.calls.start(request)
-        except CallError as refused:
-            self.refusals.append(refused)
+            await self.sources.calls.start(request)
+        except CallError as error:
+            self.refusals.append(error)
 
     async def end(self, *, settled: bool = True) -> None:
-        """Wait for the outcome; settled: and for what we owe the provider."""
+        """Wait for the outcome; settled: and for its acknowledgement."""
         try:
-            self.outcome = await self.call.outcome(PATIENCE, settled=settled)
+            self.outcome = await self.call.outcome(TIMEOUT, settled=settled)
         except (CallFailedError, CallCancelledError) as ended:
             self.outcome = ended.outcome
-        except CallError as refused:
-            self.refusals.append(refused)
+        except CallError as error:
+            self.refusals.append(error)
 
-    async def until_parked(self) -> None:
-        """Wait until the ledger says that it is parked or over, and look at it then."""
+    async def wait_until_parked(self) -> None:
+        """Wait until the ledger has it as parked or ended, and read its status."""
         row: CallRow | None = None
 
-        async def is_waiting_no_more() -> bool:
+        async def is_parked_or_ended() -> bool:
             nonlocal row
-            row = await self.archive.ledger.calls.get(self.request.call_id)
+            row = await self.sources.ledger.calls.get(self.request.call_id)
             return row is not None and (row.stage is Stage.PARKED or row.outcome is not None)
 
-        await until(is_waiting_no_more)
+        await wait_until(is_parked_or_ended)
         status = await self.call.status()
         if row is not None and status.stage is Stage.PARKED:
             self.parked = status
-            self.parked_at, self.parked_because = row.updated_at, row.reason
+            self.parked_at, self.parked_reason = row.updated_at, row.reason
 
-    async def until_awaiting(self, longer_than: timedelta = timedelta(0)) -> None:
-        """Wait until the provider has the request, and so much time for its answer, or it is over.
+    async def wait_until_awaiting(self, longer_than: timedelta = timedelta(0)) -> None:
+        """Wait until the call awaits its response, or has ended.
 
         Args:
-            longer_than: the time that it gets without asking for more.
+            longer_than: wait for a longer deadline than this one.
         """
         status = await self.call.status()
 
         async def is_awaiting() -> bool:
             nonlocal status
             status = await self.call.status()
-            return status.stage.is_final or _time_for(status) > longer_than
+            return status.stage.is_final or _deadline(status) > longer_than
 
-        await until(is_awaiting)
+        await wait_until(is_awaiting)
         if longer_than and not status.stage.is_final:
             self.extended, self.extended_at = status, utc_now()
 
-    async def until_answered(self, times: int) -> None:
-        """Wait until so many answers of the provider were taken."""
+    async def wait_until_answered(self, times: int) -> None:
+        """Wait until this many completions of the provider were accepted."""
 
         async def is_answered() -> bool:
-            events = await self.archive.events(self.request.call_id)
-            return sum(is_taken(event, "completed") for event in events) >= times
+            events = await self.sources.events(self.request.call_id)
+            return sum(is_accepted(event, "completed") for event in events) >= times
 
-        await until(is_answered)
+        await wait_until(is_answered)
 
-    async def look_for_debts(self) -> None:
-        """See in the ledger whether the provider is owed an acknowledgement."""
-        debts = await self.archive.ledger.calls.owed(PROVIDER, EVERY_ROW)
-        self.is_owed = any(debt.call_id == self.request.call_id for debt in debts)
+    async def check_owed(self) -> None:
+        """Look in the ledger for a pending acknowledgement."""
+        owed = await self.sources.ledger.calls.owed(PROVIDER, EVERY_ROW)
+        self.is_owed = any(row.call_id == self.request.call_id for row in owed)
 
 
-def _time_for(status: CallStatus) -> timedelta:
-    """How long the answer is awaited; nothing while it is not."""
+def _deadline(status: CallStatus) -> timedelta:
+    """The time span of the response deadline; 0 while no response is awaited."""
     if status.stage is not Stage.AWAITING_RESPONSE or status.deadline is None:
         return timedelta(0)
     return status.deadline - status.since
 
 
-def is_taken(event: dict[str, Any], news: str) -> bool:
-    """Whether a callback of this kind was accepted by the gateway."""
-    is_reply = event["kind"] == "callback_reply" and event["news"] == news
-    return is_reply and event.get("status") in range(200, 300)
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until something holds.
+async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition holds.
 
     Raises:
-        TimeoutError: it does not.
+        TimeoutError: it does not hold in time.
     """
-    async with asyncio.timeout(PATIENCE.total_seconds()):
-        while not await holds():  # noqa: ASYNC110 -- it changes in another process
-            await asyncio.sleep(LOOK_EVERY)
+    async with asyncio.timeout(TIMEOUT.total_seconds()):
+        while not await condition():  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(POLL_INTERVAL)
+
+
+@dataclass(frozen=True)
+class CallFacts:
+    """How a call ended, in comparable form; the defaults are those of a call without faults.
+
+    Attributes:
+        end: `completed`, `failed` or `cancelled`; `refused` where there is no outcome.
+        sent: how often it was sent, under each idempotency key.
+        done: how many jobs the provider completed.
+        acknowledged: the acknowledgements that the provider accepted, of each of its jobs.
+        recorded: responses in the ledger.
+        notices: their kinds, in order.
+        marks: whatever else happened.
+    """
+
+    end: str = "completed"
+    sent: tuple[int, ...] = (1,)
+    done: int = 1
+    acknowledged: tuple[tuple[str, ...], ...] = (("success",),)
+    recorded: int = 1
+    notices: tuple[str, ...] = ()
+    marks: frozenset[str] = frozenset()
+
+    def differences(self, seen: CallFacts) -> Iterator[str]:
+        """One line for each difference."""
+        for one in fields(self):
+            expected, found = getattr(self, one.name), getattr(seen, one.name)
+            if expected != found:
+                yield f"{one.name}: expected {_text(expected)}, seen {_text(found)}"
+
+
+def facts_of(demo_call: DemoCall, records: CallRecords) -> CallFacts:
+    """The facts of a call, from its records."""
+    outcome = demo_call.outcome
+    cycles = sorted(event["cycle"] for event in records.events_of("request"))
+    return CallFacts(
+        end=outcome.status.value if outcome else "refused",
+        sent=tuple(len(list(same)) for _, same in groupby(cycles)),
+        done=sum(work["status"] == "completed" for work in records.works),
+        acknowledged=tuple(
+            tuple(one["verdict"] for one in work["acknowledgements"]) for work in records.works
+        ),
+        recorded=len(records.responses),
+        notices=tuple(notice.kind for notice in demo_call.notices),
+        marks=frozenset(_marks(demo_call, records)),
+    )
+
+
+def _marks(demo_call: DemoCall, records: CallRecords) -> Iterator[str]:
+    yield from _outcome_marks(demo_call.outcome)
+    for signal in records.signals:
+        yield f"{signal.name} by {signal.by}"
+    replies = records.events_of("callback_reply")
+    if sum(is_accepted(reply, "completed") for reply in replies) > 1:
+        yield "answered more than once"
+    if demo_call.extended:
+        yield "extended"
+    forged = [reply for reply in replies if reply["news"] in FORGERIES]
+    if forged:
+        is_rejected = all(400 <= (reply.get("status") or 0) < 500 for reply in forged)
+        yield "forgeries rejected" if is_rejected else "FORGERIES ACCEPTED"
+    if records.events_of("status"):
+        yield "status requested"
+    if records.held:
+        yield f"{len(records.held)} message held"
+    if demo_call.parked:
+        yield "parked"
+    if demo_call.is_owed:
+        yield "owed"
+    if demo_call.is_repeated:
+        yield "same outcome again"
+    for refusal in demo_call.refusals:
+        yield type(refusal).__name__
+
+
+def _outcome_marks(outcome: CallOutcome | None) -> Iterator[str]:
+    if outcome is None:
+        return
+    if outcome.late:
+        yield "late"
+    if outcome.acknowledgement_owed:
+        yield "STILL OWED"
+    if outcome.forced is not None:
+        yield f"forced by {outcome.forced.by}"
+    if outcome.cancelled is not None:
+        yield f"cancelled by {outcome.cancelled.by}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, frozenset):
+        return ", ".join(sorted(value)) or "nothing"
+    return str(value)

@@ -1,17 +1,18 @@
-"""The kinds of ends: what the provider is asked to do, and how the call has to end."""
+"""The scenarios: faults of the provider, actions of callers and operators, and the expected end."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ackbridge.contracts.calls import CallRequest
+from ackbridge.errors import AckbridgeError
+from ackbridge.terminal import output
 
-from . import caller_scripts
-from .facts import CallFacts
-from .records import PROVIDER
-from .scenario_run import DemoCall
+from .records import CALLER, COLLEAGUE, OPERATOR, PROVIDER, CallRecords, RecordSources
+from .scenario_run import CallFacts, DemoCall, facts_of
 from .short_deadlines import DEADLINE
 
 _PAYLOADS: dict[str, dict[str, Any]] = {
@@ -24,17 +25,97 @@ _PAYLOADS: dict[str, dict[str, Any]] = {
 _DEADLINE_MS = round(DEADLINE.total_seconds() * 1000)
 
 
+# Scripts: what callers and operators do
+
+
+async def await_outcome(demo_call: DemoCall) -> None:
+    await demo_call.start()
+    await demo_call.end()
+
+
+async def repeat_request(demo_call: DemoCall) -> None:
+    """Make the same call again, as after a crash of the caller."""
+    await await_outcome(demo_call)
+    first = demo_call.outcome
+    await await_outcome(demo_call)
+    demo_call.is_repeated = first is not None and demo_call.outcome == first
+
+
+async def reuse_key(demo_call: DemoCall) -> None:
+    """Make another call with the same key, which is a mistake of the caller."""
+    await await_outcome(demo_call)
+    other = demo_call.request.model_copy(update={"payload": {"amount": 999, "currency": "EUR"}})
+    await demo_call.start_expecting_refusal(other)
+
+
+async def await_acknowledgement(demo_call: DemoCall) -> None:
+    """Wait for the outcome, and then for the acknowledgement."""
+    await demo_call.start()
+    await demo_call.end(settled=False)
+    await demo_call.check_owed()
+    await demo_call.end()
+
+
+async def await_extension(demo_call: DemoCall) -> None:
+    """Wait until the deadline is extended, and for the outcome."""
+    await demo_call.start()
+    await demo_call.wait_until_awaiting(longer_than=DEADLINE)
+    await demo_call.end()
+
+
+async def await_parked(demo_call: DemoCall) -> None:
+    """Wait until the call is parked, and for the outcome."""
+    await demo_call.start()
+    await demo_call.wait_until_parked()
+    await demo_call.end()
+
+
+async def await_both_responses(demo_call: DemoCall) -> None:
+    """A late response ends the call; the response of its other cycle comes after that."""
+    await await_parked(demo_call)
+    await demo_call.wait_until_answered(2)
+
+
+async def reprocess(demo_call: DemoCall) -> None:
+    """An operator reprocesses the parked call."""
+    await demo_call.start()
+    await demo_call.wait_until_parked()
+    await demo_call.call.reprocess(by=COLLEAGUE)
+    await demo_call.end()
+
+
+async def force(demo_call: DemoCall) -> None:
+    """An operator looks at the provider's console, and forces the parked call."""
+    await demo_call.start()
+    await demo_call.wait_until_parked()
+    work = (await demo_call.sources.works(demo_call.request.call_id))[-1]
+    await demo_call.call.force_ack(
+        by=OPERATOR,
+        reason=f"their console shows {work['id']} as {work['status']}",
+        response={"id": work["id"], "status": work["status"]},
+    )
+    await demo_call.end()
+
+
+async def cancel(demo_call: DemoCall) -> None:
+    """The caller cancels while the response is awaited."""
+    await demo_call.start()
+    await demo_call.wait_until_awaiting()
+    await demo_call.call.cancel(by=CALLER, reason="changed their mind")
+    await demo_call.end()
+
+
+# The scenarios
+
+
 @dataclass(frozen=True)
 class DemoScenario:
-    """One kind of end.
+    """One way in which a call can end.
 
     Attributes:
-        name: for its key.
-        title: for people.
-        behaviour: what the provider is asked to do.
-        script: what callers and operators do.
-        expected: how it has to end.
-        payload: what is not as usual in it.
+        name: part of its key.
+        behaviour: the faults of the provider.
+        payload: fields that differ from the default payload.
     """
 
     name: str
@@ -42,46 +123,44 @@ class DemoScenario:
     operation: str
     expected: CallFacts
     behaviour: dict[str, Any] = field(default_factory=dict)
-    script: Callable[[DemoCall], Awaitable[None]] = caller_scripts.await_it
+    script: Callable[[DemoCall], Awaitable[None]] = await_outcome
     payload: dict[str, Any] = field(default_factory=dict)
 
     def request(self, run: str) -> CallRequest:
-        """The call of this kind, in one run of the demo."""
-        usual = _PAYLOADS[self.operation]
+        """The request in one run of the demo."""
+        default = _PAYLOADS[self.operation]
         return CallRequest(
             provider=PROVIDER,
             operation=self.operation,
             key=f"demo-{run}-{self.name}",
-            payload={**usual, **self.payload, "behaviour": self.behaviour},
+            payload={**default, **self.payload, "behaviour": self.behaviour},
         )
 
 
-def _marks(*marks: str) -> frozenset[str]:
-    return frozenset(marks)
-
-
-KINDS = (
+SCENARIOS = (
     DemoScenario("answered", "Answered", "create_order", CallFacts()),
-    DemoScenario("at-once", "Answered in the HTTP response itself", "quote", CallFacts(told=((),))),
+    DemoScenario(
+        "at-once", "Answered in the HTTP response itself", "quote", CallFacts(acknowledged=((),))
+    ),
     DemoScenario(
         "polled",
-        "Answered only when asked",
+        "Answered by status request",
         "create_report",
-        CallFacts(marks=_marks("asked")),
+        CallFacts(marks=frozenset({"status requested"})),
         {"delay_ms": 700},
     ),
     DemoScenario(
         "twice",
         "Answered twice at the same instant",
         "create_order",
-        CallFacts(marks=_marks("answered more than once")),
+        CallFacts(marks=frozenset({"answered more than once"})),
         {"duplicates": 1},
     ),
     DemoScenario(
         "forged",
         "Forged answers come before the true one",
         "create_shipment",
-        CallFacts(told=((),), marks=_marks("forgeries refused")),
+        CallFacts(acknowledged=((),), marks=frozenset({"forgeries rejected"})),
         {"forged": True},
     ),
     DemoScenario(
@@ -89,75 +168,75 @@ KINDS = (
         "The receipt is lost, the work is done",
         "create_order",
         CallFacts(sent=(2,)),
-        # The answer comes after the second sending, or that would be needless.
+        # The response comes after the second attempt, which would not happen otherwise.
         {"closed_receipts": 1, "delay_ms": 2500},
     ),
     DemoScenario(
         "refused",
         "Refused",
         "create_order",
-        CallFacts(end="failed", done=0, told=(), recorded=0, notices=("refused",)),
+        CallFacts(end="failed", done=0, acknowledged=(), recorded=0, notices=("refused",)),
         {"refuse": 422, "reason": "we do not sell to Atlantis"},
     ),
     DemoScenario(
         "failure",
-        "Failed, and well at the second try",
+        "Failed, and completed in the second cycle",
         "create_order",
-        CallFacts(sent=(1, 1), told=(("failed",), ("success",))),
-        {"fail": 1, "retryable": True, "reason": "the till was being changed"},
+        CallFacts(sent=(1, 1), acknowledged=(("failed",), ("success",))),
+        {"fail": 1, "retryable": True, "reason": "the service was being updated"},
     ),
     DemoScenario(
         "silence",
-        "Silence",
+        "No response",
         "create_order",
         CallFacts(
             end="failed",
             sent=(1, 1),
             done=0,
-            told=(("failed",), ("failed",)),
+            acknowledged=(("failed",), ("failed",)),
             recorded=0,
             notices=("failed",),
-            marks=_marks("asked"),
+            marks=frozenset({"status requested"}),
         ),
         {"stuck": True},
     ),
     DemoScenario(
         "more-time",
-        "More time asked for, and given",
+        "Deadline extended on request",
         "create_order",
-        CallFacts(marks=_marks("extended")),
+        CallFacts(marks=frozenset({"extended"})),
         {"extend_ms": 3 * _DEADLINE_MS, "extend_wait_ms": _DEADLINE_MS + 1500},
-        caller_scripts.see_it_extended,
+        await_extension,
     ),
     DemoScenario(
         "late",
-        "Answered after we had given up on it",
+        "Answered after the deadline",
         "create_booking",
         CallFacts(
             sent=(1, 1),
             done=2,
-            told=(("failed", "success"), ("failed",)),
+            acknowledged=(("failed", "success"), ("failed",)),
             notices=("delayed",),
-            marks=_marks(
-                *("asked", "parked", "late", "answered more than once"), "1 answer kept for people"
+            marks=frozenset(
+                {"status requested", "parked", "late", "answered more than once", "1 message held"}
             ),
         ),
-        # Late enough to find it parked; the answer to the second sending finds it over.
+        # Late enough to arrive while it is parked; the second response arrives after the end.
         {"late": True, "late_ms": _DEADLINE_MS + 4000},
-        caller_scripts.await_both_answers,
+        await_both_responses,
     ),
     DemoScenario(
         "no-receipt",
-        "Never a receipt: parked, then reprocessed",
+        "No receipt: parked, then reprocessed",
         "create_booking",
         CallFacts(
             sent=(6,),
             notices=("delayed",),
-            marks=_marks("parked", "late", f"reprocess by {caller_scripts.COLLEAGUE}"),
+            marks=frozenset({"parked", "late", f"reprocess by {COLLEAGUE}"}),
         ),
-        # As many as the operation tries.
+        # As many as the operation has attempts.
         {"resets": 5},
-        caller_scripts.take_it_up_again,
+        reprocess,
     ),
     DemoScenario(
         "forced",
@@ -166,33 +245,34 @@ KINDS = (
         CallFacts(
             sent=(1, 1),
             done=2,
-            told=(("failed",), ("failed", "success")),
+            acknowledged=(("failed",), ("failed", "success")),
             notices=("delayed",),
-            marks=_marks(
-                *("asked", "parked"),
-                *(
-                    f"force_ack by {caller_scripts.OPERATOR}",
-                    f"forced by {caller_scripts.OPERATOR}",
-                ),
+            marks=frozenset(
+                {
+                    "status requested",
+                    "parked",
+                    f"force_ack by {OPERATOR}",
+                    f"forced by {OPERATOR}",
+                }
             ),
         ),
         {"silent": True, "status_failures": 100},
-        caller_scripts.look_and_force_it,
+        force,
     ),
     DemoScenario(
         "expired",
-        "Failed for good: parked until its time is over",
+        "Failed for good: parked until it expires",
         "create_booking",
         CallFacts(
             end="failed",
             done=0,
-            told=(("failed",),),
+            acknowledged=(("failed",),),
             recorded=0,
             notices=("delayed", "failed"),
-            marks=_marks("parked"),
+            marks=frozenset({"parked"}),
         ),
         {"fail": 100, "reason": "the house is closed this week"},
-        caller_scripts.see_it_parked,
+        await_parked,
     ),
     DemoScenario(
         "cancelled",
@@ -201,51 +281,90 @@ KINDS = (
         CallFacts(
             end="cancelled",
             done=0,
-            told=(("failed",),),
+            acknowledged=(("failed",),),
             recorded=0,
             notices=("cancelled",),
-            marks=_marks(
-                f"cancel by {caller_scripts.CALLER}", f"cancelled by {caller_scripts.CALLER}"
-            ),
+            marks=frozenset({f"cancel by {CALLER}", f"cancelled by {CALLER}"}),
         ),
         {"stuck": True},
-        caller_scripts.change_ones_mind,
+        cancel,
     ),
     DemoScenario(
         "owed",
         "The provider's acknowledgement API is down",
         "create_order",
-        CallFacts(marks=_marks("owed")),
+        CallFacts(marks=frozenset({"owed"})),
         {"acknowledgement_down_ms": 3000},
-        caller_scripts.await_the_rest,
+        await_acknowledgement,
     ),
     DemoScenario(
         "again",
         "The same key again",
         "create_order",
-        CallFacts(marks=_marks("same outcome again")),
-        script=caller_scripts.repeat_it,
+        CallFacts(marks=frozenset({"same outcome again"})),
+        script=repeat_request,
     ),
     DemoScenario(
         "reused",
         "The same key with another payload",
         "create_order",
-        CallFacts(marks=_marks("KeyReusedError")),
-        script=caller_scripts.reuse_the_key,
+        CallFacts(marks=frozenset({"KeyReusedError"})),
+        script=reuse_key,
     ),
     DemoScenario(
         "invalid",
-        "A payload that the operation does not take",
+        "A payload that the operation does not accept",
         "create_order",
         CallFacts(
-            end="not taken",
+            end="refused",
             sent=(),
             done=0,
-            told=(),
+            acknowledged=(),
             recorded=0,
-            marks=_marks("InvalidRequestError"),
+            marks=frozenset({"InvalidRequestError"}),
         ),
         payload={"amount": -1},
     ),
 )
-"""One of each."""
+
+
+@dataclass(frozen=True)
+class ScenarioResult:
+    """The call of a scenario; `problems` has one line for each unexpected fact."""
+
+    scenario: DemoScenario
+    demo_call: DemoCall
+    records: CallRecords
+    problems: Sequence[str]
+
+    @property
+    def call_id(self) -> str:
+        return self.demo_call.request.call_id
+
+
+async def run_scenarios(
+    sources: RecordSources, scenarios: Sequence[DemoScenario], run: str
+) -> list[ScenarioResult]:
+    """Run all scenarios at the same time, with a progress bar."""
+    with output.call_progress() as progress:
+        bar = progress.add_task("one call for each scenario", total=len(scenarios))
+
+        async def one(scenario: DemoScenario) -> ScenarioResult:
+            result = await run_scenario(sources, scenario, run)
+            progress.advance(bar)
+            return result
+
+        return await asyncio.gather(*map(one, scenarios))
+
+
+async def run_scenario(sources: RecordSources, scenario: DemoScenario, run: str) -> ScenarioResult:
+    """Make the call of one scenario, and compare its records with the expected facts."""
+    demo_call = DemoCall(sources, scenario.request(run))
+    problems = []
+    try:
+        await scenario.script(demo_call)
+    except (AckbridgeError, TimeoutError) as error:
+        problems.append(str(error) or type(error).__name__)
+    records = await sources.read(demo_call.request.call_id)
+    problems += scenario.expected.differences(facts_of(demo_call, records))
+    return ScenarioResult(scenario, demo_call, records, problems)

@@ -1,4 +1,4 @@
-"""The demo's own integration files: as shipped, until its sandbox is put in a hurry."""
+"""The demo's copy of the integration files, whose deadlines can be shortened."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.settings import integrations_folder
 
 DEADLINE = timedelta(seconds=4)
-"""How long an answer is awaited then. Answers that come take a small part of it."""
+"""The shortened deadline of a response. Responses that are sent take a fraction of it."""
 
 PARKED_FOR = timedelta(seconds=12)
-"""How long a call stays parked then."""
+"""The shortened time to live of a parked call."""
 
 
 @dataclass(frozen=True)
 class DeadlineChange:
-    """A span of time that is shorter in the copy.
+    """A time span that is shorter in the copy.
 
     Attributes:
-        operation, field: where, such as `response.deadline.initial`.
-        before, after: as the files say it.
+        operation, field: such as `response.deadline.initial`.
+        before, after: as in the files.
     """
 
     operation: str
@@ -38,8 +38,8 @@ class DeadlineChange:
 
 
 @contextmanager
-def own_integrations(state: Path) -> Iterator[Path]:
-    """A copy of the integration files we ship, for as long as the block runs."""
+def copy_integrations(state: Path) -> Iterator[Path]:
+    """A copy of the shipped integration files, removed at the end."""
     state.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="demo-integrations-", dir=state) as name:
         folder = Path(name)
@@ -48,12 +48,8 @@ def own_integrations(state: Path) -> Iterator[Path]:
         yield folder
 
 
-def put_in_a_hurry(folder: Path) -> list[DeadlineChange]:
-    """Shorten the times that `sandbox.yaml` waits; whoever has read it has to read it again.
-
-    Args:
-        folder: as `own_integrations` gave it.
-    """
+def shorten_deadlines(folder: Path) -> list[DeadlineChange]:
+    """Shorten the deadlines in `sandbox.yaml`; processes that have loaded it need a restart."""
     path = folder / "sandbox.yaml"
     document = parse_yaml(path.read_text()).value
     changes = [

@@ -1,4 +1,4 @@
-"""A user's own service that is told what becomes of its calls; it trusts only what is signed."""
+"""A subscriber: a user's own service that receives notices, and verifies their signatures."""
 
 from __future__ import annotations
 
@@ -22,53 +22,53 @@ from ackbridge.contracts.deliveries import NoticeBody, NoticeEvent
 from ackbridge.local.ports import HOST
 
 NAME = "shop"
-"""Of the subscriber, as in `reply_to`."""
+"""The subscriber, as in `reply_to`."""
 
 
 @dataclass
-class Mailbox:
-    """What the service got.
+class DemoSubscriber:
+    """The notices that the service received.
 
     Attributes:
-        notices: verified ones, each once, in the order of arrival.
-        refused: how many requests did not verify.
+        notices: verified, each once, in the order of arrival.
+        rejected: how many requests did not verify.
     """
 
     secret: str
     notices: list[NoticeBody] = field(default_factory=list)
-    refused: int = 0
+    rejected: int = 0
 
     def app(self) -> FastAPI:
-        """The service's HTTP side: what any framework would do."""
+        """The HTTP endpoint, as in any web framework."""
         app = FastAPI()
 
         @app.post("/notices")
-        async def take(request: Request) -> Response:
+        async def receive(request: Request) -> Response:
             body = await request.body()
             try:
-                said: dict[str, Any] = Webhook(self.secret).verify(body, dict(request.headers))
+                parsed: dict[str, Any] = Webhook(self.secret).verify(body, dict(request.headers))
             except WebhookVerificationError:
-                self.refused += 1
+                self.rejected += 1
                 return Response(status_code=401)
-            notice = NoticeBody.model_validate(said)
+            notice = NoticeBody.model_validate(parsed)
             if notice.id not in {known.id for known in self.notices}:
                 self.notices.append(notice)
             return Response(status_code=204)
 
         return app
 
-    def about(self, call_id: str) -> list[NoticeBody]:
-        """What it was told about one call, in order."""
-        own = [notice for notice in self.notices if notice.data.call_id == call_id]
-        return sorted(own, key=lambda notice: notice.data.sequence)
+    def notices_of(self, call_id: str) -> list[NoticeBody]:
+        """The notices about one call, in order."""
+        found = [notice for notice in self.notices if notice.data.call_id == call_id]
+        return sorted(found, key=lambda notice: notice.data.sequence)
 
 
 @contextmanager
-def mailbox(integrations: Path) -> Iterator[Mailbox]:
-    """Run the service, and configure it as a subscriber of a folder of integration files."""
+def run_subscriber(integrations: Path) -> Iterator[DemoSubscriber]:
+    """Run the service, and configure it as a subscriber in a folder of integration files."""
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
-    box = Mailbox(secret)
-    with _served(box.app()) as url:
+    subscriber = DemoSubscriber(secret)
+    with _serve(subscriber.app()) as url:
         folder = integrations / SUBSCRIBERS_FOLDER
         folder.mkdir()
         key = folder / f"{NAME}.secret"
@@ -81,12 +81,12 @@ def mailbox(integrations: Path) -> Iterator[Mailbox]:
             "events": [str(event) for event in NoticeEvent],
         }
         (folder / f"{NAME}.yaml").write_text(yaml.safe_dump(file, sort_keys=False))
-        yield box
+        yield subscriber
 
 
 @contextmanager
-def _served(app: FastAPI) -> Iterator[str]:
-    """Serve an application from a thread of its own; it listens when this returns."""
+def _serve(app: FastAPI) -> Iterator[str]:
+    """Serve an application in a thread; it listens when this returns."""
     with socket.create_server((HOST, 0)) as listener:
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)

@@ -19,17 +19,16 @@ from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.notices import DEFAULT_NOTICES
 from ackbridge.contracts.wire import Duration
 from ackbridge.demo import report
-from ackbridge.demo.facts import CallFacts
-from ackbridge.demo.outcomes import play
-from ackbridge.demo.records import Archive
-from ackbridge.demo.scenarios import KINDS, DemoScenario
-from ackbridge.demo.short_deadlines import own_integrations, put_in_a_hurry
+from ackbridge.demo.records import RecordSources
+from ackbridge.demo.scenario_run import CallFacts
+from ackbridge.demo.scenarios import SCENARIOS, DemoScenario, run_scenario
+from ackbridge.demo.short_deadlines import copy_integrations, shorten_deadlines
 from ackbridge.settings import integrations_folder
 from ackbridge.terminal.exit_codes import ExitCode
 from tests.support.stage import SECRETS, Stage
 
 TWICE = "\N{MULTIPLICATION SIGN}2"
-BY_NAME = {kind.name: kind for kind in KINDS}
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +56,18 @@ def done(state: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def blocks(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """What it says of each kind of end, by the kind's name."""
+    """What it prints of each scenario, by name."""
     pieces = re.split(r"\n *\d+  (?=[^\n]+ \(\w+\) *\n)", done.stdout)[1:]
-    assert len(pieces) == len(KINDS)
-    return {kind.name: piece for kind, piece in zip(KINDS, pieces, strict=True)}
+    assert len(pieces) == len(SCENARIOS)
+    return {scenario.name: piece for scenario, piece in zip(SCENARIOS, pieces, strict=True)}
 
 
-def test_demo_adds_up_and_leaves_nothing_running(
+def test_demo_succeeds_and_leaves_nothing_running(
     done: subprocess.CompletedProcess[str], state: Path
 ) -> None:
     """Real calls, a report, exit status 0, no process and no copy of integration files left."""
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Does it add up?" in done.stdout
+    assert "Reconciliation" in done.stdout
     assert not re.search(r"\bNO\b", done.stdout)
     left = [
         process.info["cmdline"]
@@ -79,34 +78,34 @@ def test_demo_adds_up_and_leaves_nothing_running(
     assert list(state.glob("demo-integrations-*")) == []
 
 
-def test_every_kind_of_end_is_told(blocks: dict[str, str]) -> None:
-    """Each has its heading, what both sides did, and how it ended."""
+def test_every_scenario_is_printed(blocks: dict[str, str]) -> None:
+    """Each has its heading, the steps of both sides, and its end."""
     for name, told in blocks.items():
         assert told.startswith(f"{BY_NAME[name].title}  ({BY_NAME[name].operation})")
         lines = [line.split("  ")[0] for line in map(str.strip, told.splitlines()[1:])]
         assert lines[:3] == ["provider", "Ackbridge", "end"], told
 
 
-def test_the_flag_in_the_middle_is_told(done: subprocess.CompletedProcess[str]) -> None:
-    """Switched off by somebody for a reason, calls parked with their notice, on, and drained."""
-    told = done.stdout.split("A flag switched off in the middle")[1].split("One call of each")[0]
+def test_flag_switch_is_printed(done: subprocess.CompletedProcess[str]) -> None:
+    """Switched off by an operator, calls parked with a notice, switched on, and reprocessed."""
+    told = done.stdout.split("A flag is switched off and on")[1].split("One call for each")[0]
     for line in (
         "Ada, on call: flag of create_booking in dev: on (integration file) → off",
-        "the next 10 are parked: nothing of them is sent",
+        "the next 10 are parked: nothing is sent",
         "“Your booking takes longer”",
-        "create_booking in dev: off → on (they are back)",
-        "drained in",
+        "create_booking in dev: off → on (their API answers again)",
+        "all ended after",
     ):
         assert line in told
 
 
-def test_users_read_what_the_operations_say(blocks: dict[str, str]) -> None:
-    """Wherever somebody is left without an answer, the notice is the operation's own."""
+def test_users_read_the_notices_of_the_operations(blocks: dict[str, str]) -> None:
+    """A user without a response reads the operation's own notice."""
     sandbox = load_integration(integrations_folder(None) / "sandbox.yaml", SECRETS)
     for name, told in blocks.items():
-        kind = BY_NAME[name]
-        for notice in kind.expected.notices:
-            text = getattr(sandbox.operations[kind.operation].notices, notice)
+        scenario = BY_NAME[name]
+        for notice in scenario.expected.notices:
+            text = getattr(sandbox.operations[scenario.operation].notices, notice)
             default = DEFAULT_NOTICES[notice]
             text = text and text.choose(None)
             own = (text.title, text.message, text.alternative) if text else None
@@ -120,31 +119,31 @@ def test_users_read_what_the_operations_say(blocks: dict[str, str]) -> None:
     [
         (
             "silence",
-            "sent it (…:1) → asked how it stands → acknowledged failed (…:1) → sent it (…:2)",
+            "sent it (…:1) → requested its status → acknowledged failed (…:1) → sent it (…:2)",
         ),
         (
             "lost-receipt",
-            f"sent it (…:1) {TWICE} → recorded the answer → acknowledged success (…:1)",
+            f"sent it (…:1) {TWICE} → recorded the response → acknowledged success (…:1)",
         ),
-        ("forced", "was forced by Ada, on call (their console says: work_"),
-        ("no-receipt", "was told to reprocess it by Grace, on call → sent it (…:1)"),
-        ("late", "kept a later answer for people"),
-        ("owed", "the acknowledgement was owed, and paid"),
+        ("forced", "was forced by Ada, on call (their console shows work_"),
+        ("no-receipt", "was reprocessed by Grace, on call → sent it (…:1)"),
+        ("late", "held a later message"),
+        ("owed", "the acknowledgement was owed, and accepted"),
         ("reused", "already belongs to a call with another payload"),
         (
             "forged",
-            f"called back: a forged answer (answered 401) {TWICE} → called back: completed",
+            f"callback: forged (answered 401) {TWICE} → callback: completed",
         ),
     ],
 )
-def test_the_lines_say_what_has_happened(blocks: dict[str, str], name: str, what: str) -> None:
-    """They are read off the records, one thing after the other."""
+def test_lines_are_read_from_the_records(blocks: dict[str, str], name: str, what: str) -> None:
+    """They list the steps in order."""
     assert what in blocks[name]
 
 
-def test_the_people_who_wait_are_told(done: subprocess.CompletedProcess[str]) -> None:
-    """A service got every notice, verified, in its user's language, and no provider's words."""
-    told = done.stdout[done.stdout.index("The people who wait") :]
+def test_subscriber_receives_notices(done: subprocess.CompletedProcess[str]) -> None:
+    """Every notice is verified, in the user's language, and without the provider's texts."""
+    told = done.stdout[done.stdout.index("Notices to a subscriber") :]
     for line in (
         "1. call.completed ",
         "1. call.delayed ",
@@ -161,8 +160,8 @@ def test_the_people_who_wait_are_told(done: subprocess.CompletedProcess[str]) ->
     assert "ORA-00600" not in told
 
 
-def test_one_is_told_where_to_look(done: subprocess.CompletedProcess[str], state: Path) -> None:
-    """The stack is gone: how to have it back, and where one of the calls is then."""
+def test_report_says_where_to_look(done: subprocess.CompletedProcess[str], state: Path) -> None:
+    """How to start the stack again, and where to find one of the calls."""
     call_id = re.search(
         r"ackbridge status (sandbox\.create_order\.demo-\w+-silence)\n", done.stdout
     )
@@ -171,11 +170,11 @@ def test_one_is_told_where_to_look(done: subprocess.CompletedProcess[str], state
     assert f"ackbridge up --state {state}\n" in done.stdout
 
 
-def test_only_waiting_is_shorter_in_the_demos_own_copy(tmp_path: Path) -> None:
-    """Deadlines and the time to live of parked calls; all else is as it is shipped."""
-    with own_integrations(tmp_path) as folder:
+def test_copy_differs_in_deadlines_only(tmp_path: Path) -> None:
+    """Deadlines and the time to live of parked calls; all else is as shipped."""
+    with copy_integrations(tmp_path) as folder:
         shipped = parse_yaml((folder / "sandbox.yaml").read_text()).value
-        changes = put_in_a_hurry(folder)
+        changes = shorten_deadlines(folder)
         copy = parse_yaml((folder / "sandbox.yaml").read_text()).value
         load_catalog(folder, SECRETS)
     assert {change.field for change in changes} == {"response.deadline.initial", "parked_for"}
@@ -195,29 +194,29 @@ def _span(text: str) -> timedelta:
 
 
 @pytest.fixture
-def archive(stage: Stage) -> Archive:
+def sources(stage: Stage) -> RecordSources:
     """The records of the stage."""
-    return Archive(stage.calls, stage.client, stage.ledger, stage.http, stage.provider_url)
+    return RecordSources(stage.calls, stage.client, stage.ledger, stage.http, stage.provider_url)
 
 
-async def test_a_call_that_ends_otherwise_is_told_with_both(archive: Archive) -> None:
-    """What was expected and what was seen, and the exit status is 1."""
+async def test_unexpected_end_is_a_problem(sources: RecordSources) -> None:
+    """Each difference is one line, and the exit code is 1."""
     wrong: DemoScenario = replace(
         BY_NAME["refused"], expected=CallFacts(sent=(2,), notices=("refused",))
     )
-    ending = await play(archive, wrong, "test-1")
-    assert list(ending.troubles) == [
+    result = await run_scenario(sources, wrong, "test-1")
+    assert list(result.problems) == [
         "end: expected completed, seen failed",
         "sent: expected (2,), seen (1,)",
         "done: expected 1, seen 0",
-        "told: expected (('success',),), seen ()",
+        "acknowledged: expected (('success',),), seen ()",
         "recorded: expected 1, seen 0",
     ]
-    assert report.verdict([], [ending], []) is ExitCode.FAILED
+    assert report.exit_code([], [result], []) is ExitCode.FAILED
 
 
-async def test_a_call_that_ends_as_it_should_is_fine(archive: Archive) -> None:
-    """Nothing is told, and the exit status is 0."""
-    ending = await play(archive, BY_NAME["refused"], "test-2")
-    assert list(ending.troubles) == []
-    assert report.verdict([], [ending], []) is ExitCode.COMPLETED
+async def test_expected_end_is_no_problem(sources: RecordSources) -> None:
+    """There are no lines, and the exit code is 0."""
+    result = await run_scenario(sources, BY_NAME["refused"], "test-2")
+    assert list(result.problems) == []
+    assert report.exit_code([], [result], []) is ExitCode.COMPLETED

@@ -1,4 +1,4 @@
-"""The demo's reconciliation: it adds up when it does, and says what does not."""
+"""The demo's reconciliation: which checks fail for which records."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ GOOD = Reconciliation(
 )
 
 
-def test_good_books_add_up(catalog: Catalog) -> None:
-    """Every completed call has one recorded answer, and one work acknowledged as success."""
-    assert [check.what for check in GOOD.checks(catalog) if not check.adds_up] == []
+def test_consistent_records_match(catalog: Catalog) -> None:
+    """Every completed call has one recorded response, and one work acknowledged as success."""
+    assert [check.what for check in GOOD.checks(catalog) if not check.matches] == []
 
 
 @pytest.mark.parametrize(
-    ("books", "wrong"),
+    ("records", "wrong"),
     [
         (replace(GOOD, recorded=[PLAIN]), {"recorded exactly once"}),
         (replace(GOOD, recorded=[PLAIN, FAILED]), {"recorded exactly once"}),
@@ -78,10 +78,10 @@ def test_good_books_add_up(catalog: Catalog) -> None:
             {"acknowledged as failed, every other work"},
         ),
     ],
-    ids=["lost", "of another", "suppressed", "owed", "twice", "swapped", "untold"],
+    ids=["lost", "of another", "suppressed", "owed", "twice", "swapped", "unacknowledged"],
 )
-def test_what_does_not_add_up_is_named(
-    catalog: Catalog, books: Reconciliation, wrong: set[str]
+def test_failed_checks_are_named(
+    catalog: Catalog, records: Reconciliation, wrong: set[str]
 ) -> None:
-    """A lost or repeated answer, and a work that was told the wrong thing or nothing."""
-    assert {check.what for check in books.checks(catalog) if not check.adds_up} == wrong
+    """A lost or repeated response, and a work with a wrong acknowledgement or none."""
+    assert {check.what for check in records.checks(catalog) if not check.matches} == wrong
