@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -16,6 +16,8 @@ from ackbridge.security.secrets import Secrets
 
 from .model import Integration, Operation
 from .subscribers import Subscriber
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,7 @@ class Catalog:
         Raises:
             UnknownNameError: listing the known providers.
         """
-        try:
-            return self.integrations[provider]
-        except KeyError:
-            message = unknown_name("provider", provider, self.integrations)
-            raise UnknownNameError(message) from None
+        return _find("provider", provider, self.integrations)
 
     def operation(self, provider: str, operation: str) -> Operation:
         """Find an operation of a provider.
@@ -44,11 +42,7 @@ class Catalog:
             UnknownNameError: listing the known providers, or the provider's operations.
         """
         operations = self.integration(provider).operations
-        try:
-            return operations[operation]
-        except KeyError:
-            message = unknown_name("operation", operation, operations)
-            raise UnknownNameError(f"{provider}: {message}") from None
+        return _find("operation", operation, operations, f"{provider}: ")
 
     def subscriber(self, name: str) -> Subscriber:
         """Find a subscriber.
@@ -56,11 +50,13 @@ class Catalog:
         Raises:
             UnknownNameError: listing the known subscribers.
         """
-        try:
-            return self.subscribers[name]
-        except KeyError:
-            message = unknown_name("subscriber", name, self.subscribers)
-            raise UnknownNameError(f"reply_to: {message}") from None
+        return _find("subscriber", name, self.subscribers, "reply_to: ")
+
+
+def _find(what: str, name: str, known: Mapping[str, Found], prefix: str = "") -> Found:
+    if name not in known:
+        raise UnknownNameError(prefix + unknown_name(what, name, known))
+    return known[name]
 
 
 def check_payload(operation: Operation, payload: Any) -> None:

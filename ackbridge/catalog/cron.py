@@ -20,25 +20,26 @@ _MONTHS: Final = (
 )
 _DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _RANGE = re.compile(r"(?P<first>\*|\w+)(?:-(?P<last>\w+))?(?:/(?P<step>\d+))?")
-_ATTRIBUTES: Final = ("minutes", "hours", "days", "months", "weekdays")
 _YEARS: Final = 9
 """How many years are searched for a date: a 29 February can be eight years away."""
 
 
 @dataclass(frozen=True)
 class _Field:
+    attribute: str
     name: str
     first: int
     last: int
     names: tuple[str, ...] = ()
 
 
+_WEEKDAY: Final = _Field("weekdays", "day of the week", 0, 7, _DAYS)
 _FIELDS: Final = (
-    _Field("minute", 0, 59),
-    _Field("hour", 0, 23),
-    _Field("day of the month", 1, 31),
-    _Field("month", 1, 12, ("", *_MONTHS)),
-    _Field("day of the week", 0, 7, _DAYS),
+    _Field("minutes", "minute", 0, 59),
+    _Field("hours", "hour", 0, 23),
+    _Field("days", "day of the month", 1, 31),
+    _Field("months", "month", 1, 12, ("", *_MONTHS)),
+    _WEEKDAY,
 )
 
 
@@ -68,10 +69,9 @@ class Cron:
         if parts[2] != "*" and parts[4] != "*":
             # In cron one of them has to match, in Temporal both have to.
             raise ValueError("must restrict the day of the month or of the week, not both")
-        parsed = [_numbers(part, of) for part, of in zip(parts, _FIELDS, strict=True)]
-        parsed[4] = {number % 7 for number in parsed[4]}
-        for name, numbers in zip(_ATTRIBUTES, parsed, strict=True):
-            object.__setattr__(self, name, tuple(sorted(numbers)))
+        for part, of in zip(parts, _FIELDS, strict=True):
+            numbers = {number % 7 if of is _WEEKDAY else number for number in _numbers(part, of)}
+            object.__setattr__(self, of.attribute, tuple(sorted(numbers)))
         longest = max(29 if month == 2 else monthrange(2025, month)[1] for month in self.months)
         if self.days[0] > longest:
             raise ValueError("must match a day that exists")
@@ -125,7 +125,7 @@ def _numbers(text: str, of: _Field) -> set[int]:
 def _bounds(found: re.Match[str], of: _Field) -> tuple[int, int]:
     if found["first"] == "*":
         # 7 is Sunday too.
-        return of.first, min(of.last, 6) if of.names and of.first == 0 else of.last
+        return of.first, 6 if of is _WEEKDAY else of.last
     first = _number(found["first"], of)
     if found["last"] is not None:
         return first, _number(found["last"], of)

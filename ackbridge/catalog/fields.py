@@ -41,14 +41,23 @@ class FilePart(BaseModel):
     )
 
 
-def is_http_url(url: str) -> bool:
-    """Whether this is an absolute http or https URL in printable ASCII without blanks."""
+def check_http_url(url: str, instead_of_credentials: str) -> None:
+    """Check that this is an absolute http or https URL without credentials and fragment.
+
+    Raises:
+        ValueError: it is not; the text does not contain the URL.
+    """
     try:
         parts = urlsplit(url)
         is_absolute = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        return False
-    return bool(is_absolute) and url.isascii() and url.isprintable() and " " not in url
+        is_absolute = False
+    if not is_absolute or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("must be an absolute http or https URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"must not contain credentials; {instead_of_credentials}")
+    if parts.fragment:
+        raise ValueError("must not contain a fragment")
 
 
 def _header(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -38,19 +37,9 @@ class _Generator(GenerateJsonSchema):
         return expression.strip("`") == "true" if expression else super().encode_default(dft)
 
 
-def integration_json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of integration files, as a new plain dict."""
-    return deepcopy(json_schema_of(Integration))
-
-
-def subscriber_json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of subscriber files, as a new plain dict."""
-    return deepcopy(json_schema_of(Subscriber))
-
-
 @cache
 def json_schema_of(model: type[FilePart]) -> dict[str, Any]:
-    """The JSON Schema of a kind of file; shared, so it must not be changed."""
+    """The JSON Schema (draft 2020-12) of a kind of file; cached, so it must not be changed."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(schema_generator=_Generator),

@@ -37,7 +37,7 @@ from .fields import (
     Query,
     StatusCode,
     TimeZone,
-    is_http_url,
+    check_http_url,
 )
 from .payload_schema import PayloadSchema
 from .templates import BodyTemplate, PathTemplate, TextTemplate
@@ -489,11 +489,7 @@ class Integration(FilePart):
     @field_validator("base_url")
     @classmethod
     def _check_base_url(cls, url: str) -> str:
-        if not is_http_url(url):
-            raise ValueError("must be an absolute http or https URL")
-        parts = urlsplit(url)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not contain credentials; use auth")
-        if parts.query or parts.fragment:
-            raise ValueError("must not contain a query or a fragment")
+        check_http_url(url, "use auth")
+        if urlsplit(url).query:
+            raise ValueError("must not contain a query")
         return url.rstrip("/")

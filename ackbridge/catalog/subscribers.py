@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -17,7 +16,7 @@ from ackbridge.contracts.deliveries import (
 from ackbridge.contracts.limits import Name
 from ackbridge.security.specs import SecretRef
 
-from .fields import FilePart, Positive, is_http_url
+from .fields import FilePart, Positive, check_http_url
 
 MAX_SECRETS: Final = 2
 """The secret in use, and the one that replaces it."""
@@ -50,11 +49,5 @@ class Subscriber(FilePart):
     @field_validator("url")
     @classmethod
     def _check_url(cls, url: str) -> str:
-        if not is_http_url(url):
-            raise ValueError("must be an absolute http or https URL")
-        parts = urlsplit(url)
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("must not contain credentials; notices are signed with secrets")
-        if parts.fragment:
-            raise ValueError("must not contain a fragment")
+        check_http_url(url, "notices are signed with secrets")
         return url

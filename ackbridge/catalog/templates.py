@@ -72,9 +72,11 @@ class Template:
     def __get_pydantic_core_schema__(
         cls, _source: Any, _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            cls.parse, core_schema.str_schema(strict=True)
-        )
+        return core_schema.no_info_after_validator_function(cls.parse, cls._source_schema())
+
+    @classmethod
+    def _source_schema(cls) -> CoreSchema:
+        return core_schema.str_schema(strict=True)
 
 
 class PathTemplate(Template):
@@ -96,27 +98,21 @@ class ScalarTemplate(Template):
     """The value of a header or of a query parameter; also a number or a boolean in the file."""
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, _source: Any, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        def parse(value: str | float | bool) -> ScalarTemplate:
-            return (
-                cls.parse(value) if isinstance(value, str) else cls("", (scalar_text(value, ""),))
-            )
+    def parse(cls, source: str | float | bool) -> Self:
+        """As `Template.parse`; numbers and booleans become literals."""
+        return super().parse(source) if isinstance(source, str) else cls("", (json.dumps(source),))
 
-        scalars = [
-            core_schema.str_schema(strict=True),
-            core_schema.bool_schema(strict=True),
-            core_schema.int_schema(strict=True),
-            core_schema.float_schema(strict=True),
-        ]
-        return core_schema.no_info_after_validator_function(
-            parse,
-            core_schema.union_schema(
-                [*scalars],
-                custom_error_type="template",
-                custom_error_message="must be a text, a number or a boolean",
-            ),
+    @classmethod
+    def _source_schema(cls) -> CoreSchema:
+        return core_schema.union_schema(
+            [
+                core_schema.str_schema(strict=True),
+                core_schema.bool_schema(strict=True),
+                core_schema.int_schema(strict=True),
+                core_schema.float_schema(strict=True),
+            ],
+            custom_error_type="template",
+            custom_error_message="must be a text, a number or a boolean",
         )
 
 
@@ -138,12 +134,8 @@ class TextTemplate(Template):
         )
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, _source: Any, _handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            cls.parse, core_schema.str_schema(strict=True, min_length=1)
-        )
+    def _source_schema(cls) -> CoreSchema:
+        return core_schema.str_schema(strict=True, min_length=1)
 
 
 @dataclass(frozen=True)

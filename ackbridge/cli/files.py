@@ -13,9 +13,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from ackbridge.catalog.json_schema import integration_json_schema, subscriber_json_schema
+from ackbridge.catalog.json_schema import json_schema_of
 from ackbridge.catalog.loading import SUBSCRIBERS_FOLDER, load_integration, load_subscriber
 from ackbridge.catalog.model import Integration
+from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.conformance.cases import PayloadRequiredError, make_case
 from ackbridge.conformance.runner import Report, Result, Verdict, run_conformance
 from ackbridge.conformance.scenarios import SCENARIOS
@@ -85,7 +86,7 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of integration files, for completion in editors."""
-    output.print_json(subscriber_json_schema() if subscriber else integration_json_schema())
+    output.print_json(json_schema_of(Subscriber if subscriber else Integration))
 
 
 def _problems(path: Path) -> Sequence[Problem]:

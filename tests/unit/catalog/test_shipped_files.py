@@ -12,7 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ackbridge.catalog.catalog import check_payload
-from ackbridge.catalog.json_schema import integration_json_schema, subscriber_json_schema
+from ackbridge.catalog.json_schema import json_schema_of
 from ackbridge.catalog.loading import load_catalog, load_integration
 from ackbridge.catalog.matching import (
     Match,
@@ -22,7 +22,9 @@ from ackbridge.catalog.matching import (
     is_receipt,
     receipt_reference,
 )
+from ackbridge.catalog.model import Integration
 from ackbridge.catalog.rendering import render_acknowledgement, render_request, render_status
+from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from tests.support.catalog_files import CONTEXT, ROOT, answer, callback, write
@@ -43,9 +45,9 @@ def context(call_id: str, payload: Any, **more: Any) -> dict[str, Any]:
 def test_the_published_schemas_are_up_to_date() -> None:
     """`ackbridge schema` prints them; docs/ holds a copy."""
     published = json.loads((ROOT / "docs" / "integration.schema.json").read_text())
-    assert integration_json_schema() == published
+    assert json_schema_of(Integration) == published
     published = json.loads((ROOT / "docs" / "subscriber.schema.json").read_text())
-    assert subscriber_json_schema() == published
+    assert json_schema_of(Subscriber) == published
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def test_the_published_schemas_are_up_to_date() -> None:
 )
 def test_the_schema_accepts_what_the_loader_accepts(text: str, tmp_path: Path) -> None:
     """For our files and for the examples of the documentation."""
-    schema = integration_json_schema()
+    schema = json_schema_of(Integration)
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(parse_yaml(text).value)
     load_integration(write(tmp_path, text), {})

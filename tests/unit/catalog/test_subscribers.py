@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from ackbridge.catalog.json_schema import subscriber_json_schema
+from ackbridge.catalog.json_schema import json_schema_of
 from ackbridge.catalog.loading import load_catalog, load_subscriber
+from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.deliveries import NoticeEvent
 from ackbridge.errors import IntegrationFileError, UnknownNameError
@@ -112,7 +113,7 @@ def test_subscribers_are_loaded_with_the_catalog(tmp_path: Path) -> None:
 
 def test_the_schema_accepts_what_the_loader_accepts() -> None:
     """An editor accepts a good file, and marks bad ones."""
-    schema = subscriber_json_schema()
+    schema = json_schema_of(Subscriber)
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
     good = parse_yaml(SHOP).value
