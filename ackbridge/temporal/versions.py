@@ -50,6 +50,9 @@ _QUEUE_TYPES: Final = (
     TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
     TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
 )
+_TEMPORARY: Final = frozenset(
+    {RPCStatusCode.ABORTED, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.UNAVAILABLE}
+)
 _STATUS_PREFIX: Final = "WORKER_DEPLOYMENT_VERSION_STATUS_"
 _PROPAGATING: Final = RoutingConfigUpdateState.ROUTING_CONFIG_UPDATE_STATE_IN_PROGRESS
 
@@ -164,19 +167,28 @@ async def promote(
             return False
         return may_drop_queues or not found.unserved_queues(build_id)
 
-    found, token = await _poll(client, name, is_served, within)
-    if not is_served(found):
-        raise UnavailableError(_missing(found, build_id, within))
-    await _route(
-        client,
-        ramp,
-        namespace=client.namespace,
-        deployment_name=name,
-        build_id=build_id,
-        conflict_token=token,
-        identity=client.identity,
-        ignore_missing_task_queues=may_drop_queues,
-    )
+    end = time.monotonic() + within.total_seconds()
+    while True:
+        found, token = await _poll(client, name, is_served, within)
+        if not is_served(found):
+            raise UnavailableError(_missing(found, build_id, within))
+        try:
+            await _route(
+                client,
+                ramp,
+                namespace=client.namespace,
+                deployment_name=name,
+                build_id=build_id,
+                conflict_token=token,
+                identity=client.identity,
+                ignore_missing_task_queues=may_drop_queues,
+            )
+            break
+        except RPCError as error:
+            # A request that timed out may have succeeded; repeating it changes nothing.
+            if error.status not in _TEMPORARY or time.monotonic() > end:
+                message = f"the engine refuses the version: {error.message}"
+                raise UnavailableError(message) from None
     found, _ = await _poll(client, name, lambda found: not found.is_spreading, within)
     if found.is_spreading:
         behind = await _queues_behind(client, found, build_id, is_ramp=ramp is not None)
@@ -246,18 +258,15 @@ async def _queues_behind(
 
 async def _route(client: Client, ramp: float | None, **change: Any) -> None:
     service = client.workflow_service
-    try:
-        if ramp is None:
-            await service.set_worker_deployment_current_version(
-                SetWorkerDeploymentCurrentVersionRequest(**change), timeout=RPC_TIMEOUT
-            )
-        else:
-            await service.set_worker_deployment_ramping_version(
-                SetWorkerDeploymentRampingVersionRequest(**change, percentage=ramp),
-                timeout=RPC_TIMEOUT,
-            )
-    except RPCError as error:
-        raise UnavailableError(f"the engine refuses the version: {error.message}") from None
+    if ramp is None:
+        await service.set_worker_deployment_current_version(
+            SetWorkerDeploymentCurrentVersionRequest(**change), timeout=RPC_TIMEOUT
+        )
+    else:
+        await service.set_worker_deployment_ramping_version(
+            SetWorkerDeploymentRampingVersionRequest(**change, percentage=ramp),
+            timeout=RPC_TIMEOUT,
+        )
 
 
 async def _describe(client: Client, name: str) -> tuple[Deployment, bytes]:
