@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint types imports bench bench-dbos bench-restate bench-celery batch-scale model deadlines outage chaos clean lock
+.PHONY: help setup demo up test pytest lint types imports bench bench-dbos bench-restate bench-celery batch-scale model deadlines outage chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,7 +28,10 @@ demo: $(STAMP) ## Run real calls through the whole stack, and show them
 up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
 	@$(BIN)/ackbridge up
 
-test: $(STAMP) lint types imports ## Lint, types, import rules and every test
+test: $(STAMP) ## Lint, types, import rules and every test, side by side
+	@$(MAKE) --no-print-directory --jobs=4 lint types imports pytest
+
+pytest: $(STAMP)
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 model: $(STAMP) ## Hunt for broken invariants of the protocol with many random examples

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import itertools
 import signal
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
@@ -13,25 +15,10 @@ import pytest
 
 from ackbridge.workarounds.process_exit import exit_process
 
-LONGEST_FIRST = (
-    "test_kill.py",
-    "test_upgrade.py",
-    "test_wheel.py",
-    "test_demo.py",
-    "test_conformance.py",
-    "test_flags_under_load.py",
-    "test_two_workers.py",
-    "test_breaker_engine.py",
-    "test_chaos_smoke.py",
-    "test_outage_smoke.py",
-    "test_batch_kill.py",
-    "test_cli.py",
-    "test_batches.py",
-)
-"""Files whose tests wait for processes to die and come back: begun first, others fill the gaps."""
-
-PATIENCE = 240
+TEST_TIMEOUT = 240
 """Seconds an asynchronous test may take; `faulthandler_timeout` ends what does not hear of it."""
+SLOW_SECONDS = 20
+"""A test that takes longer, with its fixtures, belongs into a module that is marked `slow`."""
 
 _status: list[int] = []
 P = ParamSpec("P")
@@ -48,12 +35,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no process is left alone with one at the end.
+    """Begin with the files of slow tests, and end each test that waits for ever where it waits.
 
-    And none waits for ever: a test that asks again and again fails at the line where it waits.
+    A file runs in one process: slow ones that came last would leave the other processes idle.
     """
-    ranks = {name: rank for rank, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _bounded(item.obj)
@@ -62,10 +48,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _bounded(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
     @functools.wraps(test)
     async def within(*args: P.args, **kwargs: P.kwargs) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TEST_TIMEOUT):
             await test(*args, **kwargs)
 
     return within
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the slow tests that are not marked, so that they are not begun last."""
+    took: defaultdict[str, float] = defaultdict(float)
+    marked = set()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            took[report.nodeid] += report.duration
+            if "slow" in report.keywords:
+                marked.add(report.nodeid)
+    for test, seconds in took.items():
+        if seconds > SLOW_SECONDS and test not in marked:
+            terminalreporter.line(f"took {seconds:.0f} s, and is not marked slow: {test}")
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:

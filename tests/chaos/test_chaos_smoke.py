@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from ackbridge.settings import app_folder
+
+pytestmark = pytest.mark.slow
 
 
 def test_sixty_calls_and_two_kills_lose_nothing(tmp_path: Path) -> None:

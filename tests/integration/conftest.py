@@ -1,4 +1,4 @@
-"""One engine and one stage for all integration tests; every test uses keys of its own."""
+"""What integration tests share: engines, and one stage. Every test uses keys of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,30 @@ import pytest
 import pytest_asyncio
 
 from ackbridge.local.dev_server import EmbeddedEngine
+from tests.support.engine import EARLY, TAKEOVER, running_engine
 from tests.support.stage import Stage, set_up
 
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
     """The real Temporal server."""
-    state = tmp_path_factory.mktemp("engine") / "engine.db"
-    with EmbeddedEngine(state, headless=True, time_skipping=True) as running:
+    with running_engine(tmp_path_factory.mktemp("engine")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def short_history_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
+    """The same, but it suggests to continue as new after `EARLY` events."""
+    folder = tmp_path_factory.mktemp("short-history-engine")
+    with running_engine(folder, suggest_renewal_after=EARLY) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def quick_takeover_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
+    """The same, but what a killed worker had in hand is given to another one after 3 s."""
+    folder = tmp_path_factory.mktemp("quick-takeover-engine")
+    with running_engine(folder, task_timeout=TAKEOVER) as running:
         yield running
 
 
@@ -23,6 +39,6 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]
 async def stage(
     engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
-    """Engine, worker, gateway, provider and ledger."""
-    async with set_up(engine.address, tmp_path_factory.mktemp("stage")) as everything:
+    """Worker, gateway, provider and ledger, with the integrations as shipped."""
+    async with set_up(engine, tmp_path_factory.mktemp("stage")) as everything:
         yield everything

@@ -26,11 +26,11 @@ from ackbridge.errors import CallError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.chaos.reading_provider import read_provider
 from tests.chaos.records import Seen
+from tests.support.engine import running_engine
 from tests.support.stage import (
     Stage,
     edited_integrations,
     mood,
-    own_engine,
     reached,
     set_up,
     worker_process,
@@ -129,10 +129,10 @@ async def play(options: Options, folder: Path, say: Say) -> Played:
         operations["create_booking"]["queue_within"] = f"{seconds:.0f}s"
 
     integrations = edited_integrations(folder, hold, breaker=BREAKER)
-    with own_engine(folder) as engine, subscribing() as shop:
+    with running_engine(folder) as engine, subscribing() as shop:
         configure(integrations, "shop", shop.url)
-        async with set_up(engine.address, folder, integrations, has_worker=False) as stage:
-            worker = worker_process(stage, engine, integrations, folder / "worker.log")
+        async with set_up(engine, folder, integrations, has_worker=False) as stage:
+            worker = worker_process(stage, integrations, folder / "worker.log")
             worker.start()
             try:
                 return await _play(options, stage, engine, shop, say)

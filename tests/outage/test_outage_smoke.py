@@ -11,6 +11,8 @@ import pytest
 from .checking import check
 from .playing import Options, Played, play
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 async def played(tmp_path_factory: pytest.TempPathFactory) -> Played:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 NOT_BUILT_FROM = (".git", ".venv", ".ackbridge", "*.egg-info", "__pycache__", ".*_cache")
 

@@ -16,7 +16,7 @@ from typing import Any
 from temporalio.client import WorkflowHandle
 
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.local.dev_server import EmbeddedEngine
+from tests.support.engine import running_engine
 from tests.support.stage import Stage, edited_integrations, set_up
 from tests.support.subscribers import configure, subscribing
 
@@ -39,15 +39,13 @@ async def main() -> None:
     HISTORIES.mkdir(exist_ok=True)
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-        engine = running.enter_context(
-            EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
-        )
+        engine = running.enter_context(running_engine(folder))
         integrations = edited_integrations(folder, lambda _: None)
         for name, replies in ((SUBSCRIBER, []), (GONE, [410] * 10)):
             subscriber = running.enter_context(subscribing())
             subscriber.replies += replies
             configure(integrations, name, subscriber.url)
-        async with set_up(engine.address, folder, integrations) as stage:
+        async with set_up(engine, folder, integrations) as stage:
             for scenario in SCENARIOS:
                 await _capture(stage, scenario)
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,8 +87,12 @@ class _Around(ActivityInboundInterceptor):
         return result
 
 
-async def main(marks: Path) -> None:
-    """Serve like the real worker does, until death."""
+def main(arguments: list[str]) -> None:
+    """Serve like the real worker does, until death; the argument is the folder of the marks."""
+    asyncio.run(_serve(Path(*arguments)))
+
+
+async def _serve(marks: Path) -> None:
     settings = load_settings()
     catalog = load_catalog(Path(os.environ["ACKBRIDGE_INTEGRATIONS"]), os.environ)
     client = await connect(os.environ)
@@ -102,7 +105,3 @@ async def main(marks: Path) -> None:
         for one in worker.build_workers(client, catalog, deps, interceptors=[Deadly(marks)]):
             await running.enter_async_context(one)
         await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))

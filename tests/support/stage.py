@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +35,18 @@ from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
+from ackbridge.local.stack import empty_temporal_config, inherited_environment
 from ackbridge.sandbox.provider import create_provider
 from ackbridge.security.secrets import Secrets
-from ackbridge.settings import Settings
+from ackbridge.settings import WORKER_READY, Settings
 from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.temporal.connect import client_options
 from ackbridge.workarounds.worker_shutdown import BoundedShutdown
 from activities import Dependencies
 
+from .engine import Namespace, new_namespace
+from .processes import ForkedProcess
 from .serving import serve
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -63,7 +65,9 @@ class Stage:
     """Where calls are played.
 
     Attributes:
-        client: of the engine; the workflows it starts have a clock of their own.
+        folder: of its files.
+        namespace: of this stage alone, in an engine that stages share.
+        client: of that namespace; the workflows it starts have a clock of their own.
         calls: the typed client over it.
         skipper: moves the clock of a single workflow.
         ledger: the ledger that worker and gateway share.
@@ -72,6 +76,8 @@ class Stage:
         deps: what the activities are given.
     """
 
+    folder: Path
+    namespace: Namespace
     client: Client
     calls: AckbridgeClient
     skipper: TimeSkipper
@@ -141,23 +147,37 @@ async def reached(
             await asyncio.sleep(0.1)
 
 
-def worker_process(
-    stage: Stage, engine: EmbeddedEngine, integrations: Path, log: Path
-) -> ManagedProcess:
+def worker_process(stage: Stage, integrations: Path, log: Path) -> ForkedProcess:
     """A worker in a process of its own, which can be killed; it is not started yet."""
-    return ManagedProcess(
-        [sys.executable, str(CHECKOUT / "worker.py")],
-        environ={
-            **os.environ,
-            **stage.environ,
-            **engine.environment,
-            "ACKBRIDGE_LEDGER_URL": stage.settings.ledger_url,
-            "ACKBRIDGE_PUBLIC_URL": stage.gateway_url,
-            "ACKBRIDGE_INTEGRATIONS": str(integrations),
-        },
+    return ForkedProcess(
+        worker.main,
+        [],
+        environ=worker_environment(stage, integrations),
         log=log,
-        folder=CHECKOUT,
+        folder=stage.folder,
     )
+
+
+async def until_ready(process: ManagedProcess) -> None:
+    """Wait until a worker that was just started says that it is ready."""
+    async with asyncio.timeout(60):
+        while WORKER_READY not in process.output():  # noqa: ASYNC110 -- another process writes it
+            await asyncio.sleep(0.05)
+
+
+def worker_environment(stage: Stage, integrations: Path) -> dict[str, str]:
+    """The environment of a worker process of this stage, without the developer's settings."""
+    empty_temporal_config(stage.folder).write_text("")
+    return {
+        **inherited_environment(os.environ),
+        **stage.environ,
+        **stage.namespace.environment,
+        "ACKBRIDGE_LEDGER_URL": stage.settings.ledger_url,
+        "ACKBRIDGE_PUBLIC_URL": stage.gateway_url,
+        "ACKBRIDGE_INTEGRATIONS": str(integrations),
+        "PYTHONPATH": str(CHECKOUT),
+        "TEMPORAL_CONFIG_FILE": str(empty_temporal_config(stage.folder)),
+    }
 
 
 PATIENT_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
@@ -189,22 +209,9 @@ def edited_integrations(
     return integrations
 
 
-@contextlib.contextmanager
-def own_engine(folder: Path, *, long: int | None = None) -> Iterator[EmbeddedEngine]:
-    """An engine that skips time and has no other workers.
-
-    Args:
-        long: after so many events it suggests to continue as new; None for its own measure.
-    """
-    limits = {} if long is None else {"limit.historyCount.suggestContinueAsNew": str(long)}
-    state = folder / "engine.db"
-    with EmbeddedEngine(state, headless=True, time_skipping=True, dynamic_config=limits) as running:
-        yield running
-
-
 @asynccontextmanager
 async def set_up(
-    engine_address: str,
+    engine: EmbeddedEngine,
     folder: Path,
     integrations: Path = INTEGRATIONS,
     *,
@@ -218,13 +225,16 @@ async def set_up(
     """
     url = f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
+    namespace = await new_namespace(engine)
     with contextlib.ExitStack() as servers:
         provider_url = servers.enter_context(
             serve(create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"]))
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
         catalog = patient(load_catalog(integrations, environ))
-        client = await Client.connect(engine_address, **client_options(), runtime=runtime)
+        client = await Client.connect(
+            namespace.address, namespace=namespace.name, **client_options(), runtime=runtime
+        )
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(
             serve(
@@ -232,7 +242,9 @@ async def set_up(
                     catalog,
                     Secrets(environ, folder),
                     gateway_ledger,
-                    await Client.connect(engine_address, lazy=True, **client_options()),
+                    await Client.connect(
+                        namespace.address, namespace=namespace.name, lazy=True, **client_options()
+                    ),
                     utc_now,
                 )
             )
@@ -255,6 +267,8 @@ async def set_up(
                 if workers:
                     await start_controls(client, catalog)
                 yield Stage(
+                    folder=folder,
+                    namespace=namespace,
                     client=client,
                     calls=AckbridgeClient(client),
                     skipper=skipper,

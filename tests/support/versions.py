@@ -94,7 +94,7 @@ def environment_of(
     return {
         **inherited,
         **stage.environ,
-        **engine.environment,
+        **stage.namespace.environment,
         "ACKBRIDGE_BUILD_ID": build_id,
         "ACKBRIDGE_DEPLOYMENT": DEPLOYMENT,
         "ACKBRIDGE_INTEGRATIONS": str(integrations),

@@ -350,14 +350,13 @@ async def test_plain_json_from_the_temporal_command(stage: Stage) -> None:
     """The temporal command starts a call, asks, and reads a plain result, without our models."""
     request = stage.request()
     document = json.dumps(request.model_dump(exclude_none=True))
-    address = stage.client.service_client.config.target_host
+    where = ("--address", stage.namespace.address, "--namespace", stage.namespace.name)
     await _temporal(
         *("workflow", "start", "--type", "IntegrationCall", "--task-queue", "ackbridge"),
-        *("--workflow-id", request.call_id, "--input", document, "--address", address),
+        *("--workflow-id", request.call_id, "--input", document, *where),
     )
     told = await _temporal(
-        *("workflow", "result", "--workflow-id", request.call_id, "--address", address),
-        *("--output", "json"),
+        *("workflow", "result", "--workflow-id", request.call_id, "--output", "json", *where),
     )
     assert json.loads(told)["result"]["status"] == "completed"
     described = await stage.handle(request).describe()

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
-from temporalio.client import Client
 
-from ackbridge.catalog.loading import load_catalog
-from ackbridge.client.calls import AckbridgeClient
-from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus
 from ackbridge.contracts.deliveries import NoticeEvent, event_id
-from ackbridge.gateway.app import create_app
-from ackbridge.ledger.database.migrate import migrate
-from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.notices import NoticeState
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.processes import ManagedProcess
-from ackbridge.sandbox.provider import create_provider
-from ackbridge.security.secrets import Secrets
-from ackbridge.workarounds.data_converter import DATA_CONVERTER
-from tests.support.serving import serve
-from tests.support.stage import CHECKOUT, INTEGRATIONS, SECRETS, edited_integrations
+from tests.support import dying_worker
+from tests.support.processes import ForkedProcess
+from tests.support.stage import (
+    INTEGRATIONS,
+    Stage,
+    edited_integrations,
+    set_up,
+    worker_environment,
+)
 from tests.support.subscribers import configure, subscribing
+
+pytestmark = pytest.mark.slow
 
 WHEN = ("before", "after")
 POINTS = [
@@ -43,16 +36,8 @@ POINTS = [
 PATIENCE = timedelta(minutes=3)
 
 
-@pytest.fixture(scope="module")
-def own_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine without other workers, which would finish what the dying one began."""
-    state = tmp_path_factory.mktemp("kill") / "engine.db"
-    with EmbeddedEngine(state, headless=True) as running:
-        yield running
-
-
 async def test_worker_killed_between_every_two_steps(
-    own_engine: EmbeddedEngine, tmp_path: Path
+    quick_takeover_engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
     """Every call completes with one row in the ledger and one effect at the provider.
 
@@ -60,14 +45,14 @@ async def test_worker_killed_between_every_two_steps(
     is not recorded again. Such points are played again.
     """
     missed = POINTS
-    async with surroundings(own_engine, tmp_path, INTEGRATIONS) as environ:
+    async with set_up(quick_takeover_engine, tmp_path, has_worker=False) as stage:
         for attempt in range(3):
             requests = [order(f"{point}-{uuid.uuid4().hex[:8]}") for point in missed]
             folder = tmp_path / f"attempt-{attempt}"
             folder.mkdir()
-            outcomes, marks = await die_and_come_back(own_engine, environ, folder, requests)
+            outcomes, marks = await die_and_come_back(stage, INTEGRATIONS, folder, requests)
             assert all(outcome.status is OutcomeStatus.COMPLETED for outcome in outcomes)
-            await _reconcile(requests, environ["ACKBRIDGE_LEDGER_URL"], environ["SANDBOX_BASE_URL"])
+            await _reconcile(stage, requests)
             missed = [p for p, one in zip(missed, requests, strict=True) if one.key not in marks]
             if not missed:
                 break
@@ -75,7 +60,7 @@ async def test_worker_killed_between_every_two_steps(
 
 
 async def test_worker_killed_while_a_subscriber_is_told(
-    own_engine: EmbeddedEngine, tmp_path: Path
+    quick_takeover_engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
     """Every notice arrives under one id that tells its place, however often it was begun anew."""
     points = [f"{when}-{step}" for step in (names.RECORD, names.DELIVER) for when in WHEN]
@@ -86,10 +71,11 @@ async def test_worker_killed_while_a_subscriber_is_told(
     integrations = edited_integrations(tmp_path, lambda _: None)
     with subscribing() as shop:
         configure(integrations, "shop", shop.url, timeout="1s")
-        async with surroundings(own_engine, tmp_path, integrations) as environ:
+        async with set_up(quick_takeover_engine, tmp_path, integrations, has_worker=False) as stage:
             _, marks = await die_and_come_back(
-                own_engine, environ, tmp_path, requests, are_told=True
+                stage, integrations, tmp_path, requests, are_told=True
             )
+            states = {one.state for one in await stage.ledger.notices.find()}
     # A delivery is tried until it is answered; a record may have outlived another call's death.
     died = {mark.partition(":")[0] for mark in marks}
     assert {one.key for one in requests if names.DELIVER in one.key} <= died
@@ -98,9 +84,6 @@ async def test_worker_killed_while_a_subscriber_is_told(
         assert {one.id for one in letters} == {f"{request.call_id}:1.completed"}
         bodies = [one.body for one in letters]
         assert bodies == bodies[:1] * len(bodies)
-    ledger = Ledger.open(environ["ACKBRIDGE_LEDGER_URL"], utc_now)
-    states = {one.state for one in await ledger.notices.find()}
-    await ledger.close()
     assert states == {NoticeState.DELIVERED}
     assert shop.forged == 0
 
@@ -111,33 +94,9 @@ def order(key: str) -> CallRequest:
     return CallRequest(provider="sandbox", operation="create_order", key=key, payload=payload)
 
 
-@asynccontextmanager
-async def surroundings(
-    engine: EmbeddedEngine, folder: Path, integrations: Path
-) -> AsyncIterator[dict[str, str]]:
-    """Everything but the worker; its environment."""
-    url = f"sqlite:///{folder}/ledger.db"
-    await asyncio.to_thread(migrate, url)
-    gateway_ledger = Ledger.open(url, utc_now)
-    provider = create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"])
-    with serve(provider) as provider_url:
-        environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
-        lazy = await Client.connect(engine.address, lazy=True, data_converter=DATA_CONVERTER)
-        catalog = load_catalog(integrations, environ)
-        app = create_app(catalog, Secrets(environ, folder), gateway_ledger, lazy, utc_now)
-        with serve(app) as gateway_url:
-            yield environ | {
-                "ACKBRIDGE_LEDGER_URL": url,
-                "ACKBRIDGE_PUBLIC_URL": gateway_url,
-                "ACKBRIDGE_INTEGRATIONS": str(integrations),
-                **engine.environment,
-            }
-    await gateway_ledger.close()
-
-
 async def die_and_come_back(
-    engine: EmbeddedEngine,
-    environ: dict[str, str],
+    stage: Stage,
+    integrations: Path,
     folder: Path,
     requests: list[CallRequest],
     *,
@@ -153,41 +112,37 @@ async def die_and_come_back(
     """
     marks = folder / "marks"
     marks.mkdir()
-    child = ManagedProcess(
-        [sys.executable, "-m", "tests.support.dying_worker", str(marks)],
-        environ={**os.environ, **environ},
+    child = ForkedProcess(
+        dying_worker.main,
+        [str(marks)],
+        environ=worker_environment(stage, integrations),
         log=folder / "worker.log",
-        folder=CHECKOUT,
+        folder=folder,
     )
-    client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
-    calls = AckbridgeClient(client)
     reviving = asyncio.create_task(_revive(child))
     try:
-        started = [await calls.start(request) for request in requests]
+        started = [await stage.calls.start(request) for request in requests]
         outcomes = await asyncio.gather(*(call.outcome(PATIENCE, settled=True) for call in started))
         for request in requests if are_told else ():
             event = event_id(request.call_id, 1, NoticeEvent.COMPLETED)
-            await client.get_workflow_handle(names.notice_id(event)).result()
+            await stage.client.get_workflow_handle(names.notice_id(event)).result()
     finally:
         reviving.cancel()
         child.stop(timedelta(seconds=1))
     return outcomes, {path.name for path in marks.iterdir()}
 
 
-async def _reconcile(requests: list[CallRequest], url: str, provider_url: str) -> None:
-    ledger = Ledger.open(url, utc_now)
-    async with httpx.AsyncClient(base_url=provider_url) as client:
-        events = (await client.get("/_events")).json()
+async def _reconcile(stage: Stage, requests: list[CallRequest]) -> None:
+    events = (await stage.http.get(f"{stage.provider_url}/_events")).json()
     for request in requests:
         own = [event for event in events if event.get("call_id") == request.call_id]
         told = {e["acknowledged"] for e in own if e["kind"] == "acknowledgement"}
         assert len({event["work"] for event in own if "work" in event}) == 1, request.key
         assert told == {"success"}, request.key
-        assert len(await ledger.calls.responses(request.call_id)) == 1, request.key
-    await ledger.close()
+        assert len(await stage.ledger.calls.responses(request.call_id)) == 1, request.key
 
 
-async def _revive(child: ManagedProcess) -> None:
+async def _revive(child: ForkedProcess) -> None:
     """Start the worker again whenever it has died."""
     while True:
         if not child.is_running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -18,23 +18,15 @@ from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.errors import CallCancelledError, CallFailedError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.replay.test_replay import replayer
-from tests.support.stage import Stage, edited_integrations, own_engine, set_up
+from tests.support.engine import EARLY
+from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
-SUGGESTED_AT = 60
-"""Events after which this engine suggests to continue as new."""
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine that finds histories long early."""
-    with own_engine(tmp_path_factory.mktemp("parked"), long=SUGGESTED_AT) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stage(
-    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+    short_history_engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
     """The sandbox's integration, whose orders are parked for a month."""
     folder = tmp_path_factory.mktemp("stage")
@@ -44,7 +36,7 @@ async def stage(
         operations["create_order"]["response"] |= {"cycles": 1}
 
     integrations = edited_integrations(folder, parking)
-    async with set_up(engine.address, folder, integrations) as everything:
+    async with set_up(short_history_engine, folder, integrations) as everything:
         yield everything
 
 
@@ -59,7 +51,7 @@ async def park(stage: Stage, request: CallRequest) -> None:
 async def wear_out(stage: Stage, request: CallRequest) -> None:
     """Send messages that change nothing until the parked call has continued as new."""
     first = (await stage.handle(request).describe()).run_id
-    for number in range(SUGGESTED_AT):
+    for number in range(EARLY):
         extension = {"kind": "extension", "event_key": f"more-{number}", "extend_by": "1m"}
         await stage.handle(request).signal(names.PROVIDER_MESSAGE, extension)
         if (await stage.handle(request).describe()).run_id != first:

@@ -28,25 +28,26 @@ def limited(folder: Path) -> Path:
     return folder
 
 
-async def test_limits_send_through_the_providers_queues(tmp_path: Path) -> None:
+async def test_limits_send_through_the_providers_queues(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
     """Sends go to one queue and acknowledgements to another, which throttled sends cannot block."""
     integrations = limited(tmp_path / "integrations")
-    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
-        async with set_up(engine.address, tmp_path, integrations) as stage:
-            payload = {"amount": 5, "currency": "EUR"}
-            request = CallRequest(
-                provider="limited", operation="create_order", key="k", payload=payload
+    async with set_up(engine, tmp_path, integrations) as stage:
+        payload = {"amount": 5, "currency": "EUR"}
+        request = CallRequest(
+            provider="limited", operation="create_order", key="k", payload=payload
+        )
+        outcome = await (await stage.calls.start(request)).outcome(timedelta(seconds=30))
+        assert outcome.status == "completed"
+        queues = [
+            (
+                event.activity_task_scheduled_event_attributes.activity_type.name,
+                event.activity_task_scheduled_event_attributes.task_queue.name,
             )
-            outcome = await (await stage.calls.start(request)).outcome(timedelta(seconds=30))
-            assert outcome.status == "completed"
-            queues = [
-                (
-                    event.activity_task_scheduled_event_attributes.activity_type.name,
-                    event.activity_task_scheduled_event_attributes.task_queue.name,
-                )
-                async for event in stage.handle(request).fetch_history_events()
-                if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
-            ]
+            async for event in stage.handle(request).fetch_history_events()
+            if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+        ]
     assert queues == [
         ("send", "ackbridge.limited"),
         ("acknowledge", "ackbridge.limited.settle"),

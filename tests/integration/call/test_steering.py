@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,18 +17,11 @@ from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallCancelledError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.replay.test_replay import replayer
-from tests.support.stage import Stage, edited_integrations, own_engine, set_up
+from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
 FOR_LONG = 1000
 """Failures of the provider before it would do better: more than any test waits for."""
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine of this module's own."""
-    with own_engine(tmp_path_factory.mktemp("steering")) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -42,7 +35,7 @@ async def stage(
         operations["create_order"]["receipt"] |= {"attempts": 50, "within": "1h"}
 
     integrations = edited_integrations(folder, patient)
-    async with set_up(engine.address, folder, integrations) as everything:
+    async with set_up(engine, folder, integrations) as everything:
         yield everything
 
 

@@ -10,16 +10,18 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import pytest
 from temporalio.api.enums.v1 import EventType
 
 from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, SendRate
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.processes import ManagedProcess
-from ackbridge.settings import WORKER_READY
 from tests.integration.provider_control.test_breaker import QUICK, edited
-from tests.support.stage import Stage, mood, reached, set_up, worker_process
+from tests.support.processes import ForkedProcess
+from tests.support.stage import Stage, mood, reached, set_up, until_ready, worker_process
+
+pytestmark = pytest.mark.slow
 
 RATE = 5
 """Sends per second, as the integration file says."""
@@ -31,32 +33,24 @@ WITHIN = timedelta(seconds=60)
 @asynccontextmanager
 async def two_workers(
     engine: EmbeddedEngine, folder: Path
-) -> AsyncIterator[tuple[Stage, list[ManagedProcess]]]:
+) -> AsyncIterator[tuple[Stage, list[ForkedProcess]]]:
     """Everything on stage, with two processes of workers that are ready."""
     limits = {"requests_per_second": RATE, "concurrent": CALLS}
     integrations = edited(folder, limits=limits, breaker={**QUICK, "open_for": "10m"})
-    async with set_up(engine.address, folder, integrations, has_worker=False) as stage:
+    async with set_up(engine, folder, integrations, has_worker=False) as stage:
         workers = [
-            worker_process(stage, engine, integrations, folder / f"{name}.log")
-            for name in ("one", "two")
+            worker_process(stage, integrations, folder / f"{name}.log") for name in ("one", "two")
         ]
         with contextlib.ExitStack() as running:
             for one in workers:
                 running.callback(one.stop, timedelta(seconds=1))
                 one.start()
             for one in workers:
-                await ready(one, times=1)
+                await until_ready(one)
             yield stage, workers
 
 
-async def ready(one: ManagedProcess, times: int) -> None:
-    """Wait until a process has said so many times that it is ready."""
-    async with asyncio.timeout(WITHIN.total_seconds()):
-        while not one.log.exists() or one.log.read_text().count(WORKER_READY) < times:  # noqa: ASYNC110 -- another process writes it
-            await asyncio.sleep(0.1)
-
-
-async def watching(stage: Stage, workers: list[ManagedProcess]) -> ManagedProcess:
+async def watching(stage: Stage, workers: list[ForkedProcess]) -> ForkedProcess:
     """The one whose process holds the watch over the provider."""
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
     async with asyncio.timeout(WITHIN.total_seconds()):
@@ -79,35 +73,36 @@ async def sends(stage: Stage, request: CallRequest) -> list[tuple[datetime, str]
     ]
 
 
-async def test_two_workers_share_a_rate_and_a_watch(tmp_path: Path) -> None:
+async def test_two_workers_share_a_rate_and_a_watch(
+    quick_takeover_engine: EmbeddedEngine, tmp_path: Path
+) -> None:
     """The one that watches is killed and comes back: calls go on, no faster than the file says
     for both together, and the breaker opens by what is seen once the watch is taken over."""
-    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
-        async with two_workers(engine, tmp_path) as (stage, workers):
-            control = stage.calls.control("sandbox")
-            await reached(control, lambda seen: seen.rate == SendRate(per_second=RATE))
-            killed = await watching(stage, workers)
-            killed.send(signal.SIGKILL)
-            killed.wait()
-            killed.start()
-            await ready(killed, times=2)
+    async with two_workers(quick_takeover_engine, tmp_path) as (stage, workers):
+        control = stage.calls.control("sandbox")
+        await reached(control, lambda seen: seen.rate == SendRate(per_second=RATE))
+        killed = await watching(stage, workers)
+        killed.send(signal.SIGKILL)
+        killed.wait()
+        killed.start()
+        await until_ready(killed)
 
-            requests = [stage.request("quote") for _ in range(CALLS)]
-            calls = [await stage.calls.start(request) for request in requests]
-            for call in calls:
-                assert (await call.outcome(WITHIN)).status is OutcomeStatus.COMPLETED
-            sent = sorted([one for request in requests for one in await sends(stage, request)])
-            assert {who.split("@")[0] for _, who in sent} == {str(one.pid) for one in workers}
-            # Slow machines only ever make it slower; if each had a rate of its own, it were twice.
-            took = (sent[-1][0] - sent[0][0]) / timedelta(seconds=1)
-            assert len(sent) / took < 1.5 * RATE
+        requests = [stage.request("quote") for _ in range(CALLS)]
+        calls = [await stage.calls.start(request) for request in requests]
+        for call in calls:
+            assert (await call.outcome(WITHIN)).status is OutcomeStatus.COMPLETED
+        sent = sorted([one for request in requests for one in await sends(stage, request)])
+        assert {who.split("@")[0] for _, who in sent} == {str(one.pid) for one in workers}
+        # Slow machines only ever make it slower; if each had a rate of its own, it were twice.
+        took = (sent[-1][0] - sent[0][0]) / timedelta(seconds=1)
+        assert len(sent) / took < 1.5 * RATE
 
-            await mood(stage, "broken")
-            seen = await control.snapshot()
-            async with asyncio.timeout(WITHIN.total_seconds()):
-                while seen is None or seen.breaker.state is not BreakerState.OPEN:
-                    await stage.calls.start(stage.request("quote"))
-                    await asyncio.sleep(0.5)
-                    seen = await control.snapshot()
-            assert "sends failed" in seen.breaker.reason
-            await reached(control, lambda seen: seen.rate == SendRate(per_second=0))
+        await mood(stage, "broken")
+        seen = await control.snapshot()
+        async with asyncio.timeout(WITHIN.total_seconds()):
+            while seen is None or seen.breaker.state is not BreakerState.OPEN:
+                await stage.calls.start(stage.request("quote"))
+                await asyncio.sleep(0.5)
+                seen = await control.snapshot()
+        assert "sends failed" in seen.breaker.reason
+        await reached(control, lambda seen: seen.rate == SendRate(per_second=0))

@@ -19,6 +19,9 @@ from typing import Any
 import pytest
 
 from ackbridge.local.stack import Stack
+from tests.support.processes import run_command
+
+pytestmark = pytest.mark.slow
 
 ORDER = '{"amount": 5, "currency": "EUR"}'
 STUCK = '{"amount": 5, "currency": "EUR", "behaviour": {"stuck": true}}'
@@ -33,14 +36,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def run(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `ackbridge` with these arguments."""
-    return subprocess.run(
-        [sys.executable, "-m", "ackbridge", *arguments],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_command({**os.environ, **environ}, *arguments)
 
 
 def new_key() -> str:

@@ -44,7 +44,8 @@ from ackbridge.temporal.connect import client_options
 from activities import purge as purge_activity
 from activities.purge import PurgePages
 from tests.replay.test_replay import replayer
-from tests.support.stage import Stage, own_engine, set_up
+from tests.support.engine import running_engine
+from tests.support.stage import Stage, set_up
 
 DAY = timedelta(days=1)
 TIMEOUT = timedelta(minutes=1)
@@ -57,7 +58,9 @@ SUGGESTED_AT = 25
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
     """An engine of its own: the purges of this module would find rows of other tests."""
-    with own_engine(tmp_path_factory.mktemp("purge"), long=SUGGESTED_AT) as running:
+    with running_engine(
+        tmp_path_factory.mktemp("purge"), suggest_renewal_after=SUGGESTED_AT
+    ) as running:
         yield running
 
 
@@ -66,7 +69,7 @@ async def stage(
     engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
     """A stage on that engine."""
-    async with set_up(engine.address, tmp_path_factory.mktemp("stage")) as everything:
+    async with set_up(engine, tmp_path_factory.mktemp("stage")) as everything:
         yield everything
 
 
@@ -79,7 +82,9 @@ def in_a_hundred_days(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def plain_client(stage: Stage) -> Client:
     """A client without time skipping."""
-    return await Client.connect(stage.client.service_client.config.target_host, **client_options())
+    return await Client.connect(
+        stage.namespace.address, namespace=stage.namespace.name, **client_options()
+    )
 
 
 @pytest.mark.usefixtures("in_a_hundred_days")

@@ -19,6 +19,9 @@ from typer.testing import CliRunner
 from ackbridge.cli import app
 from ackbridge.conformance.runner import Report, Result, Verdict, run_conformance
 from ackbridge.conformance.scenarios import SCENARIOS
+from tests.support.processes import run_command
+
+pytestmark = pytest.mark.slow
 
 FILES = Path(__file__).parent / "files"
 SHIPPED = Path(__file__).parents[3] / "integrations"
@@ -140,14 +143,7 @@ async def test_a_condition_that_never_holds_is_skipped_and_never_passed(
 
 def check(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run `ackbridge check` with these arguments."""
-    return subprocess.run(
-        [sys.executable, "-m", "ackbridge", "check", *arguments],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_command({**os.environ, **environ}, "check", *arguments)
 
 
 def test_the_command_line_reports_and_leaves_nothing_behind(tmp_path: Path) -> None:

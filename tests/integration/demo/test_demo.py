@@ -27,6 +27,8 @@ from ackbridge.settings import integrations_folder
 from ackbridge.terminal.exit_codes import ExitCode
 from tests.support.stage import SECRETS, Stage
 
+pytestmark = pytest.mark.slow
+
 TWICE = "\N{MULTIPLICATION SIGN}2"
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 

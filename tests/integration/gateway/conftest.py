@@ -19,13 +19,11 @@ from .world import World, collecting, load, now
 
 
 @pytest_asyncio.fixture(scope="session")
-async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+async def client(engine: EmbeddedEngine) -> AsyncIterator[Client]:
     """A client of a real engine with a worker that runs collecting calls."""
-    state = tmp_path_factory.mktemp("engine") / "temporal.db"
-    with EmbeddedEngine(state, headless=True) as engine:
-        client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
-        async with collecting(client):
-            yield client
+    client = await Client.connect(engine.address, data_converter=DATA_CONVERTER)
+    async with collecting(client):
+        yield client
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from ackbridge.local.processes import ProcessDiedError
 from ackbridge.local.stack import PARTS, Stack
 from ackbridge.settings import app_folder
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = timedelta(seconds=30)
 STRIPE = {"amount": 5, "currency": "EUR"}
 

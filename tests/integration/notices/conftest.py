@@ -14,14 +14,6 @@ from tests.support.subscribers import Subscriber, configure, subscribing
 
 
 @pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine of its own: workers of other stages do not know the subscribers."""
-    state = tmp_path_factory.mktemp("told") / "engine.db"
-    with EmbeddedEngine(state, headless=True, time_skipping=True) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def shop() -> Iterator[Subscriber]:
     """The subscriber most calls here name."""
     with subscribing() as one:
@@ -58,5 +50,5 @@ async def told(
     configure(integrations, "shop", shop.url, response=True)
     configure(integrations, "sick", sick.url, timeout="1s", within="5d", concurrent=2)
     configure(integrations, "hasty", sick.url, within="1h")
-    async with set_up(engine.address, folder, integrations) as everything:
+    async with set_up(engine, folder, integrations) as everything:
         yield everything

@@ -64,7 +64,7 @@ async def test_subscriber_that_never_comes_back(
     sick.replies.clear()
 
     environ = {
-        **engine.environment,
+        **told.namespace.environment,
         "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url,
         "COLUMNS": "300",
     }
@@ -84,7 +84,7 @@ async def test_subscriber_that_never_comes_back(
 
 async def test_replay_of_what_is_not_there(told: Stage, engine: EmbeddedEngine) -> None:
     """Bad input: exit status 2, and it is named."""
-    environ = {**engine.environment, "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url}
+    environ = {**told.namespace.environment, "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url}
     for arguments, why in ((("nothing:1.failed",), "there is no notice"), ((), "either")):
         done = await asyncio.to_thread(run, environ, "notices", "replay", *arguments)
         assert done.returncode == 2

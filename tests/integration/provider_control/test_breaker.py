@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from temporalio.client import WorkflowExecutionStatus
 
@@ -25,6 +26,8 @@ from ackbridge.stats.reporter import report_stats
 from benchmarks.control import EVENTS_PER_WATCH
 from tests.replay.test_replay import replayer
 from tests.support.stage import INTEGRATIONS, Stage, mood, reached, set_up
+
+pytestmark = pytest.mark.slow
 
 QUICK = {
     "min_volume": 4,
@@ -55,7 +58,7 @@ async def played(
     engine: EmbeddedEngine, folder: Path, **top: Any
 ) -> AsyncIterator[tuple[Stage, ControlHandle]]:
     """A stage, and the control of its provider."""
-    async with set_up(engine.address, folder, edited(folder, **top)) as stage:
+    async with set_up(engine, folder, edited(folder, **top)) as stage:
         yield stage, ControlHandle(stage.client, "sandbox")
 
 
@@ -82,139 +85,137 @@ async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
     await snapshots.close()
 
 
-async def test_a_provider_breaks_and_comes_back(tmp_path: Path) -> None:
+async def test_a_provider_breaks_and_comes_back(engine: EmbeddedEngine, tmp_path: Path) -> None:
     """It opens, new calls are parked with a notice, what is owed is paid, probes close it, and
     what was parked drains; and every bit of it can be read in the control's history."""
-    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
-        async with played(engine, tmp_path) as (stage, control):
-            # One is under way while the provider breaks: it is answered and acknowledged.
-            slow = stage.request(delay_ms=6000)
-            await stage.calls.start(slow)
-            await stage.until(slow, "awaiting_response")
-            await mood(stage, "broken")
-            doomed = [stage.request() for _ in range(6)]
-            for request in doomed:
-                await stage.calls.start(request)
-            opened = await reached(control, lambda seen: seen.breaker.state is BreakerState.OPEN)
-            assert "sends failed" in opened.breaker.reason
-            stopped = await reached(control, lambda seen: seen.rate == STOPPED)
-            assert stopped.is_throttled
+    async with played(engine, tmp_path) as (stage, control):
+        # One is under way while the provider breaks: it is answered and acknowledged.
+        slow = stage.request(delay_ms=6000)
+        await stage.calls.start(slow)
+        await stage.until(slow, "awaiting_response")
+        await mood(stage, "broken")
+        doomed = [stage.request() for _ in range(6)]
+        for request in doomed:
+            await stage.calls.start(request)
+        opened = await reached(control, lambda seen: seen.breaker.state is BreakerState.OPEN)
+        assert "sends failed" in opened.breaker.reason
+        stopped = await reached(control, lambda seen: seen.rate == STOPPED)
+        assert stopped.is_throttled
 
-            kept_back = stage.request()
-            await asyncio.sleep(1.2)  # a worker looks at the control about every second
-            await stage.calls.start(kept_back)
-            await stage.until(kept_back, "parked")
-            status = await stage.calls.call(kept_back.call_id).status()
-            assert status.notice is not None
-            assert status.notice.kind == "delayed"
-            assert "breaker of sandbox is open" in (status.deadline_reason or "")
-            assert await stage.effects(kept_back.call_id) == 0
-            outcome = await stage.calls.call(slow.call_id).outcome(WITHIN)
+        kept_back = stage.request()
+        await asyncio.sleep(1.2)  # a worker looks at the control about every second
+        await stage.calls.start(kept_back)
+        await stage.until(kept_back, "parked")
+        status = await stage.calls.call(kept_back.call_id).status()
+        assert status.notice is not None
+        assert status.notice.kind == "delayed"
+        assert "breaker of sandbox is open" in (status.deadline_reason or "")
+        assert await stage.effects(kept_back.call_id) == 0
+        outcome = await stage.calls.call(slow.call_id).outcome(WITHIN)
+        assert outcome.status == "completed"
+        assert await stage.acknowledged(slow.call_id) == ["success"]
+
+        await mood(stage, "well")
+        await reached(control, lambda seen: seen.breaker.step is not None)
+        for request in (*doomed, kept_back):
+            outcome = await stage.calls.call(request.call_id).outcome(WITHIN)
             assert outcome.status == "completed"
-            assert await stage.acknowledged(slow.call_id) == ["success"]
-
-            await mood(stage, "well")
-            await reached(control, lambda seen: seen.breaker.step is not None)
-            for request in (*doomed, kept_back):
-                outcome = await stage.calls.call(request.call_id).outcome(WITHIN)
-                assert outcome.status == "completed"
-                assert await stage.effects(request.call_id) == 1
-            await reached(control, lambda seen: not seen.is_throttled)
-            handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
-            await replayer().replay_workflow(await handle.fetch_history())
-            told = [change.after for change in (await control.status()).changes]
-            assert {"open", "half_open", "closed, step 1", "closed"} <= set(told)
+            assert await stage.effects(request.call_id) == 1
+        await reached(control, lambda seen: not seen.is_throttled)
+        handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+        await replayer().replay_workflow(await handle.fetch_history())
+        told = [change.after for change in (await control.status()).changes]
+        assert {"open", "half_open", "closed, step 1", "closed"} <= set(told)
 
 
-async def test_a_send_that_is_held_up_is_given_up_in_time(tmp_path: Path) -> None:
+async def test_a_send_that_is_held_up_is_given_up_in_time(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
     """A call that has been tried once when its provider is stopped waits no longer for a receipt
     than `receipt.within` says, and its user hears of it; then it is sent again, under its key."""
-    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
-        async with played(engine, tmp_path) as (stage, control):
-            behaviour = {"throttle": 1, "retry_after": 3}
-            payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
-            more = {"operation": "create_booking", "payload": payload}
-            held_up = stage.request().model_copy(update=more)
-            call = await stage.calls.start(held_up)
-            await control.set_limit(SetLimit(per_second=0, by="ann", reason="a quiet hour"))
-            await reached(control, lambda seen: seen.rate == STOPPED)
+    async with played(engine, tmp_path) as (stage, control):
+        behaviour = {"throttle": 1, "retry_after": 3}
+        payload = {"room": "attic", "nights": 2, "behaviour": behaviour}
+        more = {"operation": "create_booking", "payload": payload}
+        held_up = stage.request().model_copy(update=more)
+        call = await stage.calls.start(held_up)
+        await control.set_limit(SetLimit(per_second=0, by="ann", reason="a quiet hour"))
+        await reached(control, lambda seen: seen.rate == STOPPED)
 
-            await stage.until(held_up, "parked")
-            status = await call.status()
-            assert status.notice is not None
-            assert status.notice.kind == "delayed"
-            assert "429; then no worker could take it up in time" in (status.deadline_reason or "")
-            assert len(await stage.seen(held_up.call_id, "request")) == 1
+        await stage.until(held_up, "parked")
+        status = await call.status()
+        assert status.notice is not None
+        assert status.notice.kind == "delayed"
+        assert "429; then no worker could take it up in time" in (status.deadline_reason or "")
+        assert len(await stage.seen(held_up.call_id, "request")) == 1
 
-            await control.set_limit(SetLimit(per_second=None, by="ann", reason="over"))
-            await reached(control, lambda seen: seen.rate != STOPPED)
-            await call.reprocess(by="ops")
-            assert (await call.outcome(WITHIN)).status == "completed"
-            requests = await stage.seen(held_up.call_id, "request")
-            assert {one["idempotency_key"] for one in requests} == {f"{held_up.call_id}:1"}
-            await replayer().replay_workflow(await stage.handle(held_up).fetch_history())
+        await control.set_limit(SetLimit(per_second=None, by="ann", reason="over"))
+        await reached(control, lambda seen: seen.rate != STOPPED)
+        await call.reprocess(by="ops")
+        assert (await call.outcome(WITHIN)).status == "completed"
+        requests = await stage.seen(held_up.call_id, "request")
+        assert {one["idempotency_key"] for one in requests} == {f"{held_up.call_id}:1"}
+        await replayer().replay_workflow(await stage.handle(held_up).fetch_history())
 
 
-async def test_control_costs_nothing_per_call_and_blocks_none(tmp_path: Path) -> None:
+async def test_control_costs_nothing_per_call_and_blocks_none(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
     """Fifty calls leave no event in a calm control's history. An order bounds the sends of a
     provider without limits; calls go on when the control is terminated, by what it last said, and
     the next worker's look starts it again with all of that."""
-    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
-        async with played(engine, tmp_path) as (stage, control):
-            await reached(control, lambda seen: seen.rate is not None)
-            handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
-            before = (await handle.describe()).history_length
-            for _ in range(50):
-                await stage.calls.start(stage.request("quote"))
-            await asyncio.sleep(4)
-            after = (await handle.describe()).history_length
-            assert after - before <= EVENTS_PER_WATCH
-
-            await control.set_limit(SetLimit(per_second=0, by="ann", reason="a quiet hour"))
-            stopped = await reached(control, lambda seen: seen.rate == STOPPED)
-            await asyncio.sleep(1.2)  # a worker looks at the control about every second
-            held_up = stage.request("quote")
-            call = await stage.calls.start(held_up)
-            await handle.terminate("to see what happens")
-            await asyncio.sleep(2)
-            assert await stage.effects(held_up.call_id) == 0
-            # The next call looks at the control, and finds none.
+    async with played(engine, tmp_path) as (stage, control):
+        await reached(control, lambda seen: seen.rate is not None)
+        handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+        before = (await handle.describe()).history_length
+        for _ in range(50):
             await stage.calls.start(stage.request("quote"))
-            while (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:  # noqa: ASYNC110 -- it changes in another process
-                await asyncio.sleep(0.1)
-            again = await reached(control, lambda seen: seen.rate == STOPPED)
-            assert again.limit == stopped.limit
-            await control.set_limit(SetLimit(per_second=None, by="ann", reason="over"))
-            assert (await call.outcome(WITHIN)).status == "completed"
+        await asyncio.sleep(4)
+        after = (await handle.describe()).history_length
+        assert after - before <= EVENTS_PER_WATCH
+
+        await control.set_limit(SetLimit(per_second=0, by="ann", reason="a quiet hour"))
+        stopped = await reached(control, lambda seen: seen.rate == STOPPED)
+        await asyncio.sleep(1.2)  # a worker looks at the control about every second
+        held_up = stage.request("quote")
+        call = await stage.calls.start(held_up)
+        await handle.terminate("to see what happens")
+        await asyncio.sleep(2)
+        assert await stage.effects(held_up.call_id) == 0
+        # The next call looks at the control, and finds none.
+        await stage.calls.start(stage.request("quote"))
+        while (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(0.1)
+        again = await reached(control, lambda seen: seen.rate == STOPPED)
+        assert again.limit == stopped.limit
+        await control.set_limit(SetLimit(per_second=None, by="ann", reason="over"))
+        assert (await call.outcome(WITHIN)).status == "completed"
 
 
-async def test_a_watch_outlives_its_worker_and_a_hold_every_observation(tmp_path: Path) -> None:
+async def test_a_watch_outlives_its_worker_and_a_hold_every_observation(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
     """The worker that watches stops in the middle of an outage; the next one goes on with what it
     has counted. What is held closed stays closed, whatever fails."""
-    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
-        slow = {"breaker": {**QUICK, "min_volume": 1000, "consecutive": 8, "open_for": "10m"}}
-        integrations = edited(tmp_path, **slow)
-        async with set_up(engine.address, tmp_path, integrations, has_worker=False) as stage:
-            control = stage.calls.control("sandbox")
-            await mood(stage, "broken")
-            async with working(stage, integrations):
-                await reached(control, lambda seen: seen.rate is not None)
+    slow = {"breaker": {**QUICK, "min_volume": 1000, "consecutive": 8, "open_for": "10m"}}
+    integrations = edited(tmp_path, **slow)
+    async with set_up(engine, tmp_path, integrations, has_worker=False) as stage:
+        control = stage.calls.control("sandbox")
+        await mood(stage, "broken")
+        async with working(stage, integrations):
+            await reached(control, lambda seen: seen.rate is not None)
+            await stage.calls.start(stage.request("quote"))
+            await asyncio.sleep(4)
+        async with working(stage, integrations):
+            await stage.calls.start(stage.request("quote"))
+            opened = await reached(control, lambda seen: seen.breaker.state is BreakerState.OPEN)
+            assert "in a row" in opened.breaker.reason
+            await control.force_breaker(
+                ForceBreaker(state=BreakerState.CLOSED, by="ann", reason="send all the same")
+            )
+            for _ in range(3):
                 await stage.calls.start(stage.request("quote"))
-                await asyncio.sleep(4)
-            async with working(stage, integrations):
-                await stage.calls.start(stage.request("quote"))
-                opened = await reached(
-                    control, lambda seen: seen.breaker.state is BreakerState.OPEN
-                )
-                assert "in a row" in opened.breaker.reason
-                await control.force_breaker(
-                    ForceBreaker(state=BreakerState.CLOSED, by="ann", reason="send all the same")
-                )
-                for _ in range(3):
-                    await stage.calls.start(stage.request("quote"))
-                await asyncio.sleep(6)
-                held = await reached(
-                    control, lambda seen: not seen.rate or not seen.rate.per_second
-                )
-                assert held.breaker.state is BreakerState.CLOSED
-                assert held.breaker.forced_by == "ann"
+            await asyncio.sleep(6)
+            held = await reached(control, lambda seen: not seen.rate or not seen.rate.per_second)
+            assert held.breaker.state is BreakerState.CLOSED
+            assert held.breaker.forced_by == "ann"

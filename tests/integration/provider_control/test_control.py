@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -21,23 +21,14 @@ from ackbridge.contracts.control import ControlChange, FlagState, SetFlag
 from ackbridge.errors import CallFailedError, InvalidRequestError, UnknownNameError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.replay.test_replay import replayer
-from tests.support.stage import Stage, edited_integrations, own_engine, set_up
+from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
-SUGGESTED_AT = 60
-"""Events after which this engine suggests to continue as new."""
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine that finds histories long early."""
-    with own_engine(tmp_path_factory.mktemp("control"), long=SUGGESTED_AT) as running:
-        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stage(
-    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+    short_history_engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
     """The sandbox's integration; quotes are parked while they are off, orders refused."""
     folder = tmp_path_factory.mktemp("stage")
@@ -46,7 +37,9 @@ async def stage(
         operations["quote"] |= {"when_off": "park"}
         operations["create_booking"] |= {"when_off": "refuse", "flag": {"prod": "off"}}
 
-    async with set_up(engine.address, folder, edited_integrations(folder, edit)) as everything:
+    async with set_up(
+        short_history_engine, folder, edited_integrations(folder, edit)
+    ) as everything:
         yield everything
 
 

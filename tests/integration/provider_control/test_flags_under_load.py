@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -15,14 +13,23 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.control import FlagState
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.local.processes import StackProcess, worker_plan
-from ackbridge.local.stack import empty_temporal_config
 from tests.replay.test_replay import replayer
-from tests.support.stage import CHECKOUT, Stage, edited_integrations, set_up
+from tests.support.engine import TAKEOVER, running_engine
+from tests.support.processes import ForkedProcess, run_command
+from tests.support.stage import (
+    Stage,
+    edited_integrations,
+    set_up,
+    until_ready,
+    worker_environment,
+    worker_process,
+)
 
 PATIENCE = timedelta(seconds=60)
 EVERY = 0.05
@@ -32,6 +39,7 @@ KNOWN_BY = 5.0
 OPERATION = "quote"
 
 
+@pytest.mark.slow
 async def test_a_flag_reaches_every_worker_and_outlives_them_all(tmp_path: Path) -> None:
     """Off, no worker sends any more, not even one that is started again after all were killed."""
 
@@ -39,11 +47,12 @@ async def test_a_flag_reaches_every_worker_and_outlives_them_all(tmp_path: Path)
         operations[OPERATION] |= {"when_off": "park", "on_failure": "park"}
 
     integrations = edited_integrations(tmp_path, edit)
-    engine = EmbeddedEngine(tmp_path / "engine.db", headless=True)
-    with engine:
-        async with set_up(engine.address, tmp_path, integrations, has_worker=False) as stage:
-            environ = _environment(stage, engine, integrations)
-            workers = [_worker(f"worker-{n}", environ, tmp_path) for n in (1, 2)]
+    with running_engine(tmp_path, task_timeout=TAKEOVER) as engine:
+        async with set_up(engine, tmp_path, integrations, has_worker=False) as stage:
+            environ = worker_environment(stage, integrations)
+            workers = [
+                worker_process(stage, integrations, tmp_path / f"worker-{n}.log") for n in (1, 2)
+            ]
             try:
                 await _start(workers)
                 kept_back = await _switch_off(stage, environ)
@@ -52,8 +61,7 @@ async def test_a_flag_reaches_every_worker_and_outlives_them_all(tmp_path: Path)
                 kept_back += await _still_off(stage)
                 await _switch_on(stage, environ, kept_back)
             finally:
-                for worker in workers:
-                    await asyncio.to_thread(worker.kill, signal.SIGKILL)
+                _kill(workers)
 
 
 async def _switch_off(stage: Stage, environ: dict[str, str]) -> list[CallRequest]:
@@ -159,56 +167,29 @@ async def _prepared_by(stage: Stage, requests: Iterable[CallRequest]) -> set[str
     return found
 
 
-def _environment(stage: Stage, engine: EmbeddedEngine, integrations: Path) -> dict[str, str]:
-    folder = engine.state.parent
-    empty_temporal_config(folder).write_text("")
-    inherited = {
-        k: v for k, v in os.environ.items() if not k.startswith(("ACKBRIDGE_", "TEMPORAL"))
-    }
-    return {
-        **inherited,
-        **stage.environ,
-        **engine.environment,
-        "ACKBRIDGE_INTEGRATIONS": str(integrations),
-        "ACKBRIDGE_LEDGER_URL": stage.settings.ledger_url,
-        "ACKBRIDGE_PUBLIC_URL": stage.gateway_url,
-        "PYTHONPATH": str(CHECKOUT),
-        "TEMPORAL_CONFIG_FILE": str(empty_temporal_config(folder)),
-    }
-
-
-def _worker(name: str, environ: dict[str, str], folder: Path) -> StackProcess:
-    return StackProcess(
-        name,
-        worker_plan(),
-        environ=environ,
-        log=folder / f"{name}.log",
-        folder=folder,
-        start_timeout=timedelta(seconds=60),
-    )
-
-
-async def _start(workers: list[StackProcess]) -> None:
-    await asyncio.gather(*(asyncio.to_thread(worker.start) for worker in workers))
-
-
-async def _kill_everything(engine: EmbeddedEngine, workers: list[StackProcess]) -> None:
-    """`kill -9` of both workers and the engine, which comes back at once."""
+async def _start(workers: list[ForkedProcess]) -> None:
     for worker in workers:
-        await asyncio.to_thread(worker.kill, signal.SIGKILL)
+        worker.start()
+    await asyncio.gather(*(until_ready(worker) for worker in workers))
+
+
+def _kill(workers: list[ForkedProcess]) -> None:
+    for worker in workers:
+        worker.send(signal.SIGKILL)
+        worker.wait()
+
+
+async def _kill_everything(engine: EmbeddedEngine, workers: list[ForkedProcess]) -> None:
+    """`kill -9` of both workers and the engine, which comes back at once."""
+    _kill(workers)
     await asyncio.to_thread(engine.kill)
     await asyncio.to_thread(engine.start)
 
 
 async def _flag(environ: dict[str, str], setting: str, reason: str) -> dict[str, Any]:
     """Set the provider's flag from another process, as an operator does."""
-    done = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ackbridge", "flag", "sandbox", setting),
-        *("--reason", reason, "--by", "ada", "--json"),
-        env=environ,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    out, _ = await done.communicate()
-    assert done.returncode == 0
-    change: dict[str, Any] = json.loads(out)
+    arguments = ("flag", "sandbox", setting, "--reason", reason, "--by", "ada", "--json")
+    done = await asyncio.to_thread(run_command, environ, *arguments)
+    assert done.returncode == 0, done.stderr
+    change: dict[str, Any] = json.loads(done.stdout)
     return change

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -32,26 +32,18 @@ from ackbridge.errors import CallFailedError
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.temporal.signals import as_plain, signal_once
 from tests.replay.test_replay import replayer
-from tests.support.stage import Stage, edited_integrations, own_engine, set_up
+from tests.support.engine import EARLY
+from tests.support.stage import Stage, edited_integrations, set_up
+
+pytestmark = pytest.mark.slow
 
 PATIENCE = timedelta(minutes=1)
 OUTAGE = timedelta(hours=3)
 
 
-LONG = 60
-"""Events after which this engine suggests to continue as new."""
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
-    """An engine that finds histories long early."""
-    with own_engine(tmp_path_factory.mktemp("batches"), long=LONG) as running:
-        yield running
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def stage(
-    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+    short_history_engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
     """The sandbox's integration, whose orders are parked, and end when they fail a third time."""
     folder = tmp_path_factory.mktemp("stage")
@@ -64,7 +56,7 @@ async def stage(
         operations["other_order"] = order
 
     integrations = edited_integrations(folder, parking)
-    async with set_up(engine.address, folder, integrations) as everything:
+    async with set_up(short_history_engine, folder, integrations) as everything:
         yield everything
 
 
@@ -323,7 +315,7 @@ async def test_it_continues_as_new_when_its_history_is_long(stage: Stage) -> Non
     await until(stage, batch.id, lambda seen: seen.state is BatchState.RUNNING)
     await batch.pause(by="ann", reason="a moment")
     before = await until(stage, batch.id, lambda seen: seen.state is BatchState.PAUSED)
-    for _ in range(LONG):
+    for _ in range(EARLY):
         await handle.signal(names.RESUME, {})
         if (await handle.describe()).run_id != first:
             break

@@ -8,6 +8,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ackbridge.contracts.batches import BatchCounts, BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import OutcomeStatus
 from ackbridge.local.dev_server import EmbeddedEngine
@@ -16,12 +18,16 @@ from tests.support.stage import Stage, edited_integrations, set_up, worker_proce
 
 from .test_batches import told
 
+pytestmark = pytest.mark.slow
+
 CALLS = 12
 PATIENCE = timedelta(minutes=2)
 EVERYTHING = ParkedSelection(provider="sandbox")
 
 
-async def test_worker_killed_in_the_middle_of_a_batch(tmp_path: Path) -> None:
+async def test_worker_killed_in_the_middle_of_a_batch(
+    quick_takeover_engine: EmbeddedEngine, tmp_path: Path
+) -> None:
     """Another worker goes on where it was: every call is told once, and completes."""
 
     def parking(operations: dict[str, Any]) -> None:
@@ -30,14 +36,13 @@ async def test_worker_killed_in_the_middle_of_a_batch(tmp_path: Path) -> None:
         operations["create_order"]["receipt"] |= {"attempts": 2, "within": "1m"}
 
     integrations = edited_integrations(tmp_path, parking)
-    with EmbeddedEngine(tmp_path / "engine.db", headless=True) as engine:
-        async with set_up(engine.address, tmp_path, integrations, has_worker=False) as stage:
-            worker = worker_process(stage, engine, integrations, tmp_path / "worker.log")
-            worker.start()
-            try:
-                await _killed_on_the_way(stage, worker)
-            finally:
-                worker.stop(timedelta(seconds=1))
+    async with set_up(quick_takeover_engine, tmp_path, integrations, has_worker=False) as stage:
+        worker = worker_process(stage, integrations, tmp_path / "worker.log")
+        worker.start()
+        try:
+            await _killed_on_the_way(stage, worker)
+        finally:
+            worker.stop(timedelta(seconds=1))
 
 
 async def _killed_on_the_way(stage: Stage, worker: ManagedProcess) -> None:

@@ -52,13 +52,14 @@ class Page:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def played(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Stage, Page]]:
+async def played(
+    engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[Stage, Page]]:
     """A stage whose worker exports metrics while calls run: one per outcome of interest."""
     folder = tmp_path_factory.mktemp("measured")
     port = LoopbackPort().number
-    engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
-    with engine, export_metrics("worker", {}, HOST, port) as metrics:
-        async with set_up(engine.address, folder, runtime=metrics.runtime) as stage:
+    with export_metrics("worker", {}, HOST, port) as metrics:
+        async with set_up(engine, folder, runtime=metrics.runtime) as stage:
             deps = stage.deps
             gauges = GaugeSource(deps.catalog, deps.ledger, deps.snapshots, "dev")
             await play(stage)

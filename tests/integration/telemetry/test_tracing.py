@@ -32,15 +32,13 @@ Scene = tuple[Stage, InMemorySpanExporter]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def scene(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    """A stage whose every part is traced, on an engine of its own.
-
-    The other stage is put up before, without traces, and its workers must not take these calls.
-    """
+async def scene(
+    engine: EmbeddedEngine, stage: Stage, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Scene]:
+    """A stage whose every part is traced. The other stage is set up before, without traces."""
     folder = tmp_path_factory.mktemp("traced")
-    engine = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
-    with engine, traced() as spans:
-        async with set_up(engine.address, folder) as everything:
+    with traced() as spans:
+        async with set_up(engine, folder) as everything:
             yield everything, spans
 
 

@@ -76,7 +76,7 @@ async def test_schedules_are_created_updated_and_deleted(stage: Stage, tmp_path:
 async def test_scheduled_batch_runs(stage: Stage, tmp_path: Path) -> None:
     """The schedule starts an ordinary batch."""
     client = await Client.connect(
-        stage.client.service_client.config.target_host, data_converter=DATA_CONVERTER
+        stage.namespace.address, namespace=stage.namespace.name, data_converter=DATA_CONVERTER
     )
     scheduled = catalog(tmp_path / "a", "hourly", {"every": "1h", "older_than": "1h"})
     await sync_schedules(client, scheduled)

@@ -28,6 +28,8 @@ from tests.support.versions import (
     version_before,
 )
 
+pytestmark = pytest.mark.slow
+
 LONG = 90
 """Events after which the engine suggests to continue as new; no call has so many by itself."""
 PESTER = 20
@@ -72,7 +74,7 @@ async def test_upgrade(
     suggestion = {"limit.historyCount.suggestContinueAsNew": str(LONG)}
     engine = EmbeddedEngine(tmp_path / "engine.db", headless=True, dynamic_config=suggestion)
     with engine:
-        async with set_up(engine.address, tmp_path, integrations, has_worker=False) as stage:
+        async with set_up(engine, tmp_path, integrations, has_worker=False) as stage:
             before, now = (
                 Version(application, environment_of(stage, engine, build, integrations), tmp_path)
                 for application, build in (
