@@ -29,7 +29,6 @@ from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.client.purge import check_retention, sync_purge_schedule
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.contracts.purge import Retention
 from ackbridge.control.admission import Admission
 from ackbridge.control.flags import flagd
 from ackbridge.control.snapshots import Snapshots
@@ -49,7 +48,7 @@ from ackbridge.settings import (
 from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
-from ackbridge.telemetry.metrics.export import Metrics, export_telemetry
+from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.temporal.connect import connect, register_search_attributes
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
@@ -89,25 +88,18 @@ async def serve(settings: Settings, provider: str | None) -> None:
     """Serve the queues of one provider, or all, until a signal; then finish running activities."""
     log_to_stderr(settings.log_level)
     environ = environment()
-    where = (settings.metrics_host, settings.metrics_port)
-    with export_telemetry("ackbridge-worker", environ, *where) as metrics:
-        await _serve(settings, environ, provider, metrics)
-
-
-async def _serve(
-    settings: Settings, environ: Mapping[str, str], provider: str | None, metrics: Metrics
-) -> None:
-    catalog = load_catalog(integrations_folder(settings.integrations), environ)
-    if provider is not None:
-        catalog.integration(provider)
-    await asyncio.to_thread(migrate, settings.ledger_url)
-    client = await connect(environ)
-    if provider is None:
-        await _check_retention(client, settings.retention)
-    search_attributes = await register_search_attributes(client)
-    if search_attributes.advice:
-        log.warning("%s", search_attributes.advice)
     async with contextlib.AsyncExitStack() as running:
+        metrics = running.enter_context(
+            export_telemetry(
+                "ackbridge-worker", environ, settings.metrics_host, settings.metrics_port
+            )
+        )
+        catalog = load_catalog(integrations_folder(settings.integrations), environ)
+        if provider is not None:
+            catalog.integration(provider)
+        await asyncio.to_thread(migrate, settings.ledger_url)
+        client = await connect(environ)
+        has_search_attributes = await _check_namespace(client, settings, provider)
         ledger = Ledger.open(settings.ledger_url, utc_now)
         running.push_async_callback(ledger.close)
         http = build_client(around=transport_wrapper())
@@ -121,7 +113,7 @@ async def _serve(
             ledger,
             http,
             snapshots,
-            has_search_attributes=search_attributes.available,
+            has_search_attributes=has_search_attributes,
         )
         deployment = deployment_config(settings.deployment, settings.build_id)
         workers = build_workers(
@@ -131,10 +123,7 @@ async def _serve(
         await running.enter_async_context(metrics.updating(deps.counters))
         for worker in workers:
             await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
-        await start_controls(client, catalog, provider)
-        if provider is None:
-            await sync_schedules(client, catalog)
-            await sync_purge_schedule(client, settings.retention, settings.purge_every)
+        await _start_background_workflows(client, catalog, settings, provider)
         if deployment is not None:
             await _log_version_status(client, deployment.version)
         print(WORKER_READY, flush=True)
@@ -249,12 +238,26 @@ def _notices_worker(
     )
 
 
-async def _check_retention(client: Client, retention: Retention) -> None:
-    """Refuse a retention shorter than the namespace's; warn if that is not known."""
-    try:
-        await check_retention(client, retention)
-    except EngineUnavailableError as error:
-        log.warning("%s", error)
+async def _check_namespace(client: Client, settings: Settings, provider: str | None) -> bool:
+    """Check its retention, and register our search attributes; whether they are available."""
+    if provider is None:
+        try:
+            await check_retention(client, settings.retention)
+        except EngineUnavailableError as error:
+            log.warning("%s", error)
+    search_attributes = await register_search_attributes(client)
+    if search_attributes.advice:
+        log.warning("%s", search_attributes.advice)
+    return search_attributes.available
+
+
+async def _start_background_workflows(
+    client: Client, catalog: Catalog, settings: Settings, provider: str | None
+) -> None:
+    await start_controls(client, catalog, provider)
+    if provider is None:
+        await sync_schedules(client, catalog)
+        await sync_purge_schedule(client, settings.retention, settings.purge_every)
 
 
 async def _log_version_status(client: Client, version: WorkerDeploymentVersion) -> None:

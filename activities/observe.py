@@ -85,35 +85,28 @@ class Observe:
         state = last_heartbeat(MonitorState) or step.watch
         heartbeat_at: datetime | None = None
         learned_at: datetime | None = None
-        while True:
-            with _retryable():
-                now, state, decision = await self._check(step, state)
-            if decision is not None:
-                return decision
-            if learned_at is None or now - learned_at >= LEARN_INTERVAL:
-                learned_at = now
-                with _retryable():
-                    deadlines = await self._learn(step, now)
-                if deadlines:
-                    return ControlDecision(deadlines=deadlines, watch=state)
-            if now >= until:
-                return ControlDecision(watch=state)
-            if heartbeat_at is None or now - heartbeat_at >= HEARTBEAT_INTERVAL:
-                heartbeat_at = now
-                activity.heartbeat(state)
-            if await worker_shuts_down(CHECK_INTERVAL):
-                return ControlDecision(watch=state)
-
-    async def _learn(self, step: ObserveStep, now: datetime) -> dict[str, LearnedDeadline]:
-        integration = self._deps.catalog.integration(step.provider)
-        return await learn_deadlines(
-            self._deps.ledger, integration, step.breaker, step.deadlines, now
-        )
+        with _retryable():
+            while True:
+                integration = self._deps.catalog.integration(step.provider)
+                now, state, decision = await self._check(step, integration, state)
+                if decision is not None:
+                    return decision
+                if learned_at is None or now - learned_at >= LEARN_INTERVAL:
+                    learned_at = now
+                    deadlines = await learn_deadlines(
+                        self._deps.ledger, integration, step.breaker, step.deadlines, now
+                    )
+                    if deadlines:
+                        return ControlDecision(deadlines=deadlines, watch=state)
+                if heartbeat_at is None or now - heartbeat_at >= HEARTBEAT_INTERVAL:
+                    heartbeat_at = now
+                    activity.heartbeat(state)
+                if now >= until or await worker_shuts_down(CHECK_INTERVAL):
+                    return ControlDecision(watch=state)
 
     async def _check(
-        self, step: ObserveStep, state: MonitorState
+        self, step: ObserveStep, integration: Integration, state: MonitorState
     ) -> tuple[datetime, MonitorState, ControlDecision | None]:
-        integration = self._deps.catalog.integration(step.provider)
         rules = _rules(integration, step)
         now = self._deps.clock()
         health: Count | None = None

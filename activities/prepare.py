@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from temporalio import activity
@@ -11,11 +11,9 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.catalog.catalog import check_payload, configured_flags, next_batch
 from ackbridge.catalog.model import Integration, Operation, PollSpec
 from ackbridge.catalog.rendering import render_notice
-from ackbridge.catalog.subscribers import Subscriber
-from ackbridge.catalog.templates import Clean
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, Notice, OutcomeStatus
-from ackbridge.contracts.control import AdmissionState, LearnedDeadline
+from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.deliveries import ReplyPlan
 from ackbridge.contracts.notices import CALLER_KINDS, NOTICE_KINDS, default_notices
 from ackbridge.contracts.plan import (
@@ -122,23 +120,79 @@ class Prepare:
         check_payload(operation, request.payload)
 
     async def _plan(self, request: CallRequest) -> Plan:
-        catalog = self._deps.catalog
-        integration = catalog.integration(request.provider)
-        admission = await self._deps.admission.evaluate(request, configured_flags(integration))
+        """Decide every timeout, attempt and deadline of a call, and why."""
+        deps = self._deps
+        integration = deps.catalog.integration(request.provider)
+        operation = integration.operations[request.operation]
+        admission = await deps.admission.evaluate(request, configured_flags(integration))
+        response = operation.response
+        deadline, reason = self._deadline(request, operation)
+        context = deps.template_context(request, cycle=1)
+        return Plan(
+            mode=ResponseMode(response.mode),
+            send=SendPlan(
+                local=_may_be_local(integration, admission),
+                timeout=operation.receipt.timeout,
+                attempts=operation.receipt.attempts,
+                within=operation.receipt.within,
+                queue_within=operation.queue_within,
+                fairness=_fairness_key(operation, context),
+            ),
+            deadline=deadline,
+            deadline_reason=reason,
+            ceiling=response.deadline.ceiling,
+            ask_status=response.status is not None,
+            poll=_poll_plan(operation),
+            acknowledge=_acknowledge_plan(operation),
+            cycles=response.cycles,
+            on_failure=OnFailure(operation.on_failure),
+            late=LatePolicy(response.late),
+            late_window=response.late_window,
+            parked_for=operation.parked_for,
+            notices=self._notices(request, operation, context),
+            not_now=admission.not_now,
+            standing=admission,
+            when_off=operation.when_off,
+            indexed=deps.has_search_attributes,
+            revision=REVISION,
+            reprocess_attempts=operation.reprocess.attempts,
+            next_batches=_next_two_batches(integration, request.operation, deps.clock()),
+            reply=self._reply_plan(request),
+        )
+
+    def _deadline(self, request: CallRequest, operation: Operation) -> tuple[timedelta, str]:
         # Admission has just refreshed the snapshot.
         control = self._deps.snapshots.latest(request.provider)
-        return plan_call(
-            integration,
-            integration.operations[request.operation],
-            admission=admission,
-            has_search_attributes=self._deps.has_search_attributes,
-            context=self._deps.template_context(request, cycle=1),
-            learned=control.deadlines.get(request.operation) if control else None,
-            bucket=_bucket(request),
-            language=request.language,
-            subscriber=catalog.subscriber(request.reply_to) if request.reply_to else None,
-            clean=self._deps.redactor(request.provider).clean_value,
-            next_batches=next_two_batches(integration, request.operation, self._deps.clock()),
+        learned = control.deadlines.get(request.operation) if control else None
+        # From 0 to 1, the same whenever the call is prepared, unrelated to flag percentages.
+        bucket = int(request.digest[-8:], 16) / 16**8
+        spec = operation.response.deadline
+        return deadline_for(spec.rules, learned, spec.before_learning, bucket)
+
+    def _notices(
+        self, request: CallRequest, operation: Operation, context: Mapping[str, object]
+    ) -> dict[str, Notice]:
+        """The operation's own notices, or the default ones."""
+        kinds = NOTICE_KINDS if request.reply_to else CALLER_KINDS
+        known = {name: context[name] for name in ("payload", "metadata", "call")}
+        clean = self._deps.redactor(request.provider).clean_value
+        defaults = default_notices(request.language)
+        notices: dict[str, Notice] = {}
+        for kind in kinds:
+            text = getattr(operation.notices, kind, None)
+            own = text and render_notice(kind, text, known, request.language, clean)
+            notices[kind] = own or defaults[kind]
+        return notices
+
+    def _reply_plan(self, request: CallRequest) -> ReplyPlan | None:
+        if request.reply_to is None:
+            return None
+        subscriber = self._deps.catalog.subscriber(request.reply_to)
+        return ReplyPlan(
+            subscriber=subscriber.subscriber,
+            events=subscriber.events,
+            timeout=subscriber.timeout,
+            within=subscriber.within,
         )
 
     async def _first_attempt(self, request: CallRequest) -> Sent | FailedAttempt:
@@ -146,11 +200,6 @@ class Prepare:
             return await self._send.send(SendStep(request=request, cycle=1))
         except ApplicationError as error:
             return failed_attempt(error)
-
-
-def _bucket(request: CallRequest) -> float:
-    """From 0 to 1, the same whenever the call is prepared, and independent of flag percentages."""
-    return int(request.digest[-8:], 16) / 16**8
 
 
 def _fits_workflow_task(plan: Plan) -> bool:
@@ -164,68 +213,7 @@ def _recorded_success(claim: Claim) -> CallOutcome | None:
     return outcome if outcome and outcome.status is OutcomeStatus.COMPLETED else None
 
 
-def plan_call(
-    integration: Integration,
-    operation: Operation,
-    *,
-    admission: AdmissionState,
-    has_search_attributes: bool,
-    context: Mapping[str, object],
-    learned: LearnedDeadline | None,
-    bucket: float,
-    language: str | None,
-    subscriber: Subscriber | None,
-    clean: Clean | None,
-    next_batches: tuple[datetime, ...],
-) -> Plan:
-    """Decide every timeout, attempt and deadline of a call, and why.
-
-    Args:
-        context: the values that notice templates may refer to.
-        learned: the operation's learned deadline.
-        bucket: the call's own, from 0 to 1; see `deadline_for`.
-        subscriber: receives the call's notices.
-        clean: redacts each value that a notice shows.
-    """
-    response = operation.response
-    deadline, reason = deadline_for(
-        response.deadline.rules, learned, response.deadline.before_learning, bucket
-    )
-    kinds = NOTICE_KINDS if subscriber else CALLER_KINDS
-    return Plan(
-        mode=ResponseMode(response.mode),
-        send=SendPlan(
-            local=_may_be_local(integration, admission),
-            timeout=operation.receipt.timeout,
-            attempts=operation.receipt.attempts,
-            within=operation.receipt.within,
-            queue_within=operation.queue_within,
-            fairness=_fairness_key(operation, context),
-        ),
-        deadline=deadline,
-        deadline_reason=reason,
-        ceiling=response.deadline.ceiling,
-        ask_status=response.status is not None,
-        poll=_poll_plan(operation),
-        acknowledge=_acknowledge_plan(operation),
-        cycles=response.cycles,
-        on_failure=OnFailure(operation.on_failure),
-        late=LatePolicy(response.late),
-        late_window=response.late_window,
-        parked_for=operation.parked_for,
-        notices=_notices(operation, kinds, language, context, clean),
-        not_now=admission.not_now,
-        standing=admission,
-        when_off=operation.when_off,
-        indexed=has_search_attributes,
-        revision=REVISION,
-        reprocess_attempts=operation.reprocess.attempts,
-        next_batches=next_batches,
-        reply=_reply_plan(subscriber),
-    )
-
-
-def next_two_batches(
+def _next_two_batches(
     integration: Integration, operation: str, now: datetime
 ) -> tuple[datetime, ...]:
     """The next two scheduled batches: the first may begin before the call is parked."""
@@ -234,17 +222,6 @@ def next_two_batches(
     first = next_batch(integration, operation, now)
     second = first and next_batch(integration, operation, first)
     return tuple(batch for batch in (first, second) if batch is not None)
-
-
-def _reply_plan(subscriber: Subscriber | None) -> ReplyPlan | None:
-    if subscriber is None:
-        return None
-    return ReplyPlan(
-        subscriber=subscriber.subscriber,
-        events=subscriber.events,
-        timeout=subscriber.timeout,
-        within=subscriber.within,
-    )
 
 
 def _may_be_local(integration: Integration, admission: AdmissionState) -> bool:
@@ -281,22 +258,3 @@ def _poll_plan(operation: Operation) -> PollPlan | None:
         return None
     poll = operation.response.poll or PollSpec()
     return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
-
-
-def _notices(
-    operation: Operation,
-    kinds: Sequence[str],
-    language: str | None,
-    context: Mapping[str, object],
-    clean: Clean | None,
-) -> dict[str, Notice]:
-    """The operation's own notices, or the default ones."""
-    known = {name: context[name] for name in ("payload", "metadata", "call")}
-    defaults = default_notices(language)
-    texts = {kind: getattr(operation.notices, kind) for kind in kinds}
-    own = {
-        kind: render_notice(kind, text, known, language, clean)
-        for kind, text in texts.items()
-        if text is not None
-    }
-    return {kind: own.get(kind) or defaults[kind] for kind in kinds}

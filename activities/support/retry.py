@@ -28,6 +28,7 @@ MAX_RETRY_AFTER = timedelta(hours=1)
 """A provider's Retry-After is honoured up to this."""
 
 
+@dataclass(eq=False)
 class RetryableError(Exception):
     """The other side gave no usable answer; the same request may succeed later.
 
@@ -37,20 +38,13 @@ class RetryableError(Exception):
         throttled: it answered, with one of `THROTTLING_STATUSES`.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        reached: bool = False,
-        retry_after: timedelta | None = None,
-        throttled: bool = False,
-    ) -> None:
-        self.reached = reached
-        self.throttled = throttled
-        self.retry_after = retry_after
-        super().__init__(reason)
+    reason: str
+    reached: bool = False
+    retry_after: timedelta | None = None
+    throttled: bool = False
 
 
+@dataclass(eq=False)
 class RefusedError(Exception):
     """The other side refused the request for good.
 
@@ -58,9 +52,8 @@ class RefusedError(Exception):
         reached: whether it may be working on the request all the same.
     """
 
-    def __init__(self, reason: str, *, reached: bool = False) -> None:
-        self.reached = reached
-        super().__init__(reason)
+    reason: str
+    reached: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,25 +79,18 @@ def classify_error(error: Exception, unanswered: StepFailure) -> Classification 
     Args:
         unanswered: the kind of failure when the other side gave no usable answer.
     """
-    reason = str(error)
     match error:
-        case RetryableError():
-            return Classification(
-                unanswered,
-                reason,
-                reached=error.reached,
-                retry_after=error.retry_after,
-                throttled=error.throttled,
-            )
-        case RefusedError():
-            return Classification(StepFailure.REFUSED, reason, final=True, reached=error.reached)
+        case RetryableError(reason, reached, retry_after, throttled):
+            return Classification(unanswered, reason, False, reached, retry_after, throttled)
+        case RefusedError(reason, reached):
+            return Classification(StepFailure.REFUSED, reason, final=True, reached=reached)
         case MissingReferenceError():
-            return Classification(StepFailure.NOT_ADDRESSED, reason, final=True)
+            return Classification(StepFailure.NOT_ADDRESSED, str(error), final=True)
         case InvalidInputError():
-            return Classification(StepFailure.INVALID_REQUEST, reason, final=True)
+            return Classification(StepFailure.INVALID_REQUEST, str(error), final=True)
         case LedgerUnavailableError() | ConfigurationError():
             # An operator can repair it, and then the same step succeeds.
-            return Classification(StepFailure.UNAVAILABLE, reason)
+            return Classification(StepFailure.UNAVAILABLE, str(error))
         case _:
             return None
 

@@ -69,6 +69,7 @@ class Control:
         self._now = clock
         self._publish = publish
         self.interrupts = 0
+        self._restores = start if state is None and start.taken_over is not None else None
         if state is None:
             snapshot = start.taken_over or _initial_snapshot(start, clock())
             state = ControlState(snapshot=snapshot)
@@ -78,12 +79,12 @@ class Control:
         self._changes = state.changes
         self._monitor = state.watch
 
-    def begin(self, start: ControlStart, *, is_continued: bool) -> None:
-        """Publish the state, and compare a terminated control's flags with the file's."""
-        if start.taken_over is not None and not is_continued:
-            before = f"version {start.taken_over.version} of a terminated control"
+    def begin(self) -> None:
+        """Publish the state; log and update one that was restored from a terminated control."""
+        if self._restores is not None:
+            before = f"version {self.snapshot.version} of a terminated control"
             self._log(AUTOMATIC, "restarted", "control", before, "its state was restored")
-            self.configure(start.configured)
+            self.configure(self._restores.configured)
         self._publish()
 
     # Commands

@@ -101,15 +101,8 @@ class ControlLoop:
         control = self._control
         provider, breaker = control.snapshot.provider, control.snapshot.breaker
         try:
-            await workflow.execute_activity(
-                names.THROTTLE,
-                ThrottleStep(provider=provider, rate=rate, reason=breaker.reason),
-                result_type=SendRate,
-                task_queue=names.settle_queue(provider),
-                start_to_close_timeout=STEP_TIMEOUT,
-                retry_policy=STEP_RETRIES,
-                summary=f"send {rate} to {provider}",
-            )
+            step = ThrottleStep(provider=provider, rate=rate, reason=breaker.reason)
+            await self._execute(names.THROTTLE, step, f"send {rate} to {provider}")
         except ActivityError as error:
             if not (isinstance(error.cause, ApplicationError) and error.cause.non_retryable):
                 raise
@@ -117,20 +110,22 @@ class ControlLoop:
         control.rate_applied(rate)
 
     async def _drain(self) -> None:
-        control = self._control
-        snapshot = control.snapshot
-        control.drain_started()
+        self._control.drain_started()
+        snapshot = self._control.snapshot
+        step = DrainStep(
+            provider=snapshot.provider, version=snapshot.version, reason=snapshot.breaker.reason
+        )
+        summary = f"reprocess calls parked during the outage of {snapshot.provider}"
+        await self._execute(names.DRAIN, step, summary)
+
+    async def _execute(self, name: str, step: ThrottleStep | DrainStep, summary: str) -> None:
         await workflow.execute_activity(
-            names.DRAIN,
-            DrainStep(
-                provider=snapshot.provider,
-                version=snapshot.version,
-                reason=snapshot.breaker.reason,
-            ),
-            task_queue=names.settle_queue(snapshot.provider),
+            name,
+            step,
+            task_queue=names.settle_queue(step.provider),
             start_to_close_timeout=STEP_TIMEOUT,
             retry_policy=STEP_RETRIES,
-            summary=f"reprocess calls parked during the outage of {snapshot.provider}",
+            summary=summary,
         )
 
     async def _wait_before_restart(self) -> None:

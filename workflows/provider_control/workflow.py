@@ -64,7 +64,6 @@ class ProviderControl:
         except InvalidInputError as error:
             self._invalid = str(error)
             return
-        self._is_continued = state is not None
         self._control = Control(self._start, state, workflow.now, self._publish)
 
     @workflow.run
@@ -75,7 +74,7 @@ class ProviderControl:
             ApplicationError: of type InvalidRequest.
         """
         control = self._require_control()
-        control.begin(self._start, is_continued=self._is_continued)
+        control.begin()
         if workflow.patched(LOOP_AT_START):
             self._loop = ControlLoop(control)
         try:

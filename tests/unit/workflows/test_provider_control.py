@@ -43,7 +43,7 @@ class Host:
         """Acme's control."""
         started = ControlStart.model_validate({"provider": "acme", "configured": FILE, **start})
         control = Control(started, state, lambda: NOW, self._publish)
-        control.begin(started, is_continued=state is not None)
+        control.begin()
         return control
 
     def _publish(self) -> None:
