@@ -1,1 +1,1 @@
-"""The HTTP edge: provider callbacks in."""
+"""The HTTP edge: receives the callbacks of providers."""

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 REPEATED = "repeated by the provider"
 RECORDED = "already recorded as a response"
-NOT_AWAITED = "not awaited: it says nothing the operation waits for"
+NOT_AWAITED = "not awaited: no response, failure or extension"
 
 
 class DeliveryResult(StrEnum):

@@ -71,7 +71,7 @@ def read_event(
 
     Raises:
         InvalidInputError: the event key, the call id or the reference is too long.
-        ValueError: what it says does not validate as a message.
+        ValueError: the message does not validate.
     """
     _check_length("event_key", event_key, MAX_KEY_LENGTH)
     matches = find_matches(integration, document)

@@ -131,7 +131,7 @@ class CallbackPipeline:
             event = self._interpret(self._verify(received))
         except CallbackRejectedError as rejection:
             provider = request.provider if request.provider in self._sources else None
-            return _logged(rejection.reply, {"provider": provider})
+            return _logged(rejection.reply, provider)
         return await self._deliver(event, received.source.callbacks.replies)
 
     async def _receive(self, request: CallbackRequest) -> ReceivedCallback:
@@ -185,17 +185,12 @@ class CallbackPipeline:
         return event
 
     async def _deliver(self, event: InboundEvent, replies: ReplyCodes) -> CallbackReply:
-        fields = {
-            "provider": event.provider,
-            "event_key": event.event_key,
-            "call_id": event.call_id,
-        }
         try:
             result = await self._delivery.deliver(event)
         except UnavailableError as error:
-            log.warning("callback could not be stored: %s", error, extra=fields)
+            log.warning("callback could not be stored: %s", error, extra=_fields(event))
             return self._try_again("neither the engine nor the ledger is available")
-        return _logged(CallbackReply(_code(result, replies), result.value), fields)
+        return _logged(CallbackReply(_code(result, replies), result.value), event.provider, event)
 
     def _try_again(self, reason: str) -> CallbackReply:
         return CallbackReply(503, "try again", reason, retry_after=self._retry_after)
@@ -262,11 +257,22 @@ def _body_too_large(limit: int) -> CallbackRejectedError:
     return _rejected(413, "too large", f"the limit is {limit} bytes")
 
 
-def _logged(reply: CallbackReply, fields: Mapping[str, Any]) -> CallbackReply:
+def _fields(event: InboundEvent) -> dict[str, str | None]:
+    return {
+        "provider": event.provider,
+        "event_key": event.event_key,
+        "call_id": event.call_id,
+    }
+
+
+def _logged(
+    reply: CallbackReply, provider: str | None, event: InboundEvent | None = None
+) -> CallbackReply:
     # A signalled callback is in the history of its call.
     level = logging.DEBUG if reply.status == DeliveryResult.SIGNALLED else logging.INFO
     if log.isEnabledFor(level):
         reason = f": {reply.reason}" if reply.reason else ""
+        fields = _fields(event) if event else {"provider": provider}
         extra = {**fields, "status": reply.status}
         log.log(level, "callback %s%s", reply.status, reason, extra=extra)
     return reply

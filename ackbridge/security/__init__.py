@@ -1,1 +1,1 @@
-"""Authentication out, verification in, the secrets behind both, and keeping them from view."""
+"""Verification of callbacks, authentication of requests, secrets and their redaction."""

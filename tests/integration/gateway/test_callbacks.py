@@ -213,7 +213,7 @@ async def test_an_event_that_is_not_awaited_is_accepted_and_logged(
     with engine.connect() as connection:
         (logged,) = connection.execute(sa.select(log)).all()
     engine.dispose()
-    reason = "not awaited: it says nothing the operation waits for"
+    reason = "not awaited: no response, failure or extension"
     assert (logged.call_id, logged.reason, logged.times) == (call_id, reason, 1)
 
 
