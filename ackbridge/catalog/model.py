@@ -99,6 +99,12 @@ class OperationNotices(FilePart):
     """The provider refused the request."""
     cancelled: Texts | None = None
     """The call was cancelled."""
+    unknown: Texts | None = None
+    """The call ended, and whether the provider did the work is not known. Must not claim either."""
+    unavailable: Texts | None = None
+    """Nothing was sent: switched off, an open breaker, or no worker in time."""
+    expired: Texts | None = None
+    """Nothing was sent before `expires_at`."""
     completed: Texts | None = None
     """The call is completed. Sent to subscribers only; callers get the response itself."""
     completed_late: Texts | None = None
