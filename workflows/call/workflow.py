@@ -130,7 +130,7 @@ class IntegrationCall:
             state = self._protocol.state
             if wanted.timeout > timedelta(0):
                 until = workflow.now() + wanted.timeout
-                await self._host.wait(lambda: state.is_released, until, "await_outcome: timeout")
+                await self._host.wait(lambda: state.is_released, until, "timeout of the update await_outcome")
             if state.rejection is not None:
                 raise ApplicationError(state.rejection.reason, type=state.rejection.kind)
         return self.status()
