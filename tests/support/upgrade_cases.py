@@ -19,7 +19,7 @@ from ackbridge.errors import CallCancelledError, CallFailedError
 from .stage import SECRETS, Stage
 
 PROVIDERS = ("sandbox", "limited")
-PATIENCE = timedelta(minutes=2)
+TIMEOUT = timedelta(minutes=2)
 
 Act = Callable[[Stage, CallRequest], Awaitable[None]]
 
@@ -55,7 +55,7 @@ async def answer(
 
 
 async def force(stage: Stage, request: CallRequest) -> None:
-    """An operator's word is the response."""
+    """An operator gives the response."""
     await stage.calls.call(request.call_id).force_ack(by="bo", reason="seen", response={"id": 9})
 
 
@@ -65,7 +65,7 @@ async def cancel(stage: Stage, request: CallRequest) -> None:
 
 
 async def reprocess(stage: Stage, request: CallRequest) -> None:
-    """An operator lets a parked call try again."""
+    """An operator sends a parked call again."""
     await stage.calls.call(request.call_id).reprocess(by="cy")
 
 
@@ -75,17 +75,17 @@ def is_awaiting(status: CallStatus) -> bool:
 
 
 def is_parked(status: CallStatus) -> bool:
-    """It is parked, and owes nothing."""
+    """It is parked, and no acknowledgement is pending."""
     return status.stage is CallStage.PARKED and not status.acknowledgements_owed
 
 
-def is_parked_in_debt(status: CallStatus) -> bool:
-    """It is parked, and owes an acknowledgement."""
+def is_parked_with_pending(status: CallStatus) -> bool:
+    """It is parked, and an acknowledgement is pending."""
     return status.stage is CallStage.PARKED and status.acknowledgements_owed > 0
 
 
-def is_answered_in_debt(status: CallStatus) -> bool:
-    """Its outcome stands, and the acknowledgement is owed."""
+def is_answered_with_pending(status: CallStatus) -> bool:
+    """It has its outcome, and the acknowledgement is pending."""
     return status.outcome is not None and status.acknowledgements_owed > 0
 
 
@@ -95,16 +95,16 @@ def is_sending(status: CallStatus) -> bool:
 
 
 @dataclass(frozen=True)
-class Crossing:
-    """One kind of call, and how it has to end.
+class UpgradeCase:
+    """What an upgrade meets a call in, and how the call has to end.
 
     Attributes:
         operation: of the integrations in `versions.py`.
         behaviour: the faults it meets.
         reached: where it has to be before the upgrade.
         act: what happens to it after that.
-        ends: with which status.
-        told: which acknowledgements the provider has taken in the end.
+        status: of the outcome.
+        acknowledged: the acknowledgements that the provider has accepted in the end.
         effects: how often the provider does the work.
         is_late, is_forced: what else the outcome says.
     """
@@ -113,8 +113,8 @@ class Crossing:
     behaviour: Mapping[str, Any]
     reached: Callable[[CallStatus], bool]
     act: Act
-    ends: str = "completed"
-    told: tuple[str, ...] = ("success",)
+    status: str = "completed"
+    acknowledged: tuple[str, ...] = ("success",)
     effects: int = 1
     is_late: bool = False
     is_forced: bool = False
@@ -129,60 +129,72 @@ class Crossing:
         """Wait for its end, and see that it is the right one everywhere."""
         outcome = await ended(stage, request)
         call_id = request.call_id
-        assert outcome.status == self.ends, (call_id, outcome)
+        assert outcome.status == self.status, (call_id, outcome)
         assert outcome.late is self.is_late, call_id
         assert (outcome.forced is not None) is self.is_forced, call_id
         assert not outcome.acknowledgement_owed, call_id
         assert await stage.effects(call_id) == self.effects, call_id
-        assert tuple(await stage.acknowledged(call_id)) == self.told, call_id
-        rows = 1 if self.ends == "completed" else 0
+        assert tuple(await stage.acknowledged(call_id)) == self.acknowledged, call_id
+        rows = 1 if self.status == "completed" else 0
         assert len(await stage.ledger.calls.responses(call_id)) == rows, call_id
-        if self.ends != "completed":
+        if self.status != "completed":
             assert outcome.notice is not None, call_id
 
 
 STUCK = {"stuck": True}
-GIVEN_UP = ("failed", "success")
-"""What the provider is told of a response that came after we had given up on it."""
+BOTH = ("failed", "success")
+"""The acknowledgements of a response that came after we had given up on it."""
 
 PARKED = {
-    "late": Crossing("hasty_order", STUCK, is_parked, answer, told=GIVEN_UP, is_late=True),
-    "forced": Crossing("hasty_order", STUCK, is_parked, force, told=GIVEN_UP, is_forced=True),
-    "cancelled": Crossing(
-        "hasty_order", STUCK, is_parked, cancel, ends="cancelled", told=("failed",)
+    "late": UpgradeCase("hasty_order", STUCK, is_parked, answer, acknowledged=BOTH, is_late=True),
+    "forced": UpgradeCase(
+        "hasty_order", STUCK, is_parked, force, acknowledged=BOTH, is_forced=True
     ),
-    "reprocessed": Crossing(
-        "create_order", {"fail": 1}, is_parked, reprocess, told=GIVEN_UP, effects=2, is_late=True
+    "cancelled": UpgradeCase(
+        "hasty_order", STUCK, is_parked, cancel, status="cancelled", acknowledged=("failed",)
+    ),
+    "reprocessed": UpgradeCase(
+        "create_order",
+        {"fail": 1},
+        is_parked,
+        reprocess,
+        acknowledged=BOTH,
+        effects=2,
+        is_late=True,
     ),
 }
-"""Calls that are parked, for all the ways out."""
+"""Parked calls, and every way out."""
 
-CROSSINGS = PARKED | {
-    "expired": Crossing("brief_order", STUCK, is_parked, wait, ends="failed", told=("failed",)),
-    "parked in debt": Crossing(
+UPGRADE_CASES = PARKED | {
+    "expired": UpgradeCase(
+        "brief_order", STUCK, is_parked, wait, status="failed", acknowledged=("failed",)
+    ),
+    "parked, acknowledgement pending": UpgradeCase(
         "hasty_order",
         {"stuck": True, "acknowledgement_failures": 5},
-        is_parked_in_debt,
+        is_parked_with_pending,
         cancel,
-        ends="cancelled",
-        told=("failed",),
+        status="cancelled",
+        acknowledged=("failed",),
     ),
-    "awaiting": Crossing("create_order", {"delay_ms": 9000}, is_awaiting, wait),
-    "polled": Crossing("polled_order", {"silent": True, "delay_ms": 9000}, is_awaiting, wait),
-    "answered": Crossing("create_order", STUCK, is_awaiting, answer),
-    "forced early": Crossing("create_order", STUCK, is_awaiting, force, is_forced=True),
-    "cancelled early": Crossing(
-        "create_order", STUCK, is_awaiting, cancel, ends="cancelled", told=("failed",)
+    "awaiting": UpgradeCase("create_order", {"delay_ms": 9000}, is_awaiting, wait),
+    "polled": UpgradeCase("polled_order", {"silent": True, "delay_ms": 9000}, is_awaiting, wait),
+    "answered": UpgradeCase("create_order", STUCK, is_awaiting, answer),
+    "forced early": UpgradeCase("create_order", STUCK, is_awaiting, force, is_forced=True),
+    "cancelled early": UpgradeCase(
+        "create_order", STUCK, is_awaiting, cancel, status="cancelled", acknowledged=("failed",)
     ),
-    "sending": Crossing("create_order", {"receipt_failures": 5}, is_sending, wait),
-    "in debt": Crossing("create_order", {"acknowledgement_failures": 5}, is_answered_in_debt, wait),
+    "sending": UpgradeCase("create_order", {"receipt_failures": 5}, is_sending, wait),
+    "acknowledgement pending": UpgradeCase(
+        "create_order", {"acknowledgement_failures": 5}, is_answered_with_pending, wait
+    ),
 }
 """Every stage in which an upgrade can meet a call."""
 
 
 async def ended(stage: Stage, request: CallRequest) -> CallOutcome:
-    """The outcome of a call that is over and owes nothing it still tries to pay."""
+    """The outcome of a call that is over, with nothing left to acknowledge."""
     try:
-        return await stage.calls.call(request.call_id).outcome(PATIENCE, settled=True)
+        return await stage.calls.call(request.call_id).outcome(TIMEOUT, settled=True)
     except (CallFailedError, CallCancelledError) as error:
         return error.outcome

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -21,36 +20,8 @@ from ackbridge.local.stack import empty_temporal_config
 from .stage import CHECKOUT, INTEGRATIONS, PATIENT_BREAKER, Stage
 
 DEPLOYMENT = "ackbridge"
-BEFORE, NOW = "before", "now"
-"""The build ids."""
-
-APPLICATION = ("ackbridge", "workflows", "activities", "worker.py")
-UNDONE = {
-    Path("ackbridge") / "contracts" / "plan.py": (
-        "REVISION: Final = 4",
-        "REVISION: Final = 1",
-    ),
-}
-"""What makes calls do as this version does, and how it was before."""
-
-
-def version_before(folder: Path) -> Path:
-    """Copy the application, and undo its revision: the version before this one.
-
-    Its command sequences are those of the last version without the revision.
-    """
-    for name in APPLICATION:
-        source = CHECKOUT / name
-        if source.is_dir():
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(source, folder / name, ignore=ignored)
-        else:
-            shutil.copy(source, folder / name)
-    for path, (now, before) in UNDONE.items():
-        text = (folder / path).read_text()
-        assert text.count(now) == 1, f"{path} says it in other words now"
-        (folder / path).write_text(text.replace(now, before))
-    return folder
+PROMOTE_WITHIN = "5m"
+"""On a busy machine the queues of a version take their time."""
 
 
 def parking_integrations(folder: Path) -> Path:
@@ -108,13 +79,14 @@ def environment_of(
 class Version:
     """The worker process of one version."""
 
-    def __init__(self, application: Path, environ: dict[str, str], folder: Path) -> None:
-        self._environ = {**environ, "PYTHONPATH": str(application)}
+    def __init__(self, environ: dict[str, str], folder: Path) -> None:
+        self._environ = {**environ, "PYTHONPATH": str(CHECKOUT)}
         self._build_id = environ["ACKBRIDGE_BUILD_ID"]
         self._folder = folder
+        script = (sys.executable, "-m", "tests.support.version_before", self._build_id)
         self._part = StackProcess(
             self._build_id,
-            replace(worker_plan(), command=(sys.executable, str(application / "worker.py"))),
+            replace(worker_plan(), command=script),
             environ=self._environ,
             log=folder / f"{self._build_id}.log",
             folder=folder,
@@ -134,6 +106,7 @@ class Version:
         """Make it the current version, as an operator does."""
         done = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ackbridge", "deployment", "promote", self._build_id),
+            *("--wait", PROMOTE_WITHIN),
             env=self._environ,
             cwd=self._folder,
         )

@@ -130,7 +130,8 @@ class IntegrationCall:
             state = self._protocol.state
             if wanted.timeout > timedelta(0):
                 until = workflow.now() + wanted.timeout
-                await self._host.wait(lambda: state.is_released, until, "timeout of the update await_outcome")
+                summary = "timeout of the update await_outcome"
+                await self._host.wait(lambda: state.is_released, until, summary)
             if state.rejection is not None:
                 raise ApplicationError(state.rejection.reason, type=state.rejection.kind)
         return self.status()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,21 @@ from temporalio.client import WorkflowHistory
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.replay.test_replay import replayer
-from tests.support.stage import CHECKOUT, Stage, set_up
-from tests.support.upgrade_cases import CROSSINGS, PARKED, PROVIDERS, Crossing, wait
-from tests.support.versions import (
-    BEFORE,
-    NOW,
-    Version,
-    environment_of,
-    parking_integrations,
-    version_before,
-)
+from tests.support.stage import Stage, set_up
+from tests.support.upgrade_cases import PARKED, PROVIDERS, UPGRADE_CASES, UpgradeCase, wait
+from tests.support.version_before import BEFORE, NOW, knows_version_before
+from tests.support.versions import Version, environment_of, parking_integrations
 
 pytestmark = pytest.mark.slow
 
-LONG = 90
+SUGGEST_AT = 90
 """Events after which the engine suggests to continue as new; no call has so many by itself."""
-PESTER = 20
-"""Signals at once that do not validate, which only lengthen a history."""
+INVALID_SIGNALS = 20
+"""Sent at once; they only lengthen a history."""
 SENT_WITHIN = 1.0
 """Seconds."""
 TRAFFIC_EVERY = 0.4
-"""Seconds between two calls that nothing special happens to, but for their faults."""
+"""Seconds between two calls of the background traffic."""
 FAULTS: tuple[dict[str, Any], ...] = (
     {},
     {"duplicates": 2},
@@ -46,9 +40,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"delay_ms": 700},
 )
 
-KINDS = CROSSINGS.values()
-
-Going = list[tuple[Crossing, CallRequest]]
+Calls = list[tuple[UpgradeCase, CallRequest]]
 
 
 async def orderly(before: Version, now: Version) -> None:
@@ -59,7 +51,7 @@ async def orderly(before: Version, now: Version) -> None:
 
 
 async def killed(before: Version, now: Version) -> None:
-    """The old version dies with its work in hand, and for a while there is no current worker."""
+    """The old version is killed, and for a while there is no current worker."""
     await now.start()
     await before.kill()
     await now.promote()
@@ -69,18 +61,15 @@ async def killed(before: Version, now: Version) -> None:
 async def test_upgrade(
     tmp_path: Path, hand_over: Callable[[Version, Version], Awaitable[None]]
 ) -> None:
-    """What the version before has begun ends on this one as it should, and its history replays."""
+    """Calls that the version before has begun end on this one as they should, and replay."""
     integrations = parking_integrations(tmp_path / "integrations")
-    suggestion = {"limit.historyCount.suggestContinueAsNew": str(LONG)}
+    suggestion = {"limit.historyCount.suggestContinueAsNew": str(SUGGEST_AT)}
     engine = EmbeddedEngine(tmp_path / "engine.db", headless=True, dynamic_config=suggestion)
     with engine:
         async with set_up(engine, tmp_path, integrations, has_worker=False) as stage:
             before, now = (
-                Version(application, environment_of(stage, engine, build, integrations), tmp_path)
-                for application, build in (
-                    (version_before(tmp_path / BEFORE), BEFORE),
-                    (CHECKOUT, NOW),
-                )
+                Version(environment_of(stage, engine, build, integrations), tmp_path)
+                for build in (BEFORE, NOW)
             )
             await before.start()
             await before.promote()
@@ -98,105 +87,114 @@ async def _upgrade(
     hand_over: Callable[[Version, Version], Awaitable[None]],
 ) -> None:
     async with _traffic(stage) as traffic:
-        # Those that go on by themselves come last, or they would be over before the upgrade.
-        crossing = await _begin(stage, [kind for kind in KINDS if kind.act is not wait])
-        crossing += await _begin(stage, [kind for kind in KINDS if kind.act is wait])
+        # Those that end by themselves come last, or they would be over before the upgrade.
+        cases = UPGRADE_CASES.values()
+        upgraded = await _begin(stage, [case for case in cases if case.act is not wait])
+        upgraded += await _begin(stage, [case for case in cases if case.act is wait])
         await hand_over(before, now)
         assert "version now of deployment ackbridge is not the current one" in now.log
-        renewed, _ = await asyncio.gather(_renew(stage), _end(stage, crossing))
+        continued, _ = await asyncio.gather(_continue_as_new(stage), _end(stage, upgraded))
     await _end(stage, traffic)
-    await _check_histories(stage, crossing, renewed, traffic)
+    await _check_histories(stage, upgraded, continued, traffic)
 
 
-async def _renew(stage: Stage) -> Going:
+async def _continue_as_new(stage: Stage) -> Calls:
     """Park calls on this version, let them continue as new, and end them."""
-    going = await _begin(stage, list(PARKED.values()))
-    await asyncio.gather(*(_lengthen(stage, request) for _, request in going))
-    await _end(stage, going)
-    return going
+    calls = await _begin(stage, list(PARKED.values()))
+    await asyncio.gather(*(_lengthen(stage, request) for _, request in calls))
+    await _end(stage, calls)
+    return calls
 
 
-async def _begin(stage: Stage, kinds: list[Crossing]) -> Going:
-    """Start calls at every provider, and wait until each is where it has to be."""
-    going = [(kind, kind.request(provider)) for kind in kinds for provider in PROVIDERS]
+async def _begin(stage: Stage, cases: list[UpgradeCase]) -> Calls:
+    """Start calls at every provider, and wait until each is where its case wants it."""
+    calls = [(case, case.request(provider)) for case in cases for provider in PROVIDERS]
 
-    async def begin(kind: Crossing, request: CallRequest) -> None:
+    async def begin(case: UpgradeCase, request: CallRequest) -> None:
         call = await stage.calls.start(request)
         # A query may split the workflow task that sends (decision 7); by then it is over.
         await asyncio.sleep(SENT_WITHIN)
-        while not kind.reached(await call.status()):  # noqa: ASYNC110 -- it changes in another process
+        while not case.reached(await call.status()):  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(0.1)
 
-    await asyncio.gather(*(begin(kind, request) for kind, request in going))
-    return going
+    await asyncio.gather(*(begin(case, request) for case, request in calls))
+    return calls
 
 
-async def _end(stage: Stage, going: Going) -> None:
-    """Do to each call what its kind says, and see that it ends as it has to."""
+async def _end(stage: Stage, calls: Calls) -> None:
+    """Act on each call as its case says, and check how it ends."""
 
-    async def end(kind: Crossing, request: CallRequest) -> None:
-        await kind.act(stage, request)
-        await kind.check(stage, request)
+    async def end(case: UpgradeCase, request: CallRequest) -> None:
+        await case.act(stage, request)
+        await case.check(stage, request)
 
-    await asyncio.gather(*(end(kind, request) for kind, request in going))
+    await asyncio.gather(*(end(case, request) for case, request in calls))
 
 
 async def _lengthen(stage: Stage, request: CallRequest) -> None:
-    """Make a history so long that its call, which is parked, continues as new."""
+    """Make the history of a parked call so long that it continues as new."""
     handle = stage.handle(request)
     first = (await handle.describe()).run_id
     while (await handle.describe()).run_id == first:
-        await asyncio.gather(*(handle.signal("force_ack", {"by": "bo"}) for _ in range(PESTER)))
+        await asyncio.gather(
+            *(handle.signal("force_ack", {"by": "bo"}) for _ in range(INVALID_SIGNALS))
+        )
         # A run that is signalled all the time cannot end; the answer comes once it is quiet.
         await stage.calls.call(request.call_id).status()
         await asyncio.sleep(0.2)
 
 
 @asynccontextmanager
-async def _traffic(stage: Stage) -> AsyncIterator[Going]:
+async def _traffic(stage: Stage) -> AsyncIterator[Calls]:
     """Calls all the time, one after the other started."""
-    started: Going = []
+    started: Calls = []
 
-    async def go_on() -> None:
+    async def start() -> None:
         for faults, provider in zip(
             itertools.cycle(FAULTS), itertools.cycle(PROVIDERS), strict=False
         ):
-            kind = Crossing("create_order", faults, bool, wait)
-            request = kind.request(provider)
+            case = UpgradeCase("create_order", faults, bool, wait)
+            request = case.request(provider)
             await stage.calls.start(request)
-            started.append((kind, request))
+            started.append((case, request))
             await asyncio.sleep(TRAFFIC_EVERY)
 
-    going_on = asyncio.create_task(go_on())
+    starting = asyncio.create_task(start())
     try:
         yield started
     finally:
-        going_on.cancel()
+        starting.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await going_on
+            await starting
 
 
-async def _check_histories(stage: Stage, crossing: Going, renewed: Going, traffic: Going) -> None:
+async def _check_histories(stage: Stage, upgraded: Calls, continued: Calls, traffic: Calls) -> None:
     """No workflow task has failed, every run replays, and every version has done its share."""
-    crossed = {request.call_id for kind, request in crossing if kind.act is not wait}
-    continued = {request.call_id for _, request in renewed}
-    requests = [request for _, request in crossing + renewed + traffic]
-    every = {request.call_id: await _runs(stage, request) for request in requests}
-    for call_id, runs in every.items():
+    by_both = {request.call_id for case, request in upgraded if case.act is not wait}
+    by_several_runs = {request.call_id for _, request in continued}
+    requests = [request for _, request in upgraded + continued + traffic]
+    runs_of = {request.call_id: await _runs(stage, request) for request in requests}
+    for call_id, runs in runs_of.items():
         builds = [build for run in runs for build in _builds(run)]
         assert not [cause for run in runs for cause in _failures(run)], call_id
-        if call_id in crossed:
+        if call_id in by_both:
             assert (builds[0], builds[-1]) == (BEFORE, NOW), call_id
-        if call_id in continued:
+        if call_id in by_several_runs:
             assert len(runs) > 1, call_id
+    with knows_version_before():
+        assert not await _replay_failures(run for runs in runs_of.values() for run in runs)
+    # Without the branch on the revision they do not: the commands of the versions differ.
+    for call_id in by_both:
+        assert await _replay_failures(runs_of[call_id][:1]), call_id
 
+
+async def _replay_failures(runs: Iterable[WorkflowHistory]) -> Mapping[str, Exception]:
     async def histories() -> AsyncIterator[WorkflowHistory]:
-        for runs in every.values():
-            for run in runs:
-                yield run
+        for run in runs:
+            yield run
 
     replayed = await replayer().replay_workflows(histories(), raise_on_replay_failure=False)
-    assert not replayed.replay_failures
+    return replayed.replay_failures
 
 
 async def _runs(stage: Stage, request: CallRequest) -> list[WorkflowHistory]:
