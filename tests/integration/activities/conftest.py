@@ -1,4 +1,4 @@
-"""A provider for all activity tests, and the rest of the world for each."""
+"""A provider shared by all activity tests, and a worker's dependencies for each test."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .world import Script, World
 
 @pytest.fixture(scope="session")
 def served() -> Iterator[tuple[Script, str]]:
-    """One provider, and where it is."""
+    """One provider, and its URL."""
     with made.provider() as running:
         yield running
 
 
 @pytest_asyncio.fixture
 async def world(served: tuple[Script, str], tmp_path: Path) -> AsyncIterator[World]:
-    """What activities are given, and a script that has not begun."""
+    """Dependencies, and an empty script of replies."""
     script, url = served
     script.replies.clear()
     script.asked.clear()
@@ -32,6 +32,6 @@ async def world(served: tuple[Script, str], tmp_path: Path) -> AsyncIterator[Wor
 
 @pytest_asyncio.fixture
 async def deserted(tmp_path: Path) -> AsyncIterator[World]:
-    """The same with a provider that nobody can reach."""
-    async with made.world(tmp_path, Script(), made.nobody_there()) as everything:
+    """Dependencies with a provider that cannot be reached."""
+    async with made.world(tmp_path, Script(), made.unreachable_url()) as everything:
         yield everything

@@ -1,4 +1,4 @@
-"""prepare, acknowledge and conclude: what a call begins and ends with."""
+"""prepare, acknowledge and conclude."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def plan(of: World, operation: str, **more: Any) -> Plan:
 
 
 async def unacknowledged(of: World, operation: str = "order", **fields: Any) -> ApplicationError:
-    """How the acknowledgement of a failure fails."""
+    """The failure of an acknowledgement."""
     step = AcknowledgeStep(
         request=of.request(operation), cycle=1, kind=FAILED, reason="silence", **fields
     )
@@ -47,12 +47,12 @@ async def unacknowledged(of: World, operation: str = "order", **fields: Any) -> 
 
 
 async def owed(of: World) -> list[str | None]:
-    """The reasons of what is owed."""
+    """The reasons of pending acknowledgements."""
     return [one.reason for one in await of.ledger.calls.owed("acme")]
 
 
-async def test_the_plan_of_a_polled_operation(world: World) -> None:
-    """How often it is asked, for how long one question may take, and what is indexed."""
+async def test_plan_of_a_polled_operation(world: World) -> None:
+    """The plan has the polling interval, the timeout of one request, and what is indexed."""
     planned = await plan(world, "track")
 
     assert (planned.mode, planned.ask_status) == (ResponseMode.POLL, True)
@@ -62,8 +62,8 @@ async def test_the_plan_of_a_polled_operation(world: World) -> None:
     assert (await plan(world, "order", key="k-2")).poll is None
 
 
-async def test_notices_are_filled_in_from_the_call(world: World) -> None:
-    """What cannot be said is said by default."""
+async def test_notices_are_rendered_from_the_call(world: World) -> None:
+    """A text that cannot be rendered is replaced by the built-in one."""
     planned = await plan(
         world, "nowhere", payload={"name": "van", "tags": ["a"]}, metadata={"who": "Ann"}
     )
@@ -74,8 +74,8 @@ async def test_notices_are_filled_in_from_the_call(world: World) -> None:
     assert set(planned.notices) == set(CALLER_KINDS)
 
 
-async def test_an_acknowledgement_needs_a_reference_that_never_came(world: World) -> None:
-    """No retry helps, it stays owed, and it is no mistake in the file."""
+async def test_acknowledgement_without_its_reference_is_final(world: World) -> None:
+    """The acknowledgement stays pending, and the failure is not an invalid request."""
     error = await unacknowledged(world)
 
     assert (error.type, error.non_retryable) == ("NotAddressed", True)
@@ -84,8 +84,8 @@ async def test_an_acknowledgement_needs_a_reference_that_never_came(world: World
     assert world.script.asked == []
 
 
-async def test_an_acknowledgement_that_the_file_cannot_make(world: World) -> None:
-    """Somebody mends the file, and the same step succeeds; until then it is owed."""
+async def test_acknowledgement_that_cannot_be_rendered_is_retryable(world: World) -> None:
+    """It stays pending until the integration file is corrected."""
     error = await unacknowledged(world, "nowhere")
 
     assert (error.type, error.non_retryable) == ("InvalidRequest", False)
@@ -94,8 +94,8 @@ async def test_an_acknowledgement_that_the_file_cannot_make(world: World) -> Non
     assert [error.message] == await owed(world)
 
 
-async def test_an_acknowledgement_that_is_not_accepted(world: World) -> None:
-    """Every refusal is tried again, as patiently as it asks for, and told without secrets."""
+async def test_refused_acknowledgement_is_retryable(world: World) -> None:
+    """Each refusal is retried after its Retry-After, and reported without secrets."""
     world.script.says({"message": f"{TOKEN} may not"}, 403)
     world.script.says({}, 429, retry_after="30")
 
@@ -109,8 +109,8 @@ async def test_an_acknowledgement_that_is_not_accepted(world: World) -> None:
     assert await owed(world) == ["the provider answered 429"]
 
 
-async def test_an_accepted_acknowledgement_is_not_owed(world: World) -> None:
-    """It is sent once, under a key of its own, and paid."""
+async def test_accepted_acknowledgement_is_not_pending(world: World) -> None:
+    """It is sent once, under an idempotency key of its own."""
     world.script.says({}, 503)
     await unacknowledged(world, reference="r-1")
     step = AcknowledgeStep(request=world.request(), cycle=1, kind=FAILED, reference="r-1")
@@ -122,8 +122,8 @@ async def test_an_accepted_acknowledgement_is_not_owed(world: World) -> None:
     assert world.script.headers[-1]["idempotency-key"] == "acme.order.k-1:1:failed"
 
 
-async def test_a_mistake_of_ours_is_owed_too(world: World) -> None:
-    """Whatever keeps an acknowledgement from going out, operators see that it is owed."""
+async def test_unexpected_error_leaves_the_acknowledgement_pending(world: World) -> None:
+    """Operators see it as pending whatever kept it from being sent."""
     broken = Acknowledge(replace(world.deps, auths={}))
     step = AcknowledgeStep(request=world.request(), cycle=1, kind=FAILED, reference="r-1")
 
@@ -135,8 +135,8 @@ async def test_a_mistake_of_ours_is_owed_too(world: World) -> None:
         raise AssertionError("it was acknowledged")
 
 
-async def test_a_ledger_that_is_away_is_waited_for(world: World, tmp_path: Path) -> None:
-    """Longer each time, like everything else."""
+async def test_unavailable_ledger_is_retried_with_backoff(world: World, tmp_path: Path) -> None:
+    """The delay grows with the attempts."""
     gone = Ledger.open(f"sqlite:///{tmp_path}/missing/ledger.db", lambda: NOW)
     step = ConcludeStep(request=world.request(), stage=Stage.PARKED)
 
@@ -147,8 +147,8 @@ async def test_a_ledger_that_is_away_is_waited_for(world: World, tmp_path: Path)
     assert 1 <= delay(error) <= 2
 
 
-async def test_a_conclusion_holds_messages(world: World) -> None:
-    """They are in the ledger for people, whole."""
+async def test_conclude_stores_held_messages(world: World) -> None:
+    """They are in the ledger as a whole."""
     late = ProviderMessage(kind=MessageKind.RESPONSE, event_key="e-1", data={"n": 1})
     step = ConcludeStep(request=world.request(), stage=Stage.FAILED, held=(late,))
 

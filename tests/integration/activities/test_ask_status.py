@@ -1,4 +1,4 @@
-"""ask_status and poll: what a provider says when it is asked."""
+"""ask_status and poll: the provider's answers to status requests."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ UNTIL = "2026-03-01T13:00:00+00:00"
 
 
 def question(of: World, reference: str | None = "r-1", cycle: int = 1) -> AskStep:
-    """A question about an order."""
+    """A status request about an order."""
     return AskStep(request=of.request(), cycle=cycle, reference=reference)
 
 
 def poll(of: World, every: timedelta = OFTEN, **fields: Any) -> PollStep:
-    """Questions about something to be tracked."""
+    """Status requests about a tracked operation."""
     fields = {"cycle": 1, "reference": "r-1", "every": every, **fields}
     return PollStep(request=of.request("track"), **fields)
 
 
 async def ask(of: World) -> Asked:
-    """One question about an order."""
+    """Ask once about an order."""
     return await attempt().run(AskStatus(of.deps).ask_status, question(of))
 
 
-async def test_the_answer_is_a_message(world: World) -> None:
-    """By the rules of `status`, with the cycle's reference unless it says one itself."""
+async def test_answer_is_read_as_a_message(world: World) -> None:
+    """By the rules of `status`, with the cycle's reference unless the answer has one."""
     world.script.says({"state": "done", "total": 5})
     world.script.says({"state": "failed", "id": "r-2", "why": "key sk_live_1234567890"})
 
@@ -55,15 +55,15 @@ async def test_the_answer_is_a_message(world: World) -> None:
 
 
 @pytest.mark.parametrize(("body", "status"), [({"state": "open"}, 200), ({"state": "done"}, 404)])
-async def test_a_provider_that_does_not_know_either(world: World, body: Any, status: int) -> None:
-    """Neither an error nor an answer that says nothing is an answer."""
+async def test_answer_without_a_result_is_no_message(world: World, body: Any, status: int) -> None:
+    """Neither an error nor an answer without a result is a message."""
     world.script.says(body, status)
 
     assert Asked() == await ask(world)
 
 
-async def test_a_question_that_fails_is_asked_again(world: World) -> None:
-    """As patiently as the provider asks for."""
+async def test_failed_status_request_is_retryable(world: World) -> None:
+    """After the provider's Retry-After."""
     world.script.says({}, 503, retry_after="9")
 
     error = await failed(ask(world))
@@ -72,8 +72,8 @@ async def test_a_question_that_fails_is_asked_again(world: World) -> None:
     assert 9 <= delay(error) <= 9.9
 
 
-async def test_an_extension_does_not_swallow_the_response(world: World) -> None:
-    """A call hears every key once: each extension and the response have one of their own."""
+async def test_extension_does_not_suppress_the_response(world: World) -> None:
+    """Each extension and the response have event keys of their own."""
     for body in (
         {"state": "wait", "until": UNTIL},
         {"state": "wait", "until": UNTIL},
@@ -92,10 +92,10 @@ async def test_an_extension_does_not_swallow_the_response(world: World) -> None:
 
 
 @pytest.mark.parametrize(("later", "same"), [(10, True), (40, False)])
-async def test_a_span_counts_from_now(
+async def test_relative_extension_is_repeated(
     served: tuple[Script, str], tmp_path: Path, later: int, same: bool
 ) -> None:
-    """Another minute, said again when half of it is over, is another minute."""
+    """The same span is a new extension once half of it is over."""
     script, url = served
     now = [NOW]
 
@@ -114,8 +114,8 @@ async def test_a_span_counts_from_now(
     assert same is (first.message.event_key == second.message.event_key)
 
 
-async def test_polling_goes_on_until_there_is_an_answer(world: World) -> None:
-    """Whatever goes wrong on the way is no answer yet, and a heartbeat tells of it."""
+async def test_polling_continues_until_there_is_an_answer(world: World) -> None:
+    """Errors do not end it, and heartbeats report them."""
     world.script.says({}, 404)
     world.script.says({}, 500)
     world.script.says({"state": "open"})
@@ -135,8 +135,8 @@ async def test_polling_goes_on_until_there_is_an_answer(world: World) -> None:
     ]
 
 
-async def test_what_was_taken_already_is_no_news(world: World) -> None:
-    """An extension is told once, and the questions go on behind it."""
+async def test_polling_skips_known_answers(world: World) -> None:
+    """An extension is returned once, and polling continues after it."""
     world.script.says({"state": "wait", "until": UNTIL})
     first = await attempt().run(AskStatus(world.deps).poll, poll(world))
     assert first.message is not None
@@ -161,10 +161,10 @@ async def test_what_was_taken_already_is_no_news(world: World) -> None:
         (429, {"retry_after": "5"}, 60, 60),
     ],
 )
-async def test_a_long_pause_is_the_engines(
+async def test_long_interval_is_a_retry_of_the_activity(
     world: World, status: int, headers: dict[str, str], every: int, least: int
 ) -> None:
-    """One question for each attempt, and the pause in between is never shorter than asked for."""
+    """One request per attempt, and the delay is never shorter than the interval."""
     world.script.says({}, status, **headers)
     environment = attempt(7)
     seen = beats(environment)
@@ -180,8 +180,8 @@ async def test_a_long_pause_is_the_engines(
     assert seen == []
 
 
-async def test_nothing_ends_the_polling_for_good(deserted: World) -> None:
-    """No connection, no reference, no secret: the deadline is the workflow's business."""
+async def test_poll_never_fails_for_good(deserted: World) -> None:
+    """No connection, no reference or no secret: the workflow sets the deadline."""
     hourly = timedelta(hours=1)
     polled = AskStatus(deserted.deps).poll
 
@@ -199,7 +199,7 @@ async def test_nothing_ends_the_polling_for_good(deserted: World) -> None:
 
 
 async def pausing(of: World) -> tuple[ActivityEnvironment, asyncio.Task[Asked]]:
-    """A polling in the middle of a pause of 50 seconds."""
+    """A poll in the middle of an interval of 50 seconds."""
     environment, paused = attempt(), asyncio.Event()
     environment.on_heartbeat = lambda *_: paused.set()
     step = poll(of, timedelta(seconds=50))
@@ -208,8 +208,8 @@ async def pausing(of: World) -> tuple[ActivityEnvironment, asyncio.Task[Asked]]:
     return environment, polling
 
 
-async def test_polling_stops_at_once_when_nobody_waits_any_more(world: World) -> None:
-    """A cancellation gets through, in the middle of a pause."""
+async def test_cancelled_poll_stops_at_once(world: World) -> None:
+    """In the middle of an interval."""
     environment, polling = await pausing(world)
 
     environment.cancel()
@@ -218,8 +218,8 @@ async def test_polling_stops_at_once_when_nobody_waits_any_more(world: World) ->
         await polling
 
 
-async def test_a_worker_that_stops_leaves_the_polling_to_another(world: World) -> None:
-    """It does not have to be waited for, and the pause is kept."""
+async def test_worker_shutdown_hands_over_the_poll(world: World) -> None:
+    """The attempt ends at once, and the next one waits for the rest of the interval."""
     environment, polling = await pausing(world)
 
     environment.worker_shutdown()

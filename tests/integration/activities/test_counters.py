@@ -1,4 +1,4 @@
-"""What the activities note of a provider: where the fact is known, its trouble apart from ours."""
+"""What the activities count: errors of the provider apart from our own."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ from .world import NOW, World, attempt, failed
 CLOSED = BreakerStatus(state=BreakerState.CLOSED, since=NOW - timedelta(days=9), reason="well")
 
 
-async def noted(of: World, operation: str = "order") -> OperationStats:
-    """Everything noted of an operation of acme's, by way of the ledger."""
+async def counted(of: World, operation: str = "order") -> OperationStats:
+    """The statistics of an operation, read from the ledger."""
     await StatsReporter(of.deps.counters, of.ledger.stats, lambda: NOW).report()
     observed = await of.ledger.stats.totals("acme", NOW)
     return observed.get(operation, OperationStats())
 
 
 def counts(observed: OperationStats) -> dict[str, int]:
-    """What was counted at all."""
+    """The counters that are not zero."""
     return {str(what): count for what, count in observed.counts.items() if count}
 
 
 def without_ledger(of: World) -> Any:
-    """The same worker while its ledger is away."""
+    """The same worker with an unavailable ledger."""
     absent = Ledger.open("sqlite:////nowhere/at/all.db", lambda: NOW)
     return replace(of.deps, ledger=absent)
 
@@ -71,7 +71,7 @@ def outcome(of: World, **changes: Any) -> CallOutcome:
 
 
 def record_step(of: World, key: str = "k-1", event: str = "e-1", **fields: Any) -> RecordStep:
-    """A response of a call."""
+    """The recording of a response."""
     message = ProviderMessage(kind=MessageKind.RESPONSE, event_key=event)
     changes = {"outcome": outcome(of), **fields}
     return RecordStep(request=of.request(key=key), cycle=1, message=message, **changes)
@@ -92,66 +92,66 @@ async def record(of: World, step: RecordStep) -> None:
         (503, {"unanswered": 1}),
     ],
 )
-async def test_a_send_is_noted_by_its_end(
+async def test_each_attempt_of_a_send_is_counted_once(
     world: World, status: int, expected: dict[str, int]
 ) -> None:
-    """Taken, refused, put off or not answered: each attempt is one of them."""
+    """As received, refused, throttled or unanswered."""
     world.script.says({"id": "r-1"}, status)
     run = attempt().run(Send(world.deps).send, SendStep(request=world.request(), cycle=1))
     await (run if status == 200 else failed(run))
-    observed = await noted(world)
+    observed = await counted(world)
     assert expected == counts(observed)
     assert observed.times[Timing.RECEIPT].count == (status == 200)
 
 
-async def test_nobody_there_is_theirs(deserted: World) -> None:
-    """A provider that cannot be reached is not our trouble."""
+async def test_unreachable_provider_is_counted_as_unanswered(deserted: World) -> None:
+    """It is not an error of ours."""
     step = SendStep(request=deserted.request(), cycle=1)
     await failed(attempt().run(Send(deserted.deps).send, step))
-    assert counts(await noted(deserted)) == {"unanswered": 1}
+    assert counts(await counted(deserted)) == {"unanswered": 1}
 
 
-async def test_our_trouble_is_ours(world: World) -> None:
-    """A secret that is missing, a ledger that is away: the provider has nothing to do with it."""
+async def test_own_errors_are_counted_apart(world: World) -> None:
+    """A missing secret or an unavailable ledger does not count against the provider."""
     del world.environ["ACME_TOKEN"]
     await failed(attempt().run(Send(world.deps).send, SendStep(request=world.request(), cycle=1)))
     away = without_ledger(world)
     step = ConcludeStep(request=world.request(), stage=Stage.FAILED)
     await failed(attempt().run(Conclude(away).conclude, step))
-    assert counts(await noted(world)) == {"ours": 2}
+    assert counts(await counted(world)) == {"ours": 2}
 
 
-async def test_ends_are_noted_by_the_step_that_tells_them(world: World) -> None:
-    """Once: a send that is tried again does not tell them again."""
+async def test_cycle_ends_are_counted_once(world: World) -> None:
+    """A retried send does not count them again."""
     ended = (CycleEnd(silent=True, after=timedelta(seconds=4)), CycleEnd(silent=False))
     step = SendStep(request=world.request(), cycle=2, ended=ended)
     for number in (1, 2):
         await attempt(number).run(Send(world.deps).send, step)
-    observed = await noted(world)
+    observed = await counted(world)
     assert counts(observed) == {"receipts": 2, "silences": 1, "failures": 1}
     assert observed.times[Timing.SILENCE].count == 1
     assert observed.times[Timing.ANSWER].count == 0
 
 
-async def test_a_response_is_noted_once(world: World) -> None:
-    """A step that runs twice, because its worker died, has recorded one response."""
+async def test_response_is_counted_once(world: World) -> None:
+    """A step that runs twice, because its worker died, counts one response."""
     step = record_step(world, took=timedelta(seconds=3))
     await record(world, step)
     await record(world, step)
-    observed = await noted(world)
+    observed = await counted(world)
     assert counts(observed) == {"answers": 1}
     assert observed.times[Timing.ANSWER].quantile(1) == pytest.approx(3, rel=0.02)
 
 
-async def test_a_late_answer_turns_a_silence_into_a_time(world: World) -> None:
-    """What was told as a silence is taken back, wherever it was told."""
+async def test_late_response_replaces_its_silence(world: World) -> None:
+    """The counted silence is subtracted, whichever worker had counted it."""
     told = (CycleEnd(silent=True, after=timedelta(seconds=4)),)
     concluded = ConcludeStep(request=world.request(), stage=Stage.PARKED, ended=told)
     await attempt().run(Conclude(world.deps).conclude, concluded)
     late: dict[str, Any] = {"outcome": outcome(world, late=True), "overdue": True}
     took, waited = timedelta(seconds=9), (timedelta(seconds=4),)
     await record(world, record_step(world, took=took, taken_back=waited, **late))
-    observed = await noted(world)
+    observed = await counted(world)
     assert counts(observed) == {"answers": 1, "silences": 1, "late": 1}
     assert [
         observed.times[name].count for name in (Timing.SILENCE, Timing.ANSWER, Timing.OVERDUE)
@@ -159,7 +159,7 @@ async def test_a_late_answer_turns_a_silence_into_a_time(world: World) -> None:
 
 
 async def test_duplicates_are_counted(world: World) -> None:
-    """Those that the call has suppressed, and one that another call has applied."""
+    """Those suppressed by the call, and one applied by another call."""
     await record(world, record_step(world))
     await record(world, record_step(world, key="k-2"))
     suppressed = [SuppressedMessage(event_key="e", reason=why) for why in (DUPLICATE, "late")]
@@ -167,11 +167,11 @@ async def test_duplicates_are_counted(world: World) -> None:
         request=world.request(), stage=Stage.COMPLETED, suppressed=tuple(suppressed)
     )
     await attempt().run(Conclude(world.deps).conclude, step)
-    assert counts(await noted(world)) == {"answers": 1, "duplicates": 2}
+    assert counts(await counted(world)) == {"answers": 1, "duplicates": 2}
 
 
-async def test_questions_and_acknowledgements_are_noted(world: World) -> None:
-    """Those that were answered, and those that were not."""
+async def test_status_requests_and_acknowledgements_are_counted(world: World) -> None:
+    """With and without an answer."""
     told = AcknowledgeStep(
         request=world.request(), cycle=1, kind=AcknowledgementKind.FAILED, reference="r-1"
     )
@@ -183,7 +183,7 @@ async def test_questions_and_acknowledgements_are_noted(world: World) -> None:
         world.script.says({}, status)
         question = attempt().run(AskStatus(world.deps).ask_status, asked)
         await (question if status == 200 else failed(question))
-    assert counts(await noted(world)) == {
+    assert counts(await counted(world)) == {
         "acknowledged": 1,
         "unacknowledged": 1,
         "asked": 1,
@@ -191,15 +191,15 @@ async def test_questions_and_acknowledgements_are_noted(world: World) -> None:
     }
 
 
-async def test_a_callers_mistake_is_nobodys_trouble(world: World) -> None:
-    """A payload that does not validate says nothing about the provider, or about us."""
+async def test_invalid_payload_is_not_counted(world: World) -> None:
+    """It is neither the provider's error nor ours."""
     step = PrepareStep(request=world.request("nothing"), run_chain="chain-1")
     await failed(attempt().run(Prepare(world.deps, Send(world.deps)).prepare, step))
-    assert counts(await noted(world, "nothing")) == {}
+    assert counts(await counted(world, "nothing")) == {}
 
 
 def controlled(of: World, **deadlines: LearnedDeadline) -> World:
-    """The same worker, with a control that has published these."""
+    """The same worker, with a control that has published these deadlines."""
     snapshot = ControlSnapshot(
         provider="acme", version=3, at=NOW, breaker=CLOSED, deadlines=deadlines
     )
@@ -212,8 +212,8 @@ def controlled(of: World, **deadlines: LearnedDeadline) -> World:
     return replace(of, deps=deps)
 
 
-async def test_the_plan_has_the_learned_deadline_and_why(world: World) -> None:
-    """A call that is prepared by a control's snapshot; scouts say that they are some."""
+async def test_plan_has_the_learned_deadline_and_its_reason(world: World) -> None:
+    """From the control's snapshot; calls that wait longer say so."""
     learned = LearnedDeadline(
         deadline=timedelta(seconds=4),
         reason="learned p99 2.67 s × 1.5, 812 samples",  # noqa: RUF001 -- the sign people write
@@ -232,7 +232,7 @@ async def test_the_plan_has_the_learned_deadline_and_why(world: World) -> None:
 
 
 async def deadline_reason(of: World, operation: str, key: str) -> str:
-    """Why the deadline of a call is what it is; the same when it is prepared again."""
+    """The reason of a call's deadline, the same when it is prepared again."""
     step = PrepareStep(request=of.request(operation, key=key), run_chain="chain-1")
     plans = [
         (await attempt().run(Prepare(of.deps, Send(of.deps)).prepare, step)).plan for _ in range(2)
@@ -242,13 +242,13 @@ async def deadline_reason(of: World, operation: str, key: str) -> str:
     return plans[0].deadline_reason
 
 
-async def test_deadlines_are_learned_from_what_was_noted(world: World) -> None:
+async def test_deadlines_are_learned_from_counters(world: World) -> None:
     """From the activities through the ledger to a decision; none while the breaker is open."""
     integration = world.deps.catalog.integration("acme")
     for _ in range(60):
         world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
         world.deps.counters.count("acme", "quote", Count.ANSWERS)
-    await noted(world)
+    await counted(world)
     learned = await learn_deadlines(world.ledger, integration, CLOSED, {}, NOW)
     assert learned.keys() == {"order"}
     assert learned["order"].deadline.total_seconds() == pytest.approx(3, rel=0.03)
@@ -257,24 +257,24 @@ async def test_deadlines_are_learned_from_what_was_noted(world: World) -> None:
     assert await learn_deadlines(world.ledger, integration, opened, {}, NOW) == {}
 
 
-async def test_a_control_that_has_just_been_started_learns_at_once(world: World) -> None:
-    """Its breaker has been closed for less than the window: only what came before is left out."""
+async def test_new_control_learns_at_once(world: World) -> None:
+    """Only what was counted before its breaker closed is left out."""
     integration = world.deps.catalog.integration("acme")
     for _ in range(60):
         world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
-    await noted(world)
+    await counted(world)
     started = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=1)})
     soon = NOW + timedelta(seconds=5)
     learned = await learn_deadlines(world.ledger, integration, started, {}, soon)
     assert learned.keys() == {"order"}
 
 
-async def test_what_came_before_the_breaker_closed_is_not_learned_from(world: World) -> None:
-    """It is of a provider in trouble; what was learned before that goes on."""
+async def test_outage_is_not_learned_from(world: World) -> None:
+    """What was counted before the breaker closed is left out; learned deadlines stay."""
     integration = world.deps.catalog.integration("acme")
     for _ in range(60):
         world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
-    await noted(world)
+    await counted(world)
     reclosed = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=10)})
     for minutes in (1, 20):
         later = NOW + timedelta(minutes=minutes)

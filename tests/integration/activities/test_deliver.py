@@ -1,4 +1,4 @@
-"""Delivering notices: one attempt, whatever the subscriber does with it."""
+"""deliver and bury: one attempt to deliver a notice."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CALL = "acme.order.k-1"
 
 @pytest_asyncio.fixture
 async def told(world: World, tmp_path: Path) -> AsyncIterator[World]:
-    """The provider's server as a subscriber's."""
+    """Dependencies with the provider's server as a subscriber."""
     url = str(world.deps.catalog.integrations["acme"].base_url)
     made = {
         "subscriber": "shop",
@@ -75,19 +75,21 @@ async def deliver(told: World, what: Delivery, number: int = 1) -> Delivered:
     return delivered
 
 
-async def refused(told: World, what: Delivery | None = None, number: int = 1) -> ApplicationError:
+async def failed_delivery(
+    told: World, what: Delivery | None = None, number: int = 1
+) -> ApplicationError:
     """One attempt, which fails."""
     return await failed(deliver(told, what or delivery(), number))
 
 
 async def row(told: World) -> NoticeRow:
-    """The one notice there is."""
+    """The one notice in the ledger."""
     (found,) = await told.ledger.notices.find()
     return found
 
 
 async def test_accepted(told: World) -> None:
-    """Any 2xx will do, and what is said with it is not looked at."""
+    """Any 2xx is accepted, whatever its body."""
     told.script.replies.append(Response("x" * 100_000, status_code=202))
     assert (await deliver(told, delivery())).delivered_at == NOW
     assert (await row(told)).state is NoticeState.DELIVERED
@@ -96,8 +98,8 @@ async def test_accepted(told: World) -> None:
     assert headers["content-type"] == "application/json"
 
 
-async def test_an_attempt_after_the_last_one(told: World) -> None:
-    """One that was delivered, though its worker died before it could say so, is not sent again."""
+async def test_delivered_notice_is_not_sent_again(told: World) -> None:
+    """Even if the worker died before it could report the delivery."""
     await deliver(told, delivery())
     await deliver(told, delivery().model_copy(update={"again": True}), number=2)
     assert len(told.script.asked) == 1
@@ -114,9 +116,9 @@ async def test_an_attempt_after_the_last_one(told: World) -> None:
     ],
 )
 async def test_not_accepted(told: World, status: int, why: str) -> None:
-    """It will be tried again; nobody hears what the subscriber has said."""
+    """It is retried, and the subscriber's text is not repeated."""
     told.script.says({"trace": "secret stack"}, status, location="http://169.254.169.254/")
-    error = await refused(told)
+    error = await failed_delivery(told)
     assert (error.type, error.non_retryable, error.message) == ("NotAccepted", False, why)
     assert len(told.script.asked) == 1
     kept = await row(told)
@@ -124,45 +126,45 @@ async def test_not_accepted(told: World, status: int, why: str) -> None:
 
 
 async def test_gone_is_final(told: World) -> None:
-    """410 says that nobody wants it."""
+    """410 ends the notice."""
     told.script.says({}, 410)
-    error = await refused(told)
+    error = await failed_delivery(told)
     assert error.non_retryable
     assert "410" in error.message
 
 
-async def test_silence_is_bounded(told: World) -> None:
-    """One that hangs gets its timeout, and no more."""
+async def test_timeout(told: World) -> None:
+    """A subscriber that hangs is given its timeout."""
     told.script.replies.append(5.0)
-    error = await refused(told)
+    error = await failed_delivery(told)
     assert (error.type, error.message) == ("NotAccepted", "no answer: TimeoutError")
 
 
-async def test_patience_grows(told: World) -> None:
-    """From seconds to hours, and as long as the subscriber asks for."""
+async def test_backoff(told: World) -> None:
+    """From seconds to hours, or as the subscriber asks for."""
     delays = []
     for number in (1, 4, 12):
         told.script.says({}, 500)
-        delays.append(delay(await refused(told, number=number)))
+        delays.append(delay(await failed_delivery(told, number=number)))
     assert 2.5 <= delays[0] <= 5
     assert 160 <= delays[1] <= 320
     assert 3 * 3600 <= delays[2] <= 6 * 3600
     told.script.says({}, 503, retry_after="120")
-    assert 120 <= delay(await refused(told)) <= 132
+    assert 120 <= delay(await failed_delivery(told)) <= 132
 
 
-async def test_what_an_operator_has_to_mend(told: World) -> None:
-    """A secret or a subscriber that is not there: named, and tried again until it is."""
+async def test_configuration_errors_are_retryable(told: World) -> None:
+    """A missing secret or subscriber is named, and retried until it exists."""
     for subscriber, why in (("poor", "env:NOWHERE: is not set"), ("ghost", "'ghost'")):
-        error = await refused(told, delivery(subscriber))
+        error = await failed_delivery(told, delivery(subscriber))
         assert (error.type, error.non_retryable) == ("Unavailable", False)
         assert why in error.message
     assert told.script.asked == []
     assert "ghost" in str((await row(told)).reason)
 
 
-async def test_the_response_goes_with_what_is_completed(told: World) -> None:
-    """Read from the ledger, and not kept with the notice."""
+async def test_completed_notice_has_the_response(told: World) -> None:
+    """Read from the ledger, and not stored with the notice."""
     request = told.request()
     await told.ledger.calls.claim(request, "chain-1")
     message = ProviderMessage(kind=MessageKind.RESPONSE, event_key="e-1", data={"total": 9})
@@ -187,15 +189,15 @@ def _kept(bodies: list[bytes]) -> Callable[[httpx.Request], Awaitable[None]]:
     return keep
 
 
-async def test_buried(told: World) -> None:
-    """The ledger has it whole, with the reason."""
+async def test_dead_letter(told: World) -> None:
+    """The ledger has the whole notice and the reason."""
     await attempt().run(Deliver(told.deps).bury, DeadLetterStep(delivery=delivery(), reason="gone"))
     kept = await row(told)
     assert (kept.state, kept.reason, kept.body) == (NoticeState.DEAD, "gone", delivery().body)
 
 
 async def test_reply_to_is_planned(told: World) -> None:
-    """The plan has who is told when, and in which words what goes well; others have neither."""
+    """The plan has the subscriber and the texts of success; other calls have neither."""
     prepare = Prepare(told.deps, Send(told.deps)).prepare
     request = told.request(key="k-2", reply_to="shop", language="es-MX")
     plan = (await attempt().run(prepare, PrepareStep(request=request, run_chain="c"))).plan

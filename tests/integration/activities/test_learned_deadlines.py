@@ -1,4 +1,4 @@
-"""A deadline, end to end: what calls note, the ledger, the watch, the control, the next plan."""
+"""A learned deadline end to end: counters, ledger, observe, control and the next plan."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ WINDOW = timedelta(minutes=70)
 """After which nothing is left of what was observed before: a window is an hour."""
 
 
-class Play:
-    """A worker, the control of its provider, and a clock that somebody moves."""
+class Simulation:
+    """A worker, the control of its provider, and a clock that tests move."""
 
     def __init__(self) -> None:
         self.now = NOW
@@ -98,9 +98,9 @@ class Play:
 
 
 @pytest_asyncio.fixture
-async def play(served: tuple[Script, str], tmp_path: Path) -> AsyncIterator[Play]:
+async def play(served: tuple[Script, str], tmp_path: Path) -> AsyncIterator[Simulation]:
     """Everything of it, at a time when nothing is known of the provider."""
-    playing = Play()
+    playing = Simulation()
     script, url = served
     async with made.world(tmp_path, script, url, playing.clock) as playing.world:
         yield playing
@@ -111,7 +111,7 @@ def seconds(deadline: LearnedDeadline) -> int:
     return round(deadline.deadline.total_seconds())
 
 
-async def test_a_deadline_follows_its_provider_and_no_silence(play: Play) -> None:
+async def test_a_deadline_follows_its_provider_and_no_silence(play: Simulation) -> None:
     """A provider that becomes slower has it raised, by what scouts see and by no silence; one that
     drops requests has it lowered to what its answers need; the next plan has it, and why."""
     assert (await play.plan("k-1")).deadline_reason == "30 s (configured initial value)"

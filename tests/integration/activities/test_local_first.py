@@ -1,4 +1,4 @@
-"""What rides along: a request with its preparation, an acknowledgement with the recording."""
+"""Activities that run another one: prepare with send, record with acknowledge."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .world import NOW, World, attempt
 
 
 async def prepared(of: World, operation: str = "order", **fields: Any) -> Prepared:
-    """What a preparation answers that may send at once."""
+    """The result of a preparation that may send."""
     step = PrepareStep(request=of.request(operation), run_chain="chain-1", sends=True, **fields)
     activity = Prepare(of.deps, Send(of.deps)).prepare
     return await attempt().run(activity, step)
 
 
 async def recorded(of: World, event_key: str = "e1", **fields: Any) -> Recorded:
-    """What a recording answers that may acknowledge at once."""
+    """The result of a recording that may acknowledge."""
     request = of.request()
     outcome = CallOutcome(
         call_id=request.call_id,
@@ -49,8 +49,8 @@ async def recorded(of: World, event_key: str = "e1", **fields: Any) -> Recorded:
     return await attempt().run(activity, step)
 
 
-async def test_the_request_goes_out_with_its_preparation(world: World) -> None:
-    """One activity answers with the plan and the receipt."""
+async def test_prepare_sends(world: World) -> None:
+    """One activity returns the plan and the receipt."""
     answer = await prepared(world)
 
     assert answer.sent == Sent(sent_at=NOW, receipt_at=NOW, reference="r-1")
@@ -61,10 +61,10 @@ async def test_the_request_goes_out_with_its_preparation(world: World) -> None:
 @pytest.mark.parametrize(
     ("status", "expected"), [(500, ("NoReceipt", True)), (422, ("Refused", False))]
 )
-async def test_its_failure_is_a_value(
+async def test_failed_send_is_part_of_the_result(
     world: World, status: int, expected: tuple[str, bool]
 ) -> None:
-    """The plan stands, and the workflow learns what a send of its own would have told it."""
+    """The plan stands, and the workflow learns the same as from a send of its own."""
     world.script.says({}, status)
 
     answer = await prepared(world)
@@ -75,8 +75,8 @@ async def test_its_failure_is_a_value(
     assert (answer.sent.again_after is None) is (status == 422)
 
 
-async def test_a_repeated_preparation_sends_nothing(world: World) -> None:
-    """The workflow has to know first that the request may have gone out already."""
+async def test_repeated_prepare_sends_nothing(world: World) -> None:
+    """The workflow first has to know that the request may have been sent."""
     await prepared(world)
 
     again = await prepared(world)
@@ -85,16 +85,16 @@ async def test_a_repeated_preparation_sends_nothing(world: World) -> None:
     assert world.script.asked == ["POST /orders"]
 
 
-async def test_a_request_that_may_take_long_goes_by_itself(world: World) -> None:
-    """A workflow task is not held open for longer than the engine waits for it."""
+async def test_slow_request_is_not_sent_by_prepare(world: World) -> None:
+    """A workflow task must not take longer than the engine's timeout."""
     answer = await prepared(world, "ponder")
 
     assert (answer.plan is not None, answer.sent) == (True, None)
     assert world.script.asked == []
 
 
-async def test_the_success_is_acknowledged_with_the_recording(world: World) -> None:
-    """One activity writes the response and tells the provider; the outcome owes nothing."""
+async def test_record_acknowledges(world: World) -> None:
+    """One activity writes the response and acknowledges it; nothing stays pending."""
     await prepared(world)
 
     answer = await recorded(world, reference="r-1")
@@ -107,8 +107,8 @@ async def test_the_success_is_acknowledged_with_the_recording(world: World) -> N
     assert not row.outcome.acknowledgement_owed
 
 
-async def test_what_is_not_accepted_is_owed(world: World) -> None:
-    """The response stands, the debt is in the ledger, and the workflow is told to pay it."""
+async def test_refused_acknowledgement_stays_pending(world: World) -> None:
+    """The response is recorded, and the workflow learns that the acknowledgement is pending."""
     await prepared(world)
     world.script.says({}, 503)
 
@@ -120,8 +120,8 @@ async def test_what_is_not_accepted_is_owed(world: World) -> None:
     assert len(await world.ledger.calls.owed("acme")) == 1
 
 
-async def test_what_is_not_ours_is_not_acknowledged(world: World) -> None:
-    """A response that another one has come before is refused, and nobody is told anything."""
+async def test_rejected_response_is_not_acknowledged(world: World) -> None:
+    """Another response was recorded first."""
     await prepared(world)
     await recorded(world, reference="r-1")
 

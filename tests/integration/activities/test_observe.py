@@ -1,4 +1,4 @@
-"""The watch over a provider: it counts on where another attempt has stopped, and is not put off."""
+"""observe: resuming after another attempt, and retrying without backoff."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .world import NOW, World, attempt, delay, failed
 
 
 def step() -> ObserveStep:
-    """A calm provider, whose queue is not bounded."""
+    """A healthy provider without a rate limit."""
     breaker = BreakerStatus.initial(NOW)
     return ObserveStep(provider="acme", breaker=breaker, applied=SendRate())
 
 
 async def report(world: World, worker: str, failures: int) -> None:
-    """A worker reports so many sends that were not answered, and is never heard of again."""
+    """A worker reports unanswered sends, and dies."""
     counters = world.deps.counters
     counters.worker = worker
     counters.count("acme", "order", Count.UNANSWERED, failures)
@@ -30,8 +30,8 @@ async def report(world: World, worker: str, failures: int) -> None:
     counters._open.clear()
 
 
-async def test_what_killed_workers_have_reported_counts(world: World) -> None:
-    """Two workers have seen five failures each, and are gone: that makes ten in a row, once."""
+async def test_reports_of_dead_workers_count(world: World) -> None:
+    """Two workers reported five failures each: ten in a row, counted once."""
     await report(world, "one", 5)
     await report(world, "two", 5)
     decision = await attempt().run(Observe(world.deps).observe, step())
@@ -43,8 +43,8 @@ async def test_what_killed_workers_have_reported_counts(world: World) -> None:
     assert [tally.failed for tally in decision.watch.marks.values()] == [10]
 
 
-async def test_it_goes_on_from_the_heartbeat_of_the_attempt_before(world: World) -> None:
-    """What that one had counted is not counted again, and its failures are not forgotten."""
+async def test_next_attempt_resumes_from_the_heartbeat(world: World) -> None:
+    """Failures are neither counted again nor lost."""
     await report(world, "one", 10)
     first = await attempt().run(Observe(world.deps).observe, step())
     assert first.watch is not None
@@ -56,8 +56,8 @@ async def test_it_goes_on_from_the_heartbeat_of_the_attempt_before(world: World)
     assert [tally.failed for tally in second.watch.marks.values()] == [20]
 
 
-async def test_what_is_away_is_asked_again_soon(world: World) -> None:
-    """However often it was tried before: nobody else watches. Here the file is not there."""
+async def test_retries_have_no_backoff(world: World) -> None:
+    """Nobody else monitors the provider meanwhile; here its file is missing."""
     unknown = step().model_copy(update={"provider": "nobody"})
     error = await failed(attempt(30).run(Observe(world.deps).observe, unknown))
     assert error.type == StepFailure.UNAVAILABLE

@@ -1,4 +1,4 @@
-"""What the real engine hands from one attempt of a send to the next, and to the workflow."""
+"""What the real engine passes from one attempt of a send to the next, and to the workflow."""
 
 from __future__ import annotations
 
@@ -115,10 +115,10 @@ def trouble(error: BaseException | None) -> FailureDetails:
 
 
 @pytest.mark.parametrize(("first", "reached"), [(503, True), (429, False)])
-async def test_an_attempt_knows_what_the_one_before_has_reached(
+async def test_next_attempt_knows_what_was_reached(
     queue: Engine, live: World, first: int, reached: bool
 ) -> None:
-    """A heartbeat just before the failure is there for the next attempt."""
+    """The engine keeps a heartbeat sent just before the failure."""
     live.script.says({}, first)
     live.script.says({}, 404)
     async with queue.sender(live):
@@ -131,8 +131,8 @@ async def test_an_attempt_knows_what_the_one_before_has_reached(
 
 # The SDK says so when the engine's word that an attempt is over comes after its end.
 @pytest.mark.filterwarnings("ignore:Cannot find activity to cancel:UserWarning")
-async def test_an_attempt_that_died_may_have_arrived(queue: Engine, live: World) -> None:
-    """What the one before it has left is not taken for its own words."""
+async def test_dead_attempt_may_have_reached_the_provider(queue: Engine, live: World) -> None:
+    """The heartbeat of the attempt before it is not taken for its own."""
     live.script.says({}, 429)
     live.script.replies.append(1.5)
     live.script.says({}, 404)
@@ -142,10 +142,8 @@ async def test_an_attempt_that_died_may_have_arrived(queue: Engine, live: World)
     assert trouble(error) == FailureDetails(attempt=3, reached=True)
 
 
-async def test_a_retry_that_no_worker_takes_tells_of_the_attempt_before(
-    queue: Engine, live: World
-) -> None:
-    """The timeout's cause is the last attempt's failure, and its heartbeat is there too."""
+async def test_timeout_of_a_queued_retry_has_the_last_failure(queue: Engine, live: World) -> None:
+    """The timeout's cause is the last attempt's failure, with its heartbeat."""
     live.script.says({}, 503, retry_after="1")
     handle = await queue.start(live)
     async with queue.sender(live):
@@ -159,8 +157,8 @@ async def test_a_retry_that_no_worker_takes_tells_of_the_attempt_before(
     assert AttemptRecord.model_validate(left).reached is True
 
 
-async def test_a_send_that_no_worker_takes_was_never_tried(queue: Engine, live: World) -> None:
-    """The same timeout without a cause: nothing was sent."""
+async def test_timeout_of_a_queued_send_has_no_cause(queue: Engine, live: World) -> None:
+    """Nothing was sent."""
     error = await ending(await queue.start(live))
 
     assert isinstance(error, exceptions.TimeoutError)

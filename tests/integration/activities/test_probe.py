@@ -1,4 +1,4 @@
-"""The health request: what is the provider's, what is ours, and what says nothing."""
+"""The health request: errors of the provider, errors of ours, and unclear answers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ackbridge.catalog.model import HealthSpec
 from ackbridge.stats.counters import Count
 from activities.observe import probe
 
-from .world import World, nobody_there
+from .world import World, unreachable_url
 
 
-async def asked(world: World, base_url: str | None = None) -> Count | None:
-    """The world's provider is asked for its health."""
+async def probed(world: World, base_url: str | None = None) -> Count | None:
+    """The result of a health request."""
     integration = world.deps.catalog.integration("acme")
     health = HealthSpec(path="/up", timeout=timedelta(milliseconds=500))
     changes = {"health": health, "base_url": base_url or integration.base_url}
@@ -35,27 +35,27 @@ async def asked(world: World, base_url: str | None = None) -> Count | None:
         (5.0, Count.UNHEALTHY),
     ],
 )
-async def test_what_an_answer_says(world: World, reply: Response | float, expected: Count) -> None:
-    """Below 400 is well, whatever it says; trouble and silence are not; a refusal says nothing."""
+async def test_health_by_status(world: World, reply: Response | float, expected: Count) -> None:
+    """Below 400 is healthy, 5xx and silence are not, a refusal is unclear."""
     world.script.replies.append(reply)
-    assert await asked(world) is expected
+    assert await probed(world) is expected
     assert world.script.asked == ["GET /up"]
 
 
-async def test_nobody_there(world: World) -> None:
-    """Nobody who listens is not well."""
-    assert await asked(world, nobody_there()) is Count.UNHEALTHY
+async def test_unreachable_provider_is_unhealthy(world: World) -> None:
+    """No connection can be made."""
+    assert await probed(world, unreachable_url()) is Count.UNHEALTHY
 
 
-async def test_our_own_trouble_says_nothing(world: World) -> None:
-    """Without the secret the provider has not even been asked."""
+async def test_own_errors_are_unclear(world: World) -> None:
+    """Without the secret no request is sent."""
     del world.environ["ACME_TOKEN"]
-    assert await asked(world) is Count.UNCLEAR
+    assert await probed(world) is Count.UNCLEAR
     assert world.script.asked == []
 
 
 async def test_no_health_request(world: World) -> None:
-    """Who has none is not asked."""
+    """A provider without a health request is not probed."""
     integration = world.deps.catalog.integration("acme")
     assert await probe(world.deps, integration) is None
     assert world.script.asked == []

@@ -1,4 +1,4 @@
-"""send: what it makes of a provider's answer, and of what goes wrong on our side."""
+"""send: the provider's answers, and errors on our side."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def step(of: World, operation: str = "order") -> SendStep:
     return SendStep(request=of.request(operation), cycle=1)
 
 
-async def test_a_ledger_that_is_away_after_the_receipt(world: World, tmp_path: Path) -> None:
-    """The provider has the request, and nobody says that nothing was sent."""
+async def test_unavailable_ledger_after_the_receipt(world: World, tmp_path: Path) -> None:
+    """The failure says that the provider has the request."""
     gone = Ledger.open(f"sqlite:///{tmp_path}/missing/ledger.db", lambda: NOW)
     deps = replace(world.deps, ledger=gone)
 
@@ -36,8 +36,8 @@ async def test_a_ledger_that_is_away_after_the_receipt(world: World, tmp_path: P
     assert error.message.startswith("the ledger does not answer")
 
 
-async def test_a_secret_that_is_missing_sends_nothing(world: World) -> None:
-    """Somebody has to mend it; the provider has heard nothing."""
+async def test_missing_secret_sends_nothing(world: World) -> None:
+    """The failure is retryable, and nothing reached the provider."""
     del world.environ["ACME_TOKEN"]
 
     error = await failed(attempt().run(Send(world.deps).send, step(world)))
@@ -46,8 +46,8 @@ async def test_a_secret_that_is_missing_sends_nothing(world: World) -> None:
     assert (error.message, trouble(error).reached) == ("env:ACME_TOKEN: is not set", False)
 
 
-async def test_what_nobody_has_foreseen_may_have_arrived(world: World) -> None:
-    """A mistake of ours is tried again, and never taken for proof that nothing was sent."""
+async def test_unexpected_error_may_have_reached_the_provider(world: World) -> None:
+    """It is retryable, and no proof that nothing was sent."""
     broken = replace(world.deps, auths={})
 
     error = await failed(attempt().run(Send(broken).send, step(world)))
@@ -56,8 +56,8 @@ async def test_what_nobody_has_foreseen_may_have_arrived(world: World) -> None:
     assert (error.message, trouble(error).reached) == ("unexpected error: KeyError", True)
 
 
-async def test_a_refusal_carries_no_secrets(world: World) -> None:
-    """What the provider quotes of our request is not for people to read."""
+async def test_refusal_is_redacted(world: World) -> None:
+    """The provider may quote our request."""
     world.script.says(
         {"error": f"who is {world.environ['ACME_TOKEN']}, card 4111111111111111"}, 401
     )
@@ -67,8 +67,8 @@ async def test_a_refusal_carries_no_secrets(world: World) -> None:
     assert error.message == "the provider refused with 401: who is ***, card ***"
 
 
-async def test_a_synchronous_answer_is_a_message(world: World) -> None:
-    """With the provider's reference, and under a key of ours."""
+async def test_synchronous_answer_is_a_message(world: World) -> None:
+    """With the provider's reference, under an event key of ours."""
     world.script.says({"id": 9, "total": 5})
     world.script.says({"error": "Bearer abc123def no"})
 
@@ -82,8 +82,8 @@ async def test_a_synchronous_answer_is_a_message(world: World) -> None:
     assert (message.kind, message.reason) == (MessageKind.FAILURE, "Bearer *** no")
 
 
-async def test_an_answer_that_says_nothing_may_have_done_something(world: World) -> None:
-    """A 2xx that its operation cannot read ends the call, and not as if nothing were there."""
+async def test_unclassified_answer_may_have_had_an_effect(world: World) -> None:
+    """A 2xx that is neither success nor failure is final, with `reached`."""
     integration = world.deps.catalog.integration("acme")
     quote = integration.operations["quote"]
     strict = quote.model_copy(
@@ -98,8 +98,8 @@ async def test_an_answer_that_says_nothing_may_have_done_something(world: World)
 
 
 @pytest.mark.parametrize("body", ['{"total": NaN}', '"\\ud800"', "[" * 5000, "1e999"])
-async def test_what_cannot_be_carried_on_is_a_text(world: World, body: str) -> None:
-    """An answer that no serialiser takes does not break the call."""
+async def test_invalid_json_becomes_text(world: World, body: str) -> None:
+    """An answer that cannot be serialised does not break the call."""
     world.script.replies.append(PlainTextResponse(body))
 
     sent = await attempt().run(Send(world.deps).send, step(world, "quote"))
@@ -110,8 +110,8 @@ async def test_what_cannot_be_carried_on_is_a_text(world: World, body: str) -> N
 
 @pytest.mark.parametrize("operation", ["order", "quote"])
 @pytest.mark.parametrize("body", ['{"id": "r-1", "tot', "<html>Gateway"])
-async def test_a_garbled_answer_is_none(world: World, operation: str, body: str) -> None:
-    """What was broken on its way is asked for again, under the same key, and not taken as it is."""
+async def test_garbled_answer_is_retryable(world: World, operation: str, body: str) -> None:
+    """A broken transmission is repeated under the same key."""
     world.script.replies.append(PlainTextResponse(body))
 
     error = await failed(attempt().run(Send(world.deps).send, step(world, operation)))
@@ -120,8 +120,8 @@ async def test_a_garbled_answer_is_none(world: World, operation: str, body: str)
     assert trouble(error).reached is True
 
 
-async def test_a_key_of_any_length_has_an_event_key(world: World) -> None:
-    """A call id may be longer than an event key; two of them still have two."""
+async def test_long_keys_have_distinct_event_keys(world: World) -> None:
+    """A call id may be longer than an event key."""
     keys = set()
     for end in "ab":
         request = world.request("quote", key="k" * 511 + end)
@@ -132,8 +132,8 @@ async def test_a_key_of_any_length_has_an_event_key(world: World) -> None:
     assert all(key.startswith("sync:") and len(key) < 100 for key in keys)
 
 
-async def test_what_came_before_is_read_without_secrets(world: World) -> None:
-    """A callback that waits as a document is understood when its call appears."""
+async def test_early_callback_is_redacted(world: World) -> None:
+    """A callback stored as a document is read when its call appears."""
     document = {"type": "failed", "order": "r-1", "why": "not by hook line and sinker"}
     await world.ledger.inbox.store(
         InboxEntry("acme", "e-1", None, None, "r-1", None, document, datetime.now(UTC))
@@ -146,8 +146,8 @@ async def test_what_came_before_is_read_without_secrets(world: World) -> None:
     assert message.reason == "not by ***"
 
 
-async def test_a_polled_operation_waits_for_no_callback(world: World) -> None:
-    """Its answer is asked for; the inbox and the references are none of its business."""
+async def test_polled_operation_reads_no_inbox(world: World) -> None:
+    """It stores no reference either."""
     sent = await attempt().run(Send(world.deps).send, step(world, "track"))
 
     assert (sent.reference, sent.messages) == ("r-1", ())

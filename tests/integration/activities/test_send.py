@@ -1,4 +1,4 @@
-"""send: what each attempt leaves to the workflow, and to the next attempt."""
+"""send: what each attempt reports to the workflow and to the next attempt."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def step(of: World, operation: str = "order", **fields: Any) -> SendStep:
 
 
 def left(number: int, *, reached: bool, first: datetime = NOW) -> dict[str, Any]:
-    """What an attempt has left, as the engine gives it to the next one."""
+    """What an attempt reported, as the engine passes it to the next one."""
     kept = AttemptRecord(
         attempt=number, first_started_at=first, reached=reached, reason="no answer"
     )
     return kept.model_dump(mode="json")
 
 
-async def test_a_receipt_leaves_nothing_behind(world: World) -> None:
-    """The happy path writes no heartbeat: they cost."""
+async def test_receipt_sends_no_heartbeat(world: World) -> None:
+    """Heartbeats cost requests to the engine."""
     environment = attempt()
     seen = beats(environment)
 
@@ -64,10 +64,10 @@ async def test_a_receipt_leaves_nothing_behind(world: World) -> None:
         (503, {"retry_after": "whenever"}, 0.25, 0.5, True),
     ],
 )
-async def test_a_provider_that_cannot_now_is_asked_again(
+async def test_retryable_status(
     world: World, status: int, headers: dict[str, str], least: float, most: float, reached: bool
 ) -> None:
-    """After as long as it says, by our clock, or after a first short while."""
+    """After Retry-After by our clock, or after the initial interval."""
     world.script.says({}, status, **headers)
     environment = attempt()
     seen = beats(environment)
@@ -82,8 +82,8 @@ async def test_a_provider_that_cannot_now_is_asked_again(
     assert [AttemptRecord(attempt=1, first_started_at=NOW, reached=reached, reason=reason)] == seen
 
 
-async def test_later_attempts_wait_longer(world: World) -> None:
-    """Those of the workflow task count as well."""
+async def test_backoff(world: World) -> None:
+    """Attempts in the workflow task count as well."""
     world.script.says({}, 500)
     details = [left(2, reached=False)]
 
@@ -94,7 +94,7 @@ async def test_later_attempts_wait_longer(world: World) -> None:
     assert 2 <= delay(error) <= 4
 
 
-async def test_what_never_left_has_not_reached(deserted: World) -> None:
+async def test_failed_connection_has_not_reached(deserted: World) -> None:
     """A connection that was never made proves that nothing arrived."""
     error = await failed(attempt().run(Send(deserted.deps).send, step(deserted)))
 
@@ -115,10 +115,10 @@ async def test_what_never_left_has_not_reached(deserted: World) -> None:
         (2, ["from another version"], {}, True),
     ],
 )
-async def test_a_refusal_says_whether_an_earlier_attempt_may_have_arrived(
+async def test_refusal_says_whether_an_earlier_attempt_reached(
     world: World, number: int, details: list[Any], fields: dict[str, Any], reached: bool
 ) -> None:
-    """The answer at hand is definitive; what came of the others is not."""
+    """The refusal is definitive for this attempt only."""
     world.script.says({"error": {"message": "no such thing"}}, 404)
 
     error = await failed(
@@ -130,8 +130,8 @@ async def test_a_refusal_says_whether_an_earlier_attempt_may_have_arrived(
     assert trouble(error).reached is reached
 
 
-async def test_a_connection_that_fails_later_forgets_nothing(deserted: World) -> None:
-    """What any attempt has reached stays reached, and is handed on."""
+async def test_later_failed_connection_keeps_reached(deserted: World) -> None:
+    """Once reached, it stays so for later attempts."""
     environment = attempt(2, heartbeat_details=[left(1, reached=True)])
     seen = beats(environment)
 
@@ -141,8 +141,8 @@ async def test_a_connection_that_fails_later_forgets_nothing(deserted: World) ->
     assert [kept.reached for kept in seen] == [True]
 
 
-async def test_the_budget_counts_from_the_first_attempt(world: World) -> None:
-    """An hour in the queue takes nothing from it."""
+async def test_within_counts_from_the_first_attempt(world: World) -> None:
+    """An hour in the queue does not count."""
     world.script.says({}, 500)
     environment = attempt(scheduled_time=NOW - timedelta(hours=1))
 
@@ -161,10 +161,10 @@ async def test_the_budget_counts_from_the_first_attempt(world: World) -> None:
         (NOW, {"retry_after": "300"}, True),
     ],
 )
-async def test_no_attempt_begins_after_the_budget(
+async def test_no_attempt_starts_after_within(
     world: World, first: datetime, headers: dict[str, str], final: bool | None
 ) -> None:
-    """When the next one would, this failure is the last, with its own reason."""
+    """If the next one would, this failure is final, with its own reason."""
     world.script.says({}, 503, **headers)
     environment = attempt(2, heartbeat_details=[left(1, reached=True, first=first)])
     seen = beats(environment)
@@ -177,8 +177,8 @@ async def test_no_attempt_begins_after_the_budget(
     assert [kept.first_started_at for kept in seen] == ([] if error.non_retryable else [first])
 
 
-async def test_an_attempt_whose_turn_comes_too_late_is_not_made(world: World) -> None:
-    """A queue that held it up for longer than the budget: the provider hears nothing more."""
+async def test_attempt_started_too_late_sends_nothing(world: World) -> None:
+    """It was queued for longer than `within`."""
     first = NOW - timedelta(minutes=3)
     details = [left(1, reached=False, first=first)]
 
@@ -191,8 +191,8 @@ async def test_an_attempt_whose_turn_comes_too_late_is_not_made(world: World) ->
     assert world.script.asked == []
 
 
-async def test_an_attempt_that_died_counts_from_its_scheduling(world: World) -> None:
-    """Nobody has told when it began; the workflow may know better."""
+async def test_dead_attempt_counts_from_its_scheduling(world: World) -> None:
+    """Its start is not known, unless the workflow knows it."""
     world.script.says({}, 500)
     world.script.says({}, 500)
     info = {"scheduled_time": NOW - timedelta(seconds=119, milliseconds=900)}
@@ -205,8 +205,8 @@ async def test_an_attempt_that_died_counts_from_its_scheduling(world: World) -> 
     assert by_workflow.non_retryable is False
 
 
-async def test_the_time_of_this_attempt_counts(served: tuple[Script, str], tmp_path: Path) -> None:
-    """By how much our clock has moved, not by where it stands: the engine has its own."""
+async def test_duration_of_this_attempt_counts(served: tuple[Script, str], tmp_path: Path) -> None:
+    """By how much our clock has moved: the engine has its own."""
     ours = [NOW + timedelta(days=9)]
     times: Iterator[datetime] = iter((ours[0], ours[0], ours[0] + timedelta(seconds=119.9)))
     script, url = served
@@ -217,8 +217,8 @@ async def test_the_time_of_this_attempt_counts(served: tuple[Script, str], tmp_p
     assert error.non_retryable is True
 
 
-async def test_attempts_of_the_workflow_task_heartbeat_nothing(world: World) -> None:
-    """There is nobody to keep it: the workflow hands it on."""
+async def test_local_attempts_send_no_heartbeat(world: World) -> None:
+    """The workflow passes their result on."""
     world.script.says({}, 500)
     environment = attempt(is_local=True)
     seen = beats(environment)

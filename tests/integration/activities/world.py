@@ -1,4 +1,4 @@
-"""Activities with everything they need: a provider that follows a script, a ledger, a clock."""
+"""Dependencies for activities: a provider that follows a script, a ledger, and a clock."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Script:
 
 @dataclass
 class World:
-    """One worker's side, and the provider's script."""
+    """A worker's dependencies, and the provider's script."""
 
     script: Script
     deps: Dependencies
@@ -146,7 +146,7 @@ class World:
 
 
 def attempt(number: int = 1, **info: Any) -> ActivityEnvironment:
-    """The surroundings of one attempt, whose engine has the same time as we have."""
+    """The environment of one attempt, in which the engine's time is ours."""
     environment = ActivityEnvironment()
     times = {"scheduled_time": NOW, "started_time": NOW, "current_attempt_scheduled_time": NOW}
     environment.info = replace(environment.info, **{**times, "attempt": number, **info})
@@ -154,14 +154,14 @@ def attempt(number: int = 1, **info: Any) -> ActivityEnvironment:
 
 
 def beats(environment: ActivityEnvironment) -> list[Any]:
-    """The details of every heartbeat, as they come."""
+    """Collects the details of every heartbeat."""
     seen: list[Any] = []
     environment.on_heartbeat = lambda *details: seen.extend(details)
     return seen
 
 
 async def failed(work: Awaitable[Any]) -> ApplicationError:
-    """How an activity fails."""
+    """The failure of an activity."""
     with pytest.raises(ApplicationError) as caught:
         await work
     return caught.value
@@ -180,15 +180,15 @@ def delay(error: ApplicationError) -> float:
     return error.next_retry_delay.total_seconds()
 
 
-def nobody_there() -> str:
-    """An address at which nobody listens."""
+def unreachable_url() -> str:
+    """A URL at which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextmanager
 def provider() -> Iterator[tuple[Script, str]]:
-    """A provider that follows a script, and where it is."""
+    """A provider that follows a script, and its URL."""
     script = Script()
     with serve(script.app()) as url:
         yield script, url

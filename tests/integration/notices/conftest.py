@@ -1,4 +1,4 @@
-"""One stage for all notices: the sandbox's integration, and subscribers that are well or not."""
+"""One stage for all notices: the sandbox's integration, and two subscribers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.subscribers import Subscriber, configure, subscribing
 
 @pytest.fixture(scope="session")
 def shop() -> Iterator[Subscriber]:
-    """The subscriber most calls here name."""
+    """The subscriber of most calls."""
     with subscribing() as one:
         yield one
 
 
 @pytest.fixture(scope="session")
 def sick() -> Iterator[Subscriber]:
-    """A subscriber that is not well."""
+    """A subscriber that fails."""
     with subscribing() as one:
         yield one
 

@@ -1,4 +1,4 @@
-"""What the tests of notices are made of: calls that name a subscriber, and looks at the ledger."""
+"""Calls with a subscriber, and their notices in the ledger."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def park(stage: Stage, request: CallRequest) -> None:
 
 
 async def row_of(stage: Stage, event_id: str, state: NoticeState) -> NoticeRow:
-    """What the ledger has of a notice, once it stands there."""
+    """A notice in the ledger, once it has a state."""
     async with asyncio.timeout(60):
         while not (found := await stage.ledger.notices.find(event_id=event_id, state=state)):  # noqa: ASYNC110 -- it changes elsewhere
             await asyncio.sleep(0.02)

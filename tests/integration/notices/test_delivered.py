@@ -1,4 +1,4 @@
-"""How notices get to subscribers that fail, hang, are gone, or come back after days."""
+"""Delivery to subscribers that fail, hang, are gone, or recover after days."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.support.subscribers import Subscriber
 from .scenes import refused, row_of
 
 
-async def test_subscriber_that_comes_back_after_days(told: Stage, sick: Subscriber) -> None:
-    """It is tried again and again, under one id, and nobody has waited for it."""
+async def test_subscriber_recovers_after_days(told: Stage, sick: Subscriber) -> None:
+    """The notice is retried under one id, and no call has waited for it."""
     sick.replies[:] = [503] * 11
     request, event_id = await refused(told, "sick")
     delivery = told.client.get_workflow_handle(names.notice_id(event_id))
@@ -43,10 +43,10 @@ async def test_subscriber_that_comes_back_after_days(told: Stage, sick: Subscrib
     assert "sk_live" not in str(letter.body)
 
 
-async def test_subscriber_that_never_comes_back(
+async def test_subscriber_never_recovers(
     told: Stage, sick: Subscriber, engine: EmbeddedEngine
 ) -> None:
-    """When its days are over the notice is dead, says why, and can be replayed."""
+    """After its time the notice is dead, has a reason, and can be replayed."""
     sick.replies[:] = [500] * 20
     request, event_id = await refused(told, "hasty")
     delivery = told.client.get_workflow_handle(names.notice_id(event_id))
@@ -82,8 +82,8 @@ async def test_subscriber_that_never_comes_back(
     await row_of(told, event_id, NoticeState.DELIVERED)
 
 
-async def test_replay_of_what_is_not_there(told: Stage, engine: EmbeddedEngine) -> None:
-    """Bad input: exit status 2, and it is named."""
+async def test_replay_of_an_unknown_notice(told: Stage, engine: EmbeddedEngine) -> None:
+    """Exit code 2, and the error names it."""
     environ = {**told.namespace.environment, "ACKBRIDGE_LEDGER_URL": told.settings.ledger_url}
     for arguments, why in ((("nothing:1.failed",), "there is no notice"), ((), "either")):
         done = await asyncio.to_thread(run, environ, "notices", "replay", *arguments)
@@ -91,8 +91,8 @@ async def test_replay_of_what_is_not_there(told: Stage, engine: EmbeddedEngine) 
         assert why in done.stderr
 
 
-async def test_one_notice_is_sent_again(told: Stage, shop: Subscriber) -> None:
-    """Even one that was delivered, if somebody asks for it; not while it is on its way."""
+async def test_delivered_notice_is_replayed(told: Stage, shop: Subscriber) -> None:
+    """Replaying sends a delivered notice again, but not one that is being delivered."""
     request, event_id = await refused(told, "shop")
     await shop.until(request.call_id, 1)
     await told.client.get_workflow_handle(names.notice_id(event_id)).result()
@@ -118,10 +118,10 @@ async def test_gone_ends_a_notice(told: Stage, sick: Subscriber) -> None:
     assert [one.id for one in sick.letters].count(event_id) == 1
 
 
-async def test_subscriber_that_hangs_holds_nobody_up(
+async def test_hanging_subscriber_delays_no_other(
     told: Stage, shop: Subscriber, sick: Subscriber
 ) -> None:
-    """While all its places are taken, others are told at once."""
+    """All of its slots are in use, and others are notified at once."""
     sick.replies[:] = [20.0] * 20
     for _ in range(3):
         await refused(told, "sick")
@@ -133,7 +133,7 @@ async def test_subscriber_that_hangs_holds_nobody_up(
 
 
 async def test_notice_is_delivered_once(told: Stage, shop: Subscriber) -> None:
-    """A second delivery of the same event is no second notice, whoever starts it."""
+    """A second workflow for the same event does not deliver it again."""
     request, event_id = await refused(told, "shop")
     (letter,) = await shop.until(request.call_id, 1)
     await told.client.get_workflow_handle(names.notice_id(event_id)).result()
@@ -150,8 +150,8 @@ async def test_notice_is_delivered_once(told: Stage, shop: Subscriber) -> None:
     assert [one.id for one in shop.letters].count(event_id) == 1
 
 
-async def test_bad_delivery_is_refused(told: Stage) -> None:
-    """Whoever starts the workflow by hand is told what is wrong, and nothing hangs."""
+async def test_invalid_start_names_the_field(told: Stage) -> None:
+    """The workflow fails at once, and no task hangs."""
     body = NoticeBody(
         id="evt-1",
         type="call.failed",
@@ -173,7 +173,7 @@ async def test_bad_delivery_is_refused(told: Stage) -> None:
 
 
 async def test_cancelled_delivery_is_dead(told: Stage, sick: Subscriber) -> None:
-    """An operator may stop a delivery in the Temporal UI; the ledger knows, and can replay it."""
+    """A delivery cancelled in the Temporal UI is dead in the ledger, and can be replayed."""
     sick.replies[:] = [500] * 50
     _, event_id = await refused(told, "sick")
     await row_of(told, event_id, NoticeState.PENDING)

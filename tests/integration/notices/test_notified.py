@@ -1,4 +1,4 @@
-"""What subscribers are told on the real engine, and callers at once."""
+"""The notices of a call, to subscribers and to callers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) ->
 
 
 async def test_confirmation_after_a_reprocess_is_late(told: Stage, shop: Subscriber) -> None:
-    """Who was told of a delay is told that the confirmation is late, though the cycle is new."""
+    """After a notice of delay the confirmation says that it is late, though the cycle is new."""
     request = booking(told, resets=5)
     await told.calls.start(request)
     await told.until(request, CallStage.PARKED)
@@ -65,8 +65,8 @@ async def test_confirmation_after_a_reprocess_is_late(told: Stage, shop: Subscri
     assert stories == [(1, "call.delayed"), (2, "call.completed_late")]
 
 
-async def test_completed_in_time_is_told_to_who_wants_it(told: Stage, shop: Subscriber) -> None:
-    """One notice, which says that nothing is late."""
+async def test_completed_in_time(told: Stage, shop: Subscriber) -> None:
+    """One notice, for subscribers of this event, which is not late."""
     request = named(told.request("quote"))
     status = await told.calls.start_and_wait(request, PATIENCE)
 
@@ -77,10 +77,10 @@ async def test_completed_in_time_is_told_to_who_wants_it(told: Stage, shop: Subs
     assert letter.body["data"]["response"]["total"] == 10
 
 
-async def test_failed_says_the_alternative_in_the_users_language(
+async def test_failed_has_the_alternative_in_the_users_language(
     told: Stage, shop: Subscriber
 ) -> None:
-    """The caller's status and the notice say the same, and neither repeats the provider."""
+    """The caller's status has the same notice; neither repeats the provider's text."""
     request = booking(told, fail=9, reason="no room for sk_live_0123456789abcdef")
     request = request.model_copy(update={"language": "de-AT"})
     await told.calls.start(request)
@@ -101,8 +101,8 @@ async def test_failed_says_the_alternative_in_the_users_language(
     assert status.answer is NoticeStatus.FAILED
 
 
-async def test_cancelled_is_told(told: Stage, shop: Subscriber) -> None:
-    """By signal or by the engine's own cancellation."""
+async def test_cancelled(told: Stage, shop: Subscriber) -> None:
+    """By signal or by Temporal's cancellation."""
     requests = [named(told.request(stuck=True)) for _ in range(2)]
     for request in requests:
         await told.calls.start(request)
@@ -117,7 +117,7 @@ async def test_cancelled_is_told(told: Stage, shop: Subscriber) -> None:
 
 
 async def test_unknown_subscriber_is_refused(told: Stage) -> None:
-    """Before anything is sent, naming the field; a URL is no subscriber either."""
+    """Before anything is sent, naming the field; a URL is not a subscriber."""
     for name in ("nobody", "https://evil.example/"):
         request = named(told.request(), name)
         with pytest.raises((InvalidRequestError, WorkflowFailureError), match="reply_to"):
@@ -125,16 +125,16 @@ async def test_unknown_subscriber_is_refused(told: Stage) -> None:
         assert await told.seen(request.call_id, "request") == []
 
 
-async def test_without_a_subscriber_nothing_is_added(told: Stage) -> None:
-    """No child, no event more: the history is that of the time before."""
+async def test_without_a_subscriber(told: Stage) -> None:
+    """The history has no child workflow and no further events."""
     request = told.request("quote")
     await (await told.calls.start(request)).outcome(PATIENCE)
     history = await told.handle(request).fetch_history()
     assert "child" not in history.to_json().lower()
 
 
-async def test_outcome_of_a_late_answer_is_told_to_callers_too(told: Stage) -> None:
-    """`await_outcome` says the same as the notices: accepted, delayed, completed, late."""
+async def test_caller_gets_the_notices_of_a_late_response(told: Stage) -> None:
+    """`await_outcome` returns the same notices: accepted, delayed, completed, late."""
     request = booking(told, stuck=True)
     calls: AckbridgeClient = told.calls
     accepted = await calls.start_and_wait(request, timedelta(milliseconds=50))

@@ -1,4 +1,4 @@
-"""The breaker on the real engine: a provider breaks while calls flow, and comes back."""
+"""The breaker on the real engine: a provider fails while calls are in progress, and recovers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STOPPED = SendRate(per_second=0)
 
 
 def edited(folder: Path, **top: Any) -> Path:
-    """A folder with the sandbox's integration alone: quick, and parking what cannot be sent."""
+    """A folder with only the sandbox's integration: quick, and parking what cannot be sent."""
     file = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
     file |= {"breaker": QUICK, "health": {"path": "/healthz", "every": "5s"}, **top}
     file["operations"]["create_order"]["when_off"] = "park"
@@ -64,7 +64,7 @@ async def played(
 
 @asynccontextmanager
 async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
-    """A worker of all queues, as long as this lasts."""
+    """A worker for all queues."""
     catalog = load_catalog(integrations, stage.environ)
     snapshots = watch_controls(stage.client, catalog)
     deps = worker.build_dependencies(
@@ -85,7 +85,7 @@ async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
     await snapshots.close()
 
 
-async def test_a_provider_breaks_and_comes_back(engine: EmbeddedEngine, tmp_path: Path) -> None:
+async def test_breaker_opens_and_closes(engine: EmbeddedEngine, tmp_path: Path) -> None:
     """It opens, new calls are parked with a notice, what is owed is paid, probes close it, and
     what was parked drains; and every bit of it can be read in the control's history."""
     async with played(engine, tmp_path) as (stage, control):
@@ -128,9 +128,7 @@ async def test_a_provider_breaks_and_comes_back(engine: EmbeddedEngine, tmp_path
         assert {"open", "half_open", "closed, step 1", "closed"} <= set(told)
 
 
-async def test_a_send_that_is_held_up_is_given_up_in_time(
-    engine: EmbeddedEngine, tmp_path: Path
-) -> None:
+async def test_queued_retry_times_out(engine: EmbeddedEngine, tmp_path: Path) -> None:
     """A call that has been tried once when its provider is stopped waits no longer for a receipt
     than `receipt.within` says, and its user hears of it; then it is sent again, under its key."""
     async with played(engine, tmp_path) as (stage, control):
@@ -158,7 +156,7 @@ async def test_a_send_that_is_held_up_is_given_up_in_time(
         await replayer().replay_workflow(await stage.handle(held_up).fetch_history())
 
 
-async def test_control_costs_nothing_per_call_and_blocks_none(
+async def test_control_adds_no_events_per_call_and_blocks_none(
     engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
     """Fifty calls leave no event in a calm control's history. An order bounds the sends of a
@@ -192,7 +190,7 @@ async def test_control_costs_nothing_per_call_and_blocks_none(
         assert (await call.outcome(WITHIN)).status == "completed"
 
 
-async def test_a_watch_outlives_its_worker_and_a_hold_every_observation(
+async def test_monitoring_survives_its_worker_and_a_forced_breaker_stays(
     engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
     """The worker that watches stops in the middle of an outage; the next one goes on with what it

@@ -1,4 +1,4 @@
-"""Provider control on the real engine: told, bad orders, flags in calls, continuing as new."""
+"""Provider control on the real engine: commands, errors, flags in calls, continue-as-new."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ async def stage(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def control(stage: Stage) -> AsyncIterator[ControlHandle]:
-    """The sandbox's control; whatever a test has said is taken back."""
+    """The sandbox's control; overrides are removed after each test."""
     control = stage.calls.control("sandbox")
     yield control
     snapshot = await control.snapshot()
     assert snapshot is not None
     for environment, words in snapshot.flags.items():
         for operation in words:
-            await control.set_flag(word("default", operation or None, environment=environment))
+            await control.set_flag(set_flag("default", operation or None, environment=environment))
     await control.force_breaker(ForceBreaker(state=None, by="ann", reason="the test is over"))
 
 
-def word(state: str, operation: str | None = None, **more: Any) -> SetFlag:
-    """An operator's word."""
+def set_flag(state: str, operation: str | None = None, **more: Any) -> SetFlag:
+    """A command that sets a flag."""
     return SetFlag.model_validate(
         {"environment": "dev", "by": "ann", "reason": "a trial", **more}
         | {"state": state, "operation": operation}
@@ -65,7 +65,7 @@ def word(state: str, operation: str | None = None, **more: Any) -> SetFlag:
 
 
 async def outcome_of(stage: Stage, request: CallRequest) -> OutcomeStatus:
-    """How a call ends."""
+    """The status in which a call ends."""
     try:
         outcome = await (await stage.calls.start(request)).outcome(PATIENCE)
     except CallFailedError as error:
@@ -74,7 +74,7 @@ async def outcome_of(stage: Stage, request: CallRequest) -> OutcomeStatus:
 
 
 async def kept_back(stage: Stage, operation: str = "quote") -> CallRequest:
-    """A call that is kept back; the workers know soon."""
+    """A call that is parked or refused; workers see a change of the control within seconds."""
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while True:
             request = stage.request(operation)
@@ -83,18 +83,16 @@ async def kept_back(stage: Stage, operation: str = "quote") -> CallRequest:
                 return request
 
 
-async def test_a_change_says_who_when_why_and_from_what_to_what(
-    stage: Stage, control: ControlHandle
-) -> None:
-    """The answer, the log and the Temporal UI all say it; `default` goes back to the file."""
-    set_off = await control.set_flag(word("off", "create_booking", environment="prod"))
-    given_back = await control.set_flag(word("default", "create_booking", environment="prod"))
+async def test_change_is_logged(stage: Stage, control: ControlHandle) -> None:
+    """The reply, the log and the Temporal UI have it; `default` returns to the file."""
+    set_off = await control.set_flag(set_flag("off", "create_booking", environment="prod"))
+    removed = await control.set_flag(set_flag("default", "create_booking", environment="prod"))
     assert set_off is not None
-    assert given_back is not None
+    assert removed is not None
     assert (set_off.before, set_off.after) == ("off (integration file)", "off")
-    assert (given_back.before, given_back.after) == ("off", "off (integration file)")
+    assert (removed.before, removed.after) == ("off", "off (integration file)")
     status = await control.status()
-    assert list(status.changes[:2]) == [given_back, set_off]
+    assert list(status.changes[:2]) == [removed, set_off]
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
     details = (await handle.query("__temporal_workflow_metadata")).current_details
     told = "| ann | flag of create_booking in prod | off (integration file) | **off** | a trial |"
@@ -102,7 +100,7 @@ async def test_a_change_says_who_when_why_and_from_what_to_what(
 
 
 @pytest.mark.parametrize(
-    ("order", "field"),
+    ("command", "field"),
     [
         ({"state": "sometimes"}, "state"),
         ({"state": "percentage"}, "percentage"),
@@ -113,19 +111,19 @@ async def test_a_change_says_who_when_why_and_from_what_to_what(
         ("off", "expected a JSON object"),
     ],
 )
-async def test_a_bad_order_is_refused_and_hangs_nothing(
-    stage: Stage, control: ControlHandle, order: Any, field: str
+async def test_invalid_command_is_rejected(
+    stage: Stage, control: ControlHandle, command: Any, field: str
 ) -> None:
-    """As an update it is answered with what is wrong; as a signal that is in the status."""
+    """The update fails with the problem; for the signal the status has it."""
     before = await control.snapshot()
-    if isinstance(order, dict):
-        order = {"environment": "dev", "by": "ann", "reason": "a trial", **order}
+    if isinstance(command, dict):
+        command = {"environment": "dev", "by": "ann", "reason": "a trial", **command}
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
     with pytest.raises(WorkflowUpdateFailedError) as refused:
-        await handle.execute_update(names.SET_FLAG, order)
+        await handle.execute_update(names.SET_FLAG, command)
     assert isinstance(refused.value.cause, ApplicationError)
     assert field in refused.value.cause.message
-    await handle.signal(names.SET_FLAG, order)
+    await handle.signal(names.SET_FLAG, command)
     assert field in ((await control.status()).last_error or "")
     after = await control.snapshot()
     assert before is not None
@@ -133,20 +131,20 @@ async def test_a_bad_order_is_refused_and_hangs_nothing(
     assert after.flags == before.flags
 
 
-async def test_a_control_that_cannot_be_is_refused(stage: Stage) -> None:
-    """Started by hand with something else, it fails and says why; an unknown one is named."""
+async def test_invalid_start_is_rejected(stage: Stage) -> None:
+    """The workflow fails and says why; an unknown control is named."""
     handle = await stage.client.start_workflow(
         names.PROVIDER_CONTROL, {"provider": 5}, id="control.odd", task_queue=names.TASK_QUEUE
     )
     with pytest.raises(Exception, match="failed"):
         await handle.result()
     with pytest.raises(UnknownNameError, match="nobody: no control is running"):
-        await stage.calls.control("nobody").set_flag(word("off"))
+        await stage.calls.control("nobody").set_flag(set_flag("off"))
 
 
-async def test_parked_calls_ask_their_flag_again(stage: Stage, control: ControlHandle) -> None:
-    """Off, a call is parked with a notice, and stays so when reprocessed; on, it is sent."""
-    await control.set_flag(word("off", "quote"))
+async def test_parked_calls_evaluate_their_flag_again(stage: Stage, control: ControlHandle) -> None:
+    """Off: the call is parked with a notice, and again when reprocessed. On: it is sent."""
+    await control.set_flag(set_flag("off", "quote"))
     request = await kept_back(stage)
     call = stage.calls.call(request.call_id)
     parked = await call.status()
@@ -161,7 +159,7 @@ async def test_parked_calls_ask_their_flag_again(stage: Stage, control: ControlH
     assert (seen.stage, seen.deadline) == (CallStage.PARKED, parked.deadline)
     assert await stage.effects(request.call_id) == 0
 
-    await control.set_flag(word("on", "quote"))
+    await control.set_flag(set_flag("on", "quote"))
     while (await call.status()).stage is CallStage.PARKED:
         await call.reprocess(by="ops")
         await asyncio.sleep(0.2)
@@ -169,12 +167,12 @@ async def test_parked_calls_ask_their_flag_again(stage: Stage, control: ControlH
     await replayer().replay_workflow(await stage.handle(request).fetch_history())
 
 
-async def test_an_open_breaker_refuses_what_is_not_to_be_parked(
+async def test_open_breaker_refuses_calls_of_operations_that_fail(
     stage: Stage, control: ControlHandle
 ) -> None:
-    """An operation that says so has its calls refused with a notice; nothing is sent."""
-    order = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="they asked us to")
-    change = await control.force_breaker(order)
+    """They end with a notice, and nothing is sent."""
+    command = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="they asked us to")
+    change = await control.force_breaker(command)
     assert change is not None
     assert (change.before, change.after) == ("closed", "open, held by ann")
     request = stage.request("create_booking").model_copy(
@@ -192,23 +190,21 @@ async def test_an_open_breaker_refuses_what_is_not_to_be_parked(
     assert await stage.effects(request.call_id) == 0
 
 
-async def test_nothing_is_lost_when_a_control_continues_as_new(
-    stage: Stage, control: ControlHandle
-) -> None:
-    """Orders by many at once, over many runs: each is taken once, and every run replays."""
+async def test_continue_as_new_loses_no_command(stage: Stage, control: ControlHandle) -> None:
+    """Concurrent commands over many runs are applied once each, and every run replays."""
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
     first = (await handle.describe()).run_id
     seen_at = []
     for share in range(40):
-        order = word("percentage", "quote", percentage=share, environment="trial")
-        assert isinstance(await control.set_flag(order), ControlChange)
+        command = set_flag("percentage", "quote", percentage=share, environment="trial")
+        assert isinstance(await control.set_flag(command), ControlChange)
         snapshot = await control.snapshot()
         assert snapshot is not None
         assert snapshot.flags["trial"]["quote"].percentage == share
         seen_at.append(snapshot.version)
     await asyncio.gather(
         *(
-            control.set_flag(word("internal", by=f"operator {n}", environment=f"e{n}"))
+            control.set_flag(set_flag("internal", by=f"operator {n}", environment=f"e{n}"))
             for n in range(8)
         )
     )
@@ -225,11 +221,11 @@ async def test_nothing_is_lost_when_a_control_continues_as_new(
         await replayer().replay_workflow(await run.fetch_history())
 
 
-async def test_a_control_is_not_ended_by_a_cancel_nor_lost_by_a_terminate(
+async def test_control_survives_cancellation_and_termination(
     stage: Stage, control: ControlHandle
 ) -> None:
-    """Cancelled, it goes on; terminated, the next look of a worker starts it with all it knew."""
-    await control.set_flag(word("internal", environment="prod"))
+    """A worker restarts a terminated control with its last state."""
+    await control.set_flag(set_flag("internal", environment="prod"))
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
     await handle.cancel()
     while "cancelled" not in ((await control.status()).last_error or ""):  # noqa: ASYNC110 -- it changes in another process
@@ -248,8 +244,8 @@ async def test_a_control_is_not_ended_by_a_cancel_nor_lost_by_a_terminate(
     assert snapshot.flags["prod"][""].state is FlagState.INTERNAL
 
 
-async def test_an_order_without_any_worker_is_left_with_the_engine(stage: Stage) -> None:
-    """Where nobody answers for the control, the order is a signal, which the engine keeps."""
+async def test_command_without_workers_is_sent_as_a_signal(stage: Stage) -> None:
+    """The engine keeps it until a worker runs."""
     await stage.client.start_workflow(
         names.PROVIDER_CONTROL,
         {"provider": "asleep"},
@@ -257,9 +253,9 @@ async def test_an_order_without_any_worker_is_left_with_the_engine(stage: Stage)
         task_queue="nobody-works-here",
     )
     control = stage.calls.control("asleep")
-    assert await control.set_flag(word("off")) is None
+    assert await control.set_flag(set_flag("off")) is None
     history = await stage.client.get_workflow_handle("control.asleep").fetch_history()
     signals = [e.workflow_execution_signaled_event_attributes for e in history.events]
     assert names.SET_FLAG in [signal.signal_name for signal in signals]
     with pytest.raises(InvalidRequestError):
-        await stage.calls.control("sandbox").set_flag(word("off", "nothing_we_know"))
+        await stage.calls.control("sandbox").set_flag(set_flag("off", "nothing_we_know"))

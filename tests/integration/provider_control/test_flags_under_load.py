@@ -1,4 +1,4 @@
-"""A flag switched while calls flow through two worker processes, and `kill -9` of all of them."""
+"""A flag switched while calls run in two worker processes, and `kill -9` of all of them."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ OPERATION = "quote"
 
 
 @pytest.mark.slow
-async def test_a_flag_reaches_every_worker_and_outlives_them_all(tmp_path: Path) -> None:
-    """Off, no worker sends any more, not even one that is started again after all were killed."""
+async def test_flag_reaches_every_worker_and_survives_all(tmp_path: Path) -> None:
+    """While it is off no worker sends, not even one restarted after all were killed."""
 
     def edit(operations: dict[str, Any]) -> None:
         operations[OPERATION] |= {"when_off": "park", "on_failure": "park"}
@@ -65,7 +65,7 @@ async def test_a_flag_reaches_every_worker_and_outlives_them_all(tmp_path: Path)
 
 
 async def _switch_off(stage: Stage, environ: dict[str, str]) -> list[CallRequest]:
-    """Switch the provider off under load; answers with the calls that were kept back."""
+    """Switch the provider off under load, and return the calls that were parked."""
     slow = stage.request("create_order", delay_ms=6000)
     in_flight = await stage.calls.start(slow)
     await stage.until(slow, CallStage.AWAITING_RESPONSE)
@@ -97,7 +97,7 @@ async def _still_off(stage: Stage) -> list[CallRequest]:
 
 
 async def _switch_on(stage: Stage, environ: dict[str, str], waiting: list[CallRequest]) -> None:
-    """Switch it on, and drain: each is sent once, and answered once; the histories replay."""
+    """Switch it on and drain: each call is sent and answered once; the histories replay."""
     assert await _sent(stage, waiting) == 0
     await _flag(environ, "on", "they are back")
     left = list(waiting)
@@ -121,7 +121,7 @@ async def _switch_on(stage: Stage, environ: dict[str, str], waiting: list[CallRe
 
 @asynccontextmanager
 async def _load(stage: Stage) -> AsyncIterator[list[CallRequest]]:
-    """Calls, one after the other, for as long as the block runs; each is waited for at its end."""
+    """Start calls one after the other while the block runs, and await them at its end."""
     made: list[CallRequest] = []
     waiting: list[asyncio.Task[Any]] = []
 
@@ -149,7 +149,7 @@ async def _stages(stage: Stage, requests: Iterable[CallRequest]) -> Counter[Call
 
 
 async def _sent(stage: Stage, requests: Iterable[CallRequest]) -> int:
-    """How many of these the provider has ever got; a quote knows its call by its key alone."""
+    """How many of these calls the provider has received."""
     events = (await stage.http.get(f"{stage.provider_url}/_events")).json()
     keys = {event.get("idempotency_key") for event in events if event["kind"] == "request"}
     return sum(f"{request.call_id}:1" in keys for request in requests)

@@ -1,4 +1,4 @@
-"""Batches on the real engine: parked calls are taken up again, each once, at a bounded rate."""
+"""Batches on the real engine: parked calls are reprocessed once each, at a limited rate."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ OUTAGE = timedelta(hours=3)
 async def stage(
     short_history_engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
-    """The sandbox's integration, whose orders are parked, and end when they fail a third time."""
+    """The sandbox's integration; its orders are parked, and fail for good the third time."""
     folder = tmp_path_factory.mktemp("stage")
 
     def parking(operations: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ async def stage(
 
 
 async def park(stage: Stage, count: int, **behaviour: Any) -> list[CallRequest]:
-    """Calls whose first two sends meet an outage."""
+    """Calls whose first two sends fail."""
     behaviour = behaviour or {"receipt_failures": 2}
     requests = [stage.request(**behaviour) for _ in range(count)]
     for request in requests:
@@ -73,7 +73,7 @@ async def park(stage: Stage, count: int, **behaviour: Any) -> list[CallRequest]:
 
 
 async def in_ledger(stage: Stage, request: CallRequest, times: int = 1) -> None:
-    """Wait until the ledger has a call among the parked ones."""
+    """Wait until the ledger has a call as parked."""
     mine = selection(request)
     while not any(one.times >= times for one in await stage.ledger.batches.parked(mine)):  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.05)
@@ -88,14 +88,14 @@ def selection(*requests: CallRequest, **more: Any) -> ParkedSelection:
 async def until(
     stage: Stage, batch_id: str, holds: Callable[[BatchProgress], bool]
 ) -> BatchProgress:
-    """Wait until a batch is somewhere."""
+    """Wait until a batch has reached a state."""
     while not holds(seen := await stage.calls.batch(batch_id).progress()):  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.1)
     return seen
 
 
 async def ended_or_parked(stage: Stage, request: CallRequest) -> None:
-    """Wait until nothing happens to a call any more."""
+    """Wait until a call has ended or is parked."""
     while (await stage.calls.call(request.call_id).status()).stage not in (  # noqa: ASYNC110 -- it changes in another process
         CallStage.COMPLETED,
         CallStage.PARKED,
@@ -103,8 +103,8 @@ async def ended_or_parked(stage: Stage, request: CallRequest) -> None:
         await asyncio.sleep(0.05)
 
 
-async def told(stage: Stage, request: CallRequest) -> list[str]:
-    """By whom a call was told to try again, read off its history."""
+async def resumed_by(stage: Stage, request: CallRequest) -> list[str]:
+    """Who resumed a call, from its history."""
     history = await stage.handle(request).fetch_history()
     signals = [
         event.workflow_execution_signaled_event_attributes
@@ -124,8 +124,8 @@ async def replays(stage: Stage, batch_id: str) -> None:
     await replayer().replay_workflow(await handle.fetch_history())
 
 
-async def test_an_outage_of_hours_is_drained(stage: Stage) -> None:
-    """Calls that were parked for hours complete, each sent once by the batch, and say so."""
+async def test_batch_after_an_outage_of_hours(stage: Stage) -> None:
+    """Calls parked for hours complete, each sent once by the batch, as late."""
     requests = await park(stage, 30)
     for request in requests:
         await stage.skipper.fast_forward(stage.handle(request), OUTAGE)
@@ -150,8 +150,8 @@ async def test_an_outage_of_hours_is_drained(stage: Stage) -> None:
     await replays(stage, batch.id)
 
 
-async def test_a_call_that_fails_again_is_parked_again_until_its_limit(stage: Stage) -> None:
-    """Each batch takes it once; the second time it ends as failed, with a notice."""
+async def test_failing_call_is_parked_again_up_to_its_limit(stage: Stage) -> None:
+    """Each batch resumes it once; the second time it fails with a notice."""
     (request,) = await park(stage, 1, receipt_failures=1000)
     wanted = BatchRequest(selection=selection(request), rate=100, by="ops")
     first = await (await stage.calls.reprocess_parked(wanted)).result()
@@ -162,12 +162,12 @@ async def test_a_call_that_fails_again_is_parked_again_until_its_limit(stage: St
     with pytest.raises(CallFailedError) as failed:
         await stage.calls.call(request.call_id).outcome(PATIENCE)
     assert failed.value.outcome.notice is not None
-    assert len(set(await told(stage, request))) == 2
+    assert len(set(await resumed_by(stage, request))) == 2
     await replayer().replay_workflow(await stage.handle(request).fetch_history())
 
 
 async def test_paused_resumed_and_stopped(stage: Stage) -> None:
-    """It takes up nothing while it is paused, and gives back what it has not told when stopped."""
+    """A paused batch resumes no calls, and a stopped one releases selected calls."""
     requests = await park(stage, 10)
     wanted = BatchRequest(selection=selection(*requests), rate=0.5, concurrency=1, by="ops")
     batch = await stage.calls.reprocess_parked(wanted)
@@ -190,8 +190,8 @@ async def test_paused_resumed_and_stopped(stage: Stage) -> None:
     await replays(stage, batch.id)
 
 
-async def test_it_takes_as_many_as_wanted_the_oldest_first(stage: Stage) -> None:
-    """The rest stays parked, and nothing of another operation is touched."""
+async def test_at_most_selects_the_oldest_calls(stage: Stage) -> None:
+    """The others stay parked, as do calls of other operations."""
     requests = []
     for _ in range(3):
         requests += await park(stage, 1)
@@ -204,8 +204,8 @@ async def test_it_takes_as_many_as_wanted_the_oldest_first(stage: Stage) -> None
     assert left.call_id == requests[-1].call_id
 
 
-async def test_it_fights_no_open_breaker(stage: Stage) -> None:
-    """It waits while the breaker is open, says why, and goes on by itself."""
+async def test_batch_waits_while_the_breaker_is_open(stage: Stage) -> None:
+    """It says why, and continues by itself."""
     requests = await park(stage, 3)
     control = ControlHandle(stage.client, "sandbox")
     hold = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="they are down")
@@ -228,16 +228,16 @@ async def test_it_fights_no_open_breaker(stage: Stage) -> None:
     assert waiting.counts.signalled < 3
     assert "open: " in str(waiting.why)
     counts = (await batch.result()).counts
-    # What was told in that second has asked the breaker itself, and is parked again; and what the
-    # breaker's own recovery was faster to take up, this batch leaves alone.
+    # Calls resumed in that second evaluated the breaker themselves and are parked again, and the
+    # batch skips those that the breaker's own recovery resumed first.
     assert counts.completed + counts.parked_again == counts.signalled
     for request in requests:
         await ended_or_parked(stage, request)
     await replays(stage, batch.id)
 
 
-async def test_a_call_that_was_told_before_a_crash_is_not_told_twice(stage: Stage) -> None:
-    """Between the signal and its note in the ledger anything may die."""
+async def test_call_signalled_before_a_crash_is_resumed_once(stage: Stage) -> None:
+    """The page died between the signal and its record in the ledger."""
     (request,) = await park(stage, 1, receipt_failures=1000)
     soon = utc_now() + timedelta(hours=1)
     wanted = BatchRequest(selection=selection(request), rate=100, not_before=soon, by="ops")
@@ -254,7 +254,7 @@ async def test_a_call_that_was_told_before_a_crash_is_not_told_twice(stage: Stag
     assert (await batch.progress()).state is BatchState.WAITING
     await stage.skipper.fast_forward(stage.client.get_workflow_handle(batch.id), timedelta(hours=1))
     assert (await batch.result()).counts.parked_again == 1
-    assert await told(stage, request) == [name]
+    assert await resumed_by(stage, request) == [name]
     # And the call itself takes no batch twice, whoever says so.
     await stage.handle(request).signal(names.REPROCESS, {"by": "ops", "batch": name})
     status = await stage.calls.call(request.call_id).status()
@@ -262,8 +262,8 @@ async def test_a_call_that_was_told_before_a_crash_is_not_told_twice(stage: Stag
     assert status.stage is CallStage.PARKED
 
 
-async def test_a_bad_start_names_the_field(stage: Stage) -> None:
-    """It fails at once, and no task hangs."""
+async def test_invalid_start_names_the_field(stage: Stage) -> None:
+    """The workflow fails at once, and no task hangs."""
     handle = await stage.client.start_workflow(
         names.REPROCESS_PARKED,
         {"selection": {"provider": "sandbox"}, "rate": 0, "by": "ops"},
@@ -276,7 +276,7 @@ async def test_a_bad_start_names_the_field(stage: Stage) -> None:
 
 
 async def test_cancelled_natively(stage: Stage) -> None:
-    """Temporal's own cancellation stops a batch, which gives back what it has not told."""
+    """Temporal's cancellation stops a batch, which releases selected calls."""
     requests = await park(stage, 3)
     wanted = BatchRequest(selection=selection(*requests), rate=0.2, by="ops")
     batch = await stage.calls.reprocess_parked(wanted)
@@ -292,8 +292,8 @@ async def test_cancelled_natively(stage: Stage) -> None:
     await replays(stage, batch.id)
 
 
-async def test_terminated_from_outside(stage: Stage) -> None:
-    """It cannot say so itself; whoever asks hears it, and nobody watches it for ever."""
+async def test_terminated(stage: Stage) -> None:
+    """The client reports a terminated batch, and stops waiting for it."""
     requests = await park(stage, 2)
     wanted = BatchRequest(selection=selection(*requests), rate=0.2, by="ops")
     batch = await stage.calls.reprocess_parked(wanted)
@@ -305,8 +305,8 @@ async def test_terminated_from_outside(stage: Stage) -> None:
     assert "ended as terminated" in str(seen.why)
 
 
-async def test_it_continues_as_new_when_its_history_is_long(stage: Stage) -> None:
-    """A paused batch stays paused, keeps its counts, takes no call twice, and its runs replay."""
+async def test_continue_as_new(stage: Stage) -> None:
+    """A paused batch stays paused, keeps its counts, resumes no call twice; its runs replay."""
     requests = await park(stage, 4)
     wanted = BatchRequest(selection=selection(*requests), rate=1, by="ops")
     batch = await stage.calls.reprocess_parked(wanted)
@@ -323,7 +323,7 @@ async def test_it_continues_as_new_when_its_history_is_long(stage: Stage) -> Non
     assert (after.state, after.counts) == (BatchState.PAUSED, before.counts)
     await batch.resume(by="ann", reason="go on")
     assert (await batch.result()).counts.completed == 4
-    assert [len(await told(stage, request)) for request in requests] == [1] * 4
+    assert [len(await resumed_by(stage, request)) for request in requests] == [1] * 4
     runs = [run async for run in stage.client.list_workflows(f"WorkflowId = '{batch.id}'")]
     assert len(runs) > 1
     for run in runs:

@@ -16,7 +16,7 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
 from tests.support.stage import Stage, edited_integrations, set_up, worker_process
 
-from .test_batches import told
+from .test_batches import resumed_by
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ EVERYTHING = ParkedSelection(provider="sandbox")
 async def test_worker_killed_in_the_middle_of_a_batch(
     quick_takeover_engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
-    """Another worker goes on where it was: every call is told once, and completes."""
+    """Another worker continues: every call is resumed once, and completes."""
 
     def parking(operations: dict[str, Any]) -> None:
         operations["create_order"] |= {"on_failure": "park"}
@@ -62,5 +62,5 @@ async def _killed_on_the_way(stage: Stage, worker: ManagedProcess) -> None:
     assert done.counts == BatchCounts(selected=CALLS, signalled=CALLS, completed=CALLS)
     outcomes = [await stage.calls.call(one.call_id).outcome(PATIENCE) for one in requests]
     assert {outcome.status for outcome in outcomes} == {OutcomeStatus.COMPLETED}
-    assert [len(await told(stage, request)) for request in requests] == [1] * CALLS
+    assert [len(await resumed_by(stage, request)) for request in requests] == [1] * CALLS
     assert await stage.ledger.batches.parked(EVERYTHING) == []

@@ -1,4 +1,4 @@
-"""When to try again: as the provider asks, or later each time, and never all at once."""
+"""The delay before a retry: Retry-After, or exponential backoff with jitter."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ HOUR = timedelta(hours=1)
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, delay: timedelta | None) -> None:
-    """By the clock that is given; the past is now, too long is an hour, nonsense is nothing."""
+    """The past is now, more than an hour is an hour, an invalid value is None."""
     assert delay == parse_retry_after(value, NOW)
 
 
 @pytest.mark.parametrize(
     ("attempt", "seconds"), [(1, 0.5), (2, 1), (3, 2), (10, 256), (11, 300), (10_000, 300)]
 )
-def test_retries_back_off_and_spread(attempt: int, seconds: float) -> None:
-    """Half a second, doubled up to five minutes; each caller waits for a part of it of its own."""
+def test_backoff_has_jitter(attempt: int, seconds: float) -> None:
+    """Half a second, doubled up to five minutes, of which jitter takes away up to a half."""
     delays = [retry_delay(attempt).total_seconds() for _ in range(200)]
 
     assert all(seconds / 2 <= delay <= seconds for delay in delays)
@@ -57,14 +57,14 @@ def test_retries_back_off_and_spread(attempt: int, seconds: float) -> None:
     assert max(delays) - min(delays) > seconds / 5
 
 
-def test_a_provider_that_asks_for_patience_gets_it() -> None:
-    """Never earlier than it said, up to a tenth later, and whatever the attempt is."""
+def test_retry_after_is_honoured() -> None:
+    """Never earlier, and up to a tenth later, whatever the attempt."""
     for attempt in (1, 20):
         delays = [retry_delay(attempt, timedelta(seconds=40)).total_seconds() for _ in range(200)]
         assert all(40 <= delay <= 44 for delay in delays)
         assert len(set(delays)) > 150
 
 
-def test_at_once_is_soon() -> None:
-    """A provider that says 0 is not asked in circles, and the engine takes 0 for nothing."""
+def test_retry_after_zero_is_no_busy_loop() -> None:
+    """The engine would also take a delay of 0 for none."""
     assert all(0.25 <= retry_delay(1, timedelta(0)).total_seconds() <= 0.5 for _ in range(100))
