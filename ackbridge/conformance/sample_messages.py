@@ -11,8 +11,10 @@ from typing import Any, Literal
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.matching import receipt_reference
 from ackbridge.catalog.model import ExtensionRule, FailureRule, Integration, Operation
-from ackbridge.conformance.solver.constraints import (
-    Want,
+from ackbridge.conformance.solver.drafts import Path, ValueKind
+from ackbridge.conformance.solver.solve import CannotSimulateError, Requirement, Shape, compose
+from ackbridge.conformance.solver.targets import (
+    Target,
     exactly,
     false,
     marked,
@@ -21,8 +23,6 @@ from ackbridge.conformance.solver.constraints import (
     text,
     true,
 )
-from ackbridge.conformance.solver.drafts import Path, ValueKind
-from ackbridge.conformance.solver.solve import CannotSimulateError, Shape, Wish, compose
 
 JobStatus = Literal["processing", "completed", "failed", "extended"]
 """The status of a job, or what a message says of it."""
@@ -80,25 +80,29 @@ class SampleMessages:
 
     def sync(self, mark: str, message: MessageRequest) -> Shape:
         """The response in `sync` mode, which is a receipt in any case."""
-        wishes = [*self._conditions(self._response_rules, message), *self._reference(mark)]
-        hopes = self._hopes(self._response_rules, message)
+        requirements = [*self._conditions(self._response_rules, message), *self._reference(mark)]
+        preferences = self._preferences(self._response_rules, message)
         return _first_solution(
-            lambda: compose(wishes, ValueKind.ANSWER, {("status",): 200}, hopes),
-            lambda: compose([*wishes, *self._accepted()], ValueKind.ANSWER, hopes=hopes),
+            lambda: compose(requirements, ValueKind.ANSWER, {("status",): 200}, preferences),
+            lambda: compose(
+                [*requirements, *self._accepted()], ValueKind.ANSWER, preferences=preferences
+            ),
         )
 
     def status(self, reference: str | None, message: MessageRequest) -> Shape:
         """The reply to a status request."""
         rules = self._status_rules
-        hopes = self._hopes(rules, message)
+        preferences = self._preferences(rules, message)
         if reference is not None:
             # A provider may repeat its own id, which is read from here too.
-            hopes += self._wish("receipt.reference", self._operation.receipt.reference, reference)
-        wishes = list(self._conditions(rules, message))
+            preferences += self._reference_requirement(
+                "receipt.reference", self._operation.receipt.reference, reference
+            )
+        requirements = list(self._conditions(rules, message))
         if rules.success is None and message.status == "processing":
             # Any 2xx would be the response.
-            return compose(wishes, ValueKind.ANSWER, {("status",): 404})
-        return compose(wishes, ValueKind.ANSWER, {("status",): 200}, hopes)
+            return compose(requirements, ValueKind.ANSWER, {("status",): 404})
+        return compose(requirements, ValueKind.ANSWER, {("status",): 200}, preferences)
 
     def callback(
         self,
@@ -116,23 +120,29 @@ class SampleMessages:
             query: of the callback's URL, which the provider does not choose.
         """
         match, callbacks = self._operation.response.match, self._integration.callbacks
-        wishes = list(self._conditions(self._response_rules, message))
+        requirements = list(self._conditions(self._response_rules, message))
         if match.call_id is not None:
-            wishes.append(self._one("response.match.call_id", match.call_id, exactly(call_id)))
-        wishes += self._wish("response.match.reference", match.reference, reference)
+            requirements.append(
+                self._one("response.match.call_id", match.call_id, exactly(call_id))
+            )
+        requirements += self._reference_requirement(
+            "response.match.reference", match.reference, reference
+        )
         if callbacks is not None:
-            wish = Wish(callbacks.event_key, marked(mark), "callbacks.event_key", "be a new id")
-            wishes.append(wish)
-        hopes = self._hopes(self._response_rules, message)
+            requirement = Requirement(
+                callbacks.event_key, marked(mark), "callbacks.event_key", "be a new id"
+            )
+            requirements.append(requirement)
+        preferences = self._preferences(self._response_rules, message)
         given: dict[Path, Any] = {("query",): dict(query)} if query else {}
-        return compose(wishes, ValueKind.CALLBACK, given, hopes)
+        return compose(requirements, ValueKind.CALLBACK, given, preferences)
 
-    def _reference(self, mark: str) -> Iterator[Wish]:
+    def _reference(self, mark: str) -> Iterator[Requirement]:
         expression = self._operation.receipt.reference
         if expression is not None:
             yield self._one("receipt.reference", expression, marked(mark), "be a new id")
 
-    def _accepted(self) -> Iterator[Wish]:
+    def _accepted(self) -> Iterator[Requirement]:
         accept = self._operation.receipt.accept
         if accept is None:
             raise CannotSimulateError(
@@ -141,14 +151,16 @@ class SampleMessages:
             )
         yield self._one("receipt.accept", accept, true(), "hold")
 
-    def _wish(self, field: str, expression: Expression | None, reference: str | None) -> list[Wish]:
+    def _reference_requirement(
+        self, field: str, expression: Expression | None, reference: str | None
+    ) -> list[Requirement]:
         if expression is None or reference is None:
             return []
         numbers = [int(reference)] if reference.isdecimal() else []
         wanted = one_of(reference, *numbers)
         return [self._one(field, expression, wanted, f"be {reference}")]
 
-    def _conditions(self, rules: _Rules, message: MessageRequest) -> Iterator[Wish]:
+    def _conditions(self, rules: _Rules, message: MessageRequest) -> Iterator[Requirement]:
         """The conditions that must hold, or not hold, for a message to be read as it is meant."""
         status = message.status
         if rules.failure is not None:
@@ -171,7 +183,9 @@ class SampleMessages:
         if rules.success is not None and status != "extended":
             yield self._condition(*rules.success, holds=status == "completed")
 
-    def _failure(self, field: str, rule: FailureRule, message: MessageRequest) -> Iterator[Wish]:
+    def _failure(
+        self, field: str, rule: FailureRule, message: MessageRequest
+    ) -> Iterator[Requirement]:
         yield self._condition(f"{field}.retryable", rule.retryable, holds=message.retryable)
         if rule.reason is not None:
             wanted = text(message.reason)
@@ -179,7 +193,7 @@ class SampleMessages:
 
     def _extension(
         self, field: str, rule: ExtensionRule, message: MessageRequest
-    ) -> Iterator[Wish]:
+    ) -> Iterator[Requirement]:
         if rule.until is not None and message.until is not None:
             moment = one_of(message.until.isoformat(), int(message.until.timestamp()))
             yield self._one(f"{field}.until", rule.until, moment, "be a time")
@@ -187,19 +201,21 @@ class SampleMessages:
             span = one_of(message.seconds, f"{message.seconds}s")
             yield self._one(f"{field}.by", rule.by, span, "be a time span")
 
-    def _hopes(self, rules: _Rules, message: MessageRequest) -> list[Wish]:
+    def _preferences(self, rules: _Rules, message: MessageRequest) -> list[Requirement]:
         """What a real message would also contain."""
         if rules.data is None or message.status != "completed":
             return []
         return [self._one(*rules.data, something(), "be something")]
 
-    def _condition(self, field: str, expression: Expression, *, holds: bool) -> Wish:
+    def _condition(self, field: str, expression: Expression, *, holds: bool) -> Requirement:
         return self._one(
             field, expression, true() if holds else false(), "hold" if holds else "not hold"
         )
 
-    def _one(self, field: str, expression: Expression, want: Want, says: str = "") -> Wish:
-        return Wish(expression, want, self._field(field), says or "be ours")
+    def _one(
+        self, field: str, expression: Expression, target: Target, expectation: str = ""
+    ) -> Requirement:
+        return Requirement(expression, target, self._field(field), expectation or "be ours")
 
     def _field(self, field: str) -> str:
         return f"operations.{self._name}.{field}"

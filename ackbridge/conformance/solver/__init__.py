@@ -1,1 +1,1 @@
-"""Making up what a provider would say, from the expressions that read it."""
+"""Generates messages of a provider from the expressions that read them."""

@@ -1,4 +1,4 @@
-"""Comparisons, turned round."""
+"""Inverses of comparisons."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from .constraints import OTHER_TEXT, SOME_TEXT, Want, exactly, same
 from .drafts import Draft, Path
 from .search import Search, Tree, evaluated
+from .targets import OTHER_TEXT, SOME_TEXT, Target, exactly, json_equal
 
 _MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "lte": "gte", "gte": "lte"}
 _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -20,21 +20,21 @@ _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
 _READS = frozenset({"field", "current", "identity", "index", "expref"})
 
 
-def compare(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
-    """The form `comparator`."""
+def compare(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+    """The inverse of `comparator`."""
     left, right = tree["children"]
     how = tree["value"]
     if is_constant(left):
         left, right, how = right, left, _MIRRORED[how]
     for outcome in (True, False):
-        if want.accepts(outcome):
+        if target.accepts(outcome):
             for value in comparands(right, left, at, draft):
                 for fixed in search.solve(right, exactly(value), at, draft):
-                    yield from search.solve(left, _beside(how, value, outcome), at, fixed)
+                    yield from search.solve(left, _comparison(how, value, outcome), at, fixed)
 
 
 def comparands(right: Tree, left: Tree, at: Path, draft: Draft) -> Iterator[Any]:
-    """What the right side may be: what it is already, or anything if it is free."""
+    """Candidates for the right side: its value if it is decided, else any value."""
     known, value = evaluated(right, at, draft)
     if is_constant(right):
         yield value
@@ -45,18 +45,18 @@ def comparands(right: Tree, left: Tree, at: Path, draft: Draft) -> Iterator[Any]
     yield from (SOME_TEXT, 1, None)
 
 
-def _beside(how: str, value: Any, outcome: bool) -> Want:
-    """What compares with a value in this way, or does not."""
+def _comparison(how: str, value: Any, outcome: bool) -> Target:
+    """The target that a comparison with a value has this outcome."""
     if how in ("eq", "ne"):
         if (how == "eq") is outcome:
             return exactly(value)
-        return Want(lambda given: not same(given, value), tuple(_others(value)))
+        return Target(lambda given: not json_equal(given, value), tuple(_others(value)))
     compares = _ORDERS[how]
 
     def accepts(given: Any) -> bool:
         return _is_ordered(given, value) and compares(given, value) is outcome
 
-    return Want(accepts, tuple(offer for offer in _neighbours(value) if accepts(offer)))
+    return Target(accepts, tuple(offer for offer in _neighbours(value) if accepts(offer)))
 
 
 def _others(value: Any) -> Iterator[Any]:
@@ -87,7 +87,7 @@ def _is_ordered(left: Any, right: Any) -> bool:
 
 
 def is_constant(tree: Tree) -> bool:
-    """Whether it is the same over every document."""
+    """Whether it has the same value for every document."""
     return tree["type"] not in _READS and all(
         is_constant(child) for child in tree["children"] if isinstance(child, dict)
     )

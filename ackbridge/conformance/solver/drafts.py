@@ -1,4 +1,4 @@
-"""Documents that are not finished: some places are decided, all others free."""
+"""Partial documents: some places are decided, all others are free."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from .constraints import FREE, same
+from .targets import FREE, json_equal
 
 Node = Any
-"""A value in which places may be FREE. Never changed: a draft is shared by many others."""
+"""A value in which places may be FREE; immutable, because drafts share it."""
 
 Path = tuple[str | int, ...]
-"""Where something is; `()` is the document as an expression sees it."""
+"""A place; `()` is the document as an expression sees it."""
 
 
 class ConflictError(Exception):
-    """Something else is decided there already."""
+    """The place is already decided otherwise."""
 
 
 class ValueKind(StrEnum):
-    """What a document stands for, which decides what its top level means."""
+    """The kind of a document, which decides what its top level means."""
 
     VALUE = "value"
     CALLBACK = "callback"
     ANSWER = "answer"
 
 
-_OWN_PLACES: Mapping[ValueKind, frozenset[str]] = {
+_ENVELOPE_FIELDS: Mapping[ValueKind, frozenset[str]] = {
     ValueKind.VALUE: frozenset(),
     ValueKind.CALLBACK: frozenset({"body", "headers", "query"}),
     ValueKind.ANSWER: frozenset({"body", "headers", "query", "status"}),
 }
 
-# What the HTTP libraries decide, and what is never shown to expressions.
-_NOT_TO_CHOOSE = frozenset(
+# Set by HTTP libraries, or hidden from expressions.
+_RESERVED_HEADERS = frozenset(
     {"authorization", "connection", "content-length", "cookie", "host", "proxy-authorization"}
     | {"transfer-encoding"}
 )
@@ -43,10 +43,10 @@ _NOT_TO_CHOOSE = frozenset(
 
 @dataclass(frozen=True)
 class Draft:
-    """A document on its way.
+    """A partial document.
 
     Attributes:
-        kind: for CALLBACK and ANSWER, fields of the body stand at the top as well.
+        kind: for CALLBACK and ANSWER, fields of the body are at the top level too.
         root: for VALUE the value itself, else `body`, `headers`, `query` and `status`.
     """
 
@@ -54,13 +54,13 @@ class Draft:
     root: Node = FREE
 
     def below(self, path: Path, name: str) -> Path:
-        """The place of a field, seen from a place."""
-        if path or self.kind is ValueKind.VALUE or name in _OWN_PLACES[self.kind]:
+        """The place of a field below a place."""
+        if path or self.kind is ValueKind.VALUE or name in _ENVELOPE_FIELDS[self.kind]:
             return (*path, name)
         return ("body", name)
 
     def at(self, path: Path) -> Node:
-        """What is decided at a place; None where a decision above excludes it."""
+        """The value at a place; None where a decision above excludes it."""
         node = self.root
         for step in path:
             if node is FREE:
@@ -72,10 +72,10 @@ class Draft:
         return node
 
     def put(self, path: Path, value: Any) -> Draft:
-        """Decide a place, and what is around it.
+        """Decide a place and its containers.
 
         Raises:
-            ConflictError: it cannot be, beside what is decided.
+            ConflictError: it contradicts what is decided.
         """
         if not path and self.kind is not ValueKind.VALUE:
             raise ConflictError
@@ -85,40 +85,40 @@ class Draft:
         return draft
 
     def value(self) -> Any:
-        """The document as expressions see it when nothing more is decided."""
+        """The document as expressions see it."""
         if self.kind is ValueKind.VALUE:
-            return finished(self.root)
+            return plain_value(self.root)
         parts = self.parts()
         fields = parts["body"] if isinstance(parts["body"], dict) else {}
         return {**fields, **parts}
 
     def parts(self) -> dict[str, Any]:
-        """Body, headers, query and, for answers, status."""
+        """Body, headers, query and, for ANSWER, status."""
         root = {} if self.root is FREE else self.root
         parts = {
-            "body": finished(root.get("body", {})),
-            "headers": finished(root.get("headers", {})) or {},
-            "query": finished(root.get("query", {})) or {},
+            "body": plain_value(root.get("body", {})),
+            "headers": plain_value(root.get("headers", {})) or {},
+            "query": plain_value(root.get("query", {})) or {},
         }
         if self.kind is ValueKind.ANSWER:
-            parts["status"] = finished(root.get("status", 200))
+            parts["status"] = plain_value(root.get("status", 200))
         return parts
 
 
-def finished(node: Node) -> Any:
-    """The plain value; what is free or null is left out of objects, and null in lists."""
+def plain_value(node: Node) -> Any:
+    """The value without FREE: left out of objects, as is null, and null in lists."""
     if node is FREE:
         return None
     if isinstance(node, dict):
-        filled = {key: finished(inner) for key, inner in node.items()}
+        filled = {key: plain_value(inner) for key, inner in node.items()}
         return {key: value for key, value in filled.items() if value is not None}
     if isinstance(node, list | tuple):
-        return [finished(inner) for inner in node]
+        return [plain_value(inner) for inner in node]
     return node
 
 
 def length(node: Node) -> int:
-    """How many items are decided of a list."""
+    """How many items of a list are decided."""
     return len(node) if isinstance(node, list | tuple) else 0
 
 
@@ -156,13 +156,13 @@ def _merged(node: Node, value: Any) -> Node:
             raise ConflictError
         free = [FREE] * (len(value) - len(node))
         return [_merged(old, new) for old, new in zip([*node, *free], value, strict=True)]
-    if same(node, value):
+    if json_equal(node, value):
         return node
     raise ConflictError
 
 
 def _check_envelope(root: Node) -> None:
-    """Headers and parameters are texts, and not all of them are anybody's to choose."""
+    """Check that headers and parameters are texts, and that no header is reserved."""
     headers, query = root.get("headers", FREE), root.get("query", FREE)
     status = root.get("status", FREE)
     if status is not FREE and not (_is_whole(status) and 100 < status < 600):
@@ -187,6 +187,6 @@ def _is_text(value: Node) -> bool:
 def _is_header(name: str, value: Node) -> bool:
     if value is FREE or value is None:
         return True
-    may_be_chosen = name == name.lower() and name not in _NOT_TO_CHOOSE
+    may_be_chosen = name == name.lower() and name not in _RESERVED_HEADERS
     is_carried = isinstance(value, str) and value.isascii() and value.isprintable()
     return may_be_chosen and is_carried and value == value.strip() != ""

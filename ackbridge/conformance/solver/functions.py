@@ -1,4 +1,4 @@
-"""Functions, turned round."""
+"""Inverses of functions."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from .comparisons import comparands, is_constant
-from .constraints import (
+from .drafts import Draft, Path
+from .search import Search, Tree, evaluated
+from .targets import (
     FREE,
     OTHER_TEXT,
     SOME_TEXT,
-    Want,
+    Target,
     exactly,
     like,
     one_of,
     something,
 )
-from .drafts import Draft, Path
-from .search import Search, Tree, evaluated
 
 _OF_A_TYPE = {
     "string": SOME_TEXT,
@@ -29,87 +29,89 @@ _OF_A_TYPE = {
     "null": None,
 }
 
-Function = Callable[[Search, Sequence[Tree], Want, Path, Draft], Iterator[Draft]]
+Function = Callable[[Search, Sequence[Tree], Target, Path, Draft], Iterator[Draft]]
 
 
-def call(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
-    """The form `function_expression`."""
+def call(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+    """The inverse of `function_expression`."""
     function = _FUNCTIONS.get(tree["value"])
     if function is None:
-        search.stuck[f"the function {tree['value']} cannot be turned round"] = None
+        search.unsupported[f"the function {tree['value']} has no inverse"] = None
         return
-    yield from function(search, tree["children"], want, at, draft)
+    yield from function(search, tree["children"], target, at, draft)
 
 
-def _texts(test: Callable[[str, str], bool], offers: Callable[[str], tuple[str, ...]]) -> Function:
-    """A function of two texts that is true or not."""
+def _text_predicate(
+    test: Callable[[str, str], bool], offers: Callable[[str], tuple[str, ...]]
+) -> Function:
+    """The inverse of a predicate of two texts."""
 
-    def turned(
-        search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    def inverse(
+        search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
     ) -> Iterator[Draft]:
         text, part = trees
         for value in comparands(part, text, at, draft):
             if not isinstance(value, str):
                 continue
             for fixed in search.solve(part, exactly(value), at, draft):
-                for outcome in filter(want.accepts, (True, False)):
-                    wanted = _tested(test, value, outcome, offers(value))
+                for outcome in filter(target.accepts, (True, False)):
+                    wanted = _predicate_target(test, value, outcome, offers(value))
                     yield from search.solve(text, wanted, at, fixed)
 
-    return turned
+    return inverse
 
 
-def _tested(
+def _predicate_target(
     test: Callable[[str, str], bool], part: str, outcome: bool, offers: tuple[str, ...]
-) -> Want:
+) -> Target:
     def accepts(given: object) -> bool:
         return isinstance(given, str) and test(given, part) is outcome
 
     tried = offers if outcome else (OTHER_TEXT, SOME_TEXT, "")
-    return Want(accepts, tuple(offer for offer in tried if accepts(offer)))
+    return Target(accepts, tuple(offer for offer in tried if accepts(offer)))
 
 
 def _contains(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
     container, part = trees
     if is_constant(container):
         _, held = evaluated(container, at, draft)
         inside = tuple(held) if isinstance(held, list) else (held,)
-        if want.accepts(True):
+        if target.accepts(True):
             yield from search.solve(part, one_of(*inside), at, draft)
-        if want.accepts(False):
-            outside = Want(lambda given: given not in inside, (OTHER_TEXT, SOME_TEXT, 1))
+        if target.accepts(False):
+            outside = Target(lambda given: given not in inside, (OTHER_TEXT, SOME_TEXT, 1))
             yield from search.solve(part, outside, at, draft)
         return
-    yield from _texts(operator.contains, lambda text: (text, f"{SOME_TEXT} {text}"))(
-        search, trees, want, at, draft
+    yield from _text_predicate(operator.contains, lambda text: (text, f"{SOME_TEXT} {text}"))(
+        search, trees, target, at, draft
     )
     for value in comparands(part, container, at, draft):
         for fixed in search.solve(part, exactly(value), at, draft):
-            if want.accepts(True):
+            if target.accepts(True):
                 yield from search.solve(container, exactly([value]), at, fixed)
-            if want.accepts(False):
+            if target.accepts(False):
                 yield from search.solve(container, exactly([]), at, fixed)
 
 
 def _length(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
-    for count in (*want.offers, 1, 0):
-        if isinstance(count, int) and not isinstance(count, bool) and want.accepts(count):
+    for count in (*target.offers, 1, 0):
+        if isinstance(count, int) and not isinstance(count, bool) and target.accepts(count):
             for value in ([FREE] * count, "x" * count):
                 yield from search.solve(trees[0], like(value), at, draft)
 
 
 def _join(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
     glue, parts = trees
     known, between = evaluated(glue, at, draft)
     if not known or not isinstance(between, str):
         return
-    for offer in want.offers:
+    for offer in target.offers:
         if not isinstance(offer, str):
             continue
         if parts["type"] != "multi_select_list":
@@ -117,14 +119,14 @@ def _join(
             yield from search.solve(parts, like(pieces), at, draft)
             continue
         for pieces in _pieces(offer, between, parts["children"], at, draft):
-            if want.accepts(between.join(pieces)):
+            if target.accepts(between.join(pieces)):
                 yield from search.solve(parts, like(pieces), at, draft)
 
 
 def _pieces(
     text: str, between: str, trees: Sequence[Tree], at: Path, draft: Draft
 ) -> Iterator[list[str]]:
-    """Texts for the parts that make up this one, or at least have it in one of them."""
+    """Texts that join to this one, or of which one contains it."""
     if between and text.count(between) >= len(trees) - 1:
         yield text.split(between, len(trees) - 1)
     known = [_known_text(tree, at, draft) for tree in trees]
@@ -142,9 +144,9 @@ def _known_text(tree: Tree, at: Path, draft: Draft) -> str | None:
 
 
 def _to_string(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
-    for offer in want.offers:
+    for offer in target.offers:
         if not isinstance(offer, str):
             continue
         yield from search.solve(trees[0], exactly(offer), at, draft)
@@ -157,37 +159,37 @@ def _to_string(
 
 
 def _to_number(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
-    for offer in (*want.offers, 1):
-        if isinstance(offer, int | float) and not isinstance(offer, bool) and want.accepts(offer):
+    for offer in (*target.offers, 1):
+        if isinstance(offer, int | float) and not isinstance(offer, bool) and target.accepts(offer):
             for value in (offer, str(offer)):
                 yield from search.solve(trees[0], exactly(value), at, draft)
 
 
 def _not_null(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
-    filled = want.narrowed(lambda value: value is not None, something().offers)
+    filled = target.narrowed(lambda value: value is not None, something().offers)
     for position, tree in enumerate(trees):
         nulls = [(before, exactly(None), at) for before in trees[:position]]
         yield from search.all_of([*nulls, (tree, filled, at)], draft)
 
 
 def _type(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
     for name, value in _OF_A_TYPE.items():
-        if want.accepts(name):
+        if target.accepts(name):
             yield from search.solve(trees[0], exactly(value), at, draft)
 
 
 def _map(
-    search: Search, trees: Sequence[Tree], want: Want, at: Path, draft: Draft
+    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
     reference, items = trees
     (inner,) = reference["children"]
-    for offer in want.offers:
+    for offer in target.offers:
         if isinstance(offer, list):
             made = [next(search.values([inner], exactly(value)), FREE) for value in offer]
             yield from search.solve(items, like(made), at, draft)
@@ -195,8 +197,8 @@ def _map(
 
 _FUNCTIONS: Mapping[str, Function] = {
     "contains": _contains,
-    "starts_with": _texts(str.startswith, lambda text: (text, f"{text}-{SOME_TEXT}")),
-    "ends_with": _texts(str.endswith, lambda text: (text, f"{SOME_TEXT}-{text}")),
+    "starts_with": _text_predicate(str.startswith, lambda text: (text, f"{text}-{SOME_TEXT}")),
+    "ends_with": _text_predicate(str.endswith, lambda text: (text, f"{SOME_TEXT}-{text}")),
     "length": _length,
     "join": _join,
     "to_string": _to_string,

@@ -1,8 +1,8 @@
-"""The search for documents over which expressions give what is wanted.
+"""The search for documents over which expressions have the required values.
 
-`structure.py`, `comparing.py` and `functions.py` turn each form of JMESPath round. Every form
-answers with drafts, the most natural one first; `solving.py` checks each with the real evaluator,
-so that what is too generous there costs time and no truth.
+`structure.py`, `comparisons.py` and `functions.py` have an inverse for each node type of JMESPath.
+It yields drafts, the most natural one first; `solve.py` checks each with the real evaluator, so
+that an inverse that yields too many costs time only.
 """
 
 from __future__ import annotations
@@ -13,113 +13,119 @@ from typing import Any, cast
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 
-from .constraints import FREE, Want, like, same
-from .drafts import ConflictError, Draft, Path, ValueKind, finished, length
+from .drafts import ConflictError, Draft, Path, ValueKind, length, plain_value
+from .targets import FREE, Target, json_equal, like
 
 Tree = Mapping[str, Any]
 """A parsed expression: `type`, `children`, `value`."""
 
-Way = Callable[["Search", Tree, Want, Path, Draft], Iterator[Draft]]
+Inverse = Callable[["Search", Tree, Target, Path, Draft], Iterator[Draft]]
 
-MOST_STEPS = 20_000
-"""Turns of the search before it is given up."""
+MAX_STEPS = 20_000
+"""Steps after which the search stops."""
 
 CHAINS = frozenset({"subexpression", "index_expression", "pipe"})
 
 
 class SearchLimitError(Exception):
-    """The search has taken too many steps."""
+    """The search needs too many steps."""
 
 
 class Search:
     """One search.
 
     Attributes:
-        stuck: the forms that could not be turned round, for people.
+        unsupported: messages about nodes without an inverse.
     """
 
-    def __init__(self, ways: Mapping[str, Way], trees: Sequence[Tree] = ()) -> None:
-        """Take how each form is turned round, and all expressions that shall be fulfilled.
+    def __init__(self, inverses: Mapping[str, Inverse], trees: Sequence[Tree] = ()) -> None:
+        """Take the inverses by node type, and all expressions of the search.
 
-        Their constants are tried wherever anything will do: what one expression leaves open,
-        another one may compare with them.
+        Constants of the expressions are tried where any value is possible: another expression may
+        compare with them.
         """
-        self.stuck: dict[str, None] = {}
-        self._ways = ways
-        self._words = tuple(word for tree in trees for word in _constants(tree))
+        self.unsupported: dict[str, None] = {}
+        self._inverses = inverses
+        self._constants = tuple(constant for tree in trees for constant in _literals(tree))
         self._steps = 0
 
-    def solve(self, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
-        """Drafts in which the expression gives what is wanted, seen from a place."""
+    def solve(self, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+        """Drafts in which an expression, evaluated at a place, satisfies a target."""
         self._steps += 1
-        if self._steps > MOST_STEPS:
+        if self._steps > MAX_STEPS:
             raise SearchLimitError
-        holds = self._holds_already(tree, want, at, draft)
+        holds = self._holds_already(tree, target, at, draft)
         if holds:
             yield draft
-        way = self._ways.get(tree["type"])
-        if way is None:
-            self.stuck[f"{tree['type']} cannot be turned round"] = None
+        inverse = self._inverses.get(tree["type"])
+        if inverse is None:
+            self.unsupported[f"{tree['type']} has no inverse"] = None
             return
-        for one in way(self, tree, want, at, draft):
+        for one in inverse(self, tree, target, at, draft):
             if one is not draft or not holds:
                 yield one
 
-    def settle(self, place: Path, want: Want, draft: Draft) -> Iterator[Draft]:
-        """Decide one place."""
+    def decide(self, place: Path, target: Target, draft: Draft) -> Iterator[Draft]:
+        """Drafts in which a place satisfies a target."""
         here = draft.at(place)
-        if here is not FREE and want.accepts(finished(here)):
+        if here is not FREE and target.accepts(plain_value(here)):
             yield draft
-        words = [word for word in self._words if want.accepts(word)] if here is FREE else []
-        for offer in (*want.offers, *words):
+        constants = filter(target.accepts, self._constants) if here is FREE else ()
+        for offer in (*target.offers, *constants):
             yield from put(draft, place, offer)
 
     def all_of(
-        self, wishes: Sequence[tuple[Tree, Want, Path]], draft: Draft, *, skip: bool = False
+        self,
+        requirements: Sequence[tuple[Tree, Target, Path]],
+        draft: Draft,
+        *,
+        skip: bool = False,
     ) -> Iterator[Draft]:
-        """Drafts in which all of them give what is wanted.
+        """Drafts in which all requirements hold.
 
         Args:
-            skip: what cannot be had is left out.
+            skip: leave out requirements that cannot hold.
         """
-        if not wishes:
+        if not requirements:
             yield draft
             return
-        (tree, want, at), *rest = wishes
+        (tree, target, at), *rest = requirements
         solved = False
-        for one in self.solve(tree, want, at, draft):
+        for one in self.solve(tree, target, at, draft):
             solved = True
             yield from self.all_of(rest, one, skip=skip)
         if skip and not solved:
             yield from self.all_of(rest, draft, skip=skip)
 
-    def values(self, trees: Sequence[Tree], want: Want) -> Iterator[Any]:
-        """Patterns of values that, handed through these forms in turn, give what is wanted."""
-        for draft in self.chain(trees, want, (), Draft(ValueKind.VALUE)):
+    def values(self, trees: Sequence[Tree], target: Target) -> Iterator[Any]:
+        """Patterns of values for which a chain of nodes satisfies a target."""
+        for draft in self.chain(trees, target, (), Draft(ValueKind.VALUE)):
             yield draft.root
 
-    def chain(self, trees: Sequence[Tree], want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
-        """Forms of which each sees the result of the one before."""
+    def chain(
+        self, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
+    ) -> Iterator[Draft]:
+        """Nodes of which each is evaluated over the result of the one before."""
         first, *rest = trees
         if not rest:
-            yield from self.solve(first, want, at, draft)
+            yield from self.solve(first, target, at, draft)
             return
         place = place_of(first, at, draft)
         if place is not None:
-            yield from self.chain(rest, want, place, draft)
+            yield from self.chain(rest, target, place, draft)
             return
-        for value in self.values(rest, want):
+        for value in self.values(rest, target):
             yield from self.solve(first, like(value), at, draft)
 
-    def _holds_already(self, tree: Tree, want: Want, at: Path, draft: Draft) -> bool:
+    def _holds_already(self, tree: Tree, target: Target, at: Path, draft: Draft) -> bool:
         known, value = evaluated(tree, at, draft)
-        return known and want.accepts(value)
+        return known and target.accepts(value)
 
 
 def put(draft: Draft, place: Path, value: Any) -> Iterator[Draft]:
-    """The draft with a place decided, if that can be."""
+    """The draft with a place decided, if possible."""
     here = draft.at(place)
-    if here is not FREE and same(finished(here), value):
+    if here is not FREE and json_equal(plain_value(here), value):
         yield draft
         return
     try:
@@ -129,7 +135,7 @@ def put(draft: Draft, place: Path, value: Any) -> Iterator[Draft]:
 
 
 def place_of(tree: Tree, at: Path, draft: Draft) -> Path | None:
-    """The place an expression names, if it does nothing but name one."""
+    """The place that an expression names; None if it does anything else."""
     kind = tree["type"]
     if kind in ("current", "identity"):
         return at
@@ -137,7 +143,7 @@ def place_of(tree: Tree, at: Path, draft: Draft) -> Path | None:
         return draft.below(at, tree["value"])
     if kind == "index":
         index: int = tree["value"]
-        # Counted from the end of what is there, or of the shortest list that has it.
+        # From the end of the decided list, or of the shortest list that has it.
         return (*at, index if index >= 0 else max(length(draft.at(at)), -index) + index)
     if kind in CHAINS:
         for child in tree["children"]:
@@ -150,7 +156,7 @@ def place_of(tree: Tree, at: Path, draft: Draft) -> Path | None:
 
 
 def evaluated(tree: Tree, at: Path, draft: Draft) -> tuple[bool, Any]:
-    """What an expression gives when nothing more is decided; false when it cannot be evaluated."""
+    """Whether an expression can be evaluated over a draft, and its value."""
     seen = draft.value()
     for step in at:
         if isinstance(step, str):
@@ -163,9 +169,9 @@ def evaluated(tree: Tree, at: Path, draft: Draft) -> tuple[bool, Any]:
         return False, None
 
 
-def _constants(tree: Tree) -> Iterator[Any]:
+def _literals(tree: Tree) -> Iterator[Any]:
     if tree["type"] == "literal":
         yield tree["value"]
     for child in tree["children"]:
         if isinstance(child, dict):
-            yield from _constants(child)
+            yield from _literals(child)

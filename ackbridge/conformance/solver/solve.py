@@ -1,4 +1,4 @@
-"""Putting together a document that fulfils several wishes at once, or saying why there is none."""
+"""Composes a document that meets several requirements, or explains why there is none."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import jmespath
 from ackbridge.catalog.expressions import Expression
 
 from .comparisons import compare
-from .constraints import Want
 from .drafts import ConflictError, Draft, Path, ValueKind
 from .functions import call
-from .search import Search, SearchLimitError, Tree, Way
+from .search import Inverse, Search, SearchLimitError, Tree
 from .structure import STRUCTURE
+from .targets import Target
 
-_WAYS: Mapping[str, Way] = {**STRUCTURE, "comparator": compare, "function_expression": call}
+_INVERSES: Mapping[str, Inverse] = {**STRUCTURE, "comparator": compare, "function_expression": call}
 
 
 class CannotSimulateError(Exception):
-    """There is no such document, or none that we can find; the text says which expression."""
+    """There is no such document, or none was found; the text names the expression."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What one expression of an integration file shall give.
+class Requirement:
+    """A required value of one expression of an integration file.
 
     Attributes:
-        field: where the expression stands in the file, for people.
-        says: what is wanted, for people: `hold`, `not hold`, `be an id`.
+        field: of the expression in the file.
+        expectation: for messages: `hold`, `not hold`, `be an id`.
     """
 
     expression: Expression
-    want: Want
+    target: Target
     field: str
-    says: str
+    expectation: str
 
     def __str__(self) -> str:
-        return f"{self.field}: {self.expression} shall {self.says}"
+        return f"{self.field}: {self.expression} must {self.expectation}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Shape:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What expressions see."""
+        """The document that expressions read."""
         fields = self.body if isinstance(self.body, dict) else {}
         own = {"body": self.body, "headers": dict(self.headers), "query": dict(self.query)}
         status = {} if self.status is None else {"status": self.status}
@@ -66,52 +66,53 @@ class Shape:
 
 
 def compose(
-    wishes: Sequence[Wish],
+    requirements: Sequence[Requirement],
     kind: ValueKind,
     given: Mapping[Path, Any] | None = None,
-    hopes: Sequence[Wish] = (),
+    preferences: Sequence[Requirement] = (),
 ) -> Shape:
-    """A message that fulfils all wishes, and as many hopes as possible.
+    """A message that meets all requirements, and as many preferences as possible.
 
     Args:
         kind: CALLBACK or ANSWER.
-        given: what is decided already, by place: `("status",): 202`.
-        hopes: in the order of their weight.
+        given: values by place: `("status",): 202`.
+        preferences: the most important first.
 
     Raises:
-        CannotSimulateError: naming the expression that cannot be had, or not beside which other
-            one.
+        CannotSimulateError: names the expression, or the two that exclude each other.
     """
-    found = _first(wishes, kind, given or {})
+    found = _solve(requirements, kind, given or {})
     if found is None:
-        raise CannotSimulateError(_why(wishes, kind, given or {}))
-    kept = list(wishes)
-    for hope in hopes:
-        better = _first([*kept, hope], kind, given or {})
+        raise CannotSimulateError(_explain(requirements, kind, given or {}))
+    kept = list(requirements)
+    for preference in preferences:
+        better = _solve([*kept, preference], kind, given or {})
         if better is not None:
             found = better
-            kept.append(hope)
+            kept.append(preference)
     return Shape(**found.parts())
 
 
-def _search(wishes: Sequence[Wish]) -> Search:
-    return Search(_WAYS, [_tree(wish) for wish in wishes])
+def _search(requirements: Sequence[Requirement]) -> Search:
+    return Search(_INVERSES, [_tree(requirement) for requirement in requirements])
 
 
-def _tree(wish: Wish) -> Tree:
-    tree: Tree = jmespath.compile(wish.expression.text).parsed
+def _tree(requirement: Requirement) -> Tree:
+    tree: Tree = jmespath.compile(requirement.expression.text).parsed
     return tree
 
 
-def _first(wishes: Sequence[Wish], kind: ValueKind, given: Mapping[Path, Any]) -> Draft | None:
+def _solve(
+    requirements: Sequence[Requirement], kind: ValueKind, given: Mapping[Path, Any]
+) -> Draft | None:
     try:
-        return next(_drafts(_search(wishes), wishes, kind, given), None)
+        return next(_drafts(_search(requirements), requirements, kind, given), None)
     except SearchLimitError:
         return None
 
 
 def _drafts(
-    search: Search, wishes: Sequence[Wish], kind: ValueKind, given: Mapping[Path, Any]
+    search: Search, requirements: Sequence[Requirement], kind: ValueKind, given: Mapping[Path, Any]
 ) -> Iterator[Draft]:
     draft = Draft(kind, {})
     try:
@@ -119,40 +120,42 @@ def _drafts(
             draft = draft.put(place, value)
     except ConflictError:
         return
-    # What must be something comes before what must not: that mostly holds by itself.
-    ordered = sorted(wishes, key=lambda wish: wish.want.accepts(None))
-    yield from _fulfil(search, ordered, 0, draft)
+    # Constraints that null satisfies come last: most of them hold by themselves.
+    ordered = sorted(requirements, key=lambda requirement: requirement.target.accepts(None))
+    yield from _solve_from(search, ordered, 0, draft)
 
 
-def _fulfil(search: Search, wishes: Sequence[Wish], done: int, draft: Draft) -> Iterator[Draft]:
+def _solve_from(
+    search: Search, requirements: Sequence[Requirement], done: int, draft: Draft
+) -> Iterator[Draft]:
     seen = draft.value()
-    if not all(wish.want.accepts(wish.expression.search(seen)) for wish in wishes[:done]):
+    if not all(one.target.accepts(one.expression.search(seen)) for one in requirements[:done]):
         return
-    if done == len(wishes):
+    if done == len(requirements):
         yield draft
         return
-    wish = wishes[done]
-    if wish.want.accepts(wish.expression.search(seen)):
-        yield from _fulfil(search, wishes, done + 1, draft)
-    for one in search.solve(_tree(wish), wish.want, (), draft):
+    requirement = requirements[done]
+    if requirement.target.accepts(requirement.expression.search(seen)):
+        yield from _solve_from(search, requirements, done + 1, draft)
+    for one in search.solve(_tree(requirement), requirement.target, (), draft):
         if one is not draft:
-            yield from _fulfil(search, wishes, done + 1, one)
+            yield from _solve_from(search, requirements, done + 1, one)
 
 
-def _why(wishes: Sequence[Wish], kind: ValueKind, given: Mapping[Path, Any]) -> str:
-    """The smallest part of the wishes that cannot be had."""
-    for wish in wishes:
-        search = _search([wish])
+def _explain(
+    requirements: Sequence[Requirement], kind: ValueKind, given: Mapping[Path, Any]
+) -> str:
+    """The smallest set of requirements that has no solution."""
+    for requirement in requirements:
+        search = _search([requirement])
         try:
-            if next(_drafts(search, [wish], kind, given), None) is None:
-                why = "; ".join(search.stuck) or "nothing makes it so"
-                return f"{wish} ({why})"
+            if next(_drafts(search, [requirement], kind, given), None) is None:
+                why = "; ".join(search.unsupported) or "no value was found"
+                return f"{requirement} ({why})"
         except SearchLimitError:
-            return f"{wish} (there are too many ways to try)"
-    for position, wish in enumerate(wishes):
-        for other in wishes[:position]:
-            if _first([other, wish], kind, given) is None:
-                return (
-                    f"{wish} (it cannot while {other.field}: {other.expression} shall {other.says})"
-                )
-    return f"{wishes[-1]} (not beside everything else the message must say)"
+            return f"{requirement} (the search is too large)"
+    for position, requirement in enumerate(requirements):
+        for other in requirements[:position]:
+            if _solve([other, requirement], kind, given) is None:
+                return f"{requirement} (not together with {other})"
+    return f"{requirements[-1]} (not together with all other requirements)"

@@ -1,4 +1,4 @@
-"""Forms that pick, combine and collect, turned round."""
+"""Inverses of nodes that select, combine and project."""
 
 from __future__ import annotations
 
@@ -6,82 +6,89 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, islice
 from typing import Any
 
-from .constraints import FREE, Want, exactly, false, like, something, true
 from .drafts import Draft, Node, Path, ValueKind, length
-from .search import CHAINS, Search, Tree, Way, place_of, put
+from .search import CHAINS, Inverse, Search, Tree, place_of, put
+from .targets import FREE, Target, exactly, false, like, something, true
 
-_MOST_PLACEMENTS = 20
+_MAX_PLACEMENTS = 20
 _PLACES = ("field", "current", "identity", "index")
 
 
-def _place(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _place(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     place = place_of(tree, at, draft)
     if place is None:
         return
     if place[:1] == ("headers",) and any(str(name) != str(name).lower() for name in place[1:2]):
-        search.stuck["the names of headers are in lower case here"] = None
+        search.unsupported["the names of headers are in lower case here"] = None
     if place == ("status",) and draft.kind is ValueKind.ANSWER:
-        search.stuck["status is the HTTP status here; the body's own is body.status"] = None
-    yield from search.settle(place, want, draft)
+        search.unsupported["status is the HTTP status here; the body's own is body.status"] = None
+    yield from search.decide(place, target, draft)
 
 
-def _chain(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
-    yield from search.chain(tree["children"], want, at, draft)
+def _chain(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+    yield from search.chain(tree["children"], target, at, draft)
 
 
-def _and(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _and(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     left, right = tree["children"]
-    yield from search.all_of([(left, true(), at), (right, want, at)], draft)
-    yield from search.solve(left, want.false(), at, draft)
+    yield from search.all_of([(left, true(), at), (right, target, at)], draft)
+    yield from search.solve(left, target.false(), at, draft)
 
 
-def _or(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _or(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     left, right = tree["children"]
-    yield from search.solve(left, want.true(), at, draft)
-    yield from search.all_of([(left, false(), at), (right, want, at)], draft)
+    yield from search.solve(left, target.true(), at, draft)
+    yield from search.all_of([(left, false(), at), (right, target, at)], draft)
 
 
-def _not(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _not(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     (inner,) = tree["children"]
-    if want.accepts(True):
+    if target.accepts(True):
         yield from search.solve(inner, false(), at, draft)
-    if want.accepts(False):
+    if target.accepts(False):
         yield from search.solve(inner, true(), at, draft)
 
 
-def _hash(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _object(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     pairs = {pair["value"]: pair["children"][0] for pair in tree["children"]}
-    for offer in want.offers:
+    for offer in target.offers:
         if isinstance(offer, dict) and offer and offer.keys() <= pairs.keys():
-            wishes = [(pairs[key], like(value), at) for key, value in offer.items()]
-            yield from search.all_of(wishes, draft)
-    yield from _made_of(search, list(pairs.values()), dict(pairs), want, at, draft)
+            requirements = [(pairs[key], like(value), at) for key, value in offer.items()]
+            yield from search.all_of(requirements, draft)
+    yield from _any_value(search, list(pairs.values()), dict(pairs), target, at, draft)
 
 
-def _list(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _list(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     trees = tree["children"]
-    for offer in want.offers:
+    for offer in target.offers:
         if isinstance(offer, list) and len(offer) <= len(trees):
-            wishes = [(inner, like(value), at) for inner, value in zip(trees, offer, strict=False)]
-            yield from search.all_of(wishes, draft)
-    yield from _made_of(search, trees, list(trees), want, at, draft)
+            requirements = [
+                (inner, like(value), at) for inner, value in zip(trees, offer, strict=False)
+            ]
+            yield from search.all_of(requirements, draft)
+    yield from _any_value(search, trees, list(trees), target, at, draft)
 
 
-def _made_of(
-    search: Search, trees: Sequence[Tree], any_value: Any, want: Want, at: Path, draft: Draft
+def _any_value(
+    search: Search,
+    trees: Sequence[Tree],
+    any_value: Any,
+    target: Target,
+    at: Path,
+    draft: Draft,
 ) -> Iterator[Draft]:
-    """Anything of this form will do; as much of it as possible shall be something."""
-    if want.accepts(None):
-        yield from search.settle(at, want, draft)
-    if want.accepts(any_value):
-        for there in _there(at, draft):
-            wishes = [(inner, something(), at) for inner in trees]
-            yield from search.all_of(wishes, there, skip=True)
+    """Any value of this form; as much of it as possible is not null."""
+    if target.accepts(None):
+        yield from search.decide(at, target, draft)
+    if target.accepts(any_value):
+        for there in _non_null(at, draft):
+            requirements = [(inner, something(), at) for inner in trees]
+            yield from search.all_of(requirements, there, skip=True)
             yield there
 
 
-def _there(at: Path, draft: Draft) -> Iterator[Draft]:
-    """A place that is not null, so that something can be picked from it."""
+def _non_null(at: Path, draft: Draft) -> Iterator[Draft]:
+    """Drafts in which a place is not null, so that something can be selected from it."""
     is_document = not at and draft.kind is not ValueKind.VALUE
     if is_document or draft.at(at) not in (FREE, None):
         yield draft
@@ -89,63 +96,65 @@ def _there(at: Path, draft: Draft) -> Iterator[Draft]:
         yield from put(draft, at, {})
 
 
-def _projection(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _projection(
+    search: Search, tree: Tree, target: Target, at: Path, draft: Draft
+) -> Iterator[Draft]:
     left, right, *condition = tree["children"]
     if left["type"] == "flatten":
         (left,) = left["children"]
-    for items in _item_wants(want):
-        yield from _spread(search, left, right, condition, items, at, draft)
-    if want.accepts(None):
+    for items in _item_targets(target):
+        yield from _solve_items(search, left, right, condition, items, at, draft)
+    if target.accepts(None):
         yield from search.solve(left, exactly(None), at, draft)
 
 
-def _item_wants(want: Want) -> Iterator[list[Want]]:
-    """Lists of wishes for the items that are left of a projection."""
-    for offer in want.offers:
+def _item_targets(target: Target) -> Iterator[list[Target]]:
+    """Lists of targets for the items of a projection."""
+    for offer in target.offers:
         if isinstance(offer, list) and None not in offer:
             yield [something() if value is FREE else like(value) for value in offer]
-    if want.accepts([{"any": "thing"}]):
+    if target.accepts([{"any": "thing"}]):
         yield [something()]
 
 
-def _spread(
+def _solve_items(
     search: Search,
     left: Tree,
     right: Tree,
     condition: Sequence[Tree],
-    items: Sequence[Want],
+    items: Sequence[Target],
     at: Path,
     draft: Draft,
 ) -> Iterator[Draft]:
     place = place_of(left, at, draft)
     if place is None:
-        for value in _made_items(search, right, condition, items):
+        for value in _generate_items(search, right, condition, items):
             yield from search.solve(left, like(value), at, draft)
         return
     if not items:
         yield from put(draft, place, [])
         return
     count = length(draft.at(place))
-    # Without a condition every item counts: the list has these and no others.
+    # Without a condition, the list has exactly these items.
     positions: Iterable[tuple[int, ...]] = [tuple(range(len(items)))]
     if condition:
         places = combinations(range(count + len(items)), len(items))
-        positions = islice(places, _MOST_PLACEMENTS)
+        positions = islice(places, _MAX_PLACEMENTS)
     for chosen in positions:
-        wishes: list[tuple[Tree, Want, Path]] = []
+        requirements: list[tuple[Tree, Target, Path]] = []
         for position, item in zip(chosen, items, strict=True):
-            wishes += [(one, true(), (*place, position)) for one in condition]
-            wishes.append((right, item, (*place, position)))
-        yield from search.all_of(wishes, draft)
+            requirements += [(one, true(), (*place, position)) for one in condition]
+            requirements.append((right, item, (*place, position)))
+        yield from search.all_of(requirements, draft)
 
 
-def _made_items(
-    search: Search, right: Tree, condition: Sequence[Tree], items: Sequence[Want]
+def _generate_items(
+    search: Search, right: Tree, condition: Sequence[Tree], items: Sequence[Target]
 ) -> Iterator[list[Node]]:
     made = []
     for item in items:
-        wishes: list[tuple[Tree, Want, Path]] = [(one, true(), ()) for one in condition]
-        solved = search.all_of([*wishes, (right, item, ())], Draft(ValueKind.VALUE))
+        requirements: list[tuple[Tree, Target, Path]] = [(one, true(), ()) for one in condition]
+        solved = search.all_of([*requirements, (right, item, ())], Draft(ValueKind.VALUE))
         draft = next(solved, None)
         if draft is None:
             return
@@ -153,40 +162,40 @@ def _made_items(
     yield made
 
 
-def _values(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _values(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     left, right = tree["children"]
     place = place_of(left, at, draft)
     if place is None or (not place and draft.kind is not ValueKind.VALUE):
-        search.stuck["* of something that is no field cannot be turned round"] = None
+        search.unsupported["* of anything but a field has no inverse"] = None
         return
-    for items in _item_wants(want):
-        wishes = [(right, item, (*place, f"any_{i}")) for i, item in enumerate(items, 1)]
-        yield from search.all_of(wishes, draft)
+    for items in _item_targets(target):
+        requirements = [(right, item, (*place, f"any_{i}")) for i, item in enumerate(items, 1)]
+        yield from search.all_of(requirements, draft)
 
 
-def _slice(search: Search, tree: Tree, want: Want, at: Path, draft: Draft) -> Iterator[Draft]:
+def _slice(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
     start, _stop, step = tree["children"]
     if (start or 0) < 0 or step not in (None, 1):
-        search.stuck["a slice from the end, or with steps, cannot be turned round"] = None
+        search.unsupported["a slice from the end, or with steps, has no inverse"] = None
         return
-    for offer in want.offers:
+    for offer in target.offers:
         if isinstance(offer, list):
             yield from put(draft, at, [FREE] * (start or 0) + offer)
 
 
-STRUCTURE: Mapping[str, Way] = {
+STRUCTURE: Mapping[str, Inverse] = {
     **dict.fromkeys(_PLACES, _place),
     **dict.fromkeys(CHAINS, _chain),
-    # It gives what is wanted, or it never will.
+    # A constant satisfies the target, or never will.
     "literal": lambda *_: iter(()),
     "and_expression": _and,
     "or_expression": _or,
     "not_expression": _not,
-    "multi_select_dict": _hash,
+    "multi_select_dict": _object,
     "multi_select_list": _list,
     "projection": _projection,
     "filter_projection": _projection,
     "value_projection": _values,
     "slice": _slice,
 }
-"""By the type of the form."""
+"""By node type."""

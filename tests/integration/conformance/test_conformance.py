@@ -136,7 +136,7 @@ async def test_a_condition_that_never_holds_is_skipped_and_never_passed(
     result = find(reports["wrong"], "silent-but-status-knows")
     assert result.verdict is Verdict.SKIPPED
     assert result.details == [
-        "cannot be simulated: operations.order.response.status.success: status == 'done' shall"
+        "cannot be simulated: operations.order.response.status.success: status == 'done' must"
         " hold (status is the HTTP status here; the body's own is body.status)"
     ]
 

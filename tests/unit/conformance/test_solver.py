@@ -9,28 +9,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ackbridge.catalog.expressions import Expression
-from ackbridge.conformance.solver.constraints import Want, exactly, false, marked, something, true
 from ackbridge.conformance.solver.drafts import ValueKind
-from ackbridge.conformance.solver.solve import CannotSimulateError, Shape, Wish, compose
+from ackbridge.conformance.solver.solve import CannotSimulateError, Requirement, Shape, compose
+from ackbridge.conformance.solver.targets import (
+    Target,
+    exactly,
+    false,
+    marked,
+    something,
+    true,
+)
 
 NAMES = st.sampled_from(["a", "b", "body", "code", "status"])
 CONSTANTS = st.sampled_from(["'x'", "'y'", "`1`", "`0`", "`true`", "`null`", "`[1]`"])
 
 
-def wish(expression: str, want: Want) -> Wish:
-    """A wish of nobody in particular."""
-    return Wish(Expression(expression), want, "some.field", "be so")
+def requirement(expression: str, target: Target) -> Requirement:
+    """A requirement of some field."""
+    return Requirement(Expression(expression), target, "some.field", "be so")
 
 
-def made(*wishes: tuple[str, Want], kind: ValueKind = ValueKind.CALLBACK) -> Shape:
-    """A message that fulfils the wishes."""
-    return compose([wish(*one) for one in wishes], kind)
+def made(*requirements: tuple[str, Target], kind: ValueKind = ValueKind.CALLBACK) -> Shape:
+    """A message that meets the requirements."""
+    return compose([requirement(*one) for one in requirements], kind)
 
 
-def refusal(*wishes: tuple[str, Want], kind: ValueKind = ValueKind.CALLBACK) -> str:
+def refusal(*requirements: tuple[str, Target], kind: ValueKind = ValueKind.CALLBACK) -> str:
     """Why there is no such message."""
     with pytest.raises(CannotSimulateError) as refused:
-        made(*wishes, kind=kind)
+        made(*requirements, kind=kind)
     return str(refused.value)
 
 
@@ -93,16 +100,16 @@ WISHES = st.lists(
 
 @settings(deadline=None)
 @given(WISHES, st.sampled_from([ValueKind.CALLBACK, ValueKind.ANSWER]))
-def test_what_is_composed_is_as_it_was_wished(
-    wishes: list[tuple[str, Want]], kind: ValueKind
+def test_composed_messages_meet_their_requirements(
+    requirements: list[tuple[str, Target]], kind: ValueKind
 ) -> None:
-    """Every wish is fulfilled by the real evaluator over the document, or nothing is composed."""
+    """By the real evaluator over the document; otherwise nothing is composed."""
     try:
-        shape = made(*wishes, kind=kind)
+        shape = made(*requirements, kind=kind)
     except CannotSimulateError:
         return
-    for expression, want in wishes:
-        assert want.accepts(Expression(expression).search(shape.document)), expression
+    for expression, target in requirements:
+        assert target.accepts(Expression(expression).search(shape.document)), expression
 
 
 SCALARS = st.sampled_from(["x", "y", 1, 2, True, "done"])
@@ -126,10 +133,10 @@ def test_what_there_is_a_document_for_is_found(body: dict[str, Any], data: st.Da
     for text in texts:
         found = Expression(text).search(document)
         facts.append((text, true() if found is True else false() if found is False else None))
-    wishes = [(text, want) for text, want in facts if want is not None]
-    shape = made(*wishes)
-    for text, want in wishes:
-        assert want.accepts(Expression(text).search(shape.document))
+    requirements = [(text, target) for text, target in facts if target is not None]
+    shape = made(*requirements)
+    for text, target in requirements:
+        assert target.accepts(Expression(text).search(shape.document))
 
 
 def test_a_callback_of_the_worked_example() -> None:
@@ -163,29 +170,29 @@ def test_headers_are_texts_in_lower_case() -> None:
     """What no header can be is refused, with the reason."""
     assert made(('headers."x-event"', marked("12"))).headers == {"x-event": "12"}
     assert "in lower case" in refusal(("headers.\"X-Event\" == 'x'", true()))
-    assert "nothing makes it so" in refusal(("headers.host == 'x'", true()))
+    assert "no value was found" in refusal(("headers.host == 'x'", true()))
 
 
 def test_what_contradicts_itself_is_named() -> None:
-    """Two wishes that exclude each other are both in the message."""
+    """Two requirements that exclude each other are both in the message."""
     told = refusal(("status == 'ok'", true()), ("id", marked("1")), ("status == 'no'", true()))
-    assert "status == 'no' shall be so (it cannot while some.field: status == 'ok'" in told
+    assert "status == 'no' must be so (not together with some.field: status == 'ok'" in told
 
 
-def test_what_cannot_be_turned_round_is_named() -> None:
+def test_functions_without_inverse_are_named() -> None:
     """A function that nobody can invert is no failure of the file, but cannot be simulated."""
     told = refusal(("sum(items[*].n) > `2`", true()))
     assert told == (
-        "some.field: sum(items[*].n) > `2` shall be so (the function sum cannot be turned round)"
+        "some.field: sum(items[*].n) > `2` must be so (the function sum has no inverse)"
     )
 
 
 def test_hopes_are_fulfilled_where_that_is_possible() -> None:
-    """A hope that contradicts a wish is given up, and the next one is not."""
+    """A preference that contradicts a requirement is left out, and the next one is not."""
     shape = compose(
-        [wish("kind == 'a'", true())],
+        [requirement("kind == 'a'", true())],
         ValueKind.CALLBACK,
-        hopes=[wish("kind == 'b'", true()), wish("data", something())],
+        preferences=[requirement("kind == 'b'", true()), requirement("data", something())],
     )
     assert shape.body["kind"] == "a"
     assert shape.body["data"]
