@@ -223,7 +223,7 @@ async def test_invalid_start_fails(stage: Stage) -> None:
     )
     with pytest.raises(WorkflowFailureError) as failed:
         await handle.result()
-    assert "retention.calls: at least 1d, or 0" in str(failed.value.cause)
+    assert "retention.calls: must be at least 1d, or 0" in str(failed.value.cause)
 
 
 async def test_page_continues_after_a_dead_worker(stage: Stage) -> None:

@@ -177,7 +177,7 @@ async def test_paused_resumed_and_stopped(stage: Stage) -> None:
     assert paused.why == "by ann: the provider is slow"
     await stage.client.get_workflow_handle(batch.id).signal(names.RESUME, {"by": "ann"})
     rejected = await until(stage, batch.id, lambda seen: seen.last_error is not None)
-    assert "BatchOrder: reason" in str(rejected.last_error)
+    assert "BatchCommand: reason" in str(rejected.last_error)
     assert rejected.state is BatchState.PAUSED
     await batch.resume(by="ann", reason="better now")
     await until(stage, batch.id, lambda seen: seen.counts.signalled > paused.counts.signalled)
@@ -258,7 +258,7 @@ async def test_call_signalled_before_a_crash_is_resumed_once(stage: Stage) -> No
     # And the call itself takes no batch twice, whoever says so.
     await stage.handle(request).signal(names.REPROCESS, {"by": "ops", "batch": name})
     status = await stage.calls.call(request.call_id).status()
-    assert "has taken the call up before" in str(status.last_error)
+    assert "has reprocessed the call before" in str(status.last_error)
     assert status.stage is CallStage.PARKED
 
 
