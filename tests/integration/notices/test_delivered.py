@@ -75,7 +75,7 @@ async def test_subscriber_never_recovers(
     replayed = await asyncio.to_thread(
         run, environ, "notices", "replay", "--subscriber", "hasty", "--within", "1h"
     )
-    assert replayed.stdout == f"{event_id}: on its way\n"
+    assert replayed.stdout == f"{event_id}: started\n"
 
     (letter,) = await sick.until(request.call_id, 1)
     assert letter.id == event_id

@@ -60,8 +60,8 @@ ALLOWED_RECEIVERS = {"workflow", "self", "_host", "host"}
 FORBIDDEN_MODULES = {"time", "random", "os", "uuid", "secrets", "socket", "threading", "pathlib"}
 
 
-def undeterministic(tree: ast.AST) -> Iterator[str]:
-    """Everything in a module that could do something else on replay."""
+def nondeterministic(tree: ast.AST) -> Iterator[str]:
+    """What could do something else on replay."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in FORBIDDEN_MODULES)
@@ -81,21 +81,21 @@ def undeterministic(tree: ast.AST) -> Iterator[str]:
     "path", sorted(FOLDER.rglob("*.py")), ids=lambda path: str(path.relative_to(FOLDER))
 )
 def test_workflow_modules_are_deterministic(path: Path) -> None:
-    """No clock but the host's, no chance but the workflow's, no environment, no files."""
-    assert list(undeterministic(ast.parse(path.read_text()))) == []
+    """They use the host's clock and the workflow's random numbers, no environment and no files."""
+    assert list(nondeterministic(ast.parse(path.read_text()))) == []
 
 
 @pytest.mark.parametrize(
     "code",
     ["import random", "from time import time", "datetime.now()", "open('x')", "uuid.uuid4()"],
 )
-def test_the_net_catches(code: str) -> None:
-    """What must not be in a workflow is noticed."""
-    assert list(undeterministic(ast.parse(code))) != []
+def test_nondeterministic_code_is_found(code: str) -> None:
+    """The check above finds it."""
+    assert list(nondeterministic(ast.parse(code))) != []
 
 
 def all_steps() -> list[Step[Any]]:
-    """Every step a workflow can ask for."""
+    """Every step of a call."""
     planned = plan()
     assert isinstance(planned.acknowledge, AcknowledgePlan)
     return [
@@ -112,7 +112,7 @@ def all_steps() -> list[Step[Any]]:
 
 @pytest.mark.parametrize("step", all_steps(), ids=lambda step: f"{step.name}")
 def test_steps_and_activities_agree(step: Step[Any]) -> None:
-    """An activity of the step's name exists, takes one model and answers with the step's."""
+    """The step's activity exists, takes one model and returns the step's result."""
     deps: Any = None
     by_name = {
         activity.__temporal_activity_definition.name: activity  # type: ignore[attr-defined]  # the SDK's mark on an activity
@@ -133,10 +133,10 @@ def test_steps_and_activities_agree(step: Step[Any]) -> None:
         (names.PURGE_PAGE, PurgeStep, PurgePageResult),
     ],
 )
-def test_what_other_workflows_ask_for_agrees(
+def test_activities_of_other_workflows_agree(
     name: str, argument: type[Wire], answer: type[Wire] | None
 ) -> None:
-    """Workflows ask for activities that exist, and take and give what those think."""
+    """The activities exist, with the arguments and results that the workflows use."""
     deps: Any = None
     by_name = {
         activity.__temporal_activity_definition.name: activity  # type: ignore[attr-defined]  # the SDK's mark on an activity
