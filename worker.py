@@ -52,9 +52,7 @@ from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.temporal.connect import connect, register_search_attributes
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
-from ackbridge.workarounds.process_exit import exit_process
-from ackbridge.workarounds.sandbox_runner import workflow_runner
-from ackbridge.workarounds.worker_shutdown import BoundedShutdown
+from ackbridge.workarounds.temporal_sdk import BoundedShutdown, exit_process, workflow_runner
 from activities import (
     Dependencies,
     main_activities,

@@ -16,7 +16,7 @@ from ackbridge.contracts.control import IntegrationFlags
 from ackbridge.contracts.signals import Reprocess
 from ackbridge.control.admission import Availability
 from ackbridge.errors import EngineUnavailableError
-from ackbridge.temporal.signals import as_plain, signal_once
+from ackbridge.temporal.connect import as_plain, signal_once
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
 from activities.support.retry import classified_errors

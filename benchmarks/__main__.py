@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ackbridge.local.stack import Stack
 from ackbridge.temporal.connect import connect
-from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .checking import faults, seen_by_provider
 from .engine_lanes import PARTS, write_integrations

@@ -29,7 +29,7 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ackbridge.temporal.connect import connect
-from ackbridge.workarounds.sandbox_runner import workflow_runner
+from ackbridge.workarounds.temporal_sdk import workflow_runner
 
 from .orchestration import TASK_QUEUE, Floor, Textbook
 

@@ -13,7 +13,7 @@ from typing import ParamSpec
 
 import pytest
 
-from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.temporal_sdk import exit_process
 
 TEST_TIMEOUT = 240
 """Seconds an asynchronous test may take; `faulthandler_timeout` ends what does not hear of it."""

@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 
 from ackbridge.terminal.exit_codes import ExitCode, exits_with_code
-from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.temporal_sdk import exit_process
 
 from . import batches, calls, control, deployment, files, ledger, notices, processes, providers
 

@@ -24,7 +24,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.contracts.wire import digest
 from ackbridge.errors import EngineUnavailableError
-from ackbridge.temporal.signals import as_plain, signal_once
+from ackbridge.temporal.connect import as_plain, signal_once
 
 from .traces import CallbackTraces
 

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
+from temporalio.api.common.v1 import Header, Payloads, WorkflowExecution
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import (
     AddSearchAttributesRequest,
     ListSearchAttributesRequest,
 )
+from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
 from temporalio.client import Client, Interceptor
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
@@ -20,6 +22,7 @@ from temporalio.plugin import SimplePlugin
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from ackbridge.contracts import search_attributes
+from ackbridge.contracts.wire import Wire
 from ackbridge.errors import (
     AckbridgeError,
     ConfigurationError,
@@ -27,7 +30,7 @@ from ackbridge.errors import (
     InvalidRequestError,
 )
 from ackbridge.telemetry.traces import plugins
-from ackbridge.workarounds.data_converter import DATA_CONVERTER
+from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 
 RPC_TIMEOUT: Final = timedelta(seconds=10)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -168,3 +171,42 @@ def _advice(namespace: str, error: RPCError) -> str:
         f" until an administrator runs: temporal operator search-attribute create"
         f" --namespace {namespace} {options}"
     )
+
+
+def as_plain(argument: Wire) -> dict[str, Any]:
+    """JSON without default values, which older and newer workers read alike."""
+    return argument.model_dump(mode="json", exclude_defaults=True)
+
+
+async def signal_once(
+    client: Client,
+    call_id: str,
+    name: str,
+    argument: Mapping[str, Any],
+    request_id: str,
+    timeout: timedelta,  # noqa: ASYNC109 -- sent with the request
+    header: Header | None = None,
+) -> None:
+    """Signal an open call once per request id.
+
+    The SDK's `WorkflowHandle.signal` has no request id, so the raw request is sent.
+
+    Args:
+        argument: from `as_plain`.
+        request_id: the engine drops a signal to the same call with the same id.
+        timeout: of the request; after it the signal may have arrived nevertheless.
+        header: of the signal, such as its trace context.
+
+    Raises:
+        RPCError: NOT_FOUND when there is no such open call.
+    """
+    request = SignalWorkflowExecutionRequest(
+        namespace=client.namespace,
+        workflow_execution=WorkflowExecution(workflow_id=call_id),
+        signal_name=name,
+        input=Payloads(payloads=await client.data_converter.encode([argument])),
+        identity=client.identity,
+        request_id=request_id,
+        header=header,
+    )
+    await client.workflow_service.signal_workflow_execution(request, timeout=timeout)

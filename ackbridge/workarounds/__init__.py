@@ -1,17 +1,17 @@
 """Code that exists only because of how a library behaves today, and when it can be deleted.
 
-`data_converter`
+`temporal_sdk.LenientPayloadConverter`
     temporalio 1.35: a payload that does not convert fails the workflow *task*, which the server
     retries for ever, or drops the signal. Delete `from_payloads` when the SDK fails the workflow.
     The SDK also builds a payload converter, with an empty cache of type adapters, at every
     activation. Delete `__new__` when it keeps one per worker.
-`sandbox_runner`
+`temporal_sdk.LightSandboxRunner`
     temporalio 1.35 enters the sandbox for every payload to ask for a serialization context.
     Delete `LightSandboxRunner` when the SDK asks only for converters that use contexts.
-`worker_shutdown`
+`temporal_sdk.BoundedShutdown`
     temporalio 1.35: `Worker.shutdown` sometimes never returns. Delete it when a release fixes
     that, and a hundred shutdowns under load have ended.
-`process_exit`
+`temporal_sdk.exit_process`
     temporalio 1.35: threads of the SDK's core call into Python while the interpreter finalizes,
     which aborts the process. Delete it when the SDK ends its threads first.
 `cookies`

@@ -29,7 +29,7 @@ from ackbridge.ledger.database.tables import calls, parked
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
 from ackbridge.temporal.connect import connect
-from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .stand_in import STAND_IN
 

@@ -16,7 +16,7 @@ from ackbridge.http.client import build_client
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.settings import WORKER_READY, integrations_folder, load_settings
 from ackbridge.temporal.connect import connect
-from ackbridge.workarounds.sandbox_runner import workflow_runner
+from ackbridge.workarounds.temporal_sdk import workflow_runner
 from activities import main_activities
 from workflows import ReprocessParked
 

@@ -20,7 +20,7 @@ from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, Telemetr
 from ackbridge.errors import AckbridgeError
 from ackbridge.local.foreground import interrupted_by_sigterm
 from ackbridge.terminal import output
-from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .report import Report
 from .running import Options, run

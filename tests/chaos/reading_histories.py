@@ -15,7 +15,7 @@ from temporalio.worker import Replayer
 
 from ackbridge.contracts import names
 from ackbridge.temporal.connect import client_options
-from ackbridge.workarounds.sandbox_runner import workflow_runner
+from ackbridge.workarounds.temporal_sdk import workflow_runner
 from workflows import WORKFLOWS
 
 from .history import read_run

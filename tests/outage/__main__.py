@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from ackbridge.terminal import output
-from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .checking import check
 from .playing import Options, Played, play

@@ -11,7 +11,7 @@ from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
 from ackbridge.temporal.connect import client_options
-from ackbridge.workarounds.sandbox_runner import workflow_runner
+from ackbridge.workarounds.temporal_sdk import workflow_runner
 from workflows import WORKFLOWS
 
 from .capture import HISTORIES, SCENARIOS

@@ -42,7 +42,7 @@ from ackbridge.settings import WORKER_READY, Settings
 from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.temporal.connect import client_options
-from ackbridge.workarounds.worker_shutdown import BoundedShutdown
+from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 from activities import Dependencies
 
 from .engine import Namespace, new_namespace

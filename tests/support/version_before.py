@@ -14,7 +14,7 @@ from unittest.mock import patch
 import worker
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.plan import REVISION
-from ackbridge.workarounds.process_exit import exit_process
+from ackbridge.workarounds.temporal_sdk import exit_process
 from activities import prepare as planning
 from workflows.call.cycles import Cycle
 from workflows.call.sending import PollLoop, Sending

@@ -7,7 +7,7 @@ from datetime import datetime
 from temporalio import workflow
 
 from workflows.hosting import steps
-from workflows.hosting.host import Condition, Host, never
+from workflows.hosting.host import Condition, Host
 
 from .acknowledgements import Acknowledgements
 from .cycles import (
@@ -46,7 +46,7 @@ class MessageHandler:
         }
 
     async def wait(
-        self, deadline: datetime, summary: str, woken: Condition = never
+        self, deadline: datetime, summary: str, woken: Condition | None = None
     ) -> Decision | TimedOut | Woken:
         """Handle messages as they come, until one decides, an operator does, or time is up.
 
@@ -68,10 +68,10 @@ class MessageHandler:
             elif requests.reprocess:
                 requests.reprocess = False
                 return ReprocessRequested()
-            elif woken():
+            elif woken is not None and woken():
                 return Woken()
             elif not await self._host.wait(
-                lambda: state.has_pending_input or woken(), deadline, summary
+                lambda: state.has_pending_input or bool(woken and woken()), deadline, summary
             ):
                 return TimedOut()
 

@@ -22,11 +22,6 @@ Result = TypeVar("Result", bound=Wire)
 Condition = Callable[[], bool]
 
 
-def never() -> bool:
-    """The condition that is never true."""
-    return False
-
-
 class TaskQueueKind(StrEnum):
     """Which workers perform a step."""
 

@@ -22,7 +22,6 @@ from .host import (
     Step,
     StepError,
     TaskQueueKind,
-    never,
 )
 
 with workflow.unsafe.imports_passed_through():
@@ -121,7 +120,7 @@ class TemporalHost:
         """
         if first.retry_after is None or step.attempts == 1:
             raise first.error
-        await self._back_off(step, first.error, first.retry_after, interrupted or never)
+        await self._back_off(step, first.error, first.retry_after, interrupted or (lambda: False))
         spent = workflow.now() - first.started_at
         left = step.within and max(step.within - spent, timedelta(seconds=1))
         if step.after_first_attempt is not None:

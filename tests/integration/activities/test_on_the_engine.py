@@ -21,8 +21,7 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.steps import FailureDetails, SendStep, Sent
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.workarounds.data_converter import DATA_CONVERTER
-from ackbridge.workarounds.worker_shutdown import BoundedShutdown
+from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER, BoundedShutdown
 from activities.send import AttemptRecord, Send
 
 from .world import Script, World

@@ -13,7 +13,7 @@ from temporalio.client import Client
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.workarounds.data_converter import DATA_CONVERTER
+from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 
 from .world import World, collecting, load, now
 

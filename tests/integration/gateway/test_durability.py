@@ -10,7 +10,7 @@ from temporalio.client import Client
 
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.workarounds.data_converter import DATA_CONVERTER
+from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 
 from .ledgers import CountingEnviron, FailingOnceLedger, RacingLedger, open_as
 from .world import (

@@ -18,7 +18,7 @@ from ackbridge.gateway.signal_batching import (
     SignalBatcher,
     SignalResult,
 )
-from ackbridge.workarounds.data_converter import DATA_CONVERTER
+from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 
 from .world import World, collected, done, in_the_end, new_call_id
 

@@ -28,7 +28,7 @@ from ackbridge.contracts import names
 from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.secrets import Secrets
-from ackbridge.workarounds.worker_shutdown import BoundedShutdown
+from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 
 T = TypeVar("T")
 

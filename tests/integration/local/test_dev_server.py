@@ -25,7 +25,7 @@ from ackbridge.errors import EngineUnavailableError
 from ackbridge.local import dev_server, ports
 from ackbridge.local.dev_server import EmbeddedEngine, find_binary
 from ackbridge.local.processes import ManagedProcess
-from ackbridge.workarounds.worker_shutdown import BoundedShutdown
+from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 
 
 @workflow.defn(sandboxed=False)

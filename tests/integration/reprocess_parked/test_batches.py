@@ -30,7 +30,7 @@ from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.signals import Reprocess
 from ackbridge.errors import CallFailedError
 from ackbridge.local.dev_server import EmbeddedEngine
-from ackbridge.temporal.signals import as_plain, signal_once
+from ackbridge.temporal.connect import as_plain, signal_once
 from tests.replay.test_replay import replayer
 from tests.support.engine import EARLY
 from tests.support.stage import Stage, edited_integrations, set_up

@@ -19,7 +19,7 @@ from temporalio.worker import Replayer
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.temporal.connect import client_options
-from ackbridge.workarounds.sandbox_runner import workflow_runner
+from ackbridge.workarounds.temporal_sdk import workflow_runner
 from tests.support import upgrade_cases
 from tests.support.stage import SECRETS, Stage, set_up
 from tests.support.tracing import traced

@@ -18,7 +18,7 @@ from ackbridge.catalog.loading import load_catalog
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchState
 from ackbridge.temporal.schedules import SCHEDULED, sync_schedules
-from ackbridge.workarounds.data_converter import DATA_CONVERTER
+from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 from tests.support.stage import INTEGRATIONS, SECRETS, Stage
 
 

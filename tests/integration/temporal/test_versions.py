@@ -22,7 +22,7 @@ from ackbridge.settings import load_settings
 from ackbridge.temporal import versions
 from ackbridge.temporal.connect import connect
 from ackbridge.temporal.versions import deployment_config, describe, promote
-from ackbridge.workarounds.worker_shutdown import BoundedShutdown
+from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 
 SOON = timedelta(seconds=20)
 AT_ONCE = timedelta(0)

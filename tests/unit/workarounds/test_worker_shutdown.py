@@ -10,8 +10,8 @@ from typing import Self, cast
 import pytest
 from temporalio.worker import Worker
 
-from ackbridge.workarounds import worker_shutdown as shutdown
-from ackbridge.workarounds.worker_shutdown import BoundedShutdown
+from ackbridge.workarounds import temporal_sdk
+from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 
 
 class Stuck:
@@ -35,7 +35,7 @@ async def test_worker_that_does_not_shut_down_is_abandoned(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The block ends, and the log names the queue."""
-    monkeypatch.setattr(shutdown, "SHUTDOWN_TIMEOUT", timedelta(milliseconds=1))
+    monkeypatch.setattr(temporal_sdk, "SHUTDOWN_TIMEOUT", timedelta(milliseconds=1))
     with caplog.at_level(logging.WARNING):
         async with asyncio.timeout(30), BoundedShutdown(cast("Worker", Stuck())):
             pass

@@ -1,0 +1,182 @@
+"""Workarounds for the Temporal SDK; see the package for when each can go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, ClassVar, NoReturn, Self
+
+from temporalio.api.common.v1 import Payload
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
+from temporalio.converter import SerializationContext, StorageDriverStoreContext
+from temporalio.worker import Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.workflow import Info
+
+from ackbridge.contracts.wire import UnreadablePayload
+
+log = logging.getLogger(__name__)
+
+
+class LenientPayloadConverter(PydanticPayloadConverter):
+    """Plain JSON and pydantic; a payload that does not convert becomes `UnreadablePayload`.
+
+    Where a type is asked for, errors stay errors. The arguments of runs, signals and updates are
+    converted without a type: their reader validates them and fails the workflow, or reports the
+    problem, instead of the workflow task.
+
+    One instance serves the process. The SDK asks for a new one at every activation of every
+    workflow, but the only state is the cache of type adapters, each of which takes longer to build
+    than to use.
+    """
+
+    _instance: ClassVar[LenientPayloadConverter | None] = None
+
+    def __new__(cls) -> Self:
+        if cls._instance is None:
+            instance = super().__new__(cls)
+            PydanticPayloadConverter.__init__(instance)
+            cls._instance = instance
+        only: Self = cls._instance  # type: ignore[assignment]  # the class has no subclasses
+        return only
+
+    def __init__(self) -> None:
+        """Do nothing: `__new__` has initialised the instance."""
+
+    def from_payloads(
+        self, payloads: Sequence[Payload], type_hints: list[type] | None = None
+    ) -> list[Any]:
+        """Convert; without type hints each payload by itself, and without raising."""
+        if type_hints is not None:
+            return super().from_payloads(payloads, type_hints)
+        return [self._convert(payload) for payload in payloads]
+
+    def _convert(self, payload: Payload) -> Any:
+        try:
+            (value,) = super().from_payloads([payload], None)
+        except Exception:
+            encoding = payload.metadata.get("encoding", b"none").decode("ascii", "replace")
+            return UnreadablePayload(
+                problem=f"the payload does not read as plain JSON ({encoding})"
+            )
+        return value
+
+
+DATA_CONVERTER = replace(pydantic_data_converter, payload_converter_class=LenientPayloadConverter)
+
+PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge", "workflows")
+
+
+def workflow_runner() -> WorkflowRunner:
+    """The sandbox of our workflows, in workers and in the replayer.
+
+    The sandbox reloads every module that is not passed through, for every workflow. All of ours are
+    passed through: `tests/unit/workflows/test_imports.py` checks them for what the sandbox would
+    have found while loading. The sandbox is also entered for every payload, to ask the workflow for
+    a serialization context. Our converter uses no contexts.
+    """
+    restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
+    return LightSandboxRunner(SandboxedWorkflowRunner(restrictions=restrictions))
+
+
+class LightSandboxRunner(WorkflowRunner):
+    """Wrap a runner so that its sandbox is entered only to run workflows.
+
+    Only for data converters without contexts and without external storage, such as ours.
+    """
+
+    def __init__(self, runner: WorkflowRunner) -> None:
+        self._runner = runner
+
+    def prepare_workflow(self, defn: Any) -> None:
+        self._runner.prepare_workflow(defn)
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        return _Instance(self._runner.create_instance(det))
+
+    def set_worker_level_failure_exception_types(
+        self, types: Sequence[type[BaseException]]
+    ) -> None:
+        self._runner.set_worker_level_failure_exception_types(types)
+
+
+class _Instance(WorkflowInstance):
+    def __init__(self, instance: WorkflowInstance) -> None:
+        self._instance = instance
+
+    def activate(self, act: Any) -> Any:
+        return self._instance.activate(act)
+
+    def get_serialization_context(
+        self,
+        command_info: object,  # noqa: ARG002 -- the SDK's signature
+    ) -> SerializationContext | None:
+        return None
+
+    def get_external_store_context(
+        self,
+        command_info: object,  # noqa: ARG002 -- the SDK's signature
+    ) -> StorageDriverStoreContext:
+        return StorageDriverStoreContext(target=None)
+
+    def get_info(self) -> Info:
+        return self._instance.get_info()
+
+    def get_thread_id(self) -> int | None:
+        return self._instance.get_thread_id()
+
+
+SHUTDOWN_TIMEOUT = timedelta(seconds=15)
+"""How long a worker may take to shut down after the grace period of its activities."""
+
+
+class BoundedShutdown:
+    """Run a worker while the block runs; a context manager like the worker itself.
+
+    `Worker.shutdown` may never return (temporalio 1.35, in one of a dozen runs under load, after
+    every task of ours had ended). By then the worker no longer polls, and the server gives its open
+    tasks to another worker.
+    """
+
+    def __init__(self, worker: Worker, grace: timedelta = timedelta(0)) -> None:
+        self._worker = worker
+        self._timeout = grace + SHUTDOWN_TIMEOUT
+
+    async def __aenter__(self) -> Worker:
+        return await self._worker.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Shut the worker down, or log that it took too long; raises its fatal error."""
+        shutdown = asyncio.create_task(self._worker.__aexit__(kind, error, traceback))
+        done, _ = await asyncio.wait({shutdown}, timeout=self._timeout.total_seconds())
+        if not done:
+            log.warning(
+                "worker for queue %s did not shut down within %g s; exiting without it",
+                self._worker.task_queue,
+                self._timeout.total_seconds(),
+            )
+            return
+        await shutdown
+
+
+def exit_process(status: int) -> NoReturn:
+    """End a process that has used a Temporal client, with this exit status.
+
+    Threads of the SDK's core may still call into Python while the interpreter finalizes, and the
+    process would abort with another status. Call it last: no `finally`, `atexit` or destructor runs
+    after it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
