@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -18,7 +17,12 @@ from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
 from activities.support.provider_http import call_provider, read_message
-from activities.support.retry import activity_failure, classified_errors, classify_error
+from activities.support.retry import (
+    activity_failure,
+    classified_errors,
+    classify_error,
+    retry_delay,
+)
 
 RETRY_FROM = timedelta(minutes=1)
 """A shorter interval is waited out in the activity; from here on a retry costs less."""
@@ -120,8 +124,7 @@ class AskStatus:
 
 async def _wait(summary: str, interval: timedelta) -> None:
     """Wait in this attempt for a short interval; leave a long one to the retry of the activity."""
-    jitter = random.random()  # noqa: S311 -- it spreads requests, and keeps no secret
-    left = interval * (1 + jitter / 10)
+    left = retry_delay(1, interval, initial=timedelta(0))
     if interval >= RETRY_FROM:
         raise _not_yet(summary, left)
     while left > timedelta(0):
