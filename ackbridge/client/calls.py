@@ -231,7 +231,7 @@ class AckbridgeClient:
         self._indexed = True
 
     @staticmethod
-    def connect(environ: Mapping[str, str] | None = None) -> Connection:
+    def connect(environ: Mapping[str, str] | None = None) -> UnconnectedClient:
         """Connect as `TEMPORAL_*` says, in `environ` or the process environment.
 
         Await it, or use it as an asynchronous context manager.
@@ -240,7 +240,7 @@ class AckbridgeClient:
             ConfigurationError: `TEMPORAL_*` is not valid.
             EngineUnavailableError: no Temporal server answers.
         """
-        return Connection(os.environ if environ is None else environ)
+        return UnconnectedClient(os.environ if environ is None else environ)
 
     def call(self, call_id: str) -> Call:
         """The call with this id; the server is not asked."""
@@ -446,7 +446,7 @@ class AckbridgeClient:
         return unregistered
 
 
-class Connection:
+class UnconnectedClient:
     """A client that is not connected yet: await it, or enter it."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
