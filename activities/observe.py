@@ -172,8 +172,8 @@ async def learn_deadlines(
     changed: dict[str, LearnedDeadline] = {}
     for window, rules in _rules_by_window(integration).items():
         since = _learn_since(now - window, breaker, now)
-        observed = await ledger.stats.totals(integration.provider, since)
-        changed |= learn_all(rules, observed, current, breaker)
+        stats = await ledger.stats.totals(integration.provider, since)
+        changed |= learn_all(rules, stats, current, breaker)
     return changed
 
 
@@ -187,7 +187,7 @@ def _rules_by_window(integration: Integration) -> dict[timedelta, dict[str, Dead
 
 
 def _learn_since(start: datetime, breaker: BreakerStatus, now: datetime) -> datetime:
-    """Skip what was observed before the breaker closed, during the outage."""
+    """Skip the statistics from before the breaker closed, of the outage."""
     if breaker.since <= start:
         return start
     if resolution_for(breaker.since, now) is FINE:

@@ -269,11 +269,7 @@ def _trip_reason(
 
 
 def _opened(
-    rules: BreakerRules,
-    policy: BreakerPolicy,
-    breaker: BreakerStatus,
-    trip: _Trip,
-    now: datetime,
+    rules: BreakerRules, policy: BreakerPolicy, breaker: BreakerStatus, trip: _Trip, now: datetime
 ) -> BreakerStatus:
     openings = breaker.openings + 1
     pause = policy.pause(openings)

@@ -31,7 +31,7 @@ PRIOR_UNANSWERED: Final = 5
 would stand for all silences."""
 
 OVERDUE_QUANTILE: Final = 0.9
-"""Silences count as observed until this quantile of the overdue responses."""
+"""Silences are censored at this quantile of the overdue responses, or later."""
 
 MIN_CHANGE: Final = 0.1
 """A smaller change, as a share of the deadline, is not worth an entry in history."""

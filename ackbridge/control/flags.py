@@ -112,10 +112,7 @@ class ControlProvider(AbstractProvider):
         )
 
     def _refuse_type(
-        self,
-        flag_key: str,
-        default_value: Any,
-        evaluation_context: EvaluationContext | None = None,
+        self, flag_key: str, default_value: Any, evaluation_context: EvaluationContext | None = None
     ) -> NoReturn:
         raise TypeMismatchError(f"{flag_key}: flags of providers are boolean")
 

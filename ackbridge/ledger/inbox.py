@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
@@ -226,12 +226,7 @@ def hold(
 
 def mark_delivered(connection: sa.Connection, provider: str, event_key: str, now: datetime) -> None:
     """The event was applied: it needs no delivery any more."""
-    row = {
-        "which": event_key,
-        "whose": provider,
-        "state": InboxState.DELIVERED,
-        "settled_at": now,
-    }
+    row = {"which": event_key, "whose": provider, "state": InboxState.DELIVERED, "settled_at": now}
     connection.execute(_MARK_DELIVERED, row)
 
 
@@ -270,15 +265,12 @@ def _log(
 
 
 def _row(entry: InboxEntry) -> dict[str, Any]:
+    check_length("event_key", entry.event_key)
+    if entry.reference is not None:
+        check_length("reference", entry.reference)
     return {
-        "provider": entry.provider,
-        "event_key": check_length("event_key", entry.event_key),
-        "operation": entry.operation,
-        "call_id": entry.call_id,
-        "reference": entry.reference and check_length("reference", entry.reference),
+        **vars(entry),
         "message": entry.message and entry.message.model_dump(mode="json"),
-        "document": entry.document,
-        "received_at": entry.received_at,
         "state": InboxState.PENDING,
         "attempts": 0,
         "next_try_at": entry.received_at,
@@ -290,16 +282,9 @@ def _stored(row: sa.RowMapping) -> StoredEntry:
 
 
 def _entry(row: sa.RowMapping) -> InboxEntry:
-    return InboxEntry(
-        provider=row["provider"],
-        event_key=row["event_key"],
-        operation=row["operation"],
-        call_id=row["call_id"],
-        reference=row["reference"],
-        message=row["message"] and ProviderMessage.model_validate(row["message"]),
-        document=row["document"],
-        received_at=row["received_at"],
-    )
+    known = {field.name: row[field.name] for field in fields(InboxEntry)}
+    message = row["message"] and ProviderMessage.model_validate(row["message"])
+    return InboxEntry(**known | {"message": message})
 
 
 def _backoff(attempts: int) -> timedelta:

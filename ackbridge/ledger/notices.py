@@ -143,10 +143,7 @@ def _row(delivery: Delivery, now: datetime) -> dict[str, Any]:
 
 
 def _notice(row: sa.RowMapping) -> NoticeRow:
-    read = {
-        "body": NoticeBody.model_validate(row["body"]),
-        "state": NoticeState(row["state"]),
-    }
+    read = {"body": NoticeBody.model_validate(row["body"]), "state": NoticeState(row["state"])}
     return NoticeRow(**dict(row) | read)
 
 

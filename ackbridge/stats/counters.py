@@ -7,7 +7,7 @@ ledger.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -97,24 +97,14 @@ class Timing(StrEnum):
     SILENCE = "silence"
 
 
+@dataclass(slots=True)
 class OperationStats:
     """Counts and timings of one operation; they can be merged."""
 
-    __slots__ = ("counts", "times")
-
-    def __init__(self) -> None:
-        self.counts: dict[Count, int] = dict.fromkeys(Count, 0)
-        self.times: dict[Timing, QuantileSketch] = {name: QuantileSketch() for name in Timing}
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, OperationStats):
-            return NotImplemented
-        return self.counts == other.counts and self.times == other.times
-
-    __hash__ = None  # type: ignore[assignment]  # mutable
-
-    def __repr__(self) -> str:
-        return f"OperationStats({self.to_json()})"
+    counts: dict[Count, int] = field(default_factory=lambda: dict.fromkeys(Count, 0))
+    times: dict[Timing, QuantileSketch] = field(
+        default_factory=lambda: {name: QuantileSketch() for name in Timing}
+    )
 
     def __getitem__(self, what: Count) -> int:
         return self.counts[what]

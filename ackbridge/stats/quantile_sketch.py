@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 ACCURACY: Final = 0.02
@@ -31,21 +32,11 @@ def time_of(number: int) -> float:
     return 2 * _GAMMA**number / (_GAMMA + 1)
 
 
+@dataclass(slots=True)
 class QuantileSketch:
     """How often each time was seen. A negative weight takes back what was added elsewhere."""
 
-    __slots__ = ("_bins",)
-
-    def __init__(self, bins: Mapping[int, int] | None = None) -> None:
-        self._bins: dict[int, int] = dict(bins or {})
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, QuantileSketch) and self._bins == other._bins
-
-    __hash__ = None  # type: ignore[assignment]  # mutable
-
-    def __repr__(self) -> str:
-        return f"QuantileSketch({self._bins})"
+    _bins: dict[int, int] = field(default_factory=dict)
 
     def add(self, seconds: float, weight: int = 1) -> None:
         """Add a time; the weight -1 takes it back."""

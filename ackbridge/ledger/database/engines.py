@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import cache, wraps
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
@@ -44,11 +44,7 @@ class Database(Protocol):
         """
 
     async def read(self, work: Work[R]) -> R:
-        """Run `work`, each of whose statements sees what is committed by then.
-
-        Raises:
-            LedgerUnavailableError: the database does not answer, or not in time.
-        """
+        """As `write`, but each statement sees what is committed by then."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -86,28 +82,27 @@ class Sqlite:
         self._readers = ThreadPoolExecutor(_READERS, "ackbridge-ledger-reader")
 
     async def write(self, work: Work[R]) -> R:
-        return await self._run(self._writer, self._write, work)
+        return await self._run(self._writer, self._writing.begin, work)
 
     async def read(self, work: Work[R]) -> R:
-        return await self._run(self._readers, self._read, work)
+        return await self._run(self._readers, self._reading.connect, work)
 
     async def close(self) -> None:
         """Close all connections; transactions that have begun are finished."""
         await asyncio.to_thread(self._close)
 
     async def _run(
-        self, threads: ThreadPoolExecutor, run: Callable[[Work[R]], R], work: Work[R]
+        self,
+        threads: ThreadPoolExecutor,
+        connect: Callable[[], AbstractContextManager[sa.Connection]],
+        work: Work[R],
     ) -> R:
+        def run() -> R:
+            with connect() as connection:
+                return work(connection)
+
         async with database_errors(self._timeout):
-            return await asyncio.get_running_loop().run_in_executor(threads, run, work)
-
-    def _write(self, work: Work[R]) -> R:
-        with self._writing.begin() as connection:
-            return work(connection)
-
-    def _read(self, work: Work[R]) -> R:
-        with self._reading.connect() as connection:
-            return work(connection)
+            return await asyncio.get_running_loop().run_in_executor(threads, run)
 
     def _close(self) -> None:
         for threads in (self._writer, self._readers):

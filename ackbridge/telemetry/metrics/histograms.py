@@ -61,8 +61,8 @@ class _HistogramReader(MetricReader):
         metrics = []
         for measured, (name, description) in HISTOGRAMS.items():
             points = [
-                self._point(key, observed.times[measured], now)
-                for key, observed in totals.items()
+                self._point(key, stats.times[measured], now)
+                for key, stats in totals.items()
                 if key[1] != WHOLE_PROVIDER
             ]
             data = Histogram(points, AggregationTemporality.CUMULATIVE)

@@ -1,4 +1,4 @@
-"""The first tables."""
+"""Calls, responses, messages, acknowledgements and the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create every table of the first version."""
     _calls()
     _messages()
     _inbox()
@@ -21,7 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop every table."""
     for table in (
         "log",
         "acknowledgements",

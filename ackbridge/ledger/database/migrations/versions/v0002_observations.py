@@ -1,4 +1,4 @@
-"""What workers observe of providers."""
+"""Statistics of providers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create the table."""
     op.create_table(
         "observations",
         sa.Column("provider", sa.Text, nullable=False),
@@ -31,5 +30,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
     op.drop_table("observations")

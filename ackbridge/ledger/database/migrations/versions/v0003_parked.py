@@ -1,4 +1,4 @@
-"""Parked calls, and which batch has taken which of them."""
+"""Parked calls, and which batch has claimed which of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create both tables; calls that are parked already are selectable at once."""
     op.create_table(
         "parked",
         sa.Column("call_id", sa.Text, nullable=False),
@@ -45,17 +44,16 @@ def upgrade() -> None:
         comment="Which batch has taken which call: none takes one twice.",
     )
     op.create_index("ix_batch_calls_batch_state", "batch_calls", ["batch", "state"])
-    _take_in_what_is_parked()
+    _add_parked_calls()
 
 
 def downgrade() -> None:
-    """Drop both tables."""
     op.drop_table("batch_calls")
     op.drop_table("parked")
 
 
-def _take_in_what_is_parked() -> None:
-    """Their reasons are told in words only; a key is what follows provider and operation."""
+def _add_parked_calls() -> None:
+    """Their reason is not known as a name; the key is what follows provider and operation."""
     op.execute(
         "INSERT INTO parked (call_id, provider, operation, key, reason, times, parked_at, state)"
         " SELECT call_id, provider, operation,"

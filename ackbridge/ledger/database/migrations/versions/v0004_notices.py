@@ -1,4 +1,4 @@
-"""Notices to subscribers, and their dead letters."""
+"""Notices to subscribers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ _TIME = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create the table."""
     op.create_table(
         "notices",
         sa.Column("event_id", sa.Text, nullable=False),
@@ -33,5 +32,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop it."""
     op.drop_table("notices")

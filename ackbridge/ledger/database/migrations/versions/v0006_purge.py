@@ -1,4 +1,4 @@
-"""References are found by their call: they go with it."""
+"""An index for deleting the references of a call."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Create the index."""
     op.create_index("ix_correlations_call_id", "correlations", ["call_id"])
 
 
 def downgrade() -> None:
-    """Drop it."""
     op.drop_index("ix_correlations_call_id", "correlations")
