@@ -54,8 +54,7 @@ def reprocess(
     rate: Annotated[float, typer.Option(help="Calls per second.")] = 5.0,
     concurrency: Annotated[int, typer.Option(help="Calls in progress at the same time.")] = 20,
     at: Annotated[
-        str | None,
-        typer.Option(help="When to start: `02:00` in local time, or an ISO 8601 time."),
+        str | None, typer.Option(help="When to start: `02:00` in local time, or an ISO 8601 time.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show which calls would be reprocessed.")

@@ -27,12 +27,10 @@ def status(json_output: Json = False) -> None:
 def promote(
     build_id: Annotated[str, typer.Argument(help="The `ACKBRIDGE_BUILD_ID` of its workers.")],
     ramp: Annotated[
-        float | None,
-        typer.Option(min=0, max=100, help="Only this percentage of calls."),
+        float | None, typer.Option(min=0, max=100, help="Only this percentage of calls.")
     ] = None,
     drop_queues: Annotated[
-        bool,
-        typer.Option(help="Even if it serves fewer queues than the current version."),
+        bool, typer.Option(help="Even if it serves fewer queues than the current version.")
     ] = False,
     wait: Annotated[
         str, typer.Option(help="How long to wait until its workers serve every queue: `60s`.")

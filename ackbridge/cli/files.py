@@ -38,8 +38,7 @@ def check(
         list[Path], typer.Argument(metavar="FILE...", help="Integration and subscriber files.")
     ],
     conformance: Annotated[
-        bool,
-        typer.Option(help="Also run every scenario that applies; see docs/conformance.md."),
+        bool, typer.Option(help="Also run every scenario that applies; see docs/conformance.md.")
     ] = False,
     payload: Annotated[
         list[str] | None,

@@ -16,8 +16,7 @@ from ackbridge.contracts.wire import Duration, InvalidInputError, describe_valid
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 By = Annotated[
-    str,
-    typer.Option(help="Who does this.", default_factory=getpass.getuser, show_default="you"),
+    str, typer.Option(help="Who does this.", default_factory=getpass.getuser, show_default="you")
 ]
 Limit = Annotated[int, typer.Option(min=1, help="Show at most this many.")]
 OnlyProvider = Annotated[str | None, typer.Argument(help="Only this provider.")]

@@ -248,12 +248,7 @@ SCENARIOS = (
             acknowledged=(("failed",), ("failed", "success")),
             notices=("delayed",),
             marks=frozenset(
-                {
-                    "status requested",
-                    "parked",
-                    f"force_ack by {OPERATOR}",
-                    f"forced by {OPERATOR}",
-                }
+                {"status requested", "parked", f"force_ack by {OPERATOR}", f"forced by {OPERATOR}"}
             ),
         ),
         {"silent": True, "status_failures": 100},

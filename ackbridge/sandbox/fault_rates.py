@@ -120,9 +120,7 @@ _FIELDS: dict[str, _Fields] = {
     },
     "forged": _always(forged=True),
     "malformed": _always(malformed=True),
-    "contradictory": lambda _, chance: {
-        "contradictory": chance.choice(("completed", "failed")),
-    },
+    "contradictory": lambda _, chance: {"contradictory": chance.choice(("completed", "failed"))},
     "duplicate": lambda rates, chance: {"duplicates": chance.randint(1, rates.most)},
     "lost_callback": _times("lost_callbacks"),
     "status_failure": _times("status_failures"),

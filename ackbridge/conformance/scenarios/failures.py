@@ -109,19 +109,10 @@ def _answer_by_status(_case: Case) -> tuple[str, ...]:
 
 
 FAILURES = (
-    Scenario(
-        "refused",
-        "the provider refuses with a 4xx",
-        _refused,
-        applies=_can_refuse,
-    ),
+    Scenario("refused", "the provider refuses with a 4xx", _refused, applies=_can_refuse),
     Scenario("never-a-receipt", "every attempt is answered 5xx", _no_receipt),
     Scenario(
-        "silent",
-        "a receipt, and no response",
-        _silent,
-        applies=is_asynchronous,
-        needs=silence,
+        "silent", "a receipt, and no response", _silent, applies=is_asynchronous, needs=silence
     ),
     Scenario(
         "silent-but-status-knows",

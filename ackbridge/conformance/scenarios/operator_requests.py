@@ -10,16 +10,7 @@ from ackbridge.contracts.calls import OutcomeStatus, Stage
 from ackbridge.errors import KeyReusedError
 from ackbridge.sandbox.behaviour import Behaviour
 
-from .scenario import (
-    ALWAYS,
-    Scenario,
-    answer,
-    completed,
-    is_asynchronous,
-    parked,
-    parks,
-    silence,
-)
+from .scenario import ALWAYS, Scenario, answer, completed, is_asynchronous, parked, parks, silence
 
 _BY = "conformance"
 _FORCED = {"forced": True}

@@ -158,9 +158,7 @@ RESPONSES = (
         has_effect=True,
     ),
     _retried(
-        "connection-reset",
-        "the connection is reset before anything is done",
-        _completes(resets=1),
+        "connection-reset", "the connection is reset before anything is done", _completes(resets=1)
     ),
     _retried(
         "reset-after-work",

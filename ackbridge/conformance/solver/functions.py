@@ -9,16 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from .comparisons import comparands, is_constant
 from .drafts import Draft, Path
 from .search import Search, Tree, evaluated
-from .targets import (
-    FREE,
-    OTHER_TEXT,
-    SOME_TEXT,
-    Target,
-    exactly,
-    like,
-    one_of,
-    something,
-)
+from .targets import FREE, OTHER_TEXT, SOME_TEXT, Target, exactly, like, one_of, something
 
 _OF_A_TYPE = {
     "string": SOME_TEXT,

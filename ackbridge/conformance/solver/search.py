@@ -75,11 +75,7 @@ class Search:
             yield from put(draft, place, offer)
 
     def all_of(
-        self,
-        requirements: Sequence[tuple[Tree, Target, Path]],
-        draft: Draft,
-        *,
-        skip: bool = False,
+        self, requirements: Sequence[tuple[Tree, Target, Path]], draft: Draft, *, skip: bool = False
     ) -> Iterator[Draft]:
         """Drafts in which all requirements hold.
 

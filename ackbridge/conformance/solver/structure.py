@@ -70,12 +70,7 @@ def _list(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) ->
 
 
 def _any_value(
-    search: Search,
-    trees: Sequence[Tree],
-    any_value: Any,
-    target: Target,
-    at: Path,
-    draft: Draft,
+    search: Search, trees: Sequence[Tree], any_value: Any, target: Target, at: Path, draft: Draft
 ) -> Iterator[Draft]:
     """Any value of this form; as much of it as possible is not null."""
     if target.accepts(None):
