@@ -1,4 +1,4 @@
-"""The command line against the whole stack, as a person would use it."""
+"""The command line against a whole local stack."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def run(environ: Mapping[str, str], *arguments: str) -> subprocess.CompletedProc
 
 
 def new_key() -> str:
-    """A key nobody has used."""
+    """An unused key."""
     return uuid.uuid4().hex
 
 
-def test_payment_at_a_provider_we_did_not_write(stack: Stack) -> None:
+def test_payment_at_localstripe(stack: Stack) -> None:
     """Form-encoded request, bearer key, signed webhook a second later: completed and recorded."""
     payload = '{"amount": 1999, "currency": "eur"}'
     done = run(
@@ -59,8 +59,8 @@ def test_payment_at_a_provider_we_did_not_write(stack: Stack) -> None:
     assert outcome["timings"]["answered_at"] > outcome["timings"]["receipt_at"]
 
 
-def test_declined_card_is_a_failure_with_the_providers_reason(stack: Stack) -> None:
-    """A card that is declined ends the call as failed: exit status 1."""
+def test_declined_card_fails_with_the_providers_reason(stack: Stack) -> None:
+    """The exit code is 1."""
     payload = '{"amount": 1999, "currency": "eur", "payment_method": "pm_card_chargeCustomerFail"}'
     done = run(
         stack.environment,
@@ -71,8 +71,8 @@ def test_declined_card_is_a_failure_with_the_providers_reason(stack: Stack) -> N
     assert json.loads(done.stdout)["outcome"]["notice"]["title"]
 
 
-def test_call_status_and_list_for_people(stack: Stack) -> None:
-    """A completed call is shown as a table, found again, and listed."""
+def test_call_status_and_list_as_tables(stack: Stack) -> None:
+    """A completed call is printed, found again, and listed."""
     key = new_key()
     done = run(
         stack.environment, *("call", "sandbox", "create_order", "--key", key, "--payload", ORDER)
@@ -88,7 +88,7 @@ def test_call_status_and_list_for_people(stack: Stack) -> None:
 
 
 def test_pending_then_forced(stack: Stack) -> None:
-    """A call that is not over exits with 3; an operator's word completes it."""
+    """A pending call exits with 3; an operator completes it."""
     key = new_key()
     call_id = f"sandbox.create_order.{key}"
     order = ("call", "sandbox", "create_order", "--key", key, "--payload", STUCK)
@@ -105,7 +105,7 @@ def test_pending_then_forced(stack: Stack) -> None:
 
 
 def test_cancel(stack: Stack) -> None:
-    """A cancelled call exits with 1, and says who and why."""
+    """A cancelled call exits with 1, and has who and why."""
     key = new_key()
     call_id = f"sandbox.create_order.{key}"
     run(
@@ -119,8 +119,8 @@ def test_cancel(stack: Stack) -> None:
     assert json.loads(over.stdout)["outcome"]["cancelled"] == {"by": "ann", "reason": "a mistake"}
 
 
-def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
-    """A late answer of a cancelled call is kept whole, and what its provider is owed is listed."""
+def test_owed_and_held(stack: Stack) -> None:
+    """A late response of a cancelled call is held, and its acknowledgement is owed."""
     key = new_key()
     call_id = f"sandbox.create_order.{key}"
     behaviour = '{"delay_ms": 15000, "acknowledgement_failures": 1000}'
@@ -144,7 +144,7 @@ def test_what_is_owed_and_what_is_held(stack: Stack) -> None:
 
 
 def test_flags_are_set_and_shown(stack: Stack) -> None:
-    """From another process: from what to what, then the flags and who has changed them."""
+    """The change, the flags, and their latest changes."""
     wide = {**stack.environment, "COLUMNS": "200"}
     who = ("--by", "ada", "--environment", "staging")
     done = run(wide, "flag", "stripe.create_payment", "12.5%", "--reason", "a [trial]", *who)
@@ -159,8 +159,8 @@ def test_flags_are_set_and_shown(stack: Stack) -> None:
     assert told["changes"][0]["after"] == "on (integration file)"
 
 
-def test_the_breaker_is_held_and_let_go(stack: Stack) -> None:
-    """From another process: where it was and is, by whom and why, and how fast is sent."""
+def test_breaker_is_held_and_released(stack: Stack) -> None:
+    """Its state, by whom and why."""
     wide = {**stack.environment, "COLUMNS": "200"}
     who = ("--by", "ada")
     held = run(wide, "breaker", "stripe", "closed", "--reason", "a [drill]", *who)
@@ -175,8 +175,8 @@ def test_the_breaker_is_held_and_let_go(stack: Stack) -> None:
     assert told["breaker"]["forced_by"] is None
 
 
-def test_a_limit_is_set_and_taken_back(stack: Stack) -> None:
-    """From another process: from what to what, and the breaker's page says who bounds what."""
+def test_limit_is_set_and_reset(stack: Stack) -> None:
+    """The change, and the limit in the output of `breaker`."""
     wide = {**stack.environment, "COLUMNS": "200"}
     who = ("--by", "ada")
     done = run(wide, "limit", "stripe", "2.5/s", "--reason", "a [plea]", *who)
@@ -192,8 +192,8 @@ def test_a_limit_is_set_and_taken_back(stack: Stack) -> None:
     assert (change["before"], change["after"]) == ("2.5/s", "integration file")
 
 
-def test_a_batch_of_parked_calls(stack: Stack) -> None:
-    """What would be taken up, the batch itself to its end, and the list of batches."""
+def test_batch_of_parked_calls(stack: Stack) -> None:
+    """A dry run, the batch to its end, and the list of batches."""
     key = new_key()
     payload = '{"room": "attic", "nights": 2, "behaviour": {"receipt_failures": 5}}'
     booking = ("call", "sandbox", "create_booking", "--key", key, "--payload", payload)
@@ -224,8 +224,8 @@ def test_a_batch_of_parked_calls(stack: Stack) -> None:
     assert run(stack.environment, *stopped).returncode == 0
 
 
-def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
-    """How much would go, as a table, and how much is gone; nothing here is old."""
+def test_purge(stack: Stack) -> None:
+    """How much would be deleted, as a table, and how much was; nothing here is old."""
     shown = run(stack.environment, "purge", "--dry-run")
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "would be deleted" in shown.stdout
@@ -266,15 +266,15 @@ def test_the_ledger_is_cleaned_up(stack: Stack) -> None:
 def test_bad_input_exits_with_2_and_names_it(
     stack: Stack, arguments: tuple[str, ...], complaint: str
 ) -> None:
-    """What a user got wrong is told in a line, without a traceback."""
+    """In one line, without a traceback."""
     done = run(stack.environment, *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert complaint in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
 
 
-def test_no_engine_exits_with_4() -> None:
-    """An engine that does not answer is no fault of the input."""
+def test_no_server_exits_with_4() -> None:
+    """A server that does not answer is not bad input."""
     nowhere = {"TEMPORAL_ADDRESS": "127.0.0.1:1"}
     done = run(nowhere, "call", "sandbox", "quote", "--key", "k")
     assert done.returncode == 4
@@ -282,7 +282,7 @@ def test_no_engine_exits_with_4() -> None:
 
 
 def test_check_and_schema(tmp_path: Path) -> None:
-    """Good files pass, bad ones are told with file, line and field; the schema is JSON."""
+    """Mistakes are reported with file, line and field; the schema is JSON."""
     shipped = sorted(str(path) for path in Path("integrations").glob("*.yaml"))
     assert run({}, "check", *shipped).returncode == 0
     bad = tmp_path / "bad.yaml"
@@ -313,8 +313,8 @@ def test_worker_stops_gracefully(stack: Stack) -> None:
     assert done.returncode == 0
 
 
-def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
-    """It draws itself again and again, and an interrupt is how it ends well."""
+def test_providers_watch_ends_with_ctrl_c(stack: Stack) -> None:
+    """It refreshes until the interrupt, and exits with 0."""
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "ackbridge", "providers", "stripe", "--watch"]
     environ = {**os.environ, **stack.environment}
@@ -336,8 +336,8 @@ def test_the_scorecard_is_watched_until_ctrl_c(stack: Stack) -> None:
     assert watching.returncode == 0
 
 
-def test_the_scorecard_shows_what_workers_have_seen(stack: Stack) -> None:
-    """Within seconds of a call, with the breaker that the provider's control publishes."""
+def test_providers_shows_recent_calls(stack: Stack) -> None:
+    """Within seconds of a call, with the state of the breaker."""
     # Of an operation that no other test here plays faults with.
     quote = ("call", "sandbox", "quote", "--key", new_key(), "--payload", ORDER)
     assert run(stack.environment, *quote, "--wait", "30s").returncode == 0

@@ -1,4 +1,4 @@
-"""The conformance kit over the files we ship, and over files that differ on purpose."""
+"""The conformance kit over the shipped files, and over files with special or wrong parts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def _reported(name: str) -> Report:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def reports() -> dict[str, Report]:
-    """One run for each file, three at a time: mostly they wait."""
+    """One run for each file, three at a time."""
     places = asyncio.Semaphore(3)
 
     async def one(name: str) -> Report:
@@ -70,7 +70,7 @@ async def reports() -> dict[str, Report]:
 
 
 def failures(report: Report) -> list[str]:
-    """What failed, with everything that was told about it."""
+    """The failed scenarios with their details."""
     return [_told(result) for result in report.of(Verdict.FAILED)]
 
 
@@ -84,9 +84,7 @@ def find(report: Report, scenario: str) -> Result:
 
 
 @pytest.mark.parametrize("name", [name for name in TRIED if name != "wrong"])
-async def test_a_file_holds_whatever_its_provider_does(
-    reports: dict[str, Report], name: str
-) -> None:
+async def test_shipped_files_conform(reports: dict[str, Report], name: str) -> None:
     """Every scenario that applies to it passes, but for those that nobody can tell.
 
     What failed for a fault of the SDK's and for nothing else is no news about the file.
@@ -102,25 +100,25 @@ async def test_a_file_holds_whatever_its_provider_does(
         assert report.of(Verdict.SKIPPED) == []
 
 
-async def test_every_scenario_is_played_somewhere(reports: dict[str, Report]) -> None:
-    """A scenario that applies to none of the files would never be tried out."""
+async def test_every_scenario_passes_somewhere(reports: dict[str, Report]) -> None:
+    """A scenario that applies to none of the files would not be tested."""
     passed = {one.scenario.name for report in reports.values() for one in report.of(Verdict.PASSED)}
     assert {scenario.name for scenario in SCENARIOS} - passed == set()
 
 
-async def test_a_provider_that_is_sent_no_key_may_do_the_work_twice(
+async def test_provider_without_keys_skips_retries(
     reports: dict[str, Report],
 ) -> None:
-    """That cannot be told from here, and is said rather than passed."""
+    """It may do the work twice, which is reported as skipped, not as passed."""
     result = find(reports["parcels"], "lost-receipt")
     assert result.verdict is Verdict.SKIPPED
     assert "operations.book.request.idempotency_header" in result.details[0]
 
 
-async def test_an_acknowledgement_that_says_nothing_of_its_call_is_found(
+async def test_acknowledgement_that_identifies_no_call_is_found(
     reports: dict[str, Report],
 ) -> None:
-    """The field to look at is named, and so is what the provider got."""
+    """The field is named, and so is the request."""
     result = find(reports["wrong"], "answered")
     assert result.verdict is Verdict.FAILED
     assert result.details[0] == (
@@ -129,10 +127,10 @@ async def test_an_acknowledgement_that_says_nothing_of_its_call_is_found(
     assert reports["wrong"].complaints == ["POST /acknowledgements: identifies no call"]
 
 
-async def test_a_condition_that_never_holds_is_skipped_and_never_passed(
+async def test_condition_that_cannot_hold_is_skipped(
     reports: dict[str, Report],
 ) -> None:
-    """No answer fulfils it, so nothing is known of what would happen then."""
+    """No message satisfies it, so the scenario cannot be run."""
     result = find(reports["wrong"], "silent-but-status-knows")
     assert result.verdict is Verdict.SKIPPED
     assert result.details == [
@@ -146,7 +144,7 @@ def check(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return run_command({**os.environ, **environ}, "check", *arguments)
 
 
-def test_the_command_line_reports_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_command_reports_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """One line for each scenario, exit 0 when all passed; no file of the run stays."""
     done = check(
         *(str(SHIPPED / "sandbox.yaml"), "--conformance", "--only", "answered"),
@@ -159,8 +157,8 @@ def test_the_command_line_reports_and_leaves_nothing_behind(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_line_tells_machines_what_failed() -> None:
-    """JSON, and exit 1 when a scenario failed."""
+def test_command_reports_failures_as_json() -> None:
+    """And exits with 1."""
     done = check(
         *(str(FILES / "wrong.yaml"), "--conformance", "--only", "answered", "--json"),
     )
@@ -180,15 +178,15 @@ def test_the_command_line_tells_machines_what_failed() -> None:
         (("--payload", 'quote={"amount": -1}'), "payload.amount: is not more than 0"),
     ],
 )
-def test_what_is_asked_for_wrongly_exits_with_2(arguments: tuple[str, ...], complaint: str) -> None:
-    """Told in a line, before anything is started."""
+def test_invalid_options_exit_with_2(arguments: tuple[str, ...], complaint: str) -> None:
+    """In one line, before anything is started."""
     done = check(str(SHIPPED / "sandbox.yaml"), "--conformance", *arguments)
     assert done.returncode == 2, done.stdout + done.stderr
     assert complaint in done.stderr
 
 
-def test_a_payload_that_cannot_be_made_up_is_asked_for(tmp_path: Path) -> None:
-    """With the option to give one."""
+def test_payload_that_cannot_be_generated_is_required(tmp_path: Path) -> None:
+    """The error names the option."""
     file = tmp_path / "odd.yaml"
     file.write_text(
         "provider: odd\nbase_url: https://odd.example\noperations:\n  do:\n"

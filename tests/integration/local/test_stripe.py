@@ -17,7 +17,7 @@ from ackbridge.local.processes import StackProcess, stripe_plan
 from ackbridge.security.inbound import build_verifier
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import app_folder
-from tests.support.sandbox_customer import Mailbox
+from tests.support.sandbox_client import CallbackReceiver
 from tests.support.serving import serve
 
 SECRET = "whsec_made-up"
@@ -25,14 +25,14 @@ PICKLE = Path("/tmp/localstripe.pickle")  # noqa: S108 -- the very file that mus
 
 
 @pytest.fixture
-def mailbox() -> Mailbox:
-    return Mailbox()
+def receiver() -> CallbackReceiver:
+    return CallbackReceiver()
 
 
 @pytest.fixture
-def stripe(mailbox: Mailbox, tmp_path: Path) -> Iterator[str]:
+def stripe(receiver: CallbackReceiver, tmp_path: Path) -> Iterator[str]:
     port = LoopbackPort()
-    with serve(mailbox) as url:
+    with serve(receiver) as url:
         part = StackProcess(
             "stripe",
             stripe_plan(port.number, f"{url}/callbacks/stripe", SECRET),
@@ -48,7 +48,7 @@ def stripe(mailbox: Mailbox, tmp_path: Path) -> Iterator[str]:
             part.stop(timedelta(seconds=10))
 
 
-def test_payment_is_answered_and_called_back(stripe: str, mailbox: Mailbox) -> None:
+def test_payment_is_answered_and_called_back(stripe: str, receiver: CallbackReceiver) -> None:
     """The signed event has our metadata, and its signature verifies by the integration file."""
     before = PICKLE.stat().st_mtime_ns if PICKLE.exists() else None
     paid = httpx.post(
@@ -65,14 +65,14 @@ def test_payment_is_answered_and_called_back(stripe: str, mailbox: Mailbox) -> N
         trust_env=False,
     )
     assert paid.status_code == 200, paid.text
-    letter = mailbox.take("/callbacks/stripe")
-    assert letter.event["type"] == "payment_intent.succeeded"
-    assert letter.event["data"]["object"]["metadata"] == {"call_id": "stripe.create_payment.k"}
+    callback = receiver.take("/callbacks/stripe")
+    assert callback.event["type"] == "payment_intent.succeeded"
+    assert callback.event["data"]["object"]["metadata"] == {"call_id": "stripe.create_payment.k"}
     integration = load_integration(app_folder() / "integrations" / "stripe.yaml", {})
     assert integration.callbacks is not None
     secrets = Secrets({"STRIPE_WEBHOOK_SECRET": SECRET}, Path())
     build_verifier(integration.callbacks.verify, secrets, utc_now).verify(
-        letter.headers, letter.body
+        callback.headers, callback.body
     )
     assert (PICKLE.stat().st_mtime_ns if PICKLE.exists() else None) == before
 

@@ -1,4 +1,4 @@
-"""The simulated provider's acknowledgement and status APIs, and what is wrong with them."""
+"""The acknowledgement and status requests of the simulated provider, and their faults."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import httpx
 import pytest
 
 from ackbridge.sandbox.provider import create_provider
-from tests.support.sandbox_customer import (
+from tests.support.sandbox_client import (
     API_KEY,
-    PATIENCE,
+    TIMEOUT,
     WEBHOOK_SECRET,
-    Customer,
-    Mailbox,
-    customer,
+    CallbackReceiver,
+    SandboxClient,
+    sandbox_client,
 )
 from tests.support.serving import serve
 
 
 @pytest.fixture(scope="module")
-def shop() -> Iterator[Customer]:
-    with customer() as ready:
+def client() -> Iterator[SandboxClient]:
+    with sandbox_client() as ready:
         yield ready
 
 
-def test_an_acknowledgement_counts_once(shop: Customer) -> None:
-    """The same key again is answered as before, and adds nothing."""
-    order = shop.errand()
+def test_acknowledgement_counts_once(client: SandboxClient) -> None:
+    """A retry with the same key gets the same reply, and adds nothing."""
+    order = client.job()
     order.send()
     first, again = order.acknowledge("success"), order.acknowledge("success")
     assert first.status_code == 200
@@ -38,9 +38,9 @@ def test_an_acknowledgement_counts_once(shop: Customer) -> None:
     assert [entry["counts"] for entry in order.events("acknowledgement")] == [True, False]
 
 
-def test_a_success_after_a_failure_is_taken(shop: Customer) -> None:
-    """That is how a late answer ends; the history has both."""
-    order = shop.errand()
+def test_success_after_failure_is_accepted(client: SandboxClient) -> None:
+    """As after a late response; the history has both."""
+    order = client.job()
     order.send()
     order.acknowledge("failed")
     order.acknowledge("success")
@@ -51,9 +51,9 @@ def test_a_success_after_a_failure_is_taken(shop: Customer) -> None:
     assert bodies == [{"status": "failed"}, {"status": "success"}]
 
 
-def test_acknowledgements_of_two_cycles_are_of_two_works(shop: Customer) -> None:
-    """Each work has its own history."""
-    order = shop.errand(stuck=True)
+def test_each_cycle_has_its_own_acknowledgements(client: SandboxClient) -> None:
+    """Each job has its own history."""
+    order = client.job(stuck=True)
     for cycle, verdict in ((1, "failed"), (2, "success")):
         order.cycle = cycle
         order.send()
@@ -62,9 +62,9 @@ def test_acknowledgements_of_two_cycles_are_of_two_works(shop: Customer) -> None
     assert told == [(1, "failed"), (2, "success")]
 
 
-def test_the_api_is_down_at_first(shop: Customer) -> None:
-    """So many acknowledgements are not taken."""
-    order = shop.errand(acknowledgement_failures=2)
+def test_first_acknowledgements_fail(client: SandboxClient) -> None:
+    """The given number of acknowledgements is answered 5xx."""
+    order = client.job(acknowledgement_failures=2)
     order.send()
     assert [order.acknowledge("success").status_code for _ in range(2)] == [503, 503]
     assert order.work()["acknowledged"] is None
@@ -72,24 +72,24 @@ def test_the_api_is_down_at_first(shop: Customer) -> None:
     assert order.work()["acknowledged"] == "success"
 
 
-def test_the_api_refuses_at_first(shop: Customer) -> None:
-    """With a 4xx, as one does whose permissions somebody has to mend."""
-    order = shop.errand(acknowledgement_failures=1, acknowledgement_status=403)
+def test_first_acknowledgements_are_refused(client: SandboxClient) -> None:
+    """With a 4xx, as for missing permissions."""
+    order = client.job(acknowledgement_failures=1, acknowledgement_status=403)
     order.send()
     assert [order.acknowledge("success").status_code for _ in range(2)] == [403, 200]
 
 
-def test_the_api_asks_for_patience(shop: Customer) -> None:
-    """With a 429 that says for how long."""
-    order = shop.errand(acknowledgement_failures=1, acknowledgement_status=429, retry_after=3600)
+def test_first_acknowledgements_are_throttled(client: SandboxClient) -> None:
+    """With a 429 and Retry-After."""
+    order = client.job(acknowledgement_failures=1, acknowledgement_status=429, retry_after=3600)
     order.send()
     refused = order.acknowledge("success")
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "3600")
     assert order.acknowledge("success").status_code == 200
 
 
-def test_the_api_is_down_for_a_while() -> None:
-    """From the first try on, by the provider's clock."""
+def test_acknowledgements_fail_for_a_time_span() -> None:
+    """From the first attempt on, by the provider's clock."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     provider = create_provider(API_KEY, WEBHOOK_SECRET, clock=lambda: now)
     with (
@@ -97,11 +97,11 @@ def test_the_api_is_down_for_a_while() -> None:
         httpx.Client(
             base_url=url,
             headers={"authorization": f"Bearer {API_KEY}"},
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             trust_env=False,
         ) as http,
     ):
-        order = Customer(http, Mailbox(), "http://127.0.0.1:9").errand(
+        order = SandboxClient(http, CallbackReceiver(), "http://127.0.0.1:9").job(
             acknowledgement_down_ms=3_600_000, silent=True
         )
         order.send()
@@ -113,9 +113,9 @@ def test_the_api_is_down_for_a_while() -> None:
         assert order.acknowledge("success").status_code == 200
 
 
-def test_the_answer_to_an_acknowledgement_is_lost(shop: Customer) -> None:
-    """It is taken all the same, once, and the next answer comes through."""
-    order = shop.errand(lost_acknowledgements=1)
+def test_reply_to_acknowledgement_is_lost(client: SandboxClient) -> None:
+    """It is accepted once all the same, and the next reply arrives."""
+    order = client.job(lost_acknowledgements=1)
     order.send()
     assert order.acknowledge("success").status_code == 503
     assert order.work()["acknowledged"] == "success"
@@ -123,20 +123,20 @@ def test_the_answer_to_an_acknowledgement_is_lost(shop: Customer) -> None:
     assert len(order.work()["acknowledgements"]) == 1
 
 
-def test_an_acknowledgement_that_says_neither_is_refused(shop: Customer) -> None:
-    """Success or failed, and the field is named."""
-    order = shop.errand()
+def test_acknowledgement_without_verdict_is_refused(client: SandboxClient) -> None:
+    """The error names the field."""
+    order = client.job()
     order.send()
     reply = order.acknowledge("perhaps")
     assert reply.status_code == 422
     assert reply.json()["error"].startswith("status: ")
 
 
-def test_the_status_api_is_down_at_first(shop: Customer) -> None:
-    """So many questions are not answered; the journal has each, and what was told."""
-    order = shop.errand(status_failures=1, error_status=500, early=True)
+def test_first_status_requests_fail(client: SandboxClient) -> None:
+    """The event log has each of them, and the status that was sent."""
+    order = client.job(status_failures=1, error_status=500, early=True)
     order.send()
-    assert [order.look().status_code for _ in range(2)] == [500, 200]
+    assert [order.request_status().status_code for _ in range(2)] == [500, 200]
     entries = order.events("status")
     assert [(e["status"], e.get("fault"), e["stands"]) for e in entries] == [
         (500, "error", "completed"),

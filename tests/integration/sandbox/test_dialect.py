@@ -1,4 +1,4 @@
-"""Another provider at the same desk: what a speech has to say, and what it need not know."""
+"""A provider with another dialect than the sandbox's own."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from ackbridge.sandbox.provider_dialect import (
     StatusRequest,
     Verdict,
 )
-from tests.support.sandbox_customer import BRISK, PATIENCE, Mailbox
+from tests.support.sandbox_client import FAST_RETRIES, TIMEOUT, CallbackReceiver
 from tests.support.serving import serve
 
 
-class Telegraph:
-    """A provider with one path, `/`, texts for bodies, and callers that it knows by their line.
+class TextDialect:
+    """A provider with one path, `/`, and plain text in bodies.
 
-    `RING <key>` asks for work, `HOW <key>` how it stands, `OVER <key>` and `FAIL <key>`
-    acknowledge; `TOKEN` gives a token.
+    `RING <key>` requests a job, `HOW <key>` its status, `OVER <key>` and `FAIL <key>`
+    acknowledge; `TOKEN` gets a token. The header `x-line` names the operation.
     """
 
     def __init__(self, callback_url: str) -> None:
@@ -89,36 +89,36 @@ class Telegraph:
         return {"password": {"x-password": "herring"}}
 
 
-Line = tuple[httpx.Client, Mailbox]
+Line = tuple[httpx.Client, CallbackReceiver]
 
 
 @contextmanager
-def telegraph(**behaviours: Behaviour) -> Iterator[Line]:
-    """A telegraph office that meets each key as it is told."""
-    mailbox = Mailbox()
-    with serve(mailbox) as mailbox_url:
-        speech: ProviderDialect = Telegraph(f"{mailbox_url}/box")
+def text_provider(**behaviours: Behaviour) -> Iterator[Line]:
+    """A running provider with a behaviour for each key."""
+    receiver = CallbackReceiver()
+    with serve(receiver) as receiver_url:
+        dialect: ProviderDialect = TextDialect(f"{receiver_url}/box")
         provider = simulate(
-            speech,
+            dialect,
             Rates(delay_ms=0),
             behaviour_for=lambda request: behaviours.get(request.key),
-            retries=BRISK,
+            retries=FAST_RETRIES,
         )
         with (
             serve(provider) as url,
-            httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as http,
+            httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as http,
         ):
-            yield http, mailbox
+            yield http, receiver
 
 
-def test_another_speech_sits_at_the_same_desk() -> None:
-    """Request, receipt, callback, status and acknowledgement in words of its own."""
-    with telegraph() as (http, mailbox):
+def test_another_dialect_is_a_complete_provider() -> None:
+    """Request, receipt, callback, status and acknowledgement in its own format."""
+    with text_provider() as (http, receiver):
         receipt = http.post("/", content=b"RING k")
         work = receipt.text.split()[0]
-        letter = mailbox.take("/box")
-        assert letter.body.decode() == f"evt_{work}_completed {work} completed"
-        assert letter.headers["x-password"] == "swordfish"
+        callback = receiver.take("/box")
+        assert callback.body.decode() == f"evt_{work}_completed {work} completed"
+        assert callback.headers["x-password"] == "swordfish"
         assert http.post("/", content=b"RING k").content == receipt.content
         assert http.post("/", content=b"HOW k").text == "completed"
         assert http.post("/", content=b"OVER k").status_code == 204
@@ -126,43 +126,43 @@ def test_another_speech_sits_at_the_same_desk() -> None:
         assert (told["acknowledged"], told["idempotency_key"]) == ("success", "k")
 
 
-def test_its_faults_are_given_by_a_function() -> None:
-    """Requests have no field for them; each key is met as the test says."""
+def test_faults_are_given_by_a_function() -> None:
+    """Its requests have no field for them."""
     behaviours = {
         "busy": Behaviour(throttle=1, retry_after=3),
         "false": Behaviour(forged=True, fail=1),
         "lost": Behaviour(silent=True, receipt_failures=1),
     }
-    with telegraph(**behaviours) as (http, mailbox):
+    with text_provider(**behaviours) as (http, receiver):
         busy = http.post("/", content=b"RING busy")
         assert (busy.status_code, busy.text) == (429, "TOO MANY REQUESTS")
         assert busy.headers["retry-after"] == "3"
         http.post("/", content=b"RING false")
-        letters = [mailbox.take("/box") for _ in range(2)]
-        passwords = [letter.headers["x-password"] for letter in letters]
+        callbacks = [receiver.take("/box") for _ in range(2)]
+        passwords = [callback.headers["x-password"] for callback in callbacks]
         assert passwords == ["herring", "swordfish"]
-        assert letters[0].body.endswith(b"completed")
-        assert letters[1].body.endswith(b"failed")
+        assert callbacks[0].body.endswith(b"completed")
+        assert callbacks[1].body.endswith(b"failed")
         assert http.post("/", content=b"RING lost").status_code == 503
         assert http.post("/", content=b"RING lost").status_code == 200
-        assert mailbox.is_empty("/box")
+        assert receiver.is_empty("/box")
 
 
-def test_sync_and_poll_are_spoken_too() -> None:
-    """In sync mode the answer is the response; in poll mode it is there when asked for."""
-    with telegraph() as (http, mailbox):
+def test_sync_and_poll_modes() -> None:
+    """In sync mode the reply is the response; in poll mode a status request gets it."""
+    with text_provider() as (http, receiver):
         answer = http.post("/?what=42", content=b"RING a", headers={"x-mode": "sync"})
         assert answer.text.endswith(" completed what=42")
         asked = http.post("/", content=b"RING b", headers={"x-mode": "poll"})
         assert " processing " in asked.text
         while http.post("/", content=b"HOW b").text != "completed":
             pass
-        assert mailbox.is_empty("/box")
+        assert receiver.is_empty("/box")
 
 
-def test_what_it_answers_itself_is_remembered() -> None:
-    """Tokens, and what it does not understand."""
-    with telegraph() as (http, _):
+def test_direct_replies_are_recorded() -> None:
+    """Tokens, and requests that cannot be parsed."""
+    with text_provider() as (http, _):
         assert http.post("/anything/at/all", content=b"TOKEN").text == "SESAME"
         assert http.post("/", content=b"HELLO").status_code == 400
         kinds = [entry["kind"] for entry in http.get("/_events").json()]
@@ -170,27 +170,27 @@ def test_what_it_answers_itself_is_remembered() -> None:
 
 
 @pytest.mark.parametrize("body", [b"HOW nobody", b"OVER nobody"])
-def test_work_that_is_not_there_is_in_its_own_words(body: bytes) -> None:
-    """404, as the speech says it; also when the work is of another operation."""
-    with telegraph() as (http, _):
+def test_unknown_job_is_an_error_of_the_dialect(body: bytes) -> None:
+    """404, also when the job is of another operation."""
+    with text_provider() as (http, _):
         assert http.post("/", content=body).text == "NO SUCH WORK"
         http.post("/", content=b"RING nobody")
         other = http.post("/", content=body, headers={"x-line": "other"})
         assert other.status_code == 404
 
 
-def test_an_empty_answer_can_hang_too() -> None:
-    """A body is promised, and does not come."""
+def test_empty_reply_can_hang() -> None:
+    """A body is announced, and not sent."""
 
-    class Taciturn(Telegraph):
+    class EmptyReplies(TextDialect):
         def job_reply(self, job: Job) -> DialectReply:
             return DialectReply(201)
 
-    provider = simulate(Taciturn(""), behaviour_for=lambda _: Behaviour(hung_receipts=1))
-    brief = httpx.Timeout(PATIENCE, read=0.2)
+    provider = simulate(EmptyReplies(""), behaviour_for=lambda _: Behaviour(hung_receipts=1))
+    brief = httpx.Timeout(TIMEOUT, read=0.2)
     headers = {"x-mode": "sync"}
     with serve(provider) as url, httpx.Client(base_url=url, trust_env=False) as http:
         with pytest.raises(httpx.ReadTimeout):
             http.post("/", content=b"RING k", headers=headers, timeout=brief)
-        again = http.post("/", content=b"RING k", headers=headers, timeout=PATIENCE)
+        again = http.post("/", content=b"RING k", headers=headers, timeout=TIMEOUT)
         assert again.status_code == 201

@@ -1,4 +1,4 @@
-"""Faults by chance, and the process that takes them."""
+"""Random faults, and the command that takes their rates."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ackbridge.local.ports import HOST, LoopbackPort
 from ackbridge.local.processes import StackProcess, sandbox_plan
 from ackbridge.sandbox.behaviour import Behaviour
 from ackbridge.sandbox.fault_rates import REALISTIC, Rates
-from tests.support.sandbox_customer import (
+from tests.support.sandbox_client import (
     API_KEY,
-    PATIENCE,
+    TIMEOUT,
     WEBHOOK_SECRET,
-    Customer,
-    Mailbox,
-    customer,
+    CallbackReceiver,
+    SandboxClient,
+    sandbox_client,
 )
 
 MAGNITUDES = {"delay_ms", "seed", "most", "slow_ms", "extend_ms", "late_ms", "retry_after"}
@@ -34,7 +34,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "sandbox.md"
 
 
 def test_rates_are_repeatable_and_met() -> None:
-    """The same key meets the same fault, and the shares are about right."""
+    """The same key gets the same fault, and the shares are about right."""
     rates = Rates(duplicate=0.1, early=0.05, seed=7)
     drawn = [rates.draw(f"k{number}") for number in range(2000)]
     assert drawn == [rates.draw(f"k{number}") for number in range(2000)]
@@ -44,7 +44,7 @@ def test_rates_are_repeatable_and_met() -> None:
 
 
 def test_faults_are_drawn_independently() -> None:
-    """Another rate for one of them leaves all others as they were; another seed does not."""
+    """Another rate of one fault changes no other fault; another seed does."""
     keys = [f"k{number}" for number in range(500)]
     alone = [Rates(silent=0.3).draw(key).silent for key in keys]
     assert alone == [Rates(silent=0.3, stuck=0.5, fail=0.5).draw(key).silent for key in keys]
@@ -52,14 +52,14 @@ def test_faults_are_drawn_independently() -> None:
 
 
 def test_every_rate_is_a_fault_of_its_own() -> None:
-    """Always means always, and no two mean the same."""
+    """Rate 1 always happens, and no two rates are the same fault."""
     certain = [Rates.model_validate({share: 1}).draw("k") for share in SHARES]
     assert Behaviour() not in certain
     assert len({behaviour.model_dump_json() for behaviour in certain}) == len(SHARES)
 
 
 def test_every_fault_can_be_drawn() -> None:
-    """There is none that only a request can ask for, but for some details."""
+    """Every fault of a request has a rate, except for some details."""
     details = {"reason", "error_status", "extend_wait_ms"}
     drawn = [
         Rates.model_validate({share: 1, "retry_after": 3, "late_ms": 5}).draw(str(number))
@@ -70,8 +70,8 @@ def test_every_fault_can_be_drawn() -> None:
     assert set(Behaviour.model_fields) - details == found
 
 
-def test_the_manual_has_every_fault_and_every_rate() -> None:
-    """The tables are complete, and have nothing that is not there."""
+def test_documentation_has_every_fault_and_every_rate() -> None:
+    """The tables are complete, and have no others."""
     _, _, rest = DOCUMENT.read_text().partition("## The faults")
     tables, _, _ = rest.partition("\n## ")
     rows = [line.split("|") for line in tables.splitlines() if line.startswith("| `")]
@@ -81,25 +81,25 @@ def test_the_manual_has_every_fault_and_every_rate() -> None:
     assert shares == set(SHARES)
 
 
-def test_the_manual_has_the_realistic_mix() -> None:
-    """As JSON that the process takes, and equal to the one in the code."""
+def test_documentation_has_the_realistic_rates() -> None:
+    """As JSON that the command accepts, equal to the code."""
     (shown,) = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert Rates.model_validate_json(shown) == REALISTIC
     assert json.loads(shown) == json.loads(REALISTIC.model_dump_json(exclude_defaults=True))
 
 
-def test_chance_decides_for_those_that_say_nothing() -> None:
-    """What a request says of itself wins, even that nothing shall happen."""
-    with customer(rates=Rates(delay_ms=0, refuse=1)) as shop:
-        assert shop.errand().send().status_code == 422
-        assert shop.errand(silent=True).send().status_code == 202
-        calm = shop.errand()
+def test_behaviour_of_a_request_overrides_rates() -> None:
+    """Also an empty one."""
+    with sandbox_client(rates=Rates(delay_ms=0, refuse=1)) as client:
+        assert client.job().send().status_code == 422
+        assert client.job(silent=True).send().status_code == 202
+        calm = client.job()
         calm.body["behaviour"] = {}
         assert calm.send().status_code == 202
 
 
 def run(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the process to its end."""
+    """Run the command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "ackbridge.sandbox", *options],
         env={"PYTHONPATH": os.pathsep.join(sys.path), **environ},
@@ -110,8 +110,8 @@ def run(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProc
     )
 
 
-def test_the_command_says_which_secret_is_missing(tmp_path: Path) -> None:
-    """Exit 2 and the variable's name, rather than a traceback."""
+def test_command_names_a_missing_secret(tmp_path: Path) -> None:
+    """Exit 2 and the variable's name, without a traceback."""
     done = run(tmp_path, "--webhook-secret-env", "MY_SECRET", SANDBOX_API_KEY="x")
     assert (done.returncode, done.stderr) == (2, "the sandbox needs MY_SECRET in its environment\n")
 
@@ -124,7 +124,7 @@ def test_the_command_says_which_secret_is_missing(tmp_path: Path) -> None:
         ("silent", "JSON: Invalid JSON"),
     ],
 )
-def test_the_command_says_which_rate_is_wrong(tmp_path: Path, rates: str, complaint: str) -> None:
+def test_command_names_an_invalid_rate(tmp_path: Path, rates: str, complaint: str) -> None:
     """Exit 2 and the field's name."""
     done = run(tmp_path, "--rates", rates)
     assert done.returncode == 2
@@ -133,7 +133,7 @@ def test_the_command_says_which_rate_is_wrong(tmp_path: Path, rates: str, compla
 
 @pytest.fixture
 def environ() -> dict[str, str]:
-    """What the process of the simulated provider needs."""
+    """The environment of the command."""
     return {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "SANDBOX_API_KEY": API_KEY,
@@ -141,10 +141,8 @@ def environ() -> dict[str, str]:
     }
 
 
-def test_the_process_shows_faults_of_the_connection(
-    tmp_path: Path, environ: dict[str, str]
-) -> None:
-    """Rates as JSON reach it, and its wire is as open as that of the tests."""
+def test_process_injects_connection_faults(tmp_path: Path, environ: dict[str, str]) -> None:
+    """It is configured by JSON, and resets connections as in the other tests."""
     port = LoopbackPort()
     rates: dict[str, Any] = {"reset_receipt": 1, "most": 1, "delay_ms": 0}
     part = StackProcess(
@@ -153,17 +151,17 @@ def test_the_process_shows_faults_of_the_connection(
         environ=environ,
         log=tmp_path / "sandbox.log",
         folder=tmp_path,
-        start_timeout=timedelta(seconds=PATIENCE),
+        start_timeout=timedelta(seconds=TIMEOUT),
     )
     part.start()
     try:
         with httpx.Client(
             base_url=f"http://{HOST}:{port.number}",
             headers={"authorization": f"Bearer {API_KEY}"},
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             trust_env=False,
         ) as http:
-            quote = Customer(http, Mailbox(), "").errand("quote")
+            quote = SandboxClient(http, CallbackReceiver(), "").job("quote")
             with pytest.raises(httpx.ReadError):
                 quote.send()
             assert quote.send().json()["total"] == 10

@@ -1,4 +1,4 @@
-"""What the simulated provider remembers, for whoever reconciles it with other records."""
+"""The inspection routes of the simulated provider."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ from ackbridge.clock import utc_now
 from ackbridge.sandbox.event_log import EventLog
 from ackbridge.sandbox.fault_rates import Rates
 from ackbridge.sandbox.provider import create_provider
-from tests.support.sandbox_customer import (
+from tests.support.sandbox_client import (
     API_KEY,
-    PATIENCE,
+    TIMEOUT,
     WEBHOOK_SECRET,
-    Customer,
-    Mailbox,
-    customer,
+    CallbackReceiver,
+    SandboxClient,
+    sandbox_client,
 )
 from tests.support.serving import serve
 
 
 @pytest.fixture(scope="module")
-def shop() -> Iterator[Customer]:
-    with customer() as ready:
+def client() -> Iterator[SandboxClient]:
+    with sandbox_client() as ready:
         yield ready
 
 
-def pages(shop: Customer, path: str, **wanted: Any) -> Iterator[list[dict[str, Any]]]:
-    """Everything under a path, so much at a time."""
+def pages(client: SandboxClient, path: str, **wanted: Any) -> Iterator[list[dict[str, Any]]]:
+    """All rows of a route, page by page."""
     after = 0
-    while page := shop.http.get(path, params={"after": after, **wanted}).json():
+    while page := client.http.get(path, params={"after": after, **wanted}).json():
         yield page
         after = page[-1]["number"]
 
 
-def test_every_step_of_a_call_is_there(shop: Customer) -> None:
-    """By the call id, in order, each with operation, key and cycle."""
-    order = shop.errand(throttle=1, duplicates=1, early=True)
+def test_events_have_every_step_of_a_call(client: SandboxClient) -> None:
+    """In order, found by call id, each with operation, key and cycle."""
+    order = client.job(throttle=1, duplicates=1, early=True)
     order.send()
     order.send()
-    order.look()
+    order.request_status()
     order.acknowledge("success")
     entries = order.events()
     assert [entry["kind"] for entry in entries] == [
@@ -60,63 +60,65 @@ def test_every_step_of_a_call_is_there(shop: Customer) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shipment", "quote"])
-def test_a_call_is_found_that_the_provider_is_not_told_of(shop: Customer, kind: str) -> None:
-    """Our idempotency keys begin with the call id."""
-    errand = shop.errand(kind)
-    errand.send()
-    assert [entry["kind"] for entry in errand.events("request", "receipt")] == [
+def test_call_is_found_by_its_idempotency_keys(client: SandboxClient, kind: str) -> None:
+    """Our keys begin with the call id."""
+    job = client.job(kind)
+    job.send()
+    assert [entry["kind"] for entry in job.events("request", "receipt")] == [
         "request",
         "receipt",
     ]
-    assert errand.work()["call_id"] == errand.call_id
+    assert job.work()["call_id"] == job.call_id
 
 
-def test_events_are_found_by_work_and_kind(shop: Customer) -> None:
-    """Filters narrow each other."""
-    order = shop.errand()
+def test_events_are_filtered_by_job_and_kind(client: SandboxClient) -> None:
+    """Filters combine."""
+    order = client.job()
     work = order.send().json()["id"]
     order.until("callback_reply")
-    found = shop.http.get("/_events", params={"work": work, "kind": "callback_reply"}).json()
+    found = client.http.get("/_events", params={"work": work, "kind": "callback_reply"}).json()
     assert [(entry["work"], entry["status"]) for entry in found] == [(work, 200)]
 
 
-def test_what_is_no_work_is_remembered_too(shop: Customer) -> None:
-    """Health, refused credentials and what was not understood."""
-    shop.http.get("/healthz")
-    shop.http.get("/v1/orders/1", headers={"authorization": "Bearer wrong"})
-    shop.http.get("/nothing")
+def test_other_requests_are_recorded(client: SandboxClient) -> None:
+    """Health, rejected credentials, and unknown paths."""
+    client.http.get("/healthz")
+    client.http.get("/v1/orders/1", headers={"authorization": "Bearer wrong"})
+    client.http.get("/nothing")
     for kind, status in (("health", 200), ("unauthorized", 401), ("unknown", 404)):
-        last = shop.http.get("/_events", params={"kind": kind}).json()[-1]
+        last = client.http.get("/_events", params={"kind": kind}).json()[-1]
         assert last["status"] == status
 
 
-def test_it_never_remembers_credentials(shop: Customer) -> None:
-    """Headers that matter are kept; the API key and the webhook secret are not."""
-    order = shop.errand(forged=True)
+def test_credentials_are_never_recorded(client: SandboxClient) -> None:
+    """Neither the API key nor the webhook secret."""
+    order = client.job(forged=True)
     order.send()
     order.until("callback_reply", 3)
     (request,) = order.events("request")
     assert request["headers"]["content-type"] == "application/json"
-    remembered = "".join(shop.http.get(path).text for path in ("/_events", "/_works", "/_summary"))
+    remembered = "".join(
+        client.http.get(path).text for path in ("/_events", "/_works", "/_summary")
+    )
     assert API_KEY not in remembered
     assert WEBHOOK_SECRET not in remembered
 
 
-def test_thousands_of_works_can_be_read_in_pages() -> None:
-    """Nothing twice, nothing left out, in order; the summary adds up to the same."""
+def test_thousands_of_jobs_are_paged() -> None:
+    """In order, none twice, none missing; the summary has the same numbers."""
     total = 1000
-    with customer(rates=Rates(delay_ms=0)) as shop:
+    with sandbox_client(rates=Rates(delay_ms=0)) as client:
         headers = {"idempotency-key": ""}
         for number in range(total):
             headers["idempotency-key"] = f"sandbox.quote.{number}:1"
-            shop.http.post("/v1/quotes", json={"amount": 1, "currency": "EUR"}, headers=headers)
+            client.http.post("/v1/quotes", json={"amount": 1, "currency": "EUR"}, headers=headers)
         for path, wanted in (("/_works", {}), ("/_events", {"kind": "receipt"})):
-            read = list(pages(shop, path, limit=400, **wanted))
+            read = list(pages(client, path, limit=400, **wanted))
             assert [len(page) for page in read] == [400, 400, 200]
             found = [row for page in read for row in page]
             calls = [row["call_id"] for row in found]
             assert calls == [f"sandbox.quote.{number}" for number in range(total)]
-        summary = shop.summary()
+        summary = client.summary()
         assert summary["effects"] == summary["requests"] == total
         assert summary["operations"] == {"quote": total}
         assert summary["statuses"] == {"completed": total}
@@ -124,13 +126,13 @@ def test_thousands_of_works_can_be_read_in_pages() -> None:
         assert summary["journal"] == {"kept": 3 * total, "dropped": 0}
 
 
-def test_the_summary_counts_what_was_told_and_heard() -> None:
-    """Acknowledged works, those that nobody acknowledged, callbacks of every fate."""
-    with customer() as shop:
+def test_summary_counts_acknowledgements_and_callbacks() -> None:
+    """Acknowledged jobs, those without acknowledgement, callbacks by result."""
+    with sandbox_client() as client:
         first, second, third = (
-            shop.errand(lost_callbacks=1),
-            shop.errand(duplicates=2),
-            shop.errand(lost_callbacks=9),
+            client.job(lost_callbacks=1),
+            client.job(duplicates=2),
+            client.job(lost_callbacks=9),
         )
         for order in (first, second, third):
             order.send()
@@ -139,7 +141,7 @@ def test_the_summary_counts_what_was_told_and_heard() -> None:
         third.until("callback_given_up")
         first.acknowledge("success")
         second.acknowledge("failed")
-        summary = shop.summary()
+        summary = client.summary()
     assert summary["acknowledged"] == {"success": 1, "failed": 1}
     assert summary["unacknowledged"] == 1
     assert summary["callbacks_sent"] == 4
@@ -148,34 +150,34 @@ def test_the_summary_counts_what_was_told_and_heard() -> None:
     assert summary["duplicates_sent"] == 2
 
 
-def test_a_full_journal_says_what_it_dropped() -> None:
-    """The oldest entries go, from every index; works and counts stay."""
+def test_full_event_log_counts_dropped_events() -> None:
+    """The oldest events are dropped from every index; jobs and counters stay."""
     provider = create_provider(API_KEY, WEBHOOK_SECRET, Rates(delay_ms=0), max_events=4)
     with (
         serve(provider) as url,
         httpx.Client(
             base_url=url,
             headers={"authorization": f"Bearer {API_KEY}"},
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             trust_env=False,
         ) as http,
     ):
-        shop = Customer(http, Mailbox(), "")
-        quotes = [shop.errand("quote") for _ in range(3)]
+        client = SandboxClient(http, CallbackReceiver(), "")
+        quotes = [client.job("quote") for _ in range(3)]
         for quote in quotes:
             quote.send()
-        summary = shop.summary()
+        summary = client.summary()
         assert summary["journal"] == {"kept": 4, "dropped": 5}
         assert summary["effects"] == summary["requests"] == 3
         assert [len(quote.events()) for quote in quotes] == [0, 1, 3]
         assert [quote.work()["status"] for quote in quotes] == ["completed"] * 3
 
 
-def test_a_dropped_call_leaves_nothing_behind() -> None:
-    """A bounded journal stays bounded, however many calls it sees."""
-    journal = EventLog(utc_now, max_events=2)
+def test_event_log_is_bounded() -> None:
+    """However many calls it sees."""
+    event_log = EventLog(utc_now, max_events=2)
     for number in range(100):
-        journal.record("request", call_id=str(number))
-    assert [entry["call_id"] for entry in journal.find()] == ["98", "99"]
-    assert journal.find(call_id="0") == []
-    assert set(journal._by_call) == {"98", "99"}
+        event_log.record("request", call_id=str(number))
+    assert [entry["call_id"] for entry in event_log.find()] == ["98", "99"]
+    assert event_log.find(call_id="0") == []
+    assert set(event_log._by_call) == {"98", "99"}

@@ -1,4 +1,4 @@
-"""The simulated provider knows from which part of a file a request comes."""
+"""The simulated provider matches requests to the parts of an integration file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CONFORMANCE = Path(__file__).parents[2] / "integration" / "conformance" / "files
 
 
 def incoming(outbound: OutboundRequest) -> IncomingRequest:
-    """What the provider gets of what we send."""
+    """A request of ours as the provider receives it."""
     path, _, query = outbound.url.removeprefix("https://acme.example").partition("?")
     return IncomingRequest(outbound.method, path, query, outbound.headers, outbound.content or b"")
 
 
 @pytest.mark.parametrize("encoding", ["json", "form"])
-def test_requests_and_acknowledgements_at_one_address(tmp_path: Path, encoding: str) -> None:
-    """What is fixed in their bodies tells them apart."""
+def test_requests_and_acknowledgements_with_one_path(tmp_path: Path, encoding: str) -> None:
+    """They are distinguished by the constant parts of their bodies."""
     integration = acme(
         tmp_path,
         request={
@@ -54,8 +54,8 @@ def test_requests_and_acknowledgements_at_one_address(tmp_path: Path, encoding: 
     assert known == [["request"], ["success"], ["failed"]]
 
 
-def test_paths_with_values_are_known_as_they_are_sent(tmp_path: Path) -> None:
-    """Quoted, behind the path of base_url, with fixed parameters."""
+def test_paths_with_values_are_matched(tmp_path: Path) -> None:
+    """Quoted, behind the path of base_url, with constant parameters."""
     integration = acme(
         tmp_path, request={"path": "/orders/{payload.name}/items", "query": {"v": "2"}}
     )
@@ -80,18 +80,18 @@ def test_paths_with_values_are_known_as_they_are_sent(tmp_path: Path) -> None:
         ("{a: payload}", {"whatever": 1}, True),
     ],
 )
-def test_what_agrees_with_a_template(shape: Any, value: Any, is_it: bool) -> None:
-    """What is fixed is the same; what is filled in may be anything."""
+def test_values_that_match_a_template(shape: Any, value: Any, is_it: bool) -> None:
+    """Constant parts are equal; variables match anything."""
     assert matches_template(BodyTemplate.parse(shape).content, value) is is_it
 
 
 def case_of(file: str, operation: str) -> Case:
-    """A case of one of the files for the kit's own tests."""
+    """A case of one of the test files."""
     return make_case(load_integration(CONFORMANCE / file, {}), operation)
 
 
-def test_what_a_request_says_of_its_call() -> None:
-    """A key in a header or a body, the call id alone, or nothing at all."""
+def test_requests_that_identify_their_call() -> None:
+    """By a key in a header or a body, by the call id alone, or not at all."""
     keyed, named, nameless = (
         case_of("reports.yaml", "create"),
         case_of("wrong.yaml", "order"),
@@ -102,19 +102,19 @@ def test_what_a_request_says_of_its_call() -> None:
     assert (nameless.identifies_call, nameless.identifies_cycle) == (False, False)
 
 
-def test_without_a_schema_the_templates_tell_what_is_read() -> None:
-    """Every field of the payload that a request needs is a text."""
+def test_payloads_without_a_schema() -> None:
+    """Every field of the payload that a template reads is a text."""
     case = case_of("reports.yaml", "rate")
     assert case.payloads[0] == {"currency": "made-up", "amount": "made-up"}
     assert template_context(case.request("k"))["payload"] == case.payloads[0]
 
 
-def test_a_refusal_is_none_of_the_receipts() -> None:
-    """A status that the file accepts is not used to refuse."""
+def test_refusal_is_not_a_receipt() -> None:
+    """A status that the file accepts as a receipt is not used to refuse."""
     assert case_of("norddeich.yaml", "book").refusal == 422
 
 
-def test_payloads_that_the_request_cannot_use_are_told(tmp_path: Path) -> None:
+def test_payload_that_does_not_fit_the_request(tmp_path: Path) -> None:
     """A schema that does not require what the path needs."""
     integration = acme(
         tmp_path,

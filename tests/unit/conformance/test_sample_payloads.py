@@ -1,4 +1,4 @@
-"""Payloads made up from their schema."""
+"""Payloads generated from their schema."""
 
 from __future__ import annotations
 
@@ -51,34 +51,34 @@ from ackbridge.conformance.sample_payloads import NoSampleError, generate_payloa
         },
     ],
 )
-def test_a_valid_payload_is_made_up(schema: dict[str, Any]) -> None:
-    """Whatever people write into schemas, within reason."""
+def test_valid_payload_is_generated(schema: dict[str, Any]) -> None:
+    """For most schemas that occur in practice."""
     compiled = PayloadSchema.parse(schema)
     for payload in generate_payloads(compiled, 2):
         compiled.check(payload)
 
 
 def test_two_payloads_differ() -> None:
-    """One key with two payloads needs two."""
+    """As a scenario with one key and two payloads needs."""
     schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
     one, two = generate_payloads(PayloadSchema.parse(schema), 2)
     assert one != two
 
 
-def test_the_same_payloads_in_every_run() -> None:
-    """Nothing depends on chance."""
+def test_payloads_are_the_same_in_every_run() -> None:
+    """The generator is seeded."""
     schema = PayloadSchema.parse({"type": "string", "pattern": "^[a-z]{12}$"})
     assert generate_payloads(schema, 2) == generate_payloads(schema, 2)
 
 
-def test_the_first_payload_is_the_smallest() -> None:
-    """What is not required is left out."""
+def test_first_payload_is_the_smallest() -> None:
+    """Optional fields are left out."""
     schema = {"required": ["a"], "properties": {"a": {"const": 1}, "b": {"const": 2}}}
     assert generate_payloads(PayloadSchema.parse(schema), 2) == [{"a": 1}, {"a": 1, "b": 2}]
 
 
-def test_what_cannot_be_made_up_says_why() -> None:
-    """A lookahead that no generator of texts understands."""
+def test_error_says_why_nothing_was_generated() -> None:
+    """A lookahead that the text generator does not support."""
     schema = {"type": "string", "pattern": "^(?=.*[A-Z])(?=.*[0-9])(?!x)[A-Z0-9]{40}#$"}
     with pytest.raises(NoSampleError, match="payload: does not match"):
         generate_payloads(PayloadSchema.parse(schema), 1)
@@ -95,7 +95,7 @@ NUMBERS = st.integers(-20, 20)
     )
 )
 def test_integers_within_any_bounds(schema: dict[str, Any]) -> None:
-    """A number is made up wherever there is one."""
+    """One is generated wherever one exists."""
     step = schema.get("multipleOf", 1)
     low, high = schema.get("minimum", -60), schema.get("exclusiveMaximum", 60)
     there_is_one = any(number % step == 0 for number in range(low, high))

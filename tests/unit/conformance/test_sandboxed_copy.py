@@ -1,4 +1,4 @@
-"""The copy of a file that a simulated provider is run with."""
+"""The copy of a file that conformance runs with."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CONFORMANCE = Path(__file__).parents[2] / "integration" / "conformance" / "files
 PROVIDER = "http://127.0.0.1:9"
 
 
-def test_addresses_lead_to_the_simulated_provider(tmp_path: Path) -> None:
-    """The path of the real base URL stays; a token URL is the provider's own."""
+def test_addresses_point_to_the_simulated_provider(tmp_path: Path) -> None:
+    """The path of the real base URL stays."""
     file = CONFORMANCE / "norddeich.yaml"
     copy = make_copy(file, {"NORDDEICH_URL": "https://eu.example/v3"}, tmp_path, PROVIDER)
     integration = load_integration(copy.folder / "copy.yaml", {})
@@ -30,8 +30,8 @@ def test_token_url(tmp_path: Path) -> None:
     assert auth.token_url.startswith(PROVIDER)
 
 
-def test_secrets_are_made_up(tmp_path: Path) -> None:
-    """Whatever the real ones are, in the environment or in files, they are not looked at."""
+def test_secrets_are_generated(tmp_path: Path) -> None:
+    """The real ones are not read, in the environment or in files."""
     environ = {"NORDDEICH_KEY": "the real one"}
     copy = make_copy(CONFORMANCE / "norddeich.yaml", environ, tmp_path, PROVIDER)
     integration = load_integration(copy.folder / "copy.yaml", {})

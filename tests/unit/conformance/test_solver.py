@@ -1,4 +1,4 @@
-"""Documents made up from expressions."""
+"""Messages generated from expressions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def paths() -> st.SearchStrategy[str]:
 
 
 def values() -> st.SearchStrategy[str]:
-    """Expressions that pick and collect."""
+    """Expressions that select and collect."""
     picked = st.tuples(paths(), paths(), CONSTANTS)
     return st.one_of(
         paths(),
@@ -67,7 +67,7 @@ def values() -> st.SearchStrategy[str]:
 
 
 def conditions() -> st.SearchStrategy[str]:
-    """Expressions that are true or not."""
+    """Expressions that are true or false."""
     operators = st.sampled_from(["==", "!=", "<", ">=", ">"])
     functions = st.sampled_from(["contains", "starts_with", "ends_with"])
     leaves = st.one_of(
@@ -124,8 +124,8 @@ BODIES = st.dictionaries(
 
 @settings(deadline=None)
 @given(BODIES, st.data())
-def test_what_there_is_a_document_for_is_found(body: dict[str, Any], data: st.DataObject) -> None:
-    """Facts of one document can be had together again, in the forms that files are written in."""
+def test_existing_documents_are_found(body: dict[str, Any], data: st.DataObject) -> None:
+    """Facts of one document can hold together again, in the forms that files use."""
     document = {**body, "body": body, "headers": {}, "query": {}}
     texts = data.draw(st.lists(values() | conditions(), min_size=1, max_size=4))
     texts += [f"{name}.p == 'x'" for name in body] + [f"{name} != 'x'" for name in body]
@@ -139,8 +139,8 @@ def test_what_there_is_a_document_for_is_found(body: dict[str, Any], data: st.Da
         assert target.accepts(Expression(text).search(shape.document))
 
 
-def test_a_callback_of_the_worked_example() -> None:
-    """Lists with conditions, joined keys, and what must not hold, in one document."""
+def test_callback_of_the_worked_example() -> None:
+    """Lists with conditions, joined keys, and a condition that must not hold."""
     shape = made(
         ("evt.kind == 'BOOKED/OK'", true()),
         ("evt.kind == 'BOOKED/NO'", false()),
@@ -167,27 +167,27 @@ def test_bodies_that_are_lists() -> None:
 
 
 def test_headers_are_texts_in_lower_case() -> None:
-    """What no header can be is refused, with the reason."""
+    """Values that a header cannot have are rejected with the reason."""
     assert made(('headers."x-event"', marked("12"))).headers == {"x-event": "12"}
     assert "in lower case" in refusal(("headers.\"X-Event\" == 'x'", true()))
     assert "no value was found" in refusal(("headers.host == 'x'", true()))
 
 
-def test_what_contradicts_itself_is_named() -> None:
+def test_contradictions_are_named() -> None:
     """Two requirements that exclude each other are both in the message."""
     told = refusal(("status == 'ok'", true()), ("id", marked("1")), ("status == 'no'", true()))
     assert "status == 'no' must be so (not together with some.field: status == 'ok'" in told
 
 
 def test_functions_without_inverse_are_named() -> None:
-    """A function that nobody can invert is no failure of the file, but cannot be simulated."""
+    """The file is not wrong, but cannot be simulated."""
     told = refusal(("sum(items[*].n) > `2`", true()))
     assert told == (
         "some.field: sum(items[*].n) > `2` must be so (the function sum has no inverse)"
     )
 
 
-def test_hopes_are_fulfilled_where_that_is_possible() -> None:
+def test_preferences_are_met_where_possible() -> None:
     """A preference that contradicts a requirement is left out, and the next one is not."""
     shape = compose(
         [requirement("kind == 'a'", true())],

@@ -1,4 +1,4 @@
-"""The simulated provider knows its customers by what we really send."""
+"""The simulated provider authenticates the requests that we really send."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ EVERY_KIND: list[dict[str, Any]] = [
 ]
 
 
-async def answered(asked: dict[str, Any], told: dict[str, Any]) -> httpx.Response:
-    """What a customer with one set of credentials gets from a provider that knows another."""
+async def request_with(asked: dict[str, Any], told: dict[str, Any]) -> httpx.Response:
+    """The reply to a client with one set of credentials from a provider with another."""
 
     def spec(fields: dict[str, Any]) -> AuthSpec:
         where = {"token_url": "http://provider/token"} if fields["type"] == "oauth2" else {}
@@ -66,16 +66,16 @@ def _response(answer: DialectReply) -> httpx.Response:
 
 
 @pytest.mark.parametrize("spec", EVERY_KIND)
-async def test_the_right_credentials_pass(spec: dict[str, Any]) -> None:
+async def test_valid_credentials_pass(spec: dict[str, Any]) -> None:
     """For every kind of authentication, tokens included."""
-    assert (await answered(spec, spec)).status_code == 200
+    assert (await request_with(spec, spec)).status_code == 200
 
 
 @pytest.mark.parametrize("spec", EVERY_KIND[:3])
-async def test_wrong_credentials_do_not(spec: dict[str, Any]) -> None:
-    """Another secret is refused, and said to be wrong without being repeated."""
+async def test_wrong_credentials_are_rejected(spec: dict[str, Any]) -> None:
+    """The error names the header, and does not repeat the secret."""
     other = {name: "env:OTHER" if value == "env:KEY" else value for name, value in spec.items()}
-    refused = await answered(spec, other)
+    refused = await request_with(spec, other)
     assert refused.status_code == 401
     assert "has another value" in refused.text
     assert "s3cret" not in refused.text

@@ -1,4 +1,4 @@
-"""What the simulated provider signs, our verifiers accept, and nothing else."""
+"""Our verifiers accept the signatures of the simulated provider, and reject its forgeries."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_signed_callbacks_pass(spec: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("spec", EVERY_KIND)
-def test_forged_callbacks_do_not(spec: dict[str, Any]) -> None:
-    """Neither with another secret nor, where time is signed, from yesterday."""
+def test_forged_callbacks_are_rejected(spec: dict[str, Any]) -> None:
+    """With another secret and, where time is signed, a correct signature of yesterday."""
     signer = build_signer(SPEC.validate_python(spec), Secrets(ENVIRON, Path("/nowhere")))
     assert "match" in refusal(verifier(spec), signer.forge(BODY, "msg-1", AT))
     stale = signer.sign(BODY, "msg-1", AT - timedelta(days=1))

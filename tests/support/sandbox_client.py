@@ -1,4 +1,4 @@
-"""A customer of the simulated provider: it orders, and receives what it is called back with."""
+"""A client of the simulated provider: it sends requests and receives callbacks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .serving import serve
 
 API_KEY = "api-key"
 WEBHOOK_SECRET = "webhook-secret"
-PATIENCE = 30.0
-"""Seconds before a test that waits for ever is ended."""
-BRISK = CallbackRetries(attempts=5, backoff=timedelta(milliseconds=1))
+TIMEOUT = 30.0
+"""Seconds after which a test that waits fails."""
+FAST_RETRIES = CallbackRetries(attempts=5, backoff=timedelta(milliseconds=1))
 
 BODIES: dict[str, dict[str, Any]] = {
     "order": {"amount": 5, "currency": "EUR"},
@@ -39,8 +39,8 @@ OPERATIONS = {kind: kind if kind == "quote" else f"create_{kind}" for kind in BO
 
 
 @dataclass(frozen=True)
-class Received:
-    """One callback: who sent it, and what."""
+class ReceivedCallback:
+    """One callback; `port` is that of its sender."""
 
     port: int
     headers: dict[str, str]
@@ -53,19 +53,18 @@ class Received:
         return parsed
 
 
-class Mailbox:
-    """An ASGI application that keeps what it receives, by the path it came to.
+class CallbackReceiver:
+    """An ASGI application that keeps callbacks by their path.
 
     Attributes:
-        answers: by path, what gives the HTTP status for each; 200 where there is none.
+        answers: by path, a function that returns the HTTP status; 200 where there is none.
     """
 
     def __init__(self) -> None:
-        self._letters: defaultdict[str, queue.Queue[Received]] = defaultdict(queue.Queue)
-        self.answers: dict[str, Callable[[Received], int]] = {}
+        self._callbacks: defaultdict[str, queue.Queue[ReceivedCallback]] = defaultdict(queue.Queue)
+        self.answers: dict[str, Callable[[ReceivedCallback], int]] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Take one request."""
         if scope["type"] != "http":
             return
         body = b""
@@ -74,24 +73,24 @@ class Mailbox:
             if not message.get("more_body"):
                 break
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        letter = Received(scope["client"][1], headers, body)
-        self._letters[scope["path"]].put(letter)
+        callback = ReceivedCallback(scope["client"][1], headers, body)
+        self._callbacks[scope["path"]].put(callback)
         answer = self.answers.get(scope["path"])
-        status = answer(letter) if answer else 200
+        status = answer(callback) if answer else 200
         await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    def take(self, path: str) -> Received:
+    def take(self, path: str) -> ReceivedCallback:
         """The next callback to a path."""
-        return self._letters[path].get(timeout=PATIENCE)
+        return self._callbacks[path].get(timeout=TIMEOUT)
 
     def is_empty(self, path: str) -> bool:
-        """Whether everything that came has been taken."""
-        return self._letters[path].empty()
+        """Whether all callbacks to a path were taken."""
+        return self._callbacks[path].empty()
 
 
 @dataclass
-class Customer:
+class SandboxClient:
     """Speaks to a provider of its own.
 
     Attributes:
@@ -101,11 +100,11 @@ class Customer:
     """
 
     http: httpx.Client
-    mailbox: Mailbox
-    mailbox_url: str
+    receiver: CallbackReceiver
+    receiver_url: str
 
-    def errand(self, kind: str = "order", /, **behaviour: Any) -> Errand:
-        """Something that the provider shall do; nothing is sent yet."""
+    def job(self, kind: str = "order", /, **behaviour: Any) -> SandboxJob:
+        """A job that is not requested yet."""
         call_id = f"sandbox.{OPERATIONS[kind]}.{uuid.uuid4().hex}"
         body = {**BODIES[kind]}
         if behaviour:
@@ -113,25 +112,25 @@ class Customer:
         if kind in ("order", "booking", "report"):
             body["call_id"] = call_id
         if kind in ("order", "booking", "shipment"):
-            body["callback_url"] = f"{self.mailbox_url}/{call_id}"
-        return Errand(self, kind, call_id, body)
+            body["callback_url"] = f"{self.receiver_url}/{call_id}"
+        return SandboxJob(self, kind, call_id, body)
 
     def summary(self) -> dict[str, Any]:
-        """What the provider remembers, in numbers."""
-        told: dict[str, Any] = self.http.get("/_summary").json()
-        return told
+        """The provider's counters."""
+        summary: dict[str, Any] = self.http.get("/_summary").json()
+        return summary
 
 
 @dataclass
-class Errand:
-    """One call: what is sent for it, and what comes of it.
+class SandboxJob:
+    """One job: its request, and what the provider has on it.
 
     Attributes:
         kind: order, shipment, booking, quote or report.
         cycle: the part of the idempotency key that counts.
     """
 
-    customer: Customer
+    sandbox_client: SandboxClient
     kind: str
     call_id: str
     body: dict[str, Any]
@@ -143,13 +142,13 @@ class Errand:
         return f"{self.call_id}:{self.cycle}"
 
     @property
-    def box(self) -> str:
-        """The path that its callbacks go to."""
+    def path(self) -> str:
+        """The path of its callbacks."""
         return f"/{self.call_id}"
 
     def send(self, **client_options: Any) -> httpx.Response:
         """Send the request, always the same one."""
-        return self.customer.http.post(
+        return self.sandbox_client.http.post(
             f"/v1/{self.kind}s",
             json=self.body,
             headers={"idempotency-key": self.key},
@@ -157,39 +156,39 @@ class Errand:
         )
 
     def work(self) -> dict[str, Any]:
-        """What the provider remembers of its latest work."""
+        """Its latest row in `/_works`."""
         return self.works()[-1]
 
     def works(self) -> list[dict[str, Any]]:
-        """What the provider remembers of its works."""
-        reply = self.customer.http.get("/_works", params={"call_id": self.call_id})
+        """Its rows in `/_works`."""
+        reply = self.sandbox_client.http.get("/_works", params={"call_id": self.call_id})
         found: list[dict[str, Any]] = reply.json()
         return found
 
-    def look(self) -> httpx.Response:
-        """Ask how it stands."""
-        return self.customer.http.get(f"/v1/{self.kind}s/{self.work()['id']}")
+    def request_status(self) -> httpx.Response:
+        """Send a status request."""
+        return self.sandbox_client.http.get(f"/v1/{self.kind}s/{self.work()['id']}")
 
     def acknowledge(self, verdict: str) -> httpx.Response:
-        """Tell the provider what became of its answer."""
-        return self.customer.http.post(
+        """Send an acknowledgement."""
+        return self.sandbox_client.http.post(
             f"/v1/{self.kind}s/{self.work()['id']}/acknowledgements",
             json={"status": verdict},
             headers={"idempotency-key": f"{self.key}:{verdict}"},
         )
 
-    def take(self) -> Received:
+    def take(self) -> ReceivedCallback:
         """The next callback."""
-        return self.customer.mailbox.take(self.box)
+        return self.sandbox_client.receiver.take(self.path)
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        """What the provider's journal has on it, of these kinds."""
-        reply = self.customer.http.get("/_events", params={"call_id": self.call_id})
+        """Its events of these kinds."""
+        reply = self.sandbox_client.http.get("/_events", params={"call_id": self.call_id})
         return [event for event in reply.json() if not kinds or event["kind"] in kinds]
 
     def until(self, kind: str, times: int = 1) -> list[dict[str, Any]]:
-        """Wait until the provider's journal has so many entries of a kind."""
-        end = time.monotonic() + PATIENCE
+        """Wait for this many events of a kind."""
+        end = time.monotonic() + TIMEOUT
         while len(found := self.events(kind)) < times:
             assert time.monotonic() < end, f"there is no {kind}"
             time.sleep(0.005)
@@ -197,20 +196,22 @@ class Errand:
 
 
 @contextmanager
-def customer(mailbox: Mailbox | None = None, rates: Rates | None = None) -> Iterator[Customer]:
-    """A customer, and the provider it speaks to."""
-    mailbox = mailbox or Mailbox()
+def sandbox_client(
+    receiver: CallbackReceiver | None = None, rates: Rates | None = None
+) -> Iterator[SandboxClient]:
+    """A client and its provider, both running."""
+    receiver = receiver or CallbackReceiver()
     provider = create_provider(
-        API_KEY, WEBHOOK_SECRET, rates or Rates(delay_ms=0), clock=utc_now, retries=BRISK
+        API_KEY, WEBHOOK_SECRET, rates or Rates(delay_ms=0), clock=utc_now, retries=FAST_RETRIES
     )
     with (
-        serve(mailbox) as mailbox_url,
+        serve(receiver) as receiver_url,
         serve(provider) as provider_url,
         httpx.Client(
             base_url=provider_url,
             headers={"authorization": f"Bearer {API_KEY}"},
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             trust_env=False,
         ) as http,
     ):
-        yield Customer(http, mailbox, mailbox_url)
+        yield SandboxClient(http, receiver, receiver_url)
