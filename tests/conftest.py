@@ -1,4 +1,4 @@
-"""What holds for the whole test run."""
+"""Hooks for the whole test run."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ P = ParamSpec("P")
 def pytest_configure() -> None:
     """Let Ctrl-C reach the processes that tests start.
 
-    Whoever runs us in the background of a shell has it ignored, and every process that we start
-    would inherit that: those that wait for an interrupt would wait for ever.
+    A shell that runs pytest in the background has SIGINT ignored. Child processes would inherit
+    that, and those that wait for an interrupt would wait for ever.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,12 +69,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """Remember how the tests went."""
+    """Store the exit status for `pytest_unconfigure`."""
     _status.append(int(exitstatus))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
-    """Leave like our own processes do, or the engine's client may abort a run that has passed."""
+    """Exit like our own processes, or the engine's client may abort a run that has passed."""
     if _status:
         exit_process(_status[0])

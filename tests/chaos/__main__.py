@@ -23,14 +23,14 @@ from ackbridge.terminal import output
 from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .report import Report
-from .running import Options, run
+from .run import Options, run
 
 
 def main() -> int:
-    """Run as the command line says."""
+    """Run the command line."""
     asked = _read_arguments()
     options = _options(asked)
-    # An engine that is away is what this is about: the client need not warn of it every time.
+    # The engine is killed on purpose: the client need not warn of it every time.
     quiet = TelemetryConfig(logging=LoggingConfig(TelemetryFilter("ERROR", "ERROR")))
     Runtime.set_default(Runtime(telemetry=quiet))
     state = asked.state or Path(tempfile.mkdtemp(prefix="ackbridge-chaos-"))
@@ -63,7 +63,7 @@ def _run(options: Options, state: Path) -> Report | None:
             report = run(options, state)
     except* AckbridgeError as broken:
         for error in broken.exceptions:
-            print(f"\nthe run broke off: {error}", file=sys.stderr)
+            print(f"\nthe run was aborted: {error}", file=sys.stderr)
     if report is not None:
         report.show()
         (state / "report.txt").write_text(report.text())

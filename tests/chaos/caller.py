@@ -1,4 +1,4 @@
-"""Everybody who has to do with one call, what they did, and what they were told."""
+"""What the callers of one call did, and which answers they got."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from temporalio.exceptions import TemporalError
 from ackbridge.contracts.calls import CallOutcome, Stage
 from ackbridge.errors import CallError, EngineUnavailableError
 
-from .records import Answer, Told
-from .script import CallScript
+from .records import Answer, CallerRecord
+from .workload import PlannedCall
 
 PAUSE = 0.3
-"""Seconds before an engine that is away is tried again."""
+"""Seconds before a request to an unavailable engine is retried."""
 
 T = TypeVar("T")
 
 
 @dataclass
 class Caller:
-    """Everybody who has to do with one call; `told` at the end.
+    """Collects what happens to the callers of one call; `record` is the result.
 
     Attributes:
         parked: how often it was found parked.
     """
 
-    script: CallScript
+    script: PlannedCall
     is_started: bool = False
     refusal: str | None = None
     gave_up: bool = False
     answers: list[Answer] = field(default_factory=list)
     orders: list[str] = field(default_factory=list)
-    troubles: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     parked: int = 0
 
     @property
-    def told(self) -> Told:
-        """For the reconciliation."""
-        return Told(
+    def record(self) -> CallerRecord:
+        """The record that reconciliation compares."""
+        return CallerRecord(
             is_started=self.is_started,
             is_refusable=self.script.is_refusable,
             refusal=self.refusal,
             gave_up=self.gave_up,
             answers=tuple(self.answers),
             orders=tuple(self.orders),
-            troubles=tuple(self.troubles),
+            errors=tuple(self.errors),
         )
 
     def answered(self, how: str, stage: Stage | str, outcome: CallOutcome | None) -> None:
-        """Keep what was told."""
+        """Record an answer."""
         plain = outcome.model_dump(mode="json") if outcome else None
         self.answers.append(Answer(how, str(stage), plain))
 
-    async def keeping_troubles(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let what should not have happened to a caller be told, and the others go on."""
+    async def recording_errors(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it, and record an unexpected error instead of raising it."""
         try:
             await work
         except (CallError, TemporalError) as error:
-            self.troubles.append(f"{type(error).__name__}: {error}"[:500])
+            self.errors.append(f"{type(error).__name__}: {error}"[:500])
 
 
-async def insist(request: Callable[[], Awaitable[T]]) -> T:
-    """Try again for as long as the engine is away, like a service with a queue would."""
+async def retry_while_unavailable(request: Callable[[], Awaitable[T]]) -> T:
+    """Retry while the engine is unavailable, like a service with a queue."""
     while True:
         try:
             return await request()

@@ -1,4 +1,4 @@
-"""Callers: services that make calls, wait for them, and try again like services do."""
+"""Callers: services that start calls, wait for them and retry."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.contracts.calls import CallStatus, Stage
 from ackbridge.errors import CallCancelledError, CallFailedError, InvalidRequestError
 
-from .caller import PAUSE, Caller, insist
-from .script import Act, CallScript, Manner
-from .steering import PATIENCE, Steering
+from .caller import PAUSE, Caller, retry_while_unavailable
+from .operator_actions import PATIENCE, OperatorActions
+from .workload import Action, CallStyle, PlannedCall
 
 
 class Callers:
-    """Makes calls as their scripts say. Every caller gives up at last, and says so."""
+    """Make planned calls. Every caller gives up after a while, and records that."""
 
     def __init__(self, client: Client, give_up_after: timedelta, *, queries: bool) -> None:
-        """Take what they work with.
+        """Prepare; nothing is sent.
 
         Args:
             client: of the engine.
-            give_up_after: how long anybody waits for anything.
-            queries: who follows a call asks where it is by query, which the engine's SDK does not
-                bear beside local activities (`docs/decisions/0007-cycles-and-interruptions.md`).
+            give_up_after: how long a caller waits for a request or an outcome.
+            queries: callers that follow a call query its status, which the engine's SDK does not
+                support beside local activities (`docs/decisions/0007-cycles-and-interruptions.md`).
         """
-        self._steering = Steering(client)
+        self._steering = OperatorActions(client)
         self._calls = AckbridgeClient(client)
         self._give_up_after = give_up_after.total_seconds()
         self._queries = queries
 
-    async def make(self, script: CallScript, begun: Callable[[], Awaitable[None]]) -> Caller:
-        """Conduct one call.
+    async def make(self, script: PlannedCall, begun: Callable[[], Awaitable[None]]) -> Caller:
+        """Start one call and follow it to its end.
 
         Args:
-            begun: told once the engine has acknowledged the start.
+            begun: called once the engine has acknowledged the start.
         """
         caller = Caller(script)
         try:
             async with asyncio.timeout(self._give_up_after):
-                await caller.keeping_troubles(self._conduct(caller, begun))
+                await caller.recording_errors(self._conduct(caller, begun))
         except TimeoutError:
             caller.gave_up = True
         return caller
@@ -58,24 +58,26 @@ class Callers:
         caller.is_started = True
         await begun()
         work = [self._steering.later(caller, call, order) for order in caller.script.orders]
-        if caller.script.manner is not Manner.LEAVE:
+        if caller.script.manner is not CallStyle.LEAVE:
             work.append(self._follow(caller, call, status))
         async with asyncio.TaskGroup() as tasks:
             for one in work:
-                tasks.create_task(caller.keeping_troubles(one))
+                tasks.create_task(caller.recording_errors(one))
         if caller.answers and caller.answers[-1].outcome is not None:
             for act in caller.script.at_its_end:
                 await self._steering.do(caller, call, act)
 
     async def _start(self, caller: Caller) -> tuple[Call, CallStatus | None]:
         request = caller.script.request
-        if caller.script.manner is Manner.WAIT:
-            status = await insist(lambda: self._calls.start_and_wait(request, PATIENCE))
+        if caller.script.manner is CallStyle.WAIT:
+            status = await retry_while_unavailable(
+                lambda: self._calls.start_and_wait(request, PATIENCE)
+            )
             return self._calls.call(request.call_id), status
-        return await insist(lambda: self._calls.start(request)), None
+        return await retry_while_unavailable(lambda: self._calls.start(request)), None
 
     async def _follow(self, caller: Caller, call: Call, status: CallStatus | None) -> None:
-        """Wait until the call is over, or is parked and left so."""
+        """Wait until the call has ended, or is parked and stays parked."""
         while True:
             try:
                 if status is None or not (status.outcome or status.stage is Stage.PARKED):
@@ -93,18 +95,22 @@ class Callers:
             status = None
 
     async def _ask(self, caller: Caller, call: Call) -> CallStatus | None:
-        """Where the call is after a while; None when nobody can say."""
+        """The status of the call after a while; None if it is unknown."""
         request = caller.script.request
-        if caller.script.manner is Manner.WAIT:
-            return await insist(lambda: self._calls.start_and_wait(request, PATIENCE))
+        if caller.script.manner is CallStyle.WAIT:
+            return await retry_while_unavailable(
+                lambda: self._calls.start_and_wait(request, PATIENCE)
+            )
         try:
-            outcome = await insist(lambda: call.outcome(PATIENCE))
+            outcome = await retry_while_unavailable(lambda: call.outcome(PATIENCE))
         except (CallFailedError, CallCancelledError) as ended:
             outcome = ended.outcome
         except TimeoutError:
             if self._queries:
-                return await insist(call.status)
-            return await insist(lambda: self._calls.start_and_wait(request, PATIENCE))
+                return await retry_while_unavailable(call.status)
+            return await retry_while_unavailable(
+                lambda: self._calls.start_and_wait(request, PATIENCE)
+            )
         return CallStatus(
             call_id=call.id,
             stage=Stage(outcome.status),
@@ -113,14 +119,14 @@ class Callers:
         )
 
     async def _take_up(self, caller: Caller, call: Call) -> bool:
-        """Do with a parked call what its script says. False: it is left parked."""
+        """Apply the planned action to a parked call. False: it stays parked."""
         turn, caller.parked = caller.parked, caller.parked + 1
         acts = caller.script.when_parked
-        act = acts[turn] if turn < len(acts) else Act.LEAVE
-        if act is Act.LEAVE:
+        act = acts[turn] if turn < len(acts) else Action.LEAVE
+        if act is Action.LEAVE:
             caller.answered(caller.script.manner, Stage.PARKED, None)
             return False
         await self._steering.do(caller, call, act)
-        # Until the order has taken effect it may be found parked again.
+        # It may be found parked again until the request has taken effect.
         await asyncio.sleep(PAUSE)
         return True

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .records import Kept, Run, RunState, Seen, Told, Work
+from .records import CallerRecord, LedgerRecord, ProviderRecord, Run, RunState, Work
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Case:
 
     call_id: str
     operation: Operation
-    told: Told
-    seen: Seen = field(default_factory=Seen)
-    kept: Kept = field(default_factory=Kept)
+    caller: CallerRecord
+    provider: ProviderRecord = field(default_factory=ProviderRecord)
+    ledger: LedgerRecord = field(default_factory=LedgerRecord)
     runs: tuple[Run, ...] = ()
 
     @property
@@ -50,7 +50,7 @@ class Case:
     @property
     def is_parked(self) -> bool:
         """Whether it waits, open, for an operator, a batch or a late answer."""
-        return self.is_open and self.kept.stage == "parked"
+        return self.is_open and self.ledger.stage == "parked"
 
     @property
     def in_doubt(self) -> tuple[Work, ...]:
@@ -59,7 +59,7 @@ class Case:
         Reprocessing sends the same key again, and the end of the parking acknowledges.
         """
         receipts = frozenset[str]().union(*(run.receipts for run in self.runs))
-        told_nothing = (work for work in self.seen.works if not work.verdicts)
+        told_nothing = (work for work in self.provider.works if not work.verdicts)
         return tuple(w for w in told_nothing if self.is_parked and w.id not in receipts)
 
     @property

@@ -1,4 +1,4 @@
-"""What the records say about a call, for whoever has to find out what went wrong."""
+"""Text that shows what each record says about a call."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from .cases import Case
 from .records import Event, Run, Work
 
 STORY = 14
-"""Lines of a history that are shown; the whole story is kept beside the state."""
+"""Lines of a history that are shown; all of them are in the report file."""
 
 
-def tell(case: Case) -> Iterator[str]:
-    """A line for each record."""
+def summarize(case: Case) -> Iterator[str]:
+    """One line per record."""
     yield f"provider: {_provider(case)}"
     yield f"ledger:   {_ledger(case)}"
     yield f"history:  {_history(case)}"
     yield f"caller:   {_caller(case)}"
 
 
-def tell_all(case: Case) -> Iterator[str]:
-    """Everything, with the histories."""
+def describe(case: Case) -> Iterator[str]:
+    """All records, with the full histories."""
     yield case.call_id
-    for line in tell(case):
+    for line in summarize(case):
         yield f"  {line}"
     for run in case.runs:
         yield f"  run {run.id} ({run.state})"
@@ -32,10 +32,10 @@ def tell_all(case: Case) -> Iterator[str]:
 
 
 def _provider(case: Case) -> str:
-    requests = [f"{key.rpartition(':')[2]}: {n}" for key, n in case.seen.requests.items()]
+    requests = [f"{key.rpartition(':')[2]}: {n}" for key, n in case.provider.requests.items()]
     told = [f"requests by cycle {', '.join(requests) or 'none'}"]
-    told += [_work(work) for work in case.seen.works]
-    told += [_event(event) for event in case.seen.events]
+    told += [_work(work) for work in case.provider.works]
+    told += [_event(event) for event in case.provider.events]
     return "; ".join(told)
 
 
@@ -51,7 +51,7 @@ def _event(event: Event) -> str:
 
 
 def _ledger(case: Case) -> str:
-    kept = case.kept
+    kept = case.ledger
     if kept.stage is None:
         return "nothing"
     outcome = kept.outcome or {}
@@ -85,7 +85,7 @@ def _run(run: Run) -> str:
 
 
 def _caller(case: Case) -> str:
-    told = case.told
+    told = case.caller
     said = [f"start {'acknowledged' if told.is_started else 'not acknowledged'}"]
     said += told.orders
     said += [f"{a.how}: {a.stage}" + (" with outcome" if a.outcome else "") for a in told.answers]

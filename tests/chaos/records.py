@@ -1,4 +1,4 @@
-"""What is known about the calls of a run: three independent records, and what callers were told.
+"""What is known about the calls of a run: three independent records, and the answers callers got.
 
 Plain values that reading fills and reconciling compares; unit tests write them by hand.
 """
@@ -13,12 +13,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Work:
-    """What the provider did or took under one idempotency key.
+    """What the provider did for one idempotency key.
 
     Attributes:
         cycle: of our call, by the key.
         status: `processing`, `completed` or `failed`.
-        verdicts: the acknowledgements it took, in order: `success`, `failed`.
+        verdicts: the acknowledgements it accepted, in order: `success`, `failed`.
     """
 
     id: str
@@ -32,13 +32,13 @@ class Work:
 
 @dataclass(frozen=True)
 class Event:
-    """One event the provider told us by callback, all its copies and tries together.
+    """One event that the provider sent by callback, with all its copies and attempts.
 
     Attributes:
-        news: `completed`, `failed` or `extended`; what is no news begins with `forged_` or
-            `malformed_`.
-        sent: how often it left.
-        replies: what it was answered with, by status; None for no answer.
+        news: `completed`, `failed` or `extended`; forged and malformed callbacks begin with
+            `forged_` or `malformed_`.
+        sent: how often it was sent.
+        replies: the number of replies by status; None for no reply.
     """
 
     id: str
@@ -50,22 +50,22 @@ class Event:
 
     @property
     def is_true(self) -> bool:
-        """Whether the provider meant it."""
+        """Whether the provider signed it and it is well formed."""
         return not self.news.startswith(("forged_", "malformed_"))
 
     @property
     def is_taken(self) -> bool:
-        """Whether we answered it with 2xx at least once."""
+        """Whether the gateway replied with 2xx at least once."""
         return any(status is not None and 200 <= status < 300 for status in self.replies)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProviderRecord:
     """The provider's record of one call.
 
     Attributes:
         requests: how often each idempotency key came.
-        told_failed: works that the provider has said to have failed, by callback or when asked.
+        told_failed: works that the provider reported as failed, by callback or status request.
     """
 
     works: tuple[Work, ...] = ()
@@ -76,7 +76,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """One row of what the ledger knows to be acknowledged, or owed."""
+    """One acknowledgement in the ledger: accepted, or owed."""
 
     cycle: int
     kind: str
@@ -95,7 +95,7 @@ class Response:
 
 
 @dataclass(frozen=True)
-class Kept:
+class LedgerRecord:
     """The ledger's record of one call.
 
     Attributes:
@@ -118,8 +118,8 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Ledgered:
-    """What the ledger knows about events, whichever call they are of.
+class EventRecords:
+    """What the ledger has recorded about events of all calls.
 
     Attributes:
         suppressed: event keys that were logged with a reason.
@@ -150,7 +150,7 @@ ENDED = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """A workflow task that failed, and did not just come too late.
+    """A workflow task that failed; one that was only too late does not count.
 
     Attributes:
         attempts: how often it was tried in a row.
@@ -173,7 +173,7 @@ class Run:
         receipts: the provider's references that it had from receipts.
         recorded: how many responses the ledger accepted from it.
         unreplayable: why the workflow's code does not replay it, if it does not.
-        story: a line for each event worth telling.
+        story: one line per event of interest.
     """
 
     id: str
@@ -191,7 +191,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a caller was told about its call.
+    """One answer that a caller got.
 
     Attributes:
         how: by which request.
@@ -205,16 +205,16 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the callers of one call did, and were told.
+class CallerRecord:
+    """What the callers of one call did, and which answers they got.
 
     Attributes:
         is_started: the engine has acknowledged the start.
         is_refusable: the request is invalid on purpose.
         refusal: how it was refused, if it was.
-        gave_up: somebody waited for as long as the run allows, and had no answer.
-        orders: what was done to the call, in order.
-        troubles: what should not have happened to a caller.
+        gave_up: a caller waited for as long as the run allows, without an answer.
+        orders: the actions on the call, in order.
+        errors: unexpected errors of a caller.
     """
 
     is_started: bool = True
@@ -223,4 +223,4 @@ class Told:
     gave_up: bool = False
     answers: tuple[Answer, ...] = ()
     orders: tuple[str, ...] = ()
-    troubles: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()

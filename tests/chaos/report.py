@@ -11,9 +11,9 @@ from ackbridge.terminal import output
 
 from . import evidence
 from .cases import Case, Totals
-from .kinds import Kind
-from .reconciling import Finding
-from .records import Ledgered, Run, RunState
+from .finding_kinds import Kind
+from .reconciliation import Finding
+from .records import EventRecords, Run, RunState
 
 SHOWN = 20
 """Findings on the screen; all are in the file beside the state."""
@@ -26,7 +26,7 @@ class Report:
     seed: int
     took: timedelta
     cases: Sequence[Case]
-    ledgered: Ledgered
+    ledgered: EventRecords
     totals: Totals
     findings: Sequence[Finding]
 
@@ -39,11 +39,11 @@ class Report:
         """The figures, by what they count."""
         cases, provider = self.cases, self.totals.provider
         wrong = Counter(finding.kind for finding in self.findings)
-        kept = [case.kept for case in cases]
+        kept = [case.ledger for case in cases]
         outcomes = [one.outcome for one in kept if one.outcome]
-        events = [event for case in cases for event in case.seen.events]
+        events = [event for case in cases for event in case.provider.events]
         statuses = Counter(outcome["status"] for outcome in outcomes)
-        refused = sum(case.told.refusal is not None for case in cases)
+        refused = sum(case.caller.refusal is not None for case in cases)
         false = [event for event in events if not event.is_true]
         runs = [run for case in cases for run in case.runs]
         return {
@@ -57,7 +57,7 @@ class Report:
             "late": str(sum(bool(outcome.get("late")) for outcome in outcomes)),
             "forced": str(sum(bool(outcome.get("forced")) for outcome in outcomes)),
             "in several cycles": str(sum(outcome.get("cycles", 0) > 1 for outcome in outcomes)),
-            "steered": _list(Counter(o.partition(":")[0] for c in cases for o in c.told.orders)),
+            "steered": _list(Counter(o.partition(":")[0] for c in cases for o in c.caller.orders)),
             "effects at the provider": str(provider.get("effects", 0)),
             "requests, and their answers": _answers(self.totals),
             "duplicates sent on purpose": str(provider.get("duplicates_sent", 0)),
@@ -81,7 +81,7 @@ class Report:
             output.console.print(
                 f"\n{finding.kind}: {finding.call_id}: {finding.what}", markup=False
             )
-            for line in evidence.tell(cases[finding.call_id]):
+            for line in evidence.summarize(cases[finding.call_id]):
                 output.console.print(f"  {line}", markup=False, soft_wrap=True)
         if len(self.findings) > SHOWN:
             output.console.print(f"\n… and {len(self.findings) - SHOWN} more")
@@ -92,7 +92,7 @@ class Report:
         lines = [f"{name}: {value}" for name, value in self.counts().items()]
         for finding in self.findings:
             lines += ["", f"{finding.kind}: {finding.call_id}: {finding.what}"]
-            lines += evidence.tell_all(cases[finding.call_id])
+            lines += evidence.describe(cases[finding.call_id])
         return "\n".join([*lines, "", *self.totals.deaths]) + "\n"
 
 

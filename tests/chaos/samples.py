@@ -7,19 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 from .cases import Case, Operation
-from .kinds import Kind
-from .reconciling import reconcile
+from .finding_kinds import Kind
+from .reconciliation import reconcile
 from .records import (
     Acknowledgement,
     Answer,
+    CallerRecord,
     Event,
-    Kept,
-    Ledgered,
+    EventRecords,
+    LedgerRecord,
+    ProviderRecord,
     Response,
     Run,
     RunState,
-    Seen,
-    Told,
     Work,
 )
 
@@ -33,18 +33,18 @@ OUTCOME: Mapping[str, Any] = {
 WORK = Work("work_1", f"{CALL}:1", CALL, 1, "completed", ("success",))
 EVENT = Event("evt_1", "completed", "work_1", CALL, 1, {200: 1})
 RUN = Run("run", "run", RunState.COMPLETED, outcome=OUTCOME, heard=frozenset({"evt_1"}), recorded=1)
-SEEN = Seen((WORK,), (EVENT,), {f"{CALL}:1": 1})
+SEEN = ProviderRecord((WORK,), (EVENT,), {f"{CALL}:1": 1})
 RESPONSE = Response(1, "evt_1", {"id": "work_1"}, "callback")
-KEPT = Kept(
+KEPT = LedgerRecord(
     stage="completed",
     outcome=OUTCOME,
     responses=(RESPONSE,),
     applied=("evt_1",),
     acknowledgements=(Acknowledgement(1, "success", is_owed=False),),
 )
-TOLD = Told(answers=(Answer("start", "completed", OUTCOME),))
+TOLD = CallerRecord(answers=(Answer("start", "completed", OUTCOME),))
 GOOD = Case(CALL, Operation(acknowledges=True), TOLD, SEEN, KEPT, (RUN,))
-LEDGERED = Ledgered(owners={"evt_1": (CALL,)})
+LEDGERED = EventRecords(owners={"evt_1": (CALL,)})
 
 FAILED: Mapping[str, Any] = {
     "status": "failed",
@@ -55,21 +55,21 @@ FAILED: Mapping[str, Any] = {
 }
 GIVEN_UP = replace(
     GOOD,
-    told=Told(answers=(Answer("start", "failed", FAILED),)),
-    seen=replace(SEEN, works=(replace(WORK, verdicts=("failed",)),), events=()),
-    kept=Kept("failed", outcome=FAILED),
+    caller=CallerRecord(answers=(Answer("start", "failed", FAILED),)),
+    provider=replace(SEEN, works=(replace(WORK, verdicts=("failed",)),), events=()),
+    ledger=LedgerRecord("failed", outcome=FAILED),
     runs=(replace(RUN, state=RunState.FAILED, failure="CallFailed", outcome=FAILED, recorded=0),),
 )
 PARKED = replace(
     GIVEN_UP,
-    told=Told(answers=(Answer("start", "parked"),)),
-    kept=Kept("parked"),
+    caller=CallerRecord(answers=(Answer("start", "parked"),)),
+    ledger=LedgerRecord("parked"),
     runs=(replace(RUN, state=RunState.OPEN, outcome=None, recorded=0),),
 )
-OPEN = replace(PARKED, kept=Kept("awaiting_response"))
+OPEN = replace(PARKED, ledger=LedgerRecord("awaiting_response"))
 
 
-def found(case: Case, ledgered: Ledgered = LEDGERED) -> list[Kind]:
+def found(case: Case, ledgered: EventRecords = LEDGERED) -> list[Kind]:
     """What the reconciliation says about one call."""
     return [finding.kind for finding in reconcile([case], ledgered)]
 
@@ -84,8 +84,8 @@ def second(*verdicts: str, status: str = "completed") -> Case:
     return Case(
         CALL,
         Operation(acknowledges=True),
-        Told(),
-        Seen(works, (EVENT,), {f"{CALL}:1": 2, f"{CALL}:2": 1}),
+        CallerRecord(),
+        ProviderRecord(works, (EVENT,), {f"{CALL}:1": 2, f"{CALL}:2": 1}),
         replace(KEPT, outcome=outcome, responses=(replace(RESPONSE, cycle=2),)),
         (replace(RUN, outcome=outcome),),
     )

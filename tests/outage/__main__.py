@@ -16,19 +16,19 @@ from pathlib import Path
 from ackbridge.terminal import output
 from ackbridge.workarounds.temporal_sdk import exit_process
 
-from .checking import check
-from .playing import Options, Played, play
+from .checks import check
+from .simulation import Options, OutageResult, simulate
 
 SHOWN = 20
 
 
 def main() -> int:
-    """Play as the command line says."""
+    """Run the command line."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="ackbridge-outage-") as folder:
-        played = asyncio.run(play(options, Path(folder), output.console.print))
-    output.console.print(output.properties("\nAn outage", _figures(played)))
-    wrong = check(played)
+        result = asyncio.run(simulate(options, Path(folder), output.console.print))
+    output.console.print(output.properties("\nAn outage", _figures(result)))
+    wrong = check(result)
     for line in wrong[:SHOWN]:
         print(line, file=sys.stderr)
     if len(wrong) > SHOWN:
@@ -36,27 +36,27 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _figures(played: Played) -> dict[str, str | None]:
-    waits = [wait.total_seconds() / 3600 for wait in played.parked_for.values()]
-    outcomes = Counter(str(one.status) for one in played.outcomes.values())
-    letters = [letter for letters in played.letters.values() for letter in letters]
-    events = Counter(str(letter.body["type"]) for letter in letters)
+def _figures(result: OutageResult) -> dict[str, str | None]:
+    waits = [wait.total_seconds() / 3600 for wait in result.parked_for.values()]
+    outcomes = Counter(str(one.status) for one in result.outcomes.values())
+    notices = [notice for notices in result.notices.values() for notice in notices]
+    events = Counter(str(notice.body["type"]) for notice in notices)
     ends = [
         f"by {one.by}: {one.counts.completed} of {one.counts.signalled} completed"
-        for one in played.batches
+        for one in result.batches
     ]
     return {
-        "calls": str(len(played.requests)),
+        "calls": str(len(result.requests)),
         "parked for": f"{min(waits):.1f} to {max(waits):.1f} hours",
-        "requests in vain": str(played.sent_in_vain),
+        "requests in vain": str(result.failed_requests),
         "batches": "\n".join(ends),
         "outcomes": _list(outcomes),
-        "late": str(sum(one.late for one in played.outcomes.values())),
-        "works of the provider": str(sum(len(seen.works) for seen in played.seen.values())),
+        "late": str(sum(one.late for one in result.outcomes.values())),
+        "works of the provider": str(sum(len(seen.works) for seen in result.seen.values())),
         "notices": _list(events),
-        "notices that came again": str(played.repeated),
-        "bad signatures": str(played.forged),
-        "still parked": str(played.left),
+        "notices that came again": str(result.repeated),
+        "bad signatures": str(result.forged),
+        "still parked": str(result.left),
     }
 
 

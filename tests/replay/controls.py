@@ -9,7 +9,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SetLimit
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.control import IntegrationFlags, SetFlag
-from tests.support.stage import Stage, mood, reached
+from tests.support.stage import Stage, reached, set_provider_state
 
 from .playing import PATIENCE, Run, Scenario, booking, run
 
@@ -92,11 +92,11 @@ async def control_broke(stage: Stage) -> Run:
     """A provider that breaks: the breaker opens, is held closed, drains, and a limit is set."""
     control = stage.calls.control("sandbox")
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
-    await mood(stage, "broken")
+    await set_provider_state(stage, "broken")
     for _ in range(20):
         await stage.calls.start(stage.request())
     await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
-    await mood(stage, "well")
+    await set_provider_state(stage, "well")
     force = ForceBreaker(state=BreakerState.CLOSED, by="bo", reason="they say they are well")
     await control.force_breaker(force)
     await control.set_limit(SetLimit(per_second=50, by="bo", reason="gently"))

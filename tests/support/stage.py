@@ -1,4 +1,4 @@
-"""Everything a call needs, on this machine: engine, worker, gateway, provider, ledger."""
+"""A complete deployment in the test process: worker, gateway, provider and ledger."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ SECRETS = {
 
 @dataclass
 class Stage:
-    """Where calls are played.
+    """A running deployment, and clients of every part of it.
 
     Attributes:
         folder: of its files.
@@ -72,7 +72,7 @@ class Stage:
         skipper: moves the clock of a single workflow.
         ledger: the ledger that worker and gateway share.
         provider_url, gateway_url: where they listen.
-        http: of somebody outside.
+        http: a client for provider and gateway.
         deps: what the activities are given.
     """
 
@@ -104,7 +104,7 @@ class Stage:
         return self.client.get_workflow_handle(request.call_id)
 
     async def seen(self, call_id: str, kind: str) -> list[dict[str, Any]]:
-        """What the provider remembers of a call."""
+        """The provider's events of one kind for a call."""
         reply = await self.http.get(f"{self.provider_url}/_events?call_id={call_id}")
         return [event for event in reply.json() if event["kind"] == kind]
 
@@ -114,23 +114,22 @@ class Stage:
         return len({event["work"] for event in reply.json() if "work" in event})
 
     async def acknowledged(self, call_id: str) -> list[str]:
-        """What the provider was told of its responses, and took.
+        """The acknowledgements that the provider accepted for a call, one per idempotency key.
 
-        The same one again, under its key, is no second one: a step whose workflow task was lost
-        is repeated.
+        A step whose workflow task was lost is repeated under the same key.
         """
         told = await self.seen(call_id, "acknowledgement")
         taken = {e["idempotency_key"]: e["acknowledged"] for e in told if e["status"] == 200}
         return list(taken.values())
 
     async def until(self, request: CallRequest, stage: str) -> None:
-        """Wait until a call has got to a stage."""
+        """Wait until a call has reached a stage."""
         while (await self.calls.call(request.call_id).status()).stage != stage:  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(0.05)
 
 
-async def mood(stage: Stage, state: str) -> None:
-    """The provider as a whole is so from now on."""
+async def set_provider_state(stage: Stage, state: str) -> None:
+    """Change how the whole provider behaves: `well`, `broken` and so on."""
     reply = await stage.http.put(f"{stage.provider_url}/_mood", json={"state": state})
     assert reply.status_code == 200
 
@@ -138,7 +137,7 @@ async def mood(stage: Stage, state: str) -> None:
 async def reached(
     control: ControlHandle, holds: Callable[[ControlSnapshot], object]
 ) -> ControlSnapshot:
-    """The control's snapshot, once something holds of it."""
+    """Wait until the control's snapshot fulfils a condition; returns it."""
     async with asyncio.timeout(60):
         while True:
             seen = await control.snapshot()
@@ -180,13 +179,13 @@ def worker_environment(stage: Stage, integrations: Path) -> dict[str, str]:
     }
 
 
-PATIENT_BREAKER = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
-"""Tests let providers fail; a breaker would park the calls of whichever test comes next."""
+NEVER_OPENS = {"error_rate": 1, "min_volume": 1_000_000, "consecutive": 1_000_000}
+"""Settings of a breaker that never opens: failures of one test must not park calls of the next."""
 
 
-def patient(catalog: Catalog) -> Catalog:
-    """The same integrations, with a breaker that stays closed where the file does not say how."""
-    policy = BreakerPolicy.model_validate(PATIENT_BREAKER)
+def without_breaker(catalog: Catalog) -> Catalog:
+    """The same integrations; breakers with default settings never open."""
+    policy = BreakerPolicy.model_validate(NEVER_OPENS)
     integrations = {
         name: one.model_copy(update={"breaker": policy}) if one.breaker == BreakerPolicy() else one
         for name, one in catalog.integrations.items()
@@ -197,7 +196,7 @@ def patient(catalog: Catalog) -> Catalog:
 def edited_integrations(
     folder: Path,
     edit: Callable[[dict[str, Any]], None],
-    breaker: Mapping[str, Any] = PATIENT_BREAKER,
+    breaker: Mapping[str, Any] = NEVER_OPENS,
 ) -> Path:
     """A folder with the sandbox's integration alone, its operations edited."""
     integrations = folder / "integrations"
@@ -218,10 +217,11 @@ async def set_up(
     has_worker: bool = True,
     runtime: Runtime | None = None,
 ) -> AsyncIterator[Stage]:
-    """Put everything on stage; the worker, if there shall be one, lives in this process.
+    """Start all parts in this process, in a new namespace of the engine.
 
     Args:
-        runtime: of the worker's client; None for the one that all share.
+        has_worker: whether to run a worker, too.
+        runtime: of the worker's client; None for the default one.
     """
     url = f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
@@ -231,7 +231,7 @@ async def set_up(
             serve(create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"]))
         )
         environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
-        catalog = patient(load_catalog(integrations, environ))
+        catalog = without_breaker(load_catalog(integrations, environ))
         client = await Client.connect(
             namespace.address, namespace=namespace.name, **client_options(), runtime=runtime
         )

@@ -1,4 +1,4 @@
-"""Subscribers over real sockets, that check every signature with the library of their side."""
+"""Subscribers over real sockets that verify signatures with the Standard Webhooks library."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ NEXT_SECRET = "whsec_dGhlIHNlY3JldCB0aGF0IHRha2VzIGl0cyBwbGFjZQ=="
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A notice that has arrived, with a good signature.
+class ReceivedNotice:
+    """A notice that has arrived with a valid signature.
 
     Attributes:
         id: the header `webhook-id`.
-        body: as it came.
+        body: as it was received.
     """
 
     id: str
     body: dict[str, Any]
 
     @property
-    def story(self) -> tuple[int, str]:
+    def position(self) -> tuple[int, str]:
         """Its place in the order, and what it is."""
         return self.body["data"]["sequence"], self.body["type"]
 
 
 @dataclass
 class Subscriber:
-    """One that answers as it is told.
+    """A subscriber with scripted replies.
 
     Attributes:
         replies: the next answers: a status, a response, or seconds of silence; then 204.
-        letters: what has come, repeated ones too, in the order of arrival.
-        accepted: what has been answered with 2xx.
-        forged: how many requests did not verify.
+        received: all notices in the order of arrival, repeated ones too.
+        accepted: notices that were answered with 2xx.
+        forged: the number of requests with an invalid signature.
     """
 
     secret: str = SECRET
     replies: list[int | float | Response] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
-    accepted: list[Letter] = field(default_factory=list)
+    received: list[ReceivedNotice] = field(default_factory=list)
+    accepted: list[ReceivedNotice] = field(default_factory=list)
     forged: int = 0
     url: str = ""
 
-    def about(self, call_id: str) -> list[Letter]:
-        """What was accepted about one call, each once, in order."""
+    def about(self, call_id: str) -> list[ReceivedNotice]:
+        """The accepted notices of one call, each once, in order."""
         own = {one.id: one for one in self.accepted if one.body["data"]["call_id"] == call_id}
-        return sorted(own.values(), key=lambda letter: letter.story)
+        return sorted(own.values(), key=lambda notice: notice.position)
 
-    async def until(self, call_id: str, count: int) -> list[Letter]:
-        """Wait for so many accepted ones about a call."""
+    async def until(self, call_id: str, count: int) -> list[ReceivedNotice]:
+        """Wait for that many accepted notices of a call."""
         async with asyncio.timeout(60):
             while len(self.about(call_id)) < count:  # noqa: ASYNC110 -- it changes in another thread
                 await asyncio.sleep(0.02)
@@ -81,15 +81,15 @@ class Subscriber:
             except WebhookVerificationError:
                 self.forged += 1
                 return Response(status_code=401)
-            letter = Letter(request.headers["webhook-id"], read)
-            self.letters.append(letter)
+            notice = ReceivedNotice(request.headers["webhook-id"], read)
+            self.received.append(notice)
             reply = self.replies.pop(0) if self.replies else 204
             if isinstance(reply, float):
                 await asyncio.sleep(reply)
                 reply = 500
             answer = reply if isinstance(reply, Response) else Response(status_code=reply)
             if 200 <= answer.status_code < 300:
-                self.accepted.append(letter)
+                self.accepted.append(notice)
             return answer
 
         return app

@@ -17,7 +17,7 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import StackProcess, worker_plan
 from ackbridge.local.stack import empty_temporal_config
 
-from .stage import CHECKOUT, INTEGRATIONS, PATIENT_BREAKER, Stage
+from .stage import CHECKOUT, INTEGRATIONS, NEVER_OPENS, Stage
 
 DEPLOYMENT = "ackbridge"
 PROMOTE_WITHIN = "5m"
@@ -32,7 +32,7 @@ def parking_integrations(folder: Path) -> Path:
     """
     folder.mkdir()
     shipped = yaml.safe_load((INTEGRATIONS / "sandbox.yaml").read_text())
-    shipped["breaker"] = PATIENT_BREAKER
+    shipped["breaker"] = NEVER_OPENS
     order = shipped["operations"]["create_order"] | {"on_failure": "park"}
     order["receipt"] |= {"timeout": "1s", "attempts": 20}
     order["response"] |= {"cycles": 1, "deadline": {"initial": "5m"}}

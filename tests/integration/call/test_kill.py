@@ -80,9 +80,9 @@ async def test_worker_killed_while_a_subscriber_is_told(
     died = {mark.partition(":")[0] for mark in marks}
     assert {one.key for one in requests if names.DELIVER in one.key} <= died
     for request in requests:
-        letters = [one for one in shop.letters if one.body["data"]["key"] == request.key]
-        assert {one.id for one in letters} == {f"{request.call_id}:1.completed"}
-        bodies = [one.body for one in letters]
+        notices = [one for one in shop.received if one.body["data"]["key"] == request.key]
+        assert {one.id for one in notices} == {f"{request.call_id}:1.completed"}
+        bodies = [one.body for one in notices]
         assert bodies == bodies[:1] * len(bodies)
     assert states == {NoticeState.DELIVERED}
     assert shop.forged == 0

@@ -19,7 +19,14 @@ from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.provider_control.test_breaker import QUICK, edited
 from tests.support.processes import ForkedProcess
-from tests.support.stage import Stage, mood, reached, set_up, until_ready, worker_process
+from tests.support.stage import (
+    Stage,
+    reached,
+    set_provider_state,
+    set_up,
+    until_ready,
+    worker_process,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +104,7 @@ async def test_two_workers_share_a_rate_and_a_watch(
         took = (sent[-1][0] - sent[0][0]) / timedelta(seconds=1)
         assert len(sent) / took < 1.5 * RATE
 
-        await mood(stage, "broken")
+        await set_provider_state(stage, "broken")
         seen = await control.snapshot()
         async with asyncio.timeout(WITHIN.total_seconds()):
             while seen is None or seen.breaker.state is not BreakerState.OPEN:

@@ -21,7 +21,7 @@ from tests.replay.test_replay import replayer
 from tests.support.stage import Stage
 from tests.support.subscribers import Subscriber
 
-from .scenes import refused, row_of
+from .requests import refused, row_of
 
 
 async def test_subscriber_recovers_after_days(told: Stage, sick: Subscriber) -> None:
@@ -34,13 +34,13 @@ async def test_subscriber_recovers_after_days(told: Stage, sick: Subscriber) -> 
 
     await told.skipper.fast_forward(delivery, timedelta(days=3))
 
-    (letter,) = await sick.until(request.call_id, 1)
-    assert letter.id == event_id
-    tries = [one.id for one in sick.letters if one.id == event_id]
+    (notice,) = await sick.until(request.call_id, 1)
+    assert notice.id == event_id
+    tries = [one.id for one in sick.received if one.id == event_id]
     assert len(tries) == 12
     row = await row_of(told, event_id, NoticeState.DELIVERED)
     assert row.attempts == 12
-    assert "sk_live" not in str(letter.body)
+    assert "sk_live" not in str(notice.body)
 
 
 async def test_subscriber_never_recovers(
@@ -77,8 +77,8 @@ async def test_subscriber_never_recovers(
     )
     assert replayed.stdout == f"{event_id}: started\n"
 
-    (letter,) = await sick.until(request.call_id, 1)
-    assert letter.id == event_id
+    (notice,) = await sick.until(request.call_id, 1)
+    assert notice.id == event_id
     await row_of(told, event_id, NoticeState.DELIVERED)
 
 
@@ -106,7 +106,7 @@ async def test_delivered_notice_is_replayed(told: Stage, shop: Subscriber) -> No
     delivery = told.client.get_workflow_handle(names.notice_id(event_id))
     await told.skipper.fast_forward(delivery, timedelta(minutes=1))
     await row_of(told, event_id, NoticeState.DELIVERED)
-    assert [one.id for one in shop.letters].count(event_id) == 3
+    assert [one.id for one in shop.received].count(event_id) == 3
 
 
 async def test_gone_ends_a_notice(told: Stage, sick: Subscriber) -> None:
@@ -115,7 +115,7 @@ async def test_gone_ends_a_notice(told: Stage, sick: Subscriber) -> None:
     _, event_id = await refused(told, "sick")
     dead = await row_of(told, event_id, NoticeState.DEAD)
     assert "410" in str(dead.reason)
-    assert [one.id for one in sick.letters].count(event_id) == 1
+    assert [one.id for one in sick.received].count(event_id) == 1
 
 
 async def test_hanging_subscriber_delays_no_other(
@@ -126,8 +126,8 @@ async def test_hanging_subscriber_delays_no_other(
     for _ in range(3):
         await refused(told, "sick")
     request, event_id = await refused(told, "shop")
-    (letter,) = await shop.until(request.call_id, 1)
-    assert letter.id == event_id
+    (notice,) = await shop.until(request.call_id, 1)
+    assert notice.id == event_id
     assert sick.replies
     sick.replies.clear()
 
@@ -135,19 +135,19 @@ async def test_hanging_subscriber_delays_no_other(
 async def test_notice_is_delivered_once(told: Stage, shop: Subscriber) -> None:
     """A second workflow for the same event does not deliver it again."""
     request, event_id = await refused(told, "shop")
-    (letter,) = await shop.until(request.call_id, 1)
+    (notice,) = await shop.until(request.call_id, 1)
     await told.client.get_workflow_handle(names.notice_id(event_id)).result()
 
     again = await told.client.start_workflow(
         names.DELIVER_NOTICE,
-        Delivery(subscriber="shop", body=NoticeBody.model_validate(letter.body)),
+        Delivery(subscriber="shop", body=NoticeBody.model_validate(notice.body)),
         id=names.notice_id(event_id),
         task_queue=names.TASK_QUEUE,
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
     )
 
     await again.result()
-    assert [one.id for one in shop.letters].count(event_id) == 1
+    assert [one.id for one in shop.received].count(event_id) == 1
 
 
 async def test_invalid_start_names_the_field(told: Stage) -> None:

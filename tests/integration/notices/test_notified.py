@@ -17,7 +17,7 @@ from tests.replay.test_replay import replayer
 from tests.support.stage import Stage
 from tests.support.subscribers import Subscriber
 
-from .scenes import PATIENCE, booking, named, park, row_of
+from .requests import PATIENCE, booking, named, park, row_of
 
 
 async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) -> None:
@@ -33,7 +33,7 @@ async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) ->
 
     delayed, late = await shop.until(request.call_id, 2)
 
-    assert [delayed.story, late.story] == [(1, "call.delayed"), (2, "call.completed_late")]
+    assert [delayed.position, late.position] == [(1, "call.delayed"), (2, "call.completed_late")]
     assert [delayed.id, late.id] == [
         f"{request.call_id}:1.delayed",
         f"{request.call_id}:2.completed_late",
@@ -61,8 +61,8 @@ async def test_confirmation_after_a_reprocess_is_late(told: Stage, shop: Subscri
     outcome = await told.calls.call(request.call_id).outcome(PATIENCE)
 
     assert outcome.late
-    stories = [letter.story for letter in await shop.until(request.call_id, 2)]
-    assert stories == [(1, "call.delayed"), (2, "call.completed_late")]
+    positions = [notice.position for notice in await shop.until(request.call_id, 2)]
+    assert positions == [(1, "call.delayed"), (2, "call.completed_late")]
 
 
 async def test_completed_in_time(told: Stage, shop: Subscriber) -> None:
@@ -71,10 +71,10 @@ async def test_completed_in_time(told: Stage, shop: Subscriber) -> None:
     status = await told.calls.start_and_wait(request, PATIENCE)
 
     assert status.answer is NoticeStatus.COMPLETED
-    (letter,) = await shop.until(request.call_id, 1)
-    assert letter.story == (1, "call.completed")
-    assert letter.body["data"]["late"] is False
-    assert letter.body["data"]["response"]["total"] == 10
+    (notice,) = await shop.until(request.call_id, 1)
+    assert notice.position == (1, "call.completed")
+    assert notice.body["data"]["late"] is False
+    assert notice.body["data"]["response"]["total"] == 10
 
 
 async def test_failed_has_the_alternative_in_the_users_language(
@@ -112,8 +112,8 @@ async def test_cancelled(told: Stage, shop: Subscriber) -> None:
     for request in requests:
         with pytest.raises(CallCancelledError):
             await told.calls.call(request.call_id).outcome(PATIENCE)
-        (letter,) = await shop.until(request.call_id, 1)
-        assert letter.story == (1, "call.cancelled")
+        (notice,) = await shop.until(request.call_id, 1)
+        assert notice.position == (1, "call.cancelled")
 
 
 async def test_unknown_subscriber_is_refused(told: Stage) -> None:

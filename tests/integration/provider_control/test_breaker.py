@@ -25,7 +25,7 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.stats.reporter import report_stats
 from benchmarks.control import EVENTS_PER_WATCH
 from tests.replay.test_replay import replayer
-from tests.support.stage import INTEGRATIONS, Stage, mood, reached, set_up
+from tests.support.stage import INTEGRATIONS, Stage, reached, set_provider_state, set_up
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +93,7 @@ async def test_breaker_opens_and_closes(engine: EmbeddedEngine, tmp_path: Path) 
         slow = stage.request(delay_ms=6000)
         await stage.calls.start(slow)
         await stage.until(slow, "awaiting_response")
-        await mood(stage, "broken")
+        await set_provider_state(stage, "broken")
         doomed = [stage.request() for _ in range(6)]
         for request in doomed:
             await stage.calls.start(request)
@@ -115,7 +115,7 @@ async def test_breaker_opens_and_closes(engine: EmbeddedEngine, tmp_path: Path) 
         assert outcome.status == "completed"
         assert await stage.acknowledged(slow.call_id) == ["success"]
 
-        await mood(stage, "well")
+        await set_provider_state(stage, "well")
         await reached(control, lambda seen: seen.breaker.step is not None)
         for request in (*doomed, kept_back):
             outcome = await stage.calls.call(request.call_id).outcome(WITHIN)
@@ -199,7 +199,7 @@ async def test_monitoring_survives_its_worker_and_a_forced_breaker_stays(
     integrations = edited(tmp_path, **slow)
     async with set_up(engine, tmp_path, integrations, has_worker=False) as stage:
         control = stage.calls.control("sandbox")
-        await mood(stage, "broken")
+        await set_provider_state(stage, "broken")
         async with working(stage, integrations):
             await reached(control, lambda seen: seen.rate is not None)
             await stage.calls.start(stage.request("quote"))

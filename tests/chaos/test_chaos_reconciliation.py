@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from .cases import Case, Operation
-from .kinds import Kind
+from .finding_kinds import Kind
 from .records import (
     Acknowledgement,
-    Kept,
-    Ledgered,
+    CallerRecord,
+    EventRecords,
+    LedgerRecord,
+    ProviderRecord,
     RunState,
-    Seen,
     TaskFailure,
-    Told,
 )
 from .samples import (
     CALL,
@@ -43,7 +43,11 @@ def test_what_is_as_it_should_be_is_no_finding(case: Case) -> None:
 
 def test_a_call_is_lost_that_the_engine_does_not_know() -> None:
     """Its start was acknowledged."""
-    assert found(replace(GOOD, seen=Seen(), kept=Kept(), runs=(), told=Told())) == [Kind.LOST]
+    assert found(
+        replace(
+            GOOD, provider=ProviderRecord(), ledger=LedgerRecord(), runs=(), caller=CallerRecord()
+        )
+    ) == [Kind.LOST]
 
 
 @pytest.mark.parametrize("state", [RunState.TERMINATED, RunState.TIMED_OUT, RunState.CONTINUED])
@@ -54,57 +58,59 @@ def test_a_call_is_lost_that_ended_in_no_known_state(state: RunState) -> None:
 
 def test_a_call_is_lost_that_has_ended_for_the_engine_alone() -> None:
     """The ledger must have the outcome, and the last stage."""
-    assert found(replace(GIVEN_UP, kept=Kept("parked", outcome=FAILED))) == [Kind.LOST]
+    assert found(replace(GIVEN_UP, ledger=LedgerRecord("parked", outcome=FAILED))) == [Kind.LOST]
 
 
 def test_a_response_is_lost_that_was_taken_and_is_nowhere() -> None:
     """We said 2xx to it, so nobody will send it again."""
-    case = replace(GIVEN_UP, seen=replace(GIVEN_UP.seen, events=(EVENT,)))
-    assert found(case, Ledgered()) == [Kind.LOST]
+    case = replace(GIVEN_UP, provider=replace(GIVEN_UP.provider, events=(EVENT,)))
+    assert found(case, EventRecords()) == [Kind.LOST]
 
 
 @pytest.mark.parametrize(
     "ledgered",
     [
-        Ledgered(suppressed=frozenset({"evt_1"})),
-        Ledgered(inbox={"evt_1": "held"}),
-        Ledgered(inbox={"evt_1": "pending"}),
+        EventRecords(suppressed=frozenset({"evt_1"})),
+        EventRecords(inbox={"evt_1": "held"}),
+        EventRecords(inbox={"evt_1": "pending"}),
     ],
     ids=["logged", "held", "waiting"],
 )
-def test_a_response_is_not_lost_that_is_accounted_for(ledgered: Ledgered) -> None:
+def test_a_response_is_not_lost_that_is_accounted_for(ledgered: EventRecords) -> None:
     """Logged with a reason, or in the inbox."""
-    case = replace(GIVEN_UP, seen=replace(GIVEN_UP.seen, events=(EVENT,)))
+    case = replace(GIVEN_UP, provider=replace(GIVEN_UP.provider, events=(EVENT,)))
     assert found(case, ledgered) == []
 
 
 def test_a_response_is_lost_that_was_delivered_to_nobody() -> None:
     """An entry of the inbox that is closed as delivered has to be with its call."""
-    case = replace(GIVEN_UP, seen=replace(GIVEN_UP.seen, events=(EVENT,)))
-    assert found(case, Ledgered(inbox={"evt_1": "delivered"})) == [Kind.LOST]
+    case = replace(GIVEN_UP, provider=replace(GIVEN_UP.provider, events=(EVENT,)))
+    assert found(case, EventRecords(inbox={"evt_1": "delivered"})) == [Kind.LOST]
 
 
 def test_two_responses_of_one_call_are_one_too_many() -> None:
     """Whatever the second one says."""
-    case = replace(GOOD, kept=replace(KEPT, responses=(RESPONSE, RESPONSE)))
+    case = replace(GOOD, ledger=replace(KEPT, responses=(RESPONSE, RESPONSE)))
     assert found(case) == [Kind.APPLIED_TWICE]
 
 
 def test_one_event_of_two_calls_is_applied_twice() -> None:
     """An event is of one call."""
-    assert found(GOOD, Ledgered(owners={"evt_1": (CALL, "shop.order.2")})) == [Kind.APPLIED_TWICE]
+    assert found(GOOD, EventRecords(owners={"evt_1": (CALL, "shop.order.2")})) == [
+        Kind.APPLIED_TWICE
+    ]
 
 
 def test_the_response_of_another_call_is_applied_to_the_wrong_one() -> None:
     """The provider knows which work was whose."""
     stranger = replace(RESPONSE, data={"id": "work_7"})
-    assert Kind.APPLIED_TWICE in found(replace(GOOD, kept=replace(KEPT, responses=(stranger,))))
+    assert Kind.APPLIED_TWICE in found(replace(GOOD, ledger=replace(KEPT, responses=(stranger,))))
 
 
 def test_two_effects_of_one_key_are_one_too_many() -> None:
     """What idempotency keys are for."""
     other = replace(WORK, id="work_2", verdicts=("failed",))
-    case = replace(GOOD, seen=replace(SEEN, works=(WORK, other)))
+    case = replace(GOOD, provider=replace(SEEN, works=(WORK, other)))
     assert found(case) == [Kind.APPLIED_TWICE]
 
 
@@ -116,24 +122,24 @@ def test_a_second_cycle_is_no_second_effect() -> None:
 def test_two_works_acknowledged_as_success_are_one_too_many() -> None:
     """The provider would bill both."""
     case = second("success")
-    first, last = case.seen.works
+    first, last = case.provider.works
     works = (replace(first, verdicts=("failed", "success")), last)
-    kinds = found(replace(case, seen=replace(case.seen, works=works)))
+    kinds = found(replace(case, provider=replace(case.provider, works=works)))
     assert kinds.count(Kind.APPLIED_TWICE) == 2
 
 
 def test_two_works_that_nobody_has_given_up_are_one_too_many() -> None:
     """Neither acknowledged as failed nor owed, and not failed by the provider."""
     case = second("success")
-    first, last = case.seen.works
+    first, last = case.provider.works
     works = (replace(first, verdicts=()), last)
-    case = replace(case, seen=replace(case.seen, works=works), operation=Operation(False))
+    case = replace(case, provider=replace(case.provider, works=works), operation=Operation(False))
     assert Kind.APPLIED_TWICE in found(case)
 
 
 def test_a_work_that_was_told_nothing_is_unacknowledged() -> None:
     """Neither success nor failed, and nothing owed."""
-    case = replace(GOOD, seen=replace(SEEN, works=(replace(WORK, verdicts=()),)))
+    case = replace(GOOD, provider=replace(SEEN, works=(replace(WORK, verdicts=()),)))
     assert found(case) == [Kind.UNACKNOWLEDGED]
 
 
@@ -142,15 +148,15 @@ def test_what_is_owed_is_not_unacknowledged() -> None:
     owed = (Acknowledgement(1, "success", is_owed=True, reason="503"),)
     case = replace(
         GOOD,
-        seen=replace(SEEN, works=(replace(WORK, verdicts=()),)),
-        kept=replace(KEPT, stage="acknowledging", acknowledgements=owed),
+        provider=replace(SEEN, works=(replace(WORK, verdicts=()),)),
+        ledger=replace(KEPT, stage="acknowledging", acknowledgements=owed),
     )
     assert found(case) == []
 
 
 def test_what_is_parked_without_a_receipt_is_not_given_up() -> None:
     """The same key is sent again; with a receipt it would have been given up before parking."""
-    untold = replace(PARKED, seen=replace(PARKED.seen, works=(replace(WORK, verdicts=()),)))
+    untold = replace(PARKED, provider=replace(PARKED.provider, works=(replace(WORK, verdicts=()),)))
     assert found(untold) == []
     run = replace(untold.runs[0], receipts=frozenset({"work_1"}))
     assert found(replace(untold, runs=(run,))) == [Kind.UNACKNOWLEDGED]
@@ -159,7 +165,7 @@ def test_what_is_parked_without_a_receipt_is_not_given_up() -> None:
 def test_success_without_a_response_counts_as_unacknowledged() -> None:
     """We said that we have it."""
     case = replace(
-        GIVEN_UP, seen=replace(GIVEN_UP.seen, works=(replace(WORK, verdicts=("success",)),))
+        GIVEN_UP, provider=replace(GIVEN_UP.provider, works=(replace(WORK, verdicts=("success",)),))
     )
     assert found(case) == [Kind.UNACKNOWLEDGED]
 
@@ -168,7 +174,7 @@ def test_success_for_the_wrong_work_counts_as_unacknowledged() -> None:
     """The response is of another cycle than the one that was acknowledged."""
     case = second("success")
     first = replace(RESPONSE, cycle=2, data={"id": "work_0"})
-    assert found(replace(case, kept=replace(case.kept, responses=(first,)))) == [
+    assert found(replace(case, ledger=replace(case.ledger, responses=(first,)))) == [
         Kind.UNACKNOWLEDGED
     ]
 

@@ -1,4 +1,4 @@
-"""The ledger's record, by SQL of its own: the facade must not be the judge of itself."""
+"""Reads the ledger's record with SQL of its own, independent of the ledger's code."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .records import Acknowledgement, Kept, Ledgered, Response
+from .records import Acknowledgement, EventRecords, LedgerRecord, Response
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where the ledger stands in the middle of a run.
+class LedgerProgress:
+    """The state of the ledger during a run.
 
     Attributes:
         stages: by call id.
         owing: calls that owe an acknowledgement.
-        pending: entries of the inbox that have not been tried often enough to say that nobody
-            is there for them.
+        pending: entries of the inbox that have been tried fewer than `TRIED_ENOUGH` times.
     """
 
     stages: dict[str, str]
@@ -30,20 +29,20 @@ class Standing:
     pending: int
 
 
-def read_ledger(file: Path) -> tuple[dict[str, Kept], Ledgered]:
+def read_ledger(file: Path) -> tuple[dict[str, LedgerRecord], EventRecords]:
     """Everything in the ledger, as it is at one moment: by call id, and about events."""
     with _snapshot(file) as ledger:
         rows = {table: _rows(ledger, table) for table in _TABLES}
     return _by_call(rows), _about_events(rows)
 
 
-def read_standing(file: Path) -> Standing:
-    """What tells whether the calls have come to rest."""
+def read_progress(file: Path) -> LedgerProgress:
+    """What is needed to decide whether all calls are quiet."""
     with _snapshot(file) as ledger:
         stages = dict(ledger.execute("SELECT call_id, stage FROM calls").fetchall())
         owing = ledger.execute("SELECT call_id FROM acknowledgements WHERE is_owed").fetchall()
         (pending,) = ledger.execute(_PENDING, (TRIED_ENOUGH,)).fetchone()
-    return Standing(stages, frozenset(call_id for (call_id,) in owing), pending)
+    return LedgerProgress(stages, frozenset(call_id for (call_id,) in owing), pending)
 
 
 _TABLES = {
@@ -78,7 +77,7 @@ def _rows(ledger: sqlite3.Connection, table: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
-def _by_call(rows: Rows) -> dict[str, Kept]:
+def _by_call(rows: Rows) -> dict[str, LedgerRecord]:
     responses: defaultdict[str, list[Response]] = defaultdict(list)
     applied: defaultdict[str, list[str]] = defaultdict(list)
     told: defaultdict[str, list[Acknowledgement]] = defaultdict(list)
@@ -94,7 +93,7 @@ def _by_call(rows: Rows) -> dict[str, Kept]:
         )
     calls = {row["call_id"]: row for row in rows["calls"]}
     return {
-        call_id: Kept(
+        call_id: LedgerRecord(
             stage=calls.get(call_id, {}).get("stage"),
             reason=calls.get(call_id, {}).get("reason"),
             outcome=_json(calls.get(call_id, {}).get("outcome")),
@@ -106,12 +105,12 @@ def _by_call(rows: Rows) -> dict[str, Kept]:
     }
 
 
-def _about_events(rows: Rows) -> Ledgered:
+def _about_events(rows: Rows) -> EventRecords:
     owners: defaultdict[str, set[str]] = defaultdict(set)
     for row in (*rows["event_keys"], *rows["responses"]):
         owners[row["event_key"]].add(row["call_id"])
     logged = [row for row in rows["log"] if row["kind"] == "suppressed"]
-    return Ledgered(
+    return EventRecords(
         suppressed=frozenset(row["subject"] for row in logged),
         inbox={row["event_key"]: row["state"] for row in rows["inbox"]},
         owners={key: tuple(sorted(calls)) for key, calls in owners.items()},

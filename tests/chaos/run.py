@@ -22,28 +22,28 @@ from ackbridge.terminal import output
 from .caller import Caller
 from .callers import Callers
 from .cases import Case, Operation, Totals
-from .killing import Begun, Killer
-from .reading_histories import read_histories
-from .reading_ledger import read_ledger
-from .reading_provider import read_provider
-from .reconciling import reconcile
-from .records import Kept, Seen
+from .history_reader import read_histories
+from .ledger_reader import read_ledger
+from .process_killer import ProcessKiller, StartedCalls
+from .provider_reader import read_provider
+from .quiescence import read_activity, wait_until_quiet
+from .reconciliation import reconcile
+from .records import LedgerRecord, ProviderRecord
 from .report import Report
-from .script import draw_call, draw_kills, rates
-from .settling import look_around, settle
+from .workload import draw_call, draw_kills, rates
 
 INTEGRATIONS = Path(__file__).with_name("integrations")
 OUTLIVES = timedelta(hours=1)
-"""A parked call that may stay for longer than this is at rest; others end during the run."""
+"""A parked call that may stay longer than this counts as quiet; others end during the run."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a run.
+    """Options of a run.
 
     Attributes:
         calls: how many; None for as many as the time allows.
-        lasts: how long calls are begun; None until all are.
+        lasts: how long calls are started; None until all are.
         seed: of everything that is drawn.
         rate: calls begun in a second.
         at_once: callers that may be under way at the same time.
@@ -52,7 +52,7 @@ class Options:
         kills: how many at the most; None for as many as come.
         faults: multiplies the provider's rates.
         queries: whether callers ask by query, too.
-        settles_within: how long the calls have to come to rest, after the last kill.
+        settles_within: how long the calls may take to become quiet after the last kill.
     """
 
     calls: int | None
@@ -106,14 +106,14 @@ class _Run:
         self._stack = stack
         self._state = state
         self._began = began
-        self._begun = Begun()
+        self._begun = StartedCalls()
         self._catalog: Catalog = load_catalog(INTEGRATIONS, stack.environment)
 
     async def conduct(self) -> Report:
-        """Calls and kills, rest, and the judgement."""
+        """Start calls, kill processes, wait until all is quiet, and reconcile."""
         client = await connect(self._stack.environment)
         workers = worker_names(self._options.workers)
-        killer = Killer(self._stack, (*workers, "gateway", "engine"))
+        killer = ProcessKiller(self._stack, (*workers, "gateway", "engine"))
         kills = draw_kills(self._options.seed, self._options.kill_every, workers)
         kills = islice(kills, self._options.kills)
         async with asyncio.TaskGroup() as beside:
@@ -124,15 +124,15 @@ class _Run:
             await killing
             await killer.everything_back()
             callers = await self._finish(making)
-            await self._rest(client)
+            await self._wait_until_quiet(client)
             supervising.cancel()
         # The provider is a record: a run without it could not be judged.
         self._stack.check()
         (self._state / "kills.txt").write_text("\n".join(killer.log) + "\n")
-        return await self._judge(client, callers, killer)
+        return await self._reconcile(client, callers, killer)
 
     async def _begin_calls(self, client: Client) -> list[asyncio.Task[Caller]]:
-        """Begin the calls at the rate, or more slowly when too many are under way."""
+        """Start the calls at the rate, or more slowly when too many are in progress."""
         options = self._options
         callers = Callers(client, options.gives_up_after, queries=options.queries)
         places = asyncio.Semaphore(options.at_once)
@@ -150,23 +150,25 @@ class _Run:
             tasks.append(task)
             await asyncio.sleep(1 / options.rate)
             if number % 100 == 99:
-                self._say(f"{number + 1} calls begun")
+                self._say(f"{number + 1} calls started")
         return tasks
 
     async def _finish(self, making: list[asyncio.Task[Caller]]) -> list[Caller]:
         self._say("no more kills; waiting for the callers")
         return await asyncio.gather(*making)
 
-    async def _rest(self, client: Client) -> None:
-        self._say("waiting until nothing moves")
-        rest = await settle(
-            lambda: look_around(client, self._ledger, self._provider, self._stays_parked),
+    async def _wait_until_quiet(self, client: Client) -> None:
+        self._say("waiting until everything is quiet")
+        rest = await wait_until_quiet(
+            lambda: read_activity(client, self._ledger, self._provider, self._stays_parked),
             self._options.settles_within,
         )
         if rest.moving or rest.pending:
-            self._say(f"{len(rest.moving)} calls still move, {rest.pending} messages wait")
+            self._say(f"{len(rest.moving)} calls and {rest.pending} messages are in progress")
 
-    async def _judge(self, client: Client, callers: list[Caller], killer: Killer) -> Report:
+    async def _reconcile(
+        self, client: Client, callers: list[Caller], killer: ProcessKiller
+    ) -> Report:
         self._say("reading the three records")
         seen, summary = await read_provider(self._provider)
         kept, ledgered = await asyncio.to_thread(read_ledger, self._ledger)
@@ -174,14 +176,14 @@ class _Run:
         runs = await read_histories(client, [i for i, c in by_id.items() if c.is_started])
         strangers = (seen.keys() | kept.keys() | runs.keys()) - by_id.keys()
         if strangers:
-            raise AssertionError(f"nobody has made these calls: {', '.join(sorted(strangers))}")
+            raise AssertionError(f"no caller has made these calls: {', '.join(sorted(strangers))}")
         cases = [
             Case(
                 call_id=call_id,
                 operation=self._operation(call_id),
-                told=caller.told,
-                seen=seen.get(call_id, Seen()),
-                kept=kept.get(call_id, Kept()),
+                caller=caller.record,
+                provider=seen.get(call_id, ProviderRecord()),
+                ledger=kept.get(call_id, LedgerRecord()),
                 runs=tuple(runs.get(call_id, ())),
             )
             for call_id, caller in by_id.items()

@@ -1,4 +1,4 @@
-"""What a seed makes of a run: every call with what is done to it, and every kill.
+"""The workload that a seed determines: every call, the actions on it, and every kill.
 
 Nothing here depends on anything but the seed and the number of a call or of a kill.
 """
@@ -17,7 +17,7 @@ from ackbridge.sandbox.fault_rates import REALISTIC, Rates
 Chosen = TypeVar("Chosen")
 
 
-class Manner(StrEnum):
+class CallStyle(StrEnum):
     """How a service makes its call: starting and waiting in one request, one after the other, or
     starting alone."""
 
@@ -26,7 +26,7 @@ class Manner(StrEnum):
     LEAVE = "start"
 
 
-class Act(StrEnum):
+class Action(StrEnum):
     """What is done to a call."""
 
     CANCEL = "cancel"
@@ -41,30 +41,30 @@ class Act(StrEnum):
 
 
 @dataclass(frozen=True)
-class Order:
+class ScheduledAction:
     """One act, so many seconds after the start of the call."""
 
-    act: Act
+    act: Action
     after: float
 
 
 @dataclass(frozen=True)
-class CallScript:
+class PlannedCall:
     """One call.
 
     Attributes:
-        orders: what is done to it under way.
-        when_parked: what is done when it is found parked, each time the next; then it is left.
-        at_its_end: what is done once it is over.
+        orders: actions while it runs.
+        when_parked: one action for each time it is found parked; then it stays parked.
+        at_its_end: actions once it has ended.
         is_refusable: its payload is invalid.
     """
 
     number: int
     request: CallRequest
-    manner: Manner
-    orders: tuple[Order, ...] = ()
-    when_parked: tuple[Act, ...] = ()
-    at_its_end: tuple[Act, ...] = ()
+    manner: CallStyle
+    orders: tuple[ScheduledAction, ...] = ()
+    when_parked: tuple[Action, ...] = ()
+    at_its_end: tuple[Action, ...] = ()
     is_refusable: bool = False
 
 
@@ -74,7 +74,7 @@ class Kill:
 
     Attributes:
         after: how many calls have been begun by then.
-        parts: which die at the same moment.
+        parts: the processes to kill at the same moment.
         down: seconds until they are started again.
     """
 
@@ -95,16 +95,16 @@ OPERATIONS = {
 }
 """How often each is called, in percent."""
 
-MANNERS = {Manner.WAIT: 50, Manner.FOLLOW: 40, Manner.LEAVE: 10}
+MANNERS = {CallStyle.WAIT: 50, CallStyle.FOLLOW: 40, CallStyle.LEAVE: 10}
 
-STEERING: dict[Act | None, float] = {
-    Act.CANCEL: 3,
-    Act.CANCEL_NATIVELY: 1,
-    Act.FORCE: 1.5,
-    Act.FORCE_EMPTY: 0.5,
-    Act.SAME_AGAIN: 3,
-    Act.OTHER_PAYLOAD: 1,
-    Act.REPROCESS: 0.5,
+STEERING: dict[Action | None, float] = {
+    Action.CANCEL: 3,
+    Action.CANCEL_NATIVELY: 1,
+    Action.FORCE: 1.5,
+    Action.FORCE_EMPTY: 0.5,
+    Action.SAME_AGAIN: 3,
+    Action.OTHER_PAYLOAD: 1,
+    Action.REPROCESS: 0.5,
     None: 89.5,
 }
 """In percent."""
@@ -121,22 +121,22 @@ SLOWNESS: tuple[dict[str, Any] | None, ...] = (
     {"late": True, "late_ms": 300},
     {"acknowledgement_failures": 3, "delay_ms": 500},
 )
-"""Behaviours that leave time for steering; None leaves it to the rates."""
+"""Behaviours that leave time for an action; None leaves it to the fault rates."""
 
 LONGEST_WAIT = 2.5
-"""Seconds between a start and an order."""
+"""Seconds between a start and an action."""
 
 INVALID = 0.01
 FOREIGN = 0.02
 """Shares of the calls."""
 
 WHEN_PARKED = {
-    Act.LEAVE: 40,
-    Act.REPROCESS: 40,
-    Act.CANCEL: 7,
-    Act.CANCEL_NATIVELY: 3,
-    Act.FORCE: 7,
-    Act.FORCE_EMPTY: 3,
+    Action.LEAVE: 40,
+    Action.REPROCESS: 40,
+    Action.CANCEL: 7,
+    Action.CANCEL_NATIVELY: 3,
+    Action.FORCE: 7,
+    Action.FORCE_EMPTY: 3,
 }
 """In percent."""
 
@@ -145,7 +145,7 @@ DOWN = (0.0, 3.0)
 
 
 def rates(seed: int, factor: float = 1.0) -> Rates:
-    """What the provider does of its own accord, by cycle: a bad week.
+    """The fault rates of the provider.
 
     Args:
         factor: multiplies every share.
@@ -158,13 +158,13 @@ def rates(seed: int, factor: float = 1.0) -> Rates:
     return REALISTIC.model_copy(update={**shares, "seed": seed, "extend_ms": 1000, "late_ms": 300})
 
 
-def draw_call(seed: int, number: int) -> CallScript:
+def draw_call(seed: int, number: int) -> PlannedCall:
     """The call of this number, from 0."""
     chance = random.Random(f"{seed}:call:{number}")  # noqa: S311 -- repeatable, not secret
     provider, operation = _pick(chance, OPERATIONS)
     payload = _payload(chance, operation)
     steering = _pick(chance, STEERING)
-    orders = (Order(steering, chance.uniform(0, LONGEST_WAIT)),) if steering else ()
+    orders = (ScheduledAction(steering, chance.uniform(0, LONGEST_WAIT)),) if steering else ()
     if orders and (behaviour := chance.choice(SLOWNESS)):
         payload["behaviour"] = behaviour
     is_refusable = chance.random() < INVALID
@@ -173,14 +173,16 @@ def draw_call(seed: int, number: int) -> CallScript:
     request = CallRequest(
         provider=provider, operation=operation, key=f"{seed}-{number}", payload=payload
     )
-    return CallScript(
+    return PlannedCall(
         number=number,
         request=request,
         # Who only starts it would never learn that it is invalid.
-        manner=Manner.FOLLOW if is_refusable else _pick(chance, MANNERS),
+        manner=CallStyle.FOLLOW if is_refusable else _pick(chance, MANNERS),
         orders=() if is_refusable else orders,
         when_parked=tuple(_pick(chance, WHEN_PARKED) for _ in range(2)),
-        at_its_end=(Act.FOREIGN_REPEAT,) if chance.random() < FOREIGN and not is_refusable else (),
+        at_its_end=(Action.FOREIGN_REPEAT,)
+        if chance.random() < FOREIGN and not is_refusable
+        else (),
         is_refusable=is_refusable,
     )
 

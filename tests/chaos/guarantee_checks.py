@@ -1,33 +1,33 @@
-"""Everything else that is promised, one function each."""
+"""Checks of all other guarantees, one function each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from .cases import Case
-from .kinds import Kind
-from .records import Ledgered, Work
+from .finding_kinds import Kind
+from .records import EventRecords, Work
 
 
-def replays(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+def replays(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
     """Every history replays: a call whose history does not hangs when its worker dies."""
     for run in case.runs:
         if run.unreplayable is not None:
             yield Kind.BROKEN, f"its history does not replay: {run.unreplayable}"
 
 
-def keys_of_cycles(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+def keys_of_cycles(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
     """One key for each cycle, and a new one only after a definitive end of the one before."""
-    cycles = [_cycle(key, case.call_id) for key in case.seen.requests]
+    cycles = [_cycle(key, case.call_id) for key in case.provider.requests]
     known = sorted(cycle for cycle in cycles if cycle is not None)
     if len(known) < len(cycles):
-        yield Kind.BROKEN, f"it was sent under strange keys: {', '.join(case.seen.requests)}"
+        yield Kind.BROKEN, f"it was sent under strange keys: {', '.join(case.provider.requests)}"
     if known != list(range(1, len(known) + 1)):
         yield Kind.BROKEN, f"its keys are those of cycles {known}"
-    counted = (case.kept.outcome or {}).get("cycles")
+    counted = (case.ledger.outcome or {}).get("cycles")
     if counted is not None and len(known) > counted:
         yield Kind.BROKEN, f"{len(known)} keys were used, and {counted} cycles are counted"
-    for work in case.seen.works:
+    for work in case.provider.works:
         if work.cycle + 1 in known and not _is_definitive(work, case):
             yield Kind.BROKEN, f"a new key after {work.id}, which was neither failed nor given up"
 
@@ -39,19 +39,19 @@ def _cycle(key: str, call_id: str) -> int | None:
 
 
 def _is_definitive(work: Work, case: Case) -> bool:
-    said = work.status == "failed" or work.id in case.seen.told_failed
+    said = work.status == "failed" or work.id in case.provider.told_failed
     given_up = any(
-        one.cycle == work.cycle and one.kind == "failed" for one in case.kept.acknowledgements
+        one.cycle == work.cycle and one.kind == "failed" for one in case.ledger.acknowledgements
     )
     return said or given_up or "failed" in work.verdicts
 
 
-def notices(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """Whoever is left without an answer has something to show a user, and a reason.
+def notices(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """Every outcome without a response has a notice to show a user, and a reason.
 
-    An operator's word without a response is an answer: the outcome says whose.
+    A response that an operator forced may be empty: the outcome names the operator.
     """
-    places = [("history", run.outcome) for run in case.runs] + [("ledger", case.kept.outcome)]
+    places = [("history", run.outcome) for run in case.runs] + [("ledger", case.ledger.outcome)]
     for where, outcome in places:
         if not outcome:
             continue
@@ -71,16 +71,16 @@ COMPARED = (
 """What an outcome says in the history and in the ledger alike."""
 
 
-def agreement(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """History, ledger and callers tell the same end."""
-    kept = case.kept.outcome
+def agreement(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """History, ledger and callers have the same outcome."""
+    kept = case.ledger.outcome
     for run in case.runs:
         if kept and run.outcome:
             for field in COMPARED:
                 if run.outcome.get(field) != kept.get(field):
                     theirs = f"{run.outcome.get(field)!r} and {kept.get(field)!r}"
                     yield Kind.BROKEN, f"history and ledger differ in {field}: {theirs}"
-    for answer in case.told.answers:
+    for answer in case.caller.answers:
         if answer.outcome is None:
             continue
         for field in ("status", "response"):
@@ -89,24 +89,24 @@ def agreement(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
                 yield Kind.BROKEN, f"a caller ({answer.how}) was told of the {field}: {theirs}"
 
 
-def answers(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """Everybody who waits is answered, and an invalid request goes nowhere."""
-    for trouble in case.told.troubles:
-        yield Kind.BROKEN, f"a caller met {trouble}"
-    if case.told.gave_up:
-        yield Kind.BROKEN, "a caller waited in vain"
-    if case.told.is_refusable:
-        if case.seen.requests:
+def answers(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """Every waiting caller is answered, and an invalid request is never sent."""
+    for error in case.caller.errors:
+        yield Kind.BROKEN, f"a caller got {error}"
+    if case.caller.gave_up:
+        yield Kind.BROKEN, "a caller got no answer"
+    if case.caller.is_refusable:
+        if case.provider.requests:
             yield Kind.BROKEN, "it is invalid, and was sent"
-        if case.told.is_started and not case.told.refusal:
-            yield Kind.BROKEN, "it is invalid, and nobody was told so"
-    elif case.told.refusal:
-        yield Kind.BROKEN, f"a valid request was refused: {case.told.refusal}"
+        if case.caller.is_started and not case.caller.refusal:
+            yield Kind.BROKEN, "it is invalid, and its caller got no error"
+    elif case.caller.refusal:
+        yield Kind.BROKEN, f"a valid request was refused: {case.caller.refusal}"
 
 
-def forgeries(case: Case, ledgered: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """What the provider did not sign, or what cannot be understood, has no effect."""
-    for event in case.seen.events:
+def forgeries(case: Case, ledgered: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """Callbacks that are forged or malformed have no effect."""
+    for event in case.provider.events:
         if event.is_true:
             continue
         if event.is_taken:

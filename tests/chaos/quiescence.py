@@ -1,4 +1,4 @@
-"""Waiting until nothing moves any more: bounded, and then whatever is, is."""
+"""Wait, up to a timeout, until no call, message or callback is in progress."""
 
 from __future__ import annotations
 
@@ -15,59 +15,59 @@ from temporalio.service import RPCError
 
 from ackbridge.contracts import names
 
-from .reading_ledger import read_standing
-from .reading_provider import count_provider
+from .ledger_reader import read_progress
+from .provider_reader import count_provider
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks."""
+CHECK_EVERY = 1.0
+"""Seconds between two checks."""
 
-QUIET_LOOKS = 3
-"""Looks in a row that have to find everything at rest: visibility lags."""
+QUIET_CHECKS = 3
+"""Consecutive checks that must find no activity: visibility lags."""
 
 
 @dataclass(frozen=True)
-class Rest:
-    """What is still on its way.
+class Activity:
+    """What is still in progress.
 
     Attributes:
         moving: calls that are open and not parked for long.
         pending: entries in the inbox.
-        provider: its counts; they change while it still talks.
+        provider: its counters, which change while it still sends.
     """
 
     moving: frozenset[str]
     pending: int
     provider: dict[str, Any]
 
-    def is_after(self, before: Rest | None) -> bool:
-        """Whether nothing moves, and nothing has moved since."""
+    def is_after(self, before: Activity | None) -> bool:
+        """Whether nothing is in progress, and nothing has changed since."""
         quiet = not self.moving and not self.pending
         return quiet and before is not None and before.provider == self.provider
 
 
-async def settle(look: Callable[[], Any], within: timedelta) -> Rest:
-    """Look again and again until everything is at rest, or time is up; the last look."""
+async def wait_until_quiet(look: Callable[[], Any], within: timedelta) -> Activity:
+    """Check until everything is quiet, or time is up; returns the last result."""
     until = time.monotonic() + within.total_seconds()
-    before: Rest | None = None
+    before: Activity | None = None
     quiet = 0
     while True:
-        rest: Rest = await look()
+        rest: Activity = await look()
         quiet = quiet + 1 if rest.is_after(before) else 0
-        if quiet >= QUIET_LOOKS or time.monotonic() > until:
+        if quiet >= QUIET_CHECKS or time.monotonic() > until:
             return rest
         before = rest
-        await asyncio.sleep(LOOK_EVERY)
+        await asyncio.sleep(CHECK_EVERY)
 
 
-async def look_around(
+async def read_activity(
     client: Client, ledger: Path, provider_url: str, stays_parked: Callable[[str], bool]
-) -> Rest:
-    """What moves now.
+) -> Activity:
+    """What is in progress now.
 
     Args:
         stays_parked: whether a parked call of this id outlives the run.
     """
-    standing = await asyncio.to_thread(read_standing, ledger)
+    standing = await asyncio.to_thread(read_progress, ledger)
     query = f"WorkflowType = '{names.INTEGRATION_CALL}' AND ExecutionStatus = 'Running'"
     try:
         running = [one.id async for one in client.list_workflows(query)]
@@ -78,4 +78,4 @@ async def look_around(
         for call_id in running
         if not (standing.stages.get(call_id) == "parked" and stays_parked(call_id))
     }
-    return Rest(frozenset(moving), standing.pending, await count_provider(provider_url))
+    return Activity(frozenset(moving), standing.pending, await count_provider(provider_url))

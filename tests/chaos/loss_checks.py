@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from .cases import Case
-from .kinds import Kind
-from .records import ENDED, Event, Ledgered, RunState, Work
+from .finding_kinds import Kind
+from .records import ENDED, Event, EventRecords, RunState, Work
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
 """The stages in which a call may end."""
@@ -16,17 +16,17 @@ REFUSALS = frozenset({"InvalidRequest", "KeyReused"})
 """Failures of calls that never were any: nothing was claimed, nothing was sent."""
 
 FAILS_REPEATEDLY = 3
-"""Attempts in a row that a workflow task may need: a crowded machine costs one now and then."""
+"""Attempts in a row that a workflow task may need: a busy machine costs one now and then."""
 
 
 # Lost
 
 
-def lost_calls(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+def lost_calls(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
     """A call that was started, and has no end and is not parked. An open one counts as hung."""
-    if not case.told.is_started or case.is_open:
+    if not case.caller.is_started or case.is_open:
         return
-    last, kept = case.last, case.kept
+    last, kept = case.last, case.ledger
     if last is None:
         yield Kind.LOST, "its start was acknowledged, and the engine does not know it"
     elif last.state not in ENDED:
@@ -39,18 +39,18 @@ def lost_calls(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
         yield Kind.LOST, f"it has ended without an outcome: {last.failure}"
 
 
-def lost_messages(case: Case, ledgered: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """A message we answered with 2xx that went nowhere.
+def lost_messages(case: Case, ledgered: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """A message that the gateway accepted with 2xx and that was lost.
 
     A response has to be recorded, logged as suppressed, or in the inbox; one that an open call
-    has heard will be. Failures and extensions leave their trace in the history.
+    has received will be. Failures and extensions leave their trace in the history.
     """
-    for event in case.seen.events:
+    for event in case.provider.events:
         if event.is_true and event.is_taken and not _is_somewhere(event, case, ledgered):
             yield Kind.LOST, f"{event.id} ({event.news}) was taken with 2xx and is nowhere"
 
 
-def _is_somewhere(event: Event, case: Case, ledgered: Ledgered) -> bool:
+def _is_somewhere(event: Event, case: Case, ledgered: EventRecords) -> bool:
     if event.id in ledgered.owners or event.id in ledgered.suppressed:
         return True
     # An entry that was delivered is with its call, and that has to show it.
@@ -62,42 +62,42 @@ def _is_somewhere(event: Event, case: Case, ledgered: Ledgered) -> bool:
 # Applied twice
 
 
-def applied_twice(case: Case, ledgered: Ledgered) -> Iterator[tuple[Kind, str]]:
+def applied_twice(case: Case, ledgered: EventRecords) -> Iterator[tuple[Kind, str]]:
     """More than one response of a call, or one event with more than one call."""
-    if len(case.kept.responses) > 1:
-        yield Kind.APPLIED_TWICE, f"{len(case.kept.responses)} responses are recorded"
+    if len(case.ledger.responses) > 1:
+        yield Kind.APPLIED_TWICE, f"{len(case.ledger.responses)} responses are recorded"
     accepted = sum(run.recorded for run in case.runs)
     if accepted > 1:
         yield Kind.APPLIED_TWICE, f"its history has {accepted} accepted responses"
-    for key in case.kept.applied:
+    for key in case.ledger.applied:
         owners = ledgered.owners.get(key, ())
         if len(owners) > 1:
             yield Kind.APPLIED_TWICE, f"{key} was applied to {', '.join(owners)}"
-    works = {work.id for work in case.seen.works}
-    for response in case.kept.responses:
+    works = {work.id for work in case.provider.works}
+    for response in case.ledger.responses:
         its_id = response.data.get("id") if isinstance(response.data, dict) else None
         if response.source != "operator" and its_id not in works:
             yield Kind.APPLIED_TWICE, f"its response is of {its_id}, which is another call's work"
 
 
-def done_twice(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
-    """More than one effect of one key, or more than one of a call that nobody takes back."""
-    for key, count in Counter(work.key for work in case.seen.works).items():
+def done_twice(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """More than one effect per key, or more than one effect of a call that is not undone."""
+    for key, count in Counter(work.key for work in case.provider.works).items():
         if count > 1:
             yield Kind.APPLIED_TWICE, f"{count} effects under {key}"
-    succeeded = [work for work in case.seen.works if work.verdicts[-1:] == ("success",)]
+    succeeded = [work for work in case.provider.works if work.verdicts[-1:] == ("success",)]
     if len(succeeded) > 1:
         ids = ", ".join(work.id for work in succeeded)
         yield Kind.APPLIED_TWICE, f"several works are acknowledged as success: {ids}"
-    standing = [work for work in case.seen.works if _stands(work, case)]
+    standing = [work for work in case.provider.works if _stands(work, case)]
     if len(standing) > 1:
         ids = ", ".join(work.id for work in standing)
         yield Kind.APPLIED_TWICE, f"several works stand, none of them given up: {ids}"
 
 
 def _stands(work: Work, case: Case) -> bool:
-    """Whether the provider has to take a work for wanted."""
-    if work.status == "failed" or work.id in case.seen.told_failed:
+    """Whether the provider must believe that a work is wanted."""
+    if work.status == "failed" or work.id in case.provider.told_failed:
         return False
     return work.verdicts[-1:] != ("failed",) and not _is_owed(work, case)
 
@@ -105,14 +105,14 @@ def _stands(work: Work, case: Case) -> bool:
 # Unacknowledged
 
 
-def unacknowledged(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+def unacknowledged(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
     """A work that was neither acknowledged nor is owed, or one that was without its response.
 
     What a parked call has sent without a receipt is still open, and is counted by itself.
     """
     if not case.operation.acknowledges:
         return
-    for work in case.seen.works:
+    for work in case.provider.works:
         if not work.verdicts and not _is_owed(work, case) and work not in case.in_doubt:
             yield Kind.UNACKNOWLEDGED, f"{work.id} (cycle {work.cycle}) was told nothing"
         if "success" in work.verdicts:
@@ -120,26 +120,26 @@ def unacknowledged(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
 
 
 def _success_without_response(work: Work, case: Case) -> Iterator[tuple[Kind, str]]:
-    if not case.kept.responses:
+    if not case.ledger.responses:
         yield Kind.UNACKNOWLEDGED, f"{work.id} was acknowledged as success, nothing is recorded"
         return
-    response = case.kept.responses[0]
+    response = case.ledger.responses[0]
     if response.source != "operator" and response.data.get("id") != work.id:
         of = response.data.get("id")
         yield Kind.UNACKNOWLEDGED, f"{work.id} was acknowledged as success, the response is of {of}"
 
 
 def _is_owed(work: Work, case: Case) -> bool:
-    return any(owed.cycle == work.cycle for owed in case.kept.owed)
+    return any(owed.cycle == work.cycle for owed in case.ledger.owed)
 
 
 # Hung
 
 
-def hung(case: Case, _: Ledgered) -> Iterator[tuple[Kind, str]]:
+def hung(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
     """A workflow that stays open without being parked or owing, or whose tasks keep failing."""
-    if case.is_open and not case.is_parked and not case.kept.owed:
-        yield Kind.HUNG, f"its workflow is open, and the ledger has it {case.kept.stage}"
+    if case.is_open and not case.is_parked and not case.ledger.owed:
+        yield Kind.HUNG, f"its workflow is open, and the ledger has it {case.ledger.stage}"
     for run in case.runs:
         for failure in run.task_failures:
             if failure.attempts >= FAILS_REPEATEDLY or run.state is RunState.OPEN:

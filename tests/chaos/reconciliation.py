@@ -1,14 +1,15 @@
-"""Comparing the three records: what must never happen, and whether it did."""
+"""Compare the three records, and find what must never happen."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from . import counted, promises
+from . import guarantee_checks as promises
+from . import loss_checks as counted
 from .cases import Case
-from .kinds import Check, Kind
-from .records import Ledgered
+from .finding_kinds import Check, Kind
+from .records import EventRecords
 
 CHECKS: Sequence[Check] = (
     counted.lost_calls,
@@ -35,7 +36,7 @@ class Finding:
     what: str
 
 
-def reconcile(cases: Iterable[Case], ledgered: Ledgered) -> list[Finding]:
+def reconcile(cases: Iterable[Case], ledgered: EventRecords) -> list[Finding]:
     """Everything that must not be, call by call."""
     return [
         Finding(kind, case.call_id, what)

@@ -1,4 +1,4 @@
-"""The provider's record: what the simulated provider saw, did and was told."""
+"""Reads the provider's record: the requests, works and acknowledgements of the sandbox."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import httpx
 
-from .records import Event, Seen, Work
+from .records import Event, ProviderRecord, Work
 
 PAGE = 5000
 """Entries of one answer."""
 
 
-async def read_provider(url: str) -> tuple[dict[str, Seen], dict[str, Any]]:
-    """What the provider remembers.
+async def read_provider(url: str) -> tuple[dict[str, ProviderRecord], dict[str, Any]]:
+    """Read works and events of the provider.
 
     Returns:
         By call id, and its summary.
 
     Raises:
-        RuntimeError: it remembers a part only.
+        RuntimeError: its event log is incomplete.
     """
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
         works = await _pages(client, "/_works")
@@ -39,8 +39,10 @@ async def count_provider(url: str) -> dict[str, Any]:
     return summary
 
 
-def gather(works: Iterable[dict[str, Any]], entries: Iterable[dict[str, Any]]) -> dict[str, Seen]:
-    """Put works and journal together, call by call."""
+def gather(
+    works: Iterable[dict[str, Any]], entries: Iterable[dict[str, Any]]
+) -> dict[str, ProviderRecord]:
+    """Group works and events by call."""
     its_works: defaultdict[str, list[Work]] = defaultdict(list)
     its_entries: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for told in works:
@@ -78,7 +80,7 @@ def _work(told: dict[str, Any]) -> Work:
     )
 
 
-def _seen(works: list[Work], entries: list[dict[str, Any]]) -> Seen:
+def _seen(works: list[Work], entries: list[dict[str, Any]]) -> ProviderRecord:
     events = _events(entries)
     told_failed = {event.work for event in events if event.news == "failed" and event.is_taken}
     told_failed |= {
@@ -87,7 +89,7 @@ def _seen(works: list[Work], entries: list[dict[str, Any]]) -> Seen:
         if entry["kind"] == "status" and entry.get("stands") == "failed" and entry["status"] < 400
     }
     requests = Counter(e["idempotency_key"] for e in entries if e["kind"] == "request")
-    return Seen(tuple(works), events, requests, frozenset(told_failed))
+    return ProviderRecord(tuple(works), events, requests, frozenset(told_failed))
 
 
 def _events(entries: list[dict[str, Any]]) -> tuple[Event, ...]:

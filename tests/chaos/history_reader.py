@@ -18,7 +18,7 @@ from ackbridge.temporal.connect import client_options
 from ackbridge.workarounds.temporal_sdk import workflow_runner
 from workflows import WORKFLOWS
 
-from .history import read_run
+from .history_parser import read_run
 from .records import Run
 
 AT_ONCE = 8

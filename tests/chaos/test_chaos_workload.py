@@ -6,8 +6,8 @@ from itertools import islice, pairwise
 
 from ackbridge.catalog.loading import load_catalog
 
-from .running import INTEGRATIONS
-from .script import OPERATIONS, draw_call, draw_kills, rates
+from .run import INTEGRATIONS
+from .workload import OPERATIONS, draw_call, draw_kills, rates
 
 WORKERS = ("worker", "worker-2")
 ENVIRON = {

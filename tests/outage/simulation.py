@@ -1,4 +1,4 @@
-"""The outage itself: calls are made while the provider is broken, wait for hours, and are drained.
+"""The outage: calls start while the provider is broken, are parked for hours, and are drained.
 
 The provider, the gateway and the subscriber answer from this process, over sockets; the engine and
 the worker are processes of their own. Each call has its own clock in the engine, which is moved by
@@ -24,24 +24,24 @@ from ackbridge.contracts.breaker import BreakerState
 from ackbridge.contracts.calls import CallOutcome, CallRequest
 from ackbridge.errors import CallError
 from ackbridge.local.dev_server import EmbeddedEngine
-from tests.chaos.reading_provider import read_provider
-from tests.chaos.records import Seen
+from tests.chaos.provider_reader import read_provider
+from tests.chaos.records import ProviderRecord
 from tests.support.engine import running_engine
 from tests.support.stage import (
     Stage,
     edited_integrations,
-    mood,
     reached,
+    set_provider_state,
     set_up,
     worker_process,
 )
-from tests.support.subscribers import Letter, Subscriber, configure, subscribing
+from tests.support.subscribers import ReceivedNotice, Subscriber, configure, subscribing
 
 AT_ONCE = 40
 """Requests to the engine at the same time."""
 
 EVERYTHING = ParkedSelection(provider="sandbox")
-PATIENCE = timedelta(minutes=2)
+TIMEOUT = timedelta(minutes=2)
 ROUNDS = 5
 """Batches for what was parked again, because the provider was not well enough yet."""
 DELAYED, COMPLETED_LATE = "call.delayed", "call.completed_late"
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """What is played.
+    """What is result.
 
     Attributes:
         calls: how many are made while the provider is broken.
@@ -80,17 +80,17 @@ class Options:
 
 
 @dataclass
-class Played:
-    """What has been seen of the outage.
+class OutageResult:
+    """What was observed during the outage.
 
     Attributes:
         requests: the calls, in the order they were made.
         parked_for: how long each one's clock was moved while it was parked.
-        sent_in_vain: requests for work that the provider had answered when all calls were parked.
+        failed_requests: requests that the provider had answered when all calls were parked.
         waiting: why the batch waited while the provider was still away.
         batches: how each batch has ended, the breaker's own among them.
         outcomes: by call id; what else a caller got is in `raised`.
-        letters: what the subscriber has accepted, by call id, each id once.
+        notices: what the subscriber has accepted, by call id, each id once.
         repeated: accepted notices whose id had been accepted before.
         forged: what came to the subscriber with a bad signature.
         seen: the provider's record, by call id.
@@ -100,29 +100,29 @@ class Played:
 
     requests: list[CallRequest]
     parked_for: dict[str, timedelta] = field(default_factory=dict)
-    sent_in_vain: int = 0
+    failed_requests: int = 0
     waiting: BatchProgress | None = None
     batches: list[BatchProgress] = field(default_factory=list)
     outcomes: dict[str, CallOutcome] = field(default_factory=dict)
     raised: dict[str, CallError] = field(default_factory=dict)
-    letters: dict[str, list[Letter]] = field(default_factory=dict)
+    notices: dict[str, list[ReceivedNotice]] = field(default_factory=dict)
     repeated: int = 0
     forged: int = 0
-    seen: dict[str, Seen] = field(default_factory=dict)
+    seen: dict[str, ProviderRecord] = field(default_factory=dict)
     left: int = 0
     took: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timing(self, what: str, say: Say) -> Iterator[None]:
-        """Note how long something takes, and say so when it is done."""
+        """Measure how long a phase takes, and print it."""
         began = time.perf_counter()
         yield
         self.took[what] = time.perf_counter() - began
         say(f"{what}: {self.took[what]:.0f} s")
 
 
-async def play(options: Options, folder: Path, say: Say) -> Played:
-    """Play an outage from its beginning to the last confirmation."""
+async def simulate(options: Options, folder: Path, say: Say) -> OutageResult:
+    """Simulate an outage from its beginning to the last confirmation."""
 
     def hold(operations: dict[str, Any]) -> None:
         seconds = options.held.total_seconds()
@@ -142,40 +142,40 @@ async def play(options: Options, folder: Path, say: Say) -> Played:
 
 async def _play(
     options: Options, stage: Stage, engine: EmbeddedEngine, shop: Subscriber, say: Say
-) -> Played:
+) -> OutageResult:
     control = ControlHandle(stage.client, "sandbox")
-    played = Played([_booking(stage) for _ in range(options.calls)])
+    result = OutageResult([_booking(stage) for _ in range(options.calls)])
 
-    await mood(stage, "broken")
-    with played.timing("calls made while the provider is broken", say):
-        await _each(played.requests, stage.calls.start)
-        await _until_parked(stage, len(played.requests))
-    played.sent_in_vain = (await _summary(stage))["requests"]
+    await set_provider_state(stage, "broken")
+    with result.timing("calls made while the provider is broken", say):
+        await _each(result.requests, stage.calls.start)
+        await _until_parked(stage, len(result.requests))
+    result.failed_requests = (await _summary(stage))["requests"]
     await reached(control, lambda seen: seen.breaker.state is not BreakerState.CLOSED)
 
-    with played.timing("hours pass for every call", say):
-        await _hours_pass(options, stage, played)
+    with result.timing("hours pass for every call", say):
+        await _skip_hours(options, stage, result)
 
     batch = await stage.calls.reprocess_parked(_wanted(options))
-    played.waiting = await _until_waiting(batch)
-    say(f"the batch waits: {played.waiting.why}")
+    result.waiting = await _until_waiting(batch)
+    say(f"the batch waits: {result.waiting.why}")
 
-    await mood(stage, "well")
-    with played.timing("the provider is back, and the calls are taken up", say):
+    await set_provider_state(stage, "well")
+    with result.timing("the provider is back, and the calls are taken up", say):
         await batch.result()
         for _ in range(ROUNDS):
-            await _all_batches(stage, played)
+            await _all_batches(stage, result)
             if not await stage.ledger.batches.count_parked(EVERYTHING):
                 break
             again = await stage.calls.reprocess_parked(_wanted(options))
             await again.result()
 
-    with played.timing("everybody hears of it", say):
-        await _outcomes(stage, played)
-        await _letters(shop, played)
-    played.left = sum(one.calls for one in await stage.ledger.batches.count_parked(EVERYTHING))
-    played.seen, _ = await read_provider(stage.provider_url)
-    return played
+    with result.timing("subscribers are notified", say):
+        await _outcomes(stage, result)
+        await _notices(shop, result)
+    result.left = sum(one.calls for one in await stage.ledger.batches.count_parked(EVERYTHING))
+    result.seen, _ = await read_provider(stage.provider_url)
+    return result
 
 
 def _booking(stage: Stage) -> CallRequest:
@@ -219,63 +219,63 @@ async def _summary(stage: Stage) -> dict[str, Any]:
     return found
 
 
-async def _hours_pass(options: Options, stage: Stage, played: Played) -> None:
+async def _skip_hours(options: Options, stage: Stage, result: OutageResult) -> None:
     draw = random.Random(options.seed)  # noqa: S311 -- it spreads calls over hours, and keeps no secret
-    for request in played.requests:
+    for request in result.requests:
         hours = draw.uniform(1, max(options.hours, 1))
-        played.parked_for[request.call_id] = timedelta(hours=hours)
+        result.parked_for[request.call_id] = timedelta(hours=hours)
 
     async def passes(request: CallRequest) -> None:
-        wait = played.parked_for[request.call_id]
+        wait = result.parked_for[request.call_id]
         await stage.skipper.fast_forward(stage.handle(request), wait)
 
-    await _each(played.requests, passes)
+    await _each(result.requests, passes)
 
 
 async def _until_waiting(batch: BatchHandle) -> BatchProgress:
-    async with asyncio.timeout(PATIENCE.total_seconds()):
+    async with asyncio.timeout(TIMEOUT.total_seconds()):
         while not (seen := await batch.progress()).why:  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(0.2)
     return seen
 
 
-async def _all_batches(stage: Stage, played: Played) -> None:
+async def _all_batches(stage: Stage, result: OutageResult) -> None:
     """Wait for the end of every batch: the operator's, and those of the breaker's recovery."""
-    played.batches = [await one.result() async for one in stage.calls.batches("sandbox", 100)]
+    result.batches = [await one.result() async for one in stage.calls.batches("sandbox", 100)]
 
 
-async def _outcomes(stage: Stage, played: Played) -> None:
+async def _outcomes(stage: Stage, result: OutageResult) -> None:
     async def ask(request: CallRequest) -> None:
         try:
-            outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
+            outcome = await stage.calls.call(request.call_id).outcome(TIMEOUT)
         except CallError as error:
-            played.raised[request.call_id] = error
+            result.raised[request.call_id] = error
         else:
-            played.outcomes[request.call_id] = outcome
+            result.outcomes[request.call_id] = outcome
 
-    await _each(played.requests, ask)
+    await _each(result.requests, ask)
 
 
-async def _letters(shop: Subscriber, played: Played) -> None:
-    """Wait until the last notice has come, or none comes any more."""
-    until = time.monotonic() + PATIENCE.total_seconds()
+async def _notices(shop: Subscriber, result: OutageResult) -> None:
+    """Wait for the last notice, or until the timeout."""
+    until = time.monotonic() + TIMEOUT.total_seconds()
     while time.monotonic() < until:
-        played.letters = _by_call(shop.accepted)
-        if sum(is_told(letters) for letters in played.letters.values()) >= len(played.requests):
+        result.notices = _by_call(shop.accepted)
+        if sum(is_notified(notices) for notices in result.notices.values()) >= len(result.requests):
             break
         await asyncio.sleep(0.2)
-    played.repeated = len(shop.accepted) - sum(map(len, played.letters.values()))
-    played.forged = shop.forged
+    result.repeated = len(shop.accepted) - sum(map(len, result.notices.values()))
+    result.forged = shop.forged
 
 
-def is_told(letters: list[Letter]) -> bool:
-    """Whether somebody has heard that a call has completed."""
-    return any(letter.body["type"] == COMPLETED_LATE for letter in letters)
+def is_notified(notices: list[ReceivedNotice]) -> bool:
+    """Whether the subscriber was notified that the call has completed."""
+    return any(notice.body["type"] == COMPLETED_LATE for notice in notices)
 
 
-def _by_call(accepted: list[Letter]) -> dict[str, list[Letter]]:
-    once = {letter.id: letter for letter in list(accepted)}
-    found: dict[str, list[Letter]] = {}
-    for letter in sorted(once.values(), key=lambda letter: letter.story):
-        found.setdefault(letter.body["data"]["call_id"], []).append(letter)
+def _by_call(accepted: list[ReceivedNotice]) -> dict[str, list[ReceivedNotice]]:
+    once = {notice.id: notice for notice in list(accepted)}
+    found: dict[str, list[ReceivedNotice]] = {}
+    for notice in sorted(once.values(), key=lambda notice: notice.position):
+        found.setdefault(notice.body["data"]["call_id"], []).append(notice)
     return found

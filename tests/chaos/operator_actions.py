@@ -1,4 +1,4 @@
-"""What is done to calls: orders, second starts, and callers' mistakes."""
+"""Operators' requests, repeated starts, and invalid requests of callers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ackbridge.errors import (
     KeyReusedError,
 )
 
-from .caller import Caller, insist
-from .script import Act, Order
+from .caller import Caller, retry_while_unavailable
+from .workload import Action, ScheduledAction
 
 BY = "chaos"
 WHY = "drawn by the seed"
@@ -31,46 +31,46 @@ PATIENCE = timedelta(seconds=3)
 RPC_TIMEOUT = timedelta(seconds=10)
 
 
-class Steering:
-    """Carries out what the script says."""
+class OperatorActions:
+    """Performs planned actions."""
 
     def __init__(self, client: Client) -> None:
         """Take the engine's client."""
         self._client = client
         self._calls = AckbridgeClient(client)
 
-    async def later(self, caller: Caller, call: Call, order: Order) -> None:
+    async def later(self, caller: Caller, call: Call, order: ScheduledAction) -> None:
         """Do something to a call after a while."""
         await asyncio.sleep(order.after)
         await self.do(caller, call, order.act)
 
-    async def do(self, caller: Caller, call: Call, act: Act) -> None:
+    async def do(self, caller: Caller, call: Call, act: Action) -> None:
         """Do something to a call, and keep whether it was in time."""
         try:
-            said = await insist(lambda: self._act(caller, call, act))
+            said = await retry_while_unavailable(lambda: self._act(caller, call, act))
         except CallError as refused:
             said = f"refused: {refused}"
         caller.orders.append(f"{act}: {said}")
 
-    async def _act(self, caller: Caller, call: Call, act: Act) -> str:
+    async def _act(self, caller: Caller, call: Call, act: Action) -> str:
         match act:
-            case Act.CANCEL:
+            case Action.CANCEL:
                 await call.cancel(by=BY, reason=WHY)
-            case Act.CANCEL_NATIVELY:
+            case Action.CANCEL_NATIVELY:
                 return await self._cancel_natively(call)
-            case Act.FORCE:
+            case Action.FORCE:
                 await call.force_ack(by=BY, reason=WHY, response={"forced": True})
-            case Act.FORCE_EMPTY:
+            case Action.FORCE_EMPTY:
                 await call.force_ack(by=BY, reason=WHY)
-            case Act.REPROCESS:
+            case Action.REPROCESS:
                 await call.reprocess(by=BY)
-            case Act.SAME_AGAIN:
+            case Action.SAME_AGAIN:
                 return await self._same_again(caller)
-            case Act.OTHER_PAYLOAD:
+            case Action.OTHER_PAYLOAD:
                 return await self._other_payload(caller)
-            case Act.FOREIGN_REPEAT:
+            case Action.FOREIGN_REPEAT:
                 return await self._foreign_repeat(caller)
-            case Act.LEAVE:
+            case Action.LEAVE:
                 pass
         return "accepted"
 
@@ -97,7 +97,7 @@ class Steering:
             await self._calls.start(other)
         except KeyReusedError:
             return "refused, as it should be"
-        caller.troubles.append("another payload was accepted under its key")
+        caller.errors.append("another payload was accepted under its key")
         return "accepted"
 
     async def _foreign_repeat(self, caller: Caller) -> str:
@@ -117,7 +117,7 @@ class Steering:
         except RPCError as error:
             raise EngineUnavailableError(error.message) from None
         try:
-            outcome = await insist(Call(handle).outcome)
+            outcome = await retry_while_unavailable(Call(handle).outcome)
         except (CallFailedError, CallCancelledError) as ended:
             outcome = ended.outcome
         caller.answered("a foreign client", outcome.status, outcome)

@@ -1,4 +1,4 @@
-"""Killing parts of the stack as the script says, and starting them again like a supervisor does."""
+"""Kill processes of the stack as planned, and restart them like a supervisor."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from ackbridge.errors import AckbridgeError
 from ackbridge.local.stack import Stack
 
-from .script import Kill
+from .workload import Kill
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether every part still runs."""
+"""Seconds between two checks that every process still runs."""
 
 RESTART_WITHIN = 120.0
-"""Seconds in which a part has to come back; others may be away meanwhile."""
+"""Seconds in which a process must be ready again; others may be down meanwhile."""
 
 
-class Begun:
-    """How many calls have been begun, for whoever waits for a number of them."""
+class StartedCalls:
+    """Counts the calls that were started; others can wait for a number of them."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -28,79 +28,79 @@ class Begun:
         self._changed = asyncio.Condition()
 
     async def one_more(self) -> None:
-        """Another call has been begun."""
+        """Count one more call."""
         async with self._changed:
             self.count += 1
             self._changed.notify_all()
 
     async def close(self) -> None:
-        """There will be no more."""
+        """Declare that no more calls will be started."""
         async with self._changed:
             self._is_closed = True
             self._changed.notify_all()
 
     async def reached(self, number: int) -> bool:
-        """Wait for so many; false when there will never be so many."""
+        """Wait for that many calls; false if that many will never be started."""
         async with self._changed:
             await self._changed.wait_for(lambda: self.count >= number or self._is_closed)
             return self.count >= number
 
 
-class Killer:
-    """Kills by the number of calls begun; a supervisor of what dies by itself.
+class ProcessKiller:
+    """Kills processes after a number of started calls, and restarts those that end by themselves.
 
     Attributes:
         kills: by part.
-        deaths: parts that ended by themselves after they had been ready, a line each.
-        log: what was done, in order.
+        deaths: one line for each process that ended by itself after it had been ready.
+        log: kills and restarts, in order.
     """
 
     def __init__(self, stack: Stack, supervised: tuple[str, ...]) -> None:
-        """Take the stack, and the parts that may come and go."""
+        """Prepare; `supervised` names the processes that may be restarted."""
         self._stack = stack
         self._supervised = supervised
-        self._away: set[str] = set()
+        self._down: set[str] = set()
         self._reviving: set[asyncio.Task[None]] = set()
         self._began = time.monotonic()
         self.kills: Counter[str] = Counter()
         self.deaths: list[str] = []
         self.log: list[str] = []
 
-    async def run(self, kills: Iterator[Kill], begun: Begun) -> None:
-        """Kill for as long as calls are begun."""
+    async def run(self, kills: Iterator[Kill], begun: StartedCalls) -> None:
+        """Kill for as long as calls are started."""
         for kill in kills:
             if not await begun.reached(kill.after):
                 return
             await self._kill(kill)
 
     async def supervise(self) -> None:
-        """Start what ended by itself, until cancelled.
+        """Restart processes that ended by themselves, until cancelled.
 
         Raises:
-            PartDied: one that nobody may lose, such as the provider, which is a record.
+            ProcessDiedError: one that must survive, such as the provider, which is a record.
         """
         while True:
             for part in self._supervised:
-                if part not in self._away and not self._stack.is_running(part):
+                if part not in self._down and not self._stack.is_running(part):
                     self._note(f"{part} ended by itself")
                     self.deaths.append(self.log[-1])
                     self._revive(part, 0.0)
             await asyncio.sleep(LOOK_EVERY)
 
     async def everything_back(self) -> None:
-        """Wait until every part is up again.
+        """Wait until every process is ready again.
 
         Raises:
-            AckbridgeError: one does not come back.
+            AckbridgeError: one does not become ready.
         """
         while self._reviving:
             await asyncio.gather(*self._reviving)
 
     async def _kill(self, kill: Kill) -> None:
-        """Kill together what is up together: whoever is away is waited for."""
-        while self._away.intersection(kill.parts):
+        """Kill several processes at once; wait first for those that are still restarting."""
+        while self._down.intersection(kill.parts):
             await asyncio.wait(self._reviving, return_when=asyncio.FIRST_COMPLETED)
-        self._away.update(kill.parts)
+        self._down.update(kill.parts)
         await asyncio.gather(*(asyncio.to_thread(self._stack.kill, part) for part in kill.parts))
         self.kills.update(kill.parts)
         self._note(f"kill {kill.number} after {kill.after} calls: {', '.join(kill.parts)}")
@@ -108,7 +108,7 @@ class Killer:
             self._revive(part, kill.down)
 
     def _revive(self, part: str, after: float) -> None:
-        self._away.add(part)
+        self._down.add(part)
         task = asyncio.create_task(self._start_again(part, after))
         self._reviving.add(task)
         task.add_done_callback(self._reviving.discard)
@@ -127,7 +127,7 @@ class Killer:
             else:
                 break
         self._note(f"{part} is back")
-        self._away.discard(part)
+        self._down.discard(part)
 
     def _note(self, what: str) -> None:
         self.log.append(f"{time.monotonic() - self._began:7.2f} s  {what}")

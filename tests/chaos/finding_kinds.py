@@ -1,4 +1,4 @@
-"""Under what a finding is counted."""
+"""The categories of findings."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from .cases import Case
-from .records import Ledgered
+from .records import EventRecords
 
 
 class Kind(StrEnum):
-    """What a finding is counted under; `broken` is for every other promise."""
+    """The category of a finding; `broken` covers all other guarantees."""
 
     LOST = "lost"
     APPLIED_TWICE = "applied twice"
@@ -19,5 +19,5 @@ class Kind(StrEnum):
     BROKEN = "broken promises"
 
 
-Check = Callable[[Case, Ledgered], Iterator[tuple[Kind, str]]]
-"""Looks at one call, and says what must not be."""
+Check = Callable[[Case, EventRecords], Iterator[tuple[Kind, str]]]
+"""Checks one call; yields what must not be."""
