@@ -29,8 +29,7 @@ from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.client.purge import check_retention, sync_purge_schedule
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.control.admission import Admission
-from ackbridge.control.flags import flagd
+from ackbridge.control.admission import Admission, flagd
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import AckbridgeError, EngineUnavailableError
 from ackbridge.http.client import build_client

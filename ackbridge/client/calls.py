@@ -429,9 +429,7 @@ class AckbridgeClient:
             "task_queue": names.TASK_QUEUE,
             "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
             "static_summary": f"{request.operation} at {request.provider}",
-            "search_attributes": search_attributes.at_start(request.provider, request.operation)
-            if self._indexed
-            else None,
+            "search_attributes": request.search_attributes if self._indexed else None,
         }
 
     def _is_index_missing(self, error: RPCError) -> bool:

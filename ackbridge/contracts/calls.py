@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import Any
 
 from pydantic import AwareDatetime, Field, computed_field
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
+from . import search_attributes
 from .limits import Identifier, Language, Name
 from .names import call_id
 from .wire import StrictModel, Wire, digest
@@ -40,6 +42,17 @@ class CallRequest(StrictModel):
     def call_id(self) -> str:
         """`<provider>.<operation>.<key>`, also the workflow's id."""
         return call_id(self.provider, self.operation, self.key)
+
+    @property
+    def search_attributes(self) -> TypedSearchAttributes:
+        """Those that the workflow is started with."""
+        return TypedSearchAttributes(
+            [
+                SearchAttributePair(search_attributes.PROVIDER, self.provider),
+                SearchAttributePair(search_attributes.OPERATION, self.operation),
+                SearchAttributePair(search_attributes.STAGE, search_attributes.IN_FLIGHT),
+            ]
+        )
 
     @property
     def digest(self) -> str:

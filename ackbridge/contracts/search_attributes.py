@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import SearchAttributeKey
 
 PROVIDER = SearchAttributeKey.for_keyword("AckbridgeProvider")
 OPERATION = SearchAttributeKey.for_keyword("AckbridgeOperation")
@@ -16,14 +16,3 @@ KEYS = (PROVIDER, OPERATION, STAGE, PARKED_REASON, DEADLINE, OWED)
 
 IN_FLIGHT = "in_flight"
 """The stage set at start; upserted only off the happy path, because each upsert is an event."""
-
-
-def at_start(provider: str, operation: str) -> TypedSearchAttributes:
-    """The attributes that a call is started with."""
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(PROVIDER, provider),
-            SearchAttributePair(OPERATION, operation),
-            SearchAttributePair(STAGE, IN_FLIGHT),
-        ]
-    )

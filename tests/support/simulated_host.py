@@ -194,7 +194,7 @@ class SimulatedHost:
     def show(self, status: CallStatus) -> None:
         self.shown.append(status)
 
-    def index_at_start(self, provider: str, operation: str) -> None:
+    def index_at_start(self, request: CallRequest) -> None:
         self.indexed.append("start")
 
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:

@@ -274,7 +274,7 @@ class CallProtocol:
         if self.state.standing is None and plan.standing is not None:
             self.state.standing = str(plan.standing)
         if plan.indexed:
-            self._host.index_at_start(self._request.provider, self._request.operation)
+            self._host.index_at_start(self._request)
         return Conduct(self._host, self.state, plan)
 
     def _rejected(self, error: StepError) -> StepError:

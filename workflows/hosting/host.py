@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallStatus
+    from ackbridge.contracts.calls import CallRequest, CallStatus
     from ackbridge.contracts.continuation import ParkedCause
     from ackbridge.contracts.deliveries import Delivery
     from ackbridge.contracts.plan import Plan
@@ -178,7 +178,7 @@ class Host(Protocol):
     def show(self, status: CallStatus) -> None:
         """Show people where the call is."""
 
-    def index_at_start(self, provider: str, operation: str) -> None:
+    def index_at_start(self, request: CallRequest) -> None:
         """Set the search attributes that every call has, where they are registered."""
 
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:

@@ -27,7 +27,7 @@ from .host import (
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts import search_attributes as search
-    from ackbridge.contracts.calls import CallStatus
+    from ackbridge.contracts.calls import CallRequest, CallStatus
     from ackbridge.contracts.deliveries import Delivery
     from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.steps import StepFailure
@@ -254,12 +254,12 @@ class TemporalHost:
         """Set the current details of the Temporal UI."""
         workflow.set_current_details(self._render(status))
 
-    def index_at_start(self, provider: str, operation: str) -> None:
+    def index_at_start(self, request: CallRequest) -> None:
         """Set what our own clients set at start, for a call that another client has started."""
         self._indexed = True
         if search.PROVIDER not in {pair.key for pair in workflow.info().typed_search_attributes}:
             workflow.upsert_search_attributes(
-                [pair.key.value_set(pair.value) for pair in search.at_start(provider, operation)]
+                [pair.key.value_set(pair.value) for pair in request.search_attributes]
             )
 
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:

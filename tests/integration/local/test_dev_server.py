@@ -21,6 +21,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from ackbridge.contracts import search_attributes
+from ackbridge.contracts.calls import CallRequest
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.local import dev_server, ports
 from ackbridge.local.dev_server import EmbeddedEngine, find_binary
@@ -44,6 +45,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]
         yield engine
 
 
+REQUEST = CallRequest(provider="sandbox", operation="create_order", key="k1")
+
+
 async def upsert_at_once(address: str, key: str) -> str:
     client = await Client.connect(address)
     async with BoundedShutdown(Worker(client, task_queue="upserting", workflows=[Upserting])):
@@ -51,7 +55,7 @@ async def upsert_at_once(address: str, key: str) -> str:
             Upserting.run,
             id=key,
             task_queue="upserting",
-            search_attributes=search_attributes.at_start("sandbox", "create_order"),
+            search_attributes=REQUEST.search_attributes,
             task_timeout=timedelta(seconds=2),
         )
     return answer

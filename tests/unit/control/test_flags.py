@@ -22,8 +22,7 @@ from ackbridge.contracts.control import (
     FlagValue,
     IntegrationFlags,
 )
-from ackbridge.control.admission import Admission
-from ackbridge.control.flags import FlagTarget, allows, flagd
+from ackbridge.control.admission import Admission, FlagTarget, allows, flagd
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import ConfigurationError, EngineUnavailableError
 
