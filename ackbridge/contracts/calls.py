@@ -9,9 +9,9 @@ from pydantic import AwareDatetime, Field, computed_field
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from . import search_attributes
-from .limits import Identifier, Language, Name
+from .limits import MAX_REQUEST_BYTES, Identifier, Language, Name
 from .names import call_id
-from .wire import StrictModel, Wire, digest
+from .wire import InvalidInputError, StrictModel, Wire, canonical_json, digest
 
 
 class CallRequest(StrictModel):
@@ -58,6 +58,21 @@ class CallRequest(StrictModel):
     def digest(self) -> str:
         """Identifies the request: a digest of provider, operation, key and payload."""
         return digest([self.provider, self.operation, self.key, self.payload])
+
+    def check_size(self) -> None:
+        """Check that the whole request can be stored in a workflow's history.
+
+        Raises:
+            InvalidInputError: it is larger than `MAX_REQUEST_BYTES`; names its largest field.
+        """
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        sizes = {name: len(canonical_json(value).encode()) for name, value in fields.items()}
+        if (size := len(canonical_json(fields).encode())) > MAX_REQUEST_BYTES:
+            largest = max(sizes, key=lambda name: sizes[name])
+            raise InvalidInputError(
+                f"{largest}: {sizes[largest]} bytes as JSON; the whole request has {size},"
+                f" at most {MAX_REQUEST_BYTES} are allowed"
+            )
 
 
 class Stage(StrEnum):

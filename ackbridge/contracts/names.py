@@ -117,6 +117,11 @@ def batch_id(provider: str, name: str) -> str:
     return f"batch.{provider}:{name}"
 
 
+def settle_id(call: str) -> str:
+    """The id of the workflow that settles a closed call; no call can have it."""
+    return f"settle.{call}"
+
+
 PURGE_ID: Final = "purge:ledger"
 """The id of the workflow that purges the ledger, and of its schedule; no call can have it."""
 
