@@ -36,11 +36,13 @@ class FailedAttempt(Wire):
         reason: one safe line for people.
         reached: whether the provider may have got it.
         again_after: how long to wait before another try; None when there shall be none.
+        code: the provider's own code of a refusal.
     """
 
     kind: str
     reason: str
     reached: bool = False
+    code: str | None = None
     again_after: timedelta | None = None
 
 
@@ -63,12 +65,12 @@ class CycleEnd(Wire):
 
 
 class SendStep(Wire):
-    """Send the request.
+    """Send the request, once.
 
     Attributes:
-        tried: attempts before the first one of this activity.
+        tried: attempts before this one, for the delay before the next one.
         first_tried_at: when the first of those began.
-        reached: whether one of them may have reached the provider.
+        reached: whether an earlier request under this key may have reached the provider.
         ended: cycles before this one, each told once.
     """
 
@@ -87,7 +89,8 @@ class Sent(Wire):
         sent_at, receipt_at: of the attempt that was received.
         reference: the provider's own id of its work, where the operation declares one.
         attempt: which attempt of this activity it was, from 1.
-        messages: the response itself (`sync`), and messages that came before anyone waited.
+        messages: the response itself (`sync`), the failure that the receipt reports
+            (`receipt.failure.when`), and messages that came before anyone waited.
         again: another attempt before this one may have reached the provider, too.
         receipt: what the operation takes from the receipt for its caller (`receipt.data`).
         uncorrelated: the ledger does not have the reference yet, or the inbox was not read:
@@ -105,10 +108,15 @@ class Sent(Wire):
 
 
 class CorrelateStep(Wire):
-    """Commit the provider's reference, and read the messages that came before it was known."""
+    """Commit the provider's reference, and read the messages that came before it was known.
+
+    Attributes:
+        seen: event keys of messages that the call has; they are not returned again.
+    """
 
     request: CallRequest
     reference: str | None = None
+    seen: tuple[str, ...] = ()
 
 
 class LookStep(Wire):
@@ -116,10 +124,12 @@ class LookStep(Wire):
 
     Attributes:
         references: of all its cycles.
+        seen: event keys of messages that the call has; they are not returned again.
     """
 
     request: CallRequest
     references: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 class InboxMessages(Wire):
@@ -127,7 +137,7 @@ class InboxMessages(Wire):
 
     Attributes:
         messages: oldest first, at most `MAX_RESULT_BYTES` of JSON.
-        more: whether the inbox has more of them.
+        more: whether the inbox has more of them: ask again, with these as `seen`.
     """
 
     messages: tuple[ProviderMessage, ...] = ()
@@ -319,7 +329,9 @@ class FailureDetails(Wire):
     Attributes:
         attempt: which attempt of the activity it was, from 1.
         reached: whether the provider may have got the request.
+        code: the provider's own code of a refusal.
     """
 
     attempt: int = 1
     reached: bool = False
+    code: str | None = None
