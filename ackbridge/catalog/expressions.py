@@ -165,7 +165,8 @@ def _parse(text: str) -> Node:
         raise ValueError(f"{text}: {_explain(error)}") from None
     except JMESPathError:
         raise ValueError(f"{text}: is not a JMESPath expression") from None
-    for problem in (*_comparison_problems(text), *_call_problems(tree)):
+    problems = (*_comparison_problems(text), *_call_problems(tree), *_negation_problems(tree))
+    for problem in problems:
         raise ValueError(f"{text}: {problem}")
     return tree
 
@@ -201,6 +202,19 @@ def _call_problems(node: Any) -> Iterator[str]:
         yield from _check_call(node["value"], len(node["children"]))
     for child in node["children"]:
         yield from _call_problems(child)
+
+
+def _negation_problems(node: Any) -> Iterator[str]:
+    """`!a.b` reads the field of a boolean, which is always null."""
+    if not isinstance(node, dict):
+        return
+    children = node["children"]
+    if node["type"] in ("subexpression", "index_expression"):
+        first = children[0]
+        if isinstance(first, dict) and first["type"] == "not_expression":
+            yield "! applies to the first name only; write !(a.b), not !a.b"
+    for child in children:
+        yield from _negation_problems(child)
 
 
 def _check_call(name: str, given: int) -> Iterator[str]:

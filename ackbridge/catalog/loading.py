@@ -18,7 +18,7 @@ from .fields import FilePart
 from .json_schema import field_names, json_schema_of
 from .model import Integration
 from .subscribers import Subscriber
-from .validation import find_conflicts
+from .validation import find_conflicts, find_warnings
 from .yaml_document import (
     FieldPath,
     FieldProblem,
@@ -87,6 +87,16 @@ def load_integration(path: Path, environ: Mapping[str, str]) -> Integration:
         IntegrationFileError: with every problem, in the order of the file.
     """
     return _load(path, environ, _INTEGRATION)
+
+
+def integration_warnings(path: Path, environ: Mapping[str, str]) -> list[Problem]:
+    """What is allowed in an integration file, and may still not be what its author wants.
+
+    Raises:
+        IntegrationFileError: as `load_integration`.
+    """
+    integration = load_integration(path, environ)
+    return _in_file(path, _parse(path), list(find_warnings(integration)))
 
 
 def load_subscriber(path: Path, environ: Mapping[str, str]) -> Subscriber:

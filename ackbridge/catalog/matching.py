@@ -10,15 +10,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from ackbridge.contracts.limits import MAX_KEY_LENGTH, MAX_REASON_LENGTH
+from ackbridge.contracts.limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.wire import parse_duration
 from ackbridge.security.redaction import Redactor
 
 from .expressions import Expression
-from .model import ExtensionRule, FailureRule, Integration, Operation, ResponseSpec, StatusSpec
+from .model import (
+    ExtensionRule,
+    FailureRule,
+    Integration,
+    Operation,
+    ReceiptFailureRule,
+    ResponseSpec,
+    StatusSpec,
+)
 
 Document: TypeAlias = Mapping[str, Any]
 
@@ -38,6 +46,18 @@ class Match:
     operation: str
     call_id: str | None = None
     reference: str | None = None
+
+
+class FailureText(NamedTuple):
+    """Why a provider failed or refused, in its own words; free of secrets.
+
+    Attributes:
+        reason: for people; None if it says nothing.
+        code: the provider's own code.
+    """
+
+    reason: str | None
+    code: str | None
 
 
 def find_event_key(integration: Integration, document: Document) -> str | None:
@@ -109,6 +129,46 @@ def receipt_reference(operation: Operation, document: Document) -> str | None:
     return _reference(operation.receipt.reference, document)
 
 
+def receipt_data(operation: Operation, document: Document) -> Any:
+    """What the caller gets of the receipt; None where the operation takes nothing from it."""
+    data = operation.receipt.data
+    return data.search(document) if data is not None else None
+
+
+def receipt_failure(
+    operation: Operation, document: Document, redactor: Redactor = SHAPES_ONLY
+) -> FailureText | None:
+    """The failure that an answer to the request reports by `receipt.failure.when`; None if none.
+
+    Nothing took effect then, whatever the status.
+    """
+    rule = operation.receipt.failure
+    if rule is None or rule.when is None or not rule.when.holds(document):
+        return None
+    return refusal(operation, document, redactor)
+
+
+def refusal(
+    operation: Operation, document: Document, redactor: Redactor = SHAPES_ONLY
+) -> FailureText:
+    """Why the provider refused the request, or failed by `receipt.failure`, in its own words."""
+    rule = operation.receipt.failure or ReceiptFailureRule()
+    reason = _reason(rule.reason, document, redactor)
+    if reason is None:
+        text = _error_text(document)
+        reason = None if text is None else redactor.clean(text, MAX_REASON_LENGTH)
+    return FailureText(reason, _code(rule.code, document, redactor))
+
+
+def accepts_acknowledgement(operation: Operation, document: Document) -> bool:
+    """Whether the provider's answer accepts an acknowledgement."""
+    status = document.get("status")
+    if isinstance(status, int) and status < 400:
+        return True
+    accept = operation.acknowledge.accept if operation.acknowledge else None
+    return accept is not None and accept.holds(document)
+
+
 def is_receipt(operation: Operation, status: int, document: Document) -> bool:
     """Whether an answer shows that the provider has received the request."""
     if 200 <= status < 300:
@@ -148,13 +208,43 @@ def _is_success(rules: _Rules, document: Document, source: MessageSource) -> boo
 
 
 def _failure(rule: FailureRule, document: Document, redactor: Redactor) -> dict[str, Any]:
-    reason = rule.reason.search(document) if rule.reason else None
-    text = reason if isinstance(reason, str) or reason is None else json.dumps(reason)
     return {
         "kind": MessageKind.FAILURE,
         "retryable": rule.retryable.holds(document),
-        "reason": None if text is None else redactor.clean(text, MAX_REASON_LENGTH),
+        "reason": _reason(rule.reason, document, redactor),
+        "code": _code(rule.code, document, redactor),
     }
+
+
+def _reason(expression: Expression | None, document: Document, redactor: Redactor) -> str | None:
+    reason = expression.search(document) if expression is not None else None
+    if reason is None:
+        return None
+    text = reason if isinstance(reason, str) else json.dumps(reason)
+    return redactor.clean(text, MAX_REASON_LENGTH)
+
+
+def _code(expression: Expression | None, document: Document, redactor: Redactor) -> str | None:
+    code = _key(expression, document)
+    return None if code is None else redactor.clean(code, MAX_CODE_LENGTH)
+
+
+def _error_text(document: Document) -> str | None:
+    """The error in an answer's body: a problem of RFC 9457, or one of the usual fields."""
+    body = document.get("body")
+    if not isinstance(body, dict):
+        return None
+    error = body.get("error")
+    inner = error.get("message") if isinstance(error, dict) else error
+    texts = [body.get("detail"), inner, body.get("message"), body.get("title")]
+    if _is_problem(document):
+        texts.insert(1, body.get("title"))
+    return next((text for text in texts if isinstance(text, str) and text), None)
+
+
+def _is_problem(document: Document) -> bool:
+    content_type = (document.get("headers") or {}).get("content-type", "")
+    return str(content_type).partition(";")[0].strip().lower() == "application/problem+json"
 
 
 def _extension(rule: ExtensionRule, document: Document, operation: Operation) -> dict[str, Any]:

@@ -7,19 +7,29 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, RootModel, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    RootModel,
+    WithJsonSchema,
+    field_validator,
+)
 
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker import BreakerPolicy
+from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.limits import LANGUAGE_PATTERN, Language, Name, ParkedReason
 from ackbridge.contracts.notices import best_language
 from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff
 from ackbridge.contracts.wire import Duration
 from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
+from ackbridge.errors import did_you_mean
 from ackbridge.security.specs import AuthSpec, VerifySpec
 
 from .cron import next_interval
@@ -40,7 +50,13 @@ from .fields import (
     check_http_url,
 )
 from .payload_schema import PayloadSchema
-from .templates import BodyTemplate, PathTemplate, TextTemplate
+from .templates import (
+    BodyTemplate,
+    PathTemplate,
+    Template,
+    TextTemplate,
+    reads_idempotency_key,
+)
 
 UNDETERMINED: Final = "und"
 """The language of a text for which the file names none (BCP 47)."""
@@ -114,6 +130,28 @@ class OperationNotices(FilePart):
 # An operation
 
 
+IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
+
+
+class Repeat(StrEnum):
+    """Whether a request may be sent again after an attempt that may have arrived."""
+
+    ALWAYS = "always"
+    UNLESS_REACHED = "unless_reached"
+
+
+class IdempotencySpec(FilePart):
+    """The key by which the provider recognises a repeated request."""
+
+    header: str | None = Field(default=IDEMPOTENCY_HEADER, pattern=HEADER_PATTERN)
+    """The header that carries the key; null: none, because a template carries it."""
+    key: Template | None = None
+    """The key, a template that contains `{call.idempotency_key}`; left out: just that."""
+    retention: Positive | None = None
+    """How long the provider remembers a key. A request is not repeated later than this without
+    asking first. Left out: for ever."""
+
+
 class RequestSpec(FilePart):
     """The HTTP request that an operation sends."""
 
@@ -130,8 +168,56 @@ class RequestSpec(FilePart):
     body: BodyTemplate | None = None
     """A mapping (or list) whose texts are templates, or a text that is one JMESPath expression for
     the whole body. Left out: no body."""
-    idempotency_header: str | None = Field(default="Idempotency-Key", pattern=HEADER_PATTERN)
-    """The header that carries the idempotency key; null: none."""
+    idempotency_header: str | None = Field(default=IDEMPOTENCY_HEADER, pattern=HEADER_PATTERN)
+    """Short form of `idempotency.header`."""
+    idempotency: IdempotencySpec | None = None
+    """The idempotency key; null: none is sent. Left out: as `idempotency_header` says."""
+    repeat: Repeat | None = None
+    """Whether the request may be sent again after an attempt that may have arrived. Required where
+    it carries no idempotency key and is no GET. `unless_reached`: only where nothing can have
+    arrived (not connected, 429). `always`: although the provider may do the work again. Left out:
+    with a key, it is."""
+
+    @property
+    def key(self) -> IdempotencySpec | None:
+        """The idempotency key; None where the request sends none in a header."""
+        if "idempotency" in self.model_fields_set:
+            return self.idempotency
+        if self.idempotency_header is None:
+            return None
+        return IdempotencySpec(header=self.idempotency_header)
+
+    @property
+    def carries_key(self) -> bool:
+        """Whether a header or a template carries the idempotency key."""
+        if self.key is not None and self.key.header is not None:
+            return True
+        templates = (self.path, *self.query.values(), *self.headers.values())
+        expressions = [e for template in templates for e in template.expressions]
+        if self.body is not None:
+            expressions += self.body.expressions
+        return any(map(reads_idempotency_key, expressions))
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the request may be sent again after an attempt that may have arrived."""
+        if self.repeat is not None:
+            return self.repeat is Repeat.ALWAYS
+        return self.method == "GET" or self.carries_key
+
+
+class ReceiptFailureRule(FilePart):
+    """When the answer to the request reports that the provider failed, and why it refused."""
+
+    when: Expression | None = None
+    """True for an answer, of any status, that reports a failure: nothing took effect, and the
+    request is not sent again. Left out: no answer is a failure."""
+    reason: Expression | None = None
+    """Why, of a failure or of an ordinary refusal; for operators and in the outcome. Left out:
+    `detail` or `title` of a problem (RFC 9457), `error.message`, `message` or `error`."""
+    code: Expression | None = None
+    """The provider's own code, of a failure or of an ordinary refusal: the outcome's
+    `provider_code`."""
 
 
 class ReceiptSpec(FilePart):
@@ -151,6 +237,10 @@ class ReceiptSpec(FilePart):
     """Where the answer contains the provider's own id of its work."""
     accept: Expression | None = None
     """Answers for which this is true are receipts too, for instance status == `409`."""
+    data: Expression | None = None
+    """Which part of the receipt the caller gets, at once in the status, and in the outcome."""
+    failure: ReceiptFailureRule | None = None
+    """When an answer reports a failure, and why the provider refused."""
 
 
 class MatchSpec(FilePart):
@@ -171,6 +261,8 @@ class FailureRule(FilePart):
     """Whether the operation may be sent again, in a new cycle."""
     reason: Expression | None = None
     """Why it failed, shown to operators and in the outcome."""
+    code: Expression | None = None
+    """The provider's own code of the failure: the outcome's `provider_code`."""
 
 
 class ExtensionRule(FilePart):
@@ -314,6 +406,40 @@ class AcknowledgeSpec(FilePart):
     """The timeout of one attempt."""
     within: Positive = timedelta(hours=24)
     """How long it is retried; after that the outcome says `acknowledgement_owed`."""
+    undoes: bool = True
+    """Whether an accepted `failed` calls the work off, so that the request had no effect."""
+    accept: Expression | None = None
+    """Answers for which this is true count as accepted too, for instance status == `409`."""
+
+
+class ReconcileSpec(FilePart):
+    """How the truth about a call is found out that ended with unknown effect."""
+
+    every: Positive = timedelta(hours=1)
+    """The pause between two status requests."""
+    within: Positive = Field(default=timedelta(days=3), alias="for")
+    """How long the provider is asked; after that the effect stays unknown."""
+
+
+UNKNOWN: Final = "unknown"
+"""In `park`: every end with unknown effect."""
+
+NEVER_PARKED: Final = frozenset({OutcomeCode.CANCELLED, OutcomeCode.EXPIRED})
+"""Codes after which no request is ever sent again."""
+
+PARK_CODES: Final = (*(code for code in OutcomeCode if code not in NEVER_PARKED), UNKNOWN)
+
+
+def _check_park_code(code: str) -> str:
+    if code not in PARK_CODES:
+        raise ValueError(f"must be one of {', '.join(PARK_CODES)}.{did_you_mean(code, PARK_CODES)}")
+    return code
+
+
+ParkCode = Annotated[
+    str, AfterValidator(_check_park_code), WithJsonSchema({"enum": list(PARK_CODES)})
+]
+"""A code of `OutcomeCode`, or `unknown`."""
 
 
 class ReprocessLimit(FilePart):
@@ -333,7 +459,16 @@ class Operation(FilePart):
     response: ResponseSpec
     acknowledge: AcknowledgeSpec | None = None
     on_failure: OnFailure = OnFailure.FAIL
-    """What happens to a call that cannot finish: it fails, or is parked and reprocessed later."""
+    """What happens to a call that cannot finish: it fails, or is parked and reprocessed later. Left
+    out, a call whose request may not be repeated is parked while its effect is unknown."""
+    park: tuple[ParkCode, ...] | None = None
+    """Which ends are parked, by code, where `on_failure` is too coarse; `unknown`: every end with
+    unknown effect. All other ends are final."""
+    reconcile: ReconcileSpec | None = None
+    """Asks on after an end with unknown effect; needs `response.status`."""
+    sum: Expression | None = None
+    """A number, over `payload`, `metadata` and `call`, that is added up over the calls whose effect
+    is unknown, for instance `payload.amount`."""
     flag: dict[str, Flag] = Field(default_factory=dict)
     """As the provider's `flag`; a call is sent only if both allow it."""
     when_off: WhenOff | None = None
@@ -349,6 +484,14 @@ class Operation(FilePart):
     fairness: Expression | None = None
     """The tenant of a call, over `payload`, `metadata` and `call`. When requests have to wait,
     tenants take turns. Visible in the Temporal UI: no personal data."""
+
+    @property
+    def parked_codes(self) -> tuple[str, ...] | None:
+        """The codes of the ends that are parked, or `unknown`; None: as `on_failure` says."""
+        if self.park is not None:
+            return self.park
+        is_silent = "on_failure" not in self.model_fields_set
+        return (UNKNOWN,) if is_silent and not self.request.is_repeatable else None
 
 
 # Callbacks, limits and batches of a provider

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,12 +25,20 @@ from .templates import (
     PathTemplate,
     ScalarTemplate,
     TextTemplate,
+    decimal_text,
     scalar_text,
 )
 
 MAX_TITLE_LENGTH: Final = 120
 MAX_TEXT_LENGTH: Final = 600
 """Characters of a notice's message, and of its alternative; every call's history carries them."""
+
+MAX_AMOUNT_LENGTH: Final = 40
+"""Characters of the value of an operation's `sum`."""
+
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+
+_STRING_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?[eE][+-]?\d+', re.ASCII)
 
 _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
@@ -192,11 +201,27 @@ def _bounded(template: TextTemplate, context: Context, longest: int, clean: Clea
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
+def amount(operation: Operation, context: Context) -> str | None:
+    """The operation's `sum` for one call, as decimal text; None where it is not a number."""
+    value = operation.sum.search(context) if operation.sum is not None else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = value if isinstance(value, str) else decimal_text(value)
+    return text if len(text) <= MAX_AMOUNT_LENGTH and _DECIMAL.fullmatch(text) else None
+
+
 def _idempotency_header(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:
-    name = operation.request.idempotency_header
-    if name is None:
+    spec = operation.request.key
+    if spec is None or spec.header is None:
         return {}
-    return {name: quote(f"{context['call']['idempotency_key']}{suffix}", safe=_SAFE_IN_KEYS)}
+    key = context["call"]["idempotency_key"]
+    if spec.key is not None:
+        with _naming("request.idempotency.key"):
+            value = spec.key.render(context)
+            key = "" if value is None else scalar_text(value, spec.key.source)
+        if not key:
+            raise InvalidInputError(f"request.idempotency.key: {spec.key.source} has no value")
+    return {spec.header: quote(f"{key}{suffix}", safe=_SAFE_IN_KEYS)}
 
 
 def _with_content_type(
@@ -278,9 +303,19 @@ def _encode_body(
     try:
         if encoding == "form":
             return urlencode(list(_form_fields("", value))).encode()
-        return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        return _json_text(value).encode()
     except (TypeError, ValueError):
         raise InvalidInputError(f"{here}: cannot be written as {encoding}") from None
+
+
+def _json_text(value: Any) -> str:
+    """JSON whose numbers are decimals; many parsers take no exponents."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _STRING_OR_EXPONENT.sub(lambda found: _without_exponent(found[0]), text)
+
+
+def _without_exponent(token: str) -> str:
+    return token if token.startswith('"') else decimal_text(float(token))
 
 
 def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Self, TypeAlias
 
 from pydantic import GetCoreSchemaHandler, ValidationError
@@ -100,7 +101,9 @@ class ScalarTemplate(Template):
     @classmethod
     def parse(cls, source: str | float | bool) -> Self:
         """As `Template.parse`; numbers and booleans become literals."""
-        return super().parse(source) if isinstance(source, str) else cls("", (json.dumps(source),))
+        return (
+            super().parse(source) if isinstance(source, str) else cls("", (decimal_text(source),))
+        )
 
     @classmethod
     def _source_schema(cls) -> CoreSchema:
@@ -166,6 +169,11 @@ class BodyTemplate:
             raise ValidationError.from_exception_data("body", problems, hide_input=True)
         return cls(content)
 
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """All expressions of the body, in order."""
+        return tuple(_expressions_in(self.content))
+
     def render(self, context: Context) -> Any:
         """The body's value; mappings are without their null values.
 
@@ -204,8 +212,29 @@ def scalar_text(value: Any, name: str) -> str:
             raise ExpressionError(f"{name} contains half of a surrogate pair")
         return value
     if isinstance(value, bool | int | float):
-        return json.dumps(value)
+        return decimal_text(value)
     raise ExpressionError(f"{name} is not a text, a number or a boolean")
+
+
+def decimal_text(value: float) -> str:
+    """A number or boolean as in JSON, never with an exponent: `0.00001`, not `1e-05`."""
+    text = json.dumps(value)
+    return format(Decimal(text), "f") if "e" in text and isinstance(value, float) else text
+
+
+def reads_idempotency_key(expression: Expression) -> bool:
+    """Whether an expression reads `call.idempotency_key`."""
+    return ("call", "idempotency_key") in expression.referenced_names()
+
+
+def _expressions_in(content: Any) -> Iterator[Expression]:
+    if isinstance(content, Expression):
+        yield content
+    elif isinstance(content, Template):
+        yield from content.expressions
+    elif isinstance(content, dict | list):
+        for inner in content.values() if isinstance(content, dict) else content:
+            yield from _expressions_in(inner)
 
 
 def _visible_text(expression: Expression, context: Context, clean: Clean | None) -> str:

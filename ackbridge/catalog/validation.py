@@ -10,13 +10,23 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.notices import NOTICE_KINDS
+from ackbridge.contracts.plan import OnFailure
 from ackbridge.contracts.wire import parse_duration
 from ackbridge.errors import did_you_mean, unknown_name
 
 from .expressions import Expression
-from .model import DeadlineSpec
-from .templates import Template
+from .model import (
+    IDEMPOTENCY_HEADER,
+    UNKNOWN,
+    DeadlineSpec,
+    Integration,
+    Operation,
+    ReconcileSpec,
+    Repeat,
+)
+from .templates import Template, reads_idempotency_key
 from .yaml_document import FieldProblem, walk_texts
 
 _CALLER = ("payload", "metadata", "call")
@@ -26,7 +36,9 @@ _CYCLE = ("cycle", "idempotency_key")
 
 # Where templates are (a part and its fields), and which names they can read there.
 _TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
+    ((), ("sum",), _CALLER),
     (("request",), ("path", "query", "headers", "body"), _SENT),
+    (("request", "idempotency"), ("key",), _SENT),
     (("response", "status"), ("path", "query", "headers"), (*_SENT, "reference")),
     (("acknowledge",), ("path", "headers"), (*_SENT, "reference", "response", "reason")),
     (("acknowledge",), ("success",), (*_SENT, "reference", "response")),
@@ -34,8 +46,15 @@ _TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...]
     # Notices are rendered before anything is sent, and users read them.
     (("notices",), NOTICE_KINDS, _CALLER),
 )
-_BODIES = ("body", "success", "failed")
+_EXPRESSIONS = ("body", "success", "failed", "sum")
+"""Fields in which a text is one expression."""
 _NEEDS_REFERENCE = "needs receipt.reference: where the receipt contains it"
+
+_UNKEYED = (
+    "carries no idempotency key, so it must say whether it may be repeated. Either add `repeat:"
+    " unless_reached` (sent again only where nothing can have arrived) or `repeat: always`; or send"
+    " a key: `idempotency: {header: Idempotency-Key}`, or {call.idempotency_key} in a template"
+)
 
 Fields: TypeAlias = Mapping[str, Any]
 """Fields of a part, as written in the file."""
@@ -47,7 +66,7 @@ def find_conflicts(document: Any) -> Iterator[FieldProblem]:
     for name, operation in _mapping(document, "operations").items():
         if not isinstance(operation, dict):
             continue
-        for rule in (_callback, _poll, _late_window, _bodies, _deadline, _template_names):
+        for rule in _RULES:
             for problem in rule(operation, document):
                 yield FieldProblem(("operations", name, *problem.path), problem.message)
 
@@ -92,7 +111,8 @@ def _has_references_by_cycle(operation: Fields) -> bool:
     """Whether a call can have several cycles, each acknowledged by its own reference."""
     cycles = _mapping(operation, "response").get("cycles", 1)
     acknowledge = walk_texts(operation.get("acknowledge"))
-    has_cycles = operation.get("on_failure") == "park" or cycles != 1
+    parks = operation.get("on_failure") == "park" or bool(operation.get("park"))
+    has_cycles = parks or cycles != 1
     return has_cycles and any("{reference" in text for _, text in acknowledge)
 
 
@@ -120,7 +140,7 @@ def _late_window(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     if response.get("mode") == "sync":
         message = "has no effect in mode sync: no response arrives later"
         yield _problem("response.late_window", message)
-    if operation.get("on_failure") == "park":
+    if operation.get("on_failure") == "park" and operation.get("park") is None:
         message = "has no effect with on_failure: park: parked calls take late responses anyway"
         yield _problem("response.late_window", message)
 
@@ -135,6 +155,72 @@ def _bodies(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
             yield _problem("acknowledge", message)
         if _is_get(acknowledge):
             yield _problem("acknowledge.method", "a GET request has no body")
+
+
+def _idempotency(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    request = operation.get("request")
+    if not isinstance(request, dict):
+        return
+    spec = _mapping(request, "idempotency")
+    if "idempotency" in request and "idempotency_header" in request:
+        yield _problem("request.idempotency_header", "is a short form of idempotency.header")
+    key = spec.get("key")
+    if key is not None and not _reads_key(str(key), is_expression=False):
+        message = "must contain {call.idempotency_key}: keys differ by call and by cycle"
+        yield _problem("request.idempotency.key", message)
+    if key is not None and spec.get("header", IDEMPOTENCY_HEADER) is None:
+        yield _problem("request.idempotency.key", "needs a header")
+    if _carries_key(request):
+        return
+    if spec.get("retention") is not None:
+        message = "needs a key: a header, or {call.idempotency_key} in a template"
+        yield _problem("request.idempotency.retention", message)
+    if request.get("repeat") is None and not _is_get(request):
+        where = next((f for f in ("idempotency", "idempotency_header") if f in request), None)
+        yield _problem(f"request.{where}" if where else "request", _UNKEYED)
+
+
+def _carries_key(request: Fields) -> bool:
+    written = request.get("idempotency_header", IDEMPOTENCY_HEADER)
+    if "idempotency" in request:
+        spec = request["idempotency"]
+        written = spec.get("header", IDEMPOTENCY_HEADER) if isinstance(spec, dict) else spec
+    return written is not None or any(
+        _reads_key(text, is_expression=field == "body" and path == ("body",))
+        for field in ("path", "query", "headers", "body")
+        for path, text in walk_texts(request.get(field), (field,))
+    )
+
+
+def _reads_key(text: str, *, is_expression: bool) -> bool:
+    return any(map(reads_idempotency_key, _expressions(text, is_expression=is_expression)))
+
+
+def _ends(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    reconcile = operation.get("reconcile")
+    if reconcile is not None and not _mapping(operation, "response", "status"):
+        yield _problem("reconcile", "needs response.status: how to ask the provider")
+    default = ReconcileSpec()
+    every = _duration(_mapping(reconcile).get("every"), default.every)
+    within = _duration(_mapping(reconcile).get("for"), default.within)
+    if every and within and every > within:
+        yield _problem("reconcile.every", f"is longer than for ({within}): nothing is asked")
+    parked = operation.get("park")
+    if isinstance(parked, list) and operation.get("when_off") == "refuse":
+        for index, code in enumerate(parked):
+            if code in (OutcomeCode.SWITCHED_OFF, OutcomeCode.BREAKER_OPEN):
+                yield FieldProblem(("park", index), f"{code} contradicts when_off: refuse")
+
+
+def _unknown_notice(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    unknown = _mapping(operation, "notices", "unknown")
+    message = (
+        "a text about an unknown effect has no alternative: the work may be done, and its user"
+        " would do it twice"
+    )
+    for path in ((), *((language,) for language in unknown)):
+        if _mapping(unknown, *path).get("alternative") is not None:
+            yield FieldProblem(("notices", "unknown", *path, "alternative"), message)
 
 
 def _is_get(request: Fields) -> bool:
@@ -156,7 +242,7 @@ def _template_names(operation: Fields, _document: Any) -> Iterator[FieldProblem]
     for where, fields, known in _TEMPLATES:
         part = _mapping(operation, *where)
         for field in fields:
-            is_expression = field in _BODIES and isinstance(part.get(field), str)
+            is_expression = field in _EXPRESSIONS and isinstance(part.get(field), str)
             for path, text in walk_texts(part.get(field), (*where, field)):
                 for expression in _expressions(text, is_expression=is_expression):
                     for problem in _unknown_names(expression, known, has_reference):
@@ -204,3 +290,45 @@ def _mapping(value: Any, *path: str) -> Mapping[str, Any]:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}
+
+
+_RULES = (
+    _callback,
+    _poll,
+    _late_window,
+    _bodies,
+    _idempotency,
+    _ends,
+    _unknown_notice,
+    _deadline,
+    _template_names,
+)
+
+
+def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
+    """Find what is allowed, and may still not be what the author of a valid file wants."""
+    for name, operation in integration.operations.items():
+        for problem in (*_unsafe_repetition(operation), *_unverifiable_end(operation)):
+            yield FieldProblem(("operations", name, *problem.path), problem.message)
+
+
+def _unsafe_repetition(operation: Operation) -> Iterator[FieldProblem]:
+    request = operation.request
+    if request.repeat is Repeat.ALWAYS and request.method != "GET" and not request.carries_key:
+        message = (
+            "always, without an idempotency key: when an answer is lost, the provider may do the"
+            " work several times"
+        )
+        yield _problem("request.repeat", message)
+
+
+def _unverifiable_end(operation: Operation) -> Iterator[FieldProblem]:
+    parks = operation.on_failure is OnFailure.PARK or UNKNOWN in (operation.parked_codes or ())
+    if operation.request.is_repeatable or operation.response.status is not None or parks:
+        return
+    message = (
+        "fail, for a request that may not be repeated and without a status request: after a lost"
+        " answer the call ends with unknown effect, and the provider cannot be asked. Add"
+        " response.status, or `park: [unknown]`"
+    )
+    yield _problem("on_failure" if operation.park is None else "park", message)

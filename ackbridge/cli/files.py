@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,7 +15,12 @@ import typer
 from rich.text import Text
 
 from ackbridge.catalog.json_schema import json_schema_of
-from ackbridge.catalog.loading import SUBSCRIBERS_FOLDER, load_integration, load_subscriber
+from ackbridge.catalog.loading import (
+    SUBSCRIBERS_FOLDER,
+    integration_warnings,
+    load_integration,
+    load_subscriber,
+)
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.conformance.cases import PayloadRequiredError, make_case
@@ -70,6 +76,9 @@ def check(
         integration = load_integration(paths[0], environment())
         payloads = _payloads(integration, payload or (), operation or ())
         return _check_conformance(paths[0], payloads, _scenarios(only or ()), json_output)
+    warnings = [] if problems else [warning for path in paths for warning in _warnings(path)]
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if json_output:
         output.print_json([asdict(problem) for problem in problems])
     elif problems:
@@ -89,13 +98,20 @@ def schema(
 
 
 def _problems(path: Path) -> Sequence[Problem]:
-    is_subscriber = path.absolute().parent.name == SUBSCRIBERS_FOLDER
-    load = load_subscriber if is_subscriber else load_integration
+    load = load_subscriber if _is_subscriber(path) else load_integration
     try:
         load(path, environment())
     except IntegrationFileError as error:
         return error.problems
     return ()
+
+
+def _warnings(path: Path) -> Sequence[Problem]:
+    return () if _is_subscriber(path) else integration_warnings(path, environment())
+
+
+def _is_subscriber(path: Path) -> bool:
+    return path.absolute().parent.name == SUBSCRIBERS_FOLDER
 
 
 def _check_conformance(

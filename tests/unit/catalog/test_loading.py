@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ackbridge.catalog.loading import load_catalog, load_integration
+from ackbridge.catalog.loading import integration_warnings, load_catalog, load_integration
 from ackbridge.errors import IntegrationFileError, UnknownNameError
 from tests.support.catalog_files import problems, write
 
@@ -218,6 +218,41 @@ def notice(text: str) -> str:
         ("response: {mode: sync, success: '`ok`'}", "response.success", "single quotes"),
         ("response: {mode: sync, deadline: {floor: 1h}}", "response.deadline.floor", "ceiling"),
         ("parked_for: 0s", "parked_for", "greater"),
+        ("reconcile: {every: 1h}", "reconcile", "needs response.status"),
+        (f"response: {{{POLL}}}, reconcile: {{every: 4d}}", "reconcile.every", "longer than for"),
+        (f"response: {{{POLL}}}, reconcile: {{within: 4d}}", "reconcile.within", "Known fields"),
+        ("park: [no_response, unknwon]", "park.1", "Did you mean 'unknown'?"),
+        ("park: [cancelled]", "park.0", "must be one of refused, no_receipt"),
+        ("when_off: refuse, park: [breaker_open]", "park.0", "contradicts when_off"),
+        ("sum: paylod.x", "sum", "mean 'payload'?"),
+        ("sum: call.cycle", "sum", "call.cycle is not available"),
+        ("request: {path: /x, repeat: sometimes}", "request.repeat", "'unless_reached'"),
+        (
+            "request: {path: /x, idempotency: {key: '{call.id}'}}",
+            "request.idempotency.key",
+            "must contain {call.idempotency_key}",
+        ),
+        (
+            "request: {path: /x, idempotency: {}, idempotency_header: X}",
+            "request.idempotency_header",
+            "short form",
+        ),
+        (
+            "request: {path: /x, method: GET, idempotency: {header: null, retention: 1d}}",
+            "request.idempotency.retention",
+            "needs a key",
+        ),
+        (
+            "notices: {unknown: {title: t, message: m, alternative: a}}",
+            "notices.unknown.alternative",
+            "would do it twice",
+        ),
+        (
+            "notices: {unknown: {de: {title: t, message: m, alternative: a}}}",
+            "notices.unknown.de.alternative",
+            "would do it twice",
+        ),
+        ("response: {mode: sync, success: '!a.b'}", "response.success", "write !(a.b)"),
         ("payload_schema: {$ref: 'http://x/y'}", "payload_schema", "within"),
         ("payload_schema: {$ref: '#/$defs/a'}", "payload_schema", "no such part"),
     ],
@@ -230,6 +265,91 @@ def test_invalid_parts_are_refused(tmp_path: Path, parts: str, field: str, messa
     (problem,) = problems(tmp_path, f"provider: acme\nbase_url: http://a.example\n{operation}")
     assert problem.field == f"operations.order.{field}"
     assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("request_part", "field"),
+    [
+        ("{path: /x, idempotency_header: null}", ".idempotency_header"),
+        ("{method: put, path: /x, idempotency: null}", ".idempotency"),
+        ("{path: /x, idempotency: {header: null}}", ".idempotency"),
+        ("{path: /x, idempotency_header: null, body: {a: '{call.id}'}}", ".idempotency_header"),
+    ],
+)
+def test_requests_without_a_key_say_whether_they_may_be_repeated(
+    tmp_path: Path, request_part: str, field: str
+) -> None:
+    """The error is at the field that takes the key away, and names both ways out."""
+    text = MINIMAL.replace("{path: /orders}", request_part)
+    (problem,) = problems(tmp_path, text)
+    assert (problem.line, problem.field) == (5, f"operations.order.request{field}")
+    assert problem.column > 1
+    assert "`repeat: unless_reached`" in problem.message
+    assert "`idempotency: {header: Idempotency-Key}`" in problem.message
+    assert problems(tmp_path, text.replace("path: /x", "path: /x, repeat: unless_reached")) == ()
+    assert problems(tmp_path, text.replace("path: /x", "path: '/{call.idempotency_key}'")) == ()
+    got = "{method: GET, path: /x, idempotency: null}"
+    assert problems(tmp_path, MINIMAL.replace("{path: /orders}", got)) == ()
+
+
+UNKEYED = MINIMAL.replace("/orders}", "/orders, idempotency_header: null, repeat: REPEAT}")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        (UNKEYED.replace("REPEAT", "always"), "request.repeat", "several times"),
+        (
+            UNKEYED.replace("REPEAT", "unless_reached") + "    on_failure: fail\n",
+            "on_failure",
+            "Add response.status",
+        ),
+        (
+            UNKEYED.replace("REPEAT", "unless_reached") + "    park: [no_receipt]\n",
+            "park",
+            "Add response.status",
+        ),
+    ],
+)
+def test_warnings_say_what_may_go_wrong(
+    tmp_path: Path, text: str, field: str, message: str
+) -> None:
+    """The file is valid; the warning has a position."""
+    (warning,) = integration_warnings(write(tmp_path, text), {})
+    assert warning.field == f"operations.order.{field}"
+    assert (warning.line, warning.column) > (4, 1)
+    assert message in warning.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MINIMAL,
+        MINIMAL.replace("{path: /orders}", "{path: /orders, repeat: always}"),
+        UNKEYED.replace("REPEAT", "unless_reached"),
+        UNKEYED.replace("REPEAT", "unless_reached") + "    on_failure: park\n",
+        UNKEYED.replace("REPEAT", "unless_reached") + "    park: [unknown]\n",
+        UNKEYED.replace("REPEAT", "unless_reached").replace("sync", "sync, status: {path: /x}")
+        + "    on_failure: fail\n",
+    ],
+)
+def test_files_without_warnings(tmp_path: Path, text: str) -> None:
+    """A key, a status request or parking is enough."""
+    assert integration_warnings(write(tmp_path, text), {}) == []
+
+
+def test_unknown_ends_of_unrepeatable_requests_are_parked(tmp_path: Path) -> None:
+    """Unless the file says otherwise."""
+
+    def parked(text: str) -> tuple[str, ...] | None:
+        return load_integration(write(tmp_path, text), {}).operations["order"].parked_codes
+
+    once = UNKEYED.replace("REPEAT", "unless_reached")
+    assert parked(once) == ("unknown",)
+    assert parked(once + "    on_failure: fail\n") is None
+    assert parked(once + "    on_failure: fail\n    park: [unreadable]\n") == ("unreadable",)
+    assert parked(MINIMAL) is None
+    assert parked(MINIMAL + "    park: []\n") == ()
 
 
 CYCLED = """

@@ -9,14 +9,20 @@ from typing import Any
 import pytest
 
 from ackbridge.catalog.matching import (
+    FailureText,
     Match,
+    accepts_acknowledgement,
     classify,
     find_event_key,
     find_matches,
     is_receipt,
+    receipt_data,
+    receipt_failure,
     receipt_reference,
+    refusal,
 )
 from ackbridge.catalog.model import Operation
+from ackbridge.contracts.limits import MAX_CODE_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
@@ -258,3 +264,105 @@ def test_receipts_are_2xx_and_accepted_answers(tmp_path: Path) -> None:
     assert receipt_reference(operation, answer({"id": 7})) == "7"
     assert receipt_reference(operation, answer({"id": "x" * 513})) is None
     assert receipt_reference(operation, answer({})) is None
+
+
+FAILURE = {"when": "ok == `false`", "reason": "why.text", "code": "why.code"}
+
+
+def test_failures_have_the_code_of_the_provider(tmp_path: Path) -> None:
+    """A text or a number, bounded; anything else is no code."""
+    failure = {"when": "type == 'failed'", "code": "code"}
+    order = acme(tmp_path, receipt=RECEIPT, response={**CALLBACK, "failure": failure}).operations[
+        "order"
+    ]
+    for code, expected in (("E1", "E1"), (17, "17"), ({"a": 1}, None), (None, None)):
+        message = classified(order, callback({"type": "failed", "code": code}))
+        assert message is not None
+        assert message.code == expected
+    message = classified(order, callback({"type": "failed", "code": "x" * 1000}))
+    assert message is not None
+    assert len(message.code or "") <= MAX_CODE_LENGTH
+
+
+def test_a_receipt_can_report_a_failure(tmp_path: Path) -> None:
+    """By `receipt.failure.when`, whatever the status; without it no answer is a failure."""
+    order = acme(tmp_path, receipt={"failure": FAILURE}).operations["order"]
+    no = {"ok": False, "why": {"text": "sold out", "code": 7}}
+    for status in (200, 422):
+        assert receipt_failure(order, answer(no, status)) == FailureText("sold out", "7")
+    assert receipt_failure(order, answer({"ok": True}, 422)) is None
+    named = acme(tmp_path, receipt={"failure": {"code": "why.code"}}).operations["order"]
+    assert receipt_failure(named, answer(no, 422)) is None
+    assert refusal(named, answer(no, 422)).code == "7"
+    assert receipt_failure(acme(tmp_path).operations["order"], answer(no)) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"why": {"text": "ours"}, "detail": "d"}, "ours"),
+        (
+            {"title": "Too heavy", "detail": "30 kg at the most", "message": "m"},
+            "30 kg at the most",
+        ),
+        ({"title": "Too heavy", "message": "m"}, "m"),
+        ({"title": "Too heavy"}, "Too heavy"),
+        ({"error": {"message": "a"}, "message": "b"}, "a"),
+        ({"error": "a", "message": "b"}, "a"),
+        ({"message": "b"}, "b"),
+        ({"error": {"code": 1}}, None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_refusals_are_in_the_words_of_the_provider(
+    tmp_path: Path, body: Any, reason: str | None
+) -> None:
+    """The expression of the file, a problem of RFC 9457, or one of the usual fields."""
+    order = acme(tmp_path, receipt={"failure": FAILURE}).operations["order"]
+    assert refusal(order, answer(body, 422)).reason == reason
+
+
+def test_the_title_of_a_problem_is_its_reason(tmp_path: Path) -> None:
+    """The content type says that it is one."""
+    document = answer({"title": "Too heavy", "message": "m"}, 422)
+    document["headers"] = {"content-type": "application/problem+json; charset=utf-8"}
+    assert refusal(acme(tmp_path).operations["order"], document).reason == "Too heavy"
+
+
+def test_refusals_contain_no_secrets(tmp_path: Path) -> None:
+    """Reasons and codes are redacted."""
+    order = acme(tmp_path, receipt={"failure": {"code": "code"}}).operations["order"]
+    secret = "sk_live_" + "a1B2c3D4e5F6g7H8"
+    found = refusal(order, answer({"message": f"no such key {secret}", "code": secret}, 401))
+    assert secret not in f"{found}"
+
+
+def test_receipt_data_is_for_the_caller(tmp_path: Path) -> None:
+    """A part of the receipt, of any type; nothing without `receipt.data`."""
+    document = answer({"id": "r1", "next": {"url": "https://pay.example"}})
+    order = acme(tmp_path, receipt={"data": "next"}).operations["order"]
+    assert receipt_data(order, document) == {"url": "https://pay.example"}
+    assert receipt_data(acme(tmp_path).operations["order"], document) is None
+
+
+def test_acknowledgements_are_accepted_below_400_or_as_the_file_says(tmp_path: Path) -> None:
+    """`accept` names other answers that count."""
+    acknowledge = {"path": "/ack", "success": {}}
+    plain = acme(tmp_path, acknowledge=acknowledge).operations["order"]
+    tolerant = acme(tmp_path, acknowledge={**acknowledge, "accept": "status == `409`"}).operations[
+        "order"
+    ]
+    statuses = (200, 302, 409, 410)
+    assert [accepts_acknowledgement(plain, answer(None, s)) for s in statuses] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [accepts_acknowledgement(tolerant, answer(None, s)) for s in statuses] == [
+        True,
+        True,
+        True,
+        False,
+    ]

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ackbridge.catalog.model import NoticeTexts
+from ackbridge.catalog.model import NoticeTexts, OperationNotices
 from ackbridge.catalog.rendering import MAX_TEXT_LENGTH, MAX_TITLE_LENGTH, render_notice
 from ackbridge.contracts.calls import CallRequest, Notice
+from ackbridge.contracts.notices import NOTICE_KINDS
 from ackbridge.security.redaction import Redactor
 from tests.support.catalog_files import CONTEXT, acme, problems
 
@@ -39,6 +40,11 @@ def test_the_closest_language_is_chosen(tmp_path: Path, language: str | None, ti
     assert notice is not None
     assert notice.title == title
     assert "Zoë" in notice.message
+
+
+def test_a_file_can_replace_every_notice() -> None:
+    """The fields of a file are the kinds of notices."""
+    assert set(OperationNotices.model_fields) == set(NOTICE_KINDS)
 
 
 def test_problems_have_line_and_field(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ackbridge.catalog.rendering import (
     MissingReferenceError,
     OutboundRequest,
+    amount,
     render_acknowledgement,
     render_health,
     render_request,
@@ -21,6 +22,8 @@ from ackbridge.catalog.templates import Template
 from ackbridge.contracts.steps import AcknowledgementKind
 from ackbridge.contracts.wire import InvalidInputError
 from tests.support.catalog_files import CONTEXT, acme
+
+KEY = "{call.idempotency_key}"
 
 
 def request(folder: Path, context: dict[str, Any] | None = None, **parts: Any) -> OutboundRequest:
@@ -148,7 +151,92 @@ def test_idempotency_keys_are_quoted(tmp_path: Path) -> None:
 def test_the_idempotency_header_is_configurable(tmp_path: Path) -> None:
     """It has any name, or is not sent."""
     assert request(tmp_path, idempotency_header="X-Token").headers == {"X-Token": "acme.order.k1:2"}
-    assert request(tmp_path, idempotency_header=None).headers == {}
+    assert request(tmp_path, idempotency_header=None, repeat="always").headers == {}
+
+
+def test_the_idempotency_key_has_a_template_of_its_own(tmp_path: Path) -> None:
+    """It is sent in the header that `idempotency` names; null sends none."""
+    key = {"header": "X-Token", "key": "shop-{call.idempotency_key}", "retention": "24h"}
+    assert request(tmp_path, idempotency=key).headers == {"X-Token": "shop-acme.order.k1:2"}
+    assert request(tmp_path, idempotency={}).headers == {"Idempotency-Key": "acme.order.k1:2"}
+    assert request(tmp_path, idempotency=None, repeat="always").headers == {}
+    without_value = {"key": "{call.idempotency_key}{payload.none}"}
+    with pytest.raises(InvalidInputError, match=r"^request\.idempotency\.key: .*has no value"):
+        request(tmp_path, idempotency=without_value)
+
+
+@pytest.mark.parametrize(
+    ("request_parts", "carries_key", "is_repeatable"),
+    [
+        ({}, True, True),
+        ({"repeat": "unless_reached"}, True, False),
+        ({"method": "GET", "idempotency_header": None}, False, True),
+        ({"idempotency_header": None, "repeat": "always"}, False, True),
+        ({"idempotency_header": None, "repeat": "unless_reached"}, False, False),
+        ({"idempotency": {"header": None}, "body": {"a": [{"k": KEY}]}}, True, True),
+        ({"idempotency_header": None, "body": "{k: call.idempotency_key}"}, True, True),
+        ({"idempotency_header": None, "query": {"k": KEY}}, True, True),
+        ({"idempotency_header": None, "headers": {"X-K": f"k {KEY}"}}, True, True),
+        ({"idempotency_header": None, "path": f"/orders/{KEY}"}, True, True),
+    ],
+)
+def test_requests_with_a_key_are_repeatable(
+    tmp_path: Path, request_parts: dict[str, Any], carries_key: bool, is_repeatable: bool
+) -> None:
+    """The key may be in a header or in any template; the file has the last say."""
+    integration = acme(tmp_path, request={"path": "/orders", **request_parts})
+    spec = integration.operations["order"].request
+    assert (spec.carries_key, spec.is_repeatable) == (carries_key, is_repeatable)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.00001, "0.00001"),
+        (1e16, "10000000000000000"),
+        (-2.5e-7, "-0.00000025"),
+        (5, "5"),
+        (5.5, "5.5"),
+    ],
+)
+def test_numbers_have_no_exponents(tmp_path: Path, value: float, text: str) -> None:
+    """In URLs, headers, forms and JSON; texts in JSON stay as they are."""
+    context = {**CONTEXT, "payload": {"v": value, "t": '\\" 1e-05'}}
+    parts = {"query": {"q": "{payload.v}"}, "headers": {"X-V": "{payload.v}"}, "body": "payload"}
+    outbound = request(tmp_path, context, **parts)
+    assert outbound.url.endswith(f"?q={text}")
+    assert outbound.headers["X-V"] == text
+    assert (outbound.content or b"").decode() == f'{{"v": {text}, "t": "\\\\\\" 1e-05"}}'
+    form = request(tmp_path, context, encoding="form", body={"v": "{payload.v}"})
+    assert form.content == f"v={text}".encode()
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("payload.v", "5"),
+        ("payload.small", "0.00001"),
+        ("payload.text", "12.50"),
+        ("metadata.tenant", None),
+        ("payload.flag", None),
+        ("payload.long", None),
+        ("payload.none", None),
+        ("sum(payload.list)", "0.75"),
+        ("abs(payload.text)", None),
+    ],
+)
+def test_amounts_are_decimal_texts(tmp_path: Path, expression: str, value: str | None) -> None:
+    """A number or a text that is one; anything else is no amount."""
+    payload = {
+        "v": 5,
+        "small": 0.00001,
+        "text": "12.50",
+        "flag": True,
+        "long": 1e300,
+        "list": [0.5, 0.25],
+    }
+    operation = acme(tmp_path, sum=expression).operations["order"]
+    assert amount(operation, {**CONTEXT, "payload": payload}) == value
 
 
 def test_errors_name_the_template_and_hide_the_value(tmp_path: Path) -> None:
