@@ -17,7 +17,7 @@ from .purge import PurgePages
 from .record import Record
 from .reprocess import ReprocessPages
 from .resume_parked import ResumeParked
-from .send import Send
+from .send import Inbox, Send
 from .throttle import Throttle
 
 Activity = Callable[..., Awaitable[Any]]
@@ -49,7 +49,10 @@ def send_activities(deps: Dependencies) -> Sequence[Activity]:
 def settle_activities(deps: Dependencies) -> Sequence[Activity]:
     """The activities of a provider's settle queue."""
     status = AskStatus(deps)
+    inbox = Inbox(deps)
     return [
+        inbox.correlate,
+        inbox.look_inbox,
         status.ask_status,
         status.poll,
         Acknowledge(deps).acknowledge,

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
+from pydantic import AwareDatetime
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from ackbridge.catalog.matching import accepts_acknowledgement
 from ackbridge.catalog.rendering import MissingReferenceError, render_acknowledgement
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
-from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.contracts.wire import InvalidInputError, Wire
 from ackbridge.stats.counters import Count
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
-from activities.support.provider_http import ProviderResponse, call_provider, refusal_reason
+from activities.support.heartbeats import last_heartbeat
+from activities.support.provider_http import ProviderResponse, call_provider, refusal_of
 from activities.support.retry import RetryableError, activity_failure, classified_errors
+
+REFUSED_AFTER: Final = timedelta(minutes=1)
+"""A refusal counts when the provider still refuses after this."""
+
+
+class RefusedSince(Wire):
+    """What a refused attempt reports to the next one, as heartbeat details."""
+
+    at: AwareDatetime
 
 
 class Acknowledge:
@@ -30,28 +43,32 @@ class Acknowledge:
         """Send one acknowledgement under an idempotency key of its own.
 
         Raises:
-            ApplicationError: NotAccepted, retryable while the acknowledgement is pending. So are
-                other 4xx and InvalidRequest: an operator can correct the integration file.
+            ApplicationError: NotAccepted, retryable while the acknowledgement is pending. So is
+                InvalidRequest: an operator can correct the integration file.
+                AcknowledgementRefused is final: the provider has refused for a minute.
                 NotAddressed is final: it needs a reference that is not known.
         """
         try:
             with counting_failures(self._deps, step.request, Count.UNACKNOWLEDGED):
                 return await self._acknowledge(step)
         except Exception as error:
-            reason = error.message if isinstance(error, ApplicationError) else type(error).__name__
-            with classified_errors():
-                await self._deps.ledger.calls.record_owed(
-                    step.request.call_id, step.cycle, step.kind, reason
-                )
+            await self._record_failure(step, error)
             raise
+
+    async def _record_failure(self, step: AcknowledgeStep, error: Exception) -> None:
+        failure = error if isinstance(error, ApplicationError) else None
+        reason = failure.message if failure else type(error).__name__
+        with classified_errors():
+            await self._deps.ledger.calls.record_owed(
+                step.request.call_id, step.cycle, step.kind, reason
+            )
 
     async def _acknowledge(self, step: AcknowledgeStep) -> Acknowledged:
         request = step.request
         with classified_errors(StepFailure.NOT_ACCEPTED):
             response = await self._post(step)
-            if response is not None and response.status >= 400:
-                reason = refusal_reason(response, self._deps.redactor(request.provider))
-                raise RetryableError(reason, reached=True)
+            if response is not None:
+                self._require_accepted(response, request.provider)
         at = self._deps.clock()
         with classified_errors():
             await self._deps.ledger.calls.record_acknowledgement(
@@ -60,6 +77,26 @@ class Acknowledge:
         if response is not None:
             count(self._deps, request, Count.ACKNOWLEDGED)
         return Acknowledged(acknowledged_at=at)
+
+    def _require_accepted(self, response: ProviderResponse, provider: str) -> None:
+        if accepts_acknowledgement(response.operation, response.document):
+            return
+        if response.retryable:
+            raise response.retryable
+        refusal = refusal_of(response, self._deps.redactor(provider))
+        info = activity.info()
+        first = last_heartbeat(RefusedSince) or RefusedSince(at=info.started_time)
+        if info.started_time - first.at < REFUSED_AFTER:
+            if not info.is_local:
+                activity.heartbeat(first)
+            raise RetryableError(refusal.reason, reached=True)
+        raise activity_failure(
+            StepFailure.ACKNOWLEDGEMENT_REFUSED,
+            refusal.reason,
+            final=True,
+            reached=True,
+            code=refusal.code,
+        )
 
     async def _post(self, step: AcknowledgeStep) -> ProviderResponse | None:
         """The provider's answer; None where the operation has no acknowledgement of this kind."""
@@ -71,6 +108,7 @@ class Acknowledge:
                 lambda integration, operation, context: render_acknowledgement(
                     integration, operation, step.kind, context
                 ),
+                truncate=True,
                 reference=step.reference,
                 response=step.outcome.response if step.outcome else step.response,
                 reason=step.reason,

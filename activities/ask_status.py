@@ -86,7 +86,7 @@ class AskStatus:
             found = classify_error(error, StepFailure.NOT_YET)
             if found is None:
                 raise
-            unanswered = found.kind is StepFailure.NOT_YET
+            unanswered = found.kind in (StepFailure.NOT_YET, StepFailure.UNREADABLE)
             count(
                 self._deps,
                 step.request,
@@ -113,6 +113,8 @@ class AskStatus:
         )
         if response is None:
             return None
+        if response.retryable:
+            raise response.retryable
         summary = f"the provider answered {response.status}"
         if response.status >= 400:
             return StatusReply(None, summary)

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog.catalog import check_payload, configured_flags, next_batch
 from ackbridge.catalog.model import Integration, Operation, PollSpec
-from ackbridge.catalog.rendering import render_notice
+from ackbridge.catalog.rendering import amount, render_notice
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, Notice, OutcomeStatus
 from ackbridge.contracts.control import AdmissionState
@@ -24,6 +24,7 @@ from ackbridge.contracts.plan import (
     Plan,
     PollPlan,
     Prepared,
+    ReconcilePlan,
     ResponseMode,
     SendPlan,
 )
@@ -35,18 +36,19 @@ from ackbridge.contracts.steps import (
     Sent,
     StepFailure,
 )
-from ackbridge.contracts.wire import canonical_json, digest
+from ackbridge.contracts.wire import digest
 from ackbridge.control.deadlines import deadline_for
-from ackbridge.errors import UnknownNameError
 from ackbridge.ledger.calls import Claim, ClaimKind
 from activities.support.counters import counting_failures
 from activities.support.dependencies import Dependencies
-from activities.support.retry import activity_failure, classified_errors, failed_attempt
+from activities.support.retry import (
+    activity_failure,
+    classified_errors,
+    failed_attempt,
+    require_time,
+)
 
 from .send import Send
-
-MAX_PAYLOAD_BYTES = 512 * 1024
-"""Temporal would retry an oversized payload for ever."""
 
 MAX_FAIRNESS_KEY_BYTES = 64
 """Temporal's limit."""
@@ -73,7 +75,9 @@ class Prepare:
         A failed attempt is part of the result: the plan stands all the same.
 
         Raises:
-            ApplicationError: InvalidRequest, naming the field, or KeyReused; both final.
+            ApplicationError: InvalidRequest, naming the field, KeyReused, or Expired, after which
+                the call is claimed; all final. Missing, retryable: this worker lacks the provider,
+                the operation, the subscriber or a secret; nothing is claimed.
         """
         started_at = self._deps.clock()
         request = step.request
@@ -85,6 +89,9 @@ class Prepare:
             raise activity_failure(StepFailure.KEY_REUSED, reason, final=True)
         if claim.outcome is not None and claim.kind is ClaimKind.RECORDED:
             return Prepared(recorded=claim.outcome)
+        if claim.kind is ClaimKind.FRESH:
+            with classified_errors():
+                require_time(request, self._deps.clock())
         plan = await self._plan(request)
         prepared = Prepared(
             plan=plan, repeated=claim.kind is ClaimKind.HELD, recorded=_recorded_success(claim)
@@ -107,17 +114,15 @@ class Prepare:
         return await self._deps.admission.evaluate(step.request, configured_flags(integration))
 
     def _check(self, request: CallRequest) -> None:
-        try:
-            operation = self._deps.catalog.operation(request.provider, request.operation)
-            if request.reply_to is not None:
-                self._deps.catalog.subscriber(request.reply_to)
-        except UnknownNameError as error:
-            raise activity_failure(StepFailure.INVALID_REQUEST, str(error), final=True) from None
-        size = len(canonical_json(request.payload))
-        if size > MAX_PAYLOAD_BYTES:
-            reason = f"payload: {size} bytes of JSON exceed the limit of {MAX_PAYLOAD_BYTES}"
-            raise activity_failure(StepFailure.INVALID_REQUEST, reason, final=True)
-        check_payload(operation, request.payload)
+        request.check_size()
+        catalog = self._deps.catalog
+        check_payload(catalog.operation(request.provider, request.operation), request.payload)
+        if request.reply_to is not None:
+            catalog.subscriber(request.reply_to)
+        auth = catalog.integration(request.provider).auth
+        for user, secret in auth.credentials() if auth else ():
+            self._deps.secrets.text(user)
+            self._deps.secrets.resolve(secret)
 
     async def _plan(self, request: CallRequest) -> Plan:
         """Decide every timeout, attempt and deadline of a call, and why."""
@@ -131,7 +136,7 @@ class Prepare:
         return Plan(
             mode=ResponseMode(response.mode),
             send=SendPlan(
-                local=_may_be_local(integration, admission),
+                local=operation.request.is_repeatable and _may_be_local(integration, admission),
                 timeout=operation.receipt.timeout,
                 attempts=operation.receipt.attempts,
                 within=operation.receipt.within,
@@ -158,6 +163,12 @@ class Prepare:
             reprocess_attempts=operation.reprocess.attempts,
             next_batches=_next_two_batches(integration, request.operation, deps.clock()),
             reply=self._reply_plan(request),
+            repeatable=operation.request.is_repeatable,
+            undoes=operation.acknowledge is None or operation.acknowledge.undoes,
+            key_retention=operation.request.key.retention if operation.request.key else None,
+            reconcile=_reconcile_plan(operation),
+            park=operation.parked_codes,
+            amount=amount(operation, context),
         )
 
     def _deadline(self, request: CallRequest, operation: Operation) -> tuple[timedelta, str]:
@@ -197,7 +208,7 @@ class Prepare:
 
     async def _first_attempt(self, request: CallRequest) -> Sent | FailedAttempt:
         try:
-            return await self._send.send(SendStep(request=request, cycle=1))
+            return await self._send.attempt(SendStep(request=request, cycle=1))
         except ApplicationError as error:
             return failed_attempt(error)
 
@@ -258,3 +269,10 @@ def _poll_plan(operation: Operation) -> PollPlan | None:
         return None
     poll = operation.response.poll or PollSpec()
     return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
+
+
+def _reconcile_plan(operation: Operation) -> ReconcilePlan | None:
+    reconcile = operation.reconcile
+    if reconcile is None:
+        return None
+    return ReconcilePlan(every=reconcile.every, within=reconcile.within)

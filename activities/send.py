@@ -1,126 +1,203 @@
-"""The activity `send`: send a call's request and read the provider's receipt."""
+"""The activities `send`, `correlate` and `look_inbox`: a request, its receipt, early messages."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from pydantic import AwareDatetime
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog.matching import classify, is_receipt, receipt_reference
-from ackbridge.catalog.rendering import render_request
-from ackbridge.clock import Clock
+from ackbridge.catalog.matching import (
+    classify,
+    is_receipt,
+    receipt_data,
+    receipt_failure,
+    receipt_reference,
+)
+from ackbridge.catalog.rendering import render_request, render_status
 from ackbridge.contracts import names
-from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.steps import SendStep, Sent, StepFailure
-from ackbridge.contracts.wire import Wire
-from ackbridge.errors import UnknownNameError
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.limits import MAX_RESULT_BYTES
+from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.steps import (
+    CorrelateStep,
+    InboxMessages,
+    LookStep,
+    SendStep,
+    Sent,
+    StepFailure,
+)
+from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.errors import LedgerUnavailableError
 from ackbridge.ledger.inbox import StoredEntry
-from activities.support.counters import count_cycle_ends, count_failed_send, count_receipt
+from activities.support.counters import (
+    count_cycle_ends,
+    count_failed_send,
+    count_receipt,
+    counting_failures,
+)
 from activities.support.dependencies import Dependencies
-from activities.support.heartbeats import last_heartbeat
 from activities.support.provider_http import (
     ProviderResponse,
     call_provider,
+    own_event_key,
     read_message,
-    refusal_reason,
+    refusal_of,
 )
 from activities.support.retry import (
     Classification,
-    RefusedError,
     RetryableError,
-    activity_failure,
+    UnreadableError,
+    classified_errors,
     classify_error,
-    retry_delay,
+    require_time,
 )
 
 GARBLED = "the provider's body cannot be read"
+
+NO_REFERENCE = "no reference in the receipt, and nothing else matches the response"
+
+MAX_INBOX_BYTES = MAX_RESULT_BYTES // 2
+"""Of JSON, of the messages that one look into the inbox returns."""
+
+CORRELATE_WITHIN = timedelta(seconds=3)
+"""After a receipt: less than an activity has besides its request, or the engine would end it."""
 
 log = logging.getLogger(__name__)
 
 
 class Send:
-    """One attempt; Temporal retries it under the cycle's idempotency key."""
+    """One attempt under the cycle's idempotency key; the call decides whether there is another."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
+        self._inbox = Inbox(deps)
 
     @activity.defn(name=names.SEND)
     async def send(self, step: SendStep) -> Sent:
-        """Send the request and read the receipt.
+        """Send the request once, and read the receipt. After a receipt nothing fails.
 
         Raises:
-            ApplicationError: Refused (final), or NoReceipt: retryable, unless the next attempt
-                would start later than `receipt.within` after the first one. The details say
-                whether any attempt may have reached the provider.
+            ApplicationError: Expired, InvalidRequest, Refused and Unreadable are final; NoReceipt,
+                Missing and Unavailable may be tried again after the delay. The details say whether
+                this request or an earlier one may have reached the provider.
         """
-        history = AttemptHistory(step, self._within(step), self._deps.clock)
-        if not step.tried and activity.info().attempt == 1:
+        attempt = activity.info().attempt
+        if not step.tried and attempt == 1:
             count_cycle_ends(self._deps, step.request, step.ended)
-        timeout = history.timeout()
-        if timeout is not None:
-            raise history.failure(timeout)
+        # If the engine repeats it, the attempt before may have ended at any point.
+        return await self.attempt(step.model_copy(update={"reached": step.reached or attempt > 1}))
+
+    async def attempt(self, step: SendStep) -> Sent:
+        """Send as part of any activity, whatever attempt of it is running; raises as `send`."""
         try:
-            return await self._send(step, history)
+            require_time(step.request, self._deps.clock())
+            return await self._attempt(step)
         except Exception as error:
             found = _classify(error)
             count_failed_send(self._deps, step.request, found)
-            raise history.failure(found) from None
+            attempts = step.tried + activity.info().attempt
+            raise _of_all_attempts(found, step).failure(attempts) from None
 
-    async def _send(self, step: SendStep, history: AttemptHistory) -> Sent:
+    async def _attempt(self, step: SendStep) -> Sent:
         request = step.request
         sent_at = self._deps.clock()
         response = await call_provider(self._deps, request, step.cycle, render_request)
         receipt_at = self._deps.clock()
-        if not is_receipt(response.operation, response.status, response.document):
-            raise RefusedError(refusal_reason(response, self._deps.redactor(request.provider)))
-        reached_before, history.reached = history.reached, True
-        reference = receipt_reference(response.operation, response.document)
-        if reference is None and response.operation.receipt.reference and response.is_garbled:
-            raise RetryableError(f"{GARBLED} as a receipt", reached=True)
-        sent = Sent(
-            sent_at=sent_at,
-            receipt_at=receipt_at,
-            reference=reference,
-            attempt=activity.info().attempt,
-            messages=tuple(await self._messages(step, response, reference)),
-            again=reached_before,
-        )
+        failure = self._failure(step, response, receipt_at)
+        if failure is None and not is_receipt(
+            response.operation, response.status, response.document
+        ):
+            redactor = self._deps.redactor(request.provider)
+            raise response.retryable or refusal_of(response, redactor)
+        try:
+            sent = Sent(
+                sent_at=sent_at,
+                receipt_at=receipt_at,
+                reference=receipt_reference(response.operation, response.document),
+                attempt=activity.info().attempt,
+                again=step.reached,
+            )
+            sent = await self._read(step, response, sent, failure)
+        except (RetryableError, UnreadableError):
+            raise
+        except Exception as error:
+            # The provider has the request: sending it again would not help.
+            log.exception("a receipt cannot be read")
+            raise UnreadableError(f"unexpected error: {type(error).__name__}") from None
         count_receipt(self._deps, request, sent)
         return sent
 
-    async def _messages(
-        self, step: SendStep, response: ProviderResponse, reference: str | None
-    ) -> list[ProviderMessage]:
-        """The provider's response (`sync`), or callbacks that arrived before the receipt."""
-        mode = response.operation.response.mode
-        if mode == "sync":
-            return [self._synchronous(step, response, reference)]
-        if mode == "poll":
-            return []
-        request, ledger = step.request, self._deps.ledger
-        if reference is not None:
-            # Write the reference first, then read the inbox: the gateway does both the other way
-            # round, so that one of the two finds a callback that arrives in between.
-            await ledger.calls.commit_reference(request.call_id, request.provider, reference)
-        entries = await ledger.inbox.pending(request.provider, request.call_id, reference)
-        messages = (self._read_entry(response, request.provider, entry) for entry in entries)
-        return [message for message in messages if message is not None]
-
-    def _read_entry(
-        self, response: ProviderResponse, provider: str, stored: StoredEntry
+    def _failure(
+        self, step: SendStep, response: ProviderResponse, at: datetime
     ) -> ProviderMessage | None:
-        entry = stored.entry
-        return entry.message or classify(
-            response.operation,
-            entry.document or {},
-            entry.event_key,
-            MessageSource.CALLBACK,
-            entry.received_at,
-            self._deps.redactor(provider),
+        """The failure of the work that the answer reports, whatever its status."""
+        redactor = self._deps.redactor(step.request.provider)
+        failure = receipt_failure(response.operation, response.document, redactor)
+        if failure is None:
+            return None
+        return ProviderMessage(
+            kind=MessageKind.FAILURE,
+            event_key=own_event_key("receipt", step.request, step.cycle),
+            reason=failure.reason,
+            code=failure.code,
+            reference=receipt_reference(response.operation, response.document),
+            received_at=at,
+            source=MessageSource.SYNC,
         )
+
+    async def _read(
+        self,
+        step: SendStep,
+        response: ProviderResponse,
+        sent: Sent,
+        failure: ProviderMessage | None,
+    ) -> Sent:
+        """Add what the receipt says, and what came before it."""
+        operation, request = response.operation, step.request
+        messages = [failure] if failure else []
+        early = InboxMessages()
+        if failure is None:
+            self._require_usable(step, response, sent.reference)
+        if operation.response.mode == "sync" and failure is None:
+            messages = [self._synchronous(step, response, sent.reference)]
+        elif operation.response.mode == "callback":
+            early = await self._inbox.after_receipt(request, sent.reference)
+        return sent.model_copy(
+            update={
+                "receipt": receipt_data(operation, response.document),
+                "messages": (*messages, *early.messages),
+                "uncorrelated": early.more,
+            }
+        )
+
+    def _require_usable(
+        self, step: SendStep, response: ProviderResponse, reference: str | None
+    ) -> None:
+        """Require the reference of the provider's work, where the receipt should have it."""
+        operation = response.operation
+        if reference is not None or operation.receipt.reference is None:
+            return
+        if response.is_garbled and operation.request.is_repeatable:
+            raise RetryableError(f"{GARBLED} as a receipt", reached=True)
+        mode, match = operation.response.mode, operation.response.match
+        is_matched = mode == "sync" or (mode == "callback" and match.call_id is not None)
+        if not is_matched and not self._can_ask_without_reference(step):
+            raise UnreadableError(NO_REFERENCE)
+
+    def _can_ask_without_reference(self, step: SendStep) -> bool:
+        integration = self._deps.catalog.integration(step.request.provider)
+        operation = integration.operations[step.request.operation]
+        context = self._deps.template_context(step.request, step.cycle)
+        try:
+            request = render_status(integration, operation, context)
+            same = render_status(integration, operation, {**context, "reference": "known"})
+        except InvalidInputError:
+            return False
+        return request is not None and request == same
 
     def _synchronous(
         self, step: SendStep, response: ProviderResponse, reference: str | None
@@ -128,102 +205,99 @@ class Send:
         message = read_message(
             self._deps, step.request, step.cycle, response, MessageSource.SYNC, reference
         )
-        if message is None and response.is_garbled:
+        if message is not None:
+            return message
+        if response.is_garbled and response.operation.request.is_repeatable:
             raise RetryableError(f"{GARBLED} as an answer", reached=True)
-        if message is None:
-            reason = "the provider's answer is neither a success nor a failure by its operation"
-            raise RefusedError(reason, reached=True)
-        return message
-
-    def _within(self, step: SendStep) -> timedelta | None:
-        request = step.request
-        try:
-            return self._deps.catalog.operation(request.provider, request.operation).receipt.within
-        except UnknownNameError:
-            return None
+        raise UnreadableError(
+            "the provider's answer is neither a success nor a failure by its operation"
+        )
 
 
-class AttemptRecord(Wire):
-    """What a failed attempt passes to the next one, as heartbeat details.
+class Inbox:
+    """Messages that the gateway has stored, because it could not deliver them to their call."""
 
-    Attributes:
-        attempt: its number. If it is not the last attempt's, that one's process died.
-        first_started_at: when the first attempt started, by the engine's clock.
-        reached: whether the provider may have received the request from any attempt so far.
-        reason: why this attempt failed.
-    """
+    def __init__(self, deps: Dependencies) -> None:
+        self._deps = deps
 
-    attempt: int
-    first_started_at: AwareDatetime
-    reached: bool
-    reason: str
+    @activity.defn(name=names.CORRELATE)
+    async def correlate(self, step: CorrelateStep) -> InboxMessages:
+        """Commit the reference, then read the messages that came before it was known.
 
-
-class AttemptHistory:
-    """The running attempt of a send and all before it.
-
-    Times are the engine's: its clock may differ from ours, and is faster in tests.
-
-    Attributes:
-        reached: whether the provider may have received the request from any attempt so far.
-    """
-
-    def __init__(self, step: SendStep, within: timedelta | None, clock: Clock) -> None:
-        """Combine what the workflow knows with what the last attempt reported.
-
-        Args:
-            within: the limit for all attempts together: none starts later than this.
+        Raises:
+            ApplicationError: Unavailable or Missing, both retryable.
         """
-        self._info = info = activity.info()
-        self._within = within
-        self._clock = clock
-        self._started_at = clock()
-        self._tried = step.tried
-        self._first_started_at = step.first_tried_at or info.started_time
-        self.reached = step.reached
-        self._last_reason = "its time was over before a worker started it"
-        if info.attempt > 1:
-            record = last_heartbeat(AttemptRecord)
-            # An attempt that reported nothing died, and may have sent before.
-            self.reached = record is None or record.reached or record.attempt != info.attempt - 1
-            self._last_reason = "the attempt did not report back in time"
-            self._first_started_at = step.first_tried_at or info.scheduled_time
-            if record is not None:
-                self._first_started_at = record.first_started_at
-                self._last_reason = record.reason
+        with counting_failures(self._deps, step.request), classified_errors():
+            return await self._correlate(step.request, step.reference, step.seen)
 
-    def timeout(self) -> Classification | None:
-        """The failure of an attempt that started too late to be made."""
-        if self._within is None or self._info.started_time <= self._first_started_at + self._within:
-            return None
-        return Classification(StepFailure.NO_RECEIPT, self._last_reason, final=True)
+    @activity.defn(name=names.LOOK_INBOX)
+    async def look_inbox(self, step: LookStep) -> InboxMessages:
+        """Read the messages about a call, by its id and all its references.
 
-    def failure(self, error: Classification) -> ApplicationError:
-        """The failure of this attempt, for the workflow and for the next attempt."""
-        self.reached = self.reached or error.reached
-        kind = error.kind
-        if kind is StepFailure.UNAVAILABLE and self.reached:
-            # Something of ours is unavailable, but the provider may have the request.
-            kind = StepFailure.NO_RECEIPT
-        delay = retry_delay(self._tried + self._info.attempt, error.retry_after)
-        final = error.final or not self._has_time_for_another(delay)
-        if not final and not self._info.is_local:
-            # After a local attempt the workflow passes this on.
-            activity.heartbeat(
-                AttemptRecord(
-                    attempt=self._info.attempt,
-                    first_started_at=self._first_started_at,
-                    reached=self.reached,
-                    reason=error.reason,
-                )
+        Raises:
+            ApplicationError: Unavailable or Missing, both retryable.
+        """
+        with counting_failures(self._deps, step.request), classified_errors():
+            return await self._look(step.request, step.references, step.seen)
+
+    async def after_receipt(self, request: CallRequest, reference: str | None) -> InboxMessages:
+        """As `correlate`, but never fails; `more` if it has to be done again."""
+        try:
+            async with asyncio.timeout(CORRELATE_WITHIN.total_seconds()):
+                return await self._correlate(request, reference)
+        except (LedgerUnavailableError, TimeoutError):
+            return InboxMessages(more=True)
+        except Exception:
+            log.exception("a receipt could not be correlated")
+            return InboxMessages(more=True)
+
+    async def _correlate(
+        self, request: CallRequest, reference: str | None, seen: Sequence[str] = ()
+    ) -> InboxMessages:
+        if reference is None:
+            return await self._look(request, (), seen)
+        # Write the reference first, then read the inbox: the gateway does both the other way round,
+        # so that one of the two finds a callback that arrives in between.
+        calls = self._deps.ledger.calls
+        await calls.commit_reference(request.call_id, request.provider, reference)
+        return await self._look(request, (reference,), seen)
+
+    async def _look(
+        self, request: CallRequest, references: Sequence[str], seen: Sequence[str]
+    ) -> InboxMessages:
+        found = {
+            stored.id: stored
+            for reference in references or (None,)
+            for stored in await self._deps.ledger.inbox.pending(
+                request.provider, request.call_id, reference
             )
-        return activity_failure(kind, error.reason, final=final, reached=self.reached, delay=delay)
+        }
+        known = set(seen)
+        messages = (self._read(request, stored) for _, stored in sorted(found.items()))
+        return _bounded(one for one in messages if one and one.event_key not in known)
 
-    def _has_time_for_another(self, delay: timedelta) -> bool:
-        if self._within is None:
-            return True
-        now = self._info.started_time + (self._clock() - self._started_at)
-        return now + delay <= self._first_started_at + self._within
+    def _read(self, request: CallRequest, stored: StoredEntry) -> ProviderMessage | None:
+        entry = stored.entry
+        return entry.message or classify(
+            self._deps.catalog.operation(request.provider, request.operation),
+            entry.document or {},
+            entry.event_key,
+            MessageSource.CALLBACK,
+            entry.received_at,
+            self._deps.redactor(request.provider),
+        )
+
+
+def _bounded(messages: Iterable[ProviderMessage]) -> InboxMessages:
+    """As many messages as one result takes, but at least one."""
+    taken: list[ProviderMessage] = []
+    size = 0
+    for message in messages:
+        size += len(message.model_dump_json())
+        if taken and size > MAX_INBOX_BYTES:
+            return InboxMessages(messages=tuple(taken), more=True)
+        taken.append(message)
+    return InboxMessages(messages=tuple(taken))
 
 
 def _classify(error: Exception) -> Classification:
@@ -234,3 +308,13 @@ def _classify(error: Exception) -> Classification:
     reason = f"unexpected error: {type(error).__name__}"
     # The request may have been sent.
     return Classification(StepFailure.NO_RECEIPT, reason, reached=True)
+
+
+def _of_all_attempts(error: Classification, step: SendStep) -> Classification:
+    """What the failure of this attempt means for all those under its key."""
+    if not step.reached:
+        return error
+    if error.kind in (StepFailure.REFUSED, StepFailure.UNAVAILABLE, StepFailure.MISSING):
+        # It says nothing about an earlier attempt that may have arrived.
+        return replace(error, kind=StepFailure.NO_RECEIPT, final=False, reached=True)
+    return replace(error, reached=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -25,7 +26,15 @@ MAX_CONNECTIONS = 200
 
 
 class ResponseTooLargeError(AckbridgeError):
-    """A response is longer than the limit; the text gives the limit in bytes."""
+    """A response is longer than the limit; the text gives the limit in bytes.
+
+    Attributes:
+        status: of the response, where it is known.
+    """
+
+    def __init__(self, max_bytes: int, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(f"the response is longer than {max_bytes} bytes")
 
 
 @dataclass(frozen=True)
@@ -110,12 +119,18 @@ async def exchange(
         SecretError, TokenError: from `auth`; nothing was sent, or it was refused with 401.
     """
     request = _build_request(client, method, url, headers, content, timeout.total_seconds())
-    async with asyncio.timeout(timeout.total_seconds()):
-        response = await client.send(request, auth=auth, stream=True)
-        try:
-            body = await _read(response, max_bytes, truncate=truncate)
-        finally:
-            await response.aclose()
+    connecting = request.extensions[_CONNECTING] = _Connecting()
+    try:
+        async with asyncio.timeout(timeout.total_seconds()):
+            response = await client.send(request, auth=auth, stream=True)
+            try:
+                body = await _read(response, max_bytes, truncate=truncate)
+            finally:
+                await response.aclose()
+    except TimeoutError:
+        if connecting.is_pending:
+            raise httpx.ConnectTimeout("not connected in time") from None
+        raise
     return HttpResponse(response.status_code, dict(response.headers.items()), body)
 
 
@@ -135,7 +150,7 @@ class _LimitedStream(httpx.AsyncByteStream):
         async for chunk in self._stream:
             length += len(chunk)
             if length > self._max_bytes:
-                raise _too_large(self._max_bytes)
+                raise ResponseTooLargeError(self._max_bytes)
             yield chunk
 
     async def aclose(self) -> None:
@@ -155,9 +170,13 @@ def _build_request(
             raise InvalidInputError(
                 f"headers.{name}: has characters that an HTTP header cannot carry"
             )
-    # Connecting has its own, shorter timeout, which proves that nothing was sent.
-    connect = client.timeout
-    timeout = httpx.Timeout(seconds, connect=connect.connect, pool=connect.pool)
+    # Connecting has its own timeout, which proves that nothing was sent.
+    own = client.timeout
+    timeout = httpx.Timeout(
+        seconds,
+        connect=min(own.connect or seconds, seconds),
+        pool=min(own.pool or seconds, seconds),
+    )
     try:
         return client.build_request(method, url, headers=headers, content=content, timeout=timeout)
     except httpx.InvalidURL:
@@ -171,16 +190,38 @@ async def _read(response: httpx.Response, max_bytes: int, *, truncate: bool) -> 
         if len(body) > max_bytes:
             if truncate:
                 break
-            raise _too_large(max_bytes)
+            raise ResponseTooLargeError(max_bytes, response.status_code)
     return bytes(body[:max_bytes])
-
-
-def _too_large(max_bytes: int) -> ResponseTooLargeError:
-    return ResponseTooLargeError(f"the response is longer than {max_bytes} bytes")
 
 
 _CHUNK = 16 * 1024
 """Bytes."""
+
+
+_CONNECTING = "ackbridge.connecting"
+"""The extension of a request that has its `_Connecting`."""
+
+
+@dataclass
+class _Connecting:
+    """Whether a request waits for its connection, so that nothing of it was sent.
+
+    The timeouts of aiohttp do not tell: they are rounded up to whole seconds, and that of the whole
+    exchange may come first.
+    """
+
+    is_pending: bool = False
+
+
+_current: ContextVar[_Connecting | None] = ContextVar("connecting", default=None)
+
+
+class _Connector(aiohttp.TCPConnector):
+    async def connect(self, *arguments: Any, **options: Any) -> Any:
+        connection = await super().connect(*arguments, **options)
+        if (connecting := _current.get()) is not None:
+            connecting.is_pending = False
+        return connection
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -210,6 +251,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """
         session = self._session = self._session or self._open()
         timeout = request.extensions.get("timeout", {})
+        connecting = request.extensions.get(_CONNECTING)
+        if connecting is not None:
+            connecting.is_pending = True
+        _current.set(connecting)
         with _translated():
             response = await session.request(
                 request.method,
@@ -243,7 +288,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def _open(self) -> aiohttp.ClientSession:
         limits = self._limits
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=limits.max_connections or 0,
                 keepalive_timeout=limits.keepalive_expiry or 0,
                 ssl=self._tls,

@@ -15,9 +15,16 @@ from .dependencies import Dependencies
 from .retry import Classification
 
 _PROVIDER_FAILURES = frozenset(
-    {StepFailure.NO_RECEIPT, StepFailure.NOT_ACCEPTED, StepFailure.NOT_YET}
+    {
+        StepFailure.NO_RECEIPT,
+        StepFailure.NOT_ACCEPTED,
+        StepFailure.NOT_YET,
+        StepFailure.UNREADABLE,
+        StepFailure.ACKNOWLEDGEMENT_REFUSED,
+    }
 )
-_OUR_FAILURES = frozenset({StepFailure.UNAVAILABLE, StepFailure.INVALID_REQUEST})
+_INVALID = StepFailure.INVALID_REQUEST
+_OUR_FAILURES = frozenset({StepFailure.UNAVAILABLE, StepFailure.MISSING})
 
 
 @contextmanager
@@ -35,9 +42,17 @@ def counting_failures(
     except ApplicationError as error:
         if error.type in _PROVIDER_FAILURES and unanswered is not None:
             count(deps, request, unanswered)
-        elif error.type == StepFailure.UNAVAILABLE or (unanswered and error.type in _OUR_FAILURES):
+        elif not _is_known(deps, request):
+            # Statistics of names that no file has would be read by nobody.
+            pass
+        elif error.type in _OUR_FAILURES or (unanswered and error.type == _INVALID):
             count(deps, request, Count.OWN_ERRORS)
         raise
+
+
+def _is_known(deps: Dependencies, request: CallRequest) -> bool:
+    integration = deps.catalog.integrations.get(request.provider)
+    return integration is not None and request.operation in integration.operations
 
 
 def count(deps: Dependencies, request: CallRequest, what: Count, times: int = 1) -> None:
@@ -51,7 +66,9 @@ def count_receipt(deps: Dependencies, request: CallRequest, sent: Sent) -> None:
 
 
 def count_failed_send(deps: Dependencies, request: CallRequest, error: Classification) -> None:
-    if error.kind is StepFailure.REFUSED:
+    if error.kind is StepFailure.EXPIRED:
+        return
+    if error.kind in (StepFailure.REFUSED, StepFailure.UNREADABLE):
         count(deps, request, Count.REFUSED)
     elif error.kind is StepFailure.NO_RECEIPT:
         count(deps, request, Count.THROTTLED if error.throttled else Count.UNANSWERED)

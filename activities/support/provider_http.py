@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +12,7 @@ from typing import Any, overload
 
 import httpx
 
-from ackbridge.catalog.matching import classify
+from ackbridge.catalog.matching import classify, refusal
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest
 from ackbridge.contracts import names
@@ -25,7 +27,9 @@ from ackbridge.security.redaction import Redactor
 from .dependencies import Dependencies
 from .retry import (
     THROTTLING_STATUSES,
+    RefusedError,
     RetryableError,
+    UnreadableError,
     is_retryable_status,
     network_failure,
     parse_retry_after,
@@ -36,6 +40,12 @@ MAX_REPLY_BYTES = 1024 * 1024
 
 MAX_QUOTED = 200
 """Characters of a provider's own text that operators are shown."""
+
+TOO_MANY_REQUESTS = 429
+"""The only status after which the provider has not looked at the request."""
+
+_CHARSET = re.compile(r"charset=\"?([\w.:-]+)", re.IGNORECASE)
+_TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNORECASE)
 
 Render = Callable[[Integration, Operation, dict[str, object]], OutboundRequest]
 RenderOptional = Callable[[Integration, Operation, dict[str, object]], OutboundRequest | None]
@@ -48,37 +58,60 @@ class ProviderResponse:
     Attributes:
         document: status, headers and body, for expressions; a body that is not JSON is a string.
         is_garbled: the body is not even nearly JSON, as after a broken transmission.
+        retryable: why the same request may succeed a moment later, by its status.
     """
 
     operation: Operation
     status: int
     document: dict[str, Any]
     is_garbled: bool = False
+    retryable: RetryableError | None = None
 
 
 @overload
 async def call_provider(
-    deps: Dependencies, request: CallRequest, cycle: int, render: Render, **known: object
+    deps: Dependencies,
+    request: CallRequest,
+    cycle: int,
+    render: Render,
+    *,
+    truncate: bool = ...,
+    **known: object,
 ) -> ProviderResponse: ...
 
 
 @overload
 async def call_provider(
-    deps: Dependencies, request: CallRequest, cycle: int, render: RenderOptional, **known: object
+    deps: Dependencies,
+    request: CallRequest,
+    cycle: int,
+    render: RenderOptional,
+    *,
+    truncate: bool = ...,
+    **known: object,
 ) -> ProviderResponse | None: ...
 
 
 async def call_provider(
-    deps: Dependencies, request: CallRequest, cycle: int, render: RenderOptional, **known: object
+    deps: Dependencies,
+    request: CallRequest,
+    cycle: int,
+    render: RenderOptional,
+    *,
+    truncate: bool = False,
+    **known: object,
 ) -> ProviderResponse | None:
     """Send one request of a call's operation.
 
     Args:
         render: builds the request; None where the operation has none of this kind.
+        truncate: read the beginning of a body that is too long.
         known: what templates know besides the call's request: reference, response, reason.
 
     Raises:
-        RetryableError: network error, 408, 425, 429, 5xx, no token, or too long an answer.
+        RetryableError: network error, no token, or too long an answer. A status that asks for
+            another attempt is in the result: an expression of the file may explain it.
+        UnreadableError: a 2xx that is too long.
         InvalidInputError: the request cannot be built; nothing was sent.
         ConfigurationError: the worker does not know the operation or the secret.
     """
@@ -87,17 +120,18 @@ async def call_provider(
     outbound = render(integration, operation, deps.template_context(request, cycle, **known))
     if outbound is None:
         return None
-    reply = await _exchange(deps, request.provider, outbound)
-    return ProviderResponse(operation, reply.status, _document(reply), _is_garbled(reply.body))
+    reply = await _exchange(deps, request.provider, outbound, truncate=truncate)
+    document, is_garbled = _read(reply)
+    return ProviderResponse(
+        operation, reply.status, document, is_garbled, _retryable(reply, deps.clock())
+    )
 
 
-def refusal_reason(response: ProviderResponse, redactor: Redactor) -> str:
-    """A refusal in one line: the status and, if there is one, the provider's error message."""
-    body = response.document.get("body")
-    error = body.get("error", body) if isinstance(body, dict) else None
-    message = error.get("message") if isinstance(error, dict) else error
-    quoted = f": {redactor.clean(message, MAX_QUOTED)}" if isinstance(message, str) else ""
-    return f"the provider refused with {response.status}{quoted}"
+def refusal_of(response: ProviderResponse, redactor: Redactor) -> RefusedError:
+    """A refusal: the status and, if there is one, the provider's reason, in one line."""
+    said = refusal(response.operation, response.document, redactor)
+    text = f"the provider refused with {response.status}"
+    return RefusedError(f"{text}: {said.reason[:MAX_QUOTED]}" if said.reason else text, said.code)
 
 
 def read_message(
@@ -114,11 +148,10 @@ def read_message(
         reference: the cycle's, for an answer that does not repeat it.
     """
     now = deps.clock()
-    prefix = f"{source}:{names.idempotency_key(request.call_id, cycle)}"
     message = classify(
         response.operation,
         response.document,
-        _event_key(prefix),
+        own_event_key(source, request, cycle),
         source,
         now,
         deps.redactor(request.provider),
@@ -129,7 +162,7 @@ def read_message(
     if message.kind is not MessageKind.EXTENSION:
         return message.model_copy(update=known)
     # A call accepts each key once, and after an extension it must still accept the response.
-    key = _event_key(prefix, _extension_suffix(message, now))
+    key = own_event_key(source, request, cycle, _extension_suffix(message, now))
     return message.model_copy(update={**known, "event_key": key})
 
 
@@ -144,15 +177,18 @@ def _extension_suffix(extension: ProviderMessage, now: datetime) -> str:
     return f":+{seconds:g}:{int(now.timestamp() // (seconds / 2))}"
 
 
-def _event_key(prefix: str, suffix: str = "") -> str:
-    key = f"{prefix}{suffix}"
-    if len(key) <= MAX_KEY_LENGTH:
-        return key
-    source, _, _ = prefix.partition(":")
-    return f"{source}:{digest(prefix)}{suffix}"
+def own_event_key(source: str, request: CallRequest, cycle: int, suffix: str = "") -> str:
+    """The event key of a message that was not a callback, the same for the whole cycle."""
+    key = names.idempotency_key(request.call_id, cycle)
+    whole = f"{source}:{key}{suffix}"
+    return (
+        whole if len(whole) <= MAX_KEY_LENGTH else f"{source}:{digest(f'{source}:{key}')}{suffix}"
+    )
 
 
-async def _exchange(deps: Dependencies, provider: str, outbound: OutboundRequest) -> HttpResponse:
+async def _exchange(
+    deps: Dependencies, provider: str, outbound: OutboundRequest, *, truncate: bool
+) -> HttpResponse:
     try:
         reply = await exchange(
             deps.http,
@@ -163,41 +199,78 @@ async def _exchange(deps: Dependencies, provider: str, outbound: OutboundRequest
             auth=deps.auths[provider],
             timeout=outbound.timeout,
             max_bytes=MAX_REPLY_BYTES,
+            truncate=truncate,
         )
     except (httpx.HTTPError, TimeoutError) as error:
         raise network_failure(error) from None
     except ResponseTooLargeError as error:
+        if error.status is not None and 200 <= error.status < 300:
+            raise UnreadableError(str(error)) from None
         raise RetryableError(str(error), reached=True) from None
     except TokenError as error:
         raise RetryableError(str(error)) from None
-    if is_retryable_status(reply.status):
-        raise RetryableError(
-            f"the provider answered {reply.status}",
-            reached=reply.status not in (425, 429),
-            retry_after=parse_retry_after(reply.headers.get("retry-after"), deps.clock()),
-            throttled=reply.status in THROTTLING_STATUSES,
-        )
     return reply
 
 
-def _document(reply: HttpResponse) -> dict[str, Any]:
-    try:
-        body = read_json(reply.body) if reply.body.strip() else None
-    except InvalidInputError:
-        body = reply.body.decode("utf-8", "replace")
-    fields = body if isinstance(body, dict) else {}
-    return {
+def _retryable(reply: HttpResponse, now: datetime) -> RetryableError | None:
+    if not is_retryable_status(reply.status):
+        return None
+    return RetryableError(
+        f"the provider answered {reply.status}",
+        reached=reply.status != TOO_MANY_REQUESTS,
+        retry_after=parse_retry_after(reply.headers.get("retry-after"), now),
+        throttled=reply.status in THROTTLING_STATUSES,
+    )
+
+
+def _read(reply: HttpResponse) -> tuple[dict[str, Any], bool]:
+    """The document of an answer, and whether its body is garbled."""
+    content_type = reply.headers.get("content-type", "")
+    text = _decoded(reply.body, content_type)
+    is_garbled = False
+    body: Any = None
+    if text is None:
+        body = {"$binary": {"content_type": content_type, "base64": _base64(reply.body)}}
+    elif text.strip():
+        try:
+            body = read_json(text.encode())
+        except InvalidInputError:
+            body, is_garbled = text, _is_garbled(text)
+        except UnicodeEncodeError:
+            body = text
+    fields = body if isinstance(body, dict) and text is not None else {}
+    document = {
         **fields,
         "body": body,
         "headers": dict(reply.headers),
         "query": {},
         "status": reply.status,
     }
+    return document, is_garbled
 
 
-def _is_garbled(body: bytes) -> bool:
+def _decoded(body: bytes, content_type: str) -> str | None:
+    """The body as text; None if it is binary."""
+    is_text = _TEXT.match(content_type) is not None
+    if not is_text and b"\0" in body:
+        return None
+    declared = _CHARSET.search(content_type)
+    for charset in (declared[1] if declared else json.detect_encoding(body), "utf-8"):
+        try:
+            return body.decode(charset)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    # Texts in an undeclared charset stay readable, but for the letters outside of ASCII.
+    return body.decode("utf-8", "replace") if is_text else None
+
+
+def _base64(body: bytes) -> str:
+    return base64.b64encode(body).decode()
+
+
+def _is_garbled(text: str) -> bool:
     try:
-        json.loads(body or b"null")
+        json.loads(text)
     except RecursionError:
         return False
     except ValueError:

@@ -15,9 +15,15 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog.rendering import MissingReferenceError
+from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.steps import FailedAttempt, FailureDetails, StepFailure
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+from ackbridge.errors import (
+    ConfigurationError,
+    LedgerUnavailableError,
+    SecretError,
+    UnknownNameError,
+)
 
 THROTTLING_STATUSES = frozenset({408, 425, 429})
 
@@ -26,6 +32,9 @@ MAXIMUM_INTERVAL = timedelta(minutes=5)
 
 MAX_RETRY_AFTER = timedelta(hours=1)
 """A provider's Retry-After is honoured up to this."""
+
+MAX_MISSING_INTERVAL = timedelta(seconds=10)
+"""Another worker may have what this one is missing."""
 
 
 @dataclass(eq=False)
@@ -49,11 +58,33 @@ class RefusedError(Exception):
     """The other side refused the request for good.
 
     Attributes:
-        reached: whether it may be working on the request all the same.
+        code: the provider's own code of the refusal.
     """
 
     reason: str
-    reached: bool = False
+    code: str | None = None
+
+
+@dataclass(eq=False)
+class UnreadableError(Exception):
+    """The provider has the request, and its answer cannot be used."""
+
+    reason: str
+
+
+class ExpiredError(Exception):
+    """The request's `expires_at` has passed; nothing was sent."""
+
+
+def require_time(request: CallRequest, now: datetime) -> None:
+    """Refuse to send an expired request.
+
+    Raises:
+        ExpiredError: its `expires_at` has passed, by our clock or by the engine's.
+    """
+    expires_at = request.expires_at
+    if expires_at is not None and expires_at <= max(now, activity.info().started_time):
+        raise ExpiredError(f"the request has expired at {expires_at.isoformat()}")
 
 
 @dataclass(frozen=True)
@@ -63,6 +94,7 @@ class Classification:
     Attributes:
         final: whether the same step would fail again.
         reached, retry_after, throttled: as in `RetryableError`.
+        code: the provider's own code of a refusal.
     """
 
     kind: StepFailure
@@ -71,6 +103,24 @@ class Classification:
     reached: bool = False
     retry_after: timedelta | None = None
     throttled: bool = False
+    code: str | None = None
+
+    def failure(self, attempt: int) -> ApplicationError:
+        """The failure of the running activity.
+
+        Args:
+            attempt: the number of the failed attempt, from 1, for the delay before the next one.
+        """
+        is_missing = self.kind is StepFailure.MISSING
+        maximum = MAX_MISSING_INTERVAL if is_missing else MAXIMUM_INTERVAL
+        return activity_failure(
+            self.kind,
+            self.reason,
+            final=self.final,
+            reached=self.reached,
+            delay=retry_delay(attempt, self.retry_after, maximum=maximum),
+            code=self.code,
+        )
 
 
 def classify_error(error: Exception, unanswered: StepFailure) -> Classification | None:
@@ -82,12 +132,18 @@ def classify_error(error: Exception, unanswered: StepFailure) -> Classification 
     match error:
         case RetryableError(reason, reached, retry_after, throttled):
             return Classification(unanswered, reason, False, reached, retry_after, throttled)
-        case RefusedError(reason, reached):
-            return Classification(StepFailure.REFUSED, reason, final=True, reached=reached)
+        case RefusedError(reason, code):
+            return Classification(StepFailure.REFUSED, reason, final=True, code=code)
+        case UnreadableError(reason):
+            return Classification(StepFailure.UNREADABLE, reason, final=True, reached=True)
+        case ExpiredError():
+            return Classification(StepFailure.EXPIRED, str(error), final=True)
         case MissingReferenceError():
             return Classification(StepFailure.NOT_ADDRESSED, str(error), final=True)
         case InvalidInputError():
             return Classification(StepFailure.INVALID_REQUEST, str(error), final=True)
+        case UnknownNameError() | SecretError():
+            return Classification(StepFailure.MISSING, str(error))
         case LedgerUnavailableError() | ConfigurationError():
             # An operator can repair it, and then the same step succeeds.
             return Classification(StepFailure.UNAVAILABLE, str(error))
@@ -104,10 +160,7 @@ def classified_errors(unanswered: StepFailure = StepFailure.UNAVAILABLE) -> Iter
         found = classify_error(error, unanswered)
         if found is None:
             raise
-        delay = retry_delay(activity.info().attempt, found.retry_after)
-        raise activity_failure(
-            found.kind, found.reason, final=found.final, reached=found.reached, delay=delay
-        ) from None
+        raise found.failure(activity.info().attempt) from None
 
 
 def activity_failure(
@@ -117,17 +170,19 @@ def activity_failure(
     final: bool,
     reached: bool = False,
     delay: timedelta | None = None,
+    code: str | None = None,
 ) -> ApplicationError:
     """The failure of the running activity, with everything the workflow decides by.
 
     Args:
         final: whether it must not be retried.
         delay: before the next attempt; None for `retry_delay`.
+        code: the provider's own code of a refusal.
     """
     attempt = activity.info().attempt
     return ApplicationError(
         reason,
-        FailureDetails(attempt=attempt, reached=reached),
+        FailureDetails(attempt=attempt, reached=reached, code=code),
         type=kind,
         non_retryable=final,
         next_retry_delay=None if final else delay or retry_delay(attempt),
@@ -143,6 +198,7 @@ def failed_attempt(error: ApplicationError) -> FailedAttempt:
         kind=error.type or "Unknown",
         reason=error.message,
         reached=details.reached,
+        code=details.code,
         again_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
     )
 

@@ -191,11 +191,20 @@ async def test_status_requests_and_acknowledgements_are_counted(world: World) ->
     }
 
 
-async def test_invalid_payload_is_not_counted(world: World) -> None:
-    """It is neither the provider's error nor ours."""
-    step = PrepareStep(request=world.request("nothing"), run_chain="chain-1")
+async def test_invalid_or_unknown_requests_are_not_counted(world: World) -> None:
+    """They are neither the provider's errors nor ours."""
+    for request in (world.request("nothing"), world.request("nowhere", payload="x" * 600_000)):
+        step = PrepareStep(request=request, run_chain="chain-1")
+        await failed(attempt().run(Prepare(world.deps, Send(world.deps)).prepare, step))
+        assert counts(await counted(world, request.operation)) == {}
+
+
+async def test_missing_secret_is_counted_as_ours(world: World) -> None:
+    """Whatever activity needs it."""
+    del world.environ["ACME_TOKEN"]
+    step = PrepareStep(request=world.request(), run_chain="chain-1")
     await failed(attempt().run(Prepare(world.deps, Send(world.deps)).prepare, step))
-    assert counts(await counted(world, "nothing")) == {}
+    assert counts(await counted(world)) == {"ours": 1}
 
 
 def controlled(of: World, **deadlines: LearnedDeadline) -> World:

@@ -157,7 +157,7 @@ async def test_configuration_errors_are_retryable(told: World) -> None:
     """A missing secret or subscriber is named, and retried until it exists."""
     for subscriber, why in (("poor", "env:NOWHERE: is not set"), ("ghost", "'ghost'")):
         error = await failed_delivery(told, delivery(subscriber))
-        assert (error.type, error.non_retryable) == ("Unavailable", False)
+        assert (error.type, error.non_retryable) == ("Missing", False)
         assert why in error.message
     assert told.script.asked == []
     assert "ghost" in str((await row(told)).reason)
@@ -211,5 +211,5 @@ async def test_reply_to_is_planned(told: World) -> None:
             PrepareStep(request=told.request(key="k-3", reply_to="ghost"), run_chain="c"),
         )
     )
-    assert (error.type, error.non_retryable) == ("InvalidRequest", True)
+    assert (error.type, error.non_retryable) == ("Missing", False)
     assert error.message.startswith("reply_to: unknown subscriber 'ghost'; ")

@@ -3,47 +3,67 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.responses import PlainTextResponse
 
+from ackbridge.contracts.limits import MAX_RESULT_BYTES
 from ackbridge.contracts.messages import MessageKind, MessageSource
-from ackbridge.contracts.steps import SendStep
+from ackbridge.contracts.steps import CorrelateStep, InboxMessages, LookStep, SendStep
 from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
-from activities.send import Send
+from activities.send import Inbox, Send
 
-from .world import NOW, World, attempt, failed, trouble
+from .world import NOW, World, attempt, delay, failed, trouble
 
 
-def step(of: World, operation: str = "order") -> SendStep:
+def step(of: World, operation: str = "order", **fields: Any) -> SendStep:
     """The first cycle of a call."""
-    return SendStep(request=of.request(operation), cycle=1)
+    return SendStep(request=of.request(operation), cycle=1, **fields)
 
 
-async def test_unavailable_ledger_after_the_receipt(world: World, tmp_path: Path) -> None:
-    """The failure says that the provider has the request."""
+def correlation(of: World, **fields: Any) -> CorrelateStep:
+    """What is left to do after a receipt."""
+    return CorrelateStep(request=of.request(), reference="r-1", **fields)
+
+
+async def test_receipt_outlives_an_unavailable_ledger(world: World, tmp_path: Path) -> None:
+    """The request is not sent again; the reference is committed by a step of its own."""
     gone = Ledger.open(f"sqlite:///{tmp_path}/missing/ledger.db", lambda: NOW)
     deps = replace(world.deps, ledger=gone)
 
-    error = await failed(attempt().run(Send(deps).send, step(world)))
+    sent = await attempt().run(Send(deps).send, step(world))
+    error = await failed(attempt().run(Inbox(deps).correlate, correlation(world)))
+    found = await attempt().run(Inbox(world.deps).correlate, correlation(world))
 
     await gone.close()
-    assert (error.type, error.non_retryable) == ("NoReceipt", False)
-    assert trouble(error).reached is True
-    assert error.message.startswith("the ledger does not answer")
+    assert (sent.reference, sent.uncorrelated, sent.messages) == ("r-1", True, ())
+    assert (error.type, error.non_retryable) == ("Unavailable", False)
+    assert found == InboxMessages()
+    assert await world.ledger.calls.find_by_reference("acme", "r-1") == world.request().call_id
+
+
+async def test_receipt_outlives_an_error_of_ours(world: World, tmp_path: Path) -> None:
+    """Whatever fails after a 2xx, the provider has the request."""
+    deps = replace(world.deps, ledger=None)  # type: ignore[arg-type]  # as broken as can be
+
+    sent = await attempt().run(Send(deps).send, step(world))
+
+    assert (sent.reference, sent.uncorrelated) == ("r-1", True)
 
 
 async def test_missing_secret_sends_nothing(world: World) -> None:
-    """The failure is retryable, and nothing reached the provider."""
+    """Another worker may have it: the failure is retryable, within 10 s."""
     del world.environ["ACME_TOKEN"]
 
-    error = await failed(attempt().run(Send(world.deps).send, step(world)))
+    error = await failed(attempt(9).run(Send(world.deps).attempt, step(world)))
 
-    assert (error.type, error.non_retryable) == ("Unavailable", False)
+    assert (error.type, error.non_retryable) == ("Missing", False)
     assert (error.message, trouble(error).reached) == ("env:ACME_TOKEN: is not set", False)
+    assert 5 <= delay(error) <= 10
 
 
 async def test_unexpected_error_may_have_reached_the_provider(world: World) -> None:
@@ -65,6 +85,92 @@ async def test_refusal_is_redacted(world: World) -> None:
     error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert error.message == "the provider refused with 401: who is ***, card ***"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"title": "Too heavy", "detail": "At most 30 kg."}, "At most 30 kg."),
+        ({"title": "Too heavy"}, "Too heavy"),
+        ({"error": {"message": "sold out"}, "message": "no"}, "sold out"),
+        ({"message": "no"}, "no"),
+        ({"error": "never"}, "never"),
+    ],
+)
+async def test_refusal_has_the_reason_of_the_provider(
+    world: World, body: dict[str, Any], reason: str
+) -> None:
+    """A problem of RFC 9457, or one of the usual fields."""
+    world.script.says(body, 422)
+
+    error = await failed(attempt().run(Send(world.deps).send, step(world)))
+
+    assert error.message == f"the provider refused with 422: {reason}"
+    assert trouble(error).code is None
+
+
+async def test_refusal_by_the_expressions_of_the_file(world: World) -> None:
+    """`receipt.failure.reason` and `code` explain ordinary refusals, too."""
+    world.script.says({"error": "no", "why": "none is left", "code": 17}, 422)
+
+    error = await failed(attempt().run(Send(world.deps).send, step(world, "book")))
+
+    assert (error.type, error.non_retryable) == ("Refused", True)
+    assert error.message == "the provider refused with 422: none is left"
+    assert (trouble(error).code, trouble(error).reached) == ("17", False)
+
+
+@pytest.mark.parametrize("status", [200, 422, 429, 503])
+@pytest.mark.parametrize("reached", [False, True])
+async def test_reported_failure_is_a_message(world: World, status: int, reached: bool) -> None:
+    """Whatever the status is, and also after an attempt that may have arrived."""
+    world.script.says({"ok": False, "why": "no such room", "code": "room_not_found"}, status)
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "book", reached=reached))
+
+    (message,) = sent.messages
+    assert (message.kind, message.source) == (MessageKind.FAILURE, MessageSource.SYNC)
+    assert (message.reason, message.code) == ("no such room", "room_not_found")
+    assert (message.event_key, message.retryable) == ("receipt:acme.book.k-1:1", False)
+    assert sent.again is reached
+
+
+async def test_receipt_has_data_for_the_caller(world: World) -> None:
+    """`receipt.data` is known before the response."""
+    world.script.says({"id": "b-1", "links": {"pay": "https://pay.example/1"}})
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "book"))
+
+    assert (sent.reference, sent.receipt) == ("b-1", {"pay": "https://pay.example/1"})
+
+
+async def test_receipt_without_the_only_reference_is_unreadable(world: World) -> None:
+    """Nothing could ever match its response; it is not sent again."""
+    world.script.says({"ok": True})
+    world.script.says({"ok": True})
+    world.script.says({"ok": True})
+
+    for operation in ("book", "track"):
+        error = await failed(attempt().run(Send(world.deps).send, step(world, operation)))
+        assert (error.type, error.non_retryable) == ("Unreadable", True)
+        assert error.message.startswith("no reference in the receipt")
+        assert trouble(error).reached is True
+    # The callbacks of an order name the call as well.
+    sent = await attempt().run(Send(world.deps).send, step(world))
+    assert (sent.reference, sent.uncorrelated) == (None, False)
+
+
+async def test_too_long_answer_is_not_asked_for_again(world: World) -> None:
+    """After a 2xx; the length of an error page does not matter."""
+    world.script.says({"id": "r-1", "more": "x" * 1_100_000})
+    world.script.says({"more": "x" * 1_100_000}, 503)
+
+    receipt = await failed(attempt().run(Send(world.deps).send, step(world)))
+    error = await failed(attempt().run(Send(world.deps).send, step(world)))
+
+    assert (receipt.type, receipt.non_retryable) == ("Unreadable", True)
+    assert receipt.message == "the response is longer than 1048576 bytes"
+    assert (error.type, error.non_retryable) == ("NoReceipt", False)
 
 
 async def test_synchronous_answer_is_a_message(world: World) -> None:
@@ -94,7 +200,8 @@ async def test_unclassified_answer_may_have_had_an_effect(world: World) -> None:
 
     error = await failed(attempt().run(Send(world.deps).send, step(world, "quote")))
 
-    assert (error.type, trouble(error).reached) == ("Refused", True)
+    assert (error.type, error.non_retryable) == ("Unreadable", True)
+    assert trouble(error).reached is True
 
 
 @pytest.mark.parametrize("body", ['{"total": NaN}', '"\\ud800"', "[" * 5000, "1e999"])
@@ -152,3 +259,54 @@ async def test_polled_operation_reads_no_inbox(world: World) -> None:
 
     assert (sent.reference, sent.messages) == ("r-1", ())
     assert await world.ledger.calls.find_by_reference("acme", "r-1") is None
+
+
+async def store(of: World, number: int, size: int = 0, **fields: Any) -> None:
+    """A callback that the gateway could not deliver."""
+    document = {"type": "done", "body": {"n": number, "filler": "x" * size}}
+    names = {"operation": None, "call_id": None, "reference": None, **fields}
+    received = NOW + timedelta(seconds=number)
+    await of.ledger.inbox.store(
+        InboxEntry(
+            "acme", f"e-{number}", message=None, document=document, received_at=received, **names
+        )
+    )
+
+
+async def test_look_finds_what_waits_for_a_call(world: World) -> None:
+    """By its id and by every reference, but nothing of another call."""
+    await store(world, 1, reference="r-1")
+    await store(world, 2, call_id=world.request().call_id)
+    await store(world, 3, reference="r-2")
+    await store(world, 4, reference="r-3")
+    await store(world, 5, call_id="acme.order.other", reference="r-1")
+    step = LookStep(request=world.request(), references=("r-1", "r-2"))
+
+    found = await attempt().run(Inbox(world.deps).look_inbox, step)
+
+    assert [message.event_key for message in found.messages] == ["e-1", "e-2", "e-3"]
+    assert found.more is False
+
+
+async def test_look_without_references(world: World) -> None:
+    """A call that has no receipt is found by its id."""
+    await store(world, 1, call_id=world.request().call_id)
+
+    found = await attempt().run(Inbox(world.deps).look_inbox, LookStep(request=world.request()))
+
+    assert [message.event_key for message in found.messages] == ["e-1"]
+
+
+async def test_many_messages_are_returned_in_pieces(world: World) -> None:
+    """Each result is bounded, and what the call has seen is not returned again."""
+    for number in range(1, 4):
+        await store(world, number, size=240_000, reference="r-1")
+
+    sent = await attempt().run(Send(world.deps).send, step(world))
+    seen = tuple(message.event_key for message in sent.messages)
+    rest = await attempt().run(Inbox(world.deps).correlate, correlation(world, seen=seen))
+
+    assert (seen, sent.uncorrelated) == (("e-1", "e-2"), True)
+    assert len(sent.model_dump_json()) < MAX_RESULT_BYTES
+    assert [message.event_key for message in rest.messages] == ["e-3"]
+    assert rest.more is False

@@ -1,44 +1,30 @@
-"""send: what each attempt reports to the workflow and to the next attempt."""
+"""send: one attempt, and what it reports."""
 
 from __future__ import annotations
 
+import base64
+import socket
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 
 from ackbridge.contracts.steps import SendStep, Sent
-from activities.send import AttemptRecord, Send
+from activities.send import Send
 
-from .world import (
-    NOW,
-    Script,
-    World,
-    attempt,
-    beats,
-    delay,
-    failed,
-    trouble,
-    world,
-)
+from .world import NOW, Script, World, attempt, beats, delay, failed, trouble, world
 
 SOON = timedelta(seconds=1)
 
 
 def step(of: World, operation: str = "order", **fields: Any) -> SendStep:
     """The first cycle of a call."""
-    return SendStep(request=of.request(operation), cycle=1, **fields)
-
-
-def left(number: int, *, reached: bool, first: datetime = NOW) -> dict[str, Any]:
-    """What an attempt reported, as the engine passes it to the next one."""
-    kept = AttemptRecord(
-        attempt=number, first_started_at=first, reached=reached, reason="no answer"
-    )
-    return kept.model_dump(mode="json")
+    more = {name: fields.pop(name) for name in ("expires_at",) if name in fields}
+    return SendStep(request=of.request(operation, **more), cycle=1, **fields)
 
 
 async def test_receipt_sends_no_heartbeat(world: World) -> None:
@@ -61,6 +47,7 @@ async def test_receipt_sends_no_heartbeat(world: World) -> None:
         (429, {"retry_after": "7"}, 7, 7.7, False),
         (408, {"retry_after": "7"}, 7, 7.7, True),
         (429, {"retry_after": "Sun, 01 Mar 2026 12:00:30 GMT"}, 30, 33, False),
+        (425, {}, 0.25, 0.5, True),
         (503, {"retry_after": "whenever"}, 0.25, 0.5, True),
     ],
 )
@@ -69,27 +56,20 @@ async def test_retryable_status(
 ) -> None:
     """After Retry-After by our clock, or after the initial interval."""
     world.script.says({}, status, **headers)
-    environment = attempt()
-    seen = beats(environment)
 
-    error = await failed(environment.run(Send(world.deps).send, step(world)))
+    error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert (error.type, error.non_retryable) == ("NoReceipt", False)
     assert error.message == f"the provider answered {status}"
     assert least <= delay(error) <= most
     assert (trouble(error).attempt, trouble(error).reached) == (1, reached)
-    reason = f"the provider answered {status}"
-    assert [AttemptRecord(attempt=1, first_started_at=NOW, reached=reached, reason=reason)] == seen
 
 
-async def test_backoff(world: World) -> None:
-    """Attempts in the workflow task count as well."""
+async def test_delay_grows_with_the_attempts_of_the_call(world: World) -> None:
+    """Each attempt is an activity of its own, and the call counts them."""
     world.script.says({}, 500)
-    details = [left(2, reached=False)]
 
-    error = await failed(
-        attempt(3, heartbeat_details=details).run(Send(world.deps).send, step(world, tried=1))
-    )
+    error = await failed(attempt().run(Send(world.deps).send, step(world, tried=3)))
 
     assert 2 <= delay(error) <= 4
 
@@ -102,128 +82,159 @@ async def test_failed_connection_has_not_reached(deserted: World) -> None:
     assert error.message == "could not connect: ConnectError"
 
 
-@pytest.mark.parametrize(
-    ("number", "details", "fields", "reached"),
-    [
-        (1, [], {}, False),
-        (1, [], {"tried": 1, "reached": True}, True),
-        (2, [left(1, reached=False)], {}, False),
-        (2, [left(1, reached=True)], {}, True),
-        # The attempt before has left nothing: its process has died, at whatever point.
-        (2, [], {}, True),
-        (3, [left(1, reached=False)], {}, True),
-        (2, ["from another version"], {}, True),
-    ],
-)
-async def test_refusal_says_whether_an_earlier_attempt_reached(
-    world: World, number: int, details: list[Any], fields: dict[str, Any], reached: bool
-) -> None:
-    """The refusal is definitive for this attempt only."""
+@contextmanager
+def black_hole() -> Iterator[str]:
+    """A URL whose host drops every SYN, as a firewall does: its queue of connections is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        for one in waiting:
+            one.close()
+
+
+async def test_black_hole_has_not_reached(tmp_path: Path) -> None:
+    """Connecting takes no longer than the whole attempt may, and proves that nothing arrived."""
+    with black_hole() as url:
+        async with world(tmp_path, Script(), url) as lost:
+            error = await failed(attempt().run(Send(lost.deps).send, step(lost)))
+
+    assert (error.type, trouble(error).reached) == ("NoReceipt", False)
+    assert error.message == "could not connect: ConnectTimeout"
+
+
+async def test_silence_has_reached(world: World) -> None:
+    """The provider may be working on it."""
+    world.script.replies.append(2.2)
+
+    error = await failed(attempt().run(Send(world.deps).send, step(world)))
+
+    assert (error.type, trouble(error).reached) == ("NoReceipt", True)
+    assert error.message.startswith("no answer: ")
+
+
+async def test_refusal_of_the_only_attempt_is_final(world: World) -> None:
+    """Nothing else can have arrived."""
     world.script.says({"error": {"message": "no such thing"}}, 404)
 
-    error = await failed(
-        attempt(number, heartbeat_details=details).run(Send(world.deps).send, step(world, **fields))
-    )
+    error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert (error.type, error.non_retryable) == ("Refused", True)
     assert error.message == "the provider refused with 404: no such thing"
-    assert trouble(error).reached is reached
+    assert trouble(error).reached is False
+
+
+@pytest.mark.parametrize("status", [404, 409, 422])
+async def test_refusal_after_an_ambiguous_attempt_is_not_final(world: World, status: int) -> None:
+    """It answers this attempt, and says nothing about the one before."""
+    world.script.says({"error": {"message": "key in use"}}, status)
+
+    error = await failed(attempt().run(Send(world.deps).send, step(world, reached=True)))
+
+    assert (error.type, error.non_retryable) == ("NoReceipt", False)
+    assert error.message == f"the provider refused with {status}: key in use"
+    assert trouble(error).reached is True
+    assert 0.25 <= delay(error) <= 0.5
+
+
+async def test_repeated_activity_may_have_reached(world: World) -> None:
+    """The engine repeats one whose worker has died, at whatever point."""
+    world.script.says({}, 404)
+
+    error = await failed(attempt(2).run(Send(world.deps).send, step(world)))
+
+    assert (error.type, trouble(error).reached) == ("NoReceipt", True)
 
 
 async def test_later_failed_connection_keeps_reached(deserted: World) -> None:
-    """Once reached, it stays so for later attempts."""
-    environment = attempt(2, heartbeat_details=[left(1, reached=True)])
-    seen = beats(environment)
+    """Once a request may have arrived, no error of a later attempt takes that back."""
+    error = await failed(attempt().run(Send(deserted.deps).send, step(deserted, reached=True)))
 
-    error = await failed(environment.run(Send(deserted.deps).send, step(deserted)))
-
-    assert trouble(error).reached is True
-    assert [kept.reached for kept in seen] == [True]
+    assert (error.type, trouble(error).reached) == ("NoReceipt", True)
 
 
-async def test_within_counts_from_the_first_attempt(world: World) -> None:
-    """An hour in the queue does not count."""
-    world.script.says({}, 500)
-    environment = attempt(scheduled_time=NOW - timedelta(hours=1))
+async def test_later_error_of_ours_keeps_reached(world: World) -> None:
+    """Though nothing was sent this time."""
+    del world.environ["ACME_TOKEN"]
 
-    error = await failed(environment.run(Send(world.deps).send, step(world)))
+    error = await failed(attempt().run(Send(world.deps).send, step(world, reached=True)))
 
-    assert error.non_retryable is False
-
-
-@pytest.mark.parametrize(
-    ("first", "headers", "final"),
-    [
-        (NOW - timedelta(seconds=100), {}, False),
-        (NOW - timedelta(seconds=119, milliseconds=900), {}, True),
-        (NOW - timedelta(seconds=100), {"retry_after": "30"}, True),
-        (NOW, {"retry_after": "119"}, None),
-        (NOW, {"retry_after": "300"}, True),
-    ],
-)
-async def test_no_attempt_starts_after_within(
-    world: World, first: datetime, headers: dict[str, str], final: bool | None
-) -> None:
-    """If the next one would, this failure is final, with its own reason."""
-    world.script.says({}, 503, **headers)
-    environment = attempt(2, heartbeat_details=[left(1, reached=True, first=first)])
-    seen = beats(environment)
-
-    error = await failed(environment.run(Send(world.deps).send, step(world)))
-
-    assert (error.type, error.message) == ("NoReceipt", "the provider answered 503")
-    if final is not None:
-        assert error.non_retryable is final
-    assert [kept.first_started_at for kept in seen] == ([] if error.non_retryable else [first])
+    assert (error.type, trouble(error).reached) == ("NoReceipt", True)
 
 
-async def test_attempt_started_too_late_sends_nothing(world: World) -> None:
-    """It was queued for longer than `within`."""
-    first = NOW - timedelta(minutes=3)
-    details = [left(1, reached=False, first=first)]
+async def test_receipt_says_whether_an_earlier_attempt_may_have_arrived(world: World) -> None:
+    """Then there may be two of them."""
+    sent = await attempt().run(Send(world.deps).send, step(world, reached=True))
 
-    error = await failed(
-        attempt(2, heartbeat_details=details).run(Send(world.deps).send, step(world))
-    )
+    assert (sent.again, sent.reference) == (True, "r-1")
 
-    assert (error.type, error.non_retryable) == ("NoReceipt", True)
-    assert (error.message, trouble(error).reached) == ("no answer", False)
+
+@pytest.mark.parametrize("reached", [False, True])
+async def test_expired_request_is_not_sent(world: World, reached: bool) -> None:
+    """It is final, and says whether an earlier attempt may have arrived."""
+    late = step(world, expires_at=NOW, reached=reached)
+
+    error = await failed(attempt().run(Send(world.deps).send, late))
+
+    assert (error.type, error.non_retryable) == ("Expired", True)
+    assert trouble(error).reached is reached
     assert world.script.asked == []
 
 
-async def test_dead_attempt_counts_from_its_scheduling(world: World) -> None:
-    """Its start is not known, unless the workflow knows it."""
-    world.script.says({}, 500)
-    world.script.says({}, 500)
-    info = {"scheduled_time": NOW - timedelta(seconds=119, milliseconds=900)}
-    later = step(world, tried=1, first_tried_at=NOW - SOON)
+async def test_request_is_sent_until_it_expires(world: World) -> None:
+    """By our clock and by the engine's."""
+    await attempt().run(Send(world.deps).send, step(world, expires_at=NOW + SOON))
+    late = step(world, expires_at=NOW + SOON)
 
-    by_engine = await failed(attempt(2, **info).run(Send(world.deps).send, step(world)))
-    by_workflow = await failed(attempt(2, **info).run(Send(world.deps).send, later))
+    error = await failed(attempt(started_time=NOW + SOON).run(Send(world.deps).send, late))
 
-    assert by_engine.non_retryable is True
-    assert by_workflow.non_retryable is False
+    assert error.type == "Expired"
+    assert len(world.script.asked) == 1
 
 
-async def test_duration_of_this_attempt_counts(served: tuple[Script, str], tmp_path: Path) -> None:
-    """By how much our clock has moved: the engine has its own."""
-    ours = [NOW + timedelta(days=9)]
-    times: Iterator[datetime] = iter((ours[0], ours[0], ours[0] + timedelta(seconds=119.9)))
-    script, url = served
-    script.replies[:] = [JSONResponse({}, 500)]
-    async with world(tmp_path, script, url, lambda: next(times, ours[0] + 120 * SOON)) as slow:
-        error = await failed(attempt().run(Send(slow.deps).send, step(slow)))
+async def test_request_without_a_key_is_sent_without_one(world: World) -> None:
+    """What cannot be read of its answer is final: it must not be sent again."""
+    world.script.says({"id": "w-1"})
+    world.script.replies.append(Response(b'{"id": "w-1', media_type="application/json"))
 
-    assert error.non_retryable is True
+    sent = await attempt().run(Send(world.deps).send, step(world, "wire"))
+    error = await failed(attempt().run(Send(world.deps).send, step(world, "wire")))
+
+    assert sent.reference == "w-1"
+    assert "idempotency-key" not in world.script.headers[0]
+    assert (error.type, error.non_retryable) == ("Unreadable", True)
 
 
-async def test_local_attempts_send_no_heartbeat(world: World) -> None:
-    """The workflow passes their result on."""
-    world.script.says({}, 500)
-    environment = attempt(is_local=True)
-    seen = beats(environment)
+@pytest.mark.parametrize(
+    ("content", "content_type", "text"),
+    [
+        ("Stra\u00dfe".encode("latin-1"), "text/plain; charset=iso-8859-1", "Stra\u00dfe"),
+        (b"\xef\xbb\xbf[1]", "application/json", [1]),
+        ('["\u00e9"]'.encode("utf-16"), "application/json", ["\u00e9"]),
+        (b"", "text/plain", None),
+        (b" \r\n", "text/plain", None),
+    ],
+)
+async def test_answer_is_decoded_by_its_charset(
+    world: World, content: bytes, content_type: str, text: Any
+) -> None:
+    """The declared one, or what JSON may be written in; blanks are no body."""
+    world.script.replies.append(Response(content, headers={"content-type": content_type}))
 
-    error = await failed(environment.run(Send(world.deps).send, step(world)))
+    sent = await attempt().run(Send(world.deps).send, step(world, "ponder"))
 
-    assert error.non_retryable is False
-    assert seen == []
+    assert sent.messages[0].data == text
+
+
+@pytest.mark.parametrize("content", [b"%PDF-1.7\n\xe2\xe3\xcf\xd3\x00\x01", b"\x89PNG\r\n\x00\x0d"])
+async def test_binary_answer_keeps_its_bytes(world: World, content: bytes) -> None:
+    """In base64, with its content type."""
+    world.script.replies.append(Response(content, media_type="application/pdf"))
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "ponder"))
+
+    binary = sent.messages[0].data["$binary"]
+    assert binary["content_type"] == "application/pdf"
+    assert base64.b64decode(binary["base64"]) == content

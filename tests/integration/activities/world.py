@@ -82,6 +82,23 @@ operations:
         success: body.state == 'done'
         failure: {when: body.state == 'failed', reason: body.why}
         extension: {when: body.state == 'wait', until: body.until, by: body.by}
+  book:
+    request: {path: /bookings}
+    receipt:
+      timeout: 2s
+      reference: id
+      data: links
+      failure: {when: ok == `false`, reason: why, code: code}
+    response:
+      mode: callback
+      match: {reference: booking}
+      success: type == 'booked'
+  wire:
+    request: {path: /transfers, idempotency: null, repeat: unless_reached}
+    receipt: {timeout: 2s, reference: id}
+    response:
+      mode: sync
+      success: id
   nowhere:
     request: {path: /nowhere}
     response: {mode: sync}
@@ -230,5 +247,6 @@ def build_dependencies(
         snapshots=(snapshots := Snapshots()),
         admission=Admission(snapshots, "test"),
         has_search_attributes=True,
+        secrets=secrets,
         redactors=build_redactors(catalog, secrets, auths),
     )
