@@ -53,7 +53,7 @@ async def told(world: World, tmp_path: Path) -> AsyncIterator[World]:
     shop = Subscriber.model_validate(made)
     poor = Subscriber.model_validate({**made, "subscriber": "poor", "secrets": ["env:NOWHERE"]})
     catalog = Catalog(world.deps.catalog.integrations, {"shop": shop, "poor": poor})
-    secrets = Secrets({"SHOP": SECRET}, tmp_path)
+    secrets = Secrets({**world.environ, "SHOP": SECRET}, tmp_path)
     deps = replace(world.deps, catalog=catalog, secrets=secrets)
     yield replace(world, deps=deps)
 

@@ -1,4 +1,4 @@
-"""What the real engine passes from one attempt of a send to the next, and to the workflow."""
+"""What the workflow learns of one attempt to send from the real engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.steps import FailureDetails, SendStep, Sent
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER, BoundedShutdown
-from activities.send import AttemptRecord, Send
+from activities.send import Send
 
 from .world import Script, World
 from .world import world as made
@@ -36,7 +36,7 @@ class Sending:
 
     @workflow.run
     async def run(self, step: SendStep) -> Sent:
-        """Send until it is over."""
+        """Send once."""
         sent: Sent = await workflow.execute_activity(
             names.SEND,
             step,
@@ -44,7 +44,7 @@ class Sending:
             task_queue=f"{workflow.info().task_queue}.send",
             start_to_close_timeout=SECOND,
             schedule_to_start_timeout=SECOND,
-            retry_policy=RetryPolicy(initial_interval=SECOND),
+            retry_policy=RetryPolicy(maximum_attempts=1),
         )
         return sent
 
@@ -113,47 +113,30 @@ def trouble(error: BaseException | None) -> FailureDetails:
     return FailureDetails.model_validate(error.details[0])
 
 
-@pytest.mark.parametrize(("first", "reached"), [(503, True), (429, False)])
-async def test_next_attempt_knows_what_was_reached(
-    queue: Engine, live: World, first: int, reached: bool
-) -> None:
-    """The engine keeps a heartbeat sent just before the failure."""
-    live.script.says({}, first)
-    live.script.says({}, 404)
+async def test_failure_of_the_only_attempt_has_its_details(queue: Engine, live: World) -> None:
+    """Whether it may have arrived, and how long to wait before another one."""
+    live.script.says({}, 503, retry_after="7")
     async with queue.sender(live):
         error = await ending(await queue.start(live))
 
     assert isinstance(error, ApplicationError)
-    assert (error.type, len(live.script.asked)) == ("Refused", 2)
-    assert trouble(error) == FailureDetails(attempt=2, reached=reached)
+    assert (error.type, error.non_retryable, len(live.script.asked)) == ("NoReceipt", False, 1)
+    assert trouble(error) == FailureDetails(attempt=1, reached=True)
+    assert error.next_retry_delay is not None
+    assert 7 <= error.next_retry_delay.total_seconds() <= 7.7
 
 
 # The SDK says so when the engine's word that an attempt is over comes after its end.
 @pytest.mark.filterwarnings("ignore:Cannot find activity to cancel:UserWarning")
-async def test_dead_attempt_may_have_reached_the_provider(queue: Engine, live: World) -> None:
-    """The heartbeat of the attempt before it is not taken for its own."""
-    live.script.says({}, 429)
+async def test_attempt_that_times_out_is_not_repeated(queue: Engine, live: World) -> None:
+    """The engine ends it without a cause: it may have arrived."""
     live.script.replies.append(1.5)
-    live.script.says({}, 404)
     async with queue.sender(live):
         error = await ending(await queue.start(live))
 
-    assert trouble(error) == FailureDetails(attempt=3, reached=True)
-
-
-async def test_timeout_of_a_queued_retry_has_the_last_failure(queue: Engine, live: World) -> None:
-    """The timeout's cause is the last attempt's failure, with its heartbeat."""
-    live.script.says({}, 503, retry_after="1")
-    handle = await queue.start(live)
-    async with queue.sender(live):
-        await _until_asked(handle, live.script)
-    error = await ending(handle)
-
     assert isinstance(error, exceptions.TimeoutError)
-    assert error.type is TimeoutType.SCHEDULE_TO_START
-    assert trouble(error.cause) == FailureDetails(attempt=1, reached=True)
-    (left,) = error.last_heartbeat_details
-    assert AttemptRecord.model_validate(left).reached is True
+    assert (error.type, error.cause) == (TimeoutType.START_TO_CLOSE, None)
+    assert len(live.script.asked) == 1
 
 
 async def test_timeout_of_a_queued_send_has_no_cause(queue: Engine, live: World) -> None:
@@ -163,14 +146,3 @@ async def test_timeout_of_a_queued_send_has_no_cause(queue: Engine, live: World)
     assert isinstance(error, exceptions.TimeoutError)
     assert error.type is TimeoutType.SCHEDULE_TO_START
     assert error.cause is None
-    assert list(error.last_heartbeat_details) == []
-
-
-async def _until_asked(handle: WorkflowHandle[Any, Sent], script: Script) -> None:
-    """Until the first attempt has failed, which the engine says."""
-    while True:
-        described = await handle.describe()
-        pending = described.raw_description.pending_activities
-        if any(one.HasField("last_failure") for one in pending):
-            assert len(script.asked) == 1
-            return
