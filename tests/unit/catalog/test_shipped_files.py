@@ -13,17 +13,25 @@ from jsonschema import Draft202012Validator
 
 from ackbridge.catalog.catalog import check_payload
 from ackbridge.catalog.json_schema import json_schema_of
-from ackbridge.catalog.loading import load_catalog, load_integration
+from ackbridge.catalog.loading import integration_warnings, load_catalog, load_integration
 from ackbridge.catalog.matching import (
     Match,
+    accepts_acknowledgement,
     classify,
     find_event_key,
     find_matches,
     is_receipt,
+    receipt_failure,
     receipt_reference,
+    refusal,
 )
 from ackbridge.catalog.model import Integration
-from ackbridge.catalog.rendering import render_acknowledgement, render_request, render_status
+from ackbridge.catalog.rendering import (
+    amount,
+    render_acknowledgement,
+    render_request,
+    render_status,
+)
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.contracts.messages import MessageKind, MessageSource
@@ -123,6 +131,41 @@ def test_stripe_failures_have_reasons() -> None:
         assert asked is not None
         assert kind is asked.kind
     assert classified(operation, answer({"status": "processing"}), MessageSource.STATUS) is None
+
+
+def test_stripe_payments_that_are_given_up_are_cancelled() -> None:
+    """A success is not acknowledged; what cannot be cancelled is asked for."""
+    stripe = load_catalog(INTEGRATIONS, {}).integration("stripe")
+    operation = stripe.operations["create_payment"]
+    call = context("stripe.create_payment.k", {"amount": 5, "currency": "eur"}, reference="pi_1")
+    failed = render_acknowledgement(stripe, operation, "failed", call)
+    assert failed is not None
+    url = "https://api.stripe.com/v1/payment_intents/pi_1/cancel"
+    assert (failed.method, failed.url, failed.content) == ("POST", url, b"")
+    assert render_acknowledgement(stripe, operation, "success", call) is None
+    assert operation.acknowledge is not None
+    assert operation.acknowledge.undoes
+    assert not accepts_acknowledgement(operation, answer({"error": {}}, 400))
+    assert operation.reconcile is not None
+    assert amount(operation, call) == "5"
+
+
+def test_stripe_declines_have_the_code_of_the_bank() -> None:
+    """They had no effect, whatever came before; other refusals are no failures."""
+    operation = load_catalog(INTEGRATIONS, {}).operation("stripe", "create_payment")
+    error = {"code": "card_declined", "decline_code": "lost_card", "message": "Declined."}
+    assert receipt_failure(operation, answer({"error": error}, 402)) == ("Declined.", "lost_card")
+    in_use = {"code": "idempotency_key_in_use", "message": "In progress."}
+    assert receipt_failure(operation, answer({"error": in_use}, 409)) is None
+    assert refusal(operation, answer({"error": in_use}, 409)).code == "idempotency_key_in_use"
+
+
+@pytest.mark.parametrize("path", sorted(INTEGRATIONS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_files_have_no_warnings(path: Path) -> None:
+    """And every request of theirs can be repeated."""
+    assert integration_warnings(path, {}) == []
+    operations = load_integration(path, {}).operations.values()
+    assert all(operation.request.is_repeatable for operation in operations)
 
 
 def test_sandbox_orders_use_the_whole_protocol() -> None:
