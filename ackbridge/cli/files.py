@@ -65,20 +65,21 @@ def check(
 ) -> int | None:
     """Validate integration files; every mistake is reported with file, line and field.
 
+    Warnings, about what is valid and still risky, are printed on stderr.
+
     With `--conformance`, calls are made by one file against a simulated provider that sends
     messages in the file's shapes, stays silent, repeats and contradicts itself; whatever does not
     hold is reported. Nothing is sent anywhere else. Exit 1 when a scenario fails.
     """
     problems = [problem for path in paths for problem in _problems(path)]
+    if not problems:
+        _print_warnings(paths)
     if conformance and not problems:
         if len(paths) > 1:
             raise InvalidInputError("--conformance: give one file only")
         integration = load_integration(paths[0], environment())
         payloads = _payloads(integration, payload or (), operation or ())
         return _check_conformance(paths[0], payloads, _scenarios(only or ()), json_output)
-    warnings = [] if problems else [warning for path in paths for warning in _warnings(path)]
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     if json_output:
         output.print_json([asdict(problem) for problem in problems])
     elif problems:
@@ -106,8 +107,11 @@ def _problems(path: Path) -> Sequence[Problem]:
     return ()
 
 
-def _warnings(path: Path) -> Sequence[Problem]:
-    return () if _is_subscriber(path) else integration_warnings(path, environment())
+def _print_warnings(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if not _is_subscriber(path):
+            for warning in integration_warnings(path, environment()):
+                print(f"warning: {warning}", file=sys.stderr)
 
 
 def _is_subscriber(path: Path) -> bool:

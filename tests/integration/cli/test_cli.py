@@ -294,6 +294,20 @@ def test_check_and_schema(tmp_path: Path) -> None:
     assert json.loads(run({}, "schema").stdout)["type"] == "object"
 
 
+def test_check_warns_of_risks(tmp_path: Path) -> None:
+    """On stderr, with a position; the file is valid all the same."""
+    risky = tmp_path / "risky.yaml"
+    risky.write_text(
+        "provider: acme\nbase_url: http://acme.example\noperations:\n  order:\n"
+        "    request: {path: /x, idempotency: null, repeat: always}\n    response: {mode: sync}\n"
+    )
+    done = run({}, "check", str(risky))
+    assert done.returncode == 0
+    assert done.stdout == "1 file is valid\n"
+    expected = f"warning: {risky}:5:44: operations.order.request.repeat: always"
+    assert done.stderr.startswith(expected)
+
+
 def test_starter_is_the_same_command() -> None:
     """`python starter.py` is `ackbridge`."""
     done = subprocess.run(
