@@ -31,12 +31,12 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.control.admission import Admission, flagd
 from ackbridge.control.snapshots import Snapshots
-from ackbridge.errors import AckbridgeError, EngineUnavailableError
+from ackbridge.errors import AckbridgeError, EngineUnavailableError, SecretError
 from ackbridge.http.client import build_client
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.outbound import build_auth
-from ackbridge.security.secrets import Secrets
+from ackbridge.security.secrets import Secrets, is_secret_ref
 from ackbridge.settings import (
     WORKER_READY,
     Settings,
@@ -64,6 +64,9 @@ from workflows import WORKFLOWS
 log = logging.getLogger("ackbridge.worker")
 
 
+RECONNECT_EVERY = timedelta(seconds=5)
+"""How often a worker that was started while the engine is down tries to connect."""
+
 HEARTBEAT_THROTTLE = timedelta(seconds=2)
 """A poll or a batch's page learns of its cancellation by heartbeats: at least this often."""
 
@@ -85,6 +88,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     """Serve the queues of one provider, or all, until a signal; then finish running activities."""
     log_to_stderr(settings.log_level)
     environ = environment()
+    stopping = _shutdown_signal()
     async with contextlib.AsyncExitStack() as running:
         metrics = running.enter_context(
             export_telemetry(
@@ -94,8 +98,11 @@ async def serve(settings: Settings, provider: str | None) -> None:
         catalog = load_catalog(integrations_folder(settings.integrations), environ)
         if provider is not None:
             catalog.integration(provider)
+        _warn_of_missing_secrets(catalog, Secrets(environ, settings.secrets_root), provider)
         await asyncio.to_thread(migrate, settings.ledger_url)
-        client = await connect(environ)
+        client = await _connect(environ, stopping)
+        if client is None:
+            return
         has_search_attributes = await _check_namespace(client, settings, provider)
         ledger = Ledger.open(settings.ledger_url, utc_now)
         running.push_async_callback(ledger.close)
@@ -124,7 +131,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
         if deployment is not None:
             await _log_version_status(client, deployment.version)
         print(WORKER_READY, flush=True)
-        await _shutdown_signal()
+        await stopping.wait()
         log.info("shutting down: running activities have %s to finish", settings.shutdown_within)
 
 
@@ -269,12 +276,48 @@ async def _log_version_status(client: Client, version: WorkerDeploymentVersion) 
     log.log(level, "%s", deployment.routing(version.build_id))
 
 
-async def _shutdown_signal() -> None:
+def _shutdown_signal() -> asyncio.Event:
     received = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received.set)
-    await received.wait()
+    return received
+
+
+async def _connect(environ: Mapping[str, str], stopping: asyncio.Event) -> Client | None:
+    """Connect to the engine, however long it is down; None once the worker has to stop."""
+    while not stopping.is_set():
+        try:
+            return await connect(environ)
+        except EngineUnavailableError as error:
+            log.warning("%s; trying again every %g s", error, RECONNECT_EVERY.total_seconds())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(RECONNECT_EVERY.total_seconds()):
+                await stopping.wait()
+    return None
+
+
+def _warn_of_missing_secrets(catalog: Catalog, secrets: Secrets, provider: str | None) -> None:
+    """Warn of references that do not resolve: calls that need them wait for another worker."""
+    refs = {
+        (name, ref)
+        for name, integration in catalog.integrations.items()
+        if provider in (None, name) and integration.auth
+        for credential in integration.auth.credentials()
+        for ref in credential
+        if is_secret_ref(ref)
+    }
+    if provider is None:
+        refs |= {
+            (name, ref)
+            for name, subscriber in catalog.subscribers.items()
+            for ref in subscriber.secrets
+        }
+    for name, ref in sorted(refs):
+        try:
+            secrets.resolve(ref)
+        except SecretError as error:
+            log.warning("%s: %s", name, error)
 
 
 if __name__ == "__main__":

@@ -95,14 +95,14 @@ class Send:
         """Send as part of any activity, whatever attempt of it is running; raises as `send`."""
         try:
             require_time(step.request, self._deps.clock())
-            return await self._attempt(step)
+            return await self._send(step)
         except Exception as error:
             found = _classify(error)
             count_failed_send(self._deps, step.request, found)
             attempts = step.tried + activity.info().attempt
             raise _of_all_attempts(found, step).failure(attempts) from None
 
-    async def _attempt(self, step: SendStep) -> Sent:
+    async def _send(self, step: SendStep) -> Sent:
         request = step.request
         sent_at = self._deps.clock()
         response = await call_provider(self._deps, request, step.cycle, render_request)

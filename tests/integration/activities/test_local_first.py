@@ -93,6 +93,34 @@ async def test_slow_request_is_not_sent_by_prepare(world: World) -> None:
     assert world.script.asked == []
 
 
+async def test_request_without_a_key_is_not_sent_by_prepare(world: World) -> None:
+    """A workflow task that is lost would send it twice."""
+    answer = await prepared(world, "wire")
+
+    assert (answer.plan is not None, answer.sent) == (True, None)
+    assert world.script.asked == []
+
+
+async def test_provider_code_is_part_of_the_result(world: World) -> None:
+    """As in the details of a failure."""
+    world.script.says({"why": "none is left", "code": "sold_out"}, 422)
+
+    answer = await prepared(world, "book")
+
+    assert isinstance(answer.sent, FailedAttempt)
+    assert (answer.sent.kind, answer.sent.code) == ("Refused", "sold_out")
+
+
+async def test_retried_prepare_sends_as_for_the_first_time(world: World) -> None:
+    """An attempt that claimed nothing has sent nothing."""
+    step = PrepareStep(request=world.request(), run_chain="chain-1", sends=True)
+
+    answer = await attempt(2).run(Prepare(world.deps, Send(world.deps)).prepare, step)
+
+    assert isinstance(answer.sent, Sent)
+    assert answer.sent.again is False
+
+
 async def test_record_acknowledges(world: World) -> None:
     """One activity writes the response and acknowledges it; nothing stays pending."""
     await prepared(world)

@@ -93,12 +93,28 @@ operations:
       mode: callback
       match: {reference: booking}
       success: type == 'booked'
+    acknowledge:
+      path: /bookings/{reference}/ack
+      failed: {}
+      accept: state == 'acknowledged before'
+  ledger:
+    request: {path: /entries, idempotency: {header: Request-Id, retention: 24h}}
+    receipt: {timeout: 2s, reference: id}
+    response:
+      mode: callback
+      match: {reference: entry}
+      success: type == 'entered'
+      status: {path: "/entries/{reference}", success: body.state == 'entered'}
+    acknowledge: {path: "/entries/{reference}/ack", failed: {}, undoes: false}
+    park: [no_response, unknown]
+    reconcile: {every: 10m, for: 2d}
   wire:
     request: {path: /transfers, idempotency: null, repeat: unless_reached}
     receipt: {timeout: 2s, reference: id}
     response:
       mode: sync
       success: id
+    sum: payload.amount
   nowhere:
     request: {path: /nowhere}
     response: {mode: sync}
