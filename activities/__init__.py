@@ -18,6 +18,7 @@ from .record import Record
 from .reprocess import ReprocessPages
 from .resume_parked import ResumeParked
 from .send import Inbox, Send
+from .settle import Settle
 from .throttle import Throttle
 
 Activity = Callable[..., Awaitable[Any]]
@@ -36,6 +37,7 @@ def main_activities(deps: Dependencies) -> Sequence[Activity]:
         reprocess.survey_parked,
         reprocess.reprocess_page,
         PurgePages(deps).purge_page,
+        Settle(deps).settle,
         *send_activities(deps),
         *settle_activities(deps),
     ]

@@ -33,6 +33,9 @@ class Conclude:
                 step.suppressed,
                 step.held,
                 step.parking,
+                effect=step.effect,
+                provider_code=step.provider_code,
+                amount=step.amount,
             )
         count_cycle_ends(self._deps, request, step.ended)
         duplicates = sum(message.reason == DUPLICATE for message in step.suppressed)

@@ -265,15 +265,10 @@ class Inbox:
     async def _look(
         self, request: CallRequest, references: Sequence[str], seen: Sequence[str]
     ) -> InboxMessages:
-        found = {
-            stored.id: stored
-            for reference in references or (None,)
-            for stored in await self._deps.ledger.inbox.pending(
-                request.provider, request.call_id, reference
-            )
-        }
+        look = self._deps.ledger.inbox.look
+        found = await look(request.call_id, request.provider, references)
         known = set(seen)
-        messages = (self._read(request, stored) for _, stored in sorted(found.items()))
+        messages = (self._read(request, stored) for stored in found)
         return _bounded(one for one in messages if one and one.event_key not in known)
 
     def _read(self, request: CallRequest, stored: StoredEntry) -> ProviderMessage | None:

@@ -6,8 +6,16 @@ from workflows.reprocess_parked.workflow import ReprocessParked
 
 from .deliver_notice import DeliverNotice
 from .purge_ledger import PurgeLedger
+from .settle_call import SettleCall
 
-WORKFLOWS = [IntegrationCall, DeliverNotice, ProviderControl, ReprocessParked, PurgeLedger]
+WORKFLOWS = [
+    IntegrationCall,
+    DeliverNotice,
+    ProviderControl,
+    ReprocessParked,
+    PurgeLedger,
+    SettleCall,
+]
 
 __all__ = [
     "WORKFLOWS",
@@ -16,4 +24,5 @@ __all__ = [
     "ProviderControl",
     "PurgeLedger",
     "ReprocessParked",
+    "SettleCall",
 ]

@@ -19,7 +19,7 @@ from ackbridge.contracts.purge import (
     Retention,
 )
 from ackbridge.ledger.calls import OwedAcknowledgement
-from ackbridge.ledger.inbox import HeldEntry
+from ackbridge.ledger.inbox import StoredEntry
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.settings import load_settings
 from ackbridge.terminal import output
@@ -111,7 +111,7 @@ def _owed_row(owed: OwedAcknowledgement) -> dict[str, Any]:
     }
 
 
-def _held_row(held: HeldEntry) -> dict[str, Any]:
+def _held_row(held: StoredEntry) -> dict[str, Any]:
     entry = held.entry
     content = entry.message.model_dump(mode="json") if entry.message else entry.document
     return {
@@ -119,7 +119,7 @@ def _held_row(held: HeldEntry) -> dict[str, Any]:
         "event_key": entry.event_key,
         "call_id": entry.call_id or "",
         "reference": entry.reference or "",
-        "held_at": held.held_at.isoformat(timespec="seconds"),
+        "held_at": held.settled_at and held.settled_at.isoformat(timespec="seconds"),
         "reason": held.reason or "",
         "message": json.dumps(content, ensure_ascii=False),
     }

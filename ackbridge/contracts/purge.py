@@ -34,7 +34,7 @@ class Retention(StrictModel):
             acknowledgements, since their last change. At least the namespace's retention.
         events: keys of applied events. At least as long as calls, so that a late duplicate does not
             become the response of a reused id.
-        inbox: delivered messages and duplicates.
+        inbox: messages that were delivered, are duplicates, discarded or unclassified.
         held: messages held for an operator.
         log: suppressed messages.
         notices: delivered notices.

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import AwareDatetime
 
-from .calls import CallOutcome, CallRequest, Stage
+from .calls import CallOutcome, CallRequest, Effect, Stage
 from .messages import ProviderMessage
 from .wire import Wire
 
@@ -273,7 +273,9 @@ class ConcludeStep(Wire):
 
     Attributes:
         held: late messages that are kept for people, whole (`late: hold`).
-        parking: of a call that is parked; None from workers that did not count yet.
+        parking: of a call that is parked.
+        effect, provider_code: of a call without an outcome, as far as known.
+        amount: what is at stake while the effect is unknown, a decimal number.
         ended: cycles that ended without a response, each told once.
     """
 
@@ -284,6 +286,9 @@ class ConcludeStep(Wire):
     suppressed: tuple[SuppressedMessage, ...] = ()
     held: tuple[ProviderMessage, ...] = ()
     parking: Parking | None = None
+    effect: Effect | None = None
+    provider_code: str | None = None
+    amount: str | None = None
     ended: tuple[CycleEnd, ...] = ()
 
 

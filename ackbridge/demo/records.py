@@ -85,7 +85,7 @@ class RecordSources:
     async def read(self, call_id: str) -> CallRecords:
         """All records of a call."""
         held = [row.entry for row in await self.ledger.inbox.held(PROVIDER, EVERY_ROW)]
-        pending = [row.entry for row in await self.ledger.inbox.pending(PROVIDER, call_id, None)]
+        pending = [row.entry for row in await self.ledger.inbox.look(call_id, PROVIDER, [])]
         return CallRecords(
             events=await self.events(call_id),
             works=await self.works(call_id),

@@ -126,8 +126,8 @@ class EventDelivery:
         try:
             if not await self._signal(event):
                 return DeliveryResult.KEPT
-            stored = await self._ledger.inbox.pending(
-                event.provider, event.call_id or "", event.reference
+            stored = await self._ledger.inbox.look(
+                event.call_id or "", event.provider, [event.reference] if event.reference else []
             )
             ids = [row.id for row in stored if row.entry.event_key == event.event_key]
             await self._ledger.inbox.settle(ids, InboxState.DELIVERED)

@@ -19,9 +19,6 @@ from ackbridge.contracts.steps import Parking
 from .database.engines import Store, reads, upsert, writes
 from .database.tables import batch_calls, calls, parked
 
-UNKNOWN_REASON: Final = "unknown"
-"""The reason of calls that older workers have parked."""
-
 CLAIM_EXPIRES_AFTER: Final = timedelta(minutes=10)
 """A batch that has not signalled a call it claimed by then has ended."""
 
@@ -252,7 +249,7 @@ class BatchStore(Store):
         )
 
 
-def park(connection: sa.Connection, call_id: str, parking: Parking | None, now: datetime) -> None:
+def park(connection: sa.Connection, call_id: str, parking: Parking, now: datetime) -> None:
     """Add a call to the parked ones; repeating the same parking changes nothing."""
     provider, operation, key = names.split_call_id(call_id)
     row = {
@@ -260,15 +257,14 @@ def park(connection: sa.Connection, call_id: str, parking: Parking | None, now: 
         "provider": provider,
         "operation": operation,
         "key": key,
-        "reason": parking.reason if parking else UNKNOWN_REASON,
-        "times": parking.times if parking else 1,
+        "reason": parking.reason,
+        "times": parking.times,
         "parked_at": now,
         "state": ParkedState.WAITING,
         "batch": None,
         "taken_at": None,
     }
-    is_counted = parking is not None
-    connection.execute(_park(connection.dialect.name, is_counted=is_counted), row)
+    connection.execute(_park(connection.dialect.name), row)
 
 
 def unpark(connection: sa.Connection, call_id: str) -> None:
@@ -354,20 +350,14 @@ def _free(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> None:
 
 
 @cache
-def _park(dialect: str, *, is_counted: bool) -> sa.Insert:
+def _park(dialect: str) -> sa.Insert:
     statement = upsert(dialect, parked)
     new = statement.excluded
-    values: dict[str, Any] = {
-        name: new[name] for name in ("parked_at", "state", "batch", "taken_at")
-    }
-    if is_counted:
-        values |= {"reason": new.reason, "times": new.times}
-        is_new = parked.c.times != new.times
-    else:
-        values |= {"times": parked.c.times + 1}
-        is_new = parked.c.state != ParkedState.WAITING.value
+    changed = ("reason", "times", "parked_at", "state", "batch", "taken_at")
     return statement.on_conflict_do_update(
-        index_elements=[parked.c.call_id], set_=values, where=is_new
+        index_elements=[parked.c.call_id],
+        set_={name: new[name] for name in changed},
+        where=parked.c.times != new.times,
     )
 
 

@@ -13,13 +13,20 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallOutcome, CallRequest, Effect, OutcomeStatus, Stage
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.steps import AcknowledgementKind, Parking, Recorded, SuppressedMessage
 
 from . import batches, inbox
 from .database.engines import Store, insert_new, reads, upsert, writes
-from .database.tables import acknowledgements, calls, correlations, event_keys, responses
+from .database.tables import (
+    UtcTime,
+    acknowledgements,
+    calls,
+    correlations,
+    event_keys,
+    responses,
+)
 
 DEFAULT_HELD_REASON: Final = "the call can no longer accept it"
 
@@ -62,6 +69,10 @@ class CallRow:
         run_chain: the id of the first run of the execution chain that has claimed it.
         stage, reason: as last recorded.
         outcome: how it ended; None while it is open.
+        effect, code, provider_code: as in the outcome; of a parked call, what is known so far.
+        amount: a decimal number.
+        unknown_since: since when the effect is unknown; None if it is known.
+        settled_by: the operator who stated the effect.
         claimed_at, updated_at: when it was first claimed, and last written.
     """
 
@@ -73,6 +84,12 @@ class CallRow:
     stage: Stage
     reason: str | None
     outcome: CallOutcome | None
+    effect: Effect | None
+    code: str | None
+    provider_code: str | None
+    amount: str | None
+    unknown_since: datetime | None
+    settled_by: str | None
     claimed_at: datetime
     updated_at: datetime
 
@@ -99,6 +116,7 @@ class OwedAcknowledgement:
     Attributes:
         reason: why the last attempt failed.
         owed_at: the time of the first attempt that failed.
+        refused: whether the provider has refused it, and not just failed to answer.
     """
 
     call_id: str
@@ -106,6 +124,7 @@ class OwedAcknowledgement:
     kind: AcknowledgementKind
     reason: str | None
     owed_at: datetime
+    refused: bool = False
 
 
 class CallStore(Store):
@@ -144,7 +163,7 @@ class CallStore(Store):
             return Claim(ClaimKind.HELD, outcome)
         if outcome is not None:
             return Claim(ClaimKind.RECORDED, outcome)
-        _update(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
+        update_call(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
         batches.unpark(connection, request.call_id)
         return Claim(ClaimKind.HELD)
 
@@ -155,7 +174,9 @@ class CallStore(Store):
         if row is None:
             return None
         outcome = row["outcome"] and CallOutcome.model_validate(row["outcome"])
-        return CallRow(**dict(row) | {"stage": Stage(row["stage"]), "outcome": outcome})
+        effect = row["effect"] and Effect(row["effect"])
+        typed = {"stage": Stage(row["stage"]), "outcome": outcome, "effect": effect}
+        return CallRow(**dict(row) | typed)
 
     @writes
     def record_response(
@@ -170,46 +191,21 @@ class CallStore(Store):
     ) -> Recorded:
         """Write the response, its duplicate-index row and the outcome, and settle its inbox entry.
 
-        The same message for the same call again is accepted and changes nothing. An event that was
-        applied to another call, or a second response of this one, is refused and logged.
+        The outcome replaces an earlier one whose effect was unknown. The same message for the same
+        call again is accepted and changes nothing. An event that was applied to another call, or a
+        second response of this one, is refused and logged.
 
         Args:
             was_parked: the call is parked until now.
         """
         now = self.clock()
-        provider, operation, _ = names.split_call_id(call_id)
-        response = {
-            "call_id": call_id,
-            "provider": provider,
-            "operation": operation,
-            "cycle": cycle,
-            "event_key": message.event_key,
-            "data": message.data,
-            "source": message.source,
-            "received_at": message.received_at,
-            "recorded_at": now,
-        }
-        if not insert_new(connection, responses, response):
-            query = sa.select(responses.c.event_key).where(responses.c.call_id == call_id)
-            if connection.execute(query).scalar_one() == message.event_key:
-                return Recorded(accepted=True, repeated=True)
-            return _refuse(connection, call_id, message, "the call has another response", now)
-        event = {
-            "provider": provider,
-            "event_key": message.event_key,
-            "call_id": call_id,
-            "recorded_at": now,
-        }
-        if not insert_new(connection, event_keys, event):
-            # The response is written before the index, so that rows are always locked in one order.
-            connection.execute(responses.delete().where(responses.c.call_id == call_id))
-            owner = _call_of_event(connection, provider, message.event_key)
-            return _refuse(connection, call_id, message, f"the event was applied to {owner}", now)
+        refusal = insert_response(connection, call_id, cycle, message, now)
+        if refusal is not None:
+            return refusal
         stage = Stage.ACKNOWLEDGING if outcome.acknowledgement_owed else Stage(outcome.status)
-        _update(connection, call_id, now, stage=stage, reason=None, outcome=_plain(outcome))
+        update_call(connection, call_id, now, outcome, stage=stage, reason=None)
         if was_parked:
             batches.unpark(connection, call_id)
-        inbox.mark_delivered(connection, provider, message.event_key, now)
         return Recorded(accepted=True)
 
     @reads
@@ -237,6 +233,10 @@ class CallStore(Store):
         suppressed: Sequence[SuppressedMessage] = (),
         held: Sequence[ProviderMessage] = (),
         parking: Parking | None = None,
+        *,
+        effect: Effect | None = None,
+        provider_code: str | None = None,
+        amount: str | None = None,
     ) -> None:
         """Record a call's stage, log the messages it suppressed, and store those it holds.
 
@@ -245,11 +245,18 @@ class CallStore(Store):
             held: messages to hold for operators in the inbox; one that is pending there is held
                 from now on, one that is settled does not change.
             parking: of a call that is parked.
+            effect, provider_code: of a call without an outcome, as far as known.
+            amount: what is at stake while the effect is unknown, a decimal number.
         """
         now = self.clock()
-        known = {} if outcome is None else {"outcome": _plain(outcome)}
-        _update(connection, call_id, now, stage=stage, reason=reason, **known)
-        if stage is Stage.PARKED:
+        values: dict[str, Any] = {"stage": stage, "reason": reason}
+        if amount is not None:
+            values["amount"] = amount
+        if effect is not None:
+            code = parking and parking.reason
+            values |= {"effect": effect, "code": code, "provider_code": provider_code}
+        update_call(connection, call_id, now, outcome, **values)
+        if parking is not None:
             batches.park(connection, call_id, parking, now)
         elif outcome is not None and outcome.status is not OutcomeStatus.COMPLETED:
             batches.unpark(connection, call_id)
@@ -285,6 +292,7 @@ class CallStore(Store):
             "cycle": cycle,
             "kind": kind,
             "is_owed": False,
+            "refused": False,
             "acknowledged_at": at,
         }
         connection.execute(_record_accepted(connection.dialect.name), row)
@@ -292,8 +300,7 @@ class CallStore(Store):
             return
         if outcome.late or outcome.forced:
             _replace_failed(connection, call_id, cycle, kind)
-        stage = Stage(outcome.status)
-        _update(connection, call_id, self.clock(), stage=stage, outcome=_plain(outcome))
+        update_call(connection, call_id, self.clock(), outcome, stage=Stage(outcome.status))
 
     @writes
     def record_owed(
@@ -303,13 +310,22 @@ class CallStore(Store):
         cycle: int,
         kind: AcknowledgementKind,
         reason: str,
+        *,
+        refused: bool = False,
     ) -> None:
-        """The provider has not accepted this acknowledgement yet; no effect once it has."""
+        """The provider has not accepted this acknowledgement yet.
+
+        No effect once it has, or once an operator has written it off.
+
+        Args:
+            refused: it was refused, rather than not answered.
+        """
         row = {
             "call_id": call_id,
             "cycle": cycle,
             "kind": kind,
             "is_owed": True,
+            "refused": refused,
             "reason": reason,
             "owed_at": self.clock(),
         }
@@ -328,7 +344,12 @@ class CallStore(Store):
         by_age = (acknowledgements.c.owed_at, acknowledgements.c.call_id, acknowledgements.c.cycle)
         return [
             OwedAcknowledgement(
-                row.call_id, row.cycle, AcknowledgementKind(row.kind), row.reason, row.owed_at
+                row.call_id,
+                row.cycle,
+                AcknowledgementKind(row.kind),
+                row.reason,
+                row.owed_at,
+                row.refused,
             )
             for row in connection.execute(query.order_by(*by_age).limit(limit))
         ]
@@ -367,8 +388,73 @@ class CallStore(Store):
         return _call_of_reference(connection, provider, reference)
 
 
-def _update(connection: sa.Connection, call_id: str, now: datetime, **values: object) -> None:
-    connection.execute(_UPDATE, {"which": call_id, "updated_at": now, **values})
+def insert_response(
+    connection: sa.Connection, call_id: str, cycle: int, message: ProviderMessage, now: datetime
+) -> Recorded | None:
+    """Write a call's response and its duplicate-index row, and settle its inbox entry.
+
+    Returns:
+        None, or why nothing was written: it is recorded already, or it is refused and logged.
+    """
+    provider, operation, _ = names.split_call_id(call_id)
+    response = {
+        "call_id": call_id,
+        "provider": provider,
+        "operation": operation,
+        "cycle": cycle,
+        "event_key": message.event_key,
+        "data": message.data,
+        "source": message.source,
+        "received_at": message.received_at,
+        "recorded_at": now,
+    }
+    if not insert_new(connection, responses, response):
+        query = sa.select(responses.c.event_key).where(responses.c.call_id == call_id)
+        if connection.execute(query).scalar_one() == message.event_key:
+            return Recorded(accepted=True, repeated=True)
+        return _refuse(connection, call_id, message, "the call has another response", now)
+    event = {
+        "provider": provider,
+        "event_key": message.event_key,
+        "call_id": call_id,
+        "recorded_at": now,
+    }
+    if not insert_new(connection, event_keys, event):
+        # The response is written before the index, so that rows are always locked in one order.
+        connection.execute(responses.delete().where(responses.c.call_id == call_id))
+        owner = _call_of_event(connection, provider, message.event_key)
+        return _refuse(connection, call_id, message, f"the event was applied to {owner}", now)
+    inbox.mark_delivered(connection, provider, message.event_key, now)
+    return None
+
+
+def update_call(
+    connection: sa.Connection,
+    call_id: str,
+    now: datetime,
+    outcome: CallOutcome | None = None,
+    **values: Any,
+) -> None:
+    """Update a call's row.
+
+    Args:
+        outcome: None leaves the recorded one as it is.
+        values: other columns.
+    """
+    if outcome is not None:
+        values |= {
+            "outcome": outcome.model_dump(mode="json"),
+            "effect": outcome.effect,
+            "code": outcome.code,
+            "provider_code": outcome.provider_code,
+            "settled_by": outcome.settled and outcome.settled.by,
+        }
+    statement = _UPDATE
+    if values.get("effect") is Effect.UNKNOWN:
+        statement, values["since"] = _UPDATE_UNKNOWN, now
+    elif "effect" in values:
+        values["unknown_since"] = None
+    connection.execute(statement, {"which": call_id, "updated_at": now, **values})
 
 
 def _refuse(
@@ -405,14 +491,13 @@ def _call_of_reference(connection: sa.Connection, provider: str, reference: str)
     ).scalar_one_or_none()
 
 
-def _plain(outcome: CallOutcome) -> object:
-    return outcome.model_dump(mode="json")
-
-
 # Every call executes these statements: building one costs as much as executing it.
 
 _READ = sa.select(calls).where(calls.c.call_id == sa.bindparam("which"))
 _UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
+_UPDATE_UNKNOWN = _UPDATE.values(
+    unknown_since=sa.func.coalesce(calls.c.unknown_since, sa.bindparam("since", type_=UtcTime))
+)
 _REPLACE_FAILED = (
     acknowledgements.update()
     .where(
@@ -431,7 +516,7 @@ def _record_accepted(dialect: str) -> sa.Insert:
     first = sa.func.coalesce(acknowledgements.c.acknowledged_at, statement.excluded.acknowledged_at)
     return statement.on_conflict_do_update(
         index_elements=acknowledgements.primary_key.columns,
-        set_={"is_owed": False, "reason": None, "acknowledged_at": first},
+        set_={"is_owed": False, "refused": False, "reason": None, "acknowledged_at": first},
     )
 
 
@@ -440,6 +525,6 @@ def _record_owed(dialect: str) -> sa.Insert:
     statement = upsert(dialect, acknowledgements)
     return statement.on_conflict_do_update(
         index_elements=acknowledgements.primary_key.columns,
-        set_={"reason": statement.excluded.reason},
+        set_={"reason": statement.excluded.reason, "refused": statement.excluded.refused},
         where=acknowledgements.c.is_owed,
     )

@@ -13,31 +13,37 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallOutcome, Effect
 from ackbridge.contracts.limits import MAX_KEY_LENGTH
-from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError
 
 from .database.engines import Store, insert_new, reads, upsert, writes
-from .database.tables import inbox, log
+from .database.tables import calls, inbox, log, responses
 
 FIRST_BACKOFF: Final = timedelta(seconds=1)
 MAX_BACKOFF: Final = timedelta(minutes=5)
+NOTHING_NEW: Final = "it says what is known already"
 
 
 class InboxState(StrEnum):
-    """The state of an inbox entry; DELIVERED and DUPLICATE are final.
+    """The state of an inbox entry; DELIVERED, DUPLICATE and DISCARDED are final.
 
     Attributes:
         PENDING: waits for its call, or for the engine.
-        DELIVERED: its call has received it.
-        HELD: its call can no longer accept it; it waits for an operator.
-        DUPLICATE: its event had been recorded before.
+        UNCLASSIFIED: no rule of its provider says what it means; kept whole, can be replayed.
+        DELIVERED: its call has received it, or an operator has applied it.
+        HELD: no call can accept it, and it may change what is known; it waits for an operator.
+        DUPLICATE: it says nothing new.
+        DISCARDED: an operator has discarded it.
     """
 
     PENDING = "pending"
+    UNCLASSIFIED = "unclassified"
     DELIVERED = "delivered"
     HELD = "held"
     DUPLICATE = "duplicate"
+    DISCARDED = "discarded"
 
 
 @dataclass(frozen=True)
@@ -63,21 +69,20 @@ class InboxEntry:
 
 @dataclass(frozen=True)
 class StoredEntry:
-    """An inbox entry with the id of its row, and how often its delivery was postponed."""
+    """An inbox entry with the id of its row.
+
+    Attributes:
+        attempts: how often its delivery was postponed.
+        reason: why it is in its state, such as why no call accepts it.
+        settled_at: since when; None while it is pending.
+    """
 
     id: int
     entry: InboxEntry
-    attempts: int = 0
-
-
-@dataclass(frozen=True)
-class HeldEntry:
-    """An inbox entry that waits for an operator; `reason` says why no call accepts it."""
-
-    id: int
-    entry: InboxEntry
+    attempts: int
+    state: InboxState
     reason: str | None
-    held_at: datetime
+    settled_at: datetime | None
 
 
 class LogKind(StrEnum):
@@ -109,7 +114,7 @@ class Inbox(Store):
 
     @writes
     def store(self, connection: sa.Connection, entry: InboxEntry) -> bool:
-        """Store a message.
+        """Store a message to deliver.
 
         Returns:
             False if it was stored before; then that entry does not change.
@@ -119,13 +124,26 @@ class Inbox(Store):
         """
         return insert_new(connection, inbox, _row(entry))
 
+    @writes
+    def store_unclassified(self, connection: sa.Connection, entry: InboxEntry, reason: str) -> bool:
+        """Store a message that no rule classifies; otherwise as `store`.
+
+        Args:
+            reason: why it is not classified.
+        """
+        settled = {"state": InboxState.UNCLASSIFIED, "settled_at": self.clock()}
+        return insert_new(connection, inbox, _row(entry) | settled | {"reason": reason})
+
     @reads
-    def pending(
-        self, connection: sa.Connection, provider: str, call_id: str, reference: str | None
+    def look(
+        self, connection: sa.Connection, call_id: str, provider: str, references: Sequence[str]
     ) -> list[StoredEntry]:
-        """Pending messages with the call's id, or with no id but its reference; oldest first."""
-        key = {"whose": provider, "which": call_id, "known_as": reference}
-        return [_stored(row) for row in connection.execute(_PENDING_OF_CALL, key).mappings()]
+        """The messages that a call has not received: all with its id, or its references; by age.
+
+        Those with a reference and no call id may have been held before the reference was known.
+        """
+        key = {"whose": provider, "which": call_id, "known_as": list(references)}
+        return [_stored(row) for row in connection.execute(_OF_CALL, key).mappings()]
 
     @reads
     def due(
@@ -137,19 +155,67 @@ class Inbox(Store):
         rows = connection.execute(_PENDING.where(*conditions).limit(limit))
         return [_stored(row) for row in rows.mappings()]
 
-    @reads
-    def held(
-        self, connection: sa.Connection, provider: str | None = None, limit: int = 100
-    ) -> list[HeldEntry]:
+    async def held(self, provider: str | None = None, limit: int = 100) -> list[StoredEntry]:
         """The messages that wait for an operator, of one provider or of all, oldest first."""
-        query = sa.select(inbox).where(inbox.c.state == InboxState.HELD)
+        return await self.entries(provider, InboxState.HELD, limit)
+
+    @reads
+    def entries(
+        self,
+        connection: sa.Connection,
+        provider: str | None = None,
+        state: InboxState | None = None,
+        limit: int = 100,
+    ) -> list[StoredEntry]:
+        """The messages of one provider or of all, in one state or in any, oldest first."""
+        query = sa.select(inbox)
         if provider is not None:
             query = query.where(inbox.c.provider == provider)
-        rows = connection.execute(query.order_by(inbox.c.settled_at, inbox.c.id).limit(limit))
-        return [
-            HeldEntry(row["id"], _entry(row), row["reason"], row["settled_at"])
-            for row in rows.mappings()
-        ]
+        if state is not None:
+            query = query.where(inbox.c.state == state)
+        age = sa.func.coalesce(inbox.c.settled_at, inbox.c.received_at)
+        rows = connection.execute(query.order_by(age, inbox.c.id).limit(limit))
+        return [_stored(row) for row in rows.mappings()]
+
+    @reads
+    def held_entry(self, connection: sa.Connection, entry_id: int) -> StoredEntry | None:
+        """The message with this id, if it waits for an operator."""
+        return find_held(connection, entry_id)
+
+    @writes
+    def discard_held(self, connection: sa.Connection, entry_id: int, by: str, reason: str) -> bool:
+        """An operator discards a held message.
+
+        Returns:
+            False if no such message is held.
+        """
+        if find_held(connection, entry_id) is None:
+            return False
+        why = f"discarded by {by}: {reason}"
+        _settle(connection, [entry_id], InboxState.DISCARDED, why, self.clock())
+        return True
+
+    @writes
+    def replay(self, connection: sa.Connection, ids: Sequence[int]) -> list[int]:
+        """Classify and deliver messages again that are unclassified or held.
+
+        Returns:
+            The ids of those that are pending now.
+        """
+        replayable = sa.and_(
+            inbox.c.id.in_(ids), inbox.c.state.in_([InboxState.UNCLASSIFIED, InboxState.HELD])
+        )
+        query = sa.select(inbox.c.id).where(replayable).order_by(inbox.c.id).with_for_update()
+        known = list(connection.execute(query).scalars())
+        values = {
+            "state": InboxState.PENDING,
+            "reason": None,
+            "attempts": 0,
+            "next_try_at": self.clock(),
+            "settled_at": None,
+        }
+        connection.execute(inbox.update().where(inbox.c.id.in_(known)).values(values))
+        return known
 
     @writes
     def settle(
@@ -159,12 +225,17 @@ class Inbox(Store):
         state: InboxState,
         reason: str | None = None,
     ) -> None:
-        """Set the state of entries; those in a final state do not change."""
-        connection.execute(
-            inbox.update()
-            .where(inbox.c.id.in_(ids), inbox.c.state.in_([InboxState.PENDING, InboxState.HELD]))
-            .values(state=state, reason=reason, settled_at=self.clock())
-        )
+        """Set the state of entries; those in a final state do not change.
+
+        Of those to be held, the ones that say nothing new become duplicates.
+        """
+        now = self.clock()
+        if state is InboxState.HELD:
+            rows = connection.execute(sa.select(inbox).where(inbox.c.id.in_(ids))).mappings()
+            repeats = [row["id"] for row in rows if _is_repeat(connection, _entry(row))]
+            _settle(connection, repeats, InboxState.DUPLICATE, NOTHING_NEW, now)
+            ids = [one for one in ids if one not in repeats]
+        _settle(connection, ids, state, reason, now)
 
     @writes
     def postpone(self, connection: sa.Connection, ids: Sequence[int]) -> None:
@@ -199,7 +270,10 @@ class Inbox(Store):
 def hold(
     connection: sa.Connection, call_id: str, message: ProviderMessage, reason: str, now: datetime
 ) -> None:
-    """Hold a message for operators, also one that is pending; a settled one does not change."""
+    """Hold a message for operators, also one that is pending; a settled one does not change.
+
+    One that says nothing new is stored as a duplicate.
+    """
     provider, operation, _ = names.split_call_id(call_id)
     entry = InboxEntry(
         provider=provider,
@@ -211,7 +285,10 @@ def hold(
         document=None,
         received_at=message.received_at or now,
     )
-    row = _row(entry) | {"state": InboxState.HELD, "reason": reason, "settled_at": now}
+    state = InboxState.HELD
+    if _is_repeat(connection, entry):
+        state, reason = InboxState.DUPLICATE, NOTHING_NEW
+    row = _row(entry) | {"state": state, "reason": reason, "settled_at": now}
     statement = upsert(connection.dialect.name, inbox).values(row)
     # The call has classified it by now; the row of a pending one may lack that.
     known = ("operation", "call_id", "message", "state", "reason", "settled_at")
@@ -222,6 +299,48 @@ def hold(
             where=inbox.c.state == InboxState.PENDING,
         )
     )
+
+
+def find_held(connection: sa.Connection, entry_id: int) -> StoredEntry | None:
+    """The message with this id, locked, if it waits for an operator."""
+    query = sa.select(inbox).where(inbox.c.id == entry_id, inbox.c.state == InboxState.HELD)
+    row = connection.execute(query.with_for_update()).mappings().one_or_none()
+    return None if row is None else _stored(row)
+
+
+def _settle(
+    connection: sa.Connection,
+    ids: Sequence[int],
+    state: InboxState,
+    reason: str | None,
+    now: datetime,
+) -> None:
+    connection.execute(
+        inbox.update()
+        .where(inbox.c.id.in_(ids), inbox.c.state.in_(_UNSETTLED))
+        .values(state=state, reason=reason, settled_at=now)
+    )
+
+
+def _is_repeat(connection: sa.Connection, entry: InboxEntry) -> bool:
+    """Whether a message agrees with what is known of its call, so that nobody has to look at it."""
+    if entry.call_id is None or entry.message is None:
+        return False
+    row = connection.execute(_KNOWN_OF_CALL, {"which": entry.call_id}).one_or_none()
+    if row is None or row.outcome is None:
+        return False
+    outcome, message = CallOutcome.model_validate(row.outcome), entry.message
+    match message.kind, outcome.effect:
+        case MessageKind.EXTENSION, Effect.NONE | Effect.DONE:
+            return True
+        case MessageKind.FAILURE, Effect.NONE:
+            return True
+        case MessageKind.RESPONSE, Effect.DONE:
+            # Another reference is other work, which nobody awaits.
+            is_same_work = message.reference is None or message.reference == outcome.reference
+            return row.event_key is not None and (message.data == row.data or is_same_work)
+        case _:
+            return False
 
 
 def mark_delivered(connection: sa.Connection, provider: str, event_key: str, now: datetime) -> None:
@@ -278,7 +397,14 @@ def _row(entry: InboxEntry) -> dict[str, Any]:
 
 
 def _stored(row: sa.RowMapping) -> StoredEntry:
-    return StoredEntry(row["id"], _entry(row), row["attempts"])
+    return StoredEntry(
+        row["id"],
+        _entry(row),
+        row["attempts"],
+        InboxState(row["state"]),
+        row["reason"],
+        row["settled_at"],
+    )
 
 
 def _entry(row: sa.RowMapping) -> InboxEntry:
@@ -293,6 +419,7 @@ def _backoff(attempts: int) -> timedelta:
     return min(FIRST_BACKOFF * doubled, MAX_BACKOFF)
 
 
+_UNSETTLED = (InboxState.PENDING.value, InboxState.HELD.value)
 _PENDING = (
     sa.select(inbox)
     .where(inbox.c.state == InboxState.PENDING)
@@ -301,15 +428,32 @@ _PENDING = (
 
 # Every call executes these statements: building one costs as much as executing it.
 
-_PENDING_OF_CALL = _PENDING.where(
-    inbox.c.provider == sa.bindparam("whose"),
-    # A message with a call id belongs to that call only, whatever reference it has.
-    (inbox.c.call_id == sa.bindparam("which"))
-    | (inbox.c.call_id.is_(None) & (inbox.c.reference == sa.bindparam("known_as"))),
+# A message with a call id belongs to that call only, whatever reference it has.
+_OF_CALL = (
+    sa.select(inbox)
+    .where(
+        inbox.c.provider == sa.bindparam("whose"),
+        (
+            (inbox.c.call_id == sa.bindparam("which"))
+            & (inbox.c.state == sa.literal(InboxState.PENDING))
+        )
+        | (
+            inbox.c.call_id.is_(None)
+            & inbox.c.reference.in_(sa.bindparam("known_as", expanding=True))
+            & inbox.c.state.in_(_UNSETTLED)
+        ),
+    )
+    .order_by(inbox.c.received_at, inbox.c.id)
+)
+
+_KNOWN_OF_CALL = (
+    sa.select(calls.c.outcome, responses.c.event_key, responses.c.data)
+    .join_from(calls, responses, responses.c.call_id == calls.c.call_id, isouter=True)
+    .where(calls.c.call_id == sa.bindparam("which"))
 )
 
 _MARK_DELIVERED = inbox.update().where(
     inbox.c.provider == sa.bindparam("whose"),
     inbox.c.event_key == sa.bindparam("which"),
-    inbox.c.state == sa.literal(InboxState.PENDING),
+    inbox.c.state.in_(_UNSETTLED),
 )

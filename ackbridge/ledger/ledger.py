@@ -9,12 +9,14 @@ import sqlalchemy as sa
 from ackbridge.clock import Clock
 
 from .batches import BatchStore
+from .bodies import BodyStore
 from .calls import CallStore
 from .database import tables
 from .database.engines import Database, open_database
 from .inbox import Inbox, InboxState, LogKind
 from .notices import NoticeStore
 from .purge import LedgerPurge
+from .settlement import SettlementStore
 from .stats import StatsStore
 
 
@@ -28,7 +30,9 @@ class Ledger:
 
     Attributes:
         calls: claims, references, responses, acknowledgements and outcomes.
+        settlement: unknown effects, and what operators state about calls.
         inbox: messages that could not be delivered yet, and the log of suppressed ones.
+        bodies: large bodies of providers, which messages refer to.
         batches: parked calls, and the batches that reprocess them.
         notices: notices to subscribers.
         stats: statistics of providers.
@@ -38,7 +42,9 @@ class Ledger:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self.calls = CallStore(database, clock)
+        self.settlement = SettlementStore(database, clock)
         self.inbox = Inbox(database, clock)
+        self.bodies = BodyStore(database, clock)
         self.batches = BatchStore(database, clock)
         self.notices = NoticeStore(database, clock)
         self.stats = StatsStore(database, clock)

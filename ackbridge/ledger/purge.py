@@ -22,6 +22,7 @@ from .database.engines import Store, reads, writes
 from .database.tables import (
     acknowledgements,
     batch_calls,
+    bodies,
     calls,
     correlations,
     event_keys,
@@ -47,7 +48,7 @@ class _Kind:
     """Rows with one retention.
 
     Attributes:
-        name: of its field in `Retention`.
+        name: of its field in `Retention`, except `bodies`, which expire as calls do.
         age: the time from which the age of a row counts.
         is_over: which rows may be deleted once they have expired at this time.
     """
@@ -97,7 +98,7 @@ class LedgerPurge(Store):
         """
         now = as_of or self.clock()
         kind = _KINDS[place.kind] if place else next(iter(_KINDS.values()))
-        kept: timedelta = getattr(retention, kind.name)
+        kept: timedelta = getattr(retention, "calls" if kind.table is bodies else kind.name)
         if kept == KEEP_FOREVER:
             return PurgePageResult(as_of=now, place=_next_cursor(kind, None), gone={})
         expired, after = kind.expired(now - kept), place.after if place else ()
@@ -146,7 +147,7 @@ def _delete_calls(connection: sa.Connection, which: Condition) -> int:
     )
     event = sa.tuple_(event_keys.c.provider, event_keys.c.event_key)
     connection.execute(event_keys.delete().where(event.in_(ours)))
-    for table in (responses, correlations, acknowledgements, log, notices, parked, calls):
+    for table in (responses, bodies, correlations, acknowledgements, log, notices, parked, calls):
         connection.execute(table.delete().where(table.c.call_id.in_(ids)))
     return len(ids)
 
@@ -182,9 +183,9 @@ def _is_call_over(since: datetime) -> Condition:
     return sa.and_(sa.or_(has_ended, is_gone), ~owes, ~has_messages, ~has_notices)
 
 
-def _is_event_over(_since: datetime) -> Condition:
-    """Events whose call is deleted; those of an id that was used again stay as long as its call."""
-    return ~sa.exists().where(calls.c.call_id == event_keys.c.call_id)
+def _without_call(column: sa.Column[str]) -> Callable[[datetime], Condition]:
+    """Rows whose call is deleted; those of an id that was used again stay as long as its call."""
+    return lambda _since: ~sa.exists().where(calls.c.call_id == column)
 
 
 def _in(column: sa.Column[str], *states: str) -> Callable[[datetime], Condition]:
@@ -195,7 +196,10 @@ def _always(_since: datetime) -> Condition:
     return sa.true()
 
 
-_SETTLED = _in(inbox.c.state, InboxState.DELIVERED.value, InboxState.DUPLICATE.value)
+_SETTLED = _in(
+    inbox.c.state,
+    *(state.value for state in InboxState if state not in (InboxState.PENDING, InboxState.HELD)),
+)
 _HELD = _in(inbox.c.state, InboxState.HELD.value)
 _DELIVERED = _in(notices.c.state, NoticeState.DELIVERED.value)
 _DEAD = _in(notices.c.state, NoticeState.DEAD.value)
@@ -210,7 +214,8 @@ _KINDS: Final = {
         _Kind("log", log, log.c.last_at, _always),
         _Kind("batches", batch_calls, batch_calls.c.ended_at, _always),
         _Kind("calls", calls, calls.c.updated_at, _is_call_over),
-        _Kind("events", event_keys, event_keys.c.recorded_at, _is_event_over),
+        _Kind("bodies", bodies, bodies.c.stored_at, _without_call(bodies.c.call_id)),
+        _Kind("events", event_keys, event_keys.c.recorded_at, _without_call(event_keys.c.call_id)),
     )
 }
 """In this order: a call is deleted after what keeps it."""

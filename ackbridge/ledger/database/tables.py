@@ -75,10 +75,25 @@ calls = sa.Table(
     sa.Column("stage", sa.Text, nullable=False),
     sa.Column("reason", Key),
     sa.Column("outcome", sa.JSON(none_as_null=True)),
+    # As in the outcome; of a parked call, what is known so far.
+    sa.Column("effect", sa.Text),
+    sa.Column("code", sa.Text),
+    sa.Column("provider_code", Key),
+    # A decimal number.
+    sa.Column("amount", sa.Text),
+    sa.Column("unknown_since", UtcTime),
+    sa.Column("settled_by", Key),
     sa.Column("claimed_at", UtcTime, nullable=False),
     sa.Column("updated_at", UtcTime, nullable=False),
     # Statistics count parked calls by it.
     sa.Index(None, "stage", "provider"),
+    # Partial: calls without an unknown effect do not pay for it.
+    sa.Index(
+        None,
+        "unknown_since",
+        postgresql_where=sa.text("unknown_since IS NOT NULL"),
+        sqlite_where=sa.text("unknown_since IS NOT NULL"),
+    ),
 )
 
 correlations = sa.Table(
@@ -115,6 +130,20 @@ event_keys = sa.Table(
     comment="The duplicate index: which call has applied which event.",
 )
 
+bodies = sa.Table(
+    "bodies",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("call_id", Key, nullable=False),
+    sa.Column("name", Key, nullable=False),
+    sa.Column("content_type", Key, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("stored_at", UtcTime, nullable=False),
+    sa.Index(None, "call_id"),
+    comment="Bodies that are too large for the engine, which messages refer to.",
+)
+
 inbox = sa.Table(
     "inbox",
     metadata,
@@ -147,9 +176,12 @@ acknowledgements = sa.Table(
     sa.Column("cycle", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("is_owed", sa.Boolean, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False, default=False),
     sa.Column("reason", Key),
     sa.Column("owed_at", UtcTime),
     sa.Column("acknowledged_at", UtcTime),
+    sa.Column("written_off_by", Key),
+    sa.Column("written_off_reason", Key),
     sa.Index(None, "is_owed"),
 )
 

@@ -115,7 +115,7 @@ async def test_a_message_is_stored_once_and_unchanged(ledger: Ledger) -> None:
     assert await ledger.inbox.store(first)
     assert not await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
 
-    (stored,) = await ledger.inbox.pending("acme", "acme.order.1", None)
+    (stored,) = await ledger.inbox.look("acme.order.1", "acme", [])
 
     assert first == stored.entry
 
@@ -130,8 +130,8 @@ async def test_messages_wait_for_their_call(ledger: Ledger) -> None:
     await ledger.inbox.store(entry("unmatched"))
     await ledger.inbox.store(entry("elsewhere", provider="other", reference="r-1"))
 
-    by_both = await ledger.inbox.pending("acme", "acme.order.1", "r-1")
-    by_name = await ledger.inbox.pending("acme", "acme.order.1", None)
+    by_both = await ledger.inbox.look("acme.order.1", "acme", ["r-1"])
+    by_name = await ledger.inbox.look("acme.order.1", "acme", [])
 
     assert [stored.entry.event_key for stored in by_both] == ["referenced", "named"]
     assert [stored.entry.event_key for stored in by_name] == ["named"]
@@ -142,7 +142,7 @@ async def test_recording_settles_the_inbox(ledger: Ledger) -> None:
     await ledger.inbox.store(entry("e-1", call_id="acme.order.1"))
     await record(ledger, "1", "e-1")
 
-    assert await ledger.inbox.pending("acme", "acme.order.1", None) == []
+    assert await ledger.inbox.look("acme.order.1", "acme", []) == []
     assert await ledger.inbox.due(SOON, 10) == []
 
 
@@ -190,7 +190,7 @@ async def test_settled_messages_do_not_change(ledger: Ledger, state: InboxState)
     await ledger.inbox.settle([stored.id], state, "because")
 
     assert await ledger.inbox.due(SOON, 10) == []
-    assert await ledger.inbox.pending("acme", "acme.order.1", None) == []
+    assert await ledger.inbox.look("acme.order.1", "acme", []) == []
     assert not await ledger.inbox.store(entry("e-1"))
     assert (await ledger.counts())["inbox_pending"] == 0
 
@@ -212,7 +212,7 @@ async def test_a_message_in_the_inbox_or_a_reference_is_found_by_one_side(ledger
 
     async def send(n: int) -> bool:
         await ledger.calls.commit_reference(f"acme.order.{n}", "acme", f"r-{n}")
-        return bool(await ledger.inbox.pending("acme", f"acme.order.{n}", f"r-{n}"))
+        return bool(await ledger.inbox.look(f"acme.order.{n}", "acme", [f"r-{n}"]))
 
     pairs = await asyncio.gather(*(asyncio.gather(gateway(n), send(n)) for n in range(50)))
 
@@ -230,7 +230,7 @@ async def test_any_text_is_an_event_key(ledger: Ledger, key: str) -> None:
     await ledger.inbox.log_suppressed("acme", key, None, key)
     await ledger.calls.commit_reference("acme.order.1", "acme", key)
 
-    (stored,) = await ledger.inbox.pending("acme", "acme.order.1", key)
+    (stored,) = await ledger.inbox.look("acme.order.1", "acme", [key])
 
     assert stored.entry.event_key == stored.entry.reference == key
     assert stored.entry.document == {"body": key, "nan": None}

@@ -12,7 +12,7 @@ from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.steps import AcknowledgementKind, SuppressedMessage
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.calls import OwedAcknowledgement
-from ackbridge.ledger.inbox import HeldEntry, InboxState
+from ackbridge.ledger.inbox import InboxState, StoredEntry
 from ackbridge.ledger.ledger import Ledger
 
 from .samples import (
@@ -47,8 +47,8 @@ async def test_a_late_message_is_held_whole(ledger: Ledger, clock: MovableClock)
     expected = entry("e-1", call_id=CALL, reference="r-1", message=late, document=None)
     assert expected == held.entry
     assert held.reason == "late"
-    assert held.held_at == START + timedelta(minutes=1)
-    assert await ledger.inbox.pending("acme", CALL, "r-1") == []
+    assert held.settled_at == START + timedelta(minutes=1)
+    assert await ledger.inbox.look(CALL, "acme", ["r-1"]) == []
     assert await ledger.inbox.due(NOW, 10) == []
 
 
@@ -96,7 +96,7 @@ async def test_what_the_gateway_holds_is_listed_too(ledger: Ledger, clock: Movab
         (stored,) = await ledger.inbox.due(NOW, 10)
         await ledger.inbox.settle([stored.id], InboxState.HELD, "no call has appeared")
 
-    def keys(held: list[HeldEntry]) -> list[str]:
+    def keys(held: list[StoredEntry]) -> list[str]:
         return [one.entry.event_key for one in held]
 
     assert keys(await ledger.inbox.held()) == ["e-2", "e-1", "e-3"]

@@ -6,16 +6,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import pytest
-import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-
 from ackbridge.contracts.batches import BatchCounts, ParkedSelection
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus, Stage
 from ackbridge.contracts.steps import AcknowledgementKind, Parking
-from ackbridge.ledger.database.engines import parse_url
-from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 
 from .samples import START, MovableClock, outcome_of, request_for, response
@@ -82,7 +75,8 @@ async def test_selections(ledger: Ledger, clock: MovableClock) -> None:
     await park(ledger, "b.with.dots")
     other = CallRequest(provider="acme2", operation="order", key="a")
     await ledger.calls.claim(other, "run-1")
-    await ledger.calls.record_stage(other.call_id, Stage.PARKED, None, None)
+    parking = Parking(reason="unknown", times=1)
+    await ledger.calls.record_stage(other.call_id, Stage.PARKED, None, None, parking=parking)
 
     assert await parked_keys(ledger, reason="no_receipt") == ["a"]
     assert await parked_keys(ledger, operation="refund") == []
@@ -249,15 +243,6 @@ async def test_a_call_the_engine_does_not_know_is_kept_for_operators(ledger: Led
     assert await parked_keys(ledger) == ["lost"]
 
 
-async def test_an_older_worker_parks_a_call_again(ledger: Ledger) -> None:
-    """It sends no count, and the call can be claimed all the same."""
-    await park(ledger, "a")
-    await claim_and_signal(ledger, "batch-1")
-    await ledger.calls.record_stage("acme.order.a", Stage.PARKED, "silence", None)
-    (one,) = await ledger.batches.parked(ALL)
-    assert one.times == 2
-
-
 async def test_survey_counts_no_more_than_selected(ledger: Ledger) -> None:
     """The total is what the batch will claim."""
     for key in ("a", "b", "c"):
@@ -265,35 +250,3 @@ async def test_survey_counts_no_more_than_selected(ledger: Ledger) -> None:
     selected = ALL.model_copy(update={"at_most": 2})
     survey = await ledger.batches.survey(selected)
     assert (survey.total, survey.as_of) == (2, START)
-
-
-@pytest.fixture
-def ledger_of_before(empty_url: str) -> str:
-    """A ledger from before there were batches, with a parked call and one that has ended."""
-    migrate(empty_url)
-    engine = sa.create_engine(parse_url(empty_url))
-    config = Config()
-    config.set_main_option("script_location", "ackbridge.ledger.database:migrations")
-    row = (
-        "INSERT INTO calls (call_id, provider, operation, request_digest, run_chain, stage,"
-        " claimed_at, updated_at) VALUES ('{}', 'acme', 'order', 'd', 'r', '{}',"
-        " '2026-03-01 12:00:00', '2026-03-01 12:00:00')"
-    )
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0003-1")
-        connection.execute(sa.text(row.format("acme.order.a.b", "parked")))
-        connection.execute(sa.text(row.format("acme.order.c", "completed")))
-    engine.dispose()
-    migrate(empty_url)
-    return empty_url
-
-
-async def test_calls_parked_before_the_upgrade_are_selectable(
-    ledger_of_before: str, clock: MovableClock
-) -> None:
-    """The migration adds them to the parked calls."""
-    ledger = Ledger.open(ledger_of_before, clock)
-    assert await parked_keys(ledger, keys=("a.b",)) == ["a.b"]
-    assert await parked_keys(ledger) == ["a.b"]
-    await ledger.close()

@@ -89,6 +89,7 @@ async def test_an_expired_call_is_deleted_completely(
     """Nothing of it is deleted earlier; its event key has a longer retention."""
     request = await complete(ledger, "1")
     await ledger.inbox.log_suppressed("acme", "evt-x", request.call_id, "duplicate")
+    await ledger.bodies.store(request.call_id, "evt-1", "text/plain", b"large")
     clock.advance(90 * DAY)
     assert await purge(ledger, Retention(log=KEEP_FOREVER)) == {}
 
@@ -99,6 +100,27 @@ async def test_an_expired_call_is_deleted_completely(
     clock.advance(90 * DAY)
     assert await purge(ledger) == {"events": 1}
     assert everything(ledger_url) == {}
+
+
+async def test_a_body_without_a_call_is_deleted(
+    ledger: Ledger, ledger_url: str, clock: MovableClock
+) -> None:
+    """After the retention of calls."""
+    await ledger.bodies.store("acme.order.1", "evt-1", "text/plain", b"large")
+    clock.advance(90 * DAY)
+    assert await purge(ledger) == {}
+    clock.advance(timedelta(seconds=1))
+    assert await purge(ledger) == {"bodies": 1}
+    assert everything(ledger_url) == {}
+
+
+async def test_unclassified_messages_expire(ledger: Ledger, clock: MovableClock) -> None:
+    """After the retention of the inbox."""
+    await ledger.inbox.store_unclassified(entry("e-1"), "no rule matches")
+    clock.advance(30 * DAY)
+    assert await purge(ledger) == {}
+    clock.advance(timedelta(seconds=1))
+    assert await purge(ledger) == {"inbox": 1}
 
 
 async def test_what_is_not_over_stays(ledger: Ledger, ledger_url: str, clock: MovableClock) -> None:

@@ -1,4 +1,4 @@
-"""Calls, responses, messages, acknowledgements and the log."""
+"""The tables of the first release."""
 
 from __future__ import annotations
 
@@ -17,19 +17,9 @@ def upgrade() -> None:
     _inbox()
     _acknowledgements()
     _log()
-
-
-def downgrade() -> None:
-    for table in (
-        "log",
-        "acknowledgements",
-        "inbox",
-        "event_keys",
-        "responses",
-        "correlations",
-        "calls",
-    ):
-        op.drop_table(table)
+    _notices()
+    _parked()
+    _observations()
 
 
 def _calls() -> None:
@@ -43,11 +33,25 @@ def _calls() -> None:
         sa.Column("stage", sa.Text, nullable=False),
         sa.Column("reason", sa.Text),
         sa.Column("outcome", sa.JSON),
+        sa.Column("effect", sa.Text),
+        sa.Column("code", sa.Text),
+        sa.Column("provider_code", sa.Text),
+        sa.Column("amount", sa.Text),
+        sa.Column("unknown_since", _TIME),
+        sa.Column("settled_by", sa.Text),
         sa.Column("claimed_at", _TIME, nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("call_id", name="pk_calls"),
     )
     op.create_index("ix_calls_stage_provider", "calls", ["stage", "provider"])
+    is_unknown = sa.text("unknown_since IS NOT NULL")
+    op.create_index(
+        "ix_calls_unknown_since",
+        "calls",
+        ["unknown_since"],
+        postgresql_where=is_unknown,
+        sqlite_where=is_unknown,
+    )
 
 
 def _messages() -> None:
@@ -59,6 +63,7 @@ def _messages() -> None:
         sa.Column("committed_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("provider", "reference", name="pk_correlations"),
     )
+    op.create_index("ix_correlations_call_id", "correlations", ["call_id"])
     op.create_table(
         "responses",
         sa.Column("call_id", sa.Text, nullable=False),
@@ -81,6 +86,19 @@ def _messages() -> None:
         sa.PrimaryKeyConstraint("provider", "event_key", name="pk_event_keys"),
         comment="The duplicate index: which call has applied which event.",
     )
+    op.create_table(
+        "bodies",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("call_id", sa.Text, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("content_type", sa.Text, nullable=False),
+        sa.Column("sha256", sa.Text, nullable=False),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+        sa.Column("stored_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_bodies"),
+        comment="Bodies that are too large for the engine, which messages refer to.",
+    )
+    op.create_index("ix_bodies_call_id", "bodies", ["call_id"])
 
 
 def _inbox() -> None:
@@ -115,9 +133,12 @@ def _acknowledgements() -> None:
         sa.Column("cycle", sa.Integer, nullable=False, autoincrement=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("is_owed", sa.Boolean, nullable=False),
+        sa.Column("refused", sa.Boolean, nullable=False),
         sa.Column("reason", sa.Text),
         sa.Column("owed_at", _TIME),
         sa.Column("acknowledged_at", _TIME),
+        sa.Column("written_off_by", sa.Text),
+        sa.Column("written_off_reason", sa.Text),
         sa.PrimaryKeyConstraint("call_id", "cycle", "kind", name="pk_acknowledgements"),
     )
     op.create_index("ix_acknowledgements_is_owed", "acknowledgements", ["is_owed"])
@@ -139,3 +160,76 @@ def _log() -> None:
         comment="What was not applied, and why; `subject` is the event key or the reference.",
     )
     op.create_index("ix_log_call_id", "log", ["call_id"])
+
+
+def _notices() -> None:
+    op.create_table(
+        "notices",
+        sa.Column("event_id", sa.Text, nullable=False),
+        sa.Column("subscriber", sa.Text, nullable=False),
+        sa.Column("call_id", sa.Text, nullable=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("body", sa.JSON, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("happened_at", _TIME, nullable=False),
+        sa.Column("updated_at", _TIME, nullable=False),
+        sa.Column("settled_at", _TIME),
+        sa.PrimaryKeyConstraint("event_id", name="pk_notices"),
+    )
+    op.create_index("ix_notices_state_subscriber", "notices", ["state", "subscriber"])
+    op.create_index("ix_notices_call_id", "notices", ["call_id"])
+
+
+def _parked() -> None:
+    op.create_table(
+        "parked",
+        sa.Column("call_id", sa.Text, nullable=False),
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("operation", sa.Text, nullable=False),
+        sa.Column("key", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("times", sa.Integer, nullable=False),
+        sa.Column("parked_at", _TIME, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("batch", sa.Text),
+        sa.Column("taken_at", _TIME),
+        sa.PrimaryKeyConstraint("call_id", name="pk_parked"),
+        comment="Calls that are parked, or were when they were taken up again and have not ended.",
+    )
+    op.create_index(
+        "ix_parked_provider_state_parked_at_call_id",
+        "parked",
+        ["provider", "state", "parked_at", "call_id"],
+    )
+    op.create_table(
+        "batch_calls",
+        sa.Column("batch", sa.Text, nullable=False),
+        sa.Column("call_id", sa.Text, nullable=False),
+        sa.Column("times", sa.Integer, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        sa.Column("marked_at", _TIME, nullable=False),
+        sa.Column("ended_at", _TIME),
+        sa.PrimaryKeyConstraint("batch", "call_id", name="pk_batch_calls"),
+        comment="Which batch has taken which call: none takes one twice.",
+    )
+    op.create_index("ix_batch_calls_batch_state", "batch_calls", ["batch", "state"])
+
+
+def _observations() -> None:
+    op.create_table(
+        "observations",
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("width", sa.Integer, nullable=False, autoincrement=False),
+        sa.Column("begun_at", _TIME, nullable=False),
+        sa.Column("operation", sa.Text, nullable=False),
+        sa.Column("worker", sa.Text, nullable=False),
+        sa.Column("observed", sa.JSON, nullable=False),
+        sa.Column("reported_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint(
+            *("provider", "width", "begun_at", "operation", "worker"), name="pk_observations"
+        ),
+        comment="What one worker has observed of an operation, for `width` seconds.",
+    )
+    op.create_index("ix_observations_width_begun_at", "observations", ["width", "begun_at"])
