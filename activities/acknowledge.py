@@ -60,7 +60,11 @@ class Acknowledge:
         reason = failure.message if failure else type(error).__name__
         with classified_errors():
             await self._deps.ledger.calls.record_owed(
-                step.request.call_id, step.cycle, step.kind, reason
+                step.request.call_id,
+                step.cycle,
+                step.kind,
+                reason,
+                refused=failure is not None and failure.type == StepFailure.ACKNOWLEDGEMENT_REFUSED,
             )
 
     async def _acknowledge(self, step: AcknowledgeStep) -> Acknowledged:

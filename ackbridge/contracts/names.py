@@ -131,11 +131,6 @@ def idempotency_key(call: str, cycle: int) -> str:
     return f"{call}:{cycle}"
 
 
-def settle_id(call: str) -> str:
-    """The id of the workflow that settles a call."""
-    return f"settle.{call}"
-
-
 def notice_id(event_id: str) -> str:
     """The id of the workflow that delivers a notice."""
     return f"notice.{event_id}"
