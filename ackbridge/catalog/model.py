@@ -6,6 +6,7 @@ Docstrings become descriptions in the published JSON Schema, which editors show.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -24,7 +25,7 @@ from pydantic import (
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.calls import OutcomeCode
-from ackbridge.contracts.limits import LANGUAGE_PATTERN, Language, Name, ParkedReason
+from ackbridge.contracts.limits import LANGUAGE_PATTERN, Language, Name
 from ackbridge.contracts.notices import best_language
 from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff
 from ackbridge.contracts.wire import Duration
@@ -427,19 +428,28 @@ UNKNOWN: Final = "unknown"
 NEVER_PARKED: Final = frozenset({OutcomeCode.CANCELLED, OutcomeCode.EXPIRED})
 """Codes after which no request is ever sent again."""
 
-PARK_CODES: Final = (*(code for code in OutcomeCode if code not in NEVER_PARKED), UNKNOWN)
+_PARKED_CODES: Final = tuple(code.value for code in OutcomeCode if code not in NEVER_PARKED)
+_PARK_CODES: Final = (*_PARKED_CODES, UNKNOWN)
 
 
-def _check_park_code(code: str) -> str:
-    if code not in PARK_CODES:
-        raise ValueError(f"must be one of {', '.join(PARK_CODES)}.{did_you_mean(code, PARK_CODES)}")
-    return code
+def _one_of(codes: Sequence[str]) -> Callable[[str], str]:
+    def check(code: str) -> str:
+        if code not in codes:
+            raise ValueError(f"must be one of {', '.join(codes)}.{did_you_mean(code, codes)}")
+        return code
 
+    return check
+
+
+ParkedCode = Annotated[
+    str, AfterValidator(_one_of(_PARKED_CODES)), WithJsonSchema({"enum": [*_PARKED_CODES]})
+]
+"""A code of `OutcomeCode` that a call can be parked with."""
 
 ParkCode = Annotated[
-    str, AfterValidator(_check_park_code), WithJsonSchema({"enum": list(PARK_CODES)})
+    str, AfterValidator(_one_of(_PARK_CODES)), WithJsonSchema({"enum": [*_PARK_CODES]})
 ]
-"""A code of `OutcomeCode`, or `unknown`."""
+"""Such a code, or `unknown`."""
 
 
 class ReprocessLimit(FilePart):
@@ -563,7 +573,7 @@ class ReprocessSchedule(FilePart):
     """Each batch starts up to this much later, at random."""
     operation: Name | None = None
     """Only calls of this operation."""
-    reason: ParkedReason | None = None
+    reason: ParkedCode | None = None
     """Only calls parked for this reason, such as `no_response`."""
     older_than: Positive | None = None
     """Only calls that have been parked for at least this long."""

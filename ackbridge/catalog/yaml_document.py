@@ -77,6 +77,9 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
 
 
+_UNQUOTED = "; within {} or [], a text that contains any of {}[],: needs quotes"
+
+
 def parse_yaml(text: str) -> YamlDocument:
     """Parse one YAML document.
 
@@ -94,7 +97,9 @@ def parse_yaml(text: str) -> YamlDocument:
         raise YamlError("a control character", position) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise YamlError(error.problem or "unexpected text", _position(mark)) from None
+        hint = _UNQUOTED if "flow" in (error.context or "") else ""
+        problem = error.problem or "unexpected text"
+        raise YamlError(f"{problem}{hint}", _position(mark)) from None
     except RecursionError:
         raise YamlError("nested too deeply", Position(1, 1)) from None
     return YamlDocument(value, builder.positions, tuple(builder.problems))

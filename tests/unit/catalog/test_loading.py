@@ -94,6 +94,7 @@ def test_the_position_is_that_of_the_field(tmp_path: Path) -> None:
     [
         ("provider: [", 1, "not YAML"),
         ("a: 1\nb: {", 2, "not YAML"),
+        ("a: {b: contains(['x', 'y'], z)}", 1, "needs quotes"),
         ("a: &x {b: *x}", 1, "contains itself"),
         ("", 1, "is not a mapping"),
         ("- a", 1, "is not a mapping"),

@@ -93,6 +93,7 @@ def test_invalid_cron_expressions(cron: str, complaint: str) -> None:
         ("{every: 1h, timezone: Moon}", "reprocess.timezone", "is not a time zone"),
         ("{every: 1h, operation: ordr}", "reprocess.operation", "Did you mean 'order'?"),
         ("{every: 1s}", "reprocess.every", "10"),
+        ("{every: 1h, reason: no_reciept}", "reprocess.reason", "Did you mean 'no_receipt'?"),
     ],
 )
 def test_problems_of_schedules_name_the_field(
