@@ -16,6 +16,7 @@ from ackbridge.contracts.calls import CallOutcome
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
 from ackbridge.contracts.wire import InvalidInputError, Wire
 from ackbridge.stats.counters import Count
+from activities.support.bodies import load
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import last_heartbeat
@@ -104,6 +105,7 @@ class Acknowledge:
 
     async def _post(self, step: AcknowledgeStep) -> ProviderResponse | None:
         """The provider's answer; None where the operation has no acknowledgement of this kind."""
+        response = await load(self._deps, step.outcome.response if step.outcome else step.response)
         try:
             return await call_provider(
                 self._deps,
@@ -114,7 +116,7 @@ class Acknowledge:
                 ),
                 truncate=True,
                 reference=step.reference,
-                response=step.outcome.response if step.outcome else step.response,
+                response=response,
                 reason=step.reason,
             )
         except MissingReferenceError:

@@ -13,6 +13,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.steps import Asked, AskStep, PollStep, StepFailure
 from ackbridge.stats.counters import Count
+from activities.support.bodies import bounded
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
@@ -106,7 +107,9 @@ class AskStatus:
         """Send a status request; None where the operation has none.
 
         Raises:
-            RetryableError, InvalidInputError, ConfigurationError: as `call_provider`.
+            RetryableError, UnreadableError, InvalidInputError, ConfigurationError: as
+                `call_provider`.
+            LedgerUnavailableError: the answer is large, and could not be stored.
         """
         response = await call_provider(
             self._deps, step.request, step.cycle, render_status, reference=step.reference
@@ -121,7 +124,9 @@ class AskStatus:
         message = read_message(
             self._deps, step.request, step.cycle, response, MessageSource.STATUS, step.reference
         )
-        return StatusReply(message, summary if message else f"{summary}, without a response yet")
+        if message is None:
+            return StatusReply(None, f"{summary}, without a response yet")
+        return StatusReply(await bounded(self._deps, step.request.call_id, message), summary)
 
 
 async def _wait(summary: str, interval: timedelta) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
+from pydantic_core import to_json
 from temporalio import activity
 
 from ackbridge.catalog.matching import (
@@ -33,6 +35,7 @@ from ackbridge.contracts.steps import (
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.ledger.inbox import StoredEntry
+from activities.support.bodies import bounded, store_if_large
 from activities.support.counters import (
     count_cycle_ends,
     count_failed_send,
@@ -63,8 +66,12 @@ NO_REFERENCE = "no reference in the receipt, and nothing else matches the respon
 MAX_INBOX_BYTES = MAX_RESULT_BYTES // 2
 """Of JSON, of the messages that one look into the inbox returns."""
 
-CORRELATE_WITHIN = timedelta(seconds=3)
-"""After a receipt: less than an activity has besides its request, or the engine would end it."""
+MAX_INLINE_BYTES = MAX_RESULT_BYTES * 3 // 8
+"""Of data that should be stored, while the ledger is away: two of them fit into a result."""
+
+LEDGER_WITHIN = timedelta(seconds=2)
+"""Of each step after a receipt, at most two: the engine would end an activity that takes longer
+than its request and five seconds, and the receipt would be lost."""
 
 log = logging.getLogger(__name__)
 
@@ -163,12 +170,14 @@ class Send:
         if failure is None:
             self._require_usable(step, response, sent.reference)
         if operation.response.mode == "sync" and failure is None:
-            messages = [self._synchronous(step, response, sent.reference)]
+            messages = [await self._synchronous(step, response, sent.reference)]
         elif operation.response.mode == "callback":
             early = await self._inbox.after_receipt(request, sent.reference)
         return sent.model_copy(
             update={
-                "receipt": receipt_data(operation, response.document),
+                "receipt": await self._stored(
+                    step, response, "receipt", receipt_data(operation, response.document)
+                ),
                 "messages": (*messages, *early.messages),
                 "uncorrelated": early.more,
             }
@@ -199,14 +208,31 @@ class Send:
             return False
         return request is not None and request == same
 
-    def _synchronous(
+    async def _stored(
+        self, step: SendStep, response: ProviderResponse, name: str, data: Any
+    ) -> Any:
+        """Data of the answer, or a reference to it if it is large and the ledger is there."""
+        try:
+            async with asyncio.timeout(LEDGER_WITHIN.total_seconds()):
+                return await store_if_large(self._deps, step.request.call_id, name, data)
+        except (LedgerUnavailableError, TimeoutError) as error:
+            size = len(to_json(data))
+            if size <= MAX_INLINE_BYTES:
+                return data
+            reason = f"{size} bytes of the answer cannot be stored: {error or 'no ledger in time'}"
+            if response.operation.request.is_repeatable:
+                raise RetryableError(reason, reached=True) from None
+            raise UnreadableError(reason) from None
+
+    async def _synchronous(
         self, step: SendStep, response: ProviderResponse, reference: str | None
     ) -> ProviderMessage:
         message = read_message(
             self._deps, step.request, step.cycle, response, MessageSource.SYNC, reference
         )
         if message is not None:
-            return message
+            data = await self._stored(step, response, message.event_key, message.data)
+            return message.model_copy(update={"data": data})
         if response.is_garbled and response.operation.request.is_repeatable:
             raise RetryableError(f"{GARBLED} as an answer", reached=True)
         raise UnreadableError(
@@ -243,7 +269,7 @@ class Inbox:
     async def after_receipt(self, request: CallRequest, reference: str | None) -> InboxMessages:
         """As `correlate`, but never fails; `more` if it has to be done again."""
         try:
-            async with asyncio.timeout(CORRELATE_WITHIN.total_seconds()):
+            async with asyncio.timeout(LEDGER_WITHIN.total_seconds()):
                 return await self._correlate(request, reference)
         except (LedgerUnavailableError, TimeoutError):
             return InboxMessages(more=True)
@@ -268,8 +294,17 @@ class Inbox:
         look = self._deps.ledger.inbox.look
         found = await look(request.call_id, request.provider, references)
         known = set(seen)
-        messages = (self._read(request, stored) for stored in found)
-        return _bounded(one for one in messages if one and one.event_key not in known)
+        taken: list[ProviderMessage] = []
+        size = 0
+        for message in (self._read(request, stored) for stored in found):
+            if message is None or message.event_key in known:
+                continue
+            message = await bounded(self._deps, request.call_id, message)
+            size += len(message.model_dump_json())
+            if taken and size > MAX_INBOX_BYTES:
+                return InboxMessages(messages=tuple(taken), more=True)
+            taken.append(message)
+        return InboxMessages(messages=tuple(taken))
 
     def _read(self, request: CallRequest, stored: StoredEntry) -> ProviderMessage | None:
         entry = stored.entry
@@ -281,18 +316,6 @@ class Inbox:
             entry.received_at,
             self._deps.redactor(request.provider),
         )
-
-
-def _bounded(messages: Iterable[ProviderMessage]) -> InboxMessages:
-    """As many messages as one result takes, but at least one."""
-    taken: list[ProviderMessage] = []
-    size = 0
-    for message in messages:
-        size += len(message.model_dump_json())
-        if taken and size > MAX_INBOX_BYTES:
-            return InboxMessages(messages=tuple(taken), more=True)
-        taken.append(message)
-    return InboxMessages(messages=tuple(taken))
 
 
 def _classify(error: Exception) -> Classification:

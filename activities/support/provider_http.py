@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
 from ackbridge.security.oauth2 import TokenError
 from ackbridge.security.redaction import Redactor
 
+from .bodies import binary
 from .dependencies import Dependencies
 from .retry import (
     THROTTLING_STATUSES,
@@ -35,8 +35,8 @@ from .retry import (
     parse_retry_after,
 )
 
-MAX_REPLY_BYTES = 1024 * 1024
-"""A longer answer counts as none."""
+MAX_REPLY_BYTES = 4 * 1024 * 1024
+"""Of an answer, which a worker has in memory; a longer one cannot be used."""
 
 MAX_QUOTED = 200
 """Characters of a provider's own text that operators are shown."""
@@ -230,7 +230,7 @@ def _read(reply: HttpResponse) -> tuple[dict[str, Any], bool]:
     is_garbled = False
     body: Any = None
     if text is None:
-        body = {"$binary": {"content_type": content_type, "base64": _base64(reply.body)}}
+        body = binary(content_type, reply.body)
     elif text.strip():
         try:
             body = read_json(text.encode())
@@ -262,10 +262,6 @@ def _decoded(body: bytes, content_type: str) -> str | None:
             continue
     # Texts in an undeclared charset stay readable, but for the letters outside of ASCII.
     return body.decode("utf-8", "replace") if is_text else None
-
-
-def _base64(body: bytes) -> str:
-    return base64.b64encode(body).decode()
 
 
 def _is_garbled(text: str) -> bool:

@@ -253,7 +253,7 @@ async def test_file_can_accept_other_answers(world: World, status: int) -> None:
 
 async def test_long_answer_accepts_an_acknowledgement(world: World) -> None:
     """Its status counts, and not its body."""
-    world.script.says({"filler": "x" * 1_100_000})
+    world.script.says({"filler": "x" * 4_200_000})
     step = AcknowledgeStep(request=world.request(), cycle=1, kind=FAILED, reference="r-1")
 
     assert await attempt().run(Acknowledge(world.deps).acknowledge, step)

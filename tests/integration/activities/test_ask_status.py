@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from ackbridge.contracts.steps import Asked, AskStep, PollStep
 from activities.ask_status import AskStatus
+from activities.support.bodies import load
 
 from .world import NOW, Script, World, attempt, beats, delay, failed, trouble
 from .world import world as made
@@ -60,6 +62,18 @@ async def test_answer_without_a_result_is_no_message(world: World, body: Any, st
     world.script.says(body, status)
 
     assert Asked() == await ask(world)
+
+
+async def test_large_answer_is_passed_by_reference(world: World) -> None:
+    """As the answer to the request itself."""
+    body = {"state": "done", "more": "x" * 300_000}
+    world.script.says(body)
+
+    asked = await ask(world)
+
+    assert asked.message is not None
+    assert await load(world.deps, asked.message.data) == body
+    assert BodyRef.of_data(asked.message.data) is not None
 
 
 async def test_failed_status_request_is_retryable(world: World) -> None:

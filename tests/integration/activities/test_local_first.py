@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import httpx
 import pytest
 
+from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Timings
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.plan import Prepared
@@ -21,6 +24,7 @@ from activities.acknowledge import Acknowledge
 from activities.prepare import Prepare
 from activities.record import Record
 from activities.send import Send
+from activities.support.bodies import store_if_large
 
 from .world import NOW, World, attempt
 
@@ -32,7 +36,7 @@ async def prepared(of: World, operation: str = "order", **fields: Any) -> Prepar
     return await attempt().run(activity, step)
 
 
-async def recorded(of: World, event_key: str = "e1", **fields: Any) -> Recorded:
+async def recorded(of: World, event_key: str = "e1", data: Any = None, **fields: Any) -> Recorded:
     """The result of a recording that may acknowledge."""
     request = of.request()
     outcome = CallOutcome(
@@ -41,7 +45,9 @@ async def recorded(of: World, event_key: str = "e1", **fields: Any) -> Recorded:
         acknowledgement_owed=True,
         timings=Timings(started_at=NOW),
     )
-    message = ProviderMessage(kind=MessageKind.RESPONSE, event_key=event_key, data={"ok": True})
+    message = ProviderMessage(
+        kind=MessageKind.RESPONSE, event_key=event_key, data=data or {"ok": True}
+    )
     step = RecordStep(
         request=request, cycle=1, message=message, outcome=outcome, acknowledges=True, **fields
     )
@@ -133,6 +139,25 @@ async def test_record_acknowledges(world: World) -> None:
     assert row is not None
     assert row.outcome is not None
     assert not row.outcome.acknowledgement_owed
+
+
+async def test_record_keeps_a_reference_and_acknowledges_the_body(world: World) -> None:
+    """Templates of an acknowledgement see the response itself."""
+    await prepared(world)
+    data = await store_if_large(world.deps, world.request().call_id, "e1", {"n": "x" * 300_000})
+    bodies: list[bytes] = []
+
+    async def keep(request: httpx.Request) -> None:
+        bodies.append(request.content)
+
+    world.deps.http.event_hooks["request"].append(keep)
+
+    await recorded(world, data=data, reference="r-1")
+
+    (response,) = await world.ledger.calls.responses(world.request().call_id)
+    assert response.data == data
+    assert BodyRef.of_data(data) is not None
+    assert json.loads(bodies[0]) == {"got": {"n": "x" * 300_000}}
 
 
 async def test_refused_acknowledgement_stays_pending(world: World) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, Response
 
+from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.limits import MAX_RESULT_BYTES
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from ackbridge.contracts.steps import CorrelateStep, InboxMessages, LookStep, SendStep
 from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
 from activities.send import Inbox, Send
+from activities.support.bodies import binary, load
 
 from .world import NOW, World, attempt, delay, failed, trouble
 
@@ -162,14 +165,14 @@ async def test_receipt_without_the_only_reference_is_unreadable(world: World) ->
 
 async def test_too_long_answer_is_not_asked_for_again(world: World) -> None:
     """After a 2xx; the length of an error page does not matter."""
-    world.script.says({"id": "r-1", "more": "x" * 1_100_000})
-    world.script.says({"more": "x" * 1_100_000}, 503)
+    world.script.says({"id": "r-1", "more": "x" * 4_200_000})
+    world.script.says({"more": "x" * 4_200_000}, 503)
 
     receipt = await failed(attempt().run(Send(world.deps).send, step(world)))
     error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert (receipt.type, receipt.non_retryable) == ("Unreadable", True)
-    assert receipt.message == "the response is longer than 1048576 bytes"
+    assert receipt.message == "the response is longer than 4194304 bytes"
     assert (error.type, error.non_retryable) == ("NoReceipt", False)
 
 
@@ -310,3 +313,89 @@ async def test_many_messages_are_returned_in_pieces(world: World) -> None:
     assert len(sent.model_dump_json()) < MAX_RESULT_BYTES
     assert [message.event_key for message in rest.messages] == ["e-3"]
     assert rest.more is False
+
+
+async def stored_json(of: World, data: Any) -> Any:
+    """What a reference refers to."""
+    ref = BodyRef.of_data(data)
+    assert ref is not None
+    body = await of.ledger.bodies.read(ref.id)
+    assert body is not None
+    assert (ref.bytes, ref.content_type) == (len(body), "application/json")
+    return json.loads(body)
+
+
+async def test_large_answer_is_passed_by_reference(world: World) -> None:
+    """An activity's result stays small, whatever the provider sends."""
+    body = {"id": "q-1", "more": ["\u00e9" * 10] * 60_000}
+    world.script.says(body)
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "quote"))
+
+    assert await stored_json(world, sent.messages[0].data) == body
+    assert len(sent.model_dump_json()) < 10_000
+
+
+async def test_large_data_of_a_receipt_is_passed_by_reference(world: World) -> None:
+    """As the response is."""
+    world.script.says({"id": "b-1", "links": ["x" * 300_000]})
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "book"))
+
+    assert await stored_json(world, sent.receipt) == ["x" * 300_000]
+
+
+async def test_large_binary_answer_is_stored_as_it_is(world: World) -> None:
+    """Its bytes, with its content type."""
+    content = b"%PDF\x00\xff" * 60_000
+    world.script.replies.append(Response(content, media_type="application/pdf"))
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "ponder"))
+
+    ref = BodyRef.of_data(sent.messages[0].data)
+    assert ref is not None
+    assert (ref.content_type, ref.bytes) == ("application/pdf", len(content))
+    assert await world.ledger.bodies.read(ref.id) == content
+    assert await load(world.deps, ref.as_data()) == binary("application/pdf", content)
+
+
+async def test_large_answer_without_a_ledger(world: World, tmp_path: Path) -> None:
+    """What fits is passed on; what does not is asked for again under its key, or is unreadable."""
+    gone = Ledger.open(f"sqlite:///{tmp_path}/missing/ledger.db", lambda: NOW)
+    deps = replace(world.deps, ledger=gone)
+    world.script.says({"id": "q-1", "more": "x" * 300_000})
+    world.script.says({"id": "q-1", "more": "x" * 500_000})
+    world.script.says({"id": "w-1", "more": "x" * 500_000})
+
+    sent = await attempt().run(Send(deps).send, step(world, "quote"))
+    keyed = await failed(attempt().run(Send(deps).send, step(world, "quote")))
+    unkeyed = await failed(attempt().run(Send(deps).send, step(world, "wire")))
+
+    await gone.close()
+    assert len(sent.messages[0].data["more"]) == 300_000
+    assert (keyed.type, trouble(keyed).reached) == ("NoReceipt", True)
+    assert (unkeyed.type, unkeyed.non_retryable) == ("Unreadable", True)
+
+
+async def test_reference_in_an_answer_is_not_ours(world: World) -> None:
+    """A provider cannot refer to what another one has sent."""
+    forged = BodyRef(id="0" * 64, bytes=1, content_type="application/json", sha256="").as_data()
+    world.script.says(forged)
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "ponder"))
+
+    assert await stored_json(world, sent.messages[0].data) == forged
+
+
+async def test_large_callbacks_are_passed_by_reference(world: World) -> None:
+    """So that one look returns them all."""
+    for number in range(1, 4):
+        await store(world, number, size=700_000, reference="r-1")
+    step = LookStep(request=world.request(), references=("r-1",))
+
+    found = await attempt().run(Inbox(world.deps).look_inbox, step)
+
+    assert [message.event_key for message in found.messages] == ["e-1", "e-2", "e-3"]
+    assert len(found.model_dump_json()) < 10_000
+    data = await stored_json(world, found.messages[2].data)
+    assert (data["n"], len(data["filler"])) == (3, 700_000)
