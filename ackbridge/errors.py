@@ -19,6 +19,7 @@
         ├── KeyReusedError              the key belongs to a call with another payload
         ├── CallFailedError             ended as failed, see `.outcome`
         ├── CallCancelledError          ended as cancelled, see `.outcome`
+        ├── CallEndedError              too late, the call has ended
         └── CallNotFoundError           no such call
 
 Messages name fields and references, never secrets or values.
@@ -108,6 +109,10 @@ class InvalidRequestError(CallError):
 
 class KeyReusedError(CallError):
     """The key already belongs to a call with another payload."""
+
+
+class CallEndedError(CallError):
+    """The call has ended and takes no more requests of operators."""
 
 
 class CallNotFoundError(CallError):

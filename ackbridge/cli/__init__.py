@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from ackbridge.terminal.exit_codes import ExitCode, exits_with_code
 from ackbridge.workarounds.temporal_sdk import exit_process
 
-from . import batches, calls, control, deployment, files, ledger, notices, processes, providers
+from . import (
+    batches,
+    calls,
+    control,
+    deployment,
+    files,
+    notices,
+    processes,
+    providers,
+    purge,
+    settlement,
+)
 
 app = typer.Typer(
     name="ackbridge",
@@ -41,10 +53,19 @@ def _add_commands(target: typer.Typer, commands: Commands) -> None:
         target.command(name)(exits_with_code(command))
 
 
+class _ListByDefault(TyperGroup):
+    """A group whose command `list` may be left out: `held sandbox` is `held list sandbox`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, "--help"):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
 def _add_group(
-    name: str, help_text: str, commands: Mapping[str, Callable[..., int | None]]
+    name: str, help_text: str, commands: Commands, kind: type[TyperGroup] = TyperGroup
 ) -> None:
-    group = typer.Typer(no_args_is_help=True, help=help_text)
+    group = typer.Typer(cls=kind, no_args_is_help=True, help=help_text)
     _add_commands(group, commands)
     app.add_typer(group, name=name)
 
@@ -57,6 +78,8 @@ _add_commands(
         "list": calls.list_calls,
         "cancel": calls.cancel,
         "force-ack": calls.force_ack,
+        "resolve": settlement.resolve,
+        "unknown": settlement.list_unknown,
         "reprocess": batches.reprocess,
         "batches": batches.list_batches,
         "flag": control.flag,
@@ -64,14 +87,12 @@ _add_commands(
         "limit": control.limit,
         "check": files.check,
         "schema": files.schema,
-        "owed": ledger.owed,
-        "held": ledger.held,
         "worker": processes.worker,
         "gateway": processes.gateway,
         "up": processes.up,
         "demo": processes.demo,
         "providers": providers.providers,
-        "purge": ledger.purge,
+        "purge": purge.purge,
     },
 )
 _add_group(
@@ -83,6 +104,28 @@ _add_group(
         "resume": batches.resume,
         "stop": batches.stop,
     },
+)
+_add_group(
+    "owed",
+    "List acknowledgements that providers have not accepted (`list`, which may be left out).",
+    {"list": settlement.list_owed, "write-off": settlement.write_off},
+    _ListByDefault,
+)
+_add_group(
+    "held",
+    "List messages that need a person (`list`, which may be left out).",
+    {
+        "list": settlement.list_held,
+        "apply": settlement.apply_held,
+        "discard": settlement.discard_held,
+    },
+    _ListByDefault,
+)
+_add_group(
+    "inbox",
+    "List messages of providers that were not delivered (`list`, which may be left out).",
+    {"list": settlement.list_inbox, "replay": settlement.replay_inbox},
+    _ListByDefault,
 )
 _notices = typer.Typer(help="List notices to subscribers.", invoke_without_command=True)
 _notices.callback()(notices.list_notices)

@@ -214,4 +214,4 @@ def _print(batches: list[BatchProgress], json_output: bool) -> None:
         return
     output.console.print(output.batch_table(batches) if batches else "There are no batches.")
     if len(batches) == 1 and batches[0].state is BatchState.RUNNING:
-        output.console.print(f"Running: ackbridge batch status {batches[0].batch} --watch")
+        output.say(f"Running: ackbridge batch status {batches[0].batch} --watch")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from ackbridge.client.calls import AckbridgeClient, Call
-from ackbridge.contracts.calls import CallRequest, CallStatus
+from ackbridge.client.calls import AckbridgeClient, Call, ListedCall
+from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
 from ackbridge.contracts.wire import parse_argument
+from ackbridge.errors import AckbridgeError
+from ackbridge.ledger.calls import CallRow
+from ackbridge.ledger.ledger import Ledger
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import ExitCode
 
-from .connections import with_client
+from .connections import with_client, with_ledger
 from .options import By, Json, Limit, Watch, parse_duration, read_json
 
 CallId = Annotated[str, typer.Argument(metavar="ID", help="The call id: PROVIDER.OPERATION.KEY.")]
@@ -58,7 +61,7 @@ def call(
     }
     request = parse_argument(CallRequest, (fields,))
     timeout = parse_duration("wait", wait)
-    return _print_status(
+    return print_status(
         with_client(lambda client: client.start_and_wait(request, timeout)), json_output
     )
 
@@ -74,7 +77,7 @@ def status(call_id: CallId, watch: Watch = False, json_output: Json = False) -> 
             found.status, output.call_status, lambda status: status.stage.is_final
         )
 
-    return _print_status(with_client(fetch), json_output)
+    return print_status(with_client(fetch), json_output)
 
 
 def list_calls(
@@ -88,18 +91,33 @@ def list_calls(
     limit: Limit = 50,
     json_output: Json = False,
 ) -> None:
-    """List calls, newest first."""
+    """List calls, newest first.
 
-    async def fetch(client: AckbridgeClient) -> list[Any]:
+    What the engine does not know about them comes from the ledger, where it can be read.
+    """
+
+    async def fetch(client: AckbridgeClient) -> list[ListedCall]:
         found = client.list(provider=provider, stage=stage, owed=owed, limit=limit)
         return [row async for row in found]
 
-    rows = with_client(fetch)
+    found = with_client(fetch)
+    recorded = _recorded([row.call_id for row in found])
+    rows = [_listed_row(row, recorded.get(row.call_id)) for row in found]
     if json_output:
-        output.print_json([vars(row) for row in rows])
+        output.print_json(rows)
         return
-    cells = [(row.call_id, row.state.lower(), row.stage or "", row.started_at) for row in rows]
-    columns = ("call", "workflow", "stage", "started")
+    cells = [
+        (
+            row["call_id"],
+            row["state"].lower(),
+            row["stage"] or "",
+            row["effect"] or "",
+            output.code(row["code"], row["provider_code"]) or "",
+            f"{row['started_at'][:16].replace('T', ' ')}",
+        )
+        for row in rows
+    ]
+    columns = ("call", "workflow", "stage", "effect", "code", "started (UTC)")
     output.console.print(output.table(f"{len(rows)} calls", columns, cells))
 
 
@@ -135,15 +153,49 @@ def signal_call(call_id: str, act: Callable[[Call], Awaitable[None]], json_outpu
         await act(found)
         return await found.status()
 
-    _print_status(with_client(signal), json_output)
+    print_status(with_client(signal), json_output)
 
 
-def _print_status(status: CallStatus, json_output: bool) -> int:
+def print_status(status: CallStatus, json_output: bool) -> int:
     code = ExitCode.for_call(status)
     if json_output:
         output.print_json(status)
     else:
         output.console.print(output.call_status(status))
         if code is ExitCode.PENDING:
-            output.console.print(f"Still pending: ackbridge status {status.call_id} --watch")
+            output.say(f"Still pending: ackbridge status {status.call_id} --watch")
     return code
+
+
+def _recorded(call_ids: Sequence[str]) -> dict[str, CallRow]:
+    """The rows of calls in the ledger; none if it cannot be read."""
+
+    async def read(ledger: Ledger) -> dict[str, CallRow]:
+        rows = [await ledger.calls.get(call_id) for call_id in call_ids]
+        return {row.call_id: row for row in rows if row is not None}
+
+    try:
+        return with_ledger(read)
+    except AckbridgeError:
+        return {}
+
+
+def _listed_row(found: ListedCall, recorded: CallRow | None) -> dict[str, Any]:
+    if recorded is not None and not _is_current(found, recorded):
+        recorded = None
+    outcome = recorded and recorded.outcome
+    return {
+        **vars(found),
+        "stage": recorded.stage if recorded else found.stage,
+        "effect": recorded.effect if recorded else None,
+        "code": recorded.code if recorded else None,
+        "provider_code": recorded.provider_code if recorded else None,
+        "disputed": outcome.disputed if outcome else None,
+    }
+
+
+def _is_current(found: ListedCall, recorded: CallRow) -> bool:
+    """Whether the ledger's row can be shown: it is written at few steps of an open call."""
+    if found.state != "RUNNING":
+        return recorded.stage.is_final
+    return recorded.stage in (Stage.ACKNOWLEDGING, Stage.RECONCILING, found.stage)

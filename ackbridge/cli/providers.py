@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -22,6 +22,7 @@ from ackbridge.contracts.control import ControlSnapshot, FlagState
 from ackbridge.control.deadlines import format_span
 from ackbridge.errors import AckbridgeError, ConfigurationError, UnknownNameError, unknown_name
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.settlement import UnknownTotal
 from ackbridge.settings import environment, integrations_folder, load_settings
 from ackbridge.stats.scorecard import Latency, Score, Scorecard
 from ackbridge.temporal.connect import connect
@@ -72,7 +73,10 @@ async def _show(name: str | None, window: timedelta, *, watch: bool, json_output
             return source.render(cards, is_detailed=name is not None)
 
         if json_output:
-            plain = [card.model_dump(mode="json") for card in await fetch()]
+            plain = [
+                {**card.model_dump(mode="json"), "unknown": _plain_total(source, card.provider)}
+                for card in await fetch()
+            ]
             output.print_json(plain if name is None else plain[0])
         elif watch:
             await output.watch(fetch, render, interval=REFRESH_INTERVAL, transient=False)
@@ -88,6 +92,7 @@ class _Source:
         environment: whose flags are shown.
         warning: why the controls are not known; empty when they are.
         snapshots: the last one of each control that was read.
+        unknown: by provider, the calls whose effect is unknown now.
     """
 
     ledger: Ledger
@@ -95,6 +100,7 @@ class _Source:
     environment: str
     warning: str = ""
     snapshots: dict[str, ControlSnapshot] = field(default_factory=dict)
+    unknown: dict[str, UnknownTotal] = field(default_factory=dict)
 
     async def names(self, name: str | None) -> list[str]:
         """The providers that have an integration file here or statistics in the ledger."""
@@ -112,6 +118,8 @@ class _Source:
 
     async def scorecards(self, names: Sequence[str], window: timedelta) -> list[Scorecard]:
         since = utc_now() - window
+        totals = await self.ledger.settlement.unknown_totals()
+        self.unknown = {total.provider: total for total in totals}
         cards = []
         for name in names:
             await self._read_control(name)
@@ -124,7 +132,12 @@ class _Source:
             drawn = _detail(card, self.snapshots.get(card.provider), self.environment)
         else:
             drawn = _overview(cards, self.snapshots, self.environment)
-        return Group(drawn, self.warning) if self.warning else drawn
+        notes = [
+            Text(_unknown_note(total))
+            for total in self.unknown.values()
+            if any(total.provider == card.provider for card in cards)
+        ]
+        return Group(drawn, *notes, *([self.warning] if self.warning else []))
 
     async def _read_control(self, name: str) -> None:
         if self.client is None:
@@ -153,6 +166,22 @@ async def _open_source() -> AsyncIterator[_Source]:
         yield _Source(ledger, client, settings.environment, warning)
     finally:
         await ledger.close()
+
+
+def _unknown_note(total: UnknownTotal) -> str:
+    amount = "" if total.amount is None else f", sum {total.amount}"
+    return (
+        f"{total.provider}: {total.calls} calls with unknown effect, the oldest for"
+        f" {output.age(utc_now() - total.since)}{amount}: ackbridge unknown"
+    )
+
+
+def _plain_total(source: _Source, provider: str) -> dict[str, Any] | None:
+    total = source.unknown.get(provider)
+    if total is None:
+        return None
+    amount = None if total.amount is None else str(total.amount)
+    return {"calls": total.calls, "since": total.since.isoformat(), "amount": amount}
 
 
 def _warning(error: AckbridgeError) -> str:

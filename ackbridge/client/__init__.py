@@ -15,17 +15,24 @@ from ackbridge.contracts.batches import ParkedSelection as ParkedSelection
 from ackbridge.contracts.calls import CallOutcome as CallOutcome
 from ackbridge.contracts.calls import CallRequest as CallRequest
 from ackbridge.contracts.calls import CallStatus as CallStatus
+from ackbridge.contracts.calls import Effect as Effect
 from ackbridge.contracts.calls import Notice as Notice
+from ackbridge.contracts.calls import OutcomeCode as OutcomeCode
 from ackbridge.contracts.calls import OutcomeStatus as OutcomeStatus
 from ackbridge.contracts.calls import Stage as Stage
+from ackbridge.contracts.calls import Waiting as Waiting
+from ackbridge.contracts.calls import WaitingFor as WaitingFor
 from ackbridge.contracts.signals import AwaitOutcome as AwaitOutcome
 from ackbridge.contracts.signals import Cancel as Cancel
 from ackbridge.contracts.signals import ForceAck as ForceAck
 from ackbridge.contracts.signals import Reprocess as Reprocess
+from ackbridge.contracts.signals import Resolve as Resolve
+from ackbridge.contracts.signals import WriteOff as WriteOff
 from ackbridge.contracts.wire import InvalidInputError as InvalidInputError
 from ackbridge.contracts.wire import parse_argument
 from ackbridge.errors import AckbridgeError as AckbridgeError
 from ackbridge.errors import CallCancelledError as CallCancelledError
+from ackbridge.errors import CallEndedError as CallEndedError
 from ackbridge.errors import CallError as CallError
 from ackbridge.errors import CallFailedError as CallFailedError
 from ackbridge.errors import CallNotFoundError as CallNotFoundError

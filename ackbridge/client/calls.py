@@ -18,6 +18,8 @@ from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
+    WorkflowExecution,
+    WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
@@ -29,11 +31,30 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names, search_attributes
 from ackbridge.contracts.batches import BatchRequest
-from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus, OutcomeStatus, Stage
-from ackbridge.contracts.signals import AwaitOutcome, Cancel, ForceAck, Reprocess
+from ackbridge.contracts.calls import (
+    CallOutcome,
+    CallRequest,
+    CallStatus,
+    Effect,
+    OutcomeStatus,
+    Stage,
+    Waiting,
+    WaitingFor,
+)
+from ackbridge.contracts.limits import MAX_RESULT_BYTES
+from ackbridge.contracts.settlement import SettleRequest
+from ackbridge.contracts.signals import (
+    AwaitOutcome,
+    Cancel,
+    ForceAck,
+    Reprocess,
+    Resolve,
+    WriteOff,
+)
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.errors import (
     CallCancelledError,
+    CallEndedError,
     CallError,
     CallFailedError,
     CallNotFoundError,
@@ -44,6 +65,11 @@ from ackbridge.temporal.connect import RPC_TIMEOUT, connect, rpc_errors
 
 from .batches import BatchHandle, find_batch, list_batches, start_batch
 from .control import ControlHandle
+from .known_names import KnownNames
+from .settlement import settle, settled_outcome
+from .waiting import with_waiting
+
+OperatorRequest = Cancel | ForceAck | Reprocess | Resolve | WriteOff
 
 _FIRST_UPDATE_AFTER = timedelta(seconds=2)
 """Most calls end before that, and their result costs no update."""
@@ -60,7 +86,7 @@ class ListedCall:
     Attributes:
         call_id: the call.
         state: of its workflow: RUNNING, COMPLETED, FAILED, CANCELED, ...
-        stage: the indexed stage: `in_flight`, or `parked`; None where nothing is indexed.
+        stage: where it is known without asking the call: `parked`, `completed` and so on.
         started_at: ISO 8601, UTC.
     """
 
@@ -75,6 +101,7 @@ class Call:
 
     def __init__(self, handle: WorkflowHandle[Any, Any]) -> None:
         self._handle = handle
+        self._client: Client = handle._client  # noqa: SLF001 -- a handle has no public access to its client
 
     @property
     def id(self) -> str:
@@ -84,6 +111,9 @@ class Call:
     async def status(self) -> CallStatus:
         """Query the status; needs a worker.
 
+        `waiting` is completed by what the engine knows: whether an activity waits for a worker, for
+        the breaker or the rate limit of its provider, or for its next attempt.
+
         Raises:
             CallNotFoundError: there is no such call.
             EngineUnavailableError: the engine does not answer, or no worker does.
@@ -92,7 +122,16 @@ class Call:
             status: CallStatus = await self._handle.query(
                 names.STATUS, result_type=CallStatus, rpc_timeout=RPC_TIMEOUT
             )
-        return status
+            if not status.stage.is_final:
+                described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
+                return await with_waiting(self._client, status, described)
+        if status.outcome is None or status.outcome.status is OutcomeStatus.COMPLETED:
+            return status
+        settled = await settled_outcome(self._client, self.id)
+        if settled is None:
+            return status
+        known = {"attempts", "cycle", "duplicates", "last_error"}
+        return status_of(settled).model_copy(update=status.model_dump(include=known))
 
     async def outcome(
         self,
@@ -104,11 +143,12 @@ class Call:
 
         Args:
             timeout: None waits as long as it takes.
-            settled: also wait until no acknowledgement is owed, which may take days; without it
-                the outcome may have `acknowledgement_owed`.
+            settled: also wait until no acknowledgement is owed and the effect is no longer
+                reconciled, which may take days; without it the outcome may have
+                `acknowledgement_owed`, or the effect `unknown` and be replaced later.
 
         Returns:
-            The outcome of a completed call.
+            The outcome of a completed call, or of one that an operator settled as done.
 
         Raises:
             CallFailedError, CallCancelledError: with the outcome.
@@ -122,7 +162,12 @@ class Call:
                         return CallOutcome.model_validate(await self._handle.result())
                     return await self._first_outcome()
         except WorkflowFailureError as error:
-            raise await self._error(error) from None
+            raised = await self._error(error)
+        if isinstance(raised, CallFailedError | CallCancelledError):
+            corrected = await settled_outcome(self._client, self.id)
+            if corrected is not None:
+                return _completed(corrected)
+        raise raised
 
     async def _first_outcome(self) -> CallOutcome:
         """The workflow's result, or the outcome of a call that still owes an acknowledgement."""
@@ -177,6 +222,30 @@ class Call:
     async def reprocess(self, *, by: str) -> None:
         await self._signal(names.REPROCESS, Reprocess(by=by))
 
+    async def resolve(self, as_: Effect, *, by: str, reason: str, response: Any = None) -> None:
+        """State what happened at the provider, for an open call that does not know.
+
+        Args:
+            as_: `done` completes the call, `none` fails it with effect none.
+            response: the provider's response, if `done` and it is known.
+
+        Raises:
+            InvalidInputError: naming the field.
+            CallEndedError: it has ended; `AckbridgeClient.settle` settles it.
+        """
+        fields = {"as": as_, "by": by, "reason": reason, "response": response}
+        await self._signal(names.RESOLVE, parse_argument(Resolve, (fields,)))
+
+    async def write_off(self, cycle: int, *, by: str, reason: str) -> None:
+        """Stop retrying the acknowledgement of a cycle of an open call.
+
+        Raises:
+            InvalidInputError: naming the field.
+            CallEndedError: it has ended.
+        """
+        fields = {"cycle": cycle, "by": by, "reason": reason}
+        await self._signal(names.WRITE_OFF, parse_argument(WriteOff, (fields,)))
+
     async def request(self) -> CallRequest:
         """The request that the call was started with, from its first history event.
 
@@ -185,24 +254,34 @@ class Call:
         """
         with self._rpc_errors():
             async for event in self._handle.fetch_history_events(page_size=1):
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                arguments = await self._handle._client.data_converter.decode(  # noqa: SLF001 -- a handle has no public access to its client
-                    list[Payload](payloads)
-                )
+                started = event.workflow_execution_started_event_attributes
+                payloads = list[Payload](started.input.payloads)
+                if started.continued_execution_run_id:
+                    # A run that continues another one has its state as a second argument.
+                    payloads = payloads[:1]
+                arguments = await self._client.data_converter.decode(payloads)
                 try:
                     return parse_argument(CallRequest, tuple(arguments))
                 except InvalidInputError as error:
                     raise InvalidRequestError(str(error)) from None
         raise CallNotFoundError(f"{self.id}: its history is empty")
 
-    async def _signal(self, name: str, argument: Cancel | ForceAck | Reprocess) -> None:
+    async def _signal(
+        self, name: str, argument: Cancel | ForceAck | Reprocess | Resolve | WriteOff
+    ) -> None:
+        size = len(argument.model_dump_json().encode())
+        if size > MAX_RESULT_BYTES:
+            raise InvalidRequestError(
+                f"response: the signal has {size} bytes as JSON, at most {MAX_RESULT_BYTES} are"
+                " allowed"
+            )
         with self._rpc_errors():
             await self._handle.signal(name, argument, rpc_timeout=RPC_TIMEOUT)
 
     def _rpc_errors(self) -> AbstractContextManager[None]:
         return rpc_errors(
             not_found=CallNotFoundError(f"{self.id}: no such call"),
-            ended=CallError(f"{self.id}: too late, the call has ended"),
+            ended=CallEndedError(f"{self.id}: too late, the call has ended"),
         )
 
     async def _error(self, error: WorkflowFailureError) -> CallError:
@@ -229,6 +308,7 @@ class AckbridgeClient:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._indexed = True
+        self._known = KnownNames(client)
 
     @staticmethod
     def connect(environ: Mapping[str, str] | None = None) -> UnconnectedClient:
@@ -254,10 +334,13 @@ class AckbridgeClient:
         """Start a call, or find the one that has the same key and payload.
 
         Raises:
+            InvalidRequestError: there is no such provider or operation, or the request is too
+                large; nothing was sent.
             KeyReusedError: the key belongs to a call with another payload.
             EngineUnavailableError: the engine does not answer; repeating with the same key is
                 safe.
         """
+        await self._check(request)
         try:
             with rpc_errors():
                 return Call(await self._start(request))
@@ -277,6 +360,7 @@ class AckbridgeClient:
             EngineUnavailableError: the engine does not answer; repeating with the same key is
                 safe.
         """
+        await self._check(request)
         argument = AwaitOutcome(timeout=timeout, request_digest=request.digest)
         try:
             return await self._update_with_start(request, argument)
@@ -300,7 +384,8 @@ class AckbridgeClient:
         """The newest calls in the visibility store, which lags by about a second.
 
         Args:
-            provider, stage: only calls of these.
+            provider: only its calls.
+            stage: only open calls that are indexed as `parked`, or as `in_flight`.
             owed: only calls that owe the provider an acknowledgement, running or ended.
 
         Raises:
@@ -314,6 +399,9 @@ class AckbridgeClient:
             if wanted is not None:
                 quoted = wanted.replace("'", "")
                 conditions.append(f"{key.name} = '{quoted}'")
+        if stage is not None:
+            # The index keeps the last stage of calls that have ended.
+            conditions.append("ExecutionStatus = 'Running'")
         if owed:
             conditions.append(f"{search_attributes.OWED.name} = true")
         with rpc_errors():
@@ -323,9 +411,32 @@ class AckbridgeClient:
                 yield ListedCall(
                     call_id=execution.id,
                     state=execution.status.name if execution.status else "UNKNOWN",
-                    stage=execution.typed_search_attributes.get(search_attributes.STAGE),
+                    stage=_stage(execution),
                     started_at=execution.start_time.isoformat(timespec="seconds"),
                 )
+
+    async def settle(
+        self, call_id: str, as_: Effect, *, by: str, reason: str, response: Any = None
+    ) -> CallOutcome:
+        """State what happened at the provider, for a call that has ended without knowing it.
+
+        Args:
+            as_: `done` or `none`.
+            response: the provider's response, if `done` and it is known.
+
+        Returns:
+            The new outcome, which `Call.status` and `Call.outcome` return from then on.
+
+        Raises:
+            InvalidInputError: naming the field.
+            InvalidRequestError: there is no such call, or it has not ended.
+            EngineUnavailableError: the engine does not answer; repeating is safe.
+        """
+        fields = {"call_id": call_id, "as": as_, "by": by, "reason": reason, "response": response}
+        outcome = await settle(self._client, parse_argument(SettleRequest, (fields,)))
+        if outcome is None:
+            raise InvalidRequestError(f"{call_id}: it has not ended; use `Call.resolve`")
+        return outcome
 
     async def reprocess_parked(self, request: BatchRequest, name: str | None = None) -> BatchHandle:
         """Start a batch that reprocesses parked calls, or find the running one of the same name.
@@ -349,6 +460,13 @@ class AckbridgeClient:
             EngineUnavailableError: the engine does not answer.
         """
         return list_batches(self._client, provider, limit)
+
+    async def _check(self, request: CallRequest) -> None:
+        try:
+            request.check_size()
+        except InvalidInputError as error:
+            raise InvalidRequestError(str(error)) from None
+        await self._known.check(request)
 
     async def _start(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         options = self._options(request)
@@ -415,7 +533,11 @@ class AckbridgeClient:
             call_id=call.id,
             stage=Stage.PREPARING,
             since=described.start_time,
-            last_error="started; no worker has answered yet",
+            waiting=Waiting(
+                what=WaitingFor.WORKER,
+                since=described.start_time,
+                detail="started; no worker has answered yet",
+            ),
         )
 
     async def _final_status(self, request: CallRequest) -> CallStatus:
@@ -471,9 +593,20 @@ async def _check_same_request(call: Call, request: CallRequest) -> None:
 
 async def _status_at_end(call: Call, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- see `start_and_wait`
     try:
-        return _status_of(await call.outcome(timeout))
+        return status_of(await call.outcome(timeout))
     except (CallFailedError, CallCancelledError) as error:
-        return _status_of(error.outcome)
+        return status_of(error.outcome)
+
+
+def _stage(execution: WorkflowExecution) -> str | None:
+    """The stage, as far as the index and the state of the workflow tell it."""
+    if execution.status is WorkflowExecutionStatus.COMPLETED:
+        return Stage.COMPLETED
+    if execution.status is WorkflowExecutionStatus.CANCELED:
+        return Stage.CANCELLED
+    indexed = execution.typed_search_attributes.get(search_attributes.STAGE)
+    is_running = execution.status is WorkflowExecutionStatus.RUNNING
+    return indexed if is_running and indexed != search_attributes.IN_FLIGHT else None
 
 
 def _completed(outcome: CallOutcome) -> CallOutcome:
@@ -485,7 +618,8 @@ def _completed(outcome: CallOutcome) -> CallOutcome:
     return outcome
 
 
-def _status_of(outcome: CallOutcome) -> CallStatus:
+def status_of(outcome: CallOutcome) -> CallStatus:
+    """The status of a call that has ended, from its outcome."""
     return CallStatus(
         call_id=outcome.call_id,
         stage=Stage(outcome.status),
@@ -495,6 +629,11 @@ def _status_of(outcome: CallOutcome) -> CallStatus:
         reference=outcome.reference,
         notice=outcome.notice,
         outcome=outcome,
+        effect=outcome.effect,
+        code=outcome.code,
+        provider_code=outcome.provider_code,
+        receipt=outcome.receipt,
+        disputed=outcome.disputed,
     )
 
 

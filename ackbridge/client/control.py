@@ -71,7 +71,7 @@ class ControlHandle:
                 described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
         except UnknownNameError:
             described = None
-        known = await _snapshot(described) if described else None
+        known = await read_snapshot(described) if described else None
         with self._rpc_errors():
             if described is None or described.status is not WorkflowExecutionStatus.RUNNING:
                 await self._start(configured, known)
@@ -89,7 +89,7 @@ class ControlHandle:
             described = await self._handle.describe(rpc_timeout=SNAPSHOT_TIMEOUT)
         if described.status is not WorkflowExecutionStatus.RUNNING:
             raise self._not_running()
-        return await _snapshot(described)
+        return await read_snapshot(described)
 
     async def status(self) -> ControlStatus:
         """Query the full state and the latest changes; needs a worker.
@@ -180,7 +180,12 @@ class ControlHandle:
         )
 
 
-async def _snapshot(described: WorkflowExecutionDescription) -> ControlSnapshot | None:
+async def read_snapshot(described: WorkflowExecutionDescription) -> ControlSnapshot | None:
+    """The snapshot that a control has published; None: none yet.
+
+    Raises:
+        ConfigurationError: a newer version has written it.
+    """
     # `WorkflowExecutionDescription.memo_value` looks for it in another field (temporalio 1.35).
     value = (await described.memo()).get(CONTROL_MEMO)
     if not isinstance(value, Mapping):
@@ -188,7 +193,6 @@ async def _snapshot(described: WorkflowExecutionDescription) -> ControlSnapshot 
     try:
         return ControlSnapshot.model_validate(value)
     except ValidationError as error:
-        # Written by a newer version of the workers.
         raise ConfigurationError(
             f"{described.id}: this version cannot read its snapshot:"
             f" {describe_validation_error(error)}"

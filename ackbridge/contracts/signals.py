@@ -1,4 +1,4 @@
-"""Signals and the update of a call, other than a provider's messages; and `SettleCall`'s input."""
+"""Signals and the update of a call, other than a provider's messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from .calls import Effect
-from .limits import MAX_ACTOR_LENGTH, MAX_CALL_ID_LENGTH, Actor, Reason
+from .limits import MAX_ACTOR_LENGTH, Actor, Reason
 from .wire import Duration, StrictModel
 
 
@@ -50,12 +50,6 @@ class Resolve(StrictModel):
     reason: Reason
     effect: Literal[Effect.DONE, Effect.NONE] = Field(alias="as")
     response: Any = None
-
-
-class SettleRequest(Resolve):
-    """The one argument of the workflow `SettleCall`: `resolve` for a call that has ended."""
-
-    call_id: str = Field(min_length=1, max_length=MAX_CALL_ID_LENGTH)
 
 
 class WriteOff(StrictModel):

@@ -15,6 +15,8 @@ from ackbridge.errors import (
     AckbridgeError,
     BatchNotFoundError,
     CallCancelledError,
+    CallEndedError,
+    CallError,
     CallFailedError,
     CallNotFoundError,
     ConfigurationError,
@@ -52,11 +54,12 @@ _ERRORS: tuple[tuple[tuple[type[Exception], ...], ExitCode], ...] = (
     (
         (
             *(ConfigurationError, InvalidRequestError, KeyReusedError, InvalidInputError),
-            *(CallNotFoundError, BatchNotFoundError),
+            *(CallNotFoundError, CallEndedError, BatchNotFoundError),
         ),
         ExitCode.BAD_INPUT,
     ),
     ((UnavailableError,), ExitCode.UNAVAILABLE),
+    ((CallError,), ExitCode.FAILED),
 )
 
 

@@ -18,22 +18,24 @@ CONTRACTS = """
 """
 CLIENT = """
     AckbridgeClient AckbridgeError AwaitOutcome Batch BatchHandle BatchProgress BatchRequest Call
-    CallCancelledError CallError CallFailedError CallNotFoundError CallOutcome CallRequest
-    CallStatus Cancel ControlHandle EngineUnavailable EngineUnavailableError ForceAck Invalid
-    InvalidInputError InvalidRequestError KeyReusedError ListedCall Notice OutcomeStatus
-    ParkedSelection ProviderControl RPC_TIMEOUT Reprocess Stage UnavailableError connect
+    CallCancelledError CallEndedError CallError CallFailedError CallNotFoundError CallOutcome
+    CallRequest CallStatus Cancel ControlHandle Effect EngineUnavailable EngineUnavailableError
+    ForceAck Invalid
+    InvalidInputError InvalidRequestError KeyReusedError ListedCall Notice OutcomeCode
+    OutcomeStatus ParkedSelection ProviderControl RPC_TIMEOUT Reprocess Resolve Stage
+    UnavailableError Waiting WaitingFor WriteOff connect
     find_batch list_batches names parse_argument
     read search search_attributes start_batch
 """
 METHODS = {
     client.AckbridgeClient: """
         batch(batch_id) batches(provider,limit) call(call_id) connect(environ) control(provider)
-        list(provider,stage,owed,limit) reprocess_parked(request,name) start(request)
-        start_and_wait(request,timeout)
+        list(provider,stage,owed,limit) reprocess_parked(request,name)
+        settle(call_id,as_,by,reason,response) start(request) start_and_wait(request,timeout)
     """,
     client.Call: """
         cancel(by,reason) force_ack(by,reason,response) id outcome(timeout,settled) reprocess(by)
-        request() status()
+        request() resolve(as_,by,reason,response) status() write_off(cycle,by,reason)
     """,
     client.BatchHandle: "id pause(by,reason) progress() result() resume(by,reason) stop(by,reason)",
     client.ControlHandle: """

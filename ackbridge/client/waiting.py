@@ -1,0 +1,136 @@
+"""What a call waits for, as the engine sees it.
+
+The workflow of a call does not know whether a worker has taken up its activity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.enums.v1 import PendingActivityState, TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflow.v1 import PendingActivityInfo
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client, WorkflowExecutionDescription
+from temporalio.service import RPCError
+
+from ackbridge.contracts import names
+from ackbridge.contracts.breaker import BreakerState
+from ackbridge.contracts.calls import CallStatus, Waiting, WaitingFor
+from ackbridge.contracts.control import ControlSnapshot
+from ackbridge.contracts.limits import MAX_ERROR_LENGTH
+from ackbridge.errors import AckbridgeError
+from ackbridge.temporal.connect import RPC_TIMEOUT
+
+from .control import ControlHandle
+
+POLLER_SEEN_WITHIN: Final = timedelta(seconds=75)
+"""A worker polls again after a minute at the latest; the engine lists pollers for five."""
+
+_SETTLE_ACTIVITIES = frozenset({names.ACKNOWLEDGE, names.ASK_STATUS, names.POLL})
+
+
+async def with_waiting(
+    client: Client, status: CallStatus, described: WorkflowExecutionDescription
+) -> CallStatus:
+    """Add what the engine knows about a call's pending activity to its status."""
+    waiting = await _waiting(client, described)
+    if waiting is None:
+        return status
+    if status.waiting is not None:
+        # The workflow says what for; the engine says why that takes so long.
+        detail = waiting.detail
+        if waiting.what is not WaitingFor.RETRY:
+            detail = f"{waiting.what.replace('_', ' ')}: {waiting.detail}"
+        waiting = status.waiting.model_copy(
+            update={
+                "next_attempt_at": status.waiting.next_attempt_at or waiting.next_attempt_at,
+                "detail": status.waiting.detail or detail,
+            }
+        )
+    return status.model_copy(update={"waiting": waiting})
+
+
+async def _waiting(client: Client, described: WorkflowExecutionDescription) -> Waiting | None:
+    pending = next(
+        (
+            activity
+            for activity in described.raw_description.pending_activities
+            if activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        ),
+        None,
+    )
+    if pending is None:
+        return None
+    next_attempt_at = _time(pending.next_attempt_schedule_time)
+    if pending.attempt > 1 and next_attempt_at and next_attempt_at > datetime.now(UTC):
+        return Waiting(
+            what=WaitingFor.RETRY,
+            since=_time(pending.last_attempt_complete_time) or described.start_time,
+            next_attempt_at=next_attempt_at,
+            detail=pending.last_failure.message[:MAX_ERROR_LENGTH] or None,
+        )
+    what, detail = await _dispatch(client, described.id, pending)
+    since = _time(pending.scheduled_time) or described.start_time
+    return Waiting(what=what, since=since, detail=detail)
+
+
+async def _dispatch(
+    client: Client, call_id: str, pending: PendingActivityInfo
+) -> tuple[WaitingFor, str]:
+    """Why no worker has taken up a task that is in its queue."""
+    provider, _, _ = names.split_call_id(call_id)
+    queue = pending.activity_options.task_queue.name or _queue(provider, pending)
+    snapshot = None
+    if queue == names.send_queue(provider):
+        with contextlib.suppress(AckbridgeError):
+            snapshot = await ControlHandle(client, provider).snapshot()
+    if snapshot is not None and snapshot.breaker.state is not BreakerState.CLOSED:
+        breaker = snapshot.breaker
+        since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC"
+        return WaitingFor.BREAKER, f"{breaker.state} since {since}: {breaker.reason}"
+    if not await _is_polled(client, queue):
+        return WaitingFor.WORKER, f"no worker polls the queue {queue}"
+    if snapshot is not None and (limit := _limit(snapshot)):
+        return WaitingFor.RATE_LIMIT, limit
+    return WaitingFor.WORKER, f"the workers of the queue {queue} are busy"
+
+
+def _queue(provider: str, pending: PendingActivityInfo) -> str:
+    kind = pending.activity_type.name
+    if kind == names.SEND:
+        return names.send_queue(provider)
+    return names.settle_queue(provider) if kind in _SETTLE_ACTIVITIES else names.TASK_QUEUE
+
+
+def _limit(snapshot: ControlSnapshot) -> str | None:
+    """The rate limit of a provider's sends; None: there is none."""
+    limit = snapshot.limit
+    if limit is not None:
+        return f"{limit.per_second:g}/s, set by {limit.by}: {limit.reason}"
+    if snapshot.rate is None or snapshot.rate.per_second is None:
+        return None
+    return f"sends are limited to {snapshot.rate}"
+
+
+async def _is_polled(client: Client, queue: str) -> bool:
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+    )
+    try:
+        reply = await client.workflow_service.describe_task_queue(request, timeout=RPC_TIMEOUT)
+    except RPCError:
+        # Without the permission to describe queues, nothing is claimed about workers.
+        return True
+    oldest = datetime.now(UTC) - POLLER_SEEN_WITHIN
+    seen = (_time(poller.last_access_time) for poller in reply.pollers)
+    return any(at is not None and at > oldest for at in seen)
+
+
+def _time(stamp: Timestamp) -> datetime | None:
+    return stamp.ToDatetime(UTC) if stamp.seconds else None
