@@ -196,8 +196,13 @@ class Inbox(Store):
         return True
 
     @writes
-    def replay(self, connection: sa.Connection, ids: Sequence[int]) -> list[int]:
+    def replay(
+        self, connection: sa.Connection, ids: Sequence[int], by: str, reason: str
+    ) -> list[int]:
         """Classify and deliver messages again that are unclassified or held.
+
+        Args:
+            by, reason: who requests it and why; kept as the reason of the entries.
 
         Returns:
             The ids of those that are pending now.
@@ -209,7 +214,7 @@ class Inbox(Store):
         known = list(connection.execute(query).scalars())
         values = {
             "state": InboxState.PENDING,
-            "reason": None,
+            "reason": f"replayed by {by}: {reason}",
             "attempts": 0,
             "next_try_at": self.clock(),
             "settled_at": None,
@@ -315,10 +320,11 @@ def _settle(
     reason: str | None,
     now: datetime,
 ) -> None:
+    values: dict[str, Any] = {"state": state, "settled_at": now}
+    if reason is not None:
+        values["reason"] = reason
     connection.execute(
-        inbox.update()
-        .where(inbox.c.id.in_(ids), inbox.c.state.in_(_UNSETTLED))
-        .values(state=state, reason=reason, settled_at=now)
+        inbox.update().where(inbox.c.id.in_(ids), inbox.c.state.in_(_UNSETTLED)).values(values)
     )
 
 

@@ -362,8 +362,8 @@ async def test_an_unclassified_message_is_kept_and_replayed(
     assert await ledger.inbox.held() == []
 
     clock.advance(MINUTE)
-    assert await ledger.inbox.replay([stored.id, stored.id + 1]) == [stored.id]
-    assert await ledger.inbox.replay([stored.id]) == []
+    assert await ledger.inbox.replay([stored.id, stored.id + 1], "ada", "new rule") == [stored.id]
+    assert await ledger.inbox.replay([stored.id], "ada", "again") == []
 
     (due,) = await ledger.inbox.due(timedelta(0), 10)
     assert (due.entry, due.state) == (message, InboxState.PENDING)
