@@ -36,6 +36,7 @@ class Conclude:
                 effect=step.effect,
                 provider_code=step.provider_code,
                 amount=step.amount,
+                written_off=step.written_off,
             )
         count_cycle_ends(self._deps, request, step.ended)
         duplicates = sum(message.reason == DUPLICATE for message in step.suppressed)

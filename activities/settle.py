@@ -7,19 +7,20 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
-from ackbridge.contracts.settlement import Settled, SettleRequest
+from ackbridge.contracts.calls import CallOutcome
+from ackbridge.contracts.settlement import SettleRequest
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified_errors
 
 
 class Settle:
-    """Runs for `SettleCall`, and for an open call that writes off an acknowledgement."""
+    """Runs for `SettleCall`: open calls take signals instead."""
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
 
     @activity.defn(name=names.SETTLE)
-    async def settle(self, request: SettleRequest) -> Settled:
+    async def settle(self, request: SettleRequest) -> CallOutcome:
         """Write the call's new outcome, in one transaction.
 
         Raises:
@@ -29,13 +30,10 @@ class Settle:
         # Only the engine knows: the workflow of a call without an outcome may be terminated.
         is_open = await _is_open(request.call_id)
         with classified_errors():
-            outcome = await self._deps.ledger.settlement.settle(request, is_open=is_open)
-        return Settled(outcome=outcome)
+            return await self._deps.ledger.settlement.settle(request, is_open=is_open)
 
 
 async def _is_open(call_id: str) -> bool:
-    if activity.info().workflow_id == call_id:
-        return True
     try:
         description = await activity.client().get_workflow_handle(call_id).describe()
     except RPCError as error:

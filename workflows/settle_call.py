@@ -13,7 +13,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.calls import CallOutcome
-    from ackbridge.contracts.settlement import Settled, SettleRequest
+    from ackbridge.contracts.settlement import SettleRequest
     from ackbridge.contracts.wire import InvalidInputError, parse_argument
     from workflows.hosting import markdown
     from workflows.hosting.inputs import invalid_request, require_workflow_id
@@ -40,12 +40,11 @@ class SettleCall:
             self._request = request
 
     @workflow.run
-    async def run(self, *_arguments: Any) -> CallOutcome | None:
+    async def run(self, *_arguments: Any) -> CallOutcome:
         """Record it.
 
         Returns:
-            The call's outcome after it; None for a call without one, of which only an
-            acknowledgement was written off.
+            The call's outcome after it.
 
         Raises:
             ApplicationError: of type InvalidRequest; also if the call is open, which takes the
@@ -56,10 +55,10 @@ class SettleCall:
             raise invalid_request(self._invalid)
         _show(request, "being recorded")
         try:
-            settled: Settled = await workflow.execute_activity(
+            outcome: CallOutcome = await workflow.execute_activity(
                 names.SETTLE,
                 request,
-                result_type=Settled,
+                result_type=CallOutcome,
                 start_to_close_timeout=LEDGER_TIMEOUT + MARGIN,
                 retry_policy=RETRIES,
                 summary=_describe(request),
@@ -70,7 +69,7 @@ class SettleCall:
                 raise invalid_request(error.cause.message) from None
             raise
         _show(request, "recorded")
-        return settled.outcome
+        return outcome
 
 
 def _describe(request: SettleRequest) -> str:

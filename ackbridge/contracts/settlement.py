@@ -6,11 +6,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from .calls import CallOutcome, Effect
+from .calls import Effect
 from .limits import MAX_CALL_ID_LENGTH, Actor, Reason
 from .names import split_call_id
 from .steps import AcknowledgementKind
-from .wire import StrictModel, Wire
+from .wire import StrictModel
 
 
 class OwedCycle(StrictModel):
@@ -52,13 +52,3 @@ class SettleRequest(StrictModel):
         if self.response is not None and self.effect is not Effect.DONE:
             raise ValueError("a response needs as: done")
         return self
-
-
-class Settled(Wire):
-    """The result of `settle`.
-
-    Attributes:
-        outcome: None for an open call, of which an acknowledgement was written off.
-    """
-
-    outcome: CallOutcome | None

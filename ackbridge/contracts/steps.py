@@ -256,6 +256,15 @@ class SuppressedMessage(Wire):
     reason: str
 
 
+class WrittenOff(Wire):
+    """An acknowledgement that an operator has written off: it is not tried again."""
+
+    cycle: int
+    kind: AcknowledgementKind
+    by: str
+    reason: str
+
+
 class Parking(Wire):
     """One time that a call is parked.
 
@@ -277,6 +286,7 @@ class ConcludeStep(Wire):
         effect, provider_code: of a call without an outcome, as far as known.
         amount: what is at stake while the effect is unknown, a decimal number.
         ended: cycles that ended without a response, each told once.
+        written_off: acknowledgements that operators have written off, each told once.
     """
 
     request: CallRequest
@@ -290,6 +300,7 @@ class ConcludeStep(Wire):
     provider_code: str | None = None
     amount: str | None = None
     ended: tuple[CycleEnd, ...] = ()
+    written_off: tuple[WrittenOff, ...] = ()
 
 
 class Concluded(Wire):

@@ -15,7 +15,13 @@ import sqlalchemy as sa
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, Effect, OutcomeStatus, Stage
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.steps import AcknowledgementKind, Parking, Recorded, SuppressedMessage
+from ackbridge.contracts.steps import (
+    AcknowledgementKind,
+    Parking,
+    Recorded,
+    SuppressedMessage,
+    WrittenOff,
+)
 
 from . import batches, inbox
 from .database.engines import Store, insert_new, reads, upsert, writes
@@ -237,6 +243,7 @@ class CallStore(Store):
         effect: Effect | None = None,
         provider_code: str | None = None,
         amount: str | None = None,
+        written_off: Sequence[WrittenOff] = (),
     ) -> None:
         """Record a call's stage, log the messages it suppressed, and store those it holds.
 
@@ -247,6 +254,7 @@ class CallStore(Store):
             parking: of a call that is parked.
             effect, provider_code: of a call without an outcome, as far as known.
             amount: what is at stake while the effect is unknown, a decimal number.
+            written_off: acknowledgements that are no longer owed.
         """
         now = self.clock()
         values: dict[str, Any] = {"stage": stage, "reason": reason}
@@ -271,6 +279,8 @@ class CallStore(Store):
         for message in sorted(held, key=lambda message: message.event_key):
             why = reasons.get(message.event_key, DEFAULT_HELD_REASON)
             inbox.hold(connection, call_id, message, why, now)
+        for one in written_off:
+            write_off(connection, call_id, one)
 
     @writes
     def record_acknowledgement(
@@ -455,6 +465,22 @@ def update_call(
     elif "effect" in values:
         values["unknown_since"] = None
     connection.execute(statement, {"which": call_id, "updated_at": now, **values})
+
+
+def write_off(connection: sa.Connection, call_id: str, one: WrittenOff) -> bool:
+    """Write off an acknowledgement.
+
+    Returns:
+        False if it is neither owed nor written off by this operator before.
+    """
+    table = acknowledgements.c
+    this = sa.and_(table.call_id == call_id, table.cycle == one.cycle, table.kind == one.kind)
+    values = {"written_off_by": one.by, "written_off_reason": one.reason}
+    update = acknowledgements.update().where(this, table.is_owed).values(is_owed=False, **values)
+    if connection.execute(update).rowcount:
+        return True
+    query = sa.select(table.written_off_by).where(this)
+    return connection.execute(query).scalar_one_or_none() == one.by
 
 
 def _refuse(

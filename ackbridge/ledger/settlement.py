@@ -20,14 +20,14 @@ from ackbridge.contracts.calls import (
 )
 from ackbridge.contracts.limits import MAX_KEY_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
-from ackbridge.contracts.settlement import OwedCycle, SettleRequest
-from ackbridge.contracts.steps import AcknowledgementKind
+from ackbridge.contracts.settlement import SettleRequest
+from ackbridge.contracts.steps import AcknowledgementKind, WrittenOff
 from ackbridge.contracts.wire import InvalidInputError, digest
 
 from . import batches, inbox
-from .calls import insert_response, update_call
+from .calls import insert_response, update_call, write_off
 from .database.engines import Store, reads, writes
-from .database.tables import acknowledgements, calls, responses
+from .database.tables import calls, responses
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,14 @@ class SettlementStore(Store):
     @writes
     def settle(
         self, connection: sa.Connection, request: SettleRequest, *, is_open: bool = False
-    ) -> CallOutcome | None:
+    ) -> CallOutcome:
         """Do what an operator requests of a call; a repeat changes nothing.
 
         Args:
-            is_open: the call's workflow is running; its acknowledgements can be written off all
-                the same, because it requests that itself.
+            is_open: whether the call's workflow is running.
 
         Returns:
-            The call's outcome after it; None for an open call without one.
+            The call's outcome after it.
 
         Raises:
             InvalidInputError: the call is not known or still open, has another response, or has no
@@ -124,13 +123,14 @@ class SettlementStore(Store):
         row = connection.execute(query).mappings().one_or_none()
         if row is None:
             raise InvalidInputError(f"call_id: the ledger has no call {request.call_id}")
-        now = self.clock()
-        if request.write_off is not None:
-            return _write_off(connection, request, request.write_off, row, now)
         if is_open:
-            raise InvalidInputError("call_id: the call is open; send it the signal `resolve`")
+            raise InvalidInputError("call_id: the call is open; send it a signal")
+        now = self.clock()
         outcome = _outcome(row, now)
         settled = Intervention(by=request.by, reason=request.reason)
+        if request.write_off is not None:
+            one = WrittenOff(**vars(request.write_off), **vars(settled))
+            return _write_off(connection, outcome, one, now)
         if request.held_id is not None:
             return _apply_held(connection, request.held_id, outcome, settled, now)
         if outcome.settled == settled and outcome.effect is request.effect:
@@ -236,31 +236,18 @@ def _resolve(
 
 
 def _write_off(
-    connection: sa.Connection,
-    request: SettleRequest,
-    which: OwedCycle,
-    row: sa.RowMapping,
-    now: datetime,
-) -> CallOutcome | None:
+    connection: sa.Connection, outcome: CallOutcome, one: WrittenOff, now: datetime
+) -> CallOutcome:
     """Write off an acknowledgement; the outcome no longer says that it is owed.
 
     Raises:
         InvalidInputError: it is not owed.
     """
-    of_call = acknowledgements.c.call_id == request.call_id
-    owed = sa.and_(of_call, acknowledgements.c.is_owed)
-    this = sa.and_(acknowledgements.c.cycle == which.cycle, acknowledgements.c.kind == which.kind)
-    values = {"written_off_by": request.by, "written_off_reason": request.reason}
-    update = acknowledgements.update().where(owed, this).values(is_owed=False, **values)
-    outcome = row["outcome"] and CallOutcome.model_validate(row["outcome"])
-    if not connection.execute(update).rowcount:
-        query = sa.select(acknowledgements.c.written_off_by).where(of_call, this)
-        if connection.execute(query).scalar_one_or_none() == request.by:
-            return outcome
+    if not write_off(connection, outcome.call_id, one):
         raise InvalidInputError(
-            f"write_off: no {which.kind} acknowledgement of cycle {which.cycle} is owed"
+            f"write_off: no {one.kind} acknowledgement of cycle {one.cycle} is owed"
         )
-    if which.kind is AcknowledgementKind.SUCCESS and outcome is not None:
+    if one.kind is AcknowledgementKind.SUCCESS and outcome.acknowledgement_owed:
         outcome = outcome.model_copy(update={"acknowledgement_owed": False})
-        update_call(connection, request.call_id, now, outcome)
+        update_call(connection, outcome.call_id, now, outcome)
     return outcome

@@ -19,7 +19,7 @@ from ackbridge.contracts.calls import (
 )
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.settlement import SettleRequest
-from ackbridge.contracts.steps import AcknowledgementKind, Parking
+from ackbridge.contracts.steps import AcknowledgementKind, Parking, WrittenOff
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.inbox import InboxState
 from ackbridge.ledger.ledger import Ledger
@@ -144,7 +144,6 @@ async def test_an_operator_resolves_a_call_as_done(ledger: Ledger) -> None:
 
     outcome = await ledger.settlement.settle(done)
 
-    assert outcome is not None
     assert (outcome.status, outcome.effect, outcome.code) == (
         OutcomeStatus.COMPLETED,
         Effect.DONE,
@@ -163,7 +162,6 @@ async def test_an_operator_resolves_a_call_as_not_done(ledger: Ledger) -> None:
 
     outcome = await ledger.settlement.settle(settling(request, **{"as": "none"}))
 
-    assert outcome is not None
     assert (outcome.status, outcome.effect, outcome.reason) == (
         OutcomeStatus.FAILED,
         Effect.NONE,
@@ -183,7 +181,6 @@ async def test_a_second_response_is_refused(ledger: Ledger) -> None:
         await ledger.settlement.settle(settling(request, response="other", **{"as": "done"}))
     settled = await ledger.settlement.settle(settling(request, **{"as": "done"}))
 
-    assert settled is not None
     assert settled.response == "own"
 
 
@@ -199,7 +196,6 @@ async def test_open_and_unknown_calls_are_refused(ledger: Ledger) -> None:
 
     outcome = await ledger.settlement.settle(done)
 
-    assert outcome is not None
     assert outcome.effect is Effect.DONE
 
 
@@ -210,7 +206,6 @@ async def test_a_held_response_is_applied(ledger: Ledger) -> None:
     held = await hold(ledger, request, response("e-1", {"id": 7}))
     for _ in range(2):
         outcome = await ledger.settlement.settle(settling(request, held_id=held))
-        assert outcome is not None
         assert (outcome.effect, outcome.response, outcome.late) == (Effect.DONE, {"id": 7}, True)
 
     assert await ledger.inbox.held() == []
@@ -226,7 +221,6 @@ async def test_a_held_failure_is_applied(ledger: Ledger) -> None:
 
     outcome = await ledger.settlement.settle(settling(request, held_id=held))
 
-    assert outcome is not None
     assert (outcome.effect, outcome.code, outcome.provider_code, outcome.reason) == (
         Effect.NONE,
         OutcomeCode.PROVIDER_FAILED,
@@ -251,6 +245,19 @@ async def test_a_message_of_another_call_is_not_applied(ledger: Ledger) -> None:
     assert len(await ledger.settlement.unknown()) == 2
 
 
+async def test_an_open_call_writes_off_an_acknowledgement(ledger: Ledger) -> None:
+    """It has received a signal; the row says by whom, and why."""
+    failed = AcknowledgementKind.FAILED
+    await ledger.calls.record_owed("acme.order.1", 1, failed, "503")
+    written_off = WrittenOff(cycle=1, kind=failed, **ADA.model_dump())
+
+    await ledger.calls.record_stage(
+        "acme.order.1", Stage.FAILED, None, None, written_off=[written_off]
+    )
+
+    assert await ledger.calls.owed() == []
+
+
 async def test_a_written_off_acknowledgement_is_not_owed(ledger: Ledger) -> None:
     """Not again either, when an attempt is recorded late."""
     request = request_for("1")
@@ -263,8 +270,7 @@ async def test_a_written_off_acknowledgement_is_not_owed(ledger: Ledger) -> None
     write_off = settling(request, write_off={"cycle": 1, "kind": "success"})
 
     for _ in range(2):
-        outcome = await ledger.settlement.settle(write_off, is_open=True)
-        assert outcome is not None
+        outcome = await ledger.settlement.settle(write_off)
         assert not outcome.acknowledgement_owed
     await ledger.calls.record_owed(request.call_id, 1, success, "late")
 
