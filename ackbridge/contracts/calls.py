@@ -203,12 +203,14 @@ class Waiting(Wire):
     Attributes:
         next_attempt_at: of a retry.
         detail: for people, such as the last error or what is missing.
+        is_delayed: whether the caller is notified of a delay.
     """
 
     what: WaitingFor
     since: AwareDatetime
     next_attempt_at: AwareDatetime | None = None
     detail: str | None = None
+    is_delayed: bool = False
 
 
 class CallOutcome(Wire):
@@ -304,6 +306,7 @@ class CallStatus(Wire):
         """The state for the caller."""
         if self.outcome is not None:
             return NoticeStatus(self.outcome.status)
-        if self.stage is Stage.PARKED:
+        is_delayed = self.waiting is not None and self.waiting.is_delayed
+        if self.stage is Stage.PARKED or is_delayed:
             return NoticeStatus.DELAYED
         return NoticeStatus.FAILED if self.stage is Stage.FAILED else NoticeStatus.ACCEPTED

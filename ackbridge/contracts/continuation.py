@@ -1,16 +1,35 @@
-"""What a parked call passes to its next run when it continues as new."""
+"""What a parked or reconciling call passes to its next run when it continues as new."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
 
 from pydantic import AwareDatetime
 
-from .calls import CallStatus, Intervention, Notice, Timings
+from .calls import CallStatus, Effect, Intervention, Notice, OutcomeCode, Timings
 from .messages import ProviderMessage
 from .plan import Plan
-from .steps import AcknowledgeStep, CycleEnd, SuppressedMessage
+from .steps import AcknowledgeStep, CycleEnd, SuppressedMessage, WrittenOff
 from .wire import Wire
+
+
+class WorkEnd(StrEnum):
+    """How the work of a cycle ended, as far as the provider has said so.
+
+    Attributes:
+        DONE: its response is recorded, or it says that the work is done.
+        FAILED: it reported the failure of this work.
+        REFUSED: it refused the only attempt that can have arrived.
+        CALLED_OFF: it accepted our failed acknowledgement, which undoes the work.
+        CONTRADICTED: it reported a success after `CALLED_OFF`, and does not confirm it when asked.
+    """
+
+    DONE = "done"
+    FAILED = "failed"
+    REFUSED = "refused"
+    CALLED_OFF = "called_off"
+    CONTRADICTED = "contradicted"
 
 
 class CycleState(Wire):
@@ -20,17 +39,24 @@ class CycleState(Wire):
     reference: str | None = None
     was_sent: bool = False
     is_open: bool = False
-    is_spent: bool = False
+    work: WorkEnd | None = None
     has_given_up: bool = False
+    first_sent_at: AwareDatetime | None = None
     sent_at: AwareDatetime | None = None
     timeouts: tuple[timedelta, ...] = ()
 
 
 class PendingAcknowledgementState(Wire):
-    """An acknowledgement that the provider has not accepted; `since` is its first attempt."""
+    """An acknowledgement that the provider has not accepted.
+
+    Attributes:
+        since: its first attempt.
+        is_refused: the provider refuses it for good; it is not tried again.
+    """
 
     step: AcknowledgeStep
     since: AwareDatetime
+    is_refused: bool = False
 
 
 class MessagesState(Wire):
@@ -44,10 +70,16 @@ class MessagesState(Wire):
 
 
 class OperatorRequestsState(Wire):
-    """Operators' requests that are pending, and the last batches that reprocessed the call."""
+    """Operators' requests, and the last batches that reprocessed the call.
+
+    Attributes:
+        resolved, resolved_as: who stated what happened at the provider, and what that was.
+    """
 
     cancelled: Intervention | None = None
     forced: Intervention | None = None
+    resolved: Intervention | None = None
+    resolved_as: Effect | None = None
     reprocess: bool = False
     batches: tuple[str, ...] = ()
 
@@ -63,9 +95,11 @@ class CallSnapshot(Wire):
     """Everything a call knows, at its start or when it continues as new.
 
     Attributes:
-        status: stage, counts, deadline and notice are restored from it.
+        status: stage, counts, deadline, notice and an outcome that may be replaced are restored
+            from it.
         rounds: how often a response was awaited so far.
         ended: cycles without a response that the statistics do not have yet.
+        written_off: acknowledgements written off that the ledger does not know of yet.
     """
 
     status: CallStatus
@@ -76,19 +110,20 @@ class CallSnapshot(Wire):
     messages: MessagesState = MessagesState()
     operator_requests: OperatorRequestsState = OperatorRequestsState()
     pending_acknowledgements: tuple[PendingAcknowledgementState, ...] = ()
+    written_off: tuple[WrittenOff, ...] = ()
     notifications: NotificationsState = NotificationsState()
 
 
 class ParkedCause(Wire):
-    """Why a call is parked; the fields are those of `workflows.call.cycles.Failure`."""
+    """Why a call has no response; the fields are those of `workflows.call.cycles.Failure`."""
 
     reason: str
-    code: str
-    notice: str = "failed"
+    code: OutcomeCode
+    provider_code: str | None = None
 
 
 class CallContinuation(Wire):
-    """A parked call: the second argument of a run that continues another one.
+    """A parked or reconciling call: the second argument of a run that continues another one.
 
     Nothing else than the call's own continue-as-new may pass it.
     """

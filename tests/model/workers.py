@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -19,7 +18,10 @@ from ackbridge.contracts.steps import (
     AskStep,
     Concluded,
     ConcludeStep,
+    CorrelateStep,
     FailedAttempt,
+    InboxMessages,
+    LookStep,
     PollStep,
     PrepareStep,
     ReconsiderStep,
@@ -52,6 +54,9 @@ class Luck(StrEnum):
         return self in (Luck.DIES_BEFORE, Luck.DIES_AFTER)
 
 
+MAX_REFUSALS = 4
+"""Attempts after which a refused acknowledgement is refused for good."""
+
 LOST_ANSWER = Failed(StepFailure.NO_RECEIPT, reached=True)
 NOT_REACHED = Failed(StepFailure.NO_RECEIPT)
 NO_LEDGER = Failed(StepFailure.UNAVAILABLE)
@@ -74,12 +79,12 @@ class Workers:
         self._clock = clock
         self.says: Callable[[int, str], ProviderMessage | None] = lambda cycle, event_key: None
         self.rides = True
-        # By cycle: which attempt failed last, and whether the provider may have it by then.
-        self._left: dict[int, tuple[int, bool]] = {}
         self._doings: dict[type, Callable[..., End]] = {
             PrepareStep: self._prepare,
             ReconsiderStep: self._reconsider,
             SendStep: self._send,
+            CorrelateStep: self._read_inbox,
+            LookStep: self._read_inbox,
             AskStep: self._ask,
             PollStep: self._poll,
             RecordStep: self._record,
@@ -118,20 +123,7 @@ class Workers:
 
     def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         self._provider.asked.append((step.cycle, len(self._provider.accepted)))
-        before = step.reached
-        if number > 1:
-            attempt, reached = self._left.get(step.cycle, (0, True))
-            # Whoever says nothing has died, and may have sent before.
-            before = before or reached or attempt != number - 1
-        end = self._sent(step, luck, began, number)
-        if not isinstance(end, Failed) or luck.kills:
-            return end
-        reached = before or end.reached
-        self._left[step.cycle] = (number, reached)
-        kind = end.kind
-        if kind is StepFailure.UNAVAILABLE and reached:
-            kind = StepFailure.NO_RECEIPT
-        return replace(end, kind=kind, reached=reached)
+        return self._sent(step, luck, began, number)
 
     def _sent(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
         provider = self._provider
@@ -150,17 +142,25 @@ class Workers:
         if self._plan.mode is ResponseMode.SYNC:
             said = self.says(step.cycle, f"sync:{step.cycle}")
             if said is None:
-                return Failed(StepFailure.REFUSED, reached=True, final=True)
+                return Failed(StepFailure.UNREADABLE, reached=True, final=True)
             messages = (said,)
-        elif not self._ledger.is_up:
-            return Failed(StepFailure.UNAVAILABLE, reached=True)
+        is_uncorrelated = self._plan.mode is not ResponseMode.SYNC and not self._ledger.is_up
         return Sent(
             sent_at=began,
             receipt_at=self._clock(),
             reference=reference if provider.tells_reference else None,
-            attempt=number,
-            messages=messages,
+            messages=() if is_uncorrelated else messages,
+            again=step.reached,
+            uncorrelated=is_uncorrelated,
         )
+
+    def _read_inbox(
+        self, step: CorrelateStep | LookStep, luck: Luck, began: datetime, number: int
+    ) -> End:
+        if not self._ledger.is_up or luck in (Luck.UNREACHED, Luck.LOST):
+            return NO_LEDGER
+        new = (one for one in self._ledger.inbox if one.event_key not in step.seen)
+        return InboxMessages(messages=tuple(new))
 
     def _ask(self, step: AskStep, luck: Luck, began: datetime, number: int) -> End:
         if not self._provider.is_up or luck in (Luck.UNREACHED, Luck.THROTTLED, Luck.LOST):
@@ -195,19 +195,21 @@ class Workers:
         return recorded.model_copy(update={"acknowledged": _rode(end)})
 
     def _acknowledge(self, step: AcknowledgeStep, luck: Luck, began: datetime, number: int) -> End:
-        end = self._accept(step, luck)
+        end = self._accept(step, luck, number)
         if isinstance(end, Failed) and self._ledger.is_up:
             self._ledger.owed.add((step.cycle, step.kind))
         return end
 
-    def _accept(self, step: AcknowledgeStep, luck: Luck) -> End:
+    def _accept(self, step: AcknowledgeStep, luck: Luck, number: int) -> End:
         provider = self._provider
         if provider.needs_reference and step.reference is None:
             return Failed(StepFailure.NOT_ADDRESSED, final=True)
         if provider.acknowledging == "down" or luck in (Luck.UNREACHED, Luck.THROTTLED):
             return Failed(StepFailure.NOT_ACCEPTED)
         if provider.acknowledging == "refuses" or luck is Luck.REFUSED:
-            return Failed(StepFailure.NOT_ACCEPTED, reached=True)
+            if number < MAX_REFUSALS:
+                return Failed(StepFailure.NOT_ACCEPTED, reached=True)
+            return Failed(StepFailure.ACKNOWLEDGEMENT_REFUSED, final=True)
         provider.hear(self._clock(), step)
         if luck is Luck.LOST or not self._ledger.is_up:
             return Failed(StepFailure.NOT_ACCEPTED, reached=True)

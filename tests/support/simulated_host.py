@@ -12,6 +12,7 @@ from ackbridge.contracts.calls import CallRequest, CallStatus, Notice
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.deliveries import Delivery
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.notices import CALLER_KINDS
 from ackbridge.contracts.plan import (
     REVISION,
     AcknowledgePlan,
@@ -25,14 +26,16 @@ from ackbridge.contracts.plan import (
 from ackbridge.contracts.steps import (
     Acknowledged,
     AcknowledgeStep,
+    Asked,
     Concluded,
+    InboxMessages,
     Recorded,
     SendStep,
     Sent,
 )
 from ackbridge.contracts.wire import Wire
 from workflows.call.protocol import CallProtocol
-from workflows.hosting.host import Condition, FirstAttempt, Result, Step, StepError
+from workflows.hosting.host import Condition, Result, Step, StepError
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -64,7 +67,7 @@ def plan(**changes: Any) -> Plan:
         late=LatePolicy.ACCEPT,
         notices={
             kind: Notice(kind=kind, title=kind.title(), message=f"It is {kind}.")
-            for kind in ("delayed", "failed", "refused", "cancelled")
+            for kind in CALLER_KINDS
         },
         revision=REVISION,
         reprocess_attempts=9,
@@ -90,7 +93,7 @@ class SimulatedHost:
         answers: by step name, what it answers, one after the other; the last one repeats.
     """
 
-    def __init__(self, planned: Plan, **answers: Any) -> None:
+    def __init__(self, planned: Plan, request: CallRequest = REQUEST, **answers: Any) -> None:
         self._now = START
         self._schedule: list[tuple[datetime, int, Callable[[CallProtocol], None]]] = []
         self._background: list[asyncio.Task[None]] = []
@@ -105,9 +108,12 @@ class SimulatedHost:
             names.ACKNOWLEDGE: [Acknowledged(acknowledged_at=START)],
             names.CONCLUDE: [Concluded()],
             names.RECONSIDER: [AdmissionState()],
+            names.CORRELATE: [InboxMessages()],
+            names.LOOK_INBOX: [InboxMessages()],
+            names.ASK_STATUS: [Asked()],
         }
         self.answers.update({name: list(given) for name, given in answers.items()})
-        self.protocol = CallProtocol(self, REQUEST, "run-1")
+        self.protocol = CallProtocol(self, request, "run-1")
 
     def at(self, seconds: float, happens: Callable[[CallProtocol], None]) -> SimulatedHost:
         """Let something happen so many seconds after the start."""
@@ -156,18 +162,6 @@ class SimulatedHost:
         if isinstance(answer, StepError):
             raise answer
         return cast("Result", answer)
-
-    async def resume_after_first_attempt(
-        self,
-        provider: str,
-        step: Step[Result],
-        argument: Wire,
-        first: FirstAttempt,
-        interrupted: Condition | None = None,
-    ) -> Result:
-        if first.retry_after is None or step.attempts == 1:
-            raise first.error
-        return await self.perform(provider, step, argument, interrupted)
 
     async def wait(self, condition: Condition, until: datetime | None, summary: str = "") -> bool:
         while True:

@@ -75,7 +75,7 @@ class Acknowledgements:
         )
         match combined:
             case Acknowledged():
-                self._state.acknowledged_at = self._host.now()
+                self._accepted(step)
             case FailedAttempt():
                 self._add_pending(step, combined.kind)
             case None:
@@ -85,7 +85,7 @@ class Acknowledgements:
         """Give up all cycles that the provider may still be working on, and tell it so."""
         is_due = self.is_due(AcknowledgementKind.FAILED)
         for cycle in self._state.cycles.open:
-            cycle.give_up(is_definitive=is_due)
+            cycle.give_up()
             if is_due:
                 self._state.enter(Stage.ACKNOWLEDGING)
                 await self.acknowledge(
@@ -113,12 +113,18 @@ class Acknowledgements:
         except StepError as error:
             self._add_pending(step, error.kind)
         else:
-            self._state.acknowledged_at = self._host.now()
+            self._accepted(step)
+
+    def _accepted(self, step: AcknowledgeStep) -> None:
+        self._state.acknowledged_at = self._host.now()
+        if step.kind is AcknowledgementKind.FAILED and self._plan.undoes:
+            self._state.cycles.numbered(step.cycle).call_off()
 
     def resume(self) -> None:
         """Go on retrying what the run before this one has left pending."""
         for pending in self._state.pending_acknowledgements:
-            self._start_retrying(pending)
+            if not pending.is_refused:
+                self._start_retrying(pending)
 
     async def stop(self) -> None:
         """Stop retrying, so that the next run can go on with it; attempts under way end first.
@@ -130,10 +136,16 @@ class Acknowledgements:
 
     def _add_pending(self, step: AcknowledgeStep, failure: str) -> None:
         pending = PendingAcknowledgement(
-            step, self._host.now(), needs_reference=failure == StepFailure.NOT_ADDRESSED
+            step,
+            self._host.now(),
+            needs_reference=failure == StepFailure.NOT_ADDRESSED,
+            is_refused=failure == StepFailure.ACKNOWLEDGEMENT_REFUSED,
         )
         self._state.pending_acknowledgements.append(pending)
-        self._start_retrying(pending)
+        if pending.is_refused:
+            self._show()
+        else:
+            self._start_retrying(pending)
 
     def _start_retrying(self, pending: PendingAcknowledgement) -> None:
         pending.is_running = True
@@ -169,6 +181,8 @@ class Acknowledgements:
                 is_over = await self._attempt(pending, acknowledge, until - self._host.now())
         # Not in a `finally`: an engine that drops a workflow from its cache runs those as well.
         pending.is_running = False
+        if pending.is_void:
+            self._remove(pending)
         self._show()
 
     def _must_stop(self, pending: PendingAcknowledgement) -> bool:
@@ -190,10 +204,12 @@ class Acknowledgements:
             )
         except StepError as error:
             pending.needs_reference = error.kind == StepFailure.NOT_ADDRESSED
+            pending.is_refused = error.kind == StepFailure.ACKNOWLEDGEMENT_REFUSED
             # Otherwise it stays pending: the status, the outcome and the ledger say so.
             return not pending.needs_reference
-        self._state.pending_acknowledgements.remove(pending)
-        self._state.acknowledged_at = self._host.now()
+        if pending in self._state.pending_acknowledgements:
+            self._state.pending_acknowledgements.remove(pending)
+        self._accepted(pending.step)
         return True
 
     def _show(self) -> None:

@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from temporalio import workflow
 
 from workflows.hosting import steps
 from workflows.hosting.host import Host
 
+from .cycles import Failure
 from .notifications import Notifications
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import CallOutcome, Notice, OutcomeStatus, Stage
+    from ackbridge.contracts.notices import default_notices, notice_kind
     from ackbridge.contracts.steps import Concluded, ConcludeStep, Parking
 
 
 class Conclusion:
     """Stores the state of a call in the ledger, which answers for it when no worker does."""
 
-    def __init__(self, host: Host, state: CallState, notifications: Notifications) -> None:
+    def __init__(
+        self,
+        host: Host,
+        state: CallState,
+        notifications: Notifications,
+        notices: Mapping[str, Notice],
+    ) -> None:
+        """Store a call.
+
+        Args:
+            notices: the operation's notices by kind; the built-in ones replace what is missing.
+        """
         self._host = host
         self._state = state
         self._notifications = notifications
+        self._notices = notices
+
+    def notice(self, kind: str) -> Notice:
+        """What the caller can show a user."""
+        return self._notices.get(kind) or default_notices(self._state.request.language)[kind]
 
     async def store(
         self, stage: Stage, reason: str | None, parked_as: str | None = None
@@ -46,24 +66,49 @@ class Conclusion:
                 held=state.messages.take_held(),
                 parking=parking,
                 ended=state.cycles.take_ended(),
+                written_off=state.take_written_off(),
             ),
         )
 
-    async def end_without_response(
-        self, status: OutcomeStatus, reason: str, notice: Notice | None
-    ) -> CallOutcome:
-        """End as failed or cancelled."""
-        state = self._state
-        state.notice = notice
+    def without_response(self, status: OutcomeStatus, failure: Failure) -> CallOutcome:
+        """The outcome of a call that failed or was cancelled, with its notice."""
+        state, requests = self._state, self._state.operator_requests
+        state.code, state.provider_code = failure.code, failure.provider_code
+        state.notice = self.notice(notice_kind(failure.code, state.effect))
         is_cancelled = status is OutcomeStatus.CANCELLED
-        outcome = state.draft_outcome(status).model_copy(
+        return state.draft_outcome(status).model_copy(
             update={
-                "reason": reason,
-                "notice": notice,
-                "cancelled": state.operator_requests.cancelled if is_cancelled else None,
+                "reason": failure.reason,
+                "notice": state.notice,
+                "code": failure.code,
+                "provider_code": failure.provider_code,
+                "cancelled": requests.cancelled if is_cancelled else None,
+                "settled": requests.resolved,
             }
         )
-        return await self.end(outcome)
+
+    async def publish(self, outcome: CallOutcome, stage: Stage) -> None:
+        """Set an outcome with unknown effect, which may be replaced."""
+        state = self._state
+        is_owed = bool(state.pending_acknowledgements)
+        state.outcome = outcome.model_copy(update={"acknowledgement_owed": is_owed})
+        self._notifications.ended(outcome, was_delayed=state.parked_times > 0)
+        self._enter(stage)
+        await self.store(stage, outcome.reason)
+
+    def corrected(self, outcome: CallOutcome) -> CallOutcome:
+        """An outcome without a response with what is known by now of its effect."""
+        state = self._state
+        if outcome.code is None or outcome.effect is state.effect:
+            return outcome
+        state.notice = self.notice(notice_kind(outcome.code, state.effect))
+        return outcome.model_copy(
+            update={
+                "effect": state.effect,
+                "notice": state.notice,
+                "settled": state.operator_requests.resolved,
+            }
+        )
 
     async def end(self, outcome: CallOutcome) -> CallOutcome:
         """End with an outcome, as soon as nothing is being acknowledged any more."""
@@ -74,10 +119,11 @@ class Conclusion:
         self._enter(Stage(outcome.status) if state.is_acknowledged else Stage.ACKNOWLEDGING)
         is_stored = await self._await_acknowledgements(outcome)
         state.outcome = outcome = self._final(state.outcome)
+        self._notifications.ended(outcome, was_delayed=state.parked_times > 0)
         # A response is stored with its recording; what has changed since then is not.
         is_recorded = outcome.status is OutcomeStatus.COMPLETED and not is_stored
         is_unchanged = is_recorded and not outcome.acknowledgement_owed
-        if not is_unchanged or state.messages.has_suppressed:
+        if not is_unchanged or state.has_entries:
             await self.store(Stage(outcome.status), outcome.reason)
         return await self._finish(outcome)
 
@@ -111,20 +157,19 @@ class Conclusion:
         is_recorded = outcome.status is OutcomeStatus.COMPLETED
         is_stored = False
         while not state.is_acknowledged:
-            if not is_recorded or state.messages.has_suppressed:
+            if not is_recorded or state.has_entries:
                 await self.store(Stage.ACKNOWLEDGING, outcome.reason)
                 is_recorded = is_stored = True
-            await self._host.wait(
-                lambda: state.is_acknowledged or state.messages.has_suppressed, None
-            )
+            await self._host.wait(lambda: state.is_acknowledged or state.has_entries, None)
         return is_stored
 
     async def _finish(self, outcome: CallOutcome) -> CallOutcome:
         """Handle what arrives while the end is being stored, such as the last answer of a poll."""
         state = self._state
         await self._notifications.all_started()
-        while state.messages or state.messages.has_suppressed:
+        while state.messages or state.has_entries:
             self._receive_after_end(outcome)
+            state.outcome = outcome = self.corrected(outcome)
             await self.store(Stage(outcome.status), outcome.reason)
         self._enter(Stage(outcome.status))
         return outcome
@@ -140,7 +185,12 @@ class Conclusion:
                 "ended_at": self._host.now(),
             }
         )
-        return outcome.model_copy(update={"acknowledgement_owed": is_owed, "timings": timings})
+        update = {
+            "acknowledgement_owed": is_owed,
+            "timings": timings,
+            "disputed": self._state.is_disputed,
+        }
+        return self.corrected(outcome.model_copy(update=update))
 
     def _enter(self, stage: Stage) -> None:
         self._state.stop_waiting()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
@@ -28,10 +29,20 @@ from .sending import Sending
 from .state import CallState, describe_intervention
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
-    from ackbridge.contracts.plan import OnFailure, Plan, Prepared, WhenOff
+    from ackbridge.contracts.calls import (
+        CallOutcome,
+        Effect,
+        OutcomeCode,
+        OutcomeStatus,
+        Stage,
+        WaitingFor,
+    )
+    from ackbridge.contracts.plan import OnFailure, Plan, Prepared, ResponseMode, WhenOff
     from ackbridge.contracts.search_attributes import IN_FLIGHT
     from ackbridge.contracts.steps import Sent
+
+PARK_UNKNOWN = "unknown"
+"""In `Plan.park`: every end with unknown effect."""
 
 
 class Conduct:
@@ -44,29 +55,26 @@ class Conduct:
         self._acknowledgements = Acknowledgements(host, state, plan)
         self._notifications = Notifications(host, state, plan.reply, plan.notices)
         self._sending = Sending(host, state, plan)
-        self._messages = MessageHandler(host, state, plan, self._acknowledgements)
-        self._conclusion = Conclusion(host, state, self._notifications)
+        self._messages = MessageHandler(host, state, plan, self._acknowledgements, self._sending)
+        self._conclusion = Conclusion(host, state, self._notifications, plan.notices)
+        self._has_looked = False
 
     # Beginnings
 
-    async def begin(self, prepared: Prepared, *, is_fresh: bool) -> RoundResult:
-        """Find out what is to be done first.
-
-        Args:
-            is_fresh: whether the workflow task that has prepared the call is still open.
-        """
+    async def begin(self, prepared: Prepared) -> RoundResult:
+        """Find out what is to be done first."""
         if prepared.recorded is not None:
             return self._messages.restore(prepared.recorded)
         if prepared.sent is not None:
-            return ReadyToSend(local=True, first_attempt=prepared.sent)
-        if prepared.repeated and self._plan.send.local:
+            return ReadyToSend(first_attempt=prepared.sent)
+        if prepared.repeated and self._plan.send.local and self._plan.repeatable:
             # A send may have been lost with the workflow task that has prepared the call before.
-            self._state.cycles.current.mark_sent()
+            self._state.cycles.current.mark_sent(self._host.now())
         if self._plan.not_now is not None:
             return self._hold_back(self._plan.not_now)
         if self._state.operator_requests.interrupts_work():
             return await self._drain_or_send()
-        return ReadyToSend(local=is_fresh)
+        return ReadyToSend()
 
     async def resume(self, failure: Failure) -> RoundResult:
         """Go on with a call that was parked when it continued as new."""
@@ -74,10 +82,16 @@ class Conduct:
         self._state.show()
         return await self._stay_parked(failure)
 
+    async def resume_reconciling(self, failure: Failure) -> CallOutcome:
+        """Go on with a call that had an unknown end when it continued as new."""
+        self._acknowledgements.resume()
+        self._state.show()
+        return await self.reconcile(failure)
+
     def _hold_back(self, reason: str) -> Failure:
         standing = self._plan.standing
-        code = (standing and standing.parked_reason) or "switched_off"
-        return Failure(reason, code, notice="refused", is_held_back=True)
+        code = (standing and standing.parked_reason) or OutcomeCode.SWITCHED_OFF
+        return Failure(reason, OutcomeCode(code), is_held_back=True)
 
     # One round
 
@@ -85,64 +99,139 @@ class Conduct:
         """Send the request and await its response; what stays open is acknowledged as failed."""
         state = self._state
         state.stop_waiting()
+        self._has_looked = False
         cycle = state.cycles.next_to_send()
-        state.cycle = cycle.number
-        result: Decision | TimedOut | Woken
-        match await self._sending.send(cycle, local=start.local, first_attempt=start.first_attempt):
+        state.cycle, state.reference = cycle.number, cycle.reference
+        match await self._sending.send(cycle, start.first_attempt):
             case Sent():
                 state.cycles.rounds += 1
                 state.enter(Stage.AWAITING_RESPONSE)
-                polling = self._sending.start_polling(cycle)
-                result = await self._messages.wait(
-                    state.deadline or self._host.now(),
-                    f"response deadline {self._plan.deadline_reason}",
-                )
-                if polling is not None:
-                    polling.stop()
-            case Failure() as not_received:
-                result = await self._messages.drain()
-                # A message may have shown that the provider has the request all the same.
-                if isinstance(result, TimedOut) and state.stage is not Stage.AWAITING_RESPONSE:
-                    return not_received
+                return await self._finish_round(cycle, await self._await_response(cycle))
+            case Failure() as failure:
+                return await self._go_on_without_receipt(cycle, failure)
+
+    async def _go_on_without_receipt(self, cycle: Cycle, failure: Failure) -> RoundResult:
+        """Look for what became of a request that may have arrived; it may still be answered."""
+        result = await self._messages.drain()
+        is_interrupted = self._state.operator_requests.interrupts_work()
+        if self._is_unanswered(result) and failure.is_interrupted and not is_interrupted:
+            # The message that has interrupted the sending was not about this call.
+            return ReadyToSend()
+        if self._is_unanswered(result) and cycle.was_sent:
+            await self._look()
+            result = await self._messages.drain()
+        if self._is_unanswered(result):
+            is_refused = failure.code is OutcomeCode.REFUSED and cycle.was_sent
+            if not is_refused or self._plan.mode is ResponseMode.SYNC:
+                return failure
+            self._presume_receipt()
+        if self._state.stage is Stage.AWAITING_RESPONSE and isinstance(result, TimedOut):
+            result = await self._await_response(cycle)
+            return await self._finish_round(cycle, result, failure)
         return await self._finish_round(cycle, result)
 
-    async def _finish_round(self, cycle: Cycle, result: Decision | TimedOut | Woken) -> RoundResult:
-        """Ask the provider when it did not respond; acknowledge a failure."""
-        state = self._state
-        if self._plan.ask_status and isinstance(result, TimedOut):
-            await self._sending.ask_status(cycle)
-            until = state.deadline or self._host.now()
-            result = await self._messages.wait(until, "response deadline, extended when asked")
+    def _is_unanswered(self, result: Decision | TimedOut | Woken) -> bool:
+        """Whether no message has shown what became of the request."""
+        return isinstance(result, TimedOut) and self._state.stage is not Stage.AWAITING_RESPONSE
+
+    def _presume_receipt(self) -> None:
+        self._state.receipt_presumed(self._plan.deadline, self._plan.deadline_reason)
+        self._state.cycles.rounds += 1
+        self._state.enter(Stage.AWAITING_RESPONSE)
+
+    async def _await_response(self, cycle: Cycle) -> Decision | TimedOut | Woken:
+        """Wait until the deadline, and look for an answer before it is acted on."""
+        while True:
+            polling = self._sending.start_polling(cycle)
+            deadline = self._state.deadline or self._host.now()
+            summary = f"response deadline {self._state.deadline_reason}"
+            result = await self._messages.wait(deadline, summary)
+            if polling is not None:
+                polling.stop()
+            if not isinstance(result, TimedOut):
+                return result
+            self._has_looked = False
+            await self._look()
+            looked_at = self._host.now()
+            result = await self._messages.drain()
+            # An extension has moved the deadline, which has passed by now.
+            if not isinstance(result, TimedOut) or self._host.now() == looked_at:
+                return result
+
+    async def _look(self) -> None:
+        """Look for an answer, once for each decision and what follows from it."""
+        if not self._has_looked and self._state.cycles.was_sent:
+            self._has_looked = True
+            await self._sending.look()
+
+    async def _finish_round(
+        self,
+        cycle: Cycle,
+        result: Decision | TimedOut | Woken,
+        without_receipt: Failure | None = None,
+    ) -> RoundResult:
+        """Acknowledge a failure to the provider.
+
+        Args:
+            without_receipt: why there was no receipt, if there was none.
+        """
         match result:
             case TimedOut() | Woken():
-                state.cycles.time_out(cycle, self._host.now())
-                reason = f"no response within {state.deadline_reason}"
-                decision: Decision = Failure(
-                    reason, "no_response", is_retryable=True, may_come_late=True
+                reason = f"no response within {self._state.deadline_reason}"
+                self._state.cycles.time_out(cycle, self._host.now())
+                decision: Decision = without_receipt or Failure(
+                    reason, OutcomeCode.NO_RESPONSE, is_retryable=True, may_come_late=True
                 )
             case _:
                 decision = result
         if isinstance(decision, Failure):
-            state.last_error = decision.reason
+            self._state.last_error = decision.reason
             await self._acknowledgements.acknowledge_failed(decision.reason)
         return decision
 
     def may_retry(self, failure: Failure) -> bool:
         """Whether another round may succeed right now."""
-        cycles = self._state.cycles
+        cycles, state = self._state.cycles, self._state
         rounds = max(cycles.rounds, cycles.current.number)
-        return failure.is_retryable and rounds < self._plan.cycles
+        is_owed = self._plan.undoes and state.owes_failed_acknowledgement
+        may_send = is_owed or cycles.current.is_spent or self._plan.repeatable
+        return failure.is_retryable and rounds < self._plan.cycles and may_send
 
-    async def retry(self) -> RoundResult:
+    async def retry(self, failure: Failure) -> RoundResult:
         """Send again, unless what has arrived meanwhile makes it needless."""
-        if self._state.has_pending_input:
+        if self._plan.undoes and self._state.owes_failed_acknowledgement:
+            return await self._await_failed_acknowledgement(failure)
+        return await self._drain_or_send()
+
+    async def _await_failed_acknowledgement(self, failure: Failure) -> RoundResult:
+        """Send nothing while a failed acknowledgement is owed: accepted later, it may undo work."""
+        state = self._state
+        state.delay(self._conclusion.notice("delayed"), None)
+        state.enter(Stage.ACKNOWLEDGING)
+        state.wait_for(WaitingFor.ACKNOWLEDGEMENT, detail=failure.reason, is_delayed=True)
+        self._notifications.delayed(state.notice)
+        within = self._plan.acknowledge.within if self._plan.acknowledge else timedelta(0)
+        result = await self._messages.wait(
+            self._host.now() + within,
+            "a failed acknowledgement is owed",
+            lambda: not state.owes_failed_acknowledgement,
+        )
+        if not isinstance(result, TimedOut | Woken):
+            return result
+        if not state.cycles.uncertain:
             return await self._drain_or_send()
-        return ReadyToSend()
+        self._has_looked = False
+        await self._look()
+        match await self._messages.drain():
+            case TimedOut() | Woken():
+                return replace(failure, is_retryable=False)
+            case decision:
+                return decision
 
     async def reprocess(self) -> RoundResult:
         """Send a parked call again."""
         self._state.reprocessed += 1
-        return await self.retry()
+        return await self._drain_or_send()
 
     async def _drain_or_send(self) -> RoundResult:
         match await self._messages.drain():
@@ -159,13 +248,31 @@ class Conduct:
 
     def _parking_time(self, failure: Failure) -> timedelta:
         plan, not_at_all = self._plan, timedelta(0)
-        if self._state.reprocessed >= plan.reprocess_attempts:
+        if self._state.reprocessed >= plan.reprocess_attempts or self._is_settled(failure):
             return not_at_all
         if failure.is_held_back and plan.when_off is not None:
             return plan.parked_for if plan.when_off is WhenOff.PARK else not_at_all
-        if plan.on_failure is OnFailure.PARK:
+        if self._parks(failure):
             return plan.parked_for
-        return (plan.late_window or not_at_all) if failure.may_come_late else not_at_all
+        is_open = failure.may_come_late and self._state.effect is Effect.UNKNOWN
+        return (plan.late_window or not_at_all) if is_open else not_at_all
+
+    def _is_settled(self, failure: Failure) -> bool:
+        """Whether nothing can come of the call any more."""
+        return (
+            failure.code is OutcomeCode.EXPIRED
+            or self._state.operator_requests.resolved is not None
+        )
+
+    def _parks(self, failure: Failure) -> bool:
+        """Whether the operation parks this end: see `Plan.park`."""
+        plan, effect = self._plan, self._state.effect
+        if plan.park is not None:
+            is_unknown = effect is Effect.UNKNOWN and PARK_UNKNOWN in plan.park
+            return is_unknown or failure.code in plan.park
+        is_final = failure.code in (OutcomeCode.REFUSED, OutcomeCode.PROVIDER_FAILED)
+        is_definitive = is_final and not failure.is_retryable and effect is Effect.NONE
+        return plan.on_failure is OnFailure.PARK and not is_definitive
 
     async def park(self, failure: Failure) -> RoundResult:
         """Wait, open and durable, for a late response, an operator, or a batch."""
@@ -173,8 +280,9 @@ class Conduct:
         stay = self._parking_time(failure)
         until = state.wait_until(now + stay, f"parked for at most {stay}: {failure.reason}")
         state.parked_times += 1
+        state.code, state.provider_code = failure.code, failure.provider_code
         batches = (batch for batch in self._plan.next_batches if batch > now)
-        state.delay(self._plan.notices.get("delayed"), next(batches, None))
+        state.delay(self._conclusion.notice("delayed"), next(batches, None))
         state.enter(Stage.PARKED)
         self._host.index(Stage.PARKED, failure.code, until)
         await self._store_parked(failure)
@@ -196,15 +304,16 @@ class Conduct:
 
     async def _await_release(self, failure: Failure) -> RoundResult:
         state = self._state
-        until, summary = state.deadline or self._host.now(), state.deadline_reason or ""
         while True:
+            until, summary = state.deadline or self._host.now(), state.deadline_reason or ""
+            self._has_looked = False
             match await self._messages.wait(until, summary, self._is_woken):
                 case Woken():
-                    if not state.messages.has_suppressed:
+                    if not state.has_entries:
                         await self._continue_as_new(failure)
                     await self._store_parked(failure)
                 case ReprocessRequested() as requested:
-                    if await self._sending.check_admission():
+                    if await self._sending.may_reprocess():
                         return requested
                     # Batches may select it again.
                     state.parked_times += 1
@@ -215,7 +324,7 @@ class Conduct:
                     return decision
 
     def _is_woken(self) -> bool:
-        return self._state.messages.has_suppressed or self._host.should_continue_as_new()
+        return self._state.has_entries or self._host.should_continue_as_new()
 
     async def _continue_as_new(self, failure: Failure) -> None:
         await self._acknowledgements.stop()
@@ -236,21 +345,97 @@ class Conduct:
         return await self._conclusion.end(answered.outcome)
 
     async def fail(self, failure: Failure) -> CallOutcome:
-        """End as failed, unless a response arrives while the provider is told so."""
-        await self._acknowledgements.acknowledge_failed(failure.reason)
-        if self._state.messages:
-            match await self._messages.drain():
-                case Answered() as answered:
-                    return await self.complete(answered)
-        return await self._end(OutcomeStatus.FAILED, failure.reason, failure.notice)
+        """End as failed, unless there is a response after all."""
+        return await self._end(OutcomeStatus.FAILED, failure)
 
     async def cancel(self) -> CallOutcome:
-        """End as cancelled."""
+        """End as cancelled, unless there is a response after all."""
         reason = describe_intervention("cancelled", self._state.operator_requests.cancelled)
-        await self._acknowledgements.acknowledge_failed(reason)
-        return await self._end(OutcomeStatus.CANCELLED, reason, "cancelled")
+        return await self._end(OutcomeStatus.CANCELLED, Failure(reason, OutcomeCode.CANCELLED))
 
-    async def _end(self, status: OutcomeStatus, reason: str, notice: str) -> CallOutcome:
-        return await self._conclusion.end_without_response(
-            status, reason, self._plan.notices.get(notice)
-        )
+    async def resolve(self) -> CallOutcome:
+        """End as failed without effect, as an operator states."""
+        reason = describe_intervention("resolved as none", self._state.operator_requests.resolved)
+        code = self._state.code or OutcomeCode.NO_RESPONSE
+        return await self._end(OutcomeStatus.FAILED, Failure(reason, code))
+
+    async def _end(self, status: OutcomeStatus, failure: Failure) -> CallOutcome:
+        state = self._state
+        await self._look()
+        answered = await self._drain_all()
+        if answered is None:
+            await self._acknowledgements.acknowledge_failed(failure.reason)
+            answered = await self._drain_all()
+        if answered is not None:
+            return await self.complete(answered)
+        outcome = self._conclusion.without_response(status, failure)
+        reconcile = self._plan.reconcile
+        is_open = reconcile is not None or not state.is_acknowledged
+        if outcome.effect is not Effect.UNKNOWN or not is_open:
+            return await self._conclusion.end(outcome)
+        stage = Stage.ACKNOWLEDGING if reconcile is None else Stage.RECONCILING
+        await self._conclusion.publish(outcome, stage)
+        if reconcile is not None:
+            until = self._host.now() + reconcile.within
+            state.wait_until(until, f"asking until the outcome is known: {failure.reason}")
+            self._host.index(Stage.RECONCILING, failure.code, until)
+        return await self.reconcile(failure)
+
+    async def _drain_all(self) -> Answered | None:
+        while self._state.messages:
+            match await self._messages.drain():
+                case Answered() as answered:
+                    return answered
+        return None
+
+    async def reconcile(self, failure: Failure) -> CallOutcome:
+        """Go on with the outcome set until the truth is known, or the time for it is over."""
+        state = self._state
+        state.is_reconciling = True
+        while state.effect is Effect.UNKNOWN and self._may_be_corrected():
+            is_asking = self._time_to_ask() > timedelta(0)
+            match await self._messages.wait(self._next_turn(), "ask again", self._has_news):
+                case Answered() as answered:
+                    state.is_reconciling = False
+                    return await self.complete(answered)
+                case TimedOut() if is_asking:
+                    await self._sending.look()
+                case Woken() if state.has_entries:
+                    await self._conclusion.store(state.stage, failure.reason)
+                case Woken() if self._is_outdated():
+                    await self._continue_as_new(failure)
+        state.is_reconciling = False
+        return await self._conclusion.end(self._corrected())
+
+    def _corrected(self) -> CallOutcome:
+        """What is known by now of the outcome that was set."""
+        if self._state.outcome is None:
+            raise RuntimeError("only an outcome that is set can be corrected")
+        return self._conclusion.corrected(self._state.outcome)
+
+    def _may_be_corrected(self) -> bool:
+        return not self._state.is_acknowledged or self._time_to_ask() > timedelta(0)
+
+    def _time_to_ask(self) -> timedelta:
+        deadline = self._state.deadline
+        if self._plan.reconcile is None or deadline is None:
+            return timedelta(0)
+        return deadline - self._host.now()
+
+    def _next_turn(self) -> datetime:
+        """When the provider is asked again, or the last acknowledgement is given up."""
+        reconcile, left, now = self._plan.reconcile, self._time_to_ask(), self._host.now()
+        if reconcile is not None and left > timedelta(0):
+            self._state.wait_for(WaitingFor.RECONCILIATION, now + min(reconcile.every, left))
+            return now + min(reconcile.every, left)
+        within = self._plan.acknowledge.within if self._plan.acknowledge else timedelta(0)
+        return now + within
+
+    def _has_news(self) -> bool:
+        state = self._state
+        is_known = state.effect is not Effect.UNKNOWN or not self._may_be_corrected()
+        return is_known or state.has_entries or self._is_outdated()
+
+    def _is_outdated(self) -> bool:
+        is_reconciling = self._state.stage is Stage.RECONCILING
+        return is_reconciling and self._host.should_continue_as_new()

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallOutcome
-    from ackbridge.contracts.continuation import CycleState, ParkedCause
+    from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode
+    from ackbridge.contracts.continuation import CycleState, ParkedCause, WorkEnd
     from ackbridge.contracts.messages import ProviderMessage
     from ackbridge.contracts.steps import Acknowledged, CycleEnd, FailedAttempt, Sent
 
@@ -24,8 +24,9 @@ class Cycle:
         reference: the provider's own id of the work, once it is known.
         was_sent: the provider has the request, or may have it.
         is_open: it was sent, and neither answered nor given up.
-        is_spent: the key is used up: the provider would only replay what it has stored under it.
+        work: how the work ended, as far as the provider has said so.
         has_given_up: we stopped waiting; what comes now is late.
+        first_sent_at: when the key was used first.
         sent_at: None where it was sent several times, and a response may belong to any of them.
         timeouts: how long it had been awaited each time that its deadline passed.
     """
@@ -34,13 +35,29 @@ class Cycle:
     reference: str | None = None
     was_sent: bool = False
     is_open: bool = False
-    is_spent: bool = False
+    work: WorkEnd | None = None
     has_given_up: bool = False
+    first_sent_at: datetime | None = None
     sent_at: datetime | None = None
     timeouts: tuple[timedelta, ...] = ()
 
-    def mark_sent(self, at: datetime | None = None) -> None:
-        """The provider has the request, or may have it; a response is awaited (again)."""
+    @property
+    def is_spent(self) -> bool:
+        """Whether the provider has ended the work: it would only repeat that under the same key."""
+        return self.work in (WorkEnd.FAILED, WorkEnd.REFUSED, WorkEnd.CALLED_OFF)
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether the provider may have done the work, and has not said so."""
+        return self.was_sent and self.work in (None, WorkEnd.CONTRADICTED)
+
+    def mark_sent(self, now: datetime, at: datetime | None = None) -> None:
+        """The provider has the request, or may have it; a response is awaited (again).
+
+        Args:
+            at: the time of the sending, if it is known.
+        """
+        self.first_sent_at = self.first_sent_at or at or now
         self.sent_at = None if self.was_sent else at
         self.was_sent = self.is_open = True
         self.has_given_up = False
@@ -49,24 +66,35 @@ class Cycle:
         """Since the sending; None where that is not known."""
         return now - self.sent_at if self.sent_at is not None else None
 
-    def spend_key(self) -> None:
-        """The provider has refused or failed; it would only repeat that under the same key."""
-        self.is_spent = True
+    def refuse(self) -> None:
+        """The provider has refused the only attempt that can have arrived."""
+        self.work = WorkEnd.REFUSED
 
     def complete(self) -> None:
         """The response of this cycle is recorded."""
         self.is_open = False
+        self.work = WorkEnd.DONE
 
-    def give_up(self, *, is_definitive: bool) -> None:
-        """Stop waiting.
-
-        Args:
-            is_definitive: the provider has said, or is told, that the work has failed. Otherwise
-                it may have succeeded, and only the same key may be sent again.
-        """
+    def give_up(self) -> None:
+        """Stop waiting. The work may have succeeded: only the same key may be sent again."""
         self.is_open = False
         self.has_given_up = True
-        self.is_spent = self.is_spent or is_definitive
+
+    def report_success(self) -> None:
+        """The provider says that the work is done; after it was called off, that contradicts."""
+        self.was_sent = True
+        is_contradiction = self.work in (WorkEnd.CALLED_OFF, WorkEnd.CONTRADICTED)
+        self.work = WorkEnd.CONTRADICTED if is_contradiction else WorkEnd.DONE
+
+    def report_failure(self) -> None:
+        """The provider says that the work has failed."""
+        if self.work in (None, WorkEnd.CONTRADICTED):
+            self.work = WorkEnd.FAILED
+
+    def call_off(self) -> None:
+        """The provider has accepted a failed acknowledgement, which undoes the work."""
+        is_done = self.work in (WorkEnd.DONE, WorkEnd.CONTRADICTED)
+        self.work = WorkEnd.CONTRADICTED if is_done else WorkEnd.CALLED_OFF
 
 
 class Cycles:
@@ -92,6 +120,32 @@ class Cycles:
     def open(self) -> list[Cycle]:
         """Those that the provider may still be working on."""
         return [cycle for cycle in self._all if cycle.is_open]
+
+    @property
+    def uncertain(self) -> list[Cycle]:
+        """Those whose work the provider may have done without saying so."""
+        return [cycle for cycle in self._all if cycle.is_uncertain]
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The provider's references of all cycles."""
+        return tuple(cycle.reference for cycle in self._all if cycle.reference is not None)
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether the provider may have any request of this call."""
+        return any(cycle.was_sent for cycle in self._all)
+
+    @property
+    def effect(self) -> Effect:
+        """What is known about the provider's side."""
+        if any(cycle.work is WorkEnd.DONE for cycle in self._all):
+            return Effect.DONE
+        return Effect.UNKNOWN if self.uncertain else Effect.NONE
+
+    def numbered(self, number: int) -> Cycle:
+        """The cycle of this number."""
+        return next(cycle for cycle in self._all if cycle.number == number)
 
     @property
     def last_sent(self) -> Cycle:
@@ -123,7 +177,7 @@ class Cycles:
 
     def fail(self, cycle: Cycle, at: datetime) -> None:
         """The provider has reported a failure."""
-        cycle.spend_key()
+        cycle.report_failure()
         self._ended.append(CycleEnd(silent=False, after=cycle.elapsed(at)))
 
     def take_ended(self) -> tuple[CycleEnd, ...]:
@@ -146,12 +200,9 @@ class ReadyToSend:
     """Nothing is decided, and the request is to be sent (again).
 
     Attributes:
-        local: whether the first attempt may be a local activity. Such a send is forgotten with its
-            workflow task, and only `prepare` can tell, if it is done again.
         first_attempt: the result of the first attempt, if `prepare` has made it.
     """
 
-    local: bool = False
     first_attempt: Sent | FailedAttempt | None = None
 
 
@@ -174,28 +225,35 @@ class Failure:
 
     Attributes:
         reason: for people.
-        code: a short name for programs; parked calls are found by it.
-        notice: the kind of the operation's notice that fits.
+        code: for programs; parked calls are found by it.
+        provider_code: what the provider calls it.
         is_retryable: another round may succeed right now.
         may_come_late: the provider never said that it has failed; its response may still come.
         is_held_back: a flag or the breaker forbids sending; `when_off` says what happens then.
+        is_interrupted: an operator, or a message, has interrupted the sending.
     """
 
     reason: str
-    code: str
-    notice: str = "failed"
+    code: OutcomeCode
+    provider_code: str | None = None
     is_retryable: bool = False
     may_come_late: bool = False
     is_held_back: bool = False
+    is_interrupted: bool = False
 
     def cause(self) -> ParkedCause:
         """For continue-as-new."""
-        return ParkedCause(reason=self.reason, code=self.code, notice=self.notice)
+        return ParkedCause(reason=self.reason, code=self.code, provider_code=self.provider_code)
 
 
 @dataclass(frozen=True)
 class CancelRequested:
     """An operator has cancelled the call."""
+
+
+@dataclass(frozen=True)
+class ResolvedAsNone:
+    """An operator states that nothing happened at the provider."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +278,7 @@ class Woken:
     """A parked call has something to do besides waiting."""
 
 
-Decision = Answered | Failure | CancelRequested | ReprocessRequested
+Decision = Answered | Failure | CancelRequested | ReprocessRequested | ResolvedAsNone
 """What ends waiting for a response."""
 
 RoundResult = ReadyToSend | Decision | ParkingExpired

@@ -7,7 +7,7 @@ from datetime import datetime
 from temporalio import workflow
 
 from workflows.hosting import steps
-from workflows.hosting.host import Condition, Host
+from workflows.hosting.host import Condition, Host, StepError
 
 from .acknowledgements import Acknowledgements
 from .cycles import (
@@ -17,14 +17,17 @@ from .cycles import (
     Decision,
     Failure,
     ReprocessRequested,
+    ResolvedAsNone,
     TimedOut,
     Woken,
 )
+from .sending import Sending
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
-    from ackbridge.contracts.messages import MessageKind, ProviderMessage
+    from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode, OutcomeStatus, Stage
+    from ackbridge.contracts.continuation import WorkEnd
+    from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
     from ackbridge.contracts.plan import LatePolicy, Plan
     from ackbridge.contracts.steps import AcknowledgementKind, RecordStep
 
@@ -33,12 +36,18 @@ class MessageHandler:
     """Handles what the provider and the operators send to a call."""
 
     def __init__(
-        self, host: Host, state: CallState, plan: Plan, acknowledgements: Acknowledgements
+        self,
+        host: Host,
+        state: CallState,
+        plan: Plan,
+        acknowledgements: Acknowledgements,
+        sending: Sending,
     ) -> None:
         self._host = host
         self._state = state
         self._plan = plan
         self._acknowledgements = acknowledgements
+        self._sending = sending
         self._handlers = {
             MessageKind.RESPONSE: self._record,
             MessageKind.FAILURE: self._fail,
@@ -62,8 +71,11 @@ class MessageHandler:
                 decision = await handle(message, state.cycle_for(message))
                 if decision is not None:
                     return decision
-                deadline = max(deadline, state.deadline or deadline)
-            elif requests.cancelled is not None:
+                if state.stage is Stage.AWAITING_RESPONSE:
+                    deadline = max(deadline, state.deadline or deadline)
+            elif state.outcome is None and requests.is_resolved_as_none:
+                return ResolvedAsNone()
+            elif state.outcome is None and requests.cancelled is not None:
                 return CancelRequested()
             elif requests.reprocess:
                 requests.reprocess = False
@@ -84,7 +96,10 @@ class MessageHandler:
         state = self._state
         is_forced = state.is_forced(message)
         is_late = cycle.has_given_up and not is_forced
+        if not is_forced and not await self._is_consistent(message, cycle):
+            return None
         if is_late and not self._accepts_late(message):
+            cycle.complete()
             return None
         previous_stage = state.stage
         state.enter(Stage.CAPTURING)
@@ -115,7 +130,7 @@ class MessageHandler:
             state.messages.suppress(message, recorded.reason or "the ledger has it already")
             state.enter(previous_stage)
             return None
-        state.notice, state.outcome = None, outcome
+        state.notice, state.outcome, state.code, state.provider_code = None, outcome, None, None
         cycle.complete()
         return Answered(cycle, outcome, recorded.acknowledged)
 
@@ -123,7 +138,7 @@ class MessageHandler:
         """Take over what was recorded in a workflow task that was lost; it is the first cycle's."""
         state, cycle = self._state, self._state.cycles.current
         if outcome.attempts or outcome.acknowledgement_owed:
-            cycle.mark_sent()
+            cycle.mark_sent(self._host.now())
         cycle.reference = outcome.reference
         cycle.complete()
         state.attempts, state.reference = outcome.attempts, outcome.reference
@@ -133,17 +148,40 @@ class MessageHandler:
     def _outcome(
         self, message: ProviderMessage, cycle: Cycle, *, is_late: bool, is_forced: bool
     ) -> CallOutcome:
-        state = self._state
+        state, requests = self._state, self._state.operator_requests
         is_due = cycle.was_sent and self._acknowledgements.is_due(AcknowledgementKind.SUCCESS)
+        was_delayed = state.parked_times > 0 or state.outcome is not None
         return state.draft_outcome(OutcomeStatus.COMPLETED).model_copy(
             update={
                 "response": message.data,
                 "reference": cycle.reference or state.reference,
-                "late": is_late or (state.parked_times > 0 and not is_forced),
-                "forced": state.operator_requests.forced if is_forced else None,
+                "late": is_late or (was_delayed and not is_forced),
+                "forced": requests.forced if is_forced else None,
+                "settled": requests.resolved if is_forced else None,
                 "acknowledgement_owed": is_due,
+                "effect": Effect.DONE,
             }
         )
+
+    async def _is_consistent(self, message: ProviderMessage, cycle: Cycle) -> bool:
+        """Note that the work is done; a success of work that was called off needs confirmation."""
+        was_called_off = cycle.work in (WorkEnd.CALLED_OFF, WorkEnd.CONTRADICTED)
+        is_confirmed = message.source is MessageSource.STATUS
+        if was_called_off and not is_confirmed and self._plan.ask_status:
+            try:
+                confirmation = await self._sending.ask(cycle)
+            except StepError as error:
+                self._state.last_error = error.reason
+            else:
+                kind = confirmation and confirmation.kind
+                is_confirmed = kind is MessageKind.RESPONSE
+        if was_called_off and not is_confirmed:
+            cycle.report_success()
+            reason = "a success of work whose failed acknowledgement the provider had accepted"
+            self._state.messages.hold(message, reason)
+            self._state.show()
+            return False
+        return True
 
     def _accepts_late(self, message: ProviderMessage) -> bool:
         """Whether the operation accepts a response after we have given up its cycle."""
@@ -159,19 +197,28 @@ class MessageHandler:
         return False
 
     async def _fail(self, message: ProviderMessage, cycle: Cycle) -> Failure | None:
-        """End a cycle; it decides the round unless the call is parked."""
+        """End a cycle; a retryable failure of a parked call decides nothing."""
         state = self._state
-        if cycle.has_given_up:
+        reason = f"the provider reported a failure: {message.reason or 'no reason given'}"
+        failure = Failure(
+            reason, OutcomeCode.PROVIDER_FAILED, message.code, is_retryable=message.retryable
+        )
+        if cycle.has_given_up and not cycle.is_uncertain:
             state.messages.suppress(message, "a failure of a cycle that was given up already")
             return None
-        state.cycles.fail(cycle, state.arrived_at(message, cycle))
-        reason = f"the provider reported a failure: {message.reason or 'no reason given'}"
-        state.last_error = reason
+        is_late, state.last_error = cycle.has_given_up, reason
+        if is_late:
+            cycle.report_failure()
+        else:
+            state.cycles.fail(cycle, state.arrived_at(message, cycle))
         if state.stage is not Stage.PARKED:
-            return Failure(reason, "provider_failure", is_retryable=message.retryable)
+            # A late failure of another cycle does not end the round of this one.
+            is_other = is_late and state.stage in (Stage.SENDING, Stage.AWAITING_RESPONSE)
+            return None if is_other else failure
         await self._acknowledgements.acknowledge_failed(reason)
+        is_over = state.effect is Effect.NONE and not message.retryable
         state.enter(Stage.PARKED)
-        return None
+        return failure if is_over else None
 
     async def _extend(self, message: ProviderMessage, cycle: Cycle) -> None:
         """Move the deadline as the provider asks, up to the operation's ceiling."""

@@ -12,7 +12,7 @@ from workflows.hosting.host import Host
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallOutcome, Notice, NoticeStatus, OutcomeStatus
+    from ackbridge.contracts.calls import CallOutcome, Effect, Notice, NoticeStatus, OutcomeStatus
     from ackbridge.contracts.deliveries import (
         Delivery,
         NoticeBody,
@@ -46,7 +46,7 @@ class Notifications:
         self._reply = reply
         self._notices = notices
         self._starting = 0
-        self._has_ended = False
+        self._reported = _report_of(state.outcome)
 
     def delayed(self, notice: Notice | None) -> None:
         """The call is parked; notify only of what is new."""
@@ -57,14 +57,16 @@ class Notifications:
         self._notify(NoticeEvent.DELAYED, data, self._host.now())
 
     def ended(self, outcome: CallOutcome, *, was_delayed: bool) -> None:
-        """The call has its outcome; only the first call of this method has an effect."""
-        if self._has_ended:
+        """The call has its outcome, or another one; the same one again has no effect."""
+        is_replaced = self._reported is not None
+        if self._reported == _report_of(outcome):
             return
-        self._has_ended = True
+        self._reported = _report_of(outcome)
         data = self._data(NoticeStatus(outcome.status), outcome.notice)
+        data = data.model_copy(update={"effect": outcome.effect, "code": outcome.code})
         event, at = NoticeEvent(outcome.status), self._host.now()
         if outcome.status is OutcomeStatus.COMPLETED:
-            is_late = outcome.late or was_delayed
+            is_late = outcome.late or was_delayed or is_replaced
             event = NoticeEvent.COMPLETED_LATE if is_late else NoticeEvent.COMPLETED
             data = data.model_copy(update={"late": is_late, "notice": self._notices.get(event)})
             at = outcome.timings.answered_at or at
@@ -111,3 +113,8 @@ class Notifications:
 
     def _update(self, **changes: object) -> None:
         self._state.notifications = self._state.notifications.model_copy(update=changes)
+
+
+def _report_of(outcome: CallOutcome | None) -> tuple[OutcomeStatus, Effect] | None:
+    """What a subscriber is notified of: a call ends once, unless this changes."""
+    return (outcome.status, outcome.effect) if outcome is not None else None

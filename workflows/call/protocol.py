@@ -9,7 +9,10 @@ prepare ─► send ─► await response ─► record ─► acknowledge(succe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 
@@ -25,6 +28,7 @@ from .cycles import (
     ParkingExpired,
     ReadyToSend,
     ReprocessRequested,
+    ResolvedAsNone,
 )
 from .notifications import Notifications
 from .state import CallState, describe_intervention
@@ -33,16 +37,19 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import (
         CallOutcome,
         CallRequest,
+        Effect,
         Intervention,
+        OutcomeCode,
         OutcomeStatus,
         Stage,
+        WaitingFor,
     )
     from ackbridge.contracts.continuation import CallContinuation
     from ackbridge.contracts.deliveries import ReplyPlan
     from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
-    from ackbridge.contracts.notices import default_notices
+    from ackbridge.contracts.notices import default_notices, notice_kind
     from ackbridge.contracts.plan import REVISION, Plan, Prepared
-    from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
+    from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess, Resolve, WriteOff
     from ackbridge.contracts.steps import PrepareStep, StepFailure
 
 REJECTIONS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
@@ -51,15 +58,10 @@ REJECTIONS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
 
 @dataclass(frozen=True)
 class Admitted:
-    """The call has a plan.
-
-    Attributes:
-        is_fresh: whether the workflow task that has prepared the call is still open.
-    """
+    """The call has a plan."""
 
     plan: Plan
     prepared: Prepared
-    is_fresh: bool
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Preparation:
         self._host = host
         self._state = state
         self._run_chain = run_chain
-        self._is_first_attempt = True
+        self._first_failure = ""
 
     async def run(self) -> Admitted | Ended | Rejected:
         """Prepare the call.
@@ -103,36 +105,57 @@ class Preparation:
                 return Rejected(error)
             return self._not_prepared(error)
         if prepared.plan is not None:
-            age = self._host.now() - self._state.timings.started_at
-            is_fresh = self._is_first_attempt and age < steps.WORKFLOW_TASK_OPEN_FOR
-            return Admitted(prepared.plan, prepared, is_fresh)
+            return Admitted(prepared.plan, prepared)
         if prepared.recorded is not None:
             return Ended(prepared.recorded)
         raise StepError("NoOutcome", "the ledger has neither a plan nor an outcome for it")
 
     async def _prepare(self) -> Prepared:
-        requests = self._state.operator_requests
+        state, requests = self._state, self._state.operator_requests
+        within, expires_at = steps.PREPARE_WITHIN, state.request.expires_at
+        if expires_at is not None:
+            within = max(min(within, expires_at - self._host.now()), timedelta(seconds=1))
         return await self._host.perform(
-            self._state.request.provider,
-            replace(steps.PREPARE, after_first_attempt=lambda step, *_: self._again(step)),
+            state.request.provider,
+            replace(steps.PREPARE, within=within, after_first_attempt=self._go_on),
             PrepareStep(
-                request=self._state.request,
+                request=state.request,
                 run_chain=self._run_chain,
-                sends=not requests.interrupts_work() and not self._state.messages,
+                sends=not requests.interrupts_work() and not state.messages,
             ),
             requests.is_cancelled,
         )
 
-    def _again(self, step: PrepareStep) -> PrepareStep:
-        self._is_first_attempt = False
+    def _go_on(self, step: PrepareStep, error: StepError) -> PrepareStep:
+        """Another worker may have what the first one lacks; nothing is sent along any more."""
+        self._first_failure = error.kind
+        self._state.last_error = error.reason
+        self._state.wait_for(WaitingFor.DEPENDENCY, detail=error.reason)
+        self._host.run_in_background(self._notify_of_delay(error.reason))
         return step.model_copy(update={"sends": False})
+
+    async def _notify_of_delay(self, reason: str) -> None:
+        """Notify those who wait that this takes longer."""
+        state = self._state
+        until = self._host.now() + steps.DELAYED_AFTER
+        summary = f"callers wait until then: {reason}"
+        if await self._host.wait(lambda: state.stage is not Stage.PREPARING, until, summary):
+            return
+        state.delay(default_notices(state.request.language)["delayed"], None)
+        state.wait_for(WaitingFor.DEPENDENCY, detail=reason, is_delayed=True)
 
     def _not_prepared(self, error: StepError) -> Ended:
         state, request = self._state, self._state.request
         state.last_error = error.reason
         cancelled = state.operator_requests.cancelled if error.kind == INTERRUPTED else None
         status = OutcomeStatus.CANCELLED if cancelled else OutcomeStatus.FAILED
-        state.notice = default_notices(request.language)[status]
+        kind = self._first_failure if error.kind == INTERRUPTED else error.kind
+        code = OutcomeCode.CANCELLED if cancelled else _CODES.get(kind, OutcomeCode.NOT_SENT)
+        if kind not in _CODES:
+            # A request that was sent with it, in a workflow task that was lost, may have arrived.
+            state.cycles.current.mark_sent(self._host.now())
+        state.code = code
+        state.notice = default_notices(request.language)[notice_kind(code, state.effect)]
         outcome = state.draft_outcome(status).model_copy(
             update={
                 "reason": describe_intervention("cancelled", cancelled)
@@ -140,6 +163,7 @@ class Preparation:
                 else error.reason,
                 "cancelled": cancelled,
                 "notice": state.notice,
+                "code": code,
                 "cycles": 0,
             }
         )
@@ -147,11 +171,18 @@ class Preparation:
         return Ended(outcome, reply)
 
 
+_CODES: Mapping[str, OutcomeCode] = {
+    StepFailure.MISSING: OutcomeCode.NOT_SENT,
+    StepFailure.EXPIRED: OutcomeCode.EXPIRED,
+}
+"""Why a request was certainly not sent."""
+
+
 class CallProtocol:
     """One call from its request to its outcome.
 
     The host runs it (`run`) and passes on what arrives at any time (`receive`, `cancel`,
-    `force_ack`, `reprocess`, `reject`).
+    `force_ack`, `reprocess`, `resolve`, `write_off`, `reject`).
 
     Attributes:
         state: what is known about the call.
@@ -181,9 +212,9 @@ class CallProtocol:
     # What arrives
 
     def receive(self, message: ProviderMessage) -> None:
-        """Take a provider's message; each counts once, and none after the outcome."""
+        """Take a provider's message; each counts once, and none after the final outcome."""
         state = self.state
-        if state.outcome is None:
+        if state.outcome is None or state.is_reconciling:
             state.messages.add(message)
         elif not state.messages.has_arrival(message):
             state.receive_after_end(message, state.outcome)
@@ -202,19 +233,48 @@ class CallProtocol:
         if outcome is not None:
             self.reject(f"force_ack by {signal.by}: too late, the call is {outcome.status}")
             return
+        if requests.resolved is not None:
+            self.reject(f"force_ack by {signal.by}: {requests.resolved.by} has resolved it already")
+            return
         if requests.forced is not None:
             self.reject(f"force_ack by {signal.by}: {requests.forced.by} has forced it already")
             return
         requests.forced = Intervention(by=signal.by, reason=signal.reason)
+        self._respond(signal.response)
+
+    def resolve(self, signal: Resolve) -> None:
+        """Take from an operator what happened at the provider; too late once that is known."""
+        state, requests = self.state, self.state.operator_requests
+        if state.outcome is not None and not state.is_reconciling:
+            self.reject(f"resolve by {signal.by}: too late, the call is {state.outcome.status}")
+        elif requests.forced is not None or requests.resolved is not None:
+            self.reject(f"resolve by {signal.by}: the call was forced or resolved already")
+        else:
+            requests.resolved = Intervention(by=signal.by, reason=signal.reason)
+            requests.resolved_as = signal.effect
+            if signal.effect is Effect.DONE:
+                self._respond(signal.response)
+
+    def _respond(self, response: Any) -> None:
+        """Handle an operator's response like one of the provider."""
+        key = self.state.operator_requests.forced_key(self._request.call_id)
         self.receive(
             ProviderMessage(
                 kind=MessageKind.RESPONSE,
-                event_key=requests.forced_key(self._request.call_id),
-                data=signal.response,
+                event_key=key,
+                data=response,
                 source=MessageSource.OPERATOR,
                 received_at=self._host.now(),
             )
         )
+
+    def write_off(self, signal: WriteOff) -> None:
+        """Stop retrying the acknowledgement of a cycle."""
+        by = Intervention(by=signal.by, reason=signal.reason)
+        if self.state.write_off(signal.cycle, by):
+            self.state.show()
+        else:
+            self.reject(f"write_off by {signal.by}: cycle {signal.cycle} owes no acknowledgement")
 
     def reprocess(self, signal: Reprocess) -> None:
         """Send a parked call again; a batch may ask for it once."""
@@ -243,16 +303,19 @@ class CallProtocol:
         """
         if self._continuation is not None:
             conduct = self._conduct(self._continuation.plan)
-            result = await conduct.resume(Failure(**self._continuation.parked.model_dump()))
+            failure = Failure(**self._continuation.parked.model_dump())
+            if self.state.outcome is not None:
+                return await conduct.resume_reconciling(failure)
+            result = await conduct.resume(failure)
         else:
             match await Preparation(self._host, self.state, self._run_chain).run():
                 case Rejected(error):
                     raise self._rejected(error)
                 case Ended(outcome, reply):
                     return await self._end(outcome, reply)
-                case Admitted(plan, prepared, is_fresh):
+                case Admitted(plan, prepared):
                     conduct = self._conduct(plan)
-                    result = await conduct.begin(prepared, is_fresh=is_fresh)
+                    result = await conduct.begin(prepared)
         while True:
             match result:
                 case ReadyToSend():
@@ -261,10 +324,12 @@ class CallProtocol:
                     return await conduct.complete(result)
                 case CancelRequested():
                     return await conduct.cancel()
+                case ResolvedAsNone():
+                    return await conduct.resolve()
                 case ReprocessRequested():
                     result = await conduct.reprocess()
                 case Failure() if conduct.may_retry(result):
-                    result = await conduct.retry()
+                    result = await conduct.retry(result)
                 case Failure() if conduct.may_park(result):
                     result = await conduct.park(result)
                 case (Failure() as failure) | ParkingExpired(failure):
@@ -285,7 +350,7 @@ class CallProtocol:
 
     async def _end(self, outcome: CallOutcome, reply: ReplyPlan | None) -> CallOutcome:
         notifications = Notifications(self._host, self.state, reply, {})
-        return await Conclusion(self._host, self.state, notifications).end_unplanned(outcome)
+        return await Conclusion(self._host, self.state, notifications, {}).end_unplanned(outcome)
 
     def continuation(self, requested: ContinueAsNewRequested) -> CallContinuation:
         """For the run that continues this one; the last thing to be asked of this one."""

@@ -1,31 +1,70 @@
-"""Send the request until there is a receipt, and ask the provider for the status of its work."""
+"""Send the request until there is a receipt, and look for answers before anything is given up."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 
 from workflows.hosting import steps
-from workflows.hosting.host import INTERRUPTED, FirstAttempt, Host, StepError
+from workflows.hosting.host import INTERRUPTED, Host, Step, StepError
 
 from .cycles import Cycle, Failure
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import Stage
+    from ackbridge.contracts.calls import OutcomeCode, Stage, WaitingFor
+    from ackbridge.contracts.continuation import WorkEnd
     from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.messages import MessageKind, ProviderMessage
-    from ackbridge.contracts.plan import Plan, PollPlan
+    from ackbridge.contracts.plan import Plan, PollPlan, ResponseMode
     from ackbridge.contracts.steps import (
         AskStep,
+        CorrelateStep,
         FailedAttempt,
+        InboxMessages,
+        LookStep,
         PollStep,
         ReconsiderStep,
         SendStep,
         Sent,
         StepFailure,
     )
+
+FIRST_RETRY = timedelta(milliseconds=500)
+LONGEST_RETRY = timedelta(minutes=5)
+
+MISSING_WITHIN = timedelta(hours=24)
+"""How long a request waits for a worker that has what it needs."""
+
+
+@dataclass
+class Attempts:
+    """The attempts to send in one round.
+
+    Attributes:
+        number: how many were made; those for which a worker lacked something do not count.
+        first_at: when the first one began, or failed where that is not known.
+        last: the error of the last one.
+    """
+
+    number: int = 0
+    first_at: datetime | None = None
+    last: StepError | None = None
+
+    def add(self, error: StepError, now: datetime) -> StepError:
+        """Count a failed attempt; an error that says less than the one before keeps that one."""
+        if error.kind == StepFailure.UNAVAILABLE and not error.attempts and self.last:
+            reason = f"{self.last.reason}; then no worker could take it up in time"
+            error = StepError(
+                self.last.kind, reason[:MAX_ERROR_LENGTH], attempts=0, code=self.last.code
+            )
+        elif error.kind != StepFailure.MISSING:
+            self.number += error.attempts
+        self.first_at = self.first_at or now
+        self.last = error
+        return error
 
 
 class Sending:
@@ -40,90 +79,241 @@ class Sending:
         self._plan = plan
 
     async def send(
-        self, cycle: Cycle, *, local: bool, first_attempt: Sent | FailedAttempt | None
+        self, cycle: Cycle, first_attempt: Sent | FailedAttempt | None = None
     ) -> Sent | Failure:
         """Send under the cycle's key until there is a receipt; see `ReadyToSend`."""
         self._state.enter(Stage.SENDING)
-        try:
-            sent = await self._send(cycle, first_attempt, local=local)
-        except StepError as error:
-            return self._not_received(cycle, error)
-        self._received(cycle, sent)
-        return sent
+        attempts = Attempts()
+        result: Sent | StepError | None = None
+        match first_attempt:
+            case Sent():
+                result = first_attempt
+            case FailedAttempt():
+                attempts.first_at = self._state.timings.started_at
+                result = _error_of(first_attempt)
+        while True:
+            if result is None:
+                forbidden = self.forbids(cycle)
+                if forbidden is not None:
+                    return forbidden
+                result = await self._attempt(cycle, attempts)
+            if isinstance(result, Sent):
+                await self._received(cycle, result)
+                return result
+            error = self._failed(cycle, attempts, result)
+            again_at = self._next_attempt_at(cycle, attempts, error)
+            if again_at is None or await self._pause(again_at, error):
+                return self._not_received(cycle, error)
+            result = None
 
-    async def _send(
-        self, cycle: Cycle, first_attempt: Sent | FailedAttempt | None, *, local: bool
-    ) -> Sent:
-        if isinstance(first_attempt, Sent):
-            return first_attempt
-        state, provider = self._state, self._state.request.provider
-        step = steps.send(self._plan, cycle.number, local=local)
-        ended = state.cycles.take_ended()
-        argument = SendStep(request=state.request, cycle=cycle.number, ended=ended)
-        if first_attempt is None:
-            return await self._host.perform(provider, step, argument, self._is_needless)
-        error = StepError(
-            first_attempt.kind,
-            first_attempt.reason[:MAX_ERROR_LENGTH],
-            reached=first_attempt.reached,
+    def forbids(self, cycle: Cycle) -> Failure | None:
+        """Why no request may be sent under the key of a cycle, if it may not."""
+        expires_at = self._state.request.expires_at
+        if expires_at is not None and self._host.now() >= expires_at:
+            reason = f"the request has expired at {expires_at:%Y-%m-%d %H:%M:%S} UTC"
+            return Failure(reason, OutcomeCode.EXPIRED, may_come_late=cycle.was_sent)
+        if cycle.was_sent and not self._plan.repeatable:
+            reason = "the request may have arrived, and must not be repeated"
+            return Failure(reason, OutcomeCode.NO_RECEIPT, may_come_late=True)
+        return None
+
+    async def _attempt(self, cycle: Cycle, attempts: Attempts) -> Sent | StepError:
+        state, plan, now = self._state, self._plan.send, self._host.now()
+        queue_within = plan.queue_within
+        if attempts.first_at is not None:
+            # After the first attempt, waiting for a worker is part of the time of all of them.
+            left = max(attempts.first_at + plan.within - now, timedelta(seconds=1))
+            is_missing = attempts.last is not None and attempts.last.kind == StepFailure.MISSING
+            queue_within = queue_within if is_missing else min(queue_within, left)
+        state.wait_for(*self._why_queued())
+        argument = SendStep(
+            request=state.request,
+            cycle=cycle.number,
+            tried=attempts.number,
+            first_tried_at=attempts.first_at,
+            reached=cycle.was_sent,
+            ended=state.cycles.take_ended(),
         )
-        first = FirstAttempt(error, first_attempt.again_after, state.timings.started_at)
-        return await self._host.resume_after_first_attempt(
-            provider, step, argument, first, self._is_needless
-        )
+        step = steps.send(self._plan, cycle.number, queue_within)
+        try:
+            return await self._host.perform(
+                state.request.provider, step, argument, self._is_needless
+            )
+        except StepError as error:
+            return error
+
+    def _why_queued(self) -> tuple[WaitingFor, None, str | None]:
+        standing = self._plan.standing
+        if standing is not None and standing.throttled:
+            return WaitingFor.RATE_LIMIT, None, str(standing)
+        return WaitingFor.WORKER, None, None
+
+    def _failed(self, cycle: Cycle, attempts: Attempts, error: StepError) -> StepError:
+        error = attempts.add(error, self._host.now())
+        self._state.attempts += error.attempts
+        self._state.last_error = error.reason
+        if error.reached:
+            cycle.mark_sent(self._host.now())
+        return error
+
+    def _next_attempt_at(
+        self, cycle: Cycle, attempts: Attempts, error: StepError
+    ) -> datetime | None:
+        """When the request is sent again; None: not in this round."""
+        if self._is_needless() or (cycle.was_sent and not self._plan.repeatable):
+            return None
+        # It answers this attempt; one before it may have arrived.
+        is_doubtful_refusal = error.kind == StepFailure.REFUSED and cycle.was_sent
+        if error.retry_after is None and not is_doubtful_refusal:
+            return None
+        now, first_at, plan = self._host.now(), attempts.first_at, self._plan.send
+        backoff = min(FIRST_RETRY * 2 ** min(max(attempts.number - 1, 0), 16), LONGEST_RETRY)
+        at = now + (error.retry_after or backoff)
+        is_missing = error.kind == StepFailure.MISSING
+        within = MISSING_WITHIN if is_missing else plan.within
+        if (attempts.number >= plan.attempts and not is_missing) or at > (first_at or now) + within:
+            return None
+        return at
+
+    async def _pause(self, until: datetime, error: StepError) -> bool:
+        """Wait for the next attempt; true if it is not needed any more."""
+        is_missing = error.kind == StepFailure.MISSING
+        what = WaitingFor.DEPENDENCY if is_missing else WaitingFor.RETRY
+        self._state.wait_for(what, until, error.reason)
+        return await self._host.wait(self._is_needless, until, f"retry send: {error.reason}")
 
     def _is_needless(self) -> bool:
         """Whether another attempt is needless: an operator interrupts, or the provider answers."""
         return bool(self._state.messages) or self._state.operator_requests.interrupts_work()
 
-    def _received(self, cycle: Cycle, sent: Sent) -> None:
+    async def _received(self, cycle: Cycle, sent: Sent) -> None:
         state = self._state
+        was_sent = cycle.was_sent
         state.receipt_arrived(sent, self._plan.deadline, self._plan.deadline_reason)
-        cycle.mark_sent(None if sent.again else state.timings.sent_at)
+        is_dated = not (sent.again or was_sent)
+        cycle.mark_sent(self._host.now(), state.timings.sent_at if is_dated else None)
         cycle.reference = sent.reference or cycle.reference
         state.attempts += sent.attempt
         state.reference = cycle.reference
+        state.receipt = sent.receipt if sent.receipt is not None else state.receipt
         for message in sent.messages:
             state.messages.add(message)
+        if sent.uncorrelated:
+            state.wait_for(WaitingFor.DEPENDENCY, detail="the ledger: to commit the reference")
+            await self._read_inbox(steps.CORRELATE, cycle)
 
     def _not_received(self, cycle: Cycle, error: StepError) -> Failure:
         """Tell apart what was never sent, what was refused, and what may have arrived."""
-        self._state.attempts += error.attempts
-        self._state.last_error = error.reason
-        if error.kind == StepFailure.REFUSED:
-            return self._refused(cycle, error)
-        if error.reached:
-            cycle.mark_sent()
-        if error.kind not in (StepFailure.NO_RECEIPT, INTERRUPTED) and not cycle.is_open:
-            return Failure(error.reason, "not_sent")
-        return Failure(error.reason, "no_receipt", may_come_late=cycle.was_sent)
+        code = _CODES.get(error.kind, OutcomeCode.NOT_SENT)
+        if code is OutcomeCode.UNREADABLE:
+            cycle.mark_sent(self._host.now())
+        elif code is OutcomeCode.REFUSED and not cycle.was_sent:
+            cycle.refuse()
+        elif code is OutcomeCode.NOT_SENT and cycle.was_sent:
+            code = OutcomeCode.NO_RECEIPT
+        return Failure(
+            error.reason,
+            code,
+            error.code,
+            may_come_late=cycle.was_sent,
+            is_interrupted=self._is_needless(),
+        )
 
-    def _refused(self, cycle: Cycle, error: StepError) -> Failure:
-        """A refusal answers one attempt; the provider may have taken one before it."""
-        if error.reached or cycle.is_open:
-            # The key stays in use: under another one the work could be done twice.
-            cycle.mark_sent()
-        else:
-            cycle.spend_key()
-        return Failure(error.reason, "refused", notice="refused")
+    # Before something is given up
 
-    async def ask_status(self, cycle: Cycle) -> None:
-        """Ask the provider once for the status of its work."""
-        try:
-            asked = await self._host.perform(
-                self._state.request.provider,
-                steps.ask_status(self._plan),
-                AskStep(request=self._state.request, cycle=cycle.number, reference=cycle.reference),
-                self._state.operator_requests.interrupts_work,
+    async def look(self) -> bool:
+        """Look for an answer in the inbox; without one, ask the provider.
+
+        Returns:
+            Whether the provider has answered for every cycle that it may be working on.
+        """
+        if self._plan.mode is not ResponseMode.SYNC:
+            await self._read_inbox(steps.LOOK_INBOX, None)
+        if self._state.messages or not self._plan.ask_status:
+            return bool(self._state.messages)
+        return all([await self.ask_status(cycle) for cycle in self._state.cycles.uncertain])
+
+    async def _read_inbox(self, step: Step[InboxMessages], correlated: Cycle | None) -> None:
+        """Read all messages; nothing is decided before the ledger has answered."""
+        state, has_more = self._state, True
+        while has_more:
+            seen = state.messages.last_seen
+            argument: CorrelateStep | LookStep = LookStep(
+                request=state.request, references=state.cycles.references, seen=seen
             )
+            if correlated is not None:
+                argument = CorrelateStep(
+                    request=state.request, reference=correlated.reference, seen=seen
+                )
+            try:
+                inbox = await self._host.perform(state.request.provider, step, argument)
+            except StepError as error:
+                state.last_error = error.reason
+                return
+            for message in inbox.messages:
+                state.messages.add(message)
+            has_more = inbox.more and bool(inbox.messages)
+
+    async def ask_status(self, cycle: Cycle) -> bool:
+        """Ask the provider for the status of its work; false if it does not answer."""
+        try:
+            message = await self.ask(cycle)
         except StepError as error:
             self._state.last_error = error.reason
-            return
-        if asked.message is not None:
-            self._state.messages.add(asked.message)
+            return False
+        if message is not None:
+            self._state.messages.add(message)
+        return True
 
-    async def check_admission(self) -> bool:
-        """Check flags and breaker again; whether a parked call may be sent."""
+    async def ask(self, cycle: Cycle) -> ProviderMessage | None:
+        """Ask the provider for the status of its work, once.
+
+        Raises:
+            StepError: it does not answer.
+        """
+        asked = await self._host.perform(
+            self._state.request.provider,
+            steps.ask_status(self._plan),
+            AskStep(request=self._state.request, cycle=cycle.number, reference=cycle.reference),
+            self._state.operator_requests.interrupts_work,
+        )
+        return asked.message
+
+    async def may_reprocess(self) -> bool:
+        """Whether the request of a parked call may be sent now; the status says why not."""
+        problem = await self._problem_of_reprocessing()
+        if problem is not None:
+            self._state.last_error = f"not reprocessed: {problem}"
+            self._state.show()
+        return problem is None
+
+    async def _problem_of_reprocessing(self) -> str | None:
+        state, cycle = self._state, self._state.cycles.current
+        if state.owes_failed_acknowledgement and self._plan.undoes:
+            return "a failed acknowledgement is owed"
+        if any(one.work is WorkEnd.CONTRADICTED for one in state.cycles.uncertain):
+            return "the provider reported a success of work that was called off"
+        if not cycle.was_sent or cycle.is_spent:
+            return await self._check_admission()
+        retention, first_sent_at = self._plan.key_retention, cycle.first_sent_at
+        is_forgotten = (
+            retention is not None
+            and first_sent_at is not None
+            and self._host.now() >= first_sent_at + retention
+        )
+        if self._plan.repeatable and not is_forgotten:
+            return await self._check_admission()
+        has_answered = await self.look()
+        if state.messages:
+            return "an answer has arrived meanwhile"
+        if not self._plan.repeatable:
+            return "the request may have arrived, and must not be repeated"
+        if not (has_answered and self._plan.ask_status):
+            return "the provider may have forgotten the idempotency key"
+        return await self._check_admission()
+
+    async def _check_admission(self) -> str | None:
+        """Check flags and breaker again; why a parked call may not be sent, if it may not."""
         state = self._state
         try:
             standing = await self._host.perform(
@@ -133,14 +323,9 @@ class Sending:
                 state.operator_requests.is_cancelled,
             )
         except StepError as error:
-            not_now: str | None = error.reason
-        else:
-            state.standing = str(standing)
-            not_now = standing.not_now
-        if not_now is not None:
-            state.last_error = f"not reprocessed: {not_now}"
-            state.show()
-        return not_now is None
+            return error.reason
+        state.standing = str(standing)
+        return standing.not_now
 
     def start_polling(self, cycle: Cycle) -> PollLoop | None:
         """Start asking for the response in the background, where the operation is polled."""
@@ -149,6 +334,25 @@ class Sending:
         polling = PollLoop(self._host, self._state, self._plan.poll, cycle)
         self._host.run_in_background(polling.run())
         return polling
+
+
+_CODES = {
+    StepFailure.REFUSED: OutcomeCode.REFUSED,
+    StepFailure.UNREADABLE: OutcomeCode.UNREADABLE,
+    StepFailure.EXPIRED: OutcomeCode.EXPIRED,
+    StepFailure.NO_RECEIPT: OutcomeCode.NO_RECEIPT,
+    INTERRUPTED: OutcomeCode.NO_RECEIPT,
+}
+
+
+def _error_of(attempt: FailedAttempt) -> StepError:
+    return StepError(
+        attempt.kind,
+        attempt.reason[:MAX_ERROR_LENGTH],
+        reached=attempt.reached,
+        code=attempt.code,
+        retry_after=attempt.again_after,
+    )
 
 
 class PollLoop:

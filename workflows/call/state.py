@@ -17,11 +17,14 @@ with workflow.unsafe.imports_passed_through():
         CallOutcome,
         CallRequest,
         CallStatus,
+        Effect,
         Intervention,
         Notice,
         OutcomeStatus,
         Stage,
         Timings,
+        Waiting,
+        WaitingFor,
     )
     from ackbridge.contracts.continuation import (
         CallSnapshot,
@@ -32,11 +35,21 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.limits import MAX_KEY_LENGTH
     from ackbridge.contracts.messages import MessageKind, ProviderMessage
-    from ackbridge.contracts.steps import DUPLICATE, AcknowledgeStep, Sent, SuppressedMessage
+    from ackbridge.contracts.steps import (
+        DUPLICATE,
+        AcknowledgementKind,
+        AcknowledgeStep,
+        Sent,
+        SuppressedMessage,
+        WrittenOff,
+    )
     from ackbridge.contracts.wire import digest
 
 MAX_EVENT_KEYS = 1000
 """Event keys that a continued run still knows; the ledger has all that were applied."""
+
+MAX_SEEN = 100
+"""Event keys that a look at the inbox leaves out; the call suppresses what it has seen anyway."""
 
 MAX_BATCHES = 20
 """Batches that a call remembers; the ledger has all of them."""
@@ -97,6 +110,11 @@ class MessageQueue:
         self.suppress(message, reason)
 
     @property
+    def last_seen(self) -> tuple[str, ...]:
+        """The event keys seen last."""
+        return tuple(self._seen)[-MAX_SEEN:]
+
+    @property
     def has_suppressed(self) -> bool:
         """Whether something is to be written to the ledger's log."""
         return bool(self._suppressed)
@@ -126,13 +144,15 @@ class OperatorRequests:
     """What operators and services have asked a call to do.
 
     Attributes:
-        cancelled, forced: by whom, and why; None if nobody did.
+        cancelled, forced, resolved: by whom, and why; None if nobody did.
+        resolved_as: what happened at the provider, as an operator states it.
         reprocess: a parked call is to be sent again.
     """
 
     def __init__(self, state: OperatorRequestsState) -> None:
         self.cancelled = state.cancelled
         self.forced = state.forced
+        self.resolved, self.resolved_as = state.resolved, state.resolved_as
         self.reprocess = state.reprocess
         self._batches = state.batches
 
@@ -149,11 +169,17 @@ class OperatorRequests:
     @property
     def end_waiting(self) -> bool:
         """Whether one of them ends the waiting for a response."""
-        return self.cancelled is not None or self.reprocess
+        return self.cancelled is not None or self.reprocess or self.is_resolved_as_none
+
+    @property
+    def is_resolved_as_none(self) -> bool:
+        """Whether an operator states that nothing happened at the provider."""
+        return self.resolved_as is Effect.NONE
 
     def interrupts_work(self) -> bool:
         """Whether no further attempt of a send or a status request may be made."""
-        return self.cancelled is not None or self.forced is not None
+        requests = (self.cancelled, self.forced, self.resolved)
+        return any(request is not None for request in requests)
 
     def is_cancelled(self) -> bool:
         """Whether no further attempt may be made of a step that a forced response needs, too."""
@@ -161,7 +187,7 @@ class OperatorRequests:
 
     @staticmethod
     def forced_key(call_id: str) -> str:
-        """The event key of a forced response; a call can be forced once."""
+        """The event key of an operator's response; a call can have one."""
         key = f"operator:{call_id}"
         return key if len(key) <= MAX_KEY_LENGTH else f"operator:{digest(call_id)}"
 
@@ -170,6 +196,8 @@ class OperatorRequests:
         return OperatorRequestsState(
             cancelled=self.cancelled,
             forced=self.forced,
+            resolved=self.resolved,
+            resolved_as=self.resolved_as,
             reprocess=self.reprocess,
             batches=self._batches,
         )
@@ -183,6 +211,7 @@ class PendingAcknowledgement:
         since: its first attempt.
         is_void: a later acknowledgement of the same cycle replaces it.
         is_running: it is still being tried.
+        is_refused: the provider refuses it for good.
         needs_reference: it cannot be addressed until the provider's reference is known.
     """
 
@@ -190,6 +219,7 @@ class PendingAcknowledgement:
     since: datetime
     is_void: bool = False
     is_running: bool = False
+    is_refused: bool = False
     needs_reference: bool = False
 
 
@@ -198,8 +228,10 @@ class CallState:
 
     Attributes:
         stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice, standing,
-            parked_times, reprocessed, reprocessed_by: as in `CallStatus`.
+            parked_times, reprocessed, reprocessed_by, code, provider_code, receipt, waiting: as in
+            `CallStatus`.
         outcome: once the call has one.
+        is_reconciling: the outcome is set with an unknown effect, and messages may replace it.
         rejection: why `prepare` refused the request; nothing was sent then.
         acknowledged_at: when the provider accepted the last acknowledgement.
         pending_acknowledgements: those it has not accepted so far.
@@ -219,16 +251,21 @@ class CallState:
         self.standing = status.standing
         self.parked_times = status.parked_times
         self.reprocessed, self.reprocessed_by = status.reprocessed, status.reprocessed_by
+        self.code, self.provider_code = status.code, status.provider_code
+        self.receipt = status.receipt
+        self.waiting: Waiting | None = status.waiting
         self.timings = snapshot.timings
         self.cycles = Cycles(snapshot.cycles, snapshot.rounds, snapshot.ended)
         self.messages = MessageQueue(snapshot.messages)
         self.operator_requests = OperatorRequests(snapshot.operator_requests)
         self.pending_acknowledgements = [
-            PendingAcknowledgement(pending.step, pending.since)
+            PendingAcknowledgement(pending.step, pending.since, is_refused=pending.is_refused)
             for pending in snapshot.pending_acknowledgements
         ]
+        self._written_off = list(snapshot.written_off)
         self.notifications: NotificationsState = snapshot.notifications
-        self.outcome: CallOutcome | None = None
+        self.outcome: CallOutcome | None = status.outcome
+        self.is_reconciling = status.outcome is not None
         self.rejection: StepError | None = None
         self.acknowledged_at: datetime | None = None
 
@@ -249,9 +286,12 @@ class CallState:
             messages=self.messages.state(),
             operator_requests=self.operator_requests.state(),
             pending_acknowledgements=tuple(
-                PendingAcknowledgementState(step=pending.step, since=pending.since)
+                PendingAcknowledgementState(
+                    step=pending.step, since=pending.since, is_refused=pending.is_refused
+                )
                 for pending in self.pending_acknowledgements
             ),
+            written_off=tuple(self._written_off),
             notifications=self.notifications,
         )
 
@@ -275,6 +315,12 @@ class CallState:
             reprocessed=self.reprocessed,
             reprocessed_by=self.reprocessed_by,
             outcome=self.outcome,
+            effect=self.effect,
+            code=self.code,
+            provider_code=self.provider_code,
+            receipt=self.receipt,
+            disputed=self.is_disputed,
+            waiting=self.waiting,
         )
 
     def show(self) -> None:
@@ -286,23 +332,95 @@ class CallState:
     def enter(self, stage: Stage) -> None:
         """Go on to another stage."""
         self.stage, self._since = stage, self._host.now()
+        self.waiting = None
+        if stage in _WAITING_FOR:
+            self.wait_for(_WAITING_FOR[stage])
+        else:
+            self.show()
+
+    def wait_for(
+        self,
+        what: WaitingFor,
+        next_attempt_at: datetime | None = None,
+        detail: str | None = None,
+        *,
+        is_delayed: bool = False,
+    ) -> None:
+        """Show what the call waits for now; see `Waiting`."""
+        self.waiting = Waiting(
+            what=what,
+            since=self._host.now(),
+            next_attempt_at=next_attempt_at,
+            detail=detail,
+            is_delayed=is_delayed,
+        )
         self.show()
 
     @property
     def is_released(self) -> bool:
         """Whether those who await the outcome can be answered now."""
         is_over = self.outcome is not None or self.rejection is not None
-        return is_over or self.stage is Stage.PARKED
+        is_delayed = self.waiting is not None and self.waiting.is_delayed
+        return is_over or self.stage is Stage.PARKED or is_delayed
 
     @property
     def has_pending_input(self) -> bool:
         """Whether a message, or a request that ends the waiting, is there."""
-        return bool(self.messages) or self.operator_requests.end_waiting
+        return bool(self.messages) or (self.outcome is None and self.operator_requests.end_waiting)
+
+    @property
+    def effect(self) -> Effect:
+        """What is known about the provider's side; an operator may have stated it."""
+        is_none = self.operator_requests.is_resolved_as_none
+        return Effect.NONE if is_none else self.cycles.effect
 
     @property
     def is_acknowledged(self) -> bool:
         """Whether no acknowledgement is being tried any more, accepted or given up."""
         return not any(pending.is_running for pending in self.pending_acknowledgements)
+
+    @property
+    def owes_failed_acknowledgement(self) -> bool:
+        """Whether a failed acknowledgement is being tried: accepted later, it may undo work."""
+        return any(
+            pending.is_running and pending.step.kind is AcknowledgementKind.FAILED
+            for pending in self.pending_acknowledgements
+        )
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether the provider refuses our success acknowledgement."""
+        return any(
+            pending.is_refused and pending.step.kind is AcknowledgementKind.SUCCESS
+            for pending in self.pending_acknowledgements
+        )
+
+    def write_off(self, cycle: int, by: Intervention) -> bool:
+        """Stop retrying the acknowledgement of a cycle; false if none is pending."""
+        of_cycle = [
+            pending
+            for pending in self.pending_acknowledgements
+            if pending.step.cycle == cycle and not pending.is_void
+        ]
+        for pending in of_cycle:
+            pending.is_void = True
+            if not pending.is_running:
+                self.pending_acknowledgements.remove(pending)
+            written_off = WrittenOff(
+                cycle=cycle, kind=pending.step.kind, by=by.by, reason=by.reason
+            )
+            self._written_off.append(written_off)
+        return bool(of_cycle)
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether something is to be written to the ledger's log."""
+        return self.messages.has_suppressed or bool(self._written_off)
+
+    def take_written_off(self) -> tuple[WrittenOff, ...]:
+        """What was written off since the last time."""
+        taken, self._written_off = tuple(self._written_off), []
+        return taken
 
     def wait_until(self, deadline: datetime, reason: str) -> datetime:
         """Set until when the call waits, and why until then."""
@@ -326,6 +444,8 @@ class CallState:
             cycles=self.cycle,
             attempts=self.attempts,
             timings=self.timings,
+            effect=self.effect,
+            receipt=self.receipt,
         )
 
     # Sending and receiving
@@ -390,13 +510,23 @@ class CallState:
 
     def receive_after_end(self, message: ProviderMessage, outcome: CallOutcome) -> None:
         """Log a message that is too late; a response that the call does not have is kept whole."""
-        self.cycle_for(message)
+        cycle = self.cycle_for(message)
         reason = f"the call is {outcome.status} already"
         is_completed = outcome.status is OutcomeStatus.COMPLETED
         if message.kind is MessageKind.RESPONSE and not is_completed:
+            cycle.report_success()
             self.messages.hold(message, reason)
         else:
+            if message.kind is MessageKind.FAILURE:
+                cycle.report_failure()
             self.messages.suppress(message, reason)
+
+
+_WAITING_FOR = {
+    Stage.AWAITING_RESPONSE: WaitingFor.RESPONSE,
+    Stage.PARKED: WaitingFor.REPROCESSING,
+    Stage.RECONCILING: WaitingFor.RECONCILIATION,
+}
 
 
 def describe_intervention(verb: str, steering: Intervention | None) -> str:

@@ -7,7 +7,7 @@ from temporalio import workflow
 from workflows.hosting.markdown import bullets, document, quote_notice, times, timestamp
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallStatus, Stage
+    from ackbridge.contracts.calls import CallStatus, Stage, Waiting
 
 _HEADLINES = {
     Stage.PREPARING: "Preparing: checking the request, claiming the key",
@@ -16,6 +16,7 @@ _HEADLINES = {
     Stage.CAPTURING: "Response received; recording it",
     Stage.ACKNOWLEDGING: "Acknowledging to the provider",
     Stage.PARKED: "Parked: waiting for a late response, an operator, or a batch",
+    Stage.RECONCILING: "Outcome unknown: asking the provider until it is known",
     Stage.COMPLETED: "Completed",
     Stage.FAILED: "Failed",
     Stage.CANCELLED: "Cancelled",
@@ -33,6 +34,12 @@ def render(status: CallStatus) -> str:
 
 def _facts(status: CallStatus) -> list[str]:
     facts = [f"cycle {status.cycle}, attempts to send: {status.attempts}"]
+    if status.stage is not Stage.PREPARING:
+        facts.append(f"effect at the provider: {status.effect}")
+    if status.code:
+        facts.append(f"code: {status.code}, the provider's: {status.provider_code or 'none'}")
+    if status.waiting:
+        facts.append(_waiting(status.waiting))
     if status.reference:
         facts.append(f"provider's reference: `{status.reference}`")
     if status.deadline:
@@ -45,6 +52,8 @@ def _facts(status: CallStatus) -> list[str]:
         facts.append(f"flags and breaker: {status.standing}")
     if status.acknowledgements_owed:
         facts.append(f"pending acknowledgements: {status.acknowledgements_owed}")
+    if status.disputed:
+        facts.append("the provider refuses our success acknowledgement")
     if status.duplicates:
         facts.append(f"duplicates suppressed: {status.duplicates}")
     if status.last_error:
@@ -54,4 +63,14 @@ def _facts(status: CallStatus) -> list[str]:
         facts.append(f"forced by {outcome.forced.by}: {outcome.forced.reason}")
     if outcome is not None and outcome.cancelled:
         facts.append(f"cancelled by {outcome.cancelled.by}: {outcome.cancelled.reason}")
+    if outcome is not None and outcome.settled:
+        facts.append(f"settled by {outcome.settled.by}: {outcome.settled.reason}")
     return facts
+
+
+def _waiting(waiting: Waiting) -> str:
+    """What the call waits for, until when, and why."""
+    text = f"waiting for: {waiting.what.replace('_', ' ')}, since {timestamp(waiting.since)}"
+    if waiting.next_attempt_at:
+        text += f", next attempt at {timestamp(waiting.next_attempt_at)}"
+    return f"{text}: {waiting.detail}" if waiting.detail else text

@@ -17,7 +17,14 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus, OutcomeStatus, Stage
     from ackbridge.contracts.continuation import CallContinuation
     from ackbridge.contracts.messages import ProviderMessage, ProviderMessages
-    from ackbridge.contracts.signals import AwaitOutcome, Cancel, ForceAck, Reprocess
+    from ackbridge.contracts.signals import (
+        AwaitOutcome,
+        Cancel,
+        ForceAck,
+        Reprocess,
+        Resolve,
+        WriteOff,
+    )
     from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
     from workflows.hosting.host import ContinueAsNewRequested, StepError
     from workflows.hosting.inputs import (
@@ -109,6 +116,16 @@ class IntegrationCall:
     def reprocess(self, *arguments: Any) -> None:
         """Send a parked call again: `Reprocess`."""
         self._receive(Reprocess, arguments, CallProtocol.reprocess)
+
+    @workflow.signal(name=names.RESOLVE)
+    def resolve(self, *arguments: Any) -> None:
+        """State what happened at the provider: `Resolve`."""
+        self._receive(Resolve, arguments, CallProtocol.resolve)
+
+    @workflow.signal(name=names.WRITE_OFF)
+    def write_off(self, *arguments: Any) -> None:
+        """Stop retrying the acknowledgement of a cycle: `WriteOff`."""
+        self._receive(WriteOff, arguments, CallProtocol.write_off)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> CallStatus:

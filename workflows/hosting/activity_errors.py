@@ -16,53 +16,46 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.steps import FailureDetails, StepFailure
 
 
-def classify(error: FailureError, tried: int) -> tuple[StepError, timedelta | None]:
-    """Classify the failure of an activity, local or not.
-
-    Args:
-        tried: attempts that were made before this activity was scheduled.
-
-    Returns:
-        The error, and how long to wait before another attempt; None if there must not be one.
-    """
+def classify(error: FailureError) -> StepError:
+    """Classify the failure of an activity, local or not."""
     # A regular activity's failure is wrapped, a local one's is not.
     cause = error.cause if isinstance(error, ActivityError) else error
     match cause:
         case ApplicationError():
-            retry_after = cause.next_retry_delay or timedelta(0)
-            return _from_activity(cause, tried), None if cause.non_retryable else retry_after
+            return _from_activity(cause)
         case exceptions.TimeoutError():
-            return _timed_out(cause, tried)
+            return _timed_out(cause)
         case exceptions.CancelledError():
-            # It waited for a worker or for its next attempt, and the engine does not say which:
-            # an attempt may have reached the provider.
-            reason = "interrupted while it waited for its next attempt"
-            return StepError(INTERRUPTED, reason, attempts=tried, reached=True), None
+            # An attempt that no worker had started did not reach the provider.
+            was_started = not isinstance(error, ActivityError) or bool(error.started_event_id)
+            reason = "interrupted while it waited for an attempt"
+            return StepError(INTERRUPTED, reason, attempts=int(was_started), reached=was_started)
         case _:
-            return StepError("Unknown", type(cause).__name__, attempts=tried + 1), None
+            return StepError("Unknown", type(cause).__name__, reached=True)
 
 
-def _timed_out(timeout: exceptions.TimeoutError, tried: int) -> tuple[StepError, timedelta | None]:
+def _timed_out(timeout: exceptions.TimeoutError) -> StepError:
     last = timeout.cause
     if isinstance(last, ApplicationError):
         # Time ran out while it waited for another attempt: the last attempt's error counts.
-        return _from_activity(last, tried), None
+        return _from_activity(last)
     if timeout.type is TimeoutType.SCHEDULE_TO_START and last is None:
         reason = "no worker took it up in time: nothing was sent"
-        return StepError(StepFailure.UNAVAILABLE, reason, attempts=tried), None
+        return StepError(StepFailure.UNAVAILABLE, reason, attempts=0)
     # The worker may have died after it had sent.
     reason = "the attempt did not report back in time"
-    error = StepError(StepFailure.NO_RECEIPT, reason, attempts=tried + 1, reached=True)
-    return error, timedelta(0)
+    return StepError(StepFailure.NO_RECEIPT, reason, reached=True, retry_after=timedelta(0))
 
 
-def _from_activity(error: ApplicationError, tried: int) -> StepError:
+def _from_activity(error: ApplicationError) -> StepError:
     details = _details(error.details)
     return StepError(
         error.type or "Unknown",
         error.message[:MAX_ERROR_LENGTH],
-        attempts=tried + details.attempt,
+        attempts=details.attempt,
         reached=details.reached,
+        code=details.code,
+        retry_after=None if error.non_retryable else error.next_retry_delay or timedelta(0),
     )
 
 

@@ -53,13 +53,13 @@ class Step(Generic[Result]):
         attempts: the maximum; None for as many as `within` allows.
         within: the time of all attempts; None for no limit.
         queue_within: how long it may wait for a worker.
-        counts_queue_time: after its first attempt, waiting for a worker is part of `within`.
         local_first: whether the first attempt is a local activity.
-        first_retry: the delay before the second attempt; it doubles from there.
+        first_retry, longest_retry: the delay before the second attempt, which doubles from there,
+            and its maximum.
         heartbeat_timeout: None where the activity sends no heartbeats.
         fairness: the fairness key in its queue.
-        after_first_attempt: makes the argument of all further attempts from that of the first one,
-            its error, and when it started.
+        after_first_attempt: makes the argument of all further attempts from that of the first one
+            and its error.
     """
 
     name: str
@@ -70,13 +70,13 @@ class Step(Generic[Result]):
     attempts: int | None = None
     within: timedelta | None = None
     queue_within: timedelta | None = None
-    counts_queue_time: bool = False
     local_first: bool = True
     first_retry: timedelta = timedelta(milliseconds=500)
+    longest_retry: timedelta = timedelta(minutes=5)
     heartbeat_timeout: timedelta | None = None
     on_interrupt: OnInterrupt = OnInterrupt.AWAITED
     fairness: str | None = None
-    after_first_attempt: Callable[[Any, StepError, datetime], Wire] | None = None
+    after_first_attempt: Callable[[Any, StepError], Wire] | None = None
 
 
 INTERRUPTED = "Interrupted"
@@ -91,31 +91,31 @@ class StepError(Exception):
         reason: one line for people, without secrets.
         attempts: how often it was tried.
         reached: whether the provider may have got the request.
+        code: the provider's own code of a refusal.
+        retry_after: how long to wait before another attempt, if one makes sense.
     """
 
-    def __init__(self, kind: str, reason: str, *, attempts: int = 1, reached: bool = False) -> None:
+    def __init__(
+        self,
+        kind: str,
+        reason: str,
+        *,
+        attempts: int = 1,
+        reached: bool = False,
+        code: str | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
         self.kind = kind
         self.reason = reason
         self.attempts = attempts
         self.reached = reached
+        self.code = code
+        self.retry_after = retry_after
         super().__init__(f"{kind}: {reason}")
 
 
-@dataclass(frozen=True)
-class FirstAttempt:
-    """The failed first attempt of a step.
-
-    Attributes:
-        retry_after: how long to wait before the second attempt; None if there must not be one.
-    """
-
-    error: StepError
-    retry_after: timedelta | None
-    started_at: datetime
-
-
 class ContinueAsNewRequested(Exception):
-    """A parked call can continue as new now."""
+    """A parked or reconciling call can continue as new now."""
 
     def __init__(self, plan: Plan, parked: ParkedCause) -> None:
         self.plan = plan
@@ -146,20 +146,6 @@ class Host(Protocol):
 
         Raises:
             StepError: it was refused, its attempts or its time ran out, or it was interrupted.
-        """
-
-    async def resume_after_first_attempt(
-        self,
-        provider: str,
-        step: Step[Result],
-        argument: Wire,
-        first: FirstAttempt,
-        interrupted: Condition | None = None,
-    ) -> Result:
-        """Perform the remaining attempts of a step whose first one has failed.
-
-        Raises:
-            StepError: as `perform`.
         """
 
     async def wait(self, condition: Condition, until: datetime | None, summary: str = "") -> bool:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from temporalio import workflow
 
-from .host import OnInterrupt, Step, StepError, TaskQueueKind
+from .host import OnInterrupt, Step, TaskQueueKind
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.control import AdmissionState
     from ackbridge.contracts.plan import AcknowledgePlan, Plan, PollPlan, Prepared
-    from ackbridge.contracts.steps import Acknowledged, Asked, Concluded, Recorded, SendStep, Sent
+    from ackbridge.contracts.steps import (
+        Acknowledged,
+        Asked,
+        Concluded,
+        InboxMessages,
+        Recorded,
+        Sent,
+    )
 
 LEDGER_TIMEOUT = timedelta(seconds=10)
 """Of one attempt to read or write the ledger."""
@@ -21,12 +28,11 @@ LEDGER_TIMEOUT = timedelta(seconds=10)
 ASK_WITHIN = timedelta(minutes=1)
 """Of a single status request: the caller is waiting."""
 
-WORKFLOW_TASK_OPEN_FOR = timedelta(seconds=5)
-"""A worker keeps a workflow task open for at least this long while a local activity runs. After
-eight of the engine's ten seconds it commits what it has."""
-
 PREPARE_WITHIN = timedelta(hours=24)
-"""Nothing has been sent yet, so a ledger that stays away this long ends the call."""
+"""Then the call ends: a ledger stayed away, or no worker has what the call needs."""
+
+DELAYED_AFTER = timedelta(seconds=30)
+"""When callers are notified that a call waits for a worker that has what it needs."""
 
 MARGIN = timedelta(seconds=5)
 """What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
@@ -39,7 +45,21 @@ PREPARE = Step(
     queue=TaskQueueKind.MAIN,
     timeout=LEDGER_TIMEOUT + MARGIN,
     within=PREPARE_WITHIN,
+    longest_retry=timedelta(seconds=10),
 )
+
+CORRELATE = Step(
+    name=names.CORRELATE,
+    result=InboxMessages,
+    summary="commit the provider's reference, read the inbox",
+    queue=TaskQueueKind.MAIN,
+    timeout=LEDGER_TIMEOUT,
+    local_first=False,
+    longest_retry=timedelta(seconds=10),
+)
+
+LOOK_INBOX = replace(CORRELATE, name=names.LOOK_INBOX, summary="look for an answer in the inbox")
+"""In history before anything is decided by it."""
 
 RECONSIDER = Step(
     name=names.RECONSIDER,
@@ -86,15 +106,18 @@ def record(plan: Plan, *, acknowledges: bool) -> Step[Recorded]:
         RECORD,
         summary="record the response; acknowledge: success",
         timeout=RECORD.timeout + plan.acknowledge.timeout,
-        after_first_attempt=lambda step, *_: step.model_copy(update={"acknowledges": False}),
+        after_first_attempt=lambda step, _: step.model_copy(update={"acknowledges": False}),
     )
 
 
-def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
-    """Send the request until there is a receipt.
+def send(plan: Plan, cycle: int, queue_within: timedelta) -> Step[Sent]:
+    """One attempt to send the request.
+
+    The protocol repeats it: an attempt that does not report back must not be repeated by the engine
+    where the request may not.
 
     Args:
-        local: whether the first attempt may be a local activity.
+        queue_within: how long it may wait for a worker.
     """
     return Step(
         name=names.SEND,
@@ -102,23 +125,10 @@ def send(plan: Plan, cycle: int, *, local: bool) -> Step[Sent]:
         summary=f"send the request (cycle {cycle})",
         queue=TaskQueueKind.SEND,
         timeout=plan.send.timeout + MARGIN,
-        attempts=plan.send.attempts,
-        within=plan.send.within,
-        queue_within=plan.send.queue_within,
-        counts_queue_time=True,
-        local_first=plan.send.local and local,
+        attempts=1,
+        queue_within=queue_within,
+        local_first=False,
         fairness=plan.send.fairness,
-        after_first_attempt=_send_again,
-    )
-
-
-def _send_again(step: SendStep, error: StepError, started_at: datetime) -> SendStep:
-    return step.model_copy(
-        update={
-            "tried": step.tried + 1,
-            "first_tried_at": started_at,
-            "reached": step.reached or error.reached,
-        }
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,6 @@ from .activity_errors import classify
 from .host import (
     INTERRUPTED,
     Condition,
-    FirstAttempt,
     OnInterrupt,
     Result,
     Step,
@@ -29,11 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import search_attributes as search
     from ackbridge.contracts.calls import CallRequest, CallStatus
     from ackbridge.contracts.deliveries import Delivery
-    from ackbridge.contracts.limits import MAX_ERROR_LENGTH
-    from ackbridge.contracts.steps import StepFailure
     from ackbridge.contracts.wire import Wire
-
-MAX_RETRY_INTERVAL = timedelta(minutes=5)
 
 SHORT_HISTORY = 30
 """Events; a history this short does not continue as new for the sake of another version."""
@@ -89,46 +85,23 @@ class TemporalHost:
         Raises:
             StepError: it was refused, its attempts or its time ran out, or it was interrupted.
         """
+        if not step.local_first:
+            return await self._perform(provider, step, argument, step.attempts, interrupted)
         started_at = workflow.now()
         try:
-            if step.local_first:
-                return await self._execute_locally(step, argument)
-            if not step.counts_queue_time:
-                return await self._retry(provider, step, argument, 0, step.within, interrupted)
-            bounds = _queue_bounds(step, 0, step.within)
-            return await self._execute(provider, step, argument, bounds, 1, interrupted)
+            return await self._execute_locally(step, argument)
         except FailureError as failure:
-            error, retry_after = classify(failure, tried=0)
-        if not step.local_first:
-            # It started when a worker took it up, shortly before it failed.
-            started_at = workflow.now()
-        first = FirstAttempt(error, retry_after, started_at)
-        return await self.resume_after_first_attempt(provider, step, argument, first, interrupted)
-
-    async def resume_after_first_attempt(
-        self,
-        provider: str,
-        step: Step[Result],
-        argument: Wire,
-        first: FirstAttempt,
-        interrupted: Condition | None = None,
-    ) -> Result:
-        """Perform the remaining attempts of a step through its queue.
-
-        Raises:
-            StepError: it was refused, its attempts or its time ran out, or it was interrupted.
-        """
+            first = classify(failure)
         if first.retry_after is None or step.attempts == 1:
-            raise first.error
-        await self._back_off(step, first.error, first.retry_after, interrupted or (lambda: False))
-        spent = workflow.now() - first.started_at
-        left = step.within and max(step.within - spent, timedelta(seconds=1))
+            raise first
+        await self._back_off(step, first, first.retry_after, interrupted or (lambda: False))
+        if step.within is not None:
+            spent = workflow.now() - started_at
+            step = replace(step, within=max(step.within - spent, timedelta(seconds=1)))
         if step.after_first_attempt is not None:
-            argument = step.after_first_attempt(argument, first.error, first.started_at)
-        try:
-            return await self._retry(provider, step, argument, 1, left, interrupted)
-        except StepError as error:
-            raise _worse_of(step, first.error, error) from None
+            argument = step.after_first_attempt(argument, first)
+        attempts = None if step.attempts is None else step.attempts - 1
+        return await self._perform(provider, step, argument, attempts, interrupted)
 
     async def _execute_locally(self, step: Step[Result], argument: Wire) -> Result:
         result: Result = await workflow.execute_local_activity(
@@ -156,48 +129,43 @@ class TemporalHost:
         if await self.wait(interrupted, until, f"retry {step.name}: {error.reason}"):
             raise StepError(INTERRUPTED, error.reason, attempts=1, reached=error.reached)
 
-    async def _retry(
+    async def _perform(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
-        tried: int,
-        within: timedelta | None,
+        attempts: int | None,
         interrupted: Condition | None,
     ) -> Result:
-        """Make all attempts that are left; the engine repeats them."""
-        attempts = 0 if step.attempts is None else step.attempts - tried
-        bounds = _queue_bounds(step, tried, within)
+        """Make all attempts through the queue; the engine repeats them."""
         try:
-            result = await self._execute(provider, step, argument, bounds, attempts, interrupted)
+            return await self._execute(provider, step, argument, attempts, interrupted)
         except FailureError as failure:
-            raise classify(failure, tried)[0] from None
-        attempt = getattr(result, "attempt", None)
-        return result.model_copy(update={"attempt": attempt + tried}) if attempt else result
+            raise classify(failure) from None
 
     async def _execute(
         self,
         provider: str,
         step: Step[Result],
         argument: Wire,
-        bounds: tuple[timedelta | None, timedelta | None],
-        attempts: int,
+        attempts: int | None,
         interrupted: Condition | None,
     ) -> Result:
-        schedule_to_start, schedule_to_close = bounds
+        # The time in the queue is not part of the budget: only what follows it.
+        schedule_to_close = step.within and step.within + (step.queue_within or timedelta(0))
         activity: workflow.ActivityHandle[Result] = workflow.start_activity(
             step.name,
             argument,
             result_type=step.result,
             task_queue=_task_queue(provider, step.queue),
             start_to_close_timeout=step.timeout,
-            schedule_to_start_timeout=schedule_to_start,
+            schedule_to_start_timeout=step.queue_within,
             schedule_to_close_timeout=schedule_to_close,
             heartbeat_timeout=step.heartbeat_timeout,
             retry_policy=RetryPolicy(
                 initial_interval=step.first_retry,
-                maximum_interval=MAX_RETRY_INTERVAL,
-                maximum_attempts=attempts,
+                maximum_interval=step.longest_retry,
+                maximum_attempts=attempts or 0,
             ),
             cancellation_type=_CANCELLATION[step.on_interrupt],
             priority=Priority(fairness_key=step.fairness) if step.fairness else Priority.default,
@@ -279,30 +247,6 @@ class TemporalHost:
         """Upsert whether acknowledgements are pending, if our attributes are registered."""
         if self._indexed:
             workflow.upsert_search_attributes([search.OWED.value_set(are_pending)])
-
-
-def _worse_of(step: Step[Result], first: StepError, last: StepError) -> StepError:
-    """The error that says more: an attempt that may have reached the provider must not be lost."""
-    was_tried_again = last.attempts > 1 or last.kind != StepFailure.UNAVAILABLE
-    if step.counts_queue_time and not was_tried_again:
-        reason = f"{first.reason}; then no worker could take it up in time"[:MAX_ERROR_LENGTH]
-        return StepError(first.kind, reason, reached=first.reached)
-    if first.reached and not last.reached:
-        return StepError(first.kind, first.reason, attempts=last.attempts, reached=True)
-    return last
-
-
-def _queue_bounds(
-    step: Step[Result], tried: int, within: timedelta | None
-) -> tuple[timedelta | None, timedelta | None]:
-    """How long it may wait for a worker, and how long it may take altogether."""
-    queue_within = step.queue_within
-    if within is None:
-        return queue_within, None
-    if tried and step.counts_queue_time:
-        return min(queue_within or within, within), within + step.timeout
-    # The time in the queue is not part of the budget: only what follows it.
-    return queue_within, within + (queue_within or timedelta(0))
 
 
 def _task_queue(provider: str, kind: TaskQueueKind) -> str:

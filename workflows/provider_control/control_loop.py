@@ -55,7 +55,7 @@ class ControlLoop:
             try:
                 await self._carry_out(await self._observe())
             except ActivityError as error:
-                self._control.reject(f"monitoring: {classify(error, tried=0)[0].reason}")
+                self._control.reject(f"monitoring: {classify(error).reason}")
                 await self._wait_before_restart()
 
     async def _observe(self) -> ControlDecision | None:
