@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from ackbridge.contracts.calls import CallOutcome, Notice, OutcomeStatus
+from ackbridge.contracts.calls import CallOutcome, OutcomeCode, OutcomeStatus
 from ackbridge.contracts.continuation import MessagesState
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.contracts.plan import AcknowledgePlan, Plan, Prepared
@@ -46,9 +47,12 @@ def acknowledges_before_recording(patch: pytest.MonkeyPatch) -> None:
 
 def takes_a_new_key_after_a_timeout(patch: pytest.MonkeyPatch) -> None:
     give_up = Cycle.give_up
-    patch.setattr(
-        Cycle, "give_up", lambda self, *, is_definitive: give_up(self, is_definitive=True)
-    )
+
+    def called_off(self: Cycle) -> None:
+        give_up(self)
+        self.call_off()
+
+    patch.setattr(Cycle, "give_up", called_off)
 
 
 def keeps_a_spent_key(patch: pytest.MonkeyPatch) -> None:
@@ -103,7 +107,7 @@ def forgets_what_is_not_accepted(patch: pytest.MonkeyPatch) -> None:
 def gives_up_without_acknowledging(patch: pytest.MonkeyPatch) -> None:
     async def silent(self: Acknowledgements, reason: str) -> None:
         for cycle in self._state.cycles.open:
-            cycle.give_up(is_definitive=False)
+            cycle.give_up()
 
     patch.setattr(Acknowledgements, "acknowledge_failed", silent)
 
@@ -145,14 +149,12 @@ def sends_on_after_requests(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_without_a_notice(patch: pytest.MonkeyPatch) -> None:
-    end = Conclusion.end_without_response
+    without_response = Conclusion.without_response
 
-    async def bare(
-        self: Conclusion, status: OutcomeStatus, reason: str, notice: Notice | None
-    ) -> CallOutcome:
-        return await end(self, status, reason, None)
+    def bare(self: Conclusion, status: OutcomeStatus, failure: Failure) -> CallOutcome:
+        return without_response(self, status, failure).model_copy(update={"notice": None})
 
-    patch.setattr(Conclusion, "end_without_response", bare)
+    patch.setattr(Conclusion, "without_response", bare)
 
 
 def takes_what_the_ledger_refuses(patch: pytest.MonkeyPatch) -> None:
@@ -175,8 +177,8 @@ def forgets_a_send_that_was_lost(patch: pytest.MonkeyPatch) -> None:
 def _prepare_as(patch: pytest.MonkeyPatch, changes: dict[str, Any]) -> None:
     begin = Conduct.begin
 
-    async def naive(self: Conduct, prepared: Prepared, *, is_fresh: bool) -> RoundResult:
-        return await begin(self, prepared.model_copy(update=changes), is_fresh=is_fresh)
+    async def naive(self: Conduct, prepared: Prepared) -> RoundResult:
+        return await begin(self, prepared.model_copy(update=changes))
 
     patch.setattr(Conduct, "begin", naive)
 
@@ -232,18 +234,19 @@ def forgets_what_a_lost_task_has_recorded(patch: pytest.MonkeyPatch) -> None:
 
 def sends_in_any_task(patch: pytest.MonkeyPatch) -> None:
     send = steps.send
-    patch.setattr(steps, "send", lambda plan, cycle, **_: send(plan, cycle, local=True))
+    patch.setattr(steps, "send", lambda *arguments: replace(send(*arguments), local_first=True))
 
 
 def spends_the_key_of_any_refusal(patch: pytest.MonkeyPatch) -> None:
-    refused = Sending._refused
+    not_received = Sending._not_received
 
     def spent(self: Sending, cycle: Cycle, error: StepError) -> Failure:
-        failure = refused(self, cycle, error)
-        cycle.spend_key()
+        failure = not_received(self, cycle, error)
+        if failure.code is OutcomeCode.REFUSED:
+            cycle.refuse()
         return failure
 
-    patch.setattr(Sending, "_refused", spent)
+    patch.setattr(Sending, "_not_received", spent)
 
 
 def drops_messages_at_the_end(patch: pytest.MonkeyPatch) -> None:
@@ -265,14 +268,14 @@ def leaves_attempts_behind(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_that_the_first_attempt_may_have_arrived(patch: pytest.MonkeyPatch) -> None:
-    send = Sending._send
+    send = Sending.send
 
-    async def naive(self: Sending, cycle: Cycle, first: Any, *, local: bool) -> Sent:
+    async def naive(self: Sending, cycle: Cycle, first: Any = None) -> Sent | Failure:
         if isinstance(first, FailedAttempt):
             first = first.model_copy(update={"reached": False})
-        return await send(self, cycle, first, local=local)
+        return await send(self, cycle, first)
 
-    patch.setattr(Sending, "_send", naive)
+    patch.setattr(Sending, "send", naive)
 
 
 def forgets_a_combined_acknowledgement_that_failed(patch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def slow_receipt(scene: Scene) -> None:
 
 def late_answer_while_the_next_cycle_runs(scene: Scene) -> None:
     """It is taken for the first cycle, and the second one is given up."""
-    scene.go(5)
+    scene.go(6)
     scene.say(RESPONSE, about=1)
     scene.end()
 
@@ -84,7 +84,7 @@ def cancel_between_two_attempts(scene: Scene) -> None:
 
 def success_that_voids_a_debt(scene: Scene) -> None:
     """A late answer is acknowledged after the failed acknowledgement that was still owed."""
-    scene.go(5)
+    scene.go(6)
     scene.world.provider.acknowledging = "accepts"
     scene.say(RESPONSE, about=1)
     scene.end()
@@ -92,7 +92,7 @@ def success_that_voids_a_debt(scene: Scene) -> None:
 
 def debt_of_a_continued_call(scene: Scene) -> None:
     """What is owed is owed by the run that continues, too."""
-    scene.go(5)
+    scene.go(6)
     scene.crash()
     scene.world.wear_out()
     scene.crash()
@@ -231,14 +231,14 @@ def messages_without_a_plan(scene: Scene) -> None:
 
 def time_to_live_ends_while_something_is_owed(scene: Scene) -> None:
     """The stage is not parked any more once the outcome stands."""
-    scene.go(5)
+    scene.go(6)
     scene.pass_time(3600)
     scene.end()
 
 
 def attempt_outlives_its_run(scene: Scene) -> None:
     """A failed acknowledgement is under way when the call continues as new."""
-    scene.go(5)
+    scene.go(6)
     scene.world.provider.acknowledging = "accepts"
     scene.work(pace="late")
     scene.world.wear_out()
@@ -248,7 +248,7 @@ def attempt_outlives_its_run(scene: Scene) -> None:
 
 def debt_that_is_over_when_the_call_is_continued(scene: Scene) -> None:
     """Its time is up; it stays owed, and nothing is tried in no time."""
-    scene.go(5)
+    scene.go(6)
     scene.pass_time(2000)
     scene.world.wear_out()
     scene.end()

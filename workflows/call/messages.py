@@ -173,8 +173,10 @@ class MessageHandler:
             except StepError as error:
                 self._state.last_error = error.reason
             else:
-                kind = confirmation and confirmation.kind
-                is_confirmed = kind is MessageKind.RESPONSE
+                if confirmation is not None:
+                    is_confirmed = confirmation.kind is MessageKind.RESPONSE
+                    reason = "asked whether a success counts of work that was called off"
+                    self._state.messages.suppress(confirmation, reason)
         if was_called_off and not is_confirmed:
             cycle.report_success()
             reason = "a success of work whose failed acknowledgement the provider had accepted"

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from ackbridge.contracts.calls import OutcomeStatus, Stage
+from ackbridge.contracts.calls import Effect, OutcomeStatus, Stage
 from ackbridge.contracts.plan import LatePolicy, OnFailure, PollPlan, ResponseMode
 from tests.model.stage import (
     EXTENSION,
@@ -26,28 +26,39 @@ POLLED = {
 }
 
 
-def test_late_answer_of_an_earlier_cycle_is_accepted_by_its_reference() -> None:
-    """The first cycle is acknowledged as success, and the one that runs as failed."""
+def test_success_of_work_that_was_called_off_is_held() -> None:
+    """It contradicts the failed acknowledgement that the provider has accepted."""
     with staged(facts_of()) as scene:
-        scene.go(5)
+        scene.go(6)
         scene.say(RESPONSE, about=1)
         scene.end()
-        assert scene.outcome.late
-        assert scene.outcome.reference == "r-1"
+        assert scene.outcome.status is OutcomeStatus.FAILED
+        assert scene.outcome.effect is Effect.UNKNOWN
+        assert [one.event_key for one in scene.world.ledger.held] == ["e1"]
+
+
+def test_success_of_work_that_was_called_off_counts_when_confirmed() -> None:
+    """The provider is asked: it stands by its success."""
+    with staged(facts_of(ask_status=True)) as scene:
+        scene.go(7)
+        scene.world.answering = "response"
+        scene.say(RESPONSE, about=1)
+        scene.end()
+        assert (scene.outcome.late, scene.outcome.reference) == (True, "r-1")
         assert scene.accepted == [(1, "failed"), (1, "success"), (2, "failed")]
 
 
 @pytest.mark.parametrize("late", [LatePolicy.IGNORE, LatePolicy.HOLD])
 def test_late_answer_that_is_not_welcome_leaves_the_next_cycle_alone(late: LatePolicy) -> None:
-    """It is logged, held where the operation holds, and the second cycle's answer counts."""
+    """It is logged and held, and the second cycle's answer counts."""
     with staged(facts_of(late=late)) as scene:
-        scene.go(5)
+        scene.go(6)
         scene.say(RESPONSE, about=1)
         scene.say(RESPONSE, about=2)
         scene.end()
         assert (scene.outcome.late, scene.outcome.reference) == (False, "r-2")
         held = [one.event_key for one in scene.world.ledger.held]
-        assert held == (["e1"] if late is LatePolicy.HOLD else [])
+        assert held == ["e1"]
         assert scene.world.ledger.logged["e1"] == 1
         assert scene.accepted == [(1, "failed"), (2, "success")]
 
@@ -55,7 +66,7 @@ def test_late_answer_that_is_not_welcome_leaves_the_next_cycle_alone(late: LateP
 def test_unnamed_answer_counts_for_the_last_cycle() -> None:
     """A provider that names no work means the one it was asked for last."""
     with staged(facts_of()) as scene:
-        scene.go(5)
+        scene.go(6)
         scene.say(RESPONSE)
         scene.end()
         assert scene.accepted == [(1, "failed"), (2, "success")]
@@ -81,8 +92,8 @@ def test_failure_takes_a_new_key_even_without_acknowledgements() -> None:
 
 def test_answer_while_the_last_failed_acknowledgement_is_sent() -> None:
     """The call is still open: the answer is late, and taken."""
-    with staged(facts_of(cycles=1, on_failure=OnFailure.FAIL)) as scene:
-        scene.go(3)
+    with staged(facts_of(cycles=1, on_failure=OnFailure.FAIL, undoes=False)) as scene:
+        scene.go(4)
         scene.work(Luck.GOOD, pace="early")
         scene.say(RESPONSE)
         scene.end()
@@ -93,9 +104,11 @@ def test_answer_while_the_last_failed_acknowledgement_is_sent() -> None:
 
 def test_late_window_keeps_a_failing_call_open() -> None:
     """A call that would fail for silence waits a while for a late answer."""
-    window = facts_of(cycles=1, on_failure=OnFailure.FAIL, late_window=timedelta(minutes=5))
+    window = facts_of(
+        cycles=1, on_failure=OnFailure.FAIL, late_window=timedelta(minutes=5), undoes=False
+    )
     with staged(window) as scene:
-        scene.go(5)
+        scene.go(6)
         assert scene.status.stage is Stage.PARKED
         scene.pass_time(200)
         scene.say(RESPONSE)

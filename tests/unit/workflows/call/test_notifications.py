@@ -26,7 +26,7 @@ EVERYTHING = ReplyPlan(subscriber="shop", events=tuple(NoticeEvent))
 
 def planned(**changes: Any) -> Plan:
     """A plan of a call that is parked, whose subscriber wants everything."""
-    fields = {"on_failure": OnFailure.PARK, "cycles": 1, "reply": EVERYTHING}
+    fields = {"on_failure": OnFailure.PARK, "cycles": 1, "undoes": False, "reply": EVERYTHING}
     return plan(notices=dict(default_notices("en")), **{**fields, **changes})
 
 
@@ -158,7 +158,7 @@ async def test_a_call_that_could_not_be_prepared(kind: str) -> None:
         assert host.deliveries == []
         return
     outcome = await host.protocol.run()
-    assert outcome.notice == default_notices("de")["failed"]
+    assert outcome.notice == default_notices("de")["unknown"]
     assert stories(host) == [(1, "call.failed")]
 
 

@@ -69,7 +69,7 @@ def test_cancel_while_asking_waits_for_the_answer() -> None:
     """The provider was asked already: its answer is taken, and the cancel is too late."""
     with staged(facts_of(ask_status=True)) as scene:
         scene.world.answering = "response"
-        scene.go(3)
+        scene.go(4)
         scene.work(Luck.GOOD, pace="early")
         scene.order("cancel")
         scene.end()
@@ -81,7 +81,7 @@ def test_cancel_while_asking_waits_for_the_answer() -> None:
 def test_cancel_of_a_parked_call_owes_nothing_new() -> None:
     """What was acknowledged as failed before it was parked is not told again."""
     with staged(facts_of(cycles=1)) as scene:
-        scene.go(5)
+        scene.go(6)
         assert scene.status.stage is Stage.PARKED
         scene.order("cancel")
         scene.end()
@@ -92,7 +92,7 @@ def test_cancel_of_a_parked_call_owes_nothing_new() -> None:
 def test_force_of_a_parked_call_voids_what_is_owed() -> None:
     """A success takes the place of the failed acknowledgement that was never accepted."""
     with staged(replace(facts_of(cycles=1), acknowledging="down")) as scene:
-        scene.go(5)
+        scene.go(6)
         scene.world.provider.acknowledging = "accepts"
         scene.order("force_ack")
         scene.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ackbridge.contracts.calls import OutcomeStatus, Stage
-from tests.model.stage import FAILURE, RESPONSE, facts_of, staged
+from tests.model.stage import EXTENSION, FAILURE, RESPONSE, facts_of, staged
 from tests.model.workers import Luck
 
 
@@ -13,9 +13,9 @@ def test_debt_waits_for_the_providers_reference() -> None:
     """What has no address is not tried; once the provider names its work, it is paid."""
     lost = replace(facts_of(cycles=1), needs_reference=True, tells_reference=False)
     with staged(lost) as scene:
-        scene.go(5)
+        scene.go(6)
         assert (scene.status.stage, scene.status.acknowledgements_owed) == (Stage.PARKED, 1)
-        scene.say(FAILURE, about=1)
+        scene.say(EXTENSION, about=1)
         scene.go(2)
         assert scene.status.acknowledgements_owed == 0
         assert [one.reference for one in scene.world.provider.accepted] == ["r-1"]
@@ -25,7 +25,7 @@ def test_debt_waits_for_the_providers_reference() -> None:
 def test_success_voids_the_failed_debt_of_its_cycle() -> None:
     """Two words about one work never overtake each other."""
     with staged(replace(facts_of(cycles=1), acknowledging="down")) as scene:
-        scene.go(5)
+        scene.go(6)
         assert scene.status.acknowledgements_owed == 1
         scene.world.provider.acknowledging = "accepts"
         scene.say(RESPONSE, about=1)
@@ -37,7 +37,7 @@ def test_success_voids_the_failed_debt_of_its_cycle() -> None:
 def test_what_is_suppressed_while_parked_is_logged_at_once() -> None:
     """Nobody has to wait for the end of a parked call to see what became of a message."""
     with staged(facts_of(cycles=1)) as scene:
-        scene.go(5)
+        scene.go(6)
         scene.say(FAILURE, about=1)
         scene.go(1)
         assert scene.status.stage is Stage.PARKED
@@ -48,7 +48,7 @@ def test_what_is_suppressed_while_parked_is_logged_at_once() -> None:
 def test_continued_call_still_pays_what_it_owes() -> None:
     """The run that continues owes the same, and says so."""
     with staged(replace(facts_of(cycles=1), acknowledging="down")) as scene:
-        scene.go(5)
+        scene.go(6)
         scene.world.wear_out()
         assert len(scene.world.engine.finished) == 1
         assert (scene.status.stage, scene.status.acknowledgements_owed) == (Stage.PARKED, 1)
@@ -61,7 +61,7 @@ def test_continued_call_still_pays_what_it_owes() -> None:
 def test_continued_call_hears_what_came_in_between() -> None:
     """A message that arrives while the old run lets its work end is the new run's."""
     with staged(replace(facts_of(cycles=1), acknowledging="down")) as scene:
-        scene.go(5)
+        scene.go(6)
         scene.work(Luck.GOOD, pace="early")
         scene.world.wear_out()
         scene.say(RESPONSE, about=1)
@@ -78,7 +78,7 @@ def test_continued_call_knows_its_cycles_and_its_event_keys() -> None:
     """It goes on with a new key, and what it has heard before stays a duplicate."""
     with staged(facts_of(cycles=1)) as scene:
         scene.go(2)
-        scene.say(FAILURE, event_key="e1")
+        scene.say(FAILURE, event_key="e1", retryable=True)
         scene.go(2)
         scene.world.wear_out()
         scene.order("reprocess")

@@ -16,7 +16,7 @@ from ackbridge.contracts.steps import Asked, Recorded, Sent, StepFailure
 from tests.support.simulated_host import START, SimulatedHost, plan, response
 from workflows.hosting.host import StepError
 
-NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", attempts=3, reached=True)
+NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", reached=True)
 
 
 async def test_happy_path_records_then_acknowledges_once() -> None:
@@ -215,7 +215,7 @@ async def test_acknowledgement_that_is_not_accepted_stays_owed_and_holds_nobody_
 )
 async def test_late_response_of_a_parked_call(late: LatePolicy, status: OutcomeStatus) -> None:
     """After a failed acknowledgement, a late answer counts as the operation says."""
-    host = SimulatedHost(plan(cycles=1, on_failure=OnFailure.PARK, late=late)).at(
+    host = SimulatedHost(plan(cycles=1, on_failure=OnFailure.PARK, late=late, undoes=False)).at(
         1000, lambda call: call.receive(response())
     )
     outcome = await host.protocol.run()
@@ -264,7 +264,7 @@ async def test_an_operation_says_what_becomes_of_a_call_that_is_kept_back(
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.FAILED
     assert outcome.notice is not None
-    assert outcome.notice.kind == "refused"
+    assert outcome.notice.kind == "unavailable"
     assert host.sent_cycles == []
     is_parked = when_off is WhenOff.PARK
     assert host.elapsed == (plan().parked_for.total_seconds() if is_parked else 0)

@@ -72,7 +72,7 @@ async def test_silence_and_failure_are_told_once() -> None:
         CycleEnd(silent=False, after=seconds(7)),
     ]
     assert set(names_of(host)) <= {
-        *(names.PREPARE, names.SEND, names.ACKNOWLEDGE, names.CONCLUDE),
+        *(names.PREPARE, names.SEND, names.LOOK_INBOX, names.ACKNOWLEDGE, names.CONCLUDE),
     }
 
 
@@ -83,8 +83,8 @@ def names_of(host: SimulatedHost) -> list[str]:
 
 async def test_a_late_answer_takes_its_silence_back() -> None:
     """And tells how long it has really taken, from the sending of its own cycle."""
-    host = SimulatedHost(plan(), send=[sent("r-1"), sent("r-2")])
-    said(host, 42, response(reference="r-1"))
+    parked = plan(cycles=1, on_failure=OnFailure.PARK, undoes=False)
+    host = said(SimulatedHost(parked), 42, response())
     await host.protocol.run()
     step = recorded(host)
     assert (step.took, step.overdue) == (seconds(42), True)
@@ -94,7 +94,7 @@ async def test_a_late_answer_takes_its_silence_back() -> None:
 
 async def test_a_late_answer_of_a_parked_call_counts() -> None:
     """However long it has been parked."""
-    host = SimulatedHost(plan(cycles=1, on_failure=OnFailure.PARK))
+    host = SimulatedHost(plan(cycles=1, on_failure=OnFailure.PARK, undoes=False))
     said(host, 5000, response())
     await host.protocol.run()
     step = recorded(host)
