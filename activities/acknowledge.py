@@ -16,11 +16,10 @@ from ackbridge.contracts.calls import CallOutcome
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
 from ackbridge.contracts.wire import InvalidInputError, Wire
 from ackbridge.stats.counters import Count
-from activities.support.bodies import load
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import last_heartbeat
-from activities.support.provider_http import ProviderResponse, call_provider, refusal_of
+from activities.support.provider_http import ProviderResponse, call_provider, load_data, refusal_of
 from activities.support.retry import RetryableError, activity_failure, classified_errors
 
 REFUSED_AFTER: Final = timedelta(minutes=1)
@@ -105,7 +104,9 @@ class Acknowledge:
 
     async def _post(self, step: AcknowledgeStep) -> ProviderResponse | None:
         """The provider's answer; None where the operation has no acknowledgement of this kind."""
-        response = await load(self._deps, step.outcome.response if step.outcome else step.response)
+        response = await load_data(
+            self._deps, step.outcome.response if step.outcome else step.response
+        )
         try:
             return await call_provider(
                 self._deps,

@@ -13,12 +13,17 @@ from ackbridge.contracts import names
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.steps import Asked, AskStep, PollStep, StepFailure
 from ackbridge.stats.counters import Count
-from activities.support.bodies import bounded
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
-from activities.support.provider_http import call_provider, read_message
+from activities.support.provider_http import (
+    BROKEN_OFF,
+    call_provider,
+    read_message,
+    with_bounded_data,
+)
 from activities.support.retry import (
+    RetryableError,
     activity_failure,
     classified_errors,
     classify_error,
@@ -118,6 +123,8 @@ class AskStatus:
             return None
         if response.retryable:
             raise response.retryable
+        if not response.is_complete:
+            raise RetryableError(BROKEN_OFF, reached=True)
         summary = f"the provider answered {response.status}"
         if response.status >= 400:
             return StatusReply(None, summary)
@@ -126,7 +133,9 @@ class AskStatus:
         )
         if message is None:
             return StatusReply(None, f"{summary}, without a response yet")
-        return StatusReply(await bounded(self._deps, step.request.call_id, message), summary)
+        return StatusReply(
+            await with_bounded_data(self._deps, step.request.call_id, message), summary
+        )
 
 
 async def _wait(summary: str, interval: timedelta) -> None:

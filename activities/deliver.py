@@ -18,8 +18,8 @@ from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.http.client import HttpResponse, exchange
 from ackbridge.security.outbound import sign_notice
-from activities.support.bodies import load
 from activities.support.dependencies import Dependencies
+from activities.support.provider_http import load_data
 from activities.support.retry import (
     Classification,
     RefusedError,
@@ -93,7 +93,7 @@ class Deliver:
         if not subscriber.response or body.data.status is not NoticeStatus.COMPLETED:
             return body
         found = await self._deps.ledger.calls.responses(body.data.call_id)
-        response = await load(self._deps, found[0].data) if found else None
+        response = await load_data(self._deps, found[0].data) if found else None
         return body.model_copy(update={"data": body.data.model_copy(update={"response": response})})
 
     async def _post(

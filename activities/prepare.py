@@ -107,7 +107,7 @@ class Prepare:
         """Evaluate flags and breaker again, for a parked call.
 
         Raises:
-            ApplicationError: Unavailable: this worker does not know the integration.
+            ApplicationError: Missing: this worker does not know the integration.
         """
         with classified_errors():
             integration = self._deps.catalog.integration(step.request.provider)

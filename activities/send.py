@@ -35,7 +35,6 @@ from ackbridge.contracts.steps import (
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.ledger.inbox import StoredEntry
-from activities.support.bodies import bounded, store_if_large
 from activities.support.counters import (
     count_cycle_ends,
     count_failed_send,
@@ -44,11 +43,14 @@ from activities.support.counters import (
 )
 from activities.support.dependencies import Dependencies
 from activities.support.provider_http import (
+    BROKEN_OFF,
     ProviderResponse,
     call_provider,
     own_event_key,
     read_message,
     refusal_of,
+    store_if_large,
+    with_bounded_data,
 )
 from activities.support.retry import (
     Classification,
@@ -142,6 +144,8 @@ class Send:
         self, step: SendStep, response: ProviderResponse, at: datetime
     ) -> ProviderMessage | None:
         """The failure of the work that the answer reports, whatever its status."""
+        if not response.is_complete:
+            return None
         redactor = self._deps.redactor(step.request.provider)
         failure = receipt_failure(response.operation, response.document, redactor)
         if failure is None:
@@ -227,17 +231,16 @@ class Send:
     async def _synchronous(
         self, step: SendStep, response: ProviderResponse, reference: str | None
     ) -> ProviderMessage:
-        message = read_message(
+        message = response.is_complete and read_message(
             self._deps, step.request, step.cycle, response, MessageSource.SYNC, reference
         )
-        if message is not None:
+        if message:
             data = await self._stored(step, response, message.event_key, message.data)
             return message.model_copy(update={"data": data})
         if response.is_garbled and response.operation.request.is_repeatable:
             raise RetryableError(f"{GARBLED} as an answer", reached=True)
-        raise UnreadableError(
-            "the provider's answer is neither a success nor a failure by its operation"
-        )
+        unexplained = "the provider's answer is neither a success nor a failure by its operation"
+        raise UnreadableError(unexplained if response.is_complete else BROKEN_OFF)
 
 
 class Inbox:
@@ -299,7 +302,7 @@ class Inbox:
         for message in (self._read(request, stored) for stored in found):
             if message is None or message.event_key in known:
                 continue
-            message = await bounded(self._deps, request.call_id, message)
+            message = await with_bounded_data(self._deps, request.call_id, message)
             size += len(message.model_dump_json())
             if taken and size > MAX_INBOX_BYTES:
                 return InboxMessages(messages=tuple(taken), more=True)

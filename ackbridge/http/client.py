@@ -39,16 +39,18 @@ class ResponseTooLargeError(AckbridgeError):
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A complete response.
+    """A response.
 
     Attributes:
         headers: by lower-case name; repeated ones are joined with a comma.
         body: after content decoding.
+        is_complete: whether all of the body was read.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    is_complete: bool = True
 
 
 def client_options(timeout: timedelta, max_connections: int) -> dict[str, Any]:
@@ -100,6 +102,7 @@ async def exchange(
     timeout: timedelta,  # noqa: ASYNC109 -- it bounds the whole exchange, body and token included
     max_bytes: int,
     truncate: bool = False,
+    require_body: bool = True,
 ) -> HttpResponse:
     """Send one request and read the response, within `timeout` and `max_bytes`. Logs nothing.
 
@@ -109,6 +112,7 @@ async def exchange(
         timeout: for token, connection, request and response together.
         max_bytes: of the response body.
         truncate: return the first `max_bytes` of a longer body.
+        require_body: raise also if the body breaks off; otherwise the response is not complete.
 
     Raises:
         InvalidInputError: the URL or a header is invalid; nothing was sent.
@@ -120,18 +124,22 @@ async def exchange(
     """
     request = _build_request(client, method, url, headers, content, timeout.total_seconds())
     connecting = request.extensions[_CONNECTING] = _Connecting()
+    response, body, is_complete = None, bytearray(), True
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             response = await client.send(request, auth=auth, stream=True)
             try:
-                body = await _read(response, max_bytes, truncate=truncate)
+                await _read(response, body, max_bytes, truncate=truncate)
             finally:
                 await response.aclose()
-    except TimeoutError:
-        if connecting.is_pending:
+    except (httpx.HTTPError, TimeoutError) as error:
+        if connecting.is_pending and isinstance(error, TimeoutError):
             raise httpx.ConnectTimeout("not connected in time") from None
-        raise
-    return HttpResponse(response.status_code, dict(response.headers.items()), body)
+        if response is None or require_body:
+            raise
+        is_complete = False
+    headers = dict(response.headers.items())
+    return HttpResponse(response.status_code, headers, bytes(body[:max_bytes]), is_complete)
 
 
 def limit_body(response: httpx.Response, max_bytes: int) -> None:
@@ -183,15 +191,15 @@ def _build_request(
         raise InvalidInputError("url: is not a valid URL") from None
 
 
-async def _read(response: httpx.Response, max_bytes: int, *, truncate: bool) -> bytes:
-    body = bytearray()
+async def _read(
+    response: httpx.Response, body: bytearray, max_bytes: int, *, truncate: bool
+) -> None:
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > max_bytes:
             if truncate:
                 break
             raise ResponseTooLargeError(max_bytes, response.status_code)
-    return bytes(body[:max_bytes])
 
 
 _CHUNK = 16 * 1024

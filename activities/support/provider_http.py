@@ -1,29 +1,31 @@
-"""Call a provider's API and read its answer."""
+"""Call a provider's API and read its answer; large bodies are stored and passed by reference."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import httpx
+from pydantic_core import to_json
 
 from ackbridge.catalog.matching import classify, refusal
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest
 from ackbridge.contracts import names
+from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.contracts.limits import MAX_KEY_LENGTH
+from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_KEY_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError, digest, read_json
 from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
 from ackbridge.security.oauth2 import TokenError
 from ackbridge.security.redaction import Redactor
 
-from .bodies import binary
 from .dependencies import Dependencies
 from .retry import (
     THROTTLING_STATUSES,
@@ -41,11 +43,18 @@ MAX_REPLY_BYTES = 4 * 1024 * 1024
 MAX_QUOTED = 200
 """Characters of a provider's own text that operators are shown."""
 
+BROKEN_OFF = "the answer broke off"
+
 TOO_MANY_REQUESTS = 429
 """The only status after which the provider has not looked at the request."""
 
 _CHARSET = re.compile(r"charset=\"?([\w.:-]+)", re.IGNORECASE)
 _TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNORECASE)
+
+BINARY: Final = "$binary"
+"""The one key of a JSON object that has the content type and the bytes of a binary body."""
+
+_JSON: Final = "application/json"
 
 Render = Callable[[Integration, Operation, dict[str, object]], OutboundRequest]
 RenderOptional = Callable[[Integration, Operation, dict[str, object]], OutboundRequest | None]
@@ -58,6 +67,7 @@ class ProviderResponse:
     Attributes:
         document: status, headers and body, for expressions; a body that is not JSON is a string.
         is_garbled: the body is not even nearly JSON, as after a broken transmission.
+        is_complete: all of the body was read; the body of a 2xx that broke off is null.
         retryable: why the same request may succeed a moment later, by its status.
     """
 
@@ -65,6 +75,7 @@ class ProviderResponse:
     status: int
     document: dict[str, Any]
     is_garbled: bool = False
+    is_complete: bool = True
     retryable: RetryableError | None = None
 
 
@@ -123,7 +134,12 @@ async def call_provider(
     reply = await _exchange(deps, request.provider, outbound, truncate=truncate)
     document, is_garbled = _read(reply)
     return ProviderResponse(
-        operation, reply.status, document, is_garbled, _retryable(reply, deps.clock())
+        operation,
+        reply.status,
+        document,
+        is_garbled=is_garbled or not reply.is_complete,
+        is_complete=reply.is_complete,
+        retryable=_retryable(reply, deps.clock()),
     )
 
 
@@ -200,6 +216,7 @@ async def _exchange(
             timeout=outbound.timeout,
             max_bytes=MAX_REPLY_BYTES,
             truncate=truncate,
+            require_body=False,
         )
     except (httpx.HTTPError, TimeoutError) as error:
         raise network_failure(error) from None
@@ -209,6 +226,8 @@ async def _exchange(
         raise RetryableError(str(error), reached=True) from None
     except TokenError as error:
         raise RetryableError(str(error)) from None
+    if not reply.is_complete and not 200 <= reply.status < 300:
+        raise RetryableError(f"no answer: {BROKEN_OFF}", reached=True)
     return reply
 
 
@@ -226,7 +245,8 @@ def _retryable(reply: HttpResponse, now: datetime) -> RetryableError | None:
 def _read(reply: HttpResponse) -> tuple[dict[str, Any], bool]:
     """The document of an answer, and whether its body is garbled."""
     content_type = reply.headers.get("content-type", "")
-    text = _decoded(reply.body, content_type)
+    # Nothing is concluded from a part.
+    text = _decoded(reply.body, content_type) if reply.is_complete else ""
     is_garbled = False
     body: Any = None
     if text is None:
@@ -272,3 +292,59 @@ def _is_garbled(text: str) -> bool:
     except ValueError:
         return True
     return False
+
+
+def binary(content_type: str, body: bytes) -> dict[str, Any]:
+    """A binary body as JSON."""
+    return {BINARY: {"content_type": content_type, "base64": base64.b64encode(body).decode()}}
+
+
+async def store_if_large(deps: Dependencies, call_id: str, name: str, data: Any) -> Any:
+    """The data of a message, or a reference to it if it is large.
+
+    Args:
+        name: what it is, such as the event key of its message.
+
+    Raises:
+        LedgerUnavailableError: it is large, and could not be stored.
+    """
+    body = to_json(data)
+    # What a provider has sent is never taken for a reference of ours.
+    if len(body) <= LARGE_BODY_BYTES and BodyRef.of_data(data) is None:
+        return data
+    content_type = _JSON
+    if (found := _binary_of(data)) is not None:
+        content_type, body = found
+    ref = await deps.ledger.bodies.store(call_id, name, content_type, body)
+    return ref.as_data()
+
+
+def _binary_of(data: Any) -> tuple[str, bytes] | None:
+    if not isinstance(data, dict) or data.keys() != {BINARY}:
+        return None
+    match data[BINARY]:
+        case {"content_type": str(content_type), "base64": str(text)} if content_type != _JSON:
+            try:
+                return content_type, base64.b64decode(text, validate=True)
+            except ValueError:
+                return None
+    return None
+
+
+async def with_bounded_data(
+    deps: Dependencies, call_id: str, message: ProviderMessage
+) -> ProviderMessage:
+    """The message, with a reference in place of data that is large; raises as `store_if_large`."""
+    data = await store_if_large(deps, call_id, message.event_key, message.data)
+    return message if data is message.data else message.model_copy(update={"data": data})
+
+
+async def load_data(deps: Dependencies, data: Any) -> Any:
+    """The data that a reference refers to; any other data as it is. None once it is deleted."""
+    ref = BodyRef.of_data(data)
+    if ref is None:
+        return data
+    body = await deps.ledger.bodies.read(ref.id)
+    if body is None:
+        return None
+    return read_json(body) if ref.content_type == _JSON else binary(ref.content_type, body)

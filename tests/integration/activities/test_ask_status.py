@@ -14,7 +14,7 @@ from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.messages import MessageKind, MessageSource
 from ackbridge.contracts.steps import Asked, AskStep, PollStep
 from activities.ask_status import AskStatus
-from activities.support.bodies import load
+from activities.support.provider_http import load_data
 
 from .world import NOW, Script, World, attempt, beats, delay, failed, trouble
 from .world import world as made
@@ -72,7 +72,7 @@ async def test_large_answer_is_passed_by_reference(world: World) -> None:
     asked = await ask(world)
 
     assert asked.message is not None
-    assert await load(world.deps, asked.message.data) == body
+    assert await load_data(world.deps, asked.message.data) == body
     assert BodyRef.of_data(asked.message.data) is not None
 
 

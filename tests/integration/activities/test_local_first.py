@@ -24,7 +24,7 @@ from activities.acknowledge import Acknowledge
 from activities.prepare import Prepare
 from activities.record import Record
 from activities.send import Send
-from activities.support.bodies import store_if_large
+from activities.support.provider_http import store_if_large
 
 from .world import NOW, World, attempt
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
+from ackbridge.catalog.model import Operation
 from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.limits import MAX_RESULT_BYTES
 from ackbridge.contracts.messages import MessageKind, MessageSource
@@ -18,7 +20,7 @@ from ackbridge.contracts.steps import CorrelateStep, InboxMessages, LookStep, Se
 from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
 from activities.send import Inbox, Send
-from activities.support.bodies import binary, load
+from activities.support.provider_http import binary, load_data
 
 from .world import NOW, World, attempt, delay, failed, trouble
 
@@ -315,6 +317,55 @@ async def test_many_messages_are_returned_in_pieces(world: World) -> None:
     assert rest.more is False
 
 
+def broken_off(status: int = 200) -> Response:
+    """An answer whose connection breaks within its body."""
+
+    async def part() -> AsyncIterator[bytes]:
+        yield b'{"id": "r-1", "ok": '
+        raise ConnectionResetError("as played")
+
+    return StreamingResponse(part(), status, media_type="application/json")
+
+
+async def test_receipt_outlives_a_body_that_breaks_off(world: World) -> None:
+    """Its status was readable, and nothing in its body is needed."""
+    world.deps.catalog.integration("acme").operations["order"] = without_reference(world, "order")
+    world.script.replies.append(broken_off())
+
+    sent = await attempt().run(Send(world.deps).send, step(world))
+
+    assert (sent.reference, sent.messages, sent.uncorrelated) == (None, (), False)
+
+
+@pytest.mark.parametrize(
+    ("operation", "status", "failure"),
+    [
+        ("order", 200, ("NoReceipt", False)),
+        ("quote", 200, ("NoReceipt", False)),
+        ("wire", 200, ("Unreadable", True)),
+        ("book", 422, ("NoReceipt", False)),
+        ("wire", 422, ("NoReceipt", False)),
+    ],
+)
+async def test_nothing_is_concluded_from_a_part_of_a_body(
+    world: World, operation: str, status: int, failure: tuple[str, bool]
+) -> None:
+    """What is needed of it is asked for again under its key; without a key it is unreadable."""
+    world.script.replies.append(broken_off(status))
+
+    error = await failed(attempt().run(Send(world.deps).send, step(world, operation)))
+
+    assert (error.type, error.non_retryable) == failure
+    assert trouble(error).reached is True
+
+
+def without_reference(of: World, name: str) -> Operation:
+    """An operation whose receipt has nothing that is needed."""
+    operation = of.deps.catalog.operation("acme", name)
+    receipt = operation.receipt.model_copy(update={"reference": None})
+    return operation.model_copy(update={"receipt": receipt})
+
+
 async def stored_json(of: World, data: Any) -> Any:
     """What a reference refers to."""
     ref = BodyRef.of_data(data)
@@ -356,7 +407,7 @@ async def test_large_binary_answer_is_stored_as_it_is(world: World) -> None:
     assert ref is not None
     assert (ref.content_type, ref.bytes) == ("application/pdf", len(content))
     assert await world.ledger.bodies.read(ref.id) == content
-    assert await load(world.deps, ref.as_data()) == binary("application/pdf", content)
+    assert await load_data(world.deps, ref.as_data()) == binary("application/pdf", content)
 
 
 async def test_large_answer_without_a_ledger(world: World, tmp_path: Path) -> None:
