@@ -17,12 +17,13 @@ from temporalio.client import Client
 from ackbridge.client.calls import AckbridgeClient, Call, status_of
 from ackbridge.client.settlement import settle
 from ackbridge.clock import utc_now
+from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallStatus, Effect
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.settlement import SettleRequest
 from ackbridge.contracts.steps import AcknowledgementKind
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
-from ackbridge.errors import CallEndedError, CallNotFoundError
+from ackbridge.errors import CallEndedError, CallNotFoundError, InvalidRequestError
 from ackbridge.ledger.calls import OwedAcknowledgement
 from ackbridge.ledger.inbox import InboxState, StoredEntry
 from ackbridge.ledger.ledger import Ledger
@@ -286,15 +287,26 @@ def _settle(
         call = AckbridgeClient(client).call(request.call_id)
         try:
             await signal(call)
-            return await call.status(), True
         except (CallEndedError, CallNotFoundError):
             outcome = await settle(client, request)
             return (status_of(outcome) if outcome else None), False
+        status = await call.status()
+        _raise_if_rejected(status, request)
+        return status, True
 
     status, was_open = with_temporal(act)
     if status is not None:
         print_status(status, json_output)
     return was_open
+
+
+def _raise_if_rejected(status: CallStatus, request: SettleRequest) -> None:
+    """An open call reports a request that it rejects as its last error."""
+    signal = names.RESOLVE if request.write_off is None else names.WRITE_OFF
+    is_settled = status.outcome is not None and status.outcome.settled is not None
+    error = status.last_error or ""
+    if error.startswith(f"{signal} by {request.by}:") and not is_settled:
+        raise InvalidRequestError(f"{request.call_id}: {error}")
 
 
 async def _resolve_as(call: Call, message: ProviderMessage, *, by: str, reason: str) -> None:

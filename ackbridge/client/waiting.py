@@ -36,22 +36,27 @@ _SETTLE_ACTIVITIES = frozenset({names.ACKNOWLEDGE, names.ASK_STATUS, names.POLL}
 async def with_waiting(
     client: Client, status: CallStatus, described: WorkflowExecutionDescription
 ) -> CallStatus:
-    """Add what the engine knows about a call's pending activity to its status."""
-    waiting = await _waiting(client, described)
-    if waiting is None:
-        return status
-    if status.waiting is not None:
+    """Add what the engine knows about a call's pending activity to its status.
+
+    The workflow says `worker` of any activity; only the engine knows whether it has started.
+    """
+    known, seen = status.waiting, await _waiting(client, described)
+    if known is not None and known.what is not WaitingFor.WORKER:
+        if seen is None:
+            return status
         # The workflow says what for; the engine says why that takes so long.
-        detail = waiting.detail
-        if waiting.what is not WaitingFor.RETRY:
-            detail = f"{waiting.what.replace('_', ' ')}: {waiting.detail}"
-        waiting = status.waiting.model_copy(
-            update={
-                "next_attempt_at": status.waiting.next_attempt_at or waiting.next_attempt_at,
-                "detail": status.waiting.detail or detail,
-            }
-        )
-    return status.model_copy(update={"waiting": waiting})
+        detail = seen.detail
+        if seen.what is not WaitingFor.RETRY:
+            detail = f"{seen.what.replace('_', ' ')}: {seen.detail}"
+        update = {
+            "next_attempt_at": known.next_attempt_at or seen.next_attempt_at,
+            "detail": known.detail or detail,
+        }
+        seen = known.model_copy(update=update)
+    elif known is not None and seen is None and not described.raw_description.pending_activities:
+        # It is between two tasks, or has local activities only.
+        return status
+    return status.model_copy(update={"waiting": seen})
 
 
 async def _waiting(client: Client, described: WorkflowExecutionDescription) -> Waiting | None:

@@ -23,7 +23,7 @@ from ackbridge.contracts.calls import (
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.steps import AcknowledgementKind
-from ackbridge.errors import CallFailedError
+from ackbridge.errors import CallCancelledError, CallFailedError
 from ackbridge.ledger.inbox import InboxEntry, InboxState
 from tests.support.processes import run_command
 from tests.support.stage import Stage
@@ -156,6 +156,67 @@ async def test_ended_call_is_resolved(stage: Stage) -> None:
     assert "by ann: seen in their console" in " ".join(shown.split())
     table = (await run(stage, "list", "--limit", "1000")).stdout
     assert request.call_id in table
+
+
+@pytest.mark.parametrize(("as_", "status"), [("done", "completed"), ("none", "failed")])
+async def test_open_call_is_resolved(stage: Stage, as_: str, status: str) -> None:
+    """It ends at once, with the effect that the operator states."""
+    request = stage.request(stuck=True)
+    await stage.calls.start(request)
+    await stage.until(request, CallStage.AWAITING_RESPONSE)
+    statement = ("--as", as_, "--reason", "looked it up", "--by", "ann")
+    await run_json(stage, "resolve", request.call_id, *statement)
+    shown = await run(stage, "status", request.call_id, "--watch", "--json")
+    outcome = json.loads(shown.stdout)["outcome"]
+    assert (outcome["status"], outcome["effect"]) == (status, as_)
+    assert outcome["settled"] == {"by": "ann", "reason": "looked it up"}
+
+
+async def test_held_message_is_applied_to_an_open_call(stage: Stage) -> None:
+    """Its content is the response, and it is no longer held."""
+    request = stage.request(stuck=True)
+    call = await stage.calls.start(request)
+    await stage.until(request, CallStage.AWAITING_RESPONSE)
+    held_id = await hold(stage, request, response(request))
+    which = ("held", "apply", str(held_id))
+    await run_json(stage, *which, "--reason", "confirmed", "--by", "ann")
+    outcome = await call.outcome(PATIENCE)
+    assert (outcome.response, outcome.effect) == ({"id": 9}, Effect.DONE)
+    assert outcome.settled is not None
+    assert await stage.ledger.inbox.held_entry(held_id) is None
+
+
+async def test_acknowledgement_of_an_open_call_is_written_off(stage: Stage) -> None:
+    """The call ends, and owes nothing."""
+    request = stage.request(stuck=True, acknowledgement_failures=1000)
+    call = await stage.calls.start(request)
+    await stage.until(request, CallStage.AWAITING_RESPONSE)
+    await call.cancel(by="ann", reason="a mistake")
+
+    async def is_owed() -> bool:
+        return request.call_id in [one.call_id for one in await stage.ledger.calls.owed("sandbox")]
+
+    async with asyncio.timeout(60):
+        while not await is_owed():  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(0.05)
+    which = ("owed", "write-off", request.call_id, "--cycle", "1")
+    await run_json(stage, *which, "--reason", "their API is gone", "--by", "ann")
+    with pytest.raises(CallCancelledError):
+        await call.outcome(PATIENCE, settled=True)
+    assert not await is_owed()
+    late = await run(stage, "resolve", request.call_id, "--as", "none", "--reason", "sure")
+    assert late.returncode == 0
+
+
+async def test_request_that_an_open_call_rejects_exits_with_2(stage: Stage) -> None:
+    """With the reason of the call."""
+    request = stage.request(acknowledgement_failures=1000)
+    call = await stage.calls.start(request)
+    await call.outcome(PATIENCE)
+    which = ("resolve", request.call_id, "--as", "none", "--reason", "r", "--by", "ann")
+    late = await run(stage, *which)
+    assert late.returncode == 2
+    assert "resolve by ann: too late, the call is completed" in " ".join(late.stderr.split())
 
 
 async def test_held_message_is_applied(stage: Stage) -> None:
