@@ -143,6 +143,8 @@ class FileBasedProvider:
 
     def status_reply(self, job: Job) -> DialectReply:
         status: JobStatus = job.status
+        if status == "completed" and job.is_void:
+            status = "processing"
         if status == "processing" and job.extended_until is not None:
             status = "extended"
         samples = self._samples[job.operation]

@@ -44,7 +44,8 @@ class Behaviour(BaseModel):
         delay_ms: before it is done; None: the provider's own delay.
         fail: this many jobs of one call fail before one is completed.
         reason, retryable: of a failure, and of a refusal.
-        late: it is done only after a failed acknowledgement, `late_ms` after it.
+        late: it is done and reported only after a failed acknowledgement, `late_ms` after it,
+            although that has called it off. Any other job that is called off reports no result.
 
     Callbacks:
         silent: none; the status request has the result.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self
@@ -37,6 +37,7 @@ class OutgoingCallback:
         fields: of its events in the log.
         lost: this many attempts of each copy are not sent.
         forgery: signed with this one of the dialect's forgeries; None: signed correctly.
+        is_void: whether its job was called off; it is not sent again then.
     """
 
     url: str
@@ -45,6 +46,7 @@ class OutgoingCallback:
     fields: dict[str, Any] = field(default_factory=dict)
     lost: int = 0
     forgery: str | None = None
+    is_void: Callable[[], bool] = lambda: False
 
 
 class CallbackSender:
@@ -97,6 +99,8 @@ class CallbackSender:
         backoff = self._retries.backoff.total_seconds()
         for attempt in range(2, self._retries.attempts + 1):
             await asyncio.sleep(backoff)
+            if callback.is_void():
+                break
             if await self._attempt(callback, copy, attempt):
                 return
             backoff *= 2

@@ -69,7 +69,7 @@ class JobRunner:
         await self._finish(job)
 
     async def _run_late(self, job: Job) -> None:
-        await asyncio.sleep(job.behaviour.late_ms / 1000)
+        await self._wait(job, job.behaviour.late_ms)
         await self._finish(job)
 
     async def _delay(self, job: Job) -> None:
@@ -78,6 +78,8 @@ class JobRunner:
 
     async def _extend(self, job: Job, number: int) -> None:
         behaviour = job.behaviour
+        if job.is_void:
+            return
         job.extended_until = self._clock() + timedelta(milliseconds=behaviour.extend_ms)
         await self._send(job, "extended", f"extended_{number}")
         wait_ms = behaviour.extend_wait_ms
@@ -94,6 +96,8 @@ class JobRunner:
             del self._delays[job.id]
 
     async def _finish(self, job: Job) -> None:
+        if job.is_void:
+            return
         job.status = "failed" if job.fails else "completed"
         job.extended_until = None
         self._event_log.record("done", result=job.status, **job_fields(job))
@@ -139,7 +143,9 @@ def _callbacks(
     if job.mode == "callback" and job.callback_url is not None and not job.behaviour.silent:
         event_id = _event_id(job, name)
         fields: dict[str, Any] = {"event_id": event_id, "news": news, **job_fields(job)}
-        yield OutgoingCallback(job.callback_url, event_id, body, fields, lost, forgery)
+        yield OutgoingCallback(
+            job.callback_url, event_id, body, fields, lost, forgery, is_void=lambda: job.is_void
+        )
 
 
 def _results(job: Job) -> tuple[CallbackKind, ...]:

@@ -187,6 +187,11 @@ class Job:
         """The verdict of the last acknowledgement."""
         return self.acknowledgements[-1].verdict if self.acknowledgements else None
 
+    @property
+    def is_void(self) -> bool:
+        """Whether an accepted failed acknowledgement has called it off; never a `late` job."""
+        return self.acknowledged == "failed" and not self.behaviour.late
+
 
 class ProviderDialect(Protocol):
     """The API of one provider. Its methods are called on one event loop and must not block."""
@@ -201,7 +206,10 @@ class ProviderDialect(Protocol):
         """
 
     def status_reply(self, job: Job) -> DialectReply:
-        """The status, by `job.status`, `job.behaviour` (reason of a failure), `extended_until`."""
+        """The status, by `job.status`, `job.behaviour` (reason of a failure), `extended_until`.
+
+        No success for a job that is void.
+        """
 
     def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
         """The reply to an acknowledgement that is accepted."""

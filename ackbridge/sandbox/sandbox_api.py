@@ -142,7 +142,8 @@ class SandboxApi:
         return json_reply(200, _document(job, job.status))
 
     def status_reply(self, job: Job) -> DialectReply:
-        return json_reply(200, _document(job, job.status))
+        is_voided = job.is_void and job.status != "failed"
+        return json_reply(200, _document(job, "voided" if is_voided else job.status))
 
     def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
         return json_reply(200, {"id": job.id, "acknowledged": verdict})

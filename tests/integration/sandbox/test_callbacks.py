@@ -154,6 +154,38 @@ def test_late_job_starts_after_a_failed_acknowledgement(client: SandboxClient) -
     assert len(order.events("callback")) == 1
 
 
+def test_failed_acknowledgement_calls_a_job_off(client: SandboxClient) -> None:
+    """It is never done, nothing is reported, and a status request knows no success."""
+    order = client.job(delay_ms=600_000)
+    order.send()
+    assert order.acknowledge("failed").status_code == 200
+    client.http.post("/_hurry", params={"call_id": order.call_id})
+    assert order.request_status().json()["status"] == "voided"
+    assert order.work()["status"] == "processing"
+    assert order.events("done", "callback") == []
+
+
+def test_callback_of_a_job_that_was_called_off_is_not_sent_again(client: SandboxClient) -> None:
+    """One attempt was made before; the status does not return the result either."""
+    order = client.job()
+    client.receiver.answers[order.path] = lambda _: 503
+    order.send()
+    order.until("callback_reply")
+    assert order.acknowledge("failed").status_code == 200
+    order.until("callback_given_up")
+    assert len(order.events("callback")) < 5
+    assert order.request_status().json()["status"] == "voided"
+
+
+def test_job_that_has_failed_stays_failed(client: SandboxClient) -> None:
+    """Also after its failed acknowledgement."""
+    order = client.job(fail=1)
+    order.send()
+    order.take()
+    assert order.acknowledge("failed").status_code == 200
+    assert order.request_status().json()["status"] == "failed"
+
+
 def test_late_job_without_callback(
     client: SandboxClient,
 ) -> None:
