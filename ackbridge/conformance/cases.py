@@ -10,12 +10,12 @@ from typing import Any
 from ackbridge.catalog.catalog import check_payload
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.matching import find_event_key, is_receipt
-from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.model import UNKNOWN, Integration, Operation
 from ackbridge.catalog.rendering import render_request
 from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.conformance.solver.solve import CannotSimulateError
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.calls import CallRequest, Effect, OutcomeCode
 from ackbridge.contracts.plan import OnFailure
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.sandbox.provider_dialect import IncomingRequest
@@ -27,6 +27,7 @@ from .sample_payloads import NoSampleError, generate_payloads
 _SAMPLE_KEY = "sample-key-1"
 _MARK = "400000001"
 _REFUSALS = (422, 400, 403, 404, 409, 410)
+_DEFINITIVE = (OutcomeCode.REFUSED, OutcomeCode.PROVIDER_FAILED)
 
 
 class PayloadRequiredError(Exception):
@@ -55,10 +56,34 @@ class Case:
         """`callback`, `poll` or `sync`."""
         return self.operation.response.mode
 
+    def parks(self, code: OutcomeCode, effect: Effect) -> bool:
+        """Whether a call that cannot finish is parked, by why it cannot and its effect."""
+        codes = self.operation.parked_codes
+        if codes is not None:
+            return code in codes or (effect is Effect.UNKNOWN and UNKNOWN in codes)
+        is_definitive = code in _DEFINITIVE and effect is Effect.NONE
+        return self.operation.on_failure is OnFailure.PARK and not is_definitive
+
     @property
-    def parks(self) -> bool:
-        """Whether a call that cannot finish is parked."""
-        return self.operation.on_failure is OnFailure.PARK
+    def is_repeatable(self) -> bool:
+        """Whether a request that may have arrived may be sent again."""
+        return self.operation.request.is_repeatable
+
+    @property
+    def calls_off(self) -> bool:
+        """Whether an accepted failed acknowledgement calls the work off."""
+        acknowledge = self.operation.acknowledge
+        return acknowledge is not None and acknowledge.undoes and self.acknowledges("failed")
+
+    @property
+    def effect_when_silent(self) -> Effect:
+        """The effect of a call whose provider accepts everything and never responds."""
+        return Effect.NONE if self.calls_off else Effect.UNKNOWN
+
+    @property
+    def rounds(self) -> int:
+        """How often a request is sent whose provider accepts everything and never responds."""
+        return self.operation.response.cycles if self.calls_off or self.is_repeatable else 1
 
     @property
     def deadline(self) -> timedelta:

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeStatus, Stage
+from ackbridge.contracts.notices import notice_kind
 
 from .cases import Case
 from .records import Records
@@ -117,8 +119,40 @@ def _idempotency_keys(case: Case, records: Records, outcome: CallOutcome) -> Ite
 def _notice(case: Case, _records: Records, outcome: CallOutcome) -> Iterator[Finding]:
     notice = outcome.notice
     is_needed = outcome.status is not OutcomeStatus.COMPLETED
-    if is_needed and (notice is None or not notice.title or not notice.message):
+    if not is_needed:
+        return
+    if notice is None or not notice.title or not notice.message:
         yield Finding("a notice for the user", "none", _at(case, "notices"))
+    elif outcome.code is None:
+        yield Finding("a code that says why it ended", "none", PROTOCOL)
+    elif notice.kind != notice_kind(outcome.code, outcome.effect):
+        expected = notice_kind(outcome.code, outcome.effect)
+        yield Finding(f"the notice {expected}", notice.kind, _at(case, "notices"))
+
+
+def _effect(case: Case, records: Records, outcome: CallOutcome) -> Iterator[Finding]:
+    """What the call says of the provider's side agrees with the provider's own record."""
+    if outcome.status is OutcomeStatus.COMPLETED and outcome.effect is not Effect.DONE:
+        yield Finding("the effect done of a completed call", outcome.effect, PROTOCOL)
+    if any(_contradicts_itself(work) for work in records.works):
+        return
+    standing = [work for work in records.works if not _is_undone(case, work)]
+    is_stated = outcome.forced is not None or outcome.settled is not None
+    if outcome.effect is Effect.NONE and standing and not is_stated:
+        seen = ", ".join(f"{work['idempotency_key']} is {work['status']}" for work in standing)
+        yield Finding("no work at the provider, since the effect is none", seen, PROTOCOL)
+    is_done = any(work["status"] == "completed" for work in standing)
+    if outcome.effect is Effect.DONE and not is_done and not is_stated:
+        yield Finding("completed work, since the effect is done", "none", PROTOCOL)
+
+
+def _is_undone(case: Case, work: dict[str, Any]) -> bool:
+    return work["status"] == "failed" or (case.calls_off and work["acknowledged"] == "failed")
+
+
+def _contradicts_itself(work: dict[str, Any]) -> bool:
+    """Whether the provider reports a success after a failure."""
+    return bool(work["behaviour"].get("contradictory") or work["behaviour"].get("late"))
 
 
 def _suppressed_duplicates(
@@ -144,7 +178,7 @@ def _no_failed_tasks(_case: Case, records: Records, _outcome: CallOutcome) -> It
 
 _CHECKS = (
     *(_one_end, _one_response, _acknowledged_after_recording, _every_job_acknowledged),
-    *(_idempotency_keys, _notice, _suppressed_duplicates, _no_failed_tasks),
+    *(_idempotency_keys, _notice, _effect, _suppressed_duplicates, _no_failed_tasks),
 )
 
 

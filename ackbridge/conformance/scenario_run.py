@@ -31,6 +31,7 @@ REPLY_TIMEOUT = timedelta(seconds=15)
 _POLL_INTERVAL = 0.25
 """Seconds; each poll costs the worker a query."""
 _MARGIN = timedelta(seconds=1)
+_WITH_DEADLINE = (Stage.AWAITING_RESPONSE, Stage.PARKED, Stage.RECONCILING)
 
 
 class ScenarioFailedError(Exception):
@@ -183,7 +184,7 @@ class ScenarioRun:
         operation = self.case.operation
         if status.stage is Stage.SENDING:
             await self.skip(operation.receipt.within)
-        elif status.stage in (Stage.AWAITING_RESPONSE, Stage.PARKED) and status.deadline:
+        elif status.stage in _WITH_DEADLINE and status.deadline:
             now = await self.harness.skipper.get_current_time(self.handle)
             await self.skip(max(status.deadline - now, timedelta(0)))
         elif status.acknowledgements_owed and operation.acknowledge is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.scenario_run import ScenarioRun
-from ackbridge.contracts.calls import Stage
+from ackbridge.contracts.calls import Effect, OutcomeCode, Stage
 from ackbridge.sandbox.behaviour import Behaviour
 
 from .scenario import (
@@ -16,7 +16,7 @@ from .scenario import (
     failure_and_answer,
     is_asynchronous,
     parked,
-    parks,
+    parks_without_receipt,
     silence,
 )
 
@@ -26,7 +26,7 @@ _REASON = "no such luck"
 
 async def _refused(run: ScenarioRun) -> None:
     await run.start(Behaviour(refuse=run.case.refusal, reason=_REASON))
-    outcome = await failed(run)
+    outcome = await failed(run, OutcomeCode.REFUSED, Effect.NONE)
     if _REASON not in (outcome.reason or ""):
         run.fail(f"the provider's reason, {_REASON!r}", outcome.reason or "none", "receipt")
     run.expect(1, outcome.attempts, "attempts", "receipt.accept")
@@ -35,17 +35,31 @@ async def _refused(run: ScenarioRun) -> None:
 
 async def _no_receipt(run: ScenarioRun) -> None:
     await run.start(Behaviour(receipt_failures=ALWAYS))
-    outcome = await failed(run)
-    if outcome.attempts > run.case.operation.receipt.attempts:
+    outcome = await failed(run, OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
+    allowed = run.case.operation.receipt.attempts if run.case.is_repeatable else 1
+    if outcome.attempts > allowed:
         run.fail("no more attempts than allowed", str(outcome.attempts), "receipt.attempts")
+
+
+async def _not_repeated(run: ScenarioRun) -> None:
+    """It is parked or fails, and reprocessing only asks the provider."""
+    call = await run.start(Behaviour(receipt_failures=1))
+    if run.case.parks(OutcomeCode.NO_RECEIPT, Effect.UNKNOWN):
+        await parked(run)
+        await call.reprocess(by="conformance")
+        await run.wait_for_status(lambda status: "not reprocessed" in (status.last_error or ""))
+    outcome = await failed(run, OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
+    run.expect(1, outcome.attempts, "attempts", "request.repeat")
+    requests = len((await run.records()).events("request"))
+    run.expect(1, requests, "requests to the provider", "request.repeat")
 
 
 async def _silent(run: ScenarioRun) -> None:
     await run.start(Behaviour(stuck=True))
-    await failed(run)
+    await failed(run, OutcomeCode.NO_RESPONSE, run.case.effect_when_silent)
     records = await run.records()
     response = run.case.operation.response
-    run.expect(response.cycles, len(records.events("receipt")), "cycles", "response.cycles")
+    run.expect(run.case.rounds, len(records.events("receipt")), "cycles", "response.cycles")
     if response.status is not None and not records.events("status"):
         run.fail("a status request before giving up", "none", "response.status.path")
     if run.case.acknowledges("failed"):
@@ -63,7 +77,7 @@ async def _result_by_status(run: ScenarioRun) -> None:
 
 async def _fails(run: ScenarioRun) -> None:
     await run.start(Behaviour(fail=ALWAYS, reason=_REASON))
-    outcome = await failed(run)
+    outcome = await failed(run, OutcomeCode.PROVIDER_FAILED, Effect.NONE)
     rule = run.case.operation.response.failure
     if rule is not None and rule.reason is not None and _REASON not in (outcome.reason or ""):
         field = "response.failure.reason"
@@ -80,7 +94,7 @@ async def _fails_and_recovers(run: ScenarioRun) -> None:
 async def _parked_until_expired(run: ScenarioRun) -> None:
     await run.start(Behaviour(receipt_failures=ALWAYS))
     await parked(run)
-    await failed(run)
+    await failed(run, OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
 
 
 def _can_refuse(case: Case) -> bool:
@@ -112,6 +126,12 @@ FAILURES = (
     Scenario("refused", "the provider refuses with a 4xx", _refused, applies=_can_refuse),
     Scenario("never-a-receipt", "every attempt is answered 5xx", _no_receipt),
     Scenario(
+        "not-repeated",
+        "an attempt that may have arrived is never repeated",
+        _not_repeated,
+        applies=lambda case: not case.is_repeatable,
+    ),
+    Scenario(
         "silent", "a receipt, and no response", _silent, applies=is_asynchronous, needs=silence
     ),
     Scenario(
@@ -139,6 +159,6 @@ FAILURES = (
         "parked-to-the-end",
         "a parked call that is not reprocessed",
         _parked_until_expired,
-        applies=parks,
+        applies=parks_without_receipt,
     ),
 )

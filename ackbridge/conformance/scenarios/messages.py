@@ -8,7 +8,7 @@ from typing import Any
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.records import Records
 from ackbridge.conformance.scenario_run import ScenarioRun
-from ackbridge.contracts.calls import CallStatus, OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallStatus, Effect, OutcomeStatus, Stage
 from ackbridge.contracts.plan import LatePolicy
 from ackbridge.sandbox.behaviour import Behaviour
 
@@ -52,9 +52,11 @@ def _is_extended(status: CallStatus) -> bool:
 
 async def _late(run: ScenarioRun) -> None:
     """The response of the last cycle arrives after its failed acknowledgement."""
-    cycles = run.case.operation.response.cycles
-    silent = [Behaviour(stuck=True)] * (cycles - 1)
-    await run.start(*silent, Behaviour(delay_ms=_UNTIL_SKIPPED_MS))
+    last = Behaviour(delay_ms=_UNTIL_SKIPPED_MS)
+    silent = [Behaviour(stuck=True)] * (run.case.rounds - 1) if run.case.calls_off else []
+    if run.case.calls_off:
+        last = Behaviour(late=True, late_ms=_UNTIL_SKIPPED_MS)
+    await run.start(*silent, last)
     status = await run.skip_to_end(stop_parked=True)
     await run.skip_provider_delay()
     await _wait_for_callback(run)
@@ -72,8 +74,10 @@ async def _wait_for_callback(run: ScenarioRun) -> None:
 
 
 async def _late_while_open(run: ScenarioRun) -> None:
-    policy = run.case.operation.response.late
-    if policy is LatePolicy.ACCEPT:
+    """A success of work that was called off counts only if the provider confirms it."""
+    response = run.case.operation.response
+    policy, is_confirmed = response.late, response.status is not None or not run.case.calls_off
+    if policy is LatePolicy.ACCEPT and is_confirmed:
         outcome = await run.outcome_without_skipping()
         run.expect(OutcomeStatus.COMPLETED, outcome.status, "outcome", "response.late")
         run.expect(True, outcome.late, "late", "response.late")
@@ -81,7 +85,10 @@ async def _late_while_open(run: ScenarioRun) -> None:
     outcome = await run.outcome()
     run.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "response.late")
     rows = _rows(run, await run.records())
-    wanted = {"suppressed"} if policy is LatePolicy.IGNORE else {"suppressed", "held"}
+    is_ignored = policy is LatePolicy.IGNORE and is_confirmed
+    wanted = {"suppressed"} if is_ignored else {"suppressed", "held"}
+    effect = Effect.DONE if is_confirmed else Effect.UNKNOWN
+    run.expect(effect, outcome.effect, "effect", "acknowledge.undoes")
     found = {row.what for row in rows}
     run.expect(sorted(wanted), sorted(found), "rows in the ledger", "response.late")
 

@@ -6,11 +6,21 @@ import asyncio
 
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.scenario_run import ScenarioRun
-from ackbridge.contracts.calls import OutcomeStatus, Stage
+from ackbridge.contracts.calls import Effect, OutcomeStatus, Stage
 from ackbridge.errors import KeyReusedError
 from ackbridge.sandbox.behaviour import Behaviour
 
-from .scenario import ALWAYS, Scenario, answer, completed, is_asynchronous, parked, parks, silence
+from .scenario import (
+    ALWAYS,
+    Scenario,
+    answer,
+    completed,
+    is_asynchronous,
+    is_repeatable,
+    parked,
+    parks_without_receipt,
+    silence,
+)
 
 _BY = "conformance"
 _FORCED = {"forced": True}
@@ -25,6 +35,8 @@ async def _cancel_awaiting(run: ScenarioRun) -> None:
         records = await run.records()
         accepted = records.events("acknowledgement", acknowledged="failed", counts=True)
         run.expect(1, len(accepted), "failed acknowledgements", "acknowledge.failed")
+    effect = (await run.outcome()).effect
+    run.expect(run.case.effect_when_silent, effect, "effect", "acknowledge.undoes")
 
 
 async def _cancel_sending(run: ScenarioRun) -> None:
@@ -61,6 +73,7 @@ async def _is_forced(run: ScenarioRun) -> None:
     run.expect(_FORCED, outcome.response, "response", "on_failure")
     by = outcome.forced.by if outcome.forced else None
     run.expect(_BY, by, "forced by", "on_failure")
+    run.expect(Effect.DONE, outcome.effect, "effect", "on_failure")
 
 
 async def _reprocess(run: ScenarioRun) -> None:
@@ -119,12 +132,17 @@ OPERATOR_REQUESTS = (
         applies=is_asynchronous,
         needs=silence,
     ),
-    Scenario("force-ack-parked", "forced while it is parked", _force_parked, applies=parks),
+    Scenario(
+        "force-ack-parked",
+        "forced while it is parked",
+        _force_parked,
+        applies=parks_without_receipt,
+    ),
     Scenario(
         "reprocess",
         "a parked call is reprocessed, and answered",
         _reprocess,
-        applies=parks,
+        applies=lambda case: is_repeatable(case) and parks_without_receipt(case),
         needs=answer,
     ),
     Scenario(

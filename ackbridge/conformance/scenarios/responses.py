@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.scenario_run import ScenarioRun
-from ackbridge.contracts.calls import OutcomeStatus
+from ackbridge.contracts.calls import Effect, OutcomeCode, OutcomeStatus
 from ackbridge.sandbox.behaviour import Behaviour
 
 from .scenario import (
@@ -76,7 +76,7 @@ async def _polled_again(run: ScenarioRun) -> None:
 
 async def _only_malformed(run: ScenarioRun) -> None:
     await run.start(Behaviour(malformed_receipts=ALWAYS))
-    await failed(run)
+    await failed(run, OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
 
 
 async def _acknowledgements_down(run: ScenarioRun) -> None:
@@ -101,6 +101,10 @@ def _throttled_acknowledgements(times: int) -> Behaviour:
 
 def _retries(case: Case) -> bool:
     return case.operation.receipt.attempts > 1
+
+
+def _repeats(case: Case) -> bool:
+    return _retries(case) and case.is_repeatable
 
 
 def _polls(case: Case) -> bool:
@@ -129,7 +133,7 @@ def _retried(name: str, meaning: str, play: Play, *, has_effect: bool = False) -
     """
     if has_effect:
         return Scenario(name, meaning, play, _retries, answer, detects_retries)
-    return Scenario(name, meaning, play, _retries, answer)
+    return Scenario(name, meaning, play, _repeats, answer)
 
 
 RESPONSES = (
@@ -179,7 +183,9 @@ RESPONSES = (
         has_effect=True,
     ),
     _retried("error-then-well", "5xx at first, then a receipt", _error_first),
-    _retried("throttled", "429 with Retry-After, then a receipt", _throttled),
+    Scenario(
+        "throttled", "429 with Retry-After, then a receipt", _throttled, _retries, needs=answer
+    ),
 )
 
 POLLED_AND_SYNC = (

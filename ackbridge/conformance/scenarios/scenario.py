@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ackbridge.catalog.matching import classify
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.scenario_run import ScenarioRun
-from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode, OutcomeStatus, Stage
 
 Play = Callable[[ScenarioRun], Awaitable[None]]
 
@@ -89,18 +89,29 @@ def is_asynchronous(case: Case) -> bool:
     return case.mode != "sync"
 
 
-def parks(case: Case) -> bool:
-    return case.parks
+def parks_without_receipt(case: Case) -> bool:
+    """Whether a call is parked that has got nothing but 5xx."""
+    return case.parks(OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
+
+
+def is_repeatable(case: Case) -> bool:
+    return case.is_repeatable
 
 
 def detects_retries(case: Case) -> str | None:
     """Why the provider cannot distinguish a retry from a new request; None if it can."""
     if case.operation.request.method == "GET" or case.identifies_cycle:
         return None
+    if not case.is_repeatable:
+        return f"an attempt that may have arrived is not repeated ({_repeat(case)})"
     return (
         "nothing in the request identifies a retry"
         f" (operations.{case.name}.request.idempotency_header): the provider may do the work twice"
     )
+
+
+def _repeat(case: Case) -> str:
+    return f"operations.{case.name}.request.repeat"
 
 
 # Ends of a call
@@ -133,13 +144,17 @@ async def parked(run: ScenarioRun) -> None:
         run.fail("a notice while it is parked", "none", "notices.delayed")
 
 
-async def failed(run: ScenarioRun) -> CallOutcome:
+async def failed(run: ScenarioRun, code: OutcomeCode, effect: Effect) -> CallOutcome:
     """Expect failure, after being parked where the file says so."""
     status = await run.skip_to_end(stop_parked=True)
-    if run.case.parks:
+    if run.case.parks(code, effect):
         run.expect(Stage.PARKED, status.stage, "stage", "on_failure")
+    elif effect is Effect.NONE:
+        run.expect(Stage.FAILED, status.stage, "stage", "on_failure")
     outcome = await run.outcome()
     run.expect(OutcomeStatus.FAILED, outcome.status, "outcome", "on_failure")
+    run.expect(code, outcome.code, "code", "response")
+    run.expect(effect, outcome.effect, "effect", "acknowledge")
     return outcome
 
 
