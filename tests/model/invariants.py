@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeStatus, Stage
 from ackbridge.contracts.messages import MessageKind
-from ackbridge.contracts.plan import LatePolicy, Prepared
+from ackbridge.contracts.notices import notice_kind
+from ackbridge.contracts.plan import LatePolicy, Prepared, ResponseMode
 from ackbridge.contracts.steps import AcknowledgementKind, PrepareStep, SendStep, Sent
 from ackbridge.contracts.wire import Wire
 from workflows.hosting.host import StepError
@@ -51,22 +52,9 @@ class Invariants:
         self._raise(self._always())
         self._raise(self._finally())
 
-    @property
-    def is_known(self) -> bool:
-        """Whether this is one of the two known findings: see `scenes.KNOWN`.
-
-        A task that had prepared, and more, was lost; then the ledger stayed away until the call
-        ended for lack of a plan. Or: a send outlived the task that had prepared the call, and was
-        forgotten with the next one. In both, nobody can tell what was done in the lost task.
-        """
-        outcome = self._world.protocol.state.outcome
-        is_unprepared = outcome is not None and outcome.cycles == 0
-        engine = self._world.engine
-        return engine.has_lost_kept_send or (is_unprepared and self._world.ledger.claims > 0)
-
     def _raise(self, problems: Iterator[str]) -> None:
         problem = next(problems, None)
-        if problem is not None and not self.is_known:
+        if problem is not None:
             plan = self._world.plan.model_dump_json(exclude={"notices"}, exclude_defaults=True)
             raise Broken("\n".join([problem, "", plan, *self._world.trace]))
 
@@ -113,6 +101,7 @@ class Invariants:
         if status.outcome is not None and status.stage not in (
             Stage.CAPTURING,
             Stage.ACKNOWLEDGING,
+            Stage.RECONCILING,
             Stage(status.outcome.status),
         ):
             yield f"the stage is {status.stage} while the outcome stands"
@@ -144,10 +133,13 @@ class Invariants:
         world = self._world
         for cycle, accepted in world.provider.asked[self._asked :]:
             before = cycle - 1
+            if world.protocol.state.owes_failed_acknowledgement and world.plan.undoes:
+                yield f"cycle {cycle} was sent while a failed acknowledgement was owed"
             if cycle > 1 and not self._is_definitive(before):
                 yield f"cycle {cycle} was sent, though cycle {before} may still succeed"
             told = world.provider.accepted[:accepted]
-            if any((one.cycle, one.kind) == (cycle, FAILED) for one in told):
+            is_told = any((one.cycle, one.kind) == (cycle, FAILED) for one in told)
+            if is_told and world.plan.undoes and not world.engine.is_rough:
                 yield f"cycle {cycle} was sent under the key of a failed acknowledgement"
         self._asked = len(world.provider.asked)
         orders = world.protocol.state.operator_requests
@@ -166,12 +158,11 @@ class Invariants:
             yield f"{ticket.options.name} was asked for after a cancel or a force"
 
     def _is_definitive(self, cycle: int) -> bool:
-        """The provider has said or was told that a cycle has failed, or will be told."""
+        """The provider has refused or failed a cycle, or it has accepted that it is called off."""
         world = self._world
-        pending = world.protocol.state.pending_acknowledgements
-        is_owed = any((one.step.cycle, one.step.kind) == (cycle, FAILED) for one in pending)
-        is_told = world.provider.has_accepted(cycle, FAILED)
-        return is_owed or is_told or cycle in world.provider.refused or self._has_failed(cycle)
+        is_called_off = world.plan.undoes and world.provider.has_accepted(cycle, FAILED)
+        is_refused = cycle in world.provider.refused
+        return is_called_off or is_refused or self._has_failed(cycle)
 
     def _has_failed(self, cycle: int) -> bool:
         """Whether the call has heard that a cycle has failed."""
@@ -222,16 +213,22 @@ class Invariants:
         if named is not None and new.reference is not None and named != new.reference:
             yield f"the response names {named}, the acknowledgement {new.reference}"
         was_failed = any(one.kind is FAILED and one.cycle == new.cycle for one in before)
-        if was_failed and not (response.outcome.late or response.outcome.forced):
+        is_stated = response.outcome.forced or response.outcome.settled
+        if was_failed and not (response.outcome.late or is_stated):
             yield "a success follows a failed acknowledgement, and the response is not late"
 
     def _one_end(self) -> Iterator[str]:
         world = self._world
-        ends = {outcome.status for outcome in world.ledger.outcomes}
+        known = [one for one in world.ledger.outcomes if one.effect is not Effect.UNKNOWN]
+        ends = {outcome.status for outcome in known}
         if len(ends) > 1:
             yield f"the ledger was told several ends: {sorted(ends)}"
+        if not world.plan.repeatable and any(n > 1 for n in world.provider.arrived.values()):
+            yield "a request that may not be repeated has arrived more than once"
         stands = world.ledger.response
         outcome = world.protocol.state.outcome
+        if world.protocol.state.is_reconciling:
+            return
         if stands is not None and outcome and outcome.status is not OutcomeStatus.COMPLETED:
             yield f"a response is recorded, and the call is {outcome.status}"
 
@@ -250,6 +247,7 @@ class Invariants:
             yield "the call has ended without an outcome"
             return
         yield from self._outcome_is_true(outcome)
+        yield from self._effect_is_true(outcome)
         yield from self._everything_sent_is_acknowledged(outcome)
         yield from self._nothing_heard_is_dropped()
 
@@ -278,6 +276,33 @@ class Invariants:
         if is_completed and response is not None:
             yield from self._response_is_true(outcome)
 
+    def _effect_is_true(self, outcome: CallOutcome) -> Iterator[str]:
+        world = self._world
+        said = [one for one in world.heard() if one.kind is MessageKind.RESPONSE]
+        is_stated = outcome.settled is not None or outcome.forced is not None
+        if outcome.effect is Effect.DONE and not said and not is_stated:
+            yield "the effect is done, and nobody has said so"
+        if outcome.effect is Effect.NONE and outcome.settled is None:
+            for cycle in world.provider.works:
+                if not self._is_definitive(cycle):
+                    yield f"the effect is none, and the provider works on cycle {cycle}"
+        if outcome.status is OutcomeStatus.COMPLETED:
+            return
+        if outcome.code is None or outcome.notice is None:
+            yield "an end without success has no code or no notice"
+        elif outcome.notice.kind != notice_kind(outcome.code, outcome.effect):
+            yield f"{outcome.code} with effect {outcome.effect} shows {outcome.notice.kind}"
+        if world.provider.works and world.plan.mode is not ResponseMode.SYNC:
+            yield from self._nothing_was_overlooked(outcome)
+
+    def _nothing_was_overlooked(self, outcome: CallOutcome) -> Iterator[str]:
+        """No answer was in the inbox at the last look, and there was one after the last attempt."""
+        tickets = self._world.engine.replica.tickets.values()
+        names_of = [one.options.name for one in tickets]
+        is_first_run = not self._world.engine.finished
+        if is_first_run and outcome.cycles and names.LOOK_INBOX not in names_of:
+            yield "the call has ended without a look at the inbox"
+
     def _response_is_true(self, outcome: CallOutcome) -> Iterator[str]:
         world, response = self._world, self._world.ledger.response
         if response is None:
@@ -285,7 +310,8 @@ class Invariants:
         if outcome.response != response.message.data:
             yield "the outcome's response is not the recorded one"
         is_forced = response.message.event_key.startswith("operator:")
-        if (outcome.forced is not None) is not is_forced:
+        is_stated = outcome.forced is not None or outcome.settled is not None
+        if is_stated is not is_forced:
             yield "whether it was forced is not what was recorded"
         cycles = world.protocol.state.cycles._all
         is_given_up = any(one.number == response.cycle and one.has_given_up for one in cycles)
@@ -307,7 +333,8 @@ class Invariants:
         for cycle in world.provider.works:
             kind = SUCCESS if cycle == taken else FAILED
             is_due = plan is not None and (plan.on_success if kind is SUCCESS else plan.on_failed)
-            is_done = world.provider.has_accepted(cycle, kind) or (cycle, kind) in owed
+            is_settled = (cycle, kind) in owed | world.ledger.written_off
+            is_done = world.provider.has_accepted(cycle, kind) or is_settled
             if is_due and not is_done:
                 yield f"cycle {cycle} is neither acknowledged as {kind}, nor is that owed"
             is_followed = kind is FAILED and cycle < max(world.provider.works)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
-from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
+from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess, Resolve, WriteOff
 
 from .invariants import Broken, Invariants
 from .plans import facts
@@ -23,6 +23,9 @@ ORDERS = st.sampled_from(
         Signal("cancel", Cancel(by="ann", reason="by mistake")),
         Signal("force_ack", ForceAck(by="bo", reason="seen")),
         Signal("force_ack", ForceAck(by="bo", reason="seen", response={"forced": True})),
+        Signal("resolve", Resolve.model_validate({"by": "cy", "reason": "asked", "as": "done"})),
+        Signal("resolve", Resolve.model_validate({"by": "cy", "reason": "asked", "as": "none"})),
+        Signal("write_off", WriteOff(by="di", reason="closed", cycle=1)),
     ]
 )
 TURNS = st.sampled_from(

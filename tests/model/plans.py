@@ -14,6 +14,7 @@ from ackbridge.contracts.plan import (
     OnFailure,
     Plan,
     PollPlan,
+    ReconcilePlan,
     ResponseMode,
     SendPlan,
     WhenOff,
@@ -42,6 +43,9 @@ ACKNOWLEDGES = st.builds(
     st.sampled_from([(True, True)] * 4 + [(True, False), (False, True)]),
     _seconds(60, 1800),
 )
+
+
+RECONCILES = st.builds(ReconcilePlan, every=_seconds(60, 600), within=_seconds(1800))
 
 
 @st.composite
@@ -76,6 +80,11 @@ def plans(draw: st.DrawFn) -> Plan:
         not_now="switched off" if is_off else None,
         when_off=draw(st.sampled_from([None, *WhenOff])) if is_off else None,
         indexed=draw(st.booleans()),
+        repeatable=draw(st.sampled_from([True] * 4 + [False])),
+        undoes=draw(st.sampled_from([True] * 4 + [False])),
+        park=draw(st.sampled_from([None, None, None, ("no_response", "unknown"), ("refused",)])),
+        key_retention=draw(st.one_of(st.none(), st.none(), _seconds(60))),
+        reconcile=draw(st.one_of(st.none(), st.none(), RECONCILES)),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+from ackbridge.contracts.calls import Effect
 from ackbridge.contracts.plan import LatePolicy, OnFailure, PollPlan, ResponseMode
 
 from .stage import (
@@ -255,17 +256,17 @@ def debt_that_is_over_when_the_call_is_continued(scene: Scene) -> None:
 
 
 def lost_task_before_a_ledger_outage(scene: Scene) -> None:
-    """Nobody can tell what was done in the lost task. Known, not mended."""
-    scene.go(1)
+    """Nobody can tell what was done in the lost task: the effect is unknown."""
     scene.work(Luck.DIES_AFTER)
     scene.world.change("ledger", "nothing")
     scene.work()
     scene.order("cancel")
     scene.end()
+    assert scene.outcome.effect is Effect.UNKNOWN
 
 
 def lost_send_that_had_outlived_its_task(scene: Scene) -> None:
-    """It was kept alive, and `prepare` was committed before it was done. Known, not mended."""
+    """It was kept alive, and `prepare` was committed before it was done."""
     scene.go(1)
     scene.pass_time(9)
     scene.order("cancel", soon=True)
@@ -385,10 +386,10 @@ SCENES: list[tuple[Play, Facts]] = [
     (cancel_comes_with_the_start, RIDING),
     (acknowledgement_that_rode_along_is_owed, replace(RIDING, acknowledging="down")),
     (acknowledgement_after_a_task_that_was_lost, RIDING),
+    (lost_task_before_a_ledger_outage, RIDING),
+    (lost_send_that_had_outlived_its_task, facts_of()),
+    (lost_send_that_had_outlived_its_task, RIDING),
 ]
-
-
-KNOWN: list[Play] = [lost_task_before_a_ledger_outage, lost_send_that_had_outlived_its_task]
 
 
 def play(scene: Play, facts: Facts) -> World:

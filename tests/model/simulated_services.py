@@ -34,6 +34,7 @@ class Provider:
     Attributes:
         works: by cycle, its own reference of the work it has taken.
         refused: cycles whose key it has refused.
+        arrived: how often the request of each cycle has arrived and was taken.
         failed: cycles it has said to have failed, or was understood to.
         asked: of every request that was sent to it, whether it arrived or not, the cycle, and how
             many acknowledgements it had accepted by then.
@@ -50,11 +51,13 @@ class Provider:
     acknowledging: str = "accepts"
     works: dict[int, str] = field(default_factory=dict)
     refused: set[int] = field(default_factory=set)
+    arrived: Counter[int] = field(default_factory=Counter)
     asked: list[tuple[int, int]] = field(default_factory=list)
     accepted: list[Acknowledgement] = field(default_factory=list)
 
     def take(self, cycle: int) -> str:
         """Take a request, or find that it has been taken before; its reference."""
+        self.arrived[cycle] += 1
         return self.works.setdefault(cycle, f"r-{cycle}")
 
     def hear(self, at: datetime, step: AcknowledgeStep) -> None:
@@ -76,6 +79,7 @@ class Ledger:
         held: late messages kept whole.
         inbox: messages the engine could not be given.
         owed: acknowledgements it knows to be owed.
+        written_off: those that an operator has written off.
         outcomes: every outcome that was written.
         claims: how often the call was prepared.
     """
@@ -89,6 +93,7 @@ class Ledger:
     held: list[ProviderMessage] = field(default_factory=list)
     inbox: list[ProviderMessage] = field(default_factory=list)
     owed: set[tuple[int, AcknowledgementKind]] = field(default_factory=set)
+    written_off: set[tuple[int, AcknowledgementKind]] = field(default_factory=set)
     outcomes: list[CallOutcome] = field(default_factory=list)
 
     def claim(self) -> bool:
@@ -125,6 +130,7 @@ class Ledger:
         """Keep where the call stands."""
         self.stage = step.stage
         self.logged.update(one.event_key for one in step.suppressed)
+        self.written_off.update((one.cycle, one.kind) for one in step.written_off)
         self.held.extend(one for one in step.held if one not in self.held)
         if step.outcome is not None:
             self.outcomes.append(step.outcome)

@@ -114,7 +114,9 @@ class Workers:
 
     def sends_along(self, step: PrepareStep) -> bool:
         """Whether the request goes out with this preparation, if it is the first one."""
-        return self.rides and step.sends and self._plan.send.local and self._plan.not_now is None
+        plan = self._plan
+        may_ride = plan.send.local and plan.repeatable and plan.not_now is None
+        return self.rides and step.sends and may_ride
 
     def _reconsider(self, step: ReconsiderStep, luck: Luck, began: datetime, number: int) -> End:
         if luck is Luck.REFUSED:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from temporalio import workflow
 
 from workflows.hosting import steps
@@ -14,8 +12,9 @@ from .notifications import Notifications
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallOutcome, Notice, OutcomeStatus, Stage
+    from ackbridge.contracts.calls import CallOutcome, Effect, Notice, OutcomeStatus, Stage
     from ackbridge.contracts.notices import default_notices, notice_kind
+    from ackbridge.contracts.plan import Plan
     from ackbridge.contracts.steps import Concluded, ConcludeStep, Parking
 
 
@@ -27,17 +26,18 @@ class Conclusion:
         host: Host,
         state: CallState,
         notifications: Notifications,
-        notices: Mapping[str, Notice],
+        plan: Plan | None,
     ) -> None:
         """Store a call.
 
         Args:
-            notices: the operation's notices by kind; the built-in ones replace what is missing.
+            plan: with the operation's notices; the built-in ones replace what is missing.
         """
         self._host = host
         self._state = state
         self._notifications = notifications
-        self._notices = notices
+        self._notices = plan.notices if plan is not None else {}
+        self._amount = plan.amount if plan is not None else None
 
     def notice(self, kind: str) -> Notice:
         """What the caller can show a user."""
@@ -65,6 +65,9 @@ class Conclusion:
                 suppressed=state.messages.take_suppressed(),
                 held=state.messages.take_held(),
                 parking=parking,
+                effect=state.effect,
+                provider_code=state.provider_code,
+                amount=self._amount if state.effect is Effect.UNKNOWN else None,
                 ended=state.cycles.take_ended(),
                 written_off=state.take_written_off(),
             ),

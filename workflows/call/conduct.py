@@ -56,7 +56,7 @@ class Conduct:
         self._notifications = Notifications(host, state, plan.reply, plan.notices)
         self._sending = Sending(host, state, plan)
         self._messages = MessageHandler(host, state, plan, self._acknowledgements, self._sending)
-        self._conclusion = Conclusion(host, state, self._notifications, plan.notices)
+        self._conclusion = Conclusion(host, state, self._notifications, plan)
         self._has_looked = False
 
     # Beginnings

@@ -164,7 +164,7 @@ class Preparation:
                 "cancelled": cancelled,
                 "notice": state.notice,
                 "code": code,
-                "cycles": 0,
+                "cycles": int(state.cycles.was_sent),
             }
         )
         reply = ReplyPlan(subscriber=request.reply_to) if request.reply_to is not None else None
@@ -350,7 +350,7 @@ class CallProtocol:
 
     async def _end(self, outcome: CallOutcome, reply: ReplyPlan | None) -> CallOutcome:
         notifications = Notifications(self._host, self.state, reply, {})
-        return await Conclusion(self._host, self.state, notifications, {}).end_unplanned(outcome)
+        return await Conclusion(self._host, self.state, notifications, None).end_unplanned(outcome)
 
     def continuation(self, requested: ContinueAsNewRequested) -> CallContinuation:
         """For the run that continues this one; the last thing to be asked of this one."""
