@@ -293,14 +293,21 @@ class Invariants:
         elif outcome.notice.kind != notice_kind(outcome.code, outcome.effect):
             yield f"{outcome.code} with effect {outcome.effect} shows {outcome.notice.kind}"
         if world.provider.works and world.plan.mode is not ResponseMode.SYNC:
-            yield from self._nothing_was_overlooked(outcome)
+            yield from self._nothing_was_overlooked()
 
-    def _nothing_was_overlooked(self, outcome: CallOutcome) -> Iterator[str]:
-        """No answer was in the inbox at the last look, and there was one after the last attempt."""
+    def _is_planned(self) -> bool:
+        """Whether the call has a plan; without one it can tell the provider nothing."""
+        tickets = self._world.engine.replica.tickets.values()
+        is_continued = bool(self._world.engine.finished)
+        return is_continued or any(isinstance(one.end, Prepared) for one in tickets)
+
+    def _nothing_was_overlooked(self) -> Iterator[str]:
+        """A call that sent something has looked at its inbox before it ended."""
         tickets = self._world.engine.replica.tickets.values()
         names_of = [one.options.name for one in tickets]
-        is_first_run = not self._world.engine.finished
-        if is_first_run and outcome.cycles and names.LOOK_INBOX not in names_of:
+        if self._world.engine.finished:
+            return
+        if self._is_planned() and names.LOOK_INBOX not in names_of:
             yield "the call has ended without a look at the inbox"
 
     def _response_is_true(self, outcome: CallOutcome) -> Iterator[str]:
@@ -335,7 +342,7 @@ class Invariants:
             is_due = plan is not None and (plan.on_success if kind is SUCCESS else plan.on_failed)
             is_settled = (cycle, kind) in owed | world.ledger.written_off
             is_done = world.provider.has_accepted(cycle, kind) or is_settled
-            if is_due and not is_done:
+            if is_due and not is_done and self._is_planned():
                 yield f"cycle {cycle} is neither acknowledged as {kind}, nor is that owed"
             is_followed = kind is FAILED and cycle < max(world.provider.works)
             if not is_due and is_followed and not self._is_definitive(cycle):

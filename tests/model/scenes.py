@@ -119,14 +119,14 @@ def repetition_after_a_continuation(scene: Scene) -> None:
 def cancel_undoes_the_task_that_has_recorded(scene: Scene) -> None:
     """A signal while the task that closes the call is in work makes the engine do it again."""
     scene.world.answering = "response"
-    scene.go(3)
+    scene.go(2)
     scene.order("cancel", soon=True)
     scene.end()
 
 
 def answer_undoes_a_failed_acknowledgement(scene: Scene) -> None:
     """The failed acknowledgement is done, its task is lost, and an answer has come meanwhile."""
-    scene.go(3)
+    scene.go(4)
     scene.say(RESPONSE, route="soon")
     scene.work(Luck.DIES_AFTER)
     scene.end()
@@ -134,7 +134,7 @@ def answer_undoes_a_failed_acknowledgement(scene: Scene) -> None:
 
 def force_undoes_a_failed_end(scene: Scene) -> None:
     """The ledger is told the end, and a force makes the engine do its task again."""
-    scene.go(3)
+    scene.go(4)
     scene.order("force_ack", soon=True)
     scene.end()
 
@@ -142,7 +142,7 @@ def force_undoes_a_failed_end(scene: Scene) -> None:
 def failure_overtakes_an_answer(scene: Scene) -> None:
     """Signals go first when a task is done again."""
     scene.world.answering = "response"
-    scene.go(4)
+    scene.go(5)
     scene.say(FAILURE, route="soon")
     scene.work(Luck.DIES_AFTER)
     scene.end()
@@ -357,7 +357,7 @@ SCENES: list[tuple[Play, Facts]] = [
     (success_that_voids_a_debt, replace(facts_of(cycles=1), acknowledging="down")),
     (debt_of_a_continued_call, replace(facts_of(cycles=1), acknowledging="down")),
     (repetition_after_a_continuation, facts_of(cycles=1)),
-    (cancel_undoes_the_task_that_has_recorded, facts_of(mode=ResponseMode.SYNC)),
+    (cancel_undoes_the_task_that_has_recorded, Facts(plan=plan(mode=ResponseMode.SYNC))),
     (answer_undoes_a_failed_acknowledgement, facts_of()),
     (force_undoes_a_failed_end, facts_of(**NO_ACKNOWLEDGEMENT)),
     (
