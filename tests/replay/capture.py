@@ -25,13 +25,14 @@ from .calls import CALLS
 from .controls import CONTROLS
 from .notices import GONE, NOTICES, SUBSCRIBER
 from .playing import Run, Scenario
+from .settlements import SETTLEMENTS
 
 HISTORIES = Path(__file__).with_name("histories")
 
 WORKER = re.compile(r"^\d+@[\w.-]+")
 """Process and host, as the names of sticky queues begin."""
 
-SCENARIOS: list[Scenario] = [*CALLS, *NOTICES, *CONTROLS, *BATCHES]
+SCENARIOS: list[Scenario] = [*CALLS, *NOTICES, *CONTROLS, *BATCHES, *SETTLEMENTS]
 
 
 async def main() -> None:
