@@ -90,9 +90,10 @@ class Send:
         """Send the request once, and read the receipt. After a receipt nothing fails.
 
         Raises:
-            ApplicationError: Expired, InvalidRequest, Refused and Unreadable are final; NoReceipt,
-                Missing and Unavailable may be tried again after the delay. The details say whether
-                this request or an earlier one may have reached the provider.
+            ApplicationError: Expired, InvalidRequest, Unreadable and Refused are final; NoReceipt,
+                Missing and Unavailable may be tried again after the delay, and so may Refused after
+                a request that may have arrived: the refusal answers this one only. The details say
+                whether this request or an earlier one may have reached the provider.
         """
         attempt = activity.info().attempt
         if not step.tried and attempt == 1:
@@ -335,7 +336,9 @@ def _of_all_attempts(error: Classification, step: SendStep) -> Classification:
     """What the failure of this attempt means for all those under its key."""
     if not step.reached:
         return error
-    if error.kind in (StepFailure.REFUSED, StepFailure.UNAVAILABLE, StepFailure.MISSING):
-        # It says nothing about an earlier attempt that may have arrived.
-        return replace(error, kind=StepFailure.NO_RECEIPT, final=False, reached=True)
+    if error.kind is StepFailure.REFUSED:
+        # It answers this attempt, and says nothing about an earlier one that may have arrived.
+        return replace(error, final=False, reached=True)
+    if error.kind in (StepFailure.UNAVAILABLE, StepFailure.MISSING):
+        return replace(error, kind=StepFailure.NO_RECEIPT, reached=True)
     return replace(error, reached=True)

@@ -317,6 +317,7 @@ class Concluded(Wire):
 class StepFailure(StrEnum):
     """Types of the activities' failures, classified once, in the activity.
 
+    `Refused`: final, unless an earlier request under the key may have reached the provider.
     `NotAddressed`: an acknowledgement needs the provider's reference, and none is known (yet).
     `NotYet`: a poll has no answer so far; the engine asks again.
     `Expired`: the request's `expires_at` has passed; nothing was sent.

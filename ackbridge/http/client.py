@@ -284,7 +284,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             request=request,
             extensions={
                 "http_version": b"HTTP/1.1",
-                "reason_phrase": (response.reason or "").encode(),
+                "reason_phrase": (response.reason or "").encode("ascii", "replace"),
             },
         )
 

@@ -133,7 +133,7 @@ async def test_refusal_after_an_ambiguous_attempt_is_not_final(world: World, sta
 
     error = await failed(attempt().run(Send(world.deps).send, step(world, reached=True)))
 
-    assert (error.type, error.non_retryable) == ("NoReceipt", False)
+    assert (error.type, error.non_retryable) == ("Refused", False)
     assert error.message == f"the provider refused with {status}: key in use"
     assert trouble(error).reached is True
     assert 0.25 <= delay(error) <= 0.5
@@ -145,7 +145,8 @@ async def test_repeated_activity_may_have_reached(world: World) -> None:
 
     error = await failed(attempt(2).run(Send(world.deps).send, step(world)))
 
-    assert (error.type, trouble(error).reached) == ("NoReceipt", True)
+    assert (error.type, error.non_retryable) == ("Refused", False)
+    assert trouble(error).reached is True
 
 
 async def test_later_failed_connection_keeps_reached(deserted: World) -> None:
