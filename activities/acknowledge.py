@@ -45,7 +45,7 @@ class Acknowledge:
         Raises:
             ApplicationError: NotAccepted, retryable while the acknowledgement is pending. So is
                 InvalidRequest: an operator can correct the integration file.
-                AcknowledgementRefused is final: the provider has refused for a minute.
+                AcknowledgementRefused, from the second refusal on, is final after a minute.
                 NotAddressed is final: it needs a reference that is not known.
         """
         try:
@@ -89,15 +89,17 @@ class Acknowledge:
             raise response.retryable
         refusal = refusal_of(response, self._deps.redactor(provider))
         info = activity.info()
-        first = last_heartbeat(RefusedSince) or RefusedSince(at=info.started_time)
-        if info.started_time - first.at < REFUSED_AFTER:
-            if not info.is_local:
-                activity.heartbeat(first)
+        known = last_heartbeat(RefusedSince)
+        first = known or RefusedSince(at=info.started_time)
+        if not info.is_local:
+            activity.heartbeat(first)
+        if known is None:
             raise RetryableError(refusal.reason, reached=True)
+        # When the call's time for it is over, the last failure says whether it was refused.
         raise activity_failure(
             StepFailure.ACKNOWLEDGEMENT_REFUSED,
             refusal.reason,
-            final=True,
+            final=info.started_time - first.at >= REFUSED_AFTER,
             reached=True,
             code=refusal.code,
         )

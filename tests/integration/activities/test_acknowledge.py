@@ -219,7 +219,7 @@ async def test_acknowledgement_refused_for_a_minute_is_final(world: World) -> No
     assert [(error.type, error.non_retryable) for error in errors] == [
         ("NotAccepted", False),
         ("NotAccepted", False),
-        ("NotAccepted", False),
+        ("AcknowledgementRefused", False),
         ("AcknowledgementRefused", True),
     ]
     assert errors[-1].message == "the provider refused with 409: it is void"
