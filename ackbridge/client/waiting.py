@@ -30,6 +30,8 @@ from .control import ControlHandle
 POLLER_SEEN_WITHIN: Final = timedelta(seconds=75)
 """A worker polls again after a minute at the latest; the engine lists pollers for five."""
 
+_QUEUED = frozenset({WaitingFor.WORKER, WaitingFor.RATE_LIMIT, WaitingFor.BREAKER})
+
 _SETTLE_ACTIVITIES = frozenset({names.ACKNOWLEDGE, names.ASK_STATUS, names.POLL})
 
 
@@ -38,10 +40,10 @@ async def with_waiting(
 ) -> CallStatus:
     """Add what the engine knows about a call's pending activity to its status.
 
-    The workflow says `worker` of any activity; only the engine knows whether it has started.
+    The workflow can only guess why an activity has not started, or whether it has.
     """
     known, seen = status.waiting, await _waiting(client, described)
-    if known is not None and known.what is not WaitingFor.WORKER:
+    if known is not None and known.what not in _QUEUED:
         if seen is None:
             return status
         # The workflow says what for; the engine says why that takes so long.
