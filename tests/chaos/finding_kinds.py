@@ -15,6 +15,7 @@ class Kind(StrEnum):
     LOST = "lost"
     APPLIED_TWICE = "applied twice"
     UNACKNOWLEDGED = "unacknowledged"
+    UNTRUE = "untrue"
     HUNG = "hung"
     BROKEN = "broken promises"
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ackbridge.contracts.calls import Effect, OutcomeCode
+from ackbridge.contracts.notices import notice_kind
 
 from .cases import Case
 from .finding_kinds import Kind
@@ -29,7 +33,7 @@ def keys_of_cycles(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
         yield Kind.BROKEN, f"{len(known)} keys were used, and {counted} cycles are counted"
     for work in case.provider.works:
         if work.cycle + 1 in known and not _is_definitive(work, case):
-            yield Kind.BROKEN, f"a new key after {work.id}, which was neither failed nor given up"
+            yield Kind.BROKEN, f"a new key after {work.id}, which neither failed nor was called off"
 
 
 def _cycle(key: str, call_id: str) -> int | None:
@@ -39,11 +43,9 @@ def _cycle(key: str, call_id: str) -> int | None:
 
 
 def _is_definitive(work: Work, case: Case) -> bool:
+    """Whether the provider has failed it, or accepted its failed acknowledgement."""
     said = work.status == "failed" or work.id in case.provider.told_failed
-    given_up = any(
-        one.cycle == work.cycle and one.kind == "failed" for one in case.ledger.acknowledgements
-    )
-    return said or given_up or "failed" in work.verdicts
+    return said or "failed" in work.verdicts
 
 
 def notices(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
@@ -62,11 +64,19 @@ def notices(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
         elif not (notice.get("title") and notice.get("message") and outcome.get("reason")):
             status = outcome["status"]
             yield Kind.BROKEN, f"the outcome in the {where} ({status}) lacks a notice or a reason"
+        elif notice["kind"] != (kind := _notice_kind(outcome)):
+            yield Kind.BROKEN, f"the notice in the {where} is {notice['kind']}, not {kind}"
+
+
+def _notice_kind(outcome: Mapping[str, Any]) -> str:
+    effect = Effect(outcome.get("effect", Effect.UNKNOWN))
+    code = outcome.get("code")
+    return notice_kind(OutcomeCode(code), effect) if code else "none, since it lacks a code"
 
 
 COMPARED = (
     *("status", "response", "cycles", "late", "forced", "cancelled", "reason", "notice"),
-    "acknowledgement_owed",
+    *("acknowledgement_owed", "effect", "code", "provider_code", "disputed", "settled"),
 )
 """What an outcome says in the history and in the ledger alike."""
 
@@ -82,6 +92,9 @@ def agreement(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
                     yield Kind.BROKEN, f"history and ledger differ in {field}: {theirs}"
     for answer in case.caller.answers:
         if answer.outcome is None:
+            continue
+        if answer.outcome.get("effect") == "unknown":
+            # It may have been replaced since then.
             continue
         for field in ("status", "response"):
             if answer.outcome.get(field) != (kept or {}).get(field):

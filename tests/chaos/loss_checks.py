@@ -1,4 +1,4 @@
-"""Lost, applied twice, unacknowledged, hung: as `docs/chaos.md` defines them, one by one."""
+"""Lost, applied twice, unacknowledged, untrue, hung: as `docs/chaos.md` defines them."""
 
 from __future__ import annotations
 
@@ -131,6 +131,49 @@ def _success_without_response(work: Work, case: Case) -> Iterator[tuple[Kind, st
 
 def _is_owed(work: Work, case: Case) -> bool:
     return any(owed.cycle == work.cycle for owed in case.ledger.owed)
+
+
+# Untrue
+
+
+def untrue(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """An outcome whose effect is not what the provider has done.
+
+    `none`: each of its works failed or was called off by a failed acknowledgement that it accepted.
+    `done`: exactly one of them is completed and was not called off, unless an operator says so.
+    """
+    outcome = case.ledger.outcome or {}
+    works = case.provider.works
+    effect = outcome.get("effect", "unknown")
+    if outcome.get("status") == "completed" and effect != "done":
+        yield Kind.UNTRUE, f"it is completed, and its effect is {effect}"
+    if outcome.get("forced") or outcome.get("settled"):
+        return
+    if effect == "none":
+        for work in works:
+            if not (_has_failed(work, case) or _is_called_off(work)):
+                yield Kind.UNTRUE, f"its effect is none, and {work.id} is {work.status}"
+    if effect == "done":
+        done = [work for work in works if _may_be_done(work, case)]
+        certain = [work for work in done if not _is_called_off(work) and not _is_owed(work, case)]
+        if not done or len(certain) > 1:
+            ids = ", ".join(work.id for work in certain or done) or "none"
+            yield Kind.UNTRUE, f"its effect is done, and the works that are done: {ids}"
+
+
+def _has_failed(work: Work, case: Case) -> bool:
+    return work.status == "failed" or work.id in case.provider.told_failed
+
+
+def _is_called_off(work: Work) -> bool:
+    return work.verdicts[-1:] == ("failed",)
+
+
+def _may_be_done(work: Work, case: Case) -> bool:
+    """Also work that was called off and is done all the same, or that was reported as both."""
+    contradicts = bool(work.behaviour.get("late") or work.behaviour.get("contradictory"))
+    is_undone = _has_failed(work, case) or _is_called_off(work)
+    return work.status == "completed" and (contradicts or not is_undone)
 
 
 # Hung

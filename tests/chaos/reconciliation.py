@@ -17,6 +17,7 @@ CHECKS: Sequence[Check] = (
     counted.applied_twice,
     counted.done_twice,
     counted.unacknowledged,
+    counted.untrue,
     counted.hung,
     promises.replays,
     promises.keys_of_cycles,

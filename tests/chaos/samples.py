@@ -29,6 +29,7 @@ OUTCOME: Mapping[str, Any] = {
     "response": {"id": "work_1"},
     "cycles": 1,
     "notice": None,
+    "effect": "done",
 }
 WORK = Work("work_1", f"{CALL}:1", CALL, 1, "completed", ("success",))
 EVENT = Event("evt_1", "completed", "work_1", CALL, 1, {200: 1})
@@ -51,7 +52,9 @@ FAILED: Mapping[str, Any] = {
     "response": None,
     "cycles": 1,
     "reason": "no response",
-    "notice": {"title": "Not this time", "message": "The shop was silent."},
+    "code": "no_response",
+    "effect": "none",
+    "notice": {"kind": "failed", "title": "Not this time", "message": "The shop was silent."},
 }
 GIVEN_UP = replace(
     GOOD,

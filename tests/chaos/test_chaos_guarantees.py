@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,17 @@ from .samples import (
     second,
 )
 
+
+def given_up_as(outcome: Mapping[str, Any]) -> Case:
+    """A call that has failed with this outcome."""
+    return replace(
+        GIVEN_UP,
+        caller=CallerRecord(),
+        ledger=LedgerRecord("failed", outcome=outcome),
+        runs=(replace(GIVEN_UP.runs[0], outcome=outcome),),
+    )
+
+
 BROKEN: Mapping[str, Case] = {
     "history that does not replay": replace(GOOD, runs=(replace(RUN, unreplayable="no command"),)),
     "strange key": replace(
@@ -34,12 +46,9 @@ BROKEN: Mapping[str, Case] = {
     "more keys than cycles": replace(
         GIVEN_UP, provider=replace(GIVEN_UP.provider, requests={f"{CALL}:1": 1, f"{CALL}:2": 1})
     ),
-    "no notice": replace(
-        GIVEN_UP,
-        caller=CallerRecord(),
-        ledger=LedgerRecord("failed", outcome={**FAILED, "notice": None}),
-        runs=(replace(GIVEN_UP.runs[0], outcome={**FAILED, "notice": None}),),
-    ),
+    "no notice": given_up_as({**FAILED, "notice": None}),
+    "notice that claims what is not known": given_up_as({**FAILED, "effect": "unknown"}),
+    "notice without a code": given_up_as({**FAILED, "code": None}),
     "history and ledger differ": replace(
         GOOD, runs=(replace(RUN, outcome={**OUTCOME, "late": 1}),)
     ),
@@ -63,14 +72,15 @@ def test_other_promises_are_held_too(what: str) -> None:
 
 
 def test_a_new_key_needs_a_definitive_end_of_the_one_before() -> None:
-    """An ambiguous end is sent again under the same key."""
+    """An ambiguous end is sent again under the same key, also while a calling off is owed."""
     case = second("success")
     first, last = case.provider.works
     works = (replace(first, verdicts=()), last)
     owed = (*KEPT.acknowledgements, Acknowledgement(1, "failed", is_owed=True))
     case = replace(case, provider=replace(case.provider, works=works))
     assert Kind.BROKEN in found(case)
-    assert found(replace(case, ledger=replace(case.ledger, acknowledgements=owed))) == []
+    owing = replace(case.ledger, acknowledgements=owed)
+    assert found(replace(case, ledger=owing)) == [Kind.BROKEN]
 
 
 def test_an_invalid_request_goes_nowhere() -> None:

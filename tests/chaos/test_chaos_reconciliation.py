@@ -16,6 +16,7 @@ from .records import (
     ProviderRecord,
     RunState,
     TaskFailure,
+    Work,
 )
 from .samples import (
     CALL,
@@ -167,7 +168,7 @@ def test_success_without_a_response_counts_as_unacknowledged() -> None:
     case = replace(
         GIVEN_UP, provider=replace(GIVEN_UP.provider, works=(replace(WORK, verdicts=("success",)),))
     )
-    assert found(case) == [Kind.UNACKNOWLEDGED]
+    assert found(case) == [Kind.UNACKNOWLEDGED, Kind.UNTRUE]
 
 
 def test_success_for_the_wrong_work_counts_as_unacknowledged() -> None:
@@ -177,6 +178,57 @@ def test_success_for_the_wrong_work_counts_as_unacknowledged() -> None:
     assert found(replace(case, ledger=replace(case.ledger, responses=(first,)))) == [
         Kind.UNACKNOWLEDGED
     ]
+
+
+def effect_of(effect: str, *works: Work, **more: object) -> Case:
+    """A call whose outcome says this effect, and what the provider did."""
+    base = GIVEN_UP if effect == "none" else GOOD
+    outcome = {**(base.ledger.outcome or {}), "effect": effect, **more}
+    return replace(
+        base,
+        provider=replace(base.provider, works=works),
+        ledger=replace(base.ledger, outcome=outcome),
+        runs=(replace(base.runs[0], outcome=outcome),),
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        effect_of("none", WORK),
+        effect_of("none", replace(WORK, verdicts=("failed", "success"))),
+        effect_of("none", replace(WORK, status="processing", verdicts=())),
+        effect_of("done"),
+        effect_of("done", replace(WORK, status="failed")),
+        effect_of("done", replace(WORK, verdicts=("failed",))),
+        effect_of("done", WORK, replace(WORK, id="work_2", key=f"{CALL}:2", cycle=2)),
+        effect_of("unknown", WORK),
+    ],
+    ids=[
+        *("none but done", "none but confirmed", "none but in progress", "done but none"),
+        *("done but failed", "done but called off", "done twice", "completed but unknown"),
+    ],
+)
+def test_an_effect_that_the_provider_does_not_have_is_untrue(case: Case) -> None:
+    """Compared with the provider's own record."""
+    assert Kind.UNTRUE in found(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        effect_of("none"),
+        effect_of("none", replace(WORK, status="failed", verdicts=())),
+        effect_of("none", replace(WORK, verdicts=("failed",))),
+        effect_of("done", WORK),
+        effect_of("done", replace(WORK, verdicts=("failed",), behaviour={"late": True})),
+        effect_of("done", forced={"by": "ops", "reason": "their console"}),
+    ],
+    ids=["nothing sent", "failed", "called off", "done", "done in spite of that", "forced"],
+)
+def test_an_effect_that_the_provider_has_is_true(case: Case) -> None:
+    """What was called off counts as none; an operator may know better."""
+    assert Kind.UNTRUE not in found(case)
 
 
 def test_a_workflow_that_is_open_for_no_reason_hangs() -> None:

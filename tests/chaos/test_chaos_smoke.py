@@ -31,7 +31,13 @@ def test_sixty_calls_and_two_kills_lose_nothing(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    for what, count in {"calls": 60, "lost": 0, "unacknowledged": 0, "hung": 0}.items():
+    for what, count in {
+        "calls": 60,
+        "lost": 0,
+        "untrue": 0,
+        "unacknowledged": 0,
+        "hung": 0,
+    }.items():
         assert re.search(rf"^ *{what} +{count} *$", ran.stdout, re.MULTILINE), ran.stdout
     assert re.search(r"^ *kills +[1-9]", ran.stdout, re.MULTILINE), ran.stdout
     assert list(tmp_path.iterdir()) == []
