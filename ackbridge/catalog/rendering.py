@@ -147,17 +147,31 @@ def render_status(
     """Render the status request; None where the operation has none.
 
     Raises:
+        MissingReferenceError: its query needs the reference, and the context has none.
         InvalidInputError: as `render_request`, for instance when no reference is known.
     """
     status = operation.response.status
     if status is None:
         return None
+    if context["reference"] is None:
+        _require_no_reference(status.query, context)
     return OutboundRequest(
         status.method,
         _url(integration, status.path, status.query, context, "response.status"),
         operation.receipt.timeout,
         _headers(status.headers, context, "response.status"),
     )
+
+
+def _require_no_reference(query: Mapping[str, ScalarTemplate], context: Context) -> None:
+    """Without it, a parameter that is left out would ask about every work of the provider."""
+    for name, template in query.items():
+        reads = (read for one in template.expressions for read in one.referenced_names())
+        if ("reference",) in reads and template.render(context) is None:
+            raise MissingReferenceError(
+                f"response.status.query.{name}: it needs the provider's reference,"
+                " and none is known"
+            )
 
 
 def render_health(integration: Integration) -> OutboundRequest | None:

@@ -71,8 +71,8 @@ CALLS = (
         "create_booking",
         BOOKING,
         {"fail": 100, "reason": "ORA-00600 in table ROOMS"},
-        scenarios.await_parked,
-        ("call.delayed", "call.failed"),
+        scenarios.await_outcome,
+        ("call.failed",),
     ),
     NotifiedCall(
         "refused",

@@ -305,7 +305,7 @@ def _end(demo_call: DemoCall) -> str:
     ended_at = timings.answered_at or timings.ended_at or timings.started_at
     seconds = (ended_at - timings.started_at).total_seconds()
     reason = f": {outcome.reason}" if outcome.reason else ""
-    end = f"{outcome.status} after {seconds:.1f} s{reason}"
+    end = f"{outcome.status} after {seconds:.1f} s{reason}; effect {outcome.effect}"
     return "; ".join([end, *_end_details(demo_call, outcome)])
 
 

@@ -149,6 +149,7 @@ class CallFacts:
 
     Attributes:
         end: `completed`, `failed` or `cancelled`; `refused` where there is no outcome.
+        effect: what the outcome says of the provider's side.
         sent: how often it was sent, under each idempotency key.
         done: how many jobs the provider completed.
         acknowledged: the acknowledgements that the provider accepted, of each of its jobs.
@@ -158,6 +159,7 @@ class CallFacts:
     """
 
     end: str = "completed"
+    effect: str = "done"
     sent: tuple[int, ...] = (1,)
     done: int = 1
     acknowledged: tuple[tuple[str, ...], ...] = (("success",),)
@@ -179,6 +181,7 @@ def facts_of(demo_call: DemoCall, records: CallRecords) -> CallFacts:
     cycles = sorted(event["cycle"] for event in records.events_of("request"))
     return CallFacts(
         end=outcome.status.value if outcome else "refused",
+        effect=outcome.effect.value if outcome else "none",
         sent=tuple(len(list(same)) for _, same in groupby(cycles)),
         done=sum(work["status"] == "completed" for work in records.works),
         acknowledged=tuple(

@@ -175,7 +175,14 @@ SCENARIOS = (
         "refused",
         "Refused",
         "create_order",
-        CallFacts(end="failed", done=0, acknowledged=(), recorded=0, notices=("refused",)),
+        CallFacts(
+            end="failed",
+            effect="none",
+            done=0,
+            acknowledged=(),
+            recorded=0,
+            notices=("refused",),
+        ),
         {"refuse": 422, "reason": "we do not sell to Atlantis"},
     ),
     DemoScenario(
@@ -191,6 +198,7 @@ SCENARIOS = (
         "create_order",
         CallFacts(
             end="failed",
+            effect="none",
             sent=(1, 1),
             done=0,
             acknowledged=(("failed",), ("failed",)),
@@ -255,19 +263,34 @@ SCENARIOS = (
         force,
     ),
     DemoScenario(
-        "expired",
-        "Failed for good: parked until it expires",
+        "failed",
+        "Failed for good",
         "create_booking",
         CallFacts(
             end="failed",
+            effect="none",
             done=0,
             acknowledged=(("failed",),),
             recorded=0,
-            notices=("delayed", "failed"),
-            marks=frozenset({"parked"}),
+            notices=("failed",),
         ),
+        # Nothing can come of it any more, so it is not parked.
         {"fail": 100, "reason": "the house is closed this week"},
-        await_parked,
+    ),
+    DemoScenario(
+        "unknown",
+        "No answer at all: nobody knows what happened",
+        "quote",
+        CallFacts(
+            end="failed",
+            effect="unknown",
+            sent=(5,),
+            acknowledged=((),),
+            recorded=0,
+            notices=("unknown",),
+        ),
+        # As many as the operation has attempts.
+        {"closed_receipts": 5},
     ),
     DemoScenario(
         "cancelled",
@@ -275,6 +298,7 @@ SCENARIOS = (
         "create_order",
         CallFacts(
             end="cancelled",
+            effect="none",
             done=0,
             acknowledged=(("failed",),),
             recorded=0,
@@ -312,6 +336,7 @@ SCENARIOS = (
         "create_order",
         CallFacts(
             end="refused",
+            effect="none",
             sent=(),
             done=0,
             acknowledged=(),

@@ -34,7 +34,7 @@ the two is then replayed in another order."""
 # Its operations are told apart by nothing, so its scenarios are played one after the other.
 OF_PARCELS = (
     *("answered", "answered-early", "error-then-well", "lost-receipt", "provider-failure"),
-    *("late-response", "forged-and-malformed", "silent"),
+    *("late-response", "forged-and-malformed", "silent", "not-repeated", "refused"),
 )
 OF_STRIPE = (
     *("answered", "answered-early", "forged-and-malformed", "silent-but-status-knows"),
@@ -109,10 +109,10 @@ async def test_every_scenario_passes_somewhere(reports: dict[str, Report]) -> No
 async def test_provider_without_keys_skips_retries(
     reports: dict[str, Report],
 ) -> None:
-    """It may do the work twice, which is reported as skipped, not as passed."""
+    """It would do the work twice, which is reported as skipped, not as passed."""
     result = find(reports["parcels"], "lost-receipt")
     assert result.verdict is Verdict.SKIPPED
-    assert "operations.book.request.idempotency_header" in result.details[0]
+    assert "operations.book.request.repeat" in result.details[0]
 
 
 async def test_acknowledgement_that_identifies_no_call_is_found(

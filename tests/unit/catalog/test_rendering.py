@@ -366,6 +366,24 @@ def test_status_and_health_requests(tmp_path: Path) -> None:
     assert render_status(integration, acme(tmp_path).operations["order"], CONTEXT) is None
 
 
+def test_status_request_is_not_sent_without_its_reference(tmp_path: Path) -> None:
+    """A query without it would ask about every work; one that does not need it is sent."""
+    unknown = {**CONTEXT, "reference": None}
+    for query, is_needed in (({"id": "{reference}"}, True), ({"id": "{call.id}"}, False)):
+        integration = acme(
+            tmp_path,
+            receipt={"reference": "id"},
+            response={"mode": "sync", "status": {"path": "/orders", "query": query}},
+        )
+        operation = integration.operations["order"]
+        assert render_status(integration, operation, CONTEXT) is not None
+        if is_needed:
+            with pytest.raises(MissingReferenceError, match=r"^response\.status\.query\.id: "):
+                render_status(integration, operation, unknown)
+        else:
+            assert render_status(integration, operation, unknown) is not None
+
+
 def test_reprs_hide_headers_and_content(tmp_path: Path) -> None:
     """Requests can be logged."""
     assert "Zo" not in repr(request(tmp_path, body="payload", headers={"X": "{metadata.tenant}"}))
