@@ -48,7 +48,7 @@ class Reconciliation:
         owed: pending acknowledgements in the ledger.
         works: the provider's jobs.
         duplicates: copies of callbacks that the provider sent.
-        suppressed: messages that the ledger logged as duplicates.
+        suppressed: messages that the ledger logged as suppressed.
     """
 
     outcomes: Sequence[CallOutcome]
@@ -74,7 +74,21 @@ class Reconciliation:
         yield Check.equal("done once by the provider (first part)", len(plain), len(self.plain))
         yield from self._acknowledged(catalog, completed)
         yield Check.equal("acknowledgements still owed", self.owed, 0)
-        yield Check.equal("duplicates sent, and suppressed", self.suppressed, self.duplicates)
+        yield Check.equal(
+            "duplicates and confirmations, logged as suppressed",
+            self.suppressed,
+            self.duplicates + self._confirmations(),
+        )
+
+    def _confirmations(self) -> int:
+        """Successes of work that was called off, each confirmed by a status request."""
+        forced = {one.call_id for one in self.outcomes if one.forced}
+        verdicts = (
+            [one["verdict"] for one in work["acknowledgements"]]
+            for work in self.works
+            if work["call_id"] not in forced
+        )
+        return sum(both == ["failed", "success"] for both in verdicts)
 
     def _acknowledged(self, catalog: Catalog, completed: Sequence[str]) -> Iterator[Check]:
         """The last acknowledgement of each work agrees with the outcome of its call."""
@@ -94,9 +108,10 @@ class Reconciliation:
 
 
 def has_acknowledgement(catalog: Catalog, call_id: str) -> bool:
-    """Whether the operation of a call has an acknowledgement."""
+    """Whether the operation of a call acknowledges responses."""
     provider, operation, _ = names.split_call_id(call_id)
-    return catalog.integration(provider).operations[operation].acknowledge is not None
+    acknowledge = catalog.integration(provider).operations[operation].acknowledge
+    return acknowledge is not None and acknowledge.success is not None
 
 
 async def read_reconciliation(

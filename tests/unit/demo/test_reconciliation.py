@@ -24,8 +24,12 @@ def _outcome(call_id: str, status: OutcomeStatus = OutcomeStatus.COMPLETED) -> C
     return CallOutcome(call_id=call_id, status=status, timings=Timings(started_at=utc_now()))
 
 
-def _work(call_id: str, acknowledged: str | None) -> dict[str, Any]:
-    return {"call_id": call_id, "acknowledged": acknowledged}
+def _work(call_id: str, *verdicts: str) -> dict[str, Any]:
+    return {
+        "call_id": call_id,
+        "acknowledged": verdicts[-1] if verdicts else None,
+        "acknowledgements": [{"verdict": verdict} for verdict in verdicts],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ GOOD = Reconciliation(
     plain={PLAIN},
     recorded=[PLAIN, SHIPMENT],
     owed=0,
-    works=[_work(PLAIN, "success"), _work(FAILED, "failed"), _work(SHIPMENT, None)],
+    works=[_work(PLAIN, "success"), _work(FAILED, "failed"), _work(SHIPMENT)],
     duplicates=3,
     suppressed=3,
 )
@@ -51,12 +55,19 @@ def test_consistent_records_match(catalog: Catalog) -> None:
     assert [check.what for check in GOOD.checks(catalog) if not check.matches] == []
 
 
+def test_confirmation_of_a_late_success_is_logged_too(catalog: Catalog) -> None:
+    """The provider was asked about work that was called off."""
+    works = [_work(PLAIN, "failed", "success"), *GOOD.works[1:]]
+    late = replace(GOOD, works=works, suppressed=4)
+    assert [check.what for check in late.checks(catalog) if not check.matches] == []
+
+
 @pytest.mark.parametrize(
     ("records", "wrong"),
     [
         (replace(GOOD, recorded=[PLAIN]), {"recorded exactly once"}),
         (replace(GOOD, recorded=[PLAIN, FAILED]), {"recorded exactly once"}),
-        (replace(GOOD, suppressed=2), {"duplicates sent, and suppressed"}),
+        (replace(GOOD, suppressed=2), {"duplicates and confirmations, logged as suppressed"}),
         (replace(GOOD, owed=1), {"acknowledgements still owed"}),
         (
             replace(GOOD, works=[*GOOD.works, _work(PLAIN, "success")]),
@@ -69,12 +80,12 @@ def test_consistent_records_match(catalog: Catalog) -> None:
         (
             replace(
                 GOOD,
-                works=[_work(PLAIN, "failed"), _work(FAILED, "success"), _work(SHIPMENT, None)],
+                works=[_work(PLAIN, "failed"), _work(FAILED, "success"), _work(SHIPMENT)],
             ),
             {"acknowledged as success, one work for each completed call"},
         ),
         (
-            replace(GOOD, works=[*GOOD.works[:1], _work(FAILED, None), *GOOD.works[2:]]),
+            replace(GOOD, works=[*GOOD.works[:1], _work(FAILED), *GOOD.works[2:]]),
             {"acknowledged as failed, every other work"},
         ),
     ],
