@@ -280,7 +280,8 @@ class Invariants:
         world = self._world
         said = [one for one in world.heard() if one.kind is MessageKind.RESPONSE]
         is_stated = outcome.settled is not None or outcome.forced is not None
-        if outcome.effect is Effect.DONE and not said and not is_stated:
+        is_said = said or world.ledger.response is not None
+        if outcome.effect is Effect.DONE and not is_said and not is_stated:
             yield "the effect is done, and nobody has said so"
         if outcome.effect is Effect.NONE and outcome.settled is None:
             for cycle in world.provider.works:

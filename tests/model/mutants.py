@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ackbridge.contracts.calls import CallOutcome, OutcomeCode, OutcomeStatus
+from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode, OutcomeStatus
 from ackbridge.contracts.continuation import MessagesState
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.contracts.plan import AcknowledgePlan, Plan, Prepared
@@ -204,6 +204,39 @@ def decides_otherwise_when_replayed(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def repeats_what_may_not_be_repeated(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Sending, "forbids", lambda self, cycle: None)
+    next_attempt = Sending._next_attempt_at
+
+    def anyway(self: Sending, cycle: Cycle, attempts: Any, error: StepError) -> Any:
+        self._plan = self._plan.model_copy(update={"repeatable": True})
+        return next_attempt(self, cycle, attempts, error)
+
+    patch.setattr(Sending, "_next_attempt_at", anyway)
+
+
+def sends_while_an_acknowledgement_is_owed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CallState, "owes_failed_acknowledgement", False)
+
+
+def never_looks(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: Sending) -> bool:
+        return True
+
+    patch.setattr(Sending, "look", nothing)
+
+
+def takes_every_end_for_one_without_effect(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Cycles, "effect", Effect.NONE)
+
+
+def believes_a_success_of_called_off_work(patch: pytest.MonkeyPatch) -> None:
+    async def believe(self: MessageHandler, message: ProviderMessage, cycle: Cycle) -> bool:
+        return True
+
+    patch.setattr(MessageHandler, "_is_consistent", believe)
+
+
 # What the model has found, undone
 
 
@@ -218,10 +251,6 @@ def gives_up_in_the_task(patch: pytest.MonkeyPatch) -> None:
 
 def concludes_in_the_task(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(steps, "CONCLUDE_FOR_GOOD", steps.CONCLUDE)
-
-
-def records_polled_responses_in_the_task(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(steps, "record", lambda plan, *, acknowledges: steps.RECORD)
 
 
 def handles_messages_in_order_only(patch: pytest.MonkeyPatch) -> None:
@@ -315,9 +344,13 @@ MUTANTS: list[Mutant] = [
     takes_what_the_ledger_refuses,
     forgets_a_send_that_was_lost,
     decides_otherwise_when_replayed,
+    repeats_what_may_not_be_repeated,
+    sends_while_an_acknowledgement_is_owed,
+    never_looks,
+    takes_every_end_for_one_without_effect,
+    believes_a_success_of_called_off_work,
     gives_up_in_the_task,
     concludes_in_the_task,
-    records_polled_responses_in_the_task,
     handles_messages_in_order_only,
     forgets_what_a_lost_task_has_recorded,
     sends_in_any_task,
@@ -331,9 +364,9 @@ MUTANTS: list[Mutant] = [
 ]
 
 EASY: list[Mutant] = [
-    acknowledges_before_recording,
     gives_up_without_acknowledging,
-    forgets_what_is_not_accepted,
+    takes_every_end_for_one_without_effect,
+    never_looks,
     ends_without_a_notice,
     keeps_its_stage_at_the_end,
 ]

@@ -119,7 +119,7 @@ def repetition_after_a_continuation(scene: Scene) -> None:
 def cancel_undoes_the_task_that_has_recorded(scene: Scene) -> None:
     """A signal while the task that closes the call is in work makes the engine do it again."""
     scene.world.answering = "response"
-    scene.go(2)
+    scene.go(1)
     scene.order("cancel", soon=True)
     scene.end()
 
@@ -134,7 +134,9 @@ def answer_undoes_a_failed_acknowledgement(scene: Scene) -> None:
 
 def force_undoes_a_failed_end(scene: Scene) -> None:
     """The ledger is told the end, and a force makes the engine do its task again."""
-    scene.go(4)
+    scene.go(2)
+    scene.say(FAILURE)
+    scene.go(1)
     scene.order("force_ack", soon=True)
     scene.end()
 
@@ -275,6 +277,72 @@ def lost_send_that_had_outlived_its_task(scene: Scene) -> None:
     scene.end()
 
 
+def late_answer_of_a_parked_call(scene: Scene) -> None:
+    """It is taken, held or ignored, as the operation says; it has an effect in any case."""
+    scene.go(6)
+    scene.say(RESPONSE, about=1)
+    scene.end()
+    assert scene.outcome.effect is Effect.DONE
+
+
+def success_of_called_off_work(scene: Scene) -> None:
+    """It contradicts the accepted acknowledgement: it is held, and completes nothing."""
+    scene.go(6)
+    scene.say(RESPONSE, about=1)
+    scene.end()
+    assert scene.outcome.effect is Effect.UNKNOWN
+
+
+def success_of_called_off_work_is_confirmed(scene: Scene) -> None:
+    """The provider stands by it when it is asked; the cycle that runs is given up."""
+    scene.go(7)
+    scene.world.answering = "response"
+    scene.say(RESPONSE, about=1)
+    scene.end()
+
+
+def no_luck_after_a_lost_preparation(scene: Scene) -> None:
+    """The request that was sent with it may have arrived, whatever happens to the next attempts."""
+    scene.work(Luck.DIES_AFTER)
+    scene.go(1)
+    scene.work(Luck.THROTTLED)
+    scene.pass_time()
+    scene.work(Luck.THROTTLED)
+    scene.end()
+
+
+def refusal_after_a_lost_answer(scene: Scene) -> None:
+    """It answers its own attempt only."""
+    scene.go(1)
+    scene.work(Luck.LOST)
+    scene.pass_time()
+    scene.work(Luck.REFUSED)
+    scene.end()
+    assert scene.outcome.effect is Effect.UNKNOWN
+
+
+def acknowledgement_that_is_owed_delays_the_next_cycle(scene: Scene) -> None:
+    """Nothing is sent before the provider has accepted it."""
+    scene.go(5)
+    scene.pass_time(100)
+    assert scene.sent == [1]
+    assert scene.status.answer == "delayed"
+    scene.world.provider.acknowledging = "accepts"
+    scene.go(3)
+    assert scene.sent == [1, 2]
+    scene.end()
+
+
+def request_that_may_not_be_repeated(scene: Scene) -> None:
+    """Not by a retry, not by a cycle, and not by an operator."""
+    scene.go(1)
+    scene.work(Luck.LOST)
+    scene.go(2)
+    scene.order("reprocess")
+    scene.end()
+    assert scene.sent == [1]
+
+
 Play = Callable[[Scene], None]
 
 
@@ -386,6 +454,18 @@ SCENES: list[tuple[Play, Facts]] = [
     (cancel_comes_with_the_start, RIDING),
     (acknowledgement_that_rode_along_is_owed, replace(RIDING, acknowledging="down")),
     (acknowledgement_after_a_task_that_was_lost, RIDING),
+    (late_answer_of_a_parked_call, facts_of(cycles=1, undoes=False)),
+    (late_answer_of_a_parked_call, facts_of(cycles=1, undoes=False, late=LatePolicy.HOLD)),
+    (late_answer_of_a_parked_call, facts_of(cycles=1, undoes=False, late=LatePolicy.IGNORE)),
+    (success_of_called_off_work, facts_of()),
+    (success_of_called_off_work_is_confirmed, facts_of(ask_status=True)),
+    (no_luck_after_a_lost_preparation, RIDING),
+    (refusal_after_a_lost_answer, facts_of(acknowledge=ONLY_SUCCESS)),
+    (
+        acknowledgement_that_is_owed_delays_the_next_cycle,
+        replace(facts_of(), acknowledging="down"),
+    ),
+    (request_that_may_not_be_repeated, facts_of(repeatable=False, acknowledge=ONLY_SUCCESS)),
     (lost_task_before_a_ledger_outage, RIDING),
     (lost_send_that_had_outlived_its_task, facts_of()),
     (lost_send_that_had_outlived_its_task, RIDING),
