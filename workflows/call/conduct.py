@@ -125,9 +125,10 @@ class Conduct:
             if not is_refused or self._plan.mode is ResponseMode.SYNC:
                 return failure
             self._presume_receipt()
-        if self._state.stage is Stage.AWAITING_RESPONSE and isinstance(result, TimedOut):
+            return await self._finish_round(cycle, await self._await_response(cycle), failure)
+        if isinstance(result, TimedOut):
+            # An extension has shown that the provider has the request.
             result = await self._await_response(cycle)
-            return await self._finish_round(cycle, result, failure)
         return await self._finish_round(cycle, result)
 
     def _is_unanswered(self, result: Decision | TimedOut | Woken) -> bool:
@@ -277,7 +278,9 @@ class Conduct:
     async def park(self, failure: Failure) -> RoundResult:
         """Wait, open and durable, for a late response, an operator, or a batch."""
         state, now = self._state, self._host.now()
-        stay = self._parking_time(failure)
+        stay, expires_at = self._parking_time(failure), state.request.expires_at
+        if state.effect is Effect.NONE and expires_at is not None:
+            stay = min(stay, max(expires_at - now, timedelta(0)))
         until = state.wait_until(now + stay, f"parked for at most {stay}: {failure.reason}")
         state.parked_times += 1
         state.code, state.provider_code = failure.code, failure.provider_code
@@ -319,7 +322,8 @@ class Conduct:
                     state.parked_times += 1
                     await self._store_parked(failure)
                 case TimedOut():
-                    return ParkingExpired(failure)
+                    expiry = self._sending.expiry() if state.effect is Effect.NONE else None
+                    return ParkingExpired(expiry or failure)
                 case decision:
                     return decision
 

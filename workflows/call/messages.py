@@ -131,6 +131,7 @@ class MessageHandler:
             state.enter(previous_stage)
             return None
         state.notice, state.outcome, state.code, state.provider_code = None, outcome, None, None
+        state.reference = outcome.reference
         cycle.complete()
         return Answered(cycle, outcome, recorded.acknowledged)
 
@@ -187,6 +188,12 @@ class MessageHandler:
 
     def _accepts_late(self, message: ProviderMessage) -> bool:
         """Whether the operation accepts a response after we have given up its cycle."""
+        outcome = self._state.outcome
+        is_cancelled = outcome is not None and outcome.status is OutcomeStatus.CANCELLED
+        if is_cancelled and self._plan.reconcile is None:
+            # It goes on only to tell the provider that nothing is wanted.
+            self._state.messages.hold(message, f"the call is {OutcomeStatus.CANCELLED} already")
+            return False
         policy = self._plan.late
         reason = f"late, and the operation says: {policy}"
         match policy:

@@ -108,14 +108,20 @@ class Sending:
 
     def forbids(self, cycle: Cycle) -> Failure | None:
         """Why no request may be sent under the key of a cycle, if it may not."""
-        expires_at = self._state.request.expires_at
-        if expires_at is not None and self._host.now() >= expires_at:
-            reason = f"the request has expired at {expires_at:%Y-%m-%d %H:%M:%S} UTC"
-            return Failure(reason, OutcomeCode.EXPIRED, may_come_late=cycle.was_sent)
+        if (expiry := self.expiry()) is not None:
+            return expiry
         if cycle.was_sent and not self._plan.repeatable:
             reason = "the request may have arrived, and must not be repeated"
             return Failure(reason, OutcomeCode.NO_RECEIPT, may_come_late=True)
         return None
+
+    def expiry(self) -> Failure | None:
+        """Why no request may be sent any more, if it has expired."""
+        expires_at = self._state.request.expires_at
+        if expires_at is None or self._host.now() < expires_at:
+            return None
+        reason = f"the request expired at {expires_at:%Y-%m-%d %H:%M:%S %Z}"
+        return Failure(reason, OutcomeCode.EXPIRED, may_come_late=self._state.cycles.was_sent)
 
     async def _attempt(self, cycle: Cycle, attempts: Attempts) -> Sent | StepError:
         state, plan, now = self._state, self._plan.send, self._host.now()
@@ -289,6 +295,8 @@ class Sending:
 
     async def _problem_of_reprocessing(self) -> str | None:
         state, cycle = self._state, self._state.cycles.current
+        if (expiry := self.expiry()) is not None:
+            return expiry.reason
         if state.owes_failed_acknowledgement and self._plan.undoes:
             return "a failed acknowledgement is owed"
         if any(one.work is WorkEnd.CONTRADICTED for one in state.cycles.uncertain):

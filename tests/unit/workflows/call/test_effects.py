@@ -17,6 +17,7 @@ from ackbridge.contracts.plan import (
     Prepared,
     ReconcilePlan,
     ResponseMode,
+    WhenOff,
 )
 from ackbridge.contracts.signals import Reprocess, Resolve, WriteOff
 from ackbridge.contracts.steps import (
@@ -372,3 +373,12 @@ async def test_a_synchronous_call_asks_nobody_and_waits_for_nothing() -> None:
     outcome = await host.protocol.run()
     assert summary(outcome) == (Effect.UNKNOWN, OutcomeCode.REFUSED, "unknown")
     assert host.steps(names.LOOK_INBOX) == []
+
+
+async def test_a_call_that_is_held_back_ends_when_it_expires() -> None:
+    """Nothing can be sent any more, so it is not parked any longer."""
+    request = REQUEST.model_copy(update={"expires_at": START + timedelta(hours=1)})
+    host = SimulatedHost(plan(not_now="off", when_off=WhenOff.PARK), request)
+    outcome = await host.protocol.run()
+    assert summary(outcome) == (Effect.NONE, OutcomeCode.EXPIRED, "expired")
+    assert host.elapsed == 3600
