@@ -147,6 +147,24 @@ async def cancelled_while_sending(stage: Stage) -> CallRequest:
     return await run(stage, request)
 
 
+async def failed_silent_while_owing(stage: Stage) -> CallRequest:
+    """The next cycle waits for a failed acknowledgement that is owed at first."""
+    request = stage.request(stuck=True, acknowledgement_failures=2)
+    await stage.calls.start(request)
+    await stage.until(request, "awaiting_response")
+    await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=120))
+    return await run(stage, request)
+
+
+async def parked_then_resolved(stage: Stage) -> CallRequest:
+    """An operator states that nothing happened at the provider."""
+    request = booking(stage, stuck=True)
+    await parked(stage, request)
+    signal = {"by": "ann", "reason": "asked the hotel", "as": "none"}
+    await stage.handle(request).signal("resolve", signal)
+    return await run(stage, request)
+
+
 async def polled(stage: Stage) -> CallRequest:
     """A report that is asked for."""
     payload = {"subject": "tides", "behaviour": {"delay_ms": 700}}
@@ -171,5 +189,7 @@ CALLS: list[Scenario] = [
     parked_then_reprocessed,
     parked_to_the_end,
     cancelled_while_sending,
+    failed_silent_while_owing,
+    parked_then_resolved,
     polled,
 ]
