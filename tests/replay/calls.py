@@ -106,11 +106,12 @@ async def awaited(stage: Stage) -> CallRequest:
 
 
 async def parked_then_late(stage: Stage) -> CallRequest:
-    """Two cycles given up, and then the answer of the first."""
+    """Two cycles called off, and then the answer of the first, which the provider confirms."""
     request = booking(stage, stuck=True)
     await parked(stage, request)
     (first, _) = [e["work"] for e in await stage.seen(request.call_id, "receipt")]
     late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}, "reference": first}
+    late["source"] = "status"
     await stage.handle(request).signal("provider_message", late)
     return await run(stage, request)
 

@@ -39,7 +39,7 @@ async def told_late(stage: Stage) -> CallRequest:
     request = told(booking(stage, stuck=True))
     await parked(stage, request)
     await delivered(stage, event_id(request.call_id, 1, NoticeEvent.DELAYED))
-    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}}
+    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}, "source": "status"}
     await stage.handle(request).signal("provider_message", late)
     return await run(stage, request)
 

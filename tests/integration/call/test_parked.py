@@ -92,7 +92,7 @@ async def test_parked_call_continues_as_new_and_takes_its_late_response(stage: S
     await wear_out(stage, request)
     after = await stage.calls.call(request.call_id).status()
     assert after.model_copy(update={"last_error": before.last_error}) == before
-    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}}
+    late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}, "source": "status"}
     await stage.handle(request).signal(names.PROVIDER_MESSAGE, late)
     outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
     assert (outcome.status, outcome.late) == (OutcomeStatus.COMPLETED, True)
