@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from ackbridge.contracts.calls import Effect
-from ackbridge.contracts.plan import LatePolicy, OnFailure, PollPlan, ResponseMode
+from ackbridge.contracts.calls import Effect, Stage
+from ackbridge.contracts.plan import LatePolicy, OnFailure, PollPlan, ReconcilePlan, ResponseMode
 
 from .stage import (
     EXTENSION,
@@ -333,6 +333,18 @@ def acknowledgement_that_is_owed_delays_the_next_cycle(scene: Scene) -> None:
     scene.end()
 
 
+def unknown_end_that_is_reconciled_by_another_run(scene: Scene) -> None:
+    """The outcome, and the time that is left, are those of the run before."""
+    scene.go(6)
+    assert scene.status.stage is Stage.RECONCILING
+    scene.world.wear_out()
+    assert len(scene.world.engine.finished) == 1
+    assert scene.status.outcome is not None
+    scene.world.answering = "response"
+    scene.end()
+    assert (scene.outcome.effect, scene.outcome.late) == (Effect.DONE, True)
+
+
 def request_that_may_not_be_repeated(scene: Scene) -> None:
     """Not by a retry, not by a cycle, and not by an operator."""
     scene.go(1)
@@ -464,6 +476,16 @@ SCENES: list[tuple[Play, Facts]] = [
     (
         acknowledgement_that_is_owed_delays_the_next_cycle,
         replace(facts_of(), acknowledging="down"),
+    ),
+    (
+        unknown_end_that_is_reconciled_by_another_run,
+        facts_of(
+            acknowledge=None,
+            cycles=1,
+            on_failure=OnFailure.FAIL,
+            ask_status=True,
+            reconcile=ReconcilePlan(every=timedelta(minutes=5), within=timedelta(hours=1)),
+        ),
     ),
     (request_that_may_not_be_repeated, facts_of(repeatable=False, acknowledge=ONLY_SUCCESS)),
     (lost_task_before_a_ledger_outage, RIDING),
