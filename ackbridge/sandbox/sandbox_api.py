@@ -6,9 +6,11 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any, Literal
 from urllib.parse import unquote
 
@@ -121,6 +123,7 @@ class SandboxApi:
     def __init__(self, api_key: str, webhook_secret: str) -> None:
         self._bearer = f"Bearer {api_key}".encode()
         self._secret = webhook_secret.encode()
+        self._unkeyed: defaultdict[str | None, Iterator[int]] = defaultdict(lambda: count(1))
 
     def parse(self, request: IncomingRequest) -> ParsedRequest:
         if request.path == "/healthz":
@@ -191,19 +194,21 @@ class SandboxApi:
         return self._error("unknown", 405, "method not allowed")
 
     def _job_request(self, request: IncomingRequest, resource: _Resource) -> ParsedRequest:
-        key = _key(request)
-        if not key:
-            return self._error("invalid", 422, "idempotency-key: is missing")
         body = resource.body.model_validate_json(request.body)
+        call_id = getattr(body, "call_id", None)
         return JobRequest(
             operation=resource.operation,
             mode=resource.mode,
-            key=key,
+            key=_key(request) or self._unique_key(call_id),
             content=body.model_dump(exclude=_OWN_FIELDS),
-            call_id=getattr(body, "call_id", None),
+            call_id=call_id,
             callback_url=getattr(body, "callback_url", None),
             behaviour=body.behaviour,
         )
+
+    def _unique_key(self, call_id: str | None) -> str:
+        """For a request without a key: it is not recognised when it is repeated."""
+        return f"{call_id or 'unkeyed'}#{next(self._unkeyed[call_id])}"
 
     def _error(self, kind: str, status: int, reason: str) -> DirectReply:
         return DirectReply(kind, self.error_reply(status, reason))

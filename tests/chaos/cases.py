@@ -12,9 +12,14 @@ from .records import CallerRecord, LedgerRecord, ProviderRecord, Run, RunState, 
 
 @dataclass(frozen=True)
 class Operation:
-    """What one has to know about an operation to judge its calls."""
+    """What one has to know about an operation to judge its calls.
+
+    Attributes:
+        is_repeatable: whether a request that may have arrived may be sent again.
+    """
 
     acknowledges: bool
+    is_repeatable: bool = True
 
 
 @dataclass(frozen=True)

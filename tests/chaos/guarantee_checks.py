@@ -20,8 +20,18 @@ def replays(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
             yield Kind.BROKEN, f"its history does not replay: {run.unreplayable}"
 
 
+def repetitions(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
+    """A request that may not be repeated reaches the provider once, while its work may succeed."""
+    if not case.operation.is_repeatable:
+        for work in case.provider.works[:-1]:
+            if not _is_definitive(work, case):
+                yield Kind.BROKEN, f"it was repeated after {work.id}, which may still be done"
+
+
 def keys_of_cycles(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
     """One key for each cycle, and a new one only after a definitive end of the one before."""
+    if not case.operation.is_repeatable:
+        return
     cycles = [_cycle(key, case.call_id) for key in case.provider.requests]
     known = sorted(cycle for cycle in cycles if cycle is not None)
     if len(known) < len(cycles):

@@ -20,6 +20,7 @@ CHECKS: Sequence[Check] = (
     counted.untrue,
     counted.hung,
     promises.replays,
+    promises.repetitions,
     promises.keys_of_cycles,
     promises.notices,
     promises.agreement,

@@ -207,7 +207,8 @@ class _Run:
 
     def _operation(self, call_id: str) -> Operation:
         provider, operation, _ = call_id.split(".", 2)
-        return Operation(self._catalog.operation(provider, operation).acknowledge is not None)
+        described = self._catalog.operation(provider, operation)
+        return Operation(described.acknowledge is not None, described.request.is_repeatable)
 
     def _stays_parked(self, call_id: str) -> bool:
         provider, operation, _ = call_id.split(".", 2)

@@ -83,6 +83,16 @@ def test_a_new_key_needs_a_definitive_end_of_the_one_before() -> None:
     assert found(replace(case, ledger=owing)) == [Kind.BROKEN]
 
 
+def test_a_request_that_may_not_be_repeated_reaches_the_provider_once() -> None:
+    """Its keys are not looked at; a further work needs a definitive end of the one before."""
+    case = replace(second("success"), operation=Operation(acknowledges=True, is_repeatable=False))
+    assert found(case) == []
+    first, last = case.provider.works
+    works = (replace(first, verdicts=("success",)), last)
+    repeated = replace(case, provider=replace(case.provider, works=works))
+    assert Kind.BROKEN in found(repeated)
+
+
 def test_an_invalid_request_goes_nowhere() -> None:
     """It is refused, and neither sent nor claimed."""
     told = CallerRecord(is_refusable=True, refusal="unheard_of: is not allowed")

@@ -85,7 +85,8 @@ class Kill:
 
 
 OPERATIONS = {
-    ("shop", "order_or_park"): 30,
+    ("shop", "order_or_park"): 22,
+    ("shop", "transfer"): 8,
     ("shop", "order_or_fail"): 18,
     ("shop", "booking"): 15,
     ("shop", "quote"): 7,
@@ -120,6 +121,7 @@ SLOWNESS: tuple[dict[str, Any] | None, ...] = (
     {"receipt_failures": 2, "delay_ms": 300},
     {"late": True, "late_ms": 300},
     {"acknowledgement_failures": 3, "delay_ms": 500},
+    {"delay_ms": 2500, "acknowledgement_down_ms": 4000},
 )
 """Behaviours that leave time for an action; None leaves it to the fault rates."""
 

@@ -197,10 +197,15 @@ def test_invalid_requests_are_refused(
     assert reply.json()["error"].startswith(complaint)
 
 
-def test_requests_without_idempotency_key_are_refused(client: SandboxClient) -> None:
-    """A retry could not be recognized."""
-    reply = client.http.post("/v1/orders", json=client.job().body)
-    assert (reply.status_code, reply.json()) == (422, {"error": "idempotency-key: is missing"})
+def test_each_request_without_idempotency_key_is_a_job(client: SandboxClient) -> None:
+    """A repeated one is not recognised; all are found by the call id."""
+    order = client.job()
+    for _ in range(2):
+        assert client.http.post("/v1/orders", json=order.body).status_code == 202
+    call_id = order.body["call_id"]
+    works = client.http.get("/_works", params={"call_id": call_id}).json()
+    keys = [work["idempotency_key"] for work in works]
+    assert keys == [f"{call_id}#1", f"{call_id}#2"]
 
 
 def test_one_key_has_one_effect_and_one_reply(client: SandboxClient) -> None:
