@@ -81,7 +81,8 @@ async def test_failed_has_the_alternative_in_the_users_language(
     told: Stage, shop: Subscriber
 ) -> None:
     """The caller's status has the same notice; neither repeats the provider's text."""
-    request = booking(told, fail=9, reason="no room for sk_live_0123456789abcdef")
+    why = "no room for sk_live_0123456789abcdef"
+    request = booking(told, fail=9, retryable=True, reason=why)
     request = request.model_copy(update={"language": "de-AT"})
     await told.calls.start(request)
     await told.until(request, CallStage.PARKED)

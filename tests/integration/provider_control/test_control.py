@@ -186,7 +186,8 @@ async def test_open_breaker_refuses_calls_of_operations_that_fail(
         "the breaker of sandbox is open: they asked us to, held by ann"
     )
     assert status.notice is not None
-    assert status.notice.kind == "refused"
+    assert status.notice.kind == "unavailable"
+    assert (status.outcome.code, status.outcome.effect) == ("breaker_open", "none")
     assert await stage.effects(request.call_id) == 0
 
 

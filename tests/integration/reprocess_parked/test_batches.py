@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
@@ -104,11 +105,11 @@ async def ended_or_parked(stage: Stage, request: CallRequest) -> None:
 
 
 async def resumed_by(stage: Stage, request: CallRequest) -> list[str]:
-    """Who resumed a call, from its history."""
-    history = await stage.handle(request).fetch_history()
+    """Who resumed a call, from the histories of all its runs."""
+    events = await whole_history(stage, request)
     signals = [
         event.workflow_execution_signaled_event_attributes
-        for event in history.events
+        for event in events
         if event.HasField("workflow_execution_signaled_event_attributes")
     ]
     return [
@@ -116,6 +117,17 @@ async def resumed_by(stage: Stage, request: CallRequest) -> list[str]:
         for signal in signals
         if signal.signal_name == names.REPROCESS
     ]
+
+
+async def whole_history(stage: Stage, request: CallRequest) -> list[HistoryEvent]:
+    """The events of all runs of a call, which may have continued as new while it was parked."""
+    run_id, events = None, list[HistoryEvent]()
+    while run_id != "":
+        handle = stage.client.get_workflow_handle(request.call_id, run_id=run_id)
+        run = (await handle.fetch_history()).events
+        events = [*run, *events]
+        run_id = run[0].workflow_execution_started_event_attributes.continued_execution_run_id
+    return events
 
 
 async def replays(stage: Stage, batch_id: str) -> None:
