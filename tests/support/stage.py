@@ -214,12 +214,14 @@ async def set_up(
     folder: Path,
     integrations: Path = INTEGRATIONS,
     *,
+    environ: Mapping[str, str] | None = None,
     has_worker: bool = True,
     runtime: Runtime | None = None,
 ) -> AsyncIterator[Stage]:
     """Start all parts in this process, in a new namespace of the engine.
 
     Args:
+        environ: what the integrations need besides `SECRETS`.
         has_worker: whether to run a worker, too.
         runtime: of the worker's client; None for the default one.
     """
@@ -230,7 +232,7 @@ async def set_up(
         provider_url = servers.enter_context(
             serve(create_provider(SECRETS["SANDBOX_API_KEY"], SECRETS["SANDBOX_WEBHOOK_SECRET"]))
         )
-        environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url}
+        environ = {**SECRETS, "SANDBOX_BASE_URL": provider_url, **(environ or {})}
         catalog = without_breaker(load_catalog(integrations, environ))
         client = await Client.connect(
             namespace.address, namespace=namespace.name, **client_options(), runtime=runtime

@@ -1,0 +1,176 @@
+"""Every case, played against one deployment, all at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ackbridge.catalog.loading import load_integration
+from ackbridge.clock import utc_now
+from ackbridge.contracts import names
+from ackbridge.errors import CallCancelledError, CallFailedError, IntegrationFileError
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.support.processes import run_command
+from tests.support.scripted_provider import ScriptedProvider
+from tests.support.stage import Stage, set_up
+
+from .case import Callback, Case, Observed, load_cases
+
+pytestmark = pytest.mark.slow
+
+CASES = load_cases(Path(__file__).parent / "files")
+SECRET = "case-secret-1"
+STARTS_EVERY = 0.1
+"""Seconds between the starts of two cases: their own times are short."""
+SETTLES_WITHIN = 8.0
+"""Seconds in which the rest shows after the outcome; the inbox is looked through every five."""
+CALLBACKS_WITHIN = 10.0
+
+Problems = dict[str, list[str]]
+
+
+class Player:
+    """Plays one case."""
+
+    def __init__(self, case: Case, stage: Stage, provider: ScriptedProvider) -> None:
+        self._case = case
+        self._stage = stage
+        self._provider = provider
+        self._replies: dict[int, int] = {}
+        self._ended_at: float | None = None
+
+    async def play(self) -> list[str]:
+        """Call, and send the callbacks; what is wrong in the end."""
+        async with asyncio.TaskGroup() as tasks:
+            sending = [
+                tasks.create_task(self._send(number, callback))
+                for number, callback in enumerate(self._case.callbacks)
+            ]
+            call_id = await self._call()
+            if sending:
+                await asyncio.wait(sending, timeout=CALLBACKS_WITHIN)
+            for task in sending:
+                task.cancel()
+        return await self._judge(call_id)
+
+    async def _call(self) -> str:
+        """Start the call with plain JSON, and wait for its outcome; returns its id."""
+        call = self._case.call
+        assert call is not None
+        request = {"provider": self._case.name, **call.model_dump(exclude_none=True)}
+        if call.expires_at is not None:
+            request["expires_at"] = (utc_now() + timedelta(seconds=call.expires_at)).isoformat()
+        call_id = f"{self._case.name}.{call.operation}.{call.key}"
+        await self._stage.client.start_workflow(
+            names.INTEGRATION_CALL, request, id=call_id, task_queue=names.TASK_QUEUE
+        )
+        try:
+            await self._stage.calls.call(call_id).outcome(timedelta(seconds=self._case.limit))
+        except TimeoutError:
+            return call_id
+        except (CallFailedError, CallCancelledError):
+            pass
+        self._ended_at = asyncio.get_running_loop().time()
+        return call_id
+
+    async def _send(self, number: int, callback: Callback) -> None:
+        await self._provider.wait_for(
+            self._case.name, callback.after or {self._case.first_route: 1}
+        )
+        await asyncio.sleep(callback.wait)
+        body = json.dumps(callback.body).encode()
+        headers = {"Content-Type": "application/json"}
+        if callback.sign is not None:
+            signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+            headers[callback.sign.header] = signature
+        url = f"{self._stage.gateway_url}/callbacks/{self._case.name}"
+        reply = await self._stage.http.post(url, content=body, headers=headers)
+        self._replies[number] = reply.status_code
+
+    async def _judge(self, call_id: str) -> list[str]:
+        """Look until it is right, or it will not be any more."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SETTLES_WITHIN
+        while problems := self._case.problems(await self._observe(call_id)):
+            if loop.time() > until:
+                break
+            await asyncio.sleep(0.5)
+        return problems
+
+    async def _observe(self, call_id: str) -> Observed:
+        requests = self._provider.requests(self._case.name)
+        ended_at = self._ended_at
+        return Observed(
+            status=await self._stage.calls.call(call_id).status(),
+            seconds=ended_at - requests[0].at if requests and ended_at is not None else None,
+            requests=requests,
+            replies=self._replies,
+            held=len(await self._stage.ledger.inbox.held(self._case.name)),
+        )
+
+
+def check(case: Case, folder: Path) -> list[str]:
+    """Let `ackbridge check` read the file of a case; what is wrong with what it says."""
+    path = folder / case.name / "file.yaml"
+    path.parent.mkdir()
+    path.write_text(case.file)
+    done = run_command({**os.environ, "COLUMNS": "240"}, "check", str(path))
+    return case.problems_of_check(done.returncode, done.stdout + done.stderr)
+
+
+def write_files(folder: Path, environ: dict[str, str]) -> Problems:
+    """Write the integration files of all cases; returns the problems of those that are refused."""
+    refused: Problems = {}
+    for name, case in CASES.items():
+        if case.kind == "check":
+            continue
+        path = folder / f"{name}.yaml"
+        path.write_text(case.file)
+        try:
+            load_integration(path, environ)
+        except IntegrationFileError as error:
+            refused[name] = case.problems_of_refusal(str(error))
+            path.unlink()
+    return refused
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def problems(engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory) -> Problems:
+    """What is wrong, by case, after all have been played."""
+    folder = tmp_path_factory.mktemp("cases")
+    found: Problems = {}
+    provider = ScriptedProvider({name: case.provider for name, case in CASES.items()})
+    async with provider.serve() as url:
+        environ = {"CASE_PROVIDER": url, "CASE_SECRET": SECRET}
+        integrations = folder / "integrations"
+        integrations.mkdir()
+        found |= write_files(integrations, environ)
+        async with set_up(engine, folder, integrations, environ=environ) as stage:
+
+            async def play(case: Case, wait: float) -> None:
+                if case.kind == "check":
+                    found[case.name] = await asyncio.to_thread(check, case, folder)
+                else:
+                    await asyncio.sleep(wait)
+                    found[case.name] = await Player(case, stage, provider).play()
+
+            left = [case for name, case in CASES.items() if name not in found]
+            left.sort(key=lambda case: -case.limit)
+            await asyncio.gather(
+                *(play(case, number * STARTS_EVERY) for number, case in enumerate(left))
+            )
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_case(name: str, problems: Problems) -> None:
+    """The call ends as the case says, and the provider gets what it says."""
+    assert problems[name] == []
