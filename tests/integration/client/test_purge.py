@@ -238,4 +238,4 @@ async def test_page_continues_after_a_dead_worker(stage: Stage) -> None:
     page = await environment.run(PurgePages(stage.deps).purge_page, step)
 
     assert (page.place, page.as_of, page.gone) == (None, before.as_of, {"log": 3})
-    assert [one.place.kind for one in told if one.place] == ["events"]
+    assert [one.place.kind for one in told if one.place] == ["bodies", "events"]

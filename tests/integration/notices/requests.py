@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallFailedError
@@ -28,12 +29,20 @@ def booking(stage: Stage, subscriber: str = "shop", **behaviour: Any) -> CallReq
     return named(stage.request(), subscriber, operation="create_booking", payload=payload)
 
 
-async def park(stage: Stage, request: CallRequest) -> None:
-    """Let both deadlines of a booking pass."""
-    await stage.calls.start(request)
-    await stage.until(request, CallStage.AWAITING_RESPONSE)
-    await stage.skipper.fast_forward(stage.handle(request), timedelta(seconds=70))
+def unanswered(stage: Stage) -> CallRequest:
+    """A booking whose receipts are lost: it is parked, and its work is not called off."""
+    return booking(stage, stuck=True, lost_receipts=1000)
+
+
+async def answer_late(stage: Stage, request: CallRequest) -> None:
+    """The response to a booking that is parked."""
     await stage.until(request, CallStage.PARKED)
+    works = await stage.http.get(
+        f"{stage.provider_url}/_works", params={"call_id": request.call_id}
+    )
+    response = {"kind": "response", "event_key": request.key, "data": {"ok": True}}
+    response["reference"] = works.raise_for_status().json()[0]["id"]
+    await stage.handle(request).signal(names.PROVIDER_MESSAGE, response)
 
 
 async def row_of(stage: Stage, event_id: str, state: NoticeState) -> NoticeRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from temporalio.client import WorkflowFailureError
 
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import NoticeStatus, OutcomeStatus
+from ackbridge.contracts.calls import Effect, NoticeStatus, OutcomeStatus, WaitingFor
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallCancelledError, CallFailedError, InvalidRequestError
 from ackbridge.ledger.notices import NoticeState
@@ -17,18 +18,15 @@ from tests.replay.test_replay import replayer
 from tests.support.stage import Stage
 from tests.support.subscribers import Subscriber
 
-from .requests import PATIENCE, booking, named, park, row_of
+from .requests import PATIENCE, answer_late, booking, named, row_of, unanswered
 
 
 async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) -> None:
     """Both in order, both signed, with stable ids, the texts of the operation, and the response."""
-    request = booking(told, stuck=True).model_copy(update={"metadata": {"tenant": "t-1"}})
-    await park(told, request)
+    request = unanswered(told).model_copy(update={"metadata": {"tenant": "t-1"}})
     status = await told.calls.start_and_wait(request, PATIENCE)
     assert status.answer is NoticeStatus.DELAYED
-    await told.handle(request).signal(
-        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": request.key, "data": {"ok": True}}
-    )
+    await answer_late(told, request)
     outcome = await told.calls.call(request.call_id).outcome(PATIENCE)
 
     delayed, late = await shop.until(request.call_id, 2)
@@ -117,13 +115,28 @@ async def test_cancelled(told: Stage, shop: Subscriber) -> None:
         assert notice.position == (1, "call.cancelled")
 
 
-async def test_unknown_subscriber_is_refused(told: Stage) -> None:
-    """Before anything is sent, naming the field; a URL is not a subscriber."""
-    for name in ("nobody", "https://evil.example/"):
-        request = named(told.request(), name)
-        with pytest.raises((InvalidRequestError, WorkflowFailureError), match="reply_to"):
-            await (await told.calls.start(request)).outcome(PATIENCE)
-        assert await told.seen(request.call_id, "request") == []
+async def test_url_is_not_a_subscriber(told: Stage) -> None:
+    """It is refused before anything is sent, naming the field."""
+    request = named(told.request(), "https://evil.example/")
+    with pytest.raises((InvalidRequestError, WorkflowFailureError), match="reply_to"):
+        await (await told.calls.start(request)).outcome(PATIENCE)
+    assert await told.seen(request.call_id, "request") == []
+
+
+async def test_call_waits_for_a_worker_that_knows_its_subscriber(told: Stage) -> None:
+    """The status names the field; nothing is sent, and it ends as cancelled without effect."""
+    request = named(told.request(), "nobody")
+    call = await told.calls.start(request)
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while (waiting := (await call.status()).waiting) is None:  # noqa: ASYNC110 -- it changes in a workflow
+            await asyncio.sleep(0.1)
+    assert waiting.what is WaitingFor.DEPENDENCY
+    assert "reply_to: unknown subscriber 'nobody'" in str(waiting.detail)
+    await call.cancel(by="ann", reason="a typing error")
+    with pytest.raises(CallCancelledError) as cancelled:
+        await call.outcome(PATIENCE)
+    assert cancelled.value.outcome.effect is Effect.NONE
+    assert await told.seen(request.call_id, "request") == []
 
 
 async def test_without_a_subscriber(told: Stage) -> None:
@@ -136,16 +149,11 @@ async def test_without_a_subscriber(told: Stage) -> None:
 
 async def test_caller_gets_the_notices_of_a_late_response(told: Stage) -> None:
     """`await_outcome` returns the same notices: accepted, delayed, completed, late."""
-    request = booking(told, stuck=True)
+    request = unanswered(told)
     calls: AckbridgeClient = told.calls
     accepted = await calls.start_and_wait(request, timedelta(milliseconds=50))
     assert accepted.answer in (NoticeStatus.ACCEPTED, NoticeStatus.DELAYED)
-    await told.until(request, CallStage.AWAITING_RESPONSE)
-    await told.skipper.fast_forward(told.handle(request), timedelta(seconds=70))
-    await told.until(request, CallStage.PARKED)
-    await told.handle(request).signal(
-        names.PROVIDER_MESSAGE, {"kind": "response", "event_key": request.key, "data": {"ok": True}}
-    )
+    await answer_late(told, request)
     await calls.call(request.call_id).outcome(PATIENCE)
     status = await calls.call(request.call_id).status()
     assert status.answer is NoticeStatus.COMPLETED
