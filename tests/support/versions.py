@@ -38,6 +38,8 @@ def parking_integrations(folder: Path) -> Path:
     order["response"] |= {"cycles": 1, "deadline": {"initial": "5m"}}
     hasty = copy.deepcopy(order)
     hasty["response"]["deadline"] = {"initial": "1s"}
+    # Otherwise a late response would contradict the failed acknowledgement.
+    hasty["acknowledge"]["undoes"] = False
     polled = copy.deepcopy(order)
     asked = {"mode": "poll", "poll": {"every": "200ms"}, "status": order["response"]["status"]}
     polled["response"] = asked | {"deadline": {"initial": "5m"}}
