@@ -209,6 +209,7 @@ async def test_unexpected_end_is_a_problem(sources: RecordSources) -> None:
     result = await run_scenario(sources, wrong, "test-1")
     assert list(result.problems) == [
         "end: expected completed, seen failed",
+        "effect: expected done, seen none",
         "sent: expected (2,), seen (1,)",
         "done: expected 1, seen 0",
         "acknowledged: expected (('success',),), seen ()",
