@@ -17,10 +17,8 @@ class PrepareStep(Wire):
     """Check the request and claim the call.
 
     Attributes:
-        request: the validated request.
         run_chain: the id of the first run of this execution chain.
-        sends: whether the request may be sent at once, if the plan lets it ride in the workflow
-            task: one activity instead of two.
+        sends: whether this activity may also send the request, where the plan allows a local send.
     """
 
     request: CallRequest
@@ -29,13 +27,13 @@ class PrepareStep(Wire):
 
 
 class FailedAttempt(Wire):
-    """A first attempt that rode along with another step, and failed.
+    """A failed first attempt that was made by another step's activity.
 
     Attributes:
         kind: a `StepFailure`.
-        reason: one safe line for people.
-        reached: whether the provider may have got it.
-        again_after: how long to wait before another try; None when there shall be none.
+        reason: one line for people, without secrets.
+        reached: whether it may have reached the provider.
+        again_after: how long to wait before the second attempt; None if there must not be one.
     """
 
     kind: str
@@ -45,7 +43,7 @@ class FailedAttempt(Wire):
 
 
 class ReconsiderStep(Wire):
-    """Ask again whether a parked call may be sent."""
+    """Check flags and breaker again for a parked call."""
 
     request: CallRequest
 
@@ -55,7 +53,7 @@ class CycleEnd(Wire):
 
     Attributes:
         silent: its deadline passed; otherwise the provider reported a failure.
-        after: since its sending; None where several sendings can be meant.
+        after: since its sending; None where it was sent several times.
     """
 
     silent: bool
@@ -66,10 +64,9 @@ class SendStep(Wire):
     """Send the request.
 
     Attributes:
-        tried: attempts before the first one of this activity.
-        first_tried_at: when the first of those began.
-        reached: whether one of them may have reached the provider.
-        ended: cycles before this one, each told once.
+        tried: attempts before the first one of this activity; `first_tried_at`: when they began;
+            `reached`: whether one of them may have reached the provider.
+        ended: cycles that ended without a response, each reported once.
     """
 
     request: CallRequest
@@ -84,11 +81,11 @@ class Sent(Wire):
     """The provider has our request.
 
     Attributes:
-        sent_at, receipt_at: of the attempt that was received.
+        sent_at, receipt_at: of the attempt that got the receipt.
         reference: the provider's own id of its work, where the operation declares one.
         attempt: which attempt of this activity it was, from 1.
-        messages: the response itself (`sync`), and messages that came before anyone waited.
-        again: another attempt before this one may have reached the provider, too.
+        messages: the response itself (`sync`), and messages that arrived before the receipt.
+        again: an attempt before this one may have reached the provider, too.
         receipt: what the operation takes from the receipt for its caller (`receipt.data`).
         uncorrelated: the ledger does not have the reference yet, or the inbox was not read:
             `correlate` has to run before the call relies on callbacks.
@@ -135,7 +132,7 @@ class InboxMessages(Wire):
 
 
 class AskStep(Wire):
-    """Ask the provider how its work stands."""
+    """Send one status request."""
 
     request: CallRequest
     cycle: int
@@ -143,12 +140,11 @@ class AskStep(Wire):
 
 
 class PollStep(Wire):
-    """Ask the provider again and again until it has an answer; the deadline is the engine's.
+    """Send status requests until there is an answer; the engine bounds their time.
 
     Attributes:
-        every: the pause between two questions.
-        answered: event keys of answers that have been taken already (extensions); they are no
-            news any more.
+        every: the pause between two of them.
+        answered: event keys of answers that were handled already (extensions).
     """
 
     request: CallRequest
@@ -159,7 +155,7 @@ class PollStep(Wire):
 
 
 class Asked(Wire):
-    """What the provider answered, or nothing when it does not know either."""
+    """The answer to a status request, if it decides anything."""
 
     message: ProviderMessage | None = None
 
@@ -169,12 +165,12 @@ class RecordStep(Wire):
 
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
-        was_parked: the ledger has it among the parked calls, which it leaves now.
-        took: since the sending; None where several sendings can be meant.
+        was_parked: the ledger lists it as parked, and has to remove it.
+        took: since the sending; None where it was sent several times.
         overdue: the response came after the deadline of its plan.
-        taken_back: how long silences of this cycle had lasted when they were told: they are none.
-        ended: cycles that ended without a response, each told once.
-        acknowledges: whether its success may be acknowledged at once: one activity instead of two.
+        taken_back: the timeouts of this cycle that the statistics have counted by mistake.
+        ended: cycles that ended without a response, each reported once.
+        acknowledges: whether this activity may also acknowledge the success.
         reference: the provider's own id of the cycle's work, for that acknowledgement.
     """
 
@@ -197,13 +193,12 @@ class AcknowledgementKind(StrEnum):
 
 
 class AcknowledgeStep(Wire):
-    """Tell the provider's acknowledgement API what we have, or that we have nothing.
+    """Acknowledge a cycle to the provider as a success or as failed.
 
     Attributes:
-        cycle: the round it is about.
-        response: the captured answer, for templates of a success; None where the outcome has it.
-        reason: why it failed, for templates of a failure.
-        outcome: the outcome to keep once the provider has accepted, for a success.
+        response: for templates of a success; None where the outcome has it.
+        reason: for templates of a failure.
+        outcome: stored once the provider has accepted a success.
     """
 
     request: CallRequest
@@ -223,10 +218,10 @@ class Recorded(Wire):
     """Whether this response is the call's own.
 
     Attributes:
-        accepted: false when the event key belongs to another call or another response stands.
+        accepted: false if the event key belongs to another call, or the call has a response.
         reason: why not.
-        repeated: it had been recorded already, by this very step.
-        acknowledged: what became of the acknowledgement that rode along; None: none did.
+        repeated: it was recorded before, by this very step.
+        acknowledged: the result of the acknowledgement, if this activity has sent it.
     """
 
     accepted: bool
@@ -236,7 +231,7 @@ class Recorded(Wire):
 
 
 DUPLICATE: Final = "duplicate: this call has seen the event key"
-"""The reason of a message that was heard before."""
+"""The reason of a suppressed duplicate."""
 
 
 class SuppressedMessage(Wire):
@@ -250,8 +245,8 @@ class Parking(Wire):
     """One time that a call is parked.
 
     Attributes:
-        reason: under which name operators and batches find it.
-        times: which time it is, from 1; the same one is written once.
+        reason: the code by which operators and batches find it.
+        times: which time it is, from 1; each is stored once.
     """
 
     reason: str
@@ -259,12 +254,12 @@ class Parking(Wire):
 
 
 class ConcludeStep(Wire):
-    """Keep where a call stands in the ledger: parked, or ended, with what was suppressed.
+    """Store the stage of a call in the ledger, its outcome, and messages that changed nothing.
 
     Attributes:
-        held: late messages that are kept for people, whole (`late: hold`).
-        parking: of a call that is parked; None from workers that did not count yet.
-        ended: cycles that ended without a response, each told once.
+        held: late messages that people have to decide about, whole.
+        parking: of a parked call.
+        ended: cycles that ended without a response, each reported once.
     """
 
     request: CallRequest
@@ -278,11 +273,10 @@ class ConcludeStep(Wire):
 
 
 class Concluded(Wire):
-    """What `conclude` answers.
+    """The result of `conclude`.
 
     Attributes:
-        next_batch: of a parked call, when the next batch takes it up at the latest; None where
-            nobody knows.
+        next_batch: when the next batch reprocesses a parked call at the latest, if that is known.
     """
 
     next_batch: AwareDatetime | None = None
@@ -291,8 +285,8 @@ class Concluded(Wire):
 class StepFailure(StrEnum):
     """Types of the activities' failures, classified once, in the activity.
 
-    `NotAddressed`: an acknowledgement needs the provider's reference, and none is known (yet).
-    `NotYet`: a poll has no answer so far; the engine asks again.
+    `NotAddressed`: an acknowledgement needs the provider's reference, and none is known yet.
+    `NotYet`: a poll has no answer so far; the engine tries again.
     `Expired`: the request's `expires_at` has passed; nothing was sent.
     `Unreadable`: the provider answered 2xx, and the answer cannot be used.
     `AcknowledgementRefused`: the provider refuses our acknowledgement for good.
@@ -318,7 +312,7 @@ class FailureDetails(Wire):
 
     Attributes:
         attempt: which attempt of the activity it was, from 1.
-        reached: whether the provider may have got the request.
+        reached: whether the request may have reached the provider.
     """
 
     attempt: int = 1
