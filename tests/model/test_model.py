@@ -1,4 +1,4 @@
-"""The protocol of one call holds whatever happens, in whatever order."""
+"""The invariants of the protocol hold whatever happens, in whatever order."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ PROFILE = settings(
 
 
 def test_whatever_happens_every_invariant_holds() -> None:
-    """Random messages, faults, orders, pauses and restarts never break an invariant."""
+    """Random messages, faults, requests, pauses and restarts never break an invariant."""
     run_state_machine_as_test(CallMachine, settings=PROFILE)

@@ -35,7 +35,7 @@ SCENARIOS: list[Scenario] = [*CALLS, *NOTICES, *CONTROLS, *BATCHES]
 
 
 async def main() -> None:
-    """Play every scenario that has no history yet, and keep its history."""
+    """Run every scenario that has no history yet, and store its history."""
     HISTORIES.mkdir(exist_ok=True)
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
