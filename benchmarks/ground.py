@@ -27,7 +27,7 @@ STOPS_WITHIN = timedelta(seconds=10)
 _LOOK_EVERY = 0.05
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """A process ended or took too long before it was ready; the text has the end of its log."""
 
 
@@ -88,7 +88,7 @@ class Ground:
             environ: what it is given beside the environment of the stack.
 
         Raises:
-            NotReady: it ended, or took too long.
+            NotReadyError: it ended, or took too long.
         """
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
@@ -110,5 +110,5 @@ async def _until_ready(name: str, child: ManagedProcess, ready: str) -> None:
     until = time.monotonic() + STARTS_WITHIN
     while ready not in child.output():
         if not child.is_running or time.monotonic() > until:
-            raise NotReady(f"{name} did not start:\n{child.tail()}")
+            raise NotReadyError(f"{name} did not start:\n{child.tail()}")
         await asyncio.sleep(_LOOK_EVERY)

@@ -14,7 +14,7 @@ from benchmarks.peers.serving import READY
 
 from .checking import recorded_in_file
 from .environments import python_of, restate_server
-from .ground import STARTS_WITHIN, Ground, NotReady
+from .ground import STARTS_WITHIN, Ground, NotReadyError
 from .lanes import PAYLOAD, Lane
 
 
@@ -73,4 +73,4 @@ async def _register(ground: Ground, admin: str, service: str) -> None:
             await asyncio.sleep(0.1)
         else:
             return
-    raise NotReady(f"Restate did not take the service: {last}")
+    raise NotReadyError(f"Restate did not take the service: {last}")

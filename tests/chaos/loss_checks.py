@@ -133,7 +133,7 @@ def _is_owed(work: Work, case: Case) -> bool:
     return any(owed.cycle == work.cycle for owed in case.ledger.owed)
 
 
-# Hung
+# StuckError
 
 
 def hung(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:

@@ -114,7 +114,7 @@ class FirstAttempt:
     started_at: datetime
 
 
-class ContinueAsNewRequested(Exception):
+class ContinueAsNewRequested(Exception):  # noqa: N818 -- a request, not an error
     """A parked call can continue as new now."""
 
     def __init__(self, plan: Plan, parked: ParkedCause) -> None:
