@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from .machine import CallMachine
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = os.environ.get("ACKBRIDGE_MODEL_EXAMPLES")
 """More, and other ones each time: see `make model`."""

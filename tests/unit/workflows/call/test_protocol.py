@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import timedelta
 
 import pytest
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallStatus, OutcomeStatus, Stage
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.plan import LatePolicy, OnFailure, Prepared, WhenOff
 from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
 from ackbridge.contracts.steps import Asked, Recorded, Sent, StepFailure
 from tests.support.simulated_host import START, SimulatedHost, plan, response
+from workflows.call.ui_details import render
 from workflows.hosting.host import StepError
 
 NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", attempts=3, reached=True)
@@ -315,3 +317,41 @@ async def test_one_arrival_by_two_ways_is_no_duplicate() -> None:
     assert not host.protocol.state.messages.has_suppressed
     host.protocol.receive(came.model_copy(update={"received_at": START + timedelta(seconds=1)}))
     assert host.protocol.state.messages.has_suppressed
+
+
+async def test_the_path_to_the_recording_is_short() -> None:
+    """Between the run of the protocol and the step that records the response lie few frames."""
+    path: list[str] = []
+
+    def is_protocol(file: str) -> bool:
+        return "/workflows/call/" in file and "/tests/" not in file
+
+    def record(call: object) -> Recorded:
+        stack = (frame.function for frame in inspect.stack() if is_protocol(frame.filename))
+        path.extend(reversed(list(stack)))
+        return Recorded(accepted=True)
+
+    host = SimulatedHost(plan(), record=[record]).at(2, lambda call: call.receive(response()))
+    await host.protocol.run()
+    assert path == ["run", "exchange", "wait", "_record"]
+
+
+def test_current_details_show_the_notice_once() -> None:
+    """What a user reads, when a response is expected, and the deadline with its reason."""
+    notice = (
+        plan()
+        .notices["delayed"]
+        .model_copy(update={"expected_at": START, "alternative": "Call us."})
+    )
+    status = CallStatus(
+        call_id="acme.order.k-1",
+        stage=Stage.PARKED,
+        since=START,
+        deadline=START,
+        deadline_reason="parked for at most 7 days",
+        notice=notice,
+    )
+    details = render(status)
+    assert details.count("Expected by") == 1
+    assert details.index("Expected by") < details.index("Call us.")
+    assert "until 2026-01-01 00:00:00 UTC: parked for at most 7 days" in details
