@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .ground import CHECKOUT
+from .testbed import CHECKOUT
 
 FOLDER = CHECKOUT / ".ackbridge" / "peers"
 LOCKS = Path(__file__).parent / "locks"

@@ -30,7 +30,7 @@ from ackbridge.temporal.connect import connect
 from .gateway_figures import BARE, FASTAPI, FLOOR, Lane, console, show
 from .gateway_mixes import AT_ONCE, Mix, distinct, event, repeated, requests, shared
 from .gateway_signals import Signals, signals_of
-from .measuring import quantiles
+from .measurement import quantiles
 
 PARTS = ("engine", "gateway")
 STARTS_WITHIN = timedelta(seconds=30)
