@@ -133,7 +133,7 @@ def _is_owed(work: Work, case: Case) -> bool:
     return any(owed.cycle == work.cycle for owed in case.ledger.owed)
 
 
-# StuckError
+# Hung
 
 
 def hung(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
