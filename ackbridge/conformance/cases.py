@@ -35,11 +35,7 @@ class PayloadRequiredError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One operation, and payloads for it.
-
-    Attributes:
-        payloads: valid and distinct.
-    """
+    """One operation, and payloads for it, which are valid and distinct."""
 
     integration: Integration
     name: str
@@ -57,17 +53,14 @@ class Case:
 
     @property
     def parks(self) -> bool:
-        """Whether a call that cannot finish is parked."""
         return self.operation.on_failure is OnFailure.PARK
 
     @property
     def deadline(self) -> timedelta:
-        """The deadline of the response."""
         deadline = self.operation.response.deadline
         return min(deadline.initial, deadline.ceiling)
 
     def acknowledges(self, verdict: str) -> bool:
-        """Whether the operation has an acknowledgement with this verdict."""
         acknowledge = self.operation.acknowledge
         return acknowledge is not None and getattr(acknowledge, verdict) is not None
 
@@ -96,7 +89,6 @@ class Case:
         )
 
     def request(self, key: str, payload: int = 0) -> CallRequest:
-        """The request of a call with one of the payloads."""
         return CallRequest(
             provider=self.integration.provider,
             operation=self.name,
@@ -112,7 +104,6 @@ class Case:
         return next(filter(None, (self._skip_reasons[name] for name in messages)), None)
 
     def has_key_for_empty_callback(self) -> bool:
-        """Whether `{}` has an event key."""
         document: dict[str, Any] = {"body": {}, "headers": {}, "query": {}}
         return find_event_key(self.integration, document) is not None
 
@@ -203,7 +194,6 @@ def _generate_payloads(operation: Operation, besides: Any = None) -> list[Any]:
 
 
 def _names(operation: Operation) -> Iterator[tuple[str, ...]]:
-    """The names that the templates of an operation read."""
     request, status, acknowledge = (
         operation.request,
         operation.response.status,

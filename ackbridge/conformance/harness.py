@@ -57,7 +57,6 @@ class Harness:
 
     Attributes:
         integration: the copy of the file, as worker and gateway have it.
-        dialect: how the provider speaks, with the expected calls.
         provider: an HTTP client of the provider's inspection routes.
         ledger: the one of worker and gateway; `ledger_path` is its file.
     """

@@ -50,7 +50,6 @@ class Records:
         provider_events: from the provider's event log, in order.
         works: the provider's jobs, one per idempotency key.
         ledger_rows: of all calls.
-        close_events: how the workflow closed.
         failed_tasks: messages of workflow tasks that failed in our own code.
     """
 
@@ -63,7 +62,6 @@ class Records:
     failed_tasks: Sequence[str]
 
     def events(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
-        """The provider's events of one kind with these fields."""
         return [
             event
             for event in self.provider_events
@@ -83,7 +81,6 @@ async def read_records(
     ledger_path: Path,
     handle: WorkflowHandle[Any, Any],
 ) -> Records:
-    """Read all three."""
     events = await provider.get("/_events", params={"call_id": call_id})
     works = await provider.get("/_works", params={"call_id": call_id})
     close_events, failed_tasks = [], []

@@ -21,12 +21,7 @@ Part = Literal["request", "status", "success", "failed"]
 
 @dataclass(frozen=True)
 class Route:
-    """One part of an operation: its method, path, query and body.
-
-    Attributes:
-        path: matches raw paths.
-        body: the template; None for no body.
-    """
+    """One part of an operation: its method, path, query and body; `path` matches raw paths."""
 
     operation: str
     part: Part
@@ -61,7 +56,6 @@ class Route:
 
 
 def build_routes(integration: Integration) -> list[Route]:
-    """The routes of all operations."""
     base = urlsplit(integration.base_url).path
     return [
         route for name, one in integration.operations.items() for route in _routes(base, name, one)
@@ -148,7 +142,6 @@ class RequestOrigin:
 
     @property
     def is_known(self) -> bool:
-        """Whether it identifies a call or a job."""
         return self.call_id is not None or self.job_id is not None
 
 
@@ -170,7 +163,6 @@ class ExpectedCalls:
         self._references[reference] = job_id
 
     def exclusive(self, operation: str) -> RequestOrigin:
-        """The exclusive call of an operation, if there is one."""
         return RequestOrigin(call_id=self._exclusive.get(operation))
 
     def identify(self, text: str) -> RequestOrigin:

@@ -36,8 +36,6 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one scenario with one operation."""
-
     operation: str
     scenario: Scenario
     verdict: Verdict
@@ -46,17 +44,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a run.
-
-    Attributes:
-        complaints: requests that the provider could not understand.
-    """
+    """The results of a run; `complaints` are requests that the provider could not understand."""
 
     results: Sequence[Result]
     complaints: Sequence[str] = ()
 
     def of(self, verdict: Verdict) -> list[Result]:
-        """The results with this verdict."""
         return [result for result in self.results if result.verdict is verdict]
 
 
@@ -74,7 +67,6 @@ async def run_conformance(
     Args:
         payloads: by operation; None where they are generated.
         on_plan: called once with the number of results to come.
-        on_result: called with each result.
 
     Raises:
         IntegrationFileError: the file does not validate.

@@ -30,12 +30,7 @@ JobStatus = Literal["processing", "completed", "failed", "extended"]
 
 @dataclass(frozen=True)
 class MessageRequest:
-    """What a message says.
-
-    Attributes:
-        reason, retryable: of a failure.
-        until, seconds: the end of an extension, and how long that is from now.
-    """
+    """What a message says; an extension ends at `until`, `seconds` from now."""
 
     status: JobStatus
     reason: str = "out of stock"
@@ -55,7 +50,7 @@ class _Rules:
 
 
 class SampleMessages:
-    """The messages of one operation."""
+    """The messages of one operation. All methods raise `CannotSimulateError`."""
 
     def __init__(self, integration: Integration, name: str) -> None:
         self._integration = integration
@@ -64,18 +59,10 @@ class SampleMessages:
 
     @property
     def never_fails(self) -> bool:
-        """Whether no callback can be a failure."""
         return self._operation.response.failure is None
 
     def receipt(self, mark: str) -> Shape:
-        """A receipt.
-
-        Args:
-            mark: digits that the provider's reference contains.
-
-        Raises:
-            CannotSimulateError: as every method here.
-        """
+        """A receipt, whose reference contains the digits `mark`."""
         return compose(list(self._reference(mark)), ValueKind.ANSWER, {("status",): 200})
 
     def sync(self, mark: str, message: MessageRequest) -> Shape:
@@ -90,7 +77,6 @@ class SampleMessages:
         )
 
     def status(self, reference: str | None, message: MessageRequest) -> Shape:
-        """The reply to a status request."""
         rules = self._status_rules
         preferences = self._preferences(rules, message)
         if reference is not None:
@@ -113,12 +99,7 @@ class SampleMessages:
         mark: str,
         query: Mapping[str, str] | None = None,
     ) -> Shape:
-        """A callback.
-
-        Args:
-            mark: digits that the event key contains.
-            query: of the callback's URL, which the provider does not choose.
-        """
+        """A callback whose event key contains the digits `mark`; `query` is that of its URL."""
         match, callbacks = self._operation.response.match, self._integration.callbacks
         requirements = list(self._conditions(self._response_rules, message))
         if match.call_id is not None:
@@ -245,7 +226,6 @@ class SampleMessages:
 
 
 def reference_in(operation: Operation, shape: Shape) -> str | None:
-    """The provider's reference in a receipt, as the file reads it."""
     return receipt_reference(operation, shape.document)
 
 

@@ -32,13 +32,7 @@ _MAX_OWED = 3 * 3600.0
 
 @dataclass(frozen=True)
 class SandboxedCopy:
-    """The copy.
-
-    Attributes:
-        folder: has the copy, and nothing else.
-        environment: the secrets of `env:` references.
-        secrets_root: the folder with those of `file:` references.
-    """
+    """The copy, alone in `folder`, and the secrets of its `env:` and `file:` references."""
 
     folder: Path
     secrets_root: Path

@@ -94,12 +94,7 @@ class Admission:
         environment: str,
         feature_provider: FeatureProvider | None = None,
     ) -> None:
-        """Register with OpenFeature, under a domain of its own.
-
-        Args:
-            environment: the environment whose flags apply.
-            feature_provider: evaluates the flags; None for provider control.
-        """
+        """Register with OpenFeature, under a domain of its own; by default for provider control."""
         self._snapshots = snapshots
         self._environment = environment
         self._is_own_provider = feature_provider is None
@@ -116,11 +111,7 @@ class Admission:
         self._client = api.get_client(self._domain)
 
     async def evaluate(self, request: CallRequest, configured: IntegrationFlags) -> AdmissionState:
-        """Whether a call may be sent, and why not.
-
-        Args:
-            configured: the flags of the integration file.
-        """
+        """Whether a call may be sent, and why not; `configured` is of the integration file."""
         snapshot = await self._snapshots.snapshot(request.provider)
         target = FlagTarget.of(request, self._environment)
         flags = []
@@ -149,9 +140,6 @@ class Admission:
 
         With a foreign feature provider only the breaker decides here; its flags are evaluated for
         each call.
-
-        Args:
-            configured: the flags of the integration file.
         """
         snapshot = await self._snapshots.snapshot(provider)
         if self._is_own_provider:
@@ -213,12 +201,7 @@ class Admission:
 def availability(
     snapshot: ControlSnapshot | None, configured: IntegrationFlags, environment: str
 ) -> Availability:
-    """Whether batches may reprocess a provider's parked calls: not before its breaker has closed.
-
-    Args:
-        snapshot: of the provider's control; None: the integration file decides.
-        configured: the flags of the integration file.
-    """
+    """Whether batches may reprocess parked calls; without a snapshot the file decides."""
     names = set(configured.flags.get(environment, {}))
     if snapshot is not None:
         names |= set(snapshot.flags.get(environment, {}))
@@ -263,8 +246,6 @@ _REASONS: Final = {
 
 @dataclass(frozen=True)
 class FlagTarget:
-    """The call for which a flag is evaluated."""
-
     provider: str
     operation: str
     key: str
@@ -273,7 +254,6 @@ class FlagTarget:
 
     @classmethod
     def of(cls, request: CallRequest, environment: str) -> FlagTarget:
-        """The target of a request."""
         return cls(request.provider, request.operation, request.key, request.audience, environment)
 
 
@@ -288,7 +268,6 @@ def percentile(provider: str, key: str) -> float:
 
 
 def allows(flag: FlagValue, target: FlagTarget) -> bool:
-    """Whether a flag allows a call."""
     if flag.state is FlagState.INTERNAL:
         return target.audience == INTERNAL
     if flag.percentage is not None:
@@ -297,7 +276,6 @@ def allows(flag: FlagValue, target: FlagTarget) -> bool:
 
 
 def evaluation_context(target: FlagTarget) -> EvaluationContext:
-    """The OpenFeature context of a call."""
     attributes = {name: getattr(target, name) or "" for name in CONTEXT_ATTRIBUTES}
     return EvaluationContext(targeting_key=target.key, attributes=attributes)
 
@@ -356,11 +334,7 @@ def _target(context: EvaluationContext | None) -> FlagTarget:
 
 
 def flagd() -> FeatureProvider:
-    """The OpenFeature provider of flagd, configured by its own `FLAGD_*` variables.
-
-    Raises:
-        ConfigurationError: it is not installed, or not configured.
-    """
+    """flagd's OpenFeature provider, by its `FLAGD_*` variables; raises `ConfigurationError`."""
     try:
         # An optional dependency: it brings gRPC.
         from openfeature.contrib.provider.flagd import FlagdProvider

@@ -52,7 +52,6 @@ class BreakerRules:
     def is_probe_due(
         self, breaker: BreakerStatus, probed_at: datetime | None, now: datetime
     ) -> bool:
-        """Whether a health request is due."""
         if self.health_every is None:
             return False
         if probed_at is None:
@@ -65,8 +64,6 @@ class BreakerRules:
 
 @dataclass(frozen=True)
 class BreakerEvaluation:
-    """The result of `evaluate`."""
-
     breaker: BreakerStatus
     rate: SendRate
     monitor: MonitorState
@@ -85,7 +82,6 @@ def evaluate(
 
     Args:
         reports: see `counts_by_report`.
-        probe: the result of the health request, if one was made.
         backlog: sends that are waiting in the provider's queue.
     """
     window = (rules.policy or BreakerPolicy()).window
@@ -121,7 +117,6 @@ def breaker_counts(counts: Mapping[Count, int]) -> BreakerCounts:
 
 
 def probe_counts(result: Count | None) -> BreakerCounts:
-    """The result of a health request, as counts."""
     return BreakerCounts(
         healthy=int(result is Count.HEALTHY),
         unhealthy=int(result is Count.UNHEALTHY),

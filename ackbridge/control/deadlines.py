@@ -55,7 +55,6 @@ class DeadlineRules:
         quantile, factor: the deadline is this quantile of the response times, times the factor.
         min_samples: with fewer calls in the window the deadline does not change.
         window: the time span of the calls that count.
-        floor, ceiling: the bounds of the deadline.
         sample: the share of calls that wait longer than the deadline.
     """
 
@@ -122,12 +121,7 @@ def survival(
 def learn(
     rules: DeadlineRules, stats: OperationStats, before: LearnedDeadline | None
 ) -> LearnedDeadline | None:
-    """The learned deadline; the same object as `before` if it does not change.
-
-    Args:
-        stats: of the window.
-        before: the deadline learned so far; None: none.
-    """
+    """The deadline learned from a window's statistics; `before` itself if it does not change."""
     answers, silences = stats.times[Timing.ANSWER], stats.times[Timing.SILENCE]
     samples = answers.count + silences.count
     distribution = survival(answers, silences, stats.times[Timing.OVERDUE])
@@ -169,13 +163,7 @@ def learn_all(
 def deadline_for(
     rules: DeadlineRules | None, learned: LearnedDeadline | None, initial: timedelta, bucket: float
 ) -> tuple[timedelta, str]:
-    """How long one call waits for its response, and why.
-
-    Args:
-        rules: None where the deadline is not learned.
-        learned: from the snapshot of the provider's control.
-        bucket: the call's own, from 0 to below 1; the lowest ones are the exploration sample.
-    """
+    """How long a call waits, and why; its bucket (0 to below 1) decides if it is in the sample."""
     if rules is None or learned is None:
         return initial, f"{format_span(initial)} (configured initial value)"
     # The file's bounds may have changed since it was learned.

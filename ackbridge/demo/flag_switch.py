@@ -34,7 +34,6 @@ class FlagSwitchResult:
     """What happened.
 
     Attributes:
-        load: every booking.
         passed: bookings that were sent after the change, before every worker had it.
         effective_after: from the change to the first booking that was parked.
         parked: by call id, the status of each parked booking.
@@ -54,7 +53,6 @@ class FlagSwitchResult:
 
     @property
     def problems(self) -> Iterator[str]:
-        """What is not as expected."""
         yield from self.load.errors
         if len(self.parked) < PARKED_CALLS:
             yield f"only {len(self.parked)} bookings were parked while {OPERATION} was off"

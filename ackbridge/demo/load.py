@@ -23,12 +23,7 @@ TIMEOUT = timedelta(minutes=2)
 
 @dataclass
 class LoadResult:
-    """The results of one kind of calls.
-
-    Attributes:
-        latencies: seconds from start to outcome, as the caller sees them.
-        errors: one line per failed call.
-    """
+    """The results of one kind of calls; latencies are seconds from start to outcome."""
 
     title: str
     requests: Sequence[CallRequest]
@@ -37,7 +32,6 @@ class LoadResult:
     errors: list[str] = field(default_factory=list)
 
     def row(self) -> tuple[str, ...]:
-        """For the table of the report."""
         return (
             self.title,
             str(len(self.requests)),
@@ -50,7 +44,6 @@ class LoadResult:
 
 
 def orders(run: str, count: int) -> LoadResult:
-    """Calls of the four-step protocol."""
     requests = [
         CallRequest(
             provider="sandbox",
@@ -64,7 +57,6 @@ def orders(run: str, count: int) -> LoadResult:
 
 
 def payments(run: str, count: int) -> LoadResult:
-    """Calls to a provider that is not ours."""
     requests = [
         CallRequest(
             provider="stripe",
@@ -78,7 +70,6 @@ def payments(run: str, count: int) -> LoadResult:
 
 
 async def run_load(client: AckbridgeClient, loads: Sequence[LoadResult]) -> None:
-    """Make all calls, with progress bars."""
     with output.call_progress() as progress:
         slots = asyncio.Semaphore(CONCURRENCY)
         calls = []

@@ -27,12 +27,7 @@ BOOKING = {"room": "attic", "nights": 2}
 
 @dataclass(frozen=True)
 class NotifiedCall:
-    """A call whose subscriber gets notices.
-
-    Attributes:
-        name: part of its key.
-        notices: the expected types of notices, in order.
-    """
+    """A call whose subscriber gets notices of these types, in order."""
 
     name: str
     operation: str
@@ -43,7 +38,6 @@ class NotifiedCall:
     language: str | None = None
 
     def request(self, run: str) -> CallRequest:
-        """The request in one run of the demo."""
         return CallRequest(
             provider=PROVIDER,
             operation=self.operation,
@@ -97,8 +91,6 @@ CALLS = (
 
 @dataclass(frozen=True)
 class NotificationResult:
-    """The notices that the subscriber received about one call."""
-
     call: NotifiedCall
     notices: Sequence[NoticeBody]
     problems: Sequence[str]
@@ -107,7 +99,6 @@ class NotificationResult:
 async def run_notifications(
     sources: RecordSources, subscriber: DemoSubscriber, run: str
 ) -> list[NotificationResult]:
-    """Make the calls, all at the same time, and wait for their notices."""
     return list(await asyncio.gather(*(_run(sources, subscriber, call, run) for call in CALLS)))
 
 
@@ -136,7 +127,6 @@ async def _run(
 
 
 def introduction() -> RenderableType:
-    """What this part does."""
     return Group(
         Text("\nNotices to a subscriber", style="bold"),
         Text(
@@ -148,7 +138,6 @@ def introduction() -> RenderableType:
 
 
 def table(results: Sequence[NotificationResult], subscriber: DemoSubscriber) -> RenderableType:
-    """The notices, call by call."""
     rows = [row for result in results for row in _rows(result)]
     columns = ("call", "notice", "at", "the user reads")
     rejected = f"; {subscriber.rejected} were rejected" if subscriber.rejected else ""

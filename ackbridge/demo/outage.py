@@ -26,13 +26,7 @@ RATE = 8.0
 
 @dataclass
 class OutageResult:
-    """What happened.
-
-    Attributes:
-        load: every booking.
-        progress: of the batch at its end; None: it has not ended.
-        reasons: why the bookings were parked, from the ledger.
-    """
+    """What happened; without `progress`, the batch has not ended."""
 
     load: LoadResult
     progress: BatchProgress | None = None
@@ -40,7 +34,6 @@ class OutageResult:
 
     @property
     def problems(self) -> Iterator[str]:
-        """What is not as expected."""
         yield from self.load.errors
         if self.progress is not None and self.progress.counts.completed != BOOKINGS:
             counts = self.progress.counts

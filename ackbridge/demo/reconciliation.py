@@ -29,11 +29,9 @@ class Check:
 
     @classmethod
     def equal(cls, what: str, found: int, expected: int) -> Check:
-        """A check of two numbers that must be equal."""
         return cls(what, found, expected, found == expected)
 
     def row(self) -> tuple[str, ...]:
-        """For the table."""
         return self.what, str(self.found), str(self.expected), "yes" if self.matches else "NO"
 
 
@@ -46,7 +44,6 @@ class Reconciliation:
         plain: the ids of calls without faults.
         recorded: the call id of each response in the ledger.
         owed: pending acknowledgements in the ledger.
-        works: the provider's jobs.
         duplicates: copies of callbacks that the provider sent.
         suppressed: messages that the ledger logged as duplicates.
     """
@@ -94,7 +91,6 @@ class Reconciliation:
 
 
 def has_acknowledgement(catalog: Catalog, call_id: str) -> bool:
-    """Whether the operation of a call has an acknowledgement."""
     provider, operation, _ = names.split_call_id(call_id)
     return catalog.integration(provider).operations[operation].acknowledge is not None
 
@@ -106,11 +102,6 @@ async def read_reconciliation(
     call_ids: Collection[str],
     suppressed: int,
 ) -> Reconciliation:
-    """Read the records of these calls.
-
-    Args:
-        outcomes, plain, suppressed: as in `Reconciliation`.
-    """
     rows = [row for call_id in call_ids for row in await sources.ledger.calls.responses(call_id)]
     owed = await sources.ledger.calls.owed(limit=EVERY_ROW)
     return Reconciliation(
@@ -125,11 +116,7 @@ async def read_reconciliation(
 
 
 async def wait_for_suppressed(sources: RecordSources, before: int) -> int:
-    """How many messages the ledger has suppressed, once all duplicates have arrived.
-
-    Args:
-        before: the number before the run.
-    """
+    """How many messages the ledger suppressed since `before`, once all duplicates arrived."""
     deadline = time.monotonic() + SETTLE_TIMEOUT
     while True:
         sent = (await sources.summary())["duplicates_sent"]

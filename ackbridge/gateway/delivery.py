@@ -69,11 +69,7 @@ class EventDelivery:
         return result
 
     async def find_call(self, event: InboundEvent) -> tuple[str, Interpretation] | None:
-        """Find the call that an event is for, and what the event means to it.
-
-        Raises:
-            LedgerUnavailableError: a reference had to be looked up.
-        """
+        """The call that an event is for, and its meaning; raises `LedgerUnavailableError`."""
         for interpretation in event.interpretations:
             match = interpretation.match
             call_id = match.call_id
@@ -187,7 +183,6 @@ class RecentKeys:
         return True
 
     def complete(self, key: EventId) -> None:
-        """Record the event as delivered."""
         self._completed[key] = None
         if len(self._completed) > self._capacity:
             self._completed.popitem(last=False)

@@ -46,12 +46,10 @@ class InboundEvent:
 
     @property
     def call_id(self) -> str | None:
-        """The call that the event names."""
         return next((match.call_id for match in self.matches if match.call_id), None)
 
     @property
     def reference(self) -> str | None:
-        """The provider's reference that the event names."""
         return next((match.reference for match in self.matches if match.reference), None)
 
 
@@ -67,7 +65,6 @@ def read_event(
 
     Args:
         redactor: removes secrets from the reason of a failure.
-        size: bytes of the body.
 
     Raises:
         InvalidInputError: the event key, the call id or the reference is too long.
@@ -117,11 +114,7 @@ def to_inbox_entry(event: InboundEvent) -> InboxEntry:
 def from_inbox_entry(
     integration: Integration, entry: InboxEntry, redactor: Redactor
 ) -> InboundEvent:
-    """Read an event from the inbox; a stored document is matched against today's catalog.
-
-    Raises:
-        ValueError: as `read_event`.
-    """
+    """Read an event from the inbox, documents by today's catalog; raises as `read_event`."""
     if entry.message is None or entry.operation is None:
         return read_event(integration, entry.event_key, entry.document, entry.received_at, redactor)
     match = Match(operation=entry.operation, call_id=entry.call_id, reference=entry.reference)

@@ -40,8 +40,6 @@ _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 
 @dataclass(frozen=True)
 class CallbackSource:
-    """A provider that sends callbacks."""
-
     integration: Integration
     callbacks: CallbackSpec
     verifier: Verifier
@@ -50,14 +48,7 @@ class CallbackSource:
 
 @dataclass(frozen=True, slots=True)
 class CallbackRequest:
-    """A request whose body has not been read.
-
-    Attributes:
-        provider: as the path names it.
-        headers: by lower-case name.
-        query: the raw query string.
-        receive: the ASGI channel.
-    """
+    """A request whose body has not been read; headers by lower-case name, the query raw."""
 
     provider: str
     headers: Mapping[str, str]
@@ -83,13 +74,7 @@ class VerifiedCallback(ReceivedCallback):
 
 @dataclass(frozen=True)
 class CallbackReply:
-    """The reply to the provider.
-
-    Attributes:
-        code: the HTTP status.
-        reason: safe to show to unauthenticated senders.
-        retry_after: seconds.
-    """
+    """The reply; `reason` is safe for unauthenticated senders, `retry_after` in seconds."""
 
     code: int
     status: str
@@ -106,8 +91,6 @@ class CallbackRejectedError(Exception):
 
 
 class CallbackPipeline:
-    """Takes a callback through its stages, to a reply."""
-
     def __init__(
         self,
         sources: Mapping[str, CallbackSource],

@@ -40,8 +40,6 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 
 class SignalResult(StrEnum):
-    """What the engine did with a signal."""
-
     DELIVERED = "delivered"
     NO_OPEN_CALL = "no_open_call"
     REFUSED = "refused"
@@ -89,11 +87,7 @@ class EngineClient:
         return SignalResult.DELIVERED
 
     async def has_ended(self, call_id: str) -> bool:
-        """Whether the call exists and is closed.
-
-        Raises:
-            EngineUnavailableError: no answer in time.
-        """
+        """Whether the call exists and is closed; raises `EngineUnavailableError`."""
         handle = self._client.get_workflow_handle(call_id)
         try:
             description = await self._bounded(handle.describe(rpc_timeout=self._timeout))
@@ -104,11 +98,7 @@ class EngineClient:
         return description.close_time is not None
 
     async def ping(self) -> None:
-        """Check that the engine answers and has our namespace.
-
-        Raises:
-            EngineUnavailableError: it does not.
-        """
+        """Raise `EngineUnavailableError` unless the engine answers and has our namespace."""
         request = DescribeNamespaceRequest(namespace=self._client.namespace)
         try:
             service = self._client.workflow_service
@@ -164,12 +154,7 @@ def _unavailable(error: RPCError) -> EngineUnavailableError:
 
 @dataclass(frozen=True)
 class QueuedMessage:
-    """A message that waits for the next signal.
-
-    Attributes:
-        size: bytes of the body it arrived in.
-        result: set once the engine has answered.
-    """
+    """A message that waits for the next signal; `size` is of the body it arrived in, in bytes."""
 
     message: ProviderMessage
     size: int

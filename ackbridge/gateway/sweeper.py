@@ -52,7 +52,6 @@ class Sweeper:
         self._give_up_after = give_up_after
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
         while True:
             count = 0
             try:
@@ -66,11 +65,7 @@ class Sweeper:
                 await asyncio.sleep(self._every)
 
     async def _sweep(self) -> int:
-        """Retry one batch, and return its size.
-
-        Raises:
-            UnavailableError: engine or ledger; the events stay due.
-        """
+        """Retry one batch, and return its size; after an `UnavailableError` its events stay due."""
         due = await self._ledger.inbox.due(self._older_than, BATCH)
         # One after the other: the events of a call are ordered.
         for stored in due:

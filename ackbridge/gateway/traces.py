@@ -99,7 +99,6 @@ class CallbackTraces:
         )
 
     async def _call_context(self, call_id: str) -> SpanContext | None:
-        """The trace context that a call was started with."""
         request = GetWorkflowExecutionHistoryRequest(
             namespace=self._client.namespace,
             execution=WorkflowExecution(workflow_id=call_id),

@@ -30,12 +30,7 @@ class ResponseTooLargeError(AckbridgeError):
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A complete response.
-
-    Attributes:
-        headers: by lower-case name; repeated ones are joined with a comma.
-        body: after content decoding.
-    """
+    """A complete response: headers by lower-case name, repeated ones joined; body decoded."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -95,10 +90,7 @@ async def exchange(
     """Send one request and read the response, within `timeout` and `max_bytes`. Logs nothing.
 
     Args:
-        content: the encoded body.
-        auth: as built by `ackbridge.security.outbound.build_auth`.
         timeout: for token, connection, request and response together.
-        max_bytes: of the response body.
         truncate: return the first `max_bytes` of a longer body.
 
     Raises:
@@ -196,7 +188,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, limits: httpx.Limits) -> None:
-        """Limit the connections, which are opened on demand."""
         self._limits = limits
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._session: aiohttp.ClientSession | None = None
@@ -236,7 +227,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 

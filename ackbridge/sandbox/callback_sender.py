@@ -34,7 +34,6 @@ class OutgoingCallback:
     """A callback; `event_id` and `body` are the same for every attempt and every copy.
 
     Attributes:
-        fields: of its events in the log.
         lost: this many attempts of each copy are not sent.
         forgery: signed with this one of the dialect's forgeries; None: signed correctly.
     """
@@ -78,10 +77,7 @@ class CallbackSender:
         task.add_done_callback(self._tasks.discard)
 
     async def send(self, callback: OutgoingCallback, copies: int = 1) -> None:
-        """Send copies of a callback at the same instant, each on its own connection.
-
-        Returns after the first attempt of each; retries run in the background.
-        """
+        """Send copies at the same instant, each on its own connection; retry in the background."""
         accepted = await asyncio.gather(
             *(self._attempt(callback, copy, 1) for copy in range(copies))
         )
@@ -90,7 +86,6 @@ class CallbackSender:
                 self.run_in_background(self._retry(callback, copy))
 
     async def send_once(self, callback: OutgoingCallback) -> None:
-        """Send a callback without retries."""
         await self._attempt(callback, 0, 1)
 
     async def _retry(self, callback: OutgoingCallback, copy: int) -> None:

@@ -18,8 +18,6 @@ _MALFORMED = {"not_json": b'{"unfinished": ', "nothing": b"{}"}
 
 
 class JobRunner:
-    """Does jobs with the delays and faults of their behaviour."""
-
     def __init__(
         self,
         dialect: ProviderDialect,
@@ -124,18 +122,13 @@ class JobRunner:
 
 
 def job_fields(job: Job) -> dict[str, Any]:
-    """The fields of a job in the event log."""
     return {"work": job.id, "operation": job.operation, **key_fields(job.key, job.call_id)}
 
 
 def _callbacks(
     job: Job, name: str, body: bytes, news: str, *, lost: int = 0, forgery: str | None = None
 ) -> Iterator[OutgoingCallback]:
-    """One callback, or none for a job without callbacks.
-
-    Args:
-        news: what the event log says of it.
-    """
+    """One callback, or none for a job without; `news` is its name in the event log."""
     if job.mode == "callback" and job.callback_url is not None and not job.behaviour.silent:
         event_id = _event_id(job, name)
         fields: dict[str, Any] = {"event_id": event_id, "news": news, **job_fields(job)}

@@ -43,12 +43,9 @@ def create_provider(
     retries: CallbackRetries | None = None,
     max_events: int = MAX_EVENTS,
 ) -> FastAPI:
-    """The provider of `integrations/sandbox.yaml` as an HTTP application.
+    """The provider of `integrations/sandbox.yaml`; other arguments are as in `simulate`.
 
-    Args:
-        api_key: the bearer token that requests need.
-        webhook_secret: signs callbacks.
-        rates, clock, retries, max_events: as in `simulate`.
+    Requests need `api_key` as their bearer token; `webhook_secret` signs callbacks.
     """
     dialect = SandboxApi(api_key, webhook_secret)
     return simulate(dialect, rates, clock=clock, retries=retries, max_events=max_events)
@@ -71,8 +68,6 @@ def simulate(
         rates: the faults of requests for which neither they nor `behaviour_for` give a behaviour.
         behaviour_for: called once for each idempotency key, with its first request.
         clock: of signatures, events and `Retry-After`. Delays are real.
-        retries: of callbacks that are not accepted.
-        max_events: how many events are kept.
     """
     rates = rates or Rates()
     event_log = EventLog(clock, max_events)
@@ -94,8 +89,6 @@ def simulate(
 
 
 class _ProviderApp:
-    """An ASGI application: parses each request, records it, and replies."""
-
     def __init__(
         self,
         dialect: ProviderDialect,

@@ -57,7 +57,6 @@ class DialectReply:
 
 
 def json_reply(status: int, document: Any) -> DialectReply:
-    """A response with a JSON body."""
     return DialectReply(status, json.dumps(document).encode(), {"content-type": "application/json"})
 
 
@@ -77,11 +76,9 @@ class JobRequest:
     Attributes:
         key: the idempotency key; there is one job per key. Where requests carry none, the dialect
             has to derive one that is the same for every retry.
-        content: kept in `Job.content`.
         call_id: the caller's own id, where the request has it. Events are found by it, and `fail`
             counts by it.
         callback_url: where callbacks go; None for no callbacks.
-        behaviour: the faults that the request asks for, where it does.
     """
 
     operation: str
@@ -95,11 +92,7 @@ class JobRequest:
 
 @dataclass(frozen=True)
 class StatusRequest:
-    """A request for the status of a job.
-
-    Attributes:
-        operation: None where the request does not tell; a job of another operation is not found.
-    """
+    """A request for the status of a job; without an operation, the job may be of any."""
 
     operation: str | None
     selector: JobSelector
@@ -110,7 +103,6 @@ class AcknowledgementRequest:
     """An acknowledgement of a job's response.
 
     Attributes:
-        operation: as in `StatusRequest`.
         key: its own idempotency key. Without one, each verdict counts once per job.
         body: for the event log, parsed if possible.
     """
@@ -124,11 +116,7 @@ class AcknowledgementRequest:
 
 @dataclass(frozen=True)
 class DirectReply:
-    """A request that the dialect answers itself: health, tokens, errors.
-
-    Attributes:
-        kind: for the event log: `health`, `token`, `unauthorized`, `unknown`, `invalid`.
-    """
+    """A reply by the dialect itself; `kind` is for the event log: `health`, `token`, `invalid`."""
 
     kind: str
     reply: DialectReply
@@ -139,12 +127,7 @@ ParsedRequest = JobRequest | StatusRequest | AcknowledgementRequest | DirectRepl
 
 @dataclass(frozen=True)
 class JobAcknowledgement:
-    """An acknowledgement that was accepted.
-
-    Attributes:
-        at: when the first one with this key arrived.
-        key: its own idempotency key.
-    """
+    """An accepted acknowledgement; `at` is when the first one with its `key` arrived."""
 
     at: datetime
     verdict: Verdict
@@ -160,11 +143,8 @@ class Job:
         number: 1, 2, 3, ... over all jobs of the provider.
         id: the provider's own id, which callers know as the reference.
         call_id: the caller's own id, where the provider knows it.
-        content: from `JobRequest`.
-        fails: whether its result is a failure.
         is_late_started: whether the work of a `late` job has started.
         extended_until: when the result is promised for, after an extension.
-        acknowledgements: the accepted ones, in order.
     """
 
     number: int
@@ -184,7 +164,6 @@ class Job:
 
     @property
     def acknowledged(self) -> Verdict | None:
-        """The verdict of the last acknowledgement."""
         return self.acknowledgements[-1].verdict if self.acknowledgements else None
 
 

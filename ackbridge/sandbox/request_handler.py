@@ -36,13 +36,7 @@ MALFORMED = DialectReply(200, b'{"id": ', {"content-type": "application/json"})
 
 @dataclass
 class _KeyState:
-    """The state of one idempotency key.
-
-    Attributes:
-        fingerprint: of the first request.
-        reply: started by the first request that is not rejected; repeated from then on.
-        requests, replies: how many there were.
-    """
+    """One idempotency key; the first request that is not rejected starts its `reply`."""
 
     behaviour: Behaviour
     fingerprint: str
@@ -52,11 +46,7 @@ class _KeyState:
 
 
 class RequestHandler:
-    """One job and one reply for each idempotency key.
-
-    Attributes:
-        jobs: all of them, by id, in order.
-    """
+    """One job and one reply for each idempotency key; `jobs` has all by id, in order."""
 
     def __init__(
         self,
@@ -149,7 +139,6 @@ class RequestHandler:
         return self._jobs_by_call.get(call_id, ())
 
     def skip_delays(self, call_id: str) -> None:
-        """End the current delays of all jobs of a call."""
         for job in self.jobs.values():
             if key_fields(job.key, job.call_id)["call_id"] == call_id:
                 self._runner.skip_delay(job)

@@ -38,11 +38,7 @@ class Signer(Protocol):
 
 
 def build_signer(spec: VerifySpec, secrets: Secrets) -> Signer:
-    """A signer whose signatures a verifier with this specification accepts.
-
-    Args:
-        secrets: resolve the references; the first one of several signs.
-    """
+    """A signer whose signatures a verifier accepts; of several secrets, the first one signs."""
     match spec:
         case HmacVerify():
             sign = _SIGNATURES.get(spec.preset or "") or _custom_signature(spec)
@@ -63,7 +59,6 @@ def build_signer(spec: VerifySpec, secrets: Secrets) -> Signer:
 
 
 def basic(username: str, password: str) -> Headers:
-    """The header of HTTP Basic credentials."""
     credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
     return {"authorization": f"Basic {credentials}"}
 

@@ -24,8 +24,6 @@ _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
 class Verifier(Protocol):
-    """Verifies the callbacks of one provider."""
-
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
         """Return if the callback is the provider's.
 
@@ -95,13 +93,7 @@ class _BasicVerifier:
 
 @dataclass(frozen=True, slots=True)
 class SignedContent:
-    """What a callback signs.
-
-    Attributes:
-        content: the signed bytes.
-        signatures: decoded; one that matches is enough.
-        timestamp: Unix time in seconds, if the scheme has one.
-    """
+    """What a callback signs; one matching signature is enough. The timestamp is Unix time."""
 
     content: bytes = field(repr=False)
     signatures: tuple[bytes, ...] = field(repr=False)

@@ -97,7 +97,6 @@ class ClientCredentials(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Send with the current token, and after a 401 once more with a new one."""
         token = await self._token()
         response = yield _with_token(request, token)
         if response.status_code == httpx.codes.UNAUTHORIZED:

@@ -20,7 +20,6 @@ _MAX_FILE_BYTES = 64 * 1024
 
 
 def is_secret_ref(text: str) -> bool:
-    """Whether a text is a well-formed secret reference."""
     return _REFERENCE.match(text) is not None
 
 

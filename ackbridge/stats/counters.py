@@ -110,7 +110,6 @@ class OperationStats:
         return self.counts[what]
 
     def merge(self, other: OperationStats) -> None:
-        """Add the counts and timings of another."""
         for what, count in other.counts.items():
             self.counts[what] += count
         for name, sketch in other.times.items():
@@ -127,12 +126,10 @@ class OperationStats:
         return self.sum(PROVIDER_ERRORS)
 
     def sum(self, counts: Iterable[Count]) -> int:
-        """The sum of several counts."""
         return sum(self.counts[what] for what in counts)
 
     @classmethod
     def merged(cls, parts: Iterable[OperationStats]) -> Self:
-        """A new one with the counts and timings of all parts."""
         whole = cls()
         for part in parts:
             whole.merge(part)
@@ -165,12 +162,7 @@ _TIMINGS = frozenset(str(name) for name in Timing)
 
 @dataclass(frozen=True)
 class Resolution:
-    """How finely statistics are stored, and for how long.
-
-    Attributes:
-        width: the time span of one bucket.
-        kept: how long buckets are kept.
-    """
+    """How finely statistics are stored: the time span of one bucket, and how long it is kept."""
 
     width: timedelta
     kept: timedelta
@@ -207,11 +199,7 @@ class StatsBucket:
 
 
 class Counters:
-    """The statistics of this process. Not thread-safe: for the thread of the event loop.
-
-    Attributes:
-        worker: identifies the process; new for each one, so that no rows are shared.
-    """
+    """The statistics of this process, for the thread of the event loop; `worker` is unique."""
 
     def __init__(self) -> None:
         self.worker = uuid4().hex
@@ -221,7 +209,6 @@ class Counters:
         self._unreported: dict[tuple[str, str, timedelta, datetime], StatsBucket] = {}
 
     def count(self, provider: str, operation: str, what: Count, times: int = 1) -> None:
-        """Add to a count."""
         self._pending_of(provider, operation).counts[what] += times
 
     def time(

@@ -46,14 +46,12 @@ class Score(Wire):
         operation: its name; "" for the whole provider, health requests included.
         uptime: the share of time buckets in which at least half of the requests were answered;
             buckets without requests do not count; None: there was no request at all.
-        sends: attempts.
         errors_per_minute: of the provider: no answer, 408, 425, 429 or 5xx, failures, silences.
         ours_per_minute: our own: the ledger unavailable, a secret missing, an invalid request.
         receipt_rate: the share of sends that the provider accepted.
         answer_rate: the share of cycles that ended with a response, not a failure or a silence;
             a late response counts as both.
         receipt, answer: how long they took, from the send; None when there was none.
-        silences: deadlines that passed.
         parked: calls that are parked now.
         owed: acknowledgements that are pending now.
         deadline, deadline_reason: of new calls, where it is learned.
@@ -81,13 +79,7 @@ class Score(Wire):
 
 
 class Scorecard(Wire):
-    """The statistics of a provider in a period.
-
-    Attributes:
-        whole: all operations together.
-        operations: each of them, sorted by name.
-        breaker: from the control's last snapshot; None where there is none.
-    """
+    """The statistics of a provider in a period; `breaker` is from the control's last snapshot."""
 
     provider: str
     since: AwareDatetime
@@ -112,12 +104,7 @@ def scorecard(
     until: datetime,
     snapshot: ControlSnapshot | None = None,
 ) -> Scorecard:
-    """Compute the scorecard of a period.
-
-    Args:
-        since: the start of the first bucket of the timeline, or earlier.
-        snapshot: of the provider's control, for the breaker and the deadlines.
-    """
+    """Compute the scorecard of a period; it begins no later than the first bucket."""
     deadlines = snapshot.deadlines if snapshot else {}
     with_stats = {operation for bucket in timeline.values() for operation in bucket}
     names = (with_stats | backlog.keys() | deadlines.keys()) - {WHOLE_PROVIDER}

@@ -22,11 +22,7 @@ class Signal(StrEnum):
     METRICS = "METRICS"
 
     def is_enabled(self, environ: Mapping[str, str]) -> bool:
-        """Whether an endpoint is set and the exporter is not `none`.
-
-        Raises:
-            ConfigurationError: an exporter or protocol that we do not support.
-        """
+        """Whether it is exported; raises `ConfigurationError` for exporters we do not support."""
         if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return False
         if self.endpoint(environ) is None:
@@ -40,7 +36,6 @@ class Signal(StrEnum):
         return True
 
     def endpoint(self, environ: Mapping[str, str]) -> str | None:
-        """The URL of the collector, if one is set."""
         specific = environ.get(f"OTEL_EXPORTER_OTLP_{self}_ENDPOINT")
         general = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         return specific or (f"{general.rstrip('/')}/v1/{self.lower()}" if general else None)

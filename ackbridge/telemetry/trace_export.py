@@ -36,9 +36,6 @@ _ERROR_TYPES: Final = re.compile(r"ApplicationError: [A-Z][A-Za-z]+(?=: )|[A-Za-
 def export_traces(service: str, environ: Mapping[str, str]) -> Iterator[None]:
     """Trace this process while inside, if `OTEL_*` names an endpoint.
 
-    Args:
-        service: the service name, unless `OTEL_SERVICE_NAME` is set.
-
     Raises:
         ConfigurationError: naming the variable.
     """
@@ -55,12 +52,7 @@ def export_traces(service: str, environ: Mapping[str, str]) -> Iterator[None]:
 def start_tracing(
     exporter: SpanExporter, service: str, *, at_once: bool = False
 ) -> ReplaySafeTracerProvider:
-    """Trace this process from now on; may be called once per process.
-
-    Args:
-        exporter: receives the spans, reduced to the allowed attributes.
-        at_once: export each span when it ends, for tests; otherwise in the background.
-    """
+    """Trace this process from now on, once; `at_once` exports each span when it ends, for tests."""
     filter_eviction_errors()
     # OTEL_TRACES_SAMPLER is read by any provider that is built without a sampler.
     sampler = CallSampler(TracerProvider(shutdown_on_exit=False).sampler)

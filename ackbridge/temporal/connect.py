@@ -192,10 +192,8 @@ async def signal_once(
     The SDK's `WorkflowHandle.signal` has no request id, so the raw request is sent.
 
     Args:
-        argument: from `as_plain`.
         request_id: the engine drops a signal to the same call with the same id.
         timeout: of the request; after it the signal may have arrived nevertheless.
-        header: of the signal, such as its trace context.
 
     Raises:
         RPCError: NOT_FOUND when there is no such open call.

@@ -113,11 +113,7 @@ async def _update(client: Client, schedule_id: str, schedule: Schedule, fingerpr
 
 
 async def delete_schedule(client: Client, schedule_id: str, reason: str) -> None:
-    """Delete a schedule if it exists.
-
-    Raises:
-        RPCError: the engine does not answer, or refuses.
-    """
+    """Delete a schedule if it exists; raises `RPCError` if the engine refuses."""
     try:
         await client.get_schedule_handle(schedule_id).delete(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:

@@ -62,7 +62,6 @@ class Version:
     """One version of a deployment.
 
     Attributes:
-        build_id: its id within the deployment.
         state: as the engine has it: current, ramping, inactive (never was current), draining or
             drained (was current; only pinned workflows drain, and calls are not pinned).
         queues: the task queues that its workers have ever polled.
@@ -78,7 +77,6 @@ class Deployment:
     """A deployment, as the engine describes it.
 
     Attributes:
-        name: its id within the namespace.
         current: the build id of the version that gets the tasks; None: unversioned workers do.
         ramping: the build id of the version that gets `ramp` percent of the calls.
         is_spreading: whether the latest change has not reached every task queue.
@@ -93,7 +91,6 @@ class Deployment:
     versions: tuple[Version, ...]
 
     def queues(self, build_id: str | None) -> frozenset[str]:
-        """The task queues of a version; none for an unknown one."""
         return frozenset(
             queue for one in self.versions if one.build_id == build_id for queue in one.queues
         )
@@ -115,12 +112,7 @@ class Deployment:
 
 
 def deployment_config(name: str | None, build_id: str | None) -> WorkerDeploymentConfig | None:
-    """The `deployment_config` of a worker; None for an unversioned one.
-
-    Args:
-        name: of the deployment.
-        build_id: of the version; None: the version of the installed package.
-    """
+    """The config of a worker; None for an unversioned one. The default build id is our version."""
     if name is None:
         return None
     version = WorkerDeploymentVersion(name, build_id or installed_version("ackbridge"))

@@ -60,11 +60,7 @@ def print_rows(
     as_json: bool,
     longest: int | None = None,
 ) -> None:
-    """Print rows as a list of JSON objects, or their values as a table.
-
-    Args:
-        longest: characters of a cell that the table shows; the JSON is complete.
-    """
+    """Print rows as JSON objects, or as a table whose cells are cut after `longest` characters."""
     if as_json:
         print_json(list(rows))
     else:
@@ -78,7 +74,6 @@ def properties(title: str, values: Mapping[str, str | None]) -> Table:
 
 
 def call_status(status: CallStatus) -> Table:
-    """The state of one call."""
     outcome, notice = status.outcome, status.notice
     values: dict[str, str | None] = {
         "answer": _answer(status),
@@ -115,13 +110,11 @@ _CALL_PROPERTIES = (
 
 
 def batch_table(batches: Sequence[BatchProgress]) -> Table:
-    """Batches with a progress bar each."""
     columns = ("batch", "state", "", "done", "completed", "parked again", "failed", "skipped")
     return table("", columns, [_batch_row(batch) for batch in batches])
 
 
 def call_progress(*, disable: bool = False, transient: bool = False) -> Progress:
-    """Progress bars that count calls."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, console=console, disable=disable, transient=transient)
 
@@ -134,12 +127,7 @@ async def watch(
     interval: float = WATCH_INTERVAL,
     transient: bool = True,
 ) -> T:
-    """Fetch and redraw until a value is final; returns that value.
-
-    Args:
-        interval: seconds between two fetches.
-        transient: whether the drawing is removed at the end.
-    """
+    """Fetch every `interval` seconds and redraw, until a value is final; returns that value."""
     value = await fetch()
     with Live(render(value), console=console, transient=transient) as live:
         while not is_final(value):

@@ -47,7 +47,6 @@ class Control:
     """The state of one provider's control.
 
     Attributes:
-        snapshot: what workers read.
         last_error: why the latest invalid signal was rejected, or the latest error of monitoring.
         interrupts: the number of changes so far that running monitoring has to know of.
         is_drain_due: the breaker has closed, and parked calls have yet to be reprocessed.
@@ -60,12 +59,7 @@ class Control:
         clock: Callable[[], datetime],
         publish: Callable[[], None],
     ) -> None:
-        """Start a control, or continue one.
-
-        Args:
-            state: of the run that this one continues.
-            publish: called after each change.
-        """
+        """Start a control, or continue one from `state`; `publish` is called after each change."""
         self._now = clock
         self._publish = publish
         self.interrupts = 0
@@ -102,12 +96,7 @@ class Control:
             )
 
     def set_flag(self, command: SetFlag) -> ControlChange:
-        """Override a flag of the integration file, or remove the override.
-
-        Repeating a command changes nothing.
-
-        Returns:
-            The value before and after.
+        """Override a flag of the file, or remove the override; repeating it changes nothing.
 
         Raises:
             InvalidInputError: naming the field.
@@ -197,11 +186,9 @@ class Control:
             self._log(AUTOMATIC, learned.reason, f"deadline of {operation}", before, after)
 
     def rate_applied(self, rate: SendRate) -> None:
-        """The send queue has this rate now."""
         self._update(rate=rate)
 
     def drain_started(self) -> None:
-        """Parked calls are being reprocessed."""
         self.is_drain_due = False
 
     def reject(self, problem: str) -> None:
@@ -212,7 +199,6 @@ class Control:
     # Views
 
     def status(self) -> ControlStatus:
-        """The answer of the query `status`."""
         return ControlStatus(
             snapshot=self.snapshot, changes=self._changes, last_error=self.last_error
         )
@@ -228,7 +214,6 @@ class Control:
         )
 
     def observe_step(self) -> ObserveStep:
-        """The argument of `observe`."""
         snapshot = self.snapshot
         return ObserveStep(
             provider=snapshot.provider,
@@ -269,11 +254,7 @@ class Control:
         *,
         is_new: bool | None = None,
     ) -> ControlChange:
-        """Add a change to the log.
-
-        Args:
-            is_new: whether anything changed; None: if `before` and `after` differ.
-        """
+        """Add a change to the log; by default it is new if `before` and `after` differ."""
         change = ControlChange(
             at=self._now(), by=by, reason=reason, subject=subject, before=before, after=after
         )

@@ -49,8 +49,6 @@ Result = TypeVar("Result")
 
 @workflow.defn(name=names.PROVIDER_CONTROL)
 class ProviderControl:
-    """The control of one provider."""
-
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
@@ -94,7 +92,6 @@ class ProviderControl:
 
     @workflow.update(name=names.SET_FLAG)
     def set_flag(self, *arguments: Any) -> ControlChange:
-        """Set a flag: `SetFlag`."""
         return self._update(SetFlag, arguments, Control.set_flag)
 
     @set_flag.validator
@@ -108,7 +105,6 @@ class ProviderControl:
 
     @workflow.update(name=names.FORCE_BREAKER)
     def force_breaker(self, *arguments: Any) -> ControlChange:
-        """Force the breaker into a state, or release it: `ForceBreaker`."""
         return self._update(ForceBreaker, arguments, Control.force_breaker)
 
     @force_breaker.validator
@@ -117,12 +113,10 @@ class ProviderControl:
 
     @workflow.signal(name=names.FORCE_BREAKER)
     def signal_force_breaker(self, *arguments: Any) -> None:
-        """The update as a signal."""
         self._signal(ForceBreaker, arguments, Control.force_breaker)
 
     @workflow.update(name=names.SET_LIMIT)
     def set_limit(self, *arguments: Any) -> ControlChange:
-        """Limit the provider's sends per second: `SetLimit`."""
         return self._update(SetLimit, arguments, Control.set_limit)
 
     @set_limit.validator
@@ -131,7 +125,6 @@ class ProviderControl:
 
     @workflow.signal(name=names.SET_LIMIT)
     def signal_set_limit(self, *arguments: Any) -> None:
-        """The update as a signal."""
         self._signal(SetLimit, arguments, Control.set_limit)
 
     @workflow.signal(name=names.CONFIGURE)
@@ -144,7 +137,6 @@ class ProviderControl:
 
     @workflow.query(name=names.STATUS)
     def status(self) -> ControlStatus:
-        """The snapshot and the latest changes."""
         return self._require_control().status()
 
     def _require_control(self) -> Control:
@@ -173,7 +165,6 @@ class ProviderControl:
             )
 
     def _publish(self) -> None:
-        """Update the current details, and the memo if the snapshot has changed."""
         if self._control is None:
             return
         workflow.set_current_details(render(self._control.status()))

@@ -22,11 +22,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class BatchRun:
-    """One batch. The host passes it commands and results, and shows its progress.
-
-    Attributes:
-        paused, stopped: the commands in effect.
-    """
+    """One batch; the host passes it commands and results, and shows its progress."""
 
     def __init__(
         self,
@@ -42,7 +38,6 @@ class BatchRun:
         Args:
             batch_id: the workflow's id, which may be used again after the end.
             run_chain: the id of the first run, which is not.
-            state: of the run that this one continues.
         """
         self.request = request
         # The name under which the ledger knows the batch.
@@ -69,7 +64,6 @@ class BatchRun:
     # Commands
 
     def pause(self, command: BatchCommand) -> None:
-        """Reprocess no more calls until the batch is resumed."""
         if self.paused is None:
             self.paused = command
 
@@ -82,17 +76,14 @@ class BatchRun:
             self._ramp_started_at = self._now()
 
     def stop(self, command: BatchCommand) -> None:
-        """End the batch early."""
         if self.stopped is None:
             self.stopped = command
 
     def reject(self, problem: str) -> None:
-        """Show why a signal was rejected."""
         self._update(last_error=problem)
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it is paused or stopped."""
         return self.paused is not None or self.stopped is not None
 
     # Steps and their results
@@ -112,17 +103,14 @@ class BatchRun:
         return self._as_of is not None
 
     def survey_step(self) -> SurveyStep:
-        """The argument of `survey_parked`."""
         return SurveyStep(selection=self.request.selection)
 
     def surveyed(self, survey: Survey) -> None:
-        """Start with what the survey found."""
         self._as_of = survey.as_of
         self._ramp_started_at = self._now()
         self._update(total=survey.total)
 
     def page_step(self, *, is_last: bool = False) -> ReprocessPageStep:
-        """The argument of the next `reprocess_page`."""
         ramp_elapsed = self._now() - (self._ramp_started_at or self._now())
         if self._closed is not None:
             self._enter(BatchState.WAITING, self._closed)
@@ -140,26 +128,22 @@ class BatchRun:
         )
 
     def page_done(self, page: ReprocessPageResult) -> None:
-        """Take over a page's result."""
         if self._closed is not None and page.closed is None:
             self._ramp_started_at = self._now()
         self._closed = page.closed
         self._update(counts=page.counts)
 
     def enter_pause(self) -> None:
-        """Show that the batch is paused."""
         if self.paused is not None:
             self._enter(BatchState.PAUSED, f"by {self.paused.by}: {self.paused.reason}")
 
     def end(self) -> None:
-        """Show the final state."""
         if self.stopped is not None:
             self._enter(BatchState.STOPPED, f"by {self.stopped.by}: {self.stopped.reason}")
         else:
             self._enter(BatchState.COMPLETED, None)
 
     def state(self) -> BatchContinuation:
-        """Everything that the next run has to know."""
         return BatchContinuation(
             progress=self.progress,
             as_of=self._as_of,

@@ -51,8 +51,6 @@ RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=ti
 
 @workflow.defn(name=names.REPROCESS_PARKED)
 class ReprocessParked:
-    """One batch."""
-
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
@@ -76,9 +74,6 @@ class ReprocessParked:
     @workflow.run
     async def run(self, *_arguments: Any) -> BatchProgress:
         """Run the batch.
-
-        Returns:
-            The results of its calls.
 
         Raises:
             ApplicationError: of type InvalidRequest.
@@ -124,7 +119,6 @@ class ReprocessParked:
         batch.end()
 
     async def _start(self, batch: BatchRun) -> None:
-        """Wait until the batch may start, and count the selected calls."""
         left = batch.wait_before_start()
         if left is not None:
             with contextlib.suppress(asyncio.TimeoutError):

@@ -32,8 +32,6 @@ _HOURS_DOWN = 2
 
 
 def _completes(**faults: bool | int) -> Play:
-    """Expect completion in spite of faults."""
-
     async def play(run: ScenarioRun) -> None:
         await run.start(Behaviour.model_validate(faults))
         await completed(run)
@@ -122,11 +120,7 @@ def _acknowledges_for_hours(case: Case) -> bool:
 
 
 def _retried(name: str, meaning: str, play: Play, *, has_effect: bool = False) -> Scenario:
-    """A scenario with a retry of the request.
-
-    Args:
-        has_effect: of the first attempt: only a provider that detects retries does the work once.
-    """
+    """A scenario with a retry; if the first attempt has an effect, retries must be detected."""
     if has_effect:
         return Scenario(name, meaning, play, _retries, answer, detects_retries)
     return Scenario(name, meaning, play, _retries, answer)

@@ -38,7 +38,6 @@ class Scenario:
     unless: Callable[[Case], str | None] = lambda _case: None
 
     def skip_reason(self, case: Case) -> str | None:
-        """Why it is skipped; None if it is run."""
         return case.skip_reason(*self.needs(case)) or self.unless(case)
 
 

@@ -46,7 +46,6 @@ def comparands(right: Tree, left: Tree, at: Path, draft: Draft) -> Iterator[Any]
 
 
 def _comparison(how: str, value: Any, outcome: bool) -> Target:
-    """The target that a comparison with a value has this outcome."""
     if how in ("eq", "ne"):
         if (how == "eq") is outcome:
             return exactly(value)

@@ -54,7 +54,6 @@ class Draft:
     root: Node = FREE
 
     def below(self, path: Path, name: str) -> Path:
-        """The place of a field below a place."""
         if path or self.kind is ValueKind.VALUE or name in _ENVELOPE_FIELDS[self.kind]:
             return (*path, name)
         return ("body", name)
@@ -72,11 +71,7 @@ class Draft:
         return node
 
     def put(self, path: Path, value: Any) -> Draft:
-        """Decide a place and its containers.
-
-        Raises:
-            ConflictError: it contradicts what is decided.
-        """
+        """Decide a place and its containers; raises `ConflictError` if it is decided otherwise."""
         if not path and self.kind is not ValueKind.VALUE:
             raise ConflictError
         draft = replace(self, root=_put(self.root, path, value))

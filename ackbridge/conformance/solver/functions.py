@@ -35,8 +35,6 @@ def call(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> 
 def _text_predicate(
     test: Callable[[str, str], bool], offers: Callable[[str], tuple[str, ...]]
 ) -> Function:
-    """The inverse of a predicate of two texts."""
-
     def inverse(
         search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
     ) -> Iterator[Draft]:

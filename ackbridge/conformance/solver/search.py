@@ -32,18 +32,10 @@ class SearchLimitError(Exception):
 
 
 class Search:
-    """One search.
-
-    Attributes:
-        unsupported: messages about nodes without an inverse.
-    """
+    """One search; `unsupported` has messages about nodes without an inverse."""
 
     def __init__(self, inverses: Mapping[str, Inverse], trees: Sequence[Tree] = ()) -> None:
-        """Take the inverses by node type, and all expressions of the search.
-
-        Constants of the expressions are tried where any value is possible: another expression may
-        compare with them.
-        """
+        """Try constants of `trees` where any value is possible: others may compare with them."""
         self.unsupported: dict[str, None] = {}
         self._inverses = inverses
         self._constants = tuple(constant for tree in trees for constant in _literals(tree))
@@ -77,11 +69,7 @@ class Search:
     def all_of(
         self, requirements: Sequence[tuple[Tree, Target, Path]], draft: Draft, *, skip: bool = False
     ) -> Iterator[Draft]:
-        """Drafts in which all requirements hold.
-
-        Args:
-            skip: leave out requirements that cannot hold.
-        """
+        """Drafts in which all requirements hold; `skip` leaves out those that cannot."""
         if not requirements:
             yield draft
             return

@@ -26,12 +26,7 @@ class CannotSimulateError(Exception):
 
 @dataclass(frozen=True)
 class Requirement:
-    """A required value of one expression of an integration file.
-
-    Attributes:
-        field: of the expression in the file.
-        expectation: for messages: `hold`, `not hold`, `be an id`.
-    """
+    """A required value of an expression; messages say that it must meet the `expectation`."""
 
     expression: Expression
     target: Target
@@ -44,12 +39,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Shape:
-    """A message of a provider, before it is encoded and signed.
-
-    Attributes:
-        body: JSON of any kind.
-        status: of an HTTP answer; None for a callback.
-    """
+    """A message of a provider, before it is encoded and signed; only answers have a status."""
 
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)

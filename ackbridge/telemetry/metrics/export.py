@@ -44,13 +44,7 @@ _ENGINE_PAGE_TIMEOUT: Final = 2.0
 
 
 class Metrics:
-    """The metrics of one process.
-
-    Attributes:
-        source: what is exported.
-        runtime: for the Temporal client, so that its metrics are exported too; None if no metrics
-            are.
-    """
+    """The metrics of one process; `runtime` exports the Temporal client's, None exports nothing."""
 
     def __init__(self, source: MetricSource, runtime: Runtime | None = None) -> None:
         self.source = source

@@ -45,11 +45,7 @@ class GaugeSource:
         self._environment = environment
 
     async def read(self) -> FleetGauges:
-        """Read the state of every provider.
-
-        Raises:
-            LedgerUnavailableError: what is parked and owed is not known.
-        """
+        """Read the state of every provider; raises `LedgerUnavailableError`."""
         parked: dict[Key, int] = {}
         owed: dict[Key, int] = {}
         breakers: dict[str, BreakerState] = {}
