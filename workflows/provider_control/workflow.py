@@ -39,10 +39,6 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.wire import InvalidInputError, Wire
 
-LOOP_AT_START = "watched"
-LOOP_LATER = "watched-later"
-"""Patches; controls of older versions have no control loop. See `docs/decisions/0012`."""
-
 Command = TypeVar("Command", bound=Wire)
 Result = TypeVar("Result")
 
@@ -53,7 +49,6 @@ class ProviderControl:
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
         self._control: Control | None = None
-        self._loop: ControlLoop | None = None
         self._published: str | None = None
         try:
             self._start, state = read_start(arguments, ControlStart, ControlState)
@@ -73,15 +68,13 @@ class ProviderControl:
         """
         control = self._require_control()
         control.begin()
-        if workflow.patched(LOOP_AT_START):
-            self._loop = ControlLoop(control)
+        loop = ControlLoop(control)
         try:
             await workflow.wait_condition(should_continue_as_new)
         except asyncio.CancelledError:
             # Without its control, a provider that is switched off would be on.
             control.reject("cancelled: a control cannot be cancelled; use its flags")
-        if self._loop is not None:
-            await self._loop.stop()
+        await loop.stop()
         await workflow.wait_condition(workflow.all_handlers_finished)
         # Last, so that the state has whatever arrived before this moment.
         workflow.continue_as_new(
@@ -131,9 +124,6 @@ class ProviderControl:
     def configure(self, *arguments: Any) -> None:
         """The flags of the integration file, from a worker that starts: `IntegrationFlags`."""
         self._signal(IntegrationFlags, arguments, Control.configure)
-        if self._loop is None and self._control and workflow.patched(LOOP_LATER):
-            # A control of an older version would have no loop for months.
-            self._loop = ControlLoop(self._control)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> ControlStatus:
