@@ -53,19 +53,13 @@ _KEEP_ALIVE = 600
 
 @dataclass
 class Harness:
-    """What all scenarios share.
+    """What all scenarios share."""
 
-    Attributes:
-        integration: the copy of the file, as worker and gateway have it.
-        provider: an HTTP client of the provider's inspection routes.
-        ledger: the one of worker and gateway; `ledger_path` is its file.
-    """
-
-    integration: Integration
+    integration: Integration  # the copy of the file, as worker and gateway have it
     dialect: FileBasedProvider
     client: Client
-    provider: httpx.AsyncClient
-    ledger: Ledger
+    provider: httpx.AsyncClient  # an HTTP client of the provider's inspection routes
+    ledger: Ledger  # the one of worker and gateway; `ledger_path` is its file
     ledger_path: Path
 
     def __post_init__(self) -> None:

@@ -44,22 +44,15 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one call.
+    """The records of one call."""
 
-    Attributes:
-        provider_events: from the provider's event log, in order.
-        works: the provider's jobs, one per idempotency key.
-        ledger_rows: of all calls.
-        failed_tasks: messages of workflow tasks that failed in our own code.
-    """
-
-    provider_events: Sequence[dict[str, Any]]
-    works: Sequence[dict[str, Any]]
+    provider_events: Sequence[dict[str, Any]]  # from the provider's event log, in order
+    works: Sequence[dict[str, Any]]  # the provider's jobs, one per idempotency key
     call: CallRow | None
     responses: Sequence[ResponseRow]
-    ledger_rows: Sequence[LedgerRow]
+    ledger_rows: Sequence[LedgerRow]  # of all calls
     close_events: Sequence[str]
-    failed_tasks: Sequence[str]
+    failed_tasks: Sequence[str]  # messages of workflow tasks that failed in our own code
 
     def events(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
         return [

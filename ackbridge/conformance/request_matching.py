@@ -127,18 +127,12 @@ def request_text(request: IncomingRequest) -> str:
 
 @dataclass(frozen=True)
 class RequestOrigin:
-    """The call, cycle and job that a request is for, as far as it tells.
-
-    Attributes:
-        key: the idempotency key in it; of an acknowledgement, without the suffix.
-        full_key: with the suffix `:success` or `:failed`.
-        job_id: of the job whose reference is in it.
-    """
+    """The call, cycle and job that a request is for, as far as it tells."""
 
     call_id: str | None = None
-    key: str | None = None
-    full_key: str | None = None
-    job_id: str | None = None
+    key: str | None = None  # the idempotency key in it; of an acknowledgement, without the suffix
+    full_key: str | None = None  # with the suffix `:success` or `:failed`
+    job_id: str | None = None  # of the job whose reference is in it
 
     @property
     def is_known(self) -> bool:

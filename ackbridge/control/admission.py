@@ -47,15 +47,10 @@ BREAKER_OPEN: Final = "breaker_open"
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a batch may reprocess the parked calls of a provider.
+    """Whether a batch may reprocess the parked calls of a provider."""
 
-    Attributes:
-        unavailable_until: what it has to wait for; None: it may start.
-        disabled_operations: operations whose calls it leaves alone.
-    """
-
-    unavailable_until: str | None = None
-    disabled_operations: frozenset[str] = frozenset()
+    unavailable_until: str | None = None  # what it has to wait for; None: it may start
+    disabled_operations: frozenset[str] = frozenset()  # operations whose calls it leaves alone
 
 
 class HalfOpenLimiter:

@@ -33,21 +33,15 @@ MAX_RATE: Final = 100_000.0
 
 @dataclass(frozen=True)
 class BreakerRules:
-    """What an integration file and operators configure about a provider's breaker and rate.
+    """What an integration file and operators configure about a provider's breaker and rate."""
 
-    Attributes:
-        policy: None: the breaker changes only by force, and is closed otherwise.
-        limit: sends per second that the provider accepts; None: any number.
-        health_every: the interval of health requests while the breaker is closed or open; None:
-            the provider has no health request.
-        longest_deadline: the longest time that any response is awaited.
-    """
-
-    policy: BreakerPolicy | None
-    limit: float | None = None
+    policy: BreakerPolicy | None  # None: the breaker changes only by force, and is closed otherwise
+    limit: float | None = None  # sends per second that the provider accepts; None: any number
     per_tenant: float | None = None
+    # The interval of health requests while the breaker is closed or open; None: the provider has no
+    # health request.
     health_every: timedelta | None = None
-    longest_deadline: timedelta = timedelta(0)
+    longest_deadline: timedelta = timedelta(0)  # the longest time that any response is awaited
 
     def is_probe_due(
         self, breaker: BreakerStatus, probed_at: datetime | None, now: datetime

@@ -48,24 +48,18 @@ MOSTLY_SILENT: Final = 0.5
 
 @dataclass(frozen=True)
 class DeadlineRules:
-    """How an operation's deadline is learned.
+    """How an operation's deadline is learned."""
 
-    Attributes:
-        initial: the deadline until one is learned; the exploration sample waits at least this long.
-        quantile, factor: the deadline is this quantile of the response times, times the factor.
-        min_samples: with fewer calls in the window the deadline does not change.
-        window: the time span of the calls that count.
-        sample: the share of calls that wait longer than the deadline.
-    """
-
+    # The deadline until one is learned; the exploration sample waits at least this long.
     initial: timedelta
+    # quantile, factor: the deadline is this quantile of the response times, times the factor.
     quantile: float
     factor: float
-    min_samples: int
-    window: timedelta
+    min_samples: int  # with fewer calls in the window the deadline does not change
+    window: timedelta  # the time span of the calls that count
     floor: timedelta
     ceiling: timedelta
-    sample: float
+    sample: float  # the share of calls that wait longer than the deadline
 
     def bounded(self, deadline: timedelta) -> timedelta:
         return min(max(deadline, self.floor), self.ceiling)
@@ -73,15 +67,11 @@ class DeadlineRules:
 
 @dataclass(frozen=True)
 class Survival:
-    """The distribution of response times, as far as it is known.
+    """The distribution of response times, as far as it is known."""
 
-    Attributes:
-        steps: times in seconds, ascending, each with the share of all calls answered by then.
-        answered: the share of all calls that are answered at all.
-    """
-
+    # Times in seconds, ascending, each with the share of all calls answered by then.
     steps: tuple[tuple[float, float], ...]
-    answered: float
+    answered: float  # the share of all calls that are answered at all
 
     def quantile(self, quantile: float) -> float:
         """The time, in seconds, by which this share of all answered calls has been answered."""

@@ -31,24 +31,19 @@ BATCH_INTERVAL = 0.3
 
 @dataclass
 class FlagSwitchResult:
-    """What happened.
-
-    Attributes:
-        passed: bookings that were sent after the change, before every worker had it.
-        effective_after: from the change to the first booking that was parked.
-        parked: by call id, the status of each parked booking.
-        batch: the batch that reprocessed the last of them.
-        reprocessed_after: from switching it on to the end of the last parked booking.
-        sent: call ids that the provider received while the flag was off; there must be none.
-    """
+    """What happened."""
 
     load: LoadResult = field(default_factory=lambda: LoadResult("sandbox: booking", []))
-    passed: int = 0
+    passed: int = 0  # bookings that were sent after the change, before every worker had it
+    # From the change to the first booking that was parked.
     effective_after: timedelta = timedelta(0)
+    # By call id, the status of each parked booking.
     parked: dict[str, CallStatus] = field(default_factory=dict)
-    batch: str = ""
+    batch: str = ""  # the batch that reprocessed the last of them
+    # From switching it on to the end of the last parked booking.
     reprocessed_after: timedelta = timedelta(0)
     changes: list[ControlChange] = field(default_factory=list)
+    # Call ids that the provider received while the flag was off; there must be none.
     sent: list[str] = field(default_factory=list)
 
     @property

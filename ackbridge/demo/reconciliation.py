@@ -37,24 +37,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The records of one run: calls of an interrupted run may end in the meantime.
+    """The records of one run: calls of an interrupted run may end in the meantime."""
 
-    Attributes:
-        outcomes: of every call, as its caller has it.
-        plain: the ids of calls without faults.
-        recorded: the call id of each response in the ledger.
-        owed: pending acknowledgements in the ledger.
-        duplicates: copies of callbacks that the provider sent.
-        suppressed: messages that the ledger logged as duplicates.
-    """
-
-    outcomes: Sequence[CallOutcome]
-    plain: Collection[str]
-    recorded: Sequence[str]
-    owed: int
+    outcomes: Sequence[CallOutcome]  # of every call, as its caller has it
+    plain: Collection[str]  # the ids of calls without faults
+    recorded: Sequence[str]  # the call id of each response in the ledger
+    owed: int  # pending acknowledgements in the ledger
     works: Sequence[Mapping[str, Any]]
-    duplicates: int
-    suppressed: int
+    duplicates: int  # copies of callbacks that the provider sent
+    suppressed: int  # messages that the ledger logged as duplicates
 
     def checks(self, catalog: Catalog) -> Iterator[Check]:
         """All checks; the catalog tells which operations have acknowledgements."""

@@ -42,19 +42,13 @@ class OperatorSignal:
 
 @dataclass(frozen=True)
 class CallRecords:
-    """Three independent records of one call.
-
-    Attributes:
-        works: the provider's jobs, one per idempotency key.
-        held: messages in the ledger that no call has accepted.
-        signals: of people, in the history.
-    """
+    """Three independent records of one call."""
 
     events: Sequence[dict[str, Any]]
-    works: Sequence[dict[str, Any]]
+    works: Sequence[dict[str, Any]]  # the provider's jobs, one per idempotency key
     responses: Sequence[ResponseRow]
-    held: Sequence[InboxEntry]
-    signals: Sequence[OperatorSignal]
+    held: Sequence[InboxEntry]  # messages in the ledger that no call has accepted
+    signals: Sequence[OperatorSignal]  # of people, in the history
 
     def events_of(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in self.events if event["kind"] == kind]

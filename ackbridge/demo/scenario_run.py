@@ -24,27 +24,22 @@ POLL_INTERVAL = 0.2
 
 @dataclass
 class DemoCall:
-    """A call, and what was observed of it.
-
-    Attributes:
-        parked_at, parked_reason: from the ledger.
-        extended: its status after an extension, if there was one; `extended_at`: observed then.
-        refusals: errors that the caller got instead of an outcome.
-        is_repeated: whether a repeated request returned the same outcome.
-        is_owed: whether there was an outcome while its acknowledgement was pending.
-    """
+    """A call, and what was observed of it."""
 
     sources: RecordSources
     request: CallRequest
     parked: CallStatus | None = None
+    # parked_at, parked_reason: from the ledger.
     parked_at: datetime | None = None
     parked_reason: str | None = None
+    # Its status after an extension, if there was one; `extended_at`: observed then.
     extended: CallStatus | None = None
     extended_at: datetime | None = None
     outcome: CallOutcome | None = None
+    # Errors that the caller got instead of an outcome.
     refusals: list[CallError] = field(default_factory=list)
-    is_repeated: bool = False
-    is_owed: bool = False
+    is_repeated: bool = False  # whether a repeated request returned the same outcome
+    is_owed: bool = False  # whether there was an outcome while its acknowledgement was pending
 
     @property
     def call(self) -> Call:
@@ -131,25 +126,17 @@ async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 @dataclass(frozen=True)
 class CallFacts:
-    """How a call ended, in comparable form; the defaults are those of a call without faults.
+    """How a call ended, in comparable form; the defaults are those of a call without faults."""
 
-    Attributes:
-        end: `completed`, `failed` or `cancelled`; `refused` where there is no outcome.
-        sent: how often it was sent, under each idempotency key.
-        done: how many jobs the provider completed.
-        acknowledged: the acknowledgements that the provider accepted, of each of its jobs.
-        recorded: responses in the ledger.
-        notices: their kinds, in order.
-        marks: whatever else happened.
-    """
-
+    # `completed`, `failed` or `cancelled`; `refused` where there is no outcome.
     end: str = "completed"
-    sent: tuple[int, ...] = (1,)
-    done: int = 1
+    sent: tuple[int, ...] = (1,)  # how often it was sent, under each idempotency key
+    done: int = 1  # how many jobs the provider completed
+    # The acknowledgements that the provider accepted, of each of its jobs.
     acknowledged: tuple[tuple[str, ...], ...] = (("success",),)
-    recorded: int = 1
-    notices: tuple[str, ...] = ()
-    marks: frozenset[str] = frozenset()
+    recorded: int = 1  # responses in the ledger
+    notices: tuple[str, ...] = ()  # their kinds, in order
+    marks: frozenset[str] = frozenset()  # whatever else happened
 
     def differences(self, seen: CallFacts) -> Iterator[str]:
         for one in fields(self):

@@ -25,24 +25,18 @@ class Interpretation:
 
 @dataclass(frozen=True)
 class InboundEvent:
-    """One event of a provider.
-
-    Attributes:
-        matches: the operations whose call or reference the event names.
-        interpretations: the matches for which it is a response, a failure or an extension. Several
-            when operations share their references: then the call that is found decides.
-        size: bytes of the body; 0 for an event from the inbox.
-        traceparent: the trace context that the provider echoed, if it did.
-    """
+    """One event of a provider."""
 
     provider: str
     event_key: str
     received_at: datetime
     document: Any
-    matches: tuple[Match, ...]
+    matches: tuple[Match, ...]  # the operations whose call or reference the event names
+    # The matches for which it is a response, a failure or an extension. Several when operations
+    # share their references: then the call that is found decides.
     interpretations: tuple[Interpretation, ...]
-    size: int = 0
-    traceparent: str | None = None
+    size: int = 0  # bytes of the body; 0 for an event from the inbox
+    traceparent: str | None = None  # the trace context that the provider echoed, if it did
 
     @property
     def call_id(self) -> str | None:

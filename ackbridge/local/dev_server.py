@@ -229,14 +229,14 @@ async def _is_ready(address: str) -> bool:
     """
     try:
         client = await Client.connect(address, namespace=NAMESPACE)
-        indexing = await register_search_attributes(client)
-        if indexing.available:
-            await client.count_workflows(
-                " AND ".join(f"{key.name} IS NULL" for key in search_attributes.KEYS)
-            )
+        if await register_search_attributes(client) is not None:
+            return False
+        await client.count_workflows(
+            " AND ".join(f"{key.name} IS NULL" for key in search_attributes.KEYS)
+        )
     except (RuntimeError, RPCError):
         return False
-    return indexing.available
+    return True
 
 
 def _run_in_thread(work: Coroutine[None, None, T]) -> T:

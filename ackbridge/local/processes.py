@@ -182,16 +182,11 @@ class ProcessDiedError(UnavailableError):
 
 @dataclass(frozen=True)
 class ProcessPlan:
-    """How a process of the stack is run.
-
-    Attributes:
-        is_ready: called with its output so far, until it returns true.
-        once_ready: called after that, at every start.
-    """
+    """How a process of the stack is run."""
 
     command: tuple[str, ...] = field(repr=False)
-    is_ready: Callable[[str], bool]
-    once_ready: Callable[[], None] = lambda: None
+    is_ready: Callable[[str], bool]  # called with its output so far, until it returns true
+    once_ready: Callable[[], None] = lambda: None  # called after that, at every start
 
 
 class StackProcess(ManagedProcess):

@@ -31,18 +31,14 @@ class CallbackRetries:
 
 @dataclass(frozen=True)
 class OutgoingCallback:
-    """A callback; `event_id` and `body` are the same for every attempt and every copy.
-
-    Attributes:
-        lost: this many attempts of each copy are not sent.
-        forgery: signed with this one of the dialect's forgeries; None: signed correctly.
-    """
+    """A callback; `event_id` and `body` are the same for every attempt and every copy."""
 
     url: str
     event_id: str
     body: bytes
     fields: dict[str, Any] = field(default_factory=dict)
-    lost: int = 0
+    lost: int = 0  # this many attempts of each copy are not sent
+    # Signed with this one of the dialect's forgeries; None: signed correctly.
     forgery: str | None = None
 
 

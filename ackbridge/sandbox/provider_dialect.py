@@ -32,17 +32,12 @@ CallbackKind = Literal["completed", "failed", "extended"]
 
 @dataclass(frozen=True)
 class IncomingRequest:
-    """An HTTP request.
-
-    Attributes:
-        path: raw, without the query.
-        query: raw, without the `?`.
-        headers: by lower-case name; the last value of a repeated one.
-    """
+    """An HTTP request."""
 
     method: str
-    path: str
-    query: str = ""
+    path: str  # raw, without the query
+    query: str = ""  # raw, without the `?`
+    # By lower-case name; the last value of a repeated one.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
 
@@ -71,22 +66,18 @@ class JobSelector:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A request for a job.
-
-    Attributes:
-        key: the idempotency key; there is one job per key. Where requests carry none, the dialect
-            has to derive one that is the same for every retry.
-        call_id: the caller's own id, where the request has it. Events are found by it, and `fail`
-            counts by it.
-        callback_url: where callbacks go; None for no callbacks.
-    """
+    """A request for a job."""
 
     operation: str
     mode: Mode
+    # The idempotency key; there is one job per key. Where requests carry none, the dialect has to
+    # derive one that is the same for every retry.
     key: str
     content: Any = None
+    # The caller's own id, where the request has it. Events are found by it, and `fail` counts by
+    # it.
     call_id: str | None = None
-    callback_url: str | None = None
+    callback_url: str | None = None  # where callbacks go; None for no callbacks
     behaviour: Behaviour | None = None
 
 
@@ -100,18 +91,14 @@ class StatusRequest:
 
 @dataclass(frozen=True)
 class AcknowledgementRequest:
-    """An acknowledgement of a job's response.
-
-    Attributes:
-        key: its own idempotency key. Without one, each verdict counts once per job.
-        body: for the event log, parsed if possible.
-    """
+    """An acknowledgement of a job's response."""
 
     operation: str | None
     selector: JobSelector
     verdict: Verdict
+    # Its own idempotency key. Without one, each verdict counts once per job.
     key: str | None = None
-    body: Any = None
+    body: Any = None  # for the event log, parsed if possible
 
 
 @dataclass(frozen=True)
@@ -137,29 +124,22 @@ class JobAcknowledgement:
 
 @dataclass
 class Job:
-    """The work that a request started; one per idempotency key.
+    """The work that a request started; one per idempotency key."""
 
-    Attributes:
-        number: 1, 2, 3, ... over all jobs of the provider.
-        id: the provider's own id, which callers know as the reference.
-        call_id: the caller's own id, where the provider knows it.
-        is_late_started: whether the work of a `late` job has started.
-        extended_until: when the result is promised for, after an extension.
-    """
-
+    # 1, 2, 3, ... over all jobs of the provider.
     number: int
-    id: str
+    id: str  # the provider's own id, which callers know as the reference
     operation: str
     mode: Mode
     key: str
-    call_id: str | None
+    call_id: str | None  # the caller's own id, where the provider knows it
     callback_url: str | None
     content: Any
     behaviour: Behaviour
     fails: bool = False
-    is_late_started: bool = False
+    is_late_started: bool = False  # whether the work of a `late` job has started
     status: Literal["processing", "completed", "failed"] = "processing"
-    extended_until: datetime | None = None
+    extended_until: datetime | None = None  # when the result is promised for, after an extension
     acknowledgements: list[JobAcknowledgement] = field(default_factory=list)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExportResult,
 )
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind, Status, TraceState
+from opentelemetry.trace import Link, Status
 from opentelemetry.util.types import Attributes, AttributeValue
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tracer_provider
 
@@ -80,16 +80,12 @@ class CallSampler(Sampler):
         parent_context: Context | None,
         trace_id: int,
         name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
+        *arguments: Any,
+        **options: Any,
     ) -> SamplingResult:
         if name.endswith(_CONTROL_SPAN):
             return SamplingResult(Decision.DROP)
-        return self._sampler.should_sample(
-            parent_context, trace_id, name, kind, attributes, links, trace_state
-        )
+        return self._sampler.should_sample(parent_context, trace_id, name, *arguments, **options)
 
     def get_description(self) -> str:
         return f"CallSampler({self._sampler.get_description()})"

@@ -59,36 +59,26 @@ _PROPAGATING: Final = RoutingConfigUpdateState.ROUTING_CONFIG_UPDATE_STATE_IN_PR
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a deployment.
-
-    Attributes:
-        state: as the engine has it: current, ramping, inactive (never was current), draining or
-            drained (was current; only pinned workflows drain, and calls are not pinned).
-        queues: the task queues that its workers have ever polled.
-    """
+    """One version of a deployment."""
 
     build_id: str
+    # As the engine has it: current, ramping, inactive (never was current), draining or drained (was
+    # current; only pinned workflows drain, and calls are not pinned).
     state: str
-    queues: tuple[str, ...]
+    queues: tuple[str, ...]  # the task queues that its workers have ever polled
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment, as the engine describes it.
-
-    Attributes:
-        current: the build id of the version that gets the tasks; None: unversioned workers do.
-        ramping: the build id of the version that gets `ramp` percent of the calls.
-        is_spreading: whether the latest change has not reached every task queue.
-        versions: every version that the engine remembers, the newest first.
-    """
+    """A deployment, as the engine describes it."""
 
     name: str
+    # The build id of the version that gets the tasks; None: unversioned workers do.
     current: str | None
-    ramping: str | None
+    ramping: str | None  # the build id of the version that gets `ramp` percent of the calls
     ramp: float
-    is_spreading: bool
-    versions: tuple[Version, ...]
+    is_spreading: bool  # whether the latest change has not reached every task queue
+    versions: tuple[Version, ...]  # every version that the engine remembers, the newest first
 
     def queues(self, build_id: str | None) -> frozenset[str]:
         return frozenset(

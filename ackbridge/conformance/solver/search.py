@@ -46,7 +46,8 @@ class Search:
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise SearchLimitError
-        holds = self._holds_already(tree, target, at, draft)
+        known, value = evaluated(tree, at, draft)
+        holds = known and target.accepts(value)
         if holds:
             yield draft
         inverse = self._inverses.get(tree["type"])
@@ -100,10 +101,6 @@ class Search:
             return
         for value in self.values(rest, target):
             yield from self.solve(first, like(value), at, draft)
-
-    def _holds_already(self, tree: Tree, target: Target, at: Path, draft: Draft) -> bool:
-        known, value = evaluated(tree, at, draft)
-        return known and target.accepts(value)
 
 
 def put(draft: Draft, place: Path, value: Any) -> Iterator[Draft]:

@@ -36,17 +36,17 @@ class Target:
 
     def narrowed(self, condition: Callable[[Any], bool], also: Iterable[Any] = ()) -> Target:
         """This target and a condition; `also` is tried after its own offers."""
-        offers = [value for value in (*self.offers, *also) if self._may_be(value, condition)]
-        return Target(lambda value: self.accepts(value) and condition(value), tuple(offers))
+
+        def accepts(value: Any) -> bool:
+            return self.accepts(value) and condition(value)
+
+        return Target(accepts, tuple(filter(accepts, (*self.offers, *also))))
 
     def true(self) -> Target:
         return self.narrowed(is_true, _TRUE)
 
     def false(self) -> Target:
         return self.narrowed(lambda value: not is_true(value), _FALSE)
-
-    def _may_be(self, value: Any, condition: Callable[[Any], bool]) -> bool:
-        return self.accepts(value) and condition(value)
 
 
 def json_equal(left: Any, right: Any) -> bool:

@@ -138,7 +138,12 @@ def export_metrics(
             config: OpenTelemetryConfig | PrometheusConfig = _pushed_by_engine_client(environ)
         else:
             engine_page = f"{_LOOPBACK}:{_free_port()}"
-            config = _page_of_engine_client(engine_page)
+            config = PrometheusConfig(
+                bind_address=engine_page,
+                counters_total_suffix=True,
+                unit_suffix=True,
+                durations_as_seconds=True,
+            )
             registry = CollectorRegistry()
             readers.append(PageReader(source, registry=registry, scope_info_enabled=False))
             registry.register(EngineClientCollector(f"http://{engine_page}/metrics"))
@@ -195,15 +200,6 @@ def _free_port() -> int:
         probe.bind((_LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _page_of_engine_client(address: str) -> PrometheusConfig:
-    return PrometheusConfig(
-        bind_address=address,
-        counters_total_suffix=True,
-        unit_suffix=True,
-        durations_as_seconds=True,
-    )
 
 
 def _pushed_by_engine_client(environ: Mapping[str, str]) -> OpenTelemetryConfig:
