@@ -52,19 +52,17 @@ class CallbackSender:
         self._event_log = event_log
         self._clock = clock
         self._retries = retries
-        self._client: httpx.AsyncClient | None = None
+        self._client = build_client()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._client = build_client()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        await self._client.aclose()
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something until it ends, or until the sender is closed."""
@@ -104,8 +102,6 @@ class CallbackSender:
         return status is not None and 200 <= status < 300
 
     async def _post(self, callback: OutgoingCallback) -> tuple[int | None, str | None]:
-        if self._client is None:
-            raise RuntimeError("a CallbackSender sends only inside its `async with`")
         try:
             reply = await exchange(
                 self._client,

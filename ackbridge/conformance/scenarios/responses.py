@@ -101,22 +101,10 @@ def _retries(case: Case) -> bool:
     return case.operation.receipt.attempts > 1
 
 
-def _polls(case: Case) -> bool:
-    return case.mode == "poll"
-
-
-def _is_synchronous(case: Case) -> bool:
-    return case.mode == "sync"
-
-
-def _acknowledges(case: Case) -> bool:
-    return case.acknowledges("success")
-
-
 def _acknowledges_for_hours(case: Case) -> bool:
     acknowledge = case.operation.acknowledge
     is_long = acknowledge is not None and acknowledge.within.total_seconds() > _HOUR * _HOURS_DOWN
-    return _acknowledges(case) and is_long
+    return case.acknowledges("success") and is_long
 
 
 def _retried(name: str, meaning: str, play: Play, *, has_effect: bool = False) -> Scenario:
@@ -181,17 +169,23 @@ POLLED_AND_SYNC = (
         "answered-when-asked-again",
         "the first status request has no response yet",
         _polled_again,
-        _polls,
+        lambda case: case.mode == "poll",
         answer,
     ),
     Scenario(
         "status-in-trouble",
         "the first status request is answered 5xx",
         _completes(status_failures=1),
-        _polls,
+        lambda case: case.mode == "poll",
         answer,
     ),
-    Scenario("only-garbage", "no reply is ever JSON", _only_malformed, _is_synchronous, answer),
+    Scenario(
+        "only-garbage",
+        "no reply is ever JSON",
+        _only_malformed,
+        lambda case: case.mode == "sync",
+        answer,
+    ),
 )
 
 ACKNOWLEDGEMENTS = (
@@ -206,7 +200,7 @@ ACKNOWLEDGEMENTS = (
         "acknowledgement-api-gone",
         "no acknowledgement is ever accepted",
         _acknowledgements_gone,
-        _acknowledges,
+        lambda case: case.acknowledges("success"),
         answer,
     ),
 )

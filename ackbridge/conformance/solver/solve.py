@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from ackbridge.catalog.expressions import Expression
 from .comparisons import compare
 from .drafts import ConflictError, Draft, Path, ValueKind
 from .functions import call
-from .search import Inverse, Search, SearchLimitError, Tree
+from .search import Drafts, Inverse, Search, SearchLimitError, Tree
 from .structure import STRUCTURE
 from .targets import Target
 
@@ -103,7 +103,7 @@ def _solve(
 
 def _drafts(
     search: Search, requirements: Sequence[Requirement], kind: ValueKind, given: Mapping[Path, Any]
-) -> Iterator[Draft]:
+) -> Drafts:
     draft = Draft(kind, {})
     try:
         for place, value in given.items():
@@ -117,7 +117,7 @@ def _drafts(
 
 def _solve_from(
     search: Search, requirements: Sequence[Requirement], done: int, draft: Draft
-) -> Iterator[Draft]:
+) -> Drafts:
     seen = draft.value()
     if not all(one.target.accepts(one.expression.search(seen)) for one in requirements[:done]):
         return
