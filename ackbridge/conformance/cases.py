@@ -126,10 +126,7 @@ class Case:
 
 
 def make_case(integration: Integration, name: str, given: Any = None) -> Case:
-    """A case with generated payloads.
-
-    Args:
-        given: the first payload; None: it is generated too.
+    """A case with generated payloads; `given`, if not None, comes first.
 
     Raises:
         PayloadRequiredError: none can be generated with which the request can be rendered.

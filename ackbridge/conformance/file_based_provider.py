@@ -86,11 +86,9 @@ class FileBasedProvider:
     def expect(
         self, request: CallRequest, *behaviours: Behaviour, is_exclusive: bool = False
     ) -> None:
-        """Expect a call.
+        """Expect a call; the last of its behaviours, by cycle, is also for all that follow.
 
-        Args:
-            behaviours: cycle by cycle; the last one also for all that follow.
-            is_exclusive: requests of the operation that identify no call belong to this one.
+        If exclusive, it gets the requests of its operation that identify no call.
         """
         self._expected.add(request, is_exclusive=is_exclusive)
         self._behaviours[request.call_id] = behaviours or (Behaviour(),)

@@ -64,13 +64,8 @@ async def run_conformance(
 ) -> Report:
     """Run every scenario with every operation that it applies to; results are in that order.
 
-    Args:
-        payloads: by operation; None where they are generated.
-        on_plan: called once with the number of results to come.
-
-    Raises:
-        IntegrationFileError: the file does not validate.
-        UnavailableError: a process does not start; the text has the end of its log.
+    Payloads are by operation, None where they are generated; `on_plan` gets the number of results
+    to come. Raises as `conformance_harness`.
     """
     async with conformance_harness(file, environ) as harness:
         cases = [make_case(harness.integration, *given) for given in payloads.items()]

@@ -156,7 +156,10 @@ class Admission:
                 return None
             said, source = str(written), "integration file"
         else:
-            said, source = details.variant, self._source_of(details)
+            said, source = details.variant, self._source
+            if self._is_own_provider:
+                metadata = details.flag_metadata
+                source = f"{metadata.get('by')}: {metadata.get('reason')}"
         return FlagEvaluation(key=key, allowed=details.value, said=said, source=source)
 
     async def _get_details(
@@ -167,11 +170,6 @@ class Admission:
             return self._client.get_boolean_details(key, default, context)
         # A foreign provider may ask its server, and block.
         return await asyncio.to_thread(self._client.get_boolean_details, key, default, context)
-
-    def _source_of(self, details: FlagEvaluationDetails[bool]) -> str:
-        if not self._is_own_provider:
-            return self._source
-        return f"{details.flag_metadata.get('by')}: {details.flag_metadata.get('reason')}"
 
     def _log_failure(self, key: str, details: FlagEvaluationDetails[bool]) -> None:
         """Log once that a flag cannot be evaluated; that it does not exist is no failure."""
@@ -200,7 +198,9 @@ def availability(
     names = set(configured.flags.get(environment, {}))
     if snapshot is not None:
         names |= set(snapshot.flags.get(environment, {}))
-    off = {name for name in names if _is_off(snapshot, configured, environment, name)}
+    overrides = {name: snapshot and snapshot.override(environment, name) for name in names}
+    flags = {name: overrides[name] or configured.flag(environment, name) for name in names}
+    off = {name for name, flag in flags.items() if flag.state is FlagState.OFF}
     until = None
     if snapshot is not None and snapshot.breaker.state is not BreakerState.CLOSED:
         state = snapshot.breaker.state.replace("_", "-")
@@ -208,14 +208,6 @@ def availability(
     elif WHOLE_PROVIDER in off:
         until = f"until the provider is switched on in {environment}"
     return Availability(until, frozenset(off - {WHOLE_PROVIDER}))
-
-
-def _is_off(
-    snapshot: ControlSnapshot | None, configured: IntegrationFlags, environment: str, operation: str
-) -> bool:
-    override = snapshot.override(environment, operation) if snapshot is not None else None
-    flag = override or configured.flag(environment, operation)
-    return flag.state is FlagState.OFF
 
 
 def _describe_breaker(snapshot: ControlSnapshot) -> str:

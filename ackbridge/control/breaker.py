@@ -74,9 +74,7 @@ def evaluate(
 ) -> BreakerEvaluation:
     """Count what is new in the reports, and decide the breaker's status and the send rate.
 
-    Args:
-        reports: see `counts_by_report`.
-        backlog: sends that are waiting in the provider's queue.
+    `reports` are from `counts_by_report`; `backlog` are sends that wait in the provider's queue.
     """
     window = (rules.policy or BreakerPolicy()).window
     counts = new_counts(reports, monitor.marks) + probe_counts(probe)

@@ -90,12 +90,7 @@ def survival(
     A silence is censored when its call timed out, or at `OVERDUE_QUANTILE` of the overdue answers
     if that is later: where overdue answers arrive, others would have. Calls still unanswered at the
     longest time seen count as never answered, which is sound as long as the exploration sample
-    waits longer.
-
-    Args:
-        answers: response times, overdue ones included.
-        silences: how long the calls waited that were never answered.
-        overdue: the response times after their call's deadline.
+    waits longer. `answers` include the overdue ones.
     """
     answered, censored = dict(answers.bins()), _censored(silences, overdue)
     at_risk = sum(answered.values()) + sum(censored.values()) + PRIOR_UNANSWERED

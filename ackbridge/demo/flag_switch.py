@@ -13,7 +13,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
 from ackbridge.contracts.control import ControlChange, SetFlag
-from ackbridge.errors import AckbridgeError, CallError
+from ackbridge.errors import AckbridgeError
 
 from .load import TIMEOUT, LoadResult
 from .records import OPERATOR, PROVIDER, RecordSources
@@ -97,7 +97,7 @@ async def _book(
     if status.stage is Stage.PARKED:
         result.parked[request.call_id] = status
     else:
-        await _add_outcome(sources, request.call_id, result)
+        await result.load.add_outcome(sources.calls.call(request.call_id))
     return status
 
 
@@ -117,16 +117,7 @@ async def _reprocess(sources: RecordSources, result: FlagSwitchResult) -> None:
             done += progress.counts.completed
             result.batch = progress.batch
     for call_id in result.parked:
-        await _add_outcome(sources, call_id, result)
-
-
-async def _add_outcome(sources: RecordSources, call_id: str, result: FlagSwitchResult) -> None:
-    try:
-        outcome = await sources.calls.call(call_id).outcome(TIMEOUT, settled=True)
-    except CallError as error:
-        result.load.errors.append(f"{call_id}: {error}")
-    else:
-        result.load.outcomes.append(outcome)
+        await result.load.add_outcome(sources.calls.call(call_id))
 
 
 async def _set_flag(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ackbridge.client.batches import BatchHandle
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.errors import AckbridgeError, CallError
+from ackbridge.errors import AckbridgeError
 from ackbridge.terminal import output
 
 from .load import TIMEOUT, LoadResult
@@ -59,7 +59,7 @@ async def run_outage(sources: RecordSources, run: str) -> OutageResult:
         )
         result.progress = await _watch(await sources.calls.reprocess_parked(batch))
         for request in requests:
-            await _add_outcome(sources, request, result)
+            await result.load.add_outcome(sources.calls.call(request.call_id))
     except (AckbridgeError, TimeoutError) as error:
         result.load.errors.append(f"outage: {error or type(error).__name__}")
     return result
@@ -73,14 +73,6 @@ async def _watch(batch: BatchHandle) -> BatchProgress:
             lambda progress: progress.state.is_final,
             transient=False,
         )
-
-
-async def _add_outcome(sources: RecordSources, request: CallRequest, result: OutageResult) -> None:
-    try:
-        call = sources.calls.call(request.call_id)
-        result.load.outcomes.append(await call.outcome(TIMEOUT, settled=True))
-    except CallError as error:
-        result.load.errors.append(f"{request.call_id}: {error}")
 
 
 def _request(run: str, number: int) -> CallRequest:

@@ -167,9 +167,7 @@ class RecentKeys:
     async def claim(self, key: EventId) -> bool:
         """Claim an event; wait while another delivery of it is in progress.
 
-        Returns:
-            True if the caller has to deliver it, and to call `complete` or `release`; False if it
-            has been delivered.
+        False if it was delivered; if True, the caller has to, and to call `complete` or `release`.
         """
         while key in self._in_progress:
             ended = self._in_progress[key]

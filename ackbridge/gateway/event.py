@@ -55,10 +55,7 @@ def read_event(
     redactor: Redactor,
     size: int = 0,
 ) -> InboundEvent:
-    """Match a document to operations, and classify it for each of them.
-
-    Args:
-        redactor: removes secrets from the reason of a failure.
+    """Match a document to operations, and classify it for each; reasons are redacted.
 
     Raises:
         InvalidInputError: the event key, the call id or the reference is too long.

@@ -63,12 +63,9 @@ class EngineClient:
         messages: Sequence[ProviderMessage],
         traceparents: Sequence[str | None] = (),
     ) -> SignalResult:
-        """Send messages to a call in one signal.
+        """Send messages to a call in one signal, with the trace context that each echoed.
 
         The engine ignores a request id that it has seen for the same call, from any gateway.
-
-        Args:
-            traceparents: the trace context that each message echoed.
 
         Raises:
             EngineUnavailableError: no answer in time; the signal may have been stored.
@@ -182,11 +179,7 @@ class SignalBatcher:
         size: int,
         traceparent: str | None = None,
     ) -> SignalResult:
-        """Send a message; return when the engine has stored or refused it.
-
-        Args:
-            size: bytes of the body it arrived in.
-            traceparent: the trace context that the provider echoed, if it did.
+        """Send a message from a body of `size` bytes; return when it is stored or refused.
 
         Raises:
             EngineUnavailableError: no answer in time; the signal may have been stored.

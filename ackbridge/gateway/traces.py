@@ -54,10 +54,8 @@ class CallbackTraces:
     ) -> AsyncIterator[Header]:
         """Create one span per callback, and the header of the signal that carries them all.
 
-        The header has the context of the first span. Spans are exported only if the block succeeds.
-
-        Args:
-            callbacks: the `traceparent` that each one echoed, and when it was received.
+        A callback is the `traceparent` that it echoed, and when it was received. The header has the
+        context of the first span. Spans are exported only if the block succeeds.
         """
         call = await self._call_context(call_id)
         spans = [self._span(call_id, provider, call, _read(echoed), at) for echoed, at in callbacks]

@@ -61,14 +61,11 @@ def build_client(
     max_connections: int = MAX_CONNECTIONS,
     around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
-    """Build the HTTP client; close it with `aclose`.
+    """Build the HTTP client; close it with `aclose`. `around` wraps its transport, as for traces.
 
     It follows no redirects, keeps no cookies, and ignores the process environment.
-
-    Args:
-        connect_timeout: to connect, and to wait for a free connection; `exchange` bounds the rest.
-        max_connections: in total, idle ones included.
-        around: wraps the transport, such as for traces.
+    `connect_timeout` is to connect, and to wait for a free connection; `exchange` bounds the rest.
+    `max_connections` includes idle ones.
     """
     options = client_options(connect_timeout, max_connections)
     transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"])
@@ -89,9 +86,7 @@ async def exchange(
 ) -> HttpResponse:
     """Send one request and read the response, within `timeout` and `max_bytes`. Logs nothing.
 
-    Args:
-        timeout: for token, connection, request and response together.
-        truncate: return the first `max_bytes` of a longer body.
+    With `truncate`, the first `max_bytes` of a longer body are returned.
 
     Raises:
         InvalidInputError: the URL or a header is invalid; nothing was sent.

@@ -65,14 +65,10 @@ class EmbeddedEngine:
         log: Path | None = None,
         start_timeout: timedelta = timedelta(seconds=60),
     ) -> None:
-        """Nothing is started yet.
+        """Nothing is started yet; free ports are chosen for gRPC and the UI where none are given.
 
-        Args:
-            state: the file of the state; the folder is created, an existing file is continued.
-            port: of gRPC; None for a free one.
-            ui_port: of the Temporal UI; None for a free one.
-            time_skipping: let clients skip the time of their workflows, for tests.
-            log: the file of its output; None for a file beside the state.
+        An existing `state` is continued. With `time_skipping`, clients can skip the time of their
+        workflows. The `log` is a file beside the state by default.
         """
         self.state = state.absolute()
         self.log = log or self.state.with_suffix(".log")

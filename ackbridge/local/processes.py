@@ -52,13 +52,7 @@ class ManagedProcess:
     def __init__(
         self, command: Sequence[str], *, environ: Mapping[str, str], log: Path, folder: Path
     ) -> None:
-        """Nothing is started yet.
-
-        Args:
-            command: an absolute path, and its arguments.
-            environ: the whole environment of the process; nothing else is inherited.
-            log: the file that standard output and standard error are appended to.
-        """
+        """The command has an absolute path, and only `environ`; its output is appended to `log`."""
         self.command = tuple(command)
         self.log = log
         self._environ = dict(environ)

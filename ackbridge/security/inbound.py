@@ -25,11 +25,7 @@ _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 class Verifier(Protocol):
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Return if the callback is the provider's.
-
-        Args:
-            headers: by lower-case name.
-            body: the raw bytes.
+        """Return if the callback is the provider's; headers by lower-case name, the body raw.
 
         Raises:
             SignatureError: it is not, or its timestamp is out of tolerance; safe to log and reply.

@@ -34,11 +34,7 @@ _ERROR_TYPES: Final = re.compile(r"ApplicationError: [A-Z][A-Za-z]+(?=: )|[A-Za-
 
 @contextmanager
 def export_traces(service: str, environ: Mapping[str, str]) -> Iterator[None]:
-    """Trace this process while inside, if `OTEL_*` names an endpoint.
-
-    Raises:
-        ConfigurationError: naming the variable.
-    """
+    """Trace this process while inside, if `OTEL_*` names an endpoint; see `export_telemetry`."""
     if not Signal.TRACES.is_enabled(environ):
         yield
         return

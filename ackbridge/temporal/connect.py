@@ -50,10 +50,7 @@ def client_options() -> ConnectOptions:
 async def connect(
     environ: Mapping[str, str], interceptors: Sequence[Interceptor] = (), *, lazy: bool = False
 ) -> Client:
-    """Connect as `TEMPORAL_*` and Temporal's own configuration file say.
-
-    Args:
-        lazy: connect at the first request, for a process that is useful without the engine.
+    """Connect as `TEMPORAL_*` and Temporal's own configuration say; if `lazy`, when first used.
 
     Raises:
         ConfigurationError: those settings are not valid.
@@ -85,13 +82,9 @@ def rpc_errors(
 ) -> Iterator[None]:
     """Raise the `RPCError` of a request as one of our errors.
 
-    Args:
-        not_found: raised when there is no such workflow; None: as any other error.
-        ended: raised when it takes no signals because it has ended; None: as `not_found`.
-
-    Raises:
-        InvalidRequestError: the server refuses an argument.
-        EngineUnavailableError: any other error; the request may be repeated.
+    Where `not_found` is given, it is raised when there is no such workflow, and `ended` (or else
+    `not_found`) when it takes no signals because it has ended. A refused argument raises
+    `InvalidRequestError`; anything else `EngineUnavailableError`: the request may be repeated.
     """
     try:
         yield
@@ -158,16 +151,10 @@ async def signal_once(
     timeout: timedelta,  # noqa: ASYNC109 -- sent with the request
     header: Header | None = None,
 ) -> None:
-    """Signal an open call once per request id.
+    """Signal an open call; the engine drops a second signal to it with the same request id.
 
-    The SDK's `WorkflowHandle.signal` has no request id, so the raw request is sent.
-
-    Args:
-        request_id: the engine drops a signal to the same call with the same id.
-        timeout: of the request; after it the signal may have arrived nevertheless.
-
-    Raises:
-        RPCError: NOT_FOUND when there is no such open call.
+    The SDK's `WorkflowHandle.signal` has no request id, so the raw request is sent. After a timeout
+    the signal may have arrived nevertheless. Raises `RPCError` NOT_FOUND without such an open call.
     """
     request = SignalWorkflowExecutionRequest(
         namespace=client.namespace,

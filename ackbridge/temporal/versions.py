@@ -114,11 +114,7 @@ def deployment_config(name: str | None, build_id: str | None) -> WorkerDeploymen
 
 
 async def describe(client: Client, name: str) -> Deployment:
-    """Describe a deployment; one whose workers have never polled has no versions.
-
-    Raises:
-        EngineUnavailableError: the engine does not answer, or refuses.
-    """
+    """Describe a deployment; unpolled, it has no versions. Raises `EngineUnavailableError`."""
     return (await _describe(client, name))[0]
 
 

@@ -65,8 +65,14 @@ class Control:
         self.interrupts = 0
         self._restores = start if state is None and start.taken_over is not None else None
         if state is None:
-            snapshot = start.taken_over or _initial_snapshot(start, clock())
-            state = ControlState(snapshot=snapshot)
+            initial = ControlSnapshot(
+                provider=start.provider,
+                version=1,
+                at=clock(),
+                configured=start.configured,
+                breaker=BreakerStatus.initial(clock()),
+            )
+            state = ControlState(snapshot=start.taken_over or initial)
         self.snapshot = state.snapshot
         self.last_error = state.last_error
         self.is_drain_due = state.is_drain_due
@@ -262,16 +268,6 @@ class Control:
             self._changes = (change, *self._changes)[:MAX_CHANGES]
             self._publish()
         return change
-
-
-def _initial_snapshot(start: ControlStart, now: datetime) -> ControlSnapshot:
-    return ControlSnapshot(
-        provider=start.provider,
-        version=1,
-        at=now,
-        configured=start.configured,
-        breaker=BreakerStatus.initial(now),
-    )
 
 
 def _is_same(

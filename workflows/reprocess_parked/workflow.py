@@ -91,30 +91,30 @@ class ReprocessParked:
         await workflow.wait_condition(workflow.all_handlers_finished)
         if is_cancelled:
             raise asyncio.CancelledError
-        if not batch.progress.state.is_final:
+        if not batch.state.progress.state.is_final:
             # Last, so that the state has whatever arrived before this moment.
-            workflow.continue_as_new(args=[batch.request, batch.state()])
-        return batch.progress
+            workflow.continue_as_new(args=[batch.request, batch.state])
+        return batch.state.progress
 
     async def _run(self, batch: BatchRun) -> None:
         """Run to the end, or until the workflow should continue as new."""
         await self._start(batch)
         is_done = False
-        while not is_done and batch.stopped is None:
+        while not is_done and batch.state.stopped is None:
             if should_continue_as_new():
                 return
-            if batch.paused is not None:
+            if batch.state.paused is not None:
                 batch.enter_pause()
                 await workflow.wait_condition(
                     lambda: (
-                        batch.paused is None
-                        or batch.stopped is not None
+                        batch.state.paused is None
+                        or batch.state.stopped is not None
                         or should_continue_as_new()
                     )
                 )
             else:
                 is_done = await self._next_page(batch)
-        if batch.stopped is not None and batch.is_surveyed:
+        if batch.state.stopped is not None and batch.is_surveyed:
             batch.page_done(await self._reprocess_page(batch, is_last=True))
         batch.end()
 
@@ -123,9 +123,11 @@ class ReprocessParked:
         if left is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
-                    lambda: batch.stopped is not None, timeout=left, timeout_summary="not before"
+                    lambda: batch.state.stopped is not None,
+                    timeout=left,
+                    timeout_summary="not before",
                 )
-        if batch.stopped is None and not batch.is_surveyed:
+        if batch.state.stopped is None and not batch.is_surveyed:
             survey = await workflow.execute_activity(
                 names.SURVEY_PARKED,
                 batch.survey_step(),
@@ -161,7 +163,7 @@ class ReprocessParked:
             retry_policy=RETRIES,
             # A cancelled page returns its progress.
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            summary=_summary(batch.progress, is_last=is_last),
+            summary=_summary(batch.state.progress, is_last=is_last),
         )
         if not is_last:
             await workflow.wait_condition(lambda: page.done() or batch.is_interrupted)
@@ -186,7 +188,7 @@ class ReprocessParked:
 
     @workflow.query(name=names.PROGRESS)
     def progress(self) -> BatchProgress:
-        return self._require_batch().progress
+        return self._require_batch().state.progress
 
     def _require_batch(self) -> BatchRun:
         if self._batch is None:

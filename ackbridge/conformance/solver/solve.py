@@ -61,15 +61,10 @@ def compose(
     given: Mapping[Path, Any] | None = None,
     preferences: Sequence[Requirement] = (),
 ) -> Shape:
-    """A message that meets all requirements, and as many preferences as possible.
+    """A message that meets all requirements, and as many preferences as possible, in their order.
 
-    Args:
-        kind: CALLBACK or ANSWER.
-        given: values by place: `("status",): 202`.
-        preferences: the most important first.
-
-    Raises:
-        CannotSimulateError: names the expression, or the two that exclude each other.
+    `given` has values by place: `("status",): 202`. Raises `CannotSimulateError`, which names the
+    expression, or the two that exclude each other.
     """
     found = _solve(requirements, kind, given or {})
     if found is None:

@@ -54,11 +54,9 @@ class Metrics:
     async def updating(
         self, counters: Counters | None = None, gauges: GaugeSource | None = None
     ) -> AsyncIterator[None]:
-        """Keep the exported values up to date while inside.
+        """Keep the exported counters, and the gauges of the fleet, up to date while inside.
 
-        Args:
-            counters: of this process; read in the thread of the event loop.
-            gauges: of the fleet; one kind of process exports them for all.
+        Counters are read in the thread of the event loop; one kind of process exports the gauges.
         """
         if self.runtime is None:
             yield
@@ -104,12 +102,8 @@ def export_telemetry(
 ) -> Iterator[Metrics]:
     """Export traces and metrics of this process while inside; for composition roots.
 
-    Nothing is set up unless `environ` or `port` asks for it.
-
-    Args:
-        service: the service name, unless `OTEL_SERVICE_NAME` is set.
-        environ: its `OTEL_*` say whether and where traces and metrics are pushed.
-        host, port: of the page for Prometheus; without a port there is none.
+    Nothing is set up unless the `OTEL_*` of `environ` or `port` ask for it. The service is named
+    `service` unless `OTEL_SERVICE_NAME` is set; without a port there is no page for Prometheus.
 
     Raises:
         ConfigurationError: naming the variable.
