@@ -156,7 +156,6 @@ def make_case(integration: Integration, name: str, given: Any = None) -> Case:
 
 
 def template_context(request: CallRequest, cycle: int = 1) -> dict[str, Any]:
-    """The variables that templates of a call can read."""
     return {
         "payload": request.payload,
         "metadata": {},

@@ -44,8 +44,6 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one call."""
-
     provider_events: Sequence[dict[str, Any]]  # from the provider's event log, in order
     works: Sequence[dict[str, Any]]  # the provider's jobs, one per idempotency key
     call: CallRow | None

@@ -153,7 +153,6 @@ class ScenarioRun:
     # Expectations
 
     def expect(self, expected: object, seen: object, what: str, field: str) -> None:
-        """Add a finding if two values differ."""
         if expected != seen:
             self.fail(f"{what}: {_text(expected)}", _text(seen), field)
 

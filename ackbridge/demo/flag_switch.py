@@ -31,8 +31,6 @@ BATCH_INTERVAL = 0.3
 
 @dataclass
 class FlagSwitchResult:
-    """What happened."""
-
     load: LoadResult = field(default_factory=lambda: LoadResult("sandbox: booking", []))
     passed: int = 0  # bookings that were sent after the change, before every worker had it
     # From the change to the first booking that was parked.

@@ -33,7 +33,6 @@ class LoadResult:
     errors: list[str] = field(default_factory=list)
 
     async def add_outcome(self, call: Call) -> None:
-        """Wait for the outcome of a call, and for its acknowledgement."""
         try:
             self.outcomes.append(await call.outcome(TIMEOUT, settled=True))
         except CallError as error:

@@ -20,8 +20,6 @@ SETTLE_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the reconciliation."""
-
     what: str
     found: int
     expected: int

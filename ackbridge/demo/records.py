@@ -42,8 +42,6 @@ class OperatorSignal:
 
 @dataclass(frozen=True)
 class CallRecords:
-    """Three independent records of one call."""
-
     events: Sequence[dict[str, Any]]
     works: Sequence[dict[str, Any]]  # the provider's jobs, one per idempotency key
     responses: Sequence[ResponseRow]

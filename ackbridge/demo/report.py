@@ -166,14 +166,12 @@ def problems(errors: Sequence[str], results: Sequence[ScenarioResult]) -> Render
 def exit_code(
     errors: Sequence[str], results: Sequence[ScenarioResult], checks: Sequence[Check]
 ) -> ExitCode:
-    """Failed if anything is not as expected."""
     has_problems = errors or any(result.problems for result in results)
     is_ok = not has_problems and all(check.matches for check in checks)
     return ExitCode.COMPLETED if is_ok else ExitCode.FAILED
 
 
 def where_to_look(results: Sequence[ScenarioResult], state: Path) -> Text:
-    """How to start the stack again, and to look at one of the calls."""
     call_id = next(one.call_id for one in results if one.scenario.name == EXAMPLE)
     up = "make up" if state == DEFAULT_STATE else f".venv/bin/ackbridge up --state {state}"
     ui = f"http://{HOST}:{PREFERRED_PORTS['ui']}"
@@ -256,7 +254,6 @@ def _ackbridge_steps(demo_call: DemoCall, records: CallRecords) -> str:
 
 
 def _observed_steps(records: CallRecords) -> Iterator[tuple[datetime, str]]:
-    """Requests of ours, as the provider received them."""
     for event in records.events:
         at = datetime.fromisoformat(event["at"])
         match event["kind"]:

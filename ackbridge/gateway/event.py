@@ -25,8 +25,6 @@ class Interpretation:
 
 @dataclass(frozen=True)
 class InboundEvent:
-    """One event of a provider."""
-
     provider: str
     event_key: str
     received_at: datetime

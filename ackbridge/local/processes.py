@@ -176,8 +176,6 @@ class ProcessDiedError(UnavailableError):
 
 @dataclass(frozen=True)
 class ProcessPlan:
-    """How a process of the stack is run."""
-
     command: tuple[str, ...] = field(repr=False)
     is_ready: Callable[[str], bool]  # called with its output so far, until it returns true
     once_ready: Callable[[], None] = lambda: None  # called after that, at every start

@@ -32,8 +32,6 @@ CallbackKind = Literal["completed", "failed", "extended"]
 
 @dataclass(frozen=True)
 class IncomingRequest:
-    """An HTTP request."""
-
     method: str
     path: str  # raw, without the query
     query: str = ""  # raw, without the `?`
@@ -66,8 +64,6 @@ class JobSelector:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A request for a job."""
-
     operation: str
     mode: Mode
     # The idempotency key; there is one job per key. Where requests carry none, the dialect has to
@@ -91,8 +87,6 @@ class StatusRequest:
 
 @dataclass(frozen=True)
 class AcknowledgementRequest:
-    """An acknowledgement of a job's response."""
-
     operation: str | None
     selector: JobSelector
     verdict: Verdict

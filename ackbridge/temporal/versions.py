@@ -59,8 +59,6 @@ _PROPAGATING: Final = RoutingConfigUpdateState.ROUTING_CONFIG_UPDATE_STATE_IN_PR
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a deployment."""
-
     build_id: str
     # As the engine has it: current, ramping, inactive (never was current), draining or drained (was
     # current; only pinned workflows drain, and calls are not pinned).
@@ -70,8 +68,6 @@ class Version:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment, as the engine describes it."""
-
     name: str
     # The build id of the version that gets the tasks; None: unversioned workers do.
     current: str | None

@@ -80,33 +80,27 @@ def call_status(status: CallStatus) -> Table:
         "stage": f"{status.stage} since {status.since:%Y-%m-%d %H:%M:%S} UTC",
         "cycle": f"{status.cycle}, sent {status.attempts} times",
         "reference": status.reference,
-        "duplicates": f"{status.duplicates} suppressed" if status.duplicates else None,
-        "flags and breaker": status.standing,
-        "last error": status.last_error,
     }
     if status.deadline:
         at = f"{status.deadline:%Y-%m-%d %H:%M:%S} UTC"
         values["deadline"] = f"{at}: {status.deadline_reason}"
-    if status.acknowledgements_owed:
-        values["owed"] = f"{status.acknowledgements_owed} acknowledgements"
     if outcome is not None:
-        values["reason"] = outcome.reason
-        values["late"] = "yes" if outcome.late else None
         if outcome.status == "completed":
             values["response"] = json.dumps(outcome.response, ensure_ascii=False)
+        values |= {"reason": outcome.reason, "late": "yes" if outcome.late else None}
         if outcome.forced:
             values["forced"] = f"by {outcome.forced.by}: {outcome.forced.reason}"
+    owed, duplicates = status.acknowledgements_owed, status.duplicates
+    values |= {
+        "owed": f"{owed} acknowledgements" if owed else None,
+        "duplicates": f"{duplicates} suppressed" if duplicates else None,
+        "flags and breaker": status.standing,
+        "last error": status.last_error,
+    }
     if notice is not None:
         parts = (f"{notice.title}.", notice.message, notice.alternative)
         values["notice"] = " ".join(filter(None, parts))
-    return properties(status.call_id, {name: values.get(name) for name in _CALL_PROPERTIES})
-
-
-_CALL_PROPERTIES = (
-    *("answer", "stage", "cycle", "reference", "deadline", "response", "reason", "late"),
-    *("forced", "owed", "duplicates", "flags and breaker", "last error", "notice"),
-)
-"""In the order in which they are shown."""
+    return properties(status.call_id, values)
 
 
 def batch_table(batches: Sequence[BatchProgress]) -> Table:

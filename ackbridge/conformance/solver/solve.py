@@ -48,7 +48,6 @@ class Shape:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The document that expressions read."""
         fields = self.body if isinstance(self.body, dict) else {}
         own = {"body": self.body, "headers": dict(self.headers), "query": dict(self.query)}
         status = {} if self.status is None else {"status": self.status}

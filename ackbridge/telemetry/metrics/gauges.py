@@ -16,8 +16,6 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class FleetGauges:
-    """The state of every provider."""
-
     # parked, owed: calls and acknowledgements, of every operation in the catalog.
     parked: dict[Key, int] = field(default_factory=dict)
     owed: dict[Key, int] = field(default_factory=dict)
@@ -28,23 +26,21 @@ class FleetGauges:
     deadlines: dict[Key, float] = field(default_factory=dict)  # in seconds; only learned ones
 
 
+@dataclass(frozen=True)
 class GaugeSource:
     """Reads the gauges: two queries of the ledger and one snapshot of the control per provider."""
 
-    def __init__(
-        self, catalog: Catalog, ledger: Ledger, control: Snapshots, environment: str
-    ) -> None:
-        self._catalog = catalog
-        self._ledger = ledger
-        self._control = control
-        self._environment = environment
+    catalog: Catalog
+    ledger: Ledger
+    control: Snapshots
+    environment: str
 
     async def read(self) -> FleetGauges:
         """Read the state of every provider; raises `LedgerUnavailableError`."""
         gauges = FleetGauges()
-        for provider, integration in self._catalog.integrations.items():
-            found = await self._ledger.stats.backlog(provider)
-            snapshot = await self._control.snapshot(provider)
+        for provider, integration in self.catalog.integrations.items():
+            found = await self.ledger.stats.backlog(provider)
+            snapshot = await self.control.snapshot(provider)
             for operation in integration.operations:
                 waiting = found.get(operation)
                 gauges.parked[provider, operation] = waiting.parked if waiting else 0
@@ -58,9 +54,9 @@ class GaugeSource:
         return gauges
 
     def _flag(self, provider: str, operation: str, snapshot: ControlSnapshot | None) -> FlagValue:
-        override = snapshot.override(self._environment, operation) if snapshot else None
-        file = configured_flags(self._catalog.integration(provider))
-        return override or file.flag(self._environment, operation)
+        override = snapshot.override(self.environment, operation) if snapshot else None
+        file = configured_flags(self.catalog.integration(provider))
+        return override or file.flag(self.environment, operation)
 
 
 def open_share(flag: FlagValue) -> float:
