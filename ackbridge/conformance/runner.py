@@ -93,7 +93,11 @@ async def _run(harness: Harness, case: Case, scenario: Scenario, key: str) -> Re
     run = ScenarioRun(harness, case, case.request(key))
     try:
         async with asyncio.timeout(SCENARIO_TIMEOUT.total_seconds()):
-            await _check(run, scenario)
+            await scenario.play(run)
+            outcome = await run.outcome()
+            run.findings += check_invariants(run.case, await run.records(), outcome)
+    except ScenarioFailedError:
+        pass  # its findings say why
     except TimeoutError:
         run.findings.append(await _timed_out(run))
     except AckbridgeError as error:
@@ -104,15 +108,6 @@ async def _run(harness: Harness, case: Case, scenario: Scenario, key: str) -> Re
         await _clean_up(run)
     verdict = Verdict.FAILED if run.findings else Verdict.PASSED
     return Result(case.name, scenario, verdict, list(dict.fromkeys(map(str, run.findings))))
-
-
-async def _check(run: ScenarioRun, scenario: Scenario) -> None:
-    try:
-        await scenario.play(run)
-    except ScenarioFailedError:
-        return
-    outcome = await run.outcome()
-    run.findings += check_invariants(run.case, await run.records(), outcome)
 
 
 async def _timed_out(run: ScenarioRun) -> Finding:

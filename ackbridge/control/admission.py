@@ -285,7 +285,10 @@ class ControlProvider(AbstractProvider):
     ) -> FlagResolutionDetails[bool]:
         """Whether a call may be sent; the default where no operator has set the flag."""
         provider, _, operation = flag_key.partition(".")
-        target = _target(evaluation_context)
+        known = evaluation_context.attributes if evaluation_context else {}
+        texts = {name: str(known.get(name) or "") for name in CONTEXT_ATTRIBUTES}
+        key = (evaluation_context and evaluation_context.targeting_key) or ""
+        target = FlagTarget(key=key, **texts)
         snapshot = self._latest(provider)
         override = snapshot.override(target.environment, operation) if snapshot else None
         if override is None:
@@ -310,14 +313,6 @@ class ControlProvider(AbstractProvider):
     resolve_integer_details = _refuse_type
     resolve_float_details = _refuse_type
     resolve_object_details = _refuse_type
-
-
-def _target(context: EvaluationContext | None) -> FlagTarget:
-    """The call of a context; missing attributes are empty."""
-    known = context.attributes if context else {}
-    texts = {name: str(known.get(name) or "") for name in CONTEXT_ATTRIBUTES}
-    key = (context.targeting_key if context else None) or ""
-    return FlagTarget(key=key, **texts)
 
 
 def flagd() -> FeatureProvider:

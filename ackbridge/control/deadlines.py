@@ -135,14 +135,12 @@ def learn_all(
     """By operation, the deadlines that change; none while the breaker is not closed."""
     if breaker.state is not BreakerState.CLOSED:
         return {}
-    changed = {}
-    for operation, rule in rules.items():
-        if operation not in stats:
-            continue
-        learned = learn(rule, stats[operation], before.get(operation))
-        if learned is not None and learned is not before.get(operation):
-            changed[operation] = learned
-    return changed
+    learned = {
+        name: learn(rule, stats[name], before.get(name))
+        for name, rule in rules.items()
+        if name in stats
+    }
+    return {name: new for name, new in learned.items() if new and new is not before.get(name)}
 
 
 def deadline_for(

@@ -15,7 +15,7 @@ from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
 from ackbridge.contracts.control import ControlChange, SetFlag
 from ackbridge.errors import AckbridgeError
 
-from .load import TIMEOUT, LoadResult
+from .load import TIMEOUT, LoadResult, booking
 from .records import OPERATOR, PROVIDER, RecordSources
 
 OPERATION = "create_booking"
@@ -69,7 +69,7 @@ async def run_flag_switch(sources: RecordSources, run: str, environment: str) ->
 async def _run(
     sources: RecordSources, run: str, environment: str, result: FlagSwitchResult
 ) -> None:
-    requests = (_request(run, number) for number in itertools.count())
+    requests = (booking(f"demo-{run}-switched-{number}") for number in itertools.count())
     for _ in range(CALLS_BEFORE):
         await _book(sources, next(requests), result)
     await _set_flag(sources, result, environment, "off", "their API does not answer")
@@ -133,12 +133,3 @@ async def _set_flag(
     change = await sources.calls.control(PROVIDER).set_flag(request)
     if change is not None and change.before != change.after:
         result.changes.append(change)
-
-
-def _request(run: str, number: int) -> CallRequest:
-    return CallRequest(
-        provider=PROVIDER,
-        operation=OPERATION,
-        key=f"demo-{run}-switched-{number}",
-        payload={"room": "attic", "nights": 2},
-    )

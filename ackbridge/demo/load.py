@@ -73,6 +73,11 @@ def _requests(
     ]
 
 
+def booking(key: str, **fields: Any) -> CallRequest:
+    payload = {"room": "attic", "nights": 2, **fields}
+    return CallRequest(provider="sandbox", operation="create_booking", key=key, payload=payload)
+
+
 async def run_load(client: AckbridgeClient, loads: Sequence[LoadResult]) -> None:
     with output.call_progress() as progress:
         slots = asyncio.Semaphore(CONCURRENCY)

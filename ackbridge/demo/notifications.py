@@ -21,9 +21,6 @@ from .report import quote_notice
 from .scenario_run import DemoCall, wait_until
 from .subscriber import NAME, DemoSubscriber
 
-ORDER = {"amount": 4200, "currency": "EUR"}
-BOOKING = {"room": "attic", "nights": 2}
-
 
 @dataclass(frozen=True)
 class NotifiedCall:
@@ -31,7 +28,6 @@ class NotifiedCall:
 
     name: str
     operation: str
-    payload: dict[str, Any]
     behaviour: dict[str, Any]
     script: Callable[[DemoCall], Awaitable[None]]
     notices: tuple[str, ...]
@@ -42,20 +38,17 @@ class NotifiedCall:
             provider=PROVIDER,
             operation=self.operation,
             key=f"demo-{run}-told-{self.name}",
-            payload={**self.payload, "behaviour": self.behaviour},
+            payload={**scenarios.PAYLOADS[self.operation], "behaviour": self.behaviour},
             reply_to=NAME,
             language=self.language,
         )
 
 
 CALLS = (
-    NotifiedCall(
-        "in-time", "create_order", ORDER, {}, scenarios.await_outcome, ("call.completed",)
-    ),
+    NotifiedCall("in-time", "create_order", {}, scenarios.await_outcome, ("call.completed",)),
     NotifiedCall(
         "late",
         "create_booking",
-        BOOKING,
         {"resets": 5},
         scenarios.reprocess,
         ("call.delayed", "call.completed_late"),
@@ -63,7 +56,6 @@ CALLS = (
     NotifiedCall(
         "failed",
         "create_booking",
-        BOOKING,
         {"fail": 100, "reason": "ORA-00600 in table ROOMS"},
         scenarios.await_parked,
         ("call.delayed", "call.failed"),
@@ -71,7 +63,6 @@ CALLS = (
     NotifiedCall(
         "refused",
         "create_order",
-        ORDER,
         {"refuse": 422},
         scenarios.await_outcome,
         ("call.failed",),
@@ -80,7 +71,6 @@ CALLS = (
     NotifiedCall(
         "cancelled",
         "create_order",
-        ORDER,
         {"stuck": True},
         scenarios.cancel,
         ("call.cancelled",),

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from ackbridge.client.batches import BatchHandle
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection
-from ackbridge.contracts.calls import CallRequest
 from ackbridge.errors import AckbridgeError
 from ackbridge.terminal import output
 
-from .load import TIMEOUT, LoadResult
+from .load import TIMEOUT, LoadResult, booking
 from .records import OPERATOR, PROVIDER, RecordSources
 from .scenario_run import wait_until
 
-OPERATION = "create_booking"
 BOOKINGS = 24
 ATTEMPTS = 5
 """Attempts of a booking before it is parked: `receipt.attempts`."""
@@ -42,7 +40,10 @@ class OutageResult:
 
 async def run_outage(sources: RecordSources, run: str) -> OutageResult:
     """Make bookings that get no receipt, until all are parked; then reprocess them."""
-    requests = [_request(run, number) for number in range(BOOKINGS)]
+    faults = {"receipt_failures": ATTEMPTS}
+    requests = [
+        booking(f"demo-{run}-outage-{number}", behaviour=faults) for number in range(BOOKINGS)
+    ]
     result = OutageResult(LoadResult("sandbox: booking, in an outage", requests))
     selection = ParkedSelection(provider=PROVIDER, keys=tuple(one.key for one in requests))
 
@@ -73,12 +74,3 @@ async def _watch(batch: BatchHandle) -> BatchProgress:
             lambda progress: progress.state.is_final,
             transient=False,
         )
-
-
-def _request(run: str, number: int) -> CallRequest:
-    return CallRequest(
-        provider=PROVIDER,
-        operation=OPERATION,
-        key=f"demo-{run}-outage-{number}",
-        payload={"room": "attic", "nights": 2, "behaviour": {"receipt_failures": ATTEMPTS}},
-    )

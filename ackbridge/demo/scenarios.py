@@ -15,7 +15,7 @@ from .records import CALLER, COLLEAGUE, OPERATOR, PROVIDER, CallRecords, RecordS
 from .scenario_run import CallFacts, DemoCall, facts_of
 from .short_deadlines import DEADLINE
 
-_PAYLOADS: dict[str, dict[str, Any]] = {
+PAYLOADS: dict[str, dict[str, Any]] = {
     "create_order": {"amount": 4200, "currency": "EUR"},
     "create_shipment": {"destination": "Bergen"},
     "create_booking": {"room": "attic", "nights": 2},
@@ -117,7 +117,7 @@ class DemoScenario:
     payload: dict[str, Any] = field(default_factory=dict)
 
     def request(self, run: str) -> CallRequest:
-        default = _PAYLOADS[self.operation]
+        default = PAYLOADS[self.operation]
         return CallRequest(
             provider=PROVIDER,
             operation=self.operation,

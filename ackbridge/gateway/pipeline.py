@@ -215,13 +215,11 @@ def _is_too_large(event: InboundEvent) -> bool:
 
 
 def _code(result: DeliveryResult, replies: ReplyCodes) -> int:
-    match result:
-        case DeliveryResult.DUPLICATE:
-            return replies.duplicate
-        case DeliveryResult.UNMATCHED:
-            return replies.unmatched
-        case _:
-            return replies.accepted
+    codes = {
+        DeliveryResult.DUPLICATE: replies.duplicate,
+        DeliveryResult.UNMATCHED: replies.unmatched,
+    }
+    return codes.get(result, replies.accepted)
 
 
 def _rejected(code: int, status: str, reason: str) -> CallbackRejectedError:
@@ -233,11 +231,7 @@ def _body_too_large(limit: int) -> CallbackRejectedError:
 
 
 def _fields(event: InboundEvent) -> dict[str, str | None]:
-    return {
-        "provider": event.provider,
-        "event_key": event.event_key,
-        "call_id": event.call_id,
-    }
+    return {"provider": event.provider, "event_key": event.event_key, "call_id": event.call_id}
 
 
 def _logged(

@@ -14,9 +14,7 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 
 from temporalio.api.common.v1 import Header
-from temporalio.api.workflowservice.v1 import (
-    DescribeNamespaceRequest,
-)
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 

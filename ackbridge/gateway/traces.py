@@ -47,10 +47,7 @@ class CallbackTraces:
 
     @asynccontextmanager
     async def signal_header(
-        self,
-        call_id: str,
-        provider: str,
-        callbacks: Sequence[tuple[str | None, datetime | None]],
+        self, call_id: str, provider: str, callbacks: Sequence[tuple[str | None, datetime | None]]
     ) -> AsyncIterator[Header]:
         """Create one span per callback, and the header of the signal that carries them all.
 

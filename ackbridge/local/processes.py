@@ -229,10 +229,7 @@ def worker_plan() -> ProcessPlan:
 
 def gateway_plan(port: int) -> ProcessPlan:
     return ProcessPlan(
-        command=(
-            *(sys.executable, "-m", "ackbridge", "gateway"),
-            *("--host", HOST, "--port", str(port)),
-        ),
+        command=(sys.executable, "-m", "ackbridge", "gateway", "--host", HOST, "--port", str(port)),
         is_ready=_responds(f"http://{HOST}:{port}/readyz"),
     )
 

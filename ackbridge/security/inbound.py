@@ -123,14 +123,12 @@ class _HmacVerifier:
         if not _any_secret(self._secrets, matches):
             raise SignatureError("signature does not match")
         if signed.timestamp is not None:
-            self._check_age(self._clock().timestamp() - signed.timestamp)
-
-    def _check_age(self, age: float) -> None:
-        if abs(age) > self._tolerance:
-            side = "old" if age > 0 else "in the future"
-            raise SignatureError(
-                f"timestamp is {abs(age):.0f} s {side}, tolerance is {self._tolerance:g} s"
-            )
+            age = self._clock().timestamp() - signed.timestamp
+            if abs(age) > self._tolerance:
+                side = "old" if age > 0 else "in the future"
+                raise SignatureError(
+                    f"timestamp is {abs(age):.0f} s {side}, tolerance is {self._tolerance:g} s"
+                )
 
 
 def _read_generic(

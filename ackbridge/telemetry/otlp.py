@@ -23,9 +23,8 @@ class Signal(StrEnum):
 
     def is_enabled(self, environ: Mapping[str, str]) -> bool:
         """Whether it is exported; raises `ConfigurationError` for exporters we do not support."""
-        if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-            return False
-        if self.endpoint(environ) is None:
+        is_disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        if is_disabled or self.endpoint(environ) is None:
             return False
         exporter = environ.get(f"OTEL_{self}_EXPORTER", "otlp")
         if exporter == "none":

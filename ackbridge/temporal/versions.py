@@ -238,8 +238,7 @@ async def _route(client: Client, ramp: float | None, **change: Any) -> None:
         )
     else:
         await service.set_worker_deployment_ramping_version(
-            SetWorkerDeploymentRampingVersionRequest(**change, percentage=ramp),
-            timeout=RPC_TIMEOUT,
+            SetWorkerDeploymentRampingVersionRequest(**change, percentage=ramp), timeout=RPC_TIMEOUT
         )
 
 

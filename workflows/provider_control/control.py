@@ -151,10 +151,7 @@ class Control:
         new = None
         if command.per_second is not None:
             new = LimitOverride(
-                per_second=command.per_second,
-                by=command.by,
-                reason=command.reason,
-                at=self._now(),
+                per_second=command.per_second, by=command.by, reason=command.reason, at=self._now()
             )
         if new is None or not _is_same(old, new):
             self.interrupts += 1

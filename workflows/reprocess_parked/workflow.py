@@ -16,12 +16,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from workflows.hosting.inputs import (
-    handle_signal,
-    invalid_request,
-    read_start,
-    require_no_timeouts,
-)
+from workflows.hosting.inputs import handle_signal, invalid_request, read_start, require_no_timeouts
 from workflows.hosting.temporal_host import should_continue_as_new
 
 from .batch import BatchRun

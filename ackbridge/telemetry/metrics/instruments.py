@@ -84,10 +84,7 @@ def create_instruments(meter: Meter, source: MetricSource) -> None:
         meter.create_observable_counter(name, [_callback(read)], description=description)
 
     def gauge(
-        name: str,
-        unit: str,
-        description: str,
-        read: Callable[[FleetGauges], Iterable[Observation]],
+        name: str, unit: str, description: str, read: Callable[[FleetGauges], Iterable[Observation]]
     ) -> None:
         def read_if_known() -> Iterable[Observation]:
             return read(source.gauges) if source.gauges is not None else ()
