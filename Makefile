@@ -22,23 +22,23 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-demo: $(STAMP) ## Run real calls through the whole stack, and show them
+demo: $(STAMP) ## Run real calls through the whole stack, and print the results
 	@$(BIN)/ackbridge demo
 
 up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
 	@$(BIN)/ackbridge up
 
-test: $(STAMP) ## Lint, types, import rules and every test, side by side
+test: $(STAMP) ## Lint, check types and import rules, and run all tests
 	@$(MAKE) --no-print-directory --jobs=4 lint types imports pytest
 
 pytest: $(STAMP)
 	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-model: $(STAMP) ## Hunt for broken invariants of the protocol with many random examples
+model: $(STAMP) ## Test the protocol model with many random examples (EXAMPLES=5000)
 	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py \
 		-o faulthandler_timeout=0
 
-lint: $(STAMP) ## Lint and check the formatting
+lint: $(STAMP) ## Run the linter, and check the formatting
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
@@ -48,29 +48,29 @@ types: $(STAMP) ## Check the types (strict)
 imports: $(STAMP) ## Check the import rules
 	@$(BIN)/lint-imports
 
-bench: $(STAMP) ## Measure a call against the engine's floor, the textbook version and DBOS
+bench: $(STAMP) ## Benchmark a call against bare Temporal workflows and DBOS
 	@$(BIN)/python -m benchmarks --plot .ackbridge/bench.svg $(BENCH)
 
-bench-dbos: $(STAMP) ## Measure a call against DBOS, on PostgreSQL and on SQLite
+bench-dbos: $(STAMP) ## Benchmark a call against DBOS, on PostgreSQL and on SQLite
 	@$(BIN)/python -m benchmarks --lanes ours,dbos-postgresql,dbos-postgresql-pinned,dbos-sqlite \
 		--json .ackbridge/bench-dbos.json $(BENCH)
 
-bench-restate: $(STAMP) ## Measure a call against Restate (needs npm)
+bench-restate: $(STAMP) ## Benchmark a call against Restate (needs npm)
 	@$(BIN)/python -m benchmarks --lanes ours,restate --json .ackbridge/bench-restate.json $(BENCH)
 
-bench-celery: $(STAMP) ## Measure a call against Celery with Redis and PostgreSQL
+bench-celery: $(STAMP) ## Benchmark a call against Celery with Redis and PostgreSQL
 	@$(BIN)/python -m benchmarks --lanes ours,celery --json .ackbridge/bench-celery.json $(BENCH)
 
 deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlines.svg
 	@$(BIN)/python -m benchmarks.deadlines
 
-batch-scale: $(STAMP) ## Measure one batch of very many parked calls (CALLS=100000)
+batch-scale: $(STAMP) ## Benchmark one batch of many parked calls (CALLS=100000)
 	@$(BIN)/python -m benchmarks.batch_scale $(if $(CALLS),--calls $(CALLS))
 
-outage: $(STAMP) ## Play an outage of hours with thousands of parked calls (CALLS=, HOURS=)
+outage: $(STAMP) ## Simulate an outage of hours with thousands of parked calls (CALLS=, HOURS=)
 	@$(BIN)/python -m tests.outage $(if $(CALLS),--calls $(CALLS)) $(if $(HOURS),--hours $(HOURS))
 
-chaos: $(STAMP) ## kill -9 again and again under thousands of calls (CALLS=, SECONDS=, SEED=)
+chaos: $(STAMP) ## Kill processes repeatedly during thousands of calls, and reconcile (CALLS=, SECONDS=, SEED=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(SEED),--seed $(SEED))
 

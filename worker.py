@@ -249,10 +249,10 @@ async def _check_namespace(client: Client, settings: Settings, provider: str | N
             await check_retention(client, settings.retention)
         except EngineUnavailableError as error:
             log.warning("%s", error)
-    search_attributes = await register_search_attributes(client)
-    if search_attributes.advice:
-        log.warning("%s", search_attributes.advice)
-    return search_attributes.available
+    advice = await register_search_attributes(client)
+    if advice is not None:
+        log.warning("%s", advice)
+    return advice is None
 
 
 async def _start_background_workflows(

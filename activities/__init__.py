@@ -17,7 +17,7 @@ from .purge import PurgePages
 from .record import Record
 from .reprocess import ReprocessPages
 from .resume_parked import ResumeParked
-from .send import Inbox, Send
+from .send import InboxReader, Send
 from .settle import Settle
 from .throttle import Throttle
 
@@ -51,7 +51,7 @@ def send_activities(deps: Dependencies) -> Sequence[Activity]:
 def settle_activities(deps: Dependencies) -> Sequence[Activity]:
     """The activities of a provider's settle queue."""
     status = AskStatus(deps)
-    inbox = Inbox(deps)
+    inbox = InboxReader(deps)
     return [
         inbox.correlate,
         inbox.look_inbox,

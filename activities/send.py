@@ -83,7 +83,7 @@ class Send:
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
-        self._inbox = Inbox(deps)
+        self._inbox = InboxReader(deps)
 
     @activity.defn(name=names.SEND)
     async def send(self, step: SendStep) -> Sent:
@@ -244,7 +244,7 @@ class Send:
         raise UnreadableError(unexplained if response.is_complete else BROKEN_OFF)
 
 
-class Inbox:
+class InboxReader:
     """Messages that the gateway has stored, because it could not deliver them to their call."""
 
     def __init__(self, deps: Dependencies) -> None:

@@ -20,14 +20,14 @@ from ackbridge.local.stack import Stack
 from ackbridge.temporal.connect import connect
 from ackbridge.workarounds.temporal_sdk import exit_process
 
-from .checking import faults, seen_by_provider
+from .checks import faults, seen_by_provider
 from .engine_lanes import PARTS, write_integrations
-from .environments import NotInstalled, python_of, run
-from .ground import Ground, NotReady
+from .environments import NotInstalledError, python_of, run
 from .groups import GROUPS, GROUPS_OF_LANES, MAKE_BENCH
 from .lanes import Lane
-from .measuring import Figures, Load, measure
+from .measurement import Figures, Load, measure
 from .report import document, show
+from .testbed import Ground, NotReadyError
 
 SANDBOX = ("--rates", '{"duplicate": 0.1, "most": 1, "delay_ms": 20}')
 
@@ -39,7 +39,7 @@ def main() -> int:
     options = _read_options()
     try:
         measured, wrong = asyncio.run(_run(options))
-    except (NotInstalled, NotReady) as error:
+    except (NotInstalledError, NotReadyError) as error:
         print(error, file=sys.stderr)
         return 2
     written = document(measured, options.load, wrong)

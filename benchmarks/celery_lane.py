@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from ackbridge.local.ports import HOST, LoopbackPort
-from benchmarks.peers.serving import READY
+from benchmarks.peers.http_server import READY
 from tests.support.postgres import postgresql
 
-from .checking import recorded_in_postgresql
+from .checks import recorded_in_postgresql
 from .environments import python_of
-from .ground import Ground
 from .lanes import Lane
 from .processes import postmaster
+from .testbed import Ground
 
 PROCESSES = 8
 """Of the worker: a task mostly waits for the provider and the database."""

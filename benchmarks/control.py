@@ -15,7 +15,12 @@ from datetime import timedelta
 from ackbridge.control.snapshots import REFRESH_EVERY as SNAPSHOT_EVERY
 from ackbridge.stats.counters import RESOLUTIONS
 from ackbridge.stats.reporter import REPORT_EVERY
-from activities.observe import CHECK_INTERVAL, HEARTBEAT_INTERVAL, LEARN_INTERVAL, OBSERVE_FOR
+from activities.observe import (
+    CHECK_INTERVAL,
+    HEARTBEAT_INTERVAL,
+    LEARN_INTERVAL,
+    OBSERVE_FOR,
+)
 
 MINUTE = timedelta(minutes=1)
 

@@ -11,14 +11,14 @@ from functools import partial
 import psutil
 
 from ackbridge.local.ports import HOST, LoopbackPort
-from benchmarks.peers.serving import READY
+from benchmarks.peers.http_server import READY
 from tests.support.postgres import postgresql
 
-from .checking import recorded_in_file, recorded_in_postgresql
+from .checks import recorded_in_file, recorded_in_postgresql
 from .environments import python_of
-from .ground import Ground
 from .lanes import Lane
 from .processes import postmaster
+from .testbed import Ground
 
 POLL = 0.01
 """Seconds between two looks of DBOS for messages in SQLite, a second by default."""

@@ -18,10 +18,10 @@ from ackbridge.local.dev_server import find_binary
 from ackbridge.local.ports import HOST, LoopbackPort
 from ackbridge.settings import integrations_folder
 
-from .checking import recorded_in_file
-from .ground import Ground
+from .checks import recorded_in_file
 from .lanes import PAYLOAD, Lane
 from .orchestration import FLOOR, TASK_QUEUE, TEXTBOOK
+from .testbed import Ground
 from .textbook import READY
 
 PATIENCE = timedelta(minutes=5)

@@ -13,14 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .ground import CHECKOUT
+from .testbed import CHECKOUT
 
 FOLDER = CHECKOUT / ".ackbridge" / "peers"
 LOCKS = Path(__file__).parent / "locks"
 _NPM_SERVER = "node_modules/@restatedev/restate-server"
 
 
-class NotInstalled(Exception):
+class NotInstalledError(Exception):
     """An environment could not be made; the text says why."""
 
 
@@ -31,7 +31,7 @@ def python_of(name: str) -> Path:
         name: of a lock in `LOCKS`.
 
     Raises:
-        NotInstalled: it could not be made.
+        NotInstalledError: it could not be made.
     """
     lock = LOCKS / f"{name}.lock"
     folder = FOLDER / name
@@ -49,14 +49,14 @@ def restate_server() -> Path:
     """The Restate server's binary, from its npm package.
 
     Raises:
-        NotInstalled: there is no npm, or it found nothing for this machine.
+        NotInstalledError: there is no npm, or it found nothing for this machine.
     """
     lock = LOCKS / "restate-server" / "package-lock.json"
     folder = FOLDER / "restate-server"
     if not _is_current(folder, lock):
         npm = shutil.which("npm")
         if npm is None:
-            raise NotInstalled("Restate's server comes from an npm package: install npm")
+            raise NotInstalledError("Restate's server comes from an npm package: install npm")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for file in ("package.json", "package-lock.json"):
@@ -67,7 +67,7 @@ def restate_server() -> Path:
     # The package itself starts the binary from Node.js, which would be measured as well.
     binaries = list(folder.glob(f"{_NPM_SERVER}-*/bin/restate-server"))
     if not binaries:
-        raise NotInstalled("Restate's npm package has no server for this machine")
+        raise NotInstalledError("Restate's npm package has no server for this machine")
     return binaries[0]
 
 
@@ -79,7 +79,7 @@ def version_in(name: str, package: str) -> str:
     for line in (LOCKS / f"{name}.lock").read_text().splitlines():
         if line.startswith(f"{package}=="):
             return line.removeprefix(f"{package}==").split()[0]
-    raise NotInstalled(f"{name}.lock does not name {package}")
+    raise NotInstalledError(f"{name}.lock does not name {package}")
 
 
 def _is_current(folder: Path, lock: Path) -> bool:
@@ -99,10 +99,10 @@ def run(command: Sequence[str], name: str) -> None:
     """Run a command from the checkout to its end.
 
     Raises:
-        NotInstalled: it failed; the text names `name`.
+        NotInstalledError: it failed; the text names `name`.
     """
     done = subprocess.run(  # noqa: S603 -- our own command, and no shell reads it
         command, cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise NotInstalled(f"{name} failed:\n{done.stderr.strip()}")
+        raise NotInstalledError(f"{name} failed:\n{done.stderr.strip()}")

@@ -30,7 +30,7 @@ from ackbridge.temporal.connect import connect
 from .gateway_figures import BARE, FASTAPI, FLOOR, Lane, console, show
 from .gateway_mixes import AT_ONCE, Mix, distinct, event, repeated, requests, shared
 from .gateway_signals import Signals, signals_of
-from .measuring import quantiles
+from .measurement import quantiles
 
 PARTS = ("engine", "gateway")
 STARTS_WITHIN = timedelta(seconds=30)
@@ -54,7 +54,7 @@ class Options:
     connections: int = 64
 
 
-class Wrong(Exception):
+class MeasurementError(Exception):
     """A figure that nobody should look at: not every message was signalled once."""
 
 
@@ -62,7 +62,7 @@ def measure(options: Options) -> dict[str, Lane]:
     """Bare endpoint, engine floor, and the gateway under each mix, interleaved.
 
     Raises:
-        Wrong: an answer was not 2xx, or a message was lost or signalled twice.
+        MeasurementError: an answer was not 2xx, or a message was lost or signalled twice.
     """
     with tempfile.TemporaryDirectory() as folder:
         stack = Stack(Path(folder), environ=os.environ, parts=PARTS)
@@ -159,7 +159,7 @@ class _Bench:
         )
         output, _ = await child.communicate()
         if child.returncode:
-            raise Wrong(f"{name}: {module} ended with {child.returncode}")
+            raise MeasurementError(f"{name}: {module} ended with {child.returncode}")
         answered: dict[str, Any] = json.loads(output)
         lane = self._lanes.setdefault(name, Lane())
         lane.per_second.append(count / answered["seconds"])
@@ -193,7 +193,7 @@ def _signer(stack: Stack) -> Signer:
     folder = Path(stack.environment["ACKBRIDGE_INTEGRATIONS"])
     callbacks = load_catalog(folder, stack.environment).integration("sandbox").callbacks
     if callbacks is None or callbacks.verify is None:
-        raise Wrong("the sandbox's callbacks are not signed")
+        raise MeasurementError("the sandbox's callbacks are not signed")
     return build_signer(callbacks.verify, Secrets(stack.environment, Path()))
 
 
@@ -224,20 +224,22 @@ async def _listens(child: ManagedProcess, port: int) -> None:
             else:
                 writer.close()
                 return
-    raise Wrong(f"the bare endpoint did not start:\n{child.tail()}")
+    raise MeasurementError(f"the bare endpoint did not start:\n{child.tail()}")
 
 
 def _all_2xx(name: str, answered: Mapping[str, Any], count: int) -> None:
     codes = answered["codes"]
     if sum(number for code, number in codes.items() if code.startswith("2")) != count:
-        raise Wrong(f"{name}: answers {codes}, expected {count} of 2xx")
+        raise MeasurementError(f"{name}: answers {codes}, expected {count} of 2xx")
 
 
 def _each_once(name: str, mix: Mix, signals: Signals) -> None:
     for call_id, sent in mix.by_call.items():
         for key in sent:
             if signals.messages[call_id][key] != 1:
-                raise Wrong(f"{name}: {key} was signalled {signals.messages[call_id][key]} times")
+                raise MeasurementError(
+                    f"{name}: {key} was signalled {signals.messages[call_id][key]} times"
+                )
 
 
 def _cpu(process: psutil.Process) -> float:

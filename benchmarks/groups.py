@@ -9,9 +9,9 @@ from functools import partial
 from .celery_lane import celery
 from .dbos_lanes import dbos_on_postgresql, dbos_on_sqlite
 from .engine_lanes import on_default_engine, on_tuned_engine, ours
-from .ground import Ground
 from .lanes import Lane
 from .restate_lane import restate
+from .testbed import Ground
 
 GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] = {
     "ours": ours,

@@ -1,4 +1,4 @@
-"""Processes with all their descendants, and what they use."""
+"""CPU time and memory of processes with all their descendants."""
 
 from __future__ import annotations
 

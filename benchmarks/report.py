@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .measuring import Figures, Load
+from .measurement import Figures, Load
 
 COLUMNS = {
     "throughput": "calls/s",

@@ -10,12 +10,12 @@ from functools import partial
 import aiohttp
 
 from ackbridge.local.ports import HOST, LoopbackPort
-from benchmarks.peers.serving import READY
+from benchmarks.peers.http_server import READY
 
-from .checking import recorded_in_file
+from .checks import recorded_in_file
 from .environments import python_of, restate_server
-from .ground import STARTS_WITHIN, Ground, NotReady
 from .lanes import PAYLOAD, Lane
+from .testbed import STARTS_WITHIN, Ground, NotReadyError
 
 
 @asynccontextmanager
@@ -73,4 +73,4 @@ async def _register(ground: Ground, admin: str, service: str) -> None:
             await asyncio.sleep(0.1)
         else:
             return
-    raise NotReady(f"Restate did not take the service: {last}")
+    raise NotReadyError(f"Restate did not take the service: {last}")

@@ -52,9 +52,6 @@ class PurgeLedger:
     async def run(self, *_arguments: Any) -> PurgeProgress:
         """Delete everything that has expired.
 
-        Returns:
-            How many records of each kind were deleted.
-
         Raises:
             ApplicationError: of type InvalidRequest.
             ActivityError: the retention of calls is shorter than the namespace's.

@@ -56,7 +56,7 @@ Reason = Annotated[str, typer.Option(help="Why; recorded with who did it.")]
 HeldId = Annotated[int, typer.Argument(metavar="ID", help="The id in `ackbridge held`.")]
 
 
-class Resolution(StrEnum):
+class StatedEffect(StrEnum):
     """What an operator may state about the provider's side."""
 
     DONE = "done"
@@ -78,7 +78,7 @@ class InboxFilter(StrEnum):
 def resolve(
     call_id: CallId,
     as_: Annotated[
-        Resolution, typer.Option("--as", help="What happened at the provider: the work, or none.")
+        StatedEffect, typer.Option("--as", help="What happened at the provider: the work, or none.")
     ],
     reason: Reason,
     by: By,

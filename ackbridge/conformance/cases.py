@@ -36,11 +36,7 @@ class PayloadRequiredError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """One operation, and payloads for it.
-
-    Attributes:
-        payloads: valid and distinct.
-    """
+    """One operation, and payloads for it, which are valid and distinct."""
 
     integration: Integration
     name: str
@@ -87,12 +83,10 @@ class Case:
 
     @property
     def deadline(self) -> timedelta:
-        """The deadline of the response."""
         deadline = self.operation.response.deadline
         return min(deadline.initial, deadline.ceiling)
 
     def acknowledges(self, verdict: str) -> bool:
-        """Whether the operation has an acknowledgement with this verdict."""
         acknowledge = self.operation.acknowledge
         return acknowledge is not None and getattr(acknowledge, verdict) is not None
 
@@ -121,7 +115,6 @@ class Case:
         )
 
     def request(self, key: str, payload: int = 0) -> CallRequest:
-        """The request of a call with one of the payloads."""
         return CallRequest(
             provider=self.integration.provider,
             operation=self.name,
@@ -137,7 +130,6 @@ class Case:
         return next(filter(None, (self._skip_reasons[name] for name in messages)), None)
 
     def has_key_for_empty_callback(self) -> bool:
-        """Whether `{}` has an event key."""
         document: dict[str, Any] = {"body": {}, "headers": {}, "query": {}}
         return find_event_key(self.integration, document) is not None
 
@@ -160,10 +152,7 @@ class Case:
 
 
 def make_case(integration: Integration, name: str, given: Any = None) -> Case:
-    """A case with generated payloads.
-
-    Args:
-        given: the first payload; None: it is generated too.
+    """A case with generated payloads; `given`, if not None, comes first.
 
     Raises:
         PayloadRequiredError: none can be generated with which the request can be rendered.
@@ -193,7 +182,6 @@ def make_case(integration: Integration, name: str, given: Any = None) -> Case:
 
 
 def template_context(request: CallRequest, cycle: int = 1) -> dict[str, Any]:
-    """The variables that templates of a call can read."""
     return {
         "payload": request.payload,
         "metadata": {},
@@ -228,7 +216,6 @@ def _generate_payloads(operation: Operation, besides: Any = None) -> list[Any]:
 
 
 def _names(operation: Operation) -> Iterator[tuple[str, ...]]:
-    """The names that the templates of an operation read."""
     request, status, acknowledge = (
         operation.request,
         operation.response.status,

@@ -21,11 +21,7 @@ PROTOCOL = "the protocol itself"
 
 @dataclass(frozen=True)
 class Finding:
-    """An expectation that does not hold.
-
-    Attributes:
-        field: of the integration file, that decides it.
-    """
+    """An expectation that does not hold; `field` of the integration file decides it."""
 
     expected: str
     seen: str
@@ -36,7 +32,6 @@ class Finding:
 
 
 def check_invariants(case: Case, records: Records, outcome: CallOutcome) -> list[Finding]:
-    """The invariants that do not hold."""
     return [finding for check in _CHECKS for finding in check(case, records, outcome)]
 
 

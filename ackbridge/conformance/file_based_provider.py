@@ -62,12 +62,7 @@ class FileBasedProvider:
     def __init__(
         self, integration: Integration, secrets: Secrets, public_url: str, clock: Clock
     ) -> None:
-        """Make a dialect.
-
-        Args:
-            secrets: resolve the references of the file.
-            public_url: of the gateway, for callbacks where requests have no callback URL.
-        """
+        """Callbacks go to the gateway at `public_url` where requests have no callback URL."""
         self._integration = integration
         self._routes = build_routes(integration)
         self._samples = {name: SampleMessages(integration, name) for name in integration.operations}
@@ -91,17 +86,14 @@ class FileBasedProvider:
     def expect(
         self, request: CallRequest, *behaviours: Behaviour, is_exclusive: bool = False
     ) -> None:
-        """Expect a call.
+        """Expect a call; the last of its behaviours, by cycle, is also for all that follow.
 
-        Args:
-            behaviours: cycle by cycle; the last one also for all that follow.
-            is_exclusive: requests of the operation that identify no call belong to this one.
+        If exclusive, it gets the requests of its operation that identify no call.
         """
         self._expected.add(request, is_exclusive=is_exclusive)
         self._behaviours[request.call_id] = behaviours or (Behaviour(),)
 
     def behaviour_for(self, request: JobRequest) -> Behaviour | None:
-        """As `BehaviourFor` of the sandbox."""
         behaviours = self._behaviours.get(request.call_id or "")
         if behaviours is None:
             return None
@@ -109,7 +101,6 @@ class FileBasedProvider:
         return behaviours[min(cycle, len(behaviours)) - 1]
 
     def event_key_mark(self, event_id: str) -> str:
-        """The digits that the event key of an event contains."""
         return self._event_marks[event_id]
 
     # The dialect
@@ -180,7 +171,6 @@ class FileBasedProvider:
         return json.dumps(shape.body).encode()
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
-        """Signed as the file verifies it."""
         headers = self._headers(event_id)
         signed = self._signer.sign(body, self._message_id(event_id), at) if self._signer else {}
         return {**_JSON, **headers, **signed}

@@ -53,20 +53,13 @@ _KEEP_ALIVE = 600
 
 @dataclass
 class Harness:
-    """What all scenarios share.
+    """What all scenarios share."""
 
-    Attributes:
-        integration: the copy of the file, as worker and gateway have it.
-        dialect: how the provider speaks, with the expected calls.
-        provider: an HTTP client of the provider's inspection routes.
-        ledger: the one of worker and gateway; `ledger_path` is its file.
-    """
-
-    integration: Integration
+    integration: Integration  # the copy of the file, as worker and gateway have it
     dialect: FileBasedProvider
     client: Client
-    provider: httpx.AsyncClient
-    ledger: Ledger
+    provider: httpx.AsyncClient  # an HTTP client of the provider's inspection routes
+    ledger: Ledger  # the one of worker and gateway; `ledger_path` is its file
     ledger_path: Path
 
     def __post_init__(self) -> None:
@@ -104,7 +97,14 @@ async def conformance_harness(file: Path, environ: Mapping[str, str]) -> AsyncIt
             **_settings(copy, folder, ledger_path, gateway_url),
             **server.environment,
         }
-        worker = _worker(environment, folder)
+        worker = StackProcess(
+            "worker",
+            worker_plan(),
+            environ=environment,
+            log=folder / "worker.log",
+            folder=folder,
+            start_timeout=_START_TIMEOUT,
+        )
         stack.push_async_callback(asyncio.to_thread, worker.stop, _STOP_TIMEOUT)
         await asyncio.to_thread(worker.start)
         client = await connect(environment)
@@ -139,17 +139,6 @@ def _settings(
         "ACKBRIDGE_SHUTDOWN_WITHIN": "1s",
         "TEMPORAL_CONFIG_FILE": str(empty_temporal_config(folder)),
     }
-
-
-def _worker(environ: Mapping[str, str], folder: Path) -> StackProcess:
-    return StackProcess(
-        "worker",
-        worker_plan(),
-        environ=environ,
-        log=folder / "worker.log",
-        folder=folder,
-        start_timeout=_START_TIMEOUT,
-    )
 
 
 @asynccontextmanager

@@ -44,26 +44,15 @@ class LedgerRow:
 
 @dataclass(frozen=True)
 class Records:
-    """The records of one call.
-
-    Attributes:
-        provider_events: from the provider's event log, in order.
-        works: the provider's jobs, one per idempotency key.
-        ledger_rows: of all calls.
-        close_events: how the workflow closed.
-        failed_tasks: messages of workflow tasks that failed in our own code.
-    """
-
-    provider_events: Sequence[dict[str, Any]]
-    works: Sequence[dict[str, Any]]
+    provider_events: Sequence[dict[str, Any]]  # from the provider's event log, in order
+    works: Sequence[dict[str, Any]]  # the provider's jobs, one per idempotency key
     call: CallRow | None
     responses: Sequence[ResponseRow]
-    ledger_rows: Sequence[LedgerRow]
+    ledger_rows: Sequence[LedgerRow]  # of all calls
     close_events: Sequence[str]
-    failed_tasks: Sequence[str]
+    failed_tasks: Sequence[str]  # messages of workflow tasks that failed in our own code
 
     def events(self, kind: str, **fields: Any) -> list[dict[str, Any]]:
-        """The provider's events of one kind with these fields."""
         return [
             event
             for event in self.provider_events
@@ -83,7 +72,6 @@ async def read_records(
     ledger_path: Path,
     handle: WorkflowHandle[Any, Any],
 ) -> Records:
-    """Read all three."""
     events = await provider.get("/_events", params={"call_id": call_id})
     works = await provider.get("/_works", params={"call_id": call_id})
     close_events, failed_tasks = [], []

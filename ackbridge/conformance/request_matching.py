@@ -21,12 +21,7 @@ Part = Literal["request", "status", "success", "failed"]
 
 @dataclass(frozen=True)
 class Route:
-    """One part of an operation: its method, path, query and body.
-
-    Attributes:
-        path: matches raw paths.
-        body: the template; None for no body.
-    """
+    """One part of an operation: its method, path, query and body; `path` matches raw paths."""
 
     operation: str
     part: Part
@@ -61,7 +56,6 @@ class Route:
 
 
 def build_routes(integration: Integration) -> list[Route]:
-    """The routes of all operations."""
     base = urlsplit(integration.base_url).path
     return [
         route for name, one in integration.operations.items() for route in _routes(base, name, one)
@@ -133,22 +127,15 @@ def request_text(request: IncomingRequest) -> str:
 
 @dataclass(frozen=True)
 class RequestOrigin:
-    """The call, cycle and job that a request is for, as far as it tells.
-
-    Attributes:
-        key: the idempotency key in it; of an acknowledgement, without the suffix.
-        full_key: with the suffix `:success` or `:failed`.
-        job_id: of the job whose reference is in it.
-    """
+    """The call, cycle and job that a request is for, as far as it tells."""
 
     call_id: str | None = None
-    key: str | None = None
-    full_key: str | None = None
-    job_id: str | None = None
+    key: str | None = None  # the idempotency key in it; of an acknowledgement, without the suffix
+    full_key: str | None = None  # with the suffix `:success` or `:failed`
+    job_id: str | None = None  # of the job whose reference is in it
 
     @property
     def is_known(self) -> bool:
-        """Whether it identifies a call or a job."""
         return self.call_id is not None or self.job_id is not None
 
 
@@ -170,7 +157,6 @@ class ExpectedCalls:
         self._references[reference] = job_id
 
     def exclusive(self, operation: str) -> RequestOrigin:
-        """The exclusive call of an operation, if there is one."""
         return RequestOrigin(call_id=self._exclusive.get(operation))
 
     def identify(self, text: str) -> RequestOrigin:

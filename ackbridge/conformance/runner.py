@@ -36,8 +36,6 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one scenario with one operation."""
-
     operation: str
     scenario: Scenario
     verdict: Verdict
@@ -46,17 +44,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a run.
-
-    Attributes:
-        complaints: requests that the provider could not understand.
-    """
+    """The results of a run; `complaints` are requests that the provider could not understand."""
 
     results: Sequence[Result]
     complaints: Sequence[str] = ()
 
     def of(self, verdict: Verdict) -> list[Result]:
-        """The results with this verdict."""
         return [result for result in self.results if result.verdict is verdict]
 
 
@@ -71,14 +64,8 @@ async def run_conformance(
 ) -> Report:
     """Run every scenario with every operation that it applies to; results are in that order.
 
-    Args:
-        payloads: by operation; None where they are generated.
-        on_plan: called once with the number of results to come.
-        on_result: called with each result.
-
-    Raises:
-        IntegrationFileError: the file does not validate.
-        UnavailableError: a process does not start; the text has the end of its log.
+    Payloads are by operation, None where they are generated; `on_plan` gets the number of results
+    to come. Raises as `conformance_harness`.
     """
     async with conformance_harness(file, environ) as harness:
         cases = [make_case(harness.integration, *given) for given in payloads.items()]
@@ -106,7 +93,11 @@ async def _run(harness: Harness, case: Case, scenario: Scenario, key: str) -> Re
     run = ScenarioRun(harness, case, case.request(key))
     try:
         async with asyncio.timeout(SCENARIO_TIMEOUT.total_seconds()):
-            await _check(run, scenario)
+            await scenario.play(run)
+            outcome = await run.outcome()
+            run.findings += check_invariants(run.case, await run.records(), outcome)
+    except ScenarioFailedError:
+        pass  # its findings say why
     except TimeoutError:
         run.findings.append(await _timed_out(run))
     except AckbridgeError as error:
@@ -117,15 +108,6 @@ async def _run(harness: Harness, case: Case, scenario: Scenario, key: str) -> Re
         await _clean_up(run)
     verdict = Verdict.FAILED if run.findings else Verdict.PASSED
     return Result(case.name, scenario, verdict, list(dict.fromkeys(map(str, run.findings))))
-
-
-async def _check(run: ScenarioRun, scenario: Scenario) -> None:
-    try:
-        await scenario.play(run)
-    except ScenarioFailedError:
-        return
-    outcome = await run.outcome()
-    run.findings += check_invariants(run.case, await run.records(), outcome)
 
 
 async def _timed_out(run: ScenarioRun) -> Finding:

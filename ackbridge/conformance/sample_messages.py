@@ -30,12 +30,7 @@ JobStatus = Literal["processing", "completed", "failed", "extended"]
 
 @dataclass(frozen=True)
 class MessageRequest:
-    """What a message says.
-
-    Attributes:
-        reason, retryable: of a failure.
-        until, seconds: the end of an extension, and how long that is from now.
-    """
+    """What a message says; an extension ends at `until`, `seconds` from now."""
 
     status: JobStatus
     reason: str = "out of stock"
@@ -44,18 +39,12 @@ class MessageRequest:
     seconds: int = 60
 
 
-@dataclass(frozen=True)
-class _Rules:
-    """The rules that a message is read by, each with its field in the file."""
-
-    success: tuple[str, Expression] | None
-    failure: tuple[str, FailureRule] | None
-    extension: tuple[str, ExtensionRule] | None
-    data: tuple[str, Expression] | None
+_Rules = Mapping[str, tuple[str, Any]]
+"""The rules that a message is read by (success, failure, ...), each with its field in the file."""
 
 
 class SampleMessages:
-    """The messages of one operation."""
+    """The messages of one operation. All methods raise `CannotSimulateError`."""
 
     def __init__(self, integration: Integration, name: str) -> None:
         self._integration = integration
@@ -64,18 +53,10 @@ class SampleMessages:
 
     @property
     def never_fails(self) -> bool:
-        """Whether no callback can be a failure."""
         return self._operation.response.failure is None
 
     def receipt(self, mark: str) -> Shape:
-        """A receipt.
-
-        Args:
-            mark: digits that the provider's reference contains.
-
-        Raises:
-            CannotSimulateError: as every method here.
-        """
+        """A receipt, whose reference contains the digits `mark`."""
         return compose(list(self._reference(mark)), ValueKind.ANSWER, {("status",): 200})
 
     def sync(self, mark: str, message: MessageRequest) -> Shape:
@@ -90,7 +71,6 @@ class SampleMessages:
         )
 
     def status(self, reference: str | None, message: MessageRequest) -> Shape:
-        """The reply to a status request."""
         rules = self._status_rules
         preferences = self._preferences(rules, message)
         if reference is not None:
@@ -99,7 +79,7 @@ class SampleMessages:
                 "receipt.reference", self._operation.receipt.reference, reference
             )
         requirements = list(self._conditions(rules, message))
-        if rules.success is None and message.status == "processing":
+        if "success" not in rules and message.status == "processing":
             # Any 2xx would be the response.
             return compose(requirements, ValueKind.ANSWER, {("status",): 404})
         return compose(requirements, ValueKind.ANSWER, {("status",): 200}, preferences)
@@ -113,12 +93,7 @@ class SampleMessages:
         mark: str,
         query: Mapping[str, str] | None = None,
     ) -> Shape:
-        """A callback.
-
-        Args:
-            mark: digits that the event key contains.
-            query: of the callback's URL, which the provider does not choose.
-        """
+        """A callback whose event key contains the digits `mark`; `query` is that of its URL."""
         match, callbacks = self._operation.response.match, self._integration.callbacks
         requirements = list(self._conditions(self._response_rules, message))
         if match.call_id is not None:
@@ -163,8 +138,8 @@ class SampleMessages:
     def _conditions(self, rules: _Rules, message: MessageRequest) -> Iterator[Requirement]:
         """The conditions that must hold, or not hold, for a message to be read as it is meant."""
         status = message.status
-        if rules.failure is not None:
-            field, failure = rules.failure
+        if "failure" in rules:
+            field, failure = rules["failure"]
             yield self._condition(f"{field}.when", failure.when, holds=status == "failed")
             if status == "failed":
                 yield from self._failure(field, failure, message)
@@ -172,16 +147,16 @@ class SampleMessages:
             raise CannotSimulateError(f"{self._field('response.failure')}: no message is a failure")
         if status == "failed":
             return
-        if rules.extension is not None:
-            field, extension = rules.extension
+        if "extension" in rules:
+            field, extension = rules["extension"]
             yield self._condition(f"{field}.when", extension.when, holds=status == "extended")
             if status == "extended":
                 yield from self._extension(field, extension, message)
         elif status == "extended":
             reason = "no message asks for more time"
             raise CannotSimulateError(f"{self._field('response.extension')}: {reason}")
-        if rules.success is not None and status != "extended":
-            yield self._condition(*rules.success, holds=status == "completed")
+        if "success" in rules and status != "extended":
+            yield self._condition(*rules["success"], holds=status == "completed")
 
     def _failure(
         self, field: str, rule: FailureRule, message: MessageRequest
@@ -203,9 +178,9 @@ class SampleMessages:
 
     def _preferences(self, rules: _Rules, message: MessageRequest) -> list[Requirement]:
         """What a real message would also contain."""
-        if rules.data is None or message.status != "completed":
+        if "data" not in rules or message.status != "completed":
             return []
-        return [self._one(*rules.data, something(), "be something")]
+        return [self._one(*rules["data"], something(), "be something")]
 
     def _condition(self, field: str, expression: Expression, *, holds: bool) -> Requirement:
         return self._one(
@@ -222,35 +197,22 @@ class SampleMessages:
 
     @cached_property
     def _response_rules(self) -> _Rules:
-        response = self._operation.response
-        return _Rules(
-            _placed("response.success", response.success),
-            _placed("response.failure", response.failure),
-            _placed("response.extension", response.extension),
-            _placed("response.data", response.data),
-        )
+        return _rules("response", self._operation.response)
 
     @cached_property
     def _status_rules(self) -> _Rules:
         """The status request's own rules, or else those of the response."""
-        own, general = self._operation.response.status, self._response_rules
-        if own is None:
-            return general
-        return _Rules(
-            _placed("response.status.success", own.success) or general.success,
-            _placed("response.status.failure", own.failure) or general.failure,
-            _placed("response.status.extension", own.extension) or general.extension,
-            _placed("response.status.data", own.data) or general.data,
-        )
+        own = self._operation.response.status
+        return {**self._response_rules, **(_rules("response.status", own) if own else {})}
 
 
 def reference_in(operation: Operation, shape: Shape) -> str | None:
-    """The provider's reference in a receipt, as the file reads it."""
     return receipt_reference(operation, shape.document)
 
 
-def _placed(field: str, rule: Any) -> tuple[str, Any] | None:
-    return None if rule is None else (field, rule)
+def _rules(field: str, part: object) -> _Rules:
+    found = {name: getattr(part, name) for name in ("success", "failure", "extension", "data")}
+    return {name: (f"{field}.{name}", rule) for name, rule in found.items() if rule is not None}
 
 
 def _first_solution(*attempts: Any) -> Shape:

@@ -37,11 +37,7 @@ class NoSampleError(Exception):
 
 
 def generate_payloads(schema: PayloadSchema, count: int) -> list[Any]:
-    """Up to `count` distinct valid payloads, the smallest first.
-
-    Raises:
-        NoSampleError: none was found.
-    """
+    """Up to `count` distinct valid payloads, the smallest first; raises `NoSampleError` if none."""
     found: list[Any] = []
     problem = "it allows nothing"
     generator = _Generator(schema.source)
@@ -189,7 +185,6 @@ class _Generator:
 
 
 def _merged(one: Schema, other: Schema) -> dict[str, Any]:
-    """A schema with the keywords of both."""
     one, other = (part if isinstance(part, Mapping) else {} for part in (one, other))
     both = {**one, **other}
     if "properties" in one and "properties" in other:
@@ -203,7 +198,6 @@ def _merged(one: Schema, other: Schema) -> dict[str, Any]:
 
 
 def _implied_type(schema: Mapping[str, Any]) -> str:
-    """The type of a schema that has no `type`, by its keywords."""
     for kind, words in (
         ("object", {"properties", "required", "minProperties"}),
         ("array", {"items", "prefixItems", "minItems", "contains"}),

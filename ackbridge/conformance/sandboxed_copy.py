@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,7 @@ _MAX_OWED = 3 * 3600.0
 
 @dataclass(frozen=True)
 class SandboxedCopy:
-    """The copy.
-
-    Attributes:
-        folder: has the copy, and nothing else.
-        environment: the secrets of `env:` references.
-        secrets_root: the folder with those of `file:` references.
-    """
+    """The copy, alone in `folder`, and the secrets of its `env:` and `file:` references."""
 
     folder: Path
     secrets_root: Path
@@ -81,7 +75,8 @@ class _Copy:
         self.environment: dict[str, str] = {}
 
     def document(self, value: dict[str, Any]) -> dict[str, Any]:
-        value = _escaped(value)
+        # Variables are expanded already, and must not be expanded again.
+        value = _mapped(value, lambda text: text.replace("${", "$${"), besides=_NOT_EXPANDED)
         value["base_url"] = self._provider_url + urlsplit(value["base_url"]).path
         value.pop("flag", None)
         value["breaker"] = _CLOSED_BREAKER
@@ -141,20 +136,13 @@ def _polled(operation: Operation) -> dict[str, float]:
     return {name: min(span.total_seconds(), _MAX_POLL_DEADLINE) for name, span in spans.items()}
 
 
-def _mapped(value: Any, change: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _mapped(inner, change) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_mapped(inner, change) for inner in value]
-    return change(value) if isinstance(value, str) else value
-
-
-def _escaped(value: Any) -> Any:
-    """Escape `${`: variables are expanded already, and must not be expanded again."""
+def _mapped(value: Any, change: Callable[[str], str], besides: Collection[str] = ()) -> Any:
+    """The value with its texts changed, except below the keys `besides`."""
     if isinstance(value, dict):
         return {
-            key: inner if key in _NOT_EXPANDED else _escaped(inner) for key, inner in value.items()
+            key: inner if key in besides else _mapped(inner, change, besides)
+            for key, inner in value.items()
         }
     if isinstance(value, list):
-        return [_escaped(inner) for inner in value]
-    return value.replace("${", "$${") if isinstance(value, str) else value
+        return [_mapped(inner, change, besides) for inner in value]
+    return change(value) if isinstance(value, str) else value

@@ -59,14 +59,12 @@ class ScenarioRun:
 
     @property
     def call(self) -> Call:
-        """The call; it must have been started."""
         if self._call is None:
             raise RuntimeError("the call has not been started")
         return self._call
 
     @property
     def handle(self) -> WorkflowHandle[Any, Any]:
-        """The call's workflow."""
         return self.harness.client.get_workflow_handle(self.request.call_id)
 
     async def skip(self, span: timedelta) -> None:
@@ -76,7 +74,6 @@ class ScenarioRun:
             await self.harness.skipper.fast_forward(self.handle, span + _MARGIN)
 
     async def skip_provider_delay(self) -> None:
-        """End the current delay of the provider's job."""
         params = {"call_id": self.request.call_id}
         (await self.harness.provider.post("/_hurry", params=params)).raise_for_status()
 
@@ -107,11 +104,7 @@ class ScenarioRun:
         return True
 
     async def skip_to_end(self, *, stop_parked: bool = False) -> CallStatus:
-        """Skip every wait until the call has ended.
-
-        Args:
-            stop_parked: or until it is parked.
-        """
+        """Skip every wait until the call has ended, or with `stop_parked` until it is parked."""
         while True:
             status = await self.call.status()
             is_parked = status.stage is Stage.PARKED
@@ -120,16 +113,11 @@ class ScenarioRun:
             await self._skip_wait(status)
 
     async def is_closed(self) -> bool:
-        """Whether the workflow has closed."""
         description = await self.handle.describe()
         return description.status is not WorkflowExecutionStatus.RUNNING
 
     async def outcome_without_skipping(self) -> CallOutcome:
-        """The outcome of a call whose provider has sent everything.
-
-        Raises:
-            ScenarioFailedError: there is none.
-        """
+        """The outcome, once the provider has sent everything; raises `ScenarioFailedError`."""
         try:
             await self.call.outcome(REPLY_TIMEOUT)
         except (CallFailedError, CallCancelledError):
@@ -148,7 +136,6 @@ class ScenarioRun:
             return ended.outcome
 
     async def records(self) -> Records:
-        """What provider, ledger and history have on the call now."""
         return await read_records(
             self.request.call_id,
             provider=self.harness.provider,
@@ -167,12 +154,10 @@ class ScenarioRun:
     # Expectations
 
     def expect(self, expected: object, seen: object, what: str, field: str) -> None:
-        """Add a finding if two values differ."""
         if expected != seen:
             self.fail(f"{what}: {_text(expected)}", _text(seen), field)
 
     def fail(self, expected: str, seen: str, field: str) -> None:
-        """Add a finding."""
         self.findings.append(Finding(expected, seen, self.at(field)))
 
     def at(self, field: str) -> str:

@@ -17,10 +17,8 @@ class PrepareStep(Wire):
     """Check the request and claim the call.
 
     Attributes:
-        request: the validated request.
         run_chain: the id of the first run of this execution chain.
-        sends: whether the request may be sent at once, if the plan lets it ride in the workflow
-            task: one activity instead of two.
+        sends: whether this activity may also send the request, where the plan allows a local send.
     """
 
     request: CallRequest
@@ -29,7 +27,7 @@ class PrepareStep(Wire):
 
 
 class FailedAttempt(Wire):
-    """A first attempt that rode along with another step, and failed.
+    """A failed first attempt that was made by another step's activity.
 
     Attributes:
         kind: a `StepFailure`.
@@ -47,7 +45,7 @@ class FailedAttempt(Wire):
 
 
 class ReconsiderStep(Wire):
-    """Ask again whether a parked call may be sent."""
+    """Check flags and breaker again for a parked call."""
 
     request: CallRequest
 
@@ -57,7 +55,7 @@ class CycleEnd(Wire):
 
     Attributes:
         silent: its deadline passed; otherwise the provider reported a failure.
-        after: since its sending; None where several sendings can be meant.
+        after: since its sending; None where it was sent several times.
     """
 
     silent: bool
@@ -86,7 +84,7 @@ class Sent(Wire):
     """The provider has our request.
 
     Attributes:
-        sent_at, receipt_at: of the attempt that was received.
+        sent_at, receipt_at: of the attempt that got the receipt.
         reference: the provider's own id of its work, where the operation declares one.
         attempt: which attempt of this activity it was, from 1.
         messages: the response itself (`sync`), the failure that the receipt reports
@@ -145,7 +143,7 @@ class InboxMessages(Wire):
 
 
 class AskStep(Wire):
-    """Ask the provider how its work stands."""
+    """Send one status request."""
 
     request: CallRequest
     cycle: int
@@ -153,12 +151,11 @@ class AskStep(Wire):
 
 
 class PollStep(Wire):
-    """Ask the provider again and again until it has an answer; the deadline is the engine's.
+    """Send status requests until there is an answer; the engine bounds their time.
 
     Attributes:
-        every: the pause between two questions.
-        answered: event keys of answers that have been taken already (extensions); they are no
-            news any more.
+        every: the pause between two of them.
+        answered: event keys of answers that were handled already (extensions).
     """
 
     request: CallRequest
@@ -169,7 +166,7 @@ class PollStep(Wire):
 
 
 class Asked(Wire):
-    """What the provider answered, or nothing when it does not know either."""
+    """The answer to a status request, if it decides anything."""
 
     message: ProviderMessage | None = None
 
@@ -179,12 +176,12 @@ class RecordStep(Wire):
 
     Attributes:
         outcome: without its response, which is the message's data: the engine takes 2 MiB.
-        was_parked: the ledger has it among the parked calls, which it leaves now.
-        took: since the sending; None where several sendings can be meant.
+        was_parked: the ledger lists it as parked, and has to remove it.
+        took: since the sending; None where it was sent several times.
         overdue: the response came after the deadline of its plan.
-        taken_back: how long silences of this cycle had lasted when they were told: they are none.
-        ended: cycles that ended without a response, each told once.
-        acknowledges: whether its success may be acknowledged at once: one activity instead of two.
+        taken_back: the timeouts of this cycle that the statistics have counted by mistake.
+        ended: cycles that ended without a response, each reported once.
+        acknowledges: whether this activity may also acknowledge the success.
         reference: the provider's own id of the cycle's work, for that acknowledgement.
     """
 
@@ -207,13 +204,12 @@ class AcknowledgementKind(StrEnum):
 
 
 class AcknowledgeStep(Wire):
-    """Tell the provider's acknowledgement API what we have, or that we have nothing.
+    """Acknowledge a cycle to the provider as a success or as failed.
 
     Attributes:
-        cycle: the round it is about.
-        response: the captured answer, for templates of a success; None where the outcome has it.
-        reason: why it failed, for templates of a failure.
-        outcome: the outcome to keep once the provider has accepted, for a success.
+        response: for templates of a success; None where the outcome has it.
+        reason: for templates of a failure.
+        outcome: stored once the provider has accepted a success.
     """
 
     request: CallRequest
@@ -233,10 +229,10 @@ class Recorded(Wire):
     """Whether this response is the call's own.
 
     Attributes:
-        accepted: false when the event key belongs to another call or another response stands.
+        accepted: false if the event key belongs to another call, or the call has a response.
         reason: why not.
-        repeated: it had been recorded already, by this very step.
-        acknowledged: what became of the acknowledgement that rode along; None: none did.
+        repeated: it was recorded before, by this very step.
+        acknowledged: the result of the acknowledgement, if this activity has sent it.
     """
 
     accepted: bool
@@ -246,7 +242,7 @@ class Recorded(Wire):
 
 
 DUPLICATE: Final = "duplicate: this call has seen the event key"
-"""The reason of a message that was heard before."""
+"""The reason of a suppressed duplicate."""
 
 
 class SuppressedMessage(Wire):
@@ -269,8 +265,8 @@ class Parking(Wire):
     """One time that a call is parked.
 
     Attributes:
-        reason: under which name operators and batches find it.
-        times: which time it is, from 1; the same one is written once.
+        reason: the code by which operators and batches find it.
+        times: which time it is, from 1; each is stored once.
     """
 
     reason: str
@@ -278,7 +274,7 @@ class Parking(Wire):
 
 
 class ConcludeStep(Wire):
-    """Keep where a call stands in the ledger: parked, or ended, with what was suppressed.
+    """Store the stage of a call in the ledger, its outcome, and messages that changed nothing.
 
     Attributes:
         held: late messages that are kept for people, whole (`late: hold`).
@@ -304,11 +300,10 @@ class ConcludeStep(Wire):
 
 
 class Concluded(Wire):
-    """What `conclude` answers.
+    """The result of `conclude`.
 
     Attributes:
-        next_batch: of a parked call, when the next batch takes it up at the latest; None where
-            nobody knows.
+        next_batch: when the next batch reprocesses a parked call at the latest, if that is known.
     """
 
     next_batch: AwareDatetime | None = None

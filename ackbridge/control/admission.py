@@ -47,15 +47,10 @@ BREAKER_OPEN: Final = "breaker_open"
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a batch may reprocess the parked calls of a provider.
+    """Whether a batch may reprocess the parked calls of a provider."""
 
-    Attributes:
-        unavailable_until: what it has to wait for; None: it may start.
-        disabled_operations: operations whose calls it leaves alone.
-    """
-
-    unavailable_until: str | None = None
-    disabled_operations: frozenset[str] = frozenset()
+    unavailable_until: str | None = None  # what it has to wait for; None: it may start
+    disabled_operations: frozenset[str] = frozenset()  # operations whose calls it leaves alone
 
 
 class HalfOpenLimiter:
@@ -94,12 +89,7 @@ class Admission:
         environment: str,
         feature_provider: FeatureProvider | None = None,
     ) -> None:
-        """Register with OpenFeature, under a domain of its own.
-
-        Args:
-            environment: the environment whose flags apply.
-            feature_provider: evaluates the flags; None for provider control.
-        """
+        """Register with OpenFeature, under a domain of its own; by default for provider control."""
         self._snapshots = snapshots
         self._environment = environment
         self._is_own_provider = feature_provider is None
@@ -116,11 +106,7 @@ class Admission:
         self._client = api.get_client(self._domain)
 
     async def evaluate(self, request: CallRequest, configured: IntegrationFlags) -> AdmissionState:
-        """Whether a call may be sent, and why not.
-
-        Args:
-            configured: the flags of the integration file.
-        """
+        """Whether a call may be sent, and why not; `configured` is of the integration file."""
         snapshot = await self._snapshots.snapshot(request.provider)
         target = FlagTarget.of(request, self._environment)
         flags = []
@@ -149,9 +135,6 @@ class Admission:
 
         With a foreign feature provider only the breaker decides here; its flags are evaluated for
         each call.
-
-        Args:
-            configured: the flags of the integration file.
         """
         snapshot = await self._snapshots.snapshot(provider)
         if self._is_own_provider:
@@ -173,7 +156,10 @@ class Admission:
                 return None
             said, source = str(written), "integration file"
         else:
-            said, source = details.variant, self._source_of(details)
+            said, source = details.variant, self._source
+            if self._is_own_provider:
+                metadata = details.flag_metadata
+                source = f"{metadata.get('by')}: {metadata.get('reason')}"
         return FlagEvaluation(key=key, allowed=details.value, said=said, source=source)
 
     async def _get_details(
@@ -184,11 +170,6 @@ class Admission:
             return self._client.get_boolean_details(key, default, context)
         # A foreign provider may ask its server, and block.
         return await asyncio.to_thread(self._client.get_boolean_details, key, default, context)
-
-    def _source_of(self, details: FlagEvaluationDetails[bool]) -> str:
-        if not self._is_own_provider:
-            return self._source
-        return f"{details.flag_metadata.get('by')}: {details.flag_metadata.get('reason')}"
 
     def _log_failure(self, key: str, details: FlagEvaluationDetails[bool]) -> None:
         """Log once that a flag cannot be evaluated; that it does not exist is no failure."""
@@ -213,16 +194,13 @@ class Admission:
 def availability(
     snapshot: ControlSnapshot | None, configured: IntegrationFlags, environment: str
 ) -> Availability:
-    """Whether batches may reprocess a provider's parked calls: not before its breaker has closed.
-
-    Args:
-        snapshot: of the provider's control; None: the integration file decides.
-        configured: the flags of the integration file.
-    """
+    """Whether batches may reprocess parked calls; without a snapshot the file decides."""
     names = set(configured.flags.get(environment, {}))
     if snapshot is not None:
         names |= set(snapshot.flags.get(environment, {}))
-    off = {name for name in names if _is_off(snapshot, configured, environment, name)}
+    overrides = {name: snapshot and snapshot.override(environment, name) for name in names}
+    flags = {name: overrides[name] or configured.flag(environment, name) for name in names}
+    off = {name for name, flag in flags.items() if flag.state is FlagState.OFF}
     until = None
     if snapshot is not None and snapshot.breaker.state is not BreakerState.CLOSED:
         state = snapshot.breaker.state.replace("_", "-")
@@ -230,14 +208,6 @@ def availability(
     elif WHOLE_PROVIDER in off:
         until = f"until the provider is switched on in {environment}"
     return Availability(until, frozenset(off - {WHOLE_PROVIDER}))
-
-
-def _is_off(
-    snapshot: ControlSnapshot | None, configured: IntegrationFlags, environment: str, operation: str
-) -> bool:
-    override = snapshot.override(environment, operation) if snapshot is not None else None
-    flag = override or configured.flag(environment, operation)
-    return flag.state is FlagState.OFF
 
 
 def _describe_breaker(snapshot: ControlSnapshot) -> str:
@@ -263,8 +233,6 @@ _REASONS: Final = {
 
 @dataclass(frozen=True)
 class FlagTarget:
-    """The call for which a flag is evaluated."""
-
     provider: str
     operation: str
     key: str
@@ -273,7 +241,6 @@ class FlagTarget:
 
     @classmethod
     def of(cls, request: CallRequest, environment: str) -> FlagTarget:
-        """The target of a request."""
         return cls(request.provider, request.operation, request.key, request.audience, environment)
 
 
@@ -288,7 +255,6 @@ def percentile(provider: str, key: str) -> float:
 
 
 def allows(flag: FlagValue, target: FlagTarget) -> bool:
-    """Whether a flag allows a call."""
     if flag.state is FlagState.INTERNAL:
         return target.audience == INTERNAL
     if flag.percentage is not None:
@@ -297,7 +263,6 @@ def allows(flag: FlagValue, target: FlagTarget) -> bool:
 
 
 def evaluation_context(target: FlagTarget) -> EvaluationContext:
-    """The OpenFeature context of a call."""
     attributes = {name: getattr(target, name) or "" for name in CONTEXT_ATTRIBUTES}
     return EvaluationContext(targeting_key=target.key, attributes=attributes)
 
@@ -320,7 +285,10 @@ class ControlProvider(AbstractProvider):
     ) -> FlagResolutionDetails[bool]:
         """Whether a call may be sent; the default where no operator has set the flag."""
         provider, _, operation = flag_key.partition(".")
-        target = _target(evaluation_context)
+        known = evaluation_context.attributes if evaluation_context else {}
+        texts = {name: str(known.get(name) or "") for name in CONTEXT_ATTRIBUTES}
+        key = (evaluation_context and evaluation_context.targeting_key) or ""
+        target = FlagTarget(key=key, **texts)
         snapshot = self._latest(provider)
         override = snapshot.override(target.environment, operation) if snapshot else None
         if override is None:
@@ -347,20 +315,8 @@ class ControlProvider(AbstractProvider):
     resolve_object_details = _refuse_type
 
 
-def _target(context: EvaluationContext | None) -> FlagTarget:
-    """The call of a context; missing attributes are empty."""
-    known = context.attributes if context else {}
-    texts = {name: str(known.get(name) or "") for name in CONTEXT_ATTRIBUTES}
-    key = (context.targeting_key if context else None) or ""
-    return FlagTarget(key=key, **texts)
-
-
 def flagd() -> FeatureProvider:
-    """The OpenFeature provider of flagd, configured by its own `FLAGD_*` variables.
-
-    Raises:
-        ConfigurationError: it is not installed, or not configured.
-    """
+    """flagd's OpenFeature provider, by its `FLAGD_*` variables; raises `ConfigurationError`."""
     try:
         # An optional dependency: it brings gRPC.
         from openfeature.contrib.provider.flagd import FlagdProvider

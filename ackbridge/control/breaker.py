@@ -33,26 +33,19 @@ MAX_RATE: Final = 100_000.0
 
 @dataclass(frozen=True)
 class BreakerRules:
-    """What an integration file and operators configure about a provider's breaker and rate.
+    """What an integration file and operators configure about a provider's breaker and rate."""
 
-    Attributes:
-        policy: None: the breaker changes only by force, and is closed otherwise.
-        limit: sends per second that the provider accepts; None: any number.
-        health_every: the interval of health requests while the breaker is closed or open; None:
-            the provider has no health request.
-        longest_deadline: the longest time that any response is awaited.
-    """
-
-    policy: BreakerPolicy | None
-    limit: float | None = None
+    policy: BreakerPolicy | None  # None: the breaker changes only by force, and is closed otherwise
+    limit: float | None = None  # sends per second that the provider accepts; None: any number
     per_tenant: float | None = None
+    # The interval of health requests while the breaker is closed or open; None: the provider has no
+    # health request.
     health_every: timedelta | None = None
-    longest_deadline: timedelta = timedelta(0)
+    longest_deadline: timedelta = timedelta(0)  # the longest time that any response is awaited
 
     def is_probe_due(
         self, breaker: BreakerStatus, probed_at: datetime | None, now: datetime
     ) -> bool:
-        """Whether a health request is due."""
         if self.health_every is None:
             return False
         if probed_at is None:
@@ -65,8 +58,6 @@ class BreakerRules:
 
 @dataclass(frozen=True)
 class BreakerEvaluation:
-    """The result of `evaluate`."""
-
     breaker: BreakerStatus
     rate: SendRate
     monitor: MonitorState
@@ -83,10 +74,7 @@ def evaluate(
 ) -> BreakerEvaluation:
     """Count what is new in the reports, and decide the breaker's status and the send rate.
 
-    Args:
-        reports: see `counts_by_report`.
-        probe: the result of the health request, if one was made.
-        backlog: sends that are waiting in the provider's queue.
+    `reports` are from `counts_by_report`; `backlog` are sends that wait in the provider's queue.
     """
     window = (rules.policy or BreakerPolicy()).window
     counts = new_counts(reports, monitor.marks) + probe_counts(probe)
@@ -121,7 +109,6 @@ def breaker_counts(counts: Mapping[Count, int]) -> BreakerCounts:
 
 
 def probe_counts(result: Count | None) -> BreakerCounts:
-    """The result of a health request, as counts."""
     return BreakerCounts(
         healthy=int(result is Count.HEALTHY),
         unhealthy=int(result is Count.UNHEALTHY),

@@ -48,25 +48,18 @@ MOSTLY_SILENT: Final = 0.5
 
 @dataclass(frozen=True)
 class DeadlineRules:
-    """How an operation's deadline is learned.
+    """How an operation's deadline is learned."""
 
-    Attributes:
-        initial: the deadline until one is learned; the exploration sample waits at least this long.
-        quantile, factor: the deadline is this quantile of the response times, times the factor.
-        min_samples: with fewer calls in the window the deadline does not change.
-        window: the time span of the calls that count.
-        floor, ceiling: the bounds of the deadline.
-        sample: the share of calls that wait longer than the deadline.
-    """
-
+    # The deadline until one is learned; the exploration sample waits at least this long.
     initial: timedelta
+    # quantile, factor: the deadline is this quantile of the response times, times the factor.
     quantile: float
     factor: float
-    min_samples: int
-    window: timedelta
+    min_samples: int  # with fewer calls in the window the deadline does not change
+    window: timedelta  # the time span of the calls that count
     floor: timedelta
     ceiling: timedelta
-    sample: float
+    sample: float  # the share of calls that wait longer than the deadline
 
     def bounded(self, deadline: timedelta) -> timedelta:
         return min(max(deadline, self.floor), self.ceiling)
@@ -74,15 +67,11 @@ class DeadlineRules:
 
 @dataclass(frozen=True)
 class Survival:
-    """The distribution of response times, as far as it is known.
+    """The distribution of response times, as far as it is known."""
 
-    Attributes:
-        steps: times in seconds, ascending, each with the share of all calls answered by then.
-        answered: the share of all calls that are answered at all.
-    """
-
+    # Times in seconds, ascending, each with the share of all calls answered by then.
     steps: tuple[tuple[float, float], ...]
-    answered: float
+    answered: float  # the share of all calls that are answered at all
 
     def quantile(self, quantile: float) -> float:
         """The time, in seconds, by which this share of all answered calls has been answered."""
@@ -101,12 +90,7 @@ def survival(
     A silence is censored when its call timed out, or at `OVERDUE_QUANTILE` of the overdue answers
     if that is later: where overdue answers arrive, others would have. Calls still unanswered at the
     longest time seen count as never answered, which is sound as long as the exploration sample
-    waits longer.
-
-    Args:
-        answers: response times, overdue ones included.
-        silences: how long the calls waited that were never answered.
-        overdue: the response times after their call's deadline.
+    waits longer. `answers` include the overdue ones.
     """
     answered, censored = dict(answers.bins()), _censored(silences, overdue)
     at_risk = sum(answered.values()) + sum(censored.values()) + PRIOR_UNANSWERED
@@ -122,12 +106,7 @@ def survival(
 def learn(
     rules: DeadlineRules, stats: OperationStats, before: LearnedDeadline | None
 ) -> LearnedDeadline | None:
-    """The learned deadline; the same object as `before` if it does not change.
-
-    Args:
-        stats: of the window.
-        before: the deadline learned so far; None: none.
-    """
+    """The deadline learned from a window's statistics; `before` itself if it does not change."""
     answers, silences = stats.times[Timing.ANSWER], stats.times[Timing.SILENCE]
     samples = answers.count + silences.count
     distribution = survival(answers, silences, stats.times[Timing.OVERDUE])
@@ -156,26 +135,18 @@ def learn_all(
     """By operation, the deadlines that change; none while the breaker is not closed."""
     if breaker.state is not BreakerState.CLOSED:
         return {}
-    changed = {}
-    for operation, rule in rules.items():
-        if operation not in stats:
-            continue
-        learned = learn(rule, stats[operation], before.get(operation))
-        if learned is not None and learned is not before.get(operation):
-            changed[operation] = learned
-    return changed
+    learned = {
+        name: learn(rule, stats[name], before.get(name))
+        for name, rule in rules.items()
+        if name in stats
+    }
+    return {name: new for name, new in learned.items() if new and new is not before.get(name)}
 
 
 def deadline_for(
     rules: DeadlineRules | None, learned: LearnedDeadline | None, initial: timedelta, bucket: float
 ) -> tuple[timedelta, str]:
-    """How long one call waits for its response, and why.
-
-    Args:
-        rules: None where the deadline is not learned.
-        learned: from the snapshot of the provider's control.
-        bucket: the call's own, from 0 to below 1; the lowest ones are the exploration sample.
-    """
+    """How long a call waits, and why; its bucket (0 to below 1) decides if it is in the sample."""
     if rules is None or learned is None:
         return initial, f"{format_span(initial)} (configured initial value)"
     # The file's bounds may have changed since it was learned.

@@ -32,13 +32,7 @@ MAX_WAIT: Final = timedelta(milliseconds=250)
 
 @dataclass
 class _Entry:
-    """The cached snapshot of one provider; times are of the monotonic clock.
-
-    Attributes:
-        fetched_at: when the last fetch began.
-        valid_at: when the last fetch that succeeded began.
-        is_failing: whether the last fetch failed.
-    """
+    """A cached snapshot, and when the last fetch, and the last that succeeded, began."""
 
     snapshot: ControlSnapshot | None = None
     fetched_at: float = float("-inf")
@@ -53,8 +47,6 @@ async def no_control(_provider: str) -> ControlSnapshot | None:
 
 
 class Snapshots:
-    """The cache of one worker."""
-
     def __init__(
         self,
         fetch: Fetch = no_control,
@@ -91,7 +83,6 @@ class Snapshots:
         return entry.snapshot
 
     async def close(self) -> None:
-        """Cancel all fetches."""
         fetching = [entry.fetching for entry in self._entries.values() if entry.fetching]
         for task in fetching:
             task.cancel()

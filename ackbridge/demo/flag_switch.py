@@ -13,9 +13,9 @@ from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection
 from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
 from ackbridge.contracts.control import ControlChange, SetFlag
-from ackbridge.errors import AckbridgeError, CallError
+from ackbridge.errors import AckbridgeError
 
-from .load import TIMEOUT, LoadResult
+from .load import TIMEOUT, LoadResult, booking
 from .records import OPERATOR, PROVIDER, RecordSources
 
 OPERATION = "create_booking"
@@ -31,30 +31,21 @@ BATCH_INTERVAL = 0.3
 
 @dataclass
 class FlagSwitchResult:
-    """What happened.
-
-    Attributes:
-        load: every booking.
-        passed: bookings that were sent after the change, before every worker had it.
-        effective_after: from the change to the first booking that was parked.
-        parked: by call id, the status of each parked booking.
-        batch: the batch that reprocessed the last of them.
-        reprocessed_after: from switching it on to the end of the last parked booking.
-        sent: call ids that the provider received while the flag was off; there must be none.
-    """
-
     load: LoadResult = field(default_factory=lambda: LoadResult("sandbox: booking", []))
-    passed: int = 0
+    passed: int = 0  # bookings that were sent after the change, before every worker had it
+    # From the change to the first booking that was parked.
     effective_after: timedelta = timedelta(0)
+    # By call id, the status of each parked booking.
     parked: dict[str, CallStatus] = field(default_factory=dict)
-    batch: str = ""
+    batch: str = ""  # the batch that reprocessed the last of them
+    # From switching it on to the end of the last parked booking.
     reprocessed_after: timedelta = timedelta(0)
     changes: list[ControlChange] = field(default_factory=list)
+    # Call ids that the provider received while the flag was off; there must be none.
     sent: list[str] = field(default_factory=list)
 
     @property
     def problems(self) -> Iterator[str]:
-        """What is not as expected."""
         yield from self.load.errors
         if len(self.parked) < PARKED_CALLS:
             yield f"only {len(self.parked)} bookings were parked while {OPERATION} was off"
@@ -78,7 +69,7 @@ async def run_flag_switch(sources: RecordSources, run: str, environment: str) ->
 async def _run(
     sources: RecordSources, run: str, environment: str, result: FlagSwitchResult
 ) -> None:
-    requests = (_request(run, number) for number in itertools.count())
+    requests = (booking(f"demo-{run}-switched-{number}") for number in itertools.count())
     for _ in range(CALLS_BEFORE):
         await _book(sources, next(requests), result)
     await _set_flag(sources, result, environment, "off", "their API does not answer")
@@ -104,7 +95,7 @@ async def _book(
     if status.stage is Stage.PARKED:
         result.parked[request.call_id] = status
     else:
-        await _add_outcome(sources, request.call_id, result)
+        await result.load.add_outcome(sources.calls.call(request.call_id))
     return status
 
 
@@ -124,16 +115,7 @@ async def _reprocess(sources: RecordSources, result: FlagSwitchResult) -> None:
             done += progress.counts.completed
             result.batch = progress.batch
     for call_id in result.parked:
-        await _add_outcome(sources, call_id, result)
-
-
-async def _add_outcome(sources: RecordSources, call_id: str, result: FlagSwitchResult) -> None:
-    try:
-        outcome = await sources.calls.call(call_id).outcome(TIMEOUT, settled=True)
-    except CallError as error:
-        result.load.errors.append(f"{call_id}: {error}")
-    else:
-        result.load.outcomes.append(outcome)
+        await result.load.add_outcome(sources.calls.call(call_id))
 
 
 async def _set_flag(
@@ -151,12 +133,3 @@ async def _set_flag(
     change = await sources.calls.control(PROVIDER).set_flag(request)
     if change is not None and change.before != change.after:
         result.changes.append(change)
-
-
-def _request(run: str, number: int) -> CallRequest:
-    return CallRequest(
-        provider=PROVIDER,
-        operation=OPERATION,
-        key=f"demo-{run}-switched-{number}",
-        payload={"room": "attic", "nights": 2},
-    )

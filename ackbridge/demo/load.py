@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
-from ackbridge.client.calls import AckbridgeClient
+from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.contracts.calls import CallOutcome, CallRequest
-from ackbridge.errors import AckbridgeError
+from ackbridge.errors import AckbridgeError, CallError
 from ackbridge.terminal import output
 
 CONCURRENCY = 20
@@ -23,12 +24,7 @@ TIMEOUT = timedelta(minutes=2)
 
 @dataclass
 class LoadResult:
-    """The results of one kind of calls.
-
-    Attributes:
-        latencies: seconds from start to outcome, as the caller sees them.
-        errors: one line per failed call.
-    """
+    """The results of one kind of calls; latencies are seconds from start to outcome."""
 
     title: str
     requests: Sequence[CallRequest]
@@ -36,8 +32,13 @@ class LoadResult:
     latencies: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    async def add_outcome(self, call: Call) -> None:
+        try:
+            self.outcomes.append(await call.outcome(TIMEOUT, settled=True))
+        except CallError as error:
+            self.errors.append(f"{call.id}: {error}")
+
     def row(self) -> tuple[str, ...]:
-        """For the table of the report."""
         return (
             self.title,
             str(len(self.requests)),
@@ -50,35 +51,34 @@ class LoadResult:
 
 
 def orders(run: str, count: int) -> LoadResult:
-    """Calls of the four-step protocol."""
-    requests = [
-        CallRequest(
-            provider="sandbox",
-            operation="create_order",
-            key=f"demo-{run}-{number}",
-            payload={"amount": 100 + number, "currency": "EUR"},
-        )
-        for number in range(count)
-    ]
+    payloads = [{"amount": 100 + number, "currency": "EUR"} for number in range(count)]
+    requests = _requests(run, "sandbox", "create_order", payloads)
     return LoadResult("sandbox: order, receipt, callback, acknowledgement", requests)
 
 
 def payments(run: str, count: int) -> LoadResult:
-    """Calls to a provider that is not ours."""
-    requests = [
-        CallRequest(
-            provider="stripe",
-            operation="create_payment",
-            key=f"demo-{run}-{number}",
-            payload={"amount": 1000 + number, "currency": "eur"},
-        )
-        for number in range(count)
-    ]
+    payloads = [{"amount": 1000 + number, "currency": "eur"} for number in range(count)]
+    requests = _requests(run, "stripe", "create_payment", payloads)
     return LoadResult("localstripe: payment, signed webhook", requests)
 
 
+def _requests(
+    run: str, provider: str, operation: str, payloads: Sequence[dict[str, Any]]
+) -> list[CallRequest]:
+    return [
+        CallRequest(
+            provider=provider, operation=operation, key=f"demo-{run}-{number}", payload=payload
+        )
+        for number, payload in enumerate(payloads)
+    ]
+
+
+def booking(key: str, **fields: Any) -> CallRequest:
+    payload = {"room": "attic", "nights": 2, **fields}
+    return CallRequest(provider="sandbox", operation="create_booking", key=key, payload=payload)
+
+
 async def run_load(client: AckbridgeClient, loads: Sequence[LoadResult]) -> None:
-    """Make all calls, with progress bars."""
     with output.call_progress() as progress:
         slots = asyncio.Semaphore(CONCURRENCY)
         calls = []

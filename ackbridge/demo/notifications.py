@@ -21,47 +21,34 @@ from .report import quote_notice
 from .scenario_run import DemoCall, wait_until
 from .subscriber import NAME, DemoSubscriber
 
-ORDER = {"amount": 4200, "currency": "EUR"}
-BOOKING = {"room": "attic", "nights": 2}
-
 
 @dataclass(frozen=True)
 class NotifiedCall:
-    """A call whose subscriber gets notices.
-
-    Attributes:
-        name: part of its key.
-        notices: the expected types of notices, in order.
-    """
+    """A call whose subscriber gets notices of these types, in order."""
 
     name: str
     operation: str
-    payload: dict[str, Any]
     behaviour: dict[str, Any]
     script: Callable[[DemoCall], Awaitable[None]]
     notices: tuple[str, ...]
     language: str | None = None
 
     def request(self, run: str) -> CallRequest:
-        """The request in one run of the demo."""
         return CallRequest(
             provider=PROVIDER,
             operation=self.operation,
             key=f"demo-{run}-told-{self.name}",
-            payload={**self.payload, "behaviour": self.behaviour},
+            payload={**scenarios.PAYLOADS[self.operation], "behaviour": self.behaviour},
             reply_to=NAME,
             language=self.language,
         )
 
 
 CALLS = (
-    NotifiedCall(
-        "in-time", "create_order", ORDER, {}, scenarios.await_outcome, ("call.completed",)
-    ),
+    NotifiedCall("in-time", "create_order", {}, scenarios.await_outcome, ("call.completed",)),
     NotifiedCall(
         "late",
         "create_booking",
-        BOOKING,
         {"resets": 5},
         scenarios.reprocess,
         ("call.delayed", "call.completed_late"),
@@ -69,7 +56,6 @@ CALLS = (
     NotifiedCall(
         "failed",
         "create_booking",
-        BOOKING,
         {"fail": 100, "reason": "ORA-00600 in table ROOMS"},
         scenarios.await_outcome,
         ("call.failed",),
@@ -77,7 +63,6 @@ CALLS = (
     NotifiedCall(
         "refused",
         "create_order",
-        ORDER,
         {"refuse": 422},
         scenarios.await_outcome,
         ("call.failed",),
@@ -86,7 +71,6 @@ CALLS = (
     NotifiedCall(
         "cancelled",
         "create_order",
-        ORDER,
         {"stuck": True},
         scenarios.cancel,
         ("call.cancelled",),
@@ -97,8 +81,6 @@ CALLS = (
 
 @dataclass(frozen=True)
 class NotificationResult:
-    """The notices that the subscriber received about one call."""
-
     call: NotifiedCall
     notices: Sequence[NoticeBody]
     problems: Sequence[str]
@@ -107,7 +89,6 @@ class NotificationResult:
 async def run_notifications(
     sources: RecordSources, subscriber: DemoSubscriber, run: str
 ) -> list[NotificationResult]:
-    """Make the calls, all at the same time, and wait for their notices."""
     return list(await asyncio.gather(*(_run(sources, subscriber, call, run) for call in CALLS)))
 
 
@@ -136,7 +117,6 @@ async def _run(
 
 
 def introduction() -> RenderableType:
-    """What this part does."""
     return Group(
         Text("\nNotices to a subscriber", style="bold"),
         Text(
@@ -148,7 +128,6 @@ def introduction() -> RenderableType:
 
 
 def table(results: Sequence[NotificationResult], subscriber: DemoSubscriber) -> RenderableType:
-    """The notices, call by call."""
     rows = [row for result in results for row in _rows(result)]
     columns = ("call", "notice", "at", "the user reads")
     rejected = f"; {subscriber.rejected} were rejected" if subscriber.rejected else ""

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from ackbridge.client.batches import BatchHandle
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, ParkedSelection
-from ackbridge.contracts.calls import CallRequest
-from ackbridge.errors import AckbridgeError, CallError
+from ackbridge.errors import AckbridgeError
 from ackbridge.terminal import output
 
-from .load import TIMEOUT, LoadResult
+from .load import TIMEOUT, LoadResult, booking
 from .records import OPERATOR, PROVIDER, RecordSources
 from .scenario_run import wait_until
 
-OPERATION = "create_booking"
 BOOKINGS = 24
 ATTEMPTS = 5
 """Attempts of a booking before it is parked: `receipt.attempts`."""
@@ -26,13 +24,7 @@ RATE = 8.0
 
 @dataclass
 class OutageResult:
-    """What happened.
-
-    Attributes:
-        load: every booking.
-        progress: of the batch at its end; None: it has not ended.
-        reasons: why the bookings were parked, from the ledger.
-    """
+    """What happened; without `progress`, the batch has not ended."""
 
     load: LoadResult
     progress: BatchProgress | None = None
@@ -40,7 +32,6 @@ class OutageResult:
 
     @property
     def problems(self) -> Iterator[str]:
-        """What is not as expected."""
         yield from self.load.errors
         if self.progress is not None and self.progress.counts.completed != BOOKINGS:
             counts = self.progress.counts
@@ -49,7 +40,10 @@ class OutageResult:
 
 async def run_outage(sources: RecordSources, run: str) -> OutageResult:
     """Make bookings that get no receipt, until all are parked; then reprocess them."""
-    requests = [_request(run, number) for number in range(BOOKINGS)]
+    faults = {"receipt_failures": ATTEMPTS}
+    requests = [
+        booking(f"demo-{run}-outage-{number}", behaviour=faults) for number in range(BOOKINGS)
+    ]
     result = OutageResult(LoadResult("sandbox: booking, in an outage", requests))
     selection = ParkedSelection(provider=PROVIDER, keys=tuple(one.key for one in requests))
 
@@ -66,7 +60,7 @@ async def run_outage(sources: RecordSources, run: str) -> OutageResult:
         )
         result.progress = await _watch(await sources.calls.reprocess_parked(batch))
         for request in requests:
-            await _add_outcome(sources, request, result)
+            await result.load.add_outcome(sources.calls.call(request.call_id))
     except (AckbridgeError, TimeoutError) as error:
         result.load.errors.append(f"outage: {error or type(error).__name__}")
     return result
@@ -80,20 +74,3 @@ async def _watch(batch: BatchHandle) -> BatchProgress:
             lambda progress: progress.state.is_final,
             transient=False,
         )
-
-
-async def _add_outcome(sources: RecordSources, request: CallRequest, result: OutageResult) -> None:
-    try:
-        call = sources.calls.call(request.call_id)
-        result.load.outcomes.append(await call.outcome(TIMEOUT, settled=True))
-    except CallError as error:
-        result.load.errors.append(f"{request.call_id}: {error}")
-
-
-def _request(run: str, number: int) -> CallRequest:
-    return CallRequest(
-        provider=PROVIDER,
-        operation=OPERATION,
-        key=f"demo-{run}-outage-{number}",
-        payload={"room": "attic", "nights": 2, "behaviour": {"receipt_failures": ATTEMPTS}},
-    )

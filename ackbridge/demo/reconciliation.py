@@ -20,8 +20,6 @@ SETTLE_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the reconciliation."""
-
     what: str
     found: int
     expected: int
@@ -29,35 +27,23 @@ class Check:
 
     @classmethod
     def equal(cls, what: str, found: int, expected: int) -> Check:
-        """A check of two numbers that must be equal."""
         return cls(what, found, expected, found == expected)
 
     def row(self) -> tuple[str, ...]:
-        """For the table."""
         return self.what, str(self.found), str(self.expected), "yes" if self.matches else "NO"
 
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The records of one run: calls of an interrupted run may end in the meantime.
-
-    Attributes:
-        outcomes: of every call, as its caller has it.
-        plain: the ids of calls without faults.
-        recorded: the call id of each response in the ledger.
-        owed: pending acknowledgements in the ledger.
-        works: the provider's jobs.
-        duplicates: copies of callbacks that the provider sent.
-        suppressed: messages that the ledger logged as suppressed.
-    """
+    """The records of one run: calls of an interrupted run may end in the meantime."""
 
     outcomes: Sequence[CallOutcome]
     plain: Collection[str]
     recorded: Sequence[str]
     owed: int
     works: Sequence[Mapping[str, Any]]
-    duplicates: int
-    suppressed: int
+    duplicates: int  # copies of callbacks that the provider sent
+    suppressed: int  # messages that the ledger logged as suppressed
 
     def checks(self, catalog: Catalog) -> Iterator[Check]:
         """All checks; the catalog tells which operations have acknowledgements."""
@@ -121,11 +107,6 @@ async def read_reconciliation(
     call_ids: Collection[str],
     suppressed: int,
 ) -> Reconciliation:
-    """Read the records of these calls.
-
-    Args:
-        outcomes, plain, suppressed: as in `Reconciliation`.
-    """
     rows = [row for call_id in call_ids for row in await sources.ledger.calls.responses(call_id)]
     owed = await sources.ledger.calls.owed(limit=EVERY_ROW)
     return Reconciliation(
@@ -140,11 +121,7 @@ async def read_reconciliation(
 
 
 async def wait_for_suppressed(sources: RecordSources, before: int) -> int:
-    """How many messages the ledger has suppressed, once all duplicates have arrived.
-
-    Args:
-        before: the number before the run.
-    """
+    """How many messages the ledger suppressed since `before`, once all duplicates arrived."""
     deadline = time.monotonic() + SETTLE_TIMEOUT
     while True:
         sent = (await sources.summary())["duplicates_sent"]

@@ -34,8 +34,6 @@ _OPERATOR_SIGNALS = (names.CANCEL, names.FORCE_ACK, names.REPROCESS)
 
 @dataclass(frozen=True)
 class OperatorSignal:
-    """A signal of a person, from the history."""
-
     at: datetime
     name: str
     by: str
@@ -44,37 +42,19 @@ class OperatorSignal:
 
 @dataclass(frozen=True)
 class CallRecords:
-    """Three independent records of one call.
-
-    Attributes:
-        events: the provider's, in order.
-        works: the provider's jobs, one per idempotency key.
-        responses: in the ledger.
-        held: messages in the ledger that no call has accepted.
-        signals: of people, in the history.
-    """
-
     events: Sequence[dict[str, Any]]
-    works: Sequence[dict[str, Any]]
+    works: Sequence[dict[str, Any]]  # the provider's jobs, one per idempotency key
     responses: Sequence[ResponseRow]
-    held: Sequence[InboxEntry]
-    signals: Sequence[OperatorSignal]
+    held: Sequence[InboxEntry]  # messages in the ledger that no call has accepted
+    signals: Sequence[OperatorSignal]  # of people, in the history
 
     def events_of(self, kind: str) -> list[dict[str, Any]]:
-        """The provider's events of one kind."""
         return [event for event in self.events if event["kind"] == kind]
 
 
 @dataclass(frozen=True)
 class RecordSources:
-    """Clients that make calls and read their records.
-
-    Its methods raise `UnavailableError` when the provider does not answer.
-
-    Attributes:
-        temporal: reads histories.
-        provider_url: of the simulated provider.
-    """
+    """Makes calls and reads their records; raises `UnavailableError` without the provider."""
 
     calls: AckbridgeClient
     temporal: Client
@@ -83,7 +63,6 @@ class RecordSources:
     provider_url: str
 
     async def read(self, call_id: str) -> CallRecords:
-        """All records of a call."""
         held = [row.entry for row in await self.ledger.inbox.held(PROVIDER, EVERY_ROW)]
         pending = [row.entry for row in await self.ledger.inbox.look(call_id, PROVIDER, [])]
         return CallRecords(
@@ -95,7 +74,6 @@ class RecordSources:
         )
 
     async def events(self, call_id: str) -> list[dict[str, Any]]:
-        """The provider's events of a call."""
         events: list[dict[str, Any]] = await self._inspect("_events", call_id=call_id)
         return events
 
@@ -106,7 +84,6 @@ class RecordSources:
         return works
 
     async def summary(self) -> dict[str, Any]:
-        """The provider's counters."""
         summary: dict[str, Any] = await self._inspect("_summary")
         return summary
 

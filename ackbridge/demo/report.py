@@ -54,13 +54,11 @@ _SIGNALS = {
 
 
 def load_table(loads: Sequence[LoadResult]) -> RenderableType:
-    """The first part: many calls at the same time."""
     columns = ("calls", "made", "completed", "failed", "p50", "p99", "retries")
     return output.table("\nCalls", columns, [load.row() for load in loads])
 
 
 def flag_switch(result: FlagSwitchResult) -> RenderableType:
-    """The second part: a flag is switched off and on."""
     changes = [
         f"{change.by}: {change.subject}: {change.before} → {change.after} ({change.reason})"
         for change in result.changes
@@ -93,7 +91,6 @@ def flag_switch(result: FlagSwitchResult) -> RenderableType:
 
 
 def outage_introduction() -> RenderableType:
-    """The third part."""
     return Text(
         f"\nAn outage: the provider answers 503 to {BOOKINGS} bookings, {ATTEMPTS} times each. They"
         " are parked, and a batch reprocesses them, as `ackbridge reprocess sandbox` does. From"
@@ -103,7 +100,6 @@ def outage_introduction() -> RenderableType:
 
 
 def outage(result: OutageResult) -> RenderableType:
-    """The end of the batch."""
     batch = result.progress
     if batch is None:
         return Text("The batch has not ended.")
@@ -116,7 +112,6 @@ def outage(result: OutageResult) -> RenderableType:
 
 
 def scenarios_introduction(changes: Sequence[DeadlineChange], count: int) -> RenderableType:
-    """The fourth part."""
     operations: dict[tuple[str, str, str], list[str]] = {}
     for change in changes:
         key = (change.field, change.before, change.after)
@@ -138,7 +133,6 @@ def scenarios_introduction(changes: Sequence[DeadlineChange], count: int) -> Ren
 
 
 def scenario(number: int, result: ScenarioResult) -> RenderableType:
-    """One scenario: a heading and a few lines."""
     demo_call, records = result.demo_call, result.records
     lines = [
         ("provider", _provider_steps(records)),
@@ -151,14 +145,12 @@ def scenario(number: int, result: ScenarioResult) -> RenderableType:
 
 
 def reconciliation(checks: Sequence[Check], early: int) -> RenderableType:
-    """All parts together."""
     rows = [check.row() for check in checks]
     rows.append(("callbacks that arrived before their receipt", str(early), "", ""))
     return output.table("\nReconciliation", ("", "found", "expected", "matches"), rows)
 
 
 def problems(errors: Sequence[str], results: Sequence[ScenarioResult]) -> RenderableType:
-    """Everything that is not as expected."""
     wrong = [result for result in results if result.problems]
     lines = [f"failed: {error}" for error in errors[:ERRORS_SHOWN]]
     lines += [
@@ -174,14 +166,12 @@ def problems(errors: Sequence[str], results: Sequence[ScenarioResult]) -> Render
 def exit_code(
     errors: Sequence[str], results: Sequence[ScenarioResult], checks: Sequence[Check]
 ) -> ExitCode:
-    """Failed if anything is not as expected."""
     has_problems = errors or any(result.problems for result in results)
     is_ok = not has_problems and all(check.matches for check in checks)
     return ExitCode.COMPLETED if is_ok else ExitCode.FAILED
 
 
 def where_to_look(results: Sequence[ScenarioResult], state: Path) -> Text:
-    """How to start the stack again, and to look at one of the calls."""
     call_id = next(one.call_id for one in results if one.scenario.name == EXAMPLE)
     up = "make up" if state == DEFAULT_STATE else f".venv/bin/ackbridge up --state {state}"
     ui = f"http://{HOST}:{PREFERRED_PORTS['ui']}"
@@ -218,7 +208,6 @@ def _section(
 
 
 def _provider_steps(records: CallRecords) -> str:
-    """What the provider did, from its events."""
     if not records.events:
         return "received nothing"
     steps = [step for event in records.events if (step := _provider_step(event, records))]
@@ -256,7 +245,6 @@ def _reply(event: dict[str, Any], request: str, success: str) -> str:
 
 
 def _ackbridge_steps(demo_call: DemoCall, records: CallRecords) -> str:
-    """What Ackbridge did, from all records together."""
     timed = [*_observed_steps(records), *_own_steps(demo_call, records)]
     steps = [text for _, text in sorted(timed, key=lambda one: one[0])]
     if demo_call.is_repeated:
@@ -266,7 +254,6 @@ def _ackbridge_steps(demo_call: DemoCall, records: CallRecords) -> str:
 
 
 def _observed_steps(records: CallRecords) -> Iterator[tuple[datetime, str]]:
-    """Requests of ours, as the provider received them."""
     for event in records.events:
         at = datetime.fromisoformat(event["at"])
         match event["kind"]:
@@ -279,7 +266,6 @@ def _observed_steps(records: CallRecords) -> Iterator[tuple[datetime, str]]:
 
 
 def _own_steps(demo_call: DemoCall, records: CallRecords) -> Iterator[tuple[datetime, str]]:
-    """What happened on our side."""
     if demo_call.parked_at is not None:
         yield demo_call.parked_at, f"parked it ({demo_call.parked_reason})"
     if demo_call.extended_at is not None and demo_call.extended is not None:

@@ -38,12 +38,7 @@ SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}
 
 @dataclass(frozen=True)
 class DemoStack:
-    """What the demo runs on.
-
-    Attributes:
-        integrations: the folder of the stack's integration files.
-        state: the folder of its state.
-    """
+    """The stack, the folders of its integration files and its state, and the subscriber."""
 
     stack: Stack
     integrations: Path

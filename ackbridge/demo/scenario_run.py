@@ -24,46 +24,36 @@ POLL_INTERVAL = 0.2
 
 @dataclass
 class DemoCall:
-    """A call, and what was observed of it.
-
-    Attributes:
-        parked: its status when it was parked, if it was.
-        parked_at, parked_reason: from the ledger.
-        extended: its status after an extension, if there was one; `extended_at`: observed then.
-        refusals: errors that the caller got instead of an outcome.
-        is_repeated: whether a repeated request returned the same outcome.
-        is_owed: whether there was an outcome while its acknowledgement was pending.
-    """
+    """A call, and what was observed of it."""
 
     sources: RecordSources
     request: CallRequest
     parked: CallStatus | None = None
+    # parked_at, parked_reason: from the ledger.
     parked_at: datetime | None = None
     parked_reason: str | None = None
+    # Its status after an extension, if there was one; `extended_at`: observed then.
     extended: CallStatus | None = None
     extended_at: datetime | None = None
     outcome: CallOutcome | None = None
+    # Errors that the caller got instead of an outcome.
     refusals: list[CallError] = field(default_factory=list)
-    is_repeated: bool = False
-    is_owed: bool = False
+    is_repeated: bool = False  # whether a repeated request returned the same outcome
+    is_owed: bool = False  # whether there was an outcome while its acknowledgement was pending
 
     @property
     def call(self) -> Call:
-        """The client's handle."""
         return self.sources.calls.call(self.request.call_id)
 
     @property
     def notices(self) -> list[Notice]:
-        """The notices for the user, in order."""
         ends = [self.parked, self.outcome]
         return [end.notice for end in ends if end is not None and end.notice is not None]
 
     async def start(self) -> None:
-        """Start the call, or find it."""
         await self.sources.calls.start(self.request)
 
     async def start_expecting_refusal(self, request: CallRequest) -> None:
-        """Start another request, and keep its error."""
         try:
             await self.sources.calls.start(request)
         except CallError as error:
@@ -94,11 +84,7 @@ class DemoCall:
             self.parked_at, self.parked_reason = row.updated_at, row.reason
 
     async def wait_until_awaiting(self, longer_than: timedelta = timedelta(0)) -> None:
-        """Wait until the call awaits its response, or has ended.
-
-        Args:
-            longer_than: wait for a longer deadline than this one.
-        """
+        """Wait until the call has ended, or awaits its response for longer than this."""
         status = await self.call.status()
 
         async def is_awaiting() -> bool:
@@ -120,7 +106,6 @@ class DemoCall:
         await wait_until(is_answered)
 
     async def check_owed(self) -> None:
-        """Look in the ledger for a pending acknowledgement."""
         owed = await self.sources.ledger.calls.owed(PROVIDER, EVERY_ROW)
         self.is_owed = any(row.call_id == self.request.call_id for row in owed)
 
@@ -133,11 +118,7 @@ def _deadline(status: CallStatus) -> timedelta:
 
 
 async def wait_until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until a condition holds.
-
-    Raises:
-        TimeoutError: it does not hold in time.
-    """
+    """Wait until a condition holds; raises `TimeoutError` if it does not within `TIMEOUT`."""
     async with asyncio.timeout(TIMEOUT.total_seconds()):
         while not await condition():  # noqa: ASYNC110 -- it changes in another process
             await asyncio.sleep(POLL_INTERVAL)
@@ -158,17 +139,17 @@ class CallFacts:
         marks: whatever else happened.
     """
 
+    # `completed`, `failed` or `cancelled`; `refused` where there is no outcome.
     end: str = "completed"
     effect: str = "done"
     sent: tuple[int, ...] = (1,)
     done: int = 1
     acknowledged: tuple[tuple[str, ...], ...] = (("success",),)
-    recorded: int = 1
-    notices: tuple[str, ...] = ()
-    marks: frozenset[str] = frozenset()
+    recorded: int = 1  # responses in the ledger
+    notices: tuple[str, ...] = ()  # their kinds, in order
+    marks: frozenset[str] = frozenset()  # whatever else happened
 
     def differences(self, seen: CallFacts) -> Iterator[str]:
-        """One line for each difference."""
         for one in fields(self):
             expected, found = getattr(self, one.name), getattr(seen, one.name)
             if expected != found:
@@ -176,7 +157,6 @@ class CallFacts:
 
 
 def facts_of(demo_call: DemoCall, records: CallRecords) -> CallFacts:
-    """The facts of a call, from its records."""
     outcome = demo_call.outcome
     cycles = sorted(event["cycle"] for event in records.events_of("request"))
     return CallFacts(

@@ -15,7 +15,7 @@ from .records import CALLER, COLLEAGUE, OPERATOR, PROVIDER, CallRecords, RecordS
 from .scenario_run import CallFacts, DemoCall, facts_of
 from .short_deadlines import DEADLINE
 
-_PAYLOADS: dict[str, dict[str, Any]] = {
+PAYLOADS: dict[str, dict[str, Any]] = {
     "create_order": {"amount": 4200, "currency": "EUR"},
     "create_shipment": {"destination": "Bergen"},
     "create_booking": {"room": "attic", "nights": 2},
@@ -49,7 +49,6 @@ async def reuse_key(demo_call: DemoCall) -> None:
 
 
 async def await_acknowledgement(demo_call: DemoCall) -> None:
-    """Wait for the outcome, and then for the acknowledgement."""
     await demo_call.start()
     await demo_call.end(settled=False)
     await demo_call.check_owed()
@@ -57,14 +56,12 @@ async def await_acknowledgement(demo_call: DemoCall) -> None:
 
 
 async def await_extension(demo_call: DemoCall) -> None:
-    """Wait until the deadline is extended, and for the outcome."""
     await demo_call.start()
     await demo_call.wait_until_awaiting(longer_than=DEADLINE)
     await demo_call.end()
 
 
 async def await_parked(demo_call: DemoCall) -> None:
-    """Wait until the call is parked, and for the outcome."""
     await demo_call.start()
     await demo_call.wait_until_parked()
     await demo_call.end()
@@ -77,7 +74,6 @@ async def await_both_responses(demo_call: DemoCall) -> None:
 
 
 async def reprocess(demo_call: DemoCall) -> None:
-    """An operator reprocesses the parked call."""
     await demo_call.start()
     await demo_call.wait_until_parked()
     await demo_call.call.reprocess(by=COLLEAGUE)
@@ -110,13 +106,7 @@ async def cancel(demo_call: DemoCall) -> None:
 
 @dataclass(frozen=True)
 class DemoScenario:
-    """One way in which a call can end.
-
-    Attributes:
-        name: part of its key.
-        behaviour: the faults of the provider.
-        payload: fields that differ from the default payload.
-    """
+    """One way in which a call can end; `payload` has what differs from the default."""
 
     name: str
     title: str
@@ -127,8 +117,7 @@ class DemoScenario:
     payload: dict[str, Any] = field(default_factory=dict)
 
     def request(self, run: str) -> CallRequest:
-        """The request in one run of the demo."""
-        default = _PAYLOADS[self.operation]
+        default = PAYLOADS[self.operation]
         return CallRequest(
             provider=PROVIDER,
             operation=self.operation,
@@ -365,7 +354,6 @@ class ScenarioResult:
 async def run_scenarios(
     sources: RecordSources, scenarios: Sequence[DemoScenario], run: str
 ) -> list[ScenarioResult]:
-    """Run all scenarios at the same time, with a progress bar."""
     with output.call_progress() as progress:
         bar = progress.add_task("one call for each scenario", total=len(scenarios))
 
@@ -378,7 +366,6 @@ async def run_scenarios(
 
 
 async def run_scenario(sources: RecordSources, scenario: DemoScenario, run: str) -> ScenarioResult:
-    """Make the call of one scenario, and compare its records with the expected facts."""
     demo_call = DemoCall(sources, scenario.request(run))
     problems = []
     try:

@@ -24,12 +24,7 @@ PARKED_FOR = timedelta(seconds=12)
 
 @dataclass(frozen=True)
 class DeadlineChange:
-    """A time span that is shorter in the copy.
-
-    Attributes:
-        operation, field: such as `response.deadline.initial`.
-        before, after: as in the files.
-    """
+    """A time span that is shorter in the copy; a field is such as `response.deadline.initial`."""
 
     operation: str
     field: str

@@ -27,19 +27,13 @@ NAME = "shop"
 
 @dataclass
 class DemoSubscriber:
-    """The notices that the service received.
-
-    Attributes:
-        notices: verified, each once, in the order of arrival.
-        rejected: how many requests did not verify.
-    """
+    """Notices that the service received, verified and each once; `rejected` did not verify."""
 
     secret: str
     notices: list[NoticeBody] = field(default_factory=list)
     rejected: int = 0
 
     def app(self) -> FastAPI:
-        """The HTTP endpoint, as in any web framework."""
         app = FastAPI()
 
         @app.post("/notices")
@@ -58,7 +52,6 @@ class DemoSubscriber:
         return app
 
     def notices_of(self, call_id: str) -> list[NoticeBody]:
-        """The notices about one call, in order."""
         found = [notice for notice in self.notices if notice.data.call_id == call_id]
         return sorted(found, key=lambda notice: notice.data.sequence)
 

@@ -54,7 +54,6 @@ def create_app(
         client: may be lazy.
         clock: for signature timestamps and `received_at`.
         signal_timeout: of one request to the engine, before the inbox takes over.
-        sweep_every: the interval between two sweeps of the inbox.
         sweep_older_than: the age from which an event in the inbox is due.
         give_up_after: the age at which an event without a call is held for an operator.
         body_timeout: to receive the body of a callback.
@@ -101,11 +100,7 @@ def create_app(
 
 
 def build_config(app: Any, **options: Any) -> uvicorn.Config:
-    """Build the configuration of the gateway's server: compiled parser and loop, no access log.
-
-    Args:
-        options: of `uvicorn.Config`, such as host and port.
-    """
+    """The gateway's server: compiled parser and loop, no access log; `options` are uvicorn's."""
     return uvicorn.Config(
         app,
         http="httptools",

@@ -29,7 +29,6 @@ class CallbackEndpoint:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         provider = _provider(scope)
         if provider is None:
             await self._app(scope, receive, send)

@@ -69,11 +69,7 @@ class EventDelivery:
         return result
 
     async def find_call(self, event: InboundEvent) -> tuple[str, Interpretation] | None:
-        """Find the call that an event is for, and what the event means to it.
-
-        Raises:
-            LedgerUnavailableError: a reference had to be looked up.
-        """
+        """The call that an event is for, and its meaning; raises `LedgerUnavailableError`."""
         for interpretation in event.interpretations:
             match = interpretation.match
             call_id = match.call_id
@@ -171,9 +167,7 @@ class RecentKeys:
     async def claim(self, key: EventId) -> bool:
         """Claim an event; wait while another delivery of it is in progress.
 
-        Returns:
-            True if the caller has to deliver it, and to call `complete` or `release`; False if it
-            has been delivered.
+        False if it was delivered; if True, the caller has to, and to call `complete` or `release`.
         """
         while key in self._in_progress:
             ended = self._in_progress[key]
@@ -187,7 +181,6 @@ class RecentKeys:
         return True
 
     def complete(self, key: EventId) -> None:
-        """Record the event as delivered."""
         self._completed[key] = None
         if len(self._completed) > self._capacity:
             self._completed.popitem(last=False)

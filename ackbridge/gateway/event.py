@@ -25,33 +25,23 @@ class Interpretation:
 
 @dataclass(frozen=True)
 class InboundEvent:
-    """One event of a provider.
-
-    Attributes:
-        matches: the operations whose call or reference the event names.
-        interpretations: the matches for which it is a response, a failure or an extension. Several
-            when operations share their references: then the call that is found decides.
-        size: bytes of the body; 0 for an event from the inbox.
-        traceparent: the trace context that the provider echoed, if it did.
-    """
-
     provider: str
     event_key: str
     received_at: datetime
     document: Any
-    matches: tuple[Match, ...]
+    matches: tuple[Match, ...]  # the operations whose call or reference the event names
+    # The matches for which it is a response, a failure or an extension. Several when operations
+    # share their references: then the call that is found decides.
     interpretations: tuple[Interpretation, ...]
-    size: int = 0
-    traceparent: str | None = None
+    size: int = 0  # bytes of the body; 0 for an event from the inbox
+    traceparent: str | None = None  # the trace context that the provider echoed, if it did
 
     @property
     def call_id(self) -> str | None:
-        """The call that the event names."""
         return next((match.call_id for match in self.matches if match.call_id), None)
 
     @property
     def reference(self) -> str | None:
-        """The provider's reference that the event names."""
         return next((match.reference for match in self.matches if match.reference), None)
 
 
@@ -63,11 +53,7 @@ def read_event(
     redactor: Redactor,
     size: int = 0,
 ) -> InboundEvent:
-    """Match a document to operations, and classify it for each of them.
-
-    Args:
-        redactor: removes secrets from the reason of a failure.
-        size: bytes of the body.
+    """Match a document to operations, and classify it for each; reasons are redacted.
 
     Raises:
         InvalidInputError: the event key, the call id or the reference is too long.
@@ -117,11 +103,7 @@ def to_inbox_entry(event: InboundEvent) -> InboxEntry:
 def from_inbox_entry(
     integration: Integration, entry: InboxEntry, redactor: Redactor
 ) -> InboundEvent:
-    """Read an event from the inbox; a stored document is matched against today's catalog.
-
-    Raises:
-        ValueError: as `read_event`.
-    """
+    """Read an event from the inbox, documents by today's catalog; raises as `read_event`."""
     if entry.message is None or entry.operation is None:
         return read_event(integration, entry.event_key, entry.document, entry.received_at, redactor)
     match = Match(operation=entry.operation, call_id=entry.call_id, reference=entry.reference)

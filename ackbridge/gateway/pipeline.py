@@ -40,8 +40,6 @@ _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 
 @dataclass(frozen=True)
 class CallbackSource:
-    """A provider that sends callbacks."""
-
     integration: Integration
     callbacks: CallbackSpec
     verifier: Verifier
@@ -50,14 +48,7 @@ class CallbackSource:
 
 @dataclass(frozen=True, slots=True)
 class CallbackRequest:
-    """A request whose body has not been read.
-
-    Attributes:
-        provider: as the path names it.
-        headers: by lower-case name.
-        query: the raw query string.
-        receive: the ASGI channel.
-    """
+    """A request whose body has not been read; headers by lower-case name, the query raw."""
 
     provider: str
     headers: Mapping[str, str]
@@ -83,13 +74,7 @@ class VerifiedCallback(ReceivedCallback):
 
 @dataclass(frozen=True)
 class CallbackReply:
-    """The reply to the provider.
-
-    Attributes:
-        code: the HTTP status.
-        reason: safe to show to unauthenticated senders.
-        retry_after: seconds.
-    """
+    """The reply; `reason` is safe for unauthenticated senders, `retry_after` in seconds."""
 
     code: int
     status: str
@@ -105,24 +90,13 @@ class CallbackRejectedError(Exception):
         super().__init__(reply.status)
 
 
+@dataclass
 class CallbackPipeline:
-    """Takes a callback through its stages, to a reply."""
-
-    def __init__(
-        self,
-        sources: Mapping[str, CallbackSource],
-        delivery: EventDelivery,
-        clock: Clock,
-        *,
-        body_timeout: timedelta,
-        retry_after: timedelta,
-    ) -> None:
-        """Route to `sources` by provider; a 503 tells the provider to wait for `retry_after`."""
-        self._sources = sources
-        self._delivery = delivery
-        self._clock = clock
-        self._body_timeout = body_timeout.total_seconds()
-        self._retry_after = max(1, round(retry_after.total_seconds()))
+    sources: Mapping[str, CallbackSource]  # by provider
+    delivery: EventDelivery
+    clock: Clock
+    body_timeout: timedelta
+    retry_after: timedelta  # of a 503
 
     async def handle(self, request: CallbackRequest) -> CallbackReply:
         """Handle one callback. With a 2xx reply, its event is durable."""
@@ -130,20 +104,20 @@ class CallbackPipeline:
             received = await self._receive(request)
             event = self._interpret(self._verify(received))
         except CallbackRejectedError as rejection:
-            provider = request.provider if request.provider in self._sources else None
+            provider = request.provider if request.provider in self.sources else None
             return _logged(rejection.reply, provider)
         return await self._deliver(event, received.source.callbacks.replies)
 
     async def _receive(self, request: CallbackRequest) -> ReceivedCallback:
-        source = self._sources.get(request.provider)
+        source = self.sources.get(request.provider)
         limit = source.callbacks.max_bytes if source else UNROUTED_LIMIT
         try:
-            async with asyncio.timeout(self._body_timeout):
+            async with asyncio.timeout(self.body_timeout.total_seconds()):
                 body = await _read_body(request, limit)
         except TimeoutError:
-            raise _rejected(
-                408, "too slow", f"the body did not arrive within {self._body_timeout:g} s"
-            ) from None
+            seconds = self.body_timeout.total_seconds()
+            reason = f"the body did not arrive within {seconds:g} s"
+            raise _rejected(408, "too slow", reason) from None
         if source is None:
             raise _rejected(404, "unknown", "no provider of that name sends callbacks here")
         return ReceivedCallback(source, request.headers, request.query, body)
@@ -171,7 +145,7 @@ class CallbackPipeline:
                 source.integration,
                 event_key,
                 document,
-                self._clock(),
+                self.clock(),
                 source.redactor,
                 len(verified.body),
             )
@@ -186,14 +160,15 @@ class CallbackPipeline:
 
     async def _deliver(self, event: InboundEvent, replies: ReplyCodes) -> CallbackReply:
         try:
-            result = await self._delivery.deliver(event)
+            result = await self.delivery.deliver(event)
         except UnavailableError as error:
             log.warning("callback could not be stored: %s", error, extra=_fields(event))
             return self._try_again("neither the engine nor the ledger is available")
         return _logged(CallbackReply(_code(result, replies), result.value), event.provider, event)
 
     def _try_again(self, reason: str) -> CallbackReply:
-        return CallbackReply(503, "try again", reason, retry_after=self._retry_after)
+        seconds = max(1, round(self.retry_after.total_seconds()))
+        return CallbackReply(503, "try again", reason, retry_after=seconds)
 
 
 async def _read_body(request: CallbackRequest, limit: int) -> bytes:
@@ -240,13 +215,11 @@ def _is_too_large(event: InboundEvent) -> bool:
 
 
 def _code(result: DeliveryResult, replies: ReplyCodes) -> int:
-    match result:
-        case DeliveryResult.DUPLICATE:
-            return replies.duplicate
-        case DeliveryResult.UNMATCHED:
-            return replies.unmatched
-        case _:
-            return replies.accepted
+    codes = {
+        DeliveryResult.DUPLICATE: replies.duplicate,
+        DeliveryResult.UNMATCHED: replies.unmatched,
+    }
+    return codes.get(result, replies.accepted)
 
 
 def _rejected(code: int, status: str, reason: str) -> CallbackRejectedError:
@@ -258,11 +231,7 @@ def _body_too_large(limit: int) -> CallbackRejectedError:
 
 
 def _fields(event: InboundEvent) -> dict[str, str | None]:
-    return {
-        "provider": event.provider,
-        "event_key": event.event_key,
-        "call_id": event.call_id,
-    }
+    return {"provider": event.provider, "event_key": event.event_key, "call_id": event.call_id}
 
 
 def _logged(

@@ -14,9 +14,7 @@ from itertools import zip_longest
 from typing import Any, TypeVar
 
 from temporalio.api.common.v1 import Header
-from temporalio.api.workflowservice.v1 import (
-    DescribeNamespaceRequest,
-)
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -40,8 +38,6 @@ MAX_BATCH_BYTES = 1024 * 1024
 
 
 class SignalResult(StrEnum):
-    """What the engine did with a signal."""
-
     DELIVERED = "delivered"
     NO_OPEN_CALL = "no_open_call"
     REFUSED = "refused"
@@ -65,12 +61,9 @@ class EngineClient:
         messages: Sequence[ProviderMessage],
         traceparents: Sequence[str | None] = (),
     ) -> SignalResult:
-        """Send messages to a call in one signal.
+        """Send messages to a call in one signal, with the trace context that each echoed.
 
         The engine ignores a request id that it has seen for the same call, from any gateway.
-
-        Args:
-            traceparents: the trace context that each message echoed.
 
         Raises:
             EngineUnavailableError: no answer in time; the signal may have been stored.
@@ -89,11 +82,7 @@ class EngineClient:
         return SignalResult.DELIVERED
 
     async def has_ended(self, call_id: str) -> bool:
-        """Whether the call exists and is closed.
-
-        Raises:
-            EngineUnavailableError: no answer in time.
-        """
+        """Whether the call exists and is closed; raises `EngineUnavailableError`."""
         handle = self._client.get_workflow_handle(call_id)
         try:
             description = await self._bounded(handle.describe(rpc_timeout=self._timeout))
@@ -104,11 +93,7 @@ class EngineClient:
         return description.close_time is not None
 
     async def ping(self) -> None:
-        """Check that the engine answers and has our namespace.
-
-        Raises:
-            EngineUnavailableError: it does not.
-        """
+        """Raise `EngineUnavailableError` unless the engine answers and has our namespace."""
         request = DescribeNamespaceRequest(namespace=self._client.namespace)
         try:
             service = self._client.workflow_service
@@ -164,12 +149,7 @@ def _unavailable(error: RPCError) -> EngineUnavailableError:
 
 @dataclass(frozen=True)
 class QueuedMessage:
-    """A message that waits for the next signal.
-
-    Attributes:
-        size: bytes of the body it arrived in.
-        result: set once the engine has answered.
-    """
+    """A message that waits for the next signal; `size` is of the body it arrived in, in bytes."""
 
     message: ProviderMessage
     size: int
@@ -197,11 +177,7 @@ class SignalBatcher:
         size: int,
         traceparent: str | None = None,
     ) -> SignalResult:
-        """Send a message; return when the engine has stored or refused it.
-
-        Args:
-            size: bytes of the body it arrived in.
-            traceparent: the trace context that the provider echoed, if it did.
+        """Send a message from a body of `size` bytes; return when it is stored or refused.
 
         Raises:
             EngineUnavailableError: no answer in time; the signal may have been stored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from ackbridge.catalog.catalog import Catalog
@@ -24,35 +25,21 @@ BATCH = 100
 """Events per sweep."""
 
 
+@dataclass
 class Sweeper:
     """Retries due events; several gateways may sweep the same inbox."""
 
-    def __init__(
-        self,
-        catalog: Catalog,
-        ledger: Ledger,
-        engine: EngineClient,
-        delivery: EventDelivery,
-        redactors: Mapping[str, Redactor],
-        clock: Clock,
-        *,
-        every: timedelta,
-        older_than: timedelta,
-        give_up_after: timedelta,
-    ) -> None:
-        """Sweep at an interval; events are due from the age `older_than` until `give_up_after`."""
-        self._catalog = catalog
-        self._ledger = ledger
-        self._engine = engine
-        self._delivery = delivery
-        self._redactors = redactors
-        self._clock = clock
-        self._every = every.total_seconds()
-        self._older_than = older_than
-        self._give_up_after = give_up_after
+    catalog: Catalog
+    ledger: Ledger
+    engine: EngineClient
+    delivery: EventDelivery
+    redactors: Mapping[str, Redactor]
+    clock: Clock
+    every: timedelta
+    older_than: timedelta  # the age from which events are due
+    give_up_after: timedelta  # the age from which they are held
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
         while True:
             count = 0
             try:
@@ -63,15 +50,11 @@ class Sweeper:
                 # The sweeper runs as long as the process does.
                 log.exception("sweeping the inbox failed")
             if count < BATCH:
-                await asyncio.sleep(self._every)
+                await asyncio.sleep(self.every.total_seconds())
 
     async def _sweep(self) -> int:
-        """Retry one batch, and return its size.
-
-        Raises:
-            UnavailableError: engine or ledger; the events stay due.
-        """
-        due = await self._ledger.inbox.due(self._older_than, BATCH)
+        """Retry one batch, and return its size; after an `UnavailableError` its events stay due."""
+        due = await self.ledger.inbox.due(self.older_than, BATCH)
         # One after the other: the events of a call are ordered.
         for stored in due:
             try:
@@ -80,7 +63,7 @@ class Sweeper:
                 raise
             except EngineUnavailableError:
                 # This event may be the cause: others go first next time.
-                await self._ledger.inbox.postpone([stored.id])
+                await self.ledger.inbox.postpone([stored.id])
                 raise
             except Exception as error:
                 log.exception("a stored callback cannot be retried", extra=_fields(stored))
@@ -89,33 +72,33 @@ class Sweeper:
 
     async def _retry(self, stored: StoredEntry) -> None:
         entry = stored.entry
-        integration = self._catalog.integration(entry.provider)
-        event = from_inbox_entry(integration, entry, self._redactors[entry.provider])
-        found = await self._delivery.find_call(event)
+        integration = self.catalog.integration(entry.provider)
+        event = from_inbox_entry(integration, entry, self.redactors[entry.provider])
+        found = await self.delivery.find_call(event)
         if found is None:
             await self._postpone(stored, "no call has appeared")
             return
         call_id, interpretation = found
-        match await self._engine.signal(call_id, entry.provider, [interpretation.message]):
+        match await self.engine.signal(call_id, entry.provider, [interpretation.message]):
             case SignalResult.DELIVERED:
                 await self._settle(stored, InboxState.DELIVERED)
             case SignalResult.REFUSED:
                 await self._settle(stored, InboxState.HELD, "the engine refuses it as a signal")
-            case SignalResult.NO_OPEN_CALL if not await self._engine.has_ended(call_id):
+            case SignalResult.NO_OPEN_CALL if not await self.engine.has_ended(call_id):
                 await self._postpone(stored, "no call has appeared")
             case SignalResult.NO_OPEN_CALL:
                 await self._settle_late(stored)
 
     async def _postpone(self, stored: StoredEntry, reason: str) -> None:
         """Try again later, or hold it for `reason` once it is too old."""
-        if self._clock() - stored.entry.received_at < self._give_up_after:
-            await self._ledger.inbox.postpone([stored.id])
+        if self.clock() - stored.entry.received_at < self.give_up_after:
+            await self.ledger.inbox.postpone([stored.id])
         else:
             await self._settle(stored, InboxState.HELD, reason)
 
     async def _settle_late(self, stored: StoredEntry) -> None:
         entry = stored.entry
-        if await self._ledger.calls.is_event_recorded(entry.provider, entry.event_key):
+        if await self.ledger.calls.is_event_recorded(entry.provider, entry.event_key):
             await self._settle(stored, InboxState.DUPLICATE, RECORDED)
         else:
             await self._settle(stored, InboxState.HELD, "the call had ended")
@@ -123,7 +106,7 @@ class Sweeper:
     async def _settle(
         self, stored: StoredEntry, state: InboxState, reason: str | None = None
     ) -> None:
-        await self._ledger.inbox.settle([stored.id], state, reason)
+        await self.ledger.inbox.settle([stored.id], state, reason)
         log.info("stored callback: %s", state.value, extra={**_fields(stored), "reason": reason})
 
 

@@ -47,17 +47,12 @@ class CallbackTraces:
 
     @asynccontextmanager
     async def signal_header(
-        self,
-        call_id: str,
-        provider: str,
-        callbacks: Sequence[tuple[str | None, datetime | None]],
+        self, call_id: str, provider: str, callbacks: Sequence[tuple[str | None, datetime | None]]
     ) -> AsyncIterator[Header]:
         """Create one span per callback, and the header of the signal that carries them all.
 
-        The header has the context of the first span. Spans are exported only if the block succeeds.
-
-        Args:
-            callbacks: the `traceparent` that each one echoed, and when it was received.
+        A callback is the `traceparent` that it echoed, and when it was received. The header has the
+        context of the first span. Spans are exported only if the block succeeds.
         """
         call = await self._call_context(call_id)
         spans = [self._span(call_id, provider, call, _read(echoed), at) for echoed, at in callbacks]
@@ -99,7 +94,6 @@ class CallbackTraces:
         )
 
     async def _call_context(self, call_id: str) -> SpanContext | None:
-        """The trace context that a call was started with."""
         request = GetWorkflowExecutionHistoryRequest(
             namespace=self._client.namespace,
             execution=WorkflowExecution(workflow_id=call_id),

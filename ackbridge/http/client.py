@@ -77,14 +77,11 @@ def build_client(
     max_connections: int = MAX_CONNECTIONS,
     around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
-    """Build the HTTP client; close it with `aclose`.
+    """Build the HTTP client; close it with `aclose`. `around` wraps its transport, as for traces.
 
     It follows no redirects, keeps no cookies, and ignores the process environment.
-
-    Args:
-        connect_timeout: to connect, and to wait for a free connection; `exchange` bounds the rest.
-        max_connections: in total, idle ones included.
-        around: wraps the transport, such as for traces.
+    `connect_timeout` is to connect, and to wait for a free connection; `exchange` bounds the rest.
+    `max_connections` includes idle ones.
     """
     options = client_options(connect_timeout, max_connections)
     transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"])
@@ -245,7 +242,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self, limits: httpx.Limits) -> None:
-        """Limit the connections, which are opened on demand."""
         self._limits = limits
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._session: aiohttp.ClientSession | None = None
@@ -289,7 +285,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close all connections."""
         if self._session is not None:
             await self._session.close()
 

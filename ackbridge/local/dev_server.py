@@ -51,10 +51,6 @@ class EmbeddedEngine:
 
     Starting blocks for about a second. Any thread may start it, and asynchronous code may use
     `asyncio.to_thread(engine.start)`. It runs until it is stopped or this process ends.
-
-    Attributes:
-        state: the file with its state.
-        log: the file with its output.
     """
 
     def __init__(
@@ -69,16 +65,10 @@ class EmbeddedEngine:
         log: Path | None = None,
         start_timeout: timedelta = timedelta(seconds=60),
     ) -> None:
-        """Nothing is started yet.
+        """Nothing is started yet; free ports are chosen for gRPC and the UI where none are given.
 
-        Args:
-            state: the file of the state; the folder is created, an existing file is continued.
-            port: of gRPC; None for a free one.
-            ui_port: of the Temporal UI; None for a free one.
-            headless: without the Temporal UI.
-            time_skipping: let clients skip the time of their workflows, for tests.
-            dynamic_config: more dynamic configuration of the server, by key.
-            log: the file of its output; None for a file beside the state.
+        An existing `state` is continued. With `time_skipping`, clients can skip the time of their
+        workflows. The `log` is a file beside the state by default.
         """
         self.state = state.absolute()
         self.log = log or self.state.with_suffix(".log")
@@ -106,7 +96,6 @@ class EmbeddedEngine:
 
     @property
     def ui_url(self) -> str | None:
-        """The URL of the Temporal UI; None when headless."""
         return None if self._headless else f"http://{HOST}:{self._port(1)}"
 
     @property
@@ -116,22 +105,14 @@ class EmbeddedEngine:
 
     @property
     def child(self) -> ManagedProcess:
-        """The server process.
-
-        Raises:
-            EngineUnavailableError: it has not been started.
-        """
+        """The server process; raises `EngineUnavailableError` before it was started."""
         if self._child is None:
             raise EngineUnavailableError("the embedded engine has not been started")
         return self._child
 
     @property
     def command(self) -> tuple[str, ...]:
-        """The command line; `shlex.join` makes it printable.
-
-        Raises:
-            EngineUnavailableError: the binary is not installed.
-        """
+        """The command line; raises `EngineUnavailableError` if the binary is not installed."""
         options = [
             *("--ip", HOST, "--port", str(self._port(0)), "--db-filename", str(self.state)),
             *(("--headless",) if self._headless else ("--ui-port", str(self._port(1)))),
@@ -172,7 +153,6 @@ class EmbeddedEngine:
             self._lock = None
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """See `ManagedProcess.kill`."""
         self.child.kill(number)
 
     def _start_on_free_ports(self) -> None:
@@ -224,11 +204,7 @@ class EmbeddedEngine:
 
 
 def find_binary() -> Path:
-    """The `temporal` binary of this Python environment, else the first on the PATH.
-
-    Raises:
-        EngineUnavailableError: there is none; says what to install.
-    """
+    """The `temporal` of this environment, else of the PATH; raises `EngineUnavailableError`."""
     folders = (Path(sys.executable).parent, Path(sysconfig.get_path("scripts")))
     for folder in folders:
         if (folder / "temporal").is_file():
@@ -249,14 +225,14 @@ async def _is_ready(address: str) -> bool:
     """
     try:
         client = await Client.connect(address, namespace=NAMESPACE)
-        indexing = await register_search_attributes(client)
-        if indexing.available:
-            await client.count_workflows(
-                " AND ".join(f"{key.name} IS NULL" for key in search_attributes.KEYS)
-            )
+        if await register_search_attributes(client) is not None:
+            return False
+        await client.count_workflows(
+            " AND ".join(f"{key.name} IS NULL" for key in search_attributes.KEYS)
+        )
     except (RuntimeError, RPCError):
         return False
-    return indexing.available
+    return True
 
 
 def _run_in_thread(work: Coroutine[None, None, T]) -> T:

@@ -16,12 +16,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Replace this process by the command; on Linux it is killed when the parent ends.
-
-    Args:
-        parent: the id of the process that started this one.
-        command: an absolute path, and its arguments.
-    """
+    """Replace this process by a command; on Linux it is killed when `parent` ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

@@ -34,7 +34,6 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 def print_stack(stack: Stack, state: Path) -> None:
-    """Print the addresses of a running stack, and the command that runs its engine."""
     at = stack.addresses
     values = {
         "Temporal UI": at.ui,

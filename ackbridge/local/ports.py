@@ -15,17 +15,10 @@ class LoopbackPort:
     On Linux it stays bound, but does not listen, so that the kernel gives it to no other process:
     neither before our server listens, nor while it restarts. Servers can bind it because they set
     SO_REUSEADDR. On other systems a server may find the port taken.
-
-    Attributes:
-        number: the port.
     """
 
     def __init__(self, preferred: int | None = None) -> None:
-        """Reserve a port.
-
-        Args:
-            preferred: this one if it is free; otherwise any free one.
-        """
+        """Reserve `preferred` if it is free; otherwise any free port."""
         reserved = socket.socket()
         # The garbage collector would warn about an open socket.
         self._release = weakref.finalize(self, reserved.close)

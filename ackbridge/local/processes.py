@@ -52,14 +52,7 @@ class ManagedProcess:
     def __init__(
         self, command: Sequence[str], *, environ: Mapping[str, str], log: Path, folder: Path
     ) -> None:
-        """Nothing is started yet.
-
-        Args:
-            command: an absolute path, and its arguments.
-            environ: the whole environment of the process; nothing else is inherited.
-            log: the file that standard output and standard error are appended to.
-            folder: the working directory.
-        """
+        """The command has an absolute path, and only `environ`; its output is appended to `log`."""
         self.command = tuple(command)
         self.log = log
         self._environ = dict(environ)
@@ -68,11 +61,7 @@ class ManagedProcess:
         self._log_start = 0
 
     def start(self) -> None:
-        """Start the process; returns at once.
-
-        Raises:
-            ProcessNotStartedError: the operating system refuses.
-        """
+        """Start the process and return at once; raises `ProcessNotStartedError`."""
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         started: Future[subprocess.Popen[bytes]] = Future()
         # The kernel kills the child when the *thread* that forked it ends, so each child gets a
@@ -87,11 +76,7 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int:
-        """The process id.
-
-        Raises:
-            ProcessNotStartedError: it has not been started.
-        """
+        """Raises `ProcessNotStartedError` before the process was started."""
         return self._started().pid
 
     @property
@@ -178,12 +163,7 @@ class ManagedProcess:
 
 
 class ProcessDiedError(UnavailableError):
-    """A process of the stack ended by itself; the text has the end of its log.
-
-    Attributes:
-        part: its name in the stack.
-        exit_status: negative for a signal.
-    """
+    """A process of the stack ended by itself; the text has the end of its log."""
 
     def __init__(self, part: str, process: ManagedProcess) -> None:
         self.part = part
@@ -196,17 +176,9 @@ class ProcessDiedError(UnavailableError):
 
 @dataclass(frozen=True)
 class ProcessPlan:
-    """How a process of the stack is run.
-
-    Attributes:
-        command: an absolute path, and its arguments.
-        is_ready: called with its output so far, until it returns true.
-        once_ready: called after that, at every start.
-    """
-
     command: tuple[str, ...] = field(repr=False)
-    is_ready: Callable[[str], bool]
-    once_ready: Callable[[], None] = lambda: None
+    is_ready: Callable[[str], bool]  # called with its output so far, until it returns true
+    once_ready: Callable[[], None] = lambda: None  # called after that, at every start
 
 
 class StackProcess(ManagedProcess):
@@ -249,7 +221,6 @@ class StackProcess(ManagedProcess):
 
 
 def worker_plan() -> ProcessPlan:
-    """The worker of all queues."""
     return ProcessPlan(
         command=(sys.executable, str(app_folder() / "worker.py")),
         is_ready=lambda output: WORKER_READY in output.splitlines(),
@@ -258,20 +229,13 @@ def worker_plan() -> ProcessPlan:
 
 def gateway_plan(port: int) -> ProcessPlan:
     return ProcessPlan(
-        command=(
-            *(sys.executable, "-m", "ackbridge", "gateway"),
-            *("--host", HOST, "--port", str(port)),
-        ),
+        command=(sys.executable, "-m", "ackbridge", "gateway", "--host", HOST, "--port", str(port)),
         is_ready=_responds(f"http://{HOST}:{port}/readyz"),
     )
 
 
 def sandbox_plan(port: int, options: Sequence[str]) -> ProcessPlan:
-    """The simulated provider.
-
-    Args:
-        options: its faults, such as `--rates '{"duplicate": 0.1}'`.
-    """
+    """The simulated provider; options are its faults, as `--rates '{"duplicate": 0.1}'`."""
     return ProcessPlan(
         command=(sys.executable, "-m", "ackbridge.sandbox", "--port", str(port), *options),
         is_ready=_responds(f"http://{HOST}:{port}/healthz"),

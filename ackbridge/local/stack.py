@@ -52,12 +52,7 @@ def _process(part: StackPart) -> ManagedProcess:
 
 @dataclass(frozen=True)
 class Addresses:
-    """The addresses of the servers of a stack.
-
-    Attributes:
-        engine: `host:port` of gRPC.
-        ui, gateway, sandbox, stripe: URLs, without a path.
-    """
+    """`host:port` of the engine's gRPC, and the URLs of the other servers, without a path."""
 
     engine: str
     ui: str
@@ -95,7 +90,6 @@ def environment_for(
 
 
 def empty_temporal_config(state: Path) -> Path:
-    """The path of the empty Temporal configuration file of a stack."""
     return state / "temporal.toml"
 
 
@@ -107,7 +101,6 @@ class Stack:
     per state folder.
 
     Attributes:
-        addresses: where the parts are.
         environment: of the parts, with the secrets of this run; clients connect with it.
     """
 
@@ -130,12 +123,10 @@ class Stack:
             environ: what the parts inherit, such as the environment of this process, without
                 the settings and secrets of other deployments.
             integrations: the folder of integration files; None for those that ship with Ackbridge.
-            sandbox_options: command-line options of the simulated provider.
             parts: which of `PARTS` to run; the engine always runs.
             workers: how many workers: `worker`, `worker-2`, `worker-3` and so on.
             preferred_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`; another port is
                 chosen where one is taken.
-            start_timeout: how long each part may take to be ready.
         """
         self._state = state.absolute()
         wanted = preferred_ports or {}
@@ -197,11 +188,7 @@ class Stack:
             self._run_parallel(kinds, lambda part: part.stop(_STOP_TIMEOUT))
 
     def check(self) -> None:
-        """Check that every part runs, except those stopped by `kill` or `stop`.
-
-        Raises:
-            ProcessDiedError: one does not; with its name and the end of its log.
-        """
+        """Raise `ProcessDiedError` unless all parts run that `kill` or `stop` have not stopped."""
         for name, part in self._parts.items():
             process = _process(part)
             if name not in self._stopped and not process.is_running:

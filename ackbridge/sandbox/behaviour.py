@@ -1,4 +1,4 @@
-"""The faults of one job of the simulated provider. `docs/sandbox.md` has the table."""
+"""The faults of one job of the simulated provider."""
 
 from __future__ import annotations
 
@@ -101,11 +101,12 @@ class Behaviour(BaseModel):
     forged: bool = False
     malformed: bool = False
     contradictory: Literal["completed", "failed"] | None = None
-    duplicates: int = Field(default=0, ge=0, le=100)
+    duplicates: int = Field(default=0, ge=0, le=100)  # more copies of each callback
     lost_callbacks: Times = 0
 
     status_failures: Times = 0
     acknowledgement_failures: Times = 0
+    # A refusal ends it, and a 429 asks for `retry_after` seconds.
     acknowledgement_status: int = Field(default=503, ge=400, le=599)
     acknowledgement_down_ms: Milliseconds = 0
     lost_acknowledgements: Times = 0

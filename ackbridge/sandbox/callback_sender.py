@@ -44,7 +44,8 @@ class OutgoingCallback:
     event_id: str
     body: bytes
     fields: dict[str, Any] = field(default_factory=dict)
-    lost: int = 0
+    lost: int = 0  # this many attempts of each copy are not sent
+    # Signed with this one of the dialect's forgeries; None: signed correctly.
     forgery: str | None = None
     is_void: Callable[[], bool] = lambda: False
 
@@ -59,19 +60,17 @@ class CallbackSender:
         self._event_log = event_log
         self._clock = clock
         self._retries = retries
-        self._client: httpx.AsyncClient | None = None
+        self._client = build_client()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._client = build_client()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
+        await self._client.aclose()
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something until it ends, or until the sender is closed."""
@@ -80,10 +79,7 @@ class CallbackSender:
         task.add_done_callback(self._tasks.discard)
 
     async def send(self, callback: OutgoingCallback, copies: int = 1) -> None:
-        """Send copies of a callback at the same instant, each on its own connection.
-
-        Returns after the first attempt of each; retries run in the background.
-        """
+        """Send copies at the same instant, each on its own connection; retry in the background."""
         accepted = await asyncio.gather(
             *(self._attempt(callback, copy, 1) for copy in range(copies))
         )
@@ -92,7 +88,6 @@ class CallbackSender:
                 self.run_in_background(self._retry(callback, copy))
 
     async def send_once(self, callback: OutgoingCallback) -> None:
-        """Send a callback without retries."""
         await self._attempt(callback, 0, 1)
 
     async def _retry(self, callback: OutgoingCallback, copy: int) -> None:
@@ -117,8 +112,6 @@ class CallbackSender:
         return status is not None and 200 <= status < 300
 
     async def _post(self, callback: OutgoingCallback) -> tuple[int | None, str | None]:
-        if self._client is None:
-            raise RuntimeError("a CallbackSender sends only inside its `async with`")
         try:
             reply = await exchange(
                 self._client,

@@ -18,11 +18,7 @@ TOKEN_LIFE = 3600
 
 
 class Credentials:
-    """Checks the credentials of requests, and issues OAuth 2 tokens.
-
-    Attributes:
-        token_path: of the token endpoint; None where the provider has none.
-    """
+    """Checks the credentials of requests, and issues OAuth 2 tokens at `token_path`."""
 
     def __init__(self, spec: AuthSpec | None, secrets: Secrets, token_path: str | None) -> None:
         self._spec = spec
@@ -49,7 +45,6 @@ class Credentials:
                 return None if token in self._tokens else "unknown bearer token"
 
     def issue_token(self, request: IncomingRequest) -> DialectReply:
-        """The reply to a token request."""
         spec = self._spec
         if not isinstance(spec, OAuth2Auth):
             return json_reply(404, {"error": "invalid_request"})

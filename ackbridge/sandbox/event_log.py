@@ -16,12 +16,7 @@ _OUR_KEY = re.compile(r"(?P<call_id>.+):(?P<cycle>\d+)", re.DOTALL)
 
 
 class EventLog:
-    """Events in order, the oldest ones dropped, and counters that keep counting.
-
-    Attributes:
-        counts: by kind of event; other counters too.
-        dropped: how many events were dropped.
-    """
+    """Events in order, the oldest ones dropped, and counters that keep counting."""
 
     def __init__(self, clock: Clock, max_events: int = MAX_EVENTS) -> None:
         self._clock = clock
@@ -50,12 +45,7 @@ class EventLog:
     def find(
         self, *, call_id: str | None = None, after: int = 0, limit: int | None = None, **wanted: Any
     ) -> list[dict[str, Any]]:
-        """Events in order, filtered by the values that are given.
-
-        Args:
-            after: only events with a greater `number`.
-            limit: at most this many.
-        """
+        """Events in order with the values that are given, and a `number` greater than `after`."""
         events: Iterable[dict[str, Any]] = self._events
         if call_id is not None:
             events = self._by_call.get(call_id, ())

@@ -18,14 +18,7 @@ class Rates(BaseModel):
     """The probability of each fault; faults are drawn independently.
 
     What is drawn depends only on the seed, the idempotency key and the fault's name: the same
-    requests get the same faults, in any order.
-
-    Attributes:
-        delay_ms: milliseconds before a job is done.
-        most: faults that can happen several times happen 1 to `most` times.
-        slow_ms: the delay of `slow` and `slow_receipt`.
-        extend_ms, late_ms, retry_after, acknowledgement_down_ms: as in `Behaviour`, where the
-            fault is drawn.
+    requests get the same faults, in any order. `docs/sandbox.md` says what each field does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,7 +62,6 @@ class Rates(BaseModel):
     lost_acknowledgement: Probability = 0
 
     def draw(self, idempotency_key: str) -> Behaviour:
-        """The behaviour of a request that has none itself."""
         drawn: dict[str, Any] = {}
         for fault, fields_of in _FIELDS.items():
             probability = getattr(self, fault)

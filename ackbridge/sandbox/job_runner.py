@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -17,24 +18,14 @@ _MALFORMED = {"not_json": b'{"unfinished": ', "nothing": b"{}"}
 """Bodies of malformed callbacks."""
 
 
+@dataclass
 class JobRunner:
-    """Does jobs with the delays and faults of their behaviour."""
-
-    def __init__(
-        self,
-        dialect: ProviderDialect,
-        event_log: EventLog,
-        sender: CallbackSender,
-        clock: Clock,
-        delay_ms: int,
-    ) -> None:
-        """Take `delay_ms` for jobs whose behaviour has none."""
-        self._dialect = dialect
-        self._event_log = event_log
-        self._sender = sender
-        self._clock = clock
-        self._delay_ms = delay_ms
-        self._delays: dict[str, asyncio.Event] = {}
+    dialect: ProviderDialect
+    event_log: EventLog
+    sender: CallbackSender
+    clock: Clock
+    delay_ms: int  # of jobs whose behaviour has none
+    _delays: dict[str, asyncio.Event] = field(default_factory=dict)
 
     async def start(self, job: Job) -> None:
         """Start a job; returns when its request can be answered."""
@@ -45,16 +36,16 @@ class JobRunner:
             await self._delay(job)
             await self._finish(job)
         elif behaviour.early and job.mode == "callback":
-            self._event_log.counts["early"] += 1
+            self.event_log.counts["early"] += 1
             await self._finish(job)
         else:
-            self._sender.run_in_background(self._run(job))
+            self.sender.run_in_background(self._run(job))
 
     def start_late(self, job: Job) -> None:
         """Start a `late` job: a failed acknowledgement has arrived."""
         if job.behaviour.late and not job.behaviour.stuck and not job.is_late_started:
             job.is_late_started = True
-            self._sender.run_in_background(self._run_late(job))
+            self.sender.run_in_background(self._run_late(job))
 
     def skip_delay(self, job: Job) -> None:
         """End the current delay of a job, also the one after an extension."""
@@ -74,13 +65,13 @@ class JobRunner:
 
     async def _delay(self, job: Job) -> None:
         delay_ms = job.behaviour.delay_ms
-        await self._wait(job, self._delay_ms if delay_ms is None else delay_ms)
+        await self._wait(job, self.delay_ms if delay_ms is None else delay_ms)
 
     async def _extend(self, job: Job, number: int) -> None:
         behaviour = job.behaviour
         if job.is_void:
             return
-        job.extended_until = self._clock() + timedelta(milliseconds=behaviour.extend_ms)
+        job.extended_until = self.clock() + timedelta(milliseconds=behaviour.extend_ms)
         await self._send(job, "extended", f"extended_{number}")
         wait_ms = behaviour.extend_wait_ms
         await self._wait(job, behaviour.extend_ms / 2 if wait_ms is None else wait_ms)
@@ -100,9 +91,9 @@ class JobRunner:
             return
         job.status = "failed" if job.fails else "completed"
         job.extended_until = None
-        self._event_log.record("done", result=job.status, **job_fields(job))
+        self.event_log.record("done", result=job.status, **job_fields(job))
         for callback in self._false_callbacks(job):
-            await self._sender.send_once(callback)
+            await self.sender.send_once(callback)
         for kind in _results(job):
             await self._send(job, kind, kind)
 
@@ -111,9 +102,9 @@ class JobRunner:
         behaviour = job.behaviour
         if behaviour.forged:
             kind: CallbackKind = "completed" if job.fails else "failed"
-            for forgery in self._dialect.forge(b"", "", self._clock()):
+            for forgery in self.dialect.forge(b"", "", self.clock()):
                 name = f"forged_{forgery}"
-                body = self._dialect.callback_body(job, kind, _event_id(job, name))
+                body = self.dialect.callback_body(job, kind, _event_id(job, name))
                 yield from _callbacks(job, name, body, name, forgery=forgery)
         if behaviour.malformed:
             for name, body in _MALFORMED.items():
@@ -121,25 +112,20 @@ class JobRunner:
 
     async def _send(self, job: Job, kind: CallbackKind, name: str) -> None:
         behaviour = job.behaviour
-        body = self._dialect.callback_body(job, kind, _event_id(job, name))
+        body = self.dialect.callback_body(job, kind, _event_id(job, name))
         for callback in _callbacks(job, name, body, kind, lost=behaviour.lost_callbacks):
-            self._event_log.counts["duplicates"] += behaviour.duplicates
-            await self._sender.send(callback, 1 + behaviour.duplicates)
+            self.event_log.counts["duplicates"] += behaviour.duplicates
+            await self.sender.send(callback, 1 + behaviour.duplicates)
 
 
 def job_fields(job: Job) -> dict[str, Any]:
-    """The fields of a job in the event log."""
     return {"work": job.id, "operation": job.operation, **key_fields(job.key, job.call_id)}
 
 
 def _callbacks(
     job: Job, name: str, body: bytes, news: str, *, lost: int = 0, forgery: str | None = None
 ) -> Iterator[OutgoingCallback]:
-    """One callback, or none for a job without callbacks.
-
-    Args:
-        news: what the event log says of it.
-    """
+    """One callback, or none for a job without; `news` is its name in the event log."""
     if job.mode == "callback" and job.callback_url is not None and not job.behaviour.silent:
         event_id = _event_id(job, name)
         fields: dict[str, Any] = {"event_id": event_id, "news": news, **job_fields(job)}

@@ -38,12 +38,10 @@ class OutageMode:
         return self.current.state == "broken"
 
     async def delay(self) -> None:
-        """Wait, if the provider is slow."""
         if self.current.state == "slow":
             await asyncio.sleep(self.current.slow_ms / 1000)
 
     def behaviour_for(self, request: JobRequest) -> Behaviour | None:
-        """As `BehaviourFor`, with the current state taken into account."""
         if self.current.state == "silent":
             return Behaviour(stuck=True)
         return self._behaviour_for(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
@@ -43,12 +44,9 @@ def create_provider(
     retries: CallbackRetries | None = None,
     max_events: int = MAX_EVENTS,
 ) -> FastAPI:
-    """The provider of `integrations/sandbox.yaml` as an HTTP application.
+    """The provider of `integrations/sandbox.yaml`; other arguments are as in `simulate`.
 
-    Args:
-        api_key: the bearer token that requests need.
-        webhook_secret: signs callbacks.
-        rates, clock, retries, max_events: as in `simulate`.
+    Requests need `api_key` as their bearer token; `webhook_secret` signs callbacks.
     """
     dialect = SandboxApi(api_key, webhook_secret)
     return simulate(dialect, rates, clock=clock, retries=retries, max_events=max_events)
@@ -71,8 +69,6 @@ def simulate(
         rates: the faults of requests for which neither they nor `behaviour_for` give a behaviour.
         behaviour_for: called once for each idempotency key, with its first request.
         clock: of signatures, events and `Retry-After`. Delays are real.
-        retries: of callbacks that are not accepted.
-        max_events: how many events are kept.
     """
     rates = rates or Rates()
     event_log = EventLog(clock, max_events)
@@ -93,24 +89,16 @@ def simulate(
     return app
 
 
+@dataclass
 class _ProviderApp:
-    """An ASGI application: parses each request, records it, and replies."""
-
-    def __init__(
-        self,
-        dialect: ProviderDialect,
-        handler: RequestHandler,
-        event_log: EventLog,
-        outage: OutageMode,
-    ) -> None:
-        self._dialect = dialect
-        self._handler = handler
-        self._event_log = event_log
-        self._outage = outage
+    dialect: ProviderDialect
+    handler: RequestHandler
+    event_log: EventLog
+    outage: OutageMode
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         incoming = await read_request(scope, receive)
-        match self._dialect.parse(incoming):
+        match self.dialect.parse(incoming):
             case JobRequest() as request:
                 reply = await self._job(request, incoming)
             case StatusRequest() as request:
@@ -118,9 +106,9 @@ class _ProviderApp:
             case AcknowledgementRequest() as request:
                 reply = self._acknowledgement(request)
             case DirectReply(kind, direct):
-                is_down = kind == "health" and self._outage.is_broken
+                is_down = kind == "health" and self.outage.is_broken
                 reply = self._unavailable() if is_down else HttpReply(direct)
-                self._event_log.record(kind, path=incoming.path, status=reply.status)
+                self.event_log.record(kind, path=incoming.path, status=reply.status)
         await send_reply(reply, scope, receive, send)
 
     async def _job(self, request: JobRequest, incoming: IncomingRequest) -> HttpReply:
@@ -128,31 +116,31 @@ class _ProviderApp:
         headers = {
             name: incoming.headers[name] for name in _LOGGED_HEADERS if name in incoming.headers
         }
-        self._event_log.record("request", path=incoming.path, headers=headers, **fields)
-        await self._outage.delay()
-        if self._outage.is_broken:
+        self.event_log.record("request", path=incoming.path, headers=headers, **fields)
+        await self.outage.delay()
+        if self.outage.is_broken:
             reply = self._unavailable()
         else:
-            reply = await self._handler.handle_job(request, _fingerprint(incoming))
-            job = self._handler.find(JobSelector(key=request.key))
+            reply = await self.handler.handle_job(request, _fingerprint(incoming))
+            job = self.handler.find(JobSelector(key=request.key))
             fields["work"] = job and job.id
         self._record_reply("receipt", reply, **fields)
         return reply
 
     def _unavailable(self) -> HttpReply:
-        return HttpReply(self._dialect.error_reply(503, "service unavailable"), "error")
+        return HttpReply(self.dialect.error_reply(503, "service unavailable"), "error")
 
     def _status(self, request: StatusRequest) -> HttpReply:
-        reply = self._handler.handle_status(request)
-        job = self._handler.find(request.selector)
+        reply = self.handler.handle_status(request)
+        job = self.handler.find(request.selector)
         fields = {"operation": request.operation, "call_id": request.selector.call_id}
         fields |= job_fields(job) if job else {}
         self._record_reply("status", reply, stands=job and job.status, **fields)
         return reply
 
     def _acknowledgement(self, request: AcknowledgementRequest) -> HttpReply:
-        reply, is_new = self._handler.handle_acknowledgement(request)
-        job = self._handler.find(request.selector)
+        reply, is_new = self.handler.handle_acknowledgement(request)
+        job = self.handler.find(request.selector)
         fields = {"operation": request.operation, "call_id": request.selector.call_id}
         fields |= job_fields(job) if job else {}
         fields |= {"idempotency_key": request.key, "body": request.body}
@@ -162,8 +150,8 @@ class _ProviderApp:
         return reply
 
     def _record_reply(self, kind: str, reply: HttpReply, **fields: Any) -> None:
-        self._event_log.counts[f"answered:{reply.fault or reply.status}"] += 1
-        self._event_log.record(kind, status=reply.status, fault=reply.fault, **fields)
+        self.event_log.counts[f"answered:{reply.fault or reply.status}"] += 1
+        self.event_log.record(kind, status=reply.status, fault=reply.fault, **fields)
 
 
 def _fingerprint(incoming: IncomingRequest) -> str:

@@ -32,17 +32,10 @@ CallbackKind = Literal["completed", "failed", "extended"]
 
 @dataclass(frozen=True)
 class IncomingRequest:
-    """An HTTP request.
-
-    Attributes:
-        path: raw, without the query.
-        query: raw, without the `?`.
-        headers: by lower-case name; the last value of a repeated one.
-    """
-
     method: str
-    path: str
-    query: str = ""
+    path: str  # raw, without the query
+    query: str = ""  # raw, without the `?`
+    # By lower-case name; the last value of a repeated one.
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
 
@@ -57,7 +50,6 @@ class DialectReply:
 
 
 def json_reply(status: int, document: Any) -> DialectReply:
-    """A response with a JSON body."""
     return DialectReply(status, json.dumps(document).encode(), {"content-type": "application/json"})
 
 
@@ -72,34 +64,22 @@ class JobSelector:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A request for a job.
-
-    Attributes:
-        key: the idempotency key; there is one job per key. Where requests carry none, the dialect
-            has to derive one that is the same for every retry.
-        content: kept in `Job.content`.
-        call_id: the caller's own id, where the request has it. Events are found by it, and `fail`
-            counts by it.
-        callback_url: where callbacks go; None for no callbacks.
-        behaviour: the faults that the request asks for, where it does.
-    """
-
     operation: str
     mode: Mode
+    # The idempotency key; there is one job per key. Where requests carry none, the dialect has to
+    # derive one that is the same for every retry.
     key: str
     content: Any = None
+    # The caller's own id, where the request has it. Events are found by it, and `fail` counts by
+    # it.
     call_id: str | None = None
-    callback_url: str | None = None
+    callback_url: str | None = None  # where callbacks go; None for no callbacks
     behaviour: Behaviour | None = None
 
 
 @dataclass(frozen=True)
 class StatusRequest:
-    """A request for the status of a job.
-
-    Attributes:
-        operation: None where the request does not tell; a job of another operation is not found.
-    """
+    """A request for the status of a job; without an operation, the job may be of any."""
 
     operation: str | None
     selector: JobSelector
@@ -107,28 +87,17 @@ class StatusRequest:
 
 @dataclass(frozen=True)
 class AcknowledgementRequest:
-    """An acknowledgement of a job's response.
-
-    Attributes:
-        operation: as in `StatusRequest`.
-        key: its own idempotency key. Without one, each verdict counts once per job.
-        body: for the event log, parsed if possible.
-    """
-
     operation: str | None
     selector: JobSelector
     verdict: Verdict
+    # Its own idempotency key. Without one, each verdict counts once per job.
     key: str | None = None
-    body: Any = None
+    body: Any = None  # for the event log, parsed if possible
 
 
 @dataclass(frozen=True)
 class DirectReply:
-    """A request that the dialect answers itself: health, tokens, errors.
-
-    Attributes:
-        kind: for the event log: `health`, `token`, `unauthorized`, `unknown`, `invalid`.
-    """
+    """A reply by the dialect itself; `kind` is for the event log: `health`, `token`, `invalid`."""
 
     kind: str
     reply: DialectReply
@@ -139,12 +108,7 @@ ParsedRequest = JobRequest | StatusRequest | AcknowledgementRequest | DirectRepl
 
 @dataclass(frozen=True)
 class JobAcknowledgement:
-    """An acknowledgement that was accepted.
-
-    Attributes:
-        at: when the first one with this key arrived.
-        key: its own idempotency key.
-    """
+    """An accepted acknowledgement; `at` is when the first one with its `key` arrived."""
 
     at: datetime
     verdict: Verdict
@@ -154,37 +118,26 @@ class JobAcknowledgement:
 
 @dataclass
 class Job:
-    """The work that a request started; one per idempotency key.
+    """The work that a request started; one per idempotency key."""
 
-    Attributes:
-        number: 1, 2, 3, ... over all jobs of the provider.
-        id: the provider's own id, which callers know as the reference.
-        call_id: the caller's own id, where the provider knows it.
-        content: from `JobRequest`.
-        fails: whether its result is a failure.
-        is_late_started: whether the work of a `late` job has started.
-        extended_until: when the result is promised for, after an extension.
-        acknowledgements: the accepted ones, in order.
-    """
-
+    # 1, 2, 3, ... over all jobs of the provider.
     number: int
-    id: str
+    id: str  # the provider's own id, which callers know as the reference
     operation: str
     mode: Mode
     key: str
-    call_id: str | None
+    call_id: str | None  # the caller's own id, where the provider knows it
     callback_url: str | None
     content: Any
     behaviour: Behaviour
     fails: bool = False
-    is_late_started: bool = False
+    is_late_started: bool = False  # whether the work of a `late` job has started
     status: Literal["processing", "completed", "failed"] = "processing"
-    extended_until: datetime | None = None
+    extended_until: datetime | None = None  # when the result is promised for, after an extension
     acknowledgements: list[JobAcknowledgement] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> Verdict | None:
-        """The verdict of the last acknowledgement."""
         return self.acknowledgements[-1].verdict if self.acknowledgements else None
 
     @property

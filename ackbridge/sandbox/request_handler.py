@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 
@@ -36,13 +36,7 @@ MALFORMED = DialectReply(200, b'{"id": ', {"content-type": "application/json"})
 
 @dataclass
 class _KeyState:
-    """The state of one idempotency key.
-
-    Attributes:
-        fingerprint: of the first request.
-        reply: started by the first request that is not rejected; repeated from then on.
-        requests, replies: how many there were.
-    """
+    """One idempotency key; the first request that is not rejected starts its `reply`."""
 
     behaviour: Behaviour
     fingerprint: str
@@ -51,26 +45,18 @@ class _KeyState:
     replies: int = 0
 
 
+@dataclass
 class RequestHandler:
-    """One job and one reply for each idempotency key.
+    """One job and one reply for each idempotency key; `jobs` has all by id, in order."""
 
-    Attributes:
-        jobs: all of them, by id, in order.
-    """
+    dialect: ProviderDialect
+    runner: JobRunner
+    rates: Rates
+    behaviour_for: BehaviourFor
+    clock: Clock
+    jobs: dict[str, Job] = field(default_factory=dict)
 
-    def __init__(
-        self,
-        dialect: ProviderDialect,
-        runner: JobRunner,
-        rates: Rates,
-        behaviour_for: BehaviourFor,
-        clock: Clock,
-    ) -> None:
-        self._dialect = dialect
-        self._runner = runner
-        self._rates = rates
-        self._behaviour_for = behaviour_for
-        self._clock = clock
+    def __post_init__(self) -> None:
         # Makes ids unique over restarts: callers keep them.
         self._run = secrets.token_hex(3)
         self._keys: dict[str, _KeyState] = {}
@@ -79,7 +65,6 @@ class RequestHandler:
         self._occurrences: Counter[tuple[str, str]] = Counter()
         self._first_acknowledgement: dict[str, datetime] = {}
         self._acknowledgement_replies: dict[tuple[str, str], DialectReply] = {}
-        self.jobs: dict[str, Job] = {}
 
     async def handle_job(self, request: JobRequest, fingerprint: str) -> HttpReply:
         """The fingerprint distinguishes a retry from another request with the same key."""
@@ -111,7 +96,7 @@ class RequestHandler:
             return self._error(404, "no such work")
         if self._is_among_first(job.behaviour.status_failures, "status", job.id):
             return self._faulty("error", job.behaviour, None)
-        return HttpReply(self._dialect.status_reply(job))
+        return HttpReply(self.dialect.status_reply(job))
 
     def handle_acknowledgement(self, request: AcknowledgementRequest) -> tuple[HttpReply, bool]:
         """The reply, and whether this is the first accepted request with its key."""
@@ -127,13 +112,13 @@ class RequestHandler:
         key = job.id, request.key or request.verdict
         is_new = key not in self._acknowledgement_replies
         if is_new:
-            reply = self._dialect.acknowledgement_reply(job, request.verdict)
+            reply = self.dialect.acknowledgement_reply(job, request.verdict)
             self._acknowledgement_replies[key] = reply
             job.acknowledgements.append(
-                JobAcknowledgement(self._clock(), request.verdict, request.key, request.body)
+                JobAcknowledgement(self.clock(), request.verdict, request.key, request.body)
             )
             if request.verdict == "failed":
-                self._runner.start_late(job)
+                self.runner.start_late(job)
         if self._is_among_first(behaviour.lost_acknowledgements, "lost", job.id):
             return self._faulty("error", behaviour, None), is_new
         return HttpReply(self._acknowledgement_replies[key]), is_new
@@ -149,10 +134,9 @@ class RequestHandler:
         return self._jobs_by_call.get(call_id, ())
 
     def skip_delays(self, call_id: str) -> None:
-        """End the current delays of all jobs of a call."""
         for job in self.jobs.values():
             if key_fields(job.key, job.call_id)["call_id"] == call_id:
-                self._runner.skip_delay(job)
+                self.runner.skip_delay(job)
 
     def _find(self, operation: str | None, selector: JobSelector) -> Job | None:
         job = self.find(selector)
@@ -162,14 +146,14 @@ class RequestHandler:
         state = self._keys.get(request.key)
         if state is None:
             behaviour = (
-                request.behaviour or self._behaviour_for(request) or self._rates.draw(request.key)
+                request.behaviour or self.behaviour_for(request) or self.rates.draw(request.key)
             )
             state = self._keys[request.key] = _KeyState(behaviour, fingerprint)
         return state
 
     async def _accept(self, request: JobRequest, behaviour: Behaviour) -> DialectReply:
         if behaviour.refuse is not None:
-            return self._dialect.error_reply(behaviour.refuse, behaviour.reason)
+            return self.dialect.error_reply(behaviour.refuse, behaviour.reason)
         call_id = key_fields(request.key, request.call_id)["call_id"] or request.key
         number = len(self.jobs) + 1
         job = Job(
@@ -186,18 +170,18 @@ class RequestHandler:
         )
         self.jobs[job.id] = self._jobs_by_key[job.key] = job
         self._jobs_by_call[call_id].append(job)
-        await self._runner.start(job)
-        return self._dialect.job_reply(job)
+        await self.runner.start(job)
+        return self.dialect.job_reply(job)
 
     def _error(self, status: int, reason: str, fault: Fault | None = None) -> HttpReply:
-        return HttpReply(self._dialect.error_reply(status, reason), fault)
+        return HttpReply(self.dialect.error_reply(status, reason), fault)
 
     def _faulty(self, fault: Fault, behaviour: Behaviour, reply: DialectReply | None) -> HttpReply:
         """A fault, and the reply that it spoils."""
-        error = self._dialect.error_reply(behaviour.error_status, "try again")
+        error = self.dialect.error_reply(behaviour.error_status, "try again")
         match fault:
             case "throttled":
-                error = self._dialect.error_reply(429, "too many requests")
+                error = self.dialect.error_reply(429, "too many requests")
                 retry_after = {"retry-after": self._retry_after(behaviour)}
                 return HttpReply(
                     DialectReply(429, error.body, {**error.headers, **retry_after}), fault
@@ -212,13 +196,13 @@ class RequestHandler:
     def _retry_after(self, behaviour: Behaviour) -> str:
         if not behaviour.retry_after_date:
             return str(behaviour.retry_after)
-        at = self._clock() + timedelta(seconds=behaviour.retry_after)
+        at = self.clock() + timedelta(seconds=behaviour.retry_after)
         return format_datetime(at, usegmt=True)
 
     def _rejects_acknowledgement(self, job: Job) -> bool:
         behaviour = job.behaviour
-        first = self._first_acknowledgement.setdefault(job.id, self._clock())
-        if self._clock() < first + timedelta(milliseconds=behaviour.acknowledgement_down_ms):
+        first = self._first_acknowledgement.setdefault(job.id, self.clock())
+        if self.clock() < first + timedelta(milliseconds=behaviour.acknowledgement_down_ms):
             return True
         return self._is_among_first(behaviour.acknowledgement_failures, "acknowledgement", job.id)
 

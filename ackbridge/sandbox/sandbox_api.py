@@ -45,8 +45,6 @@ class _JobBody(BaseModel):
 
 
 class _Order(_JobBody):
-    """The body of `POST /v1/orders`."""
-
     amount: int = Field(gt=0)
     currency: str
     call_id: str | None = None
@@ -61,8 +59,6 @@ class _Shipment(_JobBody):
 
 
 class _Booking(_JobBody):
-    """The body of `POST /v1/bookings`."""
-
     room: str
     nights: int = Field(gt=0)
     call_id: str | None = None
@@ -70,8 +66,6 @@ class _Booking(_JobBody):
 
 
 class _Quote(_JobBody):
-    """The body of `POST /v1/quotes`."""
-
     amount: int = Field(gt=0)
     currency: str
 
@@ -84,8 +78,6 @@ class _Report(_JobBody):
 
 
 class _AcknowledgementBody(BaseModel):
-    """The body of `POST /v1/.../{id}/acknowledgements`."""
-
     model_config = ConfigDict(extra="forbid")
 
     status: Verdict
@@ -113,12 +105,7 @@ _WITH_ACKNOWLEDGEMENT = frozenset({"order", "booking", "report"})
 
 
 class SandboxApi:
-    """The dialect of `integrations/sandbox.yaml`.
-
-    Args:
-        api_key: the bearer token that requests need.
-        webhook_secret: signs callbacks.
-    """
+    """The dialect of `integrations/sandbox.yaml`."""
 
     def __init__(self, api_key: str, webhook_secret: str) -> None:
         self._bearer = f"Bearer {api_key}".encode()
@@ -163,7 +150,6 @@ class SandboxApi:
         return json.dumps({**event, **call, name: _document(job, status), **_until(job)}).encode()
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:  # noqa: ARG002 -- given by the protocol; these signatures do not cover it
-        """HMAC-SHA256 over the time and the body."""
         return self._signed(self._secret, body, at)
 
     def forge(self, body: bytes, event_id: str, at: datetime) -> dict[str, dict[str, str]]:  # noqa: ARG002 -- as `sign`

@@ -30,21 +30,13 @@ class _TransportProtocol(H11Protocol):
 
 
 def build_config(app: Any, **options: Any) -> uvicorn.Config:
-    """The configuration of a server on which every fault can be injected.
-
-    Args:
-        options: of `uvicorn.Config`.
-    """
+    """A configuration in which every fault can be injected; other options are uvicorn's."""
     return uvicorn.Config(app, http=_TransportProtocol, ws="none", access_log=False, **options)
 
 
 @dataclass(frozen=True)
 class HttpReply:
-    """A reply, or the fault that replaces it.
-
-    Attributes:
-        reply: sent whole, half of it (`hung`), or not at all (`mute`, `closed`, `reset`).
-    """
+    """A reply, sent whole, half (`hung`), or not at all (`mute`, `closed`, `reset`)."""
 
     reply: DialectReply
     fault: Fault | None = None
@@ -69,7 +61,6 @@ async def read_request(scope: Any, receive: Any) -> IncomingRequest:
 
 
 async def send_reply(reply: HttpReply, scope: Any, receive: Any, send: Any) -> None:
-    """Send a reply, or inject its fault."""
     match reply.fault:
         case "reset":
             _reset(scope)

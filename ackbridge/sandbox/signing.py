@@ -11,7 +11,6 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Protocol
 
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import BasicVerify, HeaderVerify, HmacVerify, VerifySpec
@@ -21,67 +20,50 @@ Sign = Callable[[bytes, bytes, str, datetime], Headers]
 """(secret, body, message id, time) to headers."""
 
 
-class Signer(Protocol):
-    """Signs the callbacks of one provider.
+class Signer:
+    """Signs the callbacks of one provider; if `signs_time`, a receiver can detect old ones."""
 
-    Attributes:
-        signs_time: whether a receiver can detect an old callback.
-    """
-
-    signs_time: bool
-
-    def sign(self, body: bytes, message_id: str, at: datetime) -> Headers:
-        """The headers of an authentic callback, by lower-case name."""
-
-    def forge(self, body: bytes, message_id: str, at: datetime) -> Headers:
-        """The headers of a callback that is signed with another secret."""
-
-
-def build_signer(spec: VerifySpec, secrets: Secrets) -> Signer:
-    """A signer whose signatures a verifier with this specification accepts.
-
-    Args:
-        secrets: resolve the references; the first one of several signs.
-    """
-    match spec:
-        case HmacVerify():
-            sign = _SIGNATURES.get(spec.preset or "") or _custom_signature(spec)
-            signs_time = spec.preset is not None or spec.timestamp_header is not None
-            return _Signer(sign, secrets.resolve(spec.secrets[0]), signs_time=signs_time)
-        case HeaderVerify():
-            name, prefix = spec.name.lower(), spec.prefix
-            return _Signer(
-                lambda secret, _body, _id, _at: {name: prefix + secret.decode()},
-                secrets.resolve(spec.secrets[0]),
-            )
-        case BasicVerify():
-            username = secrets.text(spec.username)
-            return _Signer(
-                lambda secret, _body, _id, _at: basic(username, secret.decode()),
-                secrets.resolve(spec.passwords[0]),
-            )
-
-
-def basic(username: str, password: str) -> Headers:
-    """The header of HTTP Basic credentials."""
-    credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
-    return {"authorization": f"Basic {credentials}"}
-
-
-class _Signer:
     def __init__(self, sign: Sign, secret: str, *, signs_time: bool = False) -> None:
         self._sign = sign
         self._secret = secret
         self.signs_time = signs_time
 
     def sign(self, body: bytes, message_id: str, at: datetime) -> Headers:
+        """The headers of an authentic callback, by lower-case name."""
         return self._sign(self._secret.encode(), body, message_id, at)
 
     def forge(self, body: bytes, message_id: str, at: datetime) -> Headers:
+        """The headers of a callback that is signed with another secret."""
         # Keeps the form of the secret: libraries refuse to sign with other forms.
         prefix = "whsec_" if self._secret.startswith("whsec_") else ""
         other = prefix + self._secret.removeprefix(prefix)[::-1]
         return self._sign(other.encode(), body, message_id, at)
+
+
+def build_signer(spec: VerifySpec, secrets: Secrets) -> Signer:
+    """A signer whose signatures a verifier accepts; of several secrets, the first one signs."""
+    match spec:
+        case HmacVerify():
+            sign = _SIGNATURES.get(spec.preset or "") or _custom_signature(spec)
+            signs_time = spec.preset is not None or spec.timestamp_header is not None
+            return Signer(sign, secrets.resolve(spec.secrets[0]), signs_time=signs_time)
+        case HeaderVerify():
+            name, prefix = spec.name.lower(), spec.prefix
+            return Signer(
+                lambda secret, _body, _id, _at: {name: prefix + secret.decode()},
+                secrets.resolve(spec.secrets[0]),
+            )
+        case BasicVerify():
+            username = secrets.text(spec.username)
+            return Signer(
+                lambda secret, _body, _id, _at: basic(username, secret.decode()),
+                secrets.resolve(spec.passwords[0]),
+            )
+
+
+def basic(username: str, password: str) -> Headers:
+    credentials = base64.b64encode(f"{username}:{password}".encode()).decode()
+    return {"authorization": f"Basic {credentials}"}
 
 
 def stripe(secret: bytes, body: bytes, _message_id: str, at: datetime) -> Headers:

@@ -24,14 +24,8 @@ _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
 class Verifier(Protocol):
-    """Verifies the callbacks of one provider."""
-
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
-        """Return if the callback is the provider's.
-
-        Args:
-            headers: by lower-case name.
-            body: the raw bytes.
+        """Return if the callback is the provider's; headers by lower-case name, the body raw.
 
         Raises:
             SignatureError: it is not, or its timestamp is out of tolerance; safe to log and reply.
@@ -95,13 +89,7 @@ class _BasicVerifier:
 
 @dataclass(frozen=True, slots=True)
 class SignedContent:
-    """What a callback signs.
-
-    Attributes:
-        content: the signed bytes.
-        signatures: decoded; one that matches is enough.
-        timestamp: Unix time in seconds, if the scheme has one.
-    """
+    """What a callback signs; one matching signature is enough. The timestamp is Unix time."""
 
     content: bytes = field(repr=False)
     signatures: tuple[bytes, ...] = field(repr=False)
@@ -135,14 +123,12 @@ class _HmacVerifier:
         if not _any_secret(self._secrets, matches):
             raise SignatureError("signature does not match")
         if signed.timestamp is not None:
-            self._check_age(self._clock().timestamp() - signed.timestamp)
-
-    def _check_age(self, age: float) -> None:
-        if abs(age) > self._tolerance:
-            side = "old" if age > 0 else "in the future"
-            raise SignatureError(
-                f"timestamp is {abs(age):.0f} s {side}, tolerance is {self._tolerance:g} s"
-            )
+            age = self._clock().timestamp() - signed.timestamp
+            if abs(age) > self._tolerance:
+                side = "old" if age > 0 else "in the future"
+                raise SignatureError(
+                    f"timestamp is {abs(age):.0f} s {side}, tolerance is {self._tolerance:g} s"
+                )
 
 
 def _read_generic(

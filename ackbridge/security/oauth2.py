@@ -97,7 +97,6 @@ class ClientCredentials(httpx.Auth):
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Send with the current token, and after a 401 once more with a new one."""
         token = await self._token()
         response = yield _with_token(request, token)
         if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -114,15 +113,16 @@ class ClientCredentials(httpx.Auth):
 
     async def _token(self, refused: str | None = None) -> str:
         current = self._current
-        if current is not None and current.value != refused and not self._is_due(current):
+        if (
+            current is not None
+            and current.value != refused
+            and (current.renew_at is None or self._clock() < current.renew_at)
+        ):
             return current.value
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._fetch())
             self._renewal.add_done_callback(self._on_fetched)
         return (await asyncio.shield(self._renewal)).value
-
-    def _is_due(self, token: _Token) -> bool:
-        return token.renew_at is not None and self._clock() >= token.renew_at
 
     def _on_fetched(self, task: asyncio.Task[_Token]) -> None:
         self._renewal = None

@@ -26,11 +26,8 @@ def build_auth(
     """Build the authentication of one integration; share it between its requests.
 
     Secrets are resolved for every request, so that a rotation takes effect at once. A request whose
-    secret does not resolve fails with `SecretError` before anything is sent.
-
-    Args:
-        clock: for the expiry of OAuth 2 tokens.
-        transport: for OAuth 2 token requests, instead of httpx's own; the caller closes it.
+    secret does not resolve fails with `SecretError` before anything is sent. OAuth 2 tokens are
+    requested through `transport`, or else httpx's own; the caller closes it.
     """
     match spec:
         case None:
@@ -79,13 +76,8 @@ def sign_notice(
 ) -> dict[str, str]:
     """Sign a notice by Standard Webhooks (standardwebhooks.com), and return its headers.
 
-    Args:
-        refs: the secrets, each of which signs: during a rotation there are two.
-        at: the time of sending, in UTC.
-        body: exactly as it is sent.
-
-    Raises:
-        SecretError: one does not resolve, or is not a Standard Webhooks secret.
+    Each of `refs` signs: during a rotation there are two. `at` is the time of sending in UTC, and
+    `body` exactly what is sent. Raises `SecretError` as `Secrets.webhook_key`.
     """
     keys = [secrets.webhook_key(ref) for ref in refs]
     return {

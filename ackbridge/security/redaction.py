@@ -68,11 +68,7 @@ class Redactor:
         secrets: Secrets | None = None,
         session: httpx.Auth | None = None,
     ) -> None:
-        """Remove the secrets of `auth` and `verify`, resolved anew for every text.
-
-        Args:
-            session: the result of `build_auth`, which may hold a token.
-        """
+        """Remove the secrets of `auth` and `verify`, resolved anew, and the token of `session`."""
         self._credentials = [
             credential for spec in (auth, verify) if spec for credential in spec.credentials()
         ]

@@ -20,7 +20,6 @@ _MAX_FILE_BYTES = 64 * 1024
 
 
 def is_secret_ref(text: str) -> bool:
-    """Whether a text is a well-formed secret reference."""
     return _REFERENCE.match(text) is not None
 
 
@@ -57,11 +56,7 @@ class Secrets:
         return self.resolve(plain_or_ref) if is_secret_ref(plain_or_ref) else plain_or_ref
 
     def webhook_key(self, ref: str) -> bytes:
-        """Return the key of a Standard Webhooks secret: base64, after an optional `whsec_`.
-
-        Raises:
-            SecretError: as `resolve`, or it is not such a secret.
-        """
+        """The key of a Standard Webhooks secret, base64 after a `whsec_`; raises `SecretError`."""
         secret = self.resolve(ref).removeprefix(WEBHOOK_PREFIX)
         try:
             key = base64.b64decode(secret + "==")

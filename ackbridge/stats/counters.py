@@ -17,47 +17,20 @@ from .quantile_sketch import QuantileSketch
 
 
 class Count(StrEnum):
-    """What is counted. The values are stored: members are only ever added.
+    """What is counted. The values are stored: members are only ever added."""
 
-    Sends, one for each attempt:
-
-    Attributes:
-        RECEIPTS: the provider accepted the request.
-        REFUSED: it answered that it will not process the request.
-        THROTTLED: it answered 408, 425 or 429.
-        UNANSWERED: no answer in time, no connection, or a 5xx.
-
-    Responses, one for each cycle:
-
-    Attributes:
-        ANSWERS: responses that were recorded, late ones included.
-        FAILURES: failures that the provider reported.
-        SILENCES: deadlines that passed without either.
-        LATE: responses whose silence had been counted before.
-        DUPLICATES: messages that were suppressed because their event had been seen.
-
-    Other requests to the provider:
-
-    Attributes:
-        STATUS_ANSWERED, STATUS_UNANSWERED: status requests.
-        ACKNOWLEDGED, UNACKNOWLEDGED: acknowledgements, by whether the provider accepted them.
-        HEALTHY, UNHEALTHY, UNCLEAR: health requests, by result.
-
-    Our own errors:
-
-    Attributes:
-        OWN_ERRORS: the ledger unavailable, a secret missing, a request that cannot be built.
-    """
-
-    RECEIPTS = "receipts"
-    REFUSED = "refused"
-    THROTTLED = "throttled"
-    UNANSWERED = "unanswered"
-    ANSWERS = "answers"
-    FAILURES = "failures"
-    SILENCES = "silences"
-    LATE = "late"
-    DUPLICATES = "duplicates"
+    # Sends, one for each attempt
+    RECEIPTS = "receipts"  # the provider accepted the request
+    REFUSED = "refused"  # it answered that it will not process the request
+    THROTTLED = "throttled"  # it answered 408, 425 or 429
+    UNANSWERED = "unanswered"  # no answer in time, no connection, or a 5xx
+    # Responses, one for each cycle
+    ANSWERS = "answers"  # that were recorded, late ones included
+    FAILURES = "failures"  # that the provider reported
+    SILENCES = "silences"  # deadlines that passed without either
+    LATE = "late"  # responses whose silence had been counted before
+    DUPLICATES = "duplicates"  # messages suppressed because their event had been seen
+    # Status requests, acknowledgements (by whether they were accepted), and health requests
     STATUS_ANSWERED = "asked"
     STATUS_UNANSWERED = "asked_in_vain"
     ACKNOWLEDGED = "acknowledged"
@@ -65,6 +38,7 @@ class Count(StrEnum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     UNCLEAR = "unclear"
+    # The ledger unavailable, a secret missing, a request that cannot be built
     OWN_ERRORS = "ours"
 
 
@@ -81,19 +55,14 @@ PROVIDER_ERRORS: Final = (
 
 
 class Timing(StrEnum):
-    """What is timed, in seconds. The values are stored.
+    """What is timed, in seconds. The values are stored."""
 
-    Attributes:
-        RECEIPT: from an attempt to its receipt.
-        ANSWER: from the send to the provider's response or failure, late ones included; not
-            recorded where one of several sends may have been answered.
-        OVERDUE: the answers among them that came after their call's deadline.
-        SILENCE: how long calls had waited when they timed out, but for those answered later.
-    """
-
-    RECEIPT = "receipt"
+    RECEIPT = "receipt"  # from an attempt to its receipt
+    # From the send to the provider's response or failure, late ones included; not recorded where
+    # one of several sends may have been answered.
     ANSWER = "answer"
-    OVERDUE = "overdue"
+    OVERDUE = "overdue"  # the answers among them that came after their call's deadline
+    # How long calls had waited when they timed out, but for those answered later.
     SILENCE = "silence"
 
 
@@ -110,7 +79,6 @@ class OperationStats:
         return self.counts[what]
 
     def merge(self, other: OperationStats) -> None:
-        """Add the counts and timings of another."""
         for what, count in other.counts.items():
             self.counts[what] += count
         for name, sketch in other.times.items():
@@ -127,12 +95,10 @@ class OperationStats:
         return self.sum(PROVIDER_ERRORS)
 
     def sum(self, counts: Iterable[Count]) -> int:
-        """The sum of several counts."""
         return sum(self.counts[what] for what in counts)
 
     @classmethod
     def merged(cls, parts: Iterable[OperationStats]) -> Self:
-        """A new one with the counts and timings of all parts."""
         whole = cls()
         for part in parts:
             whole.merge(part)
@@ -165,12 +131,7 @@ _TIMINGS = frozenset(str(name) for name in Timing)
 
 @dataclass(frozen=True)
 class Resolution:
-    """How finely statistics are stored, and for how long.
-
-    Attributes:
-        width: the time span of one bucket.
-        kept: how long buckets are kept.
-    """
+    """How finely statistics are stored: the time span of one bucket, and how long it is kept."""
 
     width: timedelta
     kept: timedelta
@@ -207,11 +168,7 @@ class StatsBucket:
 
 
 class Counters:
-    """The statistics of this process. Not thread-safe: for the thread of the event loop.
-
-    Attributes:
-        worker: identifies the process; new for each one, so that no rows are shared.
-    """
+    """The statistics of this process, for the thread of the event loop; `worker` is unique."""
 
     def __init__(self) -> None:
         self.worker = uuid4().hex
@@ -221,7 +178,6 @@ class Counters:
         self._unreported: dict[tuple[str, str, timedelta, datetime], StatsBucket] = {}
 
     def count(self, provider: str, operation: str, what: Count, times: int = 1) -> None:
-        """Add to a count."""
         self._pending_of(provider, operation).counts[what] += times
 
     def time(

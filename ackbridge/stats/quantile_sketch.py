@@ -44,13 +44,11 @@ class QuantileSketch:
         self._bins[number] = self._bins.get(number, 0) + weight
 
     def merge(self, other: Self) -> None:
-        """Add the times of another sketch."""
         for number, count in other._bins.items():
             self._bins[number] = self._bins.get(number, 0) + count
 
     @property
     def count(self) -> int:
-        """The number of times in it."""
         return sum(count for _, count in self.bins())
 
     def bins(self) -> Iterator[tuple[int, int]]:

@@ -69,7 +69,6 @@ class StatsReporter:
             log.exception("statistics could not be reported")
 
     async def run(self, every: timedelta) -> None:
-        """Report until cancelled."""
         while True:
             await asyncio.sleep(every.total_seconds())
             await self.report_or_log()

@@ -40,32 +40,22 @@ class Latency(Wire):
 
 
 class Score(Wire):
-    """The statistics of one operation, or of the provider as a whole.
+    """The statistics of one operation, or of the provider as a whole."""
 
-    Attributes:
-        operation: its name; "" for the whole provider, health requests included.
-        uptime: the share of time buckets in which at least half of the requests were answered;
-            buckets without requests do not count; None: there was no request at all.
-        sends: attempts.
-        errors_per_minute: of the provider: no answer, 408, 425, 429 or 5xx, failures, silences.
-        ours_per_minute: our own: the ledger unavailable, a secret missing, an invalid request.
-        receipt_rate: the share of sends that the provider accepted.
-        answer_rate: the share of cycles that ended with a response, not a failure or a silence;
-            a late response counts as both.
-        receipt, answer: how long they took, from the send; None when there was none.
-        silences: deadlines that passed.
-        parked: calls that are parked now.
-        owed: acknowledgements that are pending now.
-        deadline, deadline_reason: of new calls, where it is learned.
-    """
-
-    operation: str
+    operation: str  # its name; "" for the whole provider, health requests included
+    # The share of time buckets in which at least half of the requests were answered; buckets
+    # without requests do not count; None: there was no request at all.
     uptime: float | None = None
     sends: int = 0
+    # Of the provider: no answer, 408, 425, 429 or 5xx, failures, silences.
     errors_per_minute: float = 0.0
+    # Our own: the ledger unavailable, a secret missing, an invalid request.
     ours_per_minute: float = 0.0
-    receipt_rate: float | None = None
+    receipt_rate: float | None = None  # the share of sends that the provider accepted
+    # The share of cycles that ended with a response, not a failure or a silence; a late response
+    # counts as both.
     answer_rate: float | None = None
+    # receipt, answer: how long they took, from the send; None when there was none.
     receipt: Latency | None = None
     answer: Latency | None = None
     silences: int = 0
@@ -74,20 +64,15 @@ class Score(Wire):
     refused: int = 0
     throttled: int = 0
     failures: int = 0
-    parked: int = 0
-    owed: int = 0
+    parked: int = 0  # calls that are parked now
+    owed: int = 0  # acknowledgements that are pending now
+    # deadline, deadline_reason: of new calls, where it is learned.
     deadline: timedelta | None = None
     deadline_reason: str | None = None
 
 
 class Scorecard(Wire):
-    """The statistics of a provider in a period.
-
-    Attributes:
-        whole: all operations together.
-        operations: each of them, sorted by name.
-        breaker: from the control's last snapshot; None where there is none.
-    """
+    """The statistics of a provider in a period; `breaker` is from the control's last snapshot."""
 
     provider: str
     since: AwareDatetime
@@ -112,12 +97,7 @@ def scorecard(
     until: datetime,
     snapshot: ControlSnapshot | None = None,
 ) -> Scorecard:
-    """Compute the scorecard of a period.
-
-    Args:
-        since: the start of the first bucket of the timeline, or earlier.
-        snapshot: of the provider's control, for the breaker and the deadlines.
-    """
+    """Compute the scorecard of a period; it begins no later than the first bucket."""
     deadlines = snapshot.deadlines if snapshot else {}
     with_stats = {operation for bucket in timeline.values() for operation in bucket}
     names = (with_stats | backlog.keys() | deadlines.keys()) - {WHOLE_PROVIDER}

@@ -6,7 +6,6 @@ import logging
 
 
 def log_to_stderr(level: str) -> None:
-    """Configure logging for one of our processes."""
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -22,14 +22,9 @@ class Signal(StrEnum):
     METRICS = "METRICS"
 
     def is_enabled(self, environ: Mapping[str, str]) -> bool:
-        """Whether an endpoint is set and the exporter is not `none`.
-
-        Raises:
-            ConfigurationError: an exporter or protocol that we do not support.
-        """
-        if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-            return False
-        if self.endpoint(environ) is None:
+        """Whether it is exported; raises `ConfigurationError` for exporters we do not support."""
+        is_disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        if is_disabled or self.endpoint(environ) is None:
             return False
         exporter = environ.get(f"OTEL_{self}_EXPORTER", "otlp")
         if exporter == "none":
@@ -40,7 +35,6 @@ class Signal(StrEnum):
         return True
 
     def endpoint(self, environ: Mapping[str, str]) -> str | None:
-        """The URL of the collector, if one is set."""
         specific = environ.get(f"OTEL_EXPORTER_OTLP_{self}_ENDPOINT")
         general = environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
         return specific or (f"{general.rstrip('/')}/v1/{self.lower()}" if general else None)

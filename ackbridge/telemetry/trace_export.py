@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import (
     SpanExportResult,
 )
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
-from opentelemetry.trace import Link, SpanKind, Status, TraceState
+from opentelemetry.trace import Link, Status
 from opentelemetry.util.types import Attributes, AttributeValue
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider, create_tracer_provider
 
@@ -34,14 +34,7 @@ _ERROR_TYPES: Final = re.compile(r"ApplicationError: [A-Z][A-Za-z]+(?=: )|[A-Za-
 
 @contextmanager
 def export_traces(service: str, environ: Mapping[str, str]) -> Iterator[None]:
-    """Trace this process while inside, if `OTEL_*` names an endpoint.
-
-    Args:
-        service: the service name, unless `OTEL_SERVICE_NAME` is set.
-
-    Raises:
-        ConfigurationError: naming the variable.
-    """
+    """Trace this process while inside, if `OTEL_*` names an endpoint; see `export_telemetry`."""
     if not Signal.TRACES.is_enabled(environ):
         yield
         return
@@ -55,12 +48,7 @@ def export_traces(service: str, environ: Mapping[str, str]) -> Iterator[None]:
 def start_tracing(
     exporter: SpanExporter, service: str, *, at_once: bool = False
 ) -> ReplaySafeTracerProvider:
-    """Trace this process from now on; may be called once per process.
-
-    Args:
-        exporter: receives the spans, reduced to the allowed attributes.
-        at_once: export each span when it ends, for tests; otherwise in the background.
-    """
+    """Trace this process from now on, once; `at_once` exports each span when it ends, for tests."""
     filter_eviction_errors()
     # OTEL_TRACES_SAMPLER is read by any provider that is built without a sampler.
     sampler = CallSampler(TracerProvider(shutdown_on_exit=False).sampler)
@@ -88,16 +76,12 @@ class CallSampler(Sampler):
         parent_context: Context | None,
         trace_id: int,
         name: str,
-        kind: SpanKind | None = None,
-        attributes: Attributes = None,
-        links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
+        *arguments: Any,
+        **options: Any,
     ) -> SamplingResult:
         if name.endswith(_CONTROL_SPAN):
             return SamplingResult(Decision.DROP)
-        return self._sampler.should_sample(
-            parent_context, trace_id, name, kind, attributes, links, trace_state
-        )
+        return self._sampler.should_sample(parent_context, trace_id, name, *arguments, **options)
 
     def get_description(self) -> str:
         return f"CallSampler({self._sampler.get_description()})"

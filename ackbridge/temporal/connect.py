@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypedDict
 
@@ -51,10 +50,7 @@ def client_options() -> ConnectOptions:
 async def connect(
     environ: Mapping[str, str], interceptors: Sequence[Interceptor] = (), *, lazy: bool = False
 ) -> Client:
-    """Connect as `TEMPORAL_*` and Temporal's own configuration file say.
-
-    Args:
-        lazy: connect at the first request, for a process that is useful without the engine.
+    """Connect as `TEMPORAL_*` and Temporal's own configuration say; if `lazy`, when first used.
 
     Raises:
         ConfigurationError: those settings are not valid.
@@ -65,22 +61,19 @@ async def connect(
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"TEMPORAL_*: {error}") from None
     address = config.setdefault("target_host", "localhost:7233")
+    # On this machine compression costs CPU and saves nothing.
+    host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
+    compression = GrpcCompression.NONE if host in _LOOPBACK else GrpcCompression.GZIP
     try:
         return await Client.connect(
             **config,
             **client_options(),
-            grpc_compression=_compression(address),
+            grpc_compression=compression,
             interceptors=interceptors,
             lazy=lazy,
         )
     except RuntimeError as error:
         raise EngineUnavailableError(f"no Temporal server answers at {address}: {error}") from None
-
-
-def _compression(address: str) -> GrpcCompression:
-    # On this machine compression costs CPU and saves nothing.
-    host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
-    return GrpcCompression.NONE if host in _LOOPBACK else GrpcCompression.GZIP
 
 
 @contextmanager
@@ -89,51 +82,27 @@ def rpc_errors(
 ) -> Iterator[None]:
     """Raise the `RPCError` of a request as one of our errors.
 
-    Args:
-        not_found: raised when there is no such workflow; None: as any other error.
-        ended: raised when it takes no signals because it has ended; None: as `not_found`.
-
-    Raises:
-        InvalidRequestError: the server refuses an argument.
-        EngineUnavailableError: any other error; the request may be repeated.
+    Where `not_found` is given, it is raised when there is no such workflow, and `ended` (or else
+    `not_found`) when it takes no signals because it has ended. A refused argument raises
+    `InvalidRequestError`; anything else `EngineUnavailableError`: the request may be repeated.
     """
     try:
         yield
     except RPCError as error:
-        raise _translated(error, not_found, ended or not_found) from None
+        known = ended if ended and "already completed" in error.message else not_found
+        if error.status is RPCStatusCode.NOT_FOUND and known is not None:
+            raise known from None
+        if error.status is RPCStatusCode.INVALID_ARGUMENT:
+            raise InvalidRequestError(error.message) from None
+        raise EngineUnavailableError(
+            f"the engine did not answer ({error.status.name}): {error.message}"
+        ) from None
 
 
-def _translated(
-    error: RPCError, not_found: AckbridgeError | None, ended: AckbridgeError | None
-) -> AckbridgeError:
-    if error.status is RPCStatusCode.NOT_FOUND:
-        known = ended if "already completed" in error.message else not_found
-        if known is not None:
-            return known
-    if error.status is RPCStatusCode.INVALID_ARGUMENT:
-        return InvalidRequestError(error.message)
-    return EngineUnavailableError(
-        f"the engine did not answer ({error.status.name}): {error.message}"
-    )
+async def register_search_attributes(client: Client) -> str | None:
+    """Register our search attributes; without the permission, returns how they can be registered.
 
-
-@dataclass(frozen=True)
-class Indexing:
-    """Whether calls can be indexed by our search attributes.
-
-    Attributes:
-        available: they are registered.
-        advice: the command that registers them, when we lack the permission.
-    """
-
-    available: bool
-    advice: str | None = None
-
-
-async def register_search_attributes(client: Client) -> Indexing:
-    """Register our search attributes, if we have the permission.
-
-    Upserting one that is not registered blocks a workflow, so calls run without them otherwise.
+    Upserting one that is not registered blocks a workflow, so calls run without them then.
     """
     operator = client.operator_service
     try:
@@ -155,22 +124,17 @@ async def register_search_attributes(client: Client) -> Indexing:
                 timeout=RPC_TIMEOUT,
             )
     except RPCError as error:
-        if error.status is RPCStatusCode.ALREADY_EXISTS:
-            return Indexing(available=True)
-        return Indexing(available=False, advice=_advice(client.namespace, error))
-    return Indexing(available=True)
-
-
-def _advice(namespace: str, error: RPCError) -> str:
-    options = " ".join(
-        f"--name {key.name} --type {key.indexed_value_type.name.title()}"
-        for key in search_attributes.KEYS
-    )
-    return (
-        f"search attributes could not be registered ({error.status.name}); calls run without them"
-        f" until an administrator runs: temporal operator search-attribute create"
-        f" --namespace {namespace} {options}"
-    )
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+            options = " ".join(
+                f"--name {key.name} --type {key.indexed_value_type.name.title()}"
+                for key in search_attributes.KEYS
+            )
+            return (
+                f"search attributes could not be registered ({error.status.name}); calls run"
+                " without them until an administrator runs: temporal operator search-attribute"
+                f" create --namespace {client.namespace} {options}"
+            )
+    return None
 
 
 def as_plain(argument: Wire) -> dict[str, Any]:
@@ -187,18 +151,10 @@ async def signal_once(
     timeout: timedelta,  # noqa: ASYNC109 -- sent with the request
     header: Header | None = None,
 ) -> None:
-    """Signal an open call once per request id.
+    """Signal an open call; the engine drops a second signal to it with the same request id.
 
-    The SDK's `WorkflowHandle.signal` has no request id, so the raw request is sent.
-
-    Args:
-        argument: from `as_plain`.
-        request_id: the engine drops a signal to the same call with the same id.
-        timeout: of the request; after it the signal may have arrived nevertheless.
-        header: of the signal, such as its trace context.
-
-    Raises:
-        RPCError: NOT_FOUND when there is no such open call.
+    The SDK's `WorkflowHandle.signal` has no request id, so the raw request is sent. After a timeout
+    the signal may have arrived nevertheless. Raises `RPCError` NOT_FOUND without such an open call.
     """
     request = SignalWorkflowExecutionRequest(
         namespace=client.namespace,

@@ -81,11 +81,7 @@ async def sync_schedule(
 ) -> None:
     """Create a schedule that starts a workflow, or update it; a paused one stays paused.
 
-    Args:
-        fingerprint: changes with the definition of the schedule.
-
-    Raises:
-        RPCError: the engine does not answer, or refuses.
+    The fingerprint changes with its definition. Raises `RPCError` if the engine refuses.
     """
     action = schedule.action
     assert isinstance(action, ScheduleActionStartWorkflow)  # noqa: S101 -- for mypy: ours start workflows
@@ -113,11 +109,7 @@ async def _update(client: Client, schedule_id: str, schedule: Schedule, fingerpr
 
 
 async def delete_schedule(client: Client, schedule_id: str, reason: str) -> None:
-    """Delete a schedule if it exists.
-
-    Raises:
-        RPCError: the engine does not answer, or refuses.
-    """
+    """Delete a schedule if it exists; raises `RPCError` if the engine refuses."""
     try:
         await client.get_schedule_handle(schedule_id).delete(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
@@ -136,33 +128,28 @@ def _build_schedule(provider: str, plan: ReprocessSchedule) -> Schedule:
             task_queue=names.TASK_QUEUE,
             static_summary=f"parked calls of {provider}, by schedule",
         ),
-        spec=_spec(plan),
+        spec=ScheduleSpec(
+            calendars=[_calendar(plan.cron)] if plan.cron else [],
+            intervals=[ScheduleIntervalSpec(every=plan.every)] if plan.every else [],
+            jitter=plan.jitter or None,
+            time_zone_name=plan.timezone.key if plan.cron else None,
+        ),
         policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=CATCH_UP),
     )
 
 
-def _spec(plan: ReprocessSchedule) -> ScheduleSpec:
-    return ScheduleSpec(
-        calendars=[_calendar(plan.cron)] if plan.cron else [],
-        intervals=[ScheduleIntervalSpec(every=plan.every)] if plan.every else [],
-        jitter=plan.jitter or None,
-        time_zone_name=plan.timezone.key if plan.cron else None,
-    )
-
-
 def _calendar(cron: Cron) -> ScheduleCalendarSpec:
+    def ranges(numbers: tuple[int, ...]) -> list[ScheduleRange]:
+        return [ScheduleRange(number) for number in numbers]
+
     return ScheduleCalendarSpec(
-        minute=_ranges(cron.minutes),
-        hour=_ranges(cron.hours),
-        day_of_month=_ranges(cron.days),
-        month=_ranges(cron.months),
-        day_of_week=_ranges(cron.weekdays),
+        minute=ranges(cron.minutes),
+        hour=ranges(cron.hours),
+        day_of_month=ranges(cron.days),
+        month=ranges(cron.months),
+        day_of_week=ranges(cron.weekdays),
         comment=cron.text,
     )
-
-
-def _ranges(numbers: tuple[int, ...]) -> list[ScheduleRange]:
-    return [ScheduleRange(number) for number in numbers]
 
 
 def _fingerprint(provider: str, plan: ReprocessSchedule) -> str:

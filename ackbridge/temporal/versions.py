@@ -59,41 +59,24 @@ _PROPAGATING: Final = RoutingConfigUpdateState.ROUTING_CONFIG_UPDATE_STATE_IN_PR
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a deployment.
-
-    Attributes:
-        build_id: its id within the deployment.
-        state: as the engine has it: current, ramping, inactive (never was current), draining or
-            drained (was current; only pinned workflows drain, and calls are not pinned).
-        queues: the task queues that its workers have ever polled.
-    """
-
     build_id: str
+    # As the engine has it: current, ramping, inactive (never was current), draining or drained (was
+    # current; only pinned workflows drain, and calls are not pinned).
     state: str
-    queues: tuple[str, ...]
+    queues: tuple[str, ...]  # the task queues that its workers have ever polled
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment, as the engine describes it.
-
-    Attributes:
-        name: its id within the namespace.
-        current: the build id of the version that gets the tasks; None: unversioned workers do.
-        ramping: the build id of the version that gets `ramp` percent of the calls.
-        is_spreading: whether the latest change has not reached every task queue.
-        versions: every version that the engine remembers, the newest first.
-    """
-
     name: str
+    # The build id of the version that gets the tasks; None: unversioned workers do.
     current: str | None
-    ramping: str | None
+    ramping: str | None  # the build id of the version that gets `ramp` percent of the calls
     ramp: float
-    is_spreading: bool
-    versions: tuple[Version, ...]
+    is_spreading: bool  # whether the latest change has not reached every task queue
+    versions: tuple[Version, ...]  # every version that the engine remembers, the newest first
 
     def queues(self, build_id: str | None) -> frozenset[str]:
-        """The task queues of a version; none for an unknown one."""
         return frozenset(
             queue for one in self.versions if one.build_id == build_id for queue in one.queues
         )
@@ -115,12 +98,7 @@ class Deployment:
 
 
 def deployment_config(name: str | None, build_id: str | None) -> WorkerDeploymentConfig | None:
-    """The `deployment_config` of a worker; None for an unversioned one.
-
-    Args:
-        name: of the deployment.
-        build_id: of the version; None: the version of the installed package.
-    """
+    """The config of a worker; None for an unversioned one. The default build id is our version."""
     if name is None:
         return None
     version = WorkerDeploymentVersion(name, build_id or installed_version("ackbridge"))
@@ -132,11 +110,7 @@ def deployment_config(name: str | None, build_id: str | None) -> WorkerDeploymen
 
 
 async def describe(client: Client, name: str) -> Deployment:
-    """Describe a deployment; one whose workers have never polled has no versions.
-
-    Raises:
-        EngineUnavailableError: the engine does not answer, or refuses.
-    """
+    """Describe a deployment; unpolled, it has no versions. Raises `EngineUnavailableError`."""
     return (await _describe(client, name))[0]
 
 
@@ -264,8 +238,7 @@ async def _route(client: Client, ramp: float | None, **change: Any) -> None:
         )
     else:
         await service.set_worker_deployment_ramping_version(
-            SetWorkerDeploymentRampingVersionRequest(**change, percentage=ramp),
-            timeout=RPC_TIMEOUT,
+            SetWorkerDeploymentRampingVersionRequest(**change, percentage=ramp), timeout=RPC_TIMEOUT
         )
 
 

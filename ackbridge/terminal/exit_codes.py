@@ -27,8 +27,6 @@ from ackbridge.errors import (
 
 
 class ExitCode(IntEnum):
-    """What the exit status of a command says."""
-
     COMPLETED = 0
     FAILED = 1
     BAD_INPUT = 2

@@ -167,11 +167,7 @@ def print_rows(
     as_json: bool,
     longest: int | None = None,
 ) -> None:
-    """Print rows as a list of JSON objects, or their values as a table.
-
-    Args:
-        longest: characters of a cell that the table shows; the JSON is complete.
-    """
+    """Print rows as JSON objects, or as a table whose cells are cut after `longest` characters."""
     if as_json:
         print_json(list(rows))
     else:
@@ -197,24 +193,24 @@ def call_status(status: CallStatus) -> RenderableType:
         "disputed": _DISPUTED if status.disputed else None,
         "receipt": None if status.receipt is None else _json(status.receipt),
         "reference": status.reference,
-        "duplicates": f"{status.duplicates} suppressed" if status.duplicates else None,
-        "flags and breaker": status.standing,
-        "last error": status.last_error,
     }
     if status.deadline:
         at = f"{status.deadline:%Y-%m-%d %H:%M:%S} UTC"
         values["deadline"] = f"{at}: {status.deadline_reason}"
-    if status.acknowledgements_owed:
-        values["owed"] = f"{status.acknowledgements_owed} acknowledgements"
     if outcome is not None:
-        values["reason"] = outcome.reason
-        values["late"] = "yes" if outcome.late else None
         if outcome.status == "completed":
             values["response"] = _json(outcome.response)
         if outcome.settled:
             values["settled"] = f"by {outcome.settled.by}: {outcome.settled.reason}"
         if outcome.forced:
             values["forced"] = f"by {outcome.forced.by}: {outcome.forced.reason}"
+    owed, duplicates = status.acknowledgements_owed, status.duplicates
+    values |= {
+        "owed": f"{owed} acknowledgements" if owed else None,
+        "duplicates": f"{duplicates} suppressed" if duplicates else None,
+        "flags and breaker": status.standing,
+        "last error": status.last_error,
+    }
     if notice is not None:
         parts = (f"{notice.title}.", notice.message, notice.alternative)
         values["notice"] = " ".join(filter(None, parts))
@@ -274,7 +270,6 @@ def batch_table(batches: Sequence[BatchProgress]) -> RenderableType:
 
 
 def call_progress(*, disable: bool = False, transient: bool = False) -> Progress:
-    """Progress bars that count calls."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, console=console, disable=disable, transient=transient)
 
@@ -287,12 +282,7 @@ async def watch(
     interval: float = WATCH_INTERVAL,
     transient: bool = True,
 ) -> T:
-    """Fetch and redraw until a value is final; returns that value.
-
-    Args:
-        interval: seconds between two fetches.
-        transient: whether the drawing is removed at the end.
-    """
+    """Fetch every `interval` seconds and redraw, until a value is final; returns that value."""
     value = await fetch()
     with Live(render(value), console=console, transient=transient) as live:
         while not is_final(value):

@@ -6,11 +6,7 @@ import httpx
 
 
 class CookielessClient(httpx.AsyncClient):
-    """Ignores cookies without parsing them.
-
-    httpx has no switch for that: a jar whose policy refuses every cookie is still asked at each
-    response, which costs as much as a small exchange.
-    """
+    """Ignores cookies without parsing them, which costs as much as a small exchange."""
 
     @property
     def cookies(self) -> httpx.Cookies:

@@ -31,9 +31,8 @@ class LenientPayloadConverter(PydanticPayloadConverter):
     converted without a type: their reader validates them and fails the workflow, or reports the
     problem, instead of the workflow task.
 
-    One instance serves the process. The SDK asks for a new one at every activation of every
-    workflow, but the only state is the cache of type adapters, each of which takes longer to build
-    than to use.
+    One instance serves the process, with one cache of type adapters: they take longer to build than
+    to use.
     """
 
     _instance: ClassVar[LenientPayloadConverter | None] = None
@@ -78,8 +77,7 @@ def workflow_runner() -> WorkflowRunner:
 
     The sandbox reloads every module that is not passed through, for every workflow. All of ours are
     passed through: `tests/unit/workflows/test_imports.py` checks them for what the sandbox would
-    have found while loading. The sandbox is also entered for every payload, to ask the workflow for
-    a serialization context. Our converter uses no contexts.
+    have found while loading.
     """
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
     return LightSandboxRunner(SandboxedWorkflowRunner(restrictions=restrictions))

@@ -31,7 +31,7 @@ from ackbridge.local.processes import ManagedProcess
 from ackbridge.temporal.connect import connect
 from ackbridge.workarounds.temporal_sdk import exit_process
 
-from .stand_in import STAND_IN
+from .simulated_calls import STAND_IN
 
 PROVIDER, OPERATION = "sandbox", "create_booking"
 AT_ONCE = 40

@@ -20,7 +20,7 @@ from ackbridge.workarounds.temporal_sdk import workflow_runner
 from activities import main_activities
 from workflows import ReprocessParked
 
-from .stand_in import Answers, StandIn
+from .simulated_calls import Answers, StandIn
 
 
 async def main() -> None:

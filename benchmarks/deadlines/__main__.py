@@ -9,9 +9,9 @@ from statistics import fmean, median
 from rich.console import Console
 from rich.table import Table
 
-from .drawing import draw
+from .chart import draw
 from .providers import HOUR, Provider, dropping, shipped
-from .simulating import RULES, Day, false_alarms, simulate
+from .simulation import RULES, Day, false_alarms, simulate
 
 console = Console(highlight=False)
 

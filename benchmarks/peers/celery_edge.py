@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from redis.asyncio import Redis
 
 from .celery_app import CREATE, DONE, acknowledge, send
-from .serving import serve_edge
+from .http_server import serve_edge
 
 CONNECTIONS = 8
 

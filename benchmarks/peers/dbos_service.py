@@ -11,9 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
+from .http_server import serve_edge
 from .provider import Provider
 from .records import Records, open_records
-from .serving import serve_edge
 
 Run = Callable[[str, dict[str, Any]], Awaitable[None]]
 

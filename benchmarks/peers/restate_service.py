@@ -16,9 +16,9 @@ from hypercorn.asyncio import serve as serve_http
 from hypercorn.config import Config
 from restate.exceptions import TerminalError
 
+from .http_server import READY
 from .provider import Provider
 from .records import Records, open_records
-from .serving import READY
 
 DEADLINE = timedelta(seconds=30)
 RESPONSE = "response"

@@ -32,8 +32,8 @@ from .runtime import (
     Command,
     Fired,
     Input,
-    Lost,
     Options,
+    ReplayError,
     Replica,
     Resolved,
     Signal,
@@ -41,7 +41,7 @@ from .runtime import (
     failed_activity,
 )
 
-KEPT_OPEN = timedelta(seconds=8)
+TASK_OPEN_FOR = timedelta(seconds=8)
 """How long a workflow task may hold local activities before it is committed to be kept alive."""
 
 
@@ -81,7 +81,7 @@ class Attempt:
 
     Attributes:
         ends_at: when it reports, at the latest.
-        finish: lets it happen, if it has not, and says how it ends.
+        finish: performs it, if that is not done yet, and returns how it ends.
     """
 
     ends_at: datetime
@@ -130,7 +130,7 @@ class Task:
 
     at: datetime
     inputs: list[Input]
-    is_worn: bool
+    suggests_continue_as_new: bool
     results: list[tuple[datetime, Resolved]] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
 
@@ -153,7 +153,7 @@ class Engine:
     def __init__(self, request: CallRequest, now: datetime, *, is_batched: bool) -> None:
         self.request = request
         self.now = now
-        self.is_worn = False
+        self.suggests_continue_as_new = False
         self.history: list[Task] = []
         self.finished: list[list[Task]] = []
         self.activities: dict[int, Activity] = {}
@@ -179,7 +179,7 @@ class Engine:
 
     # What others do
 
-    def tell(self, signal: Signal) -> None:
+    def signal(self, signal: Signal) -> None:
         """Durable from here; the call hears it with its next task."""
         self.buffer.append(signal)
 
@@ -194,16 +194,16 @@ class Engine:
                 return
             self._complete()
 
-    def nudge(self) -> None:
+    def open_task(self) -> None:
         """Something wants a workflow task that changes nothing, such as an update."""
         if self.task is None and not self.is_closed:
             self._open()
         self.pump()
 
-    def keep_alive(self) -> None:
+    def heartbeat_task(self) -> None:
         """Commit a task that was open for long; a new one takes what has come meanwhile."""
         task = self.task
-        if task is not None and self.now - task.at >= KEPT_OPEN and self.replica.locals:
+        if task is not None and self.now - task.at >= TASK_OPEN_FOR and self.replica.locals:
             self._kept = {ticket.number for ticket in self.replica.locals}
             self._commit(task)
             self._open()
@@ -268,19 +268,19 @@ class Engine:
 
     def advance(self, until: datetime) -> None:
         """Let time pass, with everything that is due on the way."""
-        self.keep_alive()
+        self.heartbeat_task()
         while (due := self.next_due()) is not None and due <= until:
             self.now = max(self.now, due)
-            self._happen()
+            self._fire_due()
             self.pump()
-            self.keep_alive()
+            self.heartbeat_task()
         self.now = max(self.now, until)
-        self.keep_alive()
+        self.heartbeat_task()
 
     # Workflow tasks
 
     def _open(self) -> None:
-        self.task = Task(self.now, self.buffer, self.is_worn)
+        self.task = Task(self.now, self.buffer, self.suggests_continue_as_new)
         self.buffer = []
         self._feed(self.replica, self.task)
 
@@ -288,7 +288,7 @@ class Engine:
         if self.task is None:
             return
         if self.replica.ended is not None and self.buffer:
-            self._lose()  # The engine does not close a run that has not heard everything.
+            self._lose()  # The engine does not close a run that has not received everything.
             return
         self._commit(self.task)
         self.task = None
@@ -302,7 +302,7 @@ class Engine:
         task.commands = self.replica.take_commands()
         self.history.append(task)
         for command in task.commands:
-            self._obey(command)
+            self._execute(command)
 
     def _lose(self) -> None:
         task = self.task
@@ -313,7 +313,7 @@ class Engine:
         tickets = [self.replica.tickets[number] for number in done & self._kept]
         self.has_lost_kept_send |= any(_is_send(one) for one in tickets)
         self.locals.clear()
-        self.task = Task(self.now, [*task.inputs, *self.buffer], self.is_worn)
+        self.task = Task(self.now, [*task.inputs, *self.buffer], self.suggests_continue_as_new)
         self.buffer = []
         self._replay()
         self._feed(self.replica, self.task)
@@ -328,14 +328,16 @@ class Engine:
                 self.replica.apply([result])
             commands = self.replica.take_commands()
             if commands != task.commands:
-                raise Lost(f"a replay asks for {commands}, the run asked for {task.commands}")
+                raise ReplayError(
+                    f"a replay asks for {commands}, the run asked for {task.commands}"
+                )
 
     def _continue_as_new(self, requested: ContinueAsNewRequested) -> None:
         continuation = self.replica.protocol.continuation(requested)
         self._continuation = CallContinuation.model_validate_json(continuation.model_dump_json())
         self.replica.close()
         self.finished.append(self.history)
-        self.history, self.is_worn = [], False
+        self.history, self.suggests_continue_as_new = [], False
         # What the closed run had begun does not concern the next one.
         self.buffer = [one for one in self.buffer if isinstance(one, Signal)]
         self._orphan()
@@ -356,12 +358,12 @@ class Engine:
 
     @staticmethod
     def _feed(replica: Replica, task: Task) -> None:
-        replica.now, replica.is_worn = task.at, task.is_worn
+        replica.now, replica.suggests_continue_as_new = task.at, task.suggests_continue_as_new
         replica.apply(task.inputs)
 
     # Activities and timers
 
-    def _obey(self, command: Command) -> None:
+    def _execute(self, command: Command) -> None:
         kind, *rest = command
         if kind == "timer":
             number, due = rest
@@ -382,7 +384,7 @@ class Engine:
         if activity.running is None or activity.options.cancellation is not waits:
             self._resolve(activity, failed_activity(CancelledError("cancelled")))
 
-    def _happen(self) -> None:
+    def _fire_due(self) -> None:
         """Everything that is due now."""
         for number in [one for one, due in self.timers.items() if due <= self.now]:
             del self.timers[number]

@@ -21,7 +21,7 @@ from .world import World
 SUCCESS, FAILED = AcknowledgementKind.SUCCESS, AcknowledgementKind.FAILED
 
 
-class Broken(AssertionError):
+class InvariantError(AssertionError):
     """Something does not hold; the text ends with the trace of what happened."""
 
 
@@ -39,7 +39,7 @@ class Invariants:
         """What holds at any time.
 
         Raises:
-            Broken: saying what does not.
+            InvariantError: saying what does not.
         """
         self._raise(self._always())
 
@@ -47,7 +47,7 @@ class Invariants:
         """What holds once the call is over.
 
         Raises:
-            Broken: saying what does not.
+            InvariantError: saying what does not.
         """
         self._raise(self._always())
         self._raise(self._finally())
@@ -56,7 +56,7 @@ class Invariants:
         problem = next(problems, None)
         if problem is not None:
             plan = self._world.plan.model_dump_json(exclude={"notices"}, exclude_defaults=True)
-            raise Broken("\n".join([problem, "", plan, *self._world.trace]))
+            raise InvariantError("\n".join([problem, "", plan, *self._world.trace]))
 
     # At any time
 
@@ -113,7 +113,7 @@ class Invariants:
             self._attempts, self._cycle = status.attempts, status.cycle
 
     def _is_dated(self) -> bool:
-        """Whether the sending is dated as far before its receipt as the sender says."""
+        """Whether the sending is dated as far before its receipt as the sender reports."""
         timings = self._world.protocol.state.timings
         tickets = reversed(self._world.engine.replica.tickets.values())
         last = next((sent for one in tickets if (sent := _sent(one)) is not None), None)
@@ -129,7 +129,7 @@ class Invariants:
         return self._world.engine.task is None and all(isinstance(end, Wire) for end in ends[-1:])
 
     def _sends_are_allowed(self) -> Iterator[str]:
-        """The idempotency key rule, and nothing after an order."""
+        """The idempotency key rule, and no send after an operator's request."""
         world = self._world
         for cycle, accepted in world.provider.asked[self._asked :]:
             before = cycle - 1
@@ -142,8 +142,8 @@ class Invariants:
             if is_told and world.plan.undoes and not world.engine.is_rough:
                 yield f"cycle {cycle} was sent under the key of a failed acknowledgement"
         self._asked = len(world.provider.asked)
-        orders = world.protocol.state.operator_requests
-        if world.engine.task is None and (orders.cancelled or orders.forced):
+        requests = world.protocol.state.operator_requests
+        if world.engine.task is None and (requests.cancelled or requests.forced):
             waiting = [one for one in world.engine.activities.values() if one.is_queued]
             if any(one.options.name == names.SEND for one in waiting):
                 yield "something may still be sent after a cancel or a force"
@@ -153,8 +153,8 @@ class Invariants:
                 yield from self._may_start(ticket)
 
     def _may_start(self, ticket: Ticket) -> Iterator[str]:
-        orders = self._world.protocol.state.operator_requests
-        if orders.cancelled or orders.forced:
+        requests = self._world.protocol.state.operator_requests
+        if requests.cancelled or requests.forced:
             yield f"{ticket.options.name} was asked for after a cancel or a force"
 
     def _is_definitive(self, cycle: int) -> bool:
@@ -165,12 +165,12 @@ class Invariants:
         return is_called_off or is_refused or self._has_failed(cycle)
 
     def _has_failed(self, cycle: int) -> bool:
-        """Whether the call has heard that a cycle has failed."""
+        """Whether the call has received a failure of a cycle."""
         return any(
             one.kind is MessageKind.FAILURE
-            and (about := self._world.told.get(one.event_key))
+            and (about := self._world.sent_by_provider.get(one.event_key))
             and (about[1] in (cycle, None) or one.reference is None)
-            for one in self._world.heard()
+            for one in self._world.received()
         )
 
     def _acknowledgements_are_true(self) -> Iterator[str]:
@@ -265,7 +265,7 @@ class Invariants:
         if outcome.acknowledgement_owed is not (owed > 0):
             yield "the outcome does not tell what is owed"
         tried = world.tried
-        # An attempt that an order or a message has interrupted is not told of by the engine.
+        # The engine does not report an attempt that an operator or a message has interrupted.
         is_exact = not world.engine.is_rough and not world.engine.is_cancelled
         if outcome.attempts > tried or (is_exact and outcome.attempts < tried):
             yield f"the outcome tells of {outcome.attempts} attempts, there were {tried}"
@@ -278,7 +278,7 @@ class Invariants:
 
     def _effect_is_true(self, outcome: CallOutcome) -> Iterator[str]:
         world = self._world
-        said = [one for one in world.heard() if one.kind is MessageKind.RESPONSE]
+        said = [one for one in world.received() if one.kind is MessageKind.RESPONSE]
         is_stated = outcome.settled is not None or outcome.forced is not None
         is_said = said or world.ledger.response is not None
         if outcome.effect is Effect.DONE and not is_said and not is_stated:
@@ -324,7 +324,7 @@ class Invariants:
         cycles = world.protocol.state.cycles._all
         is_given_up = any(one.number == response.cycle and one.has_given_up for one in cycles)
         if is_given_up and not is_forced and world.plan.late is not LatePolicy.ACCEPT:
-            yield f"a late answer was taken, and the operation says {world.plan.late}"
+            yield f"a late response was accepted, and the operation says {world.plan.late}"
         if outcome.notice is not None:
             yield "a completed call has a notice"
         if (outcome.timings.acknowledged_at is None) is not outcome.acknowledgement_owed:
@@ -354,27 +354,27 @@ class Invariants:
     def _nothing_heard_is_dropped(self) -> Iterator[str]:
         world = self._world
         if world.protocol.state.messages:
-            yield "messages were heard and never dealt with"
-        times = Counter(one.event_key for one in world.heard())
+            yield "messages were received and never handled"
+        times = Counter(one.event_key for one in world.received())
         kinds: dict[str, MessageKind] = {}
-        for one in world.heard():
+        for one in world.received():
             kinds.setdefault(one.event_key, one.kind)
         recorded = world.ledger.response.message.event_key if world.ledger.response else None
-        for key, heard in times.items():
+        for key, received in times.items():
             applied = key == recorded or kinds[key] is not MessageKind.RESPONSE
-            if heard - applied > world.ledger.logged[key]:
-                yield f"{key} was heard {heard} times, and the log does not tell what became of it"
+            if received - applied > world.ledger.logged[key]:
+                yield f"{key} was received {received} times, and not all of them are logged"
         held = {one.event_key for one in world.ledger.held}
         if world.plan.late is LatePolicy.HOLD or world.ledger.response is None:
             yield from self._late_ones_are_held(held)
 
     def _late_ones_are_held(self, held: set[str]) -> Iterator[str]:
-        """A call without a response keeps every answer that it heard too late, whole."""
+        """A call without a response holds every response that it received too late."""
         world = self._world
         if world.ledger.response is not None or world.plan.late is LatePolicy.IGNORE:
             return
         first: dict[str, MessageKind] = {}
-        for one in world.heard():
+        for one in world.received():
             if first.setdefault(one.event_key, one.kind) is not MessageKind.RESPONSE:
                 continue
             if one.event_key not in held | world.ledger.others:

@@ -10,14 +10,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess, Resolve, WriteOff
 
-from .invariants import Broken, Invariants
-from .plans import facts
+from .invariants import InvariantError, Invariants
+from .plans import setting
 from .runtime import Signal, simulated_sdk
-from .workers import Luck
-from .world import Facts, World
+from .workers import AttemptResult
+from .world import Setting, World
 
 WHICH = st.integers(0, 3)
-ORDERS = st.sampled_from(
+OPERATOR_REQUESTS = st.sampled_from(
     [
         *[Signal("reprocess", Reprocess(by="batch"))] * 4,
         Signal("cancel", Cancel(by="ann", reason="by mistake")),
@@ -31,7 +31,9 @@ ORDERS = st.sampled_from(
 TURNS = st.sampled_from(
     ["ends", "ends", "arrives", "dies", "wears out", "provider", "ledger", "acknowledging"]
 )
-LUCK = st.sampled_from([Luck.GOOD, Luck.GOOD, Luck.GOOD, *Luck])
+RESULTS = st.sampled_from(
+    [AttemptResult.GOOD, AttemptResult.GOOD, AttemptResult.GOOD, *AttemptResult]
+)
 PACE = st.sampled_from(["at once", "at once", "early", "late"])
 ROUTE = st.sampled_from(["signal", "signal", "signal", "soon", "later", "inbox"])
 KINDS = st.sampled_from([MessageKind.RESPONSE, *MessageKind])
@@ -44,24 +46,24 @@ class CallMachine(RuleBasedStateMachine):
     world: World
     watch: Invariants
 
-    @initialize(given=facts(), answering=ANSWERS)
-    def begin(self, given: Facts, answering: str) -> None:
+    @initialize(given=setting(), status_reply=ANSWERS)
+    def begin(self, given: Setting, status_reply: str) -> None:
         self._sdk = simulated_sdk()
         self._sdk.__enter__()
         self.world = World(given)
-        self.world.answering = str(answering)
+        self.world.status_reply = str(status_reply)
         self.watch = Invariants(self.world)
 
     @rule(strides=st.integers(1, 6))
     def nothing_goes_wrong(self, strides: int) -> None:
         for _ in range(strides):
             if not self.world.engine.is_closed:
-                self.world.stride()
+                self.world.proceed()
                 self.watch.check()
 
-    @rule(which=WHICH, luck=LUCK, pace=PACE)
-    def work(self, which: int, luck: Luck, pace: str) -> None:
-        self.world.work(which, luck, pace)
+    @rule(which=WHICH, result=RESULTS, pace=PACE)
+    def work(self, which: int, result: AttemptResult, pace: str) -> None:
+        self.world.work(which, result, pace)
 
     @rule(
         about=WHICH,
@@ -72,7 +74,7 @@ class CallMachine(RuleBasedStateMachine):
         key=st.sampled_from(["new"] * 5 + ["again", "changed", "another call's"]),
         route=ROUTE,
     )
-    def speak(
+    def provider_sends(
         self,
         about: int,
         kind: MessageKind,
@@ -84,14 +86,16 @@ class CallMachine(RuleBasedStateMachine):
     ) -> None:
         world = self.world
         # A provider cannot know the keys that we give to its answers.
-        told = [one for key, one in world.told.items() if key.startswith("e")]
-        if key == "again" and told:
-            message, cycle = told[about % len(told)]
-            world.speak(message, cycle, route)
+        sent_by_provider = [
+            one for key, one in world.sent_by_provider.items() if key.startswith("e")
+        ]
+        if key == "again" and sent_by_provider:
+            message, cycle = sent_by_provider[about % len(sent_by_provider)]
+            world.provider_sends(message, cycle, route)
             return
-        event_key = f"e{len(world.told) + 1}"
-        if key == "changed" and told:
-            event_key = told[about % len(told)][0].event_key
+        event_key = f"e{len(world.sent_by_provider) + 1}"
+        if key == "changed" and sent_by_provider:
+            event_key = sent_by_provider[about % len(sent_by_provider)][0].event_key
         if key == "another call's":
             world.ledger.others.add(event_key)
         works = sorted(world.provider.works)
@@ -106,11 +110,11 @@ class CallMachine(RuleBasedStateMachine):
             reference=world.provider.works[cycle] if cycle is not None and named else None,
             source=MessageSource.CALLBACK,
         )
-        world.speak(message, cycle, route)
+        world.provider_sends(message, cycle, route)
 
-    @rule(order=ORDERS, soon=st.booleans())
-    def order(self, order: Signal, soon: bool) -> None:
-        self.world.tell(order, soon=soon)
+    @rule(request=OPERATOR_REQUESTS, soon=st.booleans())
+    def operator(self, request: Signal, soon: bool) -> None:
+        self.world.signal(request, soon=soon)
 
     @rule(by=st.sampled_from([None, None, None, 1, 7, 45, 1000, 90000]))
     def time_passes(self, by: int | None) -> None:
@@ -126,7 +130,7 @@ class CallMachine(RuleBasedStateMachine):
         elif what == "dies":
             world.crash()
         elif what == "wears out":
-            world.wear_out()
+            world.suggest_continue_as_new()
         else:
             world.change(what, str(answers))
 
@@ -147,5 +151,5 @@ class CallMachine(RuleBasedStateMachine):
         try:
             self.world.settle(self.watch.check)
         except AssertionError as error:
-            raise Broken("\n".join([str(error), "", *self.world.trace])) from error
+            raise InvariantError("\n".join([str(error), "", *self.world.trace])) from error
         self.watch.check_end()

@@ -23,7 +23,7 @@ from workflows.call.state import CallState, MessageQueue, OperatorRequests
 from workflows.hosting import steps
 from workflows.hosting.host import StepError
 
-from .world import Facts, World
+from .world import Setting, World
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
@@ -187,9 +187,9 @@ def decides_otherwise_when_replayed(patch: pytest.MonkeyPatch) -> None:
     begin, add, copies = World.__init__, Acknowledgements._add_pending, [0]
     init = Acknowledgements.__init__
 
-    def start(self: World, facts: Facts) -> None:
+    def start(self: World, setting: Setting) -> None:
         copies[0] = 0
-        begin(self, facts)
+        begin(self, setting)
 
     def count(self: Acknowledgements, *arguments: Any) -> None:
         copies[0] += 1

@@ -20,7 +20,7 @@ from ackbridge.contracts.plan import (
     WhenOff,
 )
 
-from .world import Facts
+from .world import Setting
 
 
 def _seconds(*choices: float) -> st.SearchStrategy[timedelta]:
@@ -88,16 +88,16 @@ def plans(draw: st.DrawFn) -> Plan:
     )
 
 
-def facts() -> st.SearchStrategy[Facts]:
+def setting() -> st.SearchStrategy[Setting]:
     """What is drawn once for a whole example."""
     rarely = st.sampled_from([False] * 4 + [True])
     return st.builds(
-        Facts,
+        Setting,
         plan=plans(),
         tells_reference=st.sampled_from([True, True, False]),
         needs_reference=rarely,
         acknowledging=st.sampled_from(["accepts", "accepts", "down", "refuses"]),
         stays_down=rarely,
         is_batched=st.booleans(),
-        rides=st.sampled_from([True, True, False]),
+        combines=st.sampled_from([True, True, False]),
     )

@@ -49,7 +49,7 @@ class Options:
     cancellation: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL
 
 
-class Lost(AssertionError):
+class ReplayError(AssertionError):
     """A replay does something else than the run it replays."""
 
 
@@ -107,10 +107,10 @@ class _Task:
 
 @dataclass(frozen=True)
 class Signal:
-    """Something the call is told: the name of the protocol's method, and what it is given."""
+    """A signal: the name of the protocol's method, and its argument."""
 
     name: str
-    order: Wire
+    argument: Wire
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Replica:
 
     Attributes:
         now: the time of the workflow task in hand.
-        is_worn: whether the engine suggests to continue as new.
+        suggests_continue_as_new: whether the engine suggests to continue as new.
         is_batched: whether all inputs of a task are applied before anything runs; otherwise
             signals run first. Both exist in the SDK.
         commands: since the last `take_commands`.
@@ -147,7 +147,7 @@ class Replica:
     request: CallRequest
     continuation: CallContinuation | None
     now: datetime
-    is_worn: bool = False
+    suggests_continue_as_new: bool = False
     is_batched: bool = True
     commands: list[Command] = field(default_factory=list)
     tickets: dict[int, Ticket] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class Replica:
 
     @contextmanager
     def current(self) -> Generator[None, None, None]:
-        """Let the SDK's functions speak to this replica."""
+        """Let the SDK's functions act on this replica."""
         _runtime.append(self)
         try:
             yield
@@ -181,7 +181,7 @@ class Replica:
         others = [one for one in inputs if not isinstance(one, Signal)]
         with self.current():
             for signal in signals:
-                getattr(self.protocol, signal.name)(signal.order)
+                getattr(self.protocol, signal.name)(signal.argument)
             if signals and not self.is_batched:
                 self._run()
             if not self._is_started:
@@ -191,7 +191,7 @@ class Replica:
                 if isinstance(one, Fired):
                     self._fired.add(one.number)
                 elif one.number not in self.tickets:
-                    raise Lost(f"#{one.number} has ended, which this copy has not asked for")
+                    raise ReplayError(f"#{one.number} has ended, which this copy has not asked for")
                 elif not self.tickets[one.number].done():
                     self.tickets[one.number].end = one.end
             self._run()
@@ -268,7 +268,7 @@ class Host(TemporalHost):
         self._replica = replica
 
     def should_continue_as_new(self) -> bool:
-        return self._replica.is_worn
+        return self._replica.suggests_continue_as_new
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         self._replica.begin(work)
@@ -343,7 +343,7 @@ SDK = SimpleNamespace(
 
 @contextmanager
 def simulated_sdk() -> Generator[None, None, None]:
-    """Let the real host speak to replicas instead of the SDK."""
+    """Let the real host use replicas instead of the SDK."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(temporal_host, "workflow", SDK)
         yield

@@ -29,7 +29,7 @@ class Acknowledgement:
 
 @dataclass
 class Provider:
-    """Does each piece of work once per key, and says anything about it at any time.
+    """Does each work once per key, and sends any message about it at any time.
 
     Attributes:
         works: by cycle, its own reference of the work it has taken.

@@ -1,13 +1,16 @@
-"""The protocol of one call holds whatever happens, in whatever order."""
+"""The invariants of the protocol hold whatever happens, in whatever order."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from .machine import CallMachine
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = os.environ.get("ACKBRIDGE_MODEL_EXAMPLES")
 """More, and other ones each time: see `make model`."""
@@ -24,5 +27,5 @@ PROFILE = settings(
 
 
 def test_whatever_happens_every_invariant_holds() -> None:
-    """Random messages, faults, orders, pauses and restarts never break an invariant."""
+    """Random messages, faults, requests, pauses and restarts never break an invariant."""
     run_state_machine_as_test(CallMachine, settings=PROFILE)

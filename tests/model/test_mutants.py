@@ -8,18 +8,18 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from .machine import CallMachine
 from .mutants import EASY, MUTANTS, Mutant
-from .scenes import play_all
+from .scenarios import run_all
 from .test_model import PROFILE
 
-HUNT = settings(PROFILE, max_examples=100, derandomize=True, phases=(Phase.generate,))
+HUNT = settings(PROFILE, max_examples=300, derandomize=True, phases=(Phase.generate,))
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: str(mutant.__name__))
 def test_a_broken_protocol_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each broken protocol breaks an invariant in one of the scenes."""
+    """Each broken protocol breaks an invariant in one of the scenarios."""
     mutant(monkeypatch)
     with pytest.raises(AssertionError):
-        play_all()
+        run_all()
 
 
 @pytest.mark.parametrize("mutant", EASY, ids=lambda mutant: str(mutant.__name__))

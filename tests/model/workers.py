@@ -36,7 +36,7 @@ from .engine import End, Failed, Silent
 from .simulated_services import Ledger, Provider
 
 
-class Luck(StrEnum):
+class AttemptResult(StrEnum):
     """What happens to one attempt, as far as the parties let it."""
 
     GOOD = "good"
@@ -51,7 +51,7 @@ class Luck(StrEnum):
 
     @property
     def kills(self) -> bool:
-        return self in (Luck.DIES_BEFORE, Luck.DIES_AFTER)
+        return self in (AttemptResult.DIES_BEFORE, AttemptResult.DIES_AFTER)
 
 
 MAX_REFUSALS = 4
@@ -62,12 +62,15 @@ NOT_REACHED = Failed(StepFailure.NO_RECEIPT)
 NO_LEDGER = Failed(StepFailure.UNAVAILABLE)
 
 
+StatusAnswer = Callable[[int, str], ProviderMessage | None]
+
+
 class Workers:
     """Performs attempts as the activities do.
 
     Attributes:
-        says: what the provider answers when it is asked, if anything.
-        rides: as in `Facts`.
+        status_answer: makes the answer to a status request, if there is one.
+        combines: as in `Setting`.
     """
 
     def __init__(
@@ -77,9 +80,9 @@ class Workers:
         self._ledger = ledger
         self._plan = plan
         self._clock = clock
-        self.says: Callable[[int, str], ProviderMessage | None] = lambda cycle, event_key: None
-        self.rides = True
-        self._doings: dict[type, Callable[..., End]] = {
+        self.status_answer: StatusAnswer = lambda *_: None
+        self.combines = True
+        self._activities: dict[type, Callable[..., End]] = {
             PrepareStep: self._prepare,
             ReconsiderStep: self._reconsider,
             SendStep: self._send,
@@ -92,57 +95,63 @@ class Workers:
             ConcludeStep: self._conclude,
         }
 
-    def attempt(self, argument: Any, luck: Luck, began: datetime, number: int = 1) -> End:
+    def attempt(
+        self, argument: Any, result: AttemptResult, began: datetime, number: int = 1
+    ) -> End:
         """Do it; `number` counts the attempts of this activity."""
-        if luck is Luck.DIES_BEFORE:
+        if result is AttemptResult.DIES_BEFORE:
             return Silent()
-        end = self._doings[type(argument)](argument, luck, began, number)
-        return Silent() if luck is Luck.DIES_AFTER else end
+        end = self._activities[type(argument)](argument, result, began, number)
+        return Silent() if result is AttemptResult.DIES_AFTER else end
 
-    def _prepare(self, step: PrepareStep, luck: Luck, began: datetime, number: int) -> End:
-        if not self._ledger.is_up or luck is Luck.UNREACHED:
+    def _prepare(
+        self, step: PrepareStep, result: AttemptResult, began: datetime, number: int
+    ) -> End:
+        if not self._ledger.is_up or result is AttemptResult.UNREACHED:
             return NO_LEDGER
         was_claimed = self._ledger.claim()
-        if luck is Luck.LOST and (was_claimed or not self.sends_along(step)):
+        if result is AttemptResult.LOST and (was_claimed or not self.sends_with_prepare(step)):
             return NO_LEDGER
         captured = self._ledger.response and self._ledger.outcomes[-1]
         prepared = Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
-        if was_claimed or not self.sends_along(step):
+        if was_claimed or not self.sends_with_prepare(step):
             return prepared
-        end = self._send(SendStep(request=step.request, cycle=1), luck, began, 1)
-        return prepared.model_copy(update={"sent": _rode(end)})
+        end = self._send(SendStep(request=step.request, cycle=1), result, began, 1)
+        return prepared.model_copy(update={"sent": _combined_result(end)})
 
-    def sends_along(self, step: PrepareStep) -> bool:
+    def sends_with_prepare(self, step: PrepareStep) -> bool:
         """Whether the request goes out with this preparation, if it is the first one."""
         plan = self._plan
         may_ride = plan.send.local and plan.repeatable and plan.not_now is None
-        return self.rides and step.sends and may_ride
+        return self.combines and step.sends and may_ride
 
-    def _reconsider(self, step: ReconsiderStep, luck: Luck, began: datetime, number: int) -> End:
-        if luck is Luck.REFUSED:
+    def _reconsider(
+        self, step: ReconsiderStep, result: AttemptResult, began: datetime, number: int
+    ) -> End:
+        if result is AttemptResult.REFUSED:
             return AdmissionState(not_now="switched off", parked_reason="switched_off")
         return AdmissionState()
 
-    def _send(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
+    def _send(self, step: SendStep, result: AttemptResult, began: datetime, number: int) -> End:
         self._provider.asked.append((step.cycle, len(self._provider.accepted)))
-        return self._sent(step, luck, began, number)
+        return self._sent(step, result, began, number)
 
-    def _sent(self, step: SendStep, luck: Luck, began: datetime, number: int) -> End:
+    def _sent(self, step: SendStep, result: AttemptResult, began: datetime, number: int) -> End:
         provider = self._provider
-        if not provider.is_up or luck is Luck.UNREACHED:
+        if not provider.is_up or result is AttemptResult.UNREACHED:
             return NOT_REACHED
-        if luck is Luck.THROTTLED:
+        if result is AttemptResult.THROTTLED:
             return Failed(StepFailure.NO_RECEIPT, delay=timedelta(seconds=20))
-        if luck is Luck.REFUSED or step.cycle in provider.refused:
+        if result is AttemptResult.REFUSED or step.cycle in provider.refused:
             if step.cycle not in provider.works:
                 provider.refused.add(step.cycle)
             return Failed(StepFailure.REFUSED, final=True)
         reference = provider.take(step.cycle)
-        if luck is Luck.LOST:
+        if result is AttemptResult.LOST:
             return LOST_ANSWER
         messages = tuple(self._ledger.inbox)
         if self._plan.mode is ResponseMode.SYNC:
-            said = self.says(step.cycle, f"sync:{step.cycle}")
+            said = self.status_answer(step.cycle, f"sync:{step.cycle}")
             if said is None:
                 return Failed(StepFailure.UNREADABLE, reached=True, final=True)
             messages = (said,)
@@ -157,35 +166,43 @@ class Workers:
         )
 
     def _read_inbox(
-        self, step: CorrelateStep | LookStep, luck: Luck, began: datetime, number: int
+        self, step: CorrelateStep | LookStep, result: AttemptResult, began: datetime, number: int
     ) -> End:
-        if not self._ledger.is_up or luck in (Luck.UNREACHED, Luck.LOST):
+        if not self._ledger.is_up or result in (AttemptResult.UNREACHED, AttemptResult.LOST):
             return NO_LEDGER
         new = (one for one in self._ledger.inbox if one.event_key not in step.seen)
         return InboxMessages(messages=tuple(new))
 
-    def _ask(self, step: AskStep, luck: Luck, began: datetime, number: int) -> End:
-        if not self._provider.is_up or luck in (Luck.UNREACHED, Luck.THROTTLED, Luck.LOST):
+    def _ask(self, step: AskStep, result: AttemptResult, began: datetime, number: int) -> End:
+        if not self._provider.is_up or result in (
+            AttemptResult.UNREACHED,
+            AttemptResult.THROTTLED,
+            AttemptResult.LOST,
+        ):
             return NOT_REACHED
-        if luck is Luck.REFUSED or step.cycle not in self._provider.works:
+        if result is AttemptResult.REFUSED or step.cycle not in self._provider.works:
             return Asked()
-        return Asked(message=self.says(step.cycle, f"status:{step.cycle}"))
+        return Asked(message=self.status_answer(step.cycle, f"status:{step.cycle}"))
 
-    def _poll(self, step: PollStep, luck: Luck, began: datetime, number: int) -> End:
-        if not self._provider.is_up or luck in (Luck.UNREACHED, Luck.THROTTLED, Luck.LOST):
+    def _poll(self, step: PollStep, result: AttemptResult, began: datetime, number: int) -> End:
+        if not self._provider.is_up or result in (
+            AttemptResult.UNREACHED,
+            AttemptResult.THROTTLED,
+            AttemptResult.LOST,
+        ):
             return Failed(StepFailure.NO_RECEIPT, delay=step.every)
         known = step.cycle in self._provider.works
-        said = self.says(step.cycle, f"poll:{step.cycle}") if known else None
+        said = self.status_answer(step.cycle, f"poll:{step.cycle}") if known else None
         if said is None or said.event_key in step.answered:
             return Failed(StepFailure.NOT_YET, delay=step.every)
         return Asked(message=said)
 
-    def _record(self, step: RecordStep, luck: Luck, began: datetime, number: int) -> End:
-        if not self._ledger.is_up or luck is Luck.UNREACHED:
+    def _record(self, step: RecordStep, result: AttemptResult, began: datetime, number: int) -> End:
+        if not self._ledger.is_up or result is AttemptResult.UNREACHED:
             return NO_LEDGER
         recorded = self._ledger.record(step)
-        if not (self.rides and step.acknowledges and recorded.accepted):
-            return NO_LEDGER if luck is Luck.LOST else recorded
+        if not (self.combines and step.acknowledges and recorded.accepted):
+            return NO_LEDGER if result is AttemptResult.LOST else recorded
         success = AcknowledgeStep(
             request=step.request,
             cycle=step.cycle,
@@ -193,39 +210,46 @@ class Workers:
             reference=step.reference,
             outcome=step.outcome.model_copy(update={"response": step.message.data}),
         )
-        end = self._acknowledge(success, luck, began, number)
-        return recorded.model_copy(update={"acknowledged": _rode(end)})
+        end = self._acknowledge(success, result, began, number)
+        return recorded.model_copy(update={"acknowledged": _combined_result(end)})
 
-    def _acknowledge(self, step: AcknowledgeStep, luck: Luck, began: datetime, number: int) -> End:
-        end = self._accept(step, luck, number)
+    def _acknowledge(
+        self, step: AcknowledgeStep, result: AttemptResult, began: datetime, number: int
+    ) -> End:
+        end = self._accept(step, result, number)
         if isinstance(end, Failed) and self._ledger.is_up:
             self._ledger.owed.add((step.cycle, step.kind))
         return end
 
-    def _accept(self, step: AcknowledgeStep, luck: Luck, number: int) -> End:
+    def _accept(self, step: AcknowledgeStep, result: AttemptResult, number: int) -> End:
         provider = self._provider
         if provider.needs_reference and step.reference is None:
             return Failed(StepFailure.NOT_ADDRESSED, final=True)
-        if provider.acknowledging == "down" or luck in (Luck.UNREACHED, Luck.THROTTLED):
+        if provider.acknowledging == "down" or result in (
+            AttemptResult.UNREACHED,
+            AttemptResult.THROTTLED,
+        ):
             return Failed(StepFailure.NOT_ACCEPTED)
-        if provider.acknowledging == "refuses" or luck is Luck.REFUSED:
+        if provider.acknowledging == "refuses" or result is AttemptResult.REFUSED:
             if number < MAX_REFUSALS:
                 return Failed(StepFailure.NOT_ACCEPTED, reached=True)
             return Failed(StepFailure.ACKNOWLEDGEMENT_REFUSED, final=True)
         provider.hear(self._clock(), step)
-        if luck is Luck.LOST or not self._ledger.is_up:
+        if result is AttemptResult.LOST or not self._ledger.is_up:
             return Failed(StepFailure.NOT_ACCEPTED, reached=True)
         self._ledger.acknowledged(self._clock(), step)
         return Acknowledged(acknowledged_at=self._clock())
 
-    def _conclude(self, step: ConcludeStep, luck: Luck, began: datetime, number: int) -> End:
-        if not self._ledger.is_up or luck is Luck.UNREACHED:
+    def _conclude(
+        self, step: ConcludeStep, result: AttemptResult, began: datetime, number: int
+    ) -> End:
+        if not self._ledger.is_up or result is AttemptResult.UNREACHED:
             return NO_LEDGER
         self._ledger.conclude(step)
-        return NO_LEDGER if luck is Luck.LOST else Concluded()
+        return NO_LEDGER if result is AttemptResult.LOST else Concluded()
 
 
-def _rode(end: End) -> Wire:
+def _combined_result(end: End) -> Wire:
     """How what rode along with a step has ended, as its activity answers."""
     if isinstance(end, Wire):
         return end

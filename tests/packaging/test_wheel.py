@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -26,14 +27,14 @@ class Installed:
 
     Attributes:
         python: its interpreter.
-        folder: an empty folder to run in, far from the checkout.
+        folder: an empty folder to run in, outside the checkout.
     """
 
     python: Path
     folder: Path
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run Python there, with nothing of the checkout in sight."""
+        """Run Python there, without access to the checkout."""
         return subprocess.run(
             [str(self.python), *arguments],
             cwd=self.folder,
@@ -64,7 +65,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel installed next to somebody else's `workflows`.
+    """The wheel installed next to a `workflows` of another distribution.
 
     The dependencies are those of this environment, by a path file: they are pinned already, and
     need no network.
@@ -76,9 +77,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     site = folder / "env" / "lib" / version / "site-packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    stranger = site / "workflows"
-    stranger.mkdir()
-    (stranger / "__init__.py").write_text("raise ImportError('somebody else\\'s workflows')\n")
+    # As pip does: the processes of a demo need not compile everything, each for itself.
+    compileall.compile_dir(site / "ackbridge", quiet=1)
+    other = site / "workflows"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise ImportError('another distribution\\'s workflows')\n")
     dependencies = folder / "dependencies"
     dependencies.mkdir()
     for entry in Path(sysconfig.get_path("purelib")).iterdir():

@@ -51,7 +51,7 @@ async def completed_after_retries(stage: Stage) -> CallRequest:
 
 
 async def failed_silent(stage: Stage) -> CallRequest:
-    """Two cycles of silence."""
+    """Two cycles that time out."""
     request = stage.request(stuck=True)
     await stage.calls.start(request)
     await stage.until(request, "awaiting_response")
@@ -88,7 +88,7 @@ async def cancelled(stage: Stage) -> CallRequest:
 
 
 async def forced(stage: Stage) -> CallRequest:
-    """An operator's word for the answer, after a signal that did not validate."""
+    """A response forced by an operator, after a signal that did not validate."""
     request = stage.request(stuck=True)
     call = await stage.calls.start(request)
     await stage.until(request, "awaiting_response")
@@ -117,7 +117,7 @@ async def parked_then_late(stage: Stage) -> CallRequest:
 
 
 async def parked_then_reprocessed(stage: Stage) -> CallRequest:
-    """A duplicate that is logged at once, one more round, and an operator's word."""
+    """A duplicate that is logged at once, one more round, and a forced response."""
     request = booking(stage, stuck=True)
     await parked(stage, request)
     for _ in range(2):
@@ -130,7 +130,7 @@ async def parked_then_reprocessed(stage: Stage) -> CallRequest:
 
 
 async def parked_to_the_end(stage: Stage) -> CallRequest:
-    """No receipt, parked, and nobody came."""
+    """No receipt, and parked until its time is over."""
     request = booking(stage, lost_receipts=1000, silent=True)
     await stage.calls.start(request)
     await stage.until(request, "parked")
@@ -139,7 +139,7 @@ async def parked_to_the_end(stage: Stage) -> CallRequest:
 
 
 async def cancelled_while_sending(stage: Stage) -> CallRequest:
-    """Interrupted between two attempts; the debt waits for a reference that a callback tells."""
+    """Interrupted between two attempts; the acknowledgement waits for the reference."""
     request = stage.request(lost_receipts=1000, delay_ms=3000)
     await stage.calls.start(request)
     while len(await stage.seen(request.call_id, "request")) < 2:  # noqa: ASYNC110 -- it changes in another process

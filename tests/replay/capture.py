@@ -1,6 +1,8 @@
-"""Writes golden histories: `python -m tests.replay.capture`.
+"""Write golden histories: `python -m tests.replay.capture`.
 
-Only those that are not there yet: a history is never made anew to turn a test green.
+It writes only those that are missing. They are frozen until the first release: a history is
+recorded again only in a commit of its own, for a change of the protocol that is made on purpose
+and named there, and never to turn a test green.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ SCENARIOS: list[Scenario] = [*CALLS, *NOTICES, *CONTROLS, *BATCHES, *SETTLEMENTS
 
 
 async def main() -> None:
-    """Play every scenario that has no history yet, and keep its history."""
+    """Run every scenario that has no history yet, and store its history."""
     HISTORIES.mkdir(exist_ok=True)
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))

@@ -15,7 +15,7 @@ from .playing import PATIENCE, Run, Scenario, booking, run
 
 
 def quote_flag(state: str, operation: str = "quote") -> SetFlag:
-    """An operator's word."""
+    """An operator's flag."""
     return SetFlag.model_validate(
         {
             "operation": operation,

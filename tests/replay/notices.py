@@ -1,4 +1,4 @@
-"""What golden histories of notices, and of calls that tell them, are captured from."""
+"""What golden histories of notices, and of calls that send them, are captured from."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .playing import Run, Scenario, booking, parked, run
 SUBSCRIBER, GONE = "capture", "gone"
 
 
-def told(request: CallRequest) -> CallRequest:
-    """The request with a subscriber who wants to be told everything."""
+def subscribed(request: CallRequest) -> CallRequest:
+    """The request with a subscriber of all events."""
     return request.model_copy(update={"reply_to": SUBSCRIBER})
 
 
@@ -30,13 +30,13 @@ async def delivered(stage: Stage, event: str) -> Run:
 
 
 async def told_in_time(stage: Stage) -> CallRequest:
-    """A subscriber is told at once."""
-    return await run(stage, told(stage.request(delay_ms=100)))
+    """A completed call."""
+    return await run(stage, subscribed(stage.request(delay_ms=100)))
 
 
 async def told_late(stage: Stage) -> CallRequest:
-    """A subscriber is told of a delay, and of the late end; both have arrived by then."""
-    request = told(booking(stage, stuck=True))
+    """A delay, and then the late end; both were delivered."""
+    request = subscribed(booking(stage, stuck=True))
     await parked(stage, request)
     await delivered(stage, event_id(request.call_id, 1, NoticeEvent.DELAYED))
     late = {"kind": "response", "event_key": "late-1", "data": {"ok": True}, "source": "status"}
@@ -45,13 +45,13 @@ async def told_late(stage: Stage) -> CallRequest:
 
 
 async def told_failed(stage: Stage) -> CallRequest:
-    """A subscriber is told of a refusal."""
-    return await run(stage, told(stage.request(refuse=422)))
+    """A refused call."""
+    return await run(stage, subscribed(stage.request(refuse=422)))
 
 
 async def notice_delivered(stage: Stage) -> Run:
     """A delivery to a subscriber that is well."""
-    request = told(stage.request(refuse=422))
+    request = subscribed(stage.request(refuse=422))
     await run(stage, request)
     return await delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
 

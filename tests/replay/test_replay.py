@@ -43,7 +43,7 @@ async def test_history_replays(path: Path) -> None:
 
 
 async def test_changed_history_does_not_replay() -> None:
-    """A workflow that does other things than its history says is noticed."""
+    """Commands that differ from the history are detected."""
     text = (HISTORIES / "completed_after_retries.json").read_text()
     changed = text.replace('"name": "send"', '"name": "conclude"')
     assert changed != text

@@ -81,7 +81,7 @@ def response(event_key: str = "evt-1", **changes: Any) -> ProviderMessage:
     return said.model_copy(update=changes)
 
 
-class Hung(Exception):
+class StuckError(Exception):
     """Nothing will ever happen any more, and the call is still waiting."""
 
 
@@ -174,7 +174,7 @@ class SimulatedHost:
                 self._now = max(self._now, due[0][0])
                 due[0][2](self.protocol)
             elif until is None:
-                raise Hung(summary)
+                raise StuckError(summary)
             else:
                 self._now = max(self._now, until)
                 return False

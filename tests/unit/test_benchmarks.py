@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.checking import Seen, faults, recorded_in_file, seen_by_provider
+from benchmarks.checks import Seen, faults, recorded_in_file, seen_by_provider
 from benchmarks.environments import LOCKS
 from benchmarks.groups import GROUPS, GROUPS_OF_LANES, MAKE_BENCH
 from benchmarks.lanes import Lane
-from benchmarks.measuring import Figures, Load, measure
+from benchmarks.measurement import Figures, Load, measure
 from benchmarks.report import TARGETS, document, medians_of, ratios_of, targets_of
 
 ONCE = {"a": 1, "b": 1}

@@ -114,7 +114,7 @@ class StepError(Exception):
         super().__init__(f"{kind}: {reason}")
 
 
-class ContinueAsNewRequested(Exception):
+class ContinueAsNewRequested(Exception):  # noqa: N818 -- a request, not an error
     """A parked or reconciling call can continue as new now."""
 
     def __init__(self, plan: Plan, parked: ParkedCause) -> None:

@@ -47,7 +47,6 @@ class Control:
     """The state of one provider's control.
 
     Attributes:
-        snapshot: what workers read.
         last_error: why the latest invalid signal was rejected, or the latest error of monitoring.
         interrupts: the number of changes so far that running monitoring has to know of.
         is_drain_due: the breaker has closed, and parked calls have yet to be reprocessed.
@@ -60,19 +59,20 @@ class Control:
         clock: Callable[[], datetime],
         publish: Callable[[], None],
     ) -> None:
-        """Start a control, or continue one.
-
-        Args:
-            state: of the run that this one continues.
-            publish: called after each change.
-        """
+        """Start a control, or continue one from `state`; `publish` is called after each change."""
         self._now = clock
         self._publish = publish
         self.interrupts = 0
         self._restores = start if state is None and start.taken_over is not None else None
         if state is None:
-            snapshot = start.taken_over or _initial_snapshot(start, clock())
-            state = ControlState(snapshot=snapshot)
+            initial = ControlSnapshot(
+                provider=start.provider,
+                version=1,
+                at=clock(),
+                configured=start.configured,
+                breaker=BreakerStatus.initial(clock()),
+            )
+            state = ControlState(snapshot=start.taken_over or initial)
         self.snapshot = state.snapshot
         self.last_error = state.last_error
         self.is_drain_due = state.is_drain_due
@@ -102,12 +102,7 @@ class Control:
             )
 
     def set_flag(self, command: SetFlag) -> ControlChange:
-        """Override a flag of the integration file, or remove the override.
-
-        Repeating a command changes nothing.
-
-        Returns:
-            The value before and after.
+        """Override a flag of the file, or remove the override; repeating it changes nothing.
 
         Raises:
             InvalidInputError: naming the field.
@@ -156,10 +151,7 @@ class Control:
         new = None
         if command.per_second is not None:
             new = LimitOverride(
-                per_second=command.per_second,
-                by=command.by,
-                reason=command.reason,
-                at=self._now(),
+                per_second=command.per_second, by=command.by, reason=command.reason, at=self._now()
             )
         if new is None or not _is_same(old, new):
             self.interrupts += 1
@@ -197,11 +189,9 @@ class Control:
             self._log(AUTOMATIC, learned.reason, f"deadline of {operation}", before, after)
 
     def rate_applied(self, rate: SendRate) -> None:
-        """The send queue has this rate now."""
         self._update(rate=rate)
 
     def drain_started(self) -> None:
-        """Parked calls are being reprocessed."""
         self.is_drain_due = False
 
     def reject(self, problem: str) -> None:
@@ -212,7 +202,6 @@ class Control:
     # Views
 
     def status(self) -> ControlStatus:
-        """The answer of the query `status`."""
         return ControlStatus(
             snapshot=self.snapshot, changes=self._changes, last_error=self.last_error
         )
@@ -228,7 +217,6 @@ class Control:
         )
 
     def observe_step(self) -> ObserveStep:
-        """The argument of `observe`."""
         snapshot = self.snapshot
         return ObserveStep(
             provider=snapshot.provider,
@@ -269,11 +257,7 @@ class Control:
         *,
         is_new: bool | None = None,
     ) -> ControlChange:
-        """Add a change to the log.
-
-        Args:
-            is_new: whether anything changed; None: if `before` and `after` differ.
-        """
+        """Add a change to the log; by default it is new if `before` and `after` differ."""
         change = ControlChange(
             at=self._now(), by=by, reason=reason, subject=subject, before=before, after=after
         )
@@ -281,16 +265,6 @@ class Control:
             self._changes = (change, *self._changes)[:MAX_CHANGES]
             self._publish()
         return change
-
-
-def _initial_snapshot(start: ControlStart, now: datetime) -> ControlSnapshot:
-    return ControlSnapshot(
-        provider=start.provider,
-        version=1,
-        at=now,
-        configured=start.configured,
-        breaker=BreakerStatus.initial(now),
-    )
 
 
 def _is_same(

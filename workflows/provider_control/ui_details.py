@@ -14,7 +14,6 @@ MAX_CHANGES_SHOWN = 20
 
 
 def render(status: ControlStatus) -> str:
-    """The state of breaker, sends, flags and deadlines, and the latest changes."""
     snapshot = status.snapshot
     return document(
         f"**{snapshot.provider}**, version {snapshot.version} ({timestamp(snapshot.at)})",

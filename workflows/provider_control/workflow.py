@@ -39,23 +39,16 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.wire import InvalidInputError, Wire
 
-LOOP_AT_START = "watched"
-LOOP_LATER = "watched-later"
-"""Patches; controls of older versions have no control loop. See `docs/decisions/0012`."""
-
 Command = TypeVar("Command", bound=Wire)
 Result = TypeVar("Result")
 
 
 @workflow.defn(name=names.PROVIDER_CONTROL)
 class ProviderControl:
-    """The control of one provider."""
-
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
         self._control: Control | None = None
-        self._loop: ControlLoop | None = None
         self._published: str | None = None
         try:
             self._start, state = read_start(arguments, ControlStart, ControlState)
@@ -75,15 +68,13 @@ class ProviderControl:
         """
         control = self._require_control()
         control.begin()
-        if workflow.patched(LOOP_AT_START):
-            self._loop = ControlLoop(control)
+        loop = ControlLoop(control)
         try:
             await workflow.wait_condition(should_continue_as_new)
         except asyncio.CancelledError:
             # Without its control, a provider that is switched off would be on.
             control.reject("cancelled: a control cannot be cancelled; use its flags")
-        if self._loop is not None:
-            await self._loop.stop()
+        await loop.stop()
         await workflow.wait_condition(workflow.all_handlers_finished)
         # Last, so that the state has whatever arrived before this moment.
         workflow.continue_as_new(
@@ -94,7 +85,6 @@ class ProviderControl:
 
     @workflow.update(name=names.SET_FLAG)
     def set_flag(self, *arguments: Any) -> ControlChange:
-        """Set a flag: `SetFlag`."""
         return self._update(SetFlag, arguments, Control.set_flag)
 
     @set_flag.validator
@@ -108,7 +98,6 @@ class ProviderControl:
 
     @workflow.update(name=names.FORCE_BREAKER)
     def force_breaker(self, *arguments: Any) -> ControlChange:
-        """Force the breaker into a state, or release it: `ForceBreaker`."""
         return self._update(ForceBreaker, arguments, Control.force_breaker)
 
     @force_breaker.validator
@@ -117,12 +106,10 @@ class ProviderControl:
 
     @workflow.signal(name=names.FORCE_BREAKER)
     def signal_force_breaker(self, *arguments: Any) -> None:
-        """The update as a signal."""
         self._signal(ForceBreaker, arguments, Control.force_breaker)
 
     @workflow.update(name=names.SET_LIMIT)
     def set_limit(self, *arguments: Any) -> ControlChange:
-        """Limit the provider's sends per second: `SetLimit`."""
         return self._update(SetLimit, arguments, Control.set_limit)
 
     @set_limit.validator
@@ -131,20 +118,15 @@ class ProviderControl:
 
     @workflow.signal(name=names.SET_LIMIT)
     def signal_set_limit(self, *arguments: Any) -> None:
-        """The update as a signal."""
         self._signal(SetLimit, arguments, Control.set_limit)
 
     @workflow.signal(name=names.CONFIGURE)
     def configure(self, *arguments: Any) -> None:
         """The flags of the integration file, from a worker that starts: `IntegrationFlags`."""
         self._signal(IntegrationFlags, arguments, Control.configure)
-        if self._loop is None and self._control and workflow.patched(LOOP_LATER):
-            # A control of an older version would have no loop for months.
-            self._loop = ControlLoop(self._control)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> ControlStatus:
-        """The snapshot and the latest changes."""
         return self._require_control().status()
 
     def _require_control(self) -> Control:
@@ -173,7 +155,6 @@ class ProviderControl:
             )
 
     def _publish(self) -> None:
-        """Update the current details, and the memo if the snapshot has changed."""
         if self._control is None:
             return
         workflow.set_current_details(render(self._control.status()))

@@ -22,10 +22,10 @@ with workflow.unsafe.imports_passed_through():
 
 
 class BatchRun:
-    """One batch. The host passes it commands and results, and shows its progress.
+    """One batch; the host passes it commands and results, and shows its progress.
 
     Attributes:
-        paused, stopped: the commands in effect.
+        state: everything that the next run has to know, with the commands in effect.
     """
 
     def __init__(
@@ -37,13 +37,7 @@ class BatchRun:
         show: Callable[[BatchProgress], None],
         state: BatchContinuation | None = None,
     ) -> None:
-        """Start a batch, or continue one.
-
-        Args:
-            batch_id: the workflow's id, which may be used again after the end.
-            run_chain: the id of the first run, which is not.
-            state: of the run that this one continues.
-        """
+        """Start a batch, or continue one; `run_chain` is its first run's id, which is used once."""
         self.request = request
         # The name under which the ledger knows the batch.
         self._name = f"{batch_id}#{run_chain[:8]}"[-200:]
@@ -59,41 +53,31 @@ class BatchRun:
                 by=request.by,
             )
             state = BatchContinuation(progress=progress)
-        self.progress = state.progress
-        self._as_of = state.as_of
-        self._ramp_started_at = state.gentle_since
-        self._closed = state.closed
-        self.paused = state.paused
-        self.stopped = state.stopped
+        self.state = state
 
     # Commands
 
     def pause(self, command: BatchCommand) -> None:
-        """Reprocess no more calls until the batch is resumed."""
-        if self.paused is None:
-            self.paused = command
+        if self.state.paused is None:
+            self._set(paused=command)
 
     def resume(self, command: BatchCommand) -> None:
         """Continue after a pause, from the ramp's start."""
-        if self.paused is None:
+        if self.state.paused is None:
             self.reject(f"resume by {command.by}: the batch is not paused")
         else:
-            self.paused = self._closed = None
-            self._ramp_started_at = self._now()
+            self._set(paused=None, closed=None, gentle_since=self._now())
 
     def stop(self, command: BatchCommand) -> None:
-        """End the batch early."""
-        if self.stopped is None:
-            self.stopped = command
+        if self.state.stopped is None:
+            self._set(stopped=command)
 
     def reject(self, problem: str) -> None:
-        """Show why a signal was rejected."""
         self._update(last_error=problem)
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it is paused or stopped."""
-        return self.paused is not None or self.stopped is not None
+        return self.state.paused is not None or self.state.stopped is not None
 
     # Steps and their results
 
@@ -109,23 +93,20 @@ class BatchRun:
     @property
     def is_surveyed(self) -> bool:
         """Whether the batch has started."""
-        return self._as_of is not None
+        return self.state.as_of is not None
 
     def survey_step(self) -> SurveyStep:
-        """The argument of `survey_parked`."""
         return SurveyStep(selection=self.request.selection)
 
     def surveyed(self, survey: Survey) -> None:
-        """Start with what the survey found."""
-        self._as_of = survey.as_of
-        self._ramp_started_at = self._now()
+        self._set(as_of=survey.as_of, gentle_since=self._now())
         self._update(total=survey.total)
 
     def page_step(self, *, is_last: bool = False) -> ReprocessPageStep:
-        """The argument of the next `reprocess_page`."""
-        ramp_elapsed = self._now() - (self._ramp_started_at or self._now())
-        if self._closed is not None:
-            self._enter(BatchState.WAITING, self._closed)
+        state, now = self.state, self._now()
+        ramp_elapsed = now - (state.gentle_since or now)
+        if state.closed is not None:
+            self._enter(BatchState.WAITING, state.closed)
         else:
             ramp, full_rate = self.request.ramp, self.request.rate
             rate = ramp.rate(ramp_elapsed, full_rate) if ramp else full_rate
@@ -133,47 +114,37 @@ class BatchRun:
         return ReprocessPageStep(
             batch=self._name,
             request=self.request,
-            as_of=self._as_of or self._now(),
+            as_of=state.as_of or now,
             gentle_for=ramp_elapsed,
-            closed=self._closed,
+            closed=state.closed,
             is_last=is_last,
         )
 
     def page_done(self, page: ReprocessPageResult) -> None:
-        """Take over a page's result."""
-        if self._closed is not None and page.closed is None:
-            self._ramp_started_at = self._now()
-        self._closed = page.closed
+        if self.state.closed is not None and page.closed is None:
+            self._set(gentle_since=self._now())
+        self._set(closed=page.closed)
         self._update(counts=page.counts)
 
     def enter_pause(self) -> None:
-        """Show that the batch is paused."""
-        if self.paused is not None:
-            self._enter(BatchState.PAUSED, f"by {self.paused.by}: {self.paused.reason}")
+        if (paused := self.state.paused) is not None:
+            self._enter(BatchState.PAUSED, f"by {paused.by}: {paused.reason}")
 
     def end(self) -> None:
-        """Show the final state."""
-        if self.stopped is not None:
-            self._enter(BatchState.STOPPED, f"by {self.stopped.by}: {self.stopped.reason}")
+        if (stopped := self.state.stopped) is not None:
+            self._enter(BatchState.STOPPED, f"by {stopped.by}: {stopped.reason}")
         else:
             self._enter(BatchState.COMPLETED, None)
 
-    def state(self) -> BatchContinuation:
-        """Everything that the next run has to know."""
-        return BatchContinuation(
-            progress=self.progress,
-            as_of=self._as_of,
-            gentle_since=self._ramp_started_at,
-            closed=self._closed,
-            paused=self.paused,
-            stopped=self.stopped,
-        )
-
     def _enter(self, state: BatchState, why: str | None, rate: float | None = None) -> None:
-        before = self.progress
+        before = self.state.progress
         since = before.since if (before.state, before.why) == (state, why) else self._now()
         self._update(state=state, why=why, since=since, calls_per_second=rate)
 
     def _update(self, **changes: object) -> None:
-        self.progress = self.progress.model_copy(update=changes)
-        self._show(self.progress)
+        progress = self.state.progress.model_copy(update=changes)
+        self._set(progress=progress)
+        self._show(progress)
+
+    def _set(self, **changes: object) -> None:
+        self.state = self.state.model_copy(update=changes)

@@ -22,7 +22,6 @@ BAR_WIDTH = 30
 
 
 def render(progress: BatchProgress) -> str:
-    """The state of a batch, a progress bar, and the results of its calls."""
     why = f", {progress.why}" if progress.why else ""
     done = progress.counts.done
     total = "?" if progress.total is None else max(progress.total, progress.counts.selected)

@@ -16,12 +16,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
-from workflows.hosting.inputs import (
-    handle_signal,
-    invalid_request,
-    read_start,
-    require_no_timeouts,
-)
+from workflows.hosting.inputs import handle_signal, invalid_request, read_start, require_no_timeouts
 from workflows.hosting.temporal_host import should_continue_as_new
 
 from .batch import BatchRun
@@ -51,8 +46,6 @@ RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=ti
 
 @workflow.defn(name=names.REPROCESS_PARKED)
 class ReprocessParked:
-    """One batch."""
-
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
@@ -77,9 +70,6 @@ class ReprocessParked:
     async def run(self, *_arguments: Any) -> BatchProgress:
         """Run the batch.
 
-        Returns:
-            The results of its calls.
-
         Raises:
             ApplicationError: of type InvalidRequest.
         """
@@ -96,42 +86,43 @@ class ReprocessParked:
         await workflow.wait_condition(workflow.all_handlers_finished)
         if is_cancelled:
             raise asyncio.CancelledError
-        if not batch.progress.state.is_final:
+        if not batch.state.progress.state.is_final:
             # Last, so that the state has whatever arrived before this moment.
-            workflow.continue_as_new(args=[batch.request, batch.state()])
-        return batch.progress
+            workflow.continue_as_new(args=[batch.request, batch.state])
+        return batch.state.progress
 
     async def _run(self, batch: BatchRun) -> None:
         """Run to the end, or until the workflow should continue as new."""
         await self._start(batch)
         is_done = False
-        while not is_done and batch.stopped is None:
+        while not is_done and batch.state.stopped is None:
             if should_continue_as_new():
                 return
-            if batch.paused is not None:
+            if batch.state.paused is not None:
                 batch.enter_pause()
                 await workflow.wait_condition(
                     lambda: (
-                        batch.paused is None
-                        or batch.stopped is not None
+                        batch.state.paused is None
+                        or batch.state.stopped is not None
                         or should_continue_as_new()
                     )
                 )
             else:
                 is_done = await self._next_page(batch)
-        if batch.stopped is not None and batch.is_surveyed:
+        if batch.state.stopped is not None and batch.is_surveyed:
             batch.page_done(await self._reprocess_page(batch, is_last=True))
         batch.end()
 
     async def _start(self, batch: BatchRun) -> None:
-        """Wait until the batch may start, and count the selected calls."""
         left = batch.wait_before_start()
         if left is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await workflow.wait_condition(
-                    lambda: batch.stopped is not None, timeout=left, timeout_summary="not before"
+                    lambda: batch.state.stopped is not None,
+                    timeout=left,
+                    timeout_summary="not before",
                 )
-        if batch.stopped is None and not batch.is_surveyed:
+        if batch.state.stopped is None and not batch.is_surveyed:
             survey = await workflow.execute_activity(
                 names.SURVEY_PARKED,
                 batch.survey_step(),
@@ -167,7 +158,7 @@ class ReprocessParked:
             retry_policy=RETRIES,
             # A cancelled page returns its progress.
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            summary=_summary(batch.progress, is_last=is_last),
+            summary=_summary(batch.state.progress, is_last=is_last),
         )
         if not is_last:
             await workflow.wait_condition(lambda: page.done() or batch.is_interrupted)
@@ -192,7 +183,7 @@ class ReprocessParked:
 
     @workflow.query(name=names.PROGRESS)
     def progress(self) -> BatchProgress:
-        return self._require_batch().progress
+        return self._require_batch().state.progress
 
     def _require_batch(self) -> BatchRun:
         if self._batch is None:

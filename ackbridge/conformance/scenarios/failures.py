@@ -97,14 +97,6 @@ async def _parked_until_expired(run: ScenarioRun) -> None:
     await failed(run, OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
 
 
-def _can_refuse(case: Case) -> bool:
-    return case.refusal is not None
-
-
-def _has_status(case: Case) -> bool:
-    return case.mode == "callback" and case.operation.response.status is not None
-
-
 def _has_failure(case: Case) -> bool:
     response = case.operation.response
     return response.failure is not None or (
@@ -118,12 +110,13 @@ def _has_retryable_failure(case: Case) -> bool:
     return case.operation.response.cycles > 1 and _has_failure(case) and not is_constant
 
 
-def _answer_by_status(_case: Case) -> tuple[str, ...]:
-    return ("receipt", "status.completed")
-
-
 FAILURES = (
-    Scenario("refused", "the provider refuses with a 4xx", _refused, applies=_can_refuse),
+    Scenario(
+        "refused",
+        "the provider refuses with a 4xx",
+        _refused,
+        applies=lambda case: case.refusal is not None,
+    ),
     Scenario("never-a-receipt", "every attempt is answered 5xx", _no_receipt),
     Scenario(
         "not-repeated",
@@ -138,8 +131,8 @@ FAILURES = (
         "silent-but-status-knows",
         "the work is done, and no callback is sent",
         _result_by_status,
-        applies=_has_status,
-        needs=_answer_by_status,
+        applies=lambda case: case.mode == "callback" and case.operation.response.status is not None,
+        needs=lambda _case: ("receipt", "status.completed"),
     ),
     Scenario(
         "provider-failure",

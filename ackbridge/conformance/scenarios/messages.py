@@ -174,10 +174,6 @@ def _can_contradict(case: Case) -> bool:
     return has_callbacks(case) and case.operation.response.failure is not None
 
 
-def _extends(_case: Case) -> tuple[str, ...]:
-    return ("callback.extended",)
-
-
 def _contradicts(case: Case) -> tuple[str, ...]:
     return (*answer(case), "callback.failed")
 
@@ -188,14 +184,14 @@ MESSAGES = (
         "the provider asks for more time, and then answers",
         _extended,
         applies=_has_extension_below_ceiling,
-        needs=lambda case: (*answer(case), *_extends(case)),
+        needs=lambda case: (*answer(case), "callback.extended"),
     ),
     Scenario(
         "extension-beyond-ceiling",
         "the provider asks for more time than the ceiling allows",
         _extended_too_far,
         applies=_has_extension,
-        needs=lambda case: (*silence(case), *_extends(case)),
+        needs=lambda case: (*silence(case), "callback.extended"),
     ),
     Scenario(
         "late-response",

@@ -32,8 +32,6 @@ _HOURS_DOWN = 2
 
 
 def _completes(**faults: bool | int) -> Play:
-    """Expect completion in spite of faults."""
-
     async def play(run: ScenarioRun) -> None:
         await run.start(Behaviour.model_validate(faults))
         await completed(run)
@@ -122,15 +120,11 @@ def _acknowledges(case: Case) -> bool:
 def _acknowledges_for_hours(case: Case) -> bool:
     acknowledge = case.operation.acknowledge
     is_long = acknowledge is not None and acknowledge.within.total_seconds() > _HOUR * _HOURS_DOWN
-    return _acknowledges(case) and is_long
+    return case.acknowledges("success") and is_long
 
 
 def _retried(name: str, meaning: str, play: Play, *, has_effect: bool = False) -> Scenario:
-    """A scenario with a retry of the request.
-
-    Args:
-        has_effect: of the first attempt: only a provider that detects retries does the work once.
-    """
+    """A scenario with a retry; if the first attempt has an effect, retries must be detected."""
     if has_effect:
         return Scenario(name, meaning, play, _retries, answer, detects_retries)
     return Scenario(name, meaning, play, _repeats, answer)
@@ -193,17 +187,23 @@ POLLED_AND_SYNC = (
         "answered-when-asked-again",
         "the first status request has no response yet",
         _polled_again,
-        _polls,
+        lambda case: case.mode == "poll",
         answer,
     ),
     Scenario(
         "status-in-trouble",
         "the first status request is answered 5xx",
         _completes(status_failures=1),
-        _polls,
+        lambda case: case.mode == "poll",
         answer,
     ),
-    Scenario("only-garbage", "no reply is ever JSON", _only_malformed, _is_synchronous, answer),
+    Scenario(
+        "only-garbage",
+        "no reply is ever JSON",
+        _only_malformed,
+        lambda case: case.mode == "sync",
+        answer,
+    ),
 )
 
 ACKNOWLEDGEMENTS = (
@@ -218,7 +218,7 @@ ACKNOWLEDGEMENTS = (
         "acknowledgement-api-gone",
         "no acknowledgement is ever accepted",
         _acknowledgements_gone,
-        _acknowledges,
+        lambda case: case.acknowledges("success"),
         answer,
     ),
 )

@@ -19,26 +19,19 @@ ALWAYS = 1_000_000
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something that a provider, a caller or an operator can do.
+    """Something that a provider, a caller or an operator can do."""
 
-    Attributes:
-        name: as in `--only`.
-        meaning: one line for the report.
-        play: runs it, and adds findings; the invariants are checked too.
-        applies: whether it can happen to an operation at all.
-        needs: the messages that the provider has to send; one that cannot be simulated skips it.
-        unless: why an operation cannot be checked; None if it can.
-    """
-
-    name: str
-    meaning: str
-    play: Play
+    name: str  # as in `--only`
+    meaning: str  # one line for the report
+    play: Play  # runs it, and adds findings; the invariants are checked too
+    # Whether it can happen to an operation at all.
     applies: Callable[[Case], bool] = lambda _case: True
+    # The messages that the provider has to send; one that cannot be simulated skips it.
     needs: Callable[[Case], tuple[str, ...]] = lambda _case: ()
+    # Why an operation cannot be checked; None if it can.
     unless: Callable[[Case], str | None] = lambda _case: None
 
     def skip_reason(self, case: Case) -> str | None:
-        """Why it is skipped; None if it is run."""
         return case.skip_reason(*self.needs(case)) or self.unless(case)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .drafts import Draft, Path
-from .search import Search, Tree, evaluated
+from .search import Drafts, Search, Tree, evaluated
 from .targets import OTHER_TEXT, SOME_TEXT, Target, exactly, json_equal
 
 _MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "lte": "gte", "gte": "lte"}
@@ -20,7 +20,7 @@ _ORDERS: Mapping[str, Callable[[Any, Any], bool]] = {
 _READS = frozenset({"field", "current", "identity", "index", "expref"})
 
 
-def compare(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def compare(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     """The inverse of `comparator`."""
     left, right = tree["children"]
     how = tree["value"]
@@ -46,7 +46,6 @@ def comparands(right: Tree, left: Tree, at: Path, draft: Draft) -> Iterator[Any]
 
 
 def _comparison(how: str, value: Any, outcome: bool) -> Target:
-    """The target that a comparison with a value has this outcome."""
     if how in ("eq", "ne"):
         if (how == "eq") is outcome:
             return exactly(value)

@@ -43,18 +43,12 @@ _RESERVED_HEADERS = frozenset(
 
 @dataclass(frozen=True)
 class Draft:
-    """A partial document.
+    """A partial document."""
 
-    Attributes:
-        kind: for CALLBACK and ANSWER, fields of the body are at the top level too.
-        root: for VALUE the value itself, else `body`, `headers`, `query` and `status`.
-    """
-
-    kind: ValueKind
-    root: Node = FREE
+    kind: ValueKind  # for CALLBACK and ANSWER, fields of the body are at the top level too
+    root: Node = FREE  # for VALUE the value itself, else `body`, `headers`, `query` and `status`
 
     def below(self, path: Path, name: str) -> Path:
-        """The place of a field below a place."""
         if path or self.kind is ValueKind.VALUE or name in _ENVELOPE_FIELDS[self.kind]:
             return (*path, name)
         return ("body", name)
@@ -67,16 +61,14 @@ class Draft:
                 return FREE
             if isinstance(step, str):
                 node = node.get(step, FREE) if isinstance(node, dict) else None
+            elif isinstance(node, list | tuple):
+                node = node[step] if step < len(node) else FREE
             else:
-                node = _item(node, step)
+                node = None
         return node
 
     def put(self, path: Path, value: Any) -> Draft:
-        """Decide a place and its containers.
-
-        Raises:
-            ConflictError: it contradicts what is decided.
-        """
+        """Decide a place and its containers; raises `ConflictError` if it is decided otherwise."""
         if not path and self.kind is not ValueKind.VALUE:
             raise ConflictError
         draft = replace(self, root=_put(self.root, path, value))
@@ -120,12 +112,6 @@ def plain_value(node: Node) -> Any:
 def length(node: Node) -> int:
     """How many items of a list are decided."""
     return len(node) if isinstance(node, list | tuple) else 0
-
-
-def _item(node: Node, index: int) -> Node:
-    if not isinstance(node, list | tuple):
-        return None
-    return node[index] if index < len(node) else FREE
 
 
 def _put(node: Node, path: Path, value: Any) -> Node:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from .comparisons import comparands, is_constant
 from .drafts import Draft, Path
-from .search import Search, Tree, evaluated
+from .search import Drafts, Search, Tree, Trees, evaluated
 from .targets import FREE, OTHER_TEXT, SOME_TEXT, Target, exactly, like, one_of, something
 
 _OF_A_TYPE = {
@@ -20,10 +20,10 @@ _OF_A_TYPE = {
     "null": None,
 }
 
-Function = Callable[[Search, Sequence[Tree], Target, Path, Draft], Iterator[Draft]]
+Function = Callable[[Search, Trees, Target, Path, Draft], Drafts]
 
 
-def call(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def call(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     """The inverse of `function_expression`."""
     function = _FUNCTIONS.get(tree["value"])
     if function is None:
@@ -35,11 +35,7 @@ def call(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> 
 def _text_predicate(
     test: Callable[[str, str], bool], offers: Callable[[str], tuple[str, ...]]
 ) -> Function:
-    """The inverse of a predicate of two texts."""
-
-    def inverse(
-        search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-    ) -> Iterator[Draft]:
+    def inverse(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
         text, part = trees
         for value in comparands(part, text, at, draft):
             if not isinstance(value, str):
@@ -62,9 +58,7 @@ def _predicate_target(
     return Target(accepts, tuple(offer for offer in tried if accepts(offer)))
 
 
-def _contains(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _contains(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     container, part = trees
     if is_constant(container):
         _, held = evaluated(container, at, draft)
@@ -86,18 +80,14 @@ def _contains(
                 yield from search.solve(container, exactly([]), at, fixed)
 
 
-def _length(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _length(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     for count in (*target.offers, 1, 0):
         if isinstance(count, int) and not isinstance(count, bool) and target.accepts(count):
             for value in ([FREE] * count, "x" * count):
                 yield from search.solve(trees[0], like(value), at, draft)
 
 
-def _join(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _join(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     glue, parts = trees
     known, between = evaluated(glue, at, draft)
     if not known or not isinstance(between, str):
@@ -114,9 +104,7 @@ def _join(
                 yield from search.solve(parts, like(pieces), at, draft)
 
 
-def _pieces(
-    text: str, between: str, trees: Sequence[Tree], at: Path, draft: Draft
-) -> Iterator[list[str]]:
+def _pieces(text: str, between: str, trees: Trees, at: Path, draft: Draft) -> Iterator[list[str]]:
     """Texts that join to this one, or of which one contains it."""
     if between and text.count(between) >= len(trees) - 1:
         yield text.split(between, len(trees) - 1)
@@ -134,9 +122,7 @@ def _known_text(tree: Tree, at: Path, draft: Draft) -> str | None:
     return None if is_free else str(value)
 
 
-def _to_string(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _to_string(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     for offer in target.offers:
         if not isinstance(offer, str):
             continue
@@ -149,35 +135,27 @@ def _to_string(
             yield from search.solve(trees[0], exactly(value), at, draft)
 
 
-def _to_number(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _to_number(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     for offer in (*target.offers, 1):
         if isinstance(offer, int | float) and not isinstance(offer, bool) and target.accepts(offer):
             for value in (offer, str(offer)):
                 yield from search.solve(trees[0], exactly(value), at, draft)
 
 
-def _not_null(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _not_null(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     filled = target.narrowed(lambda value: value is not None, something().offers)
     for position, tree in enumerate(trees):
         nulls = [(before, exactly(None), at) for before in trees[:position]]
         yield from search.all_of([*nulls, (tree, filled, at)], draft)
 
 
-def _type(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _type(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     for name, value in _OF_A_TYPE.items():
         if target.accepts(name):
             yield from search.solve(trees[0], exactly(value), at, draft)
 
 
-def _map(
-    search: Search, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _map(search: Search, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
     reference, items = trees
     (inner,) = reference["children"]
     for offer in target.offers:

@@ -19,7 +19,10 @@ from .targets import FREE, Target, json_equal, like
 Tree = Mapping[str, Any]
 """A parsed expression: `type`, `children`, `value`."""
 
-Inverse = Callable[["Search", Tree, Target, Path, Draft], Iterator[Draft]]
+Trees = Sequence[Tree]
+Drafts = Iterator[Draft]
+
+Inverse = Callable[["Search", Tree, Target, Path, Draft], Drafts]
 
 MAX_STEPS = 20_000
 """Steps after which the search stops."""
@@ -32,29 +35,22 @@ class SearchLimitError(Exception):
 
 
 class Search:
-    """One search.
+    """One search; `unsupported` has messages about nodes without an inverse."""
 
-    Attributes:
-        unsupported: messages about nodes without an inverse.
-    """
-
-    def __init__(self, inverses: Mapping[str, Inverse], trees: Sequence[Tree] = ()) -> None:
-        """Take the inverses by node type, and all expressions of the search.
-
-        Constants of the expressions are tried where any value is possible: another expression may
-        compare with them.
-        """
+    def __init__(self, inverses: Mapping[str, Inverse], trees: Trees = ()) -> None:
+        """Try constants of `trees` where any value is possible: others may compare with them."""
         self.unsupported: dict[str, None] = {}
         self._inverses = inverses
         self._constants = tuple(constant for tree in trees for constant in _literals(tree))
         self._steps = 0
 
-    def solve(self, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+    def solve(self, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
         """Drafts in which an expression, evaluated at a place, satisfies a target."""
         self._steps += 1
         if self._steps > MAX_STEPS:
             raise SearchLimitError
-        holds = self._holds_already(tree, target, at, draft)
+        known, value = evaluated(tree, at, draft)
+        holds = known and target.accepts(value)
         if holds:
             yield draft
         inverse = self._inverses.get(tree["type"])
@@ -65,7 +61,7 @@ class Search:
             if one is not draft or not holds:
                 yield one
 
-    def decide(self, place: Path, target: Target, draft: Draft) -> Iterator[Draft]:
+    def decide(self, place: Path, target: Target, draft: Draft) -> Drafts:
         """Drafts in which a place satisfies a target."""
         here = draft.at(place)
         if here is not FREE and target.accepts(plain_value(here)):
@@ -76,12 +72,8 @@ class Search:
 
     def all_of(
         self, requirements: Sequence[tuple[Tree, Target, Path]], draft: Draft, *, skip: bool = False
-    ) -> Iterator[Draft]:
-        """Drafts in which all requirements hold.
-
-        Args:
-            skip: leave out requirements that cannot hold.
-        """
+    ) -> Drafts:
+        """Drafts in which all requirements hold; `skip` leaves out those that cannot."""
         if not requirements:
             yield draft
             return
@@ -93,14 +85,12 @@ class Search:
         if skip and not solved:
             yield from self.all_of(rest, draft, skip=skip)
 
-    def values(self, trees: Sequence[Tree], target: Target) -> Iterator[Any]:
+    def values(self, trees: Trees, target: Target) -> Iterator[Any]:
         """Patterns of values for which a chain of nodes satisfies a target."""
         for draft in self.chain(trees, target, (), Draft(ValueKind.VALUE)):
             yield draft.root
 
-    def chain(
-        self, trees: Sequence[Tree], target: Target, at: Path, draft: Draft
-    ) -> Iterator[Draft]:
+    def chain(self, trees: Trees, target: Target, at: Path, draft: Draft) -> Drafts:
         """Nodes of which each is evaluated over the result of the one before."""
         first, *rest = trees
         if not rest:
@@ -113,12 +103,8 @@ class Search:
         for value in self.values(rest, target):
             yield from self.solve(first, like(value), at, draft)
 
-    def _holds_already(self, tree: Tree, target: Target, at: Path, draft: Draft) -> bool:
-        known, value = evaluated(tree, at, draft)
-        return known and target.accepts(value)
 
-
-def put(draft: Draft, place: Path, value: Any) -> Iterator[Draft]:
+def put(draft: Draft, place: Path, value: Any) -> Drafts:
     """The draft with a place decided, if possible."""
     here = draft.at(place)
     if here is not FREE and json_equal(plain_value(here), value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from ackbridge.catalog.expressions import Expression
 from .comparisons import compare
 from .drafts import ConflictError, Draft, Path, ValueKind
 from .functions import call
-from .search import Inverse, Search, SearchLimitError, Tree
+from .search import Drafts, Inverse, Search, SearchLimitError, Tree
 from .structure import STRUCTURE
 from .targets import Target
 
@@ -26,12 +26,7 @@ class CannotSimulateError(Exception):
 
 @dataclass(frozen=True)
 class Requirement:
-    """A required value of one expression of an integration file.
-
-    Attributes:
-        field: of the expression in the file.
-        expectation: for messages: `hold`, `not hold`, `be an id`.
-    """
+    """A required value of an expression; messages say that it must meet the `expectation`."""
 
     expression: Expression
     target: Target
@@ -44,12 +39,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Shape:
-    """A message of a provider, before it is encoded and signed.
-
-    Attributes:
-        body: JSON of any kind.
-        status: of an HTTP answer; None for a callback.
-    """
+    """A message of a provider, before it is encoded and signed; only answers have a status."""
 
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -58,7 +48,6 @@ class Shape:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The document that expressions read."""
         fields = self.body if isinstance(self.body, dict) else {}
         own = {"body": self.body, "headers": dict(self.headers), "query": dict(self.query)}
         status = {} if self.status is None else {"status": self.status}
@@ -71,15 +60,10 @@ def compose(
     given: Mapping[Path, Any] | None = None,
     preferences: Sequence[Requirement] = (),
 ) -> Shape:
-    """A message that meets all requirements, and as many preferences as possible.
+    """A message that meets all requirements, and as many preferences as possible, in their order.
 
-    Args:
-        kind: CALLBACK or ANSWER.
-        given: values by place: `("status",): 202`.
-        preferences: the most important first.
-
-    Raises:
-        CannotSimulateError: names the expression, or the two that exclude each other.
+    `given` has values by place: `("status",): 202`. Raises `CannotSimulateError`, which names the
+    expression, or the two that exclude each other.
     """
     found = _solve(requirements, kind, given or {})
     if found is None:
@@ -113,7 +97,7 @@ def _solve(
 
 def _drafts(
     search: Search, requirements: Sequence[Requirement], kind: ValueKind, given: Mapping[Path, Any]
-) -> Iterator[Draft]:
+) -> Drafts:
     draft = Draft(kind, {})
     try:
         for place, value in given.items():
@@ -127,7 +111,7 @@ def _drafts(
 
 def _solve_from(
     search: Search, requirements: Sequence[Requirement], done: int, draft: Draft
-) -> Iterator[Draft]:
+) -> Drafts:
     seen = draft.value()
     if not all(one.target.accepts(one.expression.search(seen)) for one in requirements[:done]):
         return

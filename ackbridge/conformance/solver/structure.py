@@ -7,14 +7,14 @@ from itertools import combinations, islice
 from typing import Any
 
 from .drafts import Draft, Node, Path, ValueKind, length
-from .search import CHAINS, Inverse, Search, Tree, place_of, put
+from .search import CHAINS, Drafts, Inverse, Search, Tree, Trees, place_of, put
 from .targets import FREE, Target, exactly, false, like, something, true
 
 _MAX_PLACEMENTS = 20
 _PLACES = ("field", "current", "identity", "index")
 
 
-def _place(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _place(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     place = place_of(tree, at, draft)
     if place is None:
         return
@@ -25,23 +25,23 @@ def _place(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -
     yield from search.decide(place, target, draft)
 
 
-def _chain(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _chain(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     yield from search.chain(tree["children"], target, at, draft)
 
 
-def _and(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _and(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     left, right = tree["children"]
     yield from search.all_of([(left, true(), at), (right, target, at)], draft)
     yield from search.solve(left, target.false(), at, draft)
 
 
-def _or(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _or(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     left, right = tree["children"]
     yield from search.solve(left, target.true(), at, draft)
     yield from search.all_of([(left, false(), at), (right, target, at)], draft)
 
 
-def _not(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _not(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     (inner,) = tree["children"]
     if target.accepts(True):
         yield from search.solve(inner, false(), at, draft)
@@ -49,7 +49,7 @@ def _not(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> 
         yield from search.solve(inner, true(), at, draft)
 
 
-def _object(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _object(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     pairs = {pair["value"]: pair["children"][0] for pair in tree["children"]}
     for offer in target.offers:
         if isinstance(offer, dict) and offer and offer.keys() <= pairs.keys():
@@ -58,7 +58,7 @@ def _object(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) 
     yield from _any_value(search, list(pairs.values()), dict(pairs), target, at, draft)
 
 
-def _list(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _list(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     trees = tree["children"]
     for offer in target.offers:
         if isinstance(offer, list) and len(offer) <= len(trees):
@@ -70,8 +70,8 @@ def _list(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) ->
 
 
 def _any_value(
-    search: Search, trees: Sequence[Tree], any_value: Any, target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+    search: Search, trees: Trees, any_value: Any, target: Target, at: Path, draft: Draft
+) -> Drafts:
     """Any value of this form; as much of it as possible is not null."""
     if target.accepts(None):
         yield from search.decide(at, target, draft)
@@ -82,7 +82,7 @@ def _any_value(
             yield there
 
 
-def _non_null(at: Path, draft: Draft) -> Iterator[Draft]:
+def _non_null(at: Path, draft: Draft) -> Drafts:
     """Drafts in which a place is not null, so that something can be selected from it."""
     is_document = not at and draft.kind is not ValueKind.VALUE
     if is_document or draft.at(at) not in (FREE, None):
@@ -91,9 +91,7 @@ def _non_null(at: Path, draft: Draft) -> Iterator[Draft]:
         yield from put(draft, at, {})
 
 
-def _projection(
-    search: Search, tree: Tree, target: Target, at: Path, draft: Draft
-) -> Iterator[Draft]:
+def _projection(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     left, right, *condition = tree["children"]
     if left["type"] == "flatten":
         (left,) = left["children"]
@@ -120,7 +118,7 @@ def _solve_items(
     items: Sequence[Target],
     at: Path,
     draft: Draft,
-) -> Iterator[Draft]:
+) -> Drafts:
     place = place_of(left, at, draft)
     if place is None:
         for value in _generate_items(search, right, condition, items):
@@ -157,7 +155,7 @@ def _generate_items(
     yield made
 
 
-def _values(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _values(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     left, right = tree["children"]
     place = place_of(left, at, draft)
     if place is None or (not place and draft.kind is not ValueKind.VALUE):
@@ -168,7 +166,7 @@ def _values(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) 
         yield from search.all_of(requirements, draft)
 
 
-def _slice(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Iterator[Draft]:
+def _slice(search: Search, tree: Tree, target: Target, at: Path, draft: Draft) -> Drafts:
     start, _stop, step = tree["children"]
     if (start or 0) < 0 or step not in (None, 1):
         search.unsupported["a slice from the end, or with steps, has no inverse"] = None

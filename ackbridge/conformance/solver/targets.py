@@ -29,31 +29,24 @@ _FALSE: tuple[Any, ...] = (None, False, "", [], {})
 
 @dataclass(frozen=True)
 class Target:
-    """The values that an expression may have.
-
-    Attributes:
-        accepts: whether a value is one of them.
-        offers: candidates, in the order in which they are tried.
-    """
+    """The values that an expression may have, and candidates in the order of trying."""
 
     accepts: Callable[[Any], bool]
     offers: tuple[Any, ...]
 
     def narrowed(self, condition: Callable[[Any], bool], also: Iterable[Any] = ()) -> Target:
         """This target and a condition; `also` is tried after its own offers."""
-        offers = [value for value in (*self.offers, *also) if self._may_be(value, condition)]
-        return Target(lambda value: self.accepts(value) and condition(value), tuple(offers))
+
+        def accepts(value: Any) -> bool:
+            return self.accepts(value) and condition(value)
+
+        return Target(accepts, tuple(filter(accepts, (*self.offers, *also))))
 
     def true(self) -> Target:
-        """This target, and truth."""
         return self.narrowed(is_true, _TRUE)
 
     def false(self) -> Target:
-        """This target, and falsehood."""
         return self.narrowed(lambda value: not is_true(value), _FALSE)
-
-    def _may_be(self, value: Any, condition: Callable[[Any], bool]) -> bool:
-        return self.accepts(value) and condition(value)
 
 
 def json_equal(left: Any, right: Any) -> bool:
@@ -81,17 +74,14 @@ def matches(given: Any, pattern: Any) -> bool:
 
 
 def exactly(value: Any) -> Target:
-    """This value only."""
     return Target(lambda given: json_equal(given, value), (value,))
 
 
 def like(pattern: Any) -> Target:
-    """Any value that matches the pattern."""
     return Target(lambda given: matches(given, pattern), (pattern,))
 
 
 def one_of(*values: Any) -> Target:
-    """Any of these values."""
     return Target(lambda given: any(json_equal(given, value) for value in values), values)
 
 
@@ -101,7 +91,6 @@ def true() -> Target:
 
 
 def false() -> Target:
-    """Any value that is false in JMESPath."""
     return Target(lambda value: not is_true(value), _FALSE)
 
 
@@ -118,11 +107,7 @@ def text(*preferred: str) -> Target:
 
 
 def marked(mark: str) -> Target:
-    """A text or a number that contains a mark: a unique id.
-
-    Args:
-        mark: digits only, so that it can be a number too.
-    """
+    """A text or a number that contains `mark`: a unique id, of digits only."""
 
     def accepts(value: Any) -> bool:
         is_key = isinstance(value, str | int | float) and not isinstance(value, bool)

@@ -44,13 +44,7 @@ _ENGINE_PAGE_TIMEOUT: Final = 2.0
 
 
 class Metrics:
-    """The metrics of one process.
-
-    Attributes:
-        source: what is exported.
-        runtime: for the Temporal client, so that its metrics are exported too; None if no metrics
-            are.
-    """
+    """The metrics of one process; `runtime` exports the Temporal client's, None exports nothing."""
 
     def __init__(self, source: MetricSource, runtime: Runtime | None = None) -> None:
         self.source = source
@@ -60,11 +54,9 @@ class Metrics:
     async def updating(
         self, counters: Counters | None = None, gauges: GaugeSource | None = None
     ) -> AsyncIterator[None]:
-        """Keep the exported values up to date while inside.
+        """Keep the exported counters, and the gauges of the fleet, up to date while inside.
 
-        Args:
-            counters: of this process; read in the thread of the event loop.
-            gauges: of the fleet; one kind of process exports them for all.
+        Counters are read in the thread of the event loop; one kind of process exports the gauges.
         """
         if self.runtime is None:
             yield
@@ -110,12 +102,8 @@ def export_telemetry(
 ) -> Iterator[Metrics]:
     """Export traces and metrics of this process while inside; for composition roots.
 
-    Nothing is set up unless `environ` or `port` asks for it.
-
-    Args:
-        service: the service name, unless `OTEL_SERVICE_NAME` is set.
-        environ: its `OTEL_*` say whether and where traces and metrics are pushed.
-        host, port: of the page for Prometheus; without a port there is none.
+    Nothing is set up unless the `OTEL_*` of `environ` or `port` ask for it. The service is named
+    `service` unless `OTEL_SERVICE_NAME` is set; without a port there is no page for Prometheus.
 
     Raises:
         ConfigurationError: naming the variable.
@@ -144,7 +132,12 @@ def export_metrics(
             config: OpenTelemetryConfig | PrometheusConfig = _pushed_by_engine_client(environ)
         else:
             engine_page = f"{_LOOPBACK}:{_free_port()}"
-            config = _page_of_engine_client(engine_page)
+            config = PrometheusConfig(
+                bind_address=engine_page,
+                counters_total_suffix=True,
+                unit_suffix=True,
+                durations_as_seconds=True,
+            )
             registry = CollectorRegistry()
             readers.append(PageReader(source, registry=registry, scope_info_enabled=False))
             registry.register(EngineClientCollector(f"http://{engine_page}/metrics"))
@@ -201,15 +194,6 @@ def _free_port() -> int:
         probe.bind((_LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _page_of_engine_client(address: str) -> PrometheusConfig:
-    return PrometheusConfig(
-        bind_address=address,
-        counters_total_suffix=True,
-        unit_suffix=True,
-        durations_as_seconds=True,
-    )
 
 
 def _pushed_by_engine_client(environ: Mapping[str, str]) -> OpenTelemetryConfig:

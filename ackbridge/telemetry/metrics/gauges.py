@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ackbridge.catalog.catalog import Catalog, configured_flags
@@ -17,63 +16,47 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class FleetGauges:
-    """The state of every provider.
-
-    Attributes:
-        parked, owed: calls and acknowledgements, of every operation in the catalog.
-        breakers: by provider; only those whose control is known.
-        flags: of every operation, and of the provider itself under "".
-        deadlines: in seconds; only learned ones.
-    """
-
-    parked: Mapping[Key, int] = field(default_factory=dict)
-    owed: Mapping[Key, int] = field(default_factory=dict)
-    breakers: Mapping[str, BreakerState] = field(default_factory=dict)
-    flags: Mapping[Key, FlagValue] = field(default_factory=dict)
-    deadlines: Mapping[Key, float] = field(default_factory=dict)
+    # parked, owed: calls and acknowledgements, of every operation in the catalog.
+    parked: dict[Key, int] = field(default_factory=dict)
+    owed: dict[Key, int] = field(default_factory=dict)
+    # By provider; only those whose control is known.
+    breakers: dict[str, BreakerState] = field(default_factory=dict)
+    # Of every operation, and of the provider itself under "".
+    flags: dict[Key, FlagValue] = field(default_factory=dict)
+    deadlines: dict[Key, float] = field(default_factory=dict)  # in seconds; only learned ones
 
 
+@dataclass(frozen=True)
 class GaugeSource:
     """Reads the gauges: two queries of the ledger and one snapshot of the control per provider."""
 
-    def __init__(
-        self, catalog: Catalog, ledger: Ledger, control: Snapshots, environment: str
-    ) -> None:
-        self._catalog = catalog
-        self._ledger = ledger
-        self._control = control
-        self._environment = environment
+    catalog: Catalog
+    ledger: Ledger
+    control: Snapshots
+    environment: str
 
     async def read(self) -> FleetGauges:
-        """Read the state of every provider.
-
-        Raises:
-            LedgerUnavailableError: what is parked and owed is not known.
-        """
-        parked: dict[Key, int] = {}
-        owed: dict[Key, int] = {}
-        breakers: dict[str, BreakerState] = {}
-        flags: dict[Key, FlagValue] = {}
-        deadlines: dict[Key, float] = {}
-        for provider, integration in self._catalog.integrations.items():
-            found = await self._ledger.stats.backlog(provider)
-            snapshot = await self._control.snapshot(provider)
+        """Read the state of every provider; raises `LedgerUnavailableError`."""
+        gauges = FleetGauges()
+        for provider, integration in self.catalog.integrations.items():
+            found = await self.ledger.stats.backlog(provider)
+            snapshot = await self.control.snapshot(provider)
             for operation in integration.operations:
                 waiting = found.get(operation)
-                parked[provider, operation] = waiting.parked if waiting else 0
-                owed[provider, operation] = waiting.owed if waiting else 0
+                gauges.parked[provider, operation] = waiting.parked if waiting else 0
+                gauges.owed[provider, operation] = waiting.owed if waiting else 0
             for operation in (WHOLE_PROVIDER, *integration.operations):
-                flags[provider, operation] = self._flag(provider, operation, snapshot)
+                gauges.flags[provider, operation] = self._flag(provider, operation, snapshot)
             if snapshot is not None:
-                breakers[provider] = snapshot.breaker.state
+                gauges.breakers[provider] = snapshot.breaker.state
                 for operation, learned in snapshot.deadlines.items():
-                    deadlines[provider, operation] = learned.deadline.total_seconds()
-        return FleetGauges(parked, owed, breakers, flags, deadlines)
+                    gauges.deadlines[provider, operation] = learned.deadline.total_seconds()
+        return gauges
 
     def _flag(self, provider: str, operation: str, snapshot: ControlSnapshot | None) -> FlagValue:
-        override = snapshot.override(self._environment, operation) if snapshot else None
-        file = configured_flags(self._catalog.integration(provider))
-        return override or file.flag(self._environment, operation)
+        override = snapshot.override(self.environment, operation) if snapshot else None
+        file = configured_flags(self.catalog.integration(provider))
+        return override or file.flag(self.environment, operation)
 
 
 def open_share(flag: FlagValue) -> float:

@@ -69,14 +69,11 @@ HISTOGRAMS: Final[Mapping[Timing, tuple[str, str]]] = {
 
 @dataclass
 class MetricSource:
-    """What the instruments read, from any thread.
+    """What the instruments read, from any thread."""
 
-    Attributes:
-        totals: what this process has counted since it started; replaced, never changed.
-        gauges: the state of the whole fleet; None while unknown, or if other processes export it.
-    """
-
+    # What this process has counted since it started; replaced, never changed.
     totals: Mapping[Key, OperationStats] = field(default_factory=dict)
+    # The state of the whole fleet; None while unknown, or if other processes export it.
     gauges: FleetGauges | None = None
 
 
@@ -87,10 +84,7 @@ def create_instruments(meter: Meter, source: MetricSource) -> None:
         meter.create_observable_counter(name, [_callback(read)], description=description)
 
     def gauge(
-        name: str,
-        unit: str,
-        description: str,
-        read: Callable[[FleetGauges], Iterable[Observation]],
+        name: str, unit: str, description: str, read: Callable[[FleetGauges], Iterable[Observation]]
     ) -> None:
         def read_if_known() -> Iterable[Observation]:
             return read(source.gauges) if source.gauges is not None else ()

@@ -19,7 +19,7 @@ from ackbridge.contracts.messages import MessageKind, MessageSource
 from ackbridge.contracts.steps import CorrelateStep, InboxMessages, LookStep, SendStep
 from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
-from activities.send import Inbox, Send
+from activities.send import InboxReader, Send
 from activities.support.provider_http import binary, load_data
 
 from .world import NOW, World, attempt, delay, failed, trouble
@@ -41,8 +41,8 @@ async def test_receipt_outlives_an_unavailable_ledger(world: World, tmp_path: Pa
     deps = replace(world.deps, ledger=gone)
 
     sent = await attempt().run(Send(deps).send, step(world))
-    error = await failed(attempt().run(Inbox(deps).correlate, correlation(world)))
-    found = await attempt().run(Inbox(world.deps).correlate, correlation(world))
+    error = await failed(attempt().run(InboxReader(deps).correlate, correlation(world)))
+    found = await attempt().run(InboxReader(world.deps).correlate, correlation(world))
 
     await gone.close()
     assert (sent.reference, sent.uncorrelated, sent.messages) == ("r-1", True, ())
@@ -287,7 +287,7 @@ async def test_look_finds_what_waits_for_a_call(world: World) -> None:
     await store(world, 5, call_id="acme.order.other", reference="r-1")
     step = LookStep(request=world.request(), references=("r-1", "r-2"))
 
-    found = await attempt().run(Inbox(world.deps).look_inbox, step)
+    found = await attempt().run(InboxReader(world.deps).look_inbox, step)
 
     assert [message.event_key for message in found.messages] == ["e-1", "e-2", "e-3"]
     assert found.more is False
@@ -297,7 +297,9 @@ async def test_look_without_references(world: World) -> None:
     """A call that has no receipt is found by its id."""
     await store(world, 1, call_id=world.request().call_id)
 
-    found = await attempt().run(Inbox(world.deps).look_inbox, LookStep(request=world.request()))
+    found = await attempt().run(
+        InboxReader(world.deps).look_inbox, LookStep(request=world.request())
+    )
 
     assert [message.event_key for message in found.messages] == ["e-1"]
 
@@ -309,7 +311,7 @@ async def test_many_messages_are_returned_in_pieces(world: World) -> None:
 
     sent = await attempt().run(Send(world.deps).send, step(world))
     seen = tuple(message.event_key for message in sent.messages)
-    rest = await attempt().run(Inbox(world.deps).correlate, correlation(world, seen=seen))
+    rest = await attempt().run(InboxReader(world.deps).correlate, correlation(world, seen=seen))
 
     assert (seen, sent.uncorrelated) == (("e-1", "e-2"), True)
     assert len(sent.model_dump_json()) < MAX_RESULT_BYTES
@@ -444,7 +446,7 @@ async def test_large_callbacks_are_passed_by_reference(world: World) -> None:
         await store(world, number, size=700_000, reference="r-1")
     step = LookStep(request=world.request(), references=("r-1",))
 
-    found = await attempt().run(Inbox(world.deps).look_inbox, step)
+    found = await attempt().run(InboxReader(world.deps).look_inbox, step)
 
     assert [message.event_key for message in found.messages] == ["e-1", "e-2", "e-3"]
     assert len(found.model_dump_json()) < 10_000

@@ -21,7 +21,7 @@ from benchmarks.deadlines.providers import (
     steady,
     step,
 )
-from benchmarks.deadlines.simulating import RULES, Day, false_alarms, simulate
+from benchmarks.deadlines.simulation import RULES, Day, false_alarms, simulate
 
 MAY_FAIL = 1 - RULES.quantile
 FIXED = RULES.initial.total_seconds()

@@ -102,10 +102,10 @@ def test_continue_as_new_keeps_the_state() -> None:
         ReprocessPageResult(counts=BatchCounts(selected=3), closed="until it is switched on")
     )
     first.batch.pause(BatchCommand(by="ann", reason="a moment"))
-    state = BatchContinuation.model_validate_json(first.batch.state().model_dump_json())
+    state = BatchContinuation.model_validate_json(first.batch.state.model_dump_json())
     second = Harness(state)
     assert second.batch.page_step() == first.batch.page_step()
-    assert (second.batch.paused, second.batch.is_surveyed) == (first.batch.paused, True)
+    assert (second.batch.state.paused, second.batch.is_surveyed) == (first.batch.state.paused, True)
 
 
 def test_batches_with_one_workflow_id_have_different_names() -> None:
@@ -137,7 +137,7 @@ def test_details_of_a_batch() -> None:
     assert "requested by ops" in details
     assert "at most 1 calls per second" in details
     harness.batch.end()
-    assert "█" * 30 in render(harness.batch.progress)
+    assert "█" * 30 in render(harness.batch.state.progress)
 
 
 def test_open_or_half_open_breaker_makes_a_provider_unavailable() -> None:

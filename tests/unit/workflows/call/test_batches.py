@@ -27,8 +27,8 @@ def parking(**changes: Any) -> Plan:
 
 def batch(host: SimulatedHost, seconds: float, name: str) -> None:
     """A batch takes the call up."""
-    order = Reprocess(by="ops", batch=name)
-    host.at(seconds, lambda call: call.reprocess(order))
+    operator = Reprocess(by="ops", batch=name)
+    host.at(seconds, lambda call: call.reprocess(operator))
 
 
 async def test_a_call_that_fails_again_and_again_ends_at_its_limit() -> None:
@@ -46,7 +46,7 @@ async def test_a_call_that_fails_again_and_again_ends_at_its_limit() -> None:
 
 
 async def test_a_batch_takes_a_call_once() -> None:
-    """Its second word is refused, and says why; another batch's is not."""
+    """Its second request is refused, with the reason; that of another batch is not."""
     host = SimulatedHost(parking(reprocess_attempts=9), send=[NEVER])
     for seconds, name in ((1000, "b-1"), (2000, "b-1"), (3000, "b-2")):
         batch(host, seconds, name)
@@ -69,7 +69,7 @@ async def test_a_call_that_is_kept_back_is_free_for_the_next_batch() -> None:
 
 
 async def test_the_notice_of_a_parked_call_says_when_the_next_batch_is() -> None:
-    """By the plan at once, and by the ledger's word where the plan's times have passed."""
+    """From the plan at once, and from the ledger where the plan's times have passed."""
     passed, planned = START - timedelta(hours=1), START + timedelta(hours=1)
     later = START + timedelta(hours=5)
     host = SimulatedHost(
@@ -79,13 +79,13 @@ async def test_the_notice_of_a_parked_call_says_when_the_next_batch_is() -> None
     )
     batch(host, 1000, "b-1")
     await host.protocol.run()
-    told = [s.notice.expected_at for s in host.shown if s.stage is Stage.PARKED and s.notice]
-    assert (told[0], told[-1]) == (planned, later)
+    expected = [s.notice.expected_at for s in host.shown if s.stage is Stage.PARKED and s.notice]
+    assert (expected[0], expected[-1]) == (planned, later)
 
 
 @pytest.mark.parametrize("was_parked", [False, True])
 async def test_whether_a_completed_call_was_parked(was_parked: bool) -> None:
-    """The ledger is told with the response: for calls that never were, it costs nothing."""
+    """It is stored with the response: for calls that never were, it costs nothing."""
     sends = [NEVER, ANSWERED] if was_parked else [ANSWERED]
     host = SimulatedHost(parking(reprocess_attempts=9), send=sends)
     batch(host, 1000, "b-1")

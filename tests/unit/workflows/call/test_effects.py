@@ -28,7 +28,7 @@ from ackbridge.contracts.steps import (
     Sent,
     StepFailure,
 )
-from tests.model.stage import facts_of, staged
+from tests.model.scenario import running, setting_of
 from tests.support.simulated_host import REQUEST, START, SimulatedHost, plan, response
 from workflows.hosting.host import StepError
 
@@ -202,12 +202,12 @@ async def test_an_unknown_end_is_replaced_once_the_acknowledgement_is_accepted()
 
 def test_a_parked_call_is_not_reprocessed_while_it_owes_a_failed_acknowledgement() -> None:
     """It says why."""
-    with staged(replace(facts_of(cycles=1), acknowledging="down")) as scene:
-        scene.go(6)
-        assert scene.status.stage is Stage.PARKED
-        scene.order("reprocess")
-        assert scene.status.last_error == "not reprocessed: a failed acknowledgement is owed"
-        assert scene.sent == [1]
+    with running(replace(setting_of(cycles=1), acknowledging="down")) as scenario:
+        scenario.go(6)
+        assert scenario.status.stage is Stage.PARKED
+        scenario.operator("reprocess")
+        assert scenario.status.last_error == "not reprocessed: a failed acknowledgement is owed"
+        assert scenario.sent == [1]
 
 
 async def test_a_refused_success_acknowledgement_is_disputed() -> None:

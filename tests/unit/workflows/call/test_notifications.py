@@ -1,4 +1,4 @@
-"""What a subscriber is told, and when: the protocol on a simulated host."""
+"""The notices of a call, and when they are sent: the protocol on a simulated host."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def planned(**changes: Any) -> Plan:
     return plan(notices=dict(default_notices("en")), **{**fields, **changes})
 
 
-def stories(host: SimulatedHost) -> list[tuple[int, str]]:
+def types_of(host: SimulatedHost) -> list[tuple[int, str]]:
     """Sequence and type of every notice."""
     return [(one.body.data.sequence, one.body.type) for one in host.deliveries]
 
@@ -40,7 +40,7 @@ async def test_in_time() -> None:
     host = SimulatedHost(planned()).at(1, lambda call: call.receive(response()))
     host.answers[names.ACKNOWLEDGE] = [StepError("NotAccepted", "their acknowledgements are down")]
     await host.protocol.run()
-    assert stories(host) == [(1, "call.completed")]
+    assert types_of(host) == [(1, "call.completed")]
     (delivery,) = host.deliveries
     assert delivery.subscriber == "shop"
     assert delivery.body.id == "acme.order.k-1:1.completed"
@@ -52,34 +52,34 @@ async def test_parked_and_then_late() -> None:
     """Delayed, then late; in order, each under an id of its own."""
     host = SimulatedHost(planned()).at(100, lambda call: call.receive(response()))
     outcome = await host.protocol.run()
-    assert stories(host) == [(1, "call.delayed"), (2, "call.completed_late")]
+    assert types_of(host) == [(1, "call.delayed"), (2, "call.completed_late")]
     assert outcome.late
     assert host.deliveries[1].body.data.late
     assert host.deliveries[0].body.timestamp == START + timedelta(seconds=30)
 
 
 async def test_completed_by_a_batch_is_late() -> None:
-    """Whoever was told of a delay is told that the confirmation is late."""
+    """After a notice of a delay, the confirmation is a late one."""
     host = SimulatedHost(planned())
     host.at(100, lambda call: call.reprocess(Reprocess(by="batch")))
     host.at(101, lambda call: call.receive(response()))
     outcome = await host.protocol.run()
-    assert stories(host) == [(1, "call.delayed"), (2, "call.completed_late")]
+    assert types_of(host) == [(1, "call.delayed"), (2, "call.completed_late")]
     assert outcome.late
 
 
-async def test_parked_again_is_told_when_there_is_news() -> None:
-    """The same delay is not told twice; and what becomes of it is."""
+async def test_parked_again_notifies_only_of_changes() -> None:
+    """The same delay is sent once, and then the end of the call."""
     host = SimulatedHost(planned())
     for seconds in (100, 200, 300):
         host.at(seconds, lambda call: call.reprocess(Reprocess(by="batch")))
     host.at(400, lambda call: call.cancel(Cancel(by="ann", reason="enough")))
     await host.protocol.run()
-    assert stories(host) == [(1, "call.delayed"), (2, "call.cancelled")]
+    assert types_of(host) == [(1, "call.delayed"), (2, "call.cancelled")]
 
 
 async def test_the_expected_time_is_that_of_the_next_batch() -> None:
-    """Whoever was promised tonight, and is parked again, is told of tomorrow."""
+    """A call that is parked again gets another notice with the new time."""
     tonight, tomorrow = START + timedelta(hours=1), START + timedelta(hours=25)
     host = SimulatedHost(planned(reprocess_attempts=5))
     host.answers[names.CONCLUDE] = [
@@ -89,7 +89,7 @@ async def test_the_expected_time_is_that_of_the_next_batch() -> None:
     host.at(3700, lambda call: call.reprocess(Reprocess(by="batch")))
     host.at(3900, lambda call: call.receive(response()))
     await host.protocol.run()
-    assert stories(host) == [
+    assert types_of(host) == [
         (1, "call.delayed"),
         (2, "call.delayed"),
         (3, "call.completed_late"),
@@ -112,15 +112,15 @@ async def test_failed_with_the_alternative_and_without_the_providers_words() -> 
     assert "ORA-600" not in delivery.model_dump_json()
 
 
-async def test_only_what_is_wanted_is_told_and_counted() -> None:
+async def test_only_subscribed_events_are_sent_and_counted() -> None:
     """What a subscriber does not want leaves no gap in what it gets."""
     wanted = ReplyPlan(subscriber="shop", events=(NoticeEvent.COMPLETED_LATE,))
     host = SimulatedHost(planned(reply=wanted)).at(100, lambda call: call.receive(response()))
     await host.protocol.run()
-    assert stories(host) == [(1, "call.completed_late")]
+    assert types_of(host) == [(1, "call.completed_late")]
 
 
-async def test_nobody_is_told_where_nobody_is_named() -> None:
+async def test_without_a_subscriber_nothing_is_sent() -> None:
     """Not a step more."""
     host = SimulatedHost(planned(reply=None)).at(100, lambda call: call.receive(response()))
     await host.protocol.run()
@@ -128,7 +128,7 @@ async def test_nobody_is_told_where_nobody_is_named() -> None:
 
 
 async def test_a_continued_call_goes_on_counting() -> None:
-    """What was told before it continued as new is not told again, and the next one is the next."""
+    """The next run does not repeat a notice, and continues the sequence."""
     host = SimulatedHost(planned())
     notice = default_notices("en")["delayed"]
     before = NotificationsState(sequence=3, delayed=notice)
@@ -142,12 +142,12 @@ async def test_a_continued_call_goes_on_counting() -> None:
     assert state.notifications == before
     notifications.delayed(notice.model_copy(update={"expected_at": START}))
     await notifications.all_started()
-    assert stories(host) == [(4, "call.delayed")]
+    assert types_of(host) == [(4, "call.delayed")]
 
 
 @pytest.mark.parametrize("kind", ["Unavailable", "InvalidRequest"])
 async def test_a_call_that_could_not_be_prepared(kind: str) -> None:
-    """Its failure is told; but what is wrong with the request, only to whoever has made it."""
+    """Its failure is sent; a rejected request is reported to its caller only."""
     host = SimulatedHost(planned())
     host.answers[names.PREPARE] = [StepError(kind, "the ledger is away")]
     request = REQUEST.model_copy(update={"reply_to": "shop", "language": "de"})
@@ -159,10 +159,10 @@ async def test_a_call_that_could_not_be_prepared(kind: str) -> None:
         return
     outcome = await host.protocol.run()
     assert outcome.notice == default_notices("de")["unknown"]
-    assert stories(host) == [(1, "call.failed")]
+    assert types_of(host) == [(1, "call.failed")]
 
 
-async def test_a_recorded_outcome_is_not_told_again() -> None:
+async def test_a_recorded_outcome_is_not_sent_again() -> None:
     """Another run of the same call only repeats what it was; its subscriber knows."""
     first = SimulatedHost(planned()).at(1, lambda call: call.receive(response()))
     outcome = await first.protocol.run()

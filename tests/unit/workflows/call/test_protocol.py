@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import timedelta
 
 import pytest
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallStatus, OutcomeStatus, Stage
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.plan import LatePolicy, OnFailure, Prepared, WhenOff
 from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
 from ackbridge.contracts.steps import Asked, Recorded, Sent, StepFailure
 from tests.support.simulated_host import START, SimulatedHost, plan, response
+from workflows.call.ui_details import render
 from workflows.hosting.host import StepError
 
 NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", reached=True)
@@ -50,7 +52,7 @@ async def test_callback_that_overtakes_its_receipt_is_kept() -> None:
 
 
 async def test_messages_from_the_inbox_come_with_the_receipt() -> None:
-    """What came before anyone waited is taken as if it had just been heard."""
+    """Messages that came before the receipt are handled like any others."""
     sent = Sent(sent_at=START, receipt_at=START, messages=(response(),))
     host = SimulatedHost(plan(), send=[sent])
     assert (await host.protocol.run()).status is OutcomeStatus.COMPLETED
@@ -71,8 +73,8 @@ async def test_duplicate_is_suppressed_and_logged() -> None:
     assert len(host.steps(names.RECORD)) == 1
 
 
-async def test_silence_is_acknowledged_as_failed_and_resent_under_a_new_key() -> None:
-    """Two silent cycles send twice under different keys, each acknowledged as failed."""
+async def test_timeout_is_acknowledged_as_failed_and_resent_under_a_new_key() -> None:
+    """Two cycles that time out send under different keys, each acknowledged as failed."""
     host = SimulatedHost(plan())
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.FAILED
@@ -114,7 +116,7 @@ async def test_refused_is_final_and_has_its_own_notice() -> None:
 
 
 async def test_nothing_sent_spends_no_cycle_and_acknowledges_nothing() -> None:
-    """When no worker took the send up, the provider owes us nothing and we owe it nothing."""
+    """When no worker took the send up, there is nothing to acknowledge."""
     host = SimulatedHost(plan(), send=[StepError(StepFailure.UNAVAILABLE, "no worker")])
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.FAILED
@@ -155,7 +157,7 @@ async def test_status_request_is_asked_before_giving_up() -> None:
     assert host.acknowledgements == [(1, "success")]
 
 
-async def test_cancel_tells_the_provider_and_says_who() -> None:
+async def test_cancel_acknowledges_as_failed_and_names_who() -> None:
     """A cancelled call acknowledges as failed what was sent."""
     host = SimulatedHost(plan()).at(
         3, lambda call: call.cancel(Cancel(by="ann", reason="wrong order"))
@@ -172,9 +174,9 @@ async def test_cancel_after_capture_is_too_late_and_says_so() -> None:
 
     def cancelled_meanwhile(call: object) -> object:
         host.protocol.cancel(Cancel(by="ann", reason="wrong order"))
-        return host.answers["told"][0]
+        return host.answers["errors"][0]
 
-    host = SimulatedHost(plan(), told=[Recorded(accepted=True)]).at(
+    host = SimulatedHost(plan(), errors=[Recorded(accepted=True)]).at(
         1, lambda call: call.receive(response())
     )
     host.answers[names.ACKNOWLEDGE] = [cancelled_meanwhile]
@@ -184,7 +186,7 @@ async def test_cancel_after_capture_is_too_late_and_says_so() -> None:
 
 
 async def test_force_ack_records_the_operators_answer() -> None:
-    """A forced end is recorded like a response and says who forced it."""
+    """A forced end is recorded like a response and names who forced it."""
     host = SimulatedHost(plan()).at(
         3,
         lambda call: call.force_ack(
@@ -199,7 +201,7 @@ async def test_force_ack_records_the_operators_answer() -> None:
     assert len(host.steps(names.RECORD)) == 1
 
 
-async def test_acknowledgement_that_is_not_accepted_stays_owed_and_holds_nobody_up() -> None:
+async def test_acknowledgement_that_is_not_accepted_stays_pending() -> None:
     """The outcome stands while the acknowledgement is still being tried."""
     refused = StepError(StepFailure.NOT_ACCEPTED, "503")
     host = SimulatedHost(plan(), acknowledge=[refused]).at(1, lambda call: call.receive(response()))
@@ -253,10 +255,10 @@ async def test_switched_off_fails_with_a_notice_before_anything_is_sent() -> Non
 
 @pytest.mark.parametrize("on_failure", list(OnFailure))
 @pytest.mark.parametrize("when_off", list(WhenOff))
-async def test_an_operation_says_what_becomes_of_a_call_that_is_kept_back(
+async def test_operation_decides_about_a_call_that_is_held_back(
     on_failure: OnFailure, when_off: WhenOff
 ) -> None:
-    """Parked until its time is over, or refused at once; `on_failure` has no say then."""
+    """Parked until its time is over, or refused at once; `on_failure` does not apply."""
     standing = AdmissionState(not_now="the breaker is open", parked_reason="breaker_open")
     host = SimulatedHost(
         plan(not_now=standing.not_now, standing=standing, when_off=when_off, on_failure=on_failure)
@@ -275,7 +277,7 @@ OFF = AdmissionState(not_now="acme is switched off in prod (ann: a trial)")
 
 
 async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
-    """Held back again, it stays as it was and says why; let through, it is sent."""
+    """Held back again, it stays as it was and shows why; let through, it is sent."""
     held_back = plan(not_now="off", when_off=WhenOff.PARK)
     host = (
         SimulatedHost(held_back, reconsider=[OFF, AdmissionState()])
@@ -286,8 +288,8 @@ async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.COMPLETED
     assert host.sent_cycles == [1]
-    told = [status.last_error for status in host.shown if status.stage is Stage.PARKED]
-    assert told[-1] == f"not reprocessed: {OFF.not_now}"
+    errors = [status.last_error for status in host.shown if status.stage is Stage.PARKED]
+    assert errors[-1] == f"not reprocessed: {OFF.not_now}"
     assert len({status.deadline for status in host.shown if status.stage is Stage.PARKED}) == 1
     assert len(host.steps(names.RECONSIDER)) == 2
 
@@ -315,3 +317,41 @@ async def test_one_arrival_by_two_ways_is_no_duplicate() -> None:
     assert not host.protocol.state.messages.has_suppressed
     host.protocol.receive(came.model_copy(update={"received_at": START + timedelta(seconds=1)}))
     assert host.protocol.state.messages.has_suppressed
+
+
+async def test_the_path_to_the_recording_is_short() -> None:
+    """Between the run of the protocol and the step that records the response lie few frames."""
+    path: list[str] = []
+
+    def is_protocol(file: str) -> bool:
+        return "/workflows/call/" in file and "/tests/" not in file
+
+    def record(call: object) -> Recorded:
+        stack = (frame.function for frame in inspect.stack() if is_protocol(frame.filename))
+        path.extend(reversed(list(stack)))
+        return Recorded(accepted=True)
+
+    host = SimulatedHost(plan(), record=[record]).at(2, lambda call: call.receive(response()))
+    await host.protocol.run()
+    assert path == ["run", "exchange", "_await_response", "wait", "_record"]
+
+
+def test_current_details_show_the_notice_once() -> None:
+    """What a user reads, when a response is expected, and the deadline with its reason."""
+    notice = (
+        plan()
+        .notices["delayed"]
+        .model_copy(update={"expected_at": START, "alternative": "Call us."})
+    )
+    status = CallStatus(
+        call_id="acme.order.k-1",
+        stage=Stage.PARKED,
+        since=START,
+        deadline=START,
+        deadline_reason="parked for at most 7 days",
+        notice=notice,
+    )
+    details = render(status)
+    assert details.count("Expected by") == 1
+    assert details.index("Expected by") < details.index("Call us.")
+    assert "until 2026-01-01 00:00:00 UTC: parked for at most 7 days" in details

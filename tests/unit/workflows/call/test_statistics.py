@@ -1,4 +1,4 @@
-"""What a call tells the statistics: how long answers took, which silences there were, each once."""
+"""What a call reports to the statistics: durations of responses, timeouts, failures, each once."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def sent(reference: str = "r-1", **changes: Any) -> Sent:
 
 
 def said(host: SimulatedHost, at: float, message: ProviderMessage) -> SimulatedHost:
-    """Let the provider speak so many seconds after the start."""
+    """Let a message arrive so many seconds after the start."""
     return host.at(at, lambda protocol: protocol.receive(message))
 
 
 def ends(host: SimulatedHost) -> list[CycleEnd]:
-    """Everything that was told, in whichever step."""
+    """Everything that was reported, in whichever step."""
     carrying = (names.SEND, names.RECORD, names.CONCLUDE)
     return [end for name in carrying for step in host.steps(name) for end in step.ended]
 
@@ -42,8 +42,8 @@ def recorded(host: SimulatedHost) -> RecordStep:
     return step
 
 
-async def test_an_answer_says_how_long_it_took() -> None:
-    """From the sending, within the deadline; and there is nothing else to tell."""
+async def test_a_response_reports_its_duration() -> None:
+    """From the sending, within the deadline; and nothing else."""
     host = said(SimulatedHost(plan()), 4, response())
     await host.protocol.run()
     step = recorded(host)
@@ -61,7 +61,7 @@ async def test_the_gateways_time_counts_where_it_makes_sense() -> None:
         assert recorded(host).took == seconds(took)
 
 
-async def test_silence_and_failure_are_told_once() -> None:
+async def test_timeouts_and_failures_are_reported_once() -> None:
     """With the next step that goes out anyway: no step is there for statistics alone."""
     failure = ProviderMessage(kind=MessageKind.FAILURE, event_key="f", reference="r-2")
     host = SimulatedHost(plan(), send=[sent("r-1"), sent("r-2")])
@@ -81,7 +81,7 @@ def names_of(host: SimulatedHost) -> list[str]:
     return [name for name, _ in host.performed]
 
 
-async def test_a_late_answer_takes_its_silence_back() -> None:
+async def test_a_late_response_takes_its_timeout_back() -> None:
     """And tells how long it has really taken, from the sending of its own cycle."""
     parked = plan(cycles=1, on_failure=OnFailure.PARK, undoes=False)
     host = said(SimulatedHost(parked), 42, response())
@@ -110,8 +110,8 @@ async def test_an_extended_answer_is_overdue() -> None:
     assert ends(host) == []
 
 
-async def test_nobody_knows_which_of_two_sendings_was_answered() -> None:
-    """A request that was sent twice under one key tells no time: neither may be meant."""
+async def test_two_sends_under_one_key_report_no_duration() -> None:
+    """The response may belong to either of them."""
     host = said(SimulatedHost(plan(), send=[sent(again=True)]), 4, response())
     await host.protocol.run()
     assert recorded(host).took is None
@@ -124,9 +124,9 @@ async def test_nobody_knows_which_of_two_sendings_was_answered() -> None:
     assert ends(host) == [CycleEnd(silent=True, after=seconds(30))]
 
 
-async def test_what_an_operator_forces_is_no_answer() -> None:
+async def test_a_forced_response_reports_no_duration() -> None:
     """It says nothing about the provider."""
-    order = ForceAck(by="ops", reason="seen", response={"ok": True})
-    host = SimulatedHost(plan()).at(4, lambda protocol: protocol.force_ack(order))
+    operator = ForceAck(by="ops", reason="seen", response={"ok": True})
+    host = SimulatedHost(plan()).at(4, lambda protocol: protocol.force_ack(operator))
     await host.protocol.run()
     assert recorded(host).took is None

@@ -23,8 +23,8 @@ from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
 
 from .invariants import Invariants
 from .runtime import Signal, simulated_sdk
-from .workers import Luck
-from .world import Facts, World
+from .workers import AttemptResult
+from .world import Setting, World
 
 RESPONSE, FAILURE, EXTENSION = MessageKind.RESPONSE, MessageKind.FAILURE, MessageKind.EXTENSION
 
@@ -66,11 +66,11 @@ ONLY_SUCCESS = AcknowledgePlan(
 )
 
 
-class Scene:
+class Scenario:
     """A world that is checked at every turn."""
 
-    def __init__(self, facts: Facts) -> None:
-        self.world = World(facts)
+    def __init__(self, setting: Setting) -> None:
+        self.world = World(setting)
         self._watch = Invariants(self.world)
 
     @property
@@ -93,21 +93,23 @@ class Scene:
         """The cycle of every request that was sent."""
         return [cycle for cycle, _ in self.world.provider.asked]
 
-    def work(self, luck: Luck = Luck.GOOD, pace: str = "at once", which: int = 0) -> None:
-        self.world.work(which, luck, pace)
+    def work(
+        self, result: AttemptResult = AttemptResult.GOOD, pace: str = "at once", which: int = 0
+    ) -> None:
+        self.world.work(which, result, pace)
         self._watch.check()
 
     def go(self, strides: int) -> None:
         """So many things happen as they should."""
         for _ in range(strides):
-            self.world.stride()
+            self.world.proceed()
             self._watch.check()
 
-    def say(
+    def provider_sends(
         self, kind: MessageKind, about: int | None = None, route: str = "signal", **fields: Any
     ) -> None:
         """The provider speaks, of one of its works by name or of none."""
-        key = fields.pop("event_key", f"e{len(self.world.told) + 1}")
+        key = fields.pop("event_key", f"e{len(self.world.sent_by_provider) + 1}")
         if kind is EXTENSION:
             fields.setdefault("extend_by", timedelta(seconds=40))
         reference = None if about is None else f"r-{about}"
@@ -119,16 +121,16 @@ class Scene:
             source=MessageSource.CALLBACK,
             **fields,
         )
-        self.world.speak(message, about, route)
+        self.world.provider_sends(message, about, route)
         self._watch.check()
 
-    def order(self, name: str, *, soon: bool = False) -> None:
-        orders = {
+    def operator(self, name: str, *, soon: bool = False) -> None:
+        requests = {
             "cancel": Cancel(by="ann", reason="by mistake"),
             "force_ack": ForceAck(by="bo", reason="seen", response={"forced": True}),
             "reprocess": Reprocess(by="batch"),
         }
-        self.world.tell(Signal(name, orders[name]), soon=soon)
+        self.world.signal(Signal(name, requests[name]), soon=soon)
         self._watch.check()
 
     def pass_time(self, seconds: float | None = None) -> None:
@@ -147,16 +149,16 @@ class Scene:
 
 
 @contextmanager
-def staged(facts: Facts) -> Generator[Scene, None, None]:
-    """A scene that is begun; throw the call away afterwards."""
+def running(setting: Setting) -> Generator[Scenario, None, None]:
+    """Start a scenario, and discard its call afterwards."""
     with simulated_sdk():
-        scene = Scene(facts)
+        scenario = Scenario(setting)
         try:
-            yield scene
+            yield scenario
         finally:
-            scene.world.engine.replica.close()
+            scenario.world.engine.replica.close()
 
 
-def facts_of(**changes: Any) -> Facts:
+def setting_of(**changes: Any) -> Setting:
     """Of a world as usual, but for the plan's changes; every step of a call is one of its own."""
-    return Facts(plan=plan(**changes), rides=False)
+    return Setting(plan=plan(**changes), combines=False)

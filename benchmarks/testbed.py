@@ -1,4 +1,4 @@
-"""What all lanes stand on: the provider, our own stack, and processes that end with the run."""
+"""What all lanes share: the provider, our own stack, and processes that end with the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from temporalio.client import Client
 from ackbridge.local.processes import ManagedProcess
 from ackbridge.local.stack import Stack
 
-from .checking import read_works
+from .checks import read_works
 from .lanes import PAYLOAD
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -27,13 +27,13 @@ STOPS_WITHIN = timedelta(seconds=10)
 _LOOK_EVERY = 0.05
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """A process ended or took too long before it was ready; the text has the end of its log."""
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What lanes are built on.
+    """The processes that lanes share.
 
     Attributes:
         folder: for their files; gone after the run.
@@ -49,11 +49,11 @@ class Ground:
 
     @property
     def provider_url(self) -> str:
-        """Where the provider is."""
+        """The base URL of the provider."""
         return self.stack.addresses.sandbox
 
     async def works(self) -> list[dict[str, Any]]:
-        """What the provider has done so far."""
+        """The works of the provider so far."""
         async with self.http.get(f"{self.provider_url}/_works") as reply:
             reply.raise_for_status()
             return read_works(await reply.read())
@@ -88,7 +88,7 @@ class Ground:
             environ: what it is given beside the environment of the stack.
 
         Raises:
-            NotReady: it ended, or took too long.
+            NotReadyError: it ended, or took too long.
         """
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
@@ -110,5 +110,5 @@ async def _until_ready(name: str, child: ManagedProcess, ready: str) -> None:
     until = time.monotonic() + STARTS_WITHIN
     while ready not in child.output():
         if not child.is_running or time.monotonic() > until:
-            raise NotReady(f"{name} did not start:\n{child.tail()}")
+            raise NotReadyError(f"{name} did not start:\n{child.tail()}")
         await asyncio.sleep(_LOOK_EVERY)

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from .providers import HOUR, Provider
-from .simulating import RULES, Day
+from .simulation import RULES, Day
 
 HOURS = 4
 SHOWN = 60

@@ -1,4 +1,4 @@
-"""What stands in for a parked call: it waits for the same signal, and writes the same rows.
+"""Simulated parked calls: they wait for the same signal and write the same rows as real ones.
 
 A hundred thousand real calls would take hours to be parked first. These are parked at once. The
 batch does not see the difference: it knows of a call what the ledger and the engine know.

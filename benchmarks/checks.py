@@ -20,7 +20,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Seen:
-    """What the provider saw of the calls, by their id.
+    """What the provider received, by call id.
 
     Attributes:
         works: how often it did the work.
@@ -34,7 +34,7 @@ class Seen:
 
 
 def seen_by_provider(works: Iterable[Mapping[str, Any]]) -> Seen:
-    """Count what the sandbox tells at `/_works`."""
+    """Count the works that the sandbox returns at `/_works`."""
     done: Counter[str] = Counter()
     acknowledged: Counter[str] = Counter()
     wrongly: Counter[str] = Counter()
@@ -48,7 +48,7 @@ def seen_by_provider(works: Iterable[Mapping[str, Any]]) -> Seen:
 
 
 def faults(calls: Sequence[str], seen: Seen, recorded: Mapping[str, int]) -> list[str]:
-    """What is wrong with these calls of one lane, a sentence each; empty if nothing is."""
+    """What is wrong with the calls of one lane, one sentence each; empty if nothing is."""
     found = []
     counts = Counter(calls)
     for what, counted, wanted in (

@@ -15,7 +15,7 @@ from .processes import cpu_seconds, memory
 
 @dataclass(frozen=True)
 class Load:
-    """How much each lane has to do in each round.
+    """The load on each lane in each round.
 
     Attributes:
         rounds: how many of them.
@@ -34,7 +34,7 @@ class Load:
 
 @dataclass
 class Figures:
-    """What was measured of one lane, one entry a round.
+    """The measurements of one lane, one entry per round.
 
     Attributes:
         throughput: calls a second with all of them in flight.
@@ -55,7 +55,7 @@ class Figures:
     actions: list[int] = field(default_factory=list)
 
     def add(self, other: Figures) -> None:
-        """Take in what another round has measured."""
+        """Add the measurements of another round."""
         self.throughput += other.throughput
         self.p50 += other.p50
         self.p99 += other.p99
@@ -104,7 +104,7 @@ def quantiles(values: Sequence[float]) -> list[float]:
 
 
 async def _saturate(lane: Lane, calls: int, in_flight: int) -> float:
-    """Seconds for so many calls, so many at once (closed loop)."""
+    """Seconds for a number of calls with a fixed number in flight (closed loop)."""
     at_once = asyncio.Semaphore(in_flight)
 
     async def one() -> None:
@@ -119,7 +119,7 @@ async def _saturate(lane: Lane, calls: int, in_flight: int) -> float:
 
 
 async def _trickle(lane: Lane, calls: int, per_second: float) -> list[float]:
-    """Milliseconds of each call at a steady pace, whatever the others do (open loop)."""
+    """Milliseconds of each call at a steady rate (open loop)."""
     latencies: list[float] = []
 
     async def one(at: float) -> None:
