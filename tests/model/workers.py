@@ -209,9 +209,9 @@ class Workers:
         if provider.acknowledging == "down" or luck in (Luck.UNREACHED, Luck.THROTTLED):
             return Failed(StepFailure.NOT_ACCEPTED)
         if provider.acknowledging == "refuses" or luck is Luck.REFUSED:
-            if number < MAX_REFUSALS:
-                return Failed(StepFailure.NOT_ACCEPTED, reached=True)
-            return Failed(StepFailure.ACKNOWLEDGEMENT_REFUSED, final=True)
+            return Failed(
+                StepFailure.ACKNOWLEDGEMENT_REFUSED, reached=True, final=number >= MAX_REFUSALS
+            )
         provider.hear(self._clock(), step)
         if luck is Luck.LOST or not self._ledger.is_up:
             return Failed(StepFailure.NOT_ACCEPTED, reached=True)
