@@ -20,7 +20,7 @@ from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import last_heartbeat
 from activities.support.provider_http import ProviderResponse, call_provider, load_data, refusal_of
-from activities.support.retry import RetryableError, activity_failure, classified_errors
+from activities.support.retry import activity_failure, classified_errors
 
 REFUSED_AFTER: Final = timedelta(minutes=1)
 """A refusal counts when the provider still refuses after this."""
@@ -45,7 +45,7 @@ class Acknowledge:
         Raises:
             ApplicationError: NotAccepted, retryable while the acknowledgement is pending. So is
                 InvalidRequest: an operator can correct the integration file.
-                AcknowledgementRefused, from the second refusal on, is final after a minute.
+                AcknowledgementRefused is final once the provider has refused for a minute.
                 NotAddressed is final: it needs a reference that is not known.
         """
         try:
@@ -89,12 +89,9 @@ class Acknowledge:
             raise response.retryable
         refusal = refusal_of(response, self._deps.redactor(provider))
         info = activity.info()
-        known = last_heartbeat(RefusedSince)
-        first = known or RefusedSince(at=info.started_time)
+        first = last_heartbeat(RefusedSince) or RefusedSince(at=info.started_time)
         if not info.is_local:
             activity.heartbeat(first)
-        if known is None:
-            raise RetryableError(refusal.reason, reached=True)
         # When the call's time for it is over, the last failure says whether it was refused.
         raise activity_failure(
             StepFailure.ACKNOWLEDGEMENT_REFUSED,

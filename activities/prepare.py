@@ -119,8 +119,7 @@ class Prepare:
         check_payload(catalog.operation(request.provider, request.operation), request.payload)
         if request.reply_to is not None:
             catalog.subscriber(request.reply_to)
-        auth = catalog.integration(request.provider).auth
-        for user, secret in auth.credentials() if auth else ():
+        for user, secret in self._deps.credentials[request.provider]:
             self._deps.secrets.text(user)
             self._deps.secrets.resolve(secret)
 

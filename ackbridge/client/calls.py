@@ -309,6 +309,7 @@ class AckbridgeClient:
         self._client = client
         self._indexed = True
         self._known = KnownNames(client)
+        self._checked: set[tuple[str, str]] = set()
 
     @staticmethod
     def connect(environ: Mapping[str, str] | None = None) -> UnconnectedClient:
@@ -466,7 +467,9 @@ class AckbridgeClient:
             request.check_size()
         except InvalidInputError as error:
             raise InvalidRequestError(str(error)) from None
-        await self._known.check(request)
+        if (request.provider, request.operation) not in self._checked:
+            await self._known.check(request)
+            self._checked.add((request.provider, request.operation))
 
     async def _start(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         options = self._options(request)

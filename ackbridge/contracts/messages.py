@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from .limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH, Identifier
 from .wire import Duration, StrictModel
@@ -69,3 +69,35 @@ class ProviderMessages(StrictModel):
     """
 
     messages: tuple[Any, ...] = Field(min_length=1)
+
+
+STORED: Final = "$stored"
+"""The one key of a JSON object that refers to a stored body."""
+
+
+class BodyRef(StrictModel):
+    """Refers to a stored body.
+
+    Attributes:
+        bytes: the size of the body.
+        sha256: its digest, in hexadecimal.
+    """
+
+    id: str
+    bytes: int
+    content_type: str
+    sha256: str
+
+    def as_data(self) -> dict[str, Any]:
+        """The JSON value that replaces the body."""
+        return {STORED: self.model_dump(mode="json")}
+
+    @classmethod
+    def of_data(cls, data: object) -> BodyRef | None:
+        """The reference that a JSON value is; None if it is a value of its own."""
+        if not isinstance(data, dict) or data.keys() != {STORED}:
+            return None
+        try:
+            return cls.model_validate(data[STORED])
+        except ValidationError:
+            return None

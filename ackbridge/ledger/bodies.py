@@ -6,7 +6,7 @@ import hashlib
 
 import sqlalchemy as sa
 
-from ackbridge.contracts.bodies import BodyRef
+from ackbridge.contracts.messages import BodyRef
 
 from .database.engines import Store, insert_new, reads, writes
 from .database.tables import bodies

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -17,6 +18,7 @@ from ackbridge.control.snapshots import Snapshots
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
+from ackbridge.security.specs import Credential
 from ackbridge.stats.counters import Counters
 
 _PATTERNS_ONLY = Redactor()
@@ -49,6 +51,14 @@ class Dependencies:
     secrets: Secrets = field(default_factory=lambda: Secrets({}, Path()))
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
+
+    @cached_property
+    def credentials(self) -> Mapping[str, Sequence[Credential]]:
+        """The references to users and secrets of each provider's authentication."""
+        return {
+            name: tuple(one.auth.credentials()) if one.auth else ()
+            for name, one in self.catalog.integrations.items()
+        }
 
     def redactor(self, provider: str) -> Redactor:
         return self.redactors.get(provider, _PATTERNS_ONLY)

@@ -17,10 +17,9 @@ from ackbridge.catalog.matching import classify, refusal
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest
 from ackbridge.contracts import names
-from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_KEY_LENGTH
-from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError, digest, read_json
 from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
 from ackbridge.security.oauth2 import TokenError

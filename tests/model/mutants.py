@@ -101,7 +101,7 @@ def never_stops_acknowledging(patch: pytest.MonkeyPatch) -> None:
 
 
 def forgets_what_is_not_accepted(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Acknowledgements, "_add_pending", lambda self, step, failure: None)
+    patch.setattr(Acknowledgements, "_add_pending", lambda self, step, failure, **_: None)
 
 
 def gives_up_without_acknowledging(patch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,9 @@ def decides_otherwise_when_replayed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         Acknowledgements,
         "_add_pending",
-        lambda self, step, failure: add(self, step, failure) if copies[0] == 1 else None,
+        lambda self, *arguments, **named: (
+            add(self, *arguments, **named) if copies[0] == 1 else None
+        ),
     )
 
 

@@ -231,9 +231,9 @@ class Workers:
         ):
             return Failed(StepFailure.NOT_ACCEPTED)
         if provider.acknowledging == "refuses" or result is AttemptResult.REFUSED:
-            if number < MAX_REFUSALS:
-                return Failed(StepFailure.NOT_ACCEPTED, reached=True)
-            return Failed(StepFailure.ACKNOWLEDGEMENT_REFUSED, final=True)
+            return Failed(
+                StepFailure.ACKNOWLEDGEMENT_REFUSED, reached=True, final=number >= MAX_REFUSALS
+            )
         provider.hear(self._clock(), step)
         if result is AttemptResult.LOST or not self._ledger.is_up:
             return Failed(StepFailure.NOT_ACCEPTED, reached=True)

@@ -77,7 +77,7 @@ class Acknowledgements:
             case Acknowledged():
                 self._accepted(step)
             case FailedAttempt():
-                self._add_pending(step, combined.kind)
+                self._add_pending(step, combined.kind, is_final=combined.again_after is None)
             case None:
                 await self.acknowledge(step)
 
@@ -111,7 +111,7 @@ class Acknowledgements:
         try:
             await self._host.perform(step.request.provider, once, step)
         except StepError as error:
-            self._add_pending(step, error.kind)
+            self._add_pending(step, error.kind, is_final=error.retry_after is None)
         else:
             self._accepted(step)
 
@@ -134,12 +134,12 @@ class Acknowledgements:
         self._is_stopping = True
         await self._host.wait(lambda: self._state.is_acknowledged, None)
 
-    def _add_pending(self, step: AcknowledgeStep, failure: str) -> None:
+    def _add_pending(self, step: AcknowledgeStep, failure: str, *, is_final: bool) -> None:
         pending = PendingAcknowledgement(
             step,
             self._host.now(),
             needs_reference=failure == StepFailure.NOT_ADDRESSED,
-            is_refused=failure == StepFailure.ACKNOWLEDGEMENT_REFUSED,
+            is_refused=is_final and failure == StepFailure.ACKNOWLEDGEMENT_REFUSED,
         )
         self._state.pending_acknowledgements.append(pending)
         if pending.is_refused:

@@ -195,7 +195,7 @@ async def test_refused_acknowledgement_is_retryable(world: World) -> None:
     refused = await unacknowledged(world, reference="r-1")
     throttled = await unacknowledged(world, reference="r-1")
 
-    assert (refused.type, refused.non_retryable) == ("NotAccepted", False)
+    assert (refused.type, refused.non_retryable) == ("AcknowledgementRefused", False)
     assert refused.message == "the provider refused with 403: *** may not"
     assert trouble(refused).reached is True
     assert 30 <= delay(throttled) <= 33
@@ -218,7 +218,7 @@ async def test_acknowledgement_refused_for_a_minute_is_final(world: World) -> No
 
     assert [(error.type, error.non_retryable) for error in errors] == [
         ("NotAccepted", False),
-        ("NotAccepted", False),
+        ("AcknowledgementRefused", False),
         ("AcknowledgementRefused", False),
         ("AcknowledgementRefused", True),
     ]

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from ackbridge.contracts.bodies import BodyRef
-from ackbridge.contracts.messages import MessageKind, MessageSource
+from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource
 from ackbridge.contracts.steps import Asked, AskStep, PollStep
 from activities.ask_status import AskStatus
 from activities.support.provider_http import load_data

@@ -8,9 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.calls import CallOutcome, OutcomeStatus, Timings
-from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.messages import BodyRef, MessageKind, ProviderMessage
 from ackbridge.contracts.plan import Prepared
 from ackbridge.contracts.steps import (
     Acknowledged,

@@ -13,9 +13,8 @@ import pytest
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from ackbridge.catalog.model import Operation
-from ackbridge.contracts.bodies import BodyRef
 from ackbridge.contracts.limits import MAX_RESULT_BYTES
-from ackbridge.contracts.messages import MessageKind, MessageSource
+from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource
 from ackbridge.contracts.steps import CorrelateStep, InboxMessages, LookStep, SendStep
 from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger

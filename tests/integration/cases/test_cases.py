@@ -143,8 +143,13 @@ def write_files(folder: Path, environ: dict[str, str]) -> Problems:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def problems(engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory) -> Problems:
-    """What is wrong, by case, after all have been played."""
+async def problems(
+    request: pytest.FixtureRequest,
+    engine: EmbeddedEngine,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Problems:
+    """What is wrong, by case, after all selected ones have been played."""
+    selected = {item.name for item in request.session.items}
     folder = tmp_path_factory.mktemp("cases")
     found: Problems = {}
     provider = ScriptedProvider({name: case.provider for name, case in CASES.items()})
@@ -163,6 +168,7 @@ async def problems(engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFact
                     found[case.name] = await Player(case, stage, provider).play()
 
             left = [case for name, case in CASES.items() if name not in found]
+            left = [case for case in left if f"test_case[{case.name}]" in selected]
             left.sort(key=lambda case: -case.limit)
             await asyncio.gather(
                 *(play(case, number * STARTS_EVERY) for number, case in enumerate(left))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from ackbridge.contracts.bodies import BodyRef
+from ackbridge.contracts.messages import BodyRef
 from ackbridge.ledger.ledger import Ledger
 
 BODY = b"%PDF\x00\xff" * 100_000

@@ -220,6 +220,18 @@ async def test_a_refused_success_acknowledgement_is_disputed() -> None:
     assert outcome.acknowledgement_owed
 
 
+async def test_an_acknowledgement_that_is_refused_at_first_is_tried_again() -> None:
+    """Its first refusal is not final; accepted in time, nothing is disputed."""
+    refused = StepError(
+        StepFailure.ACKNOWLEDGEMENT_REFUSED, "409: too early", retry_after=timedelta(seconds=1)
+    )
+    host = SimulatedHost(plan(), acknowledge=[refused, ACCEPTED])
+    host.at(1, lambda call: call.receive(response()))
+    outcome = await host.protocol.run()
+    assert not outcome.disputed
+    assert not outcome.acknowledgement_owed
+
+
 # Late answers, people, and asking on
 
 
