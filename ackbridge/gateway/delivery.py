@@ -54,6 +54,8 @@ class EventDelivery:
             LedgerUnavailableError: neither the engine nor the inbox could store the event.
         """
         if event.matches and not event.interpretations:
+            # A typo in a rule, or an event type that is new: an operator can have it read again.
+            await self._ledger.inbox.store_unclassified(to_inbox_entry(event), NOT_AWAITED)
             await self._suppress(event, NOT_AWAITED)
             return DeliveryResult.NOT_AWAITED
         key = (event.provider, event.event_key)

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from ackbridge.ledger.database.tables import log
+from ackbridge.ledger.inbox import InboxState
 from ackbridge.stats.counters import Count
 
 from .world import (
@@ -198,10 +199,10 @@ async def test_an_unreadable_signed_callback_is_refused(
     assert {0} == set((await world.ledger.counts()).values())
 
 
-async def test_an_event_that_is_not_awaited_is_accepted_and_logged(
+async def test_an_event_that_is_not_awaited_is_accepted_logged_and_stored(
     world: World, ledger_url: str
 ) -> None:
-    """An event that matches a call, but is nothing its operation waits for, has no effect."""
+    """An event of a call that no rule of its operation classifies has no effect, and is kept."""
     call_id = new_call_id()
     call = await world.start_call(call_id)
     async with world.gateway() as gateway:
@@ -215,6 +216,9 @@ async def test_an_event_that_is_not_awaited_is_accepted_and_logged(
     engine.dispose()
     reason = "not awaited: no response, failure or extension"
     assert (logged.call_id, logged.reason, logged.times) == (call_id, reason, 1)
+    (stored,) = await world.ledger.inbox.entries(state=InboxState.UNCLASSIFIED)
+    assert stored.entry.call_id == call_id
+    assert (stored.entry.document or {})["body"]["type"] == "order.seen"
 
 
 async def test_a_provider_chooses_its_reply_codes(world: World) -> None:
