@@ -155,7 +155,7 @@ PARKED = {
     ),
     "reprocessed": UpgradeCase(
         "create_order",
-        {"fail": 1},
+        {"fail": 1, "retryable": True},
         is_parked,
         reprocess,
         acknowledged=BOTH,
