@@ -18,6 +18,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
+from ackbridge.catalog.matching import is_retryable_status
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.rendering import render_health
 from ackbridge.contracts import names
@@ -43,7 +44,7 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.stats.counters import COARSE, FINE, Count, resolution_for
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import last_heartbeat, worker_shuts_down
-from activities.support.retry import activity_failure, is_retryable_status
+from activities.support.retry import activity_failure
 
 log = logging.getLogger(__name__)
 

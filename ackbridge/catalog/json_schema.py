@@ -1,4 +1,4 @@
-"""The published JSON Schemas of integration and subscriber files, for completion in editors."""
+"""The published JSON Schemas of the files that users write, for completion in editors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from .examples import Example
 from .fields import FilePart
 from .model import Integration
 from .subscribers import Subscriber
@@ -16,6 +17,7 @@ from .subscribers import Subscriber
 _TITLES: dict[type[FilePart], str] = {
     Integration: "Ackbridge integration file",
     Subscriber: "Ackbridge subscriber file",
+    Example: "Ackbridge example: a recorded message of a provider",
 }
 
 

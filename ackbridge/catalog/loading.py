@@ -1,9 +1,10 @@
-"""Load integration and subscriber files, and report every problem with its file, line and field."""
+"""Load integration files, examples and subscriber files, and report every problem and its place."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -11,9 +12,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ackbridge.errors import IntegrationFileError, Problem, did_you_mean
+from ackbridge.errors import IntegrationFileError, Problem, did_you_mean, unknown_name
 
 from .catalog import Catalog
+from .examples import Example, RecordedExample
 from .fields import FilePart
 from .json_schema import field_names, json_schema_of
 from .model import Integration
@@ -22,6 +24,7 @@ from .validation import find_conflicts, find_warnings
 from .yaml_document import (
     FieldPath,
     FieldProblem,
+    Position,
     YamlDocument,
     YamlError,
     expand_variables,
@@ -57,6 +60,7 @@ class _FileKind(Generic[Model]):
 
 _INTEGRATION = _FileKind(Integration, "provider", find_conflicts)
 _SUBSCRIBER = _FileKind(Subscriber, "subscriber", lambda _document: ())
+_EXAMPLE = _FileKind(Example, "source", lambda _document: ())
 
 
 def load_catalog(folder: Path, environ: Mapping[str, str]) -> Catalog:
@@ -104,6 +108,62 @@ def load_subscriber(path: Path, environ: Mapping[str, str]) -> Subscriber:
     return _load(path, environ, _SUBSCRIBER)
 
 
+def load_examples(path: Path, integration: Integration) -> list[RecordedExample]:
+    """Load the examples of an integration file, in the order of its patterns and of their names.
+
+    Args:
+        path: the integration file; patterns are relative to its folder.
+
+    Raises:
+        IntegrationFileError: with every problem of every example.
+    """
+    problems: list[Problem] = []
+    found: dict[Path, RecordedExample] = {}
+    for index, pattern in enumerate(integration.example_patterns):
+        files = sorted(file for file in path.parent.glob(pattern) if file.is_file())
+        if not files:
+            field = ("examples",) if isinstance(integration.examples, str) else ("examples", index)
+            nothing = FieldProblem(field, f"no file matches {pattern}")
+            problems += _in_file(path, _parse(path), [nothing])
+        for file in files:
+            try:
+                found[file] = _load_example(file, integration)
+            except IntegrationFileError as error:
+                problems += error.problems
+    if problems:
+        raise IntegrationFileError(list(dict.fromkeys(problems)))
+    return list(found.values())
+
+
+def _load_example(path: Path, integration: Integration) -> RecordedExample:
+    document = _parse(path, _parse_json, "JSON")
+    example = _validated(path, document, document.value, _EXAMPLE, list(document.problems))
+    recorded = RecordedExample(path, example, document)
+    named = [("operation", example.operation)]
+    named += [(f"means.{i}.operation", one.operation) for i, one in enumerate(example.means)]
+    unknown = [
+        recorded.problem(
+            FieldProblem(
+                tuple(field.split(".")), unknown_name("operation", name, integration.operations)
+            )
+        )
+        for field, name in named
+        if name is not None and name not in integration.operations
+    ]
+    if unknown:
+        raise IntegrationFileError(unknown)
+    return recorded
+
+
+def _parse_json(text: str) -> YamlDocument:
+    """Parse JSON; its positions are read by the YAML parser, its values are JSON's."""
+    try:
+        value = json.loads(text)
+        return replace(parse_yaml(text), value=value)
+    except json.JSONDecodeError as error:
+        raise YamlError(error.msg, Position(error.lineno, error.colno)) from None
+
+
 def _files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
 
@@ -134,13 +194,22 @@ def _load_all(
 def _load(path: Path, environ: Mapping[str, str], kind: _FileKind[Model]) -> Model:
     document = _parse(path)
     value, unset = expand_variables(document.value, environ, NOT_EXPANDED)
-    problems = [*document.problems, *unset]
+    # A field whose variable is not set is reported once.
+    return _validated(path, document, value, kind, [*document.problems, *unset])
+
+
+def _validated(
+    path: Path,
+    document: YamlDocument,
+    value: Any,
+    kind: _FileKind[Model],
+    problems: list[FieldProblem],
+) -> Model:
+    reported = {problem.path for problem in problems}
     model = None
     try:
         model = kind.model.model_validate(value)
     except ValidationError as error:
-        # A field whose variable is not set has been reported already.
-        reported = {problem.path for problem in unset}
         problems += [p for p in _describe(error, value, kind) if p.path not in reported]
     problems += kind.conflicts(value)
     if model is None or problems:
@@ -148,16 +217,18 @@ def _load(path: Path, environ: Mapping[str, str], kind: _FileKind[Model]) -> Mod
     return model
 
 
-def _parse(path: Path) -> YamlDocument:
+def _parse(
+    path: Path, parse: Callable[[str], YamlDocument] = parse_yaml, kind: str = "YAML"
+) -> YamlDocument:
     try:
-        document = parse_yaml(path.read_text(encoding="utf-8"))
+        document = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         problem = Problem(str(path), 0, 0, "(file)", f"cannot be read: {error.strerror}")
     except UnicodeDecodeError:
         problem = Problem(str(path), 0, 0, "(file)", "is not UTF-8")
     except YamlError as error:
         at = error.position
-        problem = Problem(str(path), at.line, at.column, "(file)", f"not YAML: {error}")
+        problem = Problem(str(path), at.line, at.column, "(file)", f"not {kind}: {error}")
     else:
         if isinstance(document.value, dict):
             return document

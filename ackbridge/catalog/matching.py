@@ -30,6 +30,8 @@ from .model import (
 
 Document: TypeAlias = Mapping[str, Any]
 
+THROTTLING_STATUSES = frozenset({408, 425, 429})
+
 SHAPES_ONLY = Redactor()
 """Removes what looks like a credential or a card number; knows no provider's secrets."""
 
@@ -167,6 +169,11 @@ def accepts_acknowledgement(operation: Operation, document: Document) -> bool:
         return True
     accept = operation.acknowledge.accept if operation.acknowledge else None
     return accept is not None and accept.holds(document)
+
+
+def is_retryable_status(status: int) -> bool:
+    """Whether the same request may succeed a moment later."""
+    return status in THROTTLING_STATUSES or status >= 500
 
 
 def is_receipt(operation: Operation, status: int, document: Document) -> bool:

@@ -622,6 +622,10 @@ class ReprocessSchedule(FilePart):
         )
 
 
+ExamplePattern = Annotated[str, Field(pattern=r"^[^/\\].*\.json$")]
+"""A relative path, in which `*` stands for any characters and `**` for any folders."""
+
+
 class Integration(FilePart):
     """One provider: a file `integrations/<provider>.yaml`."""
 
@@ -642,8 +646,16 @@ class Integration(FilePart):
     """By environment: on, off, internal (calls with the audience `internal` only), or a percentage
     of keys. Environments that are not listed are on."""
     reprocess: ReprocessSchedule | None = None
+    examples: ExamplePattern | tuple[ExamplePattern, ...] = ()
+    """Recorded messages of the provider: JSON files, such as `examples/acme/*.json`, relative to
+    this file's folder. `ackbridge check` evaluates the file over them."""
     operations: dict[Name, Operation] = Field(min_length=1)
     """Operations by name."""
+
+    @property
+    def example_patterns(self) -> tuple[str, ...]:
+        """The patterns of `examples`."""
+        return (self.examples,) if isinstance(self.examples, str) else self.examples
 
     @field_validator("base_url")
     @classmethod

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from ackbridge.catalog.examples import Example
 from ackbridge.catalog.json_schema import json_schema_of
 from ackbridge.catalog.loading import (
     SUBSCRIBERS_FOLDER,
@@ -93,9 +94,15 @@ def schema(
     subscriber: Annotated[
         bool, typer.Option("--subscriber", help="The schema of subscriber files instead.")
     ] = False,
+    example: Annotated[
+        bool, typer.Option("--example", help="The schema of examples instead.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of integration files, for completion in editors."""
-    output.print_json(json_schema_of(Subscriber if subscriber else Integration))
+    if subscriber and example:
+        raise InvalidInputError("--subscriber and --example: give one of them")
+    kind = Subscriber if subscriber else Example if example else Integration
+    output.print_json(json_schema_of(kind))
 
 
 def _problems(path: Path) -> Sequence[Problem]:

@@ -13,7 +13,12 @@ from typing import Any, Final, overload
 import httpx
 from pydantic_core import to_json
 
-from ackbridge.catalog.matching import classify, refusal
+from ackbridge.catalog.matching import (
+    THROTTLING_STATUSES,
+    classify,
+    is_retryable_status,
+    refusal,
+)
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest
 from ackbridge.contracts import names
@@ -27,11 +32,9 @@ from ackbridge.security.redaction import Redactor
 
 from .dependencies import Dependencies
 from .retry import (
-    THROTTLING_STATUSES,
     RefusedError,
     RetryableError,
     UnreadableError,
-    is_retryable_status,
     network_failure,
     parse_retry_after,
 )

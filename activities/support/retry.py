@@ -25,8 +25,6 @@ from ackbridge.errors import (
     UnknownNameError,
 )
 
-THROTTLING_STATUSES = frozenset({408, 425, 429})
-
 INITIAL_INTERVAL = timedelta(milliseconds=500)
 MAXIMUM_INTERVAL = timedelta(minutes=5)
 
@@ -44,7 +42,7 @@ class RetryableError(Exception):
     Attributes:
         reached: whether the other side may have received the request.
         retry_after: the delay it asked for.
-        throttled: it answered, with one of `THROTTLING_STATUSES`.
+        throttled: it answered 408, 425 or 429.
     """
 
     reason: str
@@ -254,8 +252,3 @@ def network_failure(error: httpx.HTTPError | TimeoutError) -> RetryableError:
     not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
     what = "could not connect" if not_sent else "no answer"
     return RetryableError(f"{what}: {type(error).__name__}", reached=not not_sent)
-
-
-def is_retryable_status(status: int) -> bool:
-    """Whether the same request may succeed a moment later."""
-    return status in THROTTLING_STATUSES or status >= 500

@@ -12,6 +12,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from ackbridge.catalog.catalog import check_payload
+from ackbridge.catalog.examples import Example
 from ackbridge.catalog.json_schema import json_schema_of
 from ackbridge.catalog.loading import integration_warnings, load_catalog, load_integration
 from ackbridge.catalog.matching import (
@@ -56,6 +57,8 @@ def test_the_published_schemas_are_up_to_date() -> None:
     assert json_schema_of(Integration) == published
     published = json.loads((ROOT / "docs" / "subscriber.schema.json").read_text())
     assert json_schema_of(Subscriber) == published
+    published = json.loads((ROOT / "docs" / "example.schema.json").read_text())
+    assert json_schema_of(Example) == published
 
 
 @pytest.mark.parametrize(
