@@ -54,6 +54,7 @@ from ackbridge.temporal.versions import deployment_config, describe
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown, exit_process, workflow_runner
 from activities import (
     Dependencies,
+    control_activities,
     main_activities,
     notices_activities,
     send_activities,
@@ -69,6 +70,10 @@ RECONNECT_EVERY = timedelta(seconds=5)
 
 HEARTBEAT_THROTTLE = timedelta(seconds=2)
 """A poll or a batch's page learns of its cancellation by heartbeats: at least this often."""
+
+
+CONTROL_SLOTS = 10
+"""For each provider: one activity monitors it all the time, the others are short."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -227,7 +232,13 @@ def _provider_workers(
         activities=settle_activities(deps),
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
-    return [send, settle]
+    control = build(
+        task_queue=names.control_queue(integration.provider),
+        activities=control_activities(deps),
+        max_concurrent_activities=CONTROL_SLOTS,
+        max_concurrent_activity_task_polls=1,
+    )
+    return [send, settle, control]
 
 
 def _notices_worker(

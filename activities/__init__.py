@@ -40,6 +40,7 @@ def main_activities(deps: Dependencies) -> Sequence[Activity]:
         Settle(deps).settle,
         *send_activities(deps),
         *settle_activities(deps),
+        *control_activities(deps),
     ]
 
 
@@ -58,10 +59,12 @@ def settle_activities(deps: Dependencies) -> Sequence[Activity]:
         status.ask_status,
         status.poll,
         Acknowledge(deps).acknowledge,
-        Observe(deps).observe,
-        Throttle().throttle,
-        ResumeParked(deps).drain,
     ]
+
+
+def control_activities(deps: Dependencies) -> Sequence[Activity]:
+    """The activities of a provider's control queue."""
+    return [Observe(deps).observe, Throttle().throttle, ResumeParked(deps).drain]
 
 
 def notices_activities(deps: Dependencies) -> Sequence[Activity]:
@@ -72,6 +75,7 @@ def notices_activities(deps: Dependencies) -> Sequence[Activity]:
 __all__ = [
     "Activity",
     "Dependencies",
+    "control_activities",
     "main_activities",
     "notices_activities",
     "send_activities",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.catalog.rendering import render_status
 from ackbridge.contracts import names
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.steps import Asked, AskStep, PollStep, StepFailure
+from ackbridge.contracts.steps import POLL_RETRY_FROM, Asked, AskStep, PollStep, StepFailure
 from ackbridge.stats.counters import Count
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
@@ -30,11 +31,9 @@ from activities.support.retry import (
     retry_delay,
 )
 
-RETRY_FROM = timedelta(minutes=1)
-"""A shorter interval is waited out in the activity; from here on a retry costs less."""
-
-HEARTBEAT_INTERVAL = timedelta(seconds=5)
-"""Heartbeats tell a worker that the poll was cancelled."""
+MAX_PAUSING = 20
+"""Of the polls of one provider that wait out a short pause in a slot of this worker. What is beyond
+pauses as a retry, like a long one."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class AskStatus:
 
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
+        self._pausing = Counter[str]()
 
     @activity.defn(name=names.ASK_STATUS)
     async def ask_status(self, step: AskStep) -> Asked:
@@ -82,7 +82,7 @@ class AskStatus:
             reply, interval = await self._poll_once(step)
             if reply.message is not None:
                 return Asked(message=reply.message)
-            await _wait(reply.summary, interval)
+            await self._pause(step.request.provider, reply.summary, interval)
 
     async def _poll_once(self, step: PollStep) -> tuple[StatusReply, timedelta]:
         """The reply, its message only if it is new, and the delay before the next request."""
@@ -107,6 +107,23 @@ class AskStatus:
         if reply.message is not None and reply.message.event_key in step.answered:
             reply = StatusReply(None, "the provider's answer has not changed")
         return reply, step.every
+
+    async def _pause(self, provider: str, summary: str, interval: timedelta) -> None:
+        """Wait out a short pause in this attempt; leave a long one to the retry of the activity.
+
+        Raises:
+            ApplicationError: NotYet, retryable after the interval.
+        """
+        pause = retry_delay(1, interval, initial=timedelta(0))
+        if interval >= POLL_RETRY_FROM or self._pausing[provider] >= MAX_PAUSING:
+            raise _not_yet(summary, pause)
+        activity.heartbeat(summary)
+        self._pausing[provider] += 1
+        try:
+            if await worker_shuts_down(pause):
+                raise _not_yet(summary, pause)
+        finally:
+            self._pausing[provider] -= 1
 
     async def _request_status(self, step: AskStep | PollStep) -> StatusReply | None:
         """Send a status request; None where the operation has none.
@@ -136,18 +153,6 @@ class AskStatus:
         return StatusReply(
             await with_bounded_data(self._deps, step.request.call_id, message), summary
         )
-
-
-async def _wait(summary: str, interval: timedelta) -> None:
-    """Wait in this attempt for a short interval; leave a long one to the retry of the activity."""
-    left = retry_delay(1, interval, initial=timedelta(0))
-    if interval >= RETRY_FROM:
-        raise _not_yet(summary, left)
-    while left > timedelta(0):
-        activity.heartbeat(summary)
-        if await worker_shuts_down(min(left, HEARTBEAT_INTERVAL)):
-            raise _not_yet(summary, left)
-        left -= HEARTBEAT_INTERVAL
 
 
 def _not_yet(summary: str, delay: timedelta) -> ApplicationError:

@@ -67,8 +67,13 @@ def send_queue(provider: str) -> str:
 
 
 def settle_queue(provider: str) -> str:
-    """Task queue of a provider's acknowledgements, status requests and probes."""
+    """Task queue of a provider's acknowledgements and status requests."""
     return f"{TASK_QUEUE}.{provider}.settle"
+
+
+def control_queue(provider: str) -> str:
+    """Task queue of what a provider's control does: monitoring, health requests, its decisions."""
+    return f"{TASK_QUEUE}.{provider}.control"
 
 
 def notices_queue(subscriber: str) -> str:

@@ -150,6 +150,11 @@ class AskStep(Wire):
     reference: str | None = None
 
 
+POLL_RETRY_FROM: Final = timedelta(seconds=1)
+"""A pause between two polls that is this long is the retry of an activity: it takes no slot of a
+worker and adds nothing to the history. Shorter ones are waited out in the activity."""
+
+
 class PollStep(Wire):
     """Send status requests until there is an answer; the engine bounds their time.
 

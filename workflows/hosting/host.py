@@ -58,6 +58,7 @@ class Step(Generic[Result]):
             and its maximum.
         heartbeat_timeout: None where the activity sends no heartbeats.
         fairness: the fairness key in its queue.
+        priority: in its queue, from 1 (first) to 5; None for the default of 3.
         after_first_attempt: makes the argument of all further attempts from that of the first one
             and its error.
     """
@@ -76,6 +77,7 @@ class Step(Generic[Result]):
     heartbeat_timeout: timedelta | None = None
     on_interrupt: OnInterrupt = OnInterrupt.AWAITED
     fairness: str | None = None
+    priority: int | None = None
     after_first_attempt: Callable[[Any, StepError], Wire] | None = None
 
 

@@ -14,6 +14,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.control import AdmissionState
     from ackbridge.contracts.plan import AcknowledgePlan, Plan, PollPlan, Prepared
     from ackbridge.contracts.steps import (
+        POLL_RETRY_FROM,
         Acknowledged,
         Asked,
         Concluded,
@@ -33,6 +34,9 @@ PREPARE_WITHIN = timedelta(hours=24)
 
 DELAYED_AFTER = timedelta(seconds=30)
 """When callers are notified that a call waits for a worker that has what it needs."""
+
+POLL_PRIORITY = 4
+"""In the settle queue, where everything else has Temporal's default of 3 and goes first."""
 
 MARGIN = timedelta(seconds=5)
 """What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
@@ -149,17 +153,22 @@ def ask_status(plan: Plan) -> Step[Asked]:
 
 def poll(plan: PollPlan, within: timedelta) -> Step[Asked]:
     """Ask the provider regularly until it has an answer, or `within` is over."""
+    is_short = plan.every < POLL_RETRY_FROM
     return Step(
         name=names.POLL,
         result=Asked,
         summary=f"ask the provider every {plan.every.total_seconds():g} s",
         queue=TaskQueueKind.SETTLE,
         # Where the pause is short, one attempt asks several times.
-        timeout=max(within, plan.timeout) + MARGIN,
+        timeout=(max(within, plan.timeout) if is_short else plan.timeout) + MARGIN,
         within=within,
         local_first=False,
-        heartbeat_timeout=plan.every + plan.timeout + MARGIN,
+        # After an attempt that did not report back. All others say when the next one is due.
+        first_retry=plan.every,
+        longest_retry=plan.every,
+        heartbeat_timeout=plan.every + plan.timeout + MARGIN if is_short else None,
         on_interrupt=OnInterrupt.ABANDONED,
+        priority=POLL_PRIORITY,
     )
 
 

@@ -168,7 +168,7 @@ class TemporalHost:
                 maximum_attempts=attempts or 0,
             ),
             cancellation_type=_CANCELLATION[step.on_interrupt],
-            priority=Priority(fairness_key=step.fairness) if step.fairness else Priority.default,
+            priority=Priority(priority_key=step.priority, fairness_key=step.fairness),
             summary=step.summary,
         )
         if interrupted is not None:

@@ -66,7 +66,7 @@ class ControlLoop:
             names.OBSERVE,
             control.observe_step(),
             result_type=ControlDecision,
-            task_queue=names.settle_queue(control.snapshot.provider),
+            task_queue=names.control_queue(control.snapshot.provider),
             start_to_close_timeout=OBSERVE_TIMEOUT,
             heartbeat_timeout=OBSERVE_HEARTBEAT_TIMEOUT,
             retry_policy=OBSERVE_RETRIES,
@@ -122,7 +122,7 @@ class ControlLoop:
         await workflow.execute_activity(
             name,
             step,
-            task_queue=names.settle_queue(step.provider),
+            task_queue=names.control_queue(step.provider),
             start_to_close_timeout=STEP_TIMEOUT,
             retry_policy=STEP_RETRIES,
             summary=summary,

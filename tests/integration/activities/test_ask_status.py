@@ -12,7 +12,7 @@ from temporalio.testing import ActivityEnvironment
 
 from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource
 from ackbridge.contracts.steps import Asked, AskStep, PollStep
-from activities.ask_status import AskStatus
+from activities.ask_status import MAX_PAUSING, AskStatus
 from activities.support.provider_http import load_data
 
 from .world import NOW, Script, World, attempt, beats, delay, failed, trouble
@@ -167,7 +167,7 @@ async def test_polling_skips_known_answers(world: World) -> None:
 @pytest.mark.parametrize(
     ("status", "headers", "every", "least"),
     [
-        (404, {}, 60, 60),
+        (404, {}, 1, 1),
         (200, {}, 3600, 3600),
         (503, {}, 90, 90),
         (429, {"retry_after": "120"}, 1, 120),
@@ -211,14 +211,39 @@ async def test_poll_never_fails_for_good(deserted: World) -> None:
     assert secretless.message == "env:ACME_TOKEN: is not set"
 
 
-async def pausing(of: World) -> tuple[ActivityEnvironment, asyncio.Task[Asked]]:
-    """A poll in the middle of an interval of 50 seconds."""
+SHORT = timedelta(milliseconds=900)
+
+
+async def pausing(
+    of: World, status: AskStatus | None = None
+) -> tuple[ActivityEnvironment, asyncio.Task[Asked]]:
+    """A poll in the middle of an interval that it waits out."""
     environment, paused = attempt(), asyncio.Event()
     environment.on_heartbeat = lambda *_: paused.set()
-    step = poll(of, timedelta(seconds=50))
-    polling = asyncio.create_task(environment.run(AskStatus(of.deps).poll, step))
+    polled = (status or AskStatus(of.deps)).poll
+    polling = asyncio.create_task(environment.run(polled, poll(of, SHORT)))
     await paused.wait()
     return environment, polling
+
+
+async def test_short_intervals_take_a_bounded_number_of_slots(world: World) -> None:
+    """Polls beyond it leave their pause to the engine, and a slot that is free again is used."""
+    status = AskStatus(world.deps)
+    paused = [await pausing(world, status) for _ in range(MAX_PAUSING)]
+
+    error = await failed(attempt().run(status.poll, poll(world, SHORT)))
+
+    assert (error.type, error.non_retryable) == ("NotYet", False)
+    assert 0.9 <= delay(error) <= 0.99
+    environment, polling = paused.pop()
+    environment.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await polling
+    paused.append(await pausing(world, status))
+    for environment, polling in paused:
+        environment.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await polling
 
 
 async def test_cancelled_poll_stops_at_once(world: World) -> None:
@@ -232,11 +257,11 @@ async def test_cancelled_poll_stops_at_once(world: World) -> None:
 
 
 async def test_worker_shutdown_hands_over_the_poll(world: World) -> None:
-    """The attempt ends at once, and the next one waits for the rest of the interval."""
+    """The attempt ends at once, and the next one comes after the interval."""
     environment, polling = await pausing(world)
 
     environment.worker_shutdown()
 
     error = await failed(polling)
     assert (error.type, error.non_retryable) == ("NotYet", False)
-    assert 50 <= delay(error) <= 55
+    assert SHORT.total_seconds() <= delay(error) <= SHORT.total_seconds() * 1.1

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.api.enums.v1 import EventType
+from temporalio.api.enums.v1 import EventType, PendingActivityState
 
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallCancelledError, CallFailedError
+from ackbridge.local.dev_server import EmbeddedEngine
 from tests.replay.test_replay import replayer
-from tests.support.stage import Stage
+from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
 
@@ -80,3 +83,33 @@ async def test_operator_ends_the_asking(stage: Stage) -> None:
     outcome = await call.outcome(PATIENCE, settled=True)
     assert outcome.response == {"pages": 3}
     assert await stage.acknowledged(request.call_id) == ["success"]
+
+
+async def test_long_pause_is_a_retry(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    """Between two questions no worker has the poll, the history does not grow, and a cancel ends
+    it at once."""
+
+    def edit(operations: dict[str, Any]) -> None:
+        operations["create_report"]["response"]["poll"] = {"every": "2s"}
+
+    async with set_up(engine, tmp_path, edited_integrations(tmp_path, edit)) as stage:
+        request = report(stuck=True)
+        call = await stage.calls.start(request)
+        await stage.until(request, CallStage.AWAITING_RESPONSE)
+        events = (await stage.handle(request).describe()).history_length
+        while len(await stage.seen(request.call_id, "status")) < 2:  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+
+        described = await stage.handle(request).describe()
+        (pending,) = described.raw_description.pending_activities
+        assert pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        assert pending.attempt > 1
+        assert described.history_length == events
+        before = time.monotonic()
+        await call.cancel(by="ann", reason="no longer wanted")
+        with pytest.raises(CallCancelledError):
+            await call.outcome(PATIENCE, settled=True)
+        assert time.monotonic() - before < 1.5
+        await asyncio.sleep(2.5)
+        assert len(await stage.seen(request.call_id, "status")) == 2

@@ -61,4 +61,8 @@ async def test_worker_of_one_provider(engine: EmbeddedEngine, tmp_path: Path) ->
 
     client = await connect(engine.environment)
     workers = worker.build_workers(client, catalog, deps, "limited")
-    assert [one.task_queue for one in workers] == ["ackbridge.limited", "ackbridge.limited.settle"]
+    assert [one.task_queue for one in workers] == [
+        "ackbridge.limited",
+        "ackbridge.limited.settle",
+        "ackbridge.limited.control",
+    ]
