@@ -31,8 +31,9 @@ from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff
 from ackbridge.contracts.wire import Duration
 from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
 from ackbridge.errors import did_you_mean
-from ackbridge.security.specs import AuthSpec, VerifySpec
+from ackbridge.security.specs import AuthSpec
 
+from .callbacks import CallbackSpec
 from .cron import next_interval
 from .expressions import Expression
 from .fields import (
@@ -46,7 +47,6 @@ from .fields import (
     Method,
     Positive,
     Query,
-    StatusCode,
     TimeZone,
     check_http_url,
 )
@@ -365,6 +365,9 @@ class ResponseSpec(FilePart):
     """`sync`: in the answer to the request. `callback`: by callback. `poll`: by status requests."""
     match: MatchSpec = MatchSpec()
     """How a callback is matched to its call."""
+    fetch: bool = False
+    """Whether a callback is a doorbell: it says only that there is something, and the call asks
+    what it is. `success`, `failure` and `extension` then read the answer to `status`."""
     success: Expression | None = None
     """True for a message that is the response. Required in mode `callback`; in mode `poll`, here or
     in `status`. In mode `sync` it defaults to any 2xx."""
@@ -504,35 +507,7 @@ class Operation(FilePart):
         return (UNKNOWN,) if is_silent and not self.request.is_repeatable else None
 
 
-# Callbacks, limits and batches of a provider
-
-
-class ReplyCodes(FilePart):
-    """The HTTP status codes that callbacks are answered with."""
-
-    accepted: StatusCode = 200
-    """The message is stored, or no operation waits for it."""
-    duplicate: StatusCode = 200
-    """A message with the same event key was received before."""
-    unmatched: StatusCode = 202
-    """The message is stored until its call is known."""
-    forged: StatusCode = 401
-    """The signature or the credentials are wrong."""
-    unreadable: StatusCode = 400
-    """The body is not JSON, or the event key is missing."""
-
-
-class CallbackSpec(FilePart):
-    """How the provider calls back, at `<public URL>/callbacks/<provider>`."""
-
-    verify: VerifySpec
-    """How a callback is authenticated."""
-    event_key: Expression
-    """What identifies a message: a text or a number, over the callback's document. Two callbacks
-    with the same key are duplicates."""
-    replies: ReplyCodes = ReplyCodes()
-    max_bytes: int = Field(default=1024 * 1024, gt=0)
-    """Larger bodies are refused with 413 without being read."""
+# Limits and batches of a provider
 
 
 class LimitSpec(FilePart):

@@ -31,6 +31,7 @@ from .yaml_document import FieldProblem, walk_texts
 
 _CALLER = ("payload", "metadata", "call")
 _SENT = (*_CALLER, "callback_url")
+_LISTED = ("since", "until", "page")
 _CALL = ("id", "provider", "operation", "key")
 _CYCLE = ("cycle", "idempotency_key")
 
@@ -63,6 +64,7 @@ Fields: TypeAlias = Mapping[str, Any]
 def find_conflicts(document: Any) -> Iterator[FieldProblem]:
     """Find fields that do not fit together; parts that are no mappings are ignored."""
     yield from _reprocess(document)
+    yield from _callbacks(document)
     for name, operation in _mapping(document, "operations").items():
         if not isinstance(operation, dict):
             continue
@@ -84,6 +86,38 @@ def _reprocess(document: Any) -> Iterator[FieldProblem]:
         yield _problem("reprocess.operation", unknown_name("operation", operation, operations))
 
 
+def _callbacks(document: Any) -> Iterator[FieldProblem]:
+    callbacks, operations = _mapping(document, "callbacks"), _mapping(document, "operations")
+    responses = [_mapping(operation, "response") for operation in operations.values()]
+    is_optional = not callbacks.get("events") and all(
+        response.get("fetch") is True
+        for response in responses
+        if response.get("mode") == "callback"
+    )
+    if "event_key" in callbacks and callbacks["event_key"] is None and not is_optional:
+        message = (
+            "is null: duplicates cannot be recognised. Only where every operation in mode callback"
+            " has fetch: true, and there are no events, deliveries need no key"
+        )
+        yield _problem("callbacks.event_key", message)
+    listed = _mapping(callbacks, "list")
+    for field in ("path", "query", "headers"):
+        for path, text in walk_texts(listed.get(field), ("callbacks", "list", field)):
+            for expression in _expressions(text, is_expression=False):
+                for problem in _unknown_names(expression, _LISTED, has_reference=False):
+                    yield FieldProblem(path, f"{expression.text}: {problem}")
+
+
+def _fetch(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    response = _mapping(operation, "response")
+    if response.get("fetch") is not True:
+        return
+    if response.get("mode") != "callback":
+        yield _problem("response.fetch", "is for mode callback: it says what a callback is")
+    if not _mapping(response, "status"):
+        yield _problem("response.fetch", "needs response.status: how to ask for the response")
+
+
 def _callback(operation: Fields, document: Any) -> Iterator[FieldProblem]:
     response = _mapping(operation, "response")
     if response.get("mode") != "callback":
@@ -93,7 +127,8 @@ def _callback(operation: Fields, document: Any) -> Iterator[FieldProblem]:
         yield _problem("response.mode", "mode callback needs callbacks with verify and event_key")
     if not match.get("call_id") and not match.get("reference"):
         yield _problem("response.match", "mode callback needs match.call_id or match.reference")
-    if not response.get("success"):
+    fetched = _mapping(response, "status") if response.get("fetch") is True else {}
+    if not response.get("success") and not fetched.get("success"):
         message = "mode callback needs success: which message is the response"
         yield _problem("response.success", message)
     has_reference = _mapping(operation, "receipt").get("reference")
@@ -294,6 +329,7 @@ def _mapping(value: Any, *path: str) -> Mapping[str, Any]:
 
 _RULES = (
     _callback,
+    _fetch,
     _poll,
     _late_window,
     _bodies,

@@ -103,7 +103,7 @@ class SampleMessages:
         requirements += self._reference_requirement(
             "response.match.reference", match.reference, reference
         )
-        if callbacks is not None:
+        if callbacks is not None and callbacks.event_key is not None:
             requirement = Requirement(
                 callbacks.event_key, marked(mark), "callbacks.event_key", "be a new id"
             )

@@ -15,8 +15,9 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive
 
+from ackbridge.catalog.callbacks import CallbackSpec, ReplyCodes
 from ackbridge.catalog.matching import find_event_key
-from ackbridge.catalog.model import CallbackSpec, Integration, ReplyCodes
+from ackbridge.catalog.model import Integration
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.errors import SecretError, SignatureError, UnavailableError
