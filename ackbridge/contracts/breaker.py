@@ -8,7 +8,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
-from .limits import Actor, Reason
+from .limits import Actor, Name, Reason
 from .wire import Duration, StrictModel, Wire
 
 WINDOW_BUCKETS: Final = 20
@@ -35,6 +35,7 @@ class BreakerStatus(Wire):
         openings: consecutive openings; each pause is longer than the one before.
         trickle: half open, single sends probe the provider, not its health request.
         for_silence: it opened because responses were missing, and only responses close it.
+        opened_at: when the outage began whose recovery is not over; None: it is.
         silences_from: silences before this time may be of requests sent before it opened.
         step: closed, the current step of the ramp after a recovery; None: no ramp.
     """
@@ -47,6 +48,7 @@ class BreakerStatus(Wire):
     openings: int = 0
     trickle: bool = False
     for_silence: bool = False
+    opened_at: AwareDatetime | None = None
     silences_from: AwareDatetime | None = None
     step: int | None = None
 
@@ -84,9 +86,11 @@ class ForceBreaker(StrictModel):
 
     Attributes:
         state: the state to force; None releases the breaker to automatic control.
+        operation: whose breaker; None: the provider's.
     """
 
     state: BreakerState | None
+    operation: Name | None = None
     by: Actor
     reason: Reason
 

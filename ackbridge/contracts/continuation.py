@@ -91,6 +91,15 @@ class NotificationsState(Wire):
     delayed: Notice | None = None
 
 
+class CountedOutcomes(Wire):
+    """What the breaker has counted of a call: each kind once."""
+
+    answered: bool = False
+    failed: bool = False
+    responded: bool = False
+    silent: bool = False
+
+
 class CallSnapshot(Wire):
     """Everything a call knows, at its start or when it continues as new.
 
@@ -99,6 +108,7 @@ class CallSnapshot(Wire):
             from it.
         rounds: how often a response was awaited so far.
         ended: cycles without a response that the statistics do not have yet.
+        counted: which of its outcomes the breaker has counted.
         written_off: acknowledgements written off that the ledger does not know of yet.
     """
 
@@ -107,6 +117,7 @@ class CallSnapshot(Wire):
     cycles: tuple[CycleState, ...] = (CycleState(number=1),)
     rounds: int = 0
     ended: tuple[CycleEnd, ...] = ()
+    counted: CountedOutcomes = CountedOutcomes()
     messages: MessagesState = MessagesState()
     operator_requests: OperatorRequestsState = OperatorRequestsState()
     pending_acknowledgements: tuple[PendingAcknowledgementState, ...] = ()

@@ -94,6 +94,9 @@ class LearnedDeadline(Wire):
         samples: the number of calls it was learned from.
         scouts: the share of calls that wait longer, so that slower responses are measured.
         scout_deadline: how long those calls wait; None: no longer than others.
+        since: calls sent before this are not learned from: the provider has changed since then.
+        usual: the deadline before it was extended to tell a slow provider from a silent one, after
+            which callers are told `delayed`; None: it is not extended.
     """
 
     deadline: timedelta
@@ -101,6 +104,8 @@ class LearnedDeadline(Wire):
     samples: int
     scouts: float = 0.0
     scout_deadline: timedelta | None = None
+    since: AwareDatetime | None = None
+    usual: timedelta | None = None
 
 
 class ControlSnapshot(Wire):
@@ -111,6 +116,8 @@ class ControlSnapshot(Wire):
         at: the time of the last change.
         flags: by environment and operation, where an operator overrides the integration file.
         configured: the flags of the integration file, from the worker that started last.
+        breaker: of the provider as a whole, which opens when most of its operations fail.
+        breakers: by operation; one that is not listed is closed.
         deadlines: by operation.
         limit: the rate limit set by an operator.
         rate: the dispatch rate of the provider's send queue; None: not set yet.
@@ -122,9 +129,16 @@ class ControlSnapshot(Wire):
     flags: FlagOverrides = Field(default_factory=dict)
     configured: IntegrationFlags = IntegrationFlags()
     breaker: BreakerStatus
+    breakers: dict[str, BreakerStatus] = Field(default_factory=dict)
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
     limit: LimitOverride | None = None
     rate: SendRate | None = None
+
+    def breaker_of(self, operation: str) -> BreakerStatus:
+        """The breaker that decides about an operation: the provider's unless it is closed."""
+        if self.breaker.state is not BreakerState.CLOSED:
+            return self.breaker
+        return self.breakers.get(operation, self.breaker)
 
     @property
     def is_throttled(self) -> bool:
@@ -260,6 +274,7 @@ class ObserveStep(Wire):
     """The argument of `observe`: monitor a provider until there is something to decide.
 
     Attributes:
+        breakers: by operation; one that is not listed is closed.
         deadlines: the learned deadlines, by operation.
         limit: the rate limit set by an operator.
         applied: the dispatch rate of its send queue; None: unknown.
@@ -267,6 +282,7 @@ class ObserveStep(Wire):
 
     provider: str
     breaker: BreakerStatus
+    breakers: dict[str, BreakerStatus] = Field(default_factory=dict)
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
     limit: LimitOverride | None = None
     applied: SendRate | None = None
@@ -278,12 +294,14 @@ class ControlDecision(Wire):
 
     Attributes:
         breaker: its next status; ignored while an operator forces the breaker.
+        breakers: by operation, those that change.
         deadlines: by operation, those that change.
         rate: the new dispatch rate of the send queue.
         watch: where the next monitoring resumes.
     """
 
     breaker: BreakerStatus | None = None
+    breakers: dict[str, BreakerStatus] = Field(default_factory=dict)
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
     rate: SendRate | None = None
     watch: MonitorState | None = None
@@ -306,11 +324,15 @@ class DrainStep(Wire):
 
     Attributes:
         version: of the snapshot in which the breaker closed; a repeated step starts nothing twice.
+        operations: those whose calls may be sent again; empty: all of the provider.
+        since: when the breaker opened; None: unknown.
     """
 
     provider: str
     version: int
     reason: str
+    operations: tuple[str, ...] = ()
+    since: AwareDatetime | None = None
 
 
 class DrainResult(Wire):

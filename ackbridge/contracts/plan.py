@@ -123,6 +123,8 @@ class Plan(Wire):
         reconcile: of an end with unknown effect; None: it stays unknown.
         park: which codes park, or `unknown`; None: as `on_failure` says.
         amount: the decimal value of the operation's `sum`, for lists of unknown calls.
+        delayed_after: when the caller is told that the response takes longer, from the moment of
+            sending; None: at the deadline.
     """
 
     mode: ResponseMode
@@ -153,6 +155,7 @@ class Plan(Wire):
     reconcile: ReconcilePlan | None = None
     park: tuple[str, ...] | None = None
     amount: str | None = None
+    delayed_after: timedelta | None = None
 
 
 class Prepared(Wire):

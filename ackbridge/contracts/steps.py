@@ -56,10 +56,14 @@ class CycleEnd(Wire):
     Attributes:
         silent: its deadline passed; otherwise the provider reported a failure.
         after: since its sending; None where it was sent several times.
+        sent_at: when it was sent last.
+        again: the breaker has counted such an end of this call before.
     """
 
     silent: bool
     after: timedelta | None = None
+    sent_at: AwareDatetime | None = None
+    again: bool = False
 
 
 class SendStep(Wire):
@@ -70,6 +74,7 @@ class SendStep(Wire):
         first_tried_at: when the first of those began.
         reached: whether an earlier request under this key may have reached the provider.
         ended: cycles before this one, each told once.
+        answered, failed: the breaker has counted an answered, or a failed, attempt of this call.
     """
 
     request: CallRequest
@@ -78,6 +83,8 @@ class SendStep(Wire):
     first_tried_at: AwareDatetime | None = None
     reached: bool = False
     ended: tuple[CycleEnd, ...] = ()
+    answered: bool = False
+    failed: bool = False
 
 
 class Sent(Wire):
@@ -93,6 +100,9 @@ class Sent(Wire):
         receipt: what the operation takes from the receipt for its caller (`receipt.data`).
         uncorrelated: the ledger does not have the reference yet, or the inbox was not read:
             `correlate` has to run before the call relies on callbacks.
+        deadline, deadline_reason: how long to wait for the response, and why, where that has
+            changed since the call was planned.
+        delayed_after: when the caller is told that it takes longer; None: at the deadline.
     """
 
     sent_at: AwareDatetime
@@ -103,6 +113,9 @@ class Sent(Wire):
     again: bool = False
     receipt: Any = None
     uncorrelated: bool = False
+    deadline: timedelta | None = None
+    deadline_reason: str | None = None
+    delayed_after: timedelta | None = None
 
 
 class CorrelateStep(Wire):
@@ -123,11 +136,13 @@ class LookStep(Wire):
     Attributes:
         references: of all its cycles.
         seen: event keys of messages that the call has; they are not returned again.
+        silence: a cycle whose deadline has passed, counted if there is no message.
     """
 
     request: CallRequest
     references: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
+    silence: CycleEnd | None = None
 
 
 class InboxMessages(Wire):
@@ -143,11 +158,16 @@ class InboxMessages(Wire):
 
 
 class AskStep(Wire):
-    """Send one status request."""
+    """Send one status request.
+
+    Attributes:
+        silence: the cycle's deadline has passed, counted if the provider has no answer.
+    """
 
     request: CallRequest
     cycle: int
     reference: str | None = None
+    silence: CycleEnd | None = None
 
 
 POLL_RETRY_FROM: Final = timedelta(seconds=1)
@@ -215,6 +235,7 @@ class AcknowledgeStep(Wire):
         response: for templates of a success; None where the outcome has it.
         reason: for templates of a failure.
         outcome: stored once the provider has accepted a success.
+        ended: cycles that ended without a response, each told once.
     """
 
     request: CallRequest
@@ -224,6 +245,7 @@ class AcknowledgeStep(Wire):
     response: Any = None
     reason: str | None = None
     outcome: CallOutcome | None = None
+    ended: tuple[CycleEnd, ...] = ()
 
 
 class Acknowledged(Wire):
@@ -324,6 +346,7 @@ class StepFailure(StrEnum):
     `Unreadable`: the provider answered 2xx, and the answer cannot be used.
     `AcknowledgementRefused`: the provider refuses our acknowledgement for good.
     `Missing`: this worker lacks the provider's file or a secret; another one may have it.
+    `NotNow`: the operation's breaker is open; nothing was sent.
     """
 
     INVALID_REQUEST = "InvalidRequest"
@@ -337,6 +360,7 @@ class StepFailure(StrEnum):
     UNREADABLE = "Unreadable"
     ACKNOWLEDGEMENT_REFUSED = "AcknowledgementRefused"
     MISSING = "Missing"
+    NOT_NOW = "NotNow"
     UNAVAILABLE = "Unavailable"
 
 
