@@ -27,25 +27,31 @@ from .textbook import READY
 PATIENCE = timedelta(minutes=5)
 LIMITED = "limited"
 """The provider with a rate limit; the sandbox under another name."""
+SLOW_RECEIPT = "slow-receipt"
+"""The sandbox with a receipt timeout of 10 s, too long for a request to be sent within `prepare`."""
 PARTS = ("engine", "sandbox", "worker", "gateway")
 _RECORDED = "SELECT call_id FROM responses WHERE provider = '{provider}'"
 _ENGINE_STARTED = "Temporal Server:"
 
 
 def write_integrations(folder: Path) -> Path:
-    """The sandbox's integration, and the same again with a rate limit that is never reached."""
+    """The sandbox's integration, with a rate limit that is never reached, and with slow receipts."""
     folder.mkdir()
-    integration = yaml.safe_load((integrations_folder(None) / "sandbox.yaml").read_text())
-    limits = {"requests_per_second": 10_000}
-    for provider, changed in (("sandbox", {}), (LIMITED, {"limits": limits})):
-        text = yaml.safe_dump({**integration, "provider": provider, **changed}, sort_keys=False)
+    original = (integrations_folder(None) / "sandbox.yaml").read_text()
+    for provider in ("sandbox", LIMITED, SLOW_RECEIPT):
+        integration = {**yaml.safe_load(original), "provider": provider}
+        if provider == LIMITED:
+            integration["limits"] = {"requests_per_second": 10_000}
+        if provider == SLOW_RECEIPT:
+            integration["operations"]["create_order"].setdefault("receipt", {})["timeout"] = "10s"
+        text = yaml.safe_dump(integration, sort_keys=False)
         (folder / f"{provider}.yaml").write_text(text)
     return folder
 
 
 @asynccontextmanager
 async def ours(ground: Ground) -> AsyncIterator[list[Lane]]:
-    """Ackbridge, with its worker and its gateway; and the same for a provider with a limit."""
+    """Ackbridge, with its worker and its gateway; also for a limited provider, and a slow one."""
     calls = AckbridgeClient(ground.client)
 
     async def run(provider: str, key: str) -> str:
@@ -64,7 +70,11 @@ async def ours(ground: Ground) -> AsyncIterator[list[Lane]]:
             ground.client,
             history_only=provider == LIMITED,
         )
-        for name, provider in (("ours", "sandbox"), ("ours-limited", LIMITED))
+        for name, provider in (
+            ("ours", "sandbox"),
+            ("ours-limited", LIMITED),
+            ("ours-slow-receipt", SLOW_RECEIPT),
+        )
     ]
 
 

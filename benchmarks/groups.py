@@ -28,6 +28,7 @@ GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] =
 GROUPS_OF_LANES = {
     "ours": "ours",
     "ours-limited": "ours",
+    "ours-slow-receipt": "ours",
     "floor": "tuned",
     "textbook": "tuned",
     "floor-default": "default",
@@ -42,6 +43,7 @@ GROUPS_OF_LANES = {
 MAKE_BENCH = (
     "ours",
     "ours-limited",
+    "ours-slow-receipt",
     "floor",
     "textbook",
     "floor-default",
