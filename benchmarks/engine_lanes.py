@@ -28,14 +28,14 @@ PATIENCE = timedelta(minutes=5)
 LIMITED = "limited"
 """The provider with a rate limit; the sandbox under another name."""
 SLOW_RECEIPT = "slow-receipt"
-"""The sandbox with a receipt timeout of 10 s, too long for a request to be sent within `prepare`."""
+"""The sandbox with receipts of up to 10 s, so that no request is sent within `prepare`."""
 PARTS = ("engine", "sandbox", "worker", "gateway")
 _RECORDED = "SELECT call_id FROM responses WHERE provider = '{provider}'"
 _ENGINE_STARTED = "Temporal Server:"
 
 
 def write_integrations(folder: Path) -> Path:
-    """The sandbox's integration, with a rate limit that is never reached, and with slow receipts."""
+    """The sandbox's integration, again with a rate limit never reached, and with slow receipts."""
     folder.mkdir()
     original = (integrations_folder(None) / "sandbox.yaml").read_text()
     for provider in ("sandbox", LIMITED, SLOW_RECEIPT):
