@@ -313,8 +313,9 @@ def _warn_of_missing_secrets(catalog: Catalog, secrets: Secrets, provider: str |
     refs = {
         (name, ref)
         for name, integration in catalog.integrations.items()
-        if provider in (None, name) and integration.auth
-        for credential in integration.auth.credentials()
+        if provider in (None, name)
+        for spec in integration.auth
+        for credential in spec.credentials()
         for ref in credential
         if is_secret_ref(ref)
     }

@@ -111,8 +111,16 @@ Method = Annotated[
 ]
 """An HTTP method, in any case."""
 
-Encoding = Literal["json", "form"]
+Encoding = Literal["json", "form", "xml", "text", "multipart"]
 """How a body is encoded."""
+
+HostPattern = Annotated[
+    str,
+    Field(
+        pattern=r"^(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:\d{1,5})?$"
+    ),
+]
+"""A host name in lower case; `*.` stands for any subdomain."""
 
 Headers = dict[
     Annotated[str, Field(pattern=HEADER_PATTERN), BeforeValidator(_header)], ScalarTemplate

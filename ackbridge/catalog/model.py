@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
     RootModel,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
@@ -44,6 +46,7 @@ from .fields import (
     FilePart,
     Flag,
     Headers,
+    HostPattern,
     Method,
     Positive,
     Query,
@@ -131,6 +134,18 @@ class OperationNotices(FilePart):
 # An operation
 
 
+def _as_list(written: Any) -> Any:
+    if written is None:
+        return ()
+    return written if isinstance(written, list | tuple) else (written,)
+
+
+Auths = Annotated[
+    tuple[AuthSpec, ...],
+    BeforeValidator(_as_list, json_schema_input_type=AuthSpec | list[AuthSpec] | None),
+]
+"""One authentication, or several that are used together."""
+
 IDEMPOTENCY_HEADER: Final = "Idempotency-Key"
 
 
@@ -151,15 +166,21 @@ class IdempotencySpec(FilePart):
     retention: Positive | None = None
     """How long the provider remembers a key. A request is not repeated later than this without
     asking first. Left out: for ever."""
+    max_length: int | None = Field(default=None, ge=1)
+    """The longest key that the provider takes, in characters. A longer one is refused before
+    anything is sent; shorten it with `key: "{sha256(call.idempotency_key)}"`."""
 
 
-class RequestSpec(FilePart):
-    """The HTTP request that an operation sends."""
+class HttpRequest(FilePart):
+    """One HTTP request: either `path` or `url`, and what is sent with it."""
 
     method: Method = "POST"
-    path: PathTemplate
+    path: PathTemplate | None = None
     """Starts with `/` and is appended to `base_url`. A template: values are percent-encoded, and
     none may be null or empty."""
+    url: Expression | None = None
+    """Instead of `path`: an expression whose value is the whole URL, for instance a link that the
+    provider has sent: kept.poll. Its host must be that of `base_url` or one of `hosts`."""
     query: Query = Field(default_factory=dict)
     """Query parameters, as templates. A null leaves the parameter out, a list repeats it."""
     headers: Headers = Field(default_factory=dict)
@@ -169,6 +190,18 @@ class RequestSpec(FilePart):
     body: BodyTemplate | None = None
     """A mapping (or list) whose texts are templates, or a text that is one JMESPath expression for
     the whole body. Left out: no body."""
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """All expressions of the request, those of its templates included."""
+        templates = (self.path, *self.query.values(), *self.headers.values(), self.body)
+        expressions = [self.url] if self.url is not None else []
+        return expressions + [e for one in templates if one is not None for e in one.expressions]
+
+
+class RequestSpec(HttpRequest):
+    """The HTTP request that an operation sends."""
+
     idempotency_header: str | None = Field(default=IDEMPOTENCY_HEADER, pattern=HEADER_PATTERN)
     """Short form of `idempotency.header`."""
     idempotency: IdempotencySpec | None = None
@@ -193,11 +226,7 @@ class RequestSpec(FilePart):
         """Whether a header or a template carries the idempotency key."""
         if self.key is not None and self.key.header is not None:
             return True
-        templates = (self.path, *self.query.values(), *self.headers.values())
-        expressions = [e for template in templates for e in template.expressions]
-        if self.body is not None:
-            expressions += self.body.expressions
-        return any(map(reads_idempotency_key, expressions))
+        return any(map(reads_idempotency_key, self.expressions))
 
     @property
     def is_repeatable(self) -> bool:
@@ -238,8 +267,21 @@ class ReceiptSpec(FilePart):
     """Where the answer contains the provider's own id of its work."""
     accept: Expression | None = None
     """Answers for which this is true are receipts too, for instance status == `409`."""
+    retry: Expression | None = None
+    """Answers for which this is true, of any status, say "not now": the request is sent again with
+    the same idempotency key. Takes precedence over all other rules."""
+    pause: Expression | None = None
+    """How long to wait before the next attempt, where the answer has no Retry-After: seconds, a
+    duration such as 5m, Unix time (seconds), ISO 8601 or an HTTP date."""
+    keep: dict[Name, Expression] = Field(default_factory=dict)
+    """Values of the receipt, and of answers to status requests, for later requests: `keep: {poll:
+    headers.location}` is `{kept.poll}` there. Later values that are not null win. Texts, numbers
+    and booleans; longer than 4096 characters is as null."""
     data: Expression | None = None
     """Which part of the receipt the caller gets, at once in the status, and in the outcome."""
+    success: Expression | None = None
+    """True for a receipt that is the response already; in modes `callback` and `poll`. Its data are
+    `response.data` or, where that is null, the body. Left out: no receipt is the response."""
     failure: ReceiptFailureRule | None = None
     """When an answer reports a failure, and why the provider refused."""
 
@@ -328,19 +370,14 @@ class DeadlineSpec(FilePart):
         )
 
 
-class StatusSpec(FilePart):
+class StatusSpec(HttpRequest):
     """The status request: how to ask the provider for its response.
 
-    `success`, `failure`, `extension` and `data` that are left out are those of `response`.
+    `success`, `failure`, `extension` and `data` that are left out are those of `response`; but an
+    answer with an error status (from 400) is judged by the status request's own rules only.
     """
 
     method: Method = "GET"
-    path: PathTemplate
-    """As `request.path`; usually with `{reference}`."""
-    query: Query = Field(default_factory=dict)
-    """As `request.query`."""
-    headers: Headers = Field(default_factory=dict)
-    """As `request.headers`."""
     success: Expression | None = None
     """True for an answer that is the response."""
     failure: FailureRule | None = None
@@ -351,8 +388,19 @@ class StatusSpec(FilePart):
     """Which part of the answer is the response."""
 
 
+class ResultSpec(HttpRequest):
+    """One more request after a success, for providers that say "done" and have the result
+    elsewhere. `response.data` reads its answer."""
+
+    method: Method = "GET"
+    timeout: Positive = timedelta(seconds=10)
+    """The timeout of one attempt."""
+    within: Positive = timedelta(hours=24)
+    """How long it is retried; after that the call ends with code `unreadable`."""
+
+
 class PollSpec(FilePart):
-    """How often the status request is sent in mode `poll`, until a response or the deadline."""
+    """How often the status request is sent, until a response or the deadline."""
 
     every: Positive = timedelta(seconds=5)
     """The pause between two requests; a longer `Retry-After` is honoured."""
@@ -382,7 +430,9 @@ class ResponseSpec(FilePart):
     status: StatusSpec | None = None
     """The status request: sent once before giving up, and repeatedly in mode `poll`."""
     poll: PollSpec | None = None
-    """Only in mode `poll`: how often to ask."""
+    """How often to ask: in mode `poll`, and in mode `callback` where a callback may get lost."""
+    result: ResultSpec | None = None
+    """One more request after a success; `data` reads its answer."""
     cycles: int = Field(default=1, ge=1, le=100)
     """The maximum number of cycles, that is rounds of sending and waiting."""
     late: LatePolicy = LatePolicy.ACCEPT
@@ -392,20 +442,52 @@ class ResponseSpec(FilePart):
     """How long a call that would fail without a response stays open, parked, for a late one."""
 
 
+class AcknowledgeRequestSpec(HttpRequest):
+    """A whole request, where those of `success` and `failed` differ in more than their bodies."""
+
+
+def _body_or_request(
+    value: Any, info: ValidationInfo
+) -> BodyTemplate | AcknowledgeRequestSpec | None:
+    """With a path or url beside it, a body; without, a whole request."""
+    is_body = any(info.data.get(field, "invalid") is not None for field in ("path", "url"))
+    if value is None or is_body:
+        return None if value is None else BodyTemplate.parse(value)
+    if not isinstance(value, dict) or not value.keys() & {"path", "url"}:
+        raise ValueError(
+            "needs acknowledge.path, the same for success and failed, or a path of its own:"
+            " {method: …, path: …, body: …}"
+        )
+    return AcknowledgeRequestSpec.model_validate(value)
+
+
+_BodyOrRequest = Annotated[
+    BodyTemplate | AcknowledgeRequestSpec | None,
+    PlainValidator(
+        _body_or_request, json_schema_input_type=BodyTemplate | AcknowledgeRequestSpec | None
+    ),
+]
+
+
 class AcknowledgeSpec(FilePart):
-    """The acknowledgement: tells the provider that its response arrived, or that we gave up."""
+    """The acknowledgement: tells the provider that its response arrived, or that we gave up.
+
+    With `path` (or `url`), `success` and `failed` are bodies; without, each is a whole request.
+    """
 
     method: Method = "POST"
-    path: PathTemplate
+    path: PathTemplate | None = None
     """As `request.path`; usually with `{reference}`."""
+    url: Expression | None = None
+    """As `request.url`, instead of `path`."""
     headers: Headers = Field(default_factory=dict)
     """As `request.headers`."""
     encoding: Encoding = "json"
     """How the bodies are encoded."""
-    success: BodyTemplate | None = None
-    """The body sent once the response is recorded; left out: nothing is sent."""
-    failed: BodyTemplate | None = None
-    """The body sent when a cycle is given up; left out: nothing is sent."""
+    success: _BodyOrRequest = None
+    """What is sent once the response is recorded; left out: nothing."""
+    failed: _BodyOrRequest = None
+    """What is sent when a cycle is given up; left out: nothing."""
     timeout: Positive = timedelta(seconds=5)
     """The timeout of one attempt."""
     within: Positive = timedelta(hours=24)
@@ -414,6 +496,20 @@ class AcknowledgeSpec(FilePart):
     """Whether an accepted `failed` calls the work off, so that the request had no effect."""
     accept: Expression | None = None
     """Answers for which this is true count as accepted too, for instance status == `409`."""
+
+    def request(self, kind: str) -> AcknowledgeRequestSpec | None:
+        """The request of an acknowledgement, `success` or `failed`; None: nothing is sent."""
+        sent = self.success if kind == "success" else self.failed
+        if not isinstance(sent, BodyTemplate):
+            return sent
+        return AcknowledgeRequestSpec.model_construct(
+            method=self.method,
+            path=self.path,
+            url=self.url,
+            headers=self.headers,
+            encoding=self.encoding,
+            body=sent,
+        )
 
 
 class ReconcileSpec(FilePart):
@@ -608,8 +704,13 @@ class Integration(FilePart):
     """The provider's name, used in call ids and in the path of its callbacks."""
     base_url: str
     """The absolute URL of the provider's API; paths of requests are appended to it."""
-    auth: AuthSpec | None = None
-    """How requests are authenticated; secrets are references such as `env:NAME`."""
+    hosts: dict[HostPattern, Literal["auth", "open"]] = Field(default_factory=dict)
+    """Where else requests may go, besides the host of `base_url`, by `url` fields: host names,
+    `*.` for any subdomain, `:port` where it is not the usual one. `auth`: with our authentication;
+    `open`: without."""
+    auth: Auths = ()
+    """How requests are authenticated; a list: in several ways at once. Secrets are references such
+    as `env:NAME`."""
     callbacks: CallbackSpec | None = None
     limits: LimitSpec | None = None
     egress: Literal["shared", "dedicated"] = "shared"
@@ -639,3 +740,30 @@ class Integration(FilePart):
         if urlsplit(url).query:
             raise ValueError("must not contain a query")
         return url.rstrip("/")
+
+    def access_to(self, url: str) -> Literal["auth", "open"] | None:
+        """Whether a request may go to a URL, with or without authentication; None: it may not."""
+        base, target = urlsplit(self.base_url), urlsplit(url)
+        origin = _origin(target)
+        if origin == _origin(base):
+            return "auth"
+        if target.scheme not in ("https", base.scheme):
+            return None
+        patterns = sorted(self.hosts, key=lambda pattern: ("*" in pattern, -len(pattern)))
+        found = (pattern for pattern in patterns if _is_host(pattern, *origin))
+        pattern = next(found, None)
+        return None if pattern is None else self.hosts[pattern]
+
+
+def _origin(url: SplitResult) -> tuple[str, str, int]:
+    return url.scheme, url.hostname or "", url.port or _DEFAULT_PORTS[url.scheme]
+
+
+def _is_host(pattern: str, scheme: str, host: str, port: int) -> bool:
+    name, _, own_port = pattern.partition(":")
+    if port != int(own_port or _DEFAULT_PORTS[scheme]):
+        return False
+    return host.endswith(name[1:]) if name.startswith("*.") else host == name
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}

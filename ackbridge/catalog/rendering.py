@@ -9,15 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from ackbridge.contracts.calls import Notice
 from ackbridge.contracts.wire import InvalidInputError
 
-from .expressions import ExpressionError
+from .expressions import Expression, ExpressionError
 from .fields import Encoding
-from .model import Integration, NoticeTexts, Operation
+from .model import HttpRequest, Integration, NoticeTexts, Operation
 from .templates import (
     BodyTemplate,
     Clean,
@@ -40,6 +41,8 @@ _DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
 _STRING_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?[eE][+-]?\d+', re.ASCII)
 
+_LINK = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?([/?][!-\[\]-~]*)?")
+
 _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
 # A key may contain characters that a header cannot; % is quoted too, so that keys stay distinct.
@@ -58,6 +61,7 @@ class OutboundRequest:
         url: with the query.
         timeout: of the whole exchange.
         content: the encoded body; None for no body.
+        is_open: it goes to a host that must not see our authentication.
     """
 
     method: str
@@ -65,6 +69,7 @@ class OutboundRequest:
     timeout: timedelta
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     content: bytes | None = field(default=None, repr=False)
+    is_open: bool = False
 
 
 def render_request(
@@ -75,21 +80,9 @@ def render_request(
     Raises:
         InvalidInputError: a template has no usable value; names the template, not the value.
     """
-    request = operation.request
-    headers = {
-        **_idempotency_header(operation, context),
-        **_headers(request.headers, context, "request"),
-    }
-    content = None
-    if request.body is not None:
-        content = _encode_body(request.body, request.encoding, context, "request.body")
-    return OutboundRequest(
-        request.method,
-        _url(integration, request.path, request.query, context, "request"),
-        operation.receipt.timeout,
-        _with_content_type(headers, request.encoding, content),
-        content,
-    )
+    headers = _idempotency_header(operation, context)
+    timeout = operation.receipt.timeout
+    return _request(integration, operation.request, timeout, context, "request", headers)
 
 
 def render_acknowledgement(
@@ -122,23 +115,12 @@ def _acknowledgement(
     integration: Integration, operation: Operation, kind: str, context: Context
 ) -> OutboundRequest | None:
     acknowledge = operation.acknowledge
-    if acknowledge is None:
+    request = acknowledge.request(kind) if acknowledge is not None else None
+    if acknowledge is None or request is None:
         return None
-    body = acknowledge.success if kind == "success" else acknowledge.failed
-    if body is None:
-        return None
-    headers = {
-        **_idempotency_header(operation, context, f":{kind}"),
-        **_headers(acknowledge.headers, context, "acknowledge"),
-    }
-    content = _encode_body(body, acknowledge.encoding, context, f"acknowledge.{kind}")
-    return OutboundRequest(
-        acknowledge.method,
-        _url(integration, acknowledge.path, {}, context, "acknowledge"),
-        acknowledge.timeout,
-        _with_content_type(headers, acknowledge.encoding, content),
-        content,
-    )
+    where = "acknowledge" if request.path is acknowledge.path else f"acknowledge.{kind}"
+    headers = _idempotency_header(operation, context, f":{kind}")
+    return _request(integration, request, acknowledge.timeout, context, where, headers)
 
 
 def render_status(
@@ -155,12 +137,7 @@ def render_status(
         return None
     if context["reference"] is None:
         _require_no_reference(status.query, context)
-    return OutboundRequest(
-        status.method,
-        _url(integration, status.path, status.query, context, "response.status"),
-        operation.receipt.timeout,
-        _headers(status.headers, context, "response.status"),
-    )
+    return _request(integration, status, operation.receipt.timeout, context, "response.status")
 
 
 def _require_no_reference(query: Mapping[str, ScalarTemplate], context: Context) -> None:
@@ -238,12 +215,28 @@ def _idempotency_header(operation: Operation, context: Context, suffix: str = ""
     return {spec.header: quote(f"{key}{suffix}", safe=_SAFE_IN_KEYS)}
 
 
-def _with_content_type(
-    headers: dict[str, str], encoding: str, content: bytes | None
-) -> dict[str, str]:
-    if content is None or any(name.lower() == "content-type" for name in headers):
-        return headers
-    return {**headers, "Content-Type": _CONTENT_TYPES[encoding]}
+def _request(
+    integration: Integration,
+    request: HttpRequest,
+    timeout: timedelta,
+    context: Context,
+    where: str,
+    own_headers: Mapping[str, str] = MappingProxyType({}),
+) -> OutboundRequest:
+    """Render a request.
+
+    Args:
+        where: the field that it is, for errors.
+        own_headers: headers that the file does not have to name; its own ones win.
+    """
+    headers = {**own_headers, **_headers(request.headers, context, where)}
+    url, is_open = _url(integration, request, context, where)
+    content = None
+    if request.body is not None:
+        content, content_type = _encode_body(request.body, request.encoding, context, where)
+        if content is not None and not any(name.lower() == "content-type" for name in headers):
+            headers["Content-Type"] = content_type
+    return OutboundRequest(request.method, url, timeout, headers, content, is_open)
 
 
 def _headers(
@@ -264,15 +257,37 @@ def _headers(
 
 
 def _url(
-    integration: Integration,
-    path: PathTemplate,
-    query: Mapping[str, ScalarTemplate],
-    context: Context,
-    where: str,
-) -> str:
-    url = integration.base_url + _path(path, context, f"{where}.path")
-    pairs = list(_query(query, context, f"{where}.query"))
-    return f"{url}?{urlencode(pairs)}" if pairs else url
+    integration: Integration, request: HttpRequest, context: Context, where: str
+) -> tuple[str, bool]:
+    """The URL, and whether the request goes there without our authentication."""
+    is_open = False
+    if request.path is not None:
+        url = integration.base_url + _path(request.path, context, f"{where}.path")
+    elif request.url is not None:
+        url, is_open = _linked_url(integration, request.url, context, f"{where}.url")
+    else:
+        raise InvalidInputError(f"{where}: has neither a path nor a url")
+    pairs = list(_query(request.query, context, f"{where}.query"))
+    separator = "&" if "?" in url else "?"
+    return f"{url}{separator}{urlencode(pairs)}" if pairs else url, is_open
+
+
+def _linked_url(
+    integration: Integration, expression: Expression, context: Context, here: str
+) -> tuple[str, bool]:
+    """A URL that the provider has sent; only its own host and those of the file are allowed."""
+    with _naming(here):
+        value = expression.evaluate(context)
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidInputError(f"{here}: {expression.text} has no value")
+    url = urljoin(f"{integration.base_url}/", value.strip()).partition("#")[0]
+    if _LINK.fullmatch(url) is None:
+        raise InvalidInputError(f"{here}: {expression.text} is not an http or https URL")
+    access = integration.access_to(url)
+    if access is None:
+        host = urlsplit(url).netloc
+        raise InvalidInputError(f"{here}: {host} is neither the host of base_url nor one of hosts")
+    return url, access == "open"
 
 
 def _path(template: PathTemplate, context: Context, here: str) -> str:
@@ -306,18 +321,20 @@ def _query(
 
 
 def _encode_body(
-    body: BodyTemplate, encoding: Encoding, context: Context, here: str
-) -> bytes | None:
+    body: BodyTemplate, encoding: Encoding, context: Context, where: str
+) -> tuple[bytes | None, str]:
+    """The body and its content type."""
+    here = f"{where}.body"
     with _naming(here):
         value = body.render(context)
     if value is None:
-        return None
+        return None, ""
     if encoding == "form" and not isinstance(value, dict):
         raise InvalidInputError(f"{here}: a form must be a mapping")
     try:
         if encoding == "form":
-            return urlencode(list(_form_fields("", value))).encode()
-        return _json_text(value).encode()
+            return urlencode(list(_form_fields("", value))).encode(), _CONTENT_TYPES["form"]
+        return _json_text(value).encode(), _CONTENT_TYPES["json"]
     except (TypeError, ValueError):
         raise InvalidInputError(f"{here}: cannot be written as {encoding}") from None
 

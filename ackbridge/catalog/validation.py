@@ -27,27 +27,32 @@ from .model import (
     Repeat,
 )
 from .templates import Template, reads_idempotency_key
-from .yaml_document import FieldProblem, walk_texts
+from .yaml_document import FieldPath, FieldProblem, walk_texts
 
 _CALLER = ("payload", "metadata", "call")
 _SENT = (*_CALLER, "callback_url")
 _LISTED = ("since", "until", "page")
+_KNOWN = (*_SENT, "reference", "kept")
+_REQUEST = ("path", "url", "query", "headers", "body")
 _CALL = ("id", "provider", "operation", "key")
 _CYCLE = ("cycle", "idempotency_key")
 
 # Where templates are (a part and its fields), and which names they can read there.
 _TEMPLATES: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
     ((), ("sum",), _CALLER),
-    (("request",), ("path", "query", "headers", "body"), _SENT),
+    (("request",), _REQUEST, _SENT),
     (("request", "idempotency"), ("key",), _SENT),
-    (("response", "status"), ("path", "query", "headers"), (*_SENT, "reference")),
-    (("acknowledge",), ("path", "headers"), (*_SENT, "reference", "response", "reason")),
-    (("acknowledge",), ("success",), (*_SENT, "reference", "response")),
-    (("acknowledge",), ("failed",), (*_SENT, "reference", "reason")),
+    (("response", "status"), _REQUEST, _KNOWN),
+    (("response", "result"), _REQUEST, (*_KNOWN, "message")),
+    (("acknowledge",), ("path", "url", "headers"), (*_KNOWN, "response", "reason")),
+    (("acknowledge",), ("success",), (*_KNOWN, "response")),
+    (("acknowledge",), ("failed",), (*_KNOWN, "reason")),
+    (("acknowledge", "success"), _REQUEST, (*_KNOWN, "response")),
+    (("acknowledge", "failed"), _REQUEST, (*_KNOWN, "reason")),
     # Notices are rendered before anything is sent, and users read them.
     (("notices",), NOTICE_KINDS, _CALLER),
 )
-_EXPRESSIONS = ("body", "success", "failed", "sum")
+_EXPRESSIONS = ("url", "body", "success", "failed", "sum")
 """Fields in which a text is one expression."""
 _NEEDS_REFERENCE = "needs receipt.reference: where the receipt contains it"
 
@@ -65,6 +70,7 @@ def find_conflicts(document: Any) -> Iterator[FieldProblem]:
     """Find fields that do not fit together; parts that are no mappings are ignored."""
     yield from _reprocess(document)
     yield from _callbacks(document)
+    yield from _auths(document)
     for name, operation in _mapping(document, "operations").items():
         if not isinstance(operation, dict):
             continue
@@ -104,7 +110,7 @@ def _callbacks(document: Any) -> Iterator[FieldProblem]:
     for field in ("path", "query", "headers"):
         for path, text in walk_texts(listed.get(field), ("callbacks", "list", field)):
             for expression in _expressions(text, is_expression=False):
-                for problem in _unknown_names(expression, _LISTED, has_reference=False):
+                for problem in _unknown_names(expression, _LISTED, {}):
                     yield FieldProblem(path, f"{expression.text}: {problem}")
 
 
@@ -116,6 +122,18 @@ def _fetch(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
         yield _problem("response.fetch", "is for mode callback: it says what a callback is")
     if not _mapping(response, "status"):
         yield _problem("response.fetch", "needs response.status: how to ask for the response")
+
+
+def _auths(document: Any) -> Iterator[FieldProblem]:
+    """Several authentications that would set the same header."""
+    auth = document.get("auth") if isinstance(document, dict) else None
+    seen: dict[str, int] = {}
+    for index, spec in enumerate(auth if isinstance(auth, list) else ()):
+        name = str(_mapping(spec).get("name", "Authorization")).lower()
+        first = seen.setdefault(name, index)
+        if first != index:
+            message = f"sets the header {name}, as the authentication before it does"
+            yield FieldProblem(("auth", index), message)
 
 
 def _callback(operation: Fields, document: Any) -> Iterator[FieldProblem]:
@@ -154,8 +172,7 @@ def _has_references_by_cycle(operation: Fields) -> bool:
 def _poll(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     response = _mapping(operation, "response")
     if response.get("mode") != "poll":
-        if response.get("poll") is not None:
-            yield _problem("response.poll", "is allowed in mode poll only")
+        yield from _poll_beside(response)
         return
     status = _mapping(response, "status")
     if not status:
@@ -166,6 +183,72 @@ def _poll(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     if response.get("match") is not None:
         message = "is for callbacks; in mode poll a status request is about one call"
         yield _problem("response.match", message)
+
+
+def _poll_beside(response: Fields) -> Iterator[FieldProblem]:
+    """Polling beside callbacks, which may get lost."""
+    if response.get("poll") is None:
+        return
+    if response.get("mode") != "callback":
+        yield _problem("response.poll", "is allowed in modes poll and callback only")
+    elif not _mapping(response, "status"):
+        yield _problem("response.status", "poll needs status: how to ask for the response")
+
+
+def _not_yet(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    """Fields of the grammar that have no effect yet: they are refused, not ignored."""
+    for field in _WITHOUT_EFFECT:
+        *where, name = field.split(".")
+        if _mapping(operation, *where).get(name) is not None:
+            yield _problem(field, "has no effect in this version of Ackbridge")
+    for path, request in _requests(operation):
+        if request.get("encoding") in ("xml", "text", "multipart"):
+            yield FieldProblem((*path, "encoding"), "has no effect in this version of Ackbridge")
+    response = _mapping(operation, "response")
+    if response.get("mode") == "callback" and response.get("poll") is not None:
+        yield _problem("response.poll", "has no effect in this version of Ackbridge")
+
+
+_WITHOUT_EFFECT = (
+    "receipt.retry",
+    "receipt.pause",
+    "receipt.keep",
+    "receipt.success",
+    "response.result",
+    "request.idempotency.max_length",
+)
+
+
+def _targets(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    """Every request needs a path or a URL."""
+    for path, part in _requests(operation):
+        has_path, has_url = (part.get(field) is not None for field in ("path", "url"))
+        if has_path and has_url:
+            yield FieldProblem((*path, "url"), "is allowed instead of path only, not beside it")
+        elif not has_path and not has_url:
+            yield FieldProblem((*path, "path"), "is missing (or url)")
+
+
+def _requests(operation: Fields) -> Iterator[tuple[FieldPath, Fields]]:
+    """The operation's requests as they are written."""
+    if isinstance(operation.get("request"), dict):
+        yield ("request",), operation["request"]
+    response = _mapping(operation, "response")
+    for name in ("status", "result"):
+        if isinstance(response.get(name), dict):
+            yield ("response", name), response[name]
+    acknowledge = operation.get("acknowledge")
+    if not isinstance(acknowledge, dict):
+        return
+    if _has_target(acknowledge):
+        yield ("acknowledge",), acknowledge
+    for kind in ("success", "failed"):
+        if not _has_target(acknowledge) and _has_target(_mapping(acknowledge, kind)):
+            yield ("acknowledge", kind), acknowledge[kind]
+
+
+def _has_target(part: Fields) -> bool:
+    return part.get("path") is not None or part.get("url") is not None
 
 
 def _late_window(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
@@ -181,14 +264,16 @@ def _late_window(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
 
 
 def _bodies(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
-    request, acknowledge = _mapping(operation, "request"), operation.get("acknowledge")
-    if _is_get(request) and request.get("body") is not None:
-        yield _problem("request.body", "a GET request has no body; use query")
+    for path, request in _requests(operation):
+        is_get = _is_get(request, default="GET" if path[0] == "response" else "POST")
+        if is_get and request.get("body") is not None:
+            yield FieldProblem((*path, "body"), "a GET request has no body; use query")
+    acknowledge = operation.get("acknowledge")
     if isinstance(acknowledge, dict):
         if acknowledge.get("success") is None and acknowledge.get("failed") is None:
-            message = "needs success or failed, or both: the bodies that are sent"
+            message = "needs success or failed, or both: what is sent"
             yield _problem("acknowledge", message)
-        if _is_get(acknowledge):
+        if _is_get(acknowledge) and _has_target(acknowledge):
             yield _problem("acknowledge.method", "a GET request has no body")
 
 
@@ -221,8 +306,8 @@ def _carries_key(request: Fields) -> bool:
         spec = request["idempotency"]
         written = spec.get("header", IDEMPOTENCY_HEADER) if isinstance(spec, dict) else spec
     return written is not None or any(
-        _reads_key(text, is_expression=field == "body" and path == ("body",))
-        for field in ("path", "query", "headers", "body")
+        _reads_key(text, is_expression=field in _EXPRESSIONS and path == (field,))
+        for field in _REQUEST
         for path, text in walk_texts(request.get(field), (field,))
     )
 
@@ -258,8 +343,8 @@ def _unknown_notice(operation: Fields, _document: Any) -> Iterator[FieldProblem]
             yield FieldProblem(("notices", "unknown", *path, "alternative"), message)
 
 
-def _is_get(request: Fields) -> bool:
-    return str(request.get("method", "")).upper() == "GET"
+def _is_get(request: Fields, default: str = "POST") -> bool:
+    return str(request.get("method", default)).upper() == "GET"
 
 
 def _deadline(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
@@ -273,14 +358,14 @@ def _deadline(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
 
 def _template_names(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     """Names in templates that do not exist there; they would silently be null."""
-    has_reference = bool(_mapping(operation, "receipt").get("reference"))
+    receipt = _mapping(operation, "receipt")
     for where, fields, known in _TEMPLATES:
         part = _mapping(operation, *where)
         for field in fields:
             is_expression = field in _EXPRESSIONS and isinstance(part.get(field), str)
             for path, text in walk_texts(part.get(field), (*where, field)):
                 for expression in _expressions(text, is_expression=is_expression):
-                    for problem in _unknown_names(expression, known, has_reference):
+                    for problem in _unknown_names(expression, known, receipt):
                         yield FieldProblem(path, f"{expression.text}: {problem}")
 
 
@@ -292,16 +377,20 @@ def _expressions(text: str, *, is_expression: bool) -> tuple[Expression, ...]:
 
 
 def _unknown_names(
-    expression: Expression, known: tuple[str, ...], has_reference: bool
+    expression: Expression, known: tuple[str, ...], receipt: Fields
 ) -> Iterator[str]:
     of_call = _CALL if known is _CALLER else (*_CALL, *_CYCLE)
+    kept = tuple(_mapping(receipt, "keep"))
     for first, *inner in expression.referenced_names():
-        if first == "reference" and first in known and not has_reference:
+        if first == "reference" and first in known and not receipt.get("reference"):
             yield _NEEDS_REFERENCE
         elif first not in known:
             yield f"{first} is not available here.{_hint(first, known)}"
         elif first == "call" and inner and inner[0] not in of_call:
             yield f"call.{inner[0]} is not available here.{_hint(inner[0], of_call)}"
+        elif first == "kept" and (not inner or inner[0] not in kept):
+            hint = did_you_mean(inner[0], kept) if inner else ""
+            yield f"needs receipt.keep.{inner[0] if inner else '<name>'}.{hint}"
 
 
 def _hint(name: str, known: tuple[str, ...]) -> str:
@@ -331,6 +420,8 @@ _RULES = (
     _callback,
     _fetch,
     _poll,
+    _not_yet,
+    _targets,
     _late_window,
     _bodies,
     _idempotency,

@@ -10,7 +10,7 @@ from typing import Any
 from ackbridge.catalog.catalog import check_payload
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.matching import find_event_key, is_receipt
-from ackbridge.catalog.model import UNKNOWN, Integration, Operation
+from ackbridge.catalog.model import UNKNOWN, HttpRequest, Integration, Operation
 from ackbridge.catalog.rendering import render_request
 from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.conformance.solver.solve import CannotSimulateError
@@ -221,11 +221,10 @@ def _names(operation: Operation) -> Iterator[tuple[str, ...]]:
         operation.response.status,
         operation.acknowledge,
     )
-    yield from _names_in([request.path, request.query, request.headers, request.body])
-    if status is not None:
-        yield from _names_in([status.path, status.query, status.headers])
+    sent: list[HttpRequest | None] = [request, status]
     if acknowledge is not None:
-        yield from _names_in([acknowledge.path, acknowledge.success, acknowledge.failed])
+        sent += [acknowledge.request("success"), acknowledge.request("failed")]
+    yield from _names_in([one.expressions for one in sent if one is not None])
 
 
 def _names_in(template: Any) -> Iterator[tuple[str, ...]]:

@@ -79,14 +79,12 @@ def _routes(base: str, name: str, operation: Operation) -> Iterator[Route]:
     acknowledge = operation.acknowledge
     if acknowledge is None:
         return
-    path = _pattern(base, acknowledge.path)
-    kinds: tuple[tuple[Part, BodyTemplate | None], ...] = (
-        ("success", acknowledge.success),
-        ("failed", acknowledge.failed),
-    )
-    for part, body in kinds:
-        if body is not None:
-            yield Route(name, part, acknowledge.method, path, {}, body, acknowledge.encoding)
+    parts: tuple[Part, ...] = ("success", "failed")
+    for part in parts:
+        sent = acknowledge.request(part)
+        if sent is not None:
+            path = _pattern(base, sent.path)
+            yield Route(name, part, sent.method, path, sent.query, sent.body, sent.encoding)
 
 
 def matches_template(shape: Any, value: Any) -> bool:
@@ -174,7 +172,10 @@ class ExpectedCalls:
         return RequestOrigin(job_id=job_id)
 
 
-def _pattern(base: str, path: Template) -> re.Pattern[str]:
+def _pattern(base: str, path: Template | None) -> re.Pattern[str]:
+    if path is None:
+        # The URL is an expression.
+        return re.compile(".*")
     parts = [re.escape(part) if isinstance(part, str) else "[^/]+" for part in path.parts]
     return re.compile(re.escape(base) + "".join(parts))
 

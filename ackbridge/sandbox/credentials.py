@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets as random_tokens
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs, unquote
 
 from ackbridge.security.secrets import Secrets
@@ -20,17 +20,20 @@ TOKEN_LIFE = 3600
 class Credentials:
     """Checks the credentials of requests, and issues OAuth 2 tokens at `token_path`."""
 
-    def __init__(self, spec: AuthSpec | None, secrets: Secrets, token_path: str | None) -> None:
-        self._spec = spec
+    def __init__(self, specs: Sequence[AuthSpec], secrets: Secrets, token_path: str | None) -> None:
+        self._specs = specs
+        self._oauth2 = next((spec for spec in specs if isinstance(spec, OAuth2Auth)), None)
         self._secrets = secrets
         self._tokens: set[str] = set()
-        self.token_path = token_path if isinstance(spec, OAuth2Auth) else None
+        self.token_path = token_path if self._oauth2 is not None else None
 
     def check(self, headers: Mapping[str, str]) -> str | None:
         """Why a request's credentials are rejected; None when they are valid."""
-        match self._spec:
-            case None:
-                return None
+        problems = (self._check(spec, headers) for spec in self._specs)
+        return next((problem for problem in problems if problem is not None), None)
+
+    def _check(self, spec: AuthSpec, headers: Mapping[str, str]) -> str | None:
+        match spec:
             case BearerAuth(token=ref):
                 return _check_header(
                     "authorization", f"Bearer {self._secrets.resolve(ref)}", headers
@@ -45,8 +48,8 @@ class Credentials:
                 return None if token in self._tokens else "unknown bearer token"
 
     def issue_token(self, request: IncomingRequest) -> DialectReply:
-        spec = self._spec
-        if not isinstance(spec, OAuth2Auth):
+        spec = self._oauth2
+        if spec is None:
             return json_reply(404, {"error": "invalid_request"})
         form = {name: values[-1] for name, values in parse_qs(request.body.decode()).items()}
         if form.get("grant_type") != "client_credentials":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Generator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from datetime import datetime
 
 import httpx
@@ -18,20 +18,29 @@ from .specs import AuthSpec, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth
 
 
 def build_auth(
-    spec: AuthSpec | None,
+    specs: Sequence[AuthSpec],
     secrets: Secrets,
     clock: Clock,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> httpx.Auth | None:
     """Build the authentication of one integration; share it between its requests.
 
+    Several are used together; at most one of them is OAuth 2.
+
     Secrets are resolved for every request, so that a rotation takes effect at once. A request whose
     secret does not resolve fails with `SecretError` before anything is sent. OAuth 2 tokens are
     requested through `transport`, or else httpx's own; the caller closes it.
     """
+    parts = [_build(spec, secrets, clock, transport) for spec in specs]
+    if len(parts) <= 1:
+        return parts[0] if parts else None
+    return CombinedAuth(parts)
+
+
+def _build(
+    spec: AuthSpec, secrets: Secrets, clock: Clock, transport: httpx.AsyncBaseTransport | None
+) -> httpx.Auth:
     match spec:
-        case None:
-            return None
         case HeaderAuth():
             return _HeaderSecret(secrets, spec.value, spec.name, spec.prefix)
         case BearerAuth():
@@ -40,6 +49,31 @@ def build_auth(
             return _BasicCredentials(spec, secrets)
         case OAuth2Auth():
             return ClientCredentials(spec, secrets, clock, transport=transport)
+
+
+class CombinedAuth(httpx.Auth):
+    """Several authentications at once; OAuth 2 may send a request twice, so it comes last."""
+
+    def __init__(self, parts: Sequence[httpx.Auth]) -> None:
+        self._headers = [part for part in parts if not isinstance(part, ClientCredentials)]
+        self.session = next((one for one in parts if isinstance(one, ClientCredentials)), None)
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        for part in self._headers:
+            request = next(part.sync_auth_flow(request))
+        if self.session is None:
+            yield request
+            return
+        flow = self.session.async_auth_flow(request)
+        request = await anext(flow)
+        while True:
+            response = yield request
+            try:
+                request = await flow.asend(response)
+            except StopAsyncIteration:
+                return
 
 
 class _HeaderSecret(httpx.Auth):

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 import httpx
@@ -27,6 +27,7 @@ import httpx
 from ackbridge.errors import SecretError
 
 from .oauth2 import ClientCredentials
+from .outbound import CombinedAuth
 from .secrets import WEBHOOK_PREFIX, Secrets
 from .specs import AuthSpec, VerifySpec
 
@@ -63,17 +64,17 @@ class Redactor:
 
     def __init__(
         self,
-        auth: AuthSpec | None = None,
+        auth: Sequence[AuthSpec] = (),
         verify: VerifySpec | None = None,
         secrets: Secrets | None = None,
         session: httpx.Auth | None = None,
     ) -> None:
         """Remove the secrets of `auth` and `verify`, resolved anew, and the token of `session`."""
         self._credentials = [
-            credential for spec in (auth, verify) if spec for credential in spec.credentials()
+            credential for spec in (*auth, verify) if spec for credential in spec.credentials()
         ]
         self._secrets = secrets
-        self._session = session
+        self._session = session.session if isinstance(session, CombinedAuth) else session
 
     def clean(self, text: str, max_length: int) -> str:
         """Return the beginning of a text without secrets, cut where no part of one is left."""

@@ -56,7 +56,7 @@ class Dependencies:
     def credentials(self) -> Mapping[str, Sequence[Credential]]:
         """The references to users and secrets of each provider's authentication."""
         return {
-            name: tuple(one.auth.credentials()) if one.auth else ()
+            name: tuple(used for spec in one.auth for used in spec.credentials())
             for name, one in self.catalog.integrations.items()
         }
 

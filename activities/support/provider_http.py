@@ -214,7 +214,7 @@ async def _exchange(
             url=outbound.url,
             headers=outbound.headers,
             content=outbound.content,
-            auth=deps.auths[provider],
+            auth=None if outbound.is_open else deps.auths[provider],
             timeout=outbound.timeout,
             max_bytes=MAX_REPLY_BYTES,
             truncate=truncate,

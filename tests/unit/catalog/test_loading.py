@@ -190,7 +190,11 @@ def notice(text: str) -> str:
         ("response: {mode: poll, status: {path: /x}}", "response.status.success", "which answer"),
         (f"response: {{{POLL}, poll: {{every: 0s}}}}", "response.poll.every", "greater"),
         (f"response: {{{POLL}, match: {{}}}}", "response.match", "for callbacks"),
-        ("response: {mode: sync, poll: {every: 1s}}", "response.poll", "mode poll only"),
+        (
+            "response: {mode: sync, poll: {every: 1s}}",
+            "response.poll",
+            "modes poll and callback only",
+        ),
         ("response: {mode: sync, late_window: 1h}", "response.late_window", "mode sync"),
         (
             f"on_failure: park, response: {{{POLL}, late_window: 1h}}",
@@ -404,7 +408,9 @@ def test_a_catalog_is_loaded_from_a_folder(tmp_path: Path) -> None:
     write(tmp_path, "not yaml: [", "notes.txt")
     catalog = load_catalog(tmp_path, {})
     assert {"acme", "beta"} == set(catalog.integrations)
-    assert catalog.operation("beta", "order").request.path.source == "/orders"
+    path = catalog.operation("beta", "order").request.path
+    assert path is not None
+    assert path.source == "/orders"
     with pytest.raises(UnknownNameError, match="known providers: acme, beta"):
         catalog.integration("gamma")
     with pytest.raises(UnknownNameError, match="known operations: order"):

@@ -141,7 +141,7 @@ def test_reasons_contain_no_secrets(order: Operation) -> None:
 
     environ = {"TOKEN": "open sesame"}
     verify = HeaderVerify(type="header", name="X", secrets=("env:TOKEN",))
-    redactor = Redactor(None, verify, Secrets(environ, Path("/nowhere")))
+    redactor = Redactor((), verify, Secrets(environ, Path("/nowhere")))
     event = callback({"type": "failed", "why": "not by open sesame"})
     message = classify(order, event, "e1", MessageSource.CALLBACK, AT, redactor)
     assert message is not None

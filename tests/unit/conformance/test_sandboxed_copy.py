@@ -25,7 +25,7 @@ def test_addresses_point_to_the_simulated_provider(tmp_path: Path) -> None:
 def test_token_url(tmp_path: Path) -> None:
     """Tokens come from the simulated provider too."""
     copy = make_copy(CONFORMANCE / "reports.yaml", {}, tmp_path, PROVIDER)
-    auth = load_integration(copy.folder / "copy.yaml", {}).auth
+    (auth,) = load_integration(copy.folder / "copy.yaml", {}).auth
     assert isinstance(auth, OAuth2Auth)
     assert auth.token_url.startswith(PROVIDER)
 
@@ -36,8 +36,9 @@ def test_secrets_are_generated(tmp_path: Path) -> None:
     copy = make_copy(CONFORMANCE / "norddeich.yaml", environ, tmp_path, PROVIDER)
     integration = load_integration(copy.folder / "copy.yaml", {})
     secrets = Secrets(copy.environment, copy.secrets_root)
-    assert isinstance(integration.auth, HeaderAuth)
-    assert secrets.resolve(integration.auth.value) != "the real one"
+    (auth,) = integration.auth
+    assert isinstance(auth, HeaderAuth)
+    assert secrets.resolve(auth.value) != "the real one"
     assert integration.callbacks is not None
     assert isinstance(integration.callbacks.verify, HmacVerify)
     for reference in integration.callbacks.verify.secrets:

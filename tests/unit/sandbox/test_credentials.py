@@ -41,7 +41,7 @@ async def request_with(asked: dict[str, Any], told: dict[str, Any]) -> httpx.Res
         where = {"token_url": "http://provider/token"} if fields["type"] == "oauth2" else {}
         return SPEC.validate_python({**fields, **where})
 
-    credentials = Credentials(spec(told), SECRETS, "/token")
+    credentials = Credentials((spec(told),), SECRETS, "/token")
 
     def provider(request: httpx.Request) -> httpx.Response:
         incoming = IncomingRequest(
@@ -56,7 +56,7 @@ async def request_with(asked: dict[str, Any], told: dict[str, Any]) -> httpx.Res
         return _response(json_reply(200 if refusal is None else 401, refusal))
 
     transport = httpx.MockTransport(provider)
-    auth = build_auth(spec(asked), SECRETS, utc_now, transport)
+    auth = build_auth((spec(asked),), SECRETS, utc_now, transport)
     async with httpx.AsyncClient(transport=transport, auth=auth) as client:
         return await client.post("http://provider/orders")
 

@@ -173,7 +173,7 @@ async def test_a_given_transport_is_used_and_left_open() -> None:
             }
         )
         secrets = Secrets({"ID": "shop", "SECRET": SECRET}, Path())
-        auth = build_auth(spec, secrets, lambda: START, transport)
+        auth = build_auth((spec,), secrets, lambda: START, transport)
         assert auth is not None
         caller.auth = auth
         first = await caller.call()

@@ -38,7 +38,7 @@ def url() -> Iterator[str]:
 
 async def sent(url: str, spec: dict[str, Any] | None, environ: dict[str, str]) -> str:
     """The request headers, as one text."""
-    parsed = None if spec is None else SPEC.validate_python(spec)
+    parsed = () if spec is None else (SPEC.validate_python(spec),)
     auth = build_auth(parsed, Secrets(environ, Path()), utc_now)
     async with build_client() as client:
         reply = await exchange(

@@ -24,7 +24,7 @@ def redactor(
 ) -> Redactor:
     """A redactor of a provider with these specs and secrets."""
     return Redactor(
-        AUTH.validate_python(auth) if auth else None,
+        (AUTH.validate_python(auth),) if auth else (),
         VERIFY.validate_python(verify) if verify else None,
         Secrets(environ, Path("/nowhere")),
     )
@@ -73,7 +73,7 @@ def test_secrets_are_resolved_for_every_text() -> None:
     """A rotated secret is removed from the next text, without a restart."""
     environ = {"S": "the first one"}
     spec = AUTH.validate_python({"type": "bearer", "token": "env:S"})
-    clean = Redactor(spec, None, Secrets(environ, Path("/nowhere"))).clean
+    clean = Redactor((spec,), None, Secrets(environ, Path("/nowhere"))).clean
     assert clean("the first one", LONG) == "***"
 
     environ["S"] = "the second one"
