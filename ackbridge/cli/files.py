@@ -19,12 +19,14 @@ from ackbridge.catalog.json_schema import json_schema_of
 from ackbridge.catalog.loading import (
     SUBSCRIBERS_FOLDER,
     integration_warnings,
+    load_examples,
     load_integration,
     load_subscriber,
 )
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.conformance.cases import PayloadRequiredError, make_case
+from ackbridge.conformance.readings import CheckedExample, check_example, missing_examples
 from ackbridge.conformance.runner import Report, Result, Verdict, run_conformance
 from ackbridge.conformance.scenarios import SCENARIOS
 from ackbridge.conformance.scenarios.scenario import Scenario
@@ -35,6 +37,7 @@ from ackbridge.settings import environment
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import ExitCode
 
+from .examples import example_rows, print_examples
 from .options import Json
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED: "yellow"}
@@ -66,6 +69,9 @@ def check(
 ) -> int | None:
     """Validate integration files; every mistake is reported with file, line and field.
 
+    The examples that a file names are read by the file, and what it makes of them is printed; one
+    that means something else is a mistake.
+
     Warnings, about what is valid and still risky, are printed on stderr.
 
     With `--conformance`, calls are made by one file against a simulated provider that sends
@@ -73,6 +79,8 @@ def check(
     hold is reported. Nothing is sent anywhere else. Exit 1 when a scenario fails.
     """
     problems = [problem for path in paths for problem in _problems(path)]
+    checked = [] if problems else [(path, *_examples(path)) for path in paths]
+    problems += [problem for _, _, found in checked for problem in found]
     if not problems:
         _print_warnings(paths)
     if conformance and not problems:
@@ -82,8 +90,13 @@ def check(
         payloads = _payloads(integration, payload or (), operation or ())
         return _check_conformance(paths[0], payloads, _scenarios(only or ()), json_output)
     if json_output:
-        output.print_json([asdict(problem) for problem in problems])
-    elif problems:
+        rows = [row for _, examples, _ in checked for one in examples for row in example_rows(one)]
+        output.print_json({"problems": [asdict(one) for one in problems], "examples": rows})
+        return ExitCode.BAD_INPUT if problems else None
+    for path, examples, _ in checked:
+        if examples:
+            print_examples(f"Examples of {path}", examples)
+    if problems:
         print(*problems, sep="\n")
     else:
         print("1 file is valid" if len(paths) == 1 else f"{len(paths)} files are valid")
@@ -114,11 +127,35 @@ def _problems(path: Path) -> Sequence[Problem]:
     return ()
 
 
+def _examples(path: Path) -> tuple[list[CheckedExample], Sequence[Problem]]:
+    """The examples of a valid file, and what is wrong with them."""
+    if _is_subscriber(path):
+        return [], ()
+    try:
+        integration = load_integration(path, environment())
+        recorded = load_examples(path, integration)
+    except IntegrationFileError as error:
+        return [], error.problems
+    checked = [check_example(integration, one) for one in recorded]
+    return checked, [problem for one in checked for problem in one.problems]
+
+
 def _print_warnings(paths: Sequence[Path]) -> None:
     for path in paths:
         if not _is_subscriber(path):
-            for warning in integration_warnings(path, environment()):
+            for warning in (*integration_warnings(path, environment()), *_missing_examples(path)):
                 print(f"warning: {warning}", file=sys.stderr)
+
+
+def _missing_examples(path: Path) -> Iterator[Problem]:
+    integration = load_integration(path, environment())
+    if not integration.example_patterns:
+        message = "none: nothing shows that the file reads what the provider really sends"
+        yield Problem(str(path), 0, 0, "examples", message)
+        return
+    readings = [reading for one in _examples(path)[0] for reading in one.readings]
+    for missing in missing_examples(integration, readings):
+        yield Problem(str(path), 0, 0, "examples", missing)
 
 
 def _is_subscriber(path: Path) -> bool:

@@ -304,6 +304,31 @@ def test_check_warns_of_risks(tmp_path: Path) -> None:
     assert done.stderr.startswith(expected)
 
 
+def test_check_reads_examples(tmp_path: Path) -> None:
+    """One line each; an example that means something else is a mistake of the file."""
+    file = tmp_path / "acme.yaml"
+    file.write_text(
+        "provider: acme\nbase_url: http://acme.example\nexamples: one.json\noperations:\n"
+        "  order: {request: {path: /x}, response: {mode: sync, success: body.done}}\n"
+    )
+    example = {
+        "source": "made up",
+        "operation": "order",
+        "answer": {"status": 200, "body": {"done": True}},
+        "means": {"kind": "success", "response": {"done": True}},
+    }
+    (tmp_path / "one.json").write_text(json.dumps(example))
+    done = run({}, "check", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'one\t200 to request\tsuccess\torder\t\t{"done": true}\n' in done.stdout
+    file.write_text(file.read_text().replace("body.done", "body.completed"))
+    done = run({}, "check", str(file))
+    assert done.returncode == 2
+    assert f"{tmp_path}/one.json:1:" in done.stdout
+    assert "see response.success" in done.stdout
+    assert json.loads(run({}, "check", "--json", str(file)).stdout)["problems"]
+
+
 def test_starter_is_the_same_command() -> None:
     """`python starter.py` is `ackbridge`."""
     done = subprocess.run(

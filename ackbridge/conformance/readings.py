@@ -1,0 +1,397 @@
+"""What an integration file makes of recorded messages, read by the code that reads real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from ackbridge.catalog.examples import (
+    AnswerExample,
+    DeliveryExample,
+    Example,
+    ExampleKind,
+    Meaning,
+    RecordedExample,
+    RequestExample,
+)
+from ackbridge.catalog.matching import (
+    accepts_acknowledgement,
+    classify,
+    find_event_key,
+    is_receipt,
+    is_retryable_status,
+    receipt_data,
+    receipt_failure,
+    receipt_reference,
+    refusal,
+)
+from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.rendering import OutboundRequest, render_request
+from ackbridge.catalog.yaml_document import FieldPath, FieldProblem
+from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.wire import InvalidInputError, read_json
+from ackbridge.errors import Problem, SecretError, SignatureError
+from ackbridge.gateway.event import InboundEvent, read_event
+from ackbridge.security.inbound import build_verifier
+from ackbridge.security.redaction import Redactor
+from ackbridge.security.secrets import Secrets
+
+from .cases import template_context
+
+_KINDS = {
+    MessageKind.RESPONSE: ExampleKind.SUCCESS,
+    MessageKind.FAILURE: ExampleKind.FAILURE,
+    MessageKind.EXTENSION: ExampleKind.EXTENSION,
+}
+_AT = datetime(2030, 1, 1, tzinfo=UTC)
+"""When messages are read; nothing that is compared depends on it."""
+
+_REDACTOR = Redactor()
+
+
+class UnreadableExampleError(Exception):
+    """The file can make nothing of a message; the text says why."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One event of an example, or an answer: what the file makes of it.
+
+    Attributes:
+        operation: that it is for; None if it is for none.
+    """
+
+    operation: str | None
+    meaning: Meaning
+
+
+@dataclass(frozen=True)
+class CheckedExample:
+    """An example with what the file makes of it, and where that is not what the example says."""
+
+    recorded: RecordedExample
+    readings: tuple[Reading, ...]
+    problems: tuple[Problem, ...]
+    is_verified: bool = False  # whether its signature was verified
+
+
+def check_example(integration: Integration, recorded: RecordedExample) -> CheckedExample:
+    """Evaluate a file over one of its examples."""
+    example = recorded.example
+    found: list[FieldProblem] = []
+    readings: tuple[Reading, ...] = ()
+    try:
+        readings = tuple(read_example(integration, example))
+        found += _differences(example, readings)
+    except UnreadableExampleError as error:
+        found.append(FieldProblem(("means",), f"the file cannot read this: {error}"))
+    found += _wrong_request(integration, example)
+    is_verified = example.delivery is not None and example.delivery.verify is not None
+    if example.delivery is not None and is_verified:
+        found += _forged(integration, example.delivery)
+    problems = tuple(map(recorded.problem, found))
+    return CheckedExample(recorded, readings, problems, is_verified)
+
+
+def missing_examples(integration: Integration, readings: Iterable[Reading]) -> Iterator[str]:
+    """What the file reads and no example shows, in words."""
+    shown = {(one.operation, one.meaning.kind) for one in readings}
+    for name, operation in integration.operations.items():
+        missing = [kind for kind in _kinds_read_by(operation) if (name, kind) not in shown]
+        if missing:
+            yield f"operations.{name}: no example of {', '.join(missing)}"
+
+
+def _kinds_read_by(operation: Operation) -> Iterator[ExampleKind]:
+    """The kinds of messages that an operation needs to end in every way that it has rules for."""
+    response = operation.response
+    if response.mode != "sync":
+        yield ExampleKind.RECEIPT
+    yield ExampleKind.SUCCESS
+    own = response.status or response
+    if response.failure is not None or own.failure is not None:
+        yield ExampleKind.FAILURE
+    if response.extension is not None or own.extension is not None:
+        yield ExampleKind.EXTENSION
+    if response.mode == "poll":
+        yield ExampleKind.PENDING
+
+
+def read_example(integration: Integration, example: Example) -> Iterator[Reading]:
+    """What the file makes of an example, event by event.
+
+    Raises:
+        UnreadableExampleError: nothing.
+    """
+    if example.answer is not None and example.operation is not None:
+        operation = integration.operations[example.operation]
+        meaning = _read_answer(operation, example.answer)
+        yield Reading(example.operation, meaning)
+    elif example.delivery is not None:
+        yield from _read_delivery(integration, example, example.delivery)
+
+
+def answer_document(answer: AnswerExample) -> dict[str, Any]:
+    """What expressions see of an answer."""
+    text = answer.raw.decode("utf-8", "replace")
+    try:
+        body: Any = read_json(answer.raw) if text.strip() else None
+    except InvalidInputError:
+        body = text
+    fields = body if isinstance(body, dict) else {}
+    known = {"body": body, "headers": answer.lower_headers, "query": {}, "status": answer.status}
+    return {**fields, **known}
+
+
+def delivery_document(delivery: DeliveryExample) -> dict[str, Any]:
+    """What expressions see of a delivery.
+
+    Raises:
+        UnreadableExampleError: the body is not what the file says.
+    """
+    try:
+        body = read_json(delivery.raw)
+    except InvalidInputError as error:
+        raise UnreadableExampleError(str(error)) from None
+    fields = body if isinstance(body, dict) else {}
+    query = dict(parse_qsl(delivery.query, keep_blank_values=True))
+    return {**fields, "body": body, "headers": delivery.lower_headers, "query": query}
+
+
+def _read_answer(operation: Operation, answer: AnswerExample) -> Meaning:
+    document = answer_document(answer)
+    match answer.to:
+        case "request":
+            return _read_receipt(operation, answer.status, document)
+        case "status":
+            return _read_status(operation, answer.status, document)
+        case _:
+            return _read_acknowledged(operation, answer.status, document)
+
+
+def _read_receipt(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
+    reference = receipt_reference(operation, document)
+    failure = receipt_failure(operation, document)
+    if failure is not None:
+        return Meaning(
+            kind=ExampleKind.FAILURE,
+            reference=reference,
+            reason=failure.reason,
+            code=failure.code,
+            retryable=False,
+        )
+    if not is_receipt(operation, status, document):
+        return _not_accepted(operation, status, document)
+    if operation.response.mode != "sync":
+        data = receipt_data(operation, document)
+        return Meaning(kind=ExampleKind.RECEIPT, reference=reference, data=data)
+    message = classify(operation, document, "answer", MessageSource.SYNC, _AT)
+    if message is None:
+        raise UnreadableExampleError(
+            "the answer is neither a success nor a failure; see response.success"
+        )
+    return _meaning_of(message)
+
+
+def _read_status(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
+    if operation.response.status is None:
+        raise UnreadableExampleError("the operation has no status request; see response.status")
+    if is_retryable_status(status):
+        return Meaning(kind=ExampleKind.RETRY)
+    if status >= 400:
+        return Meaning(kind=ExampleKind.PENDING)
+    message = classify(operation, document, "answer", MessageSource.STATUS, _AT)
+    return _meaning_of(message) if message else Meaning(kind=ExampleKind.PENDING)
+
+
+def _read_acknowledged(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
+    if accepts_acknowledgement(operation, document):
+        return Meaning(kind=ExampleKind.ACCEPTED)
+    return _not_accepted(operation, status, document)
+
+
+def _not_accepted(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
+    if is_retryable_status(status):
+        return Meaning(kind=ExampleKind.RETRY)
+    said = refusal(operation, document)
+    return Meaning(kind=ExampleKind.REFUSED, reason=said.reason, code=said.code)
+
+
+def _read_delivery(
+    integration: Integration, example: Example, delivery: DeliveryExample
+) -> Iterator[Reading]:
+    if integration.callbacks is None:
+        raise UnreadableExampleError("the file has no callbacks")
+    document = delivery_document(delivery)
+    event_key = find_event_key(integration, document)
+    if event_key is None:
+        raise UnreadableExampleError("it has no event key; see callbacks.event_key")
+    try:
+        event = read_event(integration, event_key, document, _AT, _REDACTOR)
+    except ValueError as error:
+        raise UnreadableExampleError(str(error)) from None
+    yield _reading_of(event, example.operation)
+
+
+def _reading_of(event: InboundEvent, wanted: str | None) -> Reading:
+    """The event as the wanted operation reads it, or else the first one that can."""
+    key = {"event_key": event.event_key}
+    interpretations = sorted(event.interpretations, key=lambda one: one.match.operation != wanted)
+    for one in interpretations[:1]:
+        known = {**key, "call_id": one.match.call_id, "reference": one.match.reference}
+        meaning = _meaning_of(one.message).model_copy(update=known)
+        return Reading(one.match.operation, meaning)
+    for match in sorted(event.matches, key=lambda one: one.operation != wanted)[:1]:
+        known = {**key, "call_id": match.call_id, "reference": match.reference}
+        pending = Meaning.model_validate({"kind": ExampleKind.PENDING, **known})
+        return Reading(match.operation, pending)
+    return Reading(None, Meaning.model_validate({"kind": ExampleKind.UNMATCHED, **key}))
+
+
+def _meaning_of(message: ProviderMessage) -> Meaning:
+    kind = _KINDS[message.kind]
+    shared: dict[str, Any] = {"kind": kind, "reference": message.reference}
+    match message.kind:
+        case MessageKind.RESPONSE:
+            shared["response"] = message.data
+        case MessageKind.FAILURE:
+            shared |= {"reason": message.reason, "code": message.code}
+            shared["retryable"] = message.retryable
+        case MessageKind.EXTENSION:
+            shared |= {"until": message.until, "by": message.extend_by}
+    return Meaning.model_validate(shared)
+
+
+def _differences(example: Example, readings: tuple[Reading, ...]) -> Iterator[FieldProblem]:
+    if len(readings) != len(example.means):
+        message = f"says {len(example.means)} event(s); the file reads {len(readings)}"
+        yield FieldProblem(("means",), message)
+        return
+    for index, (said, reading) in enumerate(zip(example.means, readings, strict=True)):
+        at: FieldPath = ("means", index)
+        yield from _compare(example.operation_of(said), said, reading, at)
+
+
+def _compare(
+    operation: str | None, said: Meaning, reading: Reading, at: FieldPath
+) -> Iterator[FieldProblem]:
+    read = reading.meaning
+    if operation not in (None, reading.operation) and reading.operation is not None:
+        yield FieldProblem(at, f"is for {operation}; the file reads it for {reading.operation}")
+    if said.kind is not read.kind:
+        see = _responsible(operation or reading.operation, said.kind)
+        yield FieldProblem(
+            (*at, "kind"), f"is {said.kind}; the file reads it as {read.kind}; see {see}"
+        )
+        return
+    for name in sorted(said.model_fields_set - {"kind", "operation"}):
+        wanted, found = _plain(said, name), _plain(read, name)
+        if wanted != found:
+            yield FieldProblem((*at, name), f"is {wanted}; the file reads {found}")
+
+
+def _plain(meaning: Meaning, name: str) -> str:
+    """The value of a field as JSON, in which 1, 1.0 and true differ."""
+    value = meaning.model_dump(mode="json", include={name})[name]
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+_FIELDS = {
+    ExampleKind.RECEIPT: "receipt",
+    ExampleKind.REFUSED: "receipt.accept",
+    ExampleKind.RETRY: "receipt",
+    ExampleKind.SUCCESS: "response.success",
+    ExampleKind.FAILURE: "response.failure",
+    ExampleKind.EXTENSION: "response.extension",
+    ExampleKind.PENDING: "response",
+    ExampleKind.ACCEPTED: "acknowledge.accept",
+}
+
+
+def _responsible(operation: str | None, kind: ExampleKind) -> str:
+    """The field that decides whether a message is of a kind."""
+    if kind in _FIELDS:
+        return f"operations.{operation}.{_FIELDS[kind]}"
+    return "callbacks"
+
+
+def _wrong_request(integration: Integration, example: Example) -> Iterator[FieldProblem]:
+    """Where the file's request for the call differs from the recorded one."""
+    call, recorded = example.call, example.request
+    if call is None or recorded is None or example.operation is None:
+        return
+    request = CallRequest(
+        provider=integration.provider,
+        operation=example.operation,
+        key=call.key,
+        payload=call.payload,
+        metadata=call.metadata,
+    )
+    operation = integration.operations[example.operation]
+    try:
+        rendered = render_request(integration, operation, template_context(request))
+    except InvalidInputError as error:
+        yield FieldProblem(("call",), f"the file cannot make a request of it: {error}")
+        return
+    for name, wanted, found in _parts_of_request(recorded, rendered):
+        if wanted != found:
+            at = ("request", *name)
+            yield FieldProblem(at, f"is {_text(wanted)}; the file sends {_text(found)}")
+
+
+def _parts_of_request(
+    recorded: RequestExample, rendered: OutboundRequest
+) -> Iterator[tuple[FieldPath, Any, Any]]:
+    url = urlsplit(rendered.url)
+    yield ("method",), recorded.method, rendered.method
+    yield ("path",), recorded.path, url.path + (f"?{url.query}" if url.query else "")
+    sent = {name.lower(): value for name, value in rendered.headers.items()}
+    for name, value in recorded.headers.items():
+        yield ("headers", name), value, sent.get(name.lower())
+    if recorded.model_fields_set & {"body", "text", "base64"}:
+        field = "body" if "body" in recorded.model_fields_set else "text"
+        yield (field,), _content(recorded.raw), _content(rendered.content or b"")
+
+
+def _content(raw: bytes) -> Any:
+    """A JSON document, or the text."""
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw.decode("utf-8", "replace")
+
+
+def _text(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+class _GivenSecrets(Secrets):
+    """The secrets of an example, by reference."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        super().__init__({}, Path())
+        self._given = given
+
+    def resolve(self, ref: str) -> str:
+        if ref not in self._given:
+            raise SecretError(f"{ref}: is not among the example's secrets")
+        return self._given[ref]
+
+
+def _forged(integration: Integration, delivery: DeliveryExample) -> Iterator[FieldProblem]:
+    """Why the file's verification rejects a delivery that says how it is verified."""
+    callbacks, verify = integration.callbacks, delivery.verify
+    if callbacks is None or verify is None:
+        return
+    verifier = build_verifier(callbacks.verify, _GivenSecrets(verify.secrets), lambda: verify.at)
+    try:
+        verifier.verify(delivery.lower_headers, delivery.raw)
+    except (SignatureError, SecretError) as error:
+        message = f"the file's callbacks.verify rejects the delivery: {error}"
+        yield FieldProblem(("delivery", "verify"), message)
