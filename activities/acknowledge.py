@@ -20,7 +20,7 @@ from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import last_heartbeat
 from activities.support.provider_http import ProviderResponse, call_provider, load_data, refusal_of
-from activities.support.retry import activity_failure, classified_errors
+from activities.support.retry import activity_failure, classified_errors, retry_delay
 
 REFUSED_AFTER: Final = timedelta(minutes=1)
 """A refusal counts when the provider still refuses after this."""
@@ -97,6 +97,7 @@ class Acknowledge:
             StepFailure.ACKNOWLEDGEMENT_REFUSED,
             refusal.reason,
             final=info.started_time - first.at >= REFUSED_AFTER,
+            delay=response.retry_after and retry_delay(info.attempt, response.retry_after),
             reached=True,
             code=refusal.code,
         )

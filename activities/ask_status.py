@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from temporalio import activity
@@ -43,10 +43,12 @@ class StatusReply:
     Attributes:
         message: what it means for the call; None when there is no response yet.
         summary: the answer in one line.
+        retry_after: the delay before the next request that the provider asks for.
     """
 
     message: ProviderMessage | None
     summary: str
+    retry_after: timedelta | None = None
 
 
 class AskStatus:
@@ -105,8 +107,8 @@ class AskStatus:
             return StatusReply(None, reason), step.every
         count(self._deps, step.request, Count.STATUS_ANSWERED)
         if reply.message is not None and reply.message.event_key in step.answered:
-            reply = StatusReply(None, "the provider's answer has not changed")
-        return reply, step.every
+            reply = replace(reply, message=None, summary="the provider's answer has not changed")
+        return reply, max(step.every, reply.retry_after or step.every)
 
     async def _pause(self, provider: str, summary: str, interval: timedelta) -> None:
         """Wait out a short pause in this attempt; leave a long one to the retry of the activity.
@@ -144,15 +146,15 @@ class AskStatus:
             raise RetryableError(BROKEN_OFF, reached=True)
         summary = f"the provider answered {response.status}"
         if response.status >= 400:
-            return StatusReply(None, summary)
+            return StatusReply(None, summary, response.retry_after)
         message = read_message(
             self._deps, step.request, step.cycle, response, MessageSource.STATUS, step.reference
         )
         if message is None:
-            return StatusReply(None, f"{summary}, without a response yet")
-        return StatusReply(
-            await with_bounded_data(self._deps, step.request.call_id, message), summary
-        )
+            summary = f"{summary}, without a response yet"
+            return StatusReply(None, summary, response.retry_after)
+        message = await with_bounded_data(self._deps, step.request.call_id, message)
+        return StatusReply(message, summary, response.retry_after)
 
 
 def _not_yet(summary: str, delay: timedelta) -> ApplicationError:

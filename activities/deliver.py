@@ -17,6 +17,7 @@ from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery, 
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.http.client import HttpResponse, exchange
+from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.outbound import sign_notice
 from activities.support.dependencies import Dependencies
 from activities.support.provider_http import load_data
@@ -28,7 +29,6 @@ from activities.support.retry import (
     classified_errors,
     classify_error,
     network_failure,
-    parse_retry_after,
     retry_delay,
 )
 

@@ -34,6 +34,7 @@ class ProviderMessage(StrictModel):
         data: the response, as JSON.
         reason: why it failed; may be shown to operators.
         retryable: whether a new cycle may succeed after this failure.
+        retry_after: how long to wait before that cycle.
         until: the new deadline of an extension.
         extend_by: the new deadline of an extension, counted from now; `until` wins.
         reference: the provider's own id of its work, if the message contains it; distinguishes the
@@ -47,6 +48,7 @@ class ProviderMessage(StrictModel):
     reason: str | None = Field(default=None, max_length=MAX_REASON_LENGTH)
     code: str | None = Field(default=None, max_length=MAX_CODE_LENGTH)
     retryable: bool = False
+    retry_after: Duration | None = None
     until: AwareDatetime | None = None
     extend_by: Duration | None = None
     reference: str | None = Field(default=None, max_length=MAX_KEY_LENGTH)

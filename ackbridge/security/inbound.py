@@ -165,14 +165,20 @@ def _read_stripe(headers: Mapping[str, str], body: bytes) -> SignedContent:
 
 
 def _read_standard_webhooks(headers: Mapping[str, str], body: bytes) -> SignedContent:
-    """standardwebhooks.com: `webhook-signature: v1,<base64>[ v1,<base64>]`; v1a is ignored."""
-    message_id = _header(headers, "webhook-id")
-    timestamp = _header(headers, "webhook-timestamp")
-    items = [item.partition(",") for item in _header(headers, "webhook-signature").split()]
+    """standardwebhooks.com: `webhook-signature: v1,<base64>[ v1,<base64>]`; v1a is ignored.
+
+    Svix, where the standard comes from, names the headers `svix-id` and so on.
+    """
+    prefix = "webhook" if "webhook-signature" in headers else "svix"
+    if f"{prefix}-signature" not in headers:
+        raise SignatureError("header webhook-signature is missing")
+    message_id = _header(headers, f"{prefix}-id")
+    timestamp = _header(headers, f"{prefix}-timestamp")
+    items = [item.partition(",") for item in _header(headers, f"{prefix}-signature").split()]
     signatures = [value for version, _, value in items if version == "v1"]
     seconds = _seconds(timestamp)
     if not 0 < len(signatures) <= MAX_SIGNATURES:
-        raise SignatureError("header webhook-signature is not of the form v1,...")
+        raise SignatureError(f"header {prefix}-signature is not of the form v1,...")
     try:
         body.decode()
     except UnicodeDecodeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import warnings
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import httpx
 from ackbridge.clock import Clock
 from ackbridge.errors import SecretError, UnavailableError
 from ackbridge.http.client import client_options, limit_body
+from ackbridge.http.retry_after import parse_retry_after
 
 from .secrets import Secrets
 from .specs import OAuth2Auth
@@ -52,8 +54,20 @@ _KNOWN_ERRORS = frozenset(
 )
 
 
+# Other types are names of bearer tokens, or typing errors; these need a proof with each request.
+_NOT_BEARER = frozenset({"mac", "dpop", "pop"})
+
+
 class TokenError(UnavailableError):
-    """The token endpoint issued no token; the text contains no secrets."""
+    """The token endpoint issued no token; the text contains no secrets.
+
+    Attributes:
+        retry_after: the delay that the endpoint asked for.
+    """
+
+    def __init__(self, text: str, retry_after: timedelta | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(text)
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ class ClientCredentials(httpx.Auth):
 
     The token is used until `leeway` before its expiry, or until a 401, after which the request is
     sent once more with a new token. At most one token request is in flight, and it continues when
-    the request that started it is cancelled.
+    the request that started it is cancelled. None is sent while the endpoint's Retry-After lasts.
 
     Requests raise `TokenError` without a token, and `SecretError` if a reference does not resolve.
     """
@@ -88,6 +102,7 @@ class ClientCredentials(httpx.Auth):
         self._transport = transport
         self._current: _Token | None = None
         self._renewal: asyncio.Task[_Token] | None = None
+        self._paused_until: datetime | None = None
 
     @property
     def token(self) -> str | None:
@@ -120,9 +135,15 @@ class ClientCredentials(httpx.Auth):
         ):
             return current.value
         if self._renewal is None:
+            self._require_no_pause()
             self._renewal = asyncio.create_task(self._fetch())
             self._renewal.add_done_callback(self._on_fetched)
         return (await asyncio.shield(self._renewal)).value
+
+    def _require_no_pause(self) -> None:
+        left = self._paused_until - self._clock() if self._paused_until else timedelta(0)
+        if left > timedelta(0):
+            raise self._error("asked to be left alone for a time", left)
 
     def _on_fetched(self, task: asyncio.Task[_Token]) -> None:
         self._renewal = None
@@ -133,6 +154,7 @@ class ClientCredentials(httpx.Auth):
     async def _fetch(self) -> _Token:
         requested_at = self._clock()
         seconds = self._token_timeout.total_seconds()
+        self._paused_until = None
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._request_token()
@@ -153,12 +175,12 @@ class ClientCredentials(httpx.Auth):
     async def _request_token(self) -> Mapping[str, Any]:
         spec = self._spec
         extra = {} if spec.audience is None else {"audience": spec.audience}
-        async with AsyncOAuth2Client(
+        async with _TokenClient(
             client_id=self._secrets.text(spec.client_id),
             client_secret=self._secrets.resolve(spec.client_secret),
             token_endpoint_auth_method=spec.auth_method,
             scope=spec.scope,
-            event_hooks={"response": [_limit_token_response]},
+            event_hooks={"response": [self._on_token_response]},
             transport=self._transport and _SharedTransport(self._transport),
             **client_options(self._token_timeout, max_connections=1),
         ) as client:
@@ -171,17 +193,55 @@ class ClientCredentials(httpx.Auth):
         value = answer.get("access_token")
         if not (isinstance(value, str) and value and value.isascii() and value.isprintable()):
             raise self._error("answered without a usable access_token")
-        if str(answer.get("token_type", "bearer")).lower() != "bearer":
+        if str(answer.get("token_type")).strip().lower() in _NOT_BEARER:
             raise self._error("answered with a token that is not a bearer token")
-        expires_in = answer.get("expires_in")
-        if expires_in is None:
+        lifetime = _lifetime(answer.get("expires_in"))
+        if lifetime is None:
             return _Token(value, None)
-        lifetime = timedelta(seconds=min(float(expires_in), MAX_LIFETIME.total_seconds()))
         return _Token(value, requested_at + lifetime - min(self._spec.leeway, lifetime / 2))
 
-    def _error(self, what: str) -> TokenError:
+    async def _on_token_response(self, response: httpx.Response) -> None:
+        limit_body(response, MAX_TOKEN_BYTES)
+        if not response.is_success:
+            now = self._clock()
+            wait = parse_retry_after(response.headers.get("retry-after"), now)
+            self._paused_until = now + wait if wait else None
+
+    def _error(self, what: str, retry_after: timedelta | None = None) -> TokenError:
+        if retry_after is None and self._paused_until is not None:
+            retry_after = self._paused_until - self._clock()
         url = urlsplit(self._spec.token_url)
-        return TokenError(f"token endpoint {url.scheme}://{url.netloc}{url.path} {what}")
+        text = f"token endpoint {url.scheme}://{url.netloc}{url.path} {what}"
+        return TokenError(text, retry_after)
+
+
+def _lifetime(expires_in: object) -> timedelta | None:
+    """The lifetime of a token; None where it is not said, or not in seconds."""
+    if isinstance(expires_in, bool) or not isinstance(expires_in, str | int | float):
+        return None
+    try:
+        seconds = float(expires_in)
+    except (ValueError, OverflowError):
+        return None
+    if math.isnan(seconds):
+        return None
+    return timedelta(seconds=min(max(seconds, 0), MAX_LIFETIME.total_seconds()))
+
+
+class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]  # Authlib has no types
+    def parse_response_token(self, resp: httpx.Response) -> Mapping[str, Any]:
+        """The answer as it is: Authlib refuses lifetimes that are not whole numbers."""
+        try:
+            answer = resp.json()
+        except ValueError:
+            answer = None
+        if resp.is_server_error or not (resp.is_success or isinstance(answer, dict)):
+            resp.raise_for_status()
+        if not isinstance(answer, dict):
+            raise ValueError("not a JSON object")  # noqa: TRY004 -- as Authlib's own
+        if "error" in answer:
+            raise OAuthError(error=answer["error"])
+        return answer
 
 
 class _SharedTransport(httpx.AsyncBaseTransport):
@@ -197,7 +257,3 @@ class _SharedTransport(httpx.AsyncBaseTransport):
 def _with_token(request: httpx.Request, token: str) -> httpx.Request:
     request.headers["Authorization"] = f"Bearer {token}"
     return request
-
-
-async def _limit_token_response(response: httpx.Response) -> None:
-    limit_body(response, MAX_TOKEN_BYTES)

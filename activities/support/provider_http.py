@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, overload
 
 import httpx
@@ -27,6 +27,7 @@ from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_KEY_LENGTH
 from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError, digest, read_json
 from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
+from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.oauth2 import TokenError
 from ackbridge.security.redaction import Redactor
 
@@ -36,7 +37,7 @@ from .retry import (
     RetryableError,
     UnreadableError,
     network_failure,
-    parse_retry_after,
+    retry_delay,
 )
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
@@ -71,6 +72,7 @@ class ProviderResponse:
         is_garbled: the body is not even nearly JSON, as after a broken transmission.
         is_complete: all of the body was read; the body of a 2xx that broke off is null.
         retryable: why the same request may succeed a moment later, by its status.
+        retry_after: the delay that its headers ask for, whatever its status.
     """
 
     operation: Operation
@@ -79,6 +81,7 @@ class ProviderResponse:
     is_garbled: bool = False
     is_complete: bool = True
     retryable: RetryableError | None = None
+    retry_after: timedelta | None = None
 
 
 @overload
@@ -135,13 +138,15 @@ async def call_provider(
         return None
     reply = await _exchange(deps, request.provider, outbound, truncate=truncate)
     document, is_garbled = _read(reply)
+    retry_after = parse_retry_after(reply.headers.get("retry-after"), deps.clock())
     return ProviderResponse(
         operation,
         reply.status,
         document,
         is_garbled=is_garbled or not reply.is_complete,
         is_complete=reply.is_complete,
-        retryable=_retryable(reply, deps.clock()),
+        retryable=_retryable(reply.status, retry_after),
+        retry_after=retry_after,
     )
 
 
@@ -149,7 +154,9 @@ def refusal_of(response: ProviderResponse, redactor: Redactor) -> RefusedError:
     """A refusal: the status and, if there is one, the provider's reason, in one line."""
     said = refusal(response.operation, response.document, redactor)
     text = f"the provider refused with {response.status}"
-    return RefusedError(f"{text}: {said.reason[:MAX_QUOTED]}" if said.reason else text, said.code)
+    if said.reason:
+        text = f"{text}: {said.reason[:MAX_QUOTED]}"
+    return RefusedError(text, said.code, response.retry_after)
 
 
 def read_message(
@@ -176,8 +183,10 @@ def read_message(
     )
     if message is None:
         return None
-    known = {"reference": message.reference or reference}
+    known: dict[str, Any] = {"reference": message.reference or reference}
     if message.kind is not MessageKind.EXTENSION:
+        if message.retryable:
+            known["retry_after"] = retry_delay(cycle, response.retry_after)
         return message.model_copy(update=known)
     # A call accepts each key once, and after an extension it must still accept the response.
     key = own_event_key(source, request, cycle, _extension_suffix(message, now))
@@ -227,20 +236,20 @@ async def _exchange(
             raise UnreadableError(str(error)) from None
         raise RetryableError(str(error), reached=True) from None
     except TokenError as error:
-        raise RetryableError(str(error)) from None
+        raise RetryableError(str(error), retry_after=error.retry_after) from None
     if not reply.is_complete and not 200 <= reply.status < 300:
         raise RetryableError(f"no answer: {BROKEN_OFF}", reached=True)
     return reply
 
 
-def _retryable(reply: HttpResponse, now: datetime) -> RetryableError | None:
-    if not is_retryable_status(reply.status):
+def _retryable(status: int, retry_after: timedelta | None) -> RetryableError | None:
+    if not is_retryable_status(status):
         return None
     return RetryableError(
-        f"the provider answered {reply.status}",
-        reached=reply.status != TOO_MANY_REQUESTS,
-        retry_after=parse_retry_after(reply.headers.get("retry-after"), now),
-        throttled=reply.status in THROTTLING_STATUSES,
+        f"the provider answered {status}",
+        reached=status != TOO_MANY_REQUESTS,
+        retry_after=retry_after,
+        throttled=status in THROTTLING_STATUSES,
     )
 
 

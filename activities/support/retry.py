@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 
 import httpx
 from temporalio import activity
@@ -27,9 +25,6 @@ from ackbridge.errors import (
 
 INITIAL_INTERVAL = timedelta(milliseconds=500)
 MAXIMUM_INTERVAL = timedelta(minutes=5)
-
-MAX_RETRY_AFTER = timedelta(hours=1)
-"""A provider's Retry-After is honoured up to this."""
 
 MAX_MISSING_INTERVAL = timedelta(seconds=10)
 """Another worker may have what this one is missing."""
@@ -57,10 +52,12 @@ class RefusedError(Exception):
 
     Attributes:
         code: the provider's own code of the refusal.
+        retry_after: the delay it asked for, where the refusal is not final.
     """
 
     reason: str
     code: str | None = None
+    retry_after: timedelta | None = None
 
 
 @dataclass(eq=False)
@@ -130,8 +127,9 @@ def classify_error(error: Exception, unanswered: StepFailure) -> Classification 
     match error:
         case RetryableError(reason, reached, retry_after, throttled):
             return Classification(unanswered, reason, False, reached, retry_after, throttled)
-        case RefusedError(reason, code):
-            return Classification(StepFailure.REFUSED, reason, final=True, code=code)
+        case RefusedError(reason, code, retry_after):
+            kind = StepFailure.REFUSED
+            return Classification(kind, reason, final=True, code=code, retry_after=retry_after)
         case UnreadableError(reason):
             return Classification(StepFailure.UNREADABLE, reason, final=True, reached=True)
         case ExpiredError():
@@ -221,30 +219,6 @@ def retry_delay(
         return min(initial * factor, maximum) * (1 - jitter / 2)
     # A Retry-After of 0 must not become a busy loop.
     return max(retry_after * (1 + jitter / 10), initial * (1 - jitter / 2))
-
-
-def parse_retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """Parse a Retry-After header (seconds or a date); None when it is absent or invalid."""
-    if value is None:
-        return None
-    seconds = _seconds_until(value, now)
-    if seconds is None or not math.isfinite(seconds):
-        return None
-    return timedelta(seconds=min(max(seconds, 0), MAX_RETRY_AFTER.total_seconds()))
-
-
-def _seconds_until(value: str, now: datetime) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    # HTTP dates are in UTC, with or without a zone.
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return (aware - now).total_seconds()
 
 
 def network_failure(error: httpx.HTTPError | TimeoutError) -> RetryableError:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from temporalio import workflow
 
+from workflows.hosting import steps
 from workflows.hosting.host import ContinueAsNewRequested, Host
 
 from .acknowledgements import Acknowledgements
@@ -202,7 +203,7 @@ class Conduct:
         """Send again, unless what has arrived meanwhile makes it needless."""
         if self._plan.undoes and self._state.owes_failed_acknowledgement:
             return await self._await_failed_acknowledgement(failure)
-        return await self._drain_or_send()
+        return await self._send_again(failure)
 
     async def _await_failed_acknowledgement(self, failure: Failure) -> RoundResult:
         """Send nothing while a failed acknowledgement is owed: accepted later, it may undo work."""
@@ -220,12 +221,31 @@ class Conduct:
         if not isinstance(result, TimedOut | Woken):
             return result
         if not state.cycles.uncertain:
-            return await self._drain_or_send()
+            return await self._send_again(failure)
         self._has_looked = False
         await self._look()
         match await self._messages.drain():
             case TimedOut() | Woken():
                 return replace(failure, is_retryable=False)
+            case decision:
+                return decision
+
+    async def _send_again(self, failure: Failure) -> RoundResult:
+        """Send when the provider is ready for it, unless something else decides before."""
+        state, retry_at = self._state, failure.retry_at
+        if retry_at is None or retry_at <= self._host.now():
+            return await self._drain_or_send()
+        until = min(retry_at, state.request.expires_at or retry_at)
+        is_delayed = until - self._host.now() > steps.DELAYED_AFTER
+        if is_delayed:
+            state.delay(self._conclusion.notice("delayed"), None)
+        state.enter(Stage.SENDING)
+        state.wait_for(WaitingFor.RETRY, until, failure.reason, is_delayed=is_delayed)
+        if is_delayed:
+            self._notifications.delayed(state.notice)
+        match await self._messages.wait(until, f"next cycle: {failure.reason}"):
+            case TimedOut() | Woken():
+                return ReadyToSend()
             case decision:
                 return decision
 

@@ -227,7 +227,8 @@ class Failure:
         reason: for people.
         code: for programs; parked calls are found by it.
         provider_code: what the provider calls it.
-        is_retryable: another round may succeed right now.
+        is_retryable: another round may succeed.
+        retry_at: not before this time; None for right now.
         may_come_late: the provider never said that it has failed; its response may still come.
         is_held_back: a flag or the breaker forbids sending; `when_off` says what happens then.
         is_interrupted: an operator, or a message, has interrupted the sending.
@@ -237,6 +238,7 @@ class Failure:
     code: OutcomeCode
     provider_code: str | None = None
     is_retryable: bool = False
+    retry_at: datetime | None = None
     may_come_late: bool = False
     is_held_back: bool = False
     is_interrupted: bool = False

@@ -210,7 +210,11 @@ class MessageHandler:
         state = self._state
         reason = f"the provider reported a failure: {message.reason or 'no reason given'}"
         failure = Failure(
-            reason, OutcomeCode.PROVIDER_FAILED, message.code, is_retryable=message.retryable
+            reason,
+            OutcomeCode.PROVIDER_FAILED,
+            message.code,
+            is_retryable=message.retryable,
+            retry_at=self._host.now() + message.retry_after if message.retry_after else None,
         )
         if cycle.has_given_up and not cycle.is_uncertain:
             state.messages.suppress(message, "a failure of a cycle that was given up already")

@@ -169,6 +169,8 @@ async def test_polling_skips_known_answers(world: World) -> None:
     [
         (404, {}, 1, 1),
         (200, {}, 3600, 3600),
+        (202, {"retry_after": "70"}, 1, 70),
+        (404, {"retry_after": "70"}, 1, 70),
         (503, {}, 90, 90),
         (429, {"retry_after": "120"}, 1, 120),
         (429, {"retry_after": "5"}, 60, 60),

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.support.retry import parse_retry_after, retry_delay
+from ackbridge.http.retry_after import parse_retry_after
+from activities.support.retry import retry_delay
 
 NOW = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -29,7 +30,12 @@ HOUR = timedelta(hours=1)
         ("1e999", None),
         ("", None),
         ("soon", None),
-        ("30, 30", None),
+        ("30, 30", timedelta(seconds=30)),
+        ("30,60", timedelta(seconds=60)),
+        ("Sun, 06 Nov 1994 08:50:07 GMT, Sun, 06 Nov 1994 08:50:08 GMT", timedelta(seconds=31)),
+        ("30, Sun, 06 Nov 1994 08:49:38 GMT", timedelta(seconds=30)),
+        ("Sun, 06 Nov 1994 08:50:07 GMT, 7", timedelta(seconds=30)),
+        ("1994-11-06T08:50:07Z", timedelta(seconds=30)),
         ("Sun, 06 Nov 1994 08:50:07 GMT", timedelta(seconds=30)),
         ("Sunday, 06-Nov-94 08:50:07 GMT", timedelta(seconds=30)),
         ("Sun Nov  6 08:50:07 1994", timedelta(seconds=30)),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Response
+from fastapi.responses import JSONResponse
 
 from ackbridge.http.client import ResponseTooLargeError
 from ackbridge.security.oauth2 import ClientCredentials
@@ -89,6 +92,49 @@ async def test_a_token_without_expiry_is_used_until_it_is_refused() -> None:
         await caller.call()
 
     assert issuer.tokens == ["token-1"]
+
+
+@pytest.mark.parametrize("life", ["", "soon", {}, True, float("nan")])
+async def test_a_lifetime_that_is_no_number_is_unknown(life: object) -> None:
+    """The token is used until it is refused."""
+    issuer = Issuer(
+        answer=lambda: Response(json.dumps({"access_token": "t", "expires_in": life})), tokens=["t"]
+    )
+    async with calling(issuer) as caller:
+        await caller.call()
+        caller.pass_time(10**7)
+        await caller.call()
+
+    assert len(issuer.forms) == 1
+
+
+@pytest.mark.parametrize(("life", "until"), [("3599.5", 3539), (1e400, 31_535_939), ("-5", 0)])
+async def test_any_number_is_a_lifetime(life: object, until: int) -> None:
+    """Fractions, endless ones, and those that are over."""
+    issuer = Issuer(
+        answer=lambda: Response(json.dumps({"access_token": "t", "expires_in": life})), tokens=["t"]
+    )
+    async with calling(issuer, leeway="60s") as caller:
+        await caller.call()
+        caller.pass_time(until)
+        await caller.call()
+        before = len(issuer.forms)
+        caller.pass_time(2)
+        await caller.call()
+
+    assert (before, len(issuer.forms)) == ((1, 2) if until else (2, 3))
+
+
+@pytest.mark.parametrize("kind", ["", "BearerToken", "bearer ", None, "JWT", 7])
+async def test_other_names_of_bearer_tokens_are_accepted(kind: object) -> None:
+    """Only the types that need a proof with each request are refused."""
+    issuer = Issuer(
+        answer=lambda: JSONResponse({"access_token": "t", "token_type": kind}), tokens=["t"]
+    )
+    async with calling(issuer) as caller:
+        reply = await caller.call()
+
+    assert (reply.status, len(issuer.forms)) == (200, 1)
 
 
 async def test_a_refused_token_is_replaced_once() -> None:

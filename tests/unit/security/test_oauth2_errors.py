@@ -35,10 +35,6 @@ from tests.support.token_issuer import SECRET, Issuer, calling
             lambda: JSONResponse({"access_token": SECRET, "token_type": "mac"}),
             "answered with a token that is not a bearer token",
         ),
-        (
-            lambda: JSONResponse({"access_token": SECRET, "expires_in": "soon"}),
-            "issued no token: ValueError",
-        ),
         (lambda: Response(bytes(100_000)), "issued no token: ResponseTooLargeError"),
     ],
 )
@@ -66,6 +62,26 @@ async def test_a_failed_renewal_is_not_cached() -> None:
         reply = await caller.call()
 
     assert reply.status == 200
+
+
+async def test_a_pause_of_the_token_endpoint_is_kept() -> None:
+    """After a Retry-After no token is asked for until then, by any request."""
+    pause = {"retry-after": "30"}
+    issuer = Issuer(answer=lambda: JSONResponse({}, 429, pause))
+    async with calling(issuer) as caller:
+        with pytest.raises(TokenError) as first:
+            await caller.call()
+        issuer.answer = None
+        caller.pass_time(29)
+        with pytest.raises(TokenError) as second:
+            await caller.call()
+        asked = len(issuer.forms)
+        caller.pass_time(1)
+        reply = await caller.call()
+
+    waits = (first.value.retry_after, second.value.retry_after)
+    assert waits == (timedelta(seconds=30), timedelta(seconds=1))
+    assert (asked, reply.status) == (1, 200)
 
 
 async def test_a_silent_token_endpoint_times_out() -> None:

@@ -95,6 +95,17 @@ def test_standard_webhooks_verifies_the_example_of_the_specification() -> None:
     verifier(STANDARD, STANDARD_AT).verify(STANDARD_HEADERS, STANDARD_BODY)
 
 
+def test_standard_webhooks_has_older_header_names() -> None:
+    """Svix, where the standard comes from, sends its own ones."""
+    svix = {name.replace("webhook", "svix"): value for name, value in STANDARD_HEADERS.items()}
+    strict = verifier(STANDARD, STANDARD_AT)
+
+    strict.verify(svix, STANDARD_BODY)
+    forged = {**svix, "webhook-signature": "v1,AAAA"}
+    assert refusal(strict, forged, STANDARD_BODY) == "header webhook-id is missing"
+    assert refusal(strict, {}, STANDARD_BODY) == "header webhook-signature is missing"
+
+
 def test_standard_webhooks_uses_the_configured_tolerance() -> None:
     """The tolerance is the integration's."""
     late = STANDARD_AT + 1000

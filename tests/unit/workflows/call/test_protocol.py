@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallStatus, OutcomeStatus, Stage
+from ackbridge.contracts.calls import CallStatus, OutcomeStatus, Stage, WaitingFor
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.plan import LatePolicy, OnFailure, Prepared, WhenOff
@@ -146,6 +146,34 @@ async def test_provider_failure_opens_a_cycle_only_if_retryable(
     outcome = await host.protocol.run()
     assert outcome.status is OutcomeStatus.FAILED
     assert host.sent_cycles == cycles
+
+
+@pytest.mark.parametrize(("seconds", "cancelled", "elapsed"), [(3, False, 3), (90, True, 20)])
+async def test_next_cycle_comes_when_the_provider_is_ready(
+    seconds: int, cancelled: bool, elapsed: int
+) -> None:
+    """A retryable failure says how long to wait; a cancel ends the waiting."""
+    busy = ProviderMessage(
+        kind=MessageKind.FAILURE,
+        event_key="f",
+        retryable=True,
+        retry_after=timedelta(seconds=seconds),
+    )
+    first, second = (
+        Sent(sent_at=START, receipt_at=START, messages=(message,)) for message in (busy, response())
+    )
+    host = SimulatedHost(plan(), send=[first, second])
+    if cancelled:
+        host.at(20, lambda call: call.cancel(Cancel(by="ops", reason="no need")))
+
+    outcome = await host.protocol.run()
+
+    waited = [status.waiting for status in host.shown if status.waiting]
+    delayed = [one.is_delayed for one in waited if one.what is WaitingFor.RETRY]
+    assert host.elapsed == elapsed
+    assert host.sent_cycles == ([1] if cancelled else [1, 2])
+    assert outcome.status is (OutcomeStatus.CANCELLED if cancelled else OutcomeStatus.COMPLETED)
+    assert set(delayed) == {cancelled}
 
 
 async def test_status_request_is_asked_before_giving_up() -> None:
