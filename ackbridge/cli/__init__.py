@@ -1,31 +1,172 @@
-"""The console command `ackbridge`; `starter.py` is the same code."""
+"""The console command `ackbridge`; `starter.py` is the same code.
+
+The module of a command is imported when the command runs: all of them together take a second.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from ackbridge.terminal.exit_codes import ExitCode, exits_with_code
 from ackbridge.workarounds.temporal_sdk import exit_process
 
-from . import (
-    batches,
-    calls,
-    control,
-    deployment,
-    files,
-    notices,
-    processes,
-    providers,
-    purge,
-    settlement,
-)
+
+@dataclass(frozen=True)
+class Group:
+    """A group of commands.
+
+    Attributes:
+        commands: `module:function` in this package, by name.
+        callback: what runs without a command, in the same form.
+        lists_by_default: `list` may be left out: `held sandbox` is `held list sandbox`.
+    """
+
+    help: str
+    commands: dict[str, str]
+    callback: str | None = None
+    lists_by_default: bool = False
+
+
+COMMANDS: Final[dict[str, str | Group]] = {
+    "call": "calls:call",
+    "status": "calls:status",
+    "list": "calls:list_calls",
+    "cancel": "calls:cancel",
+    "force-ack": "calls:force_ack",
+    "resolve": "settlement:resolve",
+    "unknown": "settlement:list_unknown",
+    "reprocess": "batches:reprocess",
+    "batches": "batches:list_batches",
+    "flag": "control:flag",
+    "breaker": "control:breaker",
+    "limit": "control:limit",
+    "check": "files:check",
+    "schema": "files:schema",
+    "worker": "processes:worker",
+    "gateway": "processes:gateway",
+    "up": "processes:up",
+    "demo": "processes:demo",
+    "providers": "providers:providers",
+    "purge": "purge:purge",
+    "batch": Group(
+        "Show or control one batch.",
+        {
+            "status": "batches:status",
+            "pause": "batches:pause",
+            "resume": "batches:resume",
+            "stop": "batches:stop",
+        },
+    ),
+    "owed": Group(
+        "List acknowledgements that providers have not accepted (`list`, which may be left out).",
+        {"list": "settlement:list_owed", "write-off": "settlement:write_off"},
+        lists_by_default=True,
+    ),
+    "held": Group(
+        "List messages that need a person (`list`, which may be left out).",
+        {
+            "list": "settlement:list_held",
+            "apply": "settlement:apply_held",
+            "discard": "settlement:discard_held",
+        },
+        lists_by_default=True,
+    ),
+    "inbox": Group(
+        "List messages of providers that were not delivered (`list`, which may be left out).",
+        {"list": "settlement:list_inbox", "replay": "settlement:replay_inbox"},
+        lists_by_default=True,
+    ),
+    "notices": Group(
+        "List notices to subscribers.",
+        {"replay": "notices:replay_notices"},
+        callback="notices:list_notices",
+    ),
+    "deployment": Group(
+        "Show or change which version of the workers gets tasks (deployment: "
+        "`ACKBRIDGE_DEPLOYMENT`).",
+        {"status": "deployment:status", "promote": "deployment:promote"},
+    ),
+}
+"""`module:function` in this package, or a group of them, by name."""
+
+
+class _Commands(MutableMapping[str, Any]):
+    """Commands of a group, each built when it is looked up."""
+
+    def __init__(self, commands: dict[str, Any]) -> None:
+        self._commands = commands
+
+    def __getitem__(self, name: str) -> Any:
+        found = self._commands[name]
+        if isinstance(found, str | Group):
+            found = self._commands[name] = _build(name, found)
+        return found
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._commands[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._commands)
+
+    def __len__(self) -> int:
+        return len(self._commands)
+
+
+def _build(name: str, found: str | Group) -> Any:
+    from ackbridge.terminal.exit_codes import exits_with_code
+
+    if isinstance(found, str):
+        single = typer.Typer(rich_markup_mode="markdown", add_completion=False)
+        single.command(name)(exits_with_code(_load(found)))
+        return typer.main.get_command(single)
+    has_callback = found.callback is not None
+    group = typer.Typer(
+        name=name,
+        cls=_group_class(found.commands, found.lists_by_default),
+        help=found.help,
+        no_args_is_help=not has_callback,
+        invoke_without_command=has_callback,
+        add_completion=False,
+        rich_markup_mode="markdown",
+    )
+    group.callback()(_load(found.callback) if found.callback else _no_callback)
+    return typer.main.get_command(group)
+
+
+def _load(target: str) -> Any:
+    module, function = target.split(":")
+    return getattr(import_module(f"{__name__}.{module}"), function)
+
+
+def _no_callback() -> None:
+    pass
+
+
+def _group_class(commands: dict[str, Any], lists_by_default: bool = False) -> type[TyperGroup]:
+    class LazyGroup(TyperGroup):
+        def __init__(self, **attributes: Any) -> None:
+            super().__init__(**attributes)
+            self.commands = _Commands(dict(commands))
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if lists_by_default and (not args or args[0] not in (*self.commands, "--help")):
+                args = ["list", *args]
+            return super().parse_args(ctx, args)
+
+    return LazyGroup
+
 
 app = typer.Typer(
     name="ackbridge",
+    cls=_group_class(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,99 +184,7 @@ to; settings of Ackbridge are `ACKBRIDGE_*`. Both can be set in `.env`.
     epilog="""Try it: run `ackbridge up` in one shell, and in another
 `ackbridge call sandbox create_order --key o-1 --payload '{"amount": 5, "currency": "EUR"}'`.""",
 )
-
-
-Commands = Mapping[str, Callable[..., int | None]]
-
-
-def _add_commands(target: typer.Typer, commands: Commands) -> None:
-    for name, command in commands.items():
-        target.command(name)(exits_with_code(command))
-
-
-class _ListByDefault(TyperGroup):
-    """A group whose command `list` may be left out: `held sandbox` is `held list sandbox`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, "--help"):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
-
-
-def _add_group(
-    name: str, help_text: str, commands: Commands, kind: type[TyperGroup] = TyperGroup
-) -> None:
-    group = typer.Typer(cls=kind, no_args_is_help=True, help=help_text)
-    _add_commands(group, commands)
-    app.add_typer(group, name=name)
-
-
-_add_commands(
-    app,
-    {
-        "call": calls.call,
-        "status": calls.status,
-        "list": calls.list_calls,
-        "cancel": calls.cancel,
-        "force-ack": calls.force_ack,
-        "resolve": settlement.resolve,
-        "unknown": settlement.list_unknown,
-        "reprocess": batches.reprocess,
-        "batches": batches.list_batches,
-        "flag": control.flag,
-        "breaker": control.breaker,
-        "limit": control.limit,
-        "check": files.check,
-        "schema": files.schema,
-        "worker": processes.worker,
-        "gateway": processes.gateway,
-        "up": processes.up,
-        "demo": processes.demo,
-        "providers": providers.providers,
-        "purge": purge.purge,
-    },
-)
-_add_group(
-    "batch",
-    "Show or control one batch.",
-    {
-        "status": batches.status,
-        "pause": batches.pause,
-        "resume": batches.resume,
-        "stop": batches.stop,
-    },
-)
-_add_group(
-    "owed",
-    "List acknowledgements that providers have not accepted (`list`, which may be left out).",
-    {"list": settlement.list_owed, "write-off": settlement.write_off},
-    _ListByDefault,
-)
-_add_group(
-    "held",
-    "List messages that need a person (`list`, which may be left out).",
-    {
-        "list": settlement.list_held,
-        "apply": settlement.apply_held,
-        "discard": settlement.discard_held,
-    },
-    _ListByDefault,
-)
-_add_group(
-    "inbox",
-    "List messages of providers that were not delivered (`list`, which may be left out).",
-    {"list": settlement.list_inbox, "replay": settlement.replay_inbox},
-    _ListByDefault,
-)
-_notices = typer.Typer(help="List notices to subscribers.", invoke_without_command=True)
-_notices.callback()(notices.list_notices)
-_add_commands(_notices, {"replay": notices.replay_notices})
-app.add_typer(_notices, name="notices")
-_add_group(
-    "deployment",
-    "Show or change which version of the workers gets tasks (deployment: `ACKBRIDGE_DEPLOYMENT`).",
-    {"status": deployment.status, "promote": deployment.promote},
-)
+app.callback()(_no_callback)
 
 
 def main() -> int:
@@ -143,8 +192,8 @@ def main() -> int:
     try:
         app()
     except SystemExit as stopped:
-        return stopped.code if isinstance(stopped.code, int) else ExitCode.FAILED
-    return ExitCode.COMPLETED
+        return stopped.code if isinstance(stopped.code, int) else 1
+    return 0
 
 
 def run() -> NoReturn:
