@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from ackbridge.catalog.catalog import check_payload, configured_flags, next_batch
 from ackbridge.catalog.model import Integration, Operation, PollSpec
-from ackbridge.catalog.rendering import amount, render_notice
+from ackbridge.catalog.rendering import amount, fairness_key, render_notice
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, Notice, OutcomeStatus
 from ackbridge.contracts.control import AdmissionState
@@ -36,7 +36,6 @@ from ackbridge.contracts.steps import (
     Sent,
     StepFailure,
 )
-from ackbridge.contracts.wire import digest
 from ackbridge.control.deadlines import deadline_for
 from ackbridge.ledger.calls import Claim, ClaimKind
 from activities.support.counters import counting_failures
@@ -49,9 +48,6 @@ from activities.support.retry import (
 )
 
 from .send import Send
-
-MAX_FAIRNESS_KEY_BYTES = 64
-"""Temporal's limit."""
 
 SEND_AFTER_AT_MOST = timedelta(seconds=1)
 """A slower ledger has used up the time for a request in the same workflow task."""
@@ -140,7 +136,7 @@ class Prepare:
                 attempts=operation.receipt.attempts,
                 within=operation.receipt.within,
                 queue_within=operation.queue_within,
-                fairness=_fairness_key(operation, context),
+                fairness=fairness_key(operation, context),
             ),
             deadline=deadline,
             deadline_reason=reason,
@@ -238,17 +234,6 @@ def _may_be_local(integration: Integration, admission: AdmissionState) -> bool:
     """Whether sends need no rate limit and no dedicated egress, so that any worker may send."""
     is_limited = integration.limits is not None or admission.throttled
     return not is_limited and integration.egress == "shared"
-
-
-def _fairness_key(operation: Operation, context: Mapping[str, object]) -> str | None:
-    if operation.fairness is None:
-        return None
-    value = operation.fairness.search(context)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        return None
-    key = str(value)
-    too_long = len(key.encode()) > MAX_FAIRNESS_KEY_BYTES
-    return digest(key)[:MAX_FAIRNESS_KEY_BYTES] if too_long else key
 
 
 def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:

@@ -606,6 +606,21 @@ class Operation(FilePart):
 # Limits and batches of a provider
 
 
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
+
+
+class QuotaHeaders(FilePart):
+    """Names of the headers in which a provider states its quota, where they are not the usual ones
+    (`RateLimit`, `RateLimit-*`, `X-RateLimit-*`, `X-Rate-Limit-*`)."""
+
+    remaining: HeaderName
+    """Requests that are accepted until the reset."""
+    reset: HeaderName
+    """Seconds until the reset, a Unix time in seconds or milliseconds, or a date."""
+    limit: HeaderName | None = None
+    """Requests of the whole window."""
+
+
 class LimitSpec(FilePart):
     """Limits on sending. With limits, every request goes through the provider's own queue."""
 
@@ -615,6 +630,24 @@ class LimitSpec(FilePart):
     """Requests per second for each value of an operation's `fairness`."""
     concurrent: int | None = Field(default=None, gt=0)
     """Requests in flight in each worker."""
+    concurrent_total: int | None = Field(default=None, gt=0)
+    """Requests in flight, all workers together; each one costs two transactions of the ledger."""
+    concurrent_per_tenant: int | None = Field(default=None, gt=0)
+    """The same for each value of an operation's `fairness`."""
+    quota_of: Literal["provider", "tenant"] = "provider"
+    """Whose quota a 429 and rate-limit headers are about; `tenant`: of the value of `fairness`."""
+    headers: QuotaHeaders | None = None
+
+    @property
+    def restricts_sends(self) -> bool:
+        """Whether sends are limited, whatever the provider answers."""
+        limits = (self.requests_per_second, self.per_tenant, self.concurrent)
+        return any(limits) or self.is_leased
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether each request needs a lease."""
+        return self.concurrent_total is not None or self.concurrent_per_tenant is not None
 
 
 class HealthSpec(FilePart):

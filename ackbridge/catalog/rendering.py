@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from ackbridge.contracts.calls import Notice
-from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.contracts.wire import InvalidInputError, digest
 
 from .expressions import Expression, ExpressionError
 from .fields import Encoding
@@ -36,6 +36,9 @@ MAX_TEXT_LENGTH: Final = 600
 
 MAX_AMOUNT_LENGTH: Final = 40
 """Characters of the value of an operation's `sum`."""
+
+MAX_FAIRNESS_KEY_BYTES: Final = 64
+"""Temporal's limit."""
 
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
@@ -199,6 +202,16 @@ def amount(operation: Operation, context: Context) -> str | None:
         return None
     text = value if isinstance(value, str) else decimal_text(value)
     return text if len(text) <= MAX_AMOUNT_LENGTH and _DECIMAL.fullmatch(text) else None
+
+
+def fairness_key(operation: Operation, context: Context) -> str | None:
+    """The tenant of one call, by the operation's `fairness`; None where it says nothing."""
+    value = operation.fairness.search(context) if operation.fairness is not None else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        return None
+    key = str(value)
+    is_short = len(key.encode()) <= MAX_FAIRNESS_KEY_BYTES
+    return key if is_short else digest(key)[:MAX_FAIRNESS_KEY_BYTES]
 
 
 def _idempotency_header(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:

@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from .breaker import BreakerState, BreakerStatus, LimitOverride, MonitorState, SendRate
 from .limits import Actor, Name, Reason
+from .quotas import QuotaStatus
 from .wire import StrictModel, Wire
 
 CONTROL_MEMO: Final = "AckbridgeControl"
@@ -121,6 +122,9 @@ class ControlSnapshot(Wire):
         deadlines: by operation.
         limit: the rate limit set by an operator.
         rate: the dispatch rate of the provider's send queue; None: not set yet.
+        quotas: by tenant (`WHOLE_QUOTA`: the provider), what it turned out to accept when this was
+            published; the ledger has the rates of now.
+        limit_changed_at: when an operator set or removed `limit`; what was learned before is over.
     """
 
     provider: str
@@ -133,6 +137,8 @@ class ControlSnapshot(Wire):
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
     limit: LimitOverride | None = None
     rate: SendRate | None = None
+    quotas: dict[str, QuotaStatus] = Field(default_factory=dict)
+    limit_changed_at: AwareDatetime | None = None
 
     def breaker_of(self, operation: str) -> BreakerStatus:
         """The breaker that decides about an operation: the provider's unless it is closed."""
@@ -143,8 +149,8 @@ class ControlSnapshot(Wire):
     @property
     def is_throttled(self) -> bool:
         """Whether every send must go through the provider's queue, whose rate is limited."""
-        is_limited = self.rate is not None and self.rate.per_second is not None
-        return is_limited or self.limit is not None or not self.breaker.is_unrestricted
+        is_limited = (self.rate is not None and self.rate.per_second is not None) or self.quotas
+        return bool(is_limited) or self.limit is not None or not self.breaker.is_unrestricted
 
     def override(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagOverride | None:
         """The operator's flag of the provider, or of one of its operations."""
@@ -278,6 +284,7 @@ class ObserveStep(Wire):
         deadlines: the learned deadlines, by operation.
         limit: the rate limit set by an operator.
         applied: the dispatch rate of its send queue; None: unknown.
+        quotas: as published; `limit_changed_at`: as of the snapshot.
     """
 
     provider: str
@@ -287,6 +294,8 @@ class ObserveStep(Wire):
     limit: LimitOverride | None = None
     applied: SendRate | None = None
     watch: MonitorState = MonitorState()
+    quotas: dict[str, QuotaStatus] = Field(default_factory=dict)
+    limit_changed_at: AwareDatetime | None = None
 
 
 class ControlDecision(Wire):
@@ -298,6 +307,7 @@ class ControlDecision(Wire):
         deadlines: by operation, those that change.
         rate: the new dispatch rate of the send queue.
         watch: where the next monitoring resumes.
+        quotas: by tenant, all that are limited now; None: as published.
     """
 
     breaker: BreakerStatus | None = None
@@ -305,6 +315,7 @@ class ControlDecision(Wire):
     deadlines: dict[str, LearnedDeadline] = Field(default_factory=dict)
     rate: SendRate | None = None
     watch: MonitorState | None = None
+    quotas: dict[str, QuotaStatus] | None = None
 
 
 class ThrottleStep(Wire):

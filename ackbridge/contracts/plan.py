@@ -54,6 +54,7 @@ class SendPlan(Wire):
         attempts, within: the maximum number of attempts, and their time altogether.
         queue_within: how long it may wait for a worker of the provider's queue.
         fairness: the fairness key there.
+        leased: whether every attempt needs a lease, for which it waits without being an attempt.
     """
 
     local: bool
@@ -62,6 +63,7 @@ class SendPlan(Wire):
     within: timedelta
     queue_within: timedelta
     fairness: str | None = None
+    leased: bool = False
 
 
 class AcknowledgePlan(Wire):

@@ -75,6 +75,7 @@ class SendStep(Wire):
         reached: whether an earlier request under this key may have reached the provider.
         ended: cycles before this one, each told once.
         answered, failed: the breaker has counted an answered, or a failed, attempt of this call.
+        queue_within: how long it may wait for its turn, in the queue and for a lease.
     """
 
     request: CallRequest
@@ -85,6 +86,7 @@ class SendStep(Wire):
     ended: tuple[CycleEnd, ...] = ()
     answered: bool = False
     failed: bool = False
+    queue_within: timedelta | None = None
 
 
 class Sent(Wire):
@@ -347,6 +349,8 @@ class StepFailure(StrEnum):
     `AcknowledgementRefused`: the provider refuses our acknowledgement for good.
     `Missing`: this worker lacks the provider's file or a secret; another one may have it.
     `NotNow`: the operation's breaker is open; nothing was sent.
+    `HeldBack`: the provider asked for a pause, or as many requests are in flight as it may have;
+        nothing was sent, and no attempt was made.
     """
 
     INVALID_REQUEST = "InvalidRequest"
@@ -362,6 +366,7 @@ class StepFailure(StrEnum):
     MISSING = "Missing"
     NOT_NOW = "NotNow"
     UNAVAILABLE = "Unavailable"
+    HELD_BACK = "HeldBack"
 
 
 class FailureDetails(Wire):

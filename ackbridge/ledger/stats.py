@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.control import ControlSnapshot
+from ackbridge.contracts.quotas import QuotaReport, QuotaStatus
 from ackbridge.stats.counters import (
     COARSE,
     FINE,
@@ -25,7 +26,7 @@ from ackbridge.stats.counters import (
 from ackbridge.stats.scorecard import Scorecard, scorecard
 
 from .database.engines import Store, reads, upsert, writes
-from .database.tables import acknowledgements, calls, observations
+from .database.tables import acknowledgements, calls, observations, quota_reports, quotas
 
 RecentCounts: TypeAlias = tuple[datetime, dict[Count, int]]
 """The start of a report's bucket, and its counts."""
@@ -135,12 +136,73 @@ class StatsStore(Store):
         recent = (observations.c.width == _seconds(COARSE)) & (observations.c.begun_at >= since)
         return list(connection.execute(query.where(recent).order_by("provider")).scalars())
 
+    # Quotas
+
+    async def store_quotas(self, worker: str, reports: Sequence[QuotaReport]) -> None:
+        """Store what a worker knows of quotas; each replaces its earlier report."""
+        now = self.clock()
+        rows = [
+            {
+                "provider": one.provider,
+                "tenant": one.tenant,
+                "worker": worker,
+                "report": one.model_dump(mode="json"),
+                "reported_at": now,
+            }
+            for one in reports
+        ]
+        if rows:
+            await self._store_quotas(rows)
+
+    @writes
+    def _store_quotas(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+        connection.execute(_store_quota_reports(connection.dialect.name), rows)
+
+    @reads
+    def quota_reports(
+        self, connection: sa.Connection, provider: str, since: datetime
+    ) -> list[QuotaReport]:
+        """What the workers that reported since then know of a provider's quotas."""
+        query = sa.select(quota_reports.c.report).where(
+            quota_reports.c.provider == provider, quota_reports.c.reported_at >= since
+        )
+        return [QuotaReport.model_validate(one) for one in connection.execute(query).scalars()]
+
+    @writes
+    def save_quotas(
+        self, connection: sa.Connection, provider: str, statuses: Mapping[str, QuotaStatus]
+    ) -> None:
+        """Replace the limits of a provider's quotas, which are by tenant."""
+        connection.execute(quotas.delete().where(quotas.c.provider == provider))
+        now = self.clock()
+        rows = [
+            {
+                "provider": provider,
+                "tenant": tenant,
+                "status": status.model_dump(mode="json"),
+                "updated_at": now,
+            }
+            for tenant, status in statuses.items()
+        ]
+        if rows:
+            connection.execute(quotas.insert(), rows)
+
+    @reads
+    def quotas(self, connection: sa.Connection, provider: str) -> dict[str, QuotaStatus]:
+        """The limits of a provider's quotas as they are now, by tenant."""
+        query = sa.select(quotas.c.tenant, quotas.c.status).where(quotas.c.provider == provider)
+        return {
+            tenant: QuotaStatus.model_validate(status)
+            for tenant, status in connection.execute(query)
+        }
+
     @writes
     def delete_expired(self, connection: sa.Connection) -> None:
-        """Delete the buckets that are older than they are kept."""
+        """Delete the buckets and reports that are older than they are kept."""
         for resolution in RESOLUTIONS:
             old = {"of": _seconds(resolution), "before": self.clock() - resolution.kept}
             connection.execute(_DELETE_OLD, old)
+        connection.execute(_DELETE_OLD_REPORTS, {"before": self.clock() - _QUOTA_REPORTS_KEPT})
 
 
 def _timeline(
@@ -191,6 +253,21 @@ def _store_rows(dialect: str) -> sa.Insert:
         set_={name: statement.excluded[name] for name in ("observed", "reported_at")},
     )
 
+
+@cache
+def _store_quota_reports(dialect: str) -> sa.Insert:
+    statement = upsert(dialect, quota_reports)
+    return statement.on_conflict_do_update(
+        index_elements=quota_reports.primary_key.columns,
+        set_={name: statement.excluded[name] for name in ("report", "reported_at")},
+    )
+
+
+_QUOTA_REPORTS_KEPT: Final = timedelta(minutes=15)
+
+_DELETE_OLD_REPORTS = quota_reports.delete().where(
+    quota_reports.c.reported_at < sa.bindparam("before")
+)
 
 _KNOWN_COUNTS: Final = frozenset(str(what) for what in Count)
 

@@ -6,12 +6,15 @@ ledger.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Self
 from uuid import uuid4
+
+from ackbridge.contracts.quotas import QuotaReport, QuotaStatement, SecondCounts
 
 from .quantile_sketch import QuantileSketch
 
@@ -172,6 +175,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.worker = uuid4().hex
+        self.quotas = QuotaMeter()
         self._pending: dict[tuple[str, str], OperationStats] = {}
         self._gathered: dict[tuple[str, str], OperationStats] = {}
         self._open: dict[tuple[str, str, timedelta], StatsBucket] = {}
@@ -244,3 +248,154 @@ class Counters:
         for slot, bucket in list(self._open.items()):
             if bucket.begin + 2 * bucket.width < now:
                 del self._open[slot]
+
+
+QUOTA_WINDOW: Final = 60
+"""Seconds of requests that are remembered for each quota."""
+
+QUOTA_REPORTED_FOR: Final = timedelta(minutes=15)
+"""Quotas are reported for this long after a request was rejected, or a header was read."""
+
+MAX_PAUSE: Final = timedelta(minutes=1)
+"""Of everybody, because of the Retry-After of one request."""
+
+PAUSE_SHARE: Final = 0.1
+"""The share of the last ten seconds' requests that are rejected, from which on all pause."""
+
+_RECENT: Final = timedelta(seconds=10)
+
+
+@dataclass(slots=True)
+class _Quota:
+    """What this process knows of one quota.
+
+    Attributes:
+        seconds: accepted and throttled requests, by the second in which they were sent.
+        throttled_at: when a request was rejected last.
+        noted_at: when others had to know of it last.
+    """
+
+    seconds: dict[int, list[int]] = field(default_factory=dict)
+    throttled_at: datetime | None = None
+    noted_at: datetime | None = None
+    paused_at: datetime | None = None
+    paused_until: datetime | None = None
+    stated: QuotaStatement | None = None
+    has_changed: bool = False
+
+    def pause(self, now: datetime, length: timedelta) -> None:
+        """Let nobody send for so long, or until a later request is accepted."""
+        self.paused_at = self.paused_at or now
+        self.paused_until = max(self.paused_until or now, now + min(length, MAX_PAUSE))
+
+    def throttled_share(self, now: datetime) -> float:
+        """Of the requests of the last seconds."""
+        since = int((now - _RECENT).timestamp())
+        recent = [counts for second, counts in self.seconds.items() if second >= since]
+        return sum(counts[1] for counts in recent) / max(1, sum(map(sum, recent)))
+
+    def is_of_interest(self, now: datetime) -> bool:
+        return self.noted_at is not None and now - self.noted_at < QUOTA_REPORTED_FOR
+
+    def report(self, provider: str, tenant: str) -> QuotaReport:
+        return QuotaReport(
+            provider=provider,
+            tenant=tenant,
+            seconds=tuple(
+                SecondCounts(at=second, accepted=counts[0], throttled=counts[1])
+                for second, counts in sorted(self.seconds.items())
+            ),
+            paused_until=self.paused_until,
+            stated=self.stated,
+        )
+
+
+class QuotaMeter:
+    """Which requests providers accept and which they answer 429, by provider and tenant.
+
+    Nothing is reported of providers that reject nothing and state no quota.
+
+    Attributes:
+        is_urgent: a request was rejected; others should know soon.
+    """
+
+    def __init__(self) -> None:
+        self.is_urgent = asyncio.Event()
+        self._quotas: dict[tuple[str, str], _Quota] = {}
+
+    def count(
+        self,
+        key: tuple[str, str],
+        sent_at: datetime,
+        now: datetime,
+        *,
+        throttled: bool,
+        pause: timedelta | None = None,
+        stated: QuotaStatement | None = None,
+        is_limited: bool = False,
+    ) -> None:
+        """Count one answered request.
+
+        Args:
+            key: the provider and the tenant whose quota it is.
+            pause: the delay that a 429 asks for, where it concerns all requests.
+            is_limited: whether the provider's control limits the quota.
+        """
+        quota = self._quotas.get(key)
+        if quota is None:
+            quota = self._quotas[key] = _Quota()
+        second = int(sent_at.timestamp())
+        counts = quota.seconds.get(second)
+        if counts is None:
+            counts = quota.seconds[second] = [0, 0]
+            _forget_before(quota.seconds, second - QUOTA_WINDOW)
+        counts[throttled] += 1
+        quota.has_changed = True
+        if throttled or is_limited or stated is not None:
+            quota.noted_at = now
+        if stated is not None:
+            quota.stated = stated
+            if stated.remaining < 1 and stated.resets_at > now:
+                quota.pause(now, stated.resets_at - now)
+        if throttled:
+            quota.throttled_at = now
+            self.is_urgent.set()
+            if pause is not None and quota.throttled_share(now) >= PAUSE_SHARE:
+                quota.pause(now, pause)
+        elif quota.paused_at is not None and sent_at > quota.paused_at:
+            # Others are accepted: the pause was about one request.
+            quota.paused_at = quota.paused_until = None
+
+    def paused_until(self, key: tuple[str, str], now: datetime) -> datetime | None:
+        """When the next request may be sent; None: now."""
+        quota = self._quotas.get(key)
+        until = quota.paused_until if quota else None
+        return until if until is not None and until > now else None
+
+    def is_throttled(self, key: tuple[str, str], now: datetime) -> bool:
+        """Whether requests were rejected a moment ago."""
+        quota = self._quotas.get(key)
+        last = quota.throttled_at if quota else None
+        return last is not None and now - last < _RECENT
+
+    def take_reports(self, now: datetime) -> list[QuotaReport]:
+        """What has changed and others should know; `restore` them if they cannot be stored."""
+        self.is_urgent.clear()
+        taken = []
+        for (provider, tenant), quota in self._quotas.items():
+            if not quota.has_changed or not quota.is_of_interest(now):
+                continue
+            quota.has_changed = False
+            _forget_before(quota.seconds, int(now.timestamp()) - QUOTA_WINDOW)
+            taken.append(quota.report(provider, tenant))
+        return taken
+
+    def restore(self, reports: Iterable[QuotaReport]) -> None:
+        """Report these again."""
+        for one in reports:
+            self._quotas[one.provider, one.tenant].has_changed = True
+
+
+def _forget_before(seconds: dict[int, list[int]], begin: int) -> None:
+    for second in [one for one in seconds if one < begin]:
+        del seconds[second]

@@ -11,12 +11,16 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from ackbridge.clock import Clock
+from ackbridge.contracts.quotas import QuotaReport
 from ackbridge.errors import LedgerUnavailableError
 
 from .counters import Counters, StatsBucket
 
 REPORT_EVERY: Final = timedelta(seconds=3)
 """A process that is killed loses at most the statistics of this time."""
+
+REPORT_QUOTAS_AFTER: Final = timedelta(seconds=1)
+"""How soon others know that a provider rejects requests."""
 
 DELETE_EXPIRED_EVERY: Final = timedelta(minutes=5)
 
@@ -28,6 +32,9 @@ class StatsSink(Protocol):
 
     async def store(self, worker: str, buckets: Sequence[StatsBucket]) -> None:
         """Store a worker's buckets; each replaces its earlier reports."""
+
+    async def store_quotas(self, worker: str, reports: Sequence[QuotaReport]) -> None:
+        """Store what a worker knows of quotas; each replaces its earlier reports."""
 
     async def delete_expired(self) -> None:
         """Delete the buckets that are older than they are kept."""
@@ -51,6 +58,7 @@ class StatsReporter:
             if buckets:
                 await self._store.store(self._counters.worker, buckets)
                 self._counters.mark_reported(buckets)
+            await self._report_quotas()
             if now >= self._delete_expired_at:
                 await self._store.delete_expired()
                 self._delete_expired_at = now + DELETE_EXPIRED_EVERY
@@ -69,9 +77,30 @@ class StatsReporter:
             log.exception("statistics could not be reported")
 
     async def run(self, every: timedelta) -> None:
+        """Report regularly, and what was rejected within a second."""
+        report_at = self._clock() + every
         while True:
-            await asyncio.sleep(every.total_seconds())
-            await self.report_or_log()
+            left = (report_at - self._clock()).total_seconds()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._counters.quotas.is_urgent.wait()
+                    await asyncio.sleep(REPORT_QUOTAS_AFTER.total_seconds())
+            if self._clock() >= report_at:
+                await self.report_or_log()
+                report_at = self._clock() + every
+            else:
+                with contextlib.suppress(LedgerUnavailableError):
+                    await self._report_quotas()
+
+    async def _report_quotas(self) -> None:
+        reports = self._counters.quotas.take_reports(self._clock())
+        if not reports:
+            return
+        try:
+            await self._store.store_quotas(self._counters.worker, reports)
+        except LedgerUnavailableError:
+            self._counters.quotas.restore(reports)
+            raise
 
 
 @asynccontextmanager

@@ -263,3 +263,39 @@ observations = sa.Table(
     sa.Index(None, "width", "begun_at"),
     comment="What one worker has observed of an operation, for `width` seconds.",
 )
+
+quota_reports = sa.Table(
+    "quota_reports",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("tenant", Key, primary_key=True),
+    sa.Column("worker", sa.Text, primary_key=True),
+    sa.Column("report", sa.JSON, nullable=False),
+    sa.Column("reported_at", UtcTime, nullable=False),
+    comment="What one worker knows of the quota of a provider that has rejected requests.",
+)
+
+quotas = sa.Table(
+    "quotas",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("tenant", Key, primary_key=True),
+    sa.Column("status", sa.JSON, nullable=False),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    comment="The rates that providers turned out to accept, as they are now.",
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("holder", Key, primary_key=True),
+    sa.Column("tenant", Key, nullable=False),
+    sa.Column("call_id", Key, nullable=False),
+    sa.Column("waits_since", UtcTime, nullable=False),
+    sa.Column("acquired_at", UtcTime),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Index(None, "provider", "acquired_at", "waits_since"),
+    comment="Requests that are in flight, and those that wait (`acquired_at` is null), where a"
+    " provider limits how many there are at once.",
+)

@@ -20,6 +20,8 @@ def upgrade() -> None:
     _notices()
     _parked()
     _observations()
+    _quotas()
+    _leases()
 
 
 def _calls() -> None:
@@ -233,3 +235,46 @@ def _observations() -> None:
         comment="What one worker has observed of an operation, for `width` seconds.",
     )
     op.create_index("ix_observations_width_begun_at", "observations", ["width", "begun_at"])
+
+
+def _quotas() -> None:
+    op.create_table(
+        "quota_reports",
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("tenant", sa.Text, nullable=False),
+        sa.Column("worker", sa.Text, nullable=False),
+        sa.Column("report", sa.JSON, nullable=False),
+        sa.Column("reported_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("provider", "tenant", "worker", name="pk_quota_reports"),
+        comment="What one worker knows of the quota of a provider that has rejected requests.",
+    )
+    op.create_table(
+        "quotas",
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("tenant", sa.Text, nullable=False),
+        sa.Column("status", sa.JSON, nullable=False),
+        sa.Column("updated_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("provider", "tenant", name="pk_quotas"),
+        comment="The rates that providers turned out to accept, as they are now.",
+    )
+
+
+def _leases() -> None:
+    op.create_table(
+        "leases",
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("holder", sa.Text, nullable=False),
+        sa.Column("tenant", sa.Text, nullable=False),
+        sa.Column("call_id", sa.Text, nullable=False),
+        sa.Column("waits_since", _TIME, nullable=False),
+        sa.Column("acquired_at", _TIME),
+        sa.Column("expires_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("provider", "holder", name="pk_leases"),
+        comment="Requests that are in flight, and those that wait (`acquired_at` is null), where a"
+        " provider limits how many there are at once.",
+    )
+    op.create_index(
+        "ix_leases_provider_acquired_at_waits_since",
+        "leases",
+        ["provider", "acquired_at", "waits_since"],
+    )

@@ -1,0 +1,1 @@
+"""How sends adapt to a quota that the provider does not publish."""
