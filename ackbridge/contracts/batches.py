@@ -15,18 +15,38 @@ class ParkedSelection(StrictModel):
     """Which parked calls to select; a filter that is left out selects all.
 
     Attributes:
-        reason: why they are parked, such as `no_response`, `no_receipt` or `switched_off`.
+        operation: one operation or several.
+        reason: why they are parked, such as `no_response`, `no_receipt` or `switched_off`; one
+            reason or several.
         older_than: the shortest time since they were last parked.
+        parked_since: the earliest time at which they were last parked.
         keys: the callers' idempotency keys.
         at_most: the maximum number of calls, oldest first.
     """
 
     provider: Name
-    operation: Name | None = None
-    reason: ParkedReason | None = None
+    operation: Name | tuple[Name, ...] | None = None
+    reason: ParkedReason | tuple[ParkedReason, ...] | None = None
     older_than: Duration | None = Field(default=None, ge=timedelta(0))
+    parked_since: AwareDatetime | None = None
     keys: tuple[str, ...] = Field(default=(), max_length=1000)
     at_most: int | None = Field(default=None, ge=1)
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The selected operations; empty: all."""
+        return _several(self.operation)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The selected reasons; empty: all."""
+        return _several(self.reason)
+
+
+def _several(selected: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if selected is None:
+        return ()
+    return (selected,) if isinstance(selected, str) else selected
 
 
 class Ramp(StrictModel):

@@ -71,6 +71,7 @@ class BreakerStatus(Wire):
             forced_by=by,
             openings=self.openings,
             trickle=state is BreakerState.HALF_OPEN,
+            opened_at=None if state is BreakerState.CLOSED else self.opened_at or now,
         )
 
     def released(self, reason: str, now: datetime) -> BreakerStatus:

@@ -22,6 +22,9 @@ WHOLE_PROVIDER: Final = ""
 MAX_CHANGES: Final = 100
 """How many of the latest changes a control keeps; its history has them all."""
 
+MAX_RECOVERIES: Final = 10
+"""How many of the latest recoveries a control keeps, to take over those that are not finished."""
+
 ENVIRONMENT_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
 
 
@@ -223,14 +226,52 @@ class ControlStart(Wire):
     taken_over: ControlSnapshot | None = None
 
 
+class Recovery(Wire):
+    """The recovery from an outage of a provider, or of some of its operations.
+
+    Attributes:
+        operations: whose calls it reprocesses; empty: all of the provider.
+        since: when the outage began: calls that were parked before are not reprocessed.
+        batch: the batch that reprocesses the calls; None: there were none.
+    """
+
+    operations: tuple[str, ...] = ()
+    since: AwareDatetime
+    batch: str | None = None
+
+
+class DrainStep(Wire):
+    """The argument of `drain`: reprocess what was parked while a provider was unavailable.
+
+    Attributes:
+        version: of the snapshot in which the breaker closed; a repeated step starts nothing twice.
+        operations: those whose calls may be sent again; empty: all of the provider.
+        since: when the outage began; None: unknown.
+        previous: the latest recoveries; if one is not over, this one takes its calls over.
+    """
+
+    provider: str
+    version: int
+    reason: str
+    operations: tuple[str, ...] = ()
+    since: AwareDatetime | None = None
+    previous: tuple[Recovery, ...] = ()
+
+
 class ControlState(Wire):
-    """The whole state of a control: the second argument of a run that continues another one."""
+    """The whole state of a control: the second argument of a run that continues another one.
+
+    Attributes:
+        drains: recoveries whose parked calls have yet to be reprocessed.
+        recoveries: the latest that were started, at most `MAX_RECOVERIES`.
+    """
 
     snapshot: ControlSnapshot
     changes: tuple[ControlChange, ...] = ()
     last_error: str | None = None
     watch: MonitorState = MonitorState()
-    is_drain_due: bool = False
+    drains: tuple[DrainStep, ...] = ()
+    recoveries: tuple[Recovery, ...] = ()
 
 
 class ControlStatus(Wire):
@@ -330,23 +371,11 @@ class ThrottleStep(Wire):
     reason: str
 
 
-class DrainStep(Wire):
-    """The argument of `drain`: reprocess what was parked while a provider was unavailable.
+class DrainResult(Wire):
+    """The result of `drain`.
 
     Attributes:
-        version: of the snapshot in which the breaker closed; a repeated step starts nothing twice.
-        operations: those whose calls may be sent again; empty: all of the provider.
-        since: when the breaker opened; None: unknown.
+        recovery: what was started; None: nothing, because the beginning of the outage is not known.
     """
 
-    provider: str
-    version: int
-    reason: str
-    operations: tuple[str, ...] = ()
-    since: AwareDatetime | None = None
-
-
-class DrainResult(Wire):
-    """The ids of the batches that reprocess the parked calls."""
-
-    batches: tuple[str, ...] = ()
+    recovery: Recovery | None = None

@@ -296,10 +296,12 @@ class Parking(Wire):
     Attributes:
         reason: the code by which operators and batches find it.
         times: which time it is, from 1; each is stored once.
+        put_back: it was taken up, and nothing was sent; it keeps its place among parked calls.
     """
 
     reason: str
     times: int
+    put_back: bool = False
 
 
 class ConcludeStep(Wire):

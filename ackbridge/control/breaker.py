@@ -268,6 +268,8 @@ def _opened(
         openings=openings,
         for_silence=trip.is_silence,
         silences_from=now + rules.longest_deadline,
+        # The failures for which it opens are part of the outage.
+        opened_at=breaker.opened_at or now - policy.window,
     )
 
 
@@ -279,6 +281,7 @@ def _recovered(
     return BreakerStatus(
         since=now,
         reason=reason,
+        opened_at=breaker.opened_at,
         until=now + policy.ramp.every,
         openings=breaker.openings,
         silences_from=breaker.silences_from,
@@ -309,7 +312,13 @@ def _next_ramp_step(
     is_queue_clear = backlog <= rate or rate >= MAX_RATE
     if (step >= policy.ramp.steps and is_queue_clear) or _reaches(rate, rules.limit):
         return breaker.model_copy(
-            update={"step": None, "until": None, "openings": 0, "silences_from": None}
+            update={
+                "step": None,
+                "until": None,
+                "openings": 0,
+                "opened_at": None,
+                "silences_from": None,
+            }
         )
     return breaker.model_copy(update={"step": step, "until": now + policy.ramp.every})
 

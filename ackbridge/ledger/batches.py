@@ -264,7 +264,7 @@ def park(connection: sa.Connection, call_id: str, parking: Parking, now: datetim
         "batch": None,
         "taken_at": None,
     }
-    connection.execute(_park(connection.dialect.name), row)
+    connection.execute(_park(connection.dialect.name, keeps_place=parking.put_back), row)
 
 
 def unpark(connection: sa.Connection, call_id: str) -> None:
@@ -280,10 +280,12 @@ def _selected(selection: ParkedSelection, as_of: datetime) -> sa.Select[tuple[ob
         parked.c.state == ParkedState.WAITING,
         parked.c.parked_at <= until,
     ]
-    if selection.operation is not None:
-        conditions.append(parked.c.operation == selection.operation)
-    if selection.reason is not None:
-        conditions.append(parked.c.reason == selection.reason)
+    if selection.operations:
+        conditions.append(parked.c.operation.in_(selection.operations))
+    if selection.reasons:
+        conditions.append(parked.c.reason.in_(selection.reasons))
+    if selection.parked_since is not None:
+        conditions.append(parked.c.parked_at >= selection.parked_since)
     if selection.keys:
         conditions.append(parked.c.key.in_(selection.keys))
     return sa.select(parked).where(*conditions)
@@ -350,10 +352,12 @@ def _free(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> None:
 
 
 @cache
-def _park(dialect: str) -> sa.Insert:
+def _park(dialect: str, *, keeps_place: bool) -> sa.Insert:
     statement = upsert(dialect, parked)
     new = statement.excluded
-    changed = ("reason", "times", "parked_at", "state", "batch", "taken_at")
+    changed = ["reason", "times", "state", "batch", "taken_at"]
+    if not keeps_place:
+        changed.append("parked_at")
     return statement.on_conflict_do_update(
         index_elements=[parked.c.call_id],
         set_={name: new[name] for name in changed},

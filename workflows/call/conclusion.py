@@ -44,15 +44,14 @@ class Conclusion:
         return self._notices.get(kind) or default_notices(self._state.request.language)[kind]
 
     async def store(
-        self, stage: Stage, reason: str | None, parked_as: str | None = None
+        self, stage: Stage, reason: str | None, parking: Parking | None = None
     ) -> Concluded:
         """Store the stage, the outcome if there is one, and messages to be logged or held.
 
         Args:
-            parked_as: the code by which a parked call is found.
+            parking: of a parked call.
         """
         state, outcome = self._state, self._state.outcome
-        parking = Parking(reason=parked_as, times=state.parked_times) if parked_as else None
         has_no_response = outcome is not None and outcome.status is not OutcomeStatus.COMPLETED
         return await self._host.perform(
             state.request.provider,

@@ -40,7 +40,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.plan import OnFailure, Plan, Prepared, ResponseMode, WhenOff
     from ackbridge.contracts.search_attributes import IN_FLIGHT
-    from ackbridge.contracts.steps import Sent
+    from ackbridge.contracts.steps import Parking, Sent
 
 PARK_UNKNOWN = "unknown"
 """In `Plan.park`: every end with unknown effect."""
@@ -311,10 +311,11 @@ class Conduct:
         await self._store_parked(failure)
         return await self._stay_parked(failure)
 
-    async def _store_parked(self, failure: Failure) -> None:
+    async def _store_parked(self, failure: Failure, *, is_put_back: bool = False) -> None:
         """Let batches find the call, and learn when the next one is."""
         state = self._state
-        stored = await self._conclusion.store(Stage.PARKED, failure.reason, failure.code)
+        parking = Parking(reason=failure.code, times=state.parked_times, put_back=is_put_back)
+        stored = await self._conclusion.store(Stage.PARKED, failure.reason, parking)
         if stored.next_batch is not None:
             state.delay(state.notice, stored.next_batch)
             state.show()
@@ -340,7 +341,7 @@ class Conduct:
                         return requested
                     # Batches may select it again.
                     state.parked_times += 1
-                    await self._store_parked(failure)
+                    await self._store_parked(failure, is_put_back=True)
                 case TimedOut():
                     expiry = self._sending.expiry() if state.effect is Effect.NONE else None
                     return ParkingExpired(expiry or failure)

@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.control import (
         MAX_CHANGES,
+        MAX_RECOVERIES,
         WHOLE_PROVIDER,
         ControlChange,
         ControlDecision,
@@ -27,6 +28,8 @@ with workflow.unsafe.imports_passed_through():
         ControlStart,
         ControlState,
         ControlStatus,
+        DrainResult,
+        DrainStep,
         FlagOverride,
         IntegrationFlags,
         ObserveStep,
@@ -49,7 +52,6 @@ class Control:
     Attributes:
         last_error: why the latest invalid signal was rejected, or the latest error of monitoring.
         interrupts: the number of changes so far that running monitoring has to know of.
-        is_drain_due: the breaker has closed, and parked calls have yet to be reprocessed.
     """
 
     def __init__(
@@ -75,7 +77,8 @@ class Control:
             state = ControlState(snapshot=start.taken_over or initial)
         self.snapshot = state.snapshot
         self.last_error = state.last_error
-        self.is_drain_due = state.is_drain_due
+        self._drains = state.drains
+        self._recoveries = state.recoveries
         self._changes = state.changes
         self._monitor = state.watch
 
@@ -191,8 +194,16 @@ class Control:
     def rate_applied(self, rate: SendRate) -> None:
         self._update(rate=rate)
 
-    def drain_started(self) -> None:
-        self.is_drain_due = False
+    def next_drain(self) -> DrainStep | None:
+        """The recovery that has to be started now."""
+        if not self._drains:
+            return None
+        return self._drains[0].model_copy(update={"previous": self._recoveries})
+
+    def drained(self, step: DrainStep, result: DrainResult) -> None:
+        self._drains = tuple(due for due in self._drains if due.version != step.version)
+        if result.recovery is not None:
+            self._recoveries = (result.recovery, *self._recoveries)[:MAX_RECOVERIES]
 
     def reject(self, problem: str) -> None:
         """Show why something was rejected or failed."""
@@ -213,7 +224,8 @@ class Control:
             changes=self._changes,
             last_error=self.last_error,
             watch=self._monitor,
-            is_drain_due=self.is_drain_due,
+            drains=self._drains,
+            recoveries=self._recoveries,
         )
 
     def observe_step(self) -> ObserveStep:
@@ -229,10 +241,22 @@ class Control:
 
     def _set_breaker(self, breaker: BreakerStatus, by: str, reason: str) -> ControlChange:
         old = self.snapshot.breaker
-        if breaker.state is not old.state:
-            self.is_drain_due = breaker.state is BreakerState.CLOSED
         self._update(breaker=breaker)
+        if breaker.state is not old.state:
+            self._plan_drain(old, breaker)
         return self._log(by, reason, "breaker", _describe_breaker(old), _describe_breaker(breaker))
+
+    def _plan_drain(self, old: BreakerStatus, breaker: BreakerStatus) -> None:
+        """Drain what an outage has parked when the breaker closes, and not while it is open."""
+        self._drains = ()
+        if breaker.state is BreakerState.CLOSED:
+            drain = DrainStep(
+                provider=self.snapshot.provider,
+                version=self.snapshot.version,
+                reason=breaker.reason,
+                since=old.opened_at,
+            )
+            self._drains = (drain,)
 
     def _flag(self, environment: str, operation: str) -> str:
         override = self.snapshot.override(environment, operation)

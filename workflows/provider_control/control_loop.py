@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from datetime import timedelta
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
@@ -17,8 +18,11 @@ from .control import Control
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.breaker import SendRate
-    from ackbridge.contracts.control import ControlDecision, DrainStep, ThrottleStep
+    from ackbridge.contracts.control import ControlDecision, DrainResult, DrainStep, ThrottleStep
     from ackbridge.contracts.limits import MAX_SUMMARY_LENGTH
+    from ackbridge.contracts.wire import Wire
+
+Result = TypeVar("Result", bound="Wire")
 
 OBSERVE_TIMEOUT = timedelta(hours=2)
 """Longer than `observe` takes by itself."""
@@ -93,8 +97,8 @@ class ControlLoop:
             control.apply(decision)
             if decision.rate is not None:
                 await self._throttle(decision.rate)
-        if control.is_drain_due:
-            await self._drain()
+        while (step := control.next_drain()) is not None:
+            await self._drain(step)
 
     async def _throttle(self, rate: SendRate) -> None:
         """Set the rate of the send queue. An engine that cannot do so is not asked again."""
@@ -102,31 +106,31 @@ class ControlLoop:
         provider, breaker = control.snapshot.provider, control.snapshot.breaker
         try:
             step = ThrottleStep(provider=provider, rate=rate, reason=breaker.reason)
-            await self._execute(names.THROTTLE, step, f"send {rate} to {provider}")
+            await self._execute(names.THROTTLE, step, f"send {rate} to {provider}", SendRate)
         except ActivityError as error:
             if not (isinstance(error.cause, ApplicationError) and error.cause.non_retryable):
                 raise
             control.reject(f"sends are not throttled: {error.cause.message}")
         control.rate_applied(rate)
 
-    async def _drain(self) -> None:
-        self._control.drain_started()
-        snapshot = self._control.snapshot
-        step = DrainStep(
-            provider=snapshot.provider, version=snapshot.version, reason=snapshot.breaker.reason
-        )
-        summary = f"reprocess calls parked during the outage of {snapshot.provider}"
-        await self._execute(names.DRAIN, step, summary)
+    async def _drain(self, step: DrainStep) -> None:
+        summary = f"reprocess calls parked during the outage of {step.provider}"
+        result = await self._execute(names.DRAIN, step, summary, DrainResult)
+        self._control.drained(step, result)
 
-    async def _execute(self, name: str, step: ThrottleStep | DrainStep, summary: str) -> None:
-        await workflow.execute_activity(
+    async def _execute(
+        self, name: str, step: ThrottleStep | DrainStep, summary: str, result_type: type[Result]
+    ) -> Result:
+        result: Result = await workflow.execute_activity(
             name,
             step,
             task_queue=names.control_queue(step.provider),
             start_to_close_timeout=STEP_TIMEOUT,
             retry_policy=STEP_RETRIES,
             summary=summary,
+            result_type=result_type,
         )
+        return result
 
     async def _wait_before_restart(self) -> None:
         summary = f"restart monitoring: {self._control.last_error}"

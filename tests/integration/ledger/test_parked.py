@@ -92,6 +92,20 @@ async def test_selections(ledger: Ledger, clock: MovableClock) -> None:
     assert counted[0].oldest == START
 
 
+async def test_what_an_outage_has_parked(ledger: Ledger, clock: MovableClock) -> None:
+    """For several reasons, since it began; a call that is put back unsent keeps its place."""
+    outage = {"reason": ("breaker_open", "no_receipt"), "parked_since": START + MINUTE}
+    await park(ledger, "before", "no_receipt")
+    clock.advance(MINUTE)
+    for key, reason in (("b", "breaker_open"), ("a", "no_receipt"), ("off", "switched_off")):
+        await park(ledger, key, reason)
+    assert await parked_keys(ledger, **outage) == ["a", "b"]
+    put_back = Parking(reason="no_receipt", times=2, put_back=True)
+    await ledger.calls.record_stage("acme.order.before", Stage.PARKED, "-", None, parking=put_back)
+    assert await parked_keys(ledger) == ["before", "a", "b", "off"]
+    assert await parked_keys(ledger, **outage) == ["a", "b"]
+
+
 async def test_a_call_that_ends_is_no_longer_parked(ledger: Ledger) -> None:
     """After a late response, a failure or a new run of its key."""
     for key in ("late", "given-up", "anew", "waits"):

@@ -95,6 +95,12 @@ async def until(
     return seen
 
 
+async def recoveries(stage: Stage) -> set[str]:
+    """The ids of the batches that were started when the breaker closed."""
+    listed = [one.id async for one in stage.calls.batches("sandbox", limit=50)]
+    return {one for one in listed if ":recovery-" in one}
+
+
 async def ended_or_parked(stage: Stage, request: CallRequest) -> None:
     """Wait until a call has ended or is parked."""
     while (await stage.calls.call(request.call_id).status()).stage not in (  # noqa: ASYNC110 -- it changes in another process
@@ -246,6 +252,32 @@ async def test_batch_waits_while_the_breaker_is_open(stage: Stage) -> None:
     for request in requests:
         await ended_or_parked(stage, request)
     await replays(stage, batch.id)
+
+
+async def test_maintenance_resends_only_what_it_has_parked(stage: Stage) -> None:
+    """A call that was parked before stays parked, also if somebody tried to resume it meanwhile."""
+    (unrelated,) = await park(stage, 1)
+    before = await recoveries(stage)
+    control = ControlHandle(stage.client, "sandbox")
+    hold = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="maintenance")
+    await control.force_breaker(hold)
+    await asyncio.sleep(1.2)  # a worker looks at the control about every second
+    kept_back = stage.request()
+    await stage.calls.start(kept_back)
+    await stage.until(kept_back, CallStage.PARKED)
+    await stage.calls.call(unrelated.call_id).reprocess(by="ops")
+    await in_ledger(stage, unrelated, times=2)
+    for state in (BreakerState.CLOSED, None):
+        await control.force_breaker(hold.model_copy(update={"state": state}))
+    outcome = await stage.calls.call(kept_back.call_id).outcome(PATIENCE)
+    assert outcome.status is OutcomeStatus.COMPLETED
+    while not (new := await recoveries(stage) - before):  # noqa: ASYNC110 -- the list lags
+        await asyncio.sleep(0.1)
+    (recovery,) = [await stage.calls.batch(one).result() for one in new]
+    assert (recovery.total, recovery.counts.completed) == (1, 1)
+    status = await stage.calls.call(unrelated.call_id).status()
+    assert (status.stage, status.reprocessed) == (CallStage.PARKED, 0)
+    assert len(await stage.seen(unrelated.call_id, "request")) == 2
 
 
 async def test_call_signalled_before_a_crash_is_resumed_once(stage: Stage) -> None:

@@ -278,3 +278,38 @@ def test_without_a_policy_only_an_operator_changes_it() -> None:
     assert send_rate(None, held, 25.0) == 0
     assert next_status(rules, held, evidence, now) is held
     assert next_status(rules, held.released("done", now), evidence, now).is_unrestricted
+
+
+def test_openings_in_a_row_are_one_outage() -> None:
+    """It begins with the failures that opened the breaker, and ends with the ramp."""
+    driven = Driven(POLICY, has_health=True)
+    driven.tick(100, BreakerCounts(failed=10))
+    began = driven.now - POLICY.window
+    for unhealthy in (1, 1):
+        driven.tick(600, BreakerCounts())
+        driven.tick(5, BreakerCounts(unhealthy=unhealthy))
+        assert driven.breaker.opened_at == began
+    driven.tick(600, BreakerCounts())
+    driven.tick(15, BreakerCounts(healthy=3))
+    assert (driven.breaker.step, driven.breaker.opened_at) == (0, began)
+    driven.tick(1, BreakerCounts(failed=3))
+    assert (driven.breaker.state, driven.breaker.opened_at) == (BreakerState.OPEN, began)
+    driven.tick(600, BreakerCounts())
+    driven.tick(15, BreakerCounts(healthy=3))
+    for _ in range(6):
+        driven.tick(10, BreakerCounts(answered=5))
+    assert driven.breaker.is_unrestricted
+    driven.tick(100, BreakerCounts(failed=10))
+    assert driven.breaker.opened_at == driven.now - POLICY.window
+
+
+@pytest.mark.parametrize("state", [BreakerState.OPEN, BreakerState.HALF_OPEN])
+def test_the_outage_of_a_forced_breaker_begins_when_it_is_forced(state: BreakerState) -> None:
+    """Maintenance after an outage is another outage; maintenance during one is not."""
+    held = BreakerStatus.initial(AT).forced(state, "ann", "maintenance", AT + SECOND)
+    assert held.opened_at == AT + SECOND
+    closed = held.forced(BreakerState.CLOSED, "ann", "over", AT + 2 * SECOND)
+    again = closed.forced(BreakerState.OPEN, "ann", "more", AT + 4 * SECOND)
+    assert again.opened_at == AT + 4 * SECOND
+    same = held.released("over", AT + 2 * SECOND).forced(BreakerState.OPEN, "bo", "no", AT)
+    assert same.opened_at == AT + SECOND

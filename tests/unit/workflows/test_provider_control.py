@@ -17,10 +17,12 @@ from ackbridge.contracts.control import (
     ControlDecision,
     ControlStart,
     ControlState,
+    DrainResult,
     FlagState,
     FlagValue,
     IntegrationFlags,
     LearnedDeadline,
+    Recovery,
     SetFlag,
 )
 from ackbridge.contracts.wire import InvalidInputError
@@ -153,6 +155,46 @@ def test_forced_breaker_keeps_its_state() -> None:
     assert (change.before, change.after) == ("open, held by ann", "open")
     control.apply(ControlDecision(breaker=closed))
     assert control.snapshot.breaker == closed
+
+
+def breaker(state: BreakerState, since: datetime | None = NOW) -> ControlDecision:
+    status = BreakerStatus(state=state, since=NOW, reason="-", opened_at=since)
+    return ControlDecision(breaker=status)
+
+
+def test_a_breaker_that_closes_drains_what_its_outage_has_parked() -> None:
+    """Once, unless it is open again by then; what has yet to be started is kept."""
+    control = Host().control()
+    assert control.next_drain() is None
+    control.apply(breaker(BreakerState.OPEN))
+    control.apply(breaker(BreakerState.CLOSED))
+    control.apply(breaker(BreakerState.OPEN))
+    assert control.next_drain() is None
+    control.apply(breaker(BreakerState.CLOSED))
+    state = ControlState.model_validate_json(control.state().model_dump_json())
+    control = Host().control(state)
+    step = control.next_drain()
+    assert step is not None
+    assert (step.since, step.previous) == (NOW, ())
+    recovery = Recovery(since=NOW, batch="batch.acme:recovery-5")
+    control.drained(step, DrainResult(recovery=recovery))
+    assert control.next_drain() is None
+    control.apply(breaker(BreakerState.OPEN))
+    control.apply(breaker(BreakerState.CLOSED))
+    step = control.next_drain()
+    assert step is not None
+    assert step.previous == (recovery,)
+
+
+def test_maintenance_drains_what_it_has_parked() -> None:
+    """Even if the breaker is released at once, before the recovery begins."""
+    control = Host().control()
+    hold = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="maintenance")
+    for state in (BreakerState.OPEN, BreakerState.CLOSED, None):
+        control.force_breaker(hold.model_copy(update={"state": state}))
+    step = control.next_drain()
+    assert step is not None
+    assert step.since == NOW
 
 
 def test_learned_deadline_is_published_and_logged() -> None:
