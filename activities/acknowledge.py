@@ -117,6 +117,7 @@ class Acknowledge:
                 ),
                 truncate=True,
                 reference=step.reference,
+                kept=step.kept,
                 response=response,
                 reason=step.reason,
             )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from ackbridge.catalog.matching import kept_values
 from ackbridge.catalog.rendering import render_status
 from ackbridge.contracts import names
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.steps import POLL_RETRY_FROM, Asked, AskStep, PollStep, StepFailure
+from ackbridge.contracts.steps import POLL_RETRY_FROM, Asked, AskStep, Kept, PollStep, StepFailure
 from ackbridge.stats.counters import Count
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
@@ -44,11 +46,13 @@ class StatusReply:
         message: what it means for the call; None when there is no response yet.
         summary: the answer in one line.
         retry_after: the delay before the next request that the provider asks for.
+        kept: values for later requests.
     """
 
     message: ProviderMessage | None
     summary: str
     retry_after: timedelta | None = None
+    kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
 class AskStatus:
@@ -71,7 +75,7 @@ class AskStatus:
         ):
             reply = await self._request_status(step)
         count(self._deps, step.request, Count.STATUS_ANSWERED)
-        return Asked(message=reply.message if reply else None)
+        return Asked(message=reply.message, kept=dict(reply.kept)) if reply else Asked()
 
     @activity.defn(name=names.POLL)
     async def poll(self, step: PollStep) -> Asked:
@@ -83,7 +87,7 @@ class AskStatus:
         while True:
             reply, interval = await self._poll_once(step)
             if reply.message is not None:
-                return Asked(message=reply.message)
+                return Asked(message=reply.message, kept=dict(reply.kept))
             await self._pause(step.request.provider, reply.summary, interval)
 
     async def _poll_once(self, step: PollStep) -> tuple[StatusReply, timedelta]:
@@ -136,25 +140,29 @@ class AskStatus:
             LedgerUnavailableError: the answer is large, and could not be stored.
         """
         response = await call_provider(
-            self._deps, step.request, step.cycle, render_status, reference=step.reference
+            self._deps,
+            step.request,
+            step.cycle,
+            render_status,
+            reference=step.reference,
+            kept=step.kept,
         )
         if response is None:
             return None
-        if response.retryable:
-            raise response.retryable
         if not response.is_complete:
-            raise RetryableError(BROKEN_OFF, reached=True)
-        summary = f"the provider answered {response.status}"
-        if response.status >= 400:
-            return StatusReply(None, summary, response.retry_after)
+            raise response.retryable or RetryableError(BROKEN_OFF, reached=True)
         message = read_message(
             self._deps, step.request, step.cycle, response, MessageSource.STATUS, step.reference
         )
+        kept = kept_values(response.operation, response.document)
+        summary = f"the provider answered {response.status}"
         if message is None:
+            if response.retryable:
+                raise response.retryable
             summary = f"{summary}, without a response yet"
-            return StatusReply(None, summary, response.retry_after)
-        message = await with_bounded_data(self._deps, step.request.call_id, message)
-        return StatusReply(message, summary, response.retry_after)
+        else:
+            message = await with_bounded_data(self._deps, step.request.call_id, message)
+        return StatusReply(message, summary, response.retry_after, kept)
 
 
 def _not_yet(summary: str, delay: timedelta) -> ApplicationError:

@@ -249,10 +249,17 @@ def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
 
 
 def _poll_plan(operation: Operation) -> PollPlan | None:
-    if operation.response.mode != "poll":
+    poll = operation.response.poll
+    if poll is None and operation.response.mode == "poll":
+        poll = PollSpec()
+    if poll is None:
         return None
-    poll = operation.response.poll or PollSpec()
-    return PollPlan(every=poll.every, timeout=operation.receipt.timeout)
+    is_beside = operation.response.mode == "callback"
+    return PollPlan(
+        every=poll.every,
+        timeout=operation.receipt.timeout,
+        first_after=poll.every if is_beside else timedelta(0),
+    )
 
 
 def _reconcile_plan(operation: Operation) -> ReconcilePlan | None:

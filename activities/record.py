@@ -64,6 +64,7 @@ class Record:
         self, step: RecordStep, outcome: CallOutcome
     ) -> Acknowledged | FailedAttempt:
         success = AcknowledgeStep(
+            kept=step.kept,
             request=step.request,
             cycle=step.cycle,
             kind=AcknowledgementKind.SUCCESS,

@@ -13,11 +13,16 @@ from pydantic_core import to_json
 from temporalio import activity
 
 from ackbridge.catalog.matching import (
+    asks_to_retry,
     classify,
     is_receipt,
+    kept_values,
     receipt_data,
     receipt_failure,
+    receipt_pause,
     receipt_reference,
+    receipt_response,
+    refusal,
 )
 from ackbridge.catalog.rendering import render_request, render_status
 from ackbridge.contracts import names
@@ -44,6 +49,7 @@ from activities.support.counters import (
 from activities.support.dependencies import Dependencies
 from activities.support.provider_http import (
     BROKEN_OFF,
+    MAX_QUOTED,
     ProviderResponse,
     call_provider,
     own_event_key,
@@ -117,6 +123,9 @@ class Send:
         sent_at = self._deps.clock()
         response = await call_provider(self._deps, request, step.cycle, render_request)
         receipt_at = self._deps.clock()
+        response = _with_pause(response, receipt_at)
+        if response.is_complete and asks_to_retry(response.operation, response.document):
+            raise self._not_now(step, response)
         failure = self._failure(step, response, receipt_at)
         if failure is None and not is_receipt(
             response.operation, response.status, response.document
@@ -128,6 +137,7 @@ class Send:
                 sent_at=sent_at,
                 receipt_at=receipt_at,
                 reference=receipt_reference(response.operation, response.document),
+                kept=kept_values(response.operation, response.document),
                 attempt=activity.info().attempt,
                 again=step.reached,
             )
@@ -140,6 +150,21 @@ class Send:
             raise UnreadableError(f"unexpected error: {type(error).__name__}") from None
         count_receipt(self._deps, request, sent)
         return sent
+
+    def _not_now(self, step: SendStep, response: ProviderResponse) -> RetryableError:
+        """The provider asks for another attempt, by `receipt.retry`."""
+        said = refusal(
+            response.operation, response.document, self._deps.redactor(step.request.provider)
+        )
+        text = f"the provider answered {response.status}, which asks for another attempt"
+        return RetryableError(
+            f"{text}: {said.reason[:MAX_QUOTED]}" if said.reason else text,
+            # A refused attempt has done nothing. Any other answer may be about work under way, but
+            # where the file forbids to repeat the request, it says so of attempts without effect.
+            reached=response.operation.request.is_repeatable and not _is_refusal(response.status),
+            retry_after=response.retry_after,
+            throttled=response.status < 500,
+        )
 
     def _failure(
         self, step: SendStep, response: ProviderResponse, at: datetime
@@ -173,7 +198,16 @@ class Send:
         messages = [failure] if failure else []
         early = InboxMessages()
         if failure is None:
-            self._require_usable(step, response, sent.reference)
+            self._require_usable(step, response, sent)
+            final = receipt_response(
+                operation,
+                response.document,
+                own_event_key("receipt", request, step.cycle),
+                sent.receipt_at,
+            )
+            if final is not None:
+                data = await self._stored(step, response, final.event_key, final.data)
+                messages = [final.model_copy(update={"data": data})]
         if operation.response.mode == "sync" and failure is None:
             messages = [await self._synchronous(step, response, sent.reference)]
         elif operation.response.mode == "callback":
@@ -188,24 +222,22 @@ class Send:
             }
         )
 
-    def _require_usable(
-        self, step: SendStep, response: ProviderResponse, reference: str | None
-    ) -> None:
+    def _require_usable(self, step: SendStep, response: ProviderResponse, sent: Sent) -> None:
         """Require the reference of the provider's work, where the receipt should have it."""
         operation = response.operation
-        if reference is not None or operation.receipt.reference is None:
+        if sent.reference is not None or operation.receipt.reference is None:
             return
         if response.is_garbled and operation.request.is_repeatable:
             raise RetryableError(f"{GARBLED} as a receipt", reached=True)
         mode, match = operation.response.mode, operation.response.match
         is_matched = mode == "sync" or (mode == "callback" and match.call_id is not None)
-        if not is_matched and not self._can_ask_without_reference(step):
+        if not is_matched and not self._can_ask_without_reference(step, sent):
             raise UnreadableError(NO_REFERENCE)
 
-    def _can_ask_without_reference(self, step: SendStep) -> bool:
+    def _can_ask_without_reference(self, step: SendStep, sent: Sent) -> bool:
         integration = self._deps.catalog.integration(step.request.provider)
         operation = integration.operations[step.request.operation]
-        context = self._deps.template_context(step.request, step.cycle)
+        context = self._deps.template_context(step.request, step.cycle, kept=sent.kept)
         try:
             request = render_status(integration, operation, context)
             same = render_status(integration, operation, {**context, "reference": "known"})
@@ -320,6 +352,22 @@ class InboxReader:
             entry.received_at,
             self._deps.redactor(request.provider),
         )
+
+
+def _with_pause(response: ProviderResponse, at: datetime) -> ProviderResponse:
+    """The answer with the delay by `receipt.pause`, where it has no Retry-After."""
+    pause = receipt_pause(response.operation, response.document, at)
+    if pause is None or response.retry_after is not None:
+        return response
+    retryable = response.retryable and replace(response.retryable, retry_after=pause)
+    return replace(response, retry_after=pause, retryable=retryable)
+
+
+def _is_refusal(status: int) -> bool:
+    return 400 <= status < 500 and status not in _MAY_BE_UNDER_WAY
+
+
+_MAY_BE_UNDER_WAY = (408, 409, 425)
 
 
 def _classify(error: Exception) -> Classification:

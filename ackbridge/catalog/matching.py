@@ -7,14 +7,16 @@ Expressions are evaluated over a message's document: the fields of its body and,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ackbridge.contracts.limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.wire import parse_duration
+from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.redaction import Redactor
 
 from .expressions import Expression
@@ -31,6 +33,18 @@ from .model import (
 Document: TypeAlias = Mapping[str, Any]
 
 THROTTLING_STATUSES = frozenset({408, 425, 429})
+
+FIRST_ERROR_STATUS: Final = 400
+
+MAX_KEPT_LENGTH: Final = 4096
+"""Characters of a value of `receipt.keep`."""
+
+_EARLIEST_TIMESTAMP = 10**9
+"""Larger numbers of seconds are Unix times, not durations."""
+
+_LATEST_TIMESTAMP = 10**11
+
+_NUMBER = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 SHAPES_ONLY = Redactor()
 """Removes what looks like a credential or a card number; knows no provider's secrets."""
@@ -104,7 +118,9 @@ def classify(
         source: for `STATUS`, the rules of `response.status` apply.
         redactor: removes secrets from the reason of a failure.
     """
-    rules = _rules(operation, source)
+    status = document.get("status")
+    is_error = isinstance(status, int) and status >= FIRST_ERROR_STATUS
+    rules = _rules(operation, source, is_error=is_error)
     meaning: dict[str, Any]
     if rules.failure is not None and rules.failure.when.holds(document):
         meaning = _failure(rules.failure, document, redactor)
@@ -137,6 +153,53 @@ def receipt_data(operation: Operation, document: Document) -> Any:
     return data.search(document) if data is not None else None
 
 
+def receipt_response(
+    operation: Operation, document: Document, event_key: str, received_at: datetime
+) -> ProviderMessage | None:
+    """The response that a receipt is already, by `receipt.success`; None if it is none."""
+    success = operation.receipt.success
+    if success is None or not success.holds(document):
+        return None
+    data = operation.response.data.search(document) if operation.response.data else None
+    return ProviderMessage(
+        kind=MessageKind.RESPONSE,
+        event_key=event_key,
+        source=MessageSource.SYNC,
+        received_at=received_at,
+        reference=receipt_reference(operation, document),
+        data=document.get("body") if data is None else data,
+    )
+
+
+def kept_values(operation: Operation, document: Document) -> dict[str, str | int | float | bool]:
+    """What an answer has of `receipt.keep`, without null and what is not kept."""
+    found = {name: one.search(document) for name, one in operation.receipt.keep.items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, str | int | float) and len(str(value)) <= MAX_KEPT_LENGTH
+    }
+
+
+def asks_to_retry(operation: Operation, document: Document) -> bool:
+    """Whether an answer says "not now", by `receipt.retry`."""
+    retry = operation.receipt.retry
+    return retry is not None and retry.holds(document)
+
+
+def receipt_pause(operation: Operation, document: Document, now: datetime) -> timedelta | None:
+    """How long the provider asks to wait, by `receipt.pause`; None if it does not say."""
+    pause = operation.receipt.pause
+    value = pause.search(document) if pause is not None else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = str(value)
+    if _NUMBER.fullmatch(text) and float(text) >= _EARLIEST_TIMESTAMP:
+        text = datetime.fromtimestamp(min(float(text), _LATEST_TIMESTAMP), UTC).isoformat()
+    found = parse_retry_after(text, now)
+    return _duration(value) if found is None and isinstance(value, str) else found
+
+
 def receipt_failure(
     operation: Operation, document: Document, redactor: Redactor = SHAPES_ONLY
 ) -> FailureText | None:
@@ -165,7 +228,7 @@ def refusal(
 def accepts_acknowledgement(operation: Operation, document: Document) -> bool:
     """Whether the provider's answer accepts an acknowledgement."""
     status = document.get("status")
-    if isinstance(status, int) and status < 400:
+    if isinstance(status, int) and status < FIRST_ERROR_STATUS:
         return True
     accept = operation.acknowledge.accept if operation.acknowledge else None
     return accept is not None and accept.holds(document)
@@ -192,11 +255,14 @@ class _Rules:
     data: Expression | None
 
 
-def _rules(operation: Operation, source: MessageSource) -> _Rules:
+def _rules(operation: Operation, source: MessageSource, *, is_error: bool) -> _Rules:
     response = operation.response
     own: ResponseSpec | StatusSpec = response
     if source is MessageSource.STATUS and response.status is not None:
         own = response.status
+        if is_error:
+            # "Not found" is no failure of the work, whatever such a body has in a callback.
+            return _Rules(own.success, own.failure, own.extension, own.data or response.data)
     return _Rules(
         own.success or response.success,
         own.failure or response.failure,

@@ -204,16 +204,9 @@ def _not_yet(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     for path, request in _requests(operation):
         if request.get("encoding") in ("xml", "text", "multipart"):
             yield FieldProblem((*path, "encoding"), "has no effect in this version of Ackbridge")
-    response = _mapping(operation, "response")
-    if response.get("mode") == "callback" and response.get("poll") is not None:
-        yield _problem("response.poll", "has no effect in this version of Ackbridge")
 
 
 _WITHOUT_EFFECT = (
-    "receipt.retry",
-    "receipt.pause",
-    "receipt.keep",
-    "receipt.success",
     "response.result",
     "request.idempotency.max_length",
 )
@@ -249,6 +242,13 @@ def _requests(operation: Fields) -> Iterator[tuple[FieldPath, Fields]]:
 
 def _has_target(part: Fields) -> bool:
     return part.get("path") is not None or part.get("url") is not None
+
+
+def _final_receipt(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    is_sync = _mapping(operation, "response").get("mode") == "sync"
+    if is_sync and _mapping(operation, "receipt").get("success") is not None:
+        message = "has no effect in mode sync; there, response.success says what is the response"
+        yield _problem("receipt.success", message)
 
 
 def _late_window(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
@@ -422,6 +422,7 @@ _RULES = (
     _poll,
     _not_yet,
     _targets,
+    _final_receipt,
     _late_window,
     _bodies,
     _idempotency,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from .calls import CallStatus, Effect, Intervention, Notice, OutcomeCode, Timings
 from .messages import ProviderMessage
 from .plan import Plan
-from .steps import AcknowledgeStep, CycleEnd, SuppressedMessage, WrittenOff
+from .steps import AcknowledgeStep, CycleEnd, Kept, SuppressedMessage, WrittenOff
 from .wire import Wire
 
 
@@ -44,6 +44,7 @@ class CycleState(Wire):
     first_sent_at: AwareDatetime | None = None
     sent_at: AwareDatetime | None = None
     timeouts: tuple[timedelta, ...] = ()
+    kept: dict[str, Kept] = Field(default_factory=dict)
 
 
 class PendingAcknowledgementState(Wire):

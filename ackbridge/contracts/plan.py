@@ -81,10 +81,12 @@ class PollPlan(Wire):
     Attributes:
         every: the pause between two status requests.
         timeout: of one status request.
+        first_after: the pause before the first one, where a callback is expected first.
     """
 
     every: timedelta
     timeout: timedelta
+    first_after: timedelta = timedelta(0)
 
 
 class ReconcilePlan(Wire):
@@ -102,7 +104,7 @@ class Plan(Wire):
         deadline_reason: why that long, for people.
         ceiling: extensions never move the deadline further than this from the sending.
         ask_status: whether the operation has a status request.
-        poll: in mode `poll`, how the provider is asked until the deadline.
+        poll: how the provider is asked until the deadline; in mode `poll`, and beside callbacks.
         cycles: the maximum number of rounds.
         late_window: how long a call that would fail for lack of a response stays open, parked, for
             a late one; None: not at all.

@@ -6,11 +6,14 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, CallRequest, Effect, Stage
 from .messages import ProviderMessage
 from .wire import Wire
+
+Kept = str | int | float | bool
+"""A value that is kept for later requests of its cycle."""
 
 
 class PrepareStep(Wire):
@@ -105,6 +108,7 @@ class Sent(Wire):
         deadline, deadline_reason: how long to wait for the response, and why, where that has
             changed since the call was planned.
         delayed_after: when the caller is told that it takes longer; None: at the deadline.
+        kept: values for later requests (`receipt.keep`).
     """
 
     sent_at: AwareDatetime
@@ -118,6 +122,7 @@ class Sent(Wire):
     deadline: timedelta | None = None
     deadline_reason: str | None = None
     delayed_after: timedelta | None = None
+    kept: dict[str, Kept] = Field(default_factory=dict)
 
 
 class CorrelateStep(Wire):
@@ -164,12 +169,14 @@ class AskStep(Wire):
 
     Attributes:
         silence: the cycle's deadline has passed, counted if the provider has no answer.
+        kept: as in `Sent`, what is known of the cycle.
     """
 
     request: CallRequest
     cycle: int
     reference: str | None = None
     silence: CycleEnd | None = None
+    kept: dict[str, Kept] = Field(default_factory=dict)
 
 
 POLL_RETRY_FROM: Final = timedelta(seconds=1)
@@ -183,6 +190,7 @@ class PollStep(Wire):
     Attributes:
         every: the pause between two of them.
         answered: event keys of answers that were handled already (extensions).
+        kept: as in `AskStep`.
     """
 
     request: CallRequest
@@ -190,12 +198,18 @@ class PollStep(Wire):
     reference: str | None = None
     every: timedelta
     answered: tuple[str, ...] = ()
+    kept: dict[str, Kept] = Field(default_factory=dict)
 
 
 class Asked(Wire):
-    """The answer to a status request, if it decides anything."""
+    """The answer to a status request, if it decides anything.
+
+    Attributes:
+        kept: values for later requests, as in `Sent`.
+    """
 
     message: ProviderMessage | None = None
+    kept: dict[str, Kept] = Field(default_factory=dict)
 
 
 class RecordStep(Wire):
@@ -209,7 +223,8 @@ class RecordStep(Wire):
         taken_back: the timeouts of this cycle that the statistics have counted by mistake.
         ended: cycles that ended without a response, each reported once.
         acknowledges: whether this activity may also acknowledge the success.
-        reference: the provider's own id of the cycle's work, for that acknowledgement.
+        reference, kept: the provider's own id of the cycle's work and the values kept of it, for
+            that acknowledgement.
     """
 
     request: CallRequest
@@ -223,6 +238,7 @@ class RecordStep(Wire):
     ended: tuple[CycleEnd, ...] = ()
     acknowledges: bool = False
     reference: str | None = None
+    kept: dict[str, Kept] = Field(default_factory=dict)
 
 
 class AcknowledgementKind(StrEnum):
@@ -238,6 +254,7 @@ class AcknowledgeStep(Wire):
         reason: for templates of a failure.
         outcome: stored once the provider has accepted a success.
         ended: cycles that ended without a response, each told once.
+        kept: as in `AskStep`.
     """
 
     request: CallRequest
@@ -248,6 +265,7 @@ class AcknowledgeStep(Wire):
     reason: str | None = None
     outcome: CallOutcome | None = None
     ended: tuple[CycleEnd, ...] = ()
+    kept: dict[str, Kept] = Field(default_factory=dict)
 
 
 class Acknowledged(Wire):

@@ -69,7 +69,7 @@ class Dependencies:
         """The values that templates of an integration file can refer to.
 
         Args:
-            known: what is known besides the request: reference, response, reason.
+            known: what is known besides the request: reference, kept, response, reason.
         """
         return {
             "payload": request.payload,
@@ -84,6 +84,7 @@ class Dependencies:
             },
             "callback_url": f"{self.public_url.rstrip('/')}/callbacks/{request.provider}",
             "reference": None,
+            "kept": {},
             "response": None,
             "reason": None,
             **known,

@@ -71,6 +71,7 @@ class Acknowledgements:
             cycle=cycle.number,
             kind=AcknowledgementKind.SUCCESS,
             reference=cycle.reference,
+            kept=cycle.kept,
             outcome=self._state.outcome,
         )
         match combined:
@@ -94,6 +95,7 @@ class Acknowledgements:
                         cycle=cycle.number,
                         kind=AcknowledgementKind.FAILED,
                         reference=cycle.reference,
+                        kept=cycle.kept,
                         reason=reason,
                     )
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode
     from ackbridge.contracts.continuation import CycleState, ParkedCause, WorkEnd
     from ackbridge.contracts.messages import ProviderMessage
-    from ackbridge.contracts.steps import Acknowledged, CycleEnd, FailedAttempt, Sent
+    from ackbridge.contracts.steps import Acknowledged, CycleEnd, FailedAttempt, Kept, Sent
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Cycle:
         first_sent_at: when the key was used first.
         sent_at: None where it was sent several times, and a response may belong to any of them.
         timeouts: how long it had been awaited each time that its deadline passed.
+        kept: what the provider's answers about it have for later requests (`receipt.keep`).
     """
 
     number: int
@@ -40,6 +41,7 @@ class Cycle:
     first_sent_at: datetime | None = None
     sent_at: datetime | None = None
     timeouts: tuple[timedelta, ...] = ()
+    kept: dict[str, Kept] = field(default_factory=dict)
 
     @property
     def is_spent(self) -> bool:

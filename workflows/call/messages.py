@@ -124,6 +124,7 @@ class MessageHandler:
                 ended=state.cycles.take_ended(),
                 acknowledges=combines and self._plan.poll is None,
                 reference=cycle.reference,
+                kept=cycle.kept,
             ),
         )
         if not recorded.accepted:

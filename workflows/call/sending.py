@@ -199,6 +199,7 @@ class Sending:
         is_dated = not (sent.again or was_sent)
         cycle.mark_sent(self._host.now(), state.timings.sent_at if is_dated else None)
         cycle.reference = sent.reference or cycle.reference
+        cycle.kept |= sent.kept
         state.attempts += sent.attempt
         state.reference = cycle.reference
         state.receipt = sent.receipt if sent.receipt is not None else state.receipt
@@ -280,9 +281,15 @@ class Sending:
         asked = await self._host.perform(
             self._state.request.provider,
             steps.ask_status(self._plan),
-            AskStep(request=self._state.request, cycle=cycle.number, reference=cycle.reference),
+            AskStep(
+                request=self._state.request,
+                cycle=cycle.number,
+                reference=cycle.reference,
+                kept=cycle.kept,
+            ),
             self._state.operator_requests.interrupts_work,
         )
+        cycle.kept |= asked.kept
         return asked.message
 
     async def may_reprocess(self) -> bool:
@@ -337,7 +344,7 @@ class Sending:
 
     def start_polling(self, cycle: Cycle) -> PollLoop | None:
         """Start asking for the response in the background, where the operation is polled."""
-        if self._plan.poll is None:
+        if self._plan.poll is None or self._state.messages.has_response:
             return None
         polling = PollLoop(self._host, self._state, self._plan.poll, cycle)
         self._host.run_in_background(polling.run())
@@ -380,6 +387,9 @@ class PollLoop:
     async def run(self) -> None:
         """Ask; an answer becomes a message like any other."""
         state, answered = self._state, list[str]()
+        if self._plan.first_after > timedelta(0):
+            until = self._host.now() + self._plan.first_after
+            await self._host.wait(lambda: self._is_stopped, until, "a callback may come first")
         while not self._is_stopped and (left := self._time_left()) is not None:
             message = await self._ask(left, tuple(answered))
             if message is None:
@@ -401,6 +411,7 @@ class PollLoop:
             reference=self._cycle.reference,
             every=self._plan.every,
             answered=answered,
+            kept=self._cycle.kept,
         )
         try:
             asked = await self._host.perform(
@@ -411,6 +422,7 @@ class PollLoop:
             )
         except StepError:
             return None
+        self._cycle.kept |= asked.kept
         return asked.message
 
     def _time_left(self) -> timedelta | None:

@@ -93,6 +93,11 @@ class MessageQueue:
             self._arrivals.get(message.event_key) == arrival
         )
 
+    @property
+    def has_response(self) -> bool:
+        """Whether one of them is a response."""
+        return any(message.kind is MessageKind.RESPONSE for message in self._waiting)
+
     def pop(self) -> ProviderMessage:
         """The oldest response, else the oldest message: no failure overtakes a response."""
         responses = (one for one in self._waiting if one.kind is MessageKind.RESPONSE)

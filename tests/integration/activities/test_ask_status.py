@@ -55,7 +55,7 @@ async def test_answer_is_read_as_a_message(world: World) -> None:
     assert world.script.asked == ["GET /orders/r-1"] * 2
 
 
-@pytest.mark.parametrize(("body", "status"), [({"state": "open"}, 200), ({"state": "done"}, 404)])
+@pytest.mark.parametrize(("body", "status"), [({"state": "open"}, 200), ({"why": "none"}, 404)])
 async def test_answer_without_a_result_is_no_message(world: World, body: Any, status: int) -> None:
     """Neither an error nor an answer without a result is a message."""
     world.script.says(body, status)
@@ -142,7 +142,7 @@ async def test_polling_continues_until_there_is_an_answer(world: World) -> None:
     assert asked.message.event_key == "status:acme.track.k-1:1"
     assert world.script.asked == ["GET /tracks/r-1"] * 4
     assert seen == [
-        "the provider answered 404",
+        "the provider answered 404, without a response yet",
         "the provider answered 500",
         "the provider answered 200, without a response yet",
     ]

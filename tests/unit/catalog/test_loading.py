@@ -184,6 +184,31 @@ def notice(text: str) -> str:
         ("request: {path: /x, body: 5}", "request.body", "must be a mapping"),
         ("request: {path: /x, query: {a: [1]}}", "request.query.a", "must be a text"),
         ("acknowledge: {path: /y}", "acknowledge", "needs success or failed"),
+        ("acknowledge: {success: {ok: 1}}", "acknowledge.success", "needs acknowledge.path"),
+        ("acknowledge: {failed: {path: y}}", "acknowledge.failed.path", "must start with /"),
+        ("acknowledge: {failed: {path: /y, bdoy: 1}}", "acknowledge.failed.bdoy", "mean 'body'?"),
+        (
+            "acknowledge: {failed: {path: /y, method: GET, body: {}}}",
+            "acknowledge.failed.body",
+            "GET",
+        ),
+        ("acknowledge: {failed: {path: '/{kept.x}'}}", "acknowledge.failed.path", "receipt.keep.x"),
+        (
+            "acknowledge: {success: {path: '/{reason}'}}",
+            "acknowledge.success.path",
+            "not available",
+        ),
+        ("request: {body: payload}", "request.path", "is missing (or url)"),
+        ("request: {path: /x, url: payload.link}", "request.url", "instead of path"),
+        ("request: {url: kept.link}", "request.url", "kept is not available"),
+        (
+            f"response: {{{POLL.replace('path: /x', 'url: kept.poll')}}}",
+            "response.status.url",
+            "keep.poll",
+        ),
+        ("response: {mode: sync, status: {success: ok}}", "response.status.path", "is missing"),
+        ("receipt: {keep: {Poll: x}}", "receipt.keep.Poll", "does not match"),
+        ("receipt: {success: done}", "receipt.success", "mode sync"),
         ("acknowledge: {path: /y, method: GET, failed: {}}", "acknowledge.method", "no body"),
         ("response: {mode: pool}", "response.mode", "'sync', 'callback' or 'poll'"),
         ("response: {mode: poll}", "response.status", "how to ask"),
@@ -399,6 +424,41 @@ def test_base_url_is_an_absolute_url(tmp_path: Path, url: str) -> None:
     (problem,) = problems(tmp_path, MINIMAL.replace("https://acme.example", f"'{url}'"))
     assert problem.field == "base_url"
     assert url not in problem.message
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "message"),
+    [
+        (
+            "auth: [{type: bearer, token: 'env:A'}, {type: basic, username: u, password: 'env:B'}]",
+            "auth.1",
+            "sets the header authorization",
+        ),
+        (
+            "auth: [&a {type: header, name: X-A, value: 'env:A'}, {<<: *a, name: x-a}]",
+            "auth.1",
+            "sets the header x-a",
+        ),
+        ("auth: [{type: bearer, tokn: 'env:A'}]", "auth.0.tokn", "mean 'token'?"),
+        ("auth: {type: beerer}", "auth", "type must be one of"),
+        ("hosts: {'*': open}", "hosts.*", "does not match"),
+        ("hosts: {a.example: closed}", "hosts.a.example", "'auth' or 'open'"),
+    ],
+)
+def test_invalid_authentications_and_hosts(
+    tmp_path: Path, text: str, field: str, message: str
+) -> None:
+    """Mistakes outside of operations."""
+    found = {p.field: p.message for p in problems(tmp_path, f"{text}\n{MINIMAL}")}
+    assert message in found[field]
+
+
+def test_several_authentications(tmp_path: Path) -> None:
+    """One is a list of one."""
+    one = "auth: {type: bearer, token: 'env:A'}\n"
+    two = "auth: [{type: bearer, token: 'env:A'}, {type: header, name: X-V, value: 'env:B'}]\n"
+    loaded = [load_integration(write(tmp_path, text + MINIMAL), {}).auth for text in (one, two)]
+    assert [[spec.type for spec in auth] for auth in loaded] == [["bearer"], ["bearer", "header"]]
 
 
 def test_a_catalog_is_loaded_from_a_folder(tmp_path: Path) -> None:

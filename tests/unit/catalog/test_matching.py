@@ -16,9 +16,12 @@ from ackbridge.catalog.matching import (
     find_event_key,
     find_matches,
     is_receipt,
+    kept_values,
     receipt_data,
     receipt_failure,
+    receipt_pause,
     receipt_reference,
+    receipt_response,
     refusal,
 )
 from ackbridge.catalog.model import Operation
@@ -366,3 +369,75 @@ def test_acknowledgements_are_accepted_below_400_or_as_the_file_says(tmp_path: P
         True,
         False,
     ]
+
+
+def test_receipt_that_is_the_response_already(tmp_path: Path) -> None:
+    """`response.data` selects its data; where that finds nothing, the caller gets the body."""
+    receipt = {"reference": "id", "success": "state == 'done'"}
+    integration = acme(tmp_path, receipt=receipt, response={**CALLBACK, "data": "order"})
+    order = integration.operations["order"]
+    made = {"id": 7, "state": "done"}
+    found = [
+        receipt_response(order, answer(body), "e1", AT)
+        for body in (made, {**made, "order": {"seat": 3}}, {"id": 7, "state": "open"})
+    ]
+    assert [one and (one.kind, one.data, one.reference) for one in found] == [
+        (MessageKind.RESPONSE, made, "7"),
+        (MessageKind.RESPONSE, {"seat": 3}, "7"),
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (3, 3),
+        (0.5, 0.5),
+        ("7", 7),
+        ("5m", 300),
+        (int(AT.timestamp()) + 60, 60),
+        (str(int(AT.timestamp()) + 60), 60),
+        ((AT + timedelta(hours=1)).isoformat(), 3600),
+        ("Fri, 02 Jan 2026 00:01:00 GMT", 60),
+        (int(AT.timestamp()) - 60, 0),
+        (True, None),
+        ("soon", None),
+        (None, None),
+        ({"a": 1}, None),
+        (-1, 0),
+    ],
+)
+def test_pause(tmp_path: Path, value: Any, seconds: float | None) -> None:
+    """Seconds, durations and points in time, as numbers and as texts."""
+    order = acme(tmp_path, receipt={"pause": "wait"}).operations["order"]
+    found = receipt_pause(order, answer({"wait": value}, 429), AT)
+    assert seconds == (None if found is None else found.total_seconds())
+
+
+def test_kept_values(tmp_path: Path) -> None:
+    """Texts, numbers and booleans of a bounded length."""
+    keep = {name: name for name in ("text", "number", "gone", "deep", "long")}
+    order = acme(tmp_path, receipt={"keep": keep}).operations["order"]
+    body = {"text": "t", "number": 7, "deep": {"a": 1}, "long": "x" * 5000}
+    assert kept_values(order, answer(body)) == {"text": "t", "number": 7}
+
+
+def test_error_answer_to_a_status_request(tmp_path: Path) -> None:
+    """Only the status request's own rules apply to it: "not found" is no failure of the work."""
+    response = {**CALLBACK, "failure": {"when": "error"}}
+    own = {"path": "/x", "success": "done", "failure": {"when": "status == `410`"}}
+    bare = acme(tmp_path, response={**response, "status": {"path": "/x"}}).operations["order"]
+    explained = acme(tmp_path, response={**response, "status": own}).operations["order"]
+    gone = answer({"error": "none"}, 404)
+    kinds = [
+        (found := classified(operation, document, MessageSource.STATUS)) and found.kind
+        for operation, document in (
+            (bare, gone),
+            (bare, answer({"error": "none"}, 200)),
+            (explained, gone),
+            (explained, answer({"error": "none"}, 410)),
+            (explained, answer({"done": True}, 409)),
+        )
+    ]
+    failure = MessageKind.FAILURE
+    assert kinds == [None, failure, None, failure, MessageKind.RESPONSE]

@@ -384,6 +384,86 @@ def test_status_request_is_not_sent_without_its_reference(tmp_path: Path) -> Non
             assert render_status(integration, operation, unknown) is not None
 
 
+def linked(folder: Path, url: str, hosts: dict[str, str]) -> OutboundRequest:
+    """The status request, at a URL that the provider has sent."""
+    response = {"mode": "poll", "status": {"url": "kept.poll", "success": "ok"}}
+    integration = acme(folder, receipt={"keep": {"poll": "poll"}}, response=response)
+    integration = integration.model_copy(update={"hosts": hosts})
+    context = {**CONTEXT, "kept": {"poll": url}}
+    rendered = render_status(integration, integration.operations["order"], context)
+    assert rendered is not None
+    return rendered
+
+
+HOSTS = {"queue.acme.example": "auth", "*.files.example": "open", "alt.example:8443": "open"}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected", "is_open"),
+    [
+        ("https://acme.example/jobs/1?a=b%20c#top", "https://acme.example/jobs/1?a=b%20c", False),
+        ("/jobs/1", "https://acme.example/jobs/1", False),
+        ("jobs/1", "https://acme.example/api/jobs/1", False),
+        ("https://ACME.example:443/x", "https://ACME.example:443/x", False),
+        ("https://queue.acme.example/x", "https://queue.acme.example/x", False),
+        ("https://eu.files.example/x", "https://eu.files.example/x", True),
+        ("https://alt.example:8443/x", "https://alt.example:8443/x", True),
+    ],
+)
+def test_links_go_to_known_hosts(tmp_path: Path, url: str, expected: str, is_open: bool) -> None:
+    """Relative links start at base_url; open hosts do not see our authentication."""
+    rendered = linked(tmp_path, url, HOSTS)
+    assert (rendered.url, rendered.is_open) == (expected, is_open)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://files.example/x",
+        "https://evil.example/x",
+        "https://acme.example.evil.example/x",
+        "https://acme.example@evil.example/x",
+        "https://evil.example\\@acme.example/x",
+        "https://acme.example:8443/x",
+        "https://alt.example/x",
+        "http://acme.example/x",
+        "http://queue.acme.example/x",
+        "//evil.example/x",
+        "ftp://acme.example/x",
+        "file:///etc/passwd",
+        "https://acme.example/a b",
+        "",
+    ],
+)
+def test_links_elsewhere_are_refused(tmp_path: Path, url: str) -> None:
+    """A provider, or whoever speaks for it, cannot direct requests and secrets to others."""
+    with pytest.raises(InvalidInputError, match=r"response\.status\.url: "):
+        linked(tmp_path, url, HOSTS)
+
+
+def test_acknowledgements_can_be_whole_requests(tmp_path: Path) -> None:
+    """Where success and failed differ in more than their bodies; each has a key of its own."""
+    acknowledge = {
+        "success": {"path": "/pay/{reference}/capture", "body": {"total": "{response.total}"}},
+        "failed": {"method": "DELETE", "path": "/pay/{reference}", "query": {"why": "{reason}"}},
+    }
+    integration = acme(tmp_path, receipt={"reference": "id"}, acknowledge=acknowledge)
+    order = integration.operations["order"]
+    captured = render_acknowledgement(integration, order, "success", CONTEXT)
+    cancelled = render_acknowledgement(integration, order, "failed", CONTEXT)
+    assert captured is not None
+    assert cancelled is not None
+    assert (captured.method, captured.url) == (
+        "POST",
+        "https://acme.example/api/pay/r%201%2F2/capture",
+    )
+    assert captured.content == b'{"total": 9}'
+    assert (cancelled.method, cancelled.content) == ("DELETE", None)
+    assert cancelled.url.endswith("/pay/r%201%2F2?why=the+provider+stayed+silent")
+    assert captured.headers["Idempotency-Key"] == "acme.order.k1:2:success"
+    assert cancelled.headers["Idempotency-Key"] == "acme.order.k1:2:failed"
+
+
 def test_reprs_hide_headers_and_content(tmp_path: Path) -> None:
     """Requests can be logged."""
     assert "Zo" not in repr(request(tmp_path, body="payload", headers={"X": "{metadata.tenant}"}))

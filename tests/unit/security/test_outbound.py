@@ -38,7 +38,12 @@ def url() -> Iterator[str]:
 
 async def sent(url: str, spec: dict[str, Any] | None, environ: dict[str, str]) -> str:
     """The request headers, as one text."""
-    parsed = () if spec is None else (SPEC.validate_python(spec),)
+    return await sent_with(url, [] if spec is None else [spec], environ)
+
+
+async def sent_with(url: str, specs: list[dict[str, Any]], environ: dict[str, str]) -> str:
+    """The headers of a request with these authentications."""
+    parsed = [SPEC.validate_python(spec) for spec in specs]
     auth = build_auth(parsed, Secrets(environ, Path()), utc_now)
     async with build_client() as client:
         reply = await exchange(
@@ -77,6 +82,18 @@ async def test_basic_credentials_are_sent(url: str, username: str) -> None:
     seen = await sent(url, spec, {"USER": "shop", "KEY": "pä:ss"})
 
     assert f'"authorization":"Basic {expected}"' in seen
+
+
+async def test_several_authentications_are_used_together(url: str) -> None:
+    """Such as a key of the partner beside the token of the account."""
+    specs = [
+        {"type": "bearer", "token": "env:KEY"},
+        {"type": "header", "name": "X-Partner", "value": "env:PARTNER"},
+    ]
+    seen = await sent_with(url, specs, {"KEY": "abc", "PARTNER": "def"})
+
+    assert '"authorization":"Bearer abc"' in seen
+    assert '"x-partner":"def"' in seen
 
 
 async def test_nothing_is_sent_without_a_spec(url: str) -> None:
