@@ -58,6 +58,7 @@ def settle_activities(deps: Dependencies) -> Sequence[Activity]:
         inbox.look_inbox,
         status.ask_status,
         status.poll,
+        status.fetch_result,
         Acknowledge(deps).acknowledge,
     ]
 

@@ -1,4 +1,4 @@
-"""The activities `ask_status` and `poll`: ask the provider for the status of a call's work."""
+"""The activities `ask_status`, `poll` and `fetch_result`: ask the provider about its work."""
 
 from __future__ import annotations
 
@@ -10,19 +10,30 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from ackbridge.catalog.matching import kept_values
-from ackbridge.catalog.rendering import render_status
+from ackbridge.catalog.matching import kept_values, result_data
+from ackbridge.catalog.rendering import render_result, render_status
 from ackbridge.contracts import names
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
-from ackbridge.contracts.steps import POLL_RETRY_FROM, Asked, AskStep, Kept, PollStep, StepFailure
+from ackbridge.contracts.steps import (
+    POLL_RETRY_FROM,
+    Asked,
+    AskStep,
+    Kept,
+    PollStep,
+    ResultStep,
+    StepFailure,
+)
 from ackbridge.stats.counters import Count
 from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
 from activities.support.provider_http import (
     BROKEN_OFF,
+    ProviderResponse,
     call_provider,
+    load_data,
     read_message,
+    refusal_of,
     with_bounded_data,
 )
 from activities.support.retry import (
@@ -89,6 +100,49 @@ class AskStatus:
             if reply.message is not None:
                 return Asked(message=reply.message, kept=dict(reply.kept))
             await self._pause(step.request.provider, reply.summary, interval)
+
+    @activity.defn(name=names.FETCH_RESULT)
+    async def fetch_result(self, step: ResultStep) -> Asked:
+        """Fetch the result of work that is done, as the data of its message.
+
+        Raises:
+            ApplicationError: NoReceipt, retryable. Refused, and InvalidRequest (the file, or a link
+                of the provider, does not fit), are final.
+        """
+        with (
+            counting_failures(self._deps, step.request, Count.STATUS_UNANSWERED),
+            classified_errors(StepFailure.NO_RECEIPT),
+        ):
+            response = await call_provider(
+                self._deps,
+                step.request,
+                step.cycle,
+                render_result,
+                reference=step.reference,
+                kept=step.kept,
+                message=await load_data(self._deps, step.message.data),
+            )
+            if response is None:
+                return Asked(message=step.message)
+            self._require_result(response, step.request.provider)
+            data = result_data(response.operation, response.document)
+            message = step.message.model_copy(update={"data": data})
+            message = await with_bounded_data(self._deps, step.request.call_id, message)
+        count(self._deps, step.request, Count.STATUS_ANSWERED)
+        return Asked(message=message)
+
+    def _require_result(self, response: ProviderResponse, provider: str) -> None:
+        if response.retryable:
+            raise response.retryable
+        is_json = "json" in response.document["headers"].get("content-type", "")
+        if not response.is_complete or (response.is_garbled and is_json):
+            raise RetryableError(BROKEN_OFF, reached=True, retry_after=response.retry_after)
+        if response.status in (404, 409):
+            # The work is done; its result may show a moment later.
+            reason = f"the provider answered {response.status}"
+            raise RetryableError(reason, reached=True, retry_after=response.retry_after)
+        if not 200 <= response.status < 300:
+            raise refusal_of(response, self._deps.redactor(provider))
 
     async def _poll_once(self, step: PollStep) -> tuple[StatusReply, timedelta]:
         """The reply, its message only if it is new, and the delay before the next request."""

@@ -26,6 +26,7 @@ from ackbridge.contracts.plan import (
     Prepared,
     ReconcilePlan,
     ResponseMode,
+    ResultPlan,
     SendPlan,
 )
 from ackbridge.contracts.steps import (
@@ -164,6 +165,7 @@ class Prepare:
             reconcile=_reconcile_plan(operation),
             park=operation.parked_codes,
             amount=amount(operation, context),
+            result=_result_plan(operation),
         )
 
     def _deadline(self, request: CallRequest, operation: Operation) -> tuple[timedelta, str]:
@@ -260,6 +262,11 @@ def _poll_plan(operation: Operation) -> PollPlan | None:
         timeout=operation.receipt.timeout,
         first_after=poll.every if is_beside else timedelta(0),
     )
+
+
+def _result_plan(operation: Operation) -> ResultPlan | None:
+    result = operation.response.result
+    return None if result is None else ResultPlan(timeout=result.timeout, within=result.within)
 
 
 def _reconcile_plan(operation: Operation) -> ReconcilePlan | None:

@@ -137,7 +137,7 @@ def classify(
         source=source,
         received_at=received_at,
         reference=_reference(reference, document),
-        data=rules.data.search(document) if rules.data else document.get("body"),
+        data=_data(operation, rules.data, document),
         **meaning,
     )
 
@@ -160,7 +160,7 @@ def receipt_response(
     success = operation.receipt.success
     if success is None or not success.holds(document):
         return None
-    data = operation.response.data.search(document) if operation.response.data else None
+    data = _data(operation, operation.response.data, document)
     return ProviderMessage(
         kind=MessageKind.RESPONSE,
         event_key=event_key,
@@ -169,6 +169,12 @@ def receipt_response(
         reference=receipt_reference(operation, document),
         data=document.get("body") if data is None else data,
     )
+
+
+def result_data(operation: Operation, document: Document) -> Any:
+    """The response in the answer to the request for the result."""
+    data = operation.response.data
+    return data.search(document) if data is not None else document.get("body")
 
 
 def kept_values(operation: Operation, document: Document) -> dict[str, str | int | float | bool]:
@@ -278,6 +284,13 @@ def _is_success(rules: _Rules, document: Document, source: MessageSource) -> boo
         return False
     status = document.get("status")
     return isinstance(status, int) and 200 <= status < 300
+
+
+def _data(operation: Operation, selected: Expression | None, document: Document) -> Any:
+    """The response in a message; its whole body where the response is in the result."""
+    if selected is None or operation.response.result is not None:
+        return document.get("body")
+    return selected.search(document)
 
 
 def _failure(rule: FailureRule, document: Document, redactor: Redactor) -> dict[str, Any]:

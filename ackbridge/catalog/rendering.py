@@ -143,6 +143,20 @@ def render_status(
     return _request(integration, status, operation.receipt.timeout, context, "response.status")
 
 
+def render_result(
+    integration: Integration, operation: Operation, context: Context
+) -> OutboundRequest | None:
+    """Render the request for the result; None where the message of the success has it.
+
+    Raises:
+        InvalidInputError: as `render_request`.
+    """
+    result = operation.response.result
+    if result is None:
+        return None
+    return _request(integration, result, result.timeout, context, "response.result")
+
+
 def _require_no_reference(query: Mapping[str, ScalarTemplate], context: Context) -> None:
     """Without it, a parameter that is left out would ask about every work of the provider."""
     for name, template in query.items():

@@ -206,10 +206,7 @@ def _not_yet(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
             yield FieldProblem((*path, "encoding"), "has no effect in this version of Ackbridge")
 
 
-_WITHOUT_EFFECT = (
-    "response.result",
-    "request.idempotency.max_length",
-)
+_WITHOUT_EFFECT = ("request.idempotency.max_length",)
 
 
 def _targets(operation: Fields, _document: Any) -> Iterator[FieldProblem]:

@@ -89,6 +89,13 @@ class PollPlan(Wire):
     first_after: timedelta = timedelta(0)
 
 
+class ResultPlan(Wire):
+    """One more request after a success: `timeout` of one attempt, `within` of all of them."""
+
+    timeout: timedelta
+    within: timedelta
+
+
 class ReconcilePlan(Wire):
     """How an unknown end is reconciled: a status request `every`, for `within` at the most."""
 
@@ -126,6 +133,7 @@ class Plan(Wire):
         key_retention: how long the provider keeps an idempotency key; None: for ever.
         reconcile: of an end with unknown effect; None: it stays unknown.
         park: which codes park, or `unknown`; None: as `on_failure` says.
+        result: the request for the result of work that is done; None: the message has it.
         amount: the decimal value of the operation's `sum`, for lists of unknown calls.
         delayed_after: when the caller is told that the response takes longer, from the moment of
             sending; None: at the deadline.
@@ -159,6 +167,7 @@ class Plan(Wire):
     reconcile: ReconcilePlan | None = None
     park: tuple[str, ...] | None = None
     amount: str | None = None
+    result: ResultPlan | None = None
     delayed_after: timedelta | None = None
 
 

@@ -212,6 +212,21 @@ class Asked(Wire):
     kept: dict[str, Kept] = Field(default_factory=dict)
 
 
+class ResultStep(Wire):
+    """Send the request for the result of work that is done.
+
+    Attributes:
+        message: the success; its data are the body of the provider's message.
+        kept: as in `AskStep`.
+    """
+
+    request: CallRequest
+    cycle: int
+    reference: str | None = None
+    message: ProviderMessage
+    kept: dict[str, Kept] = Field(default_factory=dict)
+
+
 class RecordStep(Wire):
     """Write the response, its duplicate-index row and the outcome in one transaction.
 

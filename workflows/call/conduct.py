@@ -282,6 +282,7 @@ class Conduct:
         """Whether nothing can come of the call any more."""
         return (
             failure.code is OutcomeCode.EXPIRED
+            or (failure.code is OutcomeCode.UNREADABLE and self._state.effect is Effect.DONE)
             or self._state.operator_requests.resolved is not None
         )
 

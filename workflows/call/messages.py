@@ -7,7 +7,7 @@ from datetime import datetime
 from temporalio import workflow
 
 from workflows.hosting import steps
-from workflows.hosting.host import Condition, Host, StepError
+from workflows.hosting.host import INTERRUPTED, Condition, Host, StepError
 
 from .acknowledgements import Acknowledgements
 from .cycles import (
@@ -91,7 +91,7 @@ class MessageHandler:
         """Handle what is there, and do not wait for more."""
         return await self.wait(self._host.now(), "")
 
-    async def _record(self, message: ProviderMessage, cycle: Cycle) -> Answered | None:
+    async def _record(self, message: ProviderMessage, cycle: Cycle) -> Answered | Failure | None:
         """Record the response of a cycle; None if it is not this call's to have."""
         state = self._state
         is_forced = state.is_forced(message)
@@ -103,6 +103,11 @@ class MessageHandler:
             return None
         previous_stage = state.stage
         state.enter(Stage.CAPTURING)
+        if self._plan.result is not None and not is_forced:
+            try:
+                message = await self._sending.fetch_result(self._plan.result, cycle, message)
+            except StepError as error:
+                return self._without_result(error, cycle, previous_stage)
         state.response_arrived()
         outcome = self._outcome(message, cycle, is_late=is_late, is_forced=is_forced)
         took = None if is_forced else cycle.elapsed(state.arrived_at(message, cycle))
@@ -135,6 +140,19 @@ class MessageHandler:
         state.reference = outcome.reference
         cycle.complete()
         return Answered(cycle, outcome, recorded.acknowledged)
+
+    def _without_result(
+        self, error: StepError, cycle: Cycle, previous_stage: Stage
+    ) -> Failure | None:
+        """The work is done, and its result cannot be had; None if an operator decides instead."""
+        self._state.last_error = error.reason
+        if error.kind == INTERRUPTED:
+            cycle.report_success()
+            self._state.enter(previous_stage)
+            return None
+        cycle.complete()
+        reason = f"the work is done, and its result cannot be read: {error.reason}"
+        return Failure(reason, OutcomeCode.UNREADABLE, error.code)
 
     def restore(self, outcome: CallOutcome) -> Answered:
         """Take over what was recorded in a workflow task that was lost; it is the first cycle's."""

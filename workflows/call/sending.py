@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.continuation import WorkEnd
     from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.messages import MessageKind, ProviderMessage
-    from ackbridge.contracts.plan import Plan, PollPlan, ResponseMode
+    from ackbridge.contracts.plan import Plan, PollPlan, ResponseMode, ResultPlan
     from ackbridge.contracts.steps import (
         AskStep,
         CorrelateStep,
@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
         LookStep,
         PollStep,
         ReconsiderStep,
+        ResultStep,
         SendStep,
         Sent,
         StepFailure,
@@ -291,6 +292,46 @@ class Sending:
         )
         cycle.kept |= asked.kept
         return asked.message
+
+    async def fetch_result(
+        self, plan: ResultPlan, cycle: Cycle, message: ProviderMessage
+    ) -> ProviderMessage:
+        """Fetch the result of work that is done; whoever waits is told when that takes long.
+
+        Raises:
+            StepError: it cannot be fetched.
+        """
+        state = self._state
+        step = ResultStep(
+            request=state.request,
+            cycle=cycle.number,
+            reference=cycle.reference,
+            message=message,
+            kept=cycle.kept,
+        )
+        within = plan.within
+        if within > steps.ASK_WITHIN:
+            try:
+                return await self._fetch(plan, steps.ASK_WITHIN, step)
+            except StepError as error:
+                if error.kind == INTERRUPTED or error.retry_after is None:
+                    raise
+                state.last_error = error.reason
+            state.delay(self._plan.notices.get("delayed"), None)
+            state.wait_for(WaitingFor.RESPONSE, detail=state.last_error, is_delayed=True)
+            within -= steps.ASK_WITHIN
+        return await self._fetch(plan, within, step)
+
+    async def _fetch(
+        self, plan: ResultPlan, within: timedelta, step: ResultStep
+    ) -> ProviderMessage:
+        fetched = await self._host.perform(
+            self._state.request.provider,
+            steps.fetch_result(plan, within),
+            step,
+            self._state.operator_requests.interrupts_work,
+        )
+        return fetched.message or step.message
 
     async def may_reprocess(self) -> bool:
         """Whether the request of a parked call may be sent now; the status says why not."""

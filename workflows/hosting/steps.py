@@ -12,7 +12,7 @@ from .host import OnInterrupt, Step, TaskQueueKind
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.control import AdmissionState
-    from ackbridge.contracts.plan import AcknowledgePlan, Plan, PollPlan, Prepared
+    from ackbridge.contracts.plan import AcknowledgePlan, Plan, PollPlan, Prepared, ResultPlan
     from ackbridge.contracts.steps import (
         POLL_RETRY_FROM,
         Acknowledged,
@@ -169,6 +169,20 @@ def poll(plan: PollPlan, within: timedelta) -> Step[Asked]:
         heartbeat_timeout=plan.every + plan.timeout + MARGIN if is_short else None,
         on_interrupt=OnInterrupt.ABANDONED,
         priority=POLL_PRIORITY,
+    )
+
+
+def fetch_result(plan: ResultPlan, within: timedelta) -> Step[Asked]:
+    """Fetch the result of work that the provider has done."""
+    return Step(
+        name=names.FETCH_RESULT,
+        result=Asked,
+        summary="the work is done: fetch its result",
+        queue=TaskQueueKind.SETTLE,
+        timeout=plan.timeout + MARGIN,
+        within=within,
+        local_first=False,
+        first_retry=timedelta(milliseconds=500),
     )
 
 
