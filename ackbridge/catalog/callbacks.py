@@ -5,9 +5,9 @@ Docstrings become descriptions in the published JSON Schema, which editors show.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
 from ackbridge.contracts.limits import Name
 from ackbridge.security.specs import VerifySpec
@@ -43,6 +43,18 @@ class ReplyCodes(FilePart):
     """The content type of `body`."""
 
 
+def _parse_reply_body(written: Any) -> Template | BodyTemplate:
+    # A text is a template here, and not one expression as in the body of a request.
+    return Template.parse(written) if isinstance(written, str) else BodyTemplate.parse(written)
+
+
+_ReplyBody = Annotated[
+    Template | BodyTemplate,
+    PlainValidator(_parse_reply_body),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array"}]}),
+]
+
+
 class HandshakeReply(FilePart):
     """What a handshake is answered with. Templates over the delivery's document."""
 
@@ -51,14 +63,8 @@ class HandshakeReply(FilePart):
     """Left out: `text/plain` for a text, `application/json` for a mapping."""
     headers: Headers = Field(default_factory=dict)
     """Further headers of the reply, for instance one that echoes a header of the request."""
-    body: Template | BodyTemplate = Template.parse("")
+    body: _ReplyBody = Template.parse("")
     """A text with templates, such as `"{challenge}"`, or a mapping that is sent as JSON."""
-
-    @field_validator("body", mode="before")
-    @classmethod
-    def _parse_body(cls, written: Any) -> Any:
-        # A text is a template here, and not one expression as in the body of a request.
-        return Template.parse(written) if isinstance(written, str) else BodyTemplate.parse(written)
 
 
 class HandshakeRule(FilePart):

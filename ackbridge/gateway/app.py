@@ -65,7 +65,7 @@ def create_app(
     delivery = EventDelivery(SignalBatcher(engine), ledger, counters, recent_keys)
     redactors = build_redactors(catalog, secrets)
     sources = {
-        name: CallbackSource(
+        name: CallbackSource.build(
             integration,
             integration.callbacks,
             build_verifier(integration.callbacks.verify, secrets, clock),

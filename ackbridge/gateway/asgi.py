@@ -11,18 +11,19 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .pipeline import CallbackPipeline, CallbackReply, CallbackRequest
+from .pipeline import WRONG_METHOD, CallbackPipeline, CallbackReply, CallbackRequest
 
 PREFIX = "/callbacks/"
 
 _BODILESS = (204, 205, 304)
 """Status codes of responses without a body; integrations may choose them."""
 
-_WRONG_METHOD = CallbackReply(405, "wrong method", "callbacks are sent with POST")
+_METHODS = ("POST", "GET", "HEAD")
+"""GET and HEAD are for providers whose file says so."""
 
 
 class CallbackEndpoint:
-    """Serves `POST /callbacks/{provider}`; other requests go to `app`."""
+    """Serves `/callbacks/{provider}`; other requests go to `app`."""
 
     def __init__(self, pipeline: CallbackPipeline, app: ASGIApp) -> None:
         self._pipeline = pipeline
@@ -33,13 +34,14 @@ class CallbackEndpoint:
         if provider is None:
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "POST":
+        method = scope["method"]
+        if method in _METHODS:
             headers, query = _headers(scope), scope["query_string"]
-            request = CallbackRequest(provider, headers, query, receive)
+            request = CallbackRequest(provider, method, headers, query, receive)
             reply = await self._pipeline.handle(request)
         else:
-            reply = _WRONG_METHOD
-        start, body = _messages(reply)
+            reply = WRONG_METHOD
+        start, body = _messages(reply) if reply.content is None else _own_messages(reply)
         await send(start)
         await send(body)
 
@@ -73,5 +75,23 @@ def _messages(reply: CallbackReply) -> tuple[Message, Message]:
         content = json.dumps(fields, separators=(",", ":")).encode()
         headers.append((b"content-type", b"application/json"))
         headers.append((b"content-length", b"%d" % len(content)))
-    start = {"type": "http.response.start", "status": reply.code, "headers": headers}
+    return _response(reply.code, headers, content)
+
+
+def _own_messages(reply: CallbackReply) -> tuple[Message, Message]:
+    """A reply whose text the provider's file gives; part of it may be the sender's."""
+    headers = [(name.encode(), value.encode()) for name, value in reply.headers]
+    content = b""
+    if reply.code not in _BODILESS:
+        content = (reply.content or "").encode()
+        headers.append((b"content-type", reply.content_type.encode()))
+        headers.append((b"x-content-type-options", b"nosniff"))
+        headers.append((b"content-length", b"%d" % len(content)))
+    return _response(reply.code, headers, content)
+
+
+def _response(
+    code: int, headers: list[tuple[bytes, bytes]], content: bytes
+) -> tuple[Message, Message]:
+    start = {"type": "http.response.start", "status": code, "headers": headers}
     return start, {"type": "http.response.body", "body": content}

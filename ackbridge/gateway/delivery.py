@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from enum import StrEnum
 
 from ackbridge.contracts.control import WHOLE_PROVIDER
@@ -22,6 +23,9 @@ REPEATED = "repeated by the provider"
 RECORDED = "already recorded as a response"
 NOT_AWAITED = "not awaited: no response, failure or extension"
 
+MAX_TOGETHER = 200
+"""Events of one delivery that are in progress at once."""
+
 
 class DeliveryResult(StrEnum):
     """What became of an event. The values are the `status` of replies."""
@@ -31,6 +35,7 @@ class DeliveryResult(StrEnum):
     UNMATCHED = "unmatched"
     DUPLICATE = "duplicate"
     NOT_AWAITED = "not awaited"
+    IGNORED = "ignored"
 
 
 class EventDelivery:
@@ -54,10 +59,7 @@ class EventDelivery:
             LedgerUnavailableError: neither the engine nor the inbox could store the event.
         """
         if event.matches and not event.interpretations:
-            # A typo in a rule, or an event type that is new: an operator can have it read again.
-            await self._ledger.inbox.store_unclassified(to_inbox_entry(event), NOT_AWAITED)
-            await self._suppress(event, NOT_AWAITED)
-            return DeliveryResult.NOT_AWAITED
+            return await self._store_unclassified(event)
         key = (event.provider, event.event_key)
         if not await self._recent.claim(key):
             await self._suppress(event, REPEATED)
@@ -69,6 +71,21 @@ class EventDelivery:
             raise
         self._recent.complete(key)
         return result
+
+    async def deliver_all(self, events: Sequence[InboundEvent]) -> list[DeliveryResult]:
+        """Deliver the events of one delivery, with one signal for each call that they touch.
+
+        Raises:
+            LedgerUnavailableError: some could be stored by neither engine nor inbox.
+        """
+        results: list[DeliveryResult] = []
+        for begin in range(0, len(events), MAX_TOGETHER):
+            results += await self._deliver_together(events[begin : begin + MAX_TOGETHER])
+        return results
+
+    def count_ignored(self, provider: str, number: int) -> None:
+        """Count events that the provider's file ignores."""
+        self._counters.count(provider, WHOLE_PROVIDER, Count.IGNORED, number)
 
     async def find_call(self, event: InboundEvent) -> tuple[str, Interpretation] | None:
         """The call that an event is for, and its meaning; raises `LedgerUnavailableError`."""
@@ -85,6 +102,88 @@ class EventDelivery:
                 return call_id, interpretation
         return None
 
+    async def _deliver_together(self, events: Sequence[InboundEvent]) -> list[DeliveryResult]:
+        first: dict[str, InboundEvent] = {}
+        for event in events:
+            first.setdefault(event.event_key, event)
+        results: dict[str, DeliveryResult] = {}
+        claimed: list[str] = []
+        try:
+            # In one order, so that no two deliveries can wait for each other.
+            for key in sorted(first):
+                if await self._recent.claim((first[key].provider, key)):
+                    claimed.append(key)
+                else:
+                    await self._suppress(first[key], REPEATED)
+                    results[key] = DeliveryResult.DUPLICATE
+            fresh = [event for key, event in first.items() if key not in results]
+            await self._signal_or_store_all(fresh, results)
+        finally:
+            for key in claimed:
+                settle = self._recent.complete if key in results else self._recent.release
+                settle((first[key].provider, key))
+        replies = []
+        for event in events:
+            is_first = first[event.event_key] is event
+            replies.append(results[event.event_key] if is_first else DeliveryResult.DUPLICATE)
+        return replies
+
+    async def _signal_or_store_all(
+        self, events: Sequence[InboundEvent], results: dict[str, DeliveryResult]
+    ) -> None:
+        """Deliver events side by side, those for one call together; fills `results`."""
+        of_calls: dict[str, list[tuple[InboundEvent, Interpretation]]] = {}
+        others: list[InboundEvent] = []
+        for event in events:
+            found = await self.find_call(event)
+            if found is None:
+                others.append(event)
+            else:
+                of_calls.setdefault(found[0], []).append((event, found[1]))
+        ended = await asyncio.gather(
+            *(self._signal_together(call, parts, results) for call, parts in of_calls.items()),
+            return_exceptions=True,
+        )
+        for event in others:
+            results[event.event_key] = await self._deliver_uncalled(event)
+        for error in ended:
+            if error is not None:
+                raise error
+
+    async def _signal_together(
+        self,
+        call_id: str,
+        parts: Sequence[tuple[InboundEvent, Interpretation]],
+        results: dict[str, DeliveryResult],
+    ) -> None:
+        signalled = await self._batcher.send_all(
+            call_id,
+            parts[0][0].provider,
+            [(one.message, event.size, event.traceparent) for event, one in parts],
+        )
+        for (event, _), result in zip(parts, signalled, strict=True):
+            if result is SignalResult.DELIVERED:
+                results[event.event_key] = DeliveryResult.SIGNALLED
+            else:
+                can_signal = result is not SignalResult.UNANSWERED
+                results[event.event_key] = await self._store_and_look(event, can_signal=can_signal)
+
+    async def _deliver_uncalled(self, event: InboundEvent) -> DeliveryResult:
+        if event.matches and not event.interpretations:
+            return await self._store_unclassified(event)
+        return await self._store_and_look(event, can_signal=bool(event.matches))
+
+    async def _store_and_look(self, event: InboundEvent, *, can_signal: bool) -> DeliveryResult:
+        result = await self._store(event)
+        is_kept = result is DeliveryResult.KEPT
+        return await self._signal_stored(event) if is_kept and can_signal else result
+
+    async def _store_unclassified(self, event: InboundEvent) -> DeliveryResult:
+        # A typo in a rule, or an event type that is new: an operator can have it read again.
+        await self._ledger.inbox.store_unclassified(to_inbox_entry(event), NOT_AWAITED)
+        await self._suppress(event, NOT_AWAITED)
+        return DeliveryResult.NOT_AWAITED
+
     async def _signal_or_store(self, event: InboundEvent) -> DeliveryResult:
         if not event.matches:
             return await self._store(event)
@@ -93,8 +192,7 @@ class EventDelivery:
                 return DeliveryResult.SIGNALLED
         except EngineUnavailableError:
             return await self._store(event)
-        result = await self._store(event)
-        return await self._signal_stored(event) if result is DeliveryResult.KEPT else result
+        return await self._store_and_look(event, can_signal=True)
 
     async def _signal(self, event: InboundEvent) -> bool:
         found = await self.find_call(event)

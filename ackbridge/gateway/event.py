@@ -1,18 +1,49 @@
-"""An event that a provider sent, and the inbox row that stores it."""
+"""What a provider's delivery contains: its events, and the inbox rows that store them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
+from uuid import uuid4
 
-from ackbridge.catalog.matching import Match, classify, find_matches
+from ackbridge.catalog.callbacks import CallbackSpec, HandshakeRule
+from ackbridge.catalog.expressions import Expression
+from ackbridge.catalog.matching import Match, classify, find_event_key, find_matches
 from ackbridge.catalog.model import Integration
 from ackbridge.contracts.limits import MAX_CALL_ID_LENGTH, MAX_KEY_LENGTH
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.security.redaction import Redactor
+
+EventDocument: TypeAlias = dict[str, Any]
+"""What expressions see of one event: the fields of its body and, beside them, `body`, `headers`,
+`query` and, where a delivery has several events, `delivery`."""
+
+
+def split_delivery(each: Expression, delivery: EventDocument) -> list[EventDocument]:
+    """The documents of the events in a delivery.
+
+    Raises:
+        InvalidInputError: where they should be, there is neither a list nor an object.
+    """
+    found = each.search(delivery)
+    if not isinstance(found, list | dict):
+        raise InvalidInputError("each: the callback has neither a list nor an object there")
+    whole = {
+        "headers": delivery["headers"],
+        "query": delivery["query"],
+        "delivery": delivery["body"],
+    }
+    bodies = found if isinstance(found, list) else [found]
+    return [{**make_document(body, {}, {}), **whole} for body in bodies]
+
+
+def find_handshake(callbacks: CallbackSpec, delivery: EventDocument) -> HandshakeRule | None:
+    """The first rule by which a delivery is a handshake."""
+    return next((rule for rule in callbacks.handshakes if rule.when.holds(delivery)), None)
 
 
 @dataclass(frozen=True)
@@ -45,6 +76,20 @@ class InboundEvent:
         return next((match.reference for match in self.matches if match.reference), None)
 
 
+def event_key_of(integration: Integration, document: EventDocument) -> str:
+    """The key of an event; a new one for each doorbell where they have none.
+
+    Raises:
+        InvalidInputError: it has none.
+    """
+    key = find_event_key(integration, document)
+    if key is not None:
+        return key
+    if integration.callbacks is not None and integration.callbacks.event_key is None:
+        return uuid4().hex
+    raise InvalidInputError("event_key: the callback has none")
+
+
 def read_event(
     integration: Integration,
     event_key: str,
@@ -54,6 +99,9 @@ def read_event(
     size: int = 0,
 ) -> InboundEvent:
     """Match a document to operations, and classify it for each; reasons are redacted.
+
+    Args:
+        size: in bytes, of the event as it arrived.
 
     Raises:
         InvalidInputError: the event key, the call id or the reference is too long.
@@ -115,6 +163,15 @@ def from_inbox_entry(
         matches=(match,),
         interpretations=(Interpretation(match, entry.message),),
     )
+
+
+def make_document(body: Any, headers: Mapping[str, str], query: Mapping[str, str]) -> EventDocument:
+    """What expressions see of a delivery."""
+    return {**_fields(body), "body": body, "headers": headers, "query": query}
+
+
+def _fields(body: Any) -> dict[str, Any]:
+    return body if isinstance(body, dict) else {}
 
 
 def _traceparent(document: Any) -> str | None:

@@ -1,23 +1,26 @@
 """The stages of a callback: size, route, signature, parse, match, delivery.
 
-Nothing of a callback is parsed, stored or logged before its signature is verified.
+Nothing of a callback is parsed, stored or logged before its signature is verified, but for the
+handshakes that a file declares to be unsigned.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Final
 from urllib.parse import parse_qsl
 
+from pydantic_core import to_json
 from starlette.types import Receive
 
-from ackbridge.catalog.callbacks import CallbackSpec, ReplyCodes
-from ackbridge.catalog.matching import find_event_key
+from ackbridge.catalog.callbacks import CallbackSpec, HandshakeRule, ReplyCodes
 from ackbridge.catalog.model import Integration
+from ackbridge.catalog.wire_formats import READERS, read_form
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.errors import SecretError, SignatureError, UnavailableError
@@ -26,7 +29,16 @@ from ackbridge.security.redaction import Redactor
 from ackbridge.security.specs import HeaderVerify
 
 from .delivery import DeliveryResult, EventDelivery
-from .event import InboundEvent, read_event
+from .event import (
+    EventDocument,
+    InboundEvent,
+    event_key_of,
+    find_handshake,
+    make_document,
+    read_event,
+    split_delivery,
+)
+from .handshake import render_handshake
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +53,37 @@ _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 
 @dataclass(frozen=True)
 class CallbackSource:
+    """A provider that calls back.
+
+    Attributes:
+        replies: by what became of an event.
+        takes_get: whether its deliveries, or its handshakes, may be GET requests.
+    """
+
     integration: Integration
     callbacks: CallbackSpec
     verifier: Verifier
     redactor: Redactor
+    replies: Mapping[DeliveryResult, CallbackReply]
+    takes_get: bool
+
+    @classmethod
+    def build(
+        cls,
+        integration: Integration,
+        callbacks: CallbackSpec,
+        verifier: Verifier,
+        redactor: Redactor,
+    ) -> CallbackSource:
+        """Build the source of one integration."""
+        return cls(
+            integration,
+            callbacks,
+            verifier,
+            redactor,
+            {result: _accepted(result, callbacks.replies) for result in DeliveryResult},
+            takes_get=callbacks.encoding == "query" or bool(callbacks.handshakes),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +91,7 @@ class CallbackRequest:
     """A request whose body has not been read; headers by lower-case name, the query raw."""
 
     provider: str
+    method: str
     headers: Mapping[str, str]
     query: bytes
     receive: Receive
@@ -62,6 +102,7 @@ class ReceivedCallback:
     """A callback of a known provider, within its size limit; not verified."""
 
     source: CallbackSource
+    method: str
     headers: Mapping[str, str]
     query: bytes
     body: bytes
@@ -75,20 +116,44 @@ class VerifiedCallback(ReceivedCallback):
 
 @dataclass(frozen=True)
 class CallbackReply:
-    """The reply; `reason` is safe for unauthenticated senders, `retry_after` in seconds."""
+    """The reply.
+
+    Attributes:
+        reason: safe for unauthenticated senders.
+        retry_after: in seconds.
+        content: the text of its body; None: JSON with `status` and `reason`.
+        headers: besides those of the body.
+    """
 
     code: int
     status: str
     reason: str | None = None
     retry_after: int | None = None
+    content: str | None = None
+    content_type: str = "text/plain"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
-class CallbackRejectedError(Exception):
-    """A stage rejected the callback; `reply` says why."""
+class ReplyDecidedError(Exception):
+    """A stage replies, and nothing is delivered: a rejection, or a handshake."""
 
     def __init__(self, reply: CallbackReply) -> None:
         self.reply = reply
         super().__init__(reply.status)
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreted:
+    """The events of a delivery.
+
+    Attributes:
+        ignored: how many the provider's file ignores.
+        rejection: the reply, where not all of its events can be read.
+    """
+
+    events: list[InboundEvent]
+    ignored: int = 0
+    rejection: CallbackReply | None = None
 
 
 @dataclass
@@ -100,17 +165,19 @@ class CallbackPipeline:
     retry_after: timedelta  # of a 503
 
     async def handle(self, request: CallbackRequest) -> CallbackReply:
-        """Handle one callback. With a 2xx reply, its event is durable."""
+        """Handle one callback. With a 2xx reply, its events are durable."""
         try:
             received = await self._receive(request)
-            event = self._interpret(self._verify(received))
-        except CallbackRejectedError as rejection:
+            interpreted = self._interpret(self._verify(received))
+        except ReplyDecidedError as decided:
             provider = request.provider if request.provider in self.sources else None
-            return _logged(rejection.reply, provider)
-        return await self._deliver(event, received.source.callbacks.replies)
+            return _logged(decided.reply, provider)
+        return await self._deliver(interpreted, received.source)
 
     async def _receive(self, request: CallbackRequest) -> ReceivedCallback:
         source = self.sources.get(request.provider)
+        if request.method != "POST" and not (source and source.takes_get):
+            raise ReplyDecidedError(WRONG_METHOD)
         limit = source.callbacks.max_bytes if source else UNROUTED_LIMIT
         try:
             async with asyncio.timeout(self.body_timeout.total_seconds()):
@@ -121,55 +188,169 @@ class CallbackPipeline:
             raise _rejected(408, "too slow", reason) from None
         if source is None:
             raise _rejected(404, "unknown", "no provider of that name sends callbacks here")
-        return ReceivedCallback(source, request.headers, request.query, body)
+        return ReceivedCallback(source, request.method, request.headers, request.query, body)
 
     def _verify(self, received: ReceivedCallback) -> VerifiedCallback:
         source = received.source
         try:
             source.verifier.verify(received.headers, received.body)
         except SignatureError as error:
+            _answer_unsigned_handshake(received)
             raise _rejected(source.callbacks.replies.forged, "forged", str(error)) from None
         except SecretError as error:
+            _answer_unsigned_handshake(received)
             extra = {"provider": source.integration.provider}
             log.error("callbacks cannot be verified: %s", error, extra=extra)  # noqa: TRY400 -- a traceback could show the secret
-            raise CallbackRejectedError(self._try_again("verification is not set up")) from None
-        return VerifiedCallback(source, received.headers, received.query, received.body)
+            raise ReplyDecidedError(self._try_again("verification is not set up")) from None
+        return VerifiedCallback(
+            source, received.method, received.headers, received.query, received.body
+        )
 
-    def _interpret(self, verified: VerifiedCallback) -> InboundEvent:
+    def _interpret(self, verified: VerifiedCallback) -> Interpreted:
+        """Read the events of a delivery; one that cannot be read does not stop the others."""
         source = verified.source
+        each = source.callbacks.each
         try:
-            document = _document(verified)
-            event_key = find_event_key(source.integration, document)
-            if event_key is None:
-                raise InvalidInputError("event_key: the callback has none")
-            event = read_event(
-                source.integration,
-                event_key,
-                document,
-                self.clock(),
-                source.redactor,
-                len(verified.body),
-            )
+            delivery = _open(verified)
+            if each is None:
+                event = self._read(source, delivery, len(verified.body))
+                return Interpreted([event] if event is not None else [], ignored=event is None)
+            documents = split_delivery(each, delivery)
         except ValueError as error:
-            is_ours = isinstance(error, InvalidInputError)
-            reason = str(error) if is_ours else "it is not a valid message"
-            code = source.callbacks.replies.unreadable
-            raise _rejected(code, "unreadable", reason) from None
+            raise ReplyDecidedError(_unreadable(source, error)) from None
+        return self._read_all(source, documents)
+
+    def _read_all(self, source: CallbackSource, documents: list[EventDocument]) -> Interpreted:
+        events: list[InboundEvent] = []
+        ignored, rejection = 0, None
+        for number, document in enumerate(documents, 1):
+            try:
+                event = self._read(source, document, len(to_json(document["body"])))
+            except ReplyDecidedError as decided:
+                rejection = rejection or _about_event(decided.reply, number)
+            except ValueError as error:
+                rejection = rejection or _about_event(_unreadable(source, error), number)
+            else:
+                ignored += event is None
+                events += [event] if event is not None else []
+        return Interpreted(events, ignored, rejection)
+
+    def _read(
+        self, source: CallbackSource, document: EventDocument, size: int
+    ) -> InboundEvent | None:
+        """One event; None if the provider's file ignores it."""
+        ignore = source.callbacks.ignore
+        if ignore is not None and ignore.holds(document):
+            return None
+        integration = source.integration
+        key = event_key_of(integration, document)
+        event = read_event(integration, key, document, self.clock(), source.redactor, size)
         if _is_too_large(event):
             raise _rejected(413, "too large", f"a message may have {LARGEST_MESSAGE} bytes")
         return event
 
-    async def _deliver(self, event: InboundEvent, replies: ReplyCodes) -> CallbackReply:
+    async def _deliver(self, interpreted: Interpreted, source: CallbackSource) -> CallbackReply:
+        provider, events = source.integration.provider, interpreted.events
+        if interpreted.ignored:
+            self.delivery.count_ignored(provider, interpreted.ignored)
         try:
-            result = await self.delivery.deliver(event)
+            if len(events) == 1:
+                results = [await self.delivery.deliver(events[0])]
+            else:
+                results = await self.delivery.deliver_all(events)
         except UnavailableError as error:
-            log.warning("callback could not be stored: %s", error, extra=_fields(event))
+            log.warning("callback could not be stored: %s", error, extra={"provider": provider})
             return self._try_again("neither the engine nor the ledger is available")
-        return _logged(CallbackReply(_code(result, replies), result.value), event.provider, event)
+        if interpreted.rejection is not None:
+            return _logged(interpreted.rejection, provider)
+        results += [DeliveryResult.IGNORED] * interpreted.ignored
+        reply = _summary([source.replies[result] for result in results], source)
+        return _logged(reply, provider, events[0] if len(events) == 1 else None)
 
     def _try_again(self, reason: str) -> CallbackReply:
         seconds = max(1, round(self.retry_after.total_seconds()))
         return CallbackReply(503, "try again", reason, retry_after=seconds)
+
+
+WRONG_METHOD: Final = CallbackReply(405, "wrong method", "callbacks are sent with POST")
+
+
+def _accepted(result: DeliveryResult, replies: ReplyCodes) -> CallbackReply:
+    codes = {
+        DeliveryResult.DUPLICATE: replies.duplicate,
+        DeliveryResult.UNMATCHED: replies.unmatched,
+    }
+    code = codes.get(result, replies.accepted)
+    return CallbackReply(
+        code, result.value, content=replies.body, content_type=replies.content_type
+    )
+
+
+def _summary(replies: list[CallbackReply], source: CallbackSource) -> CallbackReply:
+    """One reply for all events of a delivery; a code that is no 2xx is not hidden by others."""
+    if len(replies) == 1:
+        return replies[0]
+    counts = Counter(reply.status for reply in replies)
+    reason = ", ".join(f"{number} {status}" for status, number in counts.items()) or "no events"
+    if len(counts) == 1:
+        return replace(replies[0], reason=reason)
+    refused = [reply for reply in replies if reply.code >= 300]
+    accepted = source.replies[DeliveryResult.SIGNALLED]
+    return replace(refused[0] if refused else accepted, status="accepted", reason=reason)
+
+
+def _answer_unsigned_handshake(received: ReceivedCallback) -> None:
+    """Reply to a handshake that its rule allows to be unsigned."""
+    callbacks = received.source.callbacks
+    if not any(rule.unsigned for rule in callbacks.handshakes):
+        return
+    try:
+        delivery = _document(received)
+    except ValueError:
+        delivery = _bodiless_document(received)
+    rule = find_handshake(callbacks, delivery)
+    if rule is not None and rule.unsigned:
+        raise ReplyDecidedError(_handshake_reply(received.source, rule, delivery))
+
+
+def _open(verified: VerifiedCallback) -> EventDocument:
+    """The document of a delivery that is no handshake.
+
+    Raises:
+        InvalidInputError: its body cannot be read.
+        ReplyDecidedError: it is a handshake, which is answered; or a GET request that is none.
+    """
+    source = verified.source
+    problem = None
+    try:
+        delivery = _document(verified)
+    except InvalidInputError as error:
+        problem, delivery = error, _bodiless_document(verified)
+    if source.callbacks.handshakes:
+        rule = find_handshake(source.callbacks, delivery)
+        if rule is not None:
+            raise ReplyDecidedError(_handshake_reply(source, rule, delivery))
+    if verified.method != "POST" and source.callbacks.encoding != "query":
+        raise ReplyDecidedError(WRONG_METHOD)
+    if problem is not None:
+        raise problem
+    return delivery
+
+
+def _handshake_reply(
+    source: CallbackSource, rule: HandshakeRule, delivery: EventDocument
+) -> CallbackReply:
+    try:
+        content, content_type, headers = render_handshake(rule.reply, delivery)
+    except ValueError as error:
+        return _unreadable(source, error)
+    return CallbackReply(
+        rule.reply.status,
+        "handshake",
+        content=content,
+        content_type=content_type,
+        headers=tuple(headers.items()),
+    )
 
 
 async def _read_body(request: CallbackRequest, limit: int) -> bytes:
@@ -192,19 +373,41 @@ async def _read_body(request: CallbackRequest, limit: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _document(verified: VerifiedCallback) -> dict[str, Any]:
+def _document(received: ReceivedCallback) -> EventDocument:
     """What expressions see, without credentials: documents are stored in the ledger."""
+    encoding = received.source.callbacks.encoding
+    if encoding == "json":
+        body = read_json(received.body)
+    elif encoding == "query":
+        body = read_form(received.query)
+    else:
+        body = READERS[encoding](received.body)
+    return make_document(body, _visible_headers(received), _query(received))
+
+
+def _bodiless_document(received: ReceivedCallback) -> EventDocument:
+    return make_document(None, _visible_headers(received), _query(received))
+
+
+def _visible_headers(received: ReceivedCallback) -> dict[str, str]:
     excluded = _CREDENTIALS
-    verify = verified.source.callbacks.verify
+    verify = received.source.callbacks.verify
     if isinstance(verify, HeaderVerify):
         excluded = excluded | {verify.name.lower()}
-    body = read_json(verified.body)
-    return {
-        **(body if isinstance(body, dict) else {}),
-        "body": body,
-        "headers": {name: text for name, text in verified.headers.items() if name not in excluded},
-        "query": dict(parse_qsl(verified.query.decode("latin-1"), keep_blank_values=True)),
-    }
+    return {name: text for name, text in received.headers.items() if name not in excluded}
+
+
+def _query(received: ReceivedCallback) -> dict[str, str]:
+    return dict(parse_qsl(received.query.decode("latin-1"), keep_blank_values=True))
+
+
+def _unreadable(source: CallbackSource, error: ValueError) -> CallbackReply:
+    reason = str(error) if isinstance(error, InvalidInputError) else "it is not a valid message"
+    return CallbackReply(source.callbacks.replies.unreadable, "unreadable", reason)
+
+
+def _about_event(reply: CallbackReply, number: int) -> CallbackReply:
+    return replace(reply, reason=f"event {number}: {reply.reason}")
 
 
 def _is_too_large(event: InboundEvent) -> bool:
@@ -215,19 +418,11 @@ def _is_too_large(event: InboundEvent) -> bool:
     )
 
 
-def _code(result: DeliveryResult, replies: ReplyCodes) -> int:
-    codes = {
-        DeliveryResult.DUPLICATE: replies.duplicate,
-        DeliveryResult.UNMATCHED: replies.unmatched,
-    }
-    return codes.get(result, replies.accepted)
+def _rejected(code: int, status: str, reason: str) -> ReplyDecidedError:
+    return ReplyDecidedError(CallbackReply(code, status, reason))
 
 
-def _rejected(code: int, status: str, reason: str) -> CallbackRejectedError:
-    return CallbackRejectedError(CallbackReply(code, status, reason))
-
-
-def _body_too_large(limit: int) -> CallbackRejectedError:
+def _body_too_large(limit: int) -> ReplyDecidedError:
     return _rejected(413, "too large", f"the limit is {limit} bytes")
 
 
@@ -238,8 +433,9 @@ def _fields(event: InboundEvent) -> dict[str, str | None]:
 def _logged(
     reply: CallbackReply, provider: str | None, event: InboundEvent | None = None
 ) -> CallbackReply:
-    # A signalled callback is in the history of its call.
-    level = logging.DEBUG if reply.status == DeliveryResult.SIGNALLED else logging.INFO
+    # A signalled callback is in the history of its call; those of others may be many.
+    is_frequent = reply.status in (DeliveryResult.SIGNALLED, DeliveryResult.IGNORED)
+    level = logging.DEBUG if is_frequent else logging.INFO
     if log.isEnabledFor(level):
         reason = f": {reply.reason}" if reply.reason else ""
         fields = _fields(event) if event else {"provider": provider}

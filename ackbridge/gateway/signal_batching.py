@@ -41,6 +41,7 @@ class SignalResult(StrEnum):
     DELIVERED = "delivered"
     NO_OPEN_CALL = "no_open_call"
     REFUSED = "refused"
+    UNANSWERED = "unanswered"
 
 
 class EngineClient:
@@ -196,6 +197,31 @@ class SignalBatcher:
         finally:
             self._start_sending_queued(call_id, provider)
 
+    async def send_all(
+        self,
+        call_id: str,
+        provider: str,
+        messages: Sequence[tuple[ProviderMessage, int, str | None]],
+    ) -> list[SignalResult]:
+        """Send several messages to a call, in one signal if that holds them.
+
+        Args:
+            messages: each with the bytes of its body, and the trace context that it echoed.
+
+        Returns:
+            For each what became of it; `UNANSWERED` may have been stored.
+        """
+        loop = asyncio.get_running_loop()
+        queued = [QueuedMessage(*one, loop.create_future()) for one in messages]
+        queue = self._queues.get(call_id)
+        if queue is None:
+            self._queues[call_id] = deque(queued)
+            self._start_sending_queued(call_id, provider)
+        else:
+            queue.extend(queued)
+        results = await asyncio.gather(*(one.result for one in queued), return_exceptions=True)
+        return [_result(one) for one in results]
+
     def _start_sending_queued(self, call_id: str, provider: str) -> None:
         if not self._queues[call_id]:
             del self._queues[call_id]
@@ -257,6 +283,14 @@ def _next_batch(queue: deque[QueuedMessage]) -> list[QueuedMessage]:
             batch.append(queued)
             size += queued.size
     return batch
+
+
+def _result(found: SignalResult | BaseException) -> SignalResult:
+    if isinstance(found, EngineUnavailableError):
+        return SignalResult.UNANSWERED
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _fail(messages: Iterable[QueuedMessage]) -> None:

@@ -94,7 +94,7 @@ def _custom_signature(spec: HmacVerify) -> Sign:
         text = body.join(_filled(part, known).encode() for part in (before, after))
         digest = hmac.new(secret, text, spec.algorithm).digest()
         encoded = digest.hex() if spec.encoding == "hex" else base64.b64encode(digest).decode()
-        headers = {(spec.header or "").lower(): spec.prefix + encoded}
+        headers = {spec.headers[0].lower(): spec.prefix + encoded}
         if spec.timestamp_header:
             headers[spec.timestamp_header.lower()] = time
         if spec.id_header:

@@ -111,7 +111,7 @@ class _HmacVerifier:
                 self._read = _read_standard_webhooks
                 self._key = secrets.webhook_key
             case None:
-                self._read = partial(_read_generic, spec, split_signed(spec.signed))
+                self._read = partial(_read_generic, spec, spec.headers, split_signed(spec.signed))
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:
         signed = self._read(headers, body)
@@ -132,20 +132,35 @@ class _HmacVerifier:
 
 
 def _read_generic(
-    spec: HmacVerify, parts: tuple[str, ...], headers: Mapping[str, str], body: bytes
+    spec: HmacVerify,
+    names: tuple[str, ...],
+    parts: tuple[str, ...],
+    headers: Mapping[str, str],
+    body: bytes,
 ) -> SignedContent:
-    name = spec.header or ""
-    given = _header(headers, name)
-    if not given.startswith(spec.prefix):
-        raise SignatureError(f"signature in header {name} does not start with {spec.prefix!r}")
-    signature = _decode(given.removeprefix(spec.prefix), spec.encoding)
+    signatures = _generic_signatures(spec, names, headers)
     timestamp = _header(headers, spec.timestamp_header) if spec.timestamp_header else ""
     message_id = _header(headers, spec.id_header) if spec.id_header else ""
     values = {"{timestamp}": timestamp.encode(), "{id}": message_id.encode(), "{body}": body}
     return SignedContent(
         content=b"".join(values.get(part, part.encode()) for part in parts),
-        signatures=(signature,),
+        signatures=signatures,
         timestamp=_seconds(timestamp) if timestamp else None,
+    )
+
+
+def _generic_signatures(
+    spec: HmacVerify, names: tuple[str, ...], headers: Mapping[str, str]
+) -> tuple[bytes, ...]:
+    """The signatures in those of the named headers that are there."""
+    present = [name for name in names if headers.get(name.lower(), "").strip()] or names[:1]
+    given = {name: _header(headers, name) for name in present}
+    prefixed = {name: text for name, text in given.items() if text.startswith(spec.prefix)}
+    if not prefixed:
+        name = present[0]
+        raise SignatureError(f"signature in header {name} does not start with {spec.prefix!r}")
+    return tuple(
+        _decode(text.removeprefix(spec.prefix), spec.encoding) for text in prefixed.values()
     )
 
 

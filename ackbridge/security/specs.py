@@ -140,7 +140,8 @@ class HmacVerify(Spec):
         preset: `stripe` or `standard-webhooks`; it sets all fields below `tolerance`.
         secrets: any of them may have signed.
         tolerance: the maximum difference between the timestamp and now, in both directions.
-        header: has the signature; required in the generic form.
+        header: has the signature; required in the generic form. A list: the signatures of several
+            secrets or versions, each in a header of its own; any of them may hold.
         algorithm, encoding: of the signature.
         prefix: precedes the signature in the header, such as `sha256=`.
         signed: a template of what is signed, with `{body}` and optionally `{timestamp}`, `{id}`.
@@ -153,7 +154,7 @@ class HmacVerify(Spec):
     preset: Literal["stripe", "standard-webhooks"] | None = None
     secrets: SecretRefs
     tolerance: Duration = Field(default=timedelta(minutes=5), gt=timedelta(0))
-    header: HeaderName | None = None
+    header: HeaderName | Annotated[tuple[HeaderName, ...], Field(min_length=1)] | None = None
     algorithm: Literal["sha256", "sha1", "sha512"] = "sha256"
     encoding: Literal["hex", "base64"] = "hex"
     prefix: str = ""
@@ -185,6 +186,11 @@ class HmacVerify(Spec):
         if "{id}" in parts and self.id_header is None:
             raise ValueError("signed uses {id}: id_header is required")
         return self
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        """The headers that may have a signature, in the generic form."""
+        return (self.header,) if isinstance(self.header, str) else self.header or ()
 
     def credentials(self) -> list[Credential]:
         return [("", ref) for ref in self.secrets]

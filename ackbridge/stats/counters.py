@@ -33,6 +33,7 @@ class Count(StrEnum):
     SILENCES = "silences"  # deadlines that passed without either
     LATE = "late"  # responses whose silence had been counted before
     DUPLICATES = "duplicates"  # messages suppressed because their event had been seen
+    IGNORED = "ignored"  # events that the provider's file ignores
     # Status requests, acknowledgements (by whether they were accepted), and health requests
     STATUS_ANSWERED = "asked"
     STATUS_UNANSWERED = "asked_in_vain"

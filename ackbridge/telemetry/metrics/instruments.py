@@ -26,6 +26,7 @@ _ACKNOWLEDGEMENTS: Final = "ackbridge.acknowledgements"
 _PROBES: Final = "ackbridge.probes"
 _LATE: Final = "ackbridge.answers.late"
 _DUPLICATES: Final = "ackbridge.duplicates"
+_IGNORED: Final = "ackbridge.callbacks.ignored"
 _OURS: Final = "ackbridge.trouble.ours"
 
 COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
@@ -38,6 +39,7 @@ COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
     Count.SILENCES: (_CYCLES, "silence"),
     Count.LATE: (_LATE, ""),
     Count.DUPLICATES: (_DUPLICATES, ""),
+    Count.IGNORED: (_IGNORED, ""),
     Count.STATUS_ANSWERED: (_STATUS_REQUESTS, "answered"),
     Count.STATUS_UNANSWERED: (_STATUS_REQUESTS, "in_vain"),
     Count.ACKNOWLEDGED: (_ACKNOWLEDGEMENTS, "accepted"),
@@ -57,6 +59,7 @@ _DESCRIPTIONS: Final = {
     _PROBES: "Health requests",
     _LATE: "Responses after their deadline",
     _DUPLICATES: "Messages suppressed as duplicates",
+    _IGNORED: "Events that the provider's file ignores",
     _OURS: "Errors on our side, such as an unavailable ledger",
 }
 

@@ -92,6 +92,61 @@ operations:
     response: {mode: callback, match: {call_id: call_id}, success: "page", data: page}
 """
 
+MANY = """
+provider: many
+base_url: http://127.0.0.1:9
+callbacks:
+  verify: {type: header, name: X-Token, secrets: ["env:OTHER_TOKEN"]}
+  each: body.events
+  event_key: "delivery.batch && join('/', [to_string(delivery.batch), id]) || id"
+  ignore: shop == 'theirs'
+  handshakes:
+    - when: type == 'signed_check'
+      reply: {status: 201, body: "{challenge}"}
+    - when: query."hub.challenge"
+      unsigned: true
+      reply: {body: '{query."hub.challenge"}', headers: {X-Echo: '{query."hub.mode"}'}}
+    - when: body.plainToken
+      unsigned: true
+      reply: {body: {token: "{body.plainToken}", seen: true}}
+  replies: {accepted: 299, duplicate: 208, unmatched: 202, unreadable: 422, body: "[accepted]"}
+operations:
+  ask:
+    request: {method: POST, path: /asks}
+    receipt: {reference: id}
+    response:
+      mode: callback
+      match: {call_id: call_id, reference: order}
+      success: "type == 'done'"
+"""
+
+FORM = """
+provider: form
+base_url: http://127.0.0.1:9
+callbacks:
+  encoding: form
+  verify: {type: header, name: X-Token, secrets: ["env:OTHER_TOKEN"]}
+  event_key: Id
+operations:
+  ask:
+    request: {method: POST, path: /asks}
+    response: {mode: callback, match: {call_id: Ref}, success: "Status == 'done'"}
+"""
+
+QUERY = FORM.replace("form", "asking").replace("encoding: asking", "encoding: query")
+XML = """
+provider: xml
+base_url: http://127.0.0.1:9
+callbacks:
+  encoding: xml
+  verify: {type: header, name: X-Token, secrets: ["env:OTHER_TOKEN"]}
+  event_key: event."@id"
+operations:
+  ask:
+    request: {method: POST, path: /asks}
+    response: {mode: callback, match: {call_id: event.ref}, success: "event.status == 'done'"}
+"""
+
 ENVIRON = {"ACME_SECRET": SECRET, "ACME_OLD_SECRET": OLD_SECRET, "OTHER_TOKEN": "other-token"}
 
 
@@ -254,8 +309,7 @@ async def in_the_end(awaited: Awaitable[T]) -> T:
 
 
 def load(folder: Path) -> Catalog:
-    """The catalog of all three providers."""
-    (folder / "acme.yaml").write_text(ACME)
-    (folder / "other.yaml").write_text(OTHER)
-    (folder / "bulky.yaml").write_text(BULKY)
+    """The catalog of all providers."""
+    for number, text in enumerate((ACME, OTHER, BULKY, MANY, FORM, QUERY, XML)):
+        (folder / f"{number}.yaml").write_text(text)
     return load_catalog(folder, ENVIRON)

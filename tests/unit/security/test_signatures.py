@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ackbridge.errors import SecretError
-from tests.support.callbacks import BODY, NOW, STRIPE, refusal, signature_by, stripe, verifier
+from tests.support.callbacks import (
+    BODY,
+    NOW,
+    STRIPE,
+    refusal,
+    signature_by,
+    stripe,
+    verifier,
+)
 
 
 @pytest.mark.parametrize("secret", ["OLD", "NEW"])
@@ -245,3 +253,16 @@ def test_any_header_is_refused_without_another_error(name: str, value: str, body
     generic = {"type": "hmac", "header": "Signature", "secrets": ["env:NEW"]}
     for spec in (STRIPE, STANDARD, generic, {**generic, "encoding": "base64"}):
         refusal(verifier(spec), {"webhook-id": latin, "webhook-timestamp": "1", name: latin}, body)
+
+
+def test_one_of_several_signature_headers_is_enough() -> None:
+    """DocuSign sends one header for each secret that is configured there."""
+    names = ["X-Signature-1", "X-Signature-2"]
+    several = verifier({"type": "hmac", "header": names, "secrets": ["env:NEW"]})
+    right, wrong = signature_by("NEW", BODY), signature_by("OLD", BODY)
+
+    several.verify({"x-signature-1": right}, BODY)
+    several.verify({"x-signature-2": right}, BODY)
+    several.verify({"x-signature-1": wrong, "x-signature-2": right}, BODY)
+    assert refusal(several, {"x-signature-1": wrong}) == "signature does not match"
+    assert refusal(several, {}) == "header X-Signature-1 is missing"
