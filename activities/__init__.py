@@ -65,7 +65,7 @@ def settle_activities(deps: Dependencies) -> Sequence[Activity]:
 
 def control_activities(deps: Dependencies) -> Sequence[Activity]:
     """The activities of a provider's control queue."""
-    return [Observe(deps).observe, Throttle().throttle, ResumeParked(deps).drain]
+    return [Observe(deps).observe, Throttle(deps).throttle, ResumeParked(deps).drain]
 
 
 def notices_activities(deps: Dependencies) -> Sequence[Activity]:

@@ -44,6 +44,7 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.stats.counters import COARSE, FINE, Count, resolution_for
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import last_heartbeat, worker_shuts_down
+from activities.support.quota_control import QuotaControl
 from activities.support.retry import activity_failure
 
 log = logging.getLogger(__name__)
@@ -86,12 +87,17 @@ class Observe:
         state = last_heartbeat(MonitorState) or step.watch
         heartbeat_at: datetime | None = None
         learned_at: datetime | None = None
+        quotas = QuotaControl(self._deps.ledger, step)
         with _retryable():
             while True:
                 integration = self._deps.catalog.integration(step.provider)
                 now, state, decision = await self._check(step, integration, state)
                 if decision is not None:
                     return decision
+                if step.applied is not None:
+                    changed = await quotas.check(step.applied, now)
+                    if changed is not None:
+                        return ControlDecision(quotas=changed, watch=state)
                 if learned_at is None or now - learned_at >= LEARN_INTERVAL:
                     learned_at = now
                     deadlines = await learn_deadlines(

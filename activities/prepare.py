@@ -41,6 +41,7 @@ from ackbridge.control.deadlines import deadline_for
 from ackbridge.ledger.calls import Claim, ClaimKind
 from activities.support.counters import counting_failures
 from activities.support.dependencies import Dependencies
+from activities.support.provider_http import quota_key
 from activities.support.retry import (
     activity_failure,
     classified_errors,
@@ -132,7 +133,9 @@ class Prepare:
         return Plan(
             mode=ResponseMode(response.mode),
             send=SendPlan(
-                local=operation.request.is_repeatable and _may_be_local(integration, admission),
+                local=operation.request.is_repeatable
+                and _may_be_local(integration, admission)
+                and not deps.counters.quotas.is_slowed(quota_key(deps, request), deps.clock()),
                 timeout=operation.receipt.timeout,
                 attempts=operation.receipt.attempts,
                 within=operation.receipt.within,
@@ -234,7 +237,8 @@ def _next_two_batches(
 
 def _may_be_local(integration: Integration, admission: AdmissionState) -> bool:
     """Whether sends need no rate limit and no dedicated egress, so that any worker may send."""
-    is_limited = integration.limits is not None or admission.throttled
+    limits = integration.limits
+    is_limited = (limits is not None and limits.restricts_sends) or admission.throttled
     return not is_limited and integration.egress == "shared"
 
 

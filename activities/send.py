@@ -53,6 +53,7 @@ from activities.support.provider_http import (
     ProviderResponse,
     call_provider,
     own_event_key,
+    quota_key,
     read_message,
     refusal_of,
     store_if_large,
@@ -60,6 +61,7 @@ from activities.support.provider_http import (
 )
 from activities.support.retry import (
     Classification,
+    HeldBackError,
     RetryableError,
     UnreadableError,
     classified_errors,
@@ -111,6 +113,7 @@ class Send:
         """Send as part of any activity, whatever attempt of it is running; raises as `send`."""
         try:
             require_time(step.request, self._deps.clock())
+            self._require_no_pause(step)
             return await self._send(step)
         except Exception as error:
             found = _classify(error)
@@ -118,10 +121,21 @@ class Send:
             attempts = step.tried + activity.info().attempt
             raise _of_all_attempts(found, step).failure(attempts) from None
 
+    def _require_no_pause(self, step: SendStep) -> None:
+        """Keep the pause that the provider has asked another request for."""
+        now = self._deps.clock()
+        until = self._deps.counters.quotas.paused_until(quota_key(self._deps, step.request), now)
+        if until is not None:
+            raise HeldBackError(
+                f"the provider asked for a pause until {until:%H:%M:%S} UTC", until - now
+            )
+
     async def _send(self, step: SendStep) -> Sent:
         request = step.request
         sent_at = self._deps.clock()
-        response = await call_provider(self._deps, request, step.cycle, render_request)
+        response = await call_provider(
+            self._deps, request, step.cycle, render_request, holds_others=True
+        )
         receipt_at = self._deps.clock()
         response = _with_pause(response, receipt_at)
         if response.is_complete and asks_to_retry(response.operation, response.document):

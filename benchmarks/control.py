@@ -65,7 +65,7 @@ def cost(workers: int, providers: int, operations: int, health: timedelta) -> Co
         events=providers * EVENTS_PER_WATCH * (MINUTE / OBSERVE_FOR),
         reports=workers * (MINUTE / REPORT_EVERY),
         rows=workers * (MINUTE / REPORT_EVERY) * providers * operations * len(RESOLUTIONS),
-        looks=providers * (MINUTE / CHECK_INTERVAL + MINUTE / LEARN_INTERVAL),
+        looks=providers * (2 * MINUTE / CHECK_INTERVAL + MINUTE / LEARN_INTERVAL),
         probes=providers * (MINUTE / health),
     )
 

@@ -44,7 +44,7 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "batches": "batches:list_batches",
     "flag": "control:flag",
     "breaker": "control:breaker",
-    "limit": "control:limit",
+    "limit": "limits:limit",
     "check": "files:check",
     "schema": "files:schema",
     "worker": "processes:worker",

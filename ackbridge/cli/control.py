@@ -1,4 +1,4 @@
-"""flag, breaker, limit: the control of a provider, changed live on every worker."""
+"""flag, breaker: the control of a provider, changed live on every worker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.control import ControlHandle
-from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SetLimit
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     ControlChange,
@@ -72,10 +72,10 @@ def flag(
         "environment": environment or load_settings().environment,
         **_parse_flag(setting),
         "by": by,
-        "reason": _required(reason),
+        "reason": required_reason(reason),
     }
     request = parse_argument(SetFlag, (fields,))
-    return _change(provider, lambda control: control.set_flag(request), json_output)
+    return change_control(provider, lambda control: control.set_flag(request), json_output)
 
 
 def breaker(
@@ -103,27 +103,9 @@ def breaker(
     if state not in known:
         raise InvalidInputError(f"{state}: must be one of {', '.join(known)}")
     forced = None if state == "auto" else state
-    fields = {"state": forced, "by": by, "reason": _required(reason)}
+    fields = {"state": forced, "by": by, "reason": required_reason(reason)}
     request = parse_argument(ForceBreaker, (fields,))
-    return _change(provider, lambda control: control.force_breaker(request), json_output)
-
-
-def limit(
-    provider: Provider,
-    rate: Annotated[
-        str, typer.Argument(metavar="N/s|default", help="Sends per second; 0/s stops sending.")
-    ],
-    by: By,
-    reason: Reason = None,
-    json_output: Json = False,
-) -> int | None:
-    """Limit the send rate of a provider, over all workers. Acknowledgements are not limited.
-
-    It takes effect within seconds, and holds until `default` returns to the integration file.
-    """
-    fields = {"per_second": _parse_rate(rate), "by": by, "reason": _required(reason)}
-    request = parse_argument(SetLimit, (fields,))
-    return _change(provider, lambda control: control.set_limit(request), json_output)
+    return change_control(provider, lambda control: control.force_breaker(request), json_output)
 
 
 def _parse_flag(setting: str) -> dict[str, object]:
@@ -136,22 +118,13 @@ def _parse_flag(setting: str) -> dict[str, object]:
     return {"state": "percentage", "percentage": percentage}
 
 
-def _parse_rate(rate: str) -> float | None:
-    if rate == "default":
-        return None
-    try:
-        return float(rate.removesuffix("/s"))
-    except ValueError:
-        raise InvalidInputError(f"{rate}: must be N/s, such as 25/s or 0.5/s, or default") from None
-
-
-def _required(reason: str | None) -> str:
+def required_reason(reason: str | None) -> str:
     if reason is None:
         raise InvalidInputError("--reason: required for a change; it is shown to every operator")
     return reason
 
 
-def _change(provider: str, act: Act, json_output: bool) -> int | None:
+def change_control(provider: str, act: Act, json_output: bool) -> int | None:
     """Print what has changed; pending while no worker can confirm it."""
     change = with_client(lambda client: act(client.control(provider)))
     if change is None:

@@ -22,6 +22,7 @@ from ackbridge.contracts.breaker import BreakerState
 from ackbridge.contracts.calls import CallStatus, Waiting, WaitingFor
 from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.contracts.limits import MAX_ERROR_LENGTH
+from ackbridge.contracts.quotas import WHOLE_QUOTA
 from ackbridge.errors import AckbridgeError
 from ackbridge.temporal.connect import RPC_TIMEOUT
 
@@ -118,6 +119,8 @@ def _limit(snapshot: ControlSnapshot) -> str | None:
     limit = snapshot.limit
     if limit is not None:
         return f"{limit.per_second:g}/s, set by {limit.by}: {limit.reason}"
+    if (quota := snapshot.quotas.get(WHOLE_QUOTA)) is not None:
+        return f"sends are limited to about {quota}: {quota.reason}"
     if snapshot.rate is None or snapshot.rate.per_second is None:
         return None
     return f"sends are limited to {snapshot.rate}"

@@ -40,6 +40,10 @@ class QuotaStatus(Wire):
     stated: float | None = None
     reason: str = ""
 
+    def __str__(self) -> str:
+        rates = [one for one in (self.per_second, self.stated) if one is not None]
+        return f"{min(rates):.3g}/s" if rates else f"paused until {self.paused_until:%H:%M:%S} UTC"
+
     def is_paused(self, now: datetime) -> bool:
         return self.paused_until is not None and now < self.paused_until
 

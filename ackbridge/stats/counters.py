@@ -373,11 +373,12 @@ class QuotaMeter:
         until = quota.paused_until if quota else None
         return until if until is not None and until > now else None
 
-    def is_throttled(self, key: tuple[str, str], now: datetime) -> bool:
-        """Whether requests were rejected a moment ago."""
+    def is_slowed(self, key: tuple[str, str], now: datetime) -> bool:
+        """Whether requests have to wait, or were rejected a moment ago."""
         quota = self._quotas.get(key)
         last = quota.throttled_at if quota else None
-        return last is not None and now - last < _RECENT
+        was_rejected = last is not None and now - last < _RECENT
+        return was_rejected or self.paused_until(key, now) is not None
 
     def take_reports(self, now: datetime) -> list[QuotaReport]:
         """What has changed and others should know; `restore` them if they cannot be stored."""

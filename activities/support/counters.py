@@ -66,7 +66,7 @@ def count_receipt(deps: Dependencies, request: CallRequest, sent: Sent) -> None:
 
 
 def count_failed_send(deps: Dependencies, request: CallRequest, error: Classification) -> None:
-    if error.kind is StepFailure.EXPIRED:
+    if error.kind in (StepFailure.EXPIRED, StepFailure.HELD_BACK):
         return
     if error.kind in (StepFailure.REFUSED, StepFailure.UNREADABLE):
         count(deps, request, Count.REFUSED)

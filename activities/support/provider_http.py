@@ -20,12 +20,15 @@ from ackbridge.catalog.matching import (
     refusal,
 )
 from ackbridge.catalog.model import Integration, Operation
-from ackbridge.catalog.rendering import OutboundRequest
+from ackbridge.catalog.rendering import OutboundRequest, fairness_key
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_KEY_LENGTH
 from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.quotas import WHOLE_QUOTA
 from ackbridge.contracts.wire import InvalidInputError, digest, read_json
+from ackbridge.control.quota_headers import USUAL as USUAL_QUOTA_HEADERS
+from ackbridge.control.quota_headers import read_statement
 from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
 from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.oauth2 import TokenError
@@ -92,6 +95,7 @@ async def call_provider(
     render: Render,
     *,
     truncate: bool = ...,
+    holds_others: bool = ...,
     **known: object,
 ) -> ProviderResponse: ...
 
@@ -104,6 +108,7 @@ async def call_provider(
     render: RenderOptional,
     *,
     truncate: bool = ...,
+    holds_others: bool = ...,
     **known: object,
 ) -> ProviderResponse | None: ...
 
@@ -115,6 +120,7 @@ async def call_provider(
     render: RenderOptional,
     *,
     truncate: bool = False,
+    holds_others: bool = False,
     **known: object,
 ) -> ProviderResponse | None:
     """Send one request of a call's operation.
@@ -122,6 +128,7 @@ async def call_provider(
     Args:
         render: builds the request; None where the operation has none of this kind.
         truncate: read the beginning of a body that is too long.
+        holds_others: a pause that a 429 asks for is kept by all sends.
         known: what templates know besides the call's request: reference, response, reason.
 
     Raises:
@@ -136,9 +143,11 @@ async def call_provider(
     outbound = render(integration, operation, deps.template_context(request, cycle, **known))
     if outbound is None:
         return None
+    sent_at = deps.clock()
     reply = await _exchange(deps, request.provider, outbound, truncate=truncate)
     document, is_garbled = _read(reply)
-    retry_after = parse_retry_after(reply.headers.get("retry-after"), deps.clock())
+    retry_after = _retry_after(reply, deps.clock())
+    _count_for_quota(deps, request, reply, sent_at, retry_after if holds_others else None)
     return ProviderResponse(
         operation,
         reply.status,
@@ -147,6 +156,48 @@ async def call_provider(
         is_complete=reply.is_complete,
         retryable=_retryable(reply.status, retry_after),
         retry_after=retry_after,
+    )
+
+
+def _retry_after(reply: HttpResponse, now: datetime) -> timedelta | None:
+    value = reply.headers.get("retry-after")
+    return parse_retry_after(value, now) if value is not None else None
+
+
+def quota_key(deps: Dependencies, request: CallRequest) -> tuple[str, str]:
+    """The provider and the tenant whose quota a request uses."""
+    limits = deps.catalog.integration(request.provider).limits
+    if limits is None or limits.quota_of == "provider":
+        return request.provider, WHOLE_QUOTA
+    operation = deps.catalog.operation(request.provider, request.operation)
+    tenant = fairness_key(operation, deps.template_context(request, 1))
+    return request.provider, tenant or WHOLE_QUOTA
+
+
+def _count_for_quota(
+    deps: Dependencies,
+    request: CallRequest,
+    reply: HttpResponse,
+    sent_at: datetime,
+    pause: timedelta | None,
+) -> None:
+    """Count an answer for the rate at which the provider is sent requests."""
+    key, now = quota_key(deps, request), deps.clock()
+    limits = deps.catalog.integration(request.provider).limits
+    own = limits.headers if limits else None
+    stated = None
+    if own is not None or not USUAL_QUOTA_HEADERS.isdisjoint(reply.headers):
+        names_of = (own.remaining, own.reset, own.limit) if own else None
+        stated = read_statement(reply.headers, now, names_of)
+    snapshot = deps.snapshots.latest(request.provider)
+    deps.counters.quotas.count(
+        key,
+        sent_at,
+        now,
+        throttled=reply.status == TOO_MANY_REQUESTS,
+        pause=pause,
+        stated=stated,
+        is_limited=snapshot is not None and key[1] in snapshot.quotas,
     )
 
 

@@ -67,6 +67,14 @@ class UnreadableError(Exception):
     reason: str
 
 
+@dataclass(eq=False)
+class HeldBackError(Exception):
+    """Nothing may be sent for some time; nothing was."""
+
+    reason: str
+    delay: timedelta
+
+
 class ExpiredError(Exception):
     """The request's `expires_at` has passed; nothing was sent."""
 
@@ -132,6 +140,8 @@ def classify_error(error: Exception, unanswered: StepFailure) -> Classification 
             return Classification(kind, reason, final=True, code=code, retry_after=retry_after)
         case UnreadableError(reason):
             return Classification(StepFailure.UNREADABLE, reason, final=True, reached=True)
+        case HeldBackError(reason, delay):
+            return Classification(StepFailure.HELD_BACK, reason, retry_after=delay)
         case ExpiredError():
             return Classification(StepFailure.EXPIRED, str(error), final=True)
         case MissingReferenceError():

@@ -47,15 +47,23 @@ class Attempts:
     Attributes:
         number: how many were made; those for which a worker lacked something do not count.
         first_at: when the first one began, or failed where that is not known.
+        held_since: since when the request is held back, without an attempt in between.
         last: the error of the last one.
     """
 
     number: int = 0
     first_at: datetime | None = None
+    held_since: datetime | None = None
     last: StepError | None = None
 
     def add(self, error: StepError, now: datetime) -> StepError:
         """Count a failed attempt; an error that says less than the one before keeps that one."""
+        if error.kind == StepFailure.HELD_BACK:
+            # No attempt was made.
+            self.held_since = self.held_since or now
+            error.attempts = 0
+            return error
+        self.held_since = None
         if error.kind == StepFailure.UNAVAILABLE and not error.attempts and self.last:
             reason = f"{self.last.reason}; then no worker could take it up in time"
             error = StepError(
@@ -90,7 +98,8 @@ class Sending:
             case Sent():
                 result = first_attempt
             case FailedAttempt():
-                attempts.first_at = self._state.timings.started_at
+                if first_attempt.kind != StepFailure.HELD_BACK:
+                    attempts.first_at = self._state.timings.started_at
                 result = _error_of(first_attempt)
         while True:
             if result is None:
@@ -174,6 +183,10 @@ class Sending:
         if error.retry_after is None and not is_doubtful_refusal:
             return None
         now, first_at, plan = self._host.now(), attempts.first_at, self._plan.send
+        if error.kind == StepFailure.HELD_BACK and attempts.held_since and error.retry_after:
+            at = now + error.retry_after
+            last = first_at + plan.within if first_at else attempts.held_since + plan.queue_within
+            return at if at <= last else None
         backoff = min(FIRST_RETRY * 2 ** min(max(attempts.number - 1, 0), 16), LONGEST_RETRY)
         at = now + (error.retry_after or backoff)
         is_missing = error.kind == StepFailure.MISSING
@@ -184,9 +197,7 @@ class Sending:
 
     async def _pause(self, until: datetime, error: StepError) -> bool:
         """Wait for the next attempt; true if it is not needed any more."""
-        is_missing = error.kind == StepFailure.MISSING
-        what = WaitingFor.DEPENDENCY if is_missing else WaitingFor.RETRY
-        self._state.wait_for(what, until, error.reason)
+        self._state.wait_for(_WAITS.get(error.kind, WaitingFor.RETRY), until, error.reason)
         return await self._host.wait(self._is_needless, until, f"retry send: {error.reason}")
 
     def _is_needless(self) -> bool:
@@ -391,6 +402,11 @@ class Sending:
         self._host.run_in_background(polling.run())
         return polling
 
+
+_WAITS: dict[str, WaitingFor] = {
+    StepFailure.MISSING: WaitingFor.DEPENDENCY,
+    StepFailure.HELD_BACK: WaitingFor.RATE_LIMIT,
+}
 
 _CODES = {
     StepFailure.REFUSED: OutcomeCode.REFUSED,

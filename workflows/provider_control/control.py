@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -35,6 +35,8 @@ with workflow.unsafe.imports_passed_through():
         ObserveStep,
         SetFlag,
     )
+    from ackbridge.contracts.limits import MAX_ERROR_LENGTH
+    from ackbridge.contracts.quotas import QuotaStatus
     from ackbridge.contracts.wire import InvalidInputError
     from ackbridge.errors import unknown_name
 
@@ -158,7 +160,7 @@ class Control:
             )
         if new is None or not _is_same(old, new):
             self.interrupts += 1
-            self._update(limit=new)
+            self._update(limit=new, limit_changed_at=self._now())
         before, after = _describe_limit(old), _describe_limit(new)
         return self._log(command.by, command.reason, "limit", before, after)
 
@@ -190,6 +192,13 @@ class Control:
             self._update(deadlines={**self.snapshot.deadlines, operation: learned})
             after = f"{learned.deadline.total_seconds():g} s"
             self._log(AUTOMATIC, learned.reason, f"deadline of {operation}", before, after)
+
+        if decision.quotas is not None:
+            before = _describe_quotas(self.snapshot.quotas)
+            self._update(quotas=decision.quotas)
+            reason = "; ".join(one.reason for one in decision.quotas.values()) or "nothing rejected"
+            after = _describe_quotas(decision.quotas)
+            self._log(AUTOMATIC, reason[:MAX_ERROR_LENGTH], "accepted rate", before, after)
 
     def rate_applied(self, rate: SendRate) -> None:
         self._update(rate=rate)
@@ -235,6 +244,8 @@ class Control:
             breaker=snapshot.breaker,
             deadlines=snapshot.deadlines,
             limit=snapshot.limit,
+            quotas=snapshot.quotas,
+            limit_changed_at=snapshot.limit_changed_at,
             applied=snapshot.rate,
             watch=self._monitor,
         )
@@ -308,3 +319,7 @@ def _describe_breaker(breaker: BreakerStatus) -> str:
 
 def _describe_limit(limit: LimitOverride | None) -> str:
     return "integration file" if limit is None else f"{limit.per_second:g}/s"
+
+
+def _describe_quotas(quotas: Mapping[str, QuotaStatus]) -> str:
+    return ", ".join(str(quotas[tenant]) for tenant in sorted(quotas)) or "no limit"

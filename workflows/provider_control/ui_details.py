@@ -45,6 +45,9 @@ def _items(status: ControlStatus) -> Iterator[str]:
     limited = f", limited to {limit.per_second:g}/s by {one_line(limit.by)}" if limit else ""
     if snapshot.rate is not None or limit is not None:
         yield f"sends: **{snapshot.rate or 'unchanged'}**{limited}"
+    for tenant, quota in sorted(snapshot.quotas.items()):
+        whose = f"tenant `{one_line(tenant)}`" if tenant else "the provider"
+        yield f"{whose} accepts: **{quota}** or so: {one_line(quota.reason)}"
     yield from _flags(snapshot)
     for name, learned in sorted(snapshot.deadlines.items()):
         seconds = learned.deadline.total_seconds()

@@ -6,6 +6,7 @@ import base64
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from fastapi.responses import Response
 
+from ackbridge.catalog.expressions import Expression
+from ackbridge.catalog.model import LimitSpec
 from ackbridge.contracts.steps import SendStep, Sent
 from activities.send import Send
 
@@ -63,6 +66,43 @@ async def test_retryable_status(
     assert error.message == f"the provider answered {status}"
     assert least <= delay(error) <= most
     assert (trouble(error).attempt, trouble(error).reached) == (1, reached)
+
+
+async def test_pause_that_one_request_was_asked_for_is_kept_by_others(world: World) -> None:
+    """Nothing is sent, no attempt is counted, and the provider's quota is known to others."""
+    world.script.says({}, 429, retry_after="7")
+    await failed(attempt().run(Send(world.deps).send, step(world)))
+
+    other = step(world).model_copy(update={"request": world.request(key="k-2")})
+    error = await failed(attempt().run(Send(world.deps).send, other))
+
+    assert (error.type, error.non_retryable) == ("HeldBack", False)
+    assert 7 <= delay(error) <= 7.7
+    assert len(world.script.asked) == 1
+    (report,) = world.deps.counters.quotas.take_reports(NOW)
+    assert (report.seconds[0].throttled, report.paused_until) == (1, NOW + timedelta(seconds=7))
+
+
+async def test_quota_of_a_tenant_is_counted_apart(world: World) -> None:
+    """Where the file says that quotas are tenants', one tenant's pause holds back no other."""
+    acme = world.deps.catalog.integration("acme")
+    order = acme.operations["order"].model_copy(update={"fairness": Expression("metadata.tenant")})
+    limits = LimitSpec(quota_of="tenant")
+    update = {"limits": limits, "operations": {**acme.operations, "order": order}}
+    catalog = replace(world.deps.catalog, integrations={"acme": acme.model_copy(update=update)})
+    send = Send(replace(world.deps, catalog=catalog)).send
+    world.script.says({}, 429, retry_after="7")
+    of_a, of_b = (
+        step(world).model_copy(
+            update={"request": world.request(key=tenant, metadata={"tenant": tenant})}
+        )
+        for tenant in ("a", "b")
+    )
+    await failed(attempt().run(send, of_a))
+    await attempt().run(send, of_b)
+    assert (await failed(attempt().run(send, of_a))).type == "HeldBack"
+    (report,) = world.deps.counters.quotas.take_reports(NOW)
+    assert report.tenant == "a"
 
 
 async def test_delay_grows_with_the_attempts_of_the_call(world: World) -> None:

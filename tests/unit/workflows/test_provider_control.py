@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ackbridge.catalog.catalog import configured_flags
 from ackbridge.catalog.loading import load_integration
-from ackbridge.contracts.breaker import BreakerState, BreakerStatus, ForceBreaker
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus, ForceBreaker, SetLimit
 from ackbridge.contracts.control import (
     MAX_CHANGES,
     ControlDecision,
@@ -25,6 +25,7 @@ from ackbridge.contracts.control import (
     Recovery,
     SetFlag,
 )
+from ackbridge.contracts.quotas import QuotaStatus
 from ackbridge.contracts.wire import InvalidInputError
 from tests.support.stage import INTEGRATIONS, SECRETS
 from workflows.provider_control.control import Control
@@ -244,3 +245,20 @@ def test_configured_flags_by_environment() -> None:
     assert str(flags.flag("prod", "quote")) == "25 %"
     assert str(flags.flag("prod", "create_order")) == "on"
     assert set(flags.operations) == set(integration.operations)
+
+
+def test_accepted_rate_is_published_and_an_operators_limit_starts_it_over() -> None:
+    """The log says what was rejected; monitoring forgets what was learned before the limit."""
+    control = Host().control()
+    quota = QuotaStatus(per_second=8.5, since=NOW, reason="12 of 109 requests were answered 429")
+    control.apply(ControlDecision(quotas={"": quota}))
+    assert control.snapshot.is_throttled
+    assert control.observe_step().quotas == {"": quota}
+    change = control.status().changes[0]
+    assert (change.subject, change.before, change.after) == ("accepted rate", "no limit", "8.5/s")
+    assert "8.5/s" in render(control.status())
+    assert control.observe_step().limit_changed_at is None
+    control.set_limit(SetLimit(per_second=None, by="ann", reason="they raised it"))
+    assert control.observe_step().limit_changed_at == NOW
+    control.apply(ControlDecision(quotas={}))
+    assert not control.snapshot.is_throttled

@@ -342,6 +342,22 @@ async def test_a_send_without_a_secret_waits_for_another_worker() -> None:
     assert "no secret ACME_TOKEN" in {one.detail for one in waiting if one.what == "dependency"}
 
 
+async def test_a_send_that_is_held_back_is_no_attempt() -> None:
+    """It waits as long as requests may wait in their queue, and then nothing was sent."""
+    held = StepError(StepFailure.HELD_BACK, "the provider asked for a pause", retry_after=RETRY)
+    host = SimulatedHost(plan(), send=[*[held] * 9, SENT])
+    host.at(20, lambda call: call.receive(response()))
+    outcome = await host.protocol.run()
+    assert (outcome.status, outcome.attempts) == (OutcomeStatus.COMPLETED, 1)
+    assert "rate_limit" in {one.waiting.what for one in host.shown if one.waiting}
+
+    host = SimulatedHost(plan(), send=[held])
+    outcome = await host.protocol.run()
+    assert summary(outcome)[:2] == (Effect.NONE, OutcomeCode.NOT_SENT)
+    assert outcome.attempts == 0
+    assert host.elapsed == pytest.approx(plan().send.queue_within.total_seconds(), abs=2)
+
+
 async def test_nothing_is_sent_after_the_request_has_expired() -> None:
     """A retry would come too late."""
     request = REQUEST.model_copy(update={"expires_at": START + timedelta(seconds=1)})

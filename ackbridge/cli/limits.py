@@ -1,0 +1,198 @@
+"""limit: how fast a provider is sent requests, why, and how an operator limits it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from ackbridge.client.control import ControlHandle
+from ackbridge.clock import utc_now
+from ackbridge.contracts.breaker import LimitOverride, SendRate, SetLimit
+from ackbridge.contracts.quotas import WHOLE_QUOTA, QuotaReport, QuotaStatus
+from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
+from ackbridge.control.quotas import WINDOW, effective_rate, merged
+from ackbridge.errors import EngineUnavailableError
+from ackbridge.ledger.ledger import Ledger
+from ackbridge.settings import environment, load_settings
+from ackbridge.temporal.connect import connect
+from ackbridge.terminal import output
+
+from .control import Provider, Reason, change_control, required_reason
+from .options import By, Json
+
+REFRESH_INTERVAL = 2.0
+"""Seconds; the rates are adapted as often."""
+
+
+class QuotaView(Wire):
+    """What a provider, or one tenant there, is sent.
+
+    Attributes:
+        tenant: empty for the provider as a whole.
+        now: sends per second now; None: unlimited.
+        accepted, throttled: requests of the last minute, where workers report them.
+    """
+
+    tenant: str
+    now: float | None
+    accepted: int = 0
+    throttled: int = 0
+    status: QuotaStatus | None = None
+
+
+class LimitView(Wire):
+    """The limits of a provider's sends.
+
+    Attributes:
+        rate: what the integration file, an operator and the breaker allow; None: not set yet.
+        limit: an operator's, in place of the file's.
+        quotas: the provider's, then those of its tenants.
+    """
+
+    provider: str
+    rate: SendRate | None
+    limit: LimitOverride | None
+    quotas: tuple[QuotaView, ...]
+
+
+def limit(
+    provider: Provider,
+    by: By,
+    rate: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[N/s|default]", help="Sends per second; 0/s stops sending. None: show them."
+        ),
+    ] = None,
+    reason: Reason = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
+    json_output: Json = False,
+) -> int | None:
+    """Show how fast a provider is sent requests now, or limit it, over all workers.
+
+    A provider that answers 429 is slowed down by itself, and what it turns out to accept is shown.
+    A limit of yours takes effect within seconds, holds until `default` returns to the integration
+    file, and starts over what was learned. Acknowledgements are not limited.
+    """
+    if rate is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(_show(provider, watch=watch, json_output=json_output))
+        return None
+    fields = {"per_second": _parse_rate(rate), "by": by, "reason": required_reason(reason)}
+    request = parse_argument(SetLimit, (fields,))
+    return change_control(provider, lambda control: control.set_limit(request), json_output)
+
+
+def _parse_rate(rate: str) -> float | None:
+    if rate == "default":
+        return None
+    try:
+        return float(rate.removesuffix("/s"))
+    except ValueError:
+        raise InvalidInputError(f"{rate}: must be N/s, such as 25/s or 0.5/s, or default") from None
+
+
+async def _show(provider: str, *, watch: bool, json_output: bool) -> None:
+    control = ControlHandle(await connect(environment()), provider)
+    ledger = Ledger.open(load_settings().ledger_url, utc_now)
+
+    async def fetch() -> LimitView:
+        return await _read(control, ledger, provider)
+
+    try:
+        if json_output:
+            output.print_json(await fetch())
+        elif watch:
+            await output.watch(fetch, _render, interval=REFRESH_INTERVAL, transient=False)
+        else:
+            output.console.print(_render(await fetch()))
+    finally:
+        await ledger.close()
+
+
+async def _read(control: ControlHandle, ledger: Ledger, provider: str) -> LimitView:
+    snapshot = await control.snapshot()
+    if snapshot is None:
+        raise EngineUnavailableError(f"{provider}: its control has just started; try again")
+    now = utc_now()
+    statuses = await ledger.stats.quotas(provider)
+    reports = await ledger.stats.quota_reports(provider, now - WINDOW)
+    tenants = {WHOLE_QUOTA, *statuses, *(one.tenant for one in reports)}
+    base = snapshot.rate or SendRate()
+    quotas = [
+        _view(
+            tenant,
+            base.per_second if tenant == WHOLE_QUOTA else base.per_tenant,
+            statuses.get(tenant),
+            [one for one in reports if one.tenant == tenant],
+            now,
+        )
+        for tenant in sorted(tenants)
+    ]
+    return LimitView(
+        provider=provider, rate=snapshot.rate, limit=snapshot.limit, quotas=tuple(quotas)
+    )
+
+
+def _view(
+    tenant: str,
+    base: float | None,
+    status: QuotaStatus | None,
+    reports: Sequence[QuotaReport],
+    now: datetime,
+) -> QuotaView:
+    seconds = [one for one in merged(reports) if one.at >= (now - WINDOW).timestamp()]
+    return QuotaView(
+        tenant=tenant,
+        now=effective_rate(status, base, now),
+        accepted=sum(one.accepted for one in seconds),
+        throttled=sum(one.throttled for one in seconds),
+        status=status,
+    )
+
+
+def _render(view: LimitView) -> RenderableType:
+    now = utc_now()
+    rows = [
+        (
+            one.tenant or "all sends",
+            "unlimited" if one.now is None else f"{one.now:.3g}/s",
+            str(one.accepted) if one.accepted or one.throttled else "-",
+            str(one.throttled) if one.accepted or one.throttled else "-",
+            "; ".join(_reasons(one.status, now)),
+        )
+        for one in view.quotas
+    ]
+    columns = ("tenant", "now", "accepted", "429", "why")
+    title = f"sends of {view.provider}; requests of the last minute"
+    return Group(Text(_allowed(view)), output.table(title, columns, rows))
+
+
+def _allowed(view: LimitView) -> str:
+    """What the file, an operator and the breaker allow."""
+    allowed = f"allowed: {view.rate or 'not set yet'}"
+    if view.limit is None:
+        return allowed
+    return (
+        f"{allowed}, limited to {view.limit.per_second:g}/s by {view.limit.by}: {view.limit.reason}"
+    )
+
+
+def _reasons(status: QuotaStatus | None, now: datetime) -> Iterator[str]:
+    if status is None:
+        return
+    if status.is_paused(now) and status.paused_until is not None:
+        yield f"paused until {status.paused_until:%H:%M:%S} UTC"
+    if status.stated is not None:
+        yield f"its headers leave {status.stated:.3g}/s"
+    if status.per_second is not None and status.throttled_at is not None:
+        yield f"rejected requests last at {status.throttled_at:%H:%M:%S} UTC"
+    if status.reason:
+        yield status.reason
