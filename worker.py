@@ -19,7 +19,7 @@ import httpx
 import uvloop
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
-from temporalio.worker import Interceptor, Worker, WorkerDeploymentConfig
+from temporalio.worker import Interceptor, Replayer, Worker, WorkerDeploymentConfig
 
 from ackbridge.catalog.catalog import Catalog, build_redactors
 from ackbridge.catalog.loading import load_catalog
@@ -48,9 +48,10 @@ from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.export import export_telemetry
-from ackbridge.temporal.connect import connect, register_search_attributes
+from ackbridge.temporal.connect import client_options, connect, register_search_attributes
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
+from ackbridge.workarounds.split_tasks import SplitTaskRepair
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown, exit_process, workflow_runner
 from activities import (
     Dependencies,
@@ -132,6 +133,8 @@ async def serve(settings: Settings, provider: str | None) -> None:
         await running.enter_async_context(metrics.updating(deps.counters))
         for worker in workers:
             await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
+        if provider is None:
+            await running.enter_async_context(SplitTaskRepair(client, _replayer))
         await _start_background_workflows(client, catalog, settings, provider)
         if deployment is not None:
             await _log_version_status(client, deployment.version)
@@ -205,6 +208,10 @@ def build_workers(
         if provider in (None, name):
             workers += _provider_workers(build, integration, deps)
     return workers
+
+
+def _replayer() -> Replayer:
+    return Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **client_options())
 
 
 def _main_worker(build: Callable[..., Worker], deps: Dependencies) -> Worker:

@@ -33,8 +33,10 @@ T = TypeVar("T")
 
 NAMESPACE = "default"
 _PRAGMAS = {"journal_mode": "WAL", "synchronous": "normal"}
-# Polls per second of its queue processors; with the defaults calls are queued.
+# Polls per second of its queue processors: with the defaults calls are queued. And after how many
+# failures of a workflow task a workflow is reported, so that it is repaired soon.
 _DYNAMIC_CONFIG = {
+    "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute": "2",
     "history.transferProcessorMaxPollRPS": "2000",
     "history.timerProcessorMaxPollRPS": "2000",
 }

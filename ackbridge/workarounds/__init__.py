@@ -14,6 +14,9 @@
 `temporal_sdk.exit_process`
     temporalio 1.35: threads of the SDK's core call into Python while the interpreter finalizes,
     which aborts the process. Delete it when the SDK ends its threads first.
+`split_tasks`
+    temporalio 1.35: a query that is answered while a local activity ends leaves a workflow task
+    whose replay makes other commands. Delete it when such histories replay.
 `cookies`
     httpx 0.28 parses the cookies of every response, whatever the policy of the jar. Delete it
     when a client can be built without cookies.
