@@ -21,11 +21,13 @@ from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
 from activities.support.retry import classified_errors
 
+FIRST_PAGE_SECONDS = 1.0
 PAGE_SECONDS = 5.0
-"""After which a page that signalled calls returns, so that the workflow can show its progress."""
+"""After which a page returns that has news for the workflow to show: the longer the batch runs, the
+later, because each page is some events in its history."""
 
 WAITING_PAGE_SECONDS = 60.0
-"""The same, for a page that only waits for calls in progress."""
+"""The same, for a page without news that waits for calls in progress."""
 
 CLOSED_PAGE_SECONDS = 600.0
 """The same, for a page that only waits until its provider accepts calls again."""
@@ -79,46 +81,63 @@ class _Page:
         self._request = step.request
         self._batches = deps.ledger.batches
         self._started_at = time.monotonic()
-        self._next_signal_at = self._started_at
+        self._next_signal_at = self._started_at + step.pause.total_seconds()
         self._last_signal_at: float | None = None
         self._selected = 0
+        self._has_news = False
+        self._report_after = self._page_seconds()
 
     async def run(self) -> ReprocessPageResult:
         if self._step.is_last:
             await self._batches.release(self._step.batch)
             await self._batches.settle(self._step.batch)
-            return await self.result()
+            return await self._end()
         self._selected = (await self._batches.counts(self._step.batch)).selected
-        await self._signal_calls(await self._batches.unsignalled(self._step.batch))
+        claimed = await self._batches.unsignalled(self._step.batch)
         while not self._is_over():
             availability = await self._availability()
             reason = availability.unavailable_until
             if reason is not None and self._step.closed is None:
+                await self._batches.release(self._step.batch)
                 return await self.result(closed=reason)
             if reason is None and self._step.closed is not None:
                 return await self.result()
-            if reason is None:
+            if claimed:
+                await self._signal_calls(claimed)
+                claimed = []
+            elif reason is None:
                 signalled, in_progress = await self._claim_and_signal(
                     availability.disabled_operations
                 )
                 if signalled:
                     continue
                 if not in_progress:
-                    return await self.result(is_done=True)
+                    return await self._end(is_done=True)
             await self._pause()
-        await self._wait_for_turn()
         return await self.result(closed=self._step.closed)
 
     async def result(
         self, *, is_done: bool = False, closed: str | None = None
     ) -> ReprocessPageResult:
         counts = await self._batches.counts(self._step.batch)
-        return ReprocessPageResult(counts=counts, is_done=is_done, closed=closed)
+        pause = timedelta(seconds=max(self._next_signal_at - time.monotonic(), 0.0))
+        return ReprocessPageResult(counts=counts, is_done=is_done, closed=closed, pause=pause)
+
+    async def _end(self, *, is_done: bool = False) -> ReprocessPageResult:
+        """The result of the last page, with the calls that are left."""
+        selection, step = self._request.selection, self._step
+        last = await self.result(is_done=is_done)
+        left = await self._batches.count_left(step.batch, selection, step.as_of)
+        if selection.at_most is not None:
+            left = min(left, max(selection.at_most - last.counts.selected, 0))
+        counts = last.counts.model_copy(update={"left": left})
+        return last.model_copy(update={"counts": counts})
 
     async def _claim_and_signal(self, disabled_operations: frozenset[str]) -> tuple[int, int]:
         """Signal as many calls as may run at once; how many, and how many were in progress."""
         batch, request = self._step.batch, self._request
         in_progress = await self._batches.settle(batch)
+        self._has_news |= in_progress != self._step.known.in_progress
         # Half a second's worth, at most.
         at_once = max(1, min(MAX_MARKED, round(self._rate() / 2)))
         limit = min(request.concurrency - in_progress, at_once)
@@ -130,18 +149,22 @@ class _Page:
                 batch, request.selection, self._step.as_of, limit, disabled_operations
             )
             self._selected += len(calls)
+            self._has_news |= bool(calls)
             await self._signal_calls(calls)
         return len(calls), in_progress
 
     async def _signal_calls(self, calls: list[str]) -> None:
-        """Signal calls at the batch's rate, and store which ones even if interrupted."""
+        """Signal calls at the batch's rate, and store which ones even if interrupted.
+
+        The next page signals those for which this one has no time.
+        """
         signalled: list[str] = []
         try:
             for call_id in calls:
-                await self._wait_for_turn()
-                self._next_signal_at = time.monotonic() + 1 / self._rate()
-                if activity.is_worker_shutdown():
+                if not await self._wait_for_turn():
                     break
+                self._next_signal_at = time.monotonic() + 1 / self._rate()
+                self._has_news = True
                 if await self._signal(call_id):
                     signalled.append(call_id)
                 else:
@@ -172,14 +195,13 @@ class _Page:
         self._last_signal_at = time.monotonic()
         return True
 
-    async def _wait_for_turn(self) -> None:
-        """Wait until the rate allows another signal, or the worker shuts down."""
-        while (
-            left := self._next_signal_at - time.monotonic()
-        ) > 0 and not activity.is_worker_shutdown():
+    async def _wait_for_turn(self) -> bool:
+        """Wait until the rate allows another signal; false if the page is over before that."""
+        while (left := self._next_signal_at - time.monotonic()) > 0 and not self._is_over():
             activity.heartbeat()
-            await asyncio.sleep(min(left, 1.0))
+            await asyncio.sleep(min(left, CHECK_SECONDS))
         activity.heartbeat()
+        return left <= 0 and not activity.is_worker_shutdown()
 
     def _rate(self) -> float:
         """The current limit, in calls per second."""
@@ -202,9 +224,13 @@ class _Page:
     def _is_over(self) -> bool:
         if activity.is_worker_shutdown():
             return True
-        if self._last_signal_at is not None:
-            limit = PAGE_SECONDS
+        if self._has_news:
+            limit = self._report_after
         else:
             is_closed = self._step.closed is not None
             limit = CLOSED_PAGE_SECONDS if is_closed else WAITING_PAGE_SECONDS
         return time.monotonic() - self._started_at > limit
+
+    def _page_seconds(self) -> float:
+        age = (self._deps.clock() - self._step.as_of).total_seconds()
+        return min(max(age / 10, FIRST_PAGE_SECONDS), PAGE_SECONDS)

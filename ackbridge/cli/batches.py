@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time as clock
 from collections.abc import Awaitable, Callable
 from datetime import datetime, time, timedelta
 from typing import Annotated, Any
@@ -24,6 +25,9 @@ from .options import By, Json, Limit, OnlyProvider, Watch, parse_duration
 Act = Callable[[BatchHandle], Awaitable[None]]
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="The batch id.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded in the batch's history.")]
+
+STARTS_WITHIN = timedelta(seconds=5)
+"""How long a new batch is given to count its calls before its progress is shown."""
 
 DRY_RUN_CALLS = 10
 """How many of the oldest calls `--dry-run` lists."""
@@ -91,7 +95,9 @@ def reprocess(
         return
 
     async def start(client: AckbridgeClient) -> BatchProgress:
-        return await _progress(await client.reprocess_parked(request), watch)
+        batch = await client.reprocess_parked(request)
+        started = await _started(batch)
+        return await _progress(batch, watch) if watch else started
 
     _print([with_client(start)], json_output)
 
@@ -187,6 +193,16 @@ def _row(found: ParkedCount | ParkedCall) -> dict[str, Any]:
         name: value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
         for name, value in vars(found).items()
     }
+
+
+async def _started(batch: BatchHandle) -> BatchProgress:
+    """The progress once the batch has counted its calls, or waits for its start."""
+    until = clock.monotonic() + STARTS_WITHIN.total_seconds()
+    progress = await batch.progress()
+    while progress.total is None and not progress.why and clock.monotonic() < until:
+        await asyncio.sleep(output.WATCH_INTERVAL / 2)
+        progress = await batch.progress()
+    return progress
 
 
 async def _progress(batch: BatchHandle, watch: bool) -> BatchProgress:

@@ -121,11 +121,16 @@ class BatchState(StrEnum):
 class BatchCounts(Wire):
     """Numbers of calls of a batch.
 
+    At the end of a batch, `completed`, `parked_again`, `failed`, `skipped` and `left` add up to its
+    total; of a stopped one, some calls may still be in progress.
+
     Attributes:
         selected: selected so far, each once.
         signalled: told to resume, whatever has happened since.
         completed, parked_again, failed: results of those; cancelled calls count as failed.
-        skipped: not resumed, because they had ended or resumed by themselves.
+        skipped: not resumed, because they had ended or were resumed by somebody else.
+        left: at the end, not resumed and still parked: their operation is switched off, or the
+            batch was stopped.
     """
 
     selected: int = 0
@@ -134,6 +139,12 @@ class BatchCounts(Wire):
     parked_again: int = 0
     failed: int = 0
     skipped: int = 0
+    left: int = 0
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that were told to resume, and have neither ended nor been parked again."""
+        return self.signalled - self.completed - self.parked_again - self.failed
 
     @property
     def done(self) -> int:
@@ -148,7 +159,7 @@ class BatchProgress(Wire):
         batch: the workflow's id.
         by: who requested it.
         why: why it waits, is paused or was stopped; else what it is doing.
-        total: calls that were selected at the start; None before it.
+        total: calls that were parked at the start, and all that were selected since; None before.
         calls_per_second: the current rate.
         last_error: the latest error, rejected signals included.
     """
@@ -173,6 +184,7 @@ class BatchContinuation(Wire):
         as_of: the ledger's time at the start.
         gentle_since: when the ramp started.
         closed: why nothing could be sent.
+        pause: before the next call is resumed.
         paused, stopped: commands in effect.
     """
 
@@ -180,6 +192,7 @@ class BatchContinuation(Wire):
     as_of: AwareDatetime | None = None
     gentle_since: AwareDatetime | None = None
     closed: str | None = None
+    pause: timedelta = timedelta(0)
     paused: BatchCommand | None = None
     stopped: BatchCommand | None = None
 
@@ -210,6 +223,8 @@ class ReprocessPageStep(Wire):
         gentle_for: how long the ramp has been running.
         closed: why nothing could be sent last time; the page waits until that changes.
         is_last: select no more calls, and release those that were not resumed yet.
+        known: what the batch shows; the page returns soon after it has changed.
+        pause: before the first call is resumed, so that pages together keep to the rate.
     """
 
     batch: str
@@ -218,16 +233,21 @@ class ReprocessPageStep(Wire):
     gentle_for: timedelta = timedelta(0)
     closed: str | None = None
     is_last: bool = False
+    known: BatchCounts = BatchCounts()
+    pause: timedelta = timedelta(0)
 
 
 class ReprocessPageResult(Wire):
     """The result of `reprocess_page`.
 
     Attributes:
+        counts: with those that are left if it is the last page.
         is_done: no call is left to resume or in progress.
         closed: why nothing may be sent to the provider now.
+        pause: of the next page.
     """
 
     counts: BatchCounts
     is_done: bool = False
     closed: str | None = None
+    pause: timedelta = timedelta(0)

@@ -130,10 +130,7 @@ class BatchStore(Store):
             The ids of the calls.
         """
         now = self.clock()
-        known = sa.exists().where(
-            batch_calls.c.batch == batch, batch_calls.c.call_id == parked.c.call_id
-        )
-        query = _selected(selection, as_of).where(~known)
+        query = _unclaimed(batch, selection, as_of)
         if excluded_operations:
             query = query.where(parked.c.operation.not_in(sorted(excluded_operations)))
         # Concurrent batches claim different calls, and neither waits for the other.
@@ -222,11 +219,19 @@ class BatchStore(Store):
 
     @writes
     def release(self, connection: sa.Connection, batch: str) -> None:
-        """Free the calls that were claimed and not signalled."""
-        now = self.clock()
-        ids = _unsignalled(connection, batch, now)
-        _set_state(connection, batch, ids, BatchCallState.SKIPPED, now)
+        """Free the calls that were claimed and not signalled; the batch has not selected them."""
+        ids = _unsignalled(connection, batch, self.clock())
+        ours = sa.and_(batch_calls.c.batch == batch, batch_calls.c.call_id.in_(ids))
+        connection.execute(batch_calls.delete().where(ours))
         _free(connection, parked.c.call_id.in_(ids), parked.c.batch == batch)
+
+    @reads
+    def count_left(
+        self, connection: sa.Connection, batch: str, selection: ParkedSelection, as_of: datetime
+    ) -> int:
+        """How many of the selected calls are still parked, and not claimed by this batch."""
+        query = _unclaimed(batch, selection, as_of)
+        return connection.execute(query.with_only_columns(sa.func.count())).scalar_one()
 
     @reads
     def counts(self, connection: sa.Connection, batch: str) -> BatchCounts:
@@ -289,6 +294,16 @@ def _selected(selection: ParkedSelection, as_of: datetime) -> sa.Select[tuple[ob
     if selection.keys:
         conditions.append(parked.c.key.in_(selection.keys))
     return sa.select(parked).where(*conditions)
+
+
+def _unclaimed(
+    batch: str, selection: ParkedSelection, as_of: datetime
+) -> sa.Select[tuple[object, ...]]:
+    """The rows that a batch may still claim."""
+    known = sa.exists().where(
+        batch_calls.c.batch == batch, batch_calls.c.call_id == parked.c.call_id
+    )
+    return _selected(selection, as_of).where(~known)
 
 
 def _count_parked(

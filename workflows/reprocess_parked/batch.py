@@ -11,6 +11,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.batches import (
         BatchCommand,
         BatchContinuation,
+        BatchCounts,
         BatchProgress,
         BatchRequest,
         BatchState,
@@ -118,13 +119,21 @@ class BatchRun:
             gentle_for=ramp_elapsed,
             closed=state.closed,
             is_last=is_last,
+            known=state.progress.counts,
+            pause=state.pause,
         )
 
-    def page_done(self, page: ReprocessPageResult) -> None:
+    def page_done(self, page: ReprocessPageResult, *, is_last: bool = False) -> None:
         if self.state.closed is not None and page.closed is None:
             self._set(gentle_since=self._now())
-        self._set(closed=page.closed)
-        self._update(counts=page.counts)
+        self._set(closed=page.closed, pause=page.pause)
+        counts = page.counts
+        total = max(self.state.progress.total or 0, counts.selected + counts.left)
+        if page.is_done or is_last:
+            # The others have ended meanwhile, or were resumed by somebody else.
+            skipped = counts.skipped + total - counts.selected - counts.left
+            counts = counts.model_copy(update={"skipped": skipped})
+        self._update(counts=counts, total=total)
 
     def enter_pause(self) -> None:
         if (paused := self.state.paused) is not None:
@@ -134,7 +143,7 @@ class BatchRun:
         if (stopped := self.state.stopped) is not None:
             self._enter(BatchState.STOPPED, f"by {stopped.by}: {stopped.reason}")
         else:
-            self._enter(BatchState.COMPLETED, None)
+            self._enter(BatchState.COMPLETED, _describe_others(self.state.progress.counts))
 
     def _enter(self, state: BatchState, why: str | None, rate: float | None = None) -> None:
         before = self.state.progress
@@ -148,3 +157,13 @@ class BatchRun:
 
     def _set(self, **changes: object) -> None:
         self.state = self.state.model_copy(update=changes)
+
+
+def _describe_others(counts: BatchCounts) -> str | None:
+    """What became of the calls that a completed batch has not resumed."""
+    parts = []
+    if counts.skipped:
+        parts.append(f"{counts.skipped} had ended or were resumed otherwise")
+    if counts.left:
+        parts.append(f"{counts.left} left, their operation is switched off")
+    return "; ".join(parts) or None

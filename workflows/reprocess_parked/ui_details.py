@@ -40,6 +40,8 @@ def _items(progress: BatchProgress) -> Iterator[str]:
     yield f"selected {counts.selected}, resumed {counts.signalled}"
     yield f"completed {counts.completed}, failed {counts.failed}"
     yield f"parked again {counts.parked_again}, skipped {counts.skipped}"
+    if counts.left:
+        yield f"still parked {counts.left}"
     if progress.last_error:
         yield f"last error: {progress.last_error}"
 

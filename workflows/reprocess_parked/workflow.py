@@ -110,7 +110,7 @@ class ReprocessParked:
             else:
                 is_done = await self._next_page(batch)
         if batch.state.stopped is not None and batch.is_surveyed:
-            batch.page_done(await self._reprocess_page(batch, is_last=True))
+            batch.page_done(await self._reprocess_page(batch, is_last=True), is_last=True)
         batch.end()
 
     async def _start(self, batch: BatchRun) -> None:

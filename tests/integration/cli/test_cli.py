@@ -204,7 +204,11 @@ def test_batch_of_parked_calls(stack: Stack) -> None:
         dry = run(stack.environment, *which, "--dry-run", "--json")
     assert json.loads(dry.stdout)["kinds"][0]["reason"] == "no_receipt"
     assert "1 calls would be reprocessed" in run(stack.environment, *which, "--dry-run").stdout
-    done = run(stack.environment, *which, "--reason", "no_receipt", "--watch", "--json")
+    begun = run(stack.environment, *which, "--reason", "no_receipt", "--json")
+    assert begun.returncode == 0, begun.stdout + begun.stderr
+    (batch,) = json.loads(begun.stdout)
+    assert batch["total"] == 1
+    done = run(stack.environment, "batch", "status", batch["batch"], "--watch", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     (batch,) = json.loads(done.stdout)
     assert (batch["state"], batch["counts"]["completed"]) == ("completed", 1)

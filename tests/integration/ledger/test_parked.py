@@ -217,7 +217,7 @@ async def test_an_interrupted_batch_knows_which_calls_to_signal(
     await ledger.batches.release("batch-1")
     assert await ledger.batches.unsignalled("batch-1") == []
     assert await parked_keys(ledger) == ["a", "b"]
-    assert (await ledger.batches.counts("batch-1")).skipped == 2
+    assert (await ledger.batches.counts("batch-1")).selected == 0
 
     await ledger.batches.claim("batch-2", ALL, START, 10)
     clock.advance(timedelta(minutes=11))
@@ -255,6 +255,21 @@ async def test_a_call_the_engine_does_not_know_is_kept_for_operators(ledger: Led
     # Whoever parks it again is there.
     await park(ledger, "lost", times=2)
     assert await parked_keys(ledger) == ["lost"]
+
+
+async def test_what_is_left_for_a_batch(ledger: Ledger, clock: MovableClock) -> None:
+    """Calls that are still parked, and neither claimed by it nor parked later."""
+    for key in ("a", "b", "c"):
+        await park(ledger, key)
+    as_of = (await ledger.batches.survey(ALL)).as_of
+    assert await ledger.batches.count_left("batch-1", ALL, as_of) == 3
+    await ledger.batches.claim("batch-1", ALL, as_of, 1)
+    await claim_and_signal(ledger, "batch-2", limit=1)
+    clock.advance(MINUTE)
+    await park(ledger, "later")
+    assert await ledger.batches.count_left("batch-1", ALL, as_of) == 1
+    await ledger.batches.release("batch-1")
+    assert await ledger.batches.count_left("batch-1", ALL, as_of) == 2
 
 
 async def test_survey_counts_no_more_than_selected(ledger: Ledger) -> None:

@@ -140,6 +140,40 @@ def test_details_of_a_batch() -> None:
     assert "█" * 30 in render(harness.batch.state.progress)
 
 
+def test_the_numbers_of_a_completed_batch_add_up() -> None:
+    """Calls that were resumed by another batch meanwhile are skipped; others may be left."""
+    harness = Harness()
+    harness.batch.surveyed(Survey(total=4, as_of=NOW))
+    counts = BatchCounts(selected=1, signalled=1, completed=1, left=2)
+    harness.batch.page_done(ReprocessPageResult(counts=counts, is_done=True))
+    harness.batch.end()
+    done = harness.shown[-1]
+    assert (done.total, done.counts.skipped, done.counts.done + done.counts.left) == (4, 1, 4)
+    assert done.why == (
+        "1 had ended or were resumed otherwise; 2 left, their operation is switched off"
+    )
+    assert "still parked 2" in render(done)
+
+
+def test_the_total_is_never_less_than_what_was_selected() -> None:
+    """Calls may become available after the batch has counted."""
+    harness = Harness()
+    harness.batch.surveyed(Survey(total=0, as_of=NOW))
+    harness.batch.page_done(ReprocessPageResult(counts=BatchCounts(selected=2)))
+    assert harness.shown[-1].total == 2
+
+
+def test_pages_together_keep_to_the_rate() -> None:
+    """A page that is over before its next call leaves the rest of the pause to the next page."""
+    harness = Harness()
+    harness.batch.surveyed(Survey(total=4, as_of=NOW))
+    pause = timedelta(seconds=3)
+    known = BatchCounts(selected=1, signalled=1)
+    harness.batch.page_done(ReprocessPageResult(counts=known, pause=pause))
+    step = harness.batch.page_step()
+    assert (step.pause, step.known) == (pause, known)
+
+
 def test_open_or_half_open_breaker_makes_a_provider_unavailable() -> None:
     """Batches send nothing until the breaker closes."""
     files = IntegrationFlags()
