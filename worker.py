@@ -21,7 +21,7 @@ from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import Interceptor, Replayer, Worker, WorkerDeploymentConfig
 
-from ackbridge.catalog.catalog import Catalog, build_redactors
+from ackbridge.catalog.catalog import Catalog, build_redactors, secret_refs
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
@@ -325,6 +325,12 @@ def _warn_of_missing_secrets(catalog: Catalog, secrets: Secrets, provider: str |
         for credential in spec.credentials()
         for ref in credential
         if is_secret_ref(ref)
+    }
+    refs |= {
+        (name, ref)
+        for name, integration in catalog.integrations.items()
+        if provider in (None, name)
+        for ref in secret_refs(integration)
     }
     if provider is None:
         refs |= {

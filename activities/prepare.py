@@ -124,6 +124,7 @@ class Prepare:
     async def _plan(self, request: CallRequest) -> Plan:
         """Decide every timeout, attempt and deadline of a call, and why."""
         deps = self._deps
+        deps.secrets.use_in_task()
         integration = deps.catalog.integration(request.provider)
         operation = integration.operations[request.operation]
         admission = await deps.admission.evaluate(request, configured_flags(integration))

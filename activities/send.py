@@ -341,6 +341,7 @@ class InboxReader:
     async def _look(
         self, request: CallRequest, references: Sequence[str], seen: Sequence[str]
     ) -> InboxMessages:
+        self._deps.secrets.use_in_task()
         look = self._deps.ledger.inbox.look
         found = await look(request.call_id, request.provider, references)
         known = set(seen)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 import httpx
+from pydantic import BaseModel
 
 from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
 from ackbridge.errors import UnknownNameError, unknown_name
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 
+from .expressions import Expression
 from .model import Integration, Operation
 from .subscribers import Subscriber
+from .templates import BodyTemplate, Template
 
 Found = TypeVar("Found")
 
@@ -81,6 +84,29 @@ def next_batch(
     return None if schedule is None else schedule.selects_at(operation, now, reason)
 
 
+def secret_refs(integration: Integration) -> tuple[str, ...]:
+    """The references that expressions of an integration resolve with `secret()`."""
+    refs = (ref for expression in _expressions_in(integration) for ref in expression.secrets)
+    return tuple(dict.fromkeys(refs))
+
+
+def _expressions_in(part: Any) -> Iterator[Expression]:
+    match part:
+        case Expression():
+            yield part
+        case Template() | BodyTemplate():
+            yield from part.expressions
+        case BaseModel():
+            for name in type(part).model_fields:
+                yield from _expressions_in(getattr(part, name))
+        case dict():
+            for inner in part.values():
+                yield from _expressions_in(inner)
+        case list() | tuple():
+            for inner in part:
+                yield from _expressions_in(inner)
+
+
 def build_redactors(
     catalog: Catalog, secrets: Secrets, auths: Mapping[str, httpx.Auth | None] | None = None
 ) -> dict[str, Redactor]:
@@ -96,6 +122,7 @@ def build_redactors(
             integration.callbacks.verify if integration.callbacks else None,
             secrets,
             known.get(name),
+            secret_refs(integration),
         )
         for name, integration in catalog.integrations.items()
     }

@@ -11,17 +11,19 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import jmespath
 from jmespath.exceptions import JMESPathError, LexerError, ParseError
-from jmespath.functions import Functions
 from jmespath.lexer import Lexer
-from jmespath.visitor import TreeInterpreter
+from jmespath.visitor import Options, TreeInterpreter
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from ackbridge.errors import did_you_mean
+from ackbridge.security.secrets import is_secret_ref
+
+from .functions import FUNCTIONS, HIDING, SECRET, ExpressionFunctions, arity
 
 Node: TypeAlias = Any
 """A node of jmespath's syntax tree: `type`, `children` and, for some types, `value`."""
@@ -38,7 +40,6 @@ _LEFT_FIRST = {
     "filter_projection",
     "index_expression",
 }
-_FUNCTIONS: dict[str, Any] = Functions.FUNCTION_TABLE
 
 
 class ExpressionError(ValueError):
@@ -56,12 +57,17 @@ class Expression:
         ValueError: the text is not a valid expression; says what is wrong.
     """
 
+    may_carry_secrets: ClassVar[bool] = False
+    """Whether `secret()` may be part of the value: the templates of requests only."""
+
     text: str
     _tree: Node = field(init=False, repr=False, compare=False)
     _evaluate: Evaluate = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         tree = _parse(self.text)
+        for problem in _secret_problems(tree, may_carry=self.may_carry_secrets):
+            raise ValueError(problem)
         object.__setattr__(self, "_tree", tree)
         object.__setattr__(self, "_evaluate", compile_node(tree))
 
@@ -96,6 +102,16 @@ class Expression:
         """The paths that are read from the document, such as `("payload",)` or `("call", "id")`."""
         return _paths(self._tree)
 
+    @property
+    def carries_secrets(self) -> bool:
+        """Whether a secret may be part of the value."""
+        return any(True for _ in _secret_problems(self._tree, may_carry=False))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The references that `secret()` is called with."""
+        return tuple(_secrets_in(self._tree))
+
     @classmethod
     def __get_pydantic_core_schema__(
         cls, _source: Any, _handler: GetCoreSchemaHandler
@@ -107,6 +123,13 @@ class Expression:
         )
 
 
+@dataclass(frozen=True)
+class RequestExpression(Expression):
+    """An expression in the template of a request; its value is in no history and no log."""
+
+    may_carry_secrets: ClassVar[bool] = True
+
+
 def is_true(value: Any) -> bool:
     """Truth in JMESPath: everything but null, false, and empty texts, lists and objects."""
     return not (value is None or value is False or value in ("", [], {}))
@@ -115,7 +138,7 @@ def is_true(value: Any) -> bool:
 def compile_node(node: Node) -> Evaluate:
     """The function that evaluates a syntax tree."""
     # One interpreter for each expression: making one costs as much as an evaluation.
-    return _compile(node, TreeInterpreter())
+    return _compile(node, TreeInterpreter(Options(custom_functions=ExpressionFunctions())))
 
 
 def _compile(node: Node, interpreter: TreeInterpreter) -> Evaluate:
@@ -217,15 +240,41 @@ def _negation_problems(node: Any) -> Iterator[str]:
         yield from _negation_problems(child)
 
 
-def _check_call(name: str, given: int) -> Iterator[str]:
-    if name not in _FUNCTIONS:
-        hint = did_you_mean(name, _FUNCTIONS)
-        yield f"unknown function {name}; JMESPath has {', '.join(sorted(_FUNCTIONS))}.{hint}"
+def _secret_problems(node: Any, *, may_carry: bool) -> Iterator[str]:
+    """Secrets that are no references, or would become part of what is stored or shown."""
+    if not isinstance(node, dict):
         return
-    signature = _FUNCTIONS[name]["signature"]
-    is_variadic = bool(signature) and signature[-1].get("variadic", False)
-    if given < len(signature) or (given > len(signature) and not is_variadic):
-        yield f"{name} takes {len(signature)} argument(s), not {given}"
+    is_call = node["type"] == "function_expression"
+    if is_call and node["value"] == SECRET:
+        reference = node["children"][0].get("value")
+        if not isinstance(reference, str) or not is_secret_ref(reference):
+            # Not repeated: it may be the secret itself.
+            yield "secret takes a reference as a literal: secret('env:NAME')"
+        elif not may_carry:
+            yield "secret() is allowed in templates of requests, and within hmac and sha256"
+    hides = is_call and node["value"] in HIDING
+    for child in node["children"]:
+        yield from _secret_problems(child, may_carry=may_carry or hides)
+
+
+def _secrets_in(node: Any) -> Iterator[str]:
+    if not isinstance(node, dict):
+        return
+    if node["type"] == "function_expression" and node["value"] == SECRET:
+        yield node["children"][0]["value"]
+    for child in node["children"]:
+        yield from _secrets_in(child)
+
+
+def _check_call(name: str, given: int) -> Iterator[str]:
+    if name not in FUNCTIONS:
+        hint = did_you_mean(name, FUNCTIONS)
+        yield f"unknown function {name}; there are {', '.join(sorted(FUNCTIONS))}.{hint}"
+        return
+    least, most = arity(name)
+    if given < least or (most is not None and given > most):
+        count = f"{least}" if most in (None, least) else f"{least} to {most}"
+        yield f"{name} takes {count} argument(s), not {given}"
 
 
 def _paths(node: Any) -> Iterator[tuple[str, ...]]:

@@ -7,12 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from .expressions import Expression, ExpressionError
+from .expressions import Expression, ExpressionError, RequestExpression
 
 Context: TypeAlias = Mapping[str, Any]
 """What expressions can read: payload, metadata, call, callback_url, reference, response, reason."""
@@ -35,6 +35,8 @@ class Template:
         parts: literal texts and expressions, in order.
     """
 
+    _expression: ClassVar[type[Expression]] = RequestExpression
+
     source: str
     parts: tuple[str | Expression, ...]
 
@@ -45,7 +47,7 @@ class Template:
         Raises:
             ValueError: unbalanced braces, or an invalid expression.
         """
-        return cls(source, tuple(_parts(source)))
+        return cls(source, tuple(_parts(source, cls._expression)))
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
@@ -121,6 +123,8 @@ class ScalarTemplate(Template):
 
 class TextTemplate(Template):
     """A text that users read, in a notice."""
+
+    _expression: ClassVar[type[Expression]] = Expression
 
     def render_text(self, context: Context, clean: Clean | None = None) -> str:
         """The text. Null values are empty; values become one line without invisible characters.
@@ -247,7 +251,7 @@ def _visible_text(expression: Expression, context: Context, clean: Clean | None)
 
 def _parse_whole(source: str) -> Expression:
     try:
-        return Expression(source)
+        return RequestExpression(source)
     except ValueError as error:
         if source.startswith("{") and source.endswith("}"):
             hint = "a body that is a text is one expression: write payload, not {payload}"
@@ -290,7 +294,7 @@ def _render_content(content: Any, context: Context, path: str) -> Any:
     return content
 
 
-def _parts(source: str) -> Iterator[str | Expression]:
+def _parts(source: str, expression: type[Expression]) -> Iterator[str | Expression]:
     literal, position = "", 0
     while position < len(source):
         character = source[position]
@@ -301,7 +305,7 @@ def _parts(source: str) -> Iterator[str | Expression]:
             if literal:
                 yield literal
             end = _closing_brace(source, position)
-            yield Expression(source[position + 1 : end].strip())
+            yield expression(source[position + 1 : end].strip())
             literal, position = "", end + 1
         elif character == "}":
             raise ValueError(f"a }} without {{ at character {position + 1}; a literal one is }}}}")

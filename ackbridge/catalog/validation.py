@@ -16,7 +16,7 @@ from ackbridge.contracts.plan import OnFailure
 from ackbridge.contracts.wire import parse_duration
 from ackbridge.errors import did_you_mean, unknown_name
 
-from .expressions import Expression
+from .expressions import Expression, RequestExpression
 from .model import (
     IDEMPOTENCY_HEADER,
     UNKNOWN,
@@ -106,6 +106,9 @@ def _callbacks(document: Any) -> Iterator[FieldProblem]:
             " has fetch: true, and there are no events, deliveries need no key"
         )
         yield _problem("callbacks.event_key", message)
+    for path, text in walk_texts(callbacks.get("handshakes"), ("callbacks", "handshakes")):
+        if any(one.carries_secrets for one in _expressions(text, is_expression=False)):
+            yield FieldProblem(path, "secret() is allowed within hmac and sha256 only")
     listed = _mapping(callbacks, "list")
     for field in ("path", "query", "headers"):
         for path, text in walk_texts(listed.get(field), ("callbacks", "list", field)):
@@ -368,7 +371,7 @@ def _template_names(operation: Fields, _document: Any) -> Iterator[FieldProblem]
 
 def _expressions(text: str, *, is_expression: bool) -> tuple[Expression, ...]:
     try:
-        return (Expression(text),) if is_expression else Template.parse(text).expressions
+        return (RequestExpression(text),) if is_expression else Template.parse(text).expressions
     except ValueError:
         return ()  # reported where the field is parsed
 

@@ -75,7 +75,7 @@ def create_app(
         if integration.callbacks is not None
     }
     pipeline = CallbackPipeline(
-        sources, delivery, clock, body_timeout=body_timeout, retry_after=retry_after
+        sources, delivery, clock, secrets, body_timeout=body_timeout, retry_after=retry_after
     )
     sweeper = Sweeper(
         catalog,

@@ -26,6 +26,7 @@ from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.errors import SecretError, SignatureError, UnavailableError
 from ackbridge.security.inbound import Verifier
 from ackbridge.security.redaction import Redactor
+from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import HeaderVerify
 
 from .delivery import DeliveryResult, EventDelivery
@@ -161,11 +162,13 @@ class CallbackPipeline:
     sources: Mapping[str, CallbackSource]  # by provider
     delivery: EventDelivery
     clock: Clock
+    secrets: Secrets
     body_timeout: timedelta
     retry_after: timedelta  # of a 503
 
     async def handle(self, request: CallbackRequest) -> CallbackReply:
         """Handle one callback. With a 2xx reply, its events are durable."""
+        self.secrets.use_in_task()
         try:
             received = await self._receive(request)
             interpreted = self._interpret(self._verify(received))

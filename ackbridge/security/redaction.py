@@ -68,11 +68,13 @@ class Redactor:
         verify: VerifySpec | None = None,
         secrets: Secrets | None = None,
         session: httpx.Auth | None = None,
+        refs: Sequence[str] = (),
     ) -> None:
-        """Remove the secrets of `auth` and `verify`, resolved anew, and the token of `session`."""
+        """Remove the secrets of `auth`, `verify` and `refs`, and the token of `session`."""
         self._credentials = [
             credential for spec in (*auth, verify) if spec for credential in spec.credentials()
         ]
+        self._credentials += [("", ref) for ref in refs]
         self._secrets = secrets
         self._session = session.session if isinstance(session, CombinedAuth) else session
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 from ackbridge.errors import SecretError
@@ -23,6 +24,17 @@ def is_secret_ref(text: str) -> bool:
     return _REFERENCE.match(text) is not None
 
 
+_current: ContextVar[Secrets | None] = ContextVar("current", default=None)
+
+
+def current_secret(ref: str) -> str:
+    """Resolve a reference by the `Secrets` that are used in this task; raises `SecretError`."""
+    secrets = _current.get()
+    if secrets is None:
+        raise SecretError(f"{ref}: secrets are not available here")
+    return secrets.resolve(ref)
+
+
 class Secrets:
     """Resolves `env:NAME` and `file:/path`.
 
@@ -34,6 +46,10 @@ class Secrets:
         """Resolve `env:` in `environ`, and relative `file:` paths from `root`."""
         self._environ = environ
         self._root = root
+
+    def use_in_task(self) -> None:
+        """Let expressions resolve references, in this task of asyncio and those it starts."""
+        _current.set(self)
 
     def resolve(self, ref: str) -> str:
         """Return the secret behind a reference, without the newline at the end of a file.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from ackbridge.catalog.catalog import Catalog
+from ackbridge.catalog.catalog import Catalog, secret_refs
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
@@ -54,9 +54,12 @@ class Dependencies:
 
     @cached_property
     def credentials(self) -> Mapping[str, Sequence[Credential]]:
-        """The references to users and secrets of each provider's authentication."""
+        """The references to users and secrets that each provider's requests need."""
         return {
-            name: tuple(used for spec in one.auth for used in spec.credentials())
+            name: (
+                *(used for spec in one.auth for used in spec.credentials()),
+                *(("", ref) for ref in secret_refs(one)),
+            )
             for name, one in self.catalog.integrations.items()
         }
 

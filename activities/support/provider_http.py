@@ -140,6 +140,7 @@ async def call_provider(
     """
     integration = deps.catalog.integration(request.provider)
     operation = deps.catalog.operation(request.provider, request.operation)
+    deps.secrets.use_in_task()
     outbound = render(integration, operation, deps.template_context(request, cycle, **known))
     if outbound is None:
         return None
