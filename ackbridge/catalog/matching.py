@@ -112,12 +112,21 @@ def classify(
 ) -> ProviderMessage | None:
     """What a message means; None when it is nothing that the operation waits for.
 
-    A failure takes precedence over an extension, and both over a success.
+    A failure takes precedence over an extension, and both over a success. With `fetch`, a callback
+    is a doorbell, whatever it says.
 
     Args:
         source: for `STATUS`, the rules of `response.status` apply.
         redactor: removes secrets from the reason of a failure.
     """
+    if source is MessageSource.CALLBACK and operation.response.fetch:
+        return ProviderMessage(
+            kind=MessageKind.DOORBELL,
+            event_key=event_key,
+            source=source,
+            received_at=received_at,
+            reference=_reference(operation.response.match.reference, document),
+        )
     status = document.get("status")
     is_error = isinstance(status, int) and status >= FIRST_ERROR_STATUS
     rules = _rules(operation, source, is_error=is_error)

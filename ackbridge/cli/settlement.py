@@ -165,7 +165,7 @@ def apply_held(
     if call_id not in (None, owner):
         raise InvalidInputError(f"--call: message {held_id} is for {owner}")
     message = stored.entry.message
-    if message is None or message.kind is MessageKind.EXTENSION:
+    if message is None or message.kind not in (MessageKind.RESPONSE, MessageKind.FAILURE):
         raise InvalidInputError(
             f"message {held_id} says neither success nor failure; use: ackbridge resolve"
         )

@@ -48,6 +48,7 @@ _KINDS = {
     MessageKind.RESPONSE: ExampleKind.SUCCESS,
     MessageKind.FAILURE: ExampleKind.FAILURE,
     MessageKind.EXTENSION: ExampleKind.EXTENSION,
+    MessageKind.DOORBELL: ExampleKind.DOORBELL,
 }
 _AT = datetime(2030, 1, 1, tzinfo=UTC)
 """When messages are read; nothing that is compared depends on it."""

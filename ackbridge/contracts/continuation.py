@@ -61,9 +61,14 @@ class PendingAcknowledgementState(Wire):
 
 
 class MessagesState(Wire):
-    """Messages: waiting, known by their event keys, and still to be written to the ledger."""
+    """Messages: waiting, known by their event keys, and still to be written to the ledger.
+
+    Attributes:
+        doorbells: messages that the provider has not been asked about.
+    """
 
     waiting: tuple[ProviderMessage, ...] = ()
+    doorbells: tuple[ProviderMessage, ...] = ()
     seen: tuple[str, ...] = ()
     suppressed: tuple[SuppressedMessage, ...] = ()
     held: tuple[ProviderMessage, ...] = ()

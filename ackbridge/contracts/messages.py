@@ -12,9 +12,16 @@ from .wire import Duration, StrictModel
 
 
 class MessageKind(StrEnum):
+    """What a message says.
+
+    Attributes:
+        DOORBELL: only that there is something; the call asks the provider what it is.
+    """
+
     RESPONSE = "response"
     FAILURE = "failure"
     EXTENSION = "extension"
+    DOORBELL = "doorbell"
 
 
 class MessageSource(StrEnum):
@@ -27,7 +34,9 @@ class MessageSource(StrEnum):
 
 
 class ProviderMessage(StrictModel):
-    """A response, a failure, or a request for more time; also the signal `provider_message`.
+    """A response, a failure, a request for more time, or a doorbell.
+
+    Also the signal `provider_message`.
 
     Attributes:
         event_key: identifies the message; messages with the same key are duplicates.

@@ -337,7 +337,7 @@ def _is_repeat(connection: sa.Connection, entry: InboxEntry) -> bool:
         return False
     outcome, message = CallOutcome.model_validate(row.outcome), entry.message
     match message.kind, outcome.effect:
-        case MessageKind.EXTENSION, Effect.NONE | Effect.DONE:
+        case MessageKind.EXTENSION | MessageKind.DOORBELL, Effect.NONE | Effect.DONE:
             return True
         case MessageKind.FAILURE, Effect.NONE:
             return True

@@ -185,7 +185,7 @@ def _apply_held(
     message = stored.entry.message
     if stored.entry.call_id not in (None, outcome.call_id):
         raise InvalidInputError(f"held_id: the message is for {stored.entry.call_id}")
-    if message is None or message.kind is MessageKind.EXTENSION:
+    if message is None or message.kind not in (MessageKind.RESPONSE, MessageKind.FAILURE):
         raise InvalidInputError("held_id: the message says neither success nor failure")
     is_done = message.kind is MessageKind.RESPONSE
     outcome = _resolve(connection, outcome, settled, now, is_done=is_done, message=message)

@@ -82,10 +82,35 @@ class MessageHandler:
                 return ReprocessRequested()
             elif woken is not None and woken():
                 return Woken()
-            elif not await self._host.wait(
-                lambda: state.has_pending_input or bool(woken and woken()), deadline, summary
-            ):
-                return TimedOut()
+            elif (ask_at := self._ask_at()) is not None and ask_at <= self._host.now():
+                await self._ask_about_doorbells()
+            else:
+                until = min(deadline, ask_at or deadline)
+                is_over = not await self._host.wait(
+                    lambda: state.has_pending_input or bool(woken and woken()), until, summary
+                )
+                if is_over and until == deadline:
+                    return TimedOut()
+
+    def _ask_at(self) -> datetime | None:
+        """When the provider is asked about its doorbells; None if there are none."""
+        messages = self._state.messages
+        return (messages.ask_at or self._host.now()) if messages.doorbells else None
+
+    async def _ask_about_doorbells(self) -> None:
+        """Ask the provider what there is, once for each cycle that it may be about."""
+        state = self._state
+        about: dict[int, list[ProviderMessage]] = {}
+        for doorbell in state.messages.take_doorbells():
+            about.setdefault(state.cycle_for(doorbell).number, []).append(doorbell)
+        unanswered: list[ProviderMessage] = []
+        for cycle, doorbells in ((state.cycles.numbered(n), of) for n, of in about.items()):
+            if not (cycle.was_sent and self._plan.ask_status):
+                for doorbell in doorbells:
+                    state.messages.suppress(doorbell, "a doorbell, and there is nothing to ask")
+            elif not await self._sending.ask_status(cycle, steps.DOORBELL):
+                unanswered += doorbells
+        state.messages.put_back_doorbells(unanswered, self._host.now())
 
     async def drain(self) -> Decision | TimedOut | Woken:
         """Handle what is there, and do not wait for more."""

@@ -273,10 +273,10 @@ class Sending:
                 state.messages.add(message)
             has_more = inbox.more and bool(inbox.messages)
 
-    async def ask_status(self, cycle: Cycle) -> bool:
+    async def ask_status(self, cycle: Cycle, why: str = steps.NO_RESPONSE) -> bool:
         """Ask the provider for the status of its work; false if it does not answer."""
         try:
-            message = await self.ask(cycle)
+            message = await self.ask(cycle, why)
         except StepError as error:
             self._state.last_error = error.reason
             return False
@@ -284,15 +284,18 @@ class Sending:
             self._state.messages.add(message)
         return True
 
-    async def ask(self, cycle: Cycle) -> ProviderMessage | None:
+    async def ask(self, cycle: Cycle, why: str = steps.NO_RESPONSE) -> ProviderMessage | None:
         """Ask the provider for the status of its work, once.
+
+        Args:
+            why: it is asked, for the Temporal UI.
 
         Raises:
             StepError: it does not answer.
         """
         asked = await self._host.perform(
             self._state.request.provider,
-            steps.ask_status(self._plan),
+            steps.ask_status(self._plan, why),
             AskStep(
                 request=self._state.request,
                 cycle=cycle.number,

@@ -51,6 +51,10 @@ MAX_EVENT_KEYS = 1000
 MAX_SEEN = 100
 """Event keys that a look at the inbox leaves out; the call suppresses what it has seen anyway."""
 
+FIRST_QUESTION = timedelta(seconds=10)
+LONGEST_QUESTION = timedelta(hours=1)
+"""The pause after a question that the provider did not answer, at the most."""
+
 MAX_BATCHES = 20
 """Batches that a call remembers; the ledger has all of them."""
 
@@ -60,6 +64,8 @@ class MessageQueue:
 
     Attributes:
         duplicates: how many were suppressed because their event key was known.
+        doorbells: what the provider has not been asked about.
+        ask_at: when it is asked again about them; None: at once.
     """
 
     def __init__(self, state: MessagesState) -> None:
@@ -70,6 +76,9 @@ class MessageQueue:
         self._held = list(state.held)
         self._arrivals: dict[str, tuple[datetime | None, MessageKind]] = {}
         self.duplicates = state.duplicates
+        self.doorbells = list(state.doorbells)
+        self.ask_at: datetime | None = None
+        self._questions = 0
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -84,7 +93,11 @@ class MessageQueue:
         else:
             self._seen[message.event_key] = None
             self._arrivals[message.event_key] = (message.received_at, message.kind)
-            self._waiting.append(message)
+            if message.kind is MessageKind.DOORBELL:
+                self.doorbells.append(message)
+                self.ask_at = None
+            else:
+                self._waiting.append(message)
 
     def has_arrival(self, message: ProviderMessage) -> bool:
         """Whether this very delivery is known: it may come from the inbox and by signal."""
@@ -92,6 +105,19 @@ class MessageQueue:
         return message.received_at is not None and (
             self._arrivals.get(message.event_key) == arrival
         )
+
+    def take_doorbells(self) -> list[ProviderMessage]:
+        """What to ask the provider about now."""
+        taken, self.doorbells, self.ask_at = self.doorbells, [], None
+        return taken
+
+    def put_back_doorbells(self, unanswered: list[ProviderMessage], now: datetime) -> None:
+        """The provider does not answer: ask again later, each time after twice as long."""
+        self._questions = self._questions + 1 if unanswered else 0
+        if unanswered and not self.doorbells:
+            backoff = FIRST_QUESTION * 2 ** min(self._questions - 1, 16)
+            self.ask_at = now + min(backoff, LONGEST_QUESTION)
+        self.doorbells = [*unanswered, *self.doorbells]
 
     @property
     def has_response(self) -> bool:
@@ -142,6 +168,7 @@ class MessageQueue:
             suppressed=tuple(self._suppressed),
             held=tuple(self._held),
             duplicates=self.duplicates,
+            doorbells=tuple(self.doorbells),
         )
 
 
@@ -371,7 +398,9 @@ class CallState:
     @property
     def has_pending_input(self) -> bool:
         """Whether a message, or a request that ends the waiting, is there."""
-        return bool(self.messages) or (self.outcome is None and self.operator_requests.end_waiting)
+        has_doorbell = bool(self.messages.doorbells) and self.messages.ask_at is None
+        is_ended = self.outcome is None and self.operator_requests.end_waiting
+        return bool(self.messages) or has_doorbell or is_ended
 
     @property
     def effect(self) -> Effect:

@@ -136,12 +136,16 @@ def send(plan: Plan, cycle: int, queue_within: timedelta) -> Step[Sent]:
     )
 
 
-def ask_status(plan: Plan) -> Step[Asked]:
+NO_RESPONSE = "no response in time"
+DOORBELL = "a callback says that there is something"
+
+
+def ask_status(plan: Plan, why: str = NO_RESPONSE) -> Step[Asked]:
     """Ask the provider for the status of its work, once."""
     return Step(
         name=names.ASK_STATUS,
         result=Asked,
-        summary="no response in time: ask the provider",
+        summary=f"{why}: ask the provider",
         queue=TaskQueueKind.SETTLE,
         timeout=plan.send.timeout + MARGIN,
         attempts=3,
