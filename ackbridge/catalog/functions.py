@@ -20,6 +20,8 @@ from jmespath.functions import Functions, signature
 from ackbridge.contracts.wire import read_json
 from ackbridge.security.secrets import current_secret
 
+from .wire_formats import read_xml
+
 SECRET: Final = "secret"  # noqa: S105 -- the name of a function
 """Takes a reference such as `env:NAME`, and gives the secret."""
 
@@ -80,6 +82,10 @@ class ExpressionFunctions(Functions):
     @signature({"types": ["string"]})
     def _func_from_json(self, text: str) -> Any:
         return read_json(text.encode())
+
+    @signature({"types": ["string"]})
+    def _func_from_xml(self, text: str) -> Any:
+        return read_xml(text.encode())
 
     @signature({"types": ["string"]})
     def _func_lower(self, text: str) -> str:

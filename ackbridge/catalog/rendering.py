@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 from ackbridge.contracts.calls import Notice
 from ackbridge.contracts.wire import InvalidInputError, digest
 
+from .encodings import WireFormatError, write_multipart, write_xml
 from .expressions import Expression, ExpressionError
 from .fields import Encoding
 from .model import HttpRequest, Integration, NoticeTexts, Operation
@@ -45,8 +46,6 @@ _DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _STRING_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?[eE][+-]?\d+', re.ASCII)
 
 _LINK = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?([/?][!-\[\]-~]*)?")
-
-_CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
 # A key may contain characters that a header cannot; % is quoted too, so that keys stay distinct.
 _SAFE_IN_KEYS = string.punctuation.replace("%", "")
@@ -356,14 +355,28 @@ def _encode_body(
         value = body.render(context)
     if value is None:
         return None, ""
-    if encoding == "form" and not isinstance(value, dict):
-        raise InvalidInputError(f"{here}: a form must be a mapping")
     try:
-        if encoding == "form":
-            return urlencode(list(_form_fields("", value))).encode(), _CONTENT_TYPES["form"]
-        return _json_text(value).encode(), _CONTENT_TYPES["json"]
-    except (TypeError, ValueError):
-        raise InvalidInputError(f"{here}: cannot be written as {encoding}") from None
+        return _encoded(value, encoding)
+    except (TypeError, ValueError) as error:
+        reason = f": {error}" if isinstance(error, WireFormatError | ExpressionError) else ""
+        raise InvalidInputError(f"{here}: cannot be written as {encoding}{reason}") from None
+
+
+def _encoded(value: Any, encoding: Encoding) -> tuple[bytes, str]:
+    match encoding:
+        case "json":
+            return _json_text(value).encode(), "application/json"
+        case "form":
+            if not isinstance(value, dict):
+                raise WireFormatError("a form must be a mapping")
+            fields = urlencode(list(_form_fields("", value)))
+            return fields.encode(), "application/x-www-form-urlencoded"
+        case "text":
+            return scalar_text(value, "the body").encode(), "text/plain; charset=utf-8"
+        case "xml":
+            return write_xml(value), "application/xml"
+        case "multipart":
+            return write_multipart(value)
 
 
 def _json_text(value: Any) -> str:

@@ -204,9 +204,6 @@ def _not_yet(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
         *where, name = field.split(".")
         if _mapping(operation, *where).get(name) is not None:
             yield _problem(field, "has no effect in this version of Ackbridge")
-    for path, request in _requests(operation):
-        if request.get("encoding") in ("xml", "text", "multipart"):
-            yield FieldProblem((*path, "encoding"), "has no effect in this version of Ackbridge")
 
 
 _WITHOUT_EFFECT = ("request.idempotency.max_length",)

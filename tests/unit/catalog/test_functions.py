@@ -33,6 +33,7 @@ ADYEN_TIME = "2026-03-01T12:00:00Z"
         ("from_base64('w6Q=')", "ä"),
         ("from_base64('w6Q')", "ä"),
         ("from_json('{\"a\": [1]}').a[0]", 1),
+        ("from_xml('<a><b>1</b></a>').a.b", "1"),
         ("lower('ÄB')", "äb"),
         ("upper('äb')", "ÄB"),
         ("trim(' a ')", "a"),
