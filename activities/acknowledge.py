@@ -115,7 +115,6 @@ class Acknowledge:
                 lambda integration, operation, context: render_acknowledgement(
                     integration, operation, step.kind, context
                 ),
-                truncate=True,
                 reference=step.reference,
                 kept=step.kept,
                 response=response,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+import httpx
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -28,7 +29,6 @@ from activities.support.counters import count, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
 from activities.support.provider_http import (
-    BROKEN_OFF,
     ProviderResponse,
     call_provider,
     load_data,
@@ -134,9 +134,8 @@ class AskStatus:
     def _require_result(self, response: ProviderResponse, provider: str) -> None:
         if response.retryable:
             raise response.retryable
-        is_json = "json" in response.document["headers"].get("content-type", "")
-        if not response.is_complete or (response.is_garbled and is_json):
-            raise RetryableError(BROKEN_OFF, reached=True, retry_after=response.retry_after)
+        if response.problem:
+            raise RetryableError(response.problem, reached=True, retry_after=response.retry_after)
         if response.status in (404, 409):
             # The work is done; its result may show a moment later.
             reason = f"the provider answered {response.status}"
@@ -203,8 +202,8 @@ class AskStatus:
         )
         if response is None:
             return None
-        if not response.is_complete:
-            raise response.retryable or RetryableError(BROKEN_OFF, reached=True)
+        if response.problem and response.status < httpx.codes.BAD_REQUEST:
+            raise RetryableError(response.problem, reached=True, retry_after=response.retry_after)
         message = read_message(
             self._deps, step.request, step.cycle, response, MessageSource.STATUS, step.reference
         )

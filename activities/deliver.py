@@ -113,7 +113,6 @@ class Deliver:
                 auth=None,
                 timeout=within,
                 max_bytes=MAX_REPLY_BYTES,
-                truncate=True,
             )
         except (httpx.HTTPError, TimeoutError) as error:
             raise network_failure(error) from None

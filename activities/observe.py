@@ -39,7 +39,7 @@ from ackbridge.control.breaker import (
 )
 from ackbridge.control.deadlines import DeadlineRules, learn_all
 from ackbridge.errors import AckbridgeError, ConfigurationError, LedgerUnavailableError
-from ackbridge.http.client import ResponseTooLargeError, exchange
+from ackbridge.http.client import exchange
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.stats.counters import COARSE, FINE, Count, resolution_for
 from activities.support.dependencies import Dependencies
@@ -148,8 +148,6 @@ async def probe(deps: Dependencies, integration: Integration) -> Count | None:
             timeout=outbound.timeout or timedelta(seconds=5),
             max_bytes=MAX_HEALTH_BYTES,
         )
-    except ResponseTooLargeError:
-        return Count.HEALTHY
     except (httpx.PoolTimeout, AckbridgeError, ValueError):
         return Count.UNCLEAR
     except (httpx.HTTPError, TimeoutError):

@@ -48,7 +48,6 @@ from activities.support.counters import (
 )
 from activities.support.dependencies import Dependencies
 from activities.support.provider_http import (
-    BROKEN_OFF,
     MAX_QUOTED,
     ProviderResponse,
     call_provider,
@@ -69,7 +68,7 @@ from activities.support.retry import (
     require_time,
 )
 
-GARBLED = "the provider's body cannot be read"
+UNEXPLAINED = "the provider's answer is neither a success nor a failure by its operation"
 
 NO_REFERENCE = "no reference in the receipt, and nothing else matches the response"
 
@@ -138,14 +137,14 @@ class Send:
         )
         receipt_at = self._deps.clock()
         response = _with_pause(response, receipt_at)
-        if response.is_complete and asks_to_retry(response.operation, response.document):
+        if response.problem is None and asks_to_retry(response.operation, response.document):
             raise self._not_now(step, response)
         failure = self._failure(step, response, receipt_at)
         if failure is None and not is_receipt(
             response.operation, response.status, response.document
         ):
             redactor = self._deps.redactor(request.provider)
-            raise response.retryable or refusal_of(response, redactor)
+            raise response.retryable or _unknown(response) or refusal_of(response, redactor)
         try:
             sent = Sent(
                 sent_at=sent_at,
@@ -184,7 +183,7 @@ class Send:
         self, step: SendStep, response: ProviderResponse, at: datetime
     ) -> ProviderMessage | None:
         """The failure of the work that the answer reports, whatever its status."""
-        if not response.is_complete:
+        if response.problem:
             return None
         redactor = self._deps.redactor(step.request.provider)
         failure = receipt_failure(response.operation, response.document, redactor)
@@ -213,13 +212,9 @@ class Send:
         early = InboxMessages()
         if failure is None:
             self._require_usable(step, response, sent)
-            final = receipt_response(
-                operation,
-                response.document,
-                own_event_key("receipt", request, step.cycle),
-                sent.receipt_at,
-            )
-            if final is not None:
+            key = own_event_key("receipt", request, step.cycle)
+            final = receipt_response(operation, response.document, key, sent.receipt_at)
+            if final is not None and response.problem is None:
                 data = await self._stored(step, response, final.event_key, final.data)
                 messages = [final.model_copy(update={"data": data})]
         if operation.response.mode == "sync" and failure is None:
@@ -241,12 +236,13 @@ class Send:
         operation = response.operation
         if sent.reference is not None or operation.receipt.reference is None:
             return
-        if response.is_garbled and operation.request.is_repeatable:
-            raise RetryableError(f"{GARBLED} as a receipt", reached=True)
+        if operation.response.mode == "sync" and isinstance(response.document["body"], str):
+            # Such as an error page: the answer should have been JSON.
+            raise UnreadableError(response.problem or NO_REFERENCE)
         mode, match = operation.response.mode, operation.response.match
         is_matched = mode == "sync" or (mode == "callback" and match.call_id is not None)
         if not is_matched and not self._can_ask_without_reference(step, sent):
-            raise UnreadableError(NO_REFERENCE)
+            raise UnreadableError(response.problem or NO_REFERENCE)
 
     def _can_ask_without_reference(self, step: SendStep, sent: Sent) -> bool:
         integration = self._deps.catalog.integration(step.request.provider)
@@ -278,16 +274,15 @@ class Send:
     async def _synchronous(
         self, step: SendStep, response: ProviderResponse, reference: str | None
     ) -> ProviderMessage:
-        message = response.is_complete and read_message(
+        if response.problem:
+            raise UnreadableError(response.problem)
+        message = read_message(
             self._deps, step.request, step.cycle, response, MessageSource.SYNC, reference
         )
-        if message:
-            data = await self._stored(step, response, message.event_key, message.data)
-            return message.model_copy(update={"data": data})
-        if response.is_garbled and response.operation.request.is_repeatable:
-            raise RetryableError(f"{GARBLED} as an answer", reached=True)
-        unexplained = "the provider's answer is neither a success nor a failure by its operation"
-        raise UnreadableError(unexplained if response.is_complete else BROKEN_OFF)
+        if message is None:
+            raise UnreadableError(UNEXPLAINED)
+        data = await self._stored(step, response, message.event_key, message.data)
+        return message.model_copy(update={"data": data})
 
 
 class InboxReader:
@@ -383,6 +378,15 @@ def _is_refusal(status: int) -> bool:
 
 
 _MAY_BE_UNDER_WAY = (408, 409, 425)
+
+
+def _unknown(response: ProviderResponse) -> UnreadableError | None:
+    """A refusal that an expression over its body might have explained as something else."""
+    receipt = response.operation.receipt
+    rules = (receipt.accept, receipt.retry, receipt.failure and receipt.failure.when)
+    if response.problem is None or not any(rules):
+        return None
+    return UnreadableError(f"the provider answered {response.status}: {response.problem}")
 
 
 def _classify(error: Exception) -> Classification:

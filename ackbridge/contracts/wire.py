@@ -6,8 +6,10 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
+from decimal import Decimal, DecimalException
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
@@ -120,19 +122,25 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+_SMALL: Final = 1e-290
+
 MAX_JSON_DEPTH: Final = 100
 """Levels of nesting in a body; serialisers fail at a few hundred."""
 
 
-def read_json(body: bytes) -> Any:
-    """Parse the JSON body of a message.
+def read_json(body: bytes, *, is_lenient: bool = False) -> Any:
+    """Parse the JSON body of a message. A number that a double cannot hold becomes its text.
+
+    Args:
+        is_lenient: NaN, Infinity and numbers that are too large become texts, too.
 
     Raises:
         InvalidInputError: it is not JSON; or has infinite numbers, unpaired surrogates or too many
             levels, which serialisers and databases would refuse later.
     """
+    decoder = _LENIENT_DECODER if is_lenient else _DECODER
     try:
-        value = _DECODER.decode(body.decode(json.detect_encoding(body)))
+        value = decoder.decode(body.decode(json.detect_encoding(body)))
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
@@ -158,11 +166,22 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float | str:
     number = float(text)
     if math.isinf(number):
         raise ValueError(text)
-    return number
+    # With up to 15 digits a double is exact, but for the smallest ones.
+    if len(text) <= sys.float_info.dig and abs(number) > _SMALL:
+        return number
+    try:
+        is_exact = Decimal(text) == Decimal(repr(number))
+    except DecimalException:
+        is_exact = False
+    return number if is_exact else text
+
+
+def _number_or_text(text: str) -> float | str:
+    return text if math.isinf(float(text)) else _number(text)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -180,4 +199,5 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 
 # With such options `json.loads` would make a decoder for every text.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_number)
+_LENIENT_DECODER = json.JSONDecoder(parse_constant=str, parse_float=_number_or_text)

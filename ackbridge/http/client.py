@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import json
+import re
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any
@@ -18,22 +22,32 @@ from yarl import URL
 
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import AckbridgeError
-from ackbridge.workarounds.cookies import CookielessClient
+from ackbridge.workarounds.http_clients import CookielessClient, LenientResponseHandler
 
 USER_AGENT = f"ackbridge/{version('ackbridge')}"
+MAX_CODINGS = 4
+"""Of one body."""
+
+MAX_MEMBERS = 1000
+"""Of a gzip file."""
+
+_WINDOWS = {
+    "gzip": 16 + zlib.MAX_WBITS,
+    "x-gzip": 16 + zlib.MAX_WBITS,
+    "deflate": zlib.MAX_WBITS,
+}
+_NO_CODINGS = frozenset({"", "identity", "none", "chunked", "utf-8", "utf8"})
+_CODING = re.compile(r"[\w.+-]{1,40}", re.ASCII)
+_GZIP = b"\x1f\x8b"
+
 CONNECT_TIMEOUT = timedelta(seconds=10)
 MAX_CONNECTIONS = 200
 
 
 class ResponseTooLargeError(AckbridgeError):
-    """A response is longer than the limit; the text gives the limit in bytes.
+    """A response is longer than the limit; the text gives the limit in bytes."""
 
-    Attributes:
-        status: of the response, where it is known.
-    """
-
-    def __init__(self, max_bytes: int, status: int | None = None) -> None:
-        self.status = status
+    def __init__(self, max_bytes: int) -> None:
         super().__init__(f"the response is longer than {max_bytes} bytes")
 
 
@@ -43,20 +57,20 @@ class HttpResponse:
 
     Attributes:
         headers: by lower-case name; repeated ones are joined with a comma.
-        body: after content decoding.
-        is_complete: whether all of the body was read.
+        body: after content decoding; empty if there is a problem with it.
+        problem: why the body cannot be used, such as that it broke off.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
-    is_complete: bool = True
+    problem: str | None = None
 
 
 def client_options(timeout: timedelta, max_connections: int) -> dict[str, Any]:
     """Arguments of `httpx.AsyncClient`, also for libraries that build their own client."""
     return {
-        # No compression: a small response must not expand into a large one.
+        # Small answers are not worth it. Servers that compress all the same are understood.
         "headers": {"user-agent": USER_AGENT, "accept-encoding": "identity"},
         # All calls share one client: a cookie set in one call must not be sent in another.
         "cookies": CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
@@ -98,45 +112,100 @@ async def exchange(
     auth: httpx.Auth | None,
     timeout: timedelta,  # noqa: ASYNC109 -- it bounds the whole exchange, body and token included
     max_bytes: int,
-    truncate: bool = False,
-    require_body: bool = True,
 ) -> HttpResponse:
     """Send one request and read the response, within `timeout` and `max_bytes`. Logs nothing.
+
+    Once the status is known, nothing is raised: what is wrong with the body is in the response.
 
     Args:
         content: the encoded body.
         auth: as built by `ackbridge.security.outbound.build_auth`.
         timeout: for token, connection, request and response together.
-        max_bytes: of the response body.
-        truncate: return the first `max_bytes` of a longer body.
-        require_body: raise also if the body breaks off; otherwise the response is not complete.
+        max_bytes: of the response body, before and after content decoding.
 
     Raises:
         InvalidInputError: the URL or a header is invalid; nothing was sent.
         TimeoutError: after `timeout`.
         httpx.HTTPError: a network error; after `ConnectError`, `ConnectTimeout` and `PoolTimeout`
             nothing was sent.
-        ResponseTooLargeError: the body is longer than `max_bytes`.
+        ResponseTooLargeError: the body of a 401 that `auth` had to read.
         SecretError, TokenError: from `auth`; nothing was sent, or it was refused with 401.
     """
     request = _build_request(client, method, url, headers, content, timeout.total_seconds())
     connecting = request.extensions[_CONNECTING] = _Connecting()
-    response, body, is_complete = None, bytearray(), True
+    response, body, problem = None, b"", None
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             response = await client.send(request, auth=auth, stream=True)
             try:
-                await _read(response, body, max_bytes, truncate=truncate)
+                raw = await _read(response, max_bytes)
             finally:
                 await response.aclose()
-    except (httpx.HTTPError, TimeoutError) as error:
+        body = decode_content(raw, _codings(response), max_bytes)
+    except (httpx.HTTPError, TimeoutError, ResponseTooLargeError) as error:
         if connecting.is_pending and isinstance(error, TimeoutError):
             raise httpx.ConnectTimeout("not connected in time") from None
-        if response is None or require_body:
+        if response is None:
             raise
-        is_complete = False
+        is_read = isinstance(error, httpx.DecodingError | ResponseTooLargeError)
+        problem = str(error) if is_read else BROKEN_OFF
     headers = dict(response.headers.items())
-    return HttpResponse(response.status_code, headers, bytes(body[:max_bytes]), is_complete)
+    return HttpResponse(response.status_code, headers, body, problem)
+
+
+def decode_content(body: bytes, codings: Sequence[str], max_bytes: int) -> bytes:
+    """Undo content codings, whether they were asked for or not; JSON is taken as it is.
+
+    Args:
+        codings: in the order of encoding, in lower case.
+
+    Raises:
+        httpx.DecodingError: it cannot be decoded.
+        ResponseTooLargeError: it is longer than `max_bytes` afterwards.
+    """
+    if not codings or not body or _is_json(body):
+        return body
+    if len(codings) > MAX_CODINGS:
+        raise httpx.DecodingError(f"the body has more than {MAX_CODINGS} content codings")
+    for coding in reversed(codings):
+        if (window := _WINDOWS.get(coding)) is None:
+            named = coding if _CODING.fullmatch(coding) else "an impossible name"
+            raise httpx.DecodingError(f"the body has an unknown content coding: {named}")
+        if coding == "deflate" and (body[0] & 0x0F) != zlib.DEFLATED:
+            # Without the header that the standard asks for, as some servers send it.
+            window = -zlib.MAX_WBITS
+        body = _inflate(body, window, max_bytes)
+    return body
+
+
+def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
+    whole = bytearray()
+    for _ in range(MAX_MEMBERS):
+        decompressor = zlib.decompressobj(window)
+        try:
+            whole += decompressor.decompress(body, max_bytes + 1 - len(whole))
+        except zlib.error:
+            raise httpx.DecodingError("the body does not have its content coding") from None
+        if len(whole) > max_bytes:
+            raise ResponseTooLargeError(max_bytes)
+        if not decompressor.eof:
+            raise httpx.DecodingError("the compressed body broke off")
+        # What follows the last member is padding.
+        body = decompressor.unused_data
+        if not body.startswith(_GZIP):
+            break
+    return bytes(whole)
+
+
+def _is_json(body: bytes) -> bool:
+    """Whether a body is plain JSON, whatever is said of its coding, such as `utf-8`."""
+    if not body.lstrip().startswith((b"{", b"[")):
+        return False
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def limit_body(response: httpx.Response, max_bytes: int) -> None:
@@ -188,19 +257,27 @@ def _build_request(
         raise InvalidInputError("url: is not a valid URL") from None
 
 
-async def _read(
-    response: httpx.Response, body: bytearray, max_bytes: int, *, truncate: bool
-) -> None:
-    async for chunk in response.aiter_bytes():
+async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > max_bytes:
-            if truncate:
-                break
-            raise ResponseTooLargeError(max_bytes, response.status_code)
+            raise ResponseTooLargeError(max_bytes)
+    return bytes(body)
+
+
+def _codings(response: httpx.Response) -> list[str]:
+    """What the body is encoded with, in the order of encoding."""
+    headers = response.headers
+    names = (headers.get("content-encoding", ""), headers.get("transfer-encoding", ""))
+    found = [name.strip().lower() for value in names for name in value.split(",")]
+    return [name for name in found if name not in _NO_CODINGS]
 
 
 _CHUNK = 16 * 1024
 """Bytes."""
+
+BROKEN_OFF = "the answer broke off"
 
 
 _CONNECTING = "ackbridge.connecting"
@@ -222,6 +299,10 @@ _current: ContextVar[_Connecting | None] = ContextVar("connecting", default=None
 
 
 class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory: Any = partial(LenientResponseHandler, self._loop)
+
     async def connect(self, *arguments: Any, **options: Any) -> Any:
         connection = await super().connect(*arguments, **options)
         if (connecting := _current.get()) is not None:

@@ -12,7 +12,7 @@ import httpx
 
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.http.client import ResponseTooLargeError, build_client, exchange
+from ackbridge.http.client import build_client, exchange
 
 from .event_log import EventLog
 from .provider_dialect import ProviderDialect
@@ -123,7 +123,7 @@ class CallbackSender:
                 timeout=CALLBACK_TIMEOUT,
                 max_bytes=MAX_REPLY_BYTES,
             )
-        except (httpx.HTTPError, TimeoutError, ResponseTooLargeError, InvalidInputError) as error:
+        except (httpx.HTTPError, TimeoutError, InvalidInputError) as error:
             return None, type(error).__name__
         return reply.status, None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import re
 from collections.abc import Callable
@@ -38,7 +39,6 @@ from .dependencies import Dependencies
 from .retry import (
     RefusedError,
     RetryableError,
-    UnreadableError,
     network_failure,
     retry_delay,
 )
@@ -49,13 +49,19 @@ MAX_REPLY_BYTES = 4 * 1024 * 1024
 MAX_QUOTED = 200
 """Characters of a provider's own text that operators are shown."""
 
-BROKEN_OFF = "the answer broke off"
+MAX_CHARSET = 40
+"""Characters of the name of a charset that operators are shown."""
 
 TOO_MANY_REQUESTS = 429
 """The only status after which the provider has not looked at the request."""
 
-_CHARSET = re.compile(r"charset=\"?([\w.:-]+)", re.IGNORECASE)
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASCII)
+_XML_CHARSET = re.compile(r"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", re.ASCII)
+_JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNORECASE)
+
+_ESCAPES = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
+"""Codecs of Python that are no charsets."""
 
 BINARY: Final = "$binary"
 """The one key of a JSON object that has the content type and the bytes of a binary body."""
@@ -72,8 +78,7 @@ class ProviderResponse:
 
     Attributes:
         document: status, headers and body, for expressions; a body that is not JSON is a string.
-        is_garbled: the body is not even nearly JSON, as after a broken transmission.
-        is_complete: all of the body was read; the body of a 2xx that broke off is null.
+        problem: why the body cannot be used; it is null then.
         retryable: why the same request may succeed a moment later, by its status.
         retry_after: the delay that its headers ask for, whatever its status.
     """
@@ -81,8 +86,7 @@ class ProviderResponse:
     operation: Operation
     status: int
     document: dict[str, Any]
-    is_garbled: bool = False
-    is_complete: bool = True
+    problem: str | None = None
     retryable: RetryableError | None = None
     retry_after: timedelta | None = None
 
@@ -94,7 +98,6 @@ async def call_provider(
     cycle: int,
     render: Render,
     *,
-    truncate: bool = ...,
     holds_others: bool = ...,
     **known: object,
 ) -> ProviderResponse: ...
@@ -107,7 +110,6 @@ async def call_provider(
     cycle: int,
     render: RenderOptional,
     *,
-    truncate: bool = ...,
     holds_others: bool = ...,
     **known: object,
 ) -> ProviderResponse | None: ...
@@ -119,7 +121,6 @@ async def call_provider(
     cycle: int,
     render: RenderOptional,
     *,
-    truncate: bool = False,
     holds_others: bool = False,
     **known: object,
 ) -> ProviderResponse | None:
@@ -127,14 +128,12 @@ async def call_provider(
 
     Args:
         render: builds the request; None where the operation has none of this kind.
-        truncate: read the beginning of a body that is too long.
         holds_others: a pause that a 429 asks for is kept by all sends.
         known: what templates know besides the call's request: reference, response, reason.
 
     Raises:
-        RetryableError: network error, no token, or too long an answer. A status that asks for
-            another attempt is in the result: an expression of the file may explain it.
-        UnreadableError: a 2xx that is too long.
+        RetryableError: network error, or no token. A status that asks for another attempt is in the
+            result: an expression of the file may explain it.
         InvalidInputError: the request cannot be built; nothing was sent.
         ConfigurationError: the worker does not know the operation or the secret.
     """
@@ -145,16 +144,15 @@ async def call_provider(
     if outbound is None:
         return None
     sent_at = deps.clock()
-    reply = await _exchange(deps, request.provider, outbound, truncate=truncate)
-    document, is_garbled = _read(reply)
+    reply = await _exchange(deps, request.provider, outbound)
+    document, problem = _read(reply)
     retry_after = _retry_after(reply, deps.clock())
     _count_for_quota(deps, request, reply, sent_at, retry_after if holds_others else None)
     return ProviderResponse(
         operation,
         reply.status,
         document,
-        is_garbled=is_garbled or not reply.is_complete,
-        is_complete=reply.is_complete,
+        problem=problem,
         retryable=_retryable(reply.status, retry_after),
         retry_after=retry_after,
     )
@@ -265,11 +263,9 @@ def own_event_key(source: str, request: CallRequest, cycle: int, suffix: str = "
     )
 
 
-async def _exchange(
-    deps: Dependencies, provider: str, outbound: OutboundRequest, *, truncate: bool
-) -> HttpResponse:
+async def _exchange(deps: Dependencies, provider: str, outbound: OutboundRequest) -> HttpResponse:
     try:
-        reply = await exchange(
+        return await exchange(
             deps.http,
             method=outbound.method,
             url=outbound.url,
@@ -278,20 +274,13 @@ async def _exchange(
             auth=None if outbound.is_open else deps.auths[provider],
             timeout=outbound.timeout,
             max_bytes=MAX_REPLY_BYTES,
-            truncate=truncate,
-            require_body=False,
         )
     except (httpx.HTTPError, TimeoutError) as error:
         raise network_failure(error) from None
     except ResponseTooLargeError as error:
-        if error.status is not None and 200 <= error.status < 300:
-            raise UnreadableError(str(error)) from None
         raise RetryableError(str(error), reached=True) from None
     except TokenError as error:
         raise RetryableError(str(error), retry_after=error.retry_after) from None
-    if not reply.is_complete and not 200 <= reply.status < 300:
-        raise RetryableError(f"no answer: {BROKEN_OFF}", reached=True)
-    return reply
 
 
 def _retryable(status: int, retry_after: timedelta | None) -> RetryableError | None:
@@ -305,23 +294,16 @@ def _retryable(status: int, retry_after: timedelta | None) -> RetryableError | N
     )
 
 
-def _read(reply: HttpResponse) -> tuple[dict[str, Any], bool]:
-    """The document of an answer, and whether its body is garbled."""
+def _read(reply: HttpResponse) -> tuple[dict[str, Any], str | None]:
+    """The document of an answer, and why its body cannot be used; it is null then."""
     content_type = reply.headers.get("content-type", "")
-    # Nothing is concluded from a part.
-    text = _decoded(reply.body, content_type) if reply.is_complete else ""
-    is_garbled = False
-    body: Any = None
-    if text is None:
-        body = binary(content_type, reply.body)
-    elif text.strip():
+    problem, body = reply.problem, None
+    if problem is None:
         try:
-            body = read_json(text.encode())
-        except InvalidInputError:
-            body, is_garbled = text, _is_garbled(text)
-        except UnicodeEncodeError:
-            body = text
-    fields = body if isinstance(body, dict) and text is not None else {}
+            body = _body(reply.body, content_type)
+        except InvalidInputError as error:
+            problem = str(error)
+    fields = body if isinstance(body, dict) and BINARY not in body else {}
     document = {
         **fields,
         "body": body,
@@ -329,32 +311,52 @@ def _read(reply: HttpResponse) -> tuple[dict[str, Any], bool]:
         "query": {},
         "status": reply.status,
     }
-    return document, is_garbled
+    return document, problem
 
 
-def _decoded(body: bytes, content_type: str) -> str | None:
-    """The body as text; None if it is binary."""
+def _body(content: bytes, content_type: str) -> Any:
+    """The value of a body: null if it is blank, a text if it is no JSON and does not have to be.
+
+    Raises:
+        InvalidInputError: it is not what its headers say.
+    """
+    is_json = _JSON_TYPE.match(content_type) is not None
+    text = _decoded(content, content_type, is_json=is_json)
+    if text is None:
+        return binary(content_type, content)
+    if not text.strip().removeprefix("\ufeff"):
+        return None
+    try:
+        return read_json(text.encode(), is_lenient=True)
+    except UnicodeEncodeError:
+        raise InvalidInputError("the answer has half of a surrogate pair") from None
+    except InvalidInputError as error:
+        if is_json or (not content_type and text.lstrip().startswith(("{", "["))):
+            raise InvalidInputError(f"the answer should be JSON; {error}") from None
+        return text
+
+
+def _decoded(body: bytes, content_type: str, *, is_json: bool) -> str | None:
+    """The body as text; None if it is binary.
+
+    Raises:
+        InvalidInputError: it is neither in its charset nor in UTF-8.
+    """
     is_text = _TEXT.match(content_type) is not None
     if not is_text and b"\0" in body:
         return None
-    declared = _CHARSET.search(content_type)
-    for charset in (declared[1] if declared else json.detect_encoding(body), "utf-8"):
+    declared = _CHARSET.search(content_type) or _XML_CHARSET.match(body[:300].decode("latin-1"))
+    named = declared[1] if declared else json.detect_encoding(body)
+    is_unnamed_text = declared is None and not is_json and content_type.lower().startswith("text/")
+    for charset in (named, "utf-8", *(("windows-1252",) if is_unnamed_text else ())):
         try:
-            return body.decode(charset)
-        except (UnicodeDecodeError, LookupError):
+            if codecs.lookup(charset).name not in _ESCAPES:
+                return body.decode(charset)
+        except (UnicodeError, LookupError):
             continue
-    # Texts in an undeclared charset stay readable, but for the letters outside of ASCII.
-    return body.decode("utf-8", "replace") if is_text else None
-
-
-def _is_garbled(text: str) -> bool:
-    try:
-        json.loads(text)
-    except RecursionError:
-        return False
-    except ValueError:
-        return True
-    return False
+    if is_text and content_type:
+        raise InvalidInputError(f"the answer cannot be decoded as {named[:MAX_CHARSET]}")
+    return None
 
 
 def binary(content_type: str, body: bytes) -> dict[str, Any]:

@@ -39,6 +39,20 @@ def _completes(**faults: bool | int) -> Play:
     return play
 
 
+def _sent_once(**faults: int) -> Play:
+    """The status of the receipt is readable, and its body is not: nothing is sent again."""
+
+    async def play(run: ScenarioRun) -> None:
+        await run.start(Behaviour.model_validate(faults))
+        outcome = await run.outcome()
+        requests = len((await run.records()).events("request"))
+        run.expect(1, requests, "requests", "receipt")
+        if outcome.status is not OutcomeStatus.COMPLETED:
+            run.expect(OutcomeCode.UNREADABLE, outcome.code, "code", "receipt.reference")
+
+    return play
+
+
 async def _slow_receipt(run: ScenarioRun) -> None:
     timeout = run.case.operation.receipt.timeout
     delay = int(timeout.total_seconds() * 1000) + _TOO_LATE_MS
@@ -74,7 +88,7 @@ async def _polled_again(run: ScenarioRun) -> None:
 
 async def _only_malformed(run: ScenarioRun) -> None:
     await run.start(Behaviour(malformed_receipts=ALWAYS))
-    await failed(run, OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
+    await failed(run, OutcomeCode.UNREADABLE, Effect.UNKNOWN)
 
 
 async def _acknowledgements_down(run: ScenarioRun) -> None:
@@ -164,17 +178,17 @@ RESPONSES = (
         _completes(reset_receipts=1),
         has_effect=True,
     ),
-    _retried(
+    Scenario(
         "hang-mid-body",
         "the receipt stops in the middle of its body",
-        _completes(hung_receipts=1),
-        has_effect=True,
+        _sent_once(hung_receipts=1),
+        needs=answer,
     ),
-    _retried(
+    Scenario(
         "garbled-receipt",
         "the first receipt is not JSON",
-        _completes(malformed_receipts=1),
-        has_effect=True,
+        _sent_once(malformed_receipts=1),
+        needs=answer,
     ),
     _retried("error-then-well", "5xx at first, then a receipt", _error_first),
     Scenario(

@@ -14,9 +14,9 @@ from fastapi import FastAPI, Request, Response
 
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.http.client import (
+    BROKEN_OFF,
     USER_AGENT,
     HttpResponse,
-    ResponseTooLargeError,
     build_client,
     exchange,
 )
@@ -124,8 +124,11 @@ async def test_proxy_variables_are_ignored(
 
 async def test_the_limit_applies_after_decompression(client: httpx.AsyncClient) -> None:
     """A small compressed body that expands is too large."""
-    with serve(echo()) as url, pytest.raises(ResponseTooLargeError, match="longer than 1024 bytes"):
-        await fetch(client, f"{url}/bomb")
+    with serve(echo()) as url:
+        reply = await fetch(client, f"{url}/bomb")
+
+    assert (reply.status, reply.body) == (200, b"")
+    assert reply.problem == "the response is longer than 1024 bytes"
 
 
 async def test_an_endless_body_is_too_large(client: httpx.AsyncClient) -> None:
@@ -138,8 +141,9 @@ async def test_an_endless_body_is_too_large(client: httpx.AsyncClient) -> None:
             await writer.drain()
 
     async with serve_raw(pour) as url:
-        with pytest.raises(ResponseTooLargeError):
-            await fetch(client, url)
+        reply = await fetch(client, url)
+
+    assert reply.problem == "the response is longer than 1024 bytes"
 
 
 async def test_a_slow_body_ends_with_the_total_timeout(client: httpx.AsyncClient) -> None:
@@ -153,8 +157,9 @@ async def test_a_slow_body_ends_with_the_total_timeout(client: httpx.AsyncClient
             await asyncio.sleep(0.02)
 
     async with serve_raw(drip) as url:
-        with pytest.raises(TimeoutError):
-            await fetch(client, url, timeout=timedelta(seconds=0.2))
+        reply = await fetch(client, url, timeout=timedelta(seconds=0.2))
+
+    assert (reply.status, reply.problem) == (200, BROKEN_OFF)
 
 
 async def test_a_silent_server_times_out(client: httpx.AsyncClient) -> None:
@@ -226,8 +231,8 @@ async def test_a_connection_that_breaks_is_no_proof_that_nothing_was_sent(
     assert network_failure(broken.value).reached
 
 
-async def test_a_truncated_body_is_a_read_error(client: httpx.AsyncClient) -> None:
-    """A body shorter than its Content-Length is an error."""
+async def test_a_truncated_body_is_a_problem(client: httpx.AsyncClient) -> None:
+    """Of a body shorter than its Content-Length nothing is used; the status is known."""
 
     async def stop_short(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
@@ -235,8 +240,9 @@ async def test_a_truncated_body_is_a_read_error(client: httpx.AsyncClient) -> No
         writer.close()
 
     async with serve_raw(stop_short) as url:
-        with pytest.raises(httpx.ReadError):
-            await fetch(client, url)
+        reply = await fetch(client, url)
+
+    assert (reply.status, reply.body, reply.problem) == (200, b"", BROKEN_OFF)
 
 
 async def test_another_protocol_is_a_transport_error(client: httpx.AsyncClient) -> None:
