@@ -263,6 +263,9 @@ class RecordedExample:
 
     def problem(self, problem: FieldProblem) -> Problem:
         """A problem of this example, with its line and column."""
-        at = self.document.position(problem.path)
-        field = ".".join(map(str, problem.path)) or "(file)"
+        path = problem.path
+        if path[:1] == ("means",) and isinstance(self.document.value.get("means"), dict):
+            path = (path[0], *path[2:])
+        at = self.document.position(path)
+        field = ".".join(map(str, path)) or "(file)"
         return Problem(str(self.path), at.line, at.column, field, problem.message)

@@ -161,7 +161,7 @@ def test_a_misread_message_is_found(
     """The message says what the file makes of it, and which field decides."""
     assert change[0] in FILE
     found = mistakes(tmp_path, example, FILE.replace(*change))
-    assert [one.replace("means.0", "means") for one in found] == [mistake]
+    assert found == [mistake]
 
 
 def test_a_wrong_number_of_events_is_found(tmp_path: Path) -> None:
