@@ -74,6 +74,11 @@ class Expression:
     def __str__(self) -> str:
         return self.text
 
+    @property
+    def tree(self) -> Node:
+        """The syntax tree."""
+        return self._tree
+
     def evaluate(self, document: Any) -> Any:
         """The value over a document; None where the document has none.
 

@@ -26,6 +26,7 @@ from .templates import (
     Context,
     PathTemplate,
     ScalarTemplate,
+    Template,
     TextTemplate,
     decimal_text,
     scalar_text,
@@ -138,7 +139,7 @@ def render_status(
     if status is None:
         return None
     if context["reference"] is None:
-        _require_no_reference(status.query, context)
+        _require_no_reference(status, context)
     return _request(integration, status, operation.receipt.timeout, context, "response.status")
 
 
@@ -156,14 +157,15 @@ def render_result(
     return _request(integration, result, result.timeout, context, "response.result")
 
 
-def _require_no_reference(query: Mapping[str, ScalarTemplate], context: Context) -> None:
+def _require_no_reference(status: HttpRequest, context: Context) -> None:
     """Without it, a parameter that is left out would ask about every work of the provider."""
-    for name, template in query.items():
+    named: list[tuple[str, Template]] = [(f"query.{n}", one) for n, one in status.query.items()]
+    named += [("body", template) for template in status.body.templates] if status.body else []
+    for name, template in named:
         reads = (read for one in template.expressions for read in one.referenced_names())
         if ("reference",) in reads and template.render(context) is None:
             raise MissingReferenceError(
-                f"response.status.query.{name}: it needs the provider's reference,"
-                " and none is known"
+                f"response.status.{name}: it needs the provider's reference, and none is known"
             )
 
 

@@ -178,6 +178,11 @@ class BodyTemplate:
         """All expressions of the body, in order."""
         return tuple(_expressions_in(self.content))
 
+    @property
+    def templates(self) -> tuple[Template, ...]:
+        """All templates of the body, in order; none where it is one expression."""
+        return tuple(_templates_in(self.content))
+
     def render(self, context: Context) -> Any:
         """The body's value; mappings are without their null values.
 
@@ -229,6 +234,14 @@ def decimal_text(value: float) -> str:
 def reads_idempotency_key(expression: Expression) -> bool:
     """Whether an expression reads `call.idempotency_key`."""
     return ("call", "idempotency_key") in expression.referenced_names()
+
+
+def _templates_in(content: Any) -> Iterator[Template]:
+    if isinstance(content, Template):
+        yield content
+    elif isinstance(content, dict | list):
+        for inner in content.values() if isinstance(content, dict) else content:
+            yield from _templates_in(inner)
 
 
 def _expressions_in(content: Any) -> Iterator[Expression]:

@@ -54,7 +54,7 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="OPERATION=JSON",
-            help="With --conformance: the payload of an operation; otherwise one is generated.",
+            help="With --conformance: the payload of an operation; otherwise an example's.",
         ),
     ] = None,
     only: Annotated[
@@ -74,9 +74,10 @@ def check(
 
     Warnings, about what is valid and still risky, are printed on stderr.
 
-    With `--conformance`, calls are made by one file against a simulated provider that sends
-    messages in the file's shapes, stays silent, repeats and contradicts itself; whatever does not
-    hold is reported. Nothing is sent anywhere else. Exit 1 when a scenario fails.
+    With `--conformance`, calls are made by one file against a simulated provider that speaks as
+    the examples do, stays silent, repeats and contradicts itself; whatever does not hold is
+    reported. Nothing is sent anywhere else. Exit 1 when a scenario fails, or cannot be played
+    because an example is missing.
     """
     problems = [problem for path in paths for problem in _problems(path)]
     checked = [] if problems else [(path, *_examples(path)) for path in paths]
@@ -87,7 +88,8 @@ def check(
         if len(paths) > 1:
             raise InvalidInputError("--conformance: give one file only")
         integration = load_integration(paths[0], environment())
-        payloads = _payloads(integration, payload or (), operation or ())
+        recorded = [one.recorded.example for one in checked[0][1]]
+        payloads = _payloads(integration, recorded, payload or (), operation or ())
         return _check_conformance(paths[0], payloads, _scenarios(only or ()), json_output)
     if json_output:
         rows = [row for _, examples, _ in checked for one in examples for row in example_rows(one)]
@@ -176,23 +178,28 @@ def _check_conformance(
         output.print_json({"results": results, "complaints": list(report.complaints)})
     else:
         _print_report(file, report)
-    return ExitCode.FAILED if report.of(Verdict.FAILED) else None
+    is_failed = report.of(Verdict.FAILED) or report.complaints
+    return ExitCode.FAILED if is_failed else None
 
 
 def _payloads(
-    integration: Integration, payloads: Sequence[str], operations: Sequence[str]
+    integration: Integration,
+    examples: Sequence[Example],
+    payloads: Sequence[str],
+    operations: Sequence[str],
 ) -> dict[str, Any]:
-    """Payloads by operation, checked before anything is started; None where one is generated."""
+    """Payloads by operation, checked before anything is started; None where none is given."""
     given = dict(_given_payloads(integration, payloads))
     for name in operations:
         _check_name("--operation", name, integration.operations)
     found = {name: given.get(name) for name in operations or integration.operations}
     for name, payload in found.items():
         try:
-            make_case(integration, name, payload)
+            make_case(integration, name, examples, payload)
         except PayloadRequiredError as error:
             raise InvalidInputError(
-                f"operation {name}: {error}; give one: --payload {name}=JSON"
+                f"operation {name}: {error}; give one: --payload {name}=JSON,"
+                " or an example with a call"
             ) from None
         except InvalidInputError as error:
             raise InvalidInputError(f"--payload {name}: {error}") from None
@@ -247,6 +254,11 @@ def _print_report(file: Path, report: Report) -> None:
         print(title, *("\t".join(row) for row in rows), sep="\n")
     for verdict in (Verdict.FAILED, Verdict.SKIPPED):
         _print_details(verdict, report)
+    if not report.has_examples:
+        print(
+            "\nThe file has no examples: messages were made up from its own expressions, which"
+            "\nshows nothing about what the provider really sends (docs/examples.md)."
+        )
     if report.complaints:
         print("\nRequests that the provider could not understand:")
         print(*(f"  {complaint}" for complaint in report.complaints), sep="\n")

@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from ackbridge.catalog.catalog import check_payload
+from ackbridge.catalog.examples import Example, ExampleKind
 from ackbridge.catalog.expressions import Expression
-from ackbridge.catalog.matching import find_event_key, is_receipt
+from ackbridge.catalog.matching import find_event_key
 from ackbridge.catalog.model import UNKNOWN, HttpRequest, Integration, Operation
-from ackbridge.catalog.rendering import render_request
+from ackbridge.catalog.rendering import OutboundRequest, render_request
 from ackbridge.catalog.templates import BodyTemplate, Template
-from ackbridge.conformance.solver.solve import CannotSimulateError
-from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest, Effect, OutcomeCode
 from ackbridge.contracts.plan import OnFailure
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.sandbox.provider_dialect import IncomingRequest
 
-from .request_matching import request_text
-from .sample_messages import MessageRequest, SampleMessages
-from .sample_payloads import NoSampleError, generate_payloads
+from .message import Message
+from .readings import UnreadableExampleError, read_answer
+from .sample_messages import ERROR, MessageRequest, NoExampleError, SampleMessages
+from .sample_payloads import NoSampleError, generate_payloads, vary
+from .template_context import template_context
 
 _SAMPLE_KEY = "sample-key-1"
 _MARK = "400000001"
+_PAYLOADS = 6
 _REFUSALS = (422, 400, 403, 404, 409, 410)
+_REFUSED = ExampleKind.REFUSED
 _DEFINITIVE = (OutcomeCode.REFUSED, OutcomeCode.PROVIDER_FAILED)
 
 
@@ -41,7 +44,8 @@ class Case:
     integration: Integration
     name: str
     payloads: Sequence[Any]
-    _skip_reasons: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    samples: SampleMessages
+    _missing: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def operation(self) -> Operation:
@@ -90,29 +94,30 @@ class Case:
         acknowledge = self.operation.acknowledge
         return acknowledge is not None and getattr(acknowledge, verdict) is not None
 
-    @property
+    @cached_property
     def identifies_call(self) -> bool:
-        """Whether its requests contain the call id or the key."""
-        text, request = self._request_text, self.request(_SAMPLE_KEY)
-        return request.call_id in text or request.key in text
+        """Whether the requests of two calls with the same payload differ."""
+        return self._rendered(_SAMPLE_KEY, 1) != self._rendered(f"{_SAMPLE_KEY}-other", 1)
 
-    @property
+    @cached_property
     def identifies_cycle(self) -> bool:
-        """Whether its requests contain the idempotency key."""
-        return names.idempotency_key(self.request(_SAMPLE_KEY).call_id, 1) in self._request_text
+        """Whether the requests of two cycles differ, by their idempotency keys."""
+        return self._rendered(_SAMPLE_KEY, 1) != self._rendered(_SAMPLE_KEY, 2)
 
-    @property
+    @cached_property
     def refusal(self) -> int | None:
-        """A status that is a refusal; None where every reply is a receipt."""
-        document = {"error": {"message": "no"}, "headers": {}, "query": {}}
-        return next(
-            (
-                status
-                for status in _REFUSALS
-                if not is_receipt(self.operation, status, {**document, "status": status})
-            ),
-            None,
-        )
+        """A status that is a refusal; None where every reply is something else."""
+        recorded = self.samples.refusal()
+        if recorded is not None:
+            return recorded.status
+        return next(filter(self._refuses, _REFUSALS), None)
+
+    def _refuses(self, status: int) -> bool:
+        document = Message(status, body=ERROR).document
+        try:
+            return read_answer(self.operation, "request", status, document).kind is _REFUSED
+        except UnreadableExampleError:
+            return False
 
     def request(self, key: str, payload: int = 0) -> CallRequest:
         return CallRequest(
@@ -122,95 +127,72 @@ class Case:
             payload=self.payloads[payload],
         )
 
-    def skip_reason(self, *messages: str) -> str | None:
-        """Why one of these messages of the provider cannot be simulated; None if all can."""
+    def missing(self, *messages: str) -> str | None:
+        """Why the provider cannot send one of these messages; None if it can send all."""
         for name in messages:
-            if name not in self._skip_reasons:
-                self._skip_reasons[name] = self._try_message(name)
-        return next(filter(None, (self._skip_reasons[name] for name in messages)), None)
+            if name not in self._missing:
+                self._missing[name] = self._try_message(name)
+        return next(filter(None, (self._missing[name] for name in messages)), None)
 
     def has_key_for_empty_callback(self) -> bool:
         document: dict[str, Any] = {"body": {}, "headers": {}, "query": {}}
         return find_event_key(self.integration, document) is not None
 
-    @property
-    def _request_text(self) -> str:
-        outbound = render_request(
-            self.integration, self.operation, template_context(self.request(_SAMPLE_KEY))
-        )
-        path, _, query = outbound.url.partition("?")
-        return request_text(
-            IncomingRequest(outbound.method, path, query, outbound.headers, outbound.content or b"")
-        )
+    def _rendered(self, key: str, cycle: int) -> OutboundRequest:
+        context = template_context(self.request(key), cycle)
+        return render_request(self.integration, self.operation, context)
 
     def _try_message(self, name: str) -> str | None:
         try:
-            _MESSAGES[name](SampleMessages(self.integration, self.name), self.request(_SAMPLE_KEY))
-        except CannotSimulateError as error:
-            return f"cannot be simulated: {error}"
+            _MESSAGES[name](self.samples, self.request(_SAMPLE_KEY))
+        except NoExampleError as error:
+            return f"cannot be played: {error}"
         return None
 
 
-def make_case(integration: Integration, name: str, given: Any = None) -> Case:
-    """A case with generated payloads; `given`, if not None, comes first.
+def make_case(
+    integration: Integration, name: str, examples: Sequence[Example] = (), given: Any = None
+) -> Case:
+    """A case whose payloads are those of the examples, and variations or small ones.
+
+    Args:
+        given: a payload that comes first, if it is not None.
 
     Raises:
-        PayloadRequiredError: none can be generated with which the request can be rendered.
+        PayloadRequiredError: there is none with which the request can be rendered.
         InvalidInputError: the given one is not valid.
     """
     operation = integration.operations[name]
+    samples = SampleMessages(integration, name, examples)
+    known = [one.call.payload for one in examples if one.call and one.operation == name]
     if given is not None:
         check_payload(operation, given)
-        return Case(integration, name, [given, *_generate_payloads(operation, besides=given)])
-    try:
-        payloads = _generate_payloads(operation)
-    except NoSampleError as error:
-        raise PayloadRequiredError(f"no payload could be generated ({error})") from None
-    problem = ""
-    rendered = []
-    for payload in payloads:
-        case = Case(integration, name, [payload])
+        known.insert(0, given)
+    problem, payloads = "", []
+    if operation.payload_schema is not None and len(known) < 2:
         try:
+            known += [*vary(known[:1], operation.payload_schema)]
+            known += [] if known else generate_payloads(operation.payload_schema, _PAYLOADS)
+        except NoSampleError as error:
+            problem = str(error)
+    elif operation.payload_schema is None:
+        known += _payloads_of_templates(operation)
+    for payload in known:
+        case = Case(integration, name, [payload], samples)
+        try:
+            check_payload(operation, payload)
             render_request(integration, operation, template_context(case.request(_SAMPLE_KEY)))
         except InvalidInputError as error:
             problem = problem or str(error)
         else:
-            rendered.append(payload)
-    if not rendered:
-        raise PayloadRequiredError(f"no generated payload fits the request ({problem})")
-    return Case(integration, name, rendered)
+            payloads += [] if payload in payloads else [payload]
+    if not payloads:
+        raise PayloadRequiredError(f"no payload is known that fits the request ({problem})")
+    return Case(integration, name, payloads, samples)
 
 
-def template_context(request: CallRequest, cycle: int = 1) -> dict[str, Any]:
-    return {
-        "payload": request.payload,
-        "metadata": {},
-        "call": {
-            "id": request.call_id,
-            "provider": request.provider,
-            "operation": request.operation,
-            "key": request.key,
-            "cycle": cycle,
-            "idempotency_key": names.idempotency_key(request.call_id, cycle),
-        },
-        "callback_url": f"http://127.0.0.1/callbacks/{request.provider}",
-        "reference": None,
-        "response": None,
-        "reason": None,
-    }
-
-
-def _generate_payloads(operation: Operation, besides: Any = None) -> list[Any]:
-    if operation.payload_schema is not None:
-        try:
-            return [p for p in generate_payloads(operation.payload_schema, 6) if p != besides]
-        except NoSampleError:
-            if besides is None:
-                raise
-            return []
-    if besides is not None:
-        return []
-    # Without a schema, every field that a template reads is a text.
+def _payloads_of_templates(operation: Operation) -> list[Any]:
+    """Without a schema, every field that a template reads is a text."""
     fields = {name[1] for name in _names(operation) if name[0] == "payload" and len(name) > 1}
     return [dict.fromkeys(sorted(fields), text) for text in ("made-up", "something-else")]
 

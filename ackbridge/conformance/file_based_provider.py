@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from ackbridge.catalog.examples import Example
+from ackbridge.catalog.matching import find_event_key, receipt_reference
 from ackbridge.catalog.model import Integration
 from ackbridge.clock import Clock
-from ackbridge.conformance.solver.solve import Shape
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.messages import MessageSource
 from ackbridge.sandbox.behaviour import Behaviour
@@ -36,6 +36,7 @@ from ackbridge.sandbox.signing import build_signer
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import HmacVerify
 
+from .message import Message
 from .request_matching import (
     ExpectedCalls,
     RequestOrigin,
@@ -44,53 +45,76 @@ from .request_matching import (
     parse_body,
     request_text,
 )
-from .sample_messages import JobStatus, MessageRequest, SampleMessages, reference_in
+from .sample_messages import JobStatus, MessageRequest, SampleMessages
 
 TOKEN_PATH = "/_conformance/token"  # noqa: S105 -- a path, not a token
 _STALE_BY = timedelta(days=2)
 _JSON = {"content-type": "application/json"}
 
 
+@dataclass(frozen=True)
+class Said:
+    """A message that was sent, and how."""
+
+    source: MessageSource
+    document: dict[str, Any]
+
+
 class FileBasedProvider:
-    """Parses requests and renders messages as an integration file describes them.
+    """Parses requests as an integration file makes them, and speaks as its examples do.
 
     Attributes:
-        successes: by call id, the last message that was a success: its source and its document.
+        successes, failures: by call id, the last message that was one.
         complaints: requests that could not be understood, or were refused.
     """
 
     def __init__(
-        self, integration: Integration, secrets: Secrets, public_url: str, clock: Clock
+        self,
+        integration: Integration,
+        secrets: Secrets,
+        public_url: str,
+        clock: Clock,
+        examples: Sequence[Example] = (),
     ) -> None:
         """Callbacks go to the gateway at `public_url` where requests have no callback URL."""
         self._integration = integration
         self._routes = build_routes(integration)
-        self._samples = {name: SampleMessages(integration, name) for name in integration.operations}
+        self._samples = {
+            name: SampleMessages(integration, name, examples) for name in integration.operations
+        }
         self._credentials = Credentials(integration.auth, secrets, TOKEN_PATH)
         callbacks = integration.callbacks
         self._signer = build_signer(callbacks.verify, secrets) if callbacks else None
         self._callback_url = f"{public_url}/callbacks/{integration.provider}"
         self._clock = clock
-        self._expected = ExpectedCalls()
+        self._expected = ExpectedCalls(integration, self._callback_url)
         self._marks: Iterator[int] = itertools.count(410_000_001)
-        self._event_marks: defaultdict[str, str] = defaultdict(lambda: str(next(self._marks)))
-        self._events: dict[str, Shape] = {}
+        self._events: dict[str, Message] = {}
+        self._event_keys: dict[str, str] = {}
         self._behaviours: dict[str, tuple[Behaviour, ...]] = {}
-        self._receipts: dict[str, Shape] = {}
+        self._receipts: dict[str, Message] = {}
         self._latest_jobs: dict[str, Job] = {}
-        self.successes: dict[str, tuple[MessageSource, dict[str, Any]]] = {}
+        self.successes: dict[str, Said] = {}
+        self.failures: dict[str, Said] = {}
         self.complaints: list[str] = []
 
     # Set up by the scenario
 
     def expect(
-        self, request: CallRequest, *behaviours: Behaviour, is_exclusive: bool = False
+        self,
+        request: CallRequest,
+        *behaviours: Behaviour,
+        identifies_call: bool = True,
+        identifies_cycle: bool = True,
     ) -> None:
         """Expect a call; the last of its behaviours, by cycle, is also for all that follow.
 
-        If exclusive, it gets the requests of its operation that identify no call.
+        Args:
+            identifies_call, identifies_cycle: as in `ExpectedCalls.add`.
         """
-        self._expected.add(request, is_exclusive=is_exclusive)
+        self._expected.add(
+            request, identifies_call=identifies_call, identifies_cycle=identifies_cycle
+        )
         self._behaviours[request.call_id] = behaviours or (Behaviour(),)
 
     def behaviour_for(self, request: JobRequest) -> Behaviour | None:
@@ -100,8 +124,9 @@ class FileBasedProvider:
         cycle = int(request.key.rpartition(":")[2])
         return behaviours[min(cycle, len(behaviours)) - 1]
 
-    def event_key_mark(self, event_id: str) -> str:
-        return self._event_marks[event_id]
+    def event_key(self, event_id: str) -> str:
+        """The event key of a callback that was sent."""
+        return self._event_keys[event_id]
 
     # The dialect
 
@@ -118,19 +143,19 @@ class FileBasedProvider:
         routes = [route for route in self._routes if route.matches(request)]
         if not routes:
             return self._error("unknown", 404, f"{where}: matches no part of the file")
-        found = self._expected.identify(request_text(request))
-        route = _best_route(routes, found)
-        origin = found if found.is_known else self._expected.exclusive(route.operation)
+        origin = self._expected.identify(request)
+        if not origin.is_known:
+            origin = self._expected.exclusive({route.operation for route in routes})
         if not origin.is_known:
             return self._error("unattributed", 404, f"{where}: identifies no call")
-        return self._parsed(route, origin, request)
+        return self._parsed(_best_route(routes, origin), origin, request)
 
     def job_reply(self, job: Job) -> DialectReply:
         self._latest_jobs[job.call_id or job.key] = job
-        shape = self._receipt(job)
+        message = self._receipt(job)
         if job.mode == "sync":
-            self.successes[job.call_id or ""] = MessageSource.SYNC, shape.document
-        return _encoded(shape)
+            self._note(job, job.status, MessageSource.SYNC, message)
+        return _encoded(message)
 
     def status_reply(self, job: Job) -> DialectReply:
         status: JobStatus = job.status
@@ -139,15 +164,21 @@ class FileBasedProvider:
         if status == "processing" and job.extended_until is not None:
             status = "extended"
         samples = self._samples[job.operation]
-        shape = samples.status(self._reference(job), self._message(job, status))
-        if status == "completed":
-            self.successes[job.call_id or ""] = MessageSource.STATUS, shape.document
-        return _encoded(shape)
+        message = samples.status(self._reference(job), self._wanted(job, status))
+        self._note(job, status, MessageSource.STATUS, message)
+        return _encoded(message)
 
-    def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:  # noqa: ARG002 -- its body is not read
-        return json_reply(200, {})
+    def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
+        return _encoded(self._samples[job.operation].acknowledged(verdict))
 
-    def error_reply(self, status: int, reason: str) -> DialectReply:
+    def error_reply(
+        self,
+        status: int,
+        reason: str,
+        operation: str | None = None,
+    ) -> DialectReply:
+        if operation is not None:
+            return _encoded(self._samples[operation].error(status))
         return json_reply(status, {"error": {"message": reason}})
 
     def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
@@ -157,29 +188,35 @@ class FileBasedProvider:
         if kind == "failed" and self._samples[job.operation].never_fails:
             # Only in a forged callback, which is rejected whatever it says.
             kind = "completed"
-        url = job.callback_url or ""
-        shape = self._samples[job.operation].callback(
-            self._message(job, kind),
+        message = self._samples[job.operation].callback(
+            self._wanted(job, kind),
             call_id=job.call_id or "",
             reference=self._reference(job),
-            mark=self._event_marks[event_id],
-            query=_query(url),
+            mark=str(next(self._marks)),
+            query=_query(job.callback_url or ""),
         )
-        self._events[event_id] = shape
-        if kind == "completed":
-            self.successes[job.call_id or ""] = MessageSource.CALLBACK, shape.document
-        return json.dumps(shape.body).encode()
+        self._events[event_id] = message
+        key = find_event_key(self._integration, message.document)
+        self._event_keys[event_id] = key or event_id
+        self._note(job, kind, MessageSource.CALLBACK, message)
+        return message.content
+
+    def target(self, url: str, event_id: str) -> tuple[str, str]:
+        message = self._events.get(event_id)
+        if message is None or not message.query:
+            return "POST", url
+        return "POST", f"{url.partition('?')[0]}?{message.query_text}"
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
         headers = self._headers(event_id)
         signed = self._signer.sign(body, self._message_id(event_id), at) if self._signer else {}
-        return {**_JSON, **headers, **signed}
+        return {**headers, **signed}
 
     def forge(self, body: bytes, event_id: str, at: datetime) -> dict[str, dict[str, str]]:
         """With another secret; where time is signed, also a correct signature of days ago."""
         if self._signer is None:
             return {}
-        headers, message_id = {**_JSON, **self._headers(event_id)}, self._message_id(event_id)
+        headers, message_id = self._headers(event_id), self._message_id(event_id)
         forged = {"signature": {**headers, **self._signer.forge(body, message_id, at)}}
         if self._signer.signs_time:
             stale = self._signer.sign(body, message_id, at - _STALE_BY)
@@ -222,26 +259,32 @@ class FileBasedProvider:
         found = re.search(re.escape(self._callback_url) + r"[^\s\"'<>&]*", request_text(request))
         return found.group() if found else self._callback_url
 
-    def _receipt(self, job: Job) -> Shape:
+    def _receipt(self, job: Job) -> Message:
         """Rendered when it is first needed, which may be by a callback with its reference."""
         if job.id not in self._receipts:
             samples, mark = self._samples[job.operation], str(next(self._marks))
-            message = self._message(job, job.status)
-            shape = samples.sync(mark, message) if job.mode == "sync" else samples.receipt(mark)
-            self._receipts[job.id] = shape
-            reference = reference_in(self._integration.operations[job.operation], shape)
+            wanted = self._wanted(job, job.status)
+            message = samples.sync(mark, wanted) if job.mode == "sync" else samples.receipt(mark)
+            self._receipts[job.id] = message
+            reference = self._reference(job)
             if reference is not None:
-                self._expected.add_reference(reference, job.id)
+                self._expected.add_reference(reference, job.id, job.operation)
         return self._receipts[job.id]
 
     def _reference(self, job: Job) -> str | None:
-        return reference_in(self._integration.operations[job.operation], self._receipt(job))
+        operation = self._integration.operations[job.operation]
+        return receipt_reference(operation, self._receipt(job).document)
 
-    def _message(self, job: Job, status: JobStatus) -> MessageRequest:
+    def _wanted(self, job: Job, status: JobStatus) -> MessageRequest:
         until = job.extended_until or self._clock() + timedelta(minutes=1)
         seconds = max(1, round((until - self._clock()).total_seconds()))
-        behaviour = job.behaviour
-        return MessageRequest(status, behaviour.reason, behaviour.retryable, until, seconds)
+        return MessageRequest(status, job.behaviour.retryable, until, seconds)
+
+    def _note(self, job: Job, status: JobStatus, source: MessageSource, message: Message) -> None:
+        """Remember a success or a failure, for the scenario to compare with."""
+        kept = {"completed": self.successes, "failed": self.failures}.get(status)
+        if kept is not None:
+            kept[job.call_id or ""] = Said(source, message.document)
 
     def _message_id(self, event_id: str) -> str:
         """The message id that the signature covers: from the header that the file reads, if any."""
@@ -250,11 +293,11 @@ class FileBasedProvider:
         name = "webhook-id"
         if isinstance(verify, HmacVerify) and verify.id_header:
             name = verify.id_header.lower()
-        return self._headers(event_id).get(name) or self._event_marks[event_id]
+        return self._headers(event_id).get(name) or self._event_keys.get(event_id, event_id)
 
     def _headers(self, event_id: str) -> dict[str, str]:
-        shape = self._events.get(event_id)
-        return dict(shape.headers) if shape else {}
+        message = self._events.get(event_id)
+        return {**_JSON, **(message.headers if message else {})}
 
     def _error(self, kind: str, status: int, reason: str) -> DirectReply:
         self.complaints.append(reason)
@@ -262,19 +305,18 @@ class FileBasedProvider:
 
 
 def _best_route(routes: list[Route], origin: RequestOrigin) -> Route:
-    """Prefer the operation of the call, then the part that the suffix of the key names."""
+    """Prefer the operation of the call, then the part that it is, or that the key names."""
 
-    def rank(route: Route) -> tuple[bool, bool]:
+    def rank(route: Route) -> tuple[bool, bool, bool]:
         suffix = (origin.full_key or "").rpartition(":")[2]
-        is_own = f".{route.operation}." in (origin.call_id or "")
-        return is_own, bool(suffix) and route.part == suffix
+        is_own, is_part = route.operation == origin.operation, route.part == origin.part
+        return is_own, is_part, bool(suffix) and route.part == suffix
 
     return max(routes, key=rank)
 
 
-def _encoded(shape: Shape) -> DialectReply:
-    body = b"" if shape.body is None else json.dumps(shape.body).encode()
-    return DialectReply(shape.status or 200, body, {**_JSON, **shape.headers})
+def _encoded(message: Message) -> DialectReply:
+    return DialectReply(message.status or 200, message.content, {**_JSON, **message.headers})
 
 
 def _query(url: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import contextlib
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +24,8 @@ import uvicorn
 from temporalio.client import Client
 from temporalio.testing import TimeSkipper
 
-from ackbridge.catalog.loading import load_catalog
+from ackbridge.catalog.examples import Example
+from ackbridge.catalog.loading import load_catalog, load_examples, load_integration
 from ackbridge.catalog.model import Integration
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
@@ -56,6 +57,7 @@ class Harness:
     """What all scenarios share."""
 
     integration: Integration  # the copy of the file, as worker and gateway have it
+    examples: Sequence[Example]
     dialect: FileBasedProvider
     client: Client
     provider: httpx.AsyncClient  # an HTTP client of the provider's inspection routes
@@ -83,7 +85,8 @@ async def conformance_harness(file: Path, environ: Mapping[str, str]) -> AsyncIt
         catalog = load_catalog(copy.folder, {})
         (integration,) = catalog.integrations.values()
         secrets = Secrets(copy.environment, copy.secrets_root)
-        dialect = FileBasedProvider(integration, secrets, gateway_url, utc_now)
+        examples = [one.example for one in load_examples(file, load_integration(file, environ))]
+        dialect = FileBasedProvider(integration, secrets, gateway_url, utc_now, examples)
         provider = simulate(dialect, behaviour_for=dialect.behaviour_for)
         ledger_path = folder / "ledger.db"
         await asyncio.to_thread(_migrate, f"sqlite:///{ledger_path}")
@@ -122,7 +125,7 @@ async def conformance_harness(file: Path, environ: Mapping[str, str]) -> AsyncIt
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=provider_url, trust_env=False)
         )
-        yield Harness(integration, dialect, client, http, ledger, ledger_path)
+        yield Harness(integration, examples, dialect, client, http, ledger, ledger_path)
 
 
 def _settings(

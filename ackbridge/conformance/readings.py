@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ackbridge.catalog.examples import (
-    AnswerExample,
     DeliveryExample,
     Example,
     ExampleKind,
@@ -42,7 +41,8 @@ from ackbridge.security.inbound import build_verifier
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 
-from .cases import template_context
+from .message import Message
+from .template_context import template_context
 
 _KINDS = {
     MessageKind.RESPONSE: ExampleKind.SUCCESS,
@@ -131,27 +131,16 @@ def read_example(integration: Integration, example: Example) -> Iterator[Reading
         UnreadableExampleError: nothing.
     """
     if example.answer is not None and example.operation is not None:
-        operation = integration.operations[example.operation]
-        meaning = _read_answer(operation, example.answer)
-        yield Reading(example.operation, meaning)
+        operation, answer = integration.operations[example.operation], example.answer
+        document = Message.of_answer(answer).document
+        yield Reading(example.operation, read_answer(operation, answer.to, answer.status, document))
     elif example.delivery is not None:
-        yield from _read_delivery(integration, example, example.delivery)
+        message = Message.of_delivery(example.delivery, *parse_delivery(example.delivery))
+        yield read_event_document(integration, message.document, example.operation)
 
 
-def answer_document(answer: AnswerExample) -> dict[str, Any]:
-    """What expressions see of an answer."""
-    text = answer.raw.decode("utf-8", "replace")
-    try:
-        body: Any = read_json(answer.raw) if text.strip() else None
-    except InvalidInputError:
-        body = text
-    fields = body if isinstance(body, dict) else {}
-    known = {"body": body, "headers": answer.lower_headers, "query": {}, "status": answer.status}
-    return {**fields, **known}
-
-
-def delivery_document(delivery: DeliveryExample) -> dict[str, Any]:
-    """What expressions see of a delivery.
+def parse_delivery(delivery: DeliveryExample) -> tuple[Any, dict[str, Any]]:
+    """The body and the query of a delivery.
 
     Raises:
         UnreadableExampleError: the body is not what the file says.
@@ -160,20 +149,25 @@ def delivery_document(delivery: DeliveryExample) -> dict[str, Any]:
         body = read_json(delivery.raw)
     except InvalidInputError as error:
         raise UnreadableExampleError(str(error)) from None
-    fields = body if isinstance(body, dict) else {}
-    query = dict(parse_qsl(delivery.query, keep_blank_values=True))
-    return {**fields, "body": body, "headers": delivery.lower_headers, "query": query}
+    return body, dict(parse_qsl(delivery.query, keep_blank_values=True))
 
 
-def _read_answer(operation: Operation, answer: AnswerExample) -> Meaning:
-    document = answer_document(answer)
-    match answer.to:
+def read_answer(operation: Operation, to: str, status: int, document: dict[str, Any]) -> Meaning:
+    """What the file makes of an answer.
+
+    Args:
+        to: what is answered, as in `AnswerExample`.
+
+    Raises:
+        UnreadableExampleError: nothing.
+    """
+    match to:
         case "request":
-            return _read_receipt(operation, answer.status, document)
+            return _read_receipt(operation, status, document)
         case "status":
-            return _read_status(operation, answer.status, document)
+            return _read_status(operation, status, document)
         case _:
-            return _read_acknowledged(operation, answer.status, document)
+            return _read_acknowledged(operation, status, document)
 
 
 def _read_receipt(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
@@ -224,12 +218,19 @@ def _not_accepted(operation: Operation, status: int, document: dict[str, Any]) -
     return Meaning(kind=ExampleKind.REFUSED, reason=said.reason, code=said.code)
 
 
-def _read_delivery(
-    integration: Integration, example: Example, delivery: DeliveryExample
-) -> Iterator[Reading]:
+def read_event_document(
+    integration: Integration, document: dict[str, Any], operation: str | None
+) -> Reading:
+    """What the file makes of one event.
+
+    Args:
+        operation: that it is for, where several can read it.
+
+    Raises:
+        UnreadableExampleError: nothing.
+    """
     if integration.callbacks is None:
         raise UnreadableExampleError("the file has no callbacks")
-    document = delivery_document(delivery)
     event_key = find_event_key(integration, document)
     if event_key is None:
         raise UnreadableExampleError("it has no event key; see callbacks.event_key")
@@ -237,7 +238,7 @@ def _read_delivery(
         event = read_event(integration, event_key, document, _AT, _REDACTOR)
     except ValueError as error:
         raise UnreadableExampleError(str(error)) from None
-    yield _reading_of(event, example.operation)
+    return _reading_of(event, operation)
 
 
 def _reading_of(event: InboundEvent, wanted: str | None) -> Reading:

@@ -59,9 +59,9 @@ class Records:
             if event["kind"] == kind and fields.items() <= event.items()
         ]
 
-    def rows_of(self, mark: str) -> list[LedgerRow]:
-        """The ledger's rows of the event whose key contains this mark."""
-        return [row for row in self.ledger_rows if mark in row.event_key]
+    def rows_of(self, event_key: str) -> list[LedgerRow]:
+        """The ledger's rows of an event."""
+        return [row for row in self.ledger_rows if row.event_key == event_key]
 
 
 async def read_records(

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.rendering import OutboundRequest, render_request, render_status
 from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.sandbox.provider_dialect import IncomingRequest
+
+from .template_context import template_context
 
 Part = Literal["request", "status", "success", "failed"]
 """A request, a status request, or an acknowledgement of either kind."""
+
+_MORE_CYCLES = 3
+"""Cycles that reprocessing may add."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Route:
         return self.body is None or self._matches_body(request.body)
 
     def _matches_body(self, body: bytes) -> bool:
+        if self.encoding not in ("json", "form"):
+            return True
         shape = self.body.content if self.body is not None else None
         if self.encoding == "form":
             if isinstance(shape, Expression):
@@ -125,51 +135,151 @@ def request_text(request: IncomingRequest) -> str:
 
 @dataclass(frozen=True)
 class RequestOrigin:
-    """The call, cycle and job that a request is for, as far as it tells."""
+    """The call, cycle, operation and job that a request is for, as far as it tells."""
 
     call_id: str | None = None
     key: str | None = None  # the idempotency key in it; of an acknowledgement, without the suffix
     full_key: str | None = None  # with the suffix `:success` or `:failed`
     job_id: str | None = None  # of the job whose reference is in it
+    operation: str | None = None
+    part: Part | None = None  # where it is exactly what the file makes of the call
 
     @property
     def is_known(self) -> bool:
         return self.call_id is not None or self.job_id is not None
 
 
+@dataclass(frozen=True)
+class _Cycle:
+    """One cycle of an expected call.
+
+    Attributes:
+        key: the idempotency key; None where requests do not tell their cycle.
+        texts: what its requests and acknowledgements contain, and no others.
+    """
+
+    call_id: str
+    operation: str
+    key: str | None
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A request as the file makes it; headers by lower-case name."""
+
+    cycle: _Cycle
+    part: Part
+    headers: Mapping[str, str]
+
+
 class ExpectedCalls:
     """The calls that a provider can receive requests of, and the references it gave them."""
 
-    def __init__(self) -> None:
-        self._requests: dict[str, CallRequest] = {}
-        self._references: dict[str, str] = {}
-        self._exclusive: dict[str, str] = {}
+    def __init__(self, integration: Integration, callback_url: str) -> None:
+        self._integration = integration
+        self._callback_url = callback_url
+        self._calls: dict[str, CallRequest] = {}
+        self._cycles: list[_Cycle] = []
+        self._rendered: defaultdict[tuple[str, str, bytes], list[_Rendered]] = defaultdict(list)
+        self._references: dict[str, tuple[str, str]] = {}
+        self._exclusive: CallRequest | None = None
 
-    def add(self, request: CallRequest, *, is_exclusive: bool) -> None:
-        """Expect a call; an exclusive one is the only current call of its operation."""
-        self._requests[request.call_id] = request
-        if is_exclusive:
-            self._exclusive[request.operation] = request.call_id
+    def add(self, request: CallRequest, *, identifies_call: bool, identifies_cycle: bool) -> None:
+        """Expect a call.
 
-    def add_reference(self, reference: str, job_id: str) -> None:
-        self._references[reference] = job_id
+        Args:
+            identifies_call: whether its requests differ from those of other calls; otherwise it is
+                the only current one of its kind, and gets those that identify no call.
+            identifies_cycle: whether its requests differ from cycle to cycle.
+        """
+        self._calls[request.call_id] = request
+        if not identifies_call:
+            self._exclusive = request
+            return
+        operation = self._integration.operations[request.operation]
+        last = operation.response.cycles + _MORE_CYCLES if identifies_cycle else 1
+        for number in range(1, last + 1):
+            self._add_cycle(request, operation, number, identifies_cycle=identifies_cycle)
 
-    def exclusive(self, operation: str) -> RequestOrigin:
-        return RequestOrigin(call_id=self._exclusive.get(operation))
+    def add_reference(self, reference: str, job_id: str, operation: str) -> None:
+        self._references[reference] = job_id, operation
 
-    def identify(self, text: str) -> RequestOrigin:
-        """Find an idempotency key, a call id, the caller's own key, or a reference in a text."""
-        job_id = next(
-            (job for reference, job in self._references.items() if reference in text), None
+    def exclusive(self, operations: Collection[str]) -> RequestOrigin:
+        """The call that gets requests without an id, if it is of one of these operations."""
+        call = self._exclusive
+        if call is None or call.operation not in operations:
+            return RequestOrigin()
+        return RequestOrigin(call_id=call.call_id, operation=call.operation)
+
+    def identify(self, request: IncomingRequest) -> RequestOrigin:
+        """Find the call of a request: by the whole of it, or by a key, an id or a reference."""
+        rendered = self._find_rendered(request)
+        if rendered is not None:
+            cycle = rendered.cycle
+            return RequestOrigin(
+                cycle.call_id, cycle.key, operation=cycle.operation, part=rendered.part
+            )
+        text = request_text(request)
+        job_id, operation = next(
+            (job for reference, job in self._references.items() if reference in text), (None, None)
         )
-        for call_id, request in self._requests.items():
-            key = re.search(re.escape(call_id) + r":\d+", text)
-            if key is not None:
-                full = re.search(re.escape(key.group()) + r":(success|failed)", text)
-                return RequestOrigin(call_id, key.group(), full and full.group(), job_id)
+        by_reference = RequestOrigin(job_id=job_id, operation=operation)
+        return self._find_cycle(text, job_id) or self._find_call(text, job_id) or by_reference
+
+    def _find_rendered(self, request: IncomingRequest) -> _Rendered | None:
+        target = f"{request.path}?{request.query}" if request.query else request.path
+        known = self._rendered.get((request.method, target, request.body), ())
+        found = [one for one in known if one.headers.items() <= request.headers.items()]
+        # Those of several calls may be alike, where a status request is sent without a reference.
+        return found[0] if len({one.cycle.call_id for one in found}) == 1 else None
+
+    def _find_cycle(self, text: str, job_id: str | None) -> RequestOrigin | None:
+        for cycle in self._cycles:
+            for one in cycle.texts:
+                # The number at its end must not be the beginning of another one.
+                found = re.search(re.escape(one) + r"(?!\d)(?::(success|failed))?", text)
+                if found is not None:
+                    full_key = f"{cycle.key}:{found[1]}" if found[1] else None
+                    ids = (cycle.call_id, cycle.key, full_key, job_id)
+                    return RequestOrigin(*ids, operation=cycle.operation)
+        return None
+
+    def _find_call(self, text: str, job_id: str | None) -> RequestOrigin | None:
+        for call_id, request in self._calls.items():
             if call_id in text or request.key in text:
-                return RequestOrigin(call_id, job_id=job_id)
-        return RequestOrigin(job_id=job_id)
+                return RequestOrigin(call_id, job_id=job_id, operation=request.operation)
+        return None
+
+    def _add_cycle(
+        self, request: CallRequest, operation: Operation, number: int, *, identifies_cycle: bool
+    ) -> None:
+        context = template_context(request, number, self._callback_url)
+        sent = render_request(self._integration, operation, context)
+        cycle = _Cycle(request.call_id, request.operation, None)
+        if identifies_cycle:
+            key, spec = context["call"]["idempotency_key"], operation.request.key
+            texts = [key]
+            if spec is not None and spec.header is not None:
+                # The key in the form that the provider wants.
+                texts.append(unquote(sent.headers[spec.header]))
+            cycle = replace(cycle, key=key, texts=tuple(dict.fromkeys(texts)))
+        self._cycles.append(cycle)
+        self._add_rendered(cycle, "request", sent)
+        try:
+            asked = render_status(self._integration, operation, context)
+        except InvalidInputError:
+            return  # It needs the reference, which identifies it.
+        if asked is not None:
+            self._add_rendered(cycle, "status", asked)
+
+    def _add_rendered(self, cycle: _Cycle, part: Part, sent: OutboundRequest) -> None:
+        url = urlsplit(sent.url)
+        target = f"{url.path}?{url.query}" if url.query else url.path
+        headers = {name.lower(): value for name, value in sent.headers.items()}
+        self._rendered[sent.method, target, sent.content or b""].append(
+            _Rendered(cycle, part, headers)
+        )
 
 
 def _pattern(base: str, path: Template | None) -> re.Pattern[str]:

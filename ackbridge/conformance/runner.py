@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +27,11 @@ CONCURRENCY = 10 * (os.cpu_count() or 2)
 
 
 class Verdict(StrEnum):
-    """The result of a scenario; a skipped one could not be run or checked."""
+    """The result of a scenario.
+
+    One that could not be played for want of a message has failed; a skipped one cannot apply to the
+    operation as its file describes it.
+    """
 
     PASSED = "passed"
     FAILED = "failed"
@@ -44,10 +48,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a run; `complaints` are requests that the provider could not understand."""
+    """The results of a run.
+
+    Attributes:
+        complaints: requests that the provider could not understand.
+        has_examples: whether the provider's messages were those of examples.
+    """
 
     results: Sequence[Result]
     complaints: Sequence[str] = ()
+    has_examples: bool = True
 
     def of(self, verdict: Verdict) -> list[Result]:
         return [result for result in self.results if result.verdict is verdict]
@@ -68,27 +78,32 @@ async def run_conformance(
     to come. Raises as `conformance_harness`.
     """
     async with conformance_harness(file, environ) as harness:
-        cases = [make_case(harness.integration, *given) for given in payloads.items()]
+        cases = [
+            make_case(harness.integration, name, harness.examples, given)
+            for name, given in payloads.items()
+        ]
         plan = [(case, one) for case in cases for one in scenarios if one.applies(case)]
         on_plan(len(plan))
         slots = asyncio.Semaphore(CONCURRENCY)
-        # Requests that do not identify their call need the operation to themselves.
-        exclusive = {case.name: asyncio.Lock() for case in cases if not case.identifies_call}
+        # Operations may share a path, so there is one request at a time that identifies no call.
+        exclusive = asyncio.Lock()
 
         async def run(number: int, case: Case, scenario: Scenario) -> Result:
-            lock: AbstractAsyncContextManager[object] = exclusive.get(case.name) or nullcontext()
+            lock = nullcontext() if case.identifies_call else exclusive
             async with lock, slots:
                 result = await _run(harness, case, scenario, f"{scenario.name}-{number:04}")
             on_result(result)
             return result
 
         results = await asyncio.gather(*(run(number, *pair) for number, pair in enumerate(plan)))
-        return Report(results, list(dict.fromkeys(harness.dialect.complaints)))
+        complaints = list(dict.fromkeys(harness.dialect.complaints))
+        return Report(results, complaints, has_examples=bool(harness.examples))
 
 
 async def _run(harness: Harness, case: Case, scenario: Scenario, key: str) -> Result:
-    reason = scenario.skip_reason(case)
-    if reason is not None:
+    if (missing := scenario.missing(case)) is not None:
+        return Result(case.name, scenario, Verdict.FAILED, [missing])
+    if (reason := scenario.unless(case)) is not None:
         return Result(case.name, scenario, Verdict.SKIPPED, [reason])
     run = ScenarioRun(harness, case, case.request(key))
     try:

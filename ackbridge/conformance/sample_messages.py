@@ -1,31 +1,51 @@
-"""Messages of a provider for each situation, in the shapes that its integration file reads."""
+"""Messages of a provider for each situation, in the shapes of its recorded examples.
+
+An example is sent as it was recorded, with the ids of the call and of the work, the event key and
+the times replaced. Where an operation has no example of a kind, a message is made up if that is
+trivial.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cached_property
-from typing import Any, Literal
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
 
+from ackbridge.catalog.examples import Example, ExampleKind, Meaning
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.matching import receipt_reference
-from ackbridge.catalog.model import ExtensionRule, FailureRule, Integration, Operation
-from ackbridge.conformance.solver.drafts import Path, ValueKind
-from ackbridge.conformance.solver.solve import CannotSimulateError, Requirement, Shape, compose
-from ackbridge.conformance.solver.targets import (
-    Target,
-    exactly,
-    false,
-    marked,
-    one_of,
-    something,
-    text,
-    true,
+from ackbridge.catalog.model import Integration, Operation
+
+from .made_up import fill, make_true
+from .message import Message, moments, renew, replace_id, replace_time, spans
+from .readings import (
+    Reading,
+    UnreadableExampleError,
+    parse_delivery,
+    read_answer,
+    read_event_document,
+    read_example,
 )
 
 JobStatus = Literal["processing", "completed", "failed", "extended"]
 """The status of a job, or what a message says of it."""
+
+_KINDS: Mapping[JobStatus, ExampleKind] = {
+    "processing": ExampleKind.PENDING,
+    "completed": ExampleKind.SUCCESS,
+    "failed": ExampleKind.FAILURE,
+    "extended": ExampleKind.EXTENSION,
+}
+ERROR: Final = {"error": {"message": "no such luck"}}
+"""The body of errors for which there is no example."""
+
+_CLOSE = timedelta(seconds=2)
+"""Providers write times in whole seconds."""
+
+
+class NoExampleError(Exception):
+    """There is no message for a situation; the text says which example is missing."""
 
 
 @dataclass(frozen=True)
@@ -33,195 +53,297 @@ class MessageRequest:
     """What a message says; an extension ends at `until`, `seconds` from now."""
 
     status: JobStatus
-    reason: str = "out of stock"
     retryable: bool = False
     until: datetime | None = None
     seconds: int = 60
 
+    @property
+    def kind(self) -> ExampleKind:
+        return _KINDS[self.status]
 
-_Rules = Mapping[str, tuple[str, Any]]
-"""The rules that a message is read by (success, failure, ...), each with its field in the file."""
+
+@dataclass(frozen=True)
+class _Sample:
+    """A recorded message of one operation, and what the file makes of it."""
+
+    source: str  # `callback`, or what is answered
+    meaning: Meaning
+    message: Message
 
 
 class SampleMessages:
-    """The messages of one operation. All methods raise `CannotSimulateError`."""
+    """The messages of one operation. All methods raise `NoExampleError`."""
 
-    def __init__(self, integration: Integration, name: str) -> None:
+    def __init__(self, integration: Integration, name: str, examples: Sequence[Example]) -> None:
         self._integration = integration
         self._name = name
         self._operation: Operation = integration.operations[name]
+        self._samples = [
+            sample for example in examples for sample in _samples(integration, name, example)
+        ]
 
     @property
     def never_fails(self) -> bool:
         return self._operation.response.failure is None
 
-    def receipt(self, mark: str) -> Shape:
-        """A receipt, whose reference contains the digits `mark`."""
-        return compose(list(self._reference(mark)), ValueKind.ANSWER, {("status",): 200})
+    def receipt(self, mark: str) -> Message:
+        """A receipt, with a reference of its own."""
+        return self._with_reference(self._find("request", ExampleKind.RECEIPT), mark)
 
-    def sync(self, mark: str, message: MessageRequest) -> Shape:
+    def sync(self, mark: str, wanted: MessageRequest) -> Message:
         """The response in `sync` mode, which is a receipt in any case."""
-        requirements = [*self._conditions(self._response_rules, message), *self._reference(mark)]
-        preferences = self._preferences(self._response_rules, message)
-        return _first_solution(
-            lambda: compose(requirements, ValueKind.ANSWER, {("status",): 200}, preferences),
-            lambda: compose(
-                [*requirements, *self._accepted()], ValueKind.ANSWER, preferences=preferences
-            ),
-        )
+        message = self._find("request", wanted.kind, retryable=wanted.retryable)
+        return self._with_reference(message, mark)
 
-    def status(self, reference: str | None, message: MessageRequest) -> Shape:
-        rules = self._status_rules
-        preferences = self._preferences(rules, message)
+    def status(self, reference: str | None, wanted: MessageRequest) -> Message:
+        """An answer to a status request."""
+        message = self._find("status", wanted.kind, retryable=wanted.retryable)
+        read = _reads(self._operation.receipt.reference)
         if reference is not None:
             # A provider may repeat its own id, which is read from here too.
-            preferences += self._reference_requirement(
-                "receipt.reference", self._operation.receipt.reference, reference
-            )
-        requirements = list(self._conditions(rules, message))
-        if "success" not in rules and message.status == "processing":
-            # Any 2xx would be the response.
-            return compose(requirements, ValueKind.ANSWER, {("status",): 404})
-        return compose(requirements, ValueKind.ANSWER, {("status",): 200}, preferences)
+            replace_id(message, read, reference)
+        return self._with_times(message, self._status_rule("extension"), wanted)
 
     def callback(
         self,
-        message: MessageRequest,
+        wanted: MessageRequest,
         *,
         call_id: str,
         reference: str | None,
         mark: str,
         query: Mapping[str, str] | None = None,
-    ) -> Shape:
-        """A callback whose event key contains the digits `mark`; `query` is that of its URL."""
-        match, callbacks = self._operation.response.match, self._integration.callbacks
-        requirements = list(self._conditions(self._response_rules, message))
-        if match.call_id is not None:
-            requirements.append(
-                self._one("response.match.call_id", match.call_id, exactly(call_id))
-            )
-        requirements += self._reference_requirement(
-            "response.match.reference", match.reference, reference
-        )
-        if callbacks is not None and callbacks.event_key is not None:
-            requirement = Requirement(
-                callbacks.event_key, marked(mark), "callbacks.event_key", "be a new id"
-            )
-            requirements.append(requirement)
-        preferences = self._preferences(self._response_rules, message)
-        given: dict[Path, Any] = {("query",): dict(query)} if query else {}
-        return compose(requirements, ValueKind.CALLBACK, given, preferences)
+    ) -> Message:
+        """A callback with an event key of its own; `query` is that of the callback URL."""
+        message = self._find("callback", wanted.kind, retryable=wanted.retryable)
+        message.query.update(query or {})
+        match = self._operation.response.match
+        self._replace(message, "response.match.call_id", match.call_id, call_id)
+        if reference is not None:
+            field, expression = "response.match.reference", match.reference
+            is_needed = match.call_id is None
+            self._replace(message, field, expression, reference, is_needed=is_needed)
+        message = self._with_times(message, self._operation.response.extension, wanted)
+        return self._with_event_key(message, wanted, mark)
 
-    def _reference(self, mark: str) -> Iterator[Requirement]:
+    def refusal(self) -> Message | None:
+        """A recorded refusal of the request, if there is one."""
+        return self._recorded("request", ExampleKind.REFUSED, None)
+
+    def acknowledged(self, verdict: str) -> Message:
+        """An answer that accepts an acknowledgement."""
+        recorded = self._recorded(verdict, ExampleKind.ACCEPTED, None)
+        return recorded or Message(200, {"content-type": "application/json"}, {}, {})
+
+    def error(self, status: int) -> Message:
+        """A recorded answer to the request with this status, or else one that is made up."""
+        kinds = (ExampleKind.REFUSED, ExampleKind.RETRY)
+        found = (one for one in self._samples if one.meaning.kind in kinds)
+        for sample in found:
+            if sample.source == "request" and sample.message.status == status:
+                return sample.message.copy()
+        return Message(status, {"content-type": "application/json"}, {}, ERROR)
+
+    def _find(self, source: str, kind: ExampleKind, *, retryable: bool | None = None) -> Message:
+        """A message of a kind, which may be changed.
+
+        Args:
+            retryable: of a failure: whether the operation may be sent again.
+        """
+        if kind is not ExampleKind.FAILURE:
+            retryable = None
+        message = self._recorded(source, kind, retryable)
+        if message is None:
+            message = self._made_up(source, kind, retryable=bool(retryable))
+        if message is None:
+            raise NoExampleError(self._missing(source, kind, retryable))
+        return message
+
+    def _recorded(self, source: str, kind: ExampleKind, retryable: bool | None) -> Message | None:
+        found = (one for one in self._samples if (one.source, one.meaning.kind) == (source, kind))
+        right = (one for one in found if retryable in (None, one.meaning.retryable))
+        sample = next(right, None)
+        return sample.message.copy() if sample else None
+
+    def _made_up(self, source: str, kind: ExampleKind, *, retryable: bool) -> Message | None:
+        message = Message(None if source == "callback" else 200, {}, {}, {})
+        if kind is ExampleKind.PENDING:
+            # What no rule explains means: not yet.
+            message.status = 404
+        if kind is ExampleKind.FAILURE and (rule := self._rule(source, "failure")) is not None:
+            make_true(message, rule.when)
+            if retryable:
+                make_true(message, rule.retryable)
+            fill(message, rule.reason, "out of stock")
+        elif kind is ExampleKind.EXTENSION and (rule := self._rule(source, "extension")):
+            make_true(message, rule.when)
+            fill(message, rule.until, "2030-01-01T00:00:00+00:00")
+            fill(message, rule.by, 60)
+        elif kind is ExampleKind.SUCCESS and (success := self._rule(source, "success")):
+            make_true(message, success)
+        self._fill_ids(message, source)
+        meaning = self._read(source, message)
+        if meaning is None or meaning.kind is not kind or not self._has_ids(source, meaning):
+            return None
+        is_other = kind is ExampleKind.FAILURE and bool(meaning.retryable) is not retryable
+        return None if is_other else message
+
+    def _has_ids(self, source: str, meaning: Meaning) -> bool:
+        match = self._operation.response.match
+        if source == "callback":
+            return (meaning.call_id if match.call_id else meaning.reference) is not None
+        is_needed = source == "request" and self._operation.receipt.reference is not None
+        return meaning.reference is not None or not is_needed
+
+    def _fill_ids(self, message: Message, source: str) -> None:
+        if source == "request":
+            fill(message, self._operation.receipt.reference)
+        elif source == "callback":
+            match, callbacks = self._operation.response.match, self._integration.callbacks
+            fill(message, match.call_id, f"{self._integration.provider}.{self._name}.made-up")
+            fill(message, match.reference)
+            fill(message, callbacks.event_key if callbacks else None)
+
+    def _rule(self, source: str, name: str) -> Any:
+        if source == "status":
+            return self._status_rule(name)
+        return getattr(self._operation.response, name)
+
+    def _status_rule(self, name: str) -> Any:
+        """The status request's own rule, or else that of the response."""
+        response = self._operation.response
+        own = getattr(response.status, name) if response.status else None
+        return own or getattr(response, name)
+
+    def _read(self, source: str, message: Message) -> Meaning | None:
+        """What the file makes of a message; None if that is nothing for this operation."""
+        try:
+            return self._reading(source, message).meaning
+        except (UnreadableExampleError, ValueError):
+            return None
+
+    def _reading(self, source: str, message: Message) -> Reading:
+        document = message.document
+        if source == "callback":
+            return read_event_document(self._integration, document, self._name)
+        status = message.status or 200
+        return Reading(self._name, read_answer(self._operation, source, status, document))
+
+    def _with_reference(self, message: Message, mark: str) -> Message:
+        """With a reference of its own, where the file reads one from it."""
         expression = self._operation.receipt.reference
-        if expression is not None:
-            yield self._one("receipt.reference", expression, marked(mark), "be a new id")
+        if expression is None:
+            return message
+        kind = self._kind("request", message)
+        old = receipt_reference(self._operation, message.document)
+        renew(message, _reads(expression), mark, lambda one: self._kind("request", one) == kind)
+        if receipt_reference(self._operation, message.document) in (None, old):
+            field = self._field("receipt.reference")
+            raise NoExampleError(f"{field}: {expression} is no id of its own in every answer")
+        return message
 
-    def _accepted(self) -> Iterator[Requirement]:
-        accept = self._operation.receipt.accept
-        if accept is None:
-            raise CannotSimulateError(
-                f"{self._field('receipt.accept')}: only a 2xx status is a receipt, and no 2xx"
-                " answer can say this"
-            )
-        yield self._one("receipt.accept", accept, true(), "hold")
+    def _with_event_key(self, message: Message, wanted: MessageRequest, mark: str) -> Message:
+        callbacks = self._integration.callbacks
+        if callbacks is None:
+            return message
+        before = self._identity(message)
+        old = callbacks.event_key.search(message.document) if callbacks.event_key else None
 
-    def _reference_requirement(
-        self, field: str, expression: Expression | None, reference: str | None
-    ) -> list[Requirement]:
-        if expression is None or reference is None:
-            return []
-        numbers = [int(reference)] if reference.isdecimal() else []
-        wanted = one_of(reference, *numbers)
-        return [self._one(field, expression, wanted, f"be {reference}")]
+        def is_kept(one: Message) -> bool:
+            return self._identity(one) == before
 
-    def _conditions(self, rules: _Rules, message: MessageRequest) -> Iterator[Requirement]:
-        """The conditions that must hold, or not hold, for a message to be read as it is meant."""
-        status = message.status
-        if "failure" in rules:
-            field, failure = rules["failure"]
-            yield self._condition(f"{field}.when", failure.when, holds=status == "failed")
-            if status == "failed":
-                yield from self._failure(field, failure, message)
-        elif status == "failed":
-            raise CannotSimulateError(f"{self._field('response.failure')}: no message is a failure")
-        if status == "failed":
-            return
-        if "extension" in rules:
-            field, extension = rules["extension"]
-            yield self._condition(f"{field}.when", extension.when, holds=status == "extended")
-            if status == "extended":
-                yield from self._extension(field, extension, message)
-        elif status == "extended":
-            reason = "no message asks for more time"
-            raise CannotSimulateError(f"{self._field('response.extension')}: {reason}")
-        if "success" in rules and status != "extended":
-            yield self._condition(*rules["success"], holds=status == "completed")
+        if callbacks.event_key is not None:
+            recorded = self._recorded("callback", wanted.kind, None)
+            renew(message, _reads(callbacks.event_key), mark, is_kept)
+            first = callbacks.event_key.search(recorded.document) if recorded else old
+            if callbacks.event_key.search(message.document) in (None, first):
+                raise NoExampleError(
+                    f"callbacks.event_key: {callbacks.event_key} is the same in every"
+                    f" {wanted.kind} of {self._name}, so that the second one is a duplicate"
+                )
+        return message
 
-    def _failure(
-        self, field: str, rule: FailureRule, message: MessageRequest
-    ) -> Iterator[Requirement]:
-        yield self._condition(f"{field}.retryable", rule.retryable, holds=message.retryable)
-        if rule.reason is not None:
-            wanted = text(message.reason)
-            yield self._one(f"{field}.reason", rule.reason, wanted, "be a text")
+    def _identity(self, message: Message) -> tuple[object, ...]:
+        """What must not change when the event key is replaced."""
+        meaning = self._read("callback", message)
+        if meaning is None:
+            return ()
+        return meaning.kind, meaning.call_id, meaning.reference, meaning.retryable
 
-    def _extension(
-        self, field: str, rule: ExtensionRule, message: MessageRequest
-    ) -> Iterator[Requirement]:
-        if rule.until is not None and message.until is not None:
-            moment = one_of(message.until.isoformat(), int(message.until.timestamp()))
-            yield self._one(f"{field}.until", rule.until, moment, "be a time")
+    def _with_times(self, message: Message, rule: Any, wanted: MessageRequest) -> Message:
+        if wanted.status != "extended" or rule is None:
+            return message
+        if rule.until is not None and wanted.until is not None:
+            until = wanted.until.replace(microsecond=0)
+
+            def ends_then(one: Message) -> bool:
+                meaning = self._read("status" if one.status else "callback", one)
+                found = meaning.until if meaning else None
+                return found is not None and abs(found - until) < _CLOSE
+
+            if not replace_time(message, _reads(rule.until), ends_then, moments(until)):
+                field = self._field("response.extension.until")
+                raise NoExampleError(f"{field}: {rule.until} reads no time that could be replaced")
         if rule.by is not None:
-            span = one_of(message.seconds, f"{message.seconds}s")
-            yield self._one(f"{field}.by", rule.by, span, "be a time span")
+            asked = timedelta(seconds=wanted.seconds)
 
-    def _preferences(self, rules: _Rules, message: MessageRequest) -> list[Requirement]:
-        """What a real message would also contain."""
-        if "data" not in rules or message.status != "completed":
-            return []
-        return [self._one(*rules["data"], something(), "be something")]
+            def takes_that(one: Message) -> bool:
+                meaning = self._read("status" if one.status else "callback", one)
+                return meaning is not None and meaning.by == asked
 
-    def _condition(self, field: str, expression: Expression, *, holds: bool) -> Requirement:
-        return self._one(
-            field, expression, true() if holds else false(), "hold" if holds else "not hold"
-        )
+            replace_time(message, _reads(rule.by), takes_that, spans(wanted.seconds))
+        return message
 
-    def _one(
-        self, field: str, expression: Expression, target: Target, expectation: str = ""
-    ) -> Requirement:
-        return Requirement(expression, target, self._field(field), expectation or "be ours")
+    def _kind(self, source: str, message: Message) -> ExampleKind | None:
+        meaning = self._read(source, message)
+        return meaning.kind if meaning else None
+
+    def _replace(
+        self,
+        message: Message,
+        field: str,
+        expression: Expression | None,
+        new: str,
+        *,
+        is_needed: bool = True,
+    ) -> None:
+        if expression is None or replace_id(message, _reads(expression), new):
+            return
+        if is_needed:
+            raise NoExampleError(
+                f"{self._field(field)}: {expression} reads no id that could be replaced"
+            )
+
+    def _missing(self, source: str, kind: ExampleKind, retryable: bool | None) -> str:
+        what = {True: "retryable ", False: "final ", None: ""}[retryable]
+        request = "request" if source == "request" else f"{source} request"
+        where = "a delivery" if source == "callback" else f"an answer to the {request}"
+        field = {
+            ExampleKind.RECEIPT: "receipt",
+            ExampleKind.FAILURE: "response.failure",
+            ExampleKind.EXTENSION: "response.extension",
+        }.get(kind, "response.status" if source == "status" else "response.success")
+        return f"no example of {where} that is a {what}{kind} ({self._field(field)}); add one"
 
     def _field(self, field: str) -> str:
         return f"operations.{self._name}.{field}"
 
-    @cached_property
-    def _response_rules(self) -> _Rules:
-        return _rules("response", self._operation.response)
 
-    @cached_property
-    def _status_rules(self) -> _Rules:
-        """The status request's own rules, or else those of the response."""
-        own = self._operation.response.status
-        return {**self._response_rules, **(_rules("response.status", own) if own else {})}
-
-
-def reference_in(operation: Operation, shape: Shape) -> str | None:
-    return receipt_reference(operation, shape.document)
-
-
-def _rules(field: str, part: object) -> _Rules:
-    found = {name: getattr(part, name) for name in ("success", "failure", "extension", "data")}
-    return {name: (f"{field}.{name}", rule) for name, rule in found.items() if rule is not None}
+def _samples(integration: Integration, name: str, example: Example) -> Iterator[_Sample]:
+    """The messages in an example that are for an operation."""
+    try:
+        readings = list(read_example(integration, example))
+        if example.answer is not None and example.operation == name:
+            yield _Sample(example.answer.to, readings[0].meaning, Message.of_answer(example.answer))
+        elif example.delivery is not None:
+            message = Message.of_delivery(example.delivery, *parse_delivery(example.delivery))
+            for reading in readings:
+                if reading.operation == name:
+                    yield _Sample("callback", reading.meaning, message)
+    except UnreadableExampleError:
+        return  # `check` reports it
 
 
-def _first_solution(*attempts: Any) -> Shape:
-    first: CannotSimulateError | None = None
-    for attempt in attempts:
-        try:
-            shape: Shape = attempt()
-        except CannotSimulateError as error:
-            first = first or error
-        else:
-            return shape
-    raise first or CannotSimulateError("nothing was tried")
+def _reads(expression: Expression | None) -> Callable[[Message], Any]:
+    if expression is None:
+        return lambda _message: None
+    return lambda message: expression.search(message.document)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
-
-import rstr
 
 from ackbridge.catalog.payload_schema import PayloadSchema
 from ackbridge.contracts.wire import InvalidInputError
@@ -30,6 +27,12 @@ _FORMATS: Mapping[str, str] = {
     "uri": "https://example.com/",
     "uuid": "8f9de3fa-0d4e-4e0c-9d9b-6f3ed8f0b0a1",
 }
+
+_COMMON_TEXTS = (
+    *("EUR", "eur", "DE", "de", "de-DE", "1", "1234", "12345", "1234567890", "0.50", "a", "A"),
+    *("abc-1", "ABC-1", "+4915112345678", "2030-01-31", "12:00", "#000000", "deadbeef"),
+)
+"""For patterns: what they often describe. Others need an example's payload."""
 
 
 class NoSampleError(Exception):
@@ -56,11 +59,39 @@ def generate_payloads(schema: PayloadSchema, count: int) -> list[Any]:
     return found
 
 
+def vary(payloads: Sequence[Any], schema: PayloadSchema) -> Iterator[Any]:
+    """Valid payloads that differ from a given one in one value."""
+    for payload in payloads:
+        for candidate in islice(_variations(payload), _MAX_CANDIDATES):
+            try:
+                schema.check(candidate)
+            except InvalidInputError:
+                continue
+            yield candidate
+
+
+def _variations(value: Any) -> Iterator[Any]:
+    match value:
+        case dict():
+            for key, inner in value.items():
+                yield from ({**value, key: other} for other in _variations(inner))
+            for key in value:
+                yield {other: inner for other, inner in value.items() if other != key}
+        case list():
+            for index, inner in enumerate(value):
+                for other in _variations(inner):
+                    yield [*value[:index], other, *value[index + 1 :]]
+        case bool():
+            yield not value
+        case int() | float():
+            yield from (value + 1, value - 1)
+        case str():
+            yield from (f"{value} ", f"{value}x", value.swapcase(), value[::-1])
+
+
 class _Generator:
     def __init__(self, root: Schema) -> None:
         self._root = root
-        # Seeded, so that every run has the same payloads.
-        self._texts = rstr.Rstr(random.Random(1))  # noqa: S311 -- sample texts, not secrets
 
     def values(self, schema: Schema, depth: int = 0) -> Iterator[Any]:
         """Candidates, the best first."""
@@ -174,11 +205,7 @@ class _Generator:
         if schema.get("format") in _FORMATS:
             yield _FORMATS[schema["format"]]
         if "pattern" in schema:
-            for _ in range(_MAX_CHOICES):
-                try:
-                    yield self._texts.xeger(schema["pattern"])
-                except (ValueError, KeyError, NotImplementedError):
-                    return
+            yield from _COMMON_TEXTS
         for text in ("made-up", "something-else", "x", "y"):
             fitted = text[:longest]
             yield fitted + "x" * (shortest - len(fitted))

@@ -28,6 +28,8 @@ _MAX_TIMEOUT = 2.0
 """Seconds of one HTTP exchange, which pass in real time."""
 _MAX_OWED = 3 * 3600.0
 """Seconds for which an acknowledgement is owed; each attempt takes real time."""
+_RECONCILED = {"every": "1h", "for": "3h"}
+"""How the truth is found out about an unknown end; each status request takes real time."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ def make_copy(
 
     It differs in the addresses, the secrets, flags (all on), rate limits (lifted), the breaker
     (never opens), and what would only make a run longer: in `poll` mode the interval (1 s) and the
-    deadline (at most 6 s), the timeouts of single exchanges (at most 2 s), and how long an
-    acknowledgement is owed (at most 3 h).
+    deadline (at most 6 s), the timeouts of single exchanges (at most 2 s), how long an
+    acknowledgement is owed (at most 3 h), and how long an unknown end is reconciled (3 h).
 
     Raises:
         IntegrationFileError: the file does not validate.
@@ -79,6 +81,7 @@ class _Copy:
         value = _mapped(value, lambda text: text.replace("${", "$${"), besides=_NOT_EXPANDED)
         value["base_url"] = self._provider_url + urlsplit(value["base_url"]).path
         value.pop("flag", None)
+        value.pop("examples", None)
         value["breaker"] = _CLOSED_BREAKER
         for part in ("auth", "callbacks"):
             if part in value:
@@ -102,6 +105,8 @@ class _Copy:
                 "timeout": min(acknowledge.timeout.total_seconds(), _MAX_TIMEOUT),
                 "within": min(acknowledge.within.total_seconds(), _MAX_OWED),
             }
+        if operation.reconcile is not None:
+            document["reconcile"] = _RECONCILED
         if operation.response.mode == "poll":
             document["response"] |= {
                 "poll": {"every": _POLL_INTERVAL},

@@ -52,8 +52,12 @@ class ScenarioRun:
 
     async def start(self, *behaviours: Behaviour) -> Call:
         """Start the call; the provider behaves like this, cycle by cycle."""
-        is_exclusive = not self.case.identifies_call
-        self.harness.dialect.expect(self.request, *behaviours, is_exclusive=is_exclusive)
+        self.harness.dialect.expect(
+            self.request,
+            *behaviours,
+            identifies_call=self.case.identifies_call,
+            identifies_cycle=self.case.identifies_cycle,
+        )
         self._call = await self.harness.calls.start(self.request)
         return self._call
 

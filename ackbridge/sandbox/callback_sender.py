@@ -112,13 +112,14 @@ class CallbackSender:
         return status is not None and 200 <= status < 300
 
     async def _post(self, callback: OutgoingCallback) -> tuple[int | None, str | None]:
+        method, url = self._dialect.target(callback.url, callback.event_id)
         try:
             reply = await exchange(
                 self._client,
-                method="POST",
-                url=callback.url,
+                method=method,
+                url=url,
                 headers=self._signature(callback),
-                content=callback.body,
+                content=callback.body or None,
                 auth=None,
                 timeout=CALLBACK_TIMEOUT,
                 max_bytes=MAX_REPLY_BYTES,

@@ -100,6 +100,8 @@ class JobRunner:
     def _false_callbacks(self, job: Job) -> Iterator[OutgoingCallback]:
         """Callbacks that a receiver must reject; sent before the true one."""
         behaviour = job.behaviour
+        if not _calls_back(job):
+            return
         if behaviour.forged:
             kind: CallbackKind = "completed" if job.fails else "failed"
             for forgery in self.dialect.forge(b"", "", self.clock()):
@@ -112,6 +114,8 @@ class JobRunner:
 
     async def _send(self, job: Job, kind: CallbackKind, name: str) -> None:
         behaviour = job.behaviour
+        if not _calls_back(job):
+            return
         body = self.dialect.callback_body(job, kind, _event_id(job, name))
         for callback in _callbacks(job, name, body, kind, lost=behaviour.lost_callbacks):
             self.event_log.counts["duplicates"] += behaviour.duplicates
@@ -125,13 +129,17 @@ def job_fields(job: Job) -> dict[str, Any]:
 def _callbacks(
     job: Job, name: str, body: bytes, news: str, *, lost: int = 0, forgery: str | None = None
 ) -> Iterator[OutgoingCallback]:
-    """One callback, or none for a job without; `news` is its name in the event log."""
-    if job.mode == "callback" and job.callback_url is not None and not job.behaviour.silent:
+    """One callback, or none for a job without a callback URL; `news` is its name in the log."""
+    if job.callback_url is not None:
         event_id = _event_id(job, name)
         fields: dict[str, Any] = {"event_id": event_id, "news": news, **job_fields(job)}
         yield OutgoingCallback(
             job.callback_url, event_id, body, fields, lost, forgery, is_void=lambda: job.is_void
         )
+
+
+def _calls_back(job: Job) -> bool:
+    return job.mode == "callback" and job.callback_url is not None and not job.behaviour.silent
 
 
 def _results(job: Job) -> tuple[CallbackKind, ...]:

@@ -167,8 +167,8 @@ class ProviderDialect(Protocol):
     def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
         """The reply to an acknowledgement that is accepted."""
 
-    def error_reply(self, status: int, reason: str) -> DialectReply:
-        """An error: 4xx or 5xx."""
+    def error_reply(self, status: int, reason: str, operation: str | None = None) -> DialectReply:
+        """An error, 4xx or 5xx; of an operation, if it is in answer to its request."""
 
     def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
         """The body of a callback.
@@ -178,6 +178,9 @@ class ProviderDialect(Protocol):
                 `extended`, `job.extended_until` has the time.
             event_id: the same for every copy and every attempt of the callback.
         """
+
+    def target(self, url: str, event_id: str) -> tuple[str, str]:
+        """The method and the whole URL of a callback, from its callback URL."""
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
         """The headers of an authentic callback: content type and signature."""

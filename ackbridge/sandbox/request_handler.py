@@ -74,7 +74,7 @@ class RequestHandler:
             return self._error(409, "the idempotency key belongs to another request")
         state.requests += 1
         if fault := behaviour.fault_before(state.requests - 1):
-            return self._faulty(fault, behaviour, None)
+            return self._faulty(fault, behaviour, None, request.operation)
         is_first = state.reply is None
         if state.reply is None:
             state.reply = asyncio.create_task(self._accept(request, behaviour))
@@ -86,7 +86,7 @@ class RequestHandler:
             return HttpReply(reply)
         state.replies += 1
         if fault := behaviour.fault_after(state.replies - 1):
-            return self._faulty(fault, behaviour, reply)
+            return self._faulty(fault, behaviour, reply, request.operation)
         is_mute = request.mode == "sync" and (behaviour.silent or behaviour.stuck)
         return HttpReply(reply, "mute" if is_mute else None)
 
@@ -153,7 +153,7 @@ class RequestHandler:
 
     async def _accept(self, request: JobRequest, behaviour: Behaviour) -> DialectReply:
         if behaviour.refuse is not None:
-            return self.dialect.error_reply(behaviour.refuse, behaviour.reason)
+            return self.dialect.error_reply(behaviour.refuse, behaviour.reason, request.operation)
         call_id = key_fields(request.key, request.call_id)["call_id"] or request.key
         number = len(self.jobs) + 1
         job = Job(
@@ -176,12 +176,18 @@ class RequestHandler:
     def _error(self, status: int, reason: str, fault: Fault | None = None) -> HttpReply:
         return HttpReply(self.dialect.error_reply(status, reason), fault)
 
-    def _faulty(self, fault: Fault, behaviour: Behaviour, reply: DialectReply | None) -> HttpReply:
-        """A fault, and the reply that it spoils."""
-        error = self.dialect.error_reply(behaviour.error_status, "try again")
+    def _faulty(
+        self,
+        fault: Fault,
+        behaviour: Behaviour,
+        reply: DialectReply | None,
+        operation: str | None = None,
+    ) -> HttpReply:
+        """A fault, and the reply that it spoils; of an operation, if to its request."""
+        error = self.dialect.error_reply(behaviour.error_status, "try again", operation)
         match fault:
             case "throttled":
-                error = self.dialect.error_reply(429, "too many requests")
+                error = self.dialect.error_reply(429, "too many requests", operation)
                 retry_after = {"retry-after": self._retry_after(behaviour)}
                 return HttpReply(
                     DialectReply(429, error.body, {**error.headers, **retry_after}), fault

@@ -138,7 +138,12 @@ class SandboxApi:
     def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
         return json_reply(200, {"id": job.id, "acknowledged": verdict})
 
-    def error_reply(self, status: int, reason: str) -> DialectReply:
+    def error_reply(
+        self,
+        status: int,
+        reason: str,
+        operation: str | None = None,  # noqa: ARG002 -- errors of all operations are alike
+    ) -> DialectReply:
         return json_reply(status, {"error": reason})
 
     def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
@@ -148,6 +153,9 @@ class SandboxApi:
         event = {"event_id": event_id, "type": f"{name}.{kind}"}
         status = "processing" if kind == "extended" else kind
         return json.dumps({**event, **call, name: _document(job, status), **_until(job)}).encode()
+
+    def target(self, url: str, event_id: str) -> tuple[str, str]:  # noqa: ARG002 -- given by the protocol; all events go to the same address
+        return "POST", url
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:  # noqa: ARG002 -- given by the protocol; these signatures do not cover it
         return self._signed(self._secret, body, at)

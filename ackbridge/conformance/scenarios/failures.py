@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ackbridge.catalog.matching import refusal
+from ackbridge.catalog.model import FailureRule
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.scenario_run import ScenarioRun
 from ackbridge.contracts.calls import Effect, OutcomeCode, Stage
@@ -17,18 +19,20 @@ from .scenario import (
     is_asynchronous,
     parked,
     parks_without_receipt,
+    read_sent,
     silence,
 )
 
-_REASON = "no such luck"
-"""Of the provider."""
+MAX_COMPARED = 60
+"""Characters of a provider's reason; outcomes quote longer ones in part."""
 
 
 async def _refused(run: ScenarioRun) -> None:
-    await run.start(Behaviour(refuse=run.case.refusal, reason=_REASON))
+    status = run.case.refusal or 0
+    await run.start(Behaviour(refuse=status))
     outcome = await failed(run, OutcomeCode.REFUSED, Effect.NONE)
-    if _REASON not in (outcome.reason or ""):
-        run.fail(f"the provider's reason, {_REASON!r}", outcome.reason or "none", "receipt")
+    said = refusal(run.case.operation, run.case.samples.error(status).document)
+    _has_reason(run, said.reason, outcome.reason, "receipt.failure.reason")
     run.expect(1, outcome.attempts, "attempts", "receipt.accept")
     run.expect(0, len((await run.records()).works), "works of the provider", "receipt.accept")
 
@@ -76,14 +80,18 @@ async def _result_by_status(run: ScenarioRun) -> None:
 
 
 async def _fails(run: ScenarioRun) -> None:
-    await run.start(Behaviour(fail=ALWAYS, reason=_REASON))
+    await run.start(Behaviour(fail=ALWAYS))
     outcome = await failed(run, OutcomeCode.PROVIDER_FAILED, Effect.NONE)
-    rule = run.case.operation.response.failure
-    if rule is not None and rule.reason is not None and _REASON not in (outcome.reason or ""):
-        field = "response.failure.reason"
-        run.fail(f"the provider's reason, {_REASON!r}", outcome.reason or "none", field)
+    said = read_sent(run, run.harness.dialect.failures)
+    _has_reason(run, said.reason if said else None, outcome.reason, "response.failure.reason")
     sent = len((await run.records()).works)
     run.expect(1, sent, "works of the provider", "response.failure.retryable")
+
+
+def _has_reason(run: ScenarioRun, said: str | None, seen: str | None, field: str) -> None:
+    """The outcome repeats the provider's reason, at least its beginning."""
+    if said is not None and said[:MAX_COMPARED] not in (seen or ""):
+        run.fail(f"the provider's reason, {said!r}", seen or "none", field)
 
 
 async def _fails_and_recovers(run: ScenarioRun) -> None:
@@ -97,17 +105,22 @@ async def _parked_until_expired(run: ScenarioRun) -> None:
     await failed(run, OutcomeCode.NO_RECEIPT, Effect.UNKNOWN)
 
 
-def _has_failure(case: Case) -> bool:
+def _failure_rule(case: Case) -> FailureRule | None:
+    """The rule for the failures that the provider reports in the operation's mode."""
     response = case.operation.response
-    return response.failure is not None or (
-        response.status is not None and response.status.failure is not None
-    )
+    own = response.status.failure if case.mode == "poll" and response.status else None
+    return own or response.failure
+
+
+def _has_final_failure(case: Case) -> bool:
+    rule = _failure_rule(case)
+    return rule is not None and rule.retryable.text != "`true`"
 
 
 def _has_retryable_failure(case: Case) -> bool:
-    rule = case.operation.response.failure
-    is_constant = rule is None or rule.retryable.text in ("`false`", "`true`")
-    return case.operation.response.cycles > 1 and _has_failure(case) and not is_constant
+    rule = _failure_rule(case)
+    is_possible = rule is not None and rule.retryable.text != "`false`"
+    return case.operation.response.cycles > 1 and is_possible
 
 
 FAILURES = (
@@ -138,7 +151,7 @@ FAILURES = (
         "provider-failure",
         "the provider reports a final failure",
         _fails,
-        applies=_has_failure,
+        applies=_has_final_failure,
         needs=failure,
     ),
     Scenario(

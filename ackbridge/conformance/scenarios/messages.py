@@ -107,8 +107,8 @@ async def _late_after_the_end(run: ScenarioRun) -> None:
 
 def _rows(run: ScenarioRun, records: Records) -> list[Any]:
     replies = records.events("callback_reply")
-    marks = {run.harness.dialect.event_key_mark(event["event_id"]) for event in replies}
-    return [row for mark in sorted(marks) for row in records.rows_of(mark)]
+    keys = {run.harness.dialect.event_key(event["event_id"]) for event in replies}
+    return [row for key in sorted(keys) for row in records.rows_of(key)]
 
 
 async def _contradictory(run: ScenarioRun) -> None:

@@ -140,7 +140,7 @@ def _acknowledges_for_hours(case: Case) -> bool:
 def _retried(name: str, meaning: str, play: Play, *, has_effect: bool = False) -> Scenario:
     """A scenario with a retry; if the first attempt has an effect, retries must be detected."""
     if has_effect:
-        return Scenario(name, meaning, play, _retries, answer, detects_retries)
+        return Scenario(name, meaning, play, _repeats, answer, detects_retries)
     return Scenario(name, meaning, play, _repeats, answer)
 
 

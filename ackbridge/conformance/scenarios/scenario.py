@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ackbridge.catalog.matching import classify
 from ackbridge.conformance.cases import Case
+from ackbridge.conformance.file_based_provider import Said
 from ackbridge.conformance.scenario_run import ScenarioRun
 from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode, OutcomeStatus, Stage
+from ackbridge.contracts.messages import ProviderMessage
 
 Play = Callable[[ScenarioRun], Awaitable[None]]
 
@@ -26,13 +28,14 @@ class Scenario:
     play: Play  # runs it, and adds findings; the invariants are checked too
     # Whether it can happen to an operation at all.
     applies: Callable[[Case], bool] = lambda _case: True
-    # The messages that the provider has to send; one that cannot be simulated skips it.
+    # The messages that the provider has to send; without one of them it fails.
     needs: Callable[[Case], tuple[str, ...]] = lambda _case: ()
-    # Why an operation cannot be checked; None if it can.
+    # Why an operation cannot be checked, which skips it; None if it can.
     unless: Callable[[Case], str | None] = lambda _case: None
 
-    def skip_reason(self, case: Case) -> str | None:
-        return case.skip_reason(*self.needs(case)) or self.unless(case)
+    def missing(self, case: Case) -> str | None:
+        """The message that it cannot be played without; None if all are there."""
+        return case.missing(*self.needs(case))
 
 
 # Messages that a scenario needs
@@ -95,16 +98,10 @@ def detects_retries(case: Case) -> str | None:
     """Why the provider cannot distinguish a retry from a new request; None if it can."""
     if case.operation.request.method == "GET" or case.identifies_cycle:
         return None
-    if not case.is_repeatable:
-        return f"an attempt that may have arrived is not repeated ({_repeat(case)})"
     return (
         "nothing in the request identifies a retry"
         f" (operations.{case.name}.request.idempotency_header): the provider may do the work twice"
     )
-
-
-def _repeat(case: Case) -> str:
-    return f"operations.{case.name}.request.repeat"
 
 
 # Ends of a call
@@ -153,9 +150,13 @@ async def failed(run: ScenarioRun, code: OutcomeCode, effect: Effect) -> CallOut
 
 def _sent_response(run: ScenarioRun) -> object:
     """The response that the real rules read from the message that was sent."""
-    success = run.harness.dialect.successes.get(run.request.call_id)
-    if success is None:
-        return None
-    source, document = success
-    message = classify(run.case.operation, document, "any", source, datetime.now(UTC))
+    message = read_sent(run, run.harness.dialect.successes)
     return message.data if message else None
+
+
+def read_sent(run: ScenarioRun, sent: Mapping[str, Said]) -> ProviderMessage | None:
+    """What the real rules make of the message that was sent for this call."""
+    said = sent.get(run.request.call_id)
+    if said is None:
+        return None
+    return classify(run.case.operation, said.document, "any", said.source, datetime.now(UTC))

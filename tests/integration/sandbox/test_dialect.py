@@ -72,13 +72,17 @@ class TextDialect:
         """Nothing, in the way of HTTP."""
         return DialectReply(204)
 
-    def error_reply(self, status: int, reason: str) -> DialectReply:
+    def error_reply(self, status: int, reason: str, operation: str | None = None) -> DialectReply:
         """In capitals."""
         return DialectReply(status, reason.upper().encode())
 
     def callback_body(self, job: Job, kind: CallbackKind, event_id: str) -> bytes:
         """A line."""
         return f"{event_id} {job.id} {kind}".encode()
+
+    def target(self, url: str, event_id: str) -> tuple[str, str]:
+        """Always the same."""
+        return "POST", url
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
         """By a password."""

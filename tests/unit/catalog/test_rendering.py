@@ -467,3 +467,18 @@ def test_acknowledgements_can_be_whole_requests(tmp_path: Path) -> None:
 def test_reprs_hide_headers_and_content(tmp_path: Path) -> None:
     """Requests can be logged."""
     assert "Zo" not in repr(request(tmp_path, body="payload", headers={"X": "{metadata.tenant}"}))
+
+
+@pytest.mark.parametrize("part", ["query", "body"])
+def test_status_requests_without_a_reference_do_not_ask_about_everything(
+    tmp_path: Path, part: str
+) -> None:
+    """What is left out of a query or a body would widen the question."""
+    status = {"method": "POST", "path": "/jobs", part: {"id": "{reference}"}, "success": "done"}
+    integration = acme(
+        tmp_path, receipt={"reference": "id"}, response={"mode": "poll", "status": status}
+    )
+    operation = integration.operations["order"]
+    assert render_status(integration, operation, CONTEXT) is not None
+    with pytest.raises(MissingReferenceError, match=rf"response\.status\.{part}"):
+        render_status(integration, operation, {**CONTEXT, "reference": None})

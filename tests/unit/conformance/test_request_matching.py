@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ackbridge.catalog.loading import load_integration
+from ackbridge.catalog.loading import load_examples, load_integration
+from ackbridge.catalog.model import Integration
 from ackbridge.catalog.rendering import OutboundRequest, render_acknowledgement, render_request
 from ackbridge.catalog.templates import BodyTemplate
-from ackbridge.conformance.cases import Case, PayloadRequiredError, make_case, template_context
-from ackbridge.conformance.request_matching import build_routes, matches_template
+from ackbridge.conformance.cases import Case, PayloadRequiredError, make_case
+from ackbridge.conformance.request_matching import (
+    ExpectedCalls,
+    build_routes,
+    matches_template,
+)
+from ackbridge.conformance.template_context import template_context
+from ackbridge.contracts.calls import CallRequest
 from ackbridge.sandbox.provider_dialect import IncomingRequest
 from tests.support.catalog_files import CONTEXT, acme
 
@@ -87,7 +95,9 @@ def test_values_that_match_a_template(shape: Any, value: Any, is_it: bool) -> No
 
 def case_of(file: str, operation: str) -> Case:
     """A case of one of the test files."""
-    return make_case(load_integration(CONFORMANCE / file, {}), operation)
+    integration = load_integration(CONFORMANCE / file, {})
+    examples = [one.example for one in load_examples(CONFORMANCE / file, integration)]
+    return make_case(integration, operation, examples)
 
 
 def test_requests_that_identify_their_call() -> None:
@@ -103,15 +113,71 @@ def test_requests_that_identify_their_call() -> None:
 
 
 def test_payloads_without_a_schema() -> None:
-    """Every field of the payload that a template reads is a text."""
+    """The examples' ones; besides, every field of the payload that a template reads is a text."""
     case = case_of("reports.yaml", "rate")
-    assert case.payloads[0] == {"currency": "made-up", "amount": "made-up"}
+    assert case.payloads[:2] == [
+        {"currency": "EUR", "amount": 5},
+        {"currency": "made-up", "amount": "made-up"},
+    ]
     assert template_context(case.request("k"))["payload"] == case.payloads[0]
 
 
 def test_refusal_is_not_a_receipt() -> None:
     """A status that the file accepts as a receipt is not used to refuse."""
     assert case_of("norddeich.yaml", "book").refusal == 422
+
+
+def expected(integration: Integration, *keys: str, operation: str = "order") -> ExpectedCalls:
+    """Calls that a provider can receive requests of."""
+    calls = ExpectedCalls(integration, "http://us.example/callbacks/acme")
+    for key in keys:
+        calls.add(call(key, operation), identifies_call=True, identifies_cycle=True)
+    return calls
+
+
+def call(key: str, operation: str = "order") -> CallRequest:
+    """A call of the provider."""
+    return CallRequest(provider="acme", operation=operation, key=key, payload={"n": 5})
+
+
+def test_keys_in_the_providers_form_are_recognised(tmp_path: Path) -> None:
+    """By the whole request, or by what its header contains; acknowledgements too."""
+    integration = acme(
+        tmp_path,
+        request={
+            "path": "/orders",
+            "idempotency": {"header": "X-Key", "key": "k{call.idempotency_key}"},
+            "body": {"n": "{payload.n}"},
+        },
+        acknowledge={"path": "/done", "success": {}},
+    )
+    operation, calls = integration.operations["order"], expected(integration, "k-1", "k-2")
+    context = template_context(call("k-2"), 2, "http://us.example/callbacks/acme")
+    sent = incoming(render_request(integration, operation, context))
+    origin = calls.identify(replace(sent, headers={n.lower(): v for n, v in sent.headers.items()}))
+    assert (origin.call_id, origin.key) == ("acme.order.k-2", "acme.order.k-2:2")
+    assert (origin.operation, origin.part) == ("order", "request")
+    done = render_acknowledgement(integration, operation, "success", context)
+    assert done is not None
+    origin = calls.identify(incoming(done))
+    assert origin.full_key == "acme.order.k-2:2:success"
+
+
+def test_requests_with_a_reference_are_of_its_operation(tmp_path: Path) -> None:
+    """Whatever other operations share the path."""
+    calls = expected(acme(tmp_path))
+    calls.add_reference("pi_410000001", "work_1", "order")
+    origin = calls.identify(IncomingRequest("GET", "/orders/pi_410000001"))
+    assert (origin.job_id, origin.operation, origin.call_id) == ("work_1", "order", None)
+
+
+def test_requests_without_ids_are_of_the_one_call_that_makes_such(tmp_path: Path) -> None:
+    """If its operation can have made them."""
+    calls = expected(acme(tmp_path))
+    calls.add(call("k"), identifies_call=False, identifies_cycle=False)
+    assert not calls.identify(IncomingRequest("POST", "/orders")).is_known
+    assert calls.exclusive({"order", "quote"}).call_id == "acme.order.k"
+    assert not calls.exclusive({"quote"}).is_known
 
 
 def test_payload_that_does_not_fit_the_request(tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-"""Generates messages of a provider from the expressions that read them."""
