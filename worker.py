@@ -73,10 +73,6 @@ HEARTBEAT_THROTTLE = timedelta(seconds=2)
 """A poll or a batch's page learns of its cancellation by heartbeats: at least this often."""
 
 
-CONTROL_SLOTS = 10
-"""For each provider: one activity monitors it all the time, the others are short."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until SIGTERM or Ctrl-C; exit code 0 then, 2 on a configuration error."""
     parser = argparse.ArgumentParser(prog="worker.py", description=__doc__)
@@ -114,7 +110,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
         running.push_async_callback(ledger.close)
         http = build_client(around=transport_wrapper())
         running.push_async_callback(http.aclose)
-        snapshots = watch_controls(client, catalog)
+        snapshots = watch_controls(client, catalog, ledger)
         running.push_async_callback(snapshots.close)
         deps = build_dependencies(
             settings,
@@ -131,11 +127,14 @@ async def serve(settings: Settings, provider: str | None) -> None:
         )
         await running.enter_async_context(report_stats(deps.counters, ledger.stats, utc_now))
         await running.enter_async_context(metrics.updating(deps.counters))
+        await start_controls(client, catalog, ledger, provider)
+        await snapshots.prefetch([provider] if provider else catalog.integrations)
         for worker in workers:
             await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
         if provider is None:
             await running.enter_async_context(SplitTaskRepair(client, _replayer))
-        await _start_background_workflows(client, catalog, settings, provider)
+            await sync_schedules(client, catalog)
+            await sync_purge_schedule(client, settings.retention, settings.purge_every)
         if deployment is not None:
             await _log_version_status(client, deployment.version)
         print(WORKER_READY, flush=True)
@@ -242,8 +241,8 @@ def _provider_workers(
     control = build(
         task_queue=names.control_queue(integration.provider),
         activities=control_activities(deps),
-        max_concurrent_activities=CONTROL_SLOTS,
         max_concurrent_activity_task_polls=1,
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
     return [send, settle, control]
 
@@ -271,15 +270,6 @@ async def _check_namespace(client: Client, settings: Settings, provider: str | N
     if advice is not None:
         log.warning("%s", advice)
     return advice is None
-
-
-async def _start_background_workflows(
-    client: Client, catalog: Catalog, settings: Settings, provider: str | None
-) -> None:
-    await start_controls(client, catalog, provider)
-    if provider is None:
-        await sync_schedules(client, catalog)
-        await sync_purge_schedule(client, settings.retention, settings.purge_every)
 
 
 async def _log_version_status(client: Client, version: WorkerDeploymentVersion) -> None:

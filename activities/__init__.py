@@ -19,6 +19,7 @@ from .reprocess import ReprocessPages
 from .resume_parked import ResumeParked
 from .send import InboxReader, Send
 from .settle import Settle
+from .store_snapshot import StoreSnapshot
 from .throttle import Throttle
 
 Activity = Callable[..., Awaitable[Any]]
@@ -65,7 +66,12 @@ def settle_activities(deps: Dependencies) -> Sequence[Activity]:
 
 def control_activities(deps: Dependencies) -> Sequence[Activity]:
     """The activities of a provider's control queue."""
-    return [Observe(deps).observe, Throttle(deps).throttle, ResumeParked(deps).drain]
+    return [
+        Observe(deps).observe,
+        Throttle(deps).throttle,
+        ResumeParked(deps).drain,
+        StoreSnapshot(deps).store_snapshot,
+    ]
 
 
 def notices_activities(deps: Dependencies) -> Sequence[Activity]:

@@ -28,6 +28,7 @@ from ackbridge.contracts.plan import (
     ResponseMode,
     ResultPlan,
     SendPlan,
+    WhenOff,
 )
 from ackbridge.contracts.steps import (
     FailedAttempt,
@@ -105,11 +106,15 @@ class Prepare:
         """Evaluate flags and breaker again, for a parked call.
 
         Raises:
-            ApplicationError: Missing: this worker does not know the integration.
+            ApplicationError: Missing: this worker does not know the operation.
         """
+        request = step.request
         with classified_errors():
-            integration = self._deps.catalog.integration(step.request.provider)
-        return await self._deps.admission.evaluate(step.request, configured_flags(integration))
+            integration = self._deps.catalog.integration(request.provider)
+            operation = self._deps.catalog.operation(request.provider, request.operation)
+        return await self._deps.admission.evaluate(
+            request, configured_flags(integration), operation.without_control
+        )
 
     def _check(self, request: CallRequest) -> None:
         request.check_size()
@@ -127,7 +132,9 @@ class Prepare:
         deps.secrets.use_in_task()
         integration = deps.catalog.integration(request.provider)
         operation = integration.operations[request.operation]
-        admission = await deps.admission.evaluate(request, configured_flags(integration))
+        admission = await deps.admission.evaluate(
+            request, configured_flags(integration), operation.without_control
+        )
         response = operation.response
         deadline, reason = self._deadline(request, operation)
         context = deps.template_context(request, cycle=1)
@@ -157,7 +164,8 @@ class Prepare:
             notices=self._notices(request, operation, context),
             not_now=admission.not_now,
             standing=admission,
-            when_off=operation.when_off,
+            # What waits for its control is sent as soon as that allows it.
+            when_off=WhenOff.PARK if admission.awaits_control else operation.when_off,
             indexed=deps.has_search_attributes,
             revision=REVISION,
             reprocess_attempts=operation.reprocess.attempts,

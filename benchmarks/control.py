@@ -27,10 +27,11 @@ MINUTE = timedelta(minutes=1)
 EVENTS_PER_ACTIVITY = 3
 EVENTS_PER_TASK = 3
 EVENTS_PER_PUBLISHING = 1
+EVENTS_PER_COPY = EVENTS_PER_ACTIVITY + EVENTS_PER_TASK
 EVENTS_PER_WATCH = EVENTS_PER_ACTIVITY + EVENTS_PER_TASK
 """A watch that comes to nothing, once an hour: the activity, and the task that renews it."""
 
-EVENTS_PER_DECISION = 2 * EVENTS_PER_WATCH + 3 * EVENTS_PER_PUBLISHING
+EVENTS_PER_DECISION = 2 * EVENTS_PER_WATCH + EVENTS_PER_COPY + 3 * EVENTS_PER_PUBLISHING
 """A watch, a throttling, what is published of both."""
 
 
@@ -83,7 +84,7 @@ def main() -> None:
         one = cost(workers, options.providers, options.operations, timedelta(seconds=30))
         figures = (getattr(one, name) for name in head[1:])
         print(f"{workers:>12}" + "".join(f"{figure:>12.0f}" for figure in figures))
-    print(f"a decision costs about {EVENTS_PER_DECISION} events and 3 actions, whatever it is")
+    print(f"a decision costs about {EVENTS_PER_DECISION} events and 4 actions, whatever it is")
 
 
 if __name__ == "__main__":

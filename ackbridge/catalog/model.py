@@ -27,6 +27,7 @@ from pydantic import (
 from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.calls import OutcomeCode
+from ackbridge.contracts.control import WithoutControl
 from ackbridge.contracts.limits import LANGUAGE_PATTERN, Language, Name
 from ackbridge.contracts.notices import best_language
 from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff
@@ -583,6 +584,10 @@ class Operation(FilePart):
     when_off: WhenOff | None = None
     """What happens to a call that a flag or the breaker does not allow: it is parked or refused.
     Defaults to `on_failure`."""
+    without_control: WithoutControl = WithoutControl.SEND
+    """What happens to new calls while neither the engine nor the ledger says what the provider's
+    flags and breaker are: `send` uses what was known last, or this file; `park` sends nothing until
+    they are known."""
     parked_for: Positive = timedelta(days=7)
     """How long a call stays parked before it ends, each time it is parked."""
     reprocess: ReprocessLimit = ReprocessLimit()

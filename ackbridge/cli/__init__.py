@@ -86,6 +86,11 @@ COMMANDS: Final[dict[str, str | Group]] = {
         {"replay": "notices:replay_notices"},
         callback="notices:list_notices",
     ),
+    "schedules": Group(
+        "List the schedules of batches (`list`, which may be left out), or remove one.",
+        {"list": "schedules:list_batch_schedules", "remove": "schedules:remove"},
+        lists_by_default=True,
+    ),
     "deployment": Group(
         "Show or change which version of the workers gets tasks (deployment: "
         "`ACKBRIDGE_DEPLOYMENT`).",

@@ -98,7 +98,7 @@ async def _serve_gateway(host: str, port: int) -> None:
         await asyncio.to_thread(migrate, settings.ledger_url)
         ledger = Ledger.open(settings.ledger_url, utc_now)
         client = await connect(environ, lazy=True)
-        control = watch_controls(client, catalog)
+        control = watch_controls(client, catalog, ledger)
         app = create_app(
             catalog,
             Secrets(environ, settings.secrets_root),

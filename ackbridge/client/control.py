@@ -23,10 +23,12 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.breaker import ForceBreaker, SetLimit
 from ackbridge.contracts.control import (
     CONTROL_MEMO,
+    CONTROL_REVISION,
     ControlChange,
     ControlSnapshot,
     ControlStart,
@@ -58,10 +60,15 @@ class ControlHandle:
             names.control_id(provider)
         )
 
-    async def ensure(self, configured: IntegrationFlags) -> None:
+    async def ensure(
+        self, configured: IntegrationFlags, stored: ControlSnapshot | None = None
+    ) -> None:
         """Start it, or send it the flags of the integration file if they have changed.
 
         One that was terminated is started again with its last snapshot.
+
+        Args:
+            stored: the copy in the ledger, for an engine that has lost the control.
 
         Raises:
             EngineUnavailableError: the engine does not answer.
@@ -74,7 +81,9 @@ class ControlHandle:
         known = await read_snapshot(described) if described else None
         with self._rpc_errors():
             if described is None or described.status is not WorkflowExecutionStatus.RUNNING:
-                await self._start(configured, known)
+                # What an engine without the control dispatches at is not known either.
+                restored = stored and stored.model_copy(update={"rate": None})
+                await self._start(configured, known or restored)
             elif known is None or known.configured != configured or known.rate is None:
                 await self._handle.signal(names.CONFIGURE, configured, rpc_timeout=RPC_TIMEOUT)
 
@@ -127,14 +136,21 @@ class ControlHandle:
         return await self._send(names.SET_LIMIT, command)
 
     async def _start(self, configured: IntegrationFlags, known: ControlSnapshot | None) -> None:
-        start = ControlStart(provider=self._provider, configured=configured, taken_over=known)
+        start = ControlStart(
+            provider=self._provider,
+            configured=configured,
+            taken_over=known,
+            revision=CONTROL_REVISION,
+        )
+        # Until its first task has run, workers read what it will publish then.
+        published = known or ControlSnapshot.initial(self._provider, configured, utc_now())
         await self._client.start_workflow(
             names.PROVIDER_CONTROL,
             start,
             id=names.control_id(self._provider),
             task_queue=names.TASK_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            memo={CONTROL_MEMO: known} if known else None,
+            memo={CONTROL_MEMO: published},
             static_summary=f"control of {self._provider}: flags, breaker, deadlines",
             rpc_timeout=RPC_TIMEOUT,
         )

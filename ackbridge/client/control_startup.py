@@ -11,24 +11,29 @@ from ackbridge.catalog.catalog import Catalog, configured_flags
 from ackbridge.contracts.control import ControlSnapshot, IntegrationFlags
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import AckbridgeError, UnknownNameError
+from ackbridge.ledger.ledger import Ledger
 
 from .control import ControlHandle
 
 log = logging.getLogger("ackbridge.control")
 
 
-async def start_controls(client: Client, catalog: Catalog, provider: str | None = None) -> None:
+async def start_controls(
+    client: Client, catalog: Catalog, ledger: Ledger, provider: str | None = None
+) -> None:
     """Start the control of every provider, or send it the flags of our integration file.
 
     Calls continue without a control, by the integration files, so failures are only logged.
 
     Args:
+        ledger: has what the controls knew that the engine has lost.
         provider: only that of this provider.
     """
 
     async def start(name: str, configured: IntegrationFlags) -> None:
         try:
-            await ControlHandle(client, name).ensure(configured)
+            stored = await ledger.controls.latest(name)
+            await ControlHandle(client, name).ensure(configured, stored)
         except AckbridgeError as error:
             log.warning("could not start the control of %s: %s", name, error)
 
@@ -41,7 +46,7 @@ async def start_controls(client: Client, catalog: Catalog, provider: str | None 
     )
 
 
-def watch_controls(client: Client, catalog: Catalog) -> Snapshots:
+def watch_controls(client: Client, catalog: Catalog, ledger: Ledger) -> Snapshots:
     """The cached snapshots of the controls; one that is not running is started again."""
 
     async def read_snapshot(provider: str) -> ControlSnapshot | None:
@@ -49,7 +54,8 @@ def watch_controls(client: Client, catalog: Catalog) -> Snapshots:
         try:
             return await control.snapshot()
         except UnknownNameError:
-            await control.ensure(configured_flags(catalog.integration(provider)))
+            stored = await ledger.controls.latest(provider)
+            await control.ensure(configured_flags(catalog.integration(provider)), stored)
         return await control.snapshot()
 
-    return Snapshots(read_snapshot)
+    return Snapshots(read_snapshot, ledger.controls.latest)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
 from .breaker import BreakerState, BreakerStatus, LimitOverride, MonitorState, SendRate
+from .calls import OutcomeCode
 from .limits import Actor, Name, Reason
 from .quotas import QuotaStatus
 from .wire import StrictModel, Wire
@@ -24,6 +25,12 @@ MAX_CHANGES: Final = 100
 
 MAX_RECOVERIES: Final = 10
 """How many of the latest recoveries a control keeps, to take over those that are not finished."""
+
+CONTROL_REVISION: Final = 1
+"""The version of the commands of a control that starts now, as `Plan.revision` is of a call's.
+
+1: the ledger has a copy of the snapshot.
+"""
 
 ENVIRONMENT_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
 
@@ -149,6 +156,17 @@ class ControlSnapshot(Wire):
             return self.breaker
         return self.breakers.get(operation, self.breaker)
 
+    @classmethod
+    def initial(cls, provider: str, configured: IntegrationFlags, at: datetime) -> Self:
+        """The state of a control that starts."""
+        return cls(
+            provider=provider,
+            version=1,
+            at=at,
+            configured=configured,
+            breaker=BreakerStatus.initial(at),
+        )
+
     @property
     def is_throttled(self) -> bool:
         """Whether every send must go through the provider's queue, whose rate is limited."""
@@ -158,6 +176,13 @@ class ControlSnapshot(Wire):
     def override(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagOverride | None:
         """The operator's flag of the provider, or of one of its operations."""
         return self.flags.get(environment, {}).get(operation)
+
+
+class WithoutControl(StrEnum):
+    """What becomes of new calls while the control of their provider cannot be read."""
+
+    SEND = "send"
+    PARK = "park"
 
 
 class FlagEvaluation(Wire):
@@ -184,6 +209,8 @@ class AdmissionState(Wire):
         not_now: why the call may not be sent; None: it may.
         parked_reason: the reason under which a call that may not be sent is parked.
         throttled: every send must go through the provider's queue, whose rate is limited.
+        is_known: whether the control could be read; otherwise the last known state is used, or the
+            integration file.
     """
 
     version: int | None = None
@@ -192,6 +219,12 @@ class AdmissionState(Wire):
     not_now: str | None = None
     parked_reason: str | None = None
     throttled: bool = False
+    is_known: bool = True
+
+    @property
+    def awaits_control(self) -> bool:
+        """Whether a call is held back only because the control could not be read."""
+        return not self.is_known and self.parked_reason == OutcomeCode.NOT_SENT
 
     def __str__(self) -> str:
         flags = "; ".join(f"{flag.key} {flag.said} ({flag.source})" for flag in self.flags)
@@ -219,11 +252,13 @@ class ControlStart(Wire):
 
     Attributes:
         taken_over: the last snapshot of a control that was terminated.
+        revision: `CONTROL_REVISION` of whoever starts this run; it decides about its commands.
     """
 
     provider: Name
     configured: IntegrationFlags = IntegrationFlags()
     taken_over: ControlSnapshot | None = None
+    revision: int = 0
 
 
 class Recovery(Wire):

@@ -24,7 +24,7 @@ from openfeature.flag_evaluation import FlagEvaluationDetails, FlagResolutionDet
 from openfeature.provider import AbstractProvider, FeatureProvider, Metadata
 
 from ackbridge.contracts.breaker import BreakerState
-from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.calls import CallRequest, OutcomeCode
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     AdmissionState,
@@ -33,16 +33,13 @@ from ackbridge.contracts.control import (
     FlagState,
     FlagValue,
     IntegrationFlags,
+    WithoutControl,
 )
 from ackbridge.errors import ConfigurationError
 
 from .snapshots import Snapshots
 
 log = logging.getLogger("ackbridge.control")
-
-SWITCHED_OFF: Final = "switched_off"
-BREAKER_OPEN: Final = "breaker_open"
-"""The reasons under which calls that may not be sent are parked."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,18 @@ class Admission:
             log.warning("flags: %s is not ready, using integration files: %s", self._source, error)
         self._client = api.get_client(self._domain)
 
-    async def evaluate(self, request: CallRequest, configured: IntegrationFlags) -> AdmissionState:
-        """Whether a call may be sent, and why not; `configured` is of the integration file."""
+    async def evaluate(
+        self,
+        request: CallRequest,
+        configured: IntegrationFlags,
+        without_control: WithoutControl = WithoutControl.SEND,
+    ) -> AdmissionState:
+        """Whether a call may be sent, and why not.
+
+        Args:
+            configured: the flags of the integration file.
+            without_control: what happens to the call while the control cannot be read.
+        """
         snapshot = await self._snapshots.snapshot(request.provider)
         target = FlagTarget.of(request, self._environment)
         flags = []
@@ -119,16 +126,20 @@ class Admission:
             flags=tuple(flags),
             breaker=snapshot.breaker.state if snapshot else None,
             throttled=snapshot is not None and snapshot.is_throttled,
+            is_known=self._snapshots.is_known(request.provider),
         )
+        not_now: tuple[str, OutcomeCode] | None = None
         denied_by = next((flag for flag in flags if not flag.allowed), None)
         if denied_by is not None:
-            return state.model_copy(
-                update={"not_now": self._describe(denied_by), "parked_reason": SWITCHED_OFF}
-            )
-        if snapshot is not None and not self._limiter.admits(snapshot):
-            not_now = _describe_breaker(snapshot)
-            return state.model_copy(update={"not_now": not_now, "parked_reason": BREAKER_OPEN})
-        return state
+            not_now = self._describe(denied_by), OutcomeCode.SWITCHED_OFF
+        elif snapshot is not None and not self._limiter.admits(snapshot):
+            not_now = _describe_breaker(snapshot), OutcomeCode.BREAKER_OPEN
+        elif not state.is_known and without_control is WithoutControl.PARK:
+            reason = f"the control of {request.provider} cannot be read: nothing is sent meanwhile"
+            not_now = reason, OutcomeCode.NOT_SENT
+        if not_now is None:
+            return state
+        return state.model_copy(update={"not_now": not_now[0], "parked_reason": not_now[1]})
 
     async def availability(self, provider: str, configured: IntegrationFlags) -> Availability:
         """Whether batches may reprocess a provider's parked calls.

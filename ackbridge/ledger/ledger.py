@@ -11,6 +11,7 @@ from ackbridge.clock import Clock
 from .batches import BatchStore
 from .bodies import BodyStore
 from .calls import CallStore
+from .controls import ControlStore
 from .database import tables
 from .database.engines import Database, open_database
 from .inbox import Inbox, InboxState, LogKind
@@ -36,6 +37,7 @@ class Ledger:
         batches: parked calls, and the batches that reprocess them.
         notices: notices to subscribers.
         stats: statistics of providers.
+        controls: the last snapshots of the providers' controls.
         purge: deletes what has expired.
     """
 
@@ -48,6 +50,7 @@ class Ledger:
         self.batches = BatchStore(database, clock)
         self.notices = NoticeStore(database, clock)
         self.stats = StatsStore(database, clock)
+        self.controls = ControlStore(database, clock)
         self.purge = LedgerPurge(database, clock)
 
     @classmethod

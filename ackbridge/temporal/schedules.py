@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Final
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from temporalio.client import (
     Client,
@@ -31,7 +32,7 @@ from ackbridge.catalog.model import ReprocessSchedule
 from ackbridge.contracts import names
 from ackbridge.contracts.wire import digest
 
-from .connect import RPC_TIMEOUT
+from .connect import RPC_TIMEOUT, rpc_errors
 
 log = logging.getLogger("ackbridge.temporal.schedules")
 
@@ -49,9 +50,10 @@ _MEMO: Final = "AckbridgeSchedule"
 
 
 async def sync_schedules(client: Client, catalog: Catalog) -> None:
-    """Create, update and delete schedules so that they match the integration files.
+    """Create and update the schedules that integration files ask for.
 
-    Several workers may do so at once. A paused schedule stays paused.
+    Several workers may do so at once. A paused schedule stays paused. None is deleted: one that no
+    file here asks for may belong to a newer worker.
     """
     wanted = {
         f"{PREFIX}{provider}": (provider, integration.reprocess)
@@ -64,7 +66,57 @@ async def sync_schedules(client: Client, catalog: Catalog) -> None:
             await sync_schedule(client, schedule_id, schedule, _fingerprint(provider, plan))
         async for found in await client.list_schedules():
             if found.id.startswith(PREFIX) and found.id not in wanted:
-                await delete_schedule(client, found.id, "no integration file has it")
+                log.warning(
+                    "schedule %s: no integration file of this worker has it; it stays until"
+                    " `ackbridge schedules remove %s`",
+                    *(found.id, found.id.removeprefix(PREFIX)),
+                )
+
+
+@dataclass(frozen=True)
+class BatchSchedule:
+    """The schedule of a provider's batches, as the engine has it.
+
+    Attributes:
+        next_at: when the next batch is due; None: never.
+    """
+
+    provider: str
+    next_at: datetime | None
+    is_paused: bool
+
+    def as_json(self) -> dict[str, Any]:
+        next_at = self.next_at.isoformat() if self.next_at else None
+        return {"provider": self.provider, "next_at": next_at, "is_paused": self.is_paused}
+
+
+async def list_schedules(client: Client) -> list[BatchSchedule]:
+    """The schedules of batches, by provider.
+
+    Raises:
+        EngineUnavailableError: the engine does not answer.
+    """
+    found = []
+    with rpc_errors():
+        async for one in await client.list_schedules():
+            if not one.id.startswith(PREFIX):
+                continue
+            due = one.info.next_action_times if one.info else ()
+            state = one.schedule.state if one.schedule else None
+            provider = one.id.removeprefix(PREFIX)
+            next_at = due[0] if due else None
+            found.append(BatchSchedule(provider, next_at, state is not None and state.paused))
+    return sorted(found, key=lambda schedule: schedule.provider)
+
+
+async def remove_schedule(client: Client, provider: str) -> bool:
+    """Remove the schedule of a provider's batches; false if there is none.
+
+    Raises:
+        EngineUnavailableError: the engine does not answer.
+    """
+    with rpc_errors():
+        return await delete_schedule(client, f"{PREFIX}{provider}", "by command")
 
 
 @contextmanager
@@ -108,15 +160,16 @@ async def _update(client: Client, schedule_id: str, schedule: Schedule, fingerpr
     await client.get_schedule_handle(schedule_id).update(update, rpc_timeout=RPC_TIMEOUT)
 
 
-async def delete_schedule(client: Client, schedule_id: str, reason: str) -> None:
-    """Delete a schedule if it exists; raises `RPCError` if the engine refuses."""
+async def delete_schedule(client: Client, schedule_id: str, reason: str) -> bool:
+    """Delete a schedule; false if it does not exist. Raises `RPCError` if the engine refuses."""
     try:
         await client.get_schedule_handle(schedule_id).delete(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
-    else:
-        log.info("schedule %s: deleted, %s", schedule_id, reason)
+        return False
+    log.info("schedule %s: deleted, %s", schedule_id, reason)
+    return True
 
 
 def _build_schedule(provider: str, plan: ReprocessSchedule) -> Schedule:

@@ -98,7 +98,7 @@ async def _serve(marks: Path) -> None:
     client = await connect(os.environ)
     ledger = Ledger.open(settings.ledger_url, utc_now)
     async with build_client() as http, contextlib.AsyncExitStack() as running:
-        control = watch_controls(client, catalog)
+        control = watch_controls(client, catalog, ledger)
         deps = worker.build_dependencies(
             settings, os.environ, catalog, ledger, http, control, has_search_attributes=True
         )

@@ -254,7 +254,7 @@ async def set_up(
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
         ledger = Ledger.open(url, utc_now)
         async with build_client() as http, build_client(around=transport_wrapper()) as ours:
-            control = watch_controls(client, catalog)
+            control = watch_controls(client, catalog, ledger)
             deps = worker.build_dependencies(
                 settings, environ, catalog, ledger, ours, control, has_search_attributes=True
             )
@@ -264,10 +264,11 @@ async def set_up(
                 await running.enter_async_context(
                     report_stats(deps.counters, ledger.stats, utc_now)
                 )
+                if workers:
+                    await start_controls(client, catalog, ledger)
+                    await control.prefetch(catalog.integrations)
                 for one in workers:
                     await running.enter_async_context(BoundedShutdown(one))
-                if workers:
-                    await start_controls(client, catalog)
                 yield Stage(
                     folder=folder,
                     namespace=namespace,

@@ -42,6 +42,10 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.search_attributes import IN_FLIGHT
     from ackbridge.contracts.steps import Parking, Sent
 
+FIRST_RECHECK = timedelta(seconds=30)
+LONGEST_RECHECK = timedelta(hours=1)
+"""How often a call that is parked because its provider's control could not be read looks again."""
+
 PARK_UNKNOWN = "unknown"
 """In `Plan.park`: every end with unknown effect."""
 
@@ -328,11 +332,16 @@ class Conduct:
         return result
 
     async def _await_release(self, failure: Failure) -> RoundResult:
-        state = self._state
+        state, recheck_after = self._state, FIRST_RECHECK
         while True:
             until, summary = state.deadline or self._host.now(), state.deadline_reason or ""
+            recheck_at = self._host.now() + recheck_after if self._awaits_control() else until
             self._has_looked = False
-            match await self._messages.wait(until, summary, self._is_woken):
+            match await self._messages.wait(min(recheck_at, until), summary, self._is_woken):
+                case TimedOut() if recheck_at < until:
+                    recheck_after = min(recheck_after * 2, LONGEST_RECHECK)
+                    if await self._sending.may_reprocess():
+                        return ReprocessRequested()
                 case Woken():
                     if not state.has_entries:
                         await self._continue_as_new(failure)
@@ -348,6 +357,11 @@ class Conduct:
                     return ParkingExpired(expiry or failure)
                 case decision:
                     return decision
+
+    def _awaits_control(self) -> bool:
+        """Whether the call waits only for the control of its provider to be known again."""
+        standing = self._plan.standing
+        return standing is not None and standing.awaits_control and not self._state.reprocessed
 
     def _is_woken(self) -> bool:
         return self._state.has_entries or self._host.should_continue_as_new()

@@ -69,13 +69,7 @@ class Control:
         self.interrupts = 0
         self._restores = start if state is None and start.taken_over is not None else None
         if state is None:
-            initial = ControlSnapshot(
-                provider=start.provider,
-                version=1,
-                at=clock(),
-                configured=start.configured,
-                breaker=BreakerStatus.initial(clock()),
-            )
+            initial = ControlSnapshot.initial(start.provider, start.configured, clock())
             state = ControlState(snapshot=start.taken_over or initial)
         self.snapshot = state.snapshot
         self.last_error = state.last_error

@@ -18,7 +18,13 @@ from .control import Control
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.breaker import SendRate
-    from ackbridge.contracts.control import ControlDecision, DrainResult, DrainStep, ThrottleStep
+    from ackbridge.contracts.control import (
+        ControlDecision,
+        ControlSnapshot,
+        DrainResult,
+        DrainStep,
+        ThrottleStep,
+    )
     from ackbridge.contracts.limits import MAX_SUMMARY_LENGTH
     from ackbridge.contracts.wire import Wire
 
@@ -39,6 +45,66 @@ STEP_RETRIES = RetryPolicy(maximum_attempts=5)
 
 RESTART_DELAY = timedelta(minutes=1)
 """After a final failure, which an operator may have repaired by then."""
+
+
+STORE_TIMEOUT = timedelta(seconds=2)
+STORE_WITHIN = timedelta(seconds=3)
+"""Of the copy in the ledger, which the author of a change waits for."""
+
+
+class SnapshotCopy:
+    """Keeps the copy of the snapshot in the ledger up to date."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._stored_version = 0
+        self._failures = 0
+        self._copying: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start copying, beside the control's handlers."""
+        self._copying = asyncio.create_task(self._run())
+
+    async def wait(self) -> None:
+        """Wait until the ledger has what the control has decided by now, or cannot be written."""
+        version, failures = self._control.snapshot.version, self._failures
+        await workflow.wait_condition(
+            lambda: self._stored_version >= version or self._failures > failures
+        )
+
+    async def _run(self) -> None:
+        while True:
+            await workflow.wait_condition(self._is_outdated)
+            snapshot = self._control.snapshot
+            try:
+                await self._store(snapshot)
+            except ActivityError as error:
+                self._failures += 1
+                self._control.reject(f"the copy in the ledger: {classify(error).reason}")
+                await self._wait_for_another(snapshot.version)
+            else:
+                self._stored_version = snapshot.version
+
+    def _is_outdated(self) -> bool:
+        return self._control.snapshot.version > self._stored_version
+
+    async def _store(self, snapshot: ControlSnapshot) -> None:
+        await workflow.execute_activity(
+            names.STORE_SNAPSHOT,
+            snapshot,
+            task_queue=names.control_queue(snapshot.provider),
+            start_to_close_timeout=STORE_TIMEOUT,
+            schedule_to_close_timeout=STORE_WITHIN,
+            summary=f"copy version {snapshot.version} to the ledger",
+        )
+
+    async def _wait_for_another(self, version: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._control.snapshot.version > version,
+                timeout=RESTART_DELAY,
+                timeout_summary="copy the snapshot again",
+            )
 
 
 class ControlLoop:

@@ -22,7 +22,7 @@ from workflows.hosting.inputs import (
 from workflows.hosting.temporal_host import should_continue_as_new
 
 from .control import Control
-from .control_loop import ControlLoop
+from .control_loop import ControlLoop, SnapshotCopy
 from .ui_details import render
 
 with workflow.unsafe.imports_passed_through():
@@ -30,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.breaker import ForceBreaker, SetLimit
     from ackbridge.contracts.control import (
         CONTROL_MEMO,
+        CONTROL_REVISION,
         ControlChange,
         ControlStart,
         ControlState,
@@ -49,6 +50,7 @@ class ProviderControl:
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
         self._control: Control | None = None
+        self._copy: SnapshotCopy | None = None
         self._published: str | None = None
         try:
             self._start, state = read_start(arguments, ControlStart, ControlState)
@@ -58,6 +60,7 @@ class ProviderControl:
             self._invalid = str(error)
             return
         self._control = Control(self._start, state, workflow.now, self._publish)
+        self._copy = SnapshotCopy(self._control) if self._start.revision >= 1 else None
 
     @workflow.run
     async def run(self, *_arguments: Any) -> None:
@@ -69,6 +72,8 @@ class ProviderControl:
         control = self._require_control()
         control.begin()
         loop = ControlLoop(control)
+        if self._copy is not None:
+            self._copy.start()
         try:
             await workflow.wait_condition(should_continue_as_new)
         except asyncio.CancelledError:
@@ -79,13 +84,16 @@ class ProviderControl:
         # Last, so that the state has whatever arrived before this moment.
         workflow.continue_as_new(
             # The engine does not carry the memo over, and workers read it all the time.
-            args=[self._start, control.state()],
+            args=[
+                self._start.model_copy(update={"revision": CONTROL_REVISION}),
+                control.state(),
+            ],
             memo={CONTROL_MEMO: control.snapshot},
         )
 
     @workflow.update(name=names.SET_FLAG)
-    def set_flag(self, *arguments: Any) -> ControlChange:
-        return self._update(SetFlag, arguments, Control.set_flag)
+    async def set_flag(self, *arguments: Any) -> ControlChange:
+        return await self._change(SetFlag, arguments, Control.set_flag)
 
     @set_flag.validator
     def _validate_set_flag(self, *arguments: Any) -> None:
@@ -97,8 +105,8 @@ class ProviderControl:
         self._signal(SetFlag, arguments, Control.set_flag)
 
     @workflow.update(name=names.FORCE_BREAKER)
-    def force_breaker(self, *arguments: Any) -> ControlChange:
-        return self._update(ForceBreaker, arguments, Control.force_breaker)
+    async def force_breaker(self, *arguments: Any) -> ControlChange:
+        return await self._change(ForceBreaker, arguments, Control.force_breaker)
 
     @force_breaker.validator
     def _validate_force_breaker(self, *arguments: Any) -> None:
@@ -109,8 +117,8 @@ class ProviderControl:
         self._signal(ForceBreaker, arguments, Control.force_breaker)
 
     @workflow.update(name=names.SET_LIMIT)
-    def set_limit(self, *arguments: Any) -> ControlChange:
-        return self._update(SetLimit, arguments, Control.set_limit)
+    async def set_limit(self, *arguments: Any) -> ControlChange:
+        return await self._change(SetLimit, arguments, Control.set_limit)
 
     @set_limit.validator
     def _validate_set_limit(self, *arguments: Any) -> None:
@@ -142,6 +150,18 @@ class ProviderControl:
     ) -> Result:
         control = self._require_control()
         return handle_update(arguments, model, lambda command: handle(control, command))
+
+    async def _change(
+        self,
+        model: type[Command],
+        arguments: tuple[Any, ...],
+        handle: Callable[[Control, Command], ControlChange],
+    ) -> ControlChange:
+        """As `_update`, and wait until workers that cannot ask the engine can know of it."""
+        change = self._update(model, arguments, handle)
+        if self._copy is not None:
+            await self._copy.wait()
+        return change
 
     def _signal(
         self,

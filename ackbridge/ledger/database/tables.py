@@ -299,3 +299,13 @@ leases = sa.Table(
     comment="Requests that are in flight, and those that wait (`acquired_at` is null), where a"
     " provider limits how many there are at once.",
 )
+
+controls = sa.Table(
+    "controls",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("changed_at", UtcTime, nullable=False),
+    sa.Column("snapshot", sa.JSON, nullable=False),
+    comment="Copies of the controls' snapshots, for workers that cannot ask the engine.",
+)

@@ -181,7 +181,7 @@ async def test_status_tells_what_a_send_waits_for(throttled: Stage) -> None:
     async with contextlib.AsyncExitStack() as running:
         for queue in (names.TASK_QUEUE, names.settle_queue("sandbox")):
             await running.enter_async_context(BoundedShutdown(workers[queue]))
-        await start_controls(throttled.client, catalog)
+        await start_controls(throttled.client, catalog, throttled.ledger)
         await throttled.calls.start(first)
         status = await _until_waiting(throttled, first, WaitingFor.WORKER)
         assert status.waiting is not None

@@ -66,7 +66,7 @@ async def played(
 async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
     """A worker for all queues."""
     catalog = load_catalog(integrations, stage.environ)
-    snapshots = watch_controls(stage.client, catalog)
+    snapshots = watch_controls(stage.client, catalog, stage.ledger)
     deps = worker.build_dependencies(
         stage.settings,
         stage.environ,
@@ -80,7 +80,7 @@ async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
         await running.enter_async_context(report_stats(deps.counters, stage.ledger.stats, utc_now))
         for one in worker.build_workers(stage.client, catalog, deps):
             await running.enter_async_context(one)
-        await start_controls(stage.client, catalog)
+        await start_controls(stage.client, catalog, stage.ledger)
         yield
     await snapshots.close()
 

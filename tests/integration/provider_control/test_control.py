@@ -99,6 +99,17 @@ async def test_change_is_logged(stage: Stage, control: ControlHandle) -> None:
     assert told in details
 
 
+async def test_change_is_in_the_ledger_when_it_is_confirmed(
+    stage: Stage, control: ControlHandle
+) -> None:
+    """A worker whose engine does not answer reads it there."""
+    for state in (FlagState.INTERNAL, FlagState.OFF):
+        await control.set_flag(set_flag(state, environment="trial"))
+        stored = await stage.ledger.controls.latest("sandbox")
+        assert stored is not None
+        assert stored.flags["trial"][""].state is state
+
+
 @pytest.mark.parametrize(
     ("command", "field"),
     [
@@ -225,7 +236,8 @@ async def test_continue_as_new_loses_no_command(stage: Stage, control: ControlHa
 async def test_control_survives_cancellation_and_termination(
     stage: Stage, control: ControlHandle
 ) -> None:
-    """A worker restarts a terminated control with its last state."""
+    """A worker restarts a terminated control with its last state, and so does one whose engine has
+    lost the control altogether."""
     await control.set_flag(set_flag("internal", environment="prod"))
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
     await handle.cancel()
@@ -243,6 +255,15 @@ async def test_control_survives_cancellation_and_termination(
             break
     assert snapshot is not None
     assert snapshot.flags["prod"][""].state is FlagState.INTERNAL
+
+    stored = await stage.ledger.controls.latest("sandbox")
+    lost = stage.calls.control("lost")
+    assert stored is not None
+    await lost.ensure(stored.configured, stored.model_copy(update={"provider": "lost"}))
+    restored = await lost.snapshot()
+    assert restored is not None
+    assert restored.flags == stored.flags
+    assert restored.rate is None
 
 
 async def test_command_without_workers_is_sent_as_a_signal(stage: Stage) -> None:

@@ -34,8 +34,8 @@ from tests.support.stage import (
 PATIENCE = timedelta(seconds=60)
 EVERY = 0.05
 """Seconds between two calls."""
-KNOWN_BY = 5.0
-"""Seconds after an order in which every worker has heard of it; two on an idle machine."""
+KNOWN_BY = 2.0
+"""Seconds after a change from which it holds for every call that is prepared."""
 OPERATION = "quote"
 
 
@@ -45,6 +45,7 @@ async def test_flag_reaches_every_worker_and_survives_all(tmp_path: Path) -> Non
 
     def edit(operations: dict[str, Any]) -> None:
         operations[OPERATION] |= {"when_off": "park", "on_failure": "park"}
+        operations[OPERATION] |= {"without_control": "park"}
 
     integrations = edited_integrations(tmp_path, edit)
     with running_engine(tmp_path, task_timeout=TAKEOVER) as engine:

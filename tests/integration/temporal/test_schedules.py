@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from temporalio.client import (
     Client,
@@ -17,7 +18,12 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchState
-from ackbridge.temporal.schedules import SCHEDULED, sync_schedules
+from ackbridge.temporal.schedules import (
+    SCHEDULED,
+    list_schedules,
+    remove_schedule,
+    sync_schedules,
+)
 from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 from tests.support.stage import INTEGRATIONS, SECRETS, Stage
 
@@ -36,8 +42,10 @@ async def schedules(client: Client) -> list[str]:
     return sorted([found.id async for found in await client.list_schedules()])
 
 
-async def test_schedules_are_created_updated_and_deleted(stage: Stage, tmp_path: Path) -> None:
-    """By several workers at once; a paused schedule stays paused."""
+async def test_schedules_are_created_updated_and_removed(
+    stage: Stage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By several workers at once; a paused schedule stays paused. Only the command removes one."""
     client = stage.client
     first = catalog(
         tmp_path / "a",
@@ -69,8 +77,15 @@ async def test_schedules_are_created_updated_and_deleted(stage: Stage, tmp_path:
     assert described.state.paused
 
     await _until_listed(client, "batch.nightly", is_there=True)
-    await sync_schedules(client, catalog(tmp_path / "c", "nightly", None))
+    await sync_schedules(client, catalog(tmp_path / "c", "other", None))
+    await sync_schedules(client, catalog(tmp_path / "d", "nightly", None))
+    assert (await handle.describe()).schedule.state.paused
+    assert "it stays until `ackbridge schedules remove nightly`" in caplog.text
+    (listed,) = await list_schedules(client)
+    assert (listed.provider, listed.is_paused) == ("nightly", True)
+    assert await remove_schedule(client, "nightly")
     await _until_listed(client, "batch.nightly", is_there=False)
+    assert not await remove_schedule(client, "nightly")
 
 
 async def test_scheduled_batch_runs(stage: Stage, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ METHODS = {
     """,
     client.BatchHandle: "id pause(by,reason) progress() result() resume(by,reason) stop(by,reason)",
     client.ControlHandle: """
-        ensure(configured) force_breaker(command) set_flag(command) set_limit(command) snapshot()
-        status()
+        ensure(configured,stored) force_breaker(command) set_flag(command) set_limit(command)
+        snapshot() status()
     """,
 }
 

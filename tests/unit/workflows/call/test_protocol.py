@@ -322,6 +322,21 @@ async def test_a_parked_call_asks_its_flags_again_before_it_is_sent() -> None:
     assert len(host.steps(names.RECONSIDER)) == 2
 
 
+async def test_a_call_that_waits_for_its_control_looks_again_by_itself() -> None:
+    """It was parked because nobody knew the flags; as soon as they are known, it is sent."""
+    unknown = AdmissionState(
+        not_now="the control of acme cannot be read", parked_reason="not_sent", is_known=False
+    )
+    held_back = plan(not_now=unknown.not_now, standing=unknown, when_off=WhenOff.PARK)
+    host = SimulatedHost(held_back, reconsider=[unknown, AdmissionState()])
+    host.at(100, lambda call: call.receive(response()))
+    outcome = await host.protocol.run()
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert host.sent_cycles == [1]
+    assert len(host.steps(names.RECONSIDER)) == 2
+    assert host.indexed == ["parked", "in_flight"]
+
+
 async def test_a_call_whose_flags_cannot_be_asked_stays_parked() -> None:
     """Not knowing is no reason to send."""
     host = SimulatedHost(

@@ -22,6 +22,7 @@ def upgrade() -> None:
     _observations()
     _quotas()
     _leases()
+    _controls()
 
 
 def _calls() -> None:
@@ -277,4 +278,16 @@ def _leases() -> None:
         "ix_leases_provider_acquired_at_waits_since",
         "leases",
         ["provider", "acquired_at", "waits_since"],
+    )
+
+
+def _controls() -> None:
+    op.create_table(
+        "controls",
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("version", sa.Integer, nullable=False),
+        sa.Column("changed_at", _TIME, nullable=False),
+        sa.Column("snapshot", sa.JSON, nullable=False),
+        sa.PrimaryKeyConstraint("provider", name="pk_controls"),
+        comment="Copies of the controls' snapshots, for workers that cannot ask the engine.",
     )
