@@ -83,6 +83,7 @@ class Prepare:
         with counting_failures(self._deps, request), classified_errors():
             self._check(request)
             claim = await self._deps.ledger.calls.claim(request, step.run_chain)
+            await self._commit_short_id(request)
         if claim.kind is ClaimKind.REUSED:
             reason = f"key: {request.call_id} already belongs to a call with another payload"
             raise activity_failure(StepFailure.KEY_REUSED, reason, final=True)
@@ -125,6 +126,13 @@ class Prepare:
         for user, secret in self._deps.credentials[request.provider]:
             self._deps.secrets.text(user)
             self._deps.secrets.resolve(secret)
+
+    async def _commit_short_id(self, request: CallRequest) -> None:
+        """Let callbacks find the call by its short id, where the provider gets that."""
+        if self._deps.catalog.operation(request.provider, request.operation).sends_short_id:
+            short = names.short_call_id(request.call_id)
+            calls = self._deps.ledger.calls
+            await calls.commit_reference(request.call_id, request.provider, short)
 
     async def _plan(self, request: CallRequest) -> Plan:
         """Decide every timeout, attempt and deadline of a call, and why."""

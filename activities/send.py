@@ -338,6 +338,8 @@ class InboxReader:
     ) -> InboxMessages:
         self._deps.secrets.use_in_task()
         look = self._deps.ledger.inbox.look
+        if self._deps.catalog.operation(request.provider, request.operation).sends_short_id:
+            references = (*references, names.short_call_id(request.call_id))
         found = await look(request.call_id, request.provider, references)
         known = set(seen)
         taken: list[ProviderMessage] = []

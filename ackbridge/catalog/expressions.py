@@ -108,6 +108,12 @@ class Expression:
         return _paths(self._tree)
 
     @property
+    def function(self) -> str | None:
+        """The name of the function whose result is the value; None if there is none."""
+        is_call = self._tree["type"] == "function_expression"
+        return str(self._tree["value"]) if is_call else None
+
+    @property
     def carries_secrets(self) -> bool:
         """Whether a secret may be part of the value."""
         return any(True for _ in _secret_problems(self._tree, may_carry=False))
@@ -190,7 +196,7 @@ def _parse(text: str) -> Node:
     except PendingDeprecationWarning:
         raise ValueError(f"{text}: write texts in single quotes, 'like this'") from None
     except (ParseError, LexerError) as error:
-        raise ValueError(f"{text}: {_explain(error)}") from None
+        raise ValueError(f"{text}: {_explain(error, len(text))}") from None
     except JMESPathError:
         raise ValueError(f"{text}: is not a JMESPath expression") from None
     problems = (*_comparison_problems(text), *_call_problems(tree), *_negation_problems(tree))
@@ -199,12 +205,15 @@ def _parse(text: str) -> Node:
     return tree
 
 
-def _explain(error: ParseError | LexerError) -> str:
+def _explain(error: ParseError | LexerError, length: int) -> str:
     kind = str(getattr(error, "token_type", "")).lower()
     if kind == "number":
         return f"numbers are written in backticks: `{error.token_value}`"
-    if kind == "eof":
-        return "is not a complete JMESPath expression"
+    if kind == "eof" or error.lex_position >= length:
+        return (
+            "is not a complete JMESPath expression; in YAML's {} and [], a text with a comma needs"
+            " quotes"
+        )
     return f"is not a JMESPath expression; syntax error at character {error.lex_position + 1}"
 
 

@@ -17,10 +17,11 @@ from ackbridge.errors import IntegrationFileError, Problem, did_you_mean, unknow
 from .catalog import Catalog
 from .examples import Example, RecordedExample
 from .fields import FilePart
+from .file_warnings import find_warnings
 from .json_schema import field_names, json_schema_of
 from .model import Integration
 from .subscribers import Subscriber
-from .validation import find_conflicts, find_warnings
+from .validation import find_conflicts
 from .yaml_document import (
     FieldPath,
     FieldProblem,
@@ -195,7 +196,7 @@ def _load(path: Path, environ: Mapping[str, str], kind: _FileKind[Model]) -> Mod
     document = _parse(path)
     value, unset = expand_variables(document.value, environ, NOT_EXPANDED)
     # A field whose variable is not set is reported once.
-    return _validated(path, document, value, kind, [*document.problems, *unset])
+    return _validated(path, document, value, kind, [*map(_explained, document.problems), *unset])
 
 
 def _validated(
@@ -215,6 +216,13 @@ def _validated(
     if model is None or problems:
         raise IntegrationFileError(_in_file(path, document, problems))
     return model
+
+
+def _explained(problem: FieldProblem) -> FieldProblem:
+    """A duplicate key, with what was probably meant."""
+    if problem.path != ("auth",):
+        return problem
+    return replace(problem, message=f"{problem.message}. {SEVERAL_AUTHS}")
 
 
 def _parse(
@@ -261,7 +269,7 @@ def _message(details: ErrorDetails, path: FieldPath, kind: _FileKind[Model]) -> 
         case "extra_forbidden":
             known = field_names(json_schema_of(kind.model), details["loc"][:-1])
             hint = did_you_mean(str(path[-1]), known) or f" Known fields: {', '.join(known)}"
-            return f"unknown field.{hint}"
+            return f"unknown field.{hint}{_hint(path)}"
         case "missing":
             return "is missing"
         case "union_tag_not_found":
@@ -271,6 +279,19 @@ def _message(details: ErrorDetails, path: FieldPath, kind: _FileKind[Model]) -> 
         case "string_pattern_mismatch":
             return f"does not match {context.get('pattern', '')}"
     return details["msg"].removeprefix("Value error, ").removeprefix("Input ")
+
+
+def _hint(path: FieldPath) -> str:
+    """What people trip over."""
+    name = str(path[-1])
+    if name.endswith((")", "]", "'", '"')):
+        return " Within {} an expression with a comma or a bracket needs quotes"
+    if path[0] == "auth":
+        return f" {SEVERAL_AUTHS}"
+    return ""
+
+
+SEVERAL_AUTHS = "Several authentications at once are a list: auth: [{type: …}, {type: …}]"
 
 
 def _path_in_file(loc: FieldPath, value: Any, *, is_missing: bool) -> FieldPath:

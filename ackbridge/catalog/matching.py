@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from ackbridge.contracts.limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.names import SHORT_ID_PATTERN
 from ackbridge.contracts.wire import parse_duration
 from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.redaction import Redactor
@@ -95,6 +96,9 @@ def find_matches(integration: Integration, document: Document) -> list[Match]:
         match = operation.response.match
         call_id = _key(match.call_id, document)
         if call_id is not None and not call_id.startswith(f"{integration.provider}.{name}."):
+            if SHORT_ID_PATTERN.fullmatch(call_id) and operation.sends_short_id:
+                # Stored as a reference of the call before it was sent.
+                matches.append(Match(name, reference=call_id))
             continue
         reference = _key(match.reference, document)
         if call_id is not None or reference is not None:

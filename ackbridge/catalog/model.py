@@ -600,6 +600,11 @@ class Operation(FilePart):
     tenants take turns. Visible in the Temporal UI: no personal data."""
 
     @property
+    def sends_short_id(self) -> bool:
+        """Whether the provider gets `call.short`, and may call back with it."""
+        return any(("call", "short") in one.referenced_names() for one in self.request.expressions)
+
+    @property
     def parked_codes(self) -> tuple[str, ...] | None:
         """The codes of the ends that are parked, or `unknown`; None: as `on_failure` says."""
         if self.park is not None:

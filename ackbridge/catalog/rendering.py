@@ -230,17 +230,25 @@ def fairness_key(operation: Operation, context: Context) -> str | None:
 
 
 def _idempotency_header(operation: Operation, context: Context, suffix: str = "") -> dict[str, str]:
+    """The header with the key; with a suffix, the key of something else about the same work."""
     spec = operation.request.key
     if spec is None or spec.header is None:
         return {}
-    key = context["call"]["idempotency_key"]
+    key = f"{context['call']['idempotency_key']}{suffix}"
     if spec.key is not None:
+        known = {**context, "call": {**context["call"], "idempotency_key": key}}
         with _naming("request.idempotency.key"):
-            value = spec.key.render(context)
+            value = spec.key.render(known)
             key = "" if value is None else scalar_text(value, spec.key.source)
         if not key:
             raise InvalidInputError(f"request.idempotency.key: {spec.key.source} has no value")
-    return {spec.header: quote(f"{key}{suffix}", safe=_SAFE_IN_KEYS)}
+    key = quote(key, safe=_SAFE_IN_KEYS)
+    if spec.max_length is not None and len(key) > spec.max_length:
+        raise InvalidInputError(
+            f"request.idempotency: the key has {len(key)} characters, and the provider takes"
+            f" {spec.max_length}"
+        )
+    return {spec.header: key}
 
 
 def _request(

@@ -6,25 +6,22 @@ other problems and not only once those are fixed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.notices import NOTICE_KINDS
-from ackbridge.contracts.plan import OnFailure
 from ackbridge.contracts.wire import parse_duration
 from ackbridge.errors import did_you_mean, unknown_name
+from ackbridge.security.redaction import looks_like_secret
 
 from .expressions import Expression, RequestExpression
 from .model import (
     IDEMPOTENCY_HEADER,
-    UNKNOWN,
     DeadlineSpec,
-    Integration,
-    Operation,
     ReconcileSpec,
-    Repeat,
 )
 from .templates import Template, reads_idempotency_key
 from .yaml_document import FieldPath, FieldProblem, walk_texts
@@ -34,7 +31,7 @@ _SENT = (*_CALLER, "callback_url")
 _LISTED = ("since", "until", "page")
 _KNOWN = (*_SENT, "reference", "kept")
 _REQUEST = ("path", "url", "query", "headers", "body")
-_CALL = ("id", "provider", "operation", "key")
+_CALL = ("id", "short", "provider", "operation", "key")
 _CYCLE = ("cycle", "idempotency_key")
 
 # Where templates are (a part and its fields), and which names they can read there.
@@ -198,17 +195,6 @@ def _poll_beside(response: Fields) -> Iterator[FieldProblem]:
         yield _problem("response.status", "poll needs status: how to ask for the response")
 
 
-def _not_yet(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
-    """Fields of the grammar that have no effect yet: they are refused, not ignored."""
-    for field in _WITHOUT_EFFECT:
-        *where, name = field.split(".")
-        if _mapping(operation, *where).get(name) is not None:
-            yield _problem(field, "has no effect in this version of Ackbridge")
-
-
-_WITHOUT_EFFECT = ("request.idempotency.max_length",)
-
-
 def _targets(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     """Every request needs a path or a URL."""
     for path, part in _requests(operation):
@@ -217,6 +203,29 @@ def _targets(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
             yield FieldProblem((*path, "url"), "is allowed instead of path only, not beside it")
         elif not has_path and not has_url:
             yield FieldProblem((*path, "path"), "is missing (or url)")
+
+
+def _literal_secrets(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
+    """References that are not resolved where they stand, and secrets written as literals."""
+    for path, request in _requests(operation):
+        for field in _REQUEST:
+            for where, text in walk_texts(request.get(field), (*path, field)):
+                if found := _REFERENCE.fullmatch(text):
+                    message = (
+                        f"is sent as it is: write {{secret('{found[1]}')}}, or use auth, where such"
+                        " references are resolved"
+                    )
+                    yield FieldProblem(where, message)
+                elif looks_like_secret(text):
+                    # Not repeated.
+                    message = (
+                        "looks like a secret written as a literal: put it into a variable of the"
+                        " environment, and write {secret('env:NAME')} or use auth"
+                    )
+                    yield FieldProblem(where, message)
+
+
+_REFERENCE = re.compile(r"(?:(?:Bearer|Basic|Token|Key) +)?(env:[A-Za-z_]\w*)", re.IGNORECASE)
 
 
 def _requests(operation: Fields) -> Iterator[tuple[FieldPath, Fields]]:
@@ -417,7 +426,7 @@ _RULES = (
     _callback,
     _fetch,
     _poll,
-    _not_yet,
+    _literal_secrets,
     _targets,
     _final_receipt,
     _late_window,
@@ -428,32 +437,3 @@ _RULES = (
     _deadline,
     _template_names,
 )
-
-
-def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
-    """Find what is allowed, and may still not be what the author of a valid file wants."""
-    for name, operation in integration.operations.items():
-        for problem in (*_unsafe_repetition(operation), *_unverifiable_end(operation)):
-            yield FieldProblem(("operations", name, *problem.path), problem.message)
-
-
-def _unsafe_repetition(operation: Operation) -> Iterator[FieldProblem]:
-    request = operation.request
-    if request.repeat is Repeat.ALWAYS and request.method != "GET" and not request.carries_key:
-        message = (
-            "always, without an idempotency key: when an answer is lost, the provider may do the"
-            " work several times"
-        )
-        yield _problem("request.repeat", message)
-
-
-def _unverifiable_end(operation: Operation) -> Iterator[FieldProblem]:
-    parks = operation.on_failure is OnFailure.PARK or UNKNOWN in (operation.parked_codes or ())
-    if operation.request.is_repeatable or operation.response.status is not None or parks:
-        return
-    message = (
-        "fail, for a request that may not be repeated and without a status request: after a lost"
-        " answer the call ends with unknown effect, and the provider cannot be asked. Add"
-        " response.status, or `park: [unknown]`"
-    )
-    yield _problem("on_failure" if operation.park is None else "park", message)

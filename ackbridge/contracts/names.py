@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from typing import Final
 
@@ -136,6 +138,16 @@ PURGE_ID: Final = "purge:ledger"
 def idempotency_key(call: str, cycle: int) -> str:
     """The idempotency key sent to the provider: the same for all attempts of a cycle."""
     return f"{call}:{cycle}"
+
+
+SHORT_ID_PATTERN: Final = re.compile("[a-z2-7]{26}")
+"""What `short_call_id` looks like."""
+
+
+def short_call_id(call: str) -> str:
+    """The call id in 26 letters and digits, for providers' short fields: 128 bits of its digest."""
+    digest = hashlib.sha256(call.encode()).digest()[:16]
+    return base64.b32encode(digest).decode().lower().rstrip("=")
 
 
 def notice_id(event_id: str) -> str:

@@ -59,6 +59,11 @@ _DIGIT_GROUP = re.compile(r"[0-9]+")
 _CARD_LENGTHS = range(13, 20)
 
 
+def looks_like_secret(text: str) -> bool:
+    """Whether a text has the form of a credential of a known kind."""
+    return any(pattern.search(text) for pattern in _PATTERNS)
+
+
 class Redactor:
     """Removes secrets from the texts of one provider; without specs, by patterns only."""
 

@@ -79,6 +79,7 @@ class Dependencies:
             "metadata": dict(request.metadata),
             "call": {
                 "id": request.call_id,
+                "short": names.short_call_id(request.call_id),
                 "provider": request.provider,
                 "operation": request.operation,
                 "key": request.key,

@@ -461,6 +461,158 @@ def test_several_authentications(tmp_path: Path) -> None:
     assert [[spec.type for spec in auth] for auth in loaded] == [["bearer"], ["bearer", "header"]]
 
 
+@pytest.mark.parametrize(
+    ("parts", "field", "message"),
+    [
+        (
+            "request: {path: /x, headers: {X-Key: 'env:KEY'}}",
+            "request.headers.X-Key",
+            "write {secret('env:KEY')}, or use auth",
+        ),
+        (
+            "request: {path: /x, headers: {X-Key: 'Bearer env:KEY'}}",
+            "request.headers.X-Key",
+            "is sent as it is",
+        ),
+        (
+            "request: {path: /x, query: {key: sk_live_1234567890}}",
+            "request.query.key",
+            "a secret written as a literal",
+        ),
+        (
+            "request: {path: /x, body: {a: [{key: ghp_1234567890}]}}",
+            "request.body.a.0.key",
+            "a secret written as a literal",
+        ),
+        (
+            "response: {mode: sync, failure: {when: split(a, b), reason: c}}",
+            "response.failure.b)",
+            "needs quotes",
+        ),
+        ("response: {mode: sync, success: 'contains(a'}", "response.success", "needs quotes"),
+        (
+            "response: {mode: sync, success: \"contains(['a'], !b.c)\"}",
+            "response.success",
+            "!(a.b)",
+        ),
+        (
+            "response: {mode: sync, success: \"secret('env:KEY')\"}",
+            "response.success",
+            "within hmac and sha256",
+        ),
+        (
+            "notices: {failed: {title: \"{secret('env:KEY')}\", message: m}}",
+            "notices.failed.title",
+            "within hmac and sha256",
+        ),
+    ],
+)
+def test_hints_for_common_mistakes(tmp_path: Path, parts: str, field: str, message: str) -> None:
+    """With line, column and field, and without the secret."""
+    request = "" if "request:" in parts else "request: {path: /x}, "
+    response = "" if "response:" in parts else ", response: {mode: sync}"
+    operation = f"operations:\n  order: {{{request}{parts}{response}}}\n"
+    found = problems(tmp_path, f"provider: acme\nbase_url: http://a.example\n{operation}")
+    messages = {problem.field: problem.message for problem in found}
+    assert message in messages[f"operations.order.{field}"]
+    assert all(problem.line == 4 and problem.column > 1 for problem in found)
+    assert not any("1234567890" in problem.message for problem in found)
+
+
+def test_two_authentications_in_one(tmp_path: Path) -> None:
+    """The hint says how several are written, for two keys and for two in one mapping."""
+    mixed = "auth: {type: bearer, token: 'env:A', username: u, password: 'env:B'}\n"
+    twice = "auth: {type: bearer, token: 'env:A'}\nauth: {type: basic}\n"
+    for text, field in ((mixed, "auth.username"), (twice, "auth")):
+        found = {p.field: p.message for p in problems(tmp_path, text + MINIMAL)}
+        assert "Several authentications at once are a list" in found[field]
+
+
+KEYED = "request: {{path: /x, idempotency: {{max_length: {length}, key: '{key}'}}}}"
+NOTICES = "notices: {unknown: {title: We do not know yet, message: TEXT}}"
+ACKNOWLEDGED = "acknowledge: {path: /a, success: {ok: 1}, failed: {ok: 0}, undoes: false"
+
+
+@pytest.mark.parametrize(
+    ("parts", "field", "message"),
+    [
+        (
+            "request: {path: /x, idempotency: {max_length: 64}}",
+            "request.idempotency.max_length",
+            "the provider takes 64",
+        ),
+        (
+            KEYED.format(length=64, key="a-{sha256(call.idempotency_key)}"),
+            "request.idempotency.max_length",
+            "keys can have 66 characters",
+        ),
+        (
+            KEYED.format(length=36, key="{uuid5(call.idempotency_key)}"),
+            None,
+            "",
+        ),
+        (f"{ACKNOWLEDGED}}}", "acknowledge.undoes", "acknowledged as a success after"),
+        (f"{ACKNOWLEDGED}}}, response: {{mode: sync, late: hold}}", None, ""),
+        (
+            "acknowledge: {path: /a, success: {}, failed: {}}",
+            "acknowledge.failed",
+            "same as success",
+        ),
+        (
+            NOTICES.replace("TEXT", "Your card was not charged."),
+            "notices.unknown.message",
+            "was not charged",
+        ),
+        (NOTICES.replace("TEXT", "Please try again."), "notices.unknown.message", "try again"),
+        (
+            NOTICES.replace("TEXT", "'{payload.name}: nicht gebucht'"),
+            "notices.unknown.message",
+            "nicht gebucht",
+        ),
+        (NOTICES.replace("TEXT", "We do not know whether you were charged."), None, ""),
+        (
+            NOTICES.replace("TEXT", "'The shop did not confirm it, and it may still come.'"),
+            None,
+            "",
+        ),
+        (
+            "notices: {delayed: {title: t, message: m, alternative: Pay with another card}}",
+            "notices.delayed.alternative",
+            "Pay with another",
+        ),
+    ],
+)
+def test_warnings_of_what_cannot_work(
+    tmp_path: Path, parts: str, field: str | None, message: str
+) -> None:
+    """The file is valid all the same."""
+    request = "" if "request:" in parts else "request: {path: /x}, "
+    response = "" if "response:" in parts else ", response: {mode: sync}"
+    operation = f"operations:\n  order: {{{request}{parts}{response}}}\n"
+    text = f"provider: acme\nbase_url: http://a.example\n{operation}"
+    found = integration_warnings(write(tmp_path, text), {})
+    expected = [] if field is None else [f"operations.order.{field}"]
+    assert [problem.field for problem in found] == expected
+    assert all(message in problem.message and problem.line == 4 for problem in found)
+
+
+def test_warning_of_callbacks_without_a_signature(tmp_path: Path) -> None:
+    """Whoever knows the token can say anything; asking the provider itself is safe."""
+    text = MINIMAL.replace("operations:", TOKEN_CALLBACKS).replace("mode: sync", WAITING)
+    (found,) = integration_warnings(write(tmp_path, text), {})
+    assert (found.field, "no signature covers the body" in found.message) == (
+        "callbacks.verify",
+        True,
+    )
+    fetched = text.replace("success: done", "fetch: true, status: {path: /x, success: done}")
+    assert integration_warnings(write(tmp_path, fetched), {}) == []
+
+
+TOKEN_CALLBACKS = """callbacks: {verify: {type: header, name: X, secrets: ["env:A"]}, event_key: id}
+operations:"""
+WAITING = "mode: callback, match: {call_id: id}, success: done"
+
+
 def test_a_catalog_is_loaded_from_a_folder(tmp_path: Path) -> None:
     """Every YAML file of a folder is loaded; errors for unknown names list the known ones."""
     write(tmp_path, MINIMAL)

@@ -27,6 +27,7 @@ from ackbridge.catalog.matching import (
 from ackbridge.catalog.model import Operation
 from ackbridge.contracts.limits import MAX_CODE_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
+from ackbridge.contracts.names import short_call_id
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import HeaderVerify
@@ -96,6 +97,23 @@ def test_call_ids_of_others_are_no_match(tmp_path: Path, body: Any, matches: lis
     """A call id of another operation or provider is ignored."""
     integration = acme(tmp_path, receipt=RECEIPT, response=CALLBACK)
     assert matches == find_matches(integration, callback(body))
+
+
+def test_short_call_ids(tmp_path: Path) -> None:
+    """They find the call like a reference, where the provider gets them."""
+    short = short_call_id("acme.order.k")
+    body = {"ref": "{call.short}"}
+    integration = acme(
+        tmp_path, request={"path": "/x", "body": body}, response=CALLBACK, receipt=RECEIPT
+    )
+    other = acme(tmp_path, response=CALLBACK, receipt=RECEIPT)
+    assert (len(short), short.isalnum(), short.islower()) == (26, True, True)
+    assert find_matches(integration, callback({"call": short})) == [Match("order", None, short)]
+    assert find_matches(integration, callback({"call": "acme.order.k"})) == [
+        Match("order", "acme.order.k")
+    ]
+    assert find_matches(integration, callback({"call": short[1:]})) == []
+    assert find_matches(other, callback({"call": short})) == []
 
 
 def test_operations_without_callbacks_never_match(tmp_path: Path) -> None:

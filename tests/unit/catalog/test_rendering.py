@@ -384,6 +384,24 @@ def test_status_request_is_not_sent_without_its_reference(tmp_path: Path) -> Non
             assert render_status(integration, operation, unknown) is not None
 
 
+def test_keys_are_as_long_as_the_provider_takes(tmp_path: Path) -> None:
+    """Acknowledgements have keys of their own of the same length; longer ones are not sent."""
+    key = {"max_length": 64, "key": "{sha256(call.idempotency_key)}"}
+    acknowledge = {"path": "/ack", "success": {}}
+    integration = acme(
+        tmp_path, request={"path": "/x", "idempotency": key}, acknowledge=acknowledge
+    )
+    order = integration.operations["order"]
+    sent = render_request(integration, order, CONTEXT)
+    acknowledged = render_acknowledgement(integration, order, "success", CONTEXT)
+    assert acknowledged is not None
+    keys = [one.headers["Idempotency-Key"] for one in (sent, acknowledged)]
+    assert [len(one) for one in keys] == [64, 64]
+    assert len(set(keys)) == 2
+    with pytest.raises(InvalidInputError, match="has 15 characters, and the provider takes 10"):
+        request(tmp_path, idempotency={"max_length": 10})
+
+
 def linked(folder: Path, url: str, hosts: dict[str, str]) -> OutboundRequest:
     """The status request, at a URL that the provider has sent."""
     response = {"mode": "poll", "status": {"url": "kept.poll", "success": "ok"}}
