@@ -50,6 +50,7 @@ _K = ExampleKind
 KINDS_OF_ANSWERS: Final[Mapping[str, frozenset[ExampleKind]]] = {
     "request": frozenset({_K.RECEIPT, _K.REFUSED, _K.RETRY, _K.SUCCESS, _K.FAILURE, _K.EXTENSION}),
     "status": frozenset({_K.SUCCESS, _K.FAILURE, _K.EXTENSION, _K.PENDING, _K.RETRY}),
+    "result": frozenset({_K.SUCCESS, _K.RETRY, _K.REFUSED}),
     "success": frozenset({_K.ACCEPTED, _K.REFUSED, _K.RETRY}),
     "failed": frozenset({_K.ACCEPTED, _K.REFUSED, _K.RETRY}),
 }
@@ -68,7 +69,8 @@ class Meaning(FilePart):
     """Of answers to the request: `receipt`, `refused` (for good), `retry` (the same request again),
     `failure`, and `success` or `extension` where the answer is the response. Of answers to status
     requests: `success`, `failure`, `extension`, `pending` (no response yet), `retry`. Of answers to
-    acknowledgements: `accepted`, `refused`, `retry`. Of deliveries: `success`, `failure`,
+    the request for the result: `success`, `retry`, `refused`. Of answers to acknowledgements:
+    `accepted`, `refused`, `retry`. Of deliveries: `success`, `failure`,
     `extension`, `pending` (about a call, and none of these), `unmatched` (about no call),
     `ignored`, `handshake`, `doorbell`, `event` (nobody asked for it)."""
     operation: Name | None = None
@@ -161,8 +163,9 @@ class RequestExample(Content):
 class AnswerExample(Content):
     """A provider's answer to one of our requests."""
 
-    to: Literal["request", "status", "success", "failed"] = "request"
-    """What is answered: the request, a status request, or an acknowledgement of either kind."""
+    to: Literal["request", "status", "result", "success", "failed"] = "request"
+    """What is answered: the request, a status request, the request for the result, or an
+    acknowledgement of either kind."""
     status: int = Field(ge=100, le=599)
     """The HTTP status."""
 

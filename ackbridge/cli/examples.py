@@ -54,7 +54,8 @@ def _message(example: Example) -> str:
     answer = example.answer
     if answer is None:
         return "callback"
-    what = answer.to if answer.to in ("request", "status") else f"acknowledgement ({answer.to})"
+    is_acknowledged = answer.to in ("success", "failed")
+    what = f"acknowledgement ({answer.to})" if is_acknowledged else answer.to
     return f"{answer.status} to {what}"
 
 

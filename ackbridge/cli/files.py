@@ -26,7 +26,12 @@ from ackbridge.catalog.loading import (
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.conformance.cases import PayloadRequiredError, make_case
-from ackbridge.conformance.readings import CheckedExample, check_example, missing_examples
+from ackbridge.conformance.readings import (
+    CheckedExample,
+    ExampleSecrets,
+    check_example,
+    missing_examples,
+)
 from ackbridge.conformance.runner import Report, Result, Verdict, run_conformance
 from ackbridge.conformance.scenarios import SCENARIOS
 from ackbridge.conformance.scenarios.scenario import Scenario
@@ -193,6 +198,7 @@ def _payloads(
     for name in operations:
         _check_name("--operation", name, integration.operations)
     found = {name: given.get(name) for name in operations or integration.operations}
+    ExampleSecrets().use_in_task()
     for name, payload in found.items():
         try:
             make_case(integration, name, examples, payload)

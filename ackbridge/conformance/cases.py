@@ -235,6 +235,7 @@ _FUTURE = datetime(2030, 1, 1, tzinfo=UTC)
 _RETRYABLE = MessageRequest("failed", retryable=True)
 _MESSAGES: Mapping[str, Callable[[SampleMessages, CallRequest], object]] = {
     "receipt": lambda samples, _: samples.receipt(_MARK),
+    "receipt.final": lambda samples, _: samples.final_receipt(_MARK),
     "callback.completed": _callback(MessageRequest("completed")),
     "callback.failed": _callback(MessageRequest("failed")),
     "callback.failed_again": _callback(_RETRYABLE),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -64,7 +65,8 @@ class FileBasedProvider:
     """Parses requests as an integration file makes them, and speaks as its examples do.
 
     Attributes:
-        successes, failures: by call id, the last message that was one.
+        successes, failures: by call id, the messages that were one.
+        results: by call id, the document of the last answer to the request for the result.
         complaints: requests that could not be understood, or were refused.
     """
 
@@ -75,12 +77,18 @@ class FileBasedProvider:
         public_url: str,
         clock: Clock,
         examples: Sequence[Example] = (),
+        move: Callable[[str], str] = str,
     ) -> None:
-        """Callbacks go to the gateway at `public_url` where requests have no callback URL."""
+        """Callbacks go to the gateway at `public_url` where requests have no callback URL.
+
+        Args:
+            move: gives a URL of the real provider the address of this one.
+        """
         self._integration = integration
         self._routes = build_routes(integration)
         self._samples = {
-            name: SampleMessages(integration, name, examples) for name in integration.operations
+            name: SampleMessages(integration, name, examples, move)
+            for name in integration.operations
         }
         self._credentials = Credentials(integration.auth, secrets, TOKEN_PATH)
         callbacks = integration.callbacks
@@ -94,8 +102,11 @@ class FileBasedProvider:
         self._behaviours: dict[str, tuple[Behaviour, ...]] = {}
         self._receipts: dict[str, Message] = {}
         self._latest_jobs: dict[str, Job] = {}
-        self.successes: dict[str, Said] = {}
-        self.failures: dict[str, Said] = {}
+        self._calls_of_jobs: dict[str, str] = {}
+        self._final: set[str] = set()
+        self.successes: defaultdict[str, list[Said]] = defaultdict(list)
+        self.failures: defaultdict[str, list[Said]] = defaultdict(list)
+        self.results: dict[str, dict[str, Any]] = {}
         self.complaints: list[str] = []
 
     # Set up by the scenario
@@ -106,16 +117,20 @@ class FileBasedProvider:
         *behaviours: Behaviour,
         identifies_call: bool = True,
         identifies_cycle: bool = True,
+        is_final: bool = False,
     ) -> None:
         """Expect a call; the last of its behaviours, by cycle, is also for all that follow.
 
         Args:
+            is_final: whether its receipts are the response already.
             identifies_call, identifies_cycle: as in `ExpectedCalls.add`.
         """
         self._expected.add(
             request, identifies_call=identifies_call, identifies_cycle=identifies_cycle
         )
         self._behaviours[request.call_id] = behaviours or (Behaviour(),)
+        if is_final:
+            self._final.add(request.call_id)
 
     def behaviour_for(self, request: JobRequest) -> Behaviour | None:
         behaviours = self._behaviours.get(request.call_id or "")
@@ -152,9 +167,11 @@ class FileBasedProvider:
 
     def job_reply(self, job: Job) -> DialectReply:
         self._latest_jobs[job.call_id or job.key] = job
+        self._calls_of_jobs[job.id] = job.call_id or job.key
         message = self._receipt(job)
-        if job.mode == "sync":
-            self._note(job, job.status, MessageSource.SYNC, message)
+        if job.mode == "sync" or job.call_id in self._final:
+            status: JobStatus = "completed" if job.call_id in self._final else job.status
+            self._note(job, status, MessageSource.SYNC, message.document)
         return _encoded(message)
 
     def status_reply(self, job: Job) -> DialectReply:
@@ -165,7 +182,7 @@ class FileBasedProvider:
             status = "extended"
         samples = self._samples[job.operation]
         message = samples.status(self._reference(job), self._wanted(job, status))
-        self._note(job, status, MessageSource.STATUS, message)
+        self._note(job, status, MessageSource.STATUS, message.document)
         return _encoded(message)
 
     def acknowledgement_reply(self, job: Job, verdict: Verdict) -> DialectReply:
@@ -185,7 +202,7 @@ class FileBasedProvider:
         """The body that the file reads as this kind; empty for operations without callbacks."""
         if job.mode != "callback":
             return b""
-        if kind == "failed" and self._samples[job.operation].never_fails:
+        if kind == "failed" and not self._samples[job.operation].can_fail:
             # Only in a forged callback, which is rejected whatever it says.
             kind = "completed"
         message = self._samples[job.operation].callback(
@@ -196,16 +213,17 @@ class FileBasedProvider:
             query=_query(job.callback_url or ""),
         )
         self._events[event_id] = message
-        key = find_event_key(self._integration, message.document)
-        self._event_keys[event_id] = key or event_id
-        self._note(job, kind, MessageSource.CALLBACK, message)
+        document = self._samples[job.operation].event_document(message)
+        self._event_keys[event_id] = find_event_key(self._integration, document) or event_id
+        if not self._integration.operations[job.operation].response.fetch:
+            self._note(job, kind, MessageSource.CALLBACK, document)
         return message.content
 
     def target(self, url: str, event_id: str) -> tuple[str, str]:
         message = self._events.get(event_id)
-        if message is None or not message.query:
+        if message is None or not message.query_text:
             return "POST", url
-        return "POST", f"{url.partition('?')[0]}?{message.query_text}"
+        return message.method, f"{url.partition('?')[0]}?{message.query_text}"
 
     def sign(self, body: bytes, event_id: str, at: datetime) -> dict[str, str]:
         headers = self._headers(event_id)
@@ -228,6 +246,8 @@ class FileBasedProvider:
     ) -> ParsedRequest:
         if route.part == "request":
             return self._job_request(route, origin, request)
+        if route.part == "result":
+            return self._result(route, origin)
         selector = JobSelector(origin.job_id, origin.key, origin.call_id)
         if route.part == "status":
             return StatusRequest(route.operation, selector)
@@ -264,7 +284,11 @@ class FileBasedProvider:
         if job.id not in self._receipts:
             samples, mark = self._samples[job.operation], str(next(self._marks))
             wanted = self._wanted(job, job.status)
-            message = samples.sync(mark, wanted) if job.mode == "sync" else samples.receipt(mark)
+            if job.mode == "sync":
+                message = samples.sync(mark, wanted)
+            else:
+                is_final = job.call_id in self._final
+                message = samples.final_receipt(mark) if is_final else samples.receipt(mark)
             self._receipts[job.id] = message
             reference = self._reference(job)
             if reference is not None:
@@ -280,11 +304,22 @@ class FileBasedProvider:
         seconds = max(1, round((until - self._clock()).total_seconds()))
         return MessageRequest(status, job.behaviour.retryable, until, seconds)
 
-    def _note(self, job: Job, status: JobStatus, source: MessageSource, message: Message) -> None:
+    def _note(
+        self, job: Job, status: JobStatus, source: MessageSource, document: dict[str, Any]
+    ) -> None:
         """Remember a success or a failure, for the scenario to compare with."""
         kept = {"completed": self.successes, "failed": self.failures}.get(status)
         if kept is not None:
-            kept[job.call_id or ""] = Said(source, message.document)
+            kept[job.call_id or ""].append(Said(source, document))
+
+    def _result(self, route: Route, origin: RequestOrigin) -> DirectReply:
+        of_job = self._calls_of_jobs.get(origin.job_id or "", "")
+        job = self._latest_jobs.get(origin.call_id or of_job)
+        if job is None:
+            return self._error("unattributed", 404, "the request for the result identifies no call")
+        message = self._samples[route.operation].result(self._reference(job))
+        self.results[job.call_id or ""] = message.document
+        return DirectReply("result", _encoded(message))
 
     def _message_id(self, event_id: str) -> str:
         """The message id that the signature covers: from the header that the file reads, if any."""

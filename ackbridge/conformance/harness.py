@@ -12,12 +12,13 @@ import contextlib
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import uvicorn
@@ -85,8 +86,12 @@ async def conformance_harness(file: Path, environ: Mapping[str, str]) -> AsyncIt
         catalog = load_catalog(copy.folder, {})
         (integration,) = catalog.integrations.values()
         secrets = Secrets(copy.environment, copy.secrets_root)
-        examples = [one.example for one in load_examples(file, load_integration(file, environ))]
-        dialect = FileBasedProvider(integration, secrets, gateway_url, utc_now, examples)
+        secrets.use_in_task()
+        original = load_integration(file, environ)
+        examples = [one.example for one in load_examples(file, original)]
+        dialect = FileBasedProvider(
+            integration, secrets, gateway_url, utc_now, examples, _mover(original, provider_url)
+        )
         provider = simulate(dialect, behaviour_for=dialect.behaviour_for)
         ledger_path = folder / "ledger.db"
         await asyncio.to_thread(_migrate, f"sqlite:///{ledger_path}")
@@ -180,6 +185,21 @@ async def _serve(app: Any, listener: socket.socket) -> AsyncIterator[None]:
     finally:
         server.should_exit = True
         await serving
+
+
+def _mover(integration: Integration, provider_url: str) -> Callable[[str], str]:
+    """Gives URLs of the provider, and of the hosts that its file allows, the simulated address."""
+
+    def move(url: str) -> str:
+        try:
+            is_allowed = integration.access_to(url) is not None
+        except ValueError:
+            return url
+        at = urlsplit(provider_url)
+        moved = urlsplit(url)._replace(scheme=at.scheme, netloc=at.netloc)
+        return moved.geturl() if is_allowed else url
+
+    return move
 
 
 def _listener() -> contextlib.closing[socket.socket]:

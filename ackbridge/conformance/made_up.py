@@ -69,8 +69,17 @@ def _call(message: Message, name: str, arguments: list[Node]) -> None:
     (within, part) = arguments
     if (path := _path(within)) is not None and part["type"] == "literal":
         _assign(message, path, part["value"])
-    elif (path := _path(part)) is not None and within["type"] == "literal" and within["value"]:
-        _assign(message, path, within["value"][0])
+    elif (path := _path(part)) is not None and (listed := _constants(within)):
+        _assign(message, path, listed[0])
+
+
+def _constants(node: Node) -> Any:
+    """A list of constants, or a text; empty where it is neither."""
+    if node["type"] == "literal":
+        return node["value"]
+    is_list = node["type"] == "multi_select_list"
+    constants = [child.get("value") for child in node["children"] if child["type"] == "literal"]
+    return constants if is_list else ()
 
 
 def _path(node: Node) -> list[str | int] | None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
+from ackbridge.catalog.callbacks import CallbackEncoding
+from ackbridge.catalog.encodings import write_xml
 from ackbridge.catalog.examples import AnswerExample, DeliveryExample
+from ackbridge.catalog.expressions import Expression
+from ackbridge.catalog.wire_formats import READERS, read_form
 from ackbridge.contracts.wire import InvalidInputError, read_json
 
 Path = tuple[str | int, ...]
@@ -19,8 +24,8 @@ Path = tuple[str | int, ...]
 Read = Callable[["Message"], Any]
 """What an expression of the file reads from a message."""
 
-LEAST_SEARCHED = 8
-"""Characters of an id that is replaced within longer texts too, such as URLs."""
+LEAST_SEARCHED = 4
+"""Characters of an id that is replaced within longer texts too, such as URLs, as a word."""
 
 _NOT_SENT = frozenset(
     {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
@@ -42,7 +47,8 @@ class Message:
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, Any] = field(default_factory=dict)
     body: Any = None
-    encoding: Literal["json", "form", "text"] = "json"
+    encoding: Literal["json", "form", "xml", "query", "text"] = "json"
+    method: str = "POST"  # of a delivery
 
     @classmethod
     def of_answer(cls, answer: AnswerExample) -> Message:
@@ -56,9 +62,16 @@ class Message:
         return cls(answer.status, headers, {}, body)
 
     @classmethod
-    def of_delivery(cls, delivery: DeliveryExample, body: Any, query: dict[str, Any]) -> Message:
-        """The message in an example of a delivery, its body and query as the file reads them."""
-        return cls(None, _sent(delivery.lower_headers), query, body)
+    def of_delivery(cls, delivery: DeliveryExample, encoding: CallbackEncoding) -> Message:
+        """The message in an example of a delivery.
+
+        Raises:
+            InvalidInputError: the body is not in this encoding.
+        """
+        headers = _sent(delivery.lower_headers)
+        query = dict(parse_qsl(delivery.query, keep_blank_values=True))
+        body = parse_delivery(encoding, delivery.raw, delivery.query.encode())
+        return cls(None, headers, query, body, encoding, delivery.method)
 
     @property
     def document(self) -> dict[str, Any]:
@@ -75,13 +88,17 @@ class Message:
                 return b"" if self.body is None else json.dumps(self.body).encode()
             case "form":
                 return urlencode(self.body, doseq=True).encode()
+            case "xml":
+                return write_xml(self.body)
+            case "query":
+                return b""
             case "text":
                 return str(self.body).encode()
 
     @property
     def query_text(self) -> str:
         """The query as it is sent."""
-        return urlencode(self.query, doseq=True)
+        return urlencode(self.body if self.encoding == "query" else self.query, doseq=True)
 
     def copy(self) -> Message:
         """A message that can be changed without this one."""
@@ -107,6 +124,34 @@ class Message:
             self.get(path[:-1])[path[-1]] = value
 
 
+def parse_delivery(encoding: CallbackEncoding, body: bytes, query: bytes) -> Any:
+    """The body of a delivery, as the gateway reads it.
+
+    Raises:
+        InvalidInputError: it is not in this encoding.
+    """
+    if encoding == "json":
+        return read_json(body)
+    return read_form(query) if encoding == "query" else READERS[encoding](body)
+
+
+def keep_only(message: Message, each: Expression, number: int) -> None:
+    """Leave one of the events of a delivery, the others out."""
+    found = each.search(message.document)
+    if not isinstance(found, list):
+        return
+    for path, value in list(_containers(message.body, ("body",))):
+        if isinstance(value, list) and value == found:
+            message.set(path, [found[number]])
+
+
+def relocate(message: Message, move: Callable[[str], str]) -> None:
+    """Change the URLs of a message."""
+    for path, value in list(message.values()):
+        if isinstance(value, str) and value.startswith(("http://", "https://")):
+            message.set(path, move(value))
+
+
 def replace_id(message: Message, read: Read, new: str) -> bool:
     """Replace the id that an expression reads, wherever the message contains it.
 
@@ -120,9 +165,10 @@ def replace_id(message: Message, read: Read, new: str) -> bool:
     for path, value in list(message.values()):
         if str(value) == old:
             message.set(path, _like(value, new))
-        # A short id may be a part of anything; but not where the expression looks for it.
-        elif isinstance(value, str) and (len(old) >= LEAST_SEARCHED or path in sources):
+        elif isinstance(value, str) and path in sources:
             message.set(path, value.replace(old, new))
+        else:
+            message.set(path, _with_word(value, old, new))
     return _as_text(read(message)) == new
 
 
@@ -135,10 +181,13 @@ def renew(message: Message, read: Read, mark: str, is_kept: Callable[[Message], 
     for path in list(_sources(message, read)):
         old = message.get(path)
         new = fresh(old, mark)
-        others = [other for other, value in message.values() if value == old and len(str(old)) > 3]
-        before = {other: message.get(other) for other in {path, *others}}
-        for other in before:
-            message.set(other, new)
+        before = dict(message.values())
+        message.set(path, new)
+        for other, value in before.items():
+            if other == path:
+                continue
+            is_same = value == old and len(str(old)) >= LEAST_SEARCHED
+            message.set(other, new if is_same else _with_word(value, str(old), str(new)))
         if read(message) is None or not is_kept(message):
             for other, value in before.items():
                 message.set(other, value)
@@ -211,12 +260,26 @@ def _sources(message: Message, read: Read) -> Iterator[Path]:
             yield path
 
 
+def _containers(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(value, dict | list):
+        yield path, value
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _containers(inner, (*path, key))
+
+
 def _values(value: Any, path: Path) -> Iterator[tuple[Path, str | int | float]]:
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _values(inner, (*path, key))
     elif isinstance(value, str | int | float) and not isinstance(value, bool):
         yield path, value
+
+
+def _with_word(value: Any, old: str, new: str) -> Any:
+    """A text in which a word is replaced that is long enough not to be there by chance."""
+    if not isinstance(value, str) or len(old) < LEAST_SEARCHED or old not in value:
+        return value
+    return re.sub(rf"(?<![A-Za-z0-9]){re.escape(old)}(?![A-Za-z0-9])", lambda _: new, value)
 
 
 def _like(old: Any, new: str) -> Any:

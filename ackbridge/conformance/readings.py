@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from ackbridge.catalog.callbacks import CallbackSpec, HandshakeRule
 from ackbridge.catalog.examples import (
     DeliveryExample,
     Example,
@@ -20,23 +21,33 @@ from ackbridge.catalog.examples import (
 )
 from ackbridge.catalog.matching import (
     accepts_acknowledgement,
+    asks_to_retry,
     classify,
-    find_event_key,
     is_receipt,
     is_retryable_status,
     receipt_data,
     receipt_failure,
     receipt_reference,
+    receipt_response,
     refusal,
+    result_data,
 )
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest, render_request
 from ackbridge.catalog.yaml_document import FieldPath, FieldProblem
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
-from ackbridge.contracts.wire import InvalidInputError, read_json
+from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import Problem, SecretError, SignatureError
-from ackbridge.gateway.event import InboundEvent, read_event
+from ackbridge.gateway.event import (
+    InboundEvent,
+    event_key_of,
+    find_handshake,
+    make_document,
+    read_event,
+    split_delivery,
+)
+from ackbridge.gateway.handshake import render_handshake
 from ackbridge.security.inbound import build_verifier
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
@@ -52,6 +63,9 @@ _KINDS = {
 }
 _AT = datetime(2030, 1, 1, tzinfo=UTC)
 """When messages are read; nothing that is compared depends on it."""
+
+_RESULT_MAY_FOLLOW = (404, 409)
+"""The work is done, and its result may show a moment later."""
 
 _REDACTOR = Redactor()
 
@@ -82,9 +96,26 @@ class CheckedExample:
     is_verified: bool = False  # whether its signature was verified
 
 
+class ExampleSecrets(Secrets):
+    """The secrets of an example, by reference; made-up ones for all other references."""
+
+    def __init__(self, given: Mapping[str, str] | None = None) -> None:
+        super().__init__({}, Path())
+        self._given = given
+
+    def resolve(self, ref: str) -> str:
+        if self._given is None:
+            return f"made-up-{ref}"
+        if ref not in self._given:
+            raise SecretError(f"{ref}: is not among the example's secrets")
+        return self._given[ref]
+
+
 def check_example(integration: Integration, recorded: RecordedExample) -> CheckedExample:
     """Evaluate a file over one of its examples."""
     example = recorded.example
+    verify = example.delivery.verify if example.delivery is not None else None
+    ExampleSecrets(verify.secrets if verify else None).use_in_task()
     found: list[FieldProblem] = []
     readings: tuple[Reading, ...] = ()
     try:
@@ -93,11 +124,10 @@ def check_example(integration: Integration, recorded: RecordedExample) -> Checke
     except UnreadableExampleError as error:
         found.append(FieldProblem(("means",), f"the file cannot read this: {error}"))
     found += _wrong_request(integration, example)
-    is_verified = example.delivery is not None and example.delivery.verify is not None
-    if example.delivery is not None and is_verified:
+    if example.delivery is not None and verify is not None:
         found += _forged(integration, example.delivery)
     problems = tuple(map(recorded.problem, found))
-    return CheckedExample(recorded, readings, problems, is_verified)
+    return CheckedExample(recorded, readings, problems, is_verified=verify is not None)
 
 
 def missing_examples(integration: Integration, readings: Iterable[Reading]) -> Iterator[str]:
@@ -114,6 +144,8 @@ def _kinds_read_by(operation: Operation) -> Iterator[ExampleKind]:
     response = operation.response
     if response.mode != "sync":
         yield ExampleKind.RECEIPT
+    if response.fetch:
+        yield ExampleKind.DOORBELL
     yield ExampleKind.SUCCESS
     own = response.status or response
     if response.failure is not None or own.failure is not None:
@@ -135,21 +167,53 @@ def read_example(integration: Integration, example: Example) -> Iterator[Reading
         document = Message.of_answer(answer).document
         yield Reading(example.operation, read_answer(operation, answer.to, answer.status, document))
     elif example.delivery is not None:
-        message = Message.of_delivery(example.delivery, *parse_delivery(example.delivery))
-        yield read_event_document(integration, message.document, example.operation)
+        yield from _read_delivery(integration, example, example.delivery)
 
 
-def parse_delivery(delivery: DeliveryExample) -> tuple[Any, dict[str, Any]]:
-    """The body and the query of a delivery.
+def _read_delivery(
+    integration: Integration, example: Example, delivery: DeliveryExample
+) -> Iterator[Reading]:
+    callbacks = integration.callbacks
+    if callbacks is None:
+        raise UnreadableExampleError("the file has no callbacks")
+    problem = None
+    try:
+        document = Message.of_delivery(delivery, callbacks.encoding).document
+    except InvalidInputError as error:
+        problem = error
+        headers, query = delivery.lower_headers, dict(parse_qsl(delivery.query))
+        document = make_document(None, headers, query)
+    rule = find_handshake(callbacks, document)
+    if rule is not None:
+        yield _handshake(rule, document)
+    elif problem is not None:
+        raise UnreadableExampleError(str(problem))
+    else:
+        for number, event in enumerate(event_documents(callbacks, document)):
+            wanted = example.operation_of(example.means[min(number, len(example.means) - 1)])
+            yield read_event_document(integration, event, wanted)
+
+
+def event_documents(callbacks: CallbackSpec, document: dict[str, Any]) -> list[dict[str, Any]]:
+    """The events of a delivery.
 
     Raises:
-        UnreadableExampleError: the body is not what the file says.
+        UnreadableExampleError: they are not where the file says.
     """
+    if callbacks.each is None:
+        return [document]
     try:
-        body = read_json(delivery.raw)
+        return split_delivery(callbacks.each, document)
     except InvalidInputError as error:
-        raise UnreadableExampleError(str(error)) from None
-    return body, dict(parse_qsl(delivery.query, keep_blank_values=True))
+        raise UnreadableExampleError(f"{error}; see callbacks.each") from None
+
+
+def _handshake(rule: HandshakeRule, document: dict[str, Any]) -> Reading:
+    try:
+        content, _, _ = render_handshake(rule.reply, document)
+    except ValueError as error:
+        raise UnreadableExampleError(f"{error}; see callbacks.handshakes") from None
+    return Reading(None, Meaning(kind=ExampleKind.HANDSHAKE, reply=content))
 
 
 def read_answer(operation: Operation, to: str, status: int, document: dict[str, Any]) -> Meaning:
@@ -166,11 +230,15 @@ def read_answer(operation: Operation, to: str, status: int, document: dict[str, 
             return _read_receipt(operation, status, document)
         case "status":
             return _read_status(operation, status, document)
+        case "result":
+            return _read_result(operation, status, document)
         case _:
             return _read_acknowledged(operation, status, document)
 
 
 def _read_receipt(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
+    if asks_to_retry(operation, document):
+        return Meaning(kind=ExampleKind.RETRY)
     reference = receipt_reference(operation, document)
     failure = receipt_failure(operation, document)
     if failure is not None:
@@ -183,26 +251,38 @@ def _read_receipt(operation: Operation, status: int, document: dict[str, Any]) -
         )
     if not is_receipt(operation, status, document):
         return _not_accepted(operation, status, document)
-    if operation.response.mode != "sync":
-        data = receipt_data(operation, document)
-        return Meaning(kind=ExampleKind.RECEIPT, reference=reference, data=data)
-    message = classify(operation, document, "answer", MessageSource.SYNC, _AT)
-    if message is None:
-        raise UnreadableExampleError(
-            "the answer is neither a success nor a failure; see response.success"
-        )
-    return _meaning_of(message)
+    if operation.response.mode == "sync":
+        message = classify(operation, document, "answer", MessageSource.SYNC, _AT)
+        if message is None:
+            raise UnreadableExampleError(
+                "the answer is neither a success nor a failure; see response.success"
+            )
+        return _meaning_of(message)
+    data = receipt_data(operation, document)
+    final = receipt_response(operation, document, "answer", _AT)
+    if final is not None:
+        return _meaning_of(final).model_copy(update={"data": data})
+    return Meaning(kind=ExampleKind.RECEIPT, reference=reference, data=data)
 
 
 def _read_status(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
     if operation.response.status is None:
         raise UnreadableExampleError("the operation has no status request; see response.status")
-    if is_retryable_status(status):
-        return Meaning(kind=ExampleKind.RETRY)
-    if status >= 400:
-        return Meaning(kind=ExampleKind.PENDING)
     message = classify(operation, document, "answer", MessageSource.STATUS, _AT)
-    return _meaning_of(message) if message else Meaning(kind=ExampleKind.PENDING)
+    if message is not None:
+        return _meaning_of(message)
+    is_retried = is_retryable_status(status)
+    return Meaning(kind=ExampleKind.RETRY if is_retried else ExampleKind.PENDING)
+
+
+def _read_result(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
+    if operation.response.result is None:
+        raise UnreadableExampleError("nothing asks for a result; see response.result")
+    if 200 <= status < 300:
+        return Meaning(kind=ExampleKind.SUCCESS, response=result_data(operation, document))
+    if status in _RESULT_MAY_FOLLOW:
+        return Meaning(kind=ExampleKind.RETRY)
+    return _not_accepted(operation, status, document)
 
 
 def _read_acknowledged(operation: Operation, status: int, document: dict[str, Any]) -> Meaning:
@@ -231,13 +311,21 @@ def read_event_document(
     """
     if integration.callbacks is None:
         raise UnreadableExampleError("the file has no callbacks")
-    event_key = find_event_key(integration, document)
-    if event_key is None:
-        raise UnreadableExampleError("it has no event key; see callbacks.event_key")
+    ignore = integration.callbacks.ignore
+    if ignore is not None and ignore.holds(document):
+        return Reading(None, Meaning(kind=ExampleKind.IGNORED))
     try:
+        event_key = event_key_of(integration, document)
         event = read_event(integration, event_key, document, _AT, _REDACTOR)
+    except InvalidInputError as error:
+        raise UnreadableExampleError(f"{error}; see callbacks.event_key") from None
     except ValueError as error:
         raise UnreadableExampleError(str(error)) from None
+    if not event.interpretations:
+        for name, rule in integration.callbacks.events.items():
+            if rule.when.holds(document):
+                meaning = Meaning(kind=ExampleKind.EVENT, event=name, event_key=event_key)
+                return Reading(None, meaning)
     return _reading_of(event, operation)
 
 
@@ -313,6 +401,7 @@ _FIELDS = {
     ExampleKind.EXTENSION: "response.extension",
     ExampleKind.PENDING: "response",
     ExampleKind.ACCEPTED: "acknowledge.accept",
+    ExampleKind.DOORBELL: "response.fetch",
 }
 
 
@@ -373,25 +462,12 @@ def _text(value: Any) -> str:
     return "nothing" if value is None else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-class _GivenSecrets(Secrets):
-    """The secrets of an example, by reference."""
-
-    def __init__(self, given: Mapping[str, str]) -> None:
-        super().__init__({}, Path())
-        self._given = given
-
-    def resolve(self, ref: str) -> str:
-        if ref not in self._given:
-            raise SecretError(f"{ref}: is not among the example's secrets")
-        return self._given[ref]
-
-
 def _forged(integration: Integration, delivery: DeliveryExample) -> Iterator[FieldProblem]:
     """Why the file's verification rejects a delivery that says how it is verified."""
     callbacks, verify = integration.callbacks, delivery.verify
     if callbacks is None or verify is None:
         return
-    verifier = build_verifier(callbacks.verify, _GivenSecrets(verify.secrets), lambda: verify.at)
+    verifier = build_verifier(callbacks.verify, ExampleSecrets(verify.secrets), lambda: verify.at)
     try:
         verifier.verify(delivery.lower_headers, delivery.raw)
     except (SignatureError, SecretError) as error:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 from ackbridge.catalog.expressions import Expression
-from ackbridge.catalog.model import Integration, Operation
+from ackbridge.catalog.model import HttpRequest, Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest, render_request, render_status
 from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.contracts.calls import CallRequest
@@ -20,8 +20,8 @@ from ackbridge.sandbox.provider_dialect import IncomingRequest
 
 from .template_context import template_context
 
-Part = Literal["request", "status", "success", "failed"]
-"""A request, a status request, or an acknowledgement of either kind."""
+Part = Literal["request", "status", "result", "success", "failed"]
+"""A request, a status request, one for the result, or an acknowledgement of either kind."""
 
 _MORE_CYCLES = 3
 """Cycles that reprocessing may add."""
@@ -38,13 +38,14 @@ class Route:
     query: Mapping[str, Template]
     body: BodyTemplate | None = None
     encoding: str = "json"
+    is_link: bool = False  # its whole URL is one that the provider has sent
 
     def matches(self, request: IncomingRequest) -> bool:
         """Whether a request can have been rendered from this part."""
         if request.method != self.method or not self.path.fullmatch(request.path):
             return False
         given = dict(parse_qsl(request.query, keep_blank_values=True))
-        if not matches_template(dict(self.query), given):
+        if not self.is_link and not matches_template(dict(self.query), given):
             return False
         return self.body is None or self._matches_body(request.body)
 
@@ -73,28 +74,21 @@ def build_routes(integration: Integration) -> list[Route]:
 
 
 def _routes(base: str, name: str, operation: Operation) -> Iterator[Route]:
-    request, status = operation.request, operation.response.status
-    yield Route(
-        name,
-        "request",
-        request.method,
-        _pattern(base, request.path),
-        request.query,
-        request.body,
-        request.encoding,
-    )
-    if status is not None:
-        path = _pattern(base, status.path)
-        yield Route(name, "status", status.method, path, status.query)
-    acknowledge = operation.acknowledge
-    if acknowledge is None:
-        return
-    parts: tuple[Part, ...] = ("success", "failed")
-    for part in parts:
-        sent = acknowledge.request(part)
+    response, acknowledge = operation.response, operation.acknowledge
+    parts: list[tuple[Part, HttpRequest | None]] = [
+        ("request", operation.request),
+        ("status", response.status),
+        ("result", response.result),
+    ]
+    if acknowledge is not None:
+        parts += [("success", acknowledge.request("success"))]
+        parts += [("failed", acknowledge.request("failed"))]
+    for part, sent in parts:
         if sent is not None:
             path = _pattern(base, sent.path)
-            yield Route(name, part, sent.method, path, sent.query, sent.body, sent.encoding)
+            is_link = sent.path is None
+            shape = (sent.query, sent.body, sent.encoding, is_link)
+            yield Route(name, part, sent.method, path, *shape)
 
 
 def matches_template(shape: Any, value: Any) -> bool:

@@ -10,19 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from ackbridge.catalog.examples import Example, ExampleKind, Meaning
 from ackbridge.catalog.expressions import Expression
-from ackbridge.catalog.matching import receipt_reference
+from ackbridge.catalog.matching import find_event_key, receipt_reference
 from ackbridge.catalog.model import Integration, Operation
+from ackbridge.contracts.wire import InvalidInputError
 
 from .made_up import fill, make_true
-from .message import Message, moments, renew, replace_id, replace_time, spans
+from .message import (
+    Message,
+    keep_only,
+    moments,
+    relocate,
+    renew,
+    replace_id,
+    replace_time,
+    spans,
+)
 from .readings import (
     Reading,
     UnreadableExampleError,
-    parse_delivery,
+    event_documents,
     read_answer,
     read_event_document,
     read_example,
@@ -74,17 +85,33 @@ class _Sample:
 class SampleMessages:
     """The messages of one operation. All methods raise `NoExampleError`."""
 
-    def __init__(self, integration: Integration, name: str, examples: Sequence[Example]) -> None:
+    def __init__(
+        self,
+        integration: Integration,
+        name: str,
+        examples: Sequence[Example],
+        move: Callable[[str], str] = str,
+    ) -> None:
+        """Messages of an operation; `move` gives a URL of the provider its simulated address."""
         self._integration = integration
         self._name = name
         self._operation: Operation = integration.operations[name]
         self._samples = [
             sample for example in examples for sample in _samples(integration, name, example)
         ]
+        for sample in self._samples:
+            relocate(sample.message, move)
 
-    @property
-    def never_fails(self) -> bool:
-        return self._operation.response.failure is None
+    @cached_property
+    def can_fail(self) -> bool:
+        """Whether a callback can say that the provider failed, or only that there is something."""
+        if self._operation.response.fetch:
+            return True
+        try:
+            self._find("callback", ExampleKind.FAILURE, retryable=False)
+        except NoExampleError:
+            return False
+        return True
 
     def receipt(self, mark: str) -> Message:
         """A receipt, with a reference of its own."""
@@ -114,7 +141,8 @@ class SampleMessages:
         query: Mapping[str, str] | None = None,
     ) -> Message:
         """A callback with an event key of its own; `query` is that of the callback URL."""
-        message = self._find("callback", wanted.kind, retryable=wanted.retryable)
+        kind = ExampleKind.DOORBELL if self._operation.response.fetch else wanted.kind
+        message = self._find("callback", kind, retryable=wanted.retryable)
         message.query.update(query or {})
         match = self._operation.response.match
         self._replace(message, "response.match.call_id", match.call_id, call_id)
@@ -123,7 +151,18 @@ class SampleMessages:
             is_needed = match.call_id is None
             self._replace(message, field, expression, reference, is_needed=is_needed)
         message = self._with_times(message, self._operation.response.extension, wanted)
-        return self._with_event_key(message, wanted, mark)
+        return self._with_event_key(message, kind, mark)
+
+    def final_receipt(self, mark: str) -> Message:
+        """A receipt that is the response already, by `receipt.success`."""
+        return self._with_reference(self._find("request", ExampleKind.SUCCESS), mark)
+
+    def result(self, reference: str | None) -> Message:
+        """An answer to the request for the result."""
+        message = self._find("result", ExampleKind.SUCCESS)
+        if reference is not None:
+            replace_id(message, _reads(self._operation.receipt.reference), reference)
+        return message
 
     def refusal(self) -> Message | None:
         """A recorded refusal of the request, if there is one."""
@@ -166,6 +205,8 @@ class SampleMessages:
 
     def _made_up(self, source: str, kind: ExampleKind, *, retryable: bool) -> Message | None:
         message = Message(None if source == "callback" else 200, {}, {}, {})
+        if source == "callback":
+            self._make_delivery(message)
         if kind is ExampleKind.PENDING:
             # What no rule explains means: not yet.
             message.status = 404
@@ -180,6 +221,8 @@ class SampleMessages:
             fill(message, rule.by, 60)
         elif kind is ExampleKind.SUCCESS and (success := self._rule(source, "success")):
             make_true(message, success)
+        if kind is ExampleKind.SUCCESS:
+            fill(message, self._operation.response.data)
         self._fill_ids(message, source)
         meaning = self._read(source, message)
         if meaning is None or meaning.kind is not kind or not self._has_ids(source, meaning):
@@ -194,6 +237,14 @@ class SampleMessages:
         is_needed = source == "request" and self._operation.receipt.reference is not None
         return meaning.reference is not None or not is_needed
 
+    def _make_delivery(self, message: Message) -> None:
+        """In the encoding of callbacks; only where the whole body is the event."""
+        callbacks = self._integration.callbacks
+        if callbacks is not None and callbacks.encoding != "json":
+            message.encoding = callbacks.encoding
+            if callbacks.encoding == "query":
+                message.method = "GET"
+
     def _fill_ids(self, message: Message, source: str) -> None:
         if source == "request":
             fill(message, self._operation.receipt.reference)
@@ -204,9 +255,12 @@ class SampleMessages:
             fill(message, callbacks.event_key if callbacks else None)
 
     def _rule(self, source: str, name: str) -> Any:
+        """The expression or rule that decides whether a message is a success, a failure, ..."""
         if source == "status":
             return self._status_rule(name)
-        return getattr(self._operation.response, name)
+        if source == "request" and self._operation.response.mode != "sync":
+            return getattr(self._operation.receipt, name, None)
+        return getattr(self._operation.response, name, None)
 
     def _status_rule(self, name: str) -> Any:
         """The status request's own rule, or else that of the response."""
@@ -218,13 +272,14 @@ class SampleMessages:
         """What the file makes of a message; None if that is nothing for this operation."""
         try:
             return self._reading(source, message).meaning
-        except (UnreadableExampleError, ValueError):
+        except (UnreadableExampleError, IndexError):
             return None
 
     def _reading(self, source: str, message: Message) -> Reading:
-        document = message.document
         if source == "callback":
-            return read_event_document(self._integration, document, self._name)
+            event = self.event_document(message)
+            return read_event_document(self._integration, event, self._name)
+        document = message.document
         status = message.status or 200
         return Reading(self._name, read_answer(self._operation, source, status, document))
 
@@ -241,26 +296,46 @@ class SampleMessages:
             raise NoExampleError(f"{field}: {expression} is no id of its own in every answer")
         return message
 
-    def _with_event_key(self, message: Message, wanted: MessageRequest, mark: str) -> Message:
+    def _with_event_key(self, message: Message, kind: ExampleKind, mark: str) -> Message:
         callbacks = self._integration.callbacks
-        if callbacks is None:
+        if callbacks is None or callbacks.event_key is None:
             return message
+        expression = callbacks.event_key
         before = self._identity(message)
-        old = callbacks.event_key.search(message.document) if callbacks.event_key else None
+        old = self._event_key(message)
 
         def is_kept(one: Message) -> bool:
             return self._identity(one) == before
 
-        if callbacks.event_key is not None:
-            recorded = self._recorded("callback", wanted.kind, None)
-            renew(message, _reads(callbacks.event_key), mark, is_kept)
-            first = callbacks.event_key.search(recorded.document) if recorded else old
-            if callbacks.event_key.search(message.document) in (None, first):
-                raise NoExampleError(
-                    f"callbacks.event_key: {callbacks.event_key} is the same in every"
-                    f" {wanted.kind} of {self._name}, so that the second one is a duplicate"
-                )
+        recorded = self._recorded("callback", kind, None)
+        renew(message, self._event_key, mark, is_kept)
+        first = self._event_key(recorded) if recorded else old
+        if self._event_key(message) in (None, first):
+            raise NoExampleError(
+                f"callbacks.event_key: {expression} is the same in every {kind} of {self._name},"
+                " so that the second one is a duplicate"
+            )
         return message
+
+    def event_document(self, message: Message) -> dict[str, Any]:
+        """What expressions see of the only event of a delivery."""
+        callbacks = self._integration.callbacks
+        return event_documents(callbacks, message.document)[0] if callbacks else message.document
+
+    def _event_key(self, message: Message) -> str | None:
+        try:
+            return find_event_key(self._integration, self.event_document(message))
+        except (UnreadableExampleError, IndexError):
+            return None
+
+    def _reads_event(self, expression: Expression) -> Callable[[Message], Any]:
+        def read(message: Message) -> Any:
+            try:
+                return expression.search(self.event_document(message))
+            except (UnreadableExampleError, IndexError):
+                return None
+
+        return read
 
     def _identity(self, message: Message) -> tuple[object, ...]:
         """What must not change when the event key is replaced."""
@@ -274,13 +349,14 @@ class SampleMessages:
             return message
         if rule.until is not None and wanted.until is not None:
             until = wanted.until.replace(microsecond=0)
+            read_until = self._reads_event(rule.until)
 
             def ends_then(one: Message) -> bool:
                 meaning = self._read("status" if one.status else "callback", one)
                 found = meaning.until if meaning else None
                 return found is not None and abs(found - until) < _CLOSE
 
-            if not replace_time(message, _reads(rule.until), ends_then, moments(until)):
+            if not replace_time(message, read_until, ends_then, moments(until)):
                 field = self._field("response.extension.until")
                 raise NoExampleError(f"{field}: {rule.until} reads no time that could be replaced")
         if rule.by is not None:
@@ -290,7 +366,8 @@ class SampleMessages:
                 meaning = self._read("status" if one.status else "callback", one)
                 return meaning is not None and meaning.by == asked
 
-            replace_time(message, _reads(rule.by), takes_that, spans(wanted.seconds))
+            read_by = self._reads_event(rule.by)
+            replace_time(message, read_by, takes_that, spans(wanted.seconds))
         return message
 
     def _kind(self, source: str, message: Message) -> ExampleKind | None:
@@ -306,7 +383,7 @@ class SampleMessages:
         *,
         is_needed: bool = True,
     ) -> None:
-        if expression is None or replace_id(message, _reads(expression), new):
+        if expression is None or replace_id(message, self._reads_event(expression), new):
             return
         if is_needed:
             raise NoExampleError(
@@ -334,12 +411,15 @@ def _samples(integration: Integration, name: str, example: Example) -> Iterator[
         readings = list(read_example(integration, example))
         if example.answer is not None and example.operation == name:
             yield _Sample(example.answer.to, readings[0].meaning, Message.of_answer(example.answer))
-        elif example.delivery is not None:
-            message = Message.of_delivery(example.delivery, *parse_delivery(example.delivery))
-            for reading in readings:
+        elif example.delivery is not None and integration.callbacks is not None:
+            each, encoding = integration.callbacks.each, integration.callbacks.encoding
+            for number, reading in enumerate(readings):
                 if reading.operation == name:
+                    message = Message.of_delivery(example.delivery, encoding)
+                    if each is not None:
+                        keep_only(message, each, number)
                     yield _Sample("callback", reading.meaning, message)
-    except UnreadableExampleError:
+    except (UnreadableExampleError, InvalidInputError):
         return  # `check` reports it
 
 

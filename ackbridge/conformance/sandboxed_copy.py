@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ackbridge.catalog.catalog import secret_refs
 from ackbridge.catalog.loading import load_integration
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.yaml_document import expand_variables, parse_yaml, walk_texts
@@ -86,8 +87,16 @@ class _Copy:
         for part in ("auth", "callbacks"):
             if part in value:
                 value[part] = self._with_generated_secrets(value[part])
-        if "token_url" in (value.get("auth") or {}):
-            value["auth"]["token_url"] = self._provider_url + TOKEN_PATH
+        auth = value.get("auth")
+        specs: list[dict[str, Any]] = auth if isinstance(auth, list) else [auth] if auth else []
+        for spec in specs:
+            if "token_url" in spec:
+                spec["token_url"] = self._provider_url + TOKEN_PATH
+        for ref in secret_refs(self._integration):
+            self._replace_secret(ref, is_standard=False)
+        for event in ("events", "list"):
+            # Nothing is sent to subscribers, and nothing is listed.
+            (value.get("callbacks") or {}).pop(event, None)
         if "requests_per_second" in (value.get("limits") or {}):
             value["limits"]["requests_per_second"] = _RATE_LIMIT
         for name, operation in value["operations"].items():
@@ -107,7 +116,7 @@ class _Copy:
             }
         if operation.reconcile is not None:
             document["reconcile"] = _RECONCILED
-        if operation.response.mode == "poll":
+        if operation.response.mode == "poll" or operation.response.poll is not None:
             document["response"] |= {
                 "poll": {"every": _POLL_INTERVAL},
                 "deadline": _polled(operation),

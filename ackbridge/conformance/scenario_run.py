@@ -50,13 +50,18 @@ class ScenarioRun:
 
     # Actions
 
-    async def start(self, *behaviours: Behaviour) -> Call:
-        """Start the call; the provider behaves like this, cycle by cycle."""
+    async def start(self, *behaviours: Behaviour, is_final: bool = False) -> Call:
+        """Start the call; the provider behaves like this, cycle by cycle.
+
+        Args:
+            is_final: whether receipts are the response already.
+        """
         self.harness.dialect.expect(
             self.request,
             *behaviours,
             identifies_call=self.case.identifies_call,
             identifies_cycle=self.case.identifies_cycle,
+            is_final=is_final,
         )
         self._call = await self.harness.calls.start(self.request)
         return self._call

@@ -82,7 +82,7 @@ async def _result_by_status(run: ScenarioRun) -> None:
 async def _fails(run: ScenarioRun) -> None:
     await run.start(Behaviour(fail=ALWAYS))
     outcome = await failed(run, OutcomeCode.PROVIDER_FAILED, Effect.NONE)
-    said = read_sent(run, run.harness.dialect.failures)
+    said = next(iter(read_sent(run, run.harness.dialect.failures)), None)
     _has_reason(run, said.reason if said else None, outcome.reason, "response.failure.reason")
     sent = len((await run.records()).works)
     run.expect(1, sent, "works of the provider", "response.failure.retryable")
@@ -108,7 +108,8 @@ async def _parked_until_expired(run: ScenarioRun) -> None:
 def _failure_rule(case: Case) -> FailureRule | None:
     """The rule for the failures that the provider reports in the operation's mode."""
     response = case.operation.response
-    own = response.status.failure if case.mode == "poll" and response.status else None
+    is_asked = case.mode == "poll" or response.fetch
+    own = response.status.failure if is_asked and response.status else None
     return own or response.failure
 
 

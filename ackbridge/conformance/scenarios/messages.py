@@ -162,7 +162,8 @@ def _ms(span: timedelta) -> int:
 
 
 def _has_extension(case: Case) -> bool:
-    return has_callbacks(case) and case.operation.response.extension is not None
+    response = case.operation.response
+    return has_callbacks(case) and response.extension is not None and not response.fetch
 
 
 def _has_extension_below_ceiling(case: Case) -> bool:
@@ -171,7 +172,8 @@ def _has_extension_below_ceiling(case: Case) -> bool:
 
 
 def _can_contradict(case: Case) -> bool:
-    return has_callbacks(case) and case.operation.response.failure is not None
+    response = case.operation.response
+    return has_callbacks(case) and response.failure is not None and not response.fetch
 
 
 def _contradicts(case: Case) -> tuple[str, ...]:

@@ -86,6 +86,11 @@ async def _polled_again(run: ScenarioRun) -> None:
         run.fail("more than one status request", str(requests), "response.poll")
 
 
+async def _final_receipt(run: ScenarioRun) -> None:
+    await run.start(Behaviour(silent=True), is_final=True)
+    await completed(run)
+
+
 async def _only_malformed(run: ScenarioRun) -> None:
     await run.start(Behaviour(malformed_receipts=ALWAYS))
     await failed(run, OutcomeCode.UNREADABLE, Effect.UNKNOWN)
@@ -197,6 +202,13 @@ RESPONSES = (
 )
 
 POLLED_AND_SYNC = (
+    Scenario(
+        "final-receipt",
+        "the receipt is the response already",
+        _final_receipt,
+        lambda case: case.operation.receipt.success is not None and case.mode != "sync",
+        lambda _case: ("receipt.final",),
+    ),
     Scenario(
         "answered-when-asked-again",
         "the first status request has no response yet",

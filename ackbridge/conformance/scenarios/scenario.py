@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ackbridge.catalog.matching import classify
+from ackbridge.catalog.matching import classify, receipt_response, result_data
 from ackbridge.conformance.cases import Case
 from ackbridge.conformance.file_based_provider import Said
 from ackbridge.conformance.scenario_run import ScenarioRun
 from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode, OutcomeStatus, Stage
-from ackbridge.contracts.messages import ProviderMessage
+from ackbridge.contracts.messages import MessageSource, ProviderMessage
 
 Play = Callable[[ScenarioRun], Awaitable[None]]
 
@@ -49,7 +49,8 @@ def answer(case: Case) -> tuple[str, ...]:
         case "poll":
             return ("receipt", "status.processing", "status.completed")
         case _:
-            return ("receipt", "callback.completed")
+            fetched = ("status.completed",) if case.operation.response.fetch else ()
+            return ("receipt", "callback.completed", *fetched)
 
 
 def failure(case: Case) -> tuple[str, ...]:
@@ -70,6 +71,8 @@ def silence(case: Case) -> tuple[str, ...]:
 
 def _failure(case: Case, kind: str) -> tuple[str, ...]:
     source = {"sync": "sync", "poll": "status", "callback": "callback"}[case.mode]
+    if case.operation.response.fetch:
+        source = "status"
     receipt = () if case.mode == "sync" else ("receipt",)
     return (*receipt, f"{source}.{kind}")
 
@@ -115,7 +118,8 @@ async def completed(run: ScenarioRun, *, cycles: int = 1) -> CallOutcome:
         run.fail("no error", outcome.reason or "no reason given", "response")
         return outcome
     records = await run.records()
-    run.expect(_sent_response(run), outcome.response, "response", "response.data")
+    if outcome.response not in (expected := _sent_responses(run)):
+        run.fail(f"response: {expected}", str(outcome.response), "response.data")
     run.expect(cycles, outcome.cycles, "cycles", "response.cycles")
     if run.case.acknowledges("success"):
         field = "acknowledge.path"
@@ -148,15 +152,21 @@ async def failed(run: ScenarioRun, code: OutcomeCode, effect: Effect) -> CallOut
     return outcome
 
 
-def _sent_response(run: ScenarioRun) -> object:
-    """The response that the real rules read from the message that was sent."""
-    message = read_sent(run, run.harness.dialect.successes)
-    return message.data if message else None
+def _sent_responses(run: ScenarioRun) -> list[object]:
+    """The responses that the real rules read from the messages that were sent."""
+    dialect, operation = run.harness.dialect, run.case.operation
+    if operation.response.result is not None:
+        return [result_data(operation, dialect.results.get(run.request.call_id, {}))]
+    return [message.data for message in read_sent(run, dialect.successes)]
 
 
-def read_sent(run: ScenarioRun, sent: Mapping[str, Said]) -> ProviderMessage | None:
-    """What the real rules make of the message that was sent for this call."""
-    said = sent.get(run.request.call_id)
-    if said is None:
-        return None
-    return classify(run.case.operation, said.document, "any", said.source, datetime.now(UTC))
+def read_sent(run: ScenarioRun, sent: Mapping[str, Sequence[Said]]) -> list[ProviderMessage]:
+    """What the real rules make of the messages that were sent for this call."""
+    operation, now = run.case.operation, datetime.now(UTC)
+    found = [
+        receipt_response(operation, one.document, "any", now)
+        if one.source is MessageSource.SYNC and operation.response.mode != "sync"
+        else classify(operation, one.document, "any", one.source, now)
+        for one in sent.get(run.request.call_id, ())
+    ]
+    return [message for message in found if message is not None]

@@ -41,6 +41,11 @@ OF_STRIPE = (
     *("provider-failure", "late-response", "cancel-awaiting", "never-a-receipt"),
 )
 OF_SHARED = ("answered", "lost-receipt", "provider-failure", "refused", "silent", "same-key")
+OF_DOOR = (
+    *("answered", "answered-early", "silent-but-status-knows", "provider-failure", "late-response"),
+    *("throttled", "forged-and-malformed", "same-key-other-payload"),
+)
+OF_BATCHES = ("answered", "final-receipt", "provider-failure", "contradictory", "silent", "refused")
 TRIED: dict[str, tuple[Path, tuple[str, ...], tuple[str, ...]]] = {
     "sandbox": (SHIPPED / "sandbox.yaml", ("create_order",), ()),
     "stripe": (SHIPPED / "stripe.yaml", ("create_payment",), OF_STRIPE),
@@ -48,6 +53,8 @@ TRIED: dict[str, tuple[Path, tuple[str, ...], tuple[str, ...]]] = {
     "reports": (FILES / "reports.yaml", ("create", "rate"), ()),
     "parcels": (FILES / "parcels.yaml", ("book",), OF_PARCELS),
     "shared": (FILES / "shared.yaml", ("create", "cancel", "count"), OF_SHARED),
+    "door": (FILES / "door.yaml", ("order",), OF_DOOR),
+    "batches": (FILES / "batches.yaml", ("pay",), OF_BATCHES),
     "wrong": (
         FILES / "wrong.yaml",
         ("order",),

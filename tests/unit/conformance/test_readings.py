@@ -129,7 +129,8 @@ def test_a_file_agrees_with_its_examples(tmp_path: Path, example: dict[str, Any]
         (
             ('headers."x-event"', "event.id"),
             delivery(PAID, {"kind": "success"}),
-            "means: the file cannot read this: it has no event key; see callbacks.event_key",
+            "means: the file cannot read this: event_key: the callback has none;"
+            " see callbacks.event_key",
         ),
         (
             ("call_id: ref", "call_id: reference"),
@@ -210,6 +211,19 @@ def test_what_no_example_shows_is_listed(tmp_path: Path) -> None:
         "operations.pay: no example of receipt, failure, extension",
         "operations.quote: no example of success",
     ]
+
+
+FILES = ROOT / "tests" / "integration" / "conformance" / "files"
+
+
+@pytest.mark.parametrize("name", ["door", "batches", "norddeich", "parcels", "reports"])
+def test_other_files_agree_with_their_examples(name: str) -> None:
+    """Handshakes, ignored and other events, several events, doorbells, results, XML, forms."""
+    path = FILES / f"{name}.yaml"
+    integration = load_integration(path, {})
+    checked = [check_example(integration, one) for one in load_examples(path, integration)]
+    assert [str(problem) for one in checked for problem in one.problems] == []
+    assert all(one.readings for one in checked)
 
 
 @pytest.mark.parametrize(
