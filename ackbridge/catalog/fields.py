@@ -114,6 +114,9 @@ Method = Annotated[
 Encoding = Literal["json", "form", "xml", "text", "multipart"]
 """How a body is encoded."""
 
+HookFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*\.py$")]
+"""The name of a Python file."""
+
 HostPattern = Annotated[
     str,
     Field(

@@ -38,6 +38,9 @@ _DOUBTS = re.compile(
 def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
     """Find what may go wrong with a valid file."""
     yield from _unsigned_callbacks(integration)
+    if integration.hook is not None:
+        message = "Python code, which is run and not checked; fields and expressions are better"
+        yield _problem("hook", message)
     for name, operation in integration.operations.items():
         for problem in (
             *_unsafe_repetition(operation),

@@ -18,6 +18,7 @@ from .catalog import Catalog
 from .examples import Example, RecordedExample
 from .fields import FilePart
 from .file_warnings import find_warnings
+from .hooks import HookError, load_hook
 from .json_schema import field_names, json_schema_of
 from .model import Integration
 from .subscribers import Subscriber
@@ -196,7 +197,15 @@ def _load(path: Path, environ: Mapping[str, str], kind: _FileKind[Model]) -> Mod
     document = _parse(path)
     value, unset = expand_variables(document.value, environ, NOT_EXPANDED)
     # A field whose variable is not set is reported once.
-    return _validated(path, document, value, kind, [*map(_explained, document.problems), *unset])
+    problems = [*map(_explained, document.problems), *unset]
+    model = _validated(path, document, value, kind, problems)
+    if isinstance(model, Integration) and model.hook is not None:
+        try:
+            model.attach(load_hook(path.parent / model.hook))
+        except HookError as error:
+            problem = FieldProblem(("hook",), str(error))
+            raise IntegrationFileError(_in_file(path, document, [problem])) from None
+    return model
 
 
 def _validated(

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
+    PrivateAttr,
     RootModel,
     ValidationInfo,
     WithJsonSchema,
@@ -47,6 +48,7 @@ from .fields import (
     FilePart,
     Flag,
     Headers,
+    HookFile,
     HostPattern,
     Method,
     Positive,
@@ -54,6 +56,7 @@ from .fields import (
     TimeZone,
     check_http_url,
 )
+from .hooks import Hook
 from .payload_schema import PayloadSchema
 from .templates import (
     BodyTemplate,
@@ -775,6 +778,20 @@ class Integration(FilePart):
     def example_patterns(self) -> tuple[str, ...]:
         """The patterns of `examples`."""
         return (self.examples,) if isinstance(self.examples, str) else self.examples
+
+    hook: HookFile | None = None
+    """A Python file beside this one, with functions `render`, `sign` or `read`: the last resort,
+    where neither fields nor expressions are enough."""
+    _code: Hook = PrivateAttr(default_factory=Hook)
+
+    @property
+    def code(self) -> Hook:
+        """The functions of `hook`."""
+        return self._code
+
+    def attach(self, code: Hook) -> None:
+        """Take the functions of `hook`, when the file is loaded."""
+        self._code = code
 
     @field_validator("base_url")
     @classmethod

@@ -7,7 +7,7 @@ import re
 import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,10 +15,12 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from ackbridge.contracts.calls import Notice
 from ackbridge.contracts.wire import InvalidInputError, digest
+from ackbridge.security.secrets import Secrets
 
 from .encodings import WireFormatError, write_multipart, write_xml
 from .expressions import Expression, ExpressionError
 from .fields import Encoding
+from .hooks import call
 from .model import HttpRequest, Integration, NoticeTexts, Operation
 from .templates import (
     BodyTemplate,
@@ -167,6 +169,33 @@ def _require_no_reference(status: HttpRequest, context: Context) -> None:
             raise MissingReferenceError(
                 f"response.status.{name}: it needs the provider's reference, and none is known"
             )
+
+
+def apply_hook(
+    integration: Integration, request: OutboundRequest, context: Context, secrets: Secrets
+) -> OutboundRequest:
+    """The request as the integration's Python code changes and signs it.
+
+    Raises:
+        InvalidInputError: the code fails, or what it makes cannot be sent.
+    """
+    code = integration.code
+    if code.render is not None:
+        request = call("render", code.render, request, dict(context))
+        if not isinstance(request, OutboundRequest) or _LINK.fullmatch(request.url) is None:
+            raise InvalidInputError("hook: render must return a request with an http or https URL")
+        access = integration.access_to(request.url)
+        if access is None:
+            host = urlsplit(request.url).netloc
+            raise InvalidInputError(f"hook: render: {host} is not one of hosts")
+        request = replace(request, is_open=access == "open")
+    if code.sign is not None:
+        headers = call("sign", code.sign, request, secrets.resolve)
+        if not isinstance(headers, Mapping):
+            raise InvalidInputError("hook: sign must return headers by name")
+        added = {str(name): str(value) for name, value in headers.items()}
+        request = replace(request, headers={**request.headers, **added})
+    return request
 
 
 def render_health(integration: Integration) -> OutboundRequest | None:

@@ -36,18 +36,21 @@ def read_form(body: bytes) -> dict[str, Any]:
     return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
 
 
-def read_xml(body: bytes) -> dict[str, Any]:
+def read_xml(body: bytes, charset: str | None = None) -> dict[str, Any]:
     """Read XML: the root element by its name, without prefixes.
 
     An element is its text; with attributes or children, an object of them, the attributes with `@`
     in front, and its text, if any, as `#text`. An element that is there several times has a list.
+
+    Args:
+        charset: of the body, whatever it declares itself; None for what it declares.
 
     Raises:
         InvalidInputError: it is not XML, declares a document type or entities, or is nested too
             deeply.
     """
     reader = _XmlReader()
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate(charset)
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = _refuse_doctype
     parser.StartElementHandler = reader.start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,8 @@ def make_copy(
     integrations.mkdir()
     # JSON is YAML in which every text is quoted.
     (integrations / "copy.yaml").write_text(json.dumps(copied), "utf-8")
+    if integration.hook is not None:
+        shutil.copy(file.parent / integration.hook, integrations)
     return SandboxedCopy(integrations, folder / "secrets", copy.environment)
 
 

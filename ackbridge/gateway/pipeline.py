@@ -378,8 +378,10 @@ async def _read_body(request: CallbackRequest, limit: int) -> bytes:
 
 def _document(received: ReceivedCallback) -> EventDocument:
     """What expressions see, without credentials: documents are stored in the ledger."""
-    encoding = received.source.callbacks.encoding
-    if encoding == "json":
+    encoding, code = received.source.callbacks.encoding, received.source.integration.code
+    if code.read is not None:
+        body = code.read_body(received.body, received.headers)
+    elif encoding == "json":
         body = read_json(received.body)
     elif encoding == "query":
         body = read_form(received.query)

@@ -21,7 +21,8 @@ from ackbridge.catalog.matching import (
     refusal,
 )
 from ackbridge.catalog.model import Integration, Operation
-from ackbridge.catalog.rendering import OutboundRequest, fairness_key
+from ackbridge.catalog.rendering import OutboundRequest, apply_hook, fairness_key
+from ackbridge.catalog.wire_formats import read_form, read_xml
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_KEY_LENGTH
@@ -59,6 +60,12 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASC
 _XML_CHARSET = re.compile(r"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", re.ASCII)
 _JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNORECASE)
+
+_MEDIA = re.compile(
+    r"\s*(?:application|text)/(?:[\w.-]+\+|x-www-)?(xml|form)(?:-urlencoded)?\s*(?:;|$)",
+    re.IGNORECASE,
+)
+"""Media types that are read as objects, besides JSON."""
 
 _ESCAPES = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
 """Codecs of Python that are no charsets."""
@@ -140,12 +147,15 @@ async def call_provider(
     integration = deps.catalog.integration(request.provider)
     operation = deps.catalog.operation(request.provider, request.operation)
     deps.secrets.use_in_task()
-    outbound = render(integration, operation, deps.template_context(request, cycle, **known))
+    context = deps.template_context(request, cycle, **known)
+    outbound = render(integration, operation, context)
     if outbound is None:
         return None
+    if integration.hook is not None:
+        outbound = apply_hook(integration, outbound, context, deps.secrets)
     sent_at = deps.clock()
     reply = await _exchange(deps, request.provider, outbound)
-    document, problem = _read(reply)
+    document, problem = _read(integration, reply)
     retry_after = _retry_after(reply, deps.clock())
     _count_for_quota(deps, request, reply, sent_at, retry_after if holds_others else None)
     return ProviderResponse(
@@ -294,13 +304,16 @@ def _retryable(status: int, retry_after: timedelta | None) -> RetryableError | N
     )
 
 
-def _read(reply: HttpResponse) -> tuple[dict[str, Any], str | None]:
+def _read(integration: Integration, reply: HttpResponse) -> tuple[dict[str, Any], str | None]:
     """The document of an answer, and why its body cannot be used; it is null then."""
     content_type = reply.headers.get("content-type", "")
     problem, body = reply.problem, None
     if problem is None:
         try:
-            body = _body(reply.body, content_type)
+            if integration.code.read is not None:
+                body = integration.code.read_body(reply.body, reply.headers)
+            else:
+                body = _body(reply.body, content_type)
         except InvalidInputError as error:
             problem = str(error)
     fields = body if isinstance(body, dict) and BINARY not in body else {}
@@ -326,6 +339,9 @@ def _body(content: bytes, content_type: str) -> Any:
         return binary(content_type, content)
     if not text.strip().removeprefix("\ufeff"):
         return None
+    if (media := _MEDIA.match(content_type)) is not None:
+        is_xml = media[1].lower() == "xml"
+        return read_xml(text.encode(), "utf-8") if is_xml else read_form(text.encode())
     try:
         return read_json(text.encode(), is_lenient=True)
     except UnicodeEncodeError:
