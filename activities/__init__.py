@@ -11,6 +11,7 @@ from .acknowledge import Acknowledge
 from .ask_status import AskStatus
 from .conclude import Conclude
 from .deliver import Deliver
+from .forward import Forward
 from .observe import Observe
 from .prepare import Prepare
 from .purge import PurgePages
@@ -35,6 +36,7 @@ def main_activities(deps: Dependencies) -> Sequence[Activity]:
         Record(deps, Acknowledge(deps)).record,
         Conclude(deps).conclude,
         Deliver(deps).bury,
+        Forward(deps).hold_event,
         reprocess.survey_parked,
         reprocess.reprocess_page,
         PurgePages(deps).purge_page,
@@ -61,6 +63,7 @@ def settle_activities(deps: Dependencies) -> Sequence[Activity]:
         status.poll,
         status.fetch_result,
         Acknowledge(deps).acknowledge,
+        Forward(deps).visit,
     ]
 
 

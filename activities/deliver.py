@@ -13,7 +13,13 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import NoticeStatus
-from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery, NoticeBody
+from ackbridge.contracts.deliveries import (
+    DeadLetterStep,
+    Delivered,
+    Delivery,
+    EventData,
+    NoticeBody,
+)
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.http.client import HttpResponse, exchange
@@ -89,12 +95,23 @@ class Deliver:
         return Delivered(delivered_at=now)
 
     async def _body(self, subscriber: Subscriber, body: NoticeBody) -> NoticeBody:
-        """The body, with the call's response if the subscriber receives responses."""
+        """The body, with the call's response if the subscriber receives responses; or the event."""
+        if isinstance(body.data, EventData):
+            return body.model_copy(update={"data": await self._event(body.data)})
         if not subscriber.response or body.data.status is not NoticeStatus.COMPLETED:
             return body
         found = await self._deps.ledger.calls.responses(body.data.call_id)
         response = await load_data(self._deps, found[0].data) if found else None
         return body.model_copy(update={"data": body.data.model_copy(update={"response": response})})
+
+    async def _event(self, data: EventData) -> EventData:
+        """The event with its content, which is in the ledger; by today's file."""
+        document = await self._deps.ledger.inbox.event_document(data.provider, data.event_key)
+        callbacks = self._deps.catalog.integration(data.provider).callbacks
+        rule = callbacks.events.get(data.event) if callbacks is not None else None
+        select = rule.data if rule is not None else None
+        content = (document or {}).get("body") if select is None else select.search(document)
+        return data.model_copy(update={"data": content})
 
     async def _post(
         self, subscriber: Subscriber, body: NoticeBody, within: timedelta

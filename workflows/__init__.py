@@ -5,6 +5,7 @@ from workflows.provider_control.workflow import ProviderControl
 from workflows.reprocess_parked.workflow import ReprocessParked
 
 from .deliver_notice import DeliverNotice
+from .forward_events import ForwardEvents
 from .purge_ledger import PurgeLedger
 from .settle_call import SettleCall
 
@@ -15,11 +16,13 @@ WORKFLOWS = [
     ReprocessParked,
     PurgeLedger,
     SettleCall,
+    ForwardEvents,
 ]
 
 __all__ = [
     "WORKFLOWS",
     "DeliverNotice",
+    "ForwardEvents",
     "IntegrationCall",
     "ProviderControl",
     "PurgeLedger",

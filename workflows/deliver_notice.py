@@ -19,7 +19,7 @@ from temporalio.exceptions import (
 # As in call/workflow.py: a module that is passed through there and loaded anew here is two.
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
-    from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery
+    from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery, EventData
     from ackbridge.contracts.wire import InvalidInputError, parse_argument
     from workflows.hosting import markdown
     from workflows.hosting.inputs import invalid_request, require_workflow_id
@@ -114,10 +114,12 @@ def _show(delivery: Delivery, state: str) -> None:
             f"**{delivery.body.type}** to subscriber {delivery.subscriber}: {state}",
             markdown.bullets(
                 [
-                    f"call `{data.call_id}`, notice {data.sequence}",
+                    f"event `{data.event_key}` of {data.provider}"
+                    if isinstance(data, EventData)
+                    else f"call `{data.call_id}`, notice {data.sequence}",
                     f"retried for at most {delivery.within}",
                 ]
             ),
-            markdown.quote_notice(data.notice),
+            "" if isinstance(data, EventData) else markdown.quote_notice(data.notice),
         )
     )

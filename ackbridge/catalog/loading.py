@@ -22,7 +22,7 @@ from .hooks import HookError, load_hook
 from .json_schema import field_names, json_schema_of
 from .model import Integration
 from .subscribers import Subscriber
-from .validation import find_conflicts
+from .validation import find_conflicts, find_unknown_subscribers
 from .yaml_document import (
     FieldPath,
     FieldProblem,
@@ -78,9 +78,26 @@ def load_catalog(folder: Path, environ: Mapping[str, str]) -> Catalog:
     problems: list[Problem] = []
     integrations = _load_all(paths, environ, _INTEGRATION, problems)
     subscribers = _load_all(_files_in(folder / SUBSCRIBERS_FOLDER), environ, _SUBSCRIBER, problems)
+    problems += _unknown_subscribers(paths, integrations, subscribers)
     if problems:
         raise IntegrationFileError(problems)
     return Catalog(MappingProxyType(integrations), MappingProxyType(subscribers))
+
+
+def _unknown_subscribers(
+    paths: list[Path],
+    integrations: Mapping[str, Integration],
+    subscribers: Mapping[str, Subscriber],
+) -> Iterator[Problem]:
+    """Events that an integration file sends to a subscriber without a file."""
+    wrong = {
+        name: problems
+        for name, integration in integrations.items()
+        if (problems := list(find_unknown_subscribers(integration, subscribers)))
+    }
+    for path in paths if wrong else ():
+        document = _parse(path)
+        yield from _in_file(path, document, wrong.get(str(document.value.get("provider")), []))
 
 
 def load_integration(path: Path, environ: Mapping[str, str]) -> Integration:

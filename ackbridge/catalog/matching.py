@@ -20,6 +20,7 @@ from ackbridge.contracts.wire import parse_duration
 from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.redaction import Redactor
 
+from .callbacks import EventRule
 from .expressions import Expression
 from .model import (
     ExtensionRule,
@@ -82,6 +83,11 @@ def find_event_key(integration: Integration, document: Document) -> str | None:
     if integration.callbacks is None:
         return None
     return _key(integration.callbacks.event_key, document)
+
+
+def object_of(rule: EventRule, document: Document) -> str | None:
+    """What an event is about; None where its order does not matter."""
+    return _reference(rule.object, document)
 
 
 def find_matches(integration: Integration, document: Document) -> list[Match]:

@@ -7,7 +7,7 @@ other problems and not only once those are fixed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from .expressions import Expression, RequestExpression
 from .model import (
     IDEMPOTENCY_HEADER,
     DeadlineSpec,
+    Integration,
     ReconcileSpec,
 )
 from .templates import Template, reads_idempotency_key
@@ -437,3 +438,14 @@ _RULES = (
     _deadline,
     _template_names,
 )
+
+
+def find_unknown_subscribers(
+    integration: Integration, known: Iterable[str]
+) -> Iterator[FieldProblem]:
+    """Find events that are sent to a subscriber that does not exist."""
+    events = integration.callbacks.events if integration.callbacks is not None else {}
+    for name, rule in events.items():
+        if rule.notify is not None and rule.notify not in known:
+            message = unknown_name("subscriber", rule.notify, known)
+            yield FieldProblem(("callbacks", "events", name, "notify"), message)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import AwareDatetime, Field
 
 from .calls import Effect, Notice, NoticeStatus, OutcomeCode
-from .limits import MAX_KEY_LENGTH, Name
+from .limits import MAX_KEY_LENGTH, Identifier, Name
 from .wire import Duration, StrictModel, Wire, digest
 
 
@@ -92,19 +92,45 @@ class NoticeData(Wire):
     code: OutcomeCode | None = None
 
 
+class EventData(Wire):
+    """An event of a provider that no call waits for.
+
+    Attributes:
+        event: its name in the provider's integration file.
+        event_key: the provider's own; the same event has the same key.
+        object: what it is about; the events of one object are delivered in their order.
+        call_id: the call that it names, which may have ended.
+        data: the event, or the part of it that the file selects. Added when it is sent.
+    """
+
+    provider: str
+    event: str
+    event_key: str
+    object: str | None = None
+    call_id: str | None = None
+    data: Any = None
+
+
 class NoticeBody(Wire):
     """The JSON body of a notice, as in Standard Webhooks.
 
     Attributes:
         id: the same in every attempt and in the header `webhook-id`; identifies duplicates.
-        type: `call.<event>`, such as `call.delayed`.
+        type: `call.<event>`, such as `call.delayed`; or `event.<name>` for events of providers.
         timestamp: of the event; the header `webhook-timestamp` is that of the attempt.
     """
 
     id: str
     type: str
     timestamp: AwareDatetime
-    data: NoticeData
+    data: NoticeData | EventData
+
+    @property
+    def call(self) -> NoticeData:
+        """The data of a notice about a call; only of the types `call.…`."""
+        if isinstance(self.data, EventData):
+            raise TypeError(f"{self.type} is no notice about a call")
+        return self.data
 
 
 class Delivery(StrictModel):
@@ -134,6 +160,68 @@ class DeadLetterStep(Wire):
 
     delivery: Delivery
     reason: str
+
+
+class VisitStep(Wire):
+    """Send a GET request to the URL in an event of a provider, which is in the ledger."""
+
+    provider: str
+    event: str
+    event_key: str
+
+
+class HoldEventStep(Wire):
+    """Hold an event for operators, and say why nothing came of it."""
+
+    provider: str
+    event_key: str
+    reason: str
+
+
+class ForwardedEvent(StrictModel):
+    """What happens with one event of a provider: a notice, or a visit.
+
+    Attributes:
+        event_key: of the event; one that the workflow has is ignored.
+    """
+
+    event_key: Identifier
+    notice: Delivery | None = None
+    visit: VisitStep | None = None
+
+
+class ForwardedEvents(StrictModel):
+    """The signal `forward`: events in the order in which they were stored.
+
+    Attributes:
+        events: `ForwardedEvent`s, each validated by itself.
+    """
+
+    events: tuple[Any, ...] = Field(min_length=1)
+
+
+class EventStream(StrictModel):
+    """The one argument of the workflow `ForwardEvents`.
+
+    Attributes:
+        subject: the object whose events it forwards in order; else the key of its only event.
+    """
+
+    provider: Name
+    subject: str
+
+
+class EventStreamState(Wire):
+    """What a run of `ForwardEvents` passes to the next one."""
+
+    waiting: tuple[ForwardedEvent, ...] = ()
+    seen: tuple[str, ...] = ()
+
+
+def provider_event_id(provider: str, event_key: str) -> str:
+    """The id of the notice of a provider's event, valid in an HTTP header."""
+    is_plain = event_key.isascii() and event_key.isprintable() and " " not in event_key
+    return f"{provider}:{event_key if is_plain else digest(event_key)}"
 
 
 def event_id(call_id: str, sequence: int, event: NoticeEvent) -> str:

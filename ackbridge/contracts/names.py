@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from hashlib import sha256
 from typing import Final
 
 # Workflow types
@@ -14,6 +15,7 @@ REPROCESS_PARKED: Final = "ReprocessParked"
 PROVIDER_CONTROL: Final = "ProviderControl"
 PURGE_LEDGER: Final = "PurgeLedger"
 SETTLE_CALL: Final = "SettleCall"
+FORWARD_EVENTS: Final = "ForwardEvents"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -31,6 +33,9 @@ PAUSE: Final = "pause"
 RESUME: Final = "resume"
 STOP: Final = "stop"
 PROGRESS: Final = "progress"
+
+# Signal of ForwardEvents
+FORWARD: Final = "forward"
 
 # Updates and signals of ProviderControl, which has a query `status` too
 SET_FLAG: Final = "set_flag"
@@ -53,6 +58,8 @@ CONCLUDE: Final = "conclude"
 SETTLE: Final = "settle"
 DELIVER: Final = "deliver"
 BURY: Final = "bury"
+VISIT: Final = "visit"
+HOLD_EVENT: Final = "hold_event"
 OBSERVE: Final = "observe"
 THROTTLE: Final = "throttle"
 DRAIN: Final = "drain"
@@ -119,6 +126,12 @@ def split_call_id(value: str) -> tuple[str, str, str]:
     if parts is None:
         raise ValueError(f"{value!r} is not a call id: <provider>.<operation>.<key>")
     return parts["provider"], parts["operation"], parts["key"]
+
+
+def events_id(provider: str, subject: str) -> str:
+    """The id of the workflow that forwards the events of an object; no call can have it."""
+    is_plain = subject.isascii() and subject.isprintable()
+    return f"events.{provider}:{subject if is_plain else sha256(subject.encode()).hexdigest()}"
 
 
 def batch_id(provider: str, name: str) -> str:

@@ -111,7 +111,7 @@ async def _run(
     found = tuple(notice.type for notice in notices)
     if found != call.notices:
         problems.append(f"{call_id}: expected the notices {call.notices}, received {found}")
-    if [notice.data.sequence for notice in notices] != list(range(1, len(notices) + 1)):
+    if [notice.call.sequence for notice in notices] != list(range(1, len(notices) + 1)):
         problems.append(f"{call_id}: its notices are not numbered 1, 2, ...")
     return NotificationResult(call, notices, problems)
 
@@ -142,7 +142,7 @@ def _rows(result: NotificationResult) -> Iterator[tuple[str, ...]]:
     for notice in result.notices:
         yield (
             f"{result.call.operation} “{result.call.name}”{language}",
-            f"{notice.data.sequence}. {notice.type}",
+            f"{notice.call.sequence}. {notice.type}",
             f"{notice.timestamp:%H:%M:%S}",
-            quote_notice(notice.data.notice) if notice.data.notice else "",
+            quote_notice(notice.call.notice) if notice.call.notice else "",
         )

@@ -53,7 +53,7 @@ class DemoSubscriber:
 
     def notices_of(self, call_id: str) -> list[NoticeBody]:
         found = [notice for notice in self.notices if notice.data.call_id == call_id]
-        return sorted(found, key=lambda notice: notice.data.sequence)
+        return sorted(found, key=lambda notice: notice.call.sequence)
 
 
 @contextmanager

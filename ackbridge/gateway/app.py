@@ -27,6 +27,7 @@ from ackbridge.telemetry.traces import is_tracing
 
 from .asgi import CallbackEndpoint
 from .delivery import EventDelivery
+from .forwarding import EventForwarder
 from .pipeline import CallbackPipeline, CallbackSource
 from .signal_batching import EngineClient, SignalBatcher
 from .sweeper import Sweeper
@@ -62,7 +63,8 @@ def create_app(
     """
     engine = EngineClient(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     counters = Counters()
-    delivery = EventDelivery(SignalBatcher(engine), ledger, counters, recent_keys)
+    forwarder = EventForwarder(engine, ledger, catalog)
+    delivery = EventDelivery(SignalBatcher(engine), forwarder, ledger, counters, recent_keys)
     redactors = build_redactors(catalog, secrets)
     sources = {
         name: CallbackSource.build(
@@ -82,6 +84,7 @@ def create_app(
         ledger,
         engine,
         delivery,
+        forwarder,
         redactors,
         clock,
         every=sweep_every,

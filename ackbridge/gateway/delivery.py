@@ -15,6 +15,7 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.stats.counters import Count, Counters
 
 from .event import InboundEvent, Interpretation, to_inbox_entry
+from .forwarding import EventForwarder
 from .signal_batching import SignalBatcher, SignalResult
 
 log = logging.getLogger(__name__)
@@ -36,16 +37,23 @@ class DeliveryResult(StrEnum):
     DUPLICATE = "duplicate"
     NOT_AWAITED = "not awaited"
     IGNORED = "ignored"
+    FORWARDED = "forwarded"
 
 
 class EventDelivery:
     """Delivers events. When `deliver` returns, the event is durable or needs no delivery."""
 
     def __init__(
-        self, batcher: SignalBatcher, ledger: Ledger, counters: Counters, recent_keys: int
+        self,
+        batcher: SignalBatcher,
+        forwarder: EventForwarder,
+        ledger: Ledger,
+        counters: Counters,
+        recent_keys: int,
     ) -> None:
         """Count duplicates in `counters`, and keep the last `recent_keys` event keys."""
         self._batcher = batcher
+        self._forwarder = forwarder
         self._ledger = ledger
         self._counters = counters
         self._recent = RecentKeys(recent_keys)
@@ -58,7 +66,7 @@ class EventDelivery:
         Raises:
             LedgerUnavailableError: neither the engine nor the inbox could store the event.
         """
-        if event.matches and not event.interpretations:
+        if event.matches and not event.interpretations and event.rule is None:
             return await self._store_unclassified(event)
         key = (event.provider, event.event_key)
         if not await self._recent.claim(key):
@@ -169,9 +177,23 @@ class EventDelivery:
                 results[event.event_key] = await self._store_and_look(event, can_signal=can_signal)
 
     async def _deliver_uncalled(self, event: InboundEvent) -> DeliveryResult:
-        if event.matches and not event.interpretations:
+        if event.interpretations:
+            return await self._store_and_look(event, can_signal=True)
+        if event.matches and event.rule is None:
             return await self._store_unclassified(event)
-        return await self._store_and_look(event, can_signal=bool(event.matches))
+        return await self._forward_or_store(event)
+
+    async def _forward_or_store(self, event: InboundEvent) -> DeliveryResult:
+        """Deliver an event that no operation classifies: it is the file's, or an operator's."""
+        result = await self._store(event)
+        if event.rule is None or result is DeliveryResult.DUPLICATE:
+            return result
+        try:
+            await self._forwarder.forward(event)
+        except (EngineUnavailableError, LedgerUnavailableError) as error:
+            log.warning("the sweeper will forward a stored event: %s", error)
+            return DeliveryResult.KEPT
+        return DeliveryResult.FORWARDED
 
     async def _store_and_look(self, event: InboundEvent, *, can_signal: bool) -> DeliveryResult:
         result = await self._store(event)
@@ -185,8 +207,8 @@ class EventDelivery:
         return DeliveryResult.NOT_AWAITED
 
     async def _signal_or_store(self, event: InboundEvent) -> DeliveryResult:
-        if not event.matches:
-            return await self._store(event)
+        if not event.interpretations:
+            return await self._forward_or_store(event)
         try:
             if await self._signal(event):
                 return DeliveryResult.SIGNALLED

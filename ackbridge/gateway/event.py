@@ -10,7 +10,13 @@ from uuid import uuid4
 
 from ackbridge.catalog.callbacks import CallbackSpec, HandshakeRule
 from ackbridge.catalog.expressions import Expression
-from ackbridge.catalog.matching import Match, classify, find_event_key, find_matches
+from ackbridge.catalog.matching import (
+    Match,
+    classify,
+    find_event_key,
+    find_matches,
+    object_of,
+)
 from ackbridge.catalog.model import Integration
 from ackbridge.contracts.limits import MAX_CALL_ID_LENGTH, MAX_KEY_LENGTH
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
@@ -64,6 +70,9 @@ class InboundEvent:
     # The matches for which it is a response, a failure or an extension. Several when operations
     # share their references: then the call that is found decides.
     interpretations: tuple[Interpretation, ...]
+    # Its name and object, where the file forwards it: if it is for no call, or for one that ended.
+    rule: str | None = None
+    about: str | None = None
     size: int = 0  # bytes of the body; 0 for an event from the inbox
     traceparent: str | None = None  # the trace context that the provider echoed, if it did
 
@@ -130,6 +139,7 @@ def read_event(
         interpretations=tuple(interpretations),
         size=size,
         traceparent=_traceparent(document),
+        **_forwarding(integration, document),
     )
 
 
@@ -143,8 +153,10 @@ def to_inbox_entry(event: InboundEvent) -> InboxEntry:
         call_id=event.call_id,
         reference=event.reference,
         message=only.message if only else None,
-        document=None if only else event.document,
+        document=None if only and event.rule is None else event.document,
         received_at=event.received_at,
+        event=None if event.interpretations else event.rule,
+        object=None if event.interpretations else event.about,
     )
 
 
@@ -159,10 +171,22 @@ def from_inbox_entry(
         provider=entry.provider,
         event_key=entry.event_key,
         received_at=entry.received_at,
-        document=None,
+        document=entry.document,
         matches=(match,),
         interpretations=(Interpretation(match, entry.message),),
+        **_forwarding(integration, entry.document or {}),
     )
+
+
+def _forwarding(integration: Integration, document: EventDocument) -> dict[str, Any]:
+    """`rule` and `about` of an event: by the first of `callbacks.events` that holds."""
+    callbacks = integration.callbacks
+    if callbacks is None or not callbacks.events:
+        return {}
+    for name, rule in callbacks.events.items():
+        if rule.when.holds(document):
+            return {"rule": name, "about": object_of(rule, document)}
+    return {}
 
 
 def make_document(body: Any, headers: Mapping[str, str], query: Mapping[str, str]) -> EventDocument:

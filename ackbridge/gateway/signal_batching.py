@@ -19,6 +19,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
+from ackbridge.contracts.deliveries import EventStream, ForwardedEvent
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.contracts.wire import digest
 from ackbridge.errors import EngineUnavailableError
@@ -81,6 +82,28 @@ class EngineClient:
         except RPCError as error:
             return _refusal(error)
         return SignalResult.DELIVERED
+
+    async def forward(self, stream: EventStream, events: Sequence[ForwardedEvent]) -> None:
+        """Forward events, in a workflow that is started unless it is there.
+
+        Raises:
+            EngineUnavailableError: no answer in time; it may have been stored.
+        """
+        plain = {"events": [as_plain(event) for event in events]}
+        start = self._client.start_workflow(
+            names.FORWARD_EVENTS,
+            as_plain(stream),
+            id=names.events_id(stream.provider, stream.subject),
+            task_queue=names.TASK_QUEUE,
+            start_signal=names.FORWARD,
+            start_signal_args=[plain],
+            static_summary=f"events of {stream.provider}",
+            rpc_timeout=self._timeout,
+        )
+        try:
+            await self._bounded(start)
+        except RPCError as error:
+            raise _unavailable(error) from None
 
     async def has_ended(self, call_id: str) -> bool:
         """Whether the call exists and is closed; raises `EngineUnavailableError`."""

@@ -16,7 +16,8 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.redaction import Redactor
 
 from .delivery import RECORDED, EventDelivery
-from .event import from_inbox_entry
+from .event import InboundEvent, from_inbox_entry
+from .forwarding import EventForwarder
 from .signal_batching import EngineClient, SignalResult
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class Sweeper:
     ledger: Ledger
     engine: EngineClient
     delivery: EventDelivery
+    forwarder: EventForwarder
     redactors: Mapping[str, Redactor]
     clock: Clock
     every: timedelta
@@ -74,6 +76,9 @@ class Sweeper:
         entry = stored.entry
         integration = self.catalog.integration(entry.provider)
         event = from_inbox_entry(integration, entry, self.redactors[entry.provider])
+        if event.rule is not None and not event.interpretations:
+            await self.forwarder.forward(event)
+            return
         found = await self.delivery.find_call(event)
         if found is None:
             await self._postpone(stored, "no call has appeared")
@@ -87,7 +92,7 @@ class Sweeper:
             case SignalResult.NO_OPEN_CALL if not await self.engine.has_ended(call_id):
                 await self._postpone(stored, "no call has appeared")
             case SignalResult.NO_OPEN_CALL:
-                await self._settle_late(stored)
+                await self._settle_late(stored, event)
 
     async def _postpone(self, stored: StoredEntry, reason: str) -> None:
         """Try again later, or hold it for `reason` once it is too old."""
@@ -96,10 +101,12 @@ class Sweeper:
         else:
             await self._settle(stored, InboxState.HELD, reason)
 
-    async def _settle_late(self, stored: StoredEntry) -> None:
+    async def _settle_late(self, stored: StoredEntry, event: InboundEvent) -> None:
         entry = stored.entry
         if await self.ledger.calls.is_event_recorded(entry.provider, entry.event_key):
             await self._settle(stored, InboxState.DUPLICATE, RECORDED)
+        elif event.rule is not None:
+            await self.forwarder.forward(event)
         else:
             await self._settle(stored, InboxState.HELD, "the call had ended")
 

@@ -25,6 +25,9 @@ FIRST_BACKOFF: Final = timedelta(seconds=1)
 MAX_BACKOFF: Final = timedelta(minutes=5)
 NOTHING_NEW: Final = "it says what is known already"
 
+MAX_EVENTS: Final = 100
+"""Events of one object that are forwarded at once."""
+
 
 class InboxState(StrEnum):
     """The state of an inbox entry; DELIVERED, DUPLICATE and DISCARDED are final.
@@ -55,6 +58,8 @@ class InboxEntry:
         operation, call_id, reference: what it was matched by, as far as is known.
         message: its content, once its operation is known.
         document: the JSON document to classify once the operation is known.
+        event: of an event that is for no call, its name in the provider's file.
+        object: what such an event is about.
     """
 
     provider: str
@@ -65,6 +70,8 @@ class InboxEntry:
     message: ProviderMessage | None
     document: Any | None
     received_at: datetime
+    event: str | None = None
+    object: str | None = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +248,56 @@ class Inbox(Store):
             _settle(connection, repeats, InboxState.DUPLICATE, NOTHING_NEW, now)
             ids = [one for one in ids if one not in repeats]
         _settle(connection, ids, state, reason, now)
+
+    @writes
+    def mark_event(
+        self,
+        connection: sa.Connection,
+        provider: str,
+        event_key: str,
+        event: str,
+        about: str | None,
+    ) -> None:
+        """A pending message is for no call, but an event to forward.
+
+        Args:
+            event: its name in the provider's file.
+            about: the object of the event.
+        """
+        which = sa.and_(
+            inbox.c.provider == provider,
+            inbox.c.event_key == event_key,
+            inbox.c.state == InboxState.PENDING,
+        )
+        values = {"event": event, "object": about, "message": None, "operation": None}
+        connection.execute(inbox.update().where(which).values(values))
+
+    @reads
+    def pending_events(
+        self, connection: sa.Connection, provider: str, event_key: str, about: str | None
+    ) -> list[StoredEntry]:
+        """The events to forward of an object, or else the one with this key; oldest first."""
+        which = inbox.c.event_key == event_key if about is None else inbox.c.object == about
+        query = _PENDING.where(inbox.c.provider == provider, inbox.c.event.is_not(None), which)
+        rows = connection.execute(query.order_by(None).order_by(inbox.c.id).limit(MAX_EVENTS))
+        return [_stored(row) for row in rows.mappings()]
+
+    @reads
+    def event_document(self, connection: sa.Connection, provider: str, event_key: str) -> Any:
+        """The document of an event; None if it is not stored any more."""
+        query = sa.select(inbox.c.document).where(
+            inbox.c.provider == provider, inbox.c.event_key == event_key
+        )
+        return connection.execute(query).scalar_one_or_none()
+
+    @writes
+    def hold_event(
+        self, connection: sa.Connection, provider: str, event_key: str, reason: str
+    ) -> None:
+        """Hold an event that was forwarded, and of which nothing came."""
+        which = sa.and_(inbox.c.provider == provider, inbox.c.event_key == event_key)
+        values = {"state": InboxState.HELD, "reason": reason, "settled_at": self.clock()}
+        connection.execute(inbox.update().where(which).values(values))
 
     @writes
     def postpone(self, connection: sa.Connection, ids: Sequence[int]) -> None:

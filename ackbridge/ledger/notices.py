@@ -134,7 +134,7 @@ def _row(delivery: Delivery, now: datetime) -> dict[str, Any]:
     return {
         "event_id": body.id,
         "subscriber": delivery.subscriber,
-        "call_id": body.data.call_id,
+        "call_id": body.data.call_id or "",
         "type": body.type,
         "body": body.model_dump(mode="json"),
         "happened_at": body.timestamp,

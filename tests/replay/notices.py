@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 
 from temporalio.client import WorkflowFailureError
 
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.contracts.deliveries import NoticeEvent, event_id
+from ackbridge.contracts.deliveries import (
+    Delivery,
+    EventData,
+    EventStream,
+    ForwardedEvent,
+    NoticeBody,
+    NoticeEvent,
+    event_id,
+    provider_event_id,
+)
 from tests.support.stage import Stage
 
 from .playing import Run, Scenario, booking, parked, run
@@ -63,10 +73,39 @@ async def notice_dead(stage: Stage) -> Run:
     return await delivered(stage, event_id(request.call_id, 1, NoticeEvent.FAILED))
 
 
+async def events_forwarded(stage: Stage) -> Run:
+    """Events of one object: one that is accepted, a dead one, and a repeated one."""
+    stream = EventStream(provider="sandbox", subject="object-1")
+    events = [_event(SUBSCRIBER, "e1"), _event(GONE, "e2"), _event(SUBSCRIBER, "e1")]
+    handle = await stage.client.start_workflow(
+        names.FORWARD_EVENTS,
+        stream.model_dump(mode="json"),
+        id=names.events_id(stream.provider, stream.subject),
+        task_queue=names.TASK_QUEUE,
+        start_signal=names.FORWARD,
+        start_signal_args=[{"events": [one.model_dump(mode="json") for one in events]}],
+    )
+    await handle.result()
+    return Run(handle.id, (await handle.describe()).run_id)
+
+
+def _event(subscriber: str, event_key: str) -> ForwardedEvent:
+    data = EventData(provider="sandbox", event="refund", event_key=event_key, object="object-1")
+    body = NoticeBody(
+        id=provider_event_id("sandbox", event_key),
+        type="event.refund",
+        timestamp=datetime(2026, 1, 1, tzinfo=UTC),
+        data=data,
+    )
+    notice = Delivery(subscriber=subscriber, body=body)
+    return ForwardedEvent(event_key=event_key, notice=notice)
+
+
 NOTICES: list[Scenario] = [
     told_in_time,
     told_late,
     told_failed,
     notice_delivered,
     notice_dead,
+    events_forwarded,
 ]

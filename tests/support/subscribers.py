@@ -48,6 +48,7 @@ class Subscriber:
         received: all notices in the order of arrival, repeated ones too.
         accepted: notices that were answered with 2xx.
         forged: the number of requests with an invalid signature.
+        visited: the codes of all visits; each is answered with its code.
     """
 
     secret: str = SECRET
@@ -55,6 +56,7 @@ class Subscriber:
     received: list[ReceivedNotice] = field(default_factory=list)
     accepted: list[ReceivedNotice] = field(default_factory=list)
     forged: int = 0
+    visited: list[str] = field(default_factory=list)
     url: str = ""
 
     def about(self, call_id: str) -> list[ReceivedNotice]:
@@ -91,6 +93,11 @@ class Subscriber:
             if 200 <= answer.status_code < 300:
                 self.accepted.append(notice)
             return answer
+
+        @app.get("/confirm/{code}")
+        async def confirm(code: str) -> Response:
+            self.visited.append(code)
+            return Response(status_code=int(code))
 
         return app
 

@@ -161,10 +161,21 @@ inbox = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("next_try_at", UtcTime, nullable=False),
     sa.Column("settled_at", UtcTime),
+    # Of an event for a subscriber: its name in the file, and what it is about.
+    sa.Column("event", sa.Text),
+    sa.Column("object", Key),
     sa.UniqueConstraint("provider", "event_key"),
     sa.Index(None, "provider", "call_id"),
     sa.Index(None, "provider", "reference"),
     sa.Index(None, "state", "next_try_at"),
+    # Partial: messages for calls do not pay for it.
+    sa.Index(
+        None,
+        "provider",
+        "object",
+        postgresql_where=sa.text("object IS NOT NULL"),
+        sqlite_where=sa.text("object IS NOT NULL"),
+    ),
     # Nobody reads the id of a new row; it is read with the entry.
     implicit_returning=False,
 )

@@ -179,7 +179,7 @@ async def test_completed_notice_has_the_response(told: World) -> None:
     sent = Webhook(SECRET).verify(bodies[0], told.script.headers[0])
     assert sent["data"]["response"] == {"total": 9}
     assert json.loads(bodies[0])["id"] == f"{CALL}:1.completed"
-    assert (await row(told)).body.data.response is None
+    assert (await row(told)).body.call.response is None
 
 
 def _kept(bodies: list[bytes]) -> Callable[[httpx.Request], Awaitable[None]]:

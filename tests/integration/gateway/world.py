@@ -110,6 +110,8 @@ callbacks:
       unsigned: true
       reply: {body: {token: "{body.plainToken}", seen: true}}
   replies: {accepted: 299, duplicate: 208, unmatched: 202, unreadable: 422, body: "[accepted]"}
+  events:
+    refund: {when: type == 'refund' || refunds, notify: shop, object: charge}
 operations:
   ask:
     request: {method: POST, path: /asks}
@@ -118,6 +120,12 @@ operations:
       mode: callback
       match: {call_id: call_id, reference: order}
       success: "type == 'done'"
+"""
+
+SHOP = """
+subscriber: shop
+url: http://127.0.0.1:9
+secrets: ["env:OTHER_TOKEN"]
 """
 
 FORM = """
@@ -312,4 +320,6 @@ def load(folder: Path) -> Catalog:
     """The catalog of all providers."""
     for number, text in enumerate((ACME, OTHER, BULKY, MANY, FORM, QUERY, XML)):
         (folder / f"{number}.yaml").write_text(text)
+    (folder / "subscribers").mkdir()
+    (folder / "subscribers" / "shop.yaml").write_text(SHOP)
     return load_catalog(folder, ENVIRON)

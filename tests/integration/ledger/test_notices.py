@@ -101,7 +101,7 @@ async def test_notices_are_found(ledger: Ledger) -> None:
     await ledger.notices.start_attempt(delivery(4, "shed"))
 
     async def found(**wanted: Any) -> list[str]:
-        return [one.body.data.key for one in await ledger.notices.find(**wanted)]
+        return [one.body.call.key for one in await ledger.notices.find(**wanted)]
 
     assert await found() == ["1", "2", "3", "4"]
     assert await found(subscriber="shop", limit=2) == ["1", "2"]

@@ -12,6 +12,25 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from tests.support.stage import Stage, edited_integrations, set_up
 from tests.support.subscribers import Subscriber, configure, subscribing
 
+FEED = """
+provider: feed
+base_url: SHOP
+breaker: null
+callbacks:
+  verify: {type: header, name: X-Token, secrets: ["env:SANDBOX_WEBHOOK_SECRET"]}
+  event_key: id
+  each: events
+  events:
+    refund: {when: type == 'refund', notify: shop, object: charge, data: amount}
+    note: {when: type == 'note', notify: shop}
+    confirm: {when: type == 'confirm', visit: url}
+operations:
+  ask:
+    request: {path: /asks}
+    response: {mode: callback, match: {call_id: call_id}, success: type == 'done'}
+"""
+"""A provider that sends events that no call waits for."""
+
 
 @pytest.fixture(scope="session")
 def shop() -> Iterator[Subscriber]:
@@ -50,5 +69,6 @@ async def told(
     configure(integrations, "shop", shop.url, response=True)
     configure(integrations, "sick", sick.url, timeout="1s", within="5d", concurrent=2)
     configure(integrations, "hasty", sick.url, within="1h")
+    (integrations / "feed.yaml").write_text(FEED.replace("SHOP", shop.url.removesuffix("/notices")))
     async with set_up(engine, folder, integrations) as everything:
         yield everything

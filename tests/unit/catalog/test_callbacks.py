@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from ackbridge.catalog.callbacks import CallbackSpec, HandshakeReply
+from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.matching import classify
 from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.contracts.messages import MessageKind, MessageSource
-from tests.support.catalog_files import acme, callback, problems
+from ackbridge.errors import IntegrationFileError
+from tests.support.catalog_files import acme, callback, problems, write
 from tests.unit.catalog.test_matching import AT
 
 FILE = """\
@@ -126,3 +128,18 @@ def test_defaults_are_those_of_plain_callbacks(tmp_path: Path) -> None:
     assert isinstance(callbacks, CallbackSpec)
     assert (callbacks.encoding, callbacks.each, callbacks.handshakes) == ("json", None, ())
     assert (callbacks.events, callbacks.list, callbacks.replies.body) == ({}, None, None)
+
+
+def test_events_go_to_subscribers_that_exist(tmp_path: Path) -> None:
+    """A misspelt subscriber is found when the folder is loaded, with its place in the file."""
+    write(tmp_path, with_callbacks("  events: {refund: {when: type == 'refund', notify: shp}}"))
+    folder = tmp_path / "subscribers"
+    folder.mkdir()
+    write(folder, "subscriber: shop\nurl: http://shop.example\nsecrets: ['env:A']\n", "shop.yaml")
+    with pytest.raises(IntegrationFileError) as refused:
+        load_catalog(tmp_path, {})
+    (problem,) = refused.value.problems
+    assert (problem.line, problem.field) == (6, "callbacks.events.refund.notify")
+    assert (
+        problem.message == "unknown subscriber 'shp'; known subscribers: shop. Did you mean 'shop'?"
+    )

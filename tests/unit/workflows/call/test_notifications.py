@@ -32,7 +32,7 @@ def planned(**changes: Any) -> Plan:
 
 def types_of(host: SimulatedHost) -> list[tuple[int, str]]:
     """Sequence and type of every notice."""
-    return [(one.body.data.sequence, one.body.type) for one in host.deliveries]
+    return [(one.body.call.sequence, one.body.type) for one in host.deliveries]
 
 
 async def test_in_time() -> None:
@@ -44,8 +44,8 @@ async def test_in_time() -> None:
     (delivery,) = host.deliveries
     assert delivery.subscriber == "shop"
     assert delivery.body.id == "acme.order.k-1:1.completed"
-    assert delivery.body.data.reference == "r-1"
-    assert delivery.body.data.notice == default_notices("en")["completed"]
+    assert delivery.body.call.reference == "r-1"
+    assert delivery.body.call.notice == default_notices("en")["completed"]
 
 
 async def test_parked_and_then_late() -> None:
@@ -54,7 +54,7 @@ async def test_parked_and_then_late() -> None:
     outcome = await host.protocol.run()
     assert types_of(host) == [(1, "call.delayed"), (2, "call.completed_late")]
     assert outcome.late
-    assert host.deliveries[1].body.data.late
+    assert host.deliveries[1].body.call.late
     assert host.deliveries[0].body.timestamp == START + timedelta(seconds=30)
 
 
@@ -94,7 +94,7 @@ async def test_the_expected_time_is_that_of_the_next_batch() -> None:
         (2, "call.delayed"),
         (3, "call.completed_late"),
     ]
-    notices = [one.body.data.notice for one in host.deliveries]
+    notices = [one.body.call.notice for one in host.deliveries]
     assert [notice and notice.expected_at for notice in notices] == [tonight, tomorrow, None]
     assert host.shown[-1].answer == "completed"
 
@@ -107,7 +107,7 @@ async def test_failed_with_the_alternative_and_without_the_providers_words() -> 
     outcome = await host.protocol.run()
     (delivery,) = host.deliveries
     assert delivery.body.type == "call.failed"
-    assert delivery.body.data.notice == outcome.notice == default_notices("en")["failed"]
+    assert delivery.body.call.notice == outcome.notice == default_notices("en")["failed"]
     assert "ORA-600" in str(outcome.reason)
     assert "ORA-600" not in delivery.model_dump_json()
 

@@ -121,12 +121,21 @@ def _inbox() -> None:
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("next_try_at", _TIME, nullable=False),
         sa.Column("settled_at", _TIME),
+        sa.Column("event", sa.Text),
+        sa.Column("object", sa.Text),
         sa.PrimaryKeyConstraint("id", name="pk_inbox"),
         sa.UniqueConstraint("provider", "event_key", name="uq_inbox_provider_event_key"),
     )
     op.create_index("ix_inbox_provider_call_id", "inbox", ["provider", "call_id"])
     op.create_index("ix_inbox_provider_reference", "inbox", ["provider", "reference"])
     op.create_index("ix_inbox_state_next_try_at", "inbox", ["state", "next_try_at"])
+    op.create_index(
+        "ix_inbox_provider_object",
+        "inbox",
+        ["provider", "object"],
+        postgresql_where=sa.text("object IS NOT NULL"),
+        sqlite_where=sa.text("object IS NOT NULL"),
+    )
 
 
 def _acknowledgements() -> None:
