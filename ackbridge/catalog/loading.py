@@ -183,6 +183,11 @@ def _parse_json(text: str) -> YamlDocument:
         raise YamlError(error.msg, Position(error.lineno, error.colno)) from None
 
 
+def integration_files(folder: Path) -> list[Path]:
+    """The integration files of a folder, in alphabetical order."""
+    return _files_in(folder)
+
+
 def _files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in _SUFFIXES)
 

@@ -47,6 +47,8 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "limit": "limits:limit",
     "check": "files:check",
     "schema": "files:schema",
+    "try": "recording:try_operation",
+    "record": "recording:record",
     "worker": "processes:worker",
     "gateway": "processes:gateway",
     "up": "processes:up",

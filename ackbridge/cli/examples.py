@@ -37,6 +37,18 @@ def example_rows(checked: CheckedExample) -> Iterator[dict[str, Any]]:
         }
 
 
+def describe(readings: Sequence[Reading]) -> Iterator[str]:
+    """What the file makes of a message, a sentence for each event."""
+    for reading in readings:
+        meaning = reading.meaning
+        about = f" for call {meaning.call_id}" if meaning.call_id else ""
+        named = f" of {reading.operation}" if reading.operation and not about else ""
+        key = f" under event key {meaning.event_key}" if meaning.event_key else ""
+        work = f", reference {meaning.reference}" if meaning.reference else ""
+        content = _content(meaning)
+        yield f"{meaning.kind}{named}{about}{key}{work}{f': {content}' if content else ''}"
+
+
 def _rows(checked: CheckedExample) -> Iterator[tuple[str, ...]]:
     name, example = checked.recorded.name, checked.recorded.example
     message = _message(example) + (", signature verified" if checked.is_verified else "")
