@@ -157,6 +157,7 @@ class Prepare:
                 within=operation.receipt.within,
                 queue_within=operation.queue_within,
                 fairness=fairness_key(operation, context),
+                leased=integration.limits is not None and integration.limits.is_leased,
             ),
             deadline=deadline,
             deadline_reason=reason,

@@ -47,6 +47,7 @@ from activities.support.counters import (
     counting_failures,
 )
 from activities.support.dependencies import Dependencies
+from activities.support.leases import Leases
 from activities.support.provider_http import (
     MAX_QUOTED,
     ProviderResponse,
@@ -91,6 +92,7 @@ class Send:
     def __init__(self, deps: Dependencies) -> None:
         self._deps = deps
         self._inbox = InboxReader(deps)
+        self._leases = Leases(deps)
 
     @activity.defn(name=names.SEND)
     async def send(self, step: SendStep) -> Sent:
@@ -105,20 +107,34 @@ class Send:
         attempt = activity.info().attempt
         if not step.tried and attempt == 1:
             count_cycle_ends(self._deps, step.request, step.ended)
-        # If the engine repeats it, the attempt before may have ended at any point.
-        return await self.attempt(step.model_copy(update={"reached": step.reached or attempt > 1}))
+        if step.queue_within is None:
+            # If the engine repeats it, the attempt before may have ended at any point. Where the
+            # activity waits for a lease, the engine repeats nothing but the waiting.
+            step = step.model_copy(update={"reached": step.reached or attempt > 1})
+        return await self.attempt(step)
 
     async def attempt(self, step: SendStep) -> Sent:
         """Send as part of any activity, whatever attempt of it is running; raises as `send`."""
         try:
             require_time(step.request, self._deps.clock())
             self._require_no_pause(step)
-            return await self._send(step)
+            return await self._send_leased(step)
         except Exception as error:
             found = _classify(error)
             count_failed_send(self._deps, step.request, found)
-            attempts = step.tried + activity.info().attempt
-            raise _of_all_attempts(found, step).failure(attempts) from None
+            made = _attempts_made(step)
+            raise _of_all_attempts(found, step).failure(step.tried + made, made) from None
+
+    async def _send_leased(self, step: SendStep) -> Sent:
+        """Send, with a lease where the provider limits how many requests are in flight."""
+        limits = self._deps.catalog.integration(step.request.provider).limits
+        if limits is None or not limits.is_leased:
+            return await self._send(step)
+        await self._leases.acquire(step, limits)
+        try:
+            return await self._send(step)
+        finally:
+            await self._leases.release(step)
 
     def _require_no_pause(self, step: SendStep) -> None:
         """Keep the pause that the provider has asked another request for."""
@@ -151,7 +167,7 @@ class Send:
                 receipt_at=receipt_at,
                 reference=receipt_reference(response.operation, response.document),
                 kept=kept_values(response.operation, response.document),
-                attempt=activity.info().attempt,
+                attempt=_attempts_made(step),
                 again=step.reached,
             )
             sent = await self._read(step, response, sent, failure)
@@ -389,6 +405,11 @@ def _unknown(response: ProviderResponse) -> UnreadableError | None:
     if response.problem is None or not any(rules):
         return None
     return UnreadableError(f"the provider answered {response.status}: {response.problem}")
+
+
+def _attempts_made(step: SendStep) -> int:
+    """Attempts to send by the running activity; waiting for a lease is none."""
+    return 1 if step.queue_within is not None else activity.info().attempt
 
 
 def _classify(error: Exception) -> Classification:

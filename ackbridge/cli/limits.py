@@ -38,12 +38,16 @@ class QuotaView(Wire):
         tenant: empty for the provider as a whole.
         now: sends per second now; None: unlimited.
         accepted, throttled: requests of the last minute, where workers report them.
+        in_flight, waiting: requests that have a lease, and that wait for one, where the file limits
+            how many there are at once.
     """
 
     tenant: str
     now: float | None
     accepted: int = 0
     throttled: int = 0
+    in_flight: int = 0
+    waiting: int = 0
     status: QuotaStatus | None = None
 
 
@@ -124,7 +128,8 @@ async def _read(control: ControlHandle, ledger: Ledger, provider: str) -> LimitV
     now = utc_now()
     statuses = await ledger.stats.quotas(provider)
     reports = await ledger.stats.quota_reports(provider, now - WINDOW)
-    tenants = {WHOLE_QUOTA, *statuses, *(one.tenant for one in reports)}
+    leases = await ledger.leases.counts(provider)
+    tenants = {WHOLE_QUOTA, *statuses, *leases, *(one.tenant for one in reports)}
     base = snapshot.rate or SendRate()
     quotas = [
         _view(
@@ -132,6 +137,7 @@ async def _read(control: ControlHandle, ledger: Ledger, provider: str) -> LimitV
             base.per_second if tenant == WHOLE_QUOTA else base.per_tenant,
             statuses.get(tenant),
             [one for one in reports if one.tenant == tenant],
+            [counts for one, counts in leases.items() if tenant in (WHOLE_QUOTA, one)],
             now,
         )
         for tenant in sorted(tenants)
@@ -146,6 +152,7 @@ def _view(
     base: float | None,
     status: QuotaStatus | None,
     reports: Sequence[QuotaReport],
+    leases: Sequence[tuple[int, int]],
     now: datetime,
 ) -> QuotaView:
     seconds = [one for one in merged(reports) if one.at >= (now - WINDOW).timestamp()]
@@ -154,6 +161,8 @@ def _view(
         now=effective_rate(status, base, now),
         accepted=sum(one.accepted for one in seconds),
         throttled=sum(one.throttled for one in seconds),
+        in_flight=sum(in_flight for in_flight, _ in leases),
+        waiting=sum(waiting for _, waiting in leases),
         status=status,
     )
 
@@ -166,11 +175,12 @@ def _render(view: LimitView) -> RenderableType:
             "unlimited" if one.now is None else f"{one.now:.3g}/s",
             str(one.accepted) if one.accepted or one.throttled else "-",
             str(one.throttled) if one.accepted or one.throttled else "-",
+            f"{one.in_flight} (+{one.waiting})" if one.in_flight or one.waiting else "-",
             "; ".join(_reasons(one.status, now)),
         )
         for one in view.quotas
     ]
-    columns = ("tenant", "now", "accepted", "429", "why")
+    columns = ("tenant", "now", "accepted", "429", "at once (+ waiting)", "why")
     title = f"sends of {view.provider}; requests of the last minute"
     return Group(Text(_allowed(view)), output.table(title, columns, rows))
 

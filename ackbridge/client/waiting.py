@@ -23,6 +23,7 @@ from ackbridge.contracts.calls import CallStatus, Waiting, WaitingFor
 from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.contracts.limits import MAX_ERROR_LENGTH
 from ackbridge.contracts.quotas import WHOLE_QUOTA
+from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import AckbridgeError
 from ackbridge.temporal.connect import RPC_TIMEOUT
 
@@ -75,8 +76,9 @@ async def _waiting(client: Client, described: WorkflowExecutionDescription) -> W
         return None
     next_attempt_at = _time(pending.next_attempt_schedule_time)
     if pending.attempt > 1 and next_attempt_at and next_attempt_at > datetime.now(UTC):
+        is_held_back = pending.last_failure.application_failure_info.type == StepFailure.HELD_BACK
         return Waiting(
-            what=WaitingFor.RETRY,
+            what=WaitingFor.RATE_LIMIT if is_held_back else WaitingFor.RETRY,
             since=_time(pending.last_attempt_complete_time) or described.start_time,
             next_attempt_at=next_attempt_at,
             detail=pending.last_failure.message[:MAX_ERROR_LENGTH] or None,

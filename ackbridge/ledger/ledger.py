@@ -15,6 +15,7 @@ from .controls import ControlStore
 from .database import tables
 from .database.engines import Database, open_database
 from .inbox import Inbox, InboxState, LogKind
+from .leases import LeaseStore
 from .notices import NoticeStore
 from .purge import LedgerPurge
 from .settlement import SettlementStore
@@ -36,8 +37,9 @@ class Ledger:
         bodies: large bodies of providers, which messages refer to.
         batches: parked calls, and the batches that reprocess them.
         notices: notices to subscribers.
-        stats: statistics of providers.
+        stats: statistics of providers, and the rates that they accept.
         controls: the last snapshots of the providers' controls.
+        leases: which requests are in flight, where a provider limits how many.
         purge: deletes what has expired.
     """
 
@@ -51,6 +53,7 @@ class Ledger:
         self.notices = NoticeStore(database, clock)
         self.stats = StatsStore(database, clock)
         self.controls = ControlStore(database, clock)
+        self.leases = LeaseStore(database, clock)
         self.purge = LedgerPurge(database, clock)
 
     @classmethod

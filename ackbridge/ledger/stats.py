@@ -26,7 +26,7 @@ from ackbridge.stats.counters import (
 from ackbridge.stats.scorecard import Scorecard, scorecard
 
 from .database.engines import Store, reads, upsert, writes
-from .database.tables import acknowledgements, calls, observations, quota_reports, quotas
+from .database.tables import acknowledgements, calls, leases, observations, quota_reports, quotas
 
 RecentCounts: TypeAlias = tuple[datetime, dict[Count, int]]
 """The start of a report's bucket, and its counts."""
@@ -198,11 +198,12 @@ class StatsStore(Store):
 
     @writes
     def delete_expired(self, connection: sa.Connection) -> None:
-        """Delete the buckets and reports that are older than they are kept."""
+        """Delete the buckets, reports and leases that are older than they are kept."""
         for resolution in RESOLUTIONS:
             old = {"of": _seconds(resolution), "before": self.clock() - resolution.kept}
             connection.execute(_DELETE_OLD, old)
         connection.execute(_DELETE_OLD_REPORTS, {"before": self.clock() - _QUOTA_REPORTS_KEPT})
+        connection.execute(_DELETE_OLD_LEASES, {"before": self.clock()})
 
 
 def _timeline(
@@ -268,6 +269,8 @@ _QUOTA_REPORTS_KEPT: Final = timedelta(minutes=15)
 _DELETE_OLD_REPORTS = quota_reports.delete().where(
     quota_reports.c.reported_at < sa.bindparam("before")
 )
+
+_DELETE_OLD_LEASES = leases.delete().where(leases.c.expires_at < sa.bindparam("before"))
 
 _KNOWN_COUNTS: Final = frozenset(str(what) for what in Count)
 

@@ -69,10 +69,10 @@ class UnreadableError(Exception):
 
 @dataclass(eq=False)
 class HeldBackError(Exception):
-    """Nothing may be sent for some time; nothing was."""
+    """Nothing may be sent for some time; nothing was. Without a delay it has waited long enough."""
 
     reason: str
-    delay: timedelta
+    delay: timedelta | None
 
 
 class ExpiredError(Exception):
@@ -108,11 +108,12 @@ class Classification:
     throttled: bool = False
     code: str | None = None
 
-    def failure(self, attempt: int) -> ApplicationError:
+    def failure(self, attempt: int, made: int | None = None) -> ApplicationError:
         """The failure of the running activity.
 
         Args:
             attempt: the number of the failed attempt, from 1, for the delay before the next one.
+            made: the attempts that the activity has made; None: as many as the engine has started.
         """
         is_missing = self.kind is StepFailure.MISSING
         maximum = MAX_MISSING_INTERVAL if is_missing else MAXIMUM_INTERVAL
@@ -123,6 +124,7 @@ class Classification:
             reached=self.reached,
             delay=retry_delay(attempt, self.retry_after, maximum=maximum),
             code=self.code,
+            made=made,
         )
 
 
@@ -141,7 +143,8 @@ def classify_error(error: Exception, unanswered: StepFailure) -> Classification 
         case UnreadableError(reason):
             return Classification(StepFailure.UNREADABLE, reason, final=True, reached=True)
         case HeldBackError(reason, delay):
-            return Classification(StepFailure.HELD_BACK, reason, retry_after=delay)
+            is_final = delay is None
+            return Classification(StepFailure.HELD_BACK, reason, is_final, retry_after=delay)
         case ExpiredError():
             return Classification(StepFailure.EXPIRED, str(error), final=True)
         case MissingReferenceError():
@@ -177,6 +180,7 @@ def activity_failure(
     reached: bool = False,
     delay: timedelta | None = None,
     code: str | None = None,
+    made: int | None = None,
 ) -> ApplicationError:
     """The failure of the running activity, with everything the workflow decides by.
 
@@ -184,8 +188,9 @@ def activity_failure(
         final: whether it must not be retried.
         delay: before the next attempt; None for `retry_delay`.
         code: the provider's own code of a refusal.
+        made: the attempts that it has made; None: as many as the engine has started.
     """
-    attempt = activity.info().attempt
+    attempt = activity.info().attempt if made is None else made
     return ApplicationError(
         reason,
         FailureDetails(attempt=attempt, reached=reached, code=code),

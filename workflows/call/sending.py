@@ -149,6 +149,7 @@ class Sending:
             first_tried_at=attempts.first_at,
             reached=cycle.was_sent,
             ended=state.cycles.take_ended(),
+            queue_within=queue_within if plan.leased else None,
         )
         step = steps.send(self._plan, cycle.number, queue_within)
         try:

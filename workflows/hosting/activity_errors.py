@@ -36,6 +36,9 @@ def classify(error: FailureError) -> StepError:
 
 def _timed_out(timeout: exceptions.TimeoutError) -> StepError:
     last = timeout.cause
+    if timeout.type is TimeoutType.START_TO_CLOSE and _is_held_back(last):
+        # It was held back before, and then it was sent.
+        last = None
     if isinstance(last, ApplicationError):
         # Time ran out while it waited for another attempt: the last attempt's error counts.
         return _from_activity(last)
@@ -45,6 +48,10 @@ def _timed_out(timeout: exceptions.TimeoutError) -> StepError:
     # The worker may have died after it had sent.
     reason = "the attempt did not report back in time"
     return StepError(StepFailure.NO_RECEIPT, reason, reached=True, retry_after=timedelta(0))
+
+
+def _is_held_back(error: BaseException | None) -> bool:
+    return isinstance(error, ApplicationError) and error.type == StepFailure.HELD_BACK
 
 
 def _from_activity(error: ApplicationError) -> StepError:

@@ -59,6 +59,8 @@ class Step(Generic[Result]):
         heartbeat_timeout: None where the activity sends no heartbeats.
         fairness: the fairness key in its queue.
         priority: in its queue, from 1 (first) to 5; None for the default of 3.
+        not_repeated: types of failures after which the engine makes no further attempt, besides
+            final ones.
         after_first_attempt: makes the argument of all further attempts from that of the first one
             and its error.
     """
@@ -78,6 +80,7 @@ class Step(Generic[Result]):
     on_interrupt: OnInterrupt = OnInterrupt.AWAITED
     fairness: str | None = None
     priority: int | None = None
+    not_repeated: tuple[str, ...] = ()
     after_first_attempt: Callable[[Any, StepError], Wire] | None = None
 
 

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
         InboxMessages,
         Recorded,
         Sent,
+        StepFailure,
     )
 
 LEDGER_TIMEOUT = timedelta(seconds=10)
@@ -40,6 +41,14 @@ POLL_PRIORITY = 4
 
 MARGIN = timedelta(seconds=5)
 """What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
+
+
+_ALL_BUT_HELD_BACK = (
+    *(kind for kind in StepFailure if kind is not StepFailure.HELD_BACK),
+    # An attempt that its worker gave up, or whose worker is gone.
+    "CancelledError",
+    "TemporalTimeout:StartToClose",
+)
 
 
 PREPARE = Step(
@@ -118,7 +127,7 @@ def send(plan: Plan, cycle: int, queue_within: timedelta) -> Step[Sent]:
     """One attempt to send the request.
 
     The protocol repeats it: an attempt that does not report back must not be repeated by the engine
-    where the request may not.
+    where the request may not. The engine repeats only the wait for a lease, which sends nothing.
 
     Args:
         queue_within: how long it may wait for a worker.
@@ -128,11 +137,12 @@ def send(plan: Plan, cycle: int, queue_within: timedelta) -> Step[Sent]:
         result=Sent,
         summary=f"send the request (cycle {cycle})",
         queue=TaskQueueKind.SEND,
-        timeout=plan.send.timeout + MARGIN,
-        attempts=1,
+        timeout=plan.send.timeout + (2 * MARGIN if plan.send.leased else MARGIN),
+        attempts=None if plan.send.leased else 1,
         queue_within=queue_within,
         local_first=False,
         fairness=plan.send.fairness,
+        not_repeated=_ALL_BUT_HELD_BACK if plan.send.leased else (),
     )
 
 

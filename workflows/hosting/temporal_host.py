@@ -166,6 +166,7 @@ class TemporalHost:
                 initial_interval=step.first_retry,
                 maximum_interval=step.longest_retry,
                 maximum_attempts=attempts or 0,
+                non_retryable_error_types=step.not_repeated or None,
             ),
             cancellation_type=_CANCELLATION[step.on_interrupt],
             priority=Priority(priority_key=step.priority, fairness_key=step.fairness),

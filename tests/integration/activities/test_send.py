@@ -17,6 +17,8 @@ from fastapi.responses import Response
 from ackbridge.catalog.expressions import Expression
 from ackbridge.catalog.model import LimitSpec
 from ackbridge.contracts.steps import SendStep, Sent
+from ackbridge.ledger.leases import LeaseRequest
+from ackbridge.ledger.ledger import Ledger
 from activities.send import Send
 
 from .world import NOW, Script, World, attempt, beats, delay, failed, trouble, world
@@ -279,3 +281,47 @@ async def test_binary_answer_keeps_its_bytes(world: World, content: bytes) -> No
     binary = sent.messages[0].data["$binary"]
     assert binary["content_type"] == "application/pdf"
     assert base64.b64decode(binary["base64"]) == content
+
+
+async def test_lease_is_taken_for_an_attempt_and_waiting_is_none(world: World) -> None:
+    """What is held back comes back later, is not counted, and ends when it has waited enough."""
+    limits = LimitSpec(concurrent_total=1)
+    acme = world.deps.catalog.integration("acme").model_copy(update={"limits": limits})
+    catalog = replace(world.deps.catalog, integrations={"acme": acme})
+    send = Send(replace(world.deps, catalog=catalog)).send
+    within = timedelta(minutes=1)
+    other = LeaseRequest("acme", "other", "acme.order.other", "", 1, None, NOW, within)
+    await world.ledger.leases.acquire(other)
+
+    waiting = step(world, queue_within=within)
+    error = await failed(attempt(7).run(send, waiting))
+    assert (error.type, error.non_retryable) == ("HeldBack", False)
+    assert error.message == (
+        "1 of 1 of the provider's requests are in flight, 0 wait before this one"
+    )
+    assert not trouble(error).reached
+    began = NOW - timedelta(minutes=2)
+    error = await failed(attempt(9, scheduled_time=began).run(send, waiting))
+    assert (error.type, error.non_retryable) == ("HeldBack", True)
+    assert world.script.asked == []
+
+    await world.ledger.leases.release("acme", "other")
+    sent = await attempt(10).run(send, waiting)
+    assert (sent.attempt, sent.again) == (1, False)
+    world.script.says({}, 500)
+    error = await failed(attempt(11).run(send, waiting))
+    assert (trouble(error).attempt, delay(error) < 1) == (1, True)
+    assert await world.ledger.leases.counts("acme") == {}
+
+
+async def test_nothing_is_sent_without_the_ledger_where_leases_are_needed(world: World) -> None:
+    """It cannot be known how many are in flight."""
+    limits = LimitSpec(concurrent_total=1)
+    acme = world.deps.catalog.integration("acme").model_copy(update={"limits": limits})
+    catalog = replace(world.deps.catalog, integrations={"acme": acme})
+    ledger = Ledger.open("sqlite:////nowhere/ledger.db", lambda: NOW)
+    send = Send(replace(world.deps, catalog=catalog, ledger=ledger)).send
+    error = await failed(attempt().run(send, step(world, queue_within=timedelta(minutes=1))))
+    assert (error.type, error.non_retryable) == ("HeldBack", False)
+    assert world.script.asked == []
+    await ledger.close()

@@ -13,11 +13,16 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ackbridge.clock import utc_now
+from ackbridge.contracts.quotas import QuotaReport, QuotaStatus, SecondCounts
+from ackbridge.ledger.leases import LeaseRequest
+from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.stack import Stack
 from tests.support.processes import run_command
 
@@ -183,9 +188,32 @@ def test_limit_is_set_and_reset(stack: Stack) -> None:
         shown := run(wide, "breaker", "stripe").stdout
     ):
         assert time.monotonic() < until, shown
+    assert (
+        "allowed: 2.5/s, limited to 2.5/s by ada: a [plea]" in run(wide, "limit", "stripe").stdout
+    )
     over = run(wide, "limit", "stripe", "default", "--reason", "over", *who, "--json")
     change = json.loads(over.stdout)
     assert (change["before"], change["after"]) == ("2.5/s", "integration file")
+
+
+async def test_limit_shows_what_a_provider_accepts(stack: Stack) -> None:
+    """The rate of now and why, the requests of the last minute, and those that are in flight."""
+    now = utc_now()
+    why = "12 of 109 requests were answered 429"
+    status = QuotaStatus(per_second=8.5, since=now, throttled_at=now, reason=why)
+    second = SecondCounts(at=int(now.timestamp()), accepted=97, throttled=12)
+    lease = LeaseRequest("stripe", "h", "stripe.pay.1", "", 2, None, now, timedelta(minutes=1))
+    ledger = Ledger.open(stack.environment["ACKBRIDGE_LEDGER_URL"], utc_now)
+    await ledger.stats.save_quotas("stripe", {"": status})
+    await ledger.stats.store_quotas("w", [QuotaReport(provider="stripe", seconds=(second,))])
+    await ledger.leases.acquire(lease)
+    await ledger.close()
+    shown = run(stack.environment, "limit", "stripe").stdout
+    for part in ("all sends", "8.5/s", "97", "1 (+0)", "109 requests"):
+        assert part in " ".join(shown.split()), shown
+    assert max(map(len, shown.splitlines())) <= 80
+    (quota,) = json.loads(run(stack.environment, "limit", "stripe", "--json").stdout)["quotas"]
+    assert (quota["now"], quota["throttled"], quota["in_flight"]) == (8.5, 12, 1)
 
 
 def test_batch_of_parked_calls(stack: Stack) -> None:
