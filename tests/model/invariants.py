@@ -123,10 +123,12 @@ class Invariants:
 
     def _is_idle(self) -> bool:
         """Whether no step of a parked call is under way, or waits to be tried again."""
-        steps = (names.CONCLUDE, names.RECORD, names.ACKNOWLEDGE)
+        # A call that ends looks for an answer while it is parked.
+        ends = (names.CONCLUDE, names.RECORD, names.ACKNOWLEDGE)
+        ends_and_looks = (*ends, names.LOOK_INBOX, names.ASK_STATUS)
         tickets = self._world.engine.replica.tickets.values()
-        ends = [one.end for one in tickets if one.options.name in steps]
-        return self._world.engine.task is None and all(isinstance(end, Wire) for end in ends[-1:])
+        found = [one.end for one in tickets if one.options.name in ends_and_looks]
+        return self._world.engine.task is None and all(isinstance(end, Wire) for end in found[-1:])
 
     def _sends_are_allowed(self) -> Iterator[str]:
         """The idempotency key rule, and no send after an operator's request."""

@@ -13,6 +13,7 @@ from workflows.hosting.host import ContinueAsNewRequested, Host
 from .acknowledgements import Acknowledgements
 from .conclusion import Conclusion
 from .cycles import (
+    CONTRADICTION,
     Answered,
     Cycle,
     Decision,
@@ -238,7 +239,7 @@ class Conduct:
         """Send when the provider is ready for it, unless something else decides before."""
         state, retry_at = self._state, failure.retry_at
         if retry_at is None or retry_at <= self._host.now():
-            return await self._drain_or_send()
+            return await self._drain_or_send(failure)
         until = min(retry_at, state.request.expires_at or retry_at)
         is_delayed = until - self._host.now() > steps.DELAYED_AFTER
         if is_delayed:
@@ -249,7 +250,7 @@ class Conduct:
             self._notifications.delayed(state.notice)
         match await self._messages.wait(until, f"next cycle: {failure.reason}"):
             case TimedOut() | Woken():
-                return ReadyToSend()
+                return self._ready_to_send(failure)
             case decision:
                 return decision
 
@@ -258,12 +259,19 @@ class Conduct:
         self._state.reprocessed += 1
         return await self._drain_or_send()
 
-    async def _drain_or_send(self) -> RoundResult:
+    async def _drain_or_send(self, failure: Failure | None = None) -> RoundResult:
         match await self._messages.drain():
             case TimedOut() | Woken():
-                return ReadyToSend()
+                return self._ready_to_send(failure)
             case decision:
                 return decision
+
+    def _ready_to_send(self, failure: Failure | None) -> ReadyToSend | Failure:
+        """After a contradiction the work may be done: nothing is sent under any key."""
+        if not self._state.cycles.is_contradicted:
+            return ReadyToSend()
+        failure = failure or Failure(CONTRADICTION, OutcomeCode.NO_RESPONSE)
+        return replace(failure, reason=CONTRADICTION, is_retryable=False, may_come_late=True)
 
     # Parking
 

@@ -15,6 +15,9 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.steps import Acknowledged, CycleEnd, FailedAttempt, Kept, Sent
 
 
+CONTRADICTION = "the provider reported a success of work that was called off"
+
+
 @dataclass
 class Cycle:
     """The work that a provider does under one idempotency key.
@@ -127,6 +130,11 @@ class Cycles:
     def uncertain(self) -> list[Cycle]:
         """Those whose work the provider may have done without saying so."""
         return [cycle for cycle in self._all if cycle.is_uncertain]
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether the provider called work off, and then reported its success."""
+        return any(cycle.work is WorkEnd.CONTRADICTED for cycle in self._all)
 
     @property
     def references(self) -> tuple[str, ...]:

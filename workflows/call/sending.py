@@ -10,12 +10,11 @@ from temporalio import workflow
 from workflows.hosting import steps
 from workflows.hosting.host import INTERRUPTED, Host, Step, StepError
 
-from .cycles import Cycle, Failure
+from .cycles import CONTRADICTION, Cycle, Failure
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import OutcomeCode, Stage, WaitingFor
-    from ackbridge.contracts.continuation import WorkEnd
     from ackbridge.contracts.limits import MAX_ERROR_LENGTH
     from ackbridge.contracts.messages import MessageKind, ProviderMessage
     from ackbridge.contracts.plan import Plan, PollPlan, ResponseMode, ResultPlan
@@ -219,6 +218,7 @@ class Sending:
         for message in sent.messages:
             state.messages.add(message)
         if sent.uncorrelated:
+            state.enter(Stage.AWAITING_RESPONSE)
             state.wait_for(WaitingFor.DEPENDENCY, detail="the ledger: to commit the reference")
             await self._read_inbox(steps.CORRELATE, cycle)
 
@@ -362,8 +362,8 @@ class Sending:
             return expiry.reason
         if state.owes_failed_acknowledgement and self._plan.undoes:
             return "a failed acknowledgement is owed"
-        if any(one.work is WorkEnd.CONTRADICTED for one in state.cycles.uncertain):
-            return "the provider reported a success of work that was called off"
+        if state.cycles.is_contradicted:
+            return CONTRADICTION
         if not cycle.was_sent or cycle.is_spent:
             return await self._check_admission()
         retention, first_sent_at = self._plan.key_retention, cycle.first_sent_at
