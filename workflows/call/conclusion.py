@@ -171,7 +171,7 @@ class Conclusion:
         await self._notifications.all_started()
         while state.messages or state.has_entries:
             self._receive_after_end(outcome)
-            state.outcome = outcome = self.corrected(outcome)
+            state.outcome = outcome = self._final(outcome)
             await self.store(Stage(outcome.status), outcome.reason)
         self._enter(Stage(outcome.status))
         return outcome
