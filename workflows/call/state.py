@@ -547,7 +547,10 @@ class CallState:
         cycle = self.cycle_for(message)
         reason = f"the call is {outcome.status} already"
         is_completed = outcome.status is OutcomeStatus.COMPLETED
-        if message.kind is MessageKind.RESPONSE and not is_completed:
+        is_response = message.kind is MessageKind.RESPONSE
+        if is_response and self.is_forced(message):
+            self.messages.suppress(message, f"force_ack, too late: {reason}")
+        elif is_response and not is_completed:
             cycle.report_success()
             self.messages.hold(message, reason)
         else:
