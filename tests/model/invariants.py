@@ -140,7 +140,9 @@ class Invariants:
             if cycle > 1 and not self._is_definitive(before):
                 yield f"cycle {cycle} was sent, though cycle {before} may still succeed"
             told = world.provider.accepted[:accepted]
-            is_told = any((one.cycle, one.kind) == (cycle, FAILED) for one in told)
+            is_told = any(
+                (one.cycle, one.kind, one.is_known) == (cycle, FAILED, True) for one in told
+            )
             if is_told and world.plan.undoes and not world.engine.is_rough:
                 yield f"cycle {cycle} was sent under the key of a failed acknowledgement"
         self._asked = len(world.provider.asked)

@@ -19,12 +19,17 @@ from ackbridge.contracts.steps import (
 
 @dataclass
 class Acknowledgement:
-    """One that the provider has accepted, in the order in which they arrived."""
+    """One that the provider has accepted, in the order in which they arrived.
+
+    Attributes:
+        is_known: the call has learned that it was accepted.
+    """
 
     at: datetime
     cycle: int
     kind: AcknowledgementKind
     reference: str | None
+    is_known: bool
 
 
 @dataclass
@@ -60,9 +65,9 @@ class Provider:
         self.arrived[cycle] += 1
         return self.works.setdefault(cycle, f"r-{cycle}")
 
-    def hear(self, at: datetime, step: AcknowledgeStep) -> None:
+    def hear(self, at: datetime, step: AcknowledgeStep, *, is_known: bool) -> None:
         """Accept an acknowledgement."""
-        self.accepted.append(Acknowledgement(at, step.cycle, step.kind, step.reference))
+        self.accepted.append(Acknowledgement(at, step.cycle, step.kind, step.reference, is_known))
 
     def has_accepted(self, cycle: int, kind: AcknowledgementKind) -> bool:
         return any((one.cycle, one.kind) == (cycle, kind) for one in self.accepted)

@@ -234,8 +234,9 @@ class Workers:
             return Failed(
                 StepFailure.ACKNOWLEDGEMENT_REFUSED, reached=True, final=number >= MAX_REFUSALS
             )
-        provider.hear(self._clock(), step)
-        if result is AttemptResult.LOST or not self._ledger.is_up:
+        is_known = result is not AttemptResult.LOST and self._ledger.is_up
+        provider.hear(self._clock(), step, is_known=is_known)
+        if not is_known:
             return Failed(StepFailure.NOT_ACCEPTED, reached=True)
         self._ledger.acknowledged(self._clock(), step)
         return Acknowledged(acknowledged_at=self._clock())
