@@ -48,6 +48,7 @@ def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
             *_long_keys(f"{integration.provider}.{name}.", operation),
             *_changed_mind(operation),
             *_claims(operation),
+            *_literal_credentials(operation),
         ):
             yield FieldProblem(("operations", name, *problem.path), problem.message)
 
@@ -133,6 +134,20 @@ def _changed_mind(operation: Operation) -> Iterator[FieldProblem]:
             " calls the work off"
         )
         yield _problem("acknowledge.undoes", message)
+
+
+def _literal_credentials(operation: Operation) -> Iterator[FieldProblem]:
+    """Headers whose names say that they carry a secret, with a value that is in the file."""
+    for name, template in operation.request.headers.items():
+        if _CREDENTIAL_HEADER.search(name) and not template.expressions:
+            message = (
+                "has its value in the file; if that is a secret, write {secret('env:NAME')}, or"
+                f" use auth: {{type: header, name: {name}, value: 'env:NAME'}}"
+            )
+            yield FieldProblem(("request", "headers", name), message)
+
+
+_CREDENTIAL_HEADER = re.compile(r"(?i)(?:api-?key|secret|token|password|credential)s?$")
 
 
 def _claims(operation: Operation) -> Iterator[FieldProblem]:

@@ -49,6 +49,14 @@ _PATTERNS = (
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
     re.compile(r"(?<=_secret_)\w{8,}"),
 )
+_CREDENTIAL = re.compile(
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
+    r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]+"
+    r"|\b(?:[sr]k_(?:live|test)|whsec|gh[pousr]|github_pat)_[\w+/=-]{8,}"
+    r"|\bsk-(?:proj-|ant-)?[\w-]{16,}"
+    r"|\bxox[a-z]-[\w-]{8,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+)
 _SCHEME = re.compile(r"(?i)\b(bearer|basic)(\s+)([\w.~+/=-]{6,})")
 _NAMED = re.compile(
     r"(?i)\b([\w-]{0,40}(?:password|passwd|secret|token|api[_-]?key|authorization))"
@@ -60,8 +68,8 @@ _CARD_LENGTHS = range(13, 20)
 
 
 def looks_like_secret(text: str) -> bool:
-    """Whether a text has the form of a credential of a known kind."""
-    return any(pattern.search(text) for pattern in _PATTERNS)
+    """Whether a text has the form of a credential of a known kind, and of nothing else."""
+    return _CREDENTIAL.search(text) is not None
 
 
 class Redactor:

@@ -54,7 +54,10 @@ def plans(draw: st.DrawFn) -> Plan:
     mode = draw(
         st.sampled_from([ResponseMode.CALLBACK] * 3 + [ResponseMode.POLL, ResponseMode.SYNC])
     )
-    poll = PollPlan(every=draw(_seconds(3, 20)), timeout=timedelta(seconds=5))
+    every = draw(_seconds(3, 20))
+    is_beside = mode is ResponseMode.CALLBACK and draw(st.sampled_from([False] * 4 + [True]))
+    first_after = every if is_beside else timedelta(0)
+    poll = PollPlan(every=every, timeout=timedelta(seconds=5), first_after=first_after)
     is_off = draw(st.sampled_from([False] * 9 + [True]))
     return Plan(
         revision=REVISION,
@@ -65,7 +68,7 @@ def plans(draw: st.DrawFn) -> Plan:
         deadline_reason="configured",
         ceiling=draw(_seconds(30, 90)),
         ask_status=draw(st.booleans()),
-        poll=poll if mode is ResponseMode.POLL else None,
+        poll=poll if mode is ResponseMode.POLL or is_beside else None,
         acknowledge=draw(st.one_of(ACKNOWLEDGES, ACKNOWLEDGES, ACKNOWLEDGES, st.none())),
         cycles=draw(st.sampled_from([1, 2, 2, 3])),
         on_failure=draw(st.sampled_from([OnFailure.PARK, OnFailure.PARK, OnFailure.FAIL])),

@@ -554,6 +554,13 @@ ACKNOWLEDGED = "acknowledge: {path: /a, success: {ok: 1}, failed: {ok: 0}, undoe
         (f"{ACKNOWLEDGED}}}", "acknowledge.undoes", "acknowledged as a success after"),
         (f"{ACKNOWLEDGED}}}, response: {{mode: sync, late: hold}}", None, ""),
         (
+            "request: {path: /x, headers: {X-Api-Key: abc}}",
+            "request.headers.X-Api-Key",
+            "in the file",
+        ),
+        ("request: {path: /x, headers: {X-Api-Key: \"{secret('env:A')}\"}}", None, ""),
+        ("request: {path: /x, body: {kind: key_performance_indicator}}", None, ""),
+        (
             "acknowledge: {path: /a, success: {}, failed: {}}",
             "acknowledge.failed",
             "same as success",
