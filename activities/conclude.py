@@ -6,9 +6,11 @@ from temporalio import activity
 
 from ackbridge.catalog.catalog import next_batch
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import Stage
+from ackbridge.contracts.batches import QUARANTINE_AFTER
+from ackbridge.contracts.calls import OutcomeCode, Stage
+from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.contracts.steps import DUPLICATE, Concluded, ConcludeStep
-from ackbridge.stats.counters import Count
+from ackbridge.stats.counters import Count, OperationStats
 from activities.support.counters import count, count_cycle_ends, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified_errors
@@ -25,6 +27,7 @@ class Conclude:
         """Write the stage, the outcome if there is one, and suppressed and held messages."""
         request = step.request
         with counting_failures(self._deps, request), classified_errors():
+            failed_alone = await self._has_failed_alone(step)
             await self._deps.ledger.calls.record_stage(
                 request.call_id,
                 step.stage,
@@ -37,7 +40,9 @@ class Conclude:
                 provider_code=step.provider_code,
                 amount=step.amount,
                 written_off=step.written_off,
+                failed_alone=failed_alone,
             )
+            quarantined = await self._quarantine_reason(step)
         count_cycle_ends(self._deps, request, step.ended)
         duplicates = sum(message.reason == DUPLICATE for message in step.suppressed)
         count(self._deps, request, Count.DUPLICATES, duplicates)
@@ -46,4 +51,33 @@ class Conclude:
             return Concluded()
         reason = step.parking.reason if step.parking else None
         now = self._deps.clock()
-        return Concluded(next_batch=next_batch(integration, request.operation, now, reason))
+        expected = next_batch(integration, request.operation, now, reason)
+        return Concluded(next_batch=expected, quarantined=quarantined)
+
+    async def _has_failed_alone(self, step: ConcludeStep) -> bool:
+        """Whether a parked call has failed again, while most calls of its operation were answered.
+
+        A healthy provider counts as one that is answered, unless what is missing are responses.
+        """
+        parking, request = step.parking, step.request
+        if parking is None or parking.times < 2:
+            return False
+        again = await self._deps.ledger.batches.failed_again(request.call_id, parking)
+        if again is None:
+            return False
+        found = await self._deps.ledger.stats.totals(request.provider, again.since)
+        own, whole = (
+            found.get(name, OperationStats()) for name in (request.operation, WHOLE_PROVIDER)
+        )
+        answered, failed = own[Count.ANSWERS], again.others
+        if parking.reason != OutcomeCode.NO_RESPONSE:
+            answered, failed = answered + whole[Count.HEALTHY], failed + whole[Count.UNHEALTHY]
+        return answered > failed
+
+    async def _quarantine_reason(self, step: ConcludeStep) -> str | None:
+        if step.parking is None or step.parking.times < 2:
+            return None
+        failures = await self._deps.ledger.batches.failures(step.request.call_id)
+        if failures < QUARANTINE_AFTER:
+            return None
+        return f"it failed again {failures} times while other calls were answered"

@@ -21,7 +21,7 @@ from ackbridge.contracts.batches import (
     Ramp,
 )
 from ackbridge.contracts.breaker import BreakerPolicy
-from ackbridge.contracts.control import DrainResult, DrainStep, Recovery
+from ackbridge.contracts.control import MAX_QUARANTINED, DrainResult, DrainStep, Recovery
 from ackbridge.contracts.limits import MAX_REASON_LENGTH, MAX_SUMMARY_LENGTH
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified_errors
@@ -62,15 +62,22 @@ class ResumeParked:
             operation=recovery.operations or None,
             reason=OUTAGE_REASONS,
             parked_since=recovery.since,
+            quarantined=False,
         )
         with classified_errors():
             integration = self._deps.catalog.integration(step.provider)
-            groups = await self._deps.ledger.batches.count_parked(selection)
+            batches = self._deps.ledger.batches
+            groups = await batches.count_parked(selection)
+            quarantined = await batches.quarantined(step.provider, MAX_QUARANTINED)
+        result = DrainResult(
+            recovery=recovery, quarantined=tuple(call.call_id for call in quarantined)
+        )
         if not groups:
-            return DrainResult(recovery=recovery)
+            return result
         start = self._deps.clock() + SNAPSHOTS_KNOWN_AFTER
         await _start(_batch_id(step), _request(integration, selection, step.reason, start))
-        return DrainResult(recovery=recovery.model_copy(update={"batch": _batch_id(step)}))
+        started = recovery.model_copy(update={"batch": _batch_id(step)})
+        return result.model_copy(update={"recovery": started})
 
 
 def _batch_id(step: DrainStep) -> str:

@@ -32,6 +32,8 @@ STARTS_WITHIN = timedelta(seconds=5)
 DRY_RUN_CALLS = 10
 """How many of the oldest calls `--dry-run` lists."""
 
+OLDEST_COLUMNS = ("call", "operation", "reason", "parked", "since", "failed alone")
+
 
 def reprocess(
     which: Annotated[
@@ -183,7 +185,7 @@ def _print_selection(selection: ParkedSelection, json_output: bool) -> None:
         return
     for title, columns, rows in (
         (f"{total} calls would be reprocessed", ("operation", "reason", "calls", "oldest"), kinds),
-        ("the oldest calls", ("call", "operation", "reason", "parked", "since"), oldest),
+        ("the oldest calls", OLDEST_COLUMNS, oldest),
     ):
         output.print_rows(rows, title, columns, as_json=False)
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 from pydantic import AwareDatetime, Field
 
 from .limits import MAX_REASON_LENGTH, Actor, Name, ParkedReason, Reason
 from .wire import Duration, StrictModel, Wire
+
+QUARANTINE_AFTER: Final = 2
+"""How often a parked call fails again, while most other calls of its operation are answered, until
+recoveries leave it out."""
+
+HELD_BACK: Final = ("switched_off", "breaker_open", "not_sent")
+"""Why calls are parked that were not sent: they have not failed."""
 
 
 class ParkedSelection(StrictModel):
@@ -22,6 +30,7 @@ class ParkedSelection(StrictModel):
         parked_since: the earliest time at which they were last parked.
         keys: the callers' idempotency keys.
         at_most: the maximum number of calls, oldest first.
+        quarantined: false leaves out calls that fail again and again alone; see `QUARANTINE_AFTER`.
     """
 
     provider: Name
@@ -31,6 +40,7 @@ class ParkedSelection(StrictModel):
     parked_since: AwareDatetime | None = None
     keys: tuple[str, ...] = Field(default=(), max_length=1000)
     at_most: int | None = Field(default=None, ge=1)
+    quarantined: bool = True
 
     @property
     def operations(self) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ CONTROL_REVISION: Final = 1
 1: the ledger has a copy of the snapshot.
 """
 
+MAX_QUARANTINED: Final = 10
+"""How many calls in quarantine a control names; `ackbridge queue` has all of them."""
+
 ENVIRONMENT_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
 
 
@@ -299,6 +302,7 @@ class ControlState(Wire):
     Attributes:
         drains: recoveries whose parked calls have yet to be reprocessed.
         recoveries: the latest that were started, at most `MAX_RECOVERIES`.
+        quarantined: as of the latest recovery, see `DrainResult`.
     """
 
     snapshot: ControlSnapshot
@@ -307,6 +311,7 @@ class ControlState(Wire):
     watch: MonitorState = MonitorState()
     drains: tuple[DrainStep, ...] = ()
     recoveries: tuple[Recovery, ...] = ()
+    quarantined: tuple[str, ...] = ()
 
 
 class ControlStatus(Wire):
@@ -315,11 +320,15 @@ class ControlStatus(Wire):
     Attributes:
         changes: the latest, newest first.
         last_error: why the last invalid signal or update was rejected.
+        recoveries: the latest, newest first.
+        quarantined: parked calls that the latest recovery has left out.
     """
 
     snapshot: ControlSnapshot
     changes: tuple[ControlChange, ...] = ()
     last_error: str | None = None
+    recoveries: tuple[Recovery, ...] = ()
+    quarantined: tuple[str, ...] = ()
 
 
 class SetFlag(StrictModel):
@@ -411,6 +420,8 @@ class DrainResult(Wire):
 
     Attributes:
         recovery: what was started; None: nothing, because the beginning of the outage is not known.
+        quarantined: the ids of parked calls that recoveries leave out, at most `MAX_QUARANTINED`.
     """
 
     recovery: Recovery | None = None
+    quarantined: tuple[str, ...] = ()

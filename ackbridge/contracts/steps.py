@@ -330,11 +330,13 @@ class Parking(Wire):
         reason: the code by which operators and batches find it.
         times: which time it is, from 1; each is stored once.
         put_back: it was taken up, and nothing was sent; it keeps its place among parked calls.
+        released: an operator has reprocessed it alone, which ends its quarantine.
     """
 
     reason: str
     times: int
     put_back: bool = False
+    released: bool = False
 
 
 class ConcludeStep(Wire):
@@ -368,9 +370,11 @@ class Concluded(Wire):
 
     Attributes:
         next_batch: when the next batch reprocesses a parked call at the latest, if that is known.
+        quarantined: why recoveries leave out a parked call; None: they do not.
     """
 
     next_batch: AwareDatetime | None = None
+    quarantined: str | None = None
 
 
 class StepFailure(StrEnum):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -12,7 +12,13 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ackbridge.contracts import names
-from ackbridge.contracts.batches import BatchCounts, ParkedSelection, Survey
+from ackbridge.contracts.batches import (
+    HELD_BACK,
+    QUARANTINE_AFTER,
+    BatchCounts,
+    ParkedSelection,
+    Survey,
+)
 from ackbridge.contracts.calls import OutcomeStatus, Stage
 from ackbridge.contracts.steps import Parking
 
@@ -21,6 +27,11 @@ from .database.tables import batch_calls, calls, parked
 
 CLAIM_EXPIRES_AFTER: Final = timedelta(minutes=10)
 """A batch that has not signalled a call it claimed by then has ended."""
+
+MIN_ALONE: Final = timedelta(minutes=1)
+MAX_ALONE: Final = timedelta(minutes=14)
+"""The time for which a call that fails again is compared with others; statistics are kept for a
+minute longer."""
 
 LOST_AFTER: Final = timedelta(days=1)
 """A signalled call that has neither ended nor been parked again by then counts as skipped."""
@@ -61,6 +72,7 @@ class ParkedCall:
         reason: such as `no_response` or `no_receipt`.
         times: how often it was parked.
         parked_at: the last time.
+        failures: how often it has failed again while other calls were answered.
     """
 
     call_id: str
@@ -68,6 +80,20 @@ class ParkedCall:
     reason: str
     times: int
     parked_at: datetime
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class FailedAgain:
+    """A call that is about to be parked again, because it has failed again.
+
+    Attributes:
+        since: when it was taken up, and at least a minute ago.
+        others: other calls of its operation that have failed since then, and are parked.
+    """
+
+    since: datetime
+    others: int
 
 
 @dataclass(frozen=True)
@@ -89,10 +115,48 @@ class BatchStore(Store):
     ) -> list[ParkedCall]:
         """The calls that a batch would claim, oldest first."""
         query = _selected(selection, self.clock()).order_by(*_OLDEST_FIRST).limit(limit)
-        return [
-            ParkedCall(row.call_id, row.operation, row.reason, row.times, row.parked_at)
-            for row in connection.execute(query)
-        ]
+        return [_parked_call(row) for row in connection.execute(query)]
+
+    @reads
+    def failed_again(
+        self, connection: sa.Connection, call_id: str, parking: Parking
+    ) -> FailedAgain | None:
+        """What is known of a parked call that fails again; None: it has not failed before."""
+        if parking.put_back or parking.reason in HELD_BACK:
+            return None
+        before = connection.execute(_READ_PARKED, {"which": call_id}).one_or_none()
+        if before is None or before.times >= parking.times or before.reason in HELD_BACK:
+            return None
+        now = self.clock()
+        taken_at = before.taken_at or before.parked_at
+        since = max(min(taken_at, now - MIN_ALONE), now - MAX_ALONE)
+        query = sa.select(sa.func.count()).where(
+            parked.c.provider == before.provider,
+            parked.c.operation == before.operation,
+            parked.c.parked_at >= since,
+            parked.c.reason.not_in(HELD_BACK),
+            parked.c.call_id != call_id,
+        )
+        return FailedAgain(since, connection.execute(query).scalar_one())
+
+    @reads
+    def failures(self, connection: sa.Connection, call_id: str) -> int:
+        """How often a parked call has failed again while other calls were answered."""
+        row = connection.execute(_READ_PARKED, {"which": call_id}).one_or_none()
+        return int(row.failures) if row is not None else 0
+
+    @reads
+    def quarantined(
+        self, connection: sa.Connection, provider: str, limit: int = 100
+    ) -> list[ParkedCall]:
+        """The parked calls that recoveries leave out, those that failed last first."""
+        query = (
+            sa.select(parked)
+            .where(parked.c.provider == provider, parked.c.failures >= QUARANTINE_AFTER)
+            .order_by(parked.c.parked_at.desc(), parked.c.call_id)
+            .limit(limit)
+        )
+        return [_parked_call(row) for row in connection.execute(query)]
 
     @reads
     def count_parked(
@@ -254,8 +318,19 @@ class BatchStore(Store):
         )
 
 
-def park(connection: sa.Connection, call_id: str, parking: Parking, now: datetime) -> None:
-    """Add a call to the parked ones; repeating the same parking changes nothing."""
+def park(
+    connection: sa.Connection,
+    call_id: str,
+    parking: Parking,
+    now: datetime,
+    *,
+    failed_alone: bool = False,
+) -> None:
+    """Add a call to the parked ones; repeating the same parking changes nothing.
+
+    Args:
+        failed_alone: it has failed again, and other calls were answered.
+    """
     provider, operation, key = names.split_call_id(call_id)
     row = {
         "call_id": call_id,
@@ -268,8 +343,13 @@ def park(connection: sa.Connection, call_id: str, parking: Parking, now: datetim
         "state": ParkedState.WAITING,
         "batch": None,
         "taken_at": None,
+        # Of a call that is parked already, what is added.
+        "failures": int(failed_alone),
     }
-    connection.execute(_park(connection.dialect.name, keeps_place=parking.put_back), row)
+    statement = _park(
+        connection.dialect.name, keeps_place=parking.put_back, is_released=parking.released
+    )
+    connection.execute(statement, row)
 
 
 def unpark(connection: sa.Connection, call_id: str) -> None:
@@ -291,9 +371,15 @@ def _selected(selection: ParkedSelection, as_of: datetime) -> sa.Select[tuple[ob
         conditions.append(parked.c.reason.in_(selection.reasons))
     if selection.parked_since is not None:
         conditions.append(parked.c.parked_at >= selection.parked_since)
+    if not selection.quarantined:
+        conditions.append(parked.c.failures < QUARANTINE_AFTER)
     if selection.keys:
         conditions.append(parked.c.key.in_(selection.keys))
     return sa.select(parked).where(*conditions)
+
+
+def _parked_call(row: sa.Row[Any]) -> ParkedCall:
+    return ParkedCall(*(getattr(row, field.name) for field in fields(ParkedCall)))
 
 
 def _unclaimed(
@@ -367,21 +453,23 @@ def _free(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> None:
 
 
 @cache
-def _park(dialect: str, *, keeps_place: bool) -> sa.Insert:
+def _park(dialect: str, *, keeps_place: bool, is_released: bool) -> sa.Insert:
     statement = upsert(dialect, parked)
     new = statement.excluded
-    changed = ["reason", "times", "state", "batch", "taken_at"]
+    changed = {name: new[name] for name in ("reason", "times", "state", "batch", "taken_at")}
     if not keeps_place:
-        changed.append("parked_at")
+        changed["parked_at"] = new.parked_at
+    before = sa.literal(0) if is_released else parked.c.failures
     return statement.on_conflict_do_update(
         index_elements=[parked.c.call_id],
-        set_={name: new[name] for name in changed},
+        set_={**changed, "failures": before + new.failures},
         where=parked.c.times != new.times,
     )
 
 
 _OLDEST_FIRST = (parked.c.parked_at, parked.c.call_id)
 _UNPARK = parked.delete().where(parked.c.call_id == sa.bindparam("which"))
+_READ_PARKED = sa.select(parked).where(parked.c.call_id == sa.bindparam("which"))
 _STAGE = sa.select(calls.c.stage).where(calls.c.call_id == sa.bindparam("which"))
 _MARK_SIGNALLED = batch_calls.update().where(
     batch_calls.c.batch == sa.bindparam("of"), batch_calls.c.call_id == sa.bindparam("which")

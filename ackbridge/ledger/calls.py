@@ -244,6 +244,7 @@ class CallStore(Store):
         provider_code: str | None = None,
         amount: str | None = None,
         written_off: Sequence[WrittenOff] = (),
+        failed_alone: bool = False,
     ) -> None:
         """Record a call's stage, log the messages it suppressed, and store those it holds.
 
@@ -255,6 +256,7 @@ class CallStore(Store):
             effect, provider_code: of a call without an outcome, as far as known.
             amount: what is at stake while the effect is unknown, a decimal number.
             written_off: acknowledgements that are no longer owed.
+            failed_alone: a parked call has failed again, and other calls were answered.
         """
         now = self.clock()
         values: dict[str, Any] = {"stage": stage, "reason": reason}
@@ -265,7 +267,7 @@ class CallStore(Store):
             values |= {"effect": effect, "code": code, "provider_code": provider_code}
         update_call(connection, call_id, now, outcome, **values)
         if parking is not None:
-            batches.park(connection, call_id, parking, now)
+            batches.park(connection, call_id, parking, now, failed_alone=failed_alone)
         elif outcome is not None and outcome.status is not OutcomeStatus.COMPLETED:
             batches.unpark(connection, call_id)
         provider, _, _ = names.split_call_id(call_id)

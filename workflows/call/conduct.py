@@ -327,8 +327,16 @@ class Conduct:
     async def _store_parked(self, failure: Failure, *, is_put_back: bool = False) -> None:
         """Let batches find the call, and learn when the next one is."""
         state = self._state
-        parking = Parking(reason=failure.code, times=state.parked_times, put_back=is_put_back)
+        parking = Parking(
+            reason=failure.code,
+            times=state.parked_times,
+            put_back=is_put_back,
+            released=state.operator_requests.is_released,
+        )
         stored = await self._conclusion.store(Stage.PARKED, failure.reason, parking)
+        if stored.quarantined is not None:
+            state.last_error = f"in quarantine: {stored.quarantined}; {failure.reason}"
+            state.show()
         if stored.next_batch is not None:
             state.delay(state.notice, stored.next_batch)
             state.show()

@@ -179,6 +179,7 @@ class OperatorRequests:
         cancelled, forced, resolved: by whom, and why; None if nobody did.
         resolved_as: what happened at the provider, as an operator states it.
         reprocess: a parked call is to be sent again.
+        is_released: the last who asked for that was an operator, which ends a quarantine.
     """
 
     def __init__(self, state: OperatorRequestsState) -> None:
@@ -186,11 +187,13 @@ class OperatorRequests:
         self.forced = state.forced
         self.resolved, self.resolved_as = state.resolved, state.resolved_as
         self.reprocess = state.reprocess
+        self.is_released = False
         self._batches = state.batches
 
     def request_reprocess(self, batch: str | None) -> None:
         """Send the call again; a batch may ask for it once."""
         self.reprocess = True
+        self.is_released = batch is None
         if batch is not None:
             self._batches = (*self._batches, batch)[-MAX_BATCHES:]
 

@@ -44,6 +44,8 @@ AUTOMATIC: Final = "Ackbridge"
 INTEGRATION_FILE: Final = "the integration file"
 """The authors of changes that no operator made."""
 
+QUARANTINE_REASON: Final = "recoveries leave out calls that fail again and again alone"
+
 MAX_ENVIRONMENTS: Final = 50
 """Environments with overridden flags; the snapshot has to stay small."""
 
@@ -75,6 +77,7 @@ class Control:
         self.last_error = state.last_error
         self._drains = state.drains
         self._recoveries = state.recoveries
+        self._quarantined = state.quarantined
         self._changes = state.changes
         self._monitor = state.watch
 
@@ -207,6 +210,12 @@ class Control:
         self._drains = tuple(due for due in self._drains if due.version != step.version)
         if result.recovery is not None:
             self._recoveries = (result.recovery, *self._recoveries)[:MAX_RECOVERIES]
+        before, after = ", ".join(self._quarantined), ", ".join(result.quarantined)
+        self._quarantined = result.quarantined
+        self._log(
+            AUTOMATIC, QUARANTINE_REASON, "calls in quarantine", before or "none", after or "none"
+        )
+        self._publish()
 
     def reject(self, problem: str) -> None:
         """Show why something was rejected or failed."""
@@ -217,7 +226,11 @@ class Control:
 
     def status(self) -> ControlStatus:
         return ControlStatus(
-            snapshot=self.snapshot, changes=self._changes, last_error=self.last_error
+            snapshot=self.snapshot,
+            changes=self._changes,
+            last_error=self.last_error,
+            recoveries=self._recoveries,
+            quarantined=self._quarantined,
         )
 
     def state(self) -> ControlState:
@@ -229,6 +242,7 @@ class Control:
             watch=self._monitor,
             drains=self._drains,
             recoveries=self._recoveries,
+            quarantined=self._quarantined,
         )
 
     def observe_step(self) -> ObserveStep:

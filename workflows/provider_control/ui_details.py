@@ -52,6 +52,13 @@ def _items(status: ControlStatus) -> Iterator[str]:
     for name, learned in sorted(snapshot.deadlines.items()):
         seconds = learned.deadline.total_seconds()
         yield f"deadline of `{name}`: {seconds:g} s: {one_line(learned.reason)}"
+    if status.recoveries:
+        recovery = status.recoveries[0]
+        batch = f"`{recovery.batch}`" if recovery.batch else "no call was parked"
+        yield f"recovery from the outage since {timestamp(recovery.since)}: {batch}"
+    if status.quarantined:
+        calls = ", ".join(f"`{one_line(call)}`" for call in status.quarantined)
+        yield f"in quarantine, because they fail again and again alone: {calls}"
     if status.last_error:
         yield f"last error: {one_line(status.last_error)}"
 

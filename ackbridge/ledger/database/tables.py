@@ -243,6 +243,8 @@ parked = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("batch", sa.Text),
     sa.Column("taken_at", UtcTime),
+    # How often it has failed again while other calls were answered.
+    sa.Column("failures", sa.Integer, nullable=False),
     # In the order in which batches claim them.
     sa.Index(None, "provider", "state", "parked_at", "call_id"),
     comment="Calls that are parked, or were when they were taken up again and have not ended.",

@@ -272,6 +272,67 @@ async def test_what_is_left_for_a_batch(ledger: Ledger, clock: MovableClock) -> 
     assert await ledger.batches.count_left("batch-1", ALL, as_of) == 2
 
 
+async def again(ledger: Ledger, key: str, reason: str, times: int, **more: Any) -> None:
+    """Park a call once more."""
+    failed_alone = more.pop("failed_alone", False)
+    parking = Parking(reason=reason, times=times, **more)
+    await ledger.calls.record_stage(
+        f"acme.order.{key}", Stage.PARKED, "-", None, parking=parking, failed_alone=failed_alone
+    )
+
+
+async def test_a_call_that_fails_again_is_compared_with_others(
+    ledger: Ledger, clock: MovableClock
+) -> None:
+    """From when it was taken up, with those of its operation that have failed since; what was only
+    held back has not failed."""
+    for key in ("poisoned", "other"):
+        await park(ledger, key, "no_receipt")
+    await park(ledger, "held", "breaker_open")
+    clock.advance(10 * MINUTE)
+    await claim_and_signal(ledger, "batch-1")
+    clock.advance(5 * MINUTE)
+    failed = Parking(reason="no_receipt", times=2)
+    alone = await ledger.batches.failed_again("acme.order.poisoned", failed)
+    assert alone is not None
+    assert (alone.since, alone.others) == (clock() - 5 * MINUTE, 0)
+    await again(ledger, "other", "no_receipt", 2)
+    await again(ledger, "held", "breaker_open", 2)
+    alone = await ledger.batches.failed_again("acme.order.poisoned", failed)
+    assert alone is not None
+    assert alone.others == 1
+    for which, parking in (
+        ("held", failed),
+        ("new", failed),
+        ("poisoned", failed.model_copy(update={"times": 1})),
+        ("poisoned", failed.model_copy(update={"put_back": True})),
+        ("poisoned", failed.model_copy(update={"reason": "breaker_open"})),
+    ):
+        assert await ledger.batches.failed_again(f"acme.order.{which}", parking) is None
+
+
+async def test_quarantine(ledger: Ledger, clock: MovableClock) -> None:
+    """A call that fails twice again alone is left out of recoveries until it is released."""
+    await park(ledger, "well")
+    call_id = await park(ledger, "poisoned", "no_receipt")
+    for times in (2, 3):
+        assert set(await parked_keys(ledger, quarantined=False)) == {"poisoned", "well"}
+        clock.advance(MINUTE)
+        # A repeated step counts once.
+        for _ in range(2):
+            await again(ledger, "poisoned", "no_receipt", times, failed_alone=True)
+        assert await ledger.batches.failures(call_id) == times - 1
+    assert await parked_keys(ledger, quarantined=False) == ["well"]
+    assert await parked_keys(ledger) == ["well", "poisoned"]
+    (found,) = await ledger.batches.quarantined("acme")
+    assert (found.call_id, found.failures, found.reason) == (call_id, 2, "no_receipt")
+    await again(ledger, "poisoned", "no_receipt", 4)
+    assert len(await ledger.batches.quarantined("acme")) == 1
+    await again(ledger, "poisoned", "no_receipt", 5, put_back=True, released=True)
+    assert await ledger.batches.quarantined("acme") == []
+    assert await ledger.batches.failures("acme.order.unknown") == 0
+
+
 async def test_survey_counts_no_more_than_selected(ledger: Ledger) -> None:
     """The total is what the batch will claim."""
     for key in ("a", "b", "c"):

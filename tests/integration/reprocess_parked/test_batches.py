@@ -31,6 +31,7 @@ from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.signals import Reprocess
 from ackbridge.errors import CallFailedError
 from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.stats.counters import Count
 from ackbridge.temporal.connect import as_plain, signal_once
 from tests.replay.test_replay import replayer
 from tests.support.engine import EARLY
@@ -55,6 +56,8 @@ async def stage(
         order["receipt"] |= {"attempts": 2, "within": "10s"}
         order["response"] |= {"cycles": 1}
         operations["other_order"] = order
+        receipt = order["receipt"] | {"attempts": 1}
+        operations["third_order"] = order | {"receipt": receipt, "reprocess": {"attempts": 24}}
 
     integrations = edited_integrations(folder, parking)
     async with set_up(short_history_engine, folder, integrations) as everything:
@@ -274,6 +277,39 @@ async def test_numbers_are_true_while_it_runs_and_at_the_end(stage: Stage) -> No
         assert one.counts.done == one.total
     assert done.counts.skipped == 6 - done.counts.completed
     assert done.why == f"{done.counts.skipped} had ended or were resumed otherwise"
+
+
+async def test_call_that_fails_again_and_again_alone_is_quarantined(stage: Stage) -> None:
+    """Recoveries leave it out, it is named, and an operator who reprocesses it releases it."""
+    third = {"operation": "third_order"}
+    for _ in range(3):
+        call = await stage.calls.start(stage.request().model_copy(update=third))
+        assert (await call.outcome(PATIENCE)).status is OutcomeStatus.COMPLETED
+    poisoned = stage.request(receipt_failures=1000).model_copy(update=third)
+    call = await stage.calls.start(poisoned)
+    while not await answers(stage, "third_order"):  # noqa: ASYNC110 -- workers report them
+        await asyncio.sleep(0.1)
+    wanted = BatchRequest(selection=selection(poisoned), rate=100, by="ops")
+    for times in (1, 2):
+        assert await stage.ledger.batches.quarantined("sandbox") == []
+        await in_ledger(stage, poisoned, times)
+        done = await (await stage.calls.reprocess_parked(wanted)).result()
+        assert done.counts.parked_again == 1
+    await in_ledger(stage, poisoned, 3)
+    (found,) = await stage.ledger.batches.quarantined("sandbox")
+    assert found.call_id == poisoned.call_id
+    status = await call.status()
+    assert "in quarantine: it failed again 2 times" in str(status.last_error)
+    assert await stage.ledger.batches.parked(selection(poisoned, quarantined=False)) == []
+    await call.reprocess(by="ops")
+    await in_ledger(stage, poisoned, 4)
+    assert await stage.ledger.batches.quarantined("sandbox") == []
+
+
+async def answers(stage: Stage, operation: str) -> int:
+    """The responses of an operation in the last minute."""
+    totals = await stage.ledger.stats.totals("sandbox", utc_now() - timedelta(minutes=1))
+    return totals[operation][Count.ANSWERS] if operation in totals else 0
 
 
 async def test_maintenance_resends_only_what_it_has_parked(stage: Stage) -> None:

@@ -178,8 +178,14 @@ def test_a_breaker_that_closes_drains_what_its_outage_has_parked() -> None:
     assert step is not None
     assert (step.since, step.previous) == (NOW, ())
     recovery = Recovery(since=NOW, batch="batch.acme:recovery-5")
-    control.drained(step, DrainResult(recovery=recovery))
+    control.drained(step, DrainResult(recovery=recovery, quarantined=("acme.order.poisoned",)))
     assert control.next_drain() is None
+    assert control.status().changes[0].after == "acme.order.poisoned"
+    details = render(control.status())
+    assert "batch.acme:recovery-5" in details
+    assert "they fail again and again alone: `acme.order.poisoned`" in details
+    control = Host().control(ControlState.model_validate_json(control.state().model_dump_json()))
+    assert control.status().quarantined == ("acme.order.poisoned",)
     control.apply(breaker(BreakerState.OPEN))
     control.apply(breaker(BreakerState.CLOSED))
     step = control.next_drain()

@@ -207,6 +207,7 @@ def _parked() -> None:
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("batch", sa.Text),
         sa.Column("taken_at", _TIME),
+        sa.Column("failures", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("call_id", name="pk_parked"),
         comment="Calls that are parked, or were when they were taken up again and have not ended.",
     )
