@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test pytest lint types imports bench bench-dbos bench-restate bench-celery batch-scale model deadlines outage chaos clean lock
+.PHONY: help setup demo up test pytest lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines outage chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,6 +63,9 @@ bench-celery: $(STAMP) ## Benchmark a call against Celery with Redis and Postgre
 
 deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlines.svg
 	@$(BIN)/python -m benchmarks.deadlines
+
+isolation: $(STAMP) ## Benchmark a provider beside a slow one, and 10,000 polled calls (ISOLATION=)
+	@$(BIN)/python -m benchmarks.isolation $(ISOLATION)
 
 batch-scale: $(STAMP) ## Benchmark one batch of many parked calls (CALLS=100000)
 	@$(BIN)/python -m benchmarks.batch_scale $(if $(CALLS),--calls $(CALLS))

@@ -29,7 +29,7 @@ from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.client.purge import check_retention, sync_purge_schedule
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.control.admission import Admission, flagd
+from ackbridge.control.admission import Admission, RideLimiter, flagd
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import AckbridgeError, EngineUnavailableError, SecretError
 from ackbridge.http.client import build_client
@@ -68,6 +68,16 @@ log = logging.getLogger("ackbridge.worker")
 
 RECONNECT_EVERY = timedelta(seconds=5)
 """How often a worker that was started while the engine is down tries to connect."""
+
+SLOTS = 400
+MIN_SLOTS = 20
+MAX_SLOTS = 100
+"""How many activities of the providers' send queues, and of their settle queues, run at once in one
+worker. Each provider has an equal share within the last two bounds; `limits.concurrent` of a
+provider overrides it for its sends."""
+
+QUICK_STEPS = 100
+"""Local activities and workflow tasks besides those that wait for a provider's answer."""
 
 HEARTBEAT_THROTTLE = timedelta(seconds=2)
 """A poll or a batch's page learns of its cancellation by heartbeats: at least this often."""
@@ -108,7 +118,11 @@ async def serve(settings: Settings, provider: str | None) -> None:
         has_search_attributes = await _check_namespace(client, settings, provider)
         ledger = Ledger.open(settings.ledger_url, utc_now)
         running.push_async_callback(ledger.close)
-        http = build_client(around=transport_wrapper())
+        served = [provider] if provider else sorted(catalog.integrations)
+        pools = {
+            name: connections_of_provider(catalog.integration(name), len(served)) for name in served
+        }
+        http = build_client(pools=pools, around=transport_wrapper())
         running.push_async_callback(http.aclose)
         snapshots = watch_controls(client, catalog, ledger)
         running.push_async_callback(snapshots.close)
@@ -128,7 +142,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
         await running.enter_async_context(report_stats(deps.counters, ledger.stats, utc_now))
         await running.enter_async_context(metrics.updating(deps.counters))
         await start_controls(client, catalog, ledger, provider)
-        await snapshots.prefetch([provider] if provider else catalog.integrations)
+        await snapshots.prefetch(served)
         for worker in workers:
             await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
         if provider is None:
@@ -171,6 +185,7 @@ def build_dependencies(
         admission=Admission(snapshots, settings.environment, flags),
         has_search_attributes=has_search_attributes,
         secrets=secrets,
+        rides=RideLimiter(len(catalog.integrations)),
     )
 
 
@@ -198,44 +213,66 @@ def build_workers(
     )
     workers = []
     if provider is None:
-        workers.append(_main_worker(build, deps))
+        workers.append(_main_worker(build, deps, len(catalog.integrations)))
         workers += [
             _notices_worker(build, subscriber, deps)
             for _, subscriber in sorted(catalog.subscribers.items())
         ]
     for name, integration in sorted(catalog.integrations.items()):
         if provider in (None, name):
-            workers += _provider_workers(build, integration, deps)
+            sharing = 1 if provider else len(catalog.integrations)
+            workers += _provider_workers(build, integration, deps, slots_of_provider(sharing))
     return workers
+
+
+def slots_of_provider(providers: int) -> int:
+    """The share of one provider in the slots of a worker, for its sends and its other requests."""
+    return min(max(MIN_SLOTS, SLOTS // providers), MAX_SLOTS)
+
+
+def connections_of_provider(integration: Integration, providers: int) -> int:
+    """Enough for everything that may be in flight to a provider: nothing waits for a connection."""
+    slots, limits = slots_of_provider(providers), integration.limits
+    sends = (limits.concurrent if limits else None) or slots
+    return RideLimiter(providers).share + sends + slots + 1
 
 
 def _replayer() -> Replayer:
     return Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **client_options())
 
 
-def _main_worker(build: Callable[..., Worker], deps: Dependencies) -> Worker:
+def _main_worker(build: Callable[..., Worker], deps: Dependencies, providers: int) -> Worker:
+    steps = RideLimiter(providers).share * providers + QUICK_STEPS
     return build(
         task_queue=names.TASK_QUEUE,
         workflows=WORKFLOWS,
         activities=main_activities(deps),
         workflow_runner=workflow_runner(),
+        max_concurrent_local_activities=steps,
+        max_concurrent_workflow_tasks=steps,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
 
 
 def _provider_workers(
-    build: Callable[..., Worker], integration: Integration, deps: Dependencies
+    build: Callable[..., Worker], integration: Integration, deps: Dependencies, slots: int
 ) -> list[Worker]:
+    """The workers of one provider.
+
+    Args:
+        slots: its share of the activities that run at once.
+    """
     limits = integration.limits
     send = build(
         task_queue=names.send_queue(integration.provider),
         activities=send_activities(deps),
-        max_concurrent_activities=limits.concurrent if limits else None,
+        max_concurrent_activities=(limits.concurrent if limits else None) or slots,
         max_task_queue_activities_per_second=limits.requests_per_second if limits else None,
     )
     settle = build(
         task_queue=names.settle_queue(integration.provider),
         activities=settle_activities(deps),
+        max_concurrent_activities=slots,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
     control = build(

@@ -48,6 +48,16 @@ class Acknowledge:
                 AcknowledgementRefused is final once the provider has refused for a minute.
                 NotAddressed is final: it needs a reference that is not known.
         """
+        if not activity.info().is_local:
+            return await self.attempt(step)
+        with self._deps.rides.ride(step.request.provider) as may_ride:
+            if not may_ride:
+                reason = "it goes through the queue: too many requests in workflow tasks"
+                raise activity_failure(StepFailure.UNAVAILABLE, reason, final=False)
+            return await self.attempt(step)
+
+    async def attempt(self, step: AcknowledgeStep) -> Acknowledged:
+        """Acknowledge as part of any activity; raises as `acknowledge`."""
         try:
             with counting_failures(self._deps, step.request, Count.UNACKNOWLEDGED):
                 return await self._acknowledge(step)

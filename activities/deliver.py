@@ -130,6 +130,7 @@ class Deliver:
                 auth=None,
                 timeout=within,
                 max_bytes=MAX_REPLY_BYTES,
+                pool=f"{subscriber.subscriber}.notices",
             )
         except (httpx.HTTPError, TimeoutError) as error:
             raise network_failure(error) from None

@@ -147,6 +147,7 @@ async def probe(deps: Dependencies, integration: Integration) -> Count | None:
             auth=deps.auths.get(integration.provider),
             timeout=outbound.timeout or timedelta(seconds=5),
             max_bytes=MAX_HEALTH_BYTES,
+            pool=integration.provider,
         )
     except (httpx.PoolTimeout, AckbridgeError, ValueError):
         return Count.UNCLEAR

@@ -100,7 +100,10 @@ class Prepare:
         may_send = step.sends and claim.kind is ClaimKind.FRESH and not is_slow
         if not (may_send and _fits_workflow_task(plan)):
             return prepared
-        return prepared.model_copy(update={"sent": await self._first_attempt(request)})
+        with self._deps.rides.ride(request.provider) as may_ride:
+            if not may_ride:
+                return prepared
+            return prepared.model_copy(update={"sent": await self._first_attempt(request)})
 
     @activity.defn(name=names.RECONSIDER)
     async def reconsider(self, step: ReconsiderStep) -> AdmissionState:

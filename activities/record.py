@@ -57,8 +57,11 @@ class Record:
             count_response(self._deps, step)
         if not step.acknowledges:
             return recorded
-        acknowledged = await self._acknowledge_success(step, outcome)
-        return recorded.model_copy(update={"acknowledged": acknowledged})
+        with self._deps.rides.ride(request.provider) as may_ride:
+            if not may_ride:
+                return recorded.model_copy(update={"needs_queue": True})
+            acknowledged = await self._acknowledge_success(step, outcome)
+            return recorded.model_copy(update={"acknowledged": acknowledged})
 
     async def _acknowledge_success(
         self, step: RecordStep, outcome: CallOutcome
@@ -72,6 +75,6 @@ class Record:
             outcome=outcome,
         )
         try:
-            return await self._acknowledge.acknowledge(success)
+            return await self._acknowledge.attempt(success)
         except ApplicationError as error:
             return failed_attempt(error)

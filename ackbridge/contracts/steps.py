@@ -295,12 +295,14 @@ class Recorded(Wire):
         reason: why not.
         repeated: it was recorded before, by this very step.
         acknowledged: the result of the acknowledgement, if this activity has sent it.
+        needs_queue: why it has not: too many requests ride in workflow tasks of this worker.
     """
 
     accepted: bool
     reason: str | None = None
     repeated: bool = False
     acknowledged: Acknowledged | FailedAttempt | None = None
+    needs_queue: bool = False
 
 
 DUPLICATE: Final = "duplicate: this call has seen the event key"

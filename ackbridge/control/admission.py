@@ -13,7 +13,9 @@ import hashlib
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -75,6 +77,35 @@ class HalfOpenLimiter:
             return False
         self._admitted_at[snapshot.provider] = now
         return True
+
+
+RIDES: Final = 200
+MIN_RIDES: Final = 10
+"""How many requests may be in flight within workflow tasks of one worker, all providers together;
+each has an equal share, but at least the minimum."""
+
+
+class RideLimiter:
+    """Bounds how many requests of each provider are in flight within workflow tasks of this worker.
+
+    Such a request, as part of a local activity, holds a slot that the calls of all providers need.
+    What is beyond the share of a provider goes through its queue.
+    """
+
+    def __init__(self, providers: int = 1) -> None:
+        """Share the slots among this number of providers."""
+        self.share = max(MIN_RIDES, RIDES // max(providers, 1))
+        self._riding = Counter[str]()
+
+    @contextmanager
+    def ride(self, provider: str) -> Iterator[bool]:
+        """Whether one more may ride; if so, it does until the end of the block."""
+        may_ride = self._riding[provider] < self.share
+        self._riding[provider] += may_ride
+        try:
+            yield may_ride
+        finally:
+            self._riding[provider] -= may_ride
 
 
 class Admission:

@@ -89,16 +89,18 @@ def build_client(
     *,
     connect_timeout: timedelta = CONNECT_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
+    pools: Mapping[str, int] | None = None,
     around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
 ) -> httpx.AsyncClient:
     """Build the HTTP client; close it with `aclose`. `around` wraps its transport, as for traces.
 
     It follows no redirects, keeps no cookies, and ignores the process environment.
     `connect_timeout` is to connect, and to wait for a free connection; `exchange` bounds the rest.
-    `max_connections` includes idle ones.
+    Requests of different pools share no connections, see `exchange`. `pools` says how many each may
+    have, idle ones included, `max_connections` that of any other.
     """
     options = client_options(connect_timeout, max_connections)
-    transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"])
+    transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"], pools or {})
     return CookielessClient(transport=around(transport) if around else transport, **options)
 
 
@@ -112,6 +114,7 @@ async def exchange(
     auth: httpx.Auth | None,
     timeout: timedelta,  # noqa: ASYNC109 -- it bounds the whole exchange, body and token included
     max_bytes: int,
+    pool: str = "",
 ) -> HttpResponse:
     """Send one request and read the response, within `timeout` and `max_bytes`. Logs nothing.
 
@@ -122,6 +125,7 @@ async def exchange(
         auth: as built by `ackbridge.security.outbound.build_auth`.
         timeout: for token, connection, request and response together.
         max_bytes: of the response body, before and after content decoding.
+        pool: whose connections are used, such as the provider's: a slow one delays no other.
 
     Raises:
         InvalidInputError: the URL or a header is invalid; nothing was sent.
@@ -132,6 +136,7 @@ async def exchange(
         SecretError, TokenError: from `auth`; nothing was sent, or it was refused with 401.
     """
     request = _build_request(client, method, url, headers, content, timeout.total_seconds())
+    request.extensions[_POOL] = pool
     connecting = request.extensions[_CONNECTING] = _Connecting()
     response, body, problem = None, b"", None
     try:
@@ -284,6 +289,10 @@ _CONNECTING = "ackbridge.connecting"
 """The extension of a request that has its `_Connecting`."""
 
 
+_POOL = "ackbridge.pool"
+"""The extension of a request that has the name of its pool."""
+
+
 @dataclass
 class _Connecting:
     """Whether a request waits for its connection, so that nothing of it was sent.
@@ -322,10 +331,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     process environment.
     """
 
-    def __init__(self, limits: httpx.Limits) -> None:
+    def __init__(self, limits: httpx.Limits, pools: Mapping[str, int]) -> None:
+        """Take the limits of a pool, and the number of connections of those that differ."""
         self._limits = limits
+        self._pools = pools
         self._tls = httpx.create_ssl_context(trust_env=False)
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request whose body is in memory; the body of the response is not read.
@@ -334,7 +345,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             httpx.ConnectError, httpx.ConnectTimeout: nothing was sent.
             httpx.TransportError: any other one; the request may have arrived.
         """
-        session = self._session = self._session or self._open()
+        session = self._session(request.extensions.get(_POOL, ""))
         timeout = request.extensions.get("timeout", {})
         connecting = request.extensions.get(_CONNECTING)
         if connecting is not None:
@@ -366,15 +377,20 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
-    def _open(self) -> aiohttp.ClientSession:
-        limits = self._limits
+    def _session(self, pool: str) -> aiohttp.ClientSession:
+        if pool not in self._sessions:
+            connections = self._pools.get(pool, self._limits.max_connections or 0)
+            self._sessions[pool] = self._open(connections)
+        return self._sessions[pool]
+
+    def _open(self, connections: int) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=_Connector(
-                limit=limits.max_connections or 0,
-                keepalive_timeout=limits.keepalive_expiry or 0,
+                limit=connections,
+                keepalive_timeout=self._limits.keepalive_expiry or 0,
                 ssl=self._tls,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),

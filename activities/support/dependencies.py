@@ -13,7 +13,7 @@ from ackbridge.catalog.catalog import Catalog, secret_refs
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.control.admission import Admission
+from ackbridge.control.admission import Admission, RideLimiter
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.redaction import Redactor
@@ -37,6 +37,7 @@ class Dependencies:
         secrets: resolves the secret references of subscribers.
         redactors: remove secrets from a provider's texts, by provider; without one only what
             looks like a secret is removed.
+        rides: bounds requests within workflow tasks.
     """
 
     catalog: Catalog
@@ -51,6 +52,7 @@ class Dependencies:
     secrets: Secrets = field(default_factory=lambda: Secrets({}, Path()))
     redactors: Mapping[str, Redactor] = field(default_factory=dict)
     counters: Counters = field(default_factory=Counters)
+    rides: RideLimiter = field(default_factory=RideLimiter)
 
     @cached_property
     def credentials(self) -> Mapping[str, Sequence[Credential]]:

@@ -284,6 +284,7 @@ async def _exchange(deps: Dependencies, provider: str, outbound: OutboundRequest
             auth=None if outbound.is_open else deps.auths[provider],
             timeout=outbound.timeout,
             max_bytes=MAX_REPLY_BYTES,
+            pool=provider,
         )
     except (httpx.HTTPError, TimeoutError) as error:
         raise network_failure(error) from None

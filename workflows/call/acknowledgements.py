@@ -56,12 +56,17 @@ class Acknowledgements:
         return acknowledge.on_success if is_success else acknowledge.on_failed
 
     async def acknowledge_success(
-        self, cycle: Cycle, combined: Acknowledged | FailedAttempt | None
+        self,
+        cycle: Cycle,
+        combined: Acknowledged | FailedAttempt | None,
+        *,
+        needs_queue: bool = False,
     ) -> None:
         """Acknowledge the response of a cycle, if the provider knows of the cycle.
 
         Args:
             combined: the result of the attempt that was made with the recording.
+            needs_queue: whether it may not be sent within a workflow task.
         """
         if not (cycle.was_sent and self.is_due(AcknowledgementKind.SUCCESS)):
             return
@@ -80,7 +85,7 @@ class Acknowledgements:
             case FailedAttempt():
                 self._add_pending(step, combined.kind, is_final=combined.again_after is None)
             case None:
-                await self.acknowledge(step)
+                await self.acknowledge(step, needs_queue=needs_queue)
 
     async def acknowledge_failed(self, reason: str) -> None:
         """Give up all cycles that the provider may still be working on, and tell it so."""
@@ -100,7 +105,7 @@ class Acknowledgements:
                     )
                 )
 
-    async def acknowledge(self, step: AcknowledgeStep) -> None:
+    async def acknowledge(self, step: AcknowledgeStep, *, needs_queue: bool = False) -> None:
         """Make one attempt; what the provider does not accept becomes pending."""
         acknowledge = self._plan.acknowledge
         if acknowledge is None:
@@ -108,7 +113,7 @@ class Acknowledgements:
         await self._void_pending(step.cycle)
         # A lost workflow task may be decided otherwise when it is done again: a failed
         # acknowledgement is in history before it is sent. A recorded response stays in any case.
-        local = step.kind is AcknowledgementKind.SUCCESS
+        local = step.kind is AcknowledgementKind.SUCCESS and not needs_queue
         once = steps.acknowledge_once(self._plan, acknowledge, step.kind, local=local)
         try:
             await self._host.perform(step.request.provider, once, step)

@@ -394,7 +394,9 @@ class Conduct:
         was_delayed = self._state.parked_times > 0
         self._notifications.ended(answered.outcome, was_delayed=was_delayed)
         cycle = answered.cycle
-        await self._acknowledgements.acknowledge_success(cycle, answered.acknowledgement)
+        await self._acknowledgements.acknowledge_success(
+            cycle, answered.acknowledgement, needs_queue=answered.needs_queue
+        )
         await self._acknowledgements.acknowledge_failed(
             f"the response of cycle {cycle.number} was accepted"
         )

@@ -222,11 +222,13 @@ class Answered:
 
     Attributes:
         acknowledgement: the result of the acknowledgement that was sent with the recording.
+        needs_queue: whether it is to be sent through the provider's queue.
     """
 
     cycle: Cycle
     outcome: CallOutcome
     acknowledgement: Acknowledged | FailedAttempt | None = None
+    needs_queue: bool = False
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class MessageHandler:
         state.notice, state.outcome, state.code, state.provider_code = None, outcome, None, None
         state.reference = outcome.reference
         cycle.complete()
-        return Answered(cycle, outcome, recorded.acknowledged)
+        return Answered(cycle, outcome, recorded.acknowledged, needs_queue=recorded.needs_queue)
 
     def _without_result(
         self, error: StepError, cycle: Cycle, previous_stage: Stage

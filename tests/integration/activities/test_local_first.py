@@ -13,6 +13,8 @@ from ackbridge.contracts.messages import BodyRef, MessageKind, ProviderMessage
 from ackbridge.contracts.plan import Prepared
 from ackbridge.contracts.steps import (
     Acknowledged,
+    AcknowledgementKind,
+    AcknowledgeStep,
     FailedAttempt,
     PrepareStep,
     Recorded,
@@ -25,7 +27,7 @@ from activities.record import Record
 from activities.send import Send
 from activities.support.provider_http import store_if_large
 
-from .world import NOW, World, attempt
+from .world import NOW, World, attempt, failed
 
 
 async def prepared(of: World, operation: str = "order", **fields: Any) -> Prepared:
@@ -52,6 +54,26 @@ async def recorded(of: World, event_key: str = "e1", data: Any = None, **fields:
     )
     activity = Record(of.deps, Acknowledge(of.deps)).record
     return await attempt().run(activity, step)
+
+
+async def test_what_exceeds_the_share_of_its_provider_goes_through_the_queue(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the request nor the acknowledgement is sent; nothing is owed, and slots come back."""
+    monkeypatch.setattr(world.deps.rides, "share", 1)
+    with world.deps.rides.ride("acme"):
+        assert (await prepared(world)).sent is None
+        answer = await recorded(world)
+        assert (answer.accepted, answer.acknowledged, answer.needs_queue) == (True, None, True)
+        local = attempt(is_local=True)
+        step = AcknowledgeStep(
+            request=world.request(), cycle=1, kind=AcknowledgementKind.SUCCESS, reference="r-1"
+        )
+        error = await failed(local.run(Acknowledge(world.deps).acknowledge, step))
+        assert (error.type, error.non_retryable) == ("Unavailable", False)
+    assert world.script.asked == []
+    assert await local.run(Acknowledge(world.deps).acknowledge, step)
+    assert world.script.asked == ["POST /orders/r-1/ack"]
 
 
 async def test_prepare_sends(world: World) -> None:

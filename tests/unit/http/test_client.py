@@ -41,6 +41,7 @@ async def fetch(
     headers: dict[str, str] | None = None,
     content: bytes | None = None,
     timeout: timedelta = LONG,  # noqa: ASYNC109 -- handed on to what is tested
+    pool: str = "",
 ) -> HttpResponse:
     """An exchange with default arguments."""
     return await exchange(
@@ -52,7 +53,31 @@ async def fetch(
         auth=None,
         timeout=timeout,
         max_bytes=LIMIT,
+        pool=pool,
     )
+
+
+async def test_pools_share_no_connections() -> None:
+    """While all connections of one pool wait for a slow server, another pool has its own."""
+    app = echo()
+
+    @app.post("/slow")
+    async def wait() -> Response:
+        await asyncio.sleep(5)
+        return Response()
+
+    with serve(app) as url:
+        async with build_client(max_connections=1, pools={"a": 2}) as client:
+            waiting = [
+                asyncio.create_task(fetch(client, f"{url}/slow", pool="a")) for _ in range(2)
+            ]
+            await asyncio.sleep(0.1)
+            with pytest.raises(httpx.ConnectTimeout):
+                await fetch(client, f"{url}/echo", pool="a", timeout=timedelta(seconds=0.3))
+            assert (await fetch(client, f"{url}/echo", pool="b")).status == 202
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
 
 
 def echo() -> FastAPI:
