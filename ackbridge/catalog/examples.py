@@ -197,6 +197,14 @@ class CallExample(FilePart):
     """The caller's key; the call id is `<provider>.<operation>.<key>`."""
     payload: Any = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    reference: str | None = None
+    """The provider's own id of its work, for `request` where it is not the first one."""
+    kept: dict[str, Any] = Field(default_factory=dict)
+    """As `reference`: the values of `receipt.keep`."""
+    response: Any = None
+    """As `reference`: the response, for a success acknowledgement."""
+    reason: str | None = None
+    """As `reference`: why the call was given up, for a failed acknowledgement."""
 
 
 class Example(FilePart):
@@ -213,7 +221,7 @@ class Example(FilePart):
     call: CallExample | None = None
     """The call that it is about."""
     request: RequestExample | None = None
-    """The request that was sent for `call`."""
+    """The request of `call` that was answered."""
     answer: AnswerExample | None = None
     """A provider's answer."""
     delivery: DeliveryExample | None = None
@@ -225,8 +233,8 @@ class Example(FilePart):
     def _check_message(self) -> Self:
         if (self.answer is None) == (self.delivery is None):
             raise ValueError("needs either answer or delivery: the recorded message")
-        if self.request is not None and self.call is None:
-            raise ValueError("request needs call: whose request it is")
+        if self.request is not None and (self.call is None or self.answer is None):
+            raise ValueError("request needs call, whose request it is, and answer")
         if self.answer is not None and (self.operation is None or len(self.means) != 1):
             raise ValueError("an answer needs operation, and has one meaning")
         if self.call is not None and self.operation is None:

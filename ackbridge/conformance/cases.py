@@ -168,6 +168,7 @@ def make_case(
     if given is not None:
         check_payload(operation, given)
         known.insert(0, given)
+    known = [one for index, one in enumerate(known) if one not in known[:index]]
     problem, payloads = "", []
     if operation.payload_schema is not None and len(known) < 2:
         try:

@@ -163,7 +163,11 @@ class FileBasedProvider:
             origin = self._expected.exclusive({route.operation for route in routes})
         if not origin.is_known:
             return self._error("unattributed", 404, f"{where}: identifies no call")
-        return self._parsed(_best_route(routes, origin), origin, request)
+        route = _best_route(routes, origin)
+        if not route.tells_call:
+            # A provider does not find its work by the key of another request.
+            return self._error("unattributed", 404, f"{where}: identifies no call")
+        return self._parsed(route, origin, request)
 
     def job_reply(self, job: Job) -> DialectReply:
         self._latest_jobs[job.call_id or job.key] = job

@@ -33,7 +33,13 @@ from ackbridge.catalog.matching import (
     result_data,
 )
 from ackbridge.catalog.model import Integration, Operation
-from ackbridge.catalog.rendering import OutboundRequest, render_request
+from ackbridge.catalog.rendering import (
+    OutboundRequest,
+    render_acknowledgement,
+    render_request,
+    render_result,
+    render_status,
+)
 from ackbridge.catalog.yaml_document import FieldPath, FieldProblem
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
@@ -414,8 +420,8 @@ def _responsible(operation: str | None, kind: ExampleKind) -> str:
 
 def _wrong_request(integration: Integration, example: Example) -> Iterator[FieldProblem]:
     """Where the file's request for the call differs from the recorded one."""
-    call, recorded = example.call, example.request
-    if call is None or recorded is None or example.operation is None:
+    call, recorded, answer = example.call, example.request, example.answer
+    if call is None or recorded is None or answer is None or example.operation is None:
         return
     request = CallRequest(
         provider=integration.provider,
@@ -425,15 +431,34 @@ def _wrong_request(integration: Integration, example: Example) -> Iterator[Field
         metadata=call.metadata,
     )
     operation = integration.operations[example.operation]
+    known = {name: getattr(call, name) for name in ("reference", "kept", "response", "reason")}
+    context = {**template_context(request), **known}
     try:
-        rendered = render_request(integration, operation, template_context(request))
+        rendered = _render(integration, operation, answer.to, context)
     except InvalidInputError as error:
         yield FieldProblem(("call",), f"the file cannot make a request of it: {error}")
+        return
+    if rendered is None:
+        yield FieldProblem(("request",), "the file sends no such request")
         return
     for name, wanted, found in _parts_of_request(recorded, rendered):
         if wanted != found:
             at = ("request", *name)
             yield FieldProblem(at, f"is {_text(wanted)}; the file sends {_text(found)}")
+
+
+def _render(
+    integration: Integration, operation: Operation, to: str, context: dict[str, Any]
+) -> OutboundRequest | None:
+    match to:
+        case "request":
+            return render_request(integration, operation, context)
+        case "status":
+            return render_status(integration, operation, context)
+        case "result":
+            return render_result(integration, operation, context)
+        case _:
+            return render_acknowledgement(integration, operation, to, context)
 
 
 def _parts_of_request(

@@ -23,6 +23,9 @@ from .template_context import template_context
 Part = Literal["request", "status", "result", "success", "failed"]
 """A request, a status request, one for the result, or an acknowledgement of either kind."""
 
+_OF_CALL = ("reference", "kept", "call", "payload", "metadata", "response")
+"""What differs from call to call."""
+
 _MORE_CYCLES = 3
 """Cycles that reprocessing may add."""
 
@@ -39,6 +42,7 @@ class Route:
     body: BodyTemplate | None = None
     encoding: str = "json"
     is_link: bool = False  # its whole URL is one that the provider has sent
+    tells_call: bool = True  # whether it contains anything of the call, besides a key in a header
 
     def matches(self, request: IncomingRequest) -> bool:
         """Whether a request can have been rendered from this part."""
@@ -87,8 +91,14 @@ def _routes(base: str, name: str, operation: Operation) -> Iterator[Route]:
         if sent is not None:
             path = _pattern(base, sent.path)
             is_link = sent.path is None
-            shape = (sent.query, sent.body, sent.encoding, is_link)
+            tells_call = part == "request" or _tells_call(sent)
+            shape = (sent.query, sent.body, sent.encoding, is_link, tells_call)
             yield Route(name, part, sent.method, path, *shape)
+
+
+def _tells_call(request: HttpRequest) -> bool:
+    names = (name for one in request.expressions for name in one.referenced_names())
+    return any(name[0] in _OF_CALL for name in names)
 
 
 def matches_template(shape: Any, value: Any) -> bool:

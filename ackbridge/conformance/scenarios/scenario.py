@@ -99,12 +99,16 @@ def is_repeatable(case: Case) -> bool:
 
 def detects_retries(case: Case) -> str | None:
     """Why the provider cannot distinguish a retry from a new request; None if it can."""
-    if case.operation.request.method == "GET" or case.identifies_cycle:
+    if case.operation.request.method in _IDEMPOTENT or case.identifies_cycle:
         return None
     return (
         "nothing in the request identifies a retry"
         f" (operations.{case.name}.request.idempotency_header): the provider may do the work twice"
     )
+
+
+_IDEMPOTENT = ("GET", "PUT", "DELETE")
+"""Methods whose requests may be repeated (RFC 9110)."""
 
 
 # Ends of a call

@@ -203,6 +203,23 @@ def test_the_request_is_compared(tmp_path: Path) -> None:
     ]
 
 
+def test_status_requests_and_acknowledgements_are_compared(tmp_path: Path) -> None:
+    """With what is known by then."""
+    example = answer(200, {}, {"kind": "accepted"}, "success")
+    example["call"] = {"key": "k", "reference": "7"}
+    example["request"] = {
+        "path": "/api/pay/7/seen",
+        "headers": {"Idempotency-Key": "acme.pay.k:1:success"},
+        "body": {},
+    }
+    assert mistakes(tmp_path, example) == []
+    assert mistakes(tmp_path, example, FILE.replace("/pay/{reference}/seen", "/seen")) == [
+        'request.path: is "/api/pay/7/seen"; the file sends "/api/seen"'
+    ]
+    example["answer"]["to"] = "failed"
+    assert mistakes(tmp_path, example) == ["request: the file sends no such request"]
+
+
 def test_what_no_example_shows_is_listed(tmp_path: Path) -> None:
     """By operation: each kind that it has a rule for."""
     found = check(tmp_path, delivery(PAID, {"kind": "success"}))

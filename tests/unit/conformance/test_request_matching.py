@@ -171,6 +171,27 @@ def test_requests_with_a_reference_are_of_its_operation(tmp_path: Path) -> None:
     assert (origin.job_id, origin.operation, origin.call_id) == ("work_1", "order", None)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "tells"),
+    [
+        ("/orders/{reference}/ack", {}, True),
+        ("/ack", {"ref": "{call.id}"}, True),
+        ("/ack", {"order": "{payload.no}"}, True),
+        ("/ack", {"state": "taken"}, False),
+        ("/ack", {"state": "{reason}"}, False),
+    ],
+)
+def test_acknowledgements_tell_their_call(
+    tmp_path: Path, path: str, body: dict[str, str], tells: bool
+) -> None:
+    """By more than the key in their header, which the provider has not seen before."""
+    integration = acme(
+        tmp_path, receipt={"reference": "id"}, acknowledge={"path": path, "failed": body}
+    )
+    (route,) = [one for one in build_routes(integration) if one.part == "failed"]
+    assert route.tells_call is tells
+
+
 def test_requests_without_ids_are_of_the_one_call_that_makes_such(tmp_path: Path) -> None:
     """If its operation can have made them."""
     calls = expected(acme(tmp_path))
