@@ -69,6 +69,7 @@ def find_conflicts(document: Any) -> Iterator[FieldProblem]:
     yield from _reprocess(document)
     yield from _callbacks(document)
     yield from _auths(document)
+    yield from _limits(document)
     for name, operation in _mapping(document, "operations").items():
         if not isinstance(operation, dict):
             continue
@@ -113,6 +114,21 @@ def _callbacks(document: Any) -> Iterator[FieldProblem]:
             for expression in _expressions(text, is_expression=False):
                 for problem in _unknown_names(expression, _LISTED, {}):
                     yield FieldProblem(path, f"{expression.text}: {problem}")
+
+
+def _limits(document: Any) -> Iterator[FieldProblem]:
+    limits = _mapping(document, "limits")
+    of_tenants = {
+        "per_tenant": limits.get("per_tenant") is not None,
+        "concurrent_per_tenant": limits.get("concurrent_per_tenant") is not None,
+        "quota_of": limits.get("quota_of") == "tenant",
+    }
+    operations = _mapping(document, "operations").values()
+    if any(isinstance(one, dict) and one.get("fairness") is not None for one in operations):
+        return
+    for field, is_set in of_tenants.items():
+        if is_set:
+            yield _problem(f"limits.{field}", "no operation has `fairness`, which names the tenant")
 
 
 def _fetch(operation: Fields, _document: Any) -> Iterator[FieldProblem]:

@@ -654,3 +654,14 @@ def test_a_missing_folder_or_file_is_a_problem(tmp_path: Path) -> None:
         load_catalog(tmp_path, {})
     with pytest.raises(IntegrationFileError, match="cannot be read"):
         load_integration(tmp_path / "nothing.yaml", {})
+
+
+@pytest.mark.parametrize("limit", ["per_tenant: 5", "concurrent_per_tenant: 2", "quota_of: tenant"])
+def test_limits_of_tenants_need_to_know_the_tenant(tmp_path: Path, limit: str) -> None:
+    """Without `fairness` every request would be of the same tenant."""
+    text = MINIMAL + f"limits: {{{limit}}}\n"
+    (problem,) = problems(tmp_path, text)
+    assert problem.field == f"limits.{limit.partition(':')[0]}"
+    assert "fairness" in problem.message
+    write(tmp_path, text.replace("    request:", "    fairness: metadata.tenant\n    request:"))
+    load_integration(tmp_path / "acme.yaml", {})
