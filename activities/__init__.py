@@ -12,6 +12,7 @@ from .ask_status import AskStatus
 from .conclude import Conclude
 from .deliver import Deliver
 from .forward import Forward
+from .list_events import ListEvents
 from .observe import Observe
 from .prepare import Prepare
 from .purge import PurgePages
@@ -64,6 +65,7 @@ def settle_activities(deps: Dependencies) -> Sequence[Activity]:
         status.fetch_result,
         Acknowledge(deps).acknowledge,
         Forward(deps).visit,
+        ListEvents(deps).list_events,
     ]
 
 

@@ -4,6 +4,7 @@ from workflows.call.workflow import IntegrationCall
 from workflows.provider_control.workflow import ProviderControl
 from workflows.reprocess_parked.workflow import ReprocessParked
 
+from .catch_up import CatchUp
 from .deliver_notice import DeliverNotice
 from .forward_events import ForwardEvents
 from .purge_ledger import PurgeLedger
@@ -17,10 +18,12 @@ WORKFLOWS = [
     PurgeLedger,
     SettleCall,
     ForwardEvents,
+    CatchUp,
 ]
 
 __all__ = [
     "WORKFLOWS",
+    "CatchUp",
     "DeliverNotice",
     "ForwardEvents",
     "IntegrationCall",

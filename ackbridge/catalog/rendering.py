@@ -17,6 +17,7 @@ from ackbridge.contracts.calls import Notice
 from ackbridge.contracts.wire import InvalidInputError, digest
 from ackbridge.security.secrets import Secrets
 
+from .callbacks import ListSpec
 from .encodings import WireFormatError, write_multipart, write_xml
 from .expressions import Expression, ExpressionError
 from .fields import Encoding
@@ -33,6 +34,8 @@ from .templates import (
     decimal_text,
     scalar_text,
 )
+
+EVENT_LIST_TIMEOUT: Final = timedelta(seconds=30)
 
 MAX_TITLE_LENGTH: Final = 120
 MAX_TEXT_LENGTH: Final = 600
@@ -196,6 +199,31 @@ def apply_hook(
         added = {str(name): str(value) for name, value in headers.items()}
         request = replace(request, headers={**request.headers, **added})
     return request
+
+
+def render_event_list(
+    integration: Integration, spec: ListSpec, context: Context
+) -> OutboundRequest:
+    """Render the request for a page of the provider's events.
+
+    Args:
+        context: `since`, `until`, and `page`, which is null for the first one. Where no template
+            reads it, it is the URL or the path of the page.
+
+    Raises:
+        InvalidInputError: as `render_request`.
+    """
+    templates = (spec.path, *spec.query.values(), *spec.headers.values())
+    read = (name for one in templates for e in one.expressions for name in e.referenced_names())
+    is_link = context["page"] is not None and ("page",) not in read
+    request = HttpRequest.model_construct(
+        method="GET",
+        path=None if is_link else spec.path,
+        url=Expression("page") if is_link else None,
+        query={} if is_link else spec.query,
+        headers=spec.headers,
+    )
+    return _request(integration, request, EVENT_LIST_TIMEOUT, context, "callbacks.list")
 
 
 def render_health(integration: Integration) -> OutboundRequest | None:

@@ -109,6 +109,9 @@ def _callbacks(document: Any) -> Iterator[FieldProblem]:
         if any(one.carries_secrets for one in _expressions(text, is_expression=False)):
             yield FieldProblem(path, "secret() is allowed within hmac and sha256 only")
     listed = _mapping(callbacks, "list")
+    if listed and callbacks.get("event_key") is None and "event_key" in callbacks:
+        message = "needs callbacks.event_key: what is listed may have been delivered before"
+        yield _problem("callbacks.list", message)
     for field in ("path", "query", "headers"):
         for path, text in walk_texts(listed.get(field), ("callbacks", "list", field)):
             for expression in _expressions(text, is_expression=False):

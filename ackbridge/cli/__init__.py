@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "schema": "files:schema",
     "try": "recording:try_operation",
     "record": "recording:record",
+    "catch-up": "events:catch_up",
     "worker": "processes:worker",
     "gateway": "processes:gateway",
     "up": "processes:up",

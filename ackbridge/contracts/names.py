@@ -16,6 +16,7 @@ PROVIDER_CONTROL: Final = "ProviderControl"
 PURGE_LEDGER: Final = "PurgeLedger"
 SETTLE_CALL: Final = "SettleCall"
 FORWARD_EVENTS: Final = "ForwardEvents"
+CATCH_UP: Final = "CatchUp"
 
 # Signals, query and update of IntegrationCall
 PROVIDER_MESSAGE: Final = "provider_message"
@@ -60,6 +61,7 @@ DELIVER: Final = "deliver"
 BURY: Final = "bury"
 VISIT: Final = "visit"
 HOLD_EVENT: Final = "hold_event"
+LIST_EVENTS: Final = "list_events"
 OBSERVE: Final = "observe"
 THROTTLE: Final = "throttle"
 DRAIN: Final = "drain"
@@ -126,6 +128,11 @@ def split_call_id(value: str) -> tuple[str, str, str]:
     if parts is None:
         raise ValueError(f"{value!r} is not a call id: <provider>.<operation>.<key>")
     return parts["provider"], parts["operation"], parts["key"]
+
+
+def catch_up_id(provider: str) -> str:
+    """The workflow id of a catch-up, one at a time for each provider; no call can have it."""
+    return f"catch-up.{provider}"
 
 
 def events_id(provider: str, subject: str) -> str:

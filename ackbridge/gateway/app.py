@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.traces import is_tracing
 
 from .asgi import CallbackEndpoint
+from .catch_up import CatchUpMonitor
 from .delivery import EventDelivery
 from .forwarding import EventForwarder
 from .pipeline import CallbackPipeline, CallbackSource
@@ -48,6 +49,8 @@ def create_app(
     body_timeout: timedelta = timedelta(seconds=15),
     retry_after: timedelta = timedelta(seconds=5),
     recent_keys: int = 100_000,
+    cover_every: timedelta = timedelta(seconds=30),
+    away_for: timedelta = timedelta(minutes=2),
 ) -> ASGIApp:
     """Build the gateway. The caller opens and closes ledger and client.
 
@@ -60,6 +63,8 @@ def create_app(
         body_timeout: to receive the body of a callback.
         retry_after: sent with a 503.
         recent_keys: the number of event keys in memory that stop duplicates early.
+        cover_every: how often it is stored that events were covered by a gateway.
+        away_for: without a gateway for so long, the events that providers list are read.
     """
     engine = EngineClient(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     counters = Counters()
@@ -91,9 +96,12 @@ def create_app(
         older_than=sweep_older_than,
         give_up_after=give_up_after,
     )
+    monitor = CatchUpMonitor(catalog, ledger, engine, clock, cover_every, away_for)
     app = FastAPI(
         title="Ackbridge gateway",
-        lifespan=_lifespan(sweeper, partial(report_stats, counters, ledger.stats, clock)),
+        lifespan=_lifespan(
+            (sweeper.run, monitor.run), partial(report_stats, counters, ledger.stats, clock)
+        ),
         openapi_url=None,  # the gateway is public: it publishes no description of itself
         # FastAPI's spans would start before the signature is verified, in a trace of the sender's.
         telemetry={"tracing": False, "metrics": False, "logs": False},
@@ -116,18 +124,19 @@ def build_config(app: Any, **options: Any) -> uvicorn.Config:
 
 
 def _lifespan(
-    sweeper: Sweeper, reports: Callable[[], AbstractAsyncContextManager[None]]
+    loops: Sequence[Callable[[], Coroutine[Any, Any, None]]],
+    reports: Callable[[], AbstractAsyncContextManager[None]],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        sweeping = asyncio.create_task(sweeper.run(), name="inbox sweeper")
+        running = [asyncio.create_task(loop()) for loop in loops]
         try:
             async with reports():
                 yield
         finally:
-            sweeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeping
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
 
     return lifespan
 

@@ -16,9 +16,11 @@ from typing import Any, TypeVar
 from temporalio.api.common.v1 import Header
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
+from ackbridge.contracts.catch_up import CatchUpRequest
 from ackbridge.contracts.deliveries import EventStream, ForwardedEvent
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.contracts.wire import digest
@@ -104,6 +106,28 @@ class EngineClient:
             await self._bounded(start)
         except RPCError as error:
             raise _unavailable(error) from None
+
+    async def catch_up(self, request: CatchUpRequest) -> bool:
+        """Start reading a provider's own list of events; false while that is running.
+
+        Raises:
+            EngineUnavailableError: no answer in time; it may have been started.
+        """
+        start = self._client.start_workflow(
+            names.CATCH_UP,
+            as_plain(request),
+            id=names.catch_up_id(request.provider),
+            task_queue=names.TASK_QUEUE,
+            static_summary=f"events since {request.since:%Y-%m-%d %H:%M}, for {request.by}",
+            rpc_timeout=self._timeout,
+        )
+        try:
+            await self._bounded(start)
+        except WorkflowAlreadyStartedError:
+            return False
+        except RPCError as error:
+            raise _unavailable(error) from None
+        return True
 
     async def has_ended(self, call_id: str) -> bool:
         """Whether the call exists and is closed; raises `EngineUnavailableError`."""

@@ -19,7 +19,7 @@ from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.wire import InvalidInputError
 
 from .database.engines import Store, insert_new, reads, upsert, writes
-from .database.tables import calls, inbox, log, responses
+from .database.tables import calls, coverage, inbox, log, responses
 
 FIRST_BACKOFF: Final = timedelta(seconds=1)
 MAX_BACKOFF: Final = timedelta(minutes=5)
@@ -298,6 +298,25 @@ class Inbox(Store):
         which = sa.and_(inbox.c.provider == provider, inbox.c.event_key == event_key)
         values = {"state": InboxState.HELD, "reason": reason, "settled_at": self.clock()}
         connection.execute(inbox.update().where(which).values(values))
+
+    @reads
+    def covered_until(self, connection: sa.Connection, provider: str) -> datetime | None:
+        """Until when a gateway was there for a provider's callbacks; None: never."""
+        query = sa.select(coverage.c.covered_until).where(coverage.c.provider == provider)
+        found: datetime | None = connection.execute(query).scalar_one_or_none()
+        return found
+
+    @writes
+    def cover(self, connection: sa.Connection, provider: str, until: datetime) -> None:
+        """A gateway is there for a provider's callbacks, or what was missed is being listed."""
+        row = {"provider": provider, "covered_until": until}
+        statement = upsert(connection.dialect.name, coverage).values(row)
+        later = coverage.c.covered_until < statement.excluded.covered_until
+        connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=[coverage.c.provider], set_={"covered_until": until}, where=later
+            )
+        )
 
     @writes
     def postpone(self, connection: sa.Connection, ids: Sequence[int]) -> None:

@@ -168,6 +168,32 @@ async def call_provider(
     )
 
 
+async def fetch_document(
+    deps: Dependencies, integration: Integration, outbound: OutboundRequest
+) -> dict[str, Any]:
+    """The document of a 2xx answer to a request that belongs to no call.
+
+    Raises:
+        RetryableError: network error, no token, an unreadable body, or a status that asks for
+            another attempt.
+        RefusedError: any other status.
+        InvalidInputError: the request cannot be sent.
+    """
+    deps.secrets.use_in_task()
+    if integration.hook is not None:
+        outbound = apply_hook(integration, outbound, {}, deps.secrets)
+    reply = await _exchange(deps, integration.provider, outbound)
+    document, problem = _read(integration, reply)
+    retryable = _retryable(reply.status, _retry_after(reply, deps.clock()))
+    if retryable is not None:
+        raise retryable
+    if not 200 <= reply.status < 300:
+        raise RefusedError(f"the provider answered {reply.status}")
+    if problem is not None:
+        raise RetryableError(problem)
+    return document
+
+
 def _retry_after(reply: HttpResponse, now: datetime) -> timedelta | None:
     value = reply.headers.get("retry-after")
     return parse_retry_after(value, now) if value is not None else None

@@ -25,7 +25,7 @@ from tests.support.subscribers import configure, subscribing
 from .batches import BATCHES
 from .calls import CALLS
 from .controls import CONTROLS
-from .notices import GONE, NOTICES, SUBSCRIBER
+from .notices import GONE, LISTS, NOTICES, SUBSCRIBER
 from .playing import Run, Scenario
 from .settlements import SETTLEMENTS
 
@@ -48,6 +48,9 @@ async def main() -> None:
             subscriber = running.enter_context(subscribing())
             subscriber.replies += replies
             configure(integrations, name, subscriber.url)
+            subscriber.pages += [[{"id": "e1"}, {"id": "e2"}], [{"no": "id"}]]
+            lists = LISTS.replace("URL", subscriber.url.removesuffix("/notices"))
+            (integrations / "feed.yaml").write_text(lists)
         async with set_up(engine, folder, integrations) as stage:
             for scenario in SCENARIOS:
                 await _capture(stage, scenario)

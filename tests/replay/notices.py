@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 from temporalio.client import WorkflowFailureError
 
+from ackbridge.client.catch_up import catch_up
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.catch_up import CatchUpRequest
 from ackbridge.contracts.deliveries import (
     Delivery,
     EventData,
@@ -89,6 +91,28 @@ async def events_forwarded(stage: Stage) -> Run:
     return Run(handle.id, (await handle.describe()).run_id)
 
 
+LISTS = """
+provider: feed
+base_url: URL
+breaker: null
+callbacks:
+  verify: {type: header, name: X-Token, secrets: ["env:SANDBOX_WEBHOOK_SECRET"]}
+  event_key: id
+  events: {note: {when: id, notify: capture}}
+  list: {path: /events, query: {after: "{since}", page: "{page}"}, each: data, next: next}
+operations: {ask: {request: {path: /asks}, response: {mode: sync}}}
+"""
+"""A provider that lists its events."""
+
+
+async def caught_up(stage: Stage) -> Run:
+    """Two pages of events: two that are forwarded, and one that cannot be read."""
+    request = CatchUpRequest(provider="feed", since=datetime(2026, 1, 1, tzinfo=UTC), by="ann")
+    await catch_up(stage.client, request)
+    handle = stage.client.get_workflow_handle(names.catch_up_id("feed"))
+    return Run(handle.id, (await handle.describe()).run_id)
+
+
 def _event(subscriber: str, event_key: str) -> ForwardedEvent:
     data = EventData(provider="sandbox", event="refund", event_key=event_key, object="object-1")
     body = NoticeBody(
@@ -108,4 +132,5 @@ NOTICES: list[Scenario] = [
     notice_delivered,
     notice_dead,
     events_forwarded,
+    caught_up,
 ]

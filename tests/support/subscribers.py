@@ -49,6 +49,8 @@ class Subscriber:
         accepted: notices that were answered with 2xx.
         forged: the number of requests with an invalid signature.
         visited: the codes of all visits; each is answered with its code.
+        pages: of its list of events, as it is a provider, too.
+        listed_after: what each request for a page asked for.
     """
 
     secret: str = SECRET
@@ -57,6 +59,8 @@ class Subscriber:
     accepted: list[ReceivedNotice] = field(default_factory=list)
     forged: int = 0
     visited: list[str] = field(default_factory=list)
+    pages: list[Any] = field(default_factory=list)
+    listed_after: list[str] = field(default_factory=list)
     url: str = ""
 
     def about(self, call_id: str) -> list[ReceivedNotice]:
@@ -93,6 +97,12 @@ class Subscriber:
             if 200 <= answer.status_code < 300:
                 self.accepted.append(notice)
             return answer
+
+        @app.get("/events")
+        async def events(after: str, page: int = 0) -> dict[str, Any]:
+            self.listed_after.append(after)
+            following = page + 1 if page + 1 < len(self.pages) else None
+            return {"data": self.pages[page], "next": following}
 
         @app.get("/confirm/{code}")
         async def confirm(code: str) -> Response:

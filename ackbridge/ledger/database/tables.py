@@ -180,6 +180,14 @@ inbox = sa.Table(
     implicit_returning=False,
 )
 
+coverage = sa.Table(
+    "coverage",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("covered_until", UtcTime, nullable=False),
+    comment="Until when a gateway was there for the callbacks of a provider that lists its events.",
+)
+
 acknowledgements = sa.Table(
     "acknowledgements",
     metadata,

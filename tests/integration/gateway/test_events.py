@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from temporalio.client import Client
@@ -14,7 +14,7 @@ from temporalio.service import RPCError
 from ackbridge.contracts import names
 from ackbridge.ledger.inbox import InboxState
 
-from .world import Gateway, World, ended, in_the_end, new_call_id
+from .world import Gateway, World, ended, in_the_end, new_call_id, now
 
 TOKEN = {"X-Token": "other-token"}
 
@@ -110,3 +110,50 @@ async def test_an_event_that_names_a_call_keeps_its_id(world: World) -> None:
         await deliver(gateway, refund(charge, order=order), refund(charge, call_id=call_id))
     handed = await in_the_end(forwarded(world.client, charge))
     assert [one["notice"]["body"]["data"]["call_id"] for one in handed] == [call_id, call_id]
+
+
+async def listed_since(client: Client) -> datetime | None:
+    """From when events are listed by the catch-up that was started last; None if there is none."""
+    handle = client.get_workflow_handle(names.catch_up_id("many"))
+    try:
+        history = await handle.fetch_history()
+    except RPCError:
+        return None
+    started = history.events[0].workflow_execution_started_event_attributes
+    (request,) = await client.data_converter.decode(list(started.input.payloads))
+    return datetime.fromisoformat(request["since"])
+
+
+async def covered(world: World, until: datetime | None) -> None:
+    """Wait until it is stored that events are covered; None: until any time."""
+    while True:
+        found = await world.ledger.inbox.covered_until("many")
+        if found is not None and until in (None, found):
+            return
+        await asyncio.sleep(0.02)
+
+
+async def test_after_all_gateways_were_away_events_are_listed(
+    world: World, no_engine: Client
+) -> None:
+    """From before the gap; not at the first start, and not while the engine is away."""
+    async with world.gateway():
+        await in_the_end(covered(world, None))
+    assert await listed_since(world.client) is None
+    later = now() + timedelta(minutes=30)
+    async with world.gateway(clock=lambda: later):
+        await in_the_end(covered(world, later))
+    since = await listed_since(world.client)
+    assert since is not None
+    assert timedelta(minutes=39) < later - since < timedelta(minutes=42)
+    # It runs, because nobody works on it: the next gap is not forgotten.
+    latest = later + timedelta(hours=1)
+    for client in (no_engine, world.client):
+        async with world.gateway(client=client, clock=lambda: latest):
+            await asyncio.sleep(0.3)
+    assert await world.ledger.inbox.covered_until("many") == later
+    running = world.client.get_workflow_handle(names.catch_up_id("many"))
+    await running.terminate()
+    async with world.gateway(clock=lambda: latest):
+        await in_the_end(covered(world, latest))
+    await running.terminate()

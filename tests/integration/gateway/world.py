@@ -112,6 +112,7 @@ callbacks:
   replies: {accepted: 299, duplicate: 208, unmatched: 202, unreadable: 422, body: "[accepted]"}
   events:
     refund: {when: type == 'refund' || refunds, notify: shop, object: charge}
+  list: {path: /events, each: data, overlap: 10m}
 operations:
   ask:
     request: {method: POST, path: /asks}

@@ -24,6 +24,7 @@ callbacks:
     refund: {when: type == 'refund', notify: shop, object: charge, data: amount}
     note: {when: type == 'note', notify: shop}
     confirm: {when: type == 'confirm', visit: url}
+  list: {path: /events, query: {after: "{since}", page: "{page}"}, each: data, next: next}
 operations:
   ask:
     request: {path: /asks}

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from ackbridge.client.catch_up import catch_up
 from ackbridge.contracts import names
+from ackbridge.contracts.catch_up import CatchUpRequest
 from ackbridge.contracts.deliveries import provider_event_id
+from ackbridge.errors import InvalidRequestError
 from ackbridge.ledger.inbox import InboxState
 from ackbridge.ledger.notices import NoticeState
 from tests.support.stage import SECRETS, Stage
@@ -113,3 +118,34 @@ async def test_a_url_in_an_event_is_visited(told: Stage, shop: Subscriber) -> No
         elsewhere["id"]: "not visited: the event has no URL whose host is that of base_url or"
         " in hosts",
     }
+
+
+async def test_listed_events_are_delivered_once(told: Stage, shop: Subscriber) -> None:
+    """Page by page, like callbacks: what was delivered before is a duplicate."""
+    first, second = event(charge=uuid.uuid4().hex), event(charge=uuid.uuid4().hex)
+    answer = {"id": uuid.uuid4().hex, "type": "done", "call_id": "feed.ask.unknown"}
+    await send(told, first)
+    shop.pages[:] = [[first, second], [answer, {"type": "note"}], [event("other")]]
+    since = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    request = CatchUpRequest(provider="feed", since=since, by="ann")
+    progress = await catch_up(told.client, request)
+    assert (progress.pages, progress.events) == (
+        3,
+        {"duplicate": 1, "forwarded": 1, "kept": 1, "unreadable": 1, "unmatched": 1},
+    )
+    assert progress.last_problem == "event_key: the callback has none"
+    assert set(shop.listed_after) == {"2026-03-01T12:00:00+00:00"}
+    await accepted(shop, first, second)
+    again = await catch_up(told.client, request)
+    assert again.events == {"duplicate": 3, "unreadable": 1, "unmatched": 1}
+    assert len(about(shop.received, first, second)) == 2
+
+
+async def test_a_list_that_is_none_ends_the_catch_up(told: Stage, shop: Subscriber) -> None:
+    """With what is wrong; a provider without a list is refused, too."""
+    shop.pages[:] = [None]
+    now = datetime.now(UTC)
+    with pytest.raises(InvalidRequestError, match="each: the answer has no list there"):
+        await catch_up(told.client, CatchUpRequest(provider="feed", since=now, by="ann"))
+    with pytest.raises(InvalidRequestError, match="sandbox: the file has no callbacks"):
+        await catch_up(told.client, CatchUpRequest(provider="sandbox", since=now, by="ann"))

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _calls()
     _messages()
     _inbox()
+    _coverage()
     _acknowledgements()
     _log()
     _notices()
@@ -135,6 +136,17 @@ def _inbox() -> None:
         ["provider", "object"],
         postgresql_where=sa.text("object IS NOT NULL"),
         sqlite_where=sa.text("object IS NOT NULL"),
+    )
+
+
+def _coverage() -> None:
+    op.create_table(
+        "coverage",
+        sa.Column("provider", sa.Text, nullable=False),
+        sa.Column("covered_until", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("provider", name="pk_coverage"),
+        comment="Until when a gateway was there for the callbacks of a provider that lists its"
+        " events.",
     )
 
 

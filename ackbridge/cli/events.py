@@ -1,0 +1,54 @@
+"""catch-up: read a provider's own list of events."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from ackbridge.client.catch_up import catch_up as run_catch_up
+from ackbridge.clock import utc_now
+from ackbridge.contracts.catch_up import CatchUpRequest
+from ackbridge.contracts.wire import InvalidInputError, parse_argument
+from ackbridge.terminal import output
+
+from .connections import with_temporal
+from .options import By, Json, parse_duration
+
+
+def catch_up(
+    provider: Annotated[str, typer.Argument(metavar="PROVIDER")],
+    since: Annotated[
+        str, typer.Option(help="From when: how long ago, such as 2h, or an ISO 8601 time.")
+    ],
+    by: By,
+    json_output: Json = False,
+) -> None:
+    """Deliver events that the provider lists and that no callback has delivered.
+
+    Gateways do this by themselves after they were away. The provider's file needs `callbacks.list`.
+    """
+    fields = {"provider": provider, "since": _moment(since).isoformat(), "by": by}
+    request = parse_argument(CatchUpRequest, (fields,))
+    progress = with_temporal(lambda client: run_catch_up(client, request))
+    if json_output:
+        output.print_json(progress.model_dump(mode="json", exclude={"page"}))
+        return
+    pages = "1 page" if progress.pages == 1 else f"{progress.pages} pages"
+    listed = ", ".join(f"{number} {result}" for result, number in sorted(progress.events.items()))
+    print(f"{pages}: {listed or 'no events'}")
+    if progress.last_problem:
+        print(f"last unreadable event: {progress.last_problem}")
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            return utc_now() - parse_duration("since", text)
+        except InvalidInputError:
+            message = "--since: neither a duration such as 2h nor a time such as 2026-03-01T12:00Z"
+            raise InvalidInputError(message) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
