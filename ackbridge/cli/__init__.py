@@ -42,6 +42,7 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "unknown": "settlement:list_unknown",
     "reprocess": "batches:reprocess",
     "batches": "batches:list_batches",
+    "queue": "queue:queue",
     "flag": "control:flag",
     "breaker": "control:breaker",
     "limit": "limits:limit",

@@ -97,6 +97,18 @@ class FailedAgain:
 
 
 @dataclass(frozen=True)
+class WaitingCall(ParkedCall):
+    """A parked call, also while it is being reprocessed by `batch`."""
+
+    state: ParkedState = ParkedState.WAITING
+    batch: str | None = None
+
+
+WaitingKind = tuple[str, bool, bool]
+"""The reason, whether it is being reprocessed, and whether it is in quarantine."""
+
+
+@dataclass(frozen=True)
 class ParkedCount:
     """The parked calls of one operation and reason, and when the oldest was parked."""
 
@@ -157,6 +169,47 @@ class BatchStore(Store):
             .limit(limit)
         )
         return [_parked_call(row) for row in connection.execute(query)]
+
+    @reads
+    def waiting(
+        self, connection: sa.Connection, provider: str, limit: int = 100
+    ) -> list[WaitingCall]:
+        """The parked calls, those in quarantine first, and then the oldest."""
+        is_quarantined = parked.c.failures >= QUARANTINE_AFTER
+        query = (
+            sa.select(parked)
+            .where(parked.c.provider == provider, parked.c.state != ParkedState.GONE)
+            .order_by(is_quarantined.desc(), *_OLDEST_FIRST)
+            .limit(limit)
+        )
+        return [
+            WaitingCall(
+                **vars(_parked_call(row)),
+                state=ParkedState(row.state),
+                batch=row.batch,
+            )
+            for row in connection.execute(query)
+        ]
+
+    @reads
+    def count_waiting(
+        self, connection: sa.Connection, provider: str
+    ) -> list[tuple[WaitingKind, int, datetime]]:
+        """How many calls are parked, by kind, and when the oldest was."""
+        is_taken = (parked.c.state == ParkedState.TAKEN).label("is_taken")
+        is_quarantined = (parked.c.failures >= QUARANTINE_AFTER).label("is_quarantined")
+        kind = (parked.c.reason, is_taken, is_quarantined)
+        oldest = sa.func.min(parked.c.parked_at, type_=parked.c.parked_at.type)
+        query = (
+            sa.select(*kind, sa.func.count(), oldest)
+            .where(parked.c.provider == provider, parked.c.state != ParkedState.GONE)
+            .group_by(*kind)
+            .order_by(*kind)
+        )
+        return [
+            ((reason, bool(taken), bool(quarantined)), int(calls), since)
+            for reason, taken, quarantined, calls, since in connection.execute(query)
+        ]
 
     @reads
     def count_parked(

@@ -224,6 +224,11 @@ def test_batch_of_parked_calls(stack: Stack) -> None:
     parked = run(stack.environment, *booking, "--wait", "60s", "--json")
     assert json.loads(parked.stdout)["stage"] == "parked"
     assert json.loads(parked.stdout)["notice"]["kind"] == "delayed"
+    shown = json.loads(run(stack.environment, "queue", "sandbox", "--json").stdout)
+    assert f"sandbox.create_booking.{key}" in [one["call"] for one in shown["calls"]]
+    assert shown["queues"][0]["queue"] == "ackbridge.sandbox"
+    narrow = {**stack.environment, "COLUMNS": "80"}
+    assert "calls are held back" in run(narrow, "queue", "sandbox").stdout
     which = ("reprocess", "sandbox", "--key", key)
     until = time.monotonic() + 60
     dry = run(stack.environment, *which, "--dry-run", "--json")

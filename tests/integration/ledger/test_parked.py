@@ -9,6 +9,7 @@ from typing import Any
 from ackbridge.contracts.batches import BatchCounts, ParkedSelection
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus, Stage
 from ackbridge.contracts.steps import AcknowledgementKind, Parking
+from ackbridge.ledger.batches import ParkedState
 from ackbridge.ledger.ledger import Ledger
 
 from .samples import START, MovableClock, outcome_of, request_for, response
@@ -331,6 +332,28 @@ async def test_quarantine(ledger: Ledger, clock: MovableClock) -> None:
     await again(ledger, "poisoned", "no_receipt", 5, put_back=True, released=True)
     assert await ledger.batches.quarantined("acme") == []
     assert await ledger.batches.failures("acme.order.unknown") == 0
+
+
+async def test_what_waits(ledger: Ledger, clock: MovableClock) -> None:
+    """By name, those in quarantine first and then the oldest; and how many of each kind."""
+    await park(ledger, "taken", "no_receipt")
+    await claim_and_signal(ledger, "batch-1")
+    clock.advance(MINUTE)
+    for key, reason in (("a", "breaker_open"), ("b", "breaker_open"), ("bad", "no_receipt")):
+        await park(ledger, key, reason)
+    for times in (2, 3):
+        await again(ledger, "bad", "no_receipt", times, failed_alone=True)
+    waiting = await ledger.batches.waiting("acme", 3)
+    assert [(one.call_id, one.state, one.batch) for one in waiting] == [
+        ("acme.order.bad", ParkedState.WAITING, None),
+        ("acme.order.taken", ParkedState.TAKEN, "batch-1"),
+        ("acme.order.a", ParkedState.WAITING, None),
+    ]
+    assert await ledger.batches.count_waiting("acme") == [
+        (("breaker_open", False, False), 2, START + MINUTE),
+        (("no_receipt", False, True), 1, START + MINUTE),
+        (("no_receipt", True, False), 1, START),
+    ]
 
 
 async def test_survey_counts_no_more_than_selected(ledger: Ledger) -> None:

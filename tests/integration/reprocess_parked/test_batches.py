@@ -14,6 +14,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
+from ackbridge.cli.queue import QueueView, read_queue
 from ackbridge.client.control import ControlHandle
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
@@ -25,7 +26,7 @@ from ackbridge.contracts.batches import (
     ParkedSelection,
     Ramp,
 )
-from ackbridge.contracts.breaker import BreakerState, ForceBreaker
+from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SetLimit
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.signals import Reprocess
@@ -35,7 +36,7 @@ from ackbridge.stats.counters import Count
 from ackbridge.temporal.connect import as_plain, signal_once
 from tests.replay.test_replay import replayer
 from tests.support.engine import EARLY
-from tests.support.stage import Stage, edited_integrations, set_up
+from tests.support.stage import Stage, edited_integrations, reached, set_up
 
 pytestmark = pytest.mark.slow
 
@@ -304,6 +305,38 @@ async def test_call_that_fails_again_and_again_alone_is_quarantined(stage: Stage
     await call.reprocess(by="ops")
     await in_ledger(stage, poisoned, 4)
     assert await stage.ledger.batches.quarantined("sandbox") == []
+
+
+async def test_queue_shows_what_waits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many requests, how old, and that none goes; and by name what is held back, and why."""
+    for name, value in stage.namespace.environment.items():
+        monkeypatch.setenv(name, value)
+    control = ControlHandle(stage.client, "sandbox")
+    (kept_back,) = await park(stage, 1)
+    stop = SetLimit(per_second=0, by="ann", reason="a quiet hour")
+    await control.set_limit(stop)
+    await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
+    await asyncio.sleep(1.2)  # a worker looks at the control about every second
+    calls = [await stage.calls.start(stage.request()) for _ in range(3)]
+    view = await queue_of(stage, lambda found: found.queues[0].waiting >= 3)
+    sends = view.queues[0]
+    assert (sends.queue, sends.limit, sends.empty_in) == ("ackbridge.sandbox", 0, None)
+    assert sends.workers > 0
+    (mine,) = [one for one in view.calls if one.call == kept_back.call_id]
+    assert (mine.waits_for, mine.code) == ("batch", "no_receipt")
+    assert str(view.breaker).startswith("closed: ")
+    await control.set_limit(stop.model_copy(update={"per_second": None}))
+    for call in calls:
+        assert (await call.outcome(PATIENCE)).status is OutcomeStatus.COMPLETED
+    await queue_of(stage, lambda found: not found.queues[0].waiting)
+
+
+async def queue_of(stage: Stage, holds: Callable[[QueueView], bool]) -> QueueView:
+    """Wait for the statistics of the engine, which are some seconds old."""
+    async with asyncio.timeout(30):
+        while not holds(view := await read_queue(stage.ledger, "sandbox", 100)):  # noqa: ASYNC110 -- it changes in another process
+            await asyncio.sleep(0.2)
+    return view
 
 
 async def answers(stage: Stage, operation: str) -> int:
