@@ -133,6 +133,34 @@ async def parked_while_held_up(stage: Stage) -> CallRequest:
     return await run(stage, request)
 
 
+async def control_copied(stage: Stage) -> Run:
+    """Every change is copied to the ledger: several in one copy, and one in the next run."""
+    control = stage.calls.control("sandbox")
+    handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    run_id = (await handle.describe()).run_id
+    await asyncio.gather(
+        control.set_flag(quote_flag("internal")),
+        control.set_limit(SetLimit(per_second=40, by="bo", reason="gently")),
+    )
+    await handle.cancel()
+    await control.set_limit(SetLimit(per_second=None, by="bo", reason="as ever"))
+    await control.set_flag(quote_flag("default"))
+    while (await handle.describe()).run_id == run_id:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    return Run(handle.id, run_id)
+
+
+async def queued_beyond_its_share(stage: Stage) -> CallRequest:
+    """Too many requests of the provider are within workflow tasks: send and acknowledgement go
+    through its queues."""
+    rides, share = stage.deps.rides, stage.deps.rides.share
+    rides.share = 0
+    try:
+        return await run(stage, stage.request(delay_ms=100))
+    finally:
+        rides.share = share
+
+
 CONTROLS: list[Scenario] = [
     switched_off_then_on,
     refused_by_a_flag,
@@ -141,4 +169,6 @@ CONTROLS: list[Scenario] = [
     control_broke,
     queued_after_retries,
     parked_while_held_up,
+    control_copied,
+    queued_beyond_its_share,
 ]

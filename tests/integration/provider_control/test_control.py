@@ -17,7 +17,9 @@ from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
-from ackbridge.contracts.control import ControlChange, FlagState, SetFlag
+from ackbridge.contracts.control import ControlChange, FlagState, IntegrationFlags, SetFlag
+from ackbridge.control.admission import Admission
+from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import CallFailedError, InvalidRequestError, UnknownNameError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.replay.test_replay import replayer
@@ -108,6 +110,15 @@ async def test_change_is_in_the_ledger_when_it_is_confirmed(
         stored = await stage.ledger.controls.latest("sandbox")
         assert stored is not None
         assert stored.flags["trial"][""].state is state
+
+    async def hang(_provider: str) -> None:
+        await asyncio.Event().wait()
+
+    fresh = Snapshots(hang, stage.ledger.controls.latest)
+    state_now = await Admission(fresh, "trial").evaluate(stage.request(), IntegrationFlags())
+    assert state_now.is_known
+    assert "sandbox is switched off in trial (ann: a trial)" in (state_now.not_now or "")
+    await fresh.close()
 
 
 @pytest.mark.parametrize(
