@@ -54,7 +54,7 @@ async def _late(run: ScenarioRun) -> None:
     """The response of the last cycle arrives after its failed acknowledgement."""
     last = Behaviour(delay_ms=_UNTIL_SKIPPED_MS)
     silent = [Behaviour(stuck=True)] * (run.case.rounds - 1) if run.case.calls_off else []
-    if run.case.calls_off:
+    if run.case.acknowledges("failed"):
         last = Behaviour(late=True, late_ms=_UNTIL_SKIPPED_MS)
     await run.start(*silent, last)
     status = await run.skip_to_end(stop_parked=True)
@@ -130,6 +130,10 @@ async def _contradictory_failure(run: ScenarioRun) -> None:
     await run.outcome()
 
 
+_EMPTY: dict[str, Any] = {"body": {}, "headers": {}, "query": {}}
+"""The document of a callback that says nothing."""
+
+
 async def _forged(run: ScenarioRun) -> None:
     callbacks = run.case.integration.callbacks
     await run.start(Behaviour(forged=True, malformed=True))
@@ -139,6 +143,8 @@ async def _forged(run: ScenarioRun) -> None:
     replies = callbacks.replies
     has_key = run.case.has_key_for_empty_callback()
     empty = replies.unmatched if has_key else replies.unreadable
+    if callbacks.ignore is not None and callbacks.ignore.holds(_EMPTY):
+        empty = replies.accepted
     expected = {
         "forged_signature": (replies.forged, "callbacks.verify"),
         "forged_stale": (replies.forged, "callbacks.verify.tolerance"),
@@ -164,6 +170,13 @@ def _ms(span: timedelta) -> int:
 def _has_extension(case: Case) -> bool:
     response = case.operation.response
     return has_callbacks(case) and response.extension is not None and not response.fetch
+
+
+def _has_any_extension(case: Case) -> bool:
+    """Whether the provider says how much time it needs."""
+    rule = case.operation.response.extension
+    spans = (rule.until, rule.by) if rule is not None else ()
+    return _has_extension(case) and any(one is not None and one.search({}) is None for one in spans)
 
 
 def _has_extension_below_ceiling(case: Case) -> bool:
@@ -192,7 +205,7 @@ MESSAGES = (
         "extension-beyond-ceiling",
         "the provider asks for more time than the ceiling allows",
         _extended_too_far,
-        applies=_has_extension,
+        applies=_has_any_extension,
         needs=lambda case: (*silence(case), "callback.extended"),
     ),
     Scenario(
