@@ -16,7 +16,7 @@ from ackbridge.contracts.calls import CallOutcome
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
 from ackbridge.contracts.wire import InvalidInputError, Wire
 from ackbridge.stats.counters import Count
-from activities.support.counters import count, counting_failures
+from activities.support.counters import count, count_cycle_ends, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import last_heartbeat
 from activities.support.provider_http import ProviderResponse, call_provider, load_data, refusal_of
@@ -58,6 +58,8 @@ class Acknowledge:
 
     async def attempt(self, step: AcknowledgeStep) -> Acknowledged:
         """Acknowledge as part of any activity; raises as `acknowledge`."""
+        if activity.info().attempt == 1:
+            count_cycle_ends(self._deps, step.request, step.ended)
         try:
             with counting_failures(self._deps, step.request, Count.UNACKNOWLEDGED):
                 return await self._acknowledge(step)

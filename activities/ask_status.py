@@ -25,7 +25,7 @@ from ackbridge.contracts.steps import (
     StepFailure,
 )
 from ackbridge.stats.counters import Count
-from activities.support.counters import count, counting_failures
+from activities.support.counters import count, count_cycle_ends, counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.heartbeats import worker_shuts_down
 from activities.support.provider_http import (
@@ -86,7 +86,10 @@ class AskStatus:
         ):
             reply = await self._request_status(step)
         count(self._deps, step.request, Count.STATUS_ANSWERED)
-        return Asked(message=reply.message, kept=dict(reply.kept)) if reply else Asked()
+        asked = Asked(message=reply.message, kept=dict(reply.kept)) if reply else Asked()
+        if step.silence is not None and asked.message is None:
+            count_cycle_ends(self._deps, step.request, [step.silence])
+        return asked
 
     @activity.defn(name=names.POLL)
     async def poll(self, step: PollStep) -> Asked:

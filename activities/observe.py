@@ -22,7 +22,7 @@ from ackbridge.catalog.matching import is_retryable_status
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.rendering import render_health
 from ackbridge.contracts import names
-from ackbridge.contracts.breaker import BreakerState, BreakerStatus, MonitorState
+from ackbridge.contracts.breaker import MonitorState
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     ControlDecision,
@@ -37,7 +37,7 @@ from ackbridge.control.breaker import (
     counts_by_report,
     evaluate,
 )
-from ackbridge.control.deadlines import DeadlineRules, learn_all
+from ackbridge.control.deadlines import DeadlineRules, can_extend, extend, learn_all
 from ackbridge.errors import AckbridgeError, ConfigurationError, LedgerUnavailableError
 from ackbridge.http.client import exchange
 from ackbridge.ledger.ledger import Ledger
@@ -101,7 +101,7 @@ class Observe:
                 if learned_at is None or now - learned_at >= LEARN_INTERVAL:
                     learned_at = now
                     deadlines = await learn_deadlines(
-                        self._deps.ledger, integration, step.breaker, step.deadlines, now
+                        self._deps.ledger, integration, step.deadlines, now
                     )
                     if deadlines:
                         return ControlDecision(deadlines=deadlines, watch=state)
@@ -123,10 +123,23 @@ class Observe:
                 self._deps.counters.count(step.provider, WHOLE_PROVIDER, health)
         buckets = await self._deps.ledger.stats.recent_counts(step.provider, now - REPORT_LOOKBACK)
         backlog = await _backlog(step.provider) if step.breaker.step is not None else 0
+        learning = _learning(integration)
         evaluation = evaluate(
-            rules, step.breaker, state, counts_by_report(buckets), health, now, backlog
+            rules,
+            step.breaker,
+            step.breakers,
+            state,
+            counts_by_report(buckets),
+            health,
+            now,
+            backlog=backlog,
+            extendable={
+                name
+                for name, of_operation in learning.items()
+                if can_extend(of_operation, step.deadlines.get(name))
+            },
         )
-        return now, evaluation.monitor, _decision(step, evaluation)
+        return now, evaluation.monitor, _decision(step, evaluation, learning, now)
 
 
 async def probe(deps: Dependencies, integration: Integration) -> Count | None:
@@ -161,11 +174,10 @@ async def probe(deps: Dependencies, integration: Integration) -> Count | None:
 async def learn_deadlines(
     ledger: Ledger,
     integration: Integration,
-    breaker: BreakerStatus,
     current: Mapping[str, LearnedDeadline],
     now: datetime,
 ) -> dict[str, LearnedDeadline]:
-    """The deadlines that change, by operation; none while the breaker is not closed.
+    """The deadlines that change, by operation, whatever the state of the breakers.
 
     Args:
         current: the deadlines in effect.
@@ -173,33 +185,32 @@ async def learn_deadlines(
     Raises:
         LedgerUnavailableError: the ledger does not answer.
     """
-    if breaker.state is not BreakerState.CLOSED:
-        return {}
+    groups: dict[datetime, dict[str, DeadlineRules]] = {}
+    for name, rules in _learning(integration).items():
+        known = current.get(name)
+        since = _learn_since(now - rules.window, known.since if known else None, now)
+        groups.setdefault(since, {})[name] = rules
     changed: dict[str, LearnedDeadline] = {}
-    for window, rules in _rules_by_window(integration).items():
-        since = _learn_since(now - window, breaker, now)
+    for since, of_group in groups.items():
         stats = await ledger.stats.totals(integration.provider, since)
-        changed |= learn_all(rules, stats, current, breaker)
+        changed |= learn_all(of_group, stats, current, now)
     return changed
 
 
-def _rules_by_window(integration: Integration) -> dict[timedelta, dict[str, DeadlineRules]]:
-    found: dict[timedelta, dict[str, DeadlineRules]] = {}
-    for name, operation in integration.operations.items():
-        rules = operation.response.deadline.rules
-        if rules is not None:
-            found.setdefault(rules.window, {})[name] = rules
-    return found
+def _learning(integration: Integration) -> dict[str, DeadlineRules]:
+    """By operation, how its deadline is learned."""
+    rules = {name: one.response.deadline.rules for name, one in integration.operations.items()}
+    return {name: one for name, one in rules.items() if one is not None}
 
 
-def _learn_since(start: datetime, breaker: BreakerStatus, now: datetime) -> datetime:
-    """Skip the statistics from before the breaker closed, of the outage."""
-    if breaker.since <= start:
+def _learn_since(start: datetime, changed_at: datetime | None, now: datetime) -> datetime:
+    """Skip the statistics from before the provider has changed."""
+    if changed_at is None or changed_at <= start:
         return start
-    if resolution_for(breaker.since, now) is FINE:
-        return breaker.since
-    # The coarse bucket in which the breaker closed also has minutes of the outage.
-    return max(start, COARSE.begin(breaker.since) + COARSE.width)
+    if resolution_for(changed_at, now) is FINE:
+        return changed_at
+    # The coarse bucket in which it changed also has minutes from before.
+    return max(start, COARSE.begin(changed_at) + COARSE.width)
 
 
 @contextmanager
@@ -213,12 +224,25 @@ def _retryable() -> Iterator[None]:
         ) from None
 
 
-def _decision(step: ObserveStep, new: BreakerEvaluation) -> ControlDecision | None:
+def _decision(
+    step: ObserveStep, new: BreakerEvaluation, learning: Mapping[str, DeadlineRules], now: datetime
+) -> ControlDecision | None:
     breaker = new.breaker if new.breaker is not step.breaker else None
     rate = new.rate if new.rate != step.applied else None
-    if breaker is None and rate is None:
+    deadlines = {
+        name: extend(learning[name], step.deadlines.get(name), now, to_ceiling=to_ceiling)
+        for name, to_ceiling in new.to_extend.items()
+        if name in learning
+    }
+    if breaker is None and rate is None and not new.breakers:
         return None
-    return ControlDecision(breaker=breaker, rate=rate, watch=new.monitor)
+    return ControlDecision(
+        breaker=breaker,
+        breakers=dict(new.breakers),
+        deadlines=deadlines,
+        rate=rate,
+        watch=new.monitor,
+    )
 
 
 def _rules(integration: Integration, step: ObserveStep) -> BreakerRules:
@@ -229,16 +253,6 @@ def _rules(integration: Integration, step: ObserveStep) -> BreakerRules:
         limit=step.limit.per_second if step.limit else configured,
         per_tenant=limits.per_tenant if limits else None,
         health_every=integration.health.every if integration.health else None,
-        longest_deadline=_longest_deadline(integration, step),
-    )
-
-
-def _longest_deadline(integration: Integration, step: ObserveStep) -> timedelta:
-    return max(
-        learned.deadline
-        if (learned := step.deadlines.get(name))
-        else operation.response.deadline.initial
-        for name, operation in integration.operations.items()
     )
 
 

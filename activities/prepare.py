@@ -38,7 +38,6 @@ from ackbridge.contracts.steps import (
     Sent,
     StepFailure,
 )
-from ackbridge.control.deadlines import deadline_for
 from ackbridge.ledger.calls import Claim, ClaimKind
 from activities.support.counters import counting_failures
 from activities.support.dependencies import Dependencies
@@ -50,7 +49,7 @@ from activities.support.retry import (
     require_time,
 )
 
-from .send import Send
+from .send import Send, call_deadline
 
 SEND_AFTER_AT_MOST = timedelta(seconds=1)
 """A slower ledger has used up the time for a request in the same workflow task."""
@@ -147,7 +146,8 @@ class Prepare:
             request, configured_flags(integration), operation.without_control
         )
         response = operation.response
-        deadline, reason = self._deadline(request, operation)
+        # Admission has just refreshed the snapshot.
+        deadline = call_deadline(deps, request, deps.snapshots.latest(request.provider))
         context = deps.template_context(request, cycle=1)
         return Plan(
             mode=ResponseMode(response.mode),
@@ -162,8 +162,9 @@ class Prepare:
                 fairness=fairness_key(operation, context),
                 leased=integration.limits is not None and integration.limits.is_leased,
             ),
-            deadline=deadline,
-            deadline_reason=reason,
+            deadline=deadline.deadline,
+            deadline_reason=deadline.reason,
+            delayed_after=deadline.delayed_after,
             ceiling=response.deadline.ceiling,
             ask_status=response.status is not None,
             poll=_poll_plan(operation),
@@ -191,15 +192,6 @@ class Prepare:
             amount=amount(operation, context),
             result=_result_plan(operation),
         )
-
-    def _deadline(self, request: CallRequest, operation: Operation) -> tuple[timedelta, str]:
-        # Admission has just refreshed the snapshot.
-        control = self._deps.snapshots.latest(request.provider)
-        learned = control.deadlines.get(request.operation) if control else None
-        # From 0 to 1, the same whenever the call is prepared, unrelated to flag percentages.
-        bucket = int(request.digest[-8:], 16) / 16**8
-        spec = operation.response.deadline
-        return deadline_for(spec.rules, learned, spec.before_learning, bucket)
 
     def _notices(
         self, request: CallRequest, operation: Operation, context: Mapping[str, object]

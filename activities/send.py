@@ -26,7 +26,9 @@ from ackbridge.catalog.matching import (
 )
 from ackbridge.catalog.rendering import render_request, render_status
 from ackbridge.contracts import names
+from ackbridge.contracts.breaker import BreakerState
 from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.control import ControlSnapshot
 from ackbridge.contracts.limits import MAX_RESULT_BYTES
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.steps import (
@@ -38,6 +40,7 @@ from ackbridge.contracts.steps import (
     StepFailure,
 )
 from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.control.deadlines import CallDeadline, deadline_for, deadline_of_probe
 from ackbridge.errors import LedgerUnavailableError
 from ackbridge.ledger.inbox import StoredEntry
 from activities.support.counters import (
@@ -64,6 +67,7 @@ from activities.support.retry import (
     HeldBackError,
     RetryableError,
     UnreadableError,
+    activity_failure,
     classified_errors,
     classify_error,
     require_time,
@@ -83,7 +87,25 @@ LEDGER_WITHIN = timedelta(seconds=2)
 """Of each step after a receipt, at most two: the engine would end an activity that takes longer
 than its request and five seconds, and the receipt would be lost."""
 
+NOT_NOW_DELAY = timedelta(seconds=10)
+"""The shortest delay of a request that an open breaker keeps back."""
+
 log = logging.getLogger(__name__)
+
+
+def call_deadline(
+    deps: Dependencies, request: CallRequest, snapshot: ControlSnapshot | None
+) -> CallDeadline:
+    """How long the response of a call is awaited that is sent now."""
+    spec = deps.catalog.operation(request.provider, request.operation).response.deadline
+    learned = snapshot.deadlines.get(request.operation) if snapshot else None
+    # From 0 to 1, the same whenever the call is sent, unrelated to flag percentages.
+    bucket = int(request.digest[-8:], 16) / 16**8
+    usual = deadline_for(spec.rules, learned, spec.before_learning, bucket)
+    breaker = snapshot.breaker_of(request.operation) if snapshot else None
+    if breaker is None or breaker.state is BreakerState.CLOSED:
+        return usual
+    return deadline_of_probe(usual, spec.ceiling, breaker.state.replace("_", " "))
 
 
 class Send:
@@ -102,26 +124,51 @@ class Send:
             ApplicationError: Expired, InvalidRequest, Unreadable and Refused are final; NoReceipt,
                 Missing and Unavailable may be tried again after the delay, and so may Refused after
                 a request that may have arrived: the refusal answers this one only. The details say
-                whether this request or an earlier one may have reached the provider.
+                whether this request or an earlier one may have reached the provider. NotNow: the
+                operation's breaker is open, and nothing was sent.
         """
-        attempt = activity.info().attempt
+        attempt, request = activity.info().attempt, step.request
         if not step.tried and attempt == 1:
-            count_cycle_ends(self._deps, step.request, step.ended)
+            count_cycle_ends(self._deps, request, step.ended)
+        snapshot = await self._deps.snapshots.snapshot(request.provider)
+        self._require_not_open(request, snapshot)
         if step.queue_within is None:
             # If the engine repeats it, the attempt before may have ended at any point. Where the
             # activity waits for a lease, the engine repeats nothing but the waiting.
             step = step.model_copy(update={"reached": step.reached or attempt > 1})
-        return await self.attempt(step)
+        sent = await self.attempt(step)
+        # The plan may be old, and its deadline with it.
+        deadline = call_deadline(self._deps, request, snapshot)
+        return sent.model_copy(
+            update={
+                "deadline": deadline.deadline,
+                "deadline_reason": deadline.reason,
+                "delayed_after": deadline.delayed_after,
+            }
+        )
+
+    def _require_not_open(self, request: CallRequest, snapshot: ControlSnapshot | None) -> None:
+        breaker = snapshot.breaker_of(request.operation) if snapshot else None
+        if breaker is None or breaker.state is not BreakerState.OPEN:
+            return
+        left = breaker.until - self._deps.clock() if breaker.until else NOT_NOW_DELAY
+        raise activity_failure(
+            StepFailure.NOT_NOW,
+            f"the breaker of {request.operation} is open: {breaker.reason}",
+            final=False,
+            delay=max(left, NOT_NOW_DELAY),
+        )
 
     async def attempt(self, step: SendStep) -> Sent:
         """Send as part of any activity, whatever attempt of it is running; raises as `send`."""
+        started_at = self._deps.clock()
         try:
-            require_time(step.request, self._deps.clock())
+            require_time(step.request, started_at)
             self._require_no_pause(step)
             return await self._send_leased(step)
         except Exception as error:
             found = _classify(error)
-            count_failed_send(self._deps, step.request, found)
+            count_failed_send(self._deps, step, found, started_at)
             made = _attempts_made(step)
             raise _of_all_attempts(found, step).failure(step.tried + made, made) from None
 
@@ -177,7 +224,7 @@ class Send:
             # The provider has the request: sending it again would not help.
             log.exception("a receipt cannot be read")
             raise UnreadableError(f"unexpected error: {type(error).__name__}") from None
-        count_receipt(self._deps, request, sent)
+        count_receipt(self._deps, step, sent)
         return sent
 
     def _not_now(self, step: SendStep, response: ProviderResponse) -> RetryableError:
@@ -325,7 +372,10 @@ class InboxReader:
             ApplicationError: Unavailable or Missing, both retryable.
         """
         with counting_failures(self._deps, step.request), classified_errors():
-            return await self._look(step.request, step.references, step.seen)
+            found = await self._look(step.request, step.references, step.seen)
+        if step.silence is not None and not found.messages:
+            count_cycle_ends(self._deps, step.request, [step.silence])
+        return found
 
     async def after_receipt(self, request: CallRequest, reference: str | None) -> InboxMessages:
         """As `correlate`, but never fails; `more` if it has to be done again."""

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.control import ControlHandle
-from ackbridge.contracts.breaker import BreakerState, ForceBreaker
+from ackbridge.contracts.breaker import BreakerState, BreakerStatus, ForceBreaker
 from ackbridge.contracts.control import (
     WHOLE_PROVIDER,
     ControlChange,
@@ -79,7 +79,7 @@ def flag(
 
 
 def breaker(
-    provider: Provider,
+    name: Annotated[str, typer.Argument(metavar="PROVIDER[.OPERATION]", help="Which breaker.")],
     by: By,
     state: Annotated[
         str | None,
@@ -91,11 +91,12 @@ def breaker(
     reason: Reason = None,
     json_output: Json = False,
 ) -> int | None:
-    """Show the breaker and the send rate of a provider, or hold the breaker in a state.
+    """Show the breakers and the send rate of a provider, or hold a breaker in a state.
 
     While it is open, nothing is sent, and new calls are parked or refused, as their operation says;
     half open, single calls are sent. It is held until `auto`.
     """
+    provider, _, operation = name.partition(".")
     if state is None:
         _show_breaker(provider, json_output)
         return None
@@ -103,7 +104,12 @@ def breaker(
     if state not in known:
         raise InvalidInputError(f"{state}: must be one of {', '.join(known)}")
     forced = None if state == "auto" else state
-    fields = {"state": forced, "by": by, "reason": required_reason(reason)}
+    fields = {
+        "operation": operation or None,
+        "state": forced,
+        "by": by,
+        "reason": required_reason(reason),
+    }
     request = parse_argument(ForceBreaker, (fields,))
     return change_control(provider, lambda control: control.force_breaker(request), json_output)
 
@@ -202,11 +208,16 @@ def _show_breaker(provider: str, json_output: bool) -> None:
     if json_output:
         output.print_json(snapshot)
         return
-    now, limit = snapshot.breaker, snapshot.limit
-    held = f", held by {now.forced_by}" if now.forced_by else ""
+    limit = snapshot.limit
     limited = f" (limited to {limit.per_second:g}/s by {limit.by}: {limit.reason})" if limit else ""
-    output.console.print(
-        f"breaker of {provider}: {now.state}{held} since {now.since:%Y-%m-%d %H:%M:%S} UTC:"
-        f" {now.reason}\nsends: {snapshot.rate or 'not set yet'}{limited}",
-        markup=False,
-    )
+    output.console.print(_describe(provider, snapshot.breaker), markup=False)
+    output.console.print(f"sends: {snapshot.rate or 'not set yet'}{limited}", markup=False)
+    for operation, own in sorted(snapshot.breakers.items()):
+        if not own.is_unrestricted:
+            output.console.print(_describe(f"{provider}.{operation}", own), markup=False)
+
+
+def _describe(name: str, breaker: BreakerStatus) -> str:
+    held = f", held by {breaker.forced_by}" if breaker.forced_by else ""
+    since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC"
+    return f"breaker of {name}: {breaker.state}{held} since {since}: {breaker.reason}"

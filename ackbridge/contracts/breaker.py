@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Self
@@ -14,6 +15,9 @@ from .wire import Duration, StrictModel, Wire
 WINDOW_BUCKETS: Final = 20
 """Parts of a breaker's window; the oldest is dropped when it leaves the window."""
 
+PAUSE_GROWTH: Final = 1.5
+"""So that the last pause of an outage is at most half as long as the outage was before it."""
+
 _FROM_FILES = ConfigDict(use_attribute_docstrings=True)
 _Positive = Annotated[Duration, Field(gt=timedelta(0))]
 
@@ -25,18 +29,19 @@ class BreakerState(StrEnum):
 
 
 class BreakerStatus(Wire):
-    """The state of a provider's breaker, with everything the next decision needs.
+    """The state of one breaker, with everything the next decision needs.
 
     Attributes:
         since: when it entered this state.
         reason: one line for operators.
         forced_by: the operator who forced this state; it does not change until it is released.
         until: the earliest time of the next change: the end of the pause, or of a ramp step.
-        openings: consecutive openings; each pause is longer than the one before.
+        openings: openings without a success in between; each pause is longer than the one before.
         trickle: half open, single sends probe the provider, not its health request.
         for_silence: it opened because responses were missing, and only responses close it.
         opened_at: when the outage began whose recovery is not over; None: it is.
-        silences_from: silences before this time may be of requests sent before it opened.
+        judged_from: failures of requests that were sent before this time do not count.
+        probe_every: half open, the time between two probes.
         step: closed, the current step of the ramp after a recovery; None: no ramp.
     """
 
@@ -49,7 +54,8 @@ class BreakerStatus(Wire):
     trickle: bool = False
     for_silence: bool = False
     opened_at: AwareDatetime | None = None
-    silences_from: AwareDatetime | None = None
+    judged_from: AwareDatetime | None = None
+    probe_every: timedelta | None = None
     step: int | None = None
 
     @property
@@ -71,13 +77,15 @@ class BreakerStatus(Wire):
             forced_by=by,
             openings=self.openings,
             trickle=state is BreakerState.HALF_OPEN,
+            probe_every=BreakerPolicy().probe_every if state is BreakerState.HALF_OPEN else None,
             opened_at=None if state is BreakerState.CLOSED else self.opened_at or now,
+            judged_from=now,
         )
 
     def released(self, reason: str, now: datetime) -> BreakerStatus:
         """No longer forced. If it was not closed, its pause ends now and the provider is probed."""
         if self.state is BreakerState.CLOSED:
-            return BreakerStatus(since=now, reason=reason)
+            return BreakerStatus(since=now, reason=reason, judged_from=now)
         expired = {"state": BreakerState.OPEN, "since": now, "until": now, "trickle": False}
         return self.model_copy(update={**expired, "reason": reason, "forced_by": None})
 
@@ -106,7 +114,7 @@ class SendRamp(StrictModel):
     factor: float = Field(default=2, gt=1)
     """By how much each step multiplies the rate."""
     every: _Positive = timedelta(seconds=10)
-    """Minimum duration of a step; a step with failures lasts until there are none."""
+    """Minimum duration of a step; a step in which most calls fail lasts longer."""
     steps: int = Field(default=6, ge=0, le=60)
     """Number of steps. The ramp goes on while more sends are queued than one second takes, and
     ends early at `limits.requests_per_second`. 0: no ramp."""
@@ -117,45 +125,47 @@ class SendRamp(StrictModel):
 
 
 class BreakerPolicy(StrictModel):
-    """When the breaker of a provider opens, and how it recovers."""
+    """When the breakers of a provider and its operations open, and how they recover."""
 
     model_config = _FROM_FILES
 
     window: _Positive = timedelta(seconds=30)
     """Time span over which the error rate is computed."""
     error_rate: float = Field(default=0.5, gt=0, le=1)
-    """Share of failures at which the breaker opens: requests without an answer or answered 5xx,
-    or calls whose response did not arrive in time."""
+    """Share of failing calls above which an operation's breaker opens, by more than chance (one and
+    a half standard deviations). A call fails with a request that is not answered or answered 5xx,
+    or with a response that does not arrive in time; it counts once, however often it is tried."""
     min_volume: int = Field(default=20, ge=1)
-    """Minimum number of requests, or calls, for which the error rate is evaluated."""
+    """Minimum number of calls for which the error rate is evaluated."""
     consecutive: int = Field(default=10, ge=1)
-    """Consecutive failures that open the breaker at any volume. Keep it above the attempts of one
-    call, so that no single call can open the breaker."""
+    """Consecutive failing calls that open the breaker at any volume."""
     open_for: _Positive = timedelta(seconds=30)
-    """Duration of the first pause; it doubles with every consecutive opening."""
-    open_at_most: _Positive = timedelta(minutes=10)
+    """Duration of the first pause; each further one without a success in between is half as long
+    again."""
+    open_at_most: _Positive = timedelta(minutes=2)
     """Maximum duration of a pause."""
     probes: int = Field(default=3, ge=1, le=100)
-    """Consecutive successes that close the breaker; on the ramp, consecutive failures that open it
-    again."""
+    """Successes that close the breaker, and failures that open it again."""
     probe_every: _Positive = timedelta(seconds=5)
     """Time between two probes: health requests, or single sends for a provider without health."""
     ramp: SendRamp = SendRamp()
     """How the send rate rises once the breaker has closed."""
 
     def pause(self, openings: int) -> timedelta:
-        """How long the breaker stays open after this many consecutive openings, from 1."""
-        doublings: int = 2 ** min(max(openings, 1) - 1, 32)
-        return max(self.open_for, min(self.open_for * doublings, self.open_at_most))
+        """How long the breaker stays open the n-th time without a success in between, from 1."""
+        growth: float = PAUSE_GROWTH ** min(max(openings, 1) - 1, 32)
+        return max(self.open_for, min(self.open_for * growth, self.open_at_most))
 
 
 class BreakerCounts(Wire):
-    """The provider's answers and failures; refusals count as answers, our own errors not at all.
+    """The outcomes of calls, each counted once per call when it happens.
+
+    Refusals count as answers, a 429 and our own errors not at all.
 
     Attributes:
-        answered: sends that the provider answered, with any result but a 5xx.
-        failed: sends without an answer, or answered 5xx.
-        responded: calls whose response arrived.
+        answered: calls whose request the provider answered, with any result but a 5xx.
+        failed: calls with an attempt that was not answered, or with a 5xx.
+        responded: calls whose response, or failure, the provider reported.
         silent: calls whose response did not arrive in time.
         healthy, unhealthy, unclear: health requests, by result; unclear ones say neither.
     """
@@ -175,14 +185,22 @@ class BreakerCounts(Wire):
         """The increase since `other`; a count that went down, because a report was lost, is 0."""
         return self._combined(other, -1)
 
+    @classmethod
+    def total(cls, counts: Iterable[BreakerCounts]) -> BreakerCounts:
+        """The sum."""
+        listed = list(counts)
+        return cls(**{name: sum(getattr(one, name) for one in listed) for name in _OUTCOMES})
+
     def _combined(self, other: BreakerCounts, sign: int) -> BreakerCounts:
         return BreakerCounts(
             **{
                 name: max(0, getattr(self, name) + sign * getattr(other, name))
-                for name in BreakerCounts.model_fields
+                for name in _OUTCOMES
             }
         )
 
+
+_OUTCOMES: Final = tuple(BreakerCounts.model_fields)
 
 NO_COUNTS: Final = BreakerCounts()
 
@@ -209,7 +227,7 @@ class BreakerWindow(Wire):
     @property
     def recent(self) -> BreakerCounts:
         """The counts of the policy's window."""
-        return sum((bucket.tally for bucket in self.counted), NO_COUNTS)
+        return BreakerCounts.total(bucket.tally for bucket in self.counted)
 
     def with_counts(
         self, counts: BreakerCounts, now: AwareDatetime, window: timedelta
@@ -229,16 +247,30 @@ class BreakerWindow(Wire):
         )
 
 
-class MonitorState(Wire):
-    """What the monitoring of a provider has processed; resuming from it counts nothing twice.
+class OperationMonitor(Wire):
+    """What the monitoring of an operation has processed.
 
     Attributes:
         marks: the counts already processed, by the start of their report (ISO 8601).
-        probed_at: the time of the last health request.
+        used_at: when an outcome was counted last.
     """
 
     evidence: BreakerWindow = BreakerWindow()
     marks: dict[str, BreakerCounts] = Field(default_factory=dict)
+    used_at: AwareDatetime | None = None
+
+
+class MonitorState(Wire):
+    """What the monitoring of a provider has processed; resuming from it counts nothing twice.
+
+    Attributes:
+        evidence: of all operations, and the health requests.
+        operations: by name, those in use.
+        probed_at: the time of the last health request.
+    """
+
+    evidence: BreakerWindow = BreakerWindow()
+    operations: dict[str, OperationMonitor] = Field(default_factory=dict)
     probed_at: AwareDatetime | None = None
 
 

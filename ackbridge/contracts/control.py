@@ -154,8 +154,9 @@ class ControlSnapshot(Wire):
     limit_changed_at: AwareDatetime | None = None
 
     def breaker_of(self, operation: str) -> BreakerStatus:
-        """The breaker that decides about an operation: the provider's unless it is closed."""
-        if self.breaker.state is not BreakerState.CLOSED:
+        """The breaker that decides about an operation: the provider's if it is not closed, or an
+        operator has forced it."""
+        if self.breaker.state is not BreakerState.CLOSED or self.breaker.forced_by is not None:
             return self.breaker
         return self.breakers.get(operation, self.breaker)
 
@@ -169,6 +170,19 @@ class ControlSnapshot(Wire):
             configured=configured,
             breaker=BreakerStatus.initial(at),
         )
+
+    @property
+    def failing_operations(self) -> frozenset[str]:
+        """Operations whose own breaker decides, and is not closed."""
+        failing = {
+            name for name, one in self.breakers.items() if one.state is not BreakerState.CLOSED
+        }
+        return frozenset() if self.breaker.forced_by is not None else frozenset(failing)
+
+    def judges(self, operation: str, sent_at: datetime) -> bool:
+        """Whether the failure of a request sent at this time counts for the breakers."""
+        known = (self.breaker, self.breakers.get(operation, self.breaker))
+        return all(one.judged_from is None or sent_at >= one.judged_from for one in known)
 
     @property
     def is_throttled(self) -> bool:

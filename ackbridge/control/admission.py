@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, NoReturn
 
 from openfeature import api
@@ -63,19 +64,26 @@ class HalfOpenLimiter:
         self._clock = clock
         self._admitted_at: dict[str, float] = {}
 
-    def admits(self, snapshot: ControlSnapshot) -> bool:
+    def admits(self, snapshot: ControlSnapshot, operation: str) -> bool:
         """Whether a call may be sent; half open, it is a probe."""
-        state = snapshot.breaker.state
-        if state is BreakerState.CLOSED:
+        breaker, own = snapshot.breaker_of(operation), snapshot.breakers.get(operation)
+        if breaker.state is BreakerState.CLOSED:
             return True
-        rate = snapshot.rate.per_second if snapshot.rate else None
-        if state is BreakerState.OPEN or not snapshot.breaker.trickle or not rate:
+        is_held_open = breaker.forced_by is None and own and own.state is BreakerState.OPEN
+        if breaker.state is BreakerState.OPEN or is_held_open:
+            return False
+        name, every = f"{snapshot.provider}.{operation}", breaker.probe_every
+        if breaker is snapshot.breaker:
+            # The rate may be below one probe per interval, and is set after the breaker.
+            rate = snapshot.rate.per_second if snapshot.rate else None
+            name, every = snapshot.provider, timedelta(seconds=1 / rate) if rate else None
+        if not breaker.trickle or every is None:
             return False
         now = self._clock()
-        last = self._admitted_at.get(snapshot.provider)
-        if last is not None and now - last < 1 / rate:
+        last = self._admitted_at.get(name)
+        if last is not None and now - last < every.total_seconds():
             return False
-        self._admitted_at[snapshot.provider] = now
+        self._admitted_at[name] = now
         return True
 
 
@@ -155,7 +163,7 @@ class Admission:
         state = AdmissionState(
             version=snapshot.version if snapshot else None,
             flags=tuple(flags),
-            breaker=snapshot.breaker.state if snapshot else None,
+            breaker=snapshot.breaker_of(request.operation).state if snapshot else None,
             throttled=snapshot is not None and snapshot.is_throttled,
             is_known=self._snapshots.is_known(request.provider),
         )
@@ -163,8 +171,8 @@ class Admission:
         denied_by = next((flag for flag in flags if not flag.allowed), None)
         if denied_by is not None:
             not_now = self._describe(denied_by), OutcomeCode.SWITCHED_OFF
-        elif snapshot is not None and not self._limiter.admits(snapshot):
-            not_now = _describe_breaker(snapshot), OutcomeCode.BREAKER_OPEN
+        elif snapshot is not None and not self._limiter.admits(snapshot, request.operation):
+            not_now = _describe_breaker(snapshot, request.operation), OutcomeCode.BREAKER_OPEN
         elif not state.is_known and without_control is WithoutControl.PARK:
             reason = f"the control of {request.provider} cannot be read: nothing is sent meanwhile"
             not_now = reason, OutcomeCode.NOT_SENT
@@ -179,10 +187,10 @@ class Admission:
         each call.
         """
         snapshot = await self._snapshots.snapshot(provider)
-        if self._is_own_provider:
-            return availability(snapshot, configured, self._environment)
-        found = availability(snapshot, IntegrationFlags(), self._environment)
-        return Availability(found.unavailable_until)
+        if not self._is_own_provider:
+            configured = IntegrationFlags()
+            snapshot = snapshot and snapshot.model_copy(update={"flags": {}})
+        return availability(snapshot, configured, self._environment)
 
     async def _evaluate_flag(
         self, operation: str, target: FlagTarget, configured: IntegrationFlags
@@ -249,14 +257,17 @@ def availability(
         until = f"until the breaker closes, which is {state}: {snapshot.breaker.reason}"
     elif WHOLE_PROVIDER in off:
         until = f"until the provider is switched on in {environment}"
-    return Availability(until, frozenset(off - {WHOLE_PROVIDER}))
+    closed_off = snapshot.failing_operations if snapshot is not None else frozenset()
+    return Availability(until, frozenset(off - {WHOLE_PROVIDER}) | closed_off)
 
 
-def _describe_breaker(snapshot: ControlSnapshot) -> str:
-    breaker = snapshot.breaker
+def _describe_breaker(snapshot: ControlSnapshot, operation: str) -> str:
+    breaker = snapshot.breaker_of(operation)
+    is_own = breaker is not snapshot.breaker
+    name = f"{snapshot.provider}.{operation}" if is_own else snapshot.provider
     held = f", held by {breaker.forced_by}" if breaker.forced_by else ""
     state = breaker.state.replace("_", " ")
-    return f"the breaker of {snapshot.provider} is {state}: {breaker.reason}{held}"
+    return f"the breaker of {name} is {state}: {breaker.reason}{held}"
 
 
 INTERNAL: Final = "internal"

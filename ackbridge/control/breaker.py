@@ -1,13 +1,17 @@
-"""The breaker of a provider: from the counts that workers report to its next status. No I/O.
+"""The breakers of a provider: from the counts that workers report to their next status. No I/O.
 
 closed ──failures──► open ──pause──► half open ──successes──► closed, on a ramp ──steps──► closed
-                      ▲                  │ failure                  │ failures
+                      ▲                  │ failures                 │ failures
                       └──────────────────┴──────────────────────────┘  the next pause is longer
+
+Each operation has its own breaker. The provider's opens when most of its operations fail, and is
+the only one that changes the rate of the send queue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -20,8 +24,10 @@ from ackbridge.contracts.breaker import (
     BreakerStatus,
     BreakerWindow,
     MonitorState,
+    OperationMonitor,
     SendRate,
 )
+from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.stats.counters import FINE, Count
 
 REPORT_LOOKBACK: Final = 4 * FINE.width
@@ -30,18 +36,26 @@ REPORT_LOOKBACK: Final = 4 * FINE.width
 MAX_RATE: Final = 100_000.0
 """Sends per second; a ramp that has reached it no longer limits anything."""
 
+IN_USE_FOR: Final = timedelta(minutes=15)
+"""An operation without any outcome for longer says nothing about the provider as a whole."""
+
+NEWS_WITHIN: Final = timedelta(seconds=10)
+"""Until every worker has read a new status, and has reported what it counted by the old one."""
+
+MARGIN: Final = 1.5
+"""Standard deviations by which failures exceed `error_rate`, so that it is not by chance."""
+
 
 @dataclass(frozen=True)
 class BreakerRules:
-    """What an integration file and operators configure about a provider's breaker and rate."""
+    """What an integration file and operators configure about a provider's breakers and rate."""
 
-    policy: BreakerPolicy | None  # None: the breaker changes only by force, and is closed otherwise
+    policy: BreakerPolicy | None  # None: breakers change only by force, and are closed otherwise
     limit: float | None = None  # sends per second that the provider accepts; None: any number
     per_tenant: float | None = None
     # The interval of health requests while the breaker is closed or open; None: the provider has no
     # health request.
     health_every: timedelta | None = None
-    longest_deadline: timedelta = timedelta(0)  # the longest time that any response is awaited
 
     def is_probe_due(
         self, breaker: BreakerStatus, probed_at: datetime | None, now: datetime
@@ -52,59 +66,95 @@ class BreakerRules:
             return True
         every = self.health_every
         if breaker.state is BreakerState.HALF_OPEN and self.policy is not None:
-            every = min(every, self.policy.probe_every)
+            is_first = probed_at < breaker.since
+            every = timedelta(0) if is_first else min(every, self.policy.probe_every)
         return now - probed_at >= every
 
 
 @dataclass(frozen=True)
 class BreakerEvaluation:
+    """What follows from the reports.
+
+    Attributes:
+        breakers: by operation, those that have changed.
+        to_extend: operations whose deadline is to be extended, by whether up to its ceiling.
+    """
+
     breaker: BreakerStatus
     rate: SendRate
     monitor: MonitorState
+    breakers: Mapping[str, BreakerStatus]
+    to_extend: Mapping[str, bool]
 
 
 def evaluate(
     rules: BreakerRules,
     breaker: BreakerStatus,
+    breakers: Mapping[str, BreakerStatus],
     monitor: MonitorState,
-    reports: Mapping[str, BreakerCounts],
+    reports: Mapping[str, Mapping[str, BreakerCounts]],
     probe: Count | None,
     now: datetime,
+    *,
     backlog: int = 0,
+    extendable: Collection[str] = (),
 ) -> BreakerEvaluation:
-    """Count what is new in the reports, and decide the breaker's status and the send rate.
+    """Count what is new in the reports, and decide the status of every breaker and the send rate.
 
-    `reports` are from `counts_by_report`; `backlog` are sends that wait in the provider's queue.
+    Args:
+        breaker: of the provider.
+        breakers: by operation.
+        reports: by operation, from `counts_by_report`.
+        backlog: sends that wait in the provider's queue.
+        extendable: operations whose deadline was learned and can be extended.
     """
-    window = (rules.policy or BreakerPolicy()).window
-    counts = new_counts(reports, monitor.marks) + probe_counts(probe)
-    counts = without_stale_silences(breaker, counts, now)
-    evidence = monitor.evidence.with_counts(counts, now, window)
-    after = next_status(rules, breaker, evidence, now, backlog=backlog)
+    policy = rules.policy or BreakerPolicy()
+    operations = {
+        name: _evaluate_operation(
+            rules,
+            breakers.get(name) or BreakerStatus.initial(now),
+            monitor.operations.get(name) or OperationMonitor(),
+            reports.get(name, {}),
+            now,
+            can_extend=name in extendable,
+        )
+        for name in sorted(reports.keys() | breakers.keys() | monitor.operations.keys())
+    }
+    counted = BreakerCounts.total(
+        [probe_counts(probe), *(one.counts for one in operations.values())]
+    )
+    evidence = monitor.evidence.with_counts(counted, now, policy.window)
+    after = _next_of_provider(rules, breaker, evidence, operations, now, backlog)
     has_changed = after.state is not breaker.state
-    per_second = send_rate(rules.policy, after, rules.limit)
     return BreakerEvaluation(
         breaker=after,
-        rate=SendRate(per_second=per_second, per_tenant=rules.per_tenant),
+        rate=SendRate(
+            per_second=send_rate(rules.policy, after, rules.limit), per_tenant=rules.per_tenant
+        ),
         monitor=MonitorState(
             evidence=BreakerWindow() if has_changed else evidence,
-            marks=dict(reports),
+            operations={name: one.monitor for name, one in operations.items() if one.is_in_use},
             probed_at=monitor.probed_at if probe is None else now,
         ),
+        breakers={name: one.after for name, one in operations.items() if one.has_changed},
+        to_extend={
+            name: one.after.state is not one.before.state
+            for name, one in operations.items()
+            if one.extends
+        },
     )
 
 
-def breaker_counts(counts: Mapping[Count, int]) -> BreakerCounts:
-    """The statistics that count for the breaker.
+# Counting
 
-    A refusal is an answer; a throttled send is neither an answer nor a failure. Health requests are
-    left out, because `evaluate` gets their result before it is reported.
-    """
+
+def breaker_counts(counts: Mapping[Count, int]) -> BreakerCounts:
+    """The statistics that count for a breaker: the outcomes of calls, not of attempts."""
     return BreakerCounts(
-        answered=counts.get(Count.RECEIPTS, 0) + counts.get(Count.REFUSED, 0),
-        failed=counts.get(Count.UNANSWERED, 0),
-        responded=counts.get(Count.ANSWERS, 0) + counts.get(Count.FAILURES, 0),
-        silent=counts.get(Count.SILENCES, 0),
+        answered=counts.get(Count.CALLS_ANSWERED, 0),
+        failed=counts.get(Count.CALLS_FAILED, 0),
+        responded=counts.get(Count.CALLS_RESPONDED, 0),
+        silent=counts.get(Count.CALLS_SILENT, 0),
     )
 
 
@@ -117,13 +167,16 @@ def probe_counts(result: Count | None) -> BreakerCounts:
 
 
 def counts_by_report(
-    buckets: Iterable[tuple[datetime, Mapping[Count, int]]],
-) -> dict[str, BreakerCounts]:
-    """The reports of all workers and operations, by the start of their bucket (ISO 8601)."""
-    reports: dict[str, BreakerCounts] = {}
-    for begin, counts in buckets:
+    buckets: Iterable[tuple[datetime, str, Mapping[Count, int]]],
+) -> dict[str, dict[str, BreakerCounts]]:
+    """The reports of all workers: by operation, then by the start of their bucket (ISO 8601)."""
+    reports: dict[str, dict[str, BreakerCounts]] = {}
+    for begin, operation, counts in buckets:
+        if operation == WHOLE_PROVIDER:
+            continue
+        of_operation = reports.setdefault(operation, {})
         name = begin.isoformat()
-        reports[name] = reports.get(name, NO_COUNTS) + breaker_counts(counts)
+        of_operation[name] = of_operation.get(name, NO_COUNTS) + breaker_counts(counts)
     return reports
 
 
@@ -131,59 +184,12 @@ def new_counts(
     reports: Mapping[str, BreakerCounts], marks: Mapping[str, BreakerCounts]
 ) -> BreakerCounts:
     """What was reported since the marks were made."""
-    return sum((counts - marks.get(name, NO_COUNTS) for name, counts in reports.items()), NO_COUNTS)
+    return BreakerCounts.total(
+        counts - marks.get(name, NO_COUNTS) for name, counts in reports.items()
+    )
 
 
-def without_stale_silences(
-    breaker: BreakerStatus, counts: BreakerCounts, now: datetime
-) -> BreakerCounts:
-    """Counts without the silences that may be of requests sent before the breaker opened."""
-    if breaker.silences_from is not None and now < breaker.silences_from:
-        return counts.model_copy(update={"silent": 0})
-    return counts
-
-
-def next_status(
-    rules: BreakerRules,
-    breaker: BreakerStatus,
-    evidence: BreakerWindow,
-    now: datetime,
-    *,
-    backlog: int = 0,
-) -> BreakerStatus:
-    """The next status of the breaker; the same object if it does not change.
-
-    Args:
-        backlog: sends that are waiting in the provider's queue; the ramp lasts until one second
-            takes them all, so that they are not sent in one burst.
-    """
-    if breaker.forced_by is not None:
-        return breaker
-    if rules.policy is None:
-        reason = "the integration file has no breaker any more"
-        return breaker if breaker.is_unrestricted else BreakerStatus(since=now, reason=reason)
-    if breaker.state is BreakerState.OPEN:
-        return _after_pause(breaker, now, has_health=rules.health_every is not None)
-    if breaker.state is BreakerState.HALF_OPEN:
-        return _after_probes(rules, rules.policy, breaker, evidence, now)
-    trip = _trip_reason(rules.policy, breaker, evidence)
-    if trip is not None:
-        return _opened(rules, rules.policy, breaker, trip, now)
-    return _next_ramp_step(rules, rules.policy, breaker, evidence, now, backlog)
-
-
-def send_rate(
-    policy: BreakerPolicy | None, breaker: BreakerStatus, limit: float | None
-) -> float | None:
-    """Sends per second, all workers together; None: unlimited."""
-    if breaker.state is BreakerState.OPEN:
-        return 0.0
-    if breaker.state is BreakerState.HALF_OPEN:
-        every = (policy or BreakerPolicy()).probe_every.total_seconds()
-        return _limited(1 / every, limit) if breaker.trickle else 0.0
-    if breaker.step is None or policy is None:
-        return limit
-    return _limited(policy.ramp.rate(breaker.step), limit)
+# The breaker of an operation
 
 
 @dataclass(frozen=True)
@@ -194,7 +200,107 @@ class _Trip:
     is_silence: bool = False
 
 
-def _after_pause(breaker: BreakerStatus, now: datetime, *, has_health: bool) -> BreakerStatus:
+@dataclass(frozen=True)
+class _Evaluated:
+    """An operation: its breaker before and after, and what was counted.
+
+    Attributes:
+        trip: why it opens now.
+        extends: its deadline is to be extended.
+    """
+
+    before: BreakerStatus
+    after: BreakerStatus
+    counts: BreakerCounts
+    monitor: OperationMonitor
+    is_in_use: bool
+    trip: _Trip | None = None
+    extends: bool = False
+
+    @property
+    def has_changed(self) -> bool:
+        return self.after is not self.before
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether its breaker is not closed, and no operator has forced it."""
+        return self.after.state is not BreakerState.CLOSED and self.after.forced_by is None
+
+
+def _evaluate_operation(
+    rules: BreakerRules,
+    before: BreakerStatus,
+    monitor: OperationMonitor,
+    reports: Mapping[str, BreakerCounts],
+    now: datetime,
+    *,
+    can_extend: bool,
+) -> _Evaluated:
+    counts = new_counts(reports, monitor.marks)
+    if before.judged_from is not None and now < before.judged_from + NEWS_WITHIN:
+        counts = counts.model_copy(update={"silent": 0})
+    window = (rules.policy or BreakerPolicy()).window
+    evidence = monitor.evidence.with_counts(counts, now, window)
+    after, trip = next_status(rules.policy, before, evidence, now)
+    extends = trip is not None and trip.is_silence and can_extend and _is_closed(before)
+    if extends and trip is not None:
+        reason = f"{trip.reason}: slower, or silent? its calls wait longer until that is known"
+        after, trip = before.model_copy(update={"judged_from": now, "reason": reason}), None
+    has_recovered = _is_closed(after) and not _is_closed(before) and before.forced_by is None
+    is_reset = after.state is not before.state or extends
+    used_at = now if counts != NO_COUNTS else monitor.used_at
+    is_recent = used_at is not None and now - used_at <= IN_USE_FOR
+    return _Evaluated(
+        before=before,
+        after=after,
+        counts=counts,
+        monitor=OperationMonitor(
+            evidence=BreakerWindow() if is_reset else evidence,
+            marks=dict(reports),
+            used_at=used_at,
+        ),
+        is_in_use=is_recent or bool(reports) or not _is_closed(after),
+        trip=trip,
+        extends=extends or (has_recovered and before.for_silence),
+    )
+
+
+def next_status(
+    policy: BreakerPolicy | None, breaker: BreakerStatus, evidence: BreakerWindow, now: datetime
+) -> tuple[BreakerStatus, _Trip | None]:
+    """The next status of an operation's breaker, the same object if it does not change.
+
+    Returns:
+        Also why it opens, if it does.
+    """
+    if breaker.forced_by is not None:
+        return breaker, None
+    if policy is None:
+        return _without_policy(breaker, now), None
+    if breaker.state is BreakerState.OPEN:
+        return _after_pause(policy, breaker, now, has_health=False), None
+    if breaker.state is BreakerState.CLOSED:
+        trip = _trip_reason(policy, breaker, evidence)
+        if trip is None:
+            return _after_probation(breaker, now), None
+        return _opened(policy, breaker, trip, now), trip
+    trip = _failed_probes(policy, evidence.total)
+    if trip is not None:
+        return _opened(policy, breaker, trip, now), trip
+    after = _after_successes(policy, breaker, evidence.total, None, now)
+    if after.step is not None:
+        after = after.model_copy(update={"until": now + policy.ramp.every * policy.ramp.steps})
+    return after, None
+
+
+def _without_policy(breaker: BreakerStatus, now: datetime) -> BreakerStatus:
+    reason = "the integration file has no breaker any more"
+    return breaker if breaker.is_unrestricted else BreakerStatus(since=now, reason=reason)
+
+
+def _after_pause(
+    policy: BreakerPolicy, breaker: BreakerStatus, now: datetime, *, has_health: bool
+) -> BreakerStatus:
     if breaker.until is not None and now < breaker.until:
         return breaker
     trickle = breaker.for_silence or not has_health
@@ -205,49 +311,58 @@ def _after_pause(breaker: BreakerStatus, now: datetime, *, has_health: bool) -> 
             "since": now,
             "until": None,
             "trickle": trickle,
+            "probe_every": policy.probe_every,
             "reason": f"probing with {probes} after a pause of {_seconds(now - breaker.since)}",
         }
     )
 
 
-def _after_probes(
-    rules: BreakerRules,
+def _failed_probes(policy: BreakerPolicy, counts: BreakerCounts) -> _Trip | None:
+    """As many failures as successes would have closed it."""
+    if counts.failed >= policy.probes:
+        return _Trip(f"half open, {counts.failed} calls failed")
+    if counts.silent >= policy.probes:
+        return _Trip(f"half open, {counts.silent} calls timed out", is_silence=True)
+    return None
+
+
+def _after_successes(
     policy: BreakerPolicy,
     breaker: BreakerStatus,
-    evidence: BreakerWindow,
+    counts: BreakerCounts,
+    limit: float | None,
     now: datetime,
 ) -> BreakerStatus:
-    counts = evidence.total
-    for failures, trip in (
-        (counts.unhealthy, _Trip("half open, the health request failed")),
-        (counts.failed, _Trip("half open, a send failed")),
-        (counts.silent, _Trip("half open, a response did not arrive in time", is_silence=True)),
-    ):
-        if failures:
-            return _opened(rules, policy, breaker, trip, now)
     successes = counts.responded if breaker.for_silence else counts.answered + counts.healthy
-    if successes >= policy.probes:
-        return _recovered(rules, policy, breaker, f"{successes} probes in a row succeeded", now)
-    if not breaker.trickle and counts.unclear >= policy.probes:
-        reason = "probing with single sends: the health request gives no clear result"
-        return breaker.model_copy(update={"trickle": True, "reason": reason})
-    return breaker
+    if successes < policy.probes:
+        return breaker
+    reason = f"{successes} probes succeeded"
+    if policy.ramp.steps == 0 or _reaches(policy.ramp.rate(0), limit):
+        return BreakerStatus(since=now, reason=reason, judged_from=now)
+    return BreakerStatus(
+        since=now,
+        reason=reason,
+        until=now + policy.ramp.every,
+        opened_at=breaker.opened_at,
+        judged_from=now,
+        step=0,
+    )
 
 
 def _trip_reason(
     policy: BreakerPolicy, breaker: BreakerStatus, evidence: BreakerWindow
 ) -> _Trip | None:
-    """Why the breaker should open; on the ramp the thresholds are lower."""
+    """Why the breaker should open; after a recovery the thresholds are lower."""
     on_ramp = breaker.step is not None
     min_volume = min(policy.probes, policy.min_volume) if on_ramp else policy.min_volume
     max_streak = min(policy.probes, policy.consecutive) if on_ramp else policy.consecutive
     recent = evidence.recent
     for failures, successes, streak, what, is_silence in (
-        (recent.failed, recent.answered, evidence.failed_streak, "sends failed", False),
+        (recent.failed, recent.answered, evidence.failed_streak, "calls failed", False),
         (recent.silent, recent.responded, evidence.silent_streak, "calls timed out", True),
     ):
         total = failures + successes
-        if total >= min_volume and failures / total >= policy.error_rate:
+        if total >= min_volume and _exceeds(failures, total, policy.error_rate):
             within = _seconds(policy.window)
             return _Trip(f"{failures} of {total} {what} within {within}", is_silence)
         if streak >= max_streak:
@@ -255,8 +370,14 @@ def _trip_reason(
     return None
 
 
+def _exceeds(failures: int, total: int, rate: float) -> bool:
+    """Whether the share of failures is above the rate, and not only by chance."""
+    margin = MARGIN * math.sqrt(total * rate * (1 - rate))
+    return failures >= min(total, total * rate + margin)
+
+
 def _opened(
-    rules: BreakerRules, policy: BreakerPolicy, breaker: BreakerStatus, trip: _Trip, now: datetime
+    policy: BreakerPolicy, breaker: BreakerStatus, trip: _Trip, now: datetime
 ) -> BreakerStatus:
     openings = breaker.openings + 1
     pause = policy.pause(openings)
@@ -267,60 +388,130 @@ def _opened(
         reason=f"{trip.reason}; pause of {_seconds(pause)}",
         openings=openings,
         for_silence=trip.is_silence,
-        silences_from=now + rules.longest_deadline,
         # The failures for which it opens are part of the outage.
         opened_at=breaker.opened_at or now - policy.window,
+        judged_from=now,
     )
 
 
-def _recovered(
-    rules: BreakerRules, policy: BreakerPolicy, breaker: BreakerStatus, reason: str, now: datetime
-) -> BreakerStatus:
-    if policy.ramp.steps == 0 or _reaches(policy.ramp.rate(0), rules.limit):
-        return BreakerStatus(since=now, reason=reason)
-    return BreakerStatus(
-        since=now,
-        reason=reason,
-        opened_at=breaker.opened_at,
-        until=now + policy.ramp.every,
-        openings=breaker.openings,
-        silences_from=breaker.silences_from,
-        step=0,
-    )
+def _after_probation(breaker: BreakerStatus, now: datetime) -> BreakerStatus:
+    """Forget the outage once the operation has been well for some time."""
+    if breaker.step is None or (breaker.until is not None and now < breaker.until):
+        return breaker
+    return breaker.model_copy(update=_RECOVERED)
 
 
-def _next_ramp_step(
+_RECOVERED: Final = {"step": None, "until": None, "opened_at": None}
+
+
+# The breaker of the provider
+
+
+def _next_of_provider(
     rules: BreakerRules,
-    policy: BreakerPolicy,
     breaker: BreakerStatus,
     evidence: BreakerWindow,
+    operations: Mapping[str, _Evaluated],
     now: datetime,
     backlog: int,
 ) -> BreakerStatus:
-    """The next step once this one is over, and nothing has failed for the length of a step."""
+    policy = rules.policy
+    if breaker.forced_by is not None:
+        return breaker
+    if policy is None:
+        return _without_policy(breaker, now)
+    if breaker.state is BreakerState.OPEN:
+        return _after_pause(policy, breaker, now, has_health=rules.health_every is not None)
+    trip = _trip_of_provider(operations)
+    if trip is not None:
+        return _opened(policy, breaker, trip, now)
+    if breaker.state is BreakerState.HALF_OPEN:
+        return _after_probes(policy, breaker, evidence.total, rules.limit, now)
+    return _next_ramp_step(policy, breaker, evidence, rules.limit, now, backlog)
+
+
+def _trip_of_provider(operations: Mapping[str, _Evaluated]) -> _Trip | None:
+    """An operation's breaker opens now, and those of most operations in use are not closed."""
+    in_use = [one for one in operations.values() if one.is_in_use]
+    failing = [one for one in in_use if one.is_failing]
+    tripped = [(name, one.trip) for name, one in operations.items() if one.trip is not None]
+    if not tripped or 2 * len(failing) <= len(in_use):
+        return None
+    name, trip = tripped[0]
+    is_silence = all(one.after.for_silence for one in failing)
+    if len(in_use) == 1:
+        return _Trip(trip.reason, is_silence)
+    reason = f"{len(failing)} of {len(in_use)} operations fail; {name}: {trip.reason}"
+    return _Trip(reason, is_silence)
+
+
+def _after_probes(
+    policy: BreakerPolicy,
+    breaker: BreakerStatus,
+    counts: BreakerCounts,
+    limit: float | None,
+    now: datetime,
+) -> BreakerStatus:
+    trip = _failed_probes(policy, counts)
+    if trip is not None:
+        return _opened(policy, breaker, trip, now)
+    after = _after_successes(policy, breaker, counts, limit, now)
+    if after is not breaker or breaker.trickle:
+        return after
+    # A health request that fails costs nothing: the next one follows after the interval.
+    if counts.healthy:
+        reason = "probing with single sends too: the health request succeeds"
+    elif counts.unclear:
+        reason = "probing with single sends: the health request gives no clear result"
+    else:
+        return breaker
+    return breaker.model_copy(update={"trickle": True, "reason": reason})
+
+
+def _next_ramp_step(
+    policy: BreakerPolicy,
+    breaker: BreakerStatus,
+    evidence: BreakerWindow,
+    limit: float | None,
+    now: datetime,
+    backlog: int,
+) -> BreakerStatus:
+    """The next step once this one is over, and most calls of its length were answered.
+
+    The ramp lasts until one second takes all sends that wait, so that they are no burst.
+    """
     if breaker.step is None or (breaker.until is not None and now < breaker.until):
         return breaker
-    recent_failures = sum(
-        bucket.tally.failed + bucket.tally.silent
-        for bucket in evidence.counted
-        if now - bucket.at <= policy.ramp.every
+    counts = BreakerCounts.total(
+        one.tally for one in evidence.counted if now - one.at <= policy.ramp.every
     )
-    if recent_failures:
+    failures = max(counts.failed, counts.silent)
+    if failures and failures >= policy.error_rate * (failures + counts.answered):
         return breaker
     step = breaker.step + 1
     rate = policy.ramp.rate(step)
     is_queue_clear = backlog <= rate or rate >= MAX_RATE
-    if (step >= policy.ramp.steps and is_queue_clear) or _reaches(rate, rules.limit):
-        return breaker.model_copy(
-            update={
-                "step": None,
-                "until": None,
-                "openings": 0,
-                "opened_at": None,
-                "silences_from": None,
-            }
-        )
+    if (step >= policy.ramp.steps and is_queue_clear) or _reaches(rate, limit):
+        return breaker.model_copy(update=_RECOVERED)
     return breaker.model_copy(update={"step": step, "until": now + policy.ramp.every})
+
+
+def send_rate(
+    policy: BreakerPolicy | None, breaker: BreakerStatus, limit: float | None
+) -> float | None:
+    """Sends per second by the provider's breaker, all workers together; None: unlimited."""
+    if breaker.state is BreakerState.OPEN:
+        return 0.0
+    if breaker.state is BreakerState.HALF_OPEN:
+        every = (policy or BreakerPolicy()).probe_every.total_seconds()
+        return _limited(1 / every, limit) if breaker.trickle else 0.0
+    if breaker.step is None or policy is None:
+        return limit
+    return _limited(policy.ramp.rate(breaker.step), limit)
+
+
+def _is_closed(breaker: BreakerStatus) -> bool:
+    return breaker.state is BreakerState.CLOSED
 
 
 def _limited(rate: float, limit: float | None) -> float:

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
-from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
 from ackbridge.stats.counters import OperationStats, Timing
 from ackbridge.stats.quantile_sketch import QuantileSketch, bin_of, time_of
@@ -41,6 +40,12 @@ MIN_SAMPLE_CHANGE: Final = 0.05
 
 MAX_SAMPLE: Final = 0.25
 """The exploration sample, as a share of the calls, when many of them time out."""
+
+EXTENSION: Final = 20
+"""A provider may become so many times slower before its calls count as unanswered."""
+
+MIN_SAMPLES_AGAIN: Final = 10
+"""Calls after which an extended deadline is learned again, where `min_samples` is more."""
 
 MOSTLY_SILENT: Final = 0.5
 """The share of silences beyond which the exploration sample waits up to the ceiling."""
@@ -104,14 +109,23 @@ def survival(
 
 
 def learn(
-    rules: DeadlineRules, stats: OperationStats, before: LearnedDeadline | None
+    rules: DeadlineRules,
+    stats: OperationStats,
+    before: LearnedDeadline | None,
+    now: datetime | None = None,
 ) -> LearnedDeadline | None:
-    """The deadline learned from a window's statistics; `before` itself if it does not change."""
+    """The deadline learned from a window's statistics; `before` itself if it does not change.
+
+    Args:
+        now: an extended deadline stays until calls sent since then have had all of its time.
+    """
     answers, silences = stats.times[Timing.ANSWER], stats.times[Timing.SILENCE]
     samples = answers.count + silences.count
     distribution = survival(answers, silences, stats.times[Timing.OVERDUE])
-    too_few = samples < rules.min_samples or answers.count <= PRIOR_UNANSWERED
-    if distribution is None or too_few:
+    is_extended = before is not None and before.usual is not None
+    enough = min(rules.min_samples, MIN_SAMPLES_AGAIN) if is_extended else rules.min_samples
+    too_few = samples < enough or answers.count <= PRIOR_UNANSWERED
+    if distribution is None or too_few or (before is not None and _is_too_early(before, now)):
         return before
     slowest = distribution.quantile(rules.quantile)
     deadline = rules.bounded(timedelta(seconds=slowest * rules.factor))
@@ -122,46 +136,107 @@ def learn(
         samples=samples,
         scouts=max(rules.sample, min(2 * silent, MAX_SAMPLE)) if rules.sample else 0.0,
         scout_deadline=_sample_deadline(rules, deadline, silent),
+        since=before.since if before is not None else None,
     )
-    return before if before is not None and _is_similar(before, learned) else learned
+    if before is None or is_extended:
+        return learned
+    return before if _is_similar(before, learned) else learned
 
 
 def learn_all(
     rules: Mapping[str, DeadlineRules],
     stats: Mapping[str, OperationStats],
     before: Mapping[str, LearnedDeadline],
-    breaker: BreakerStatus,
+    now: datetime | None = None,
 ) -> dict[str, LearnedDeadline]:
-    """By operation, the deadlines that change; none while the breaker is not closed."""
-    if breaker.state is not BreakerState.CLOSED:
-        return {}
+    """By operation, the deadlines that change."""
     learned = {
-        name: learn(rule, stats[name], before.get(name))
+        name: learn(rule, stats[name], before.get(name), now)
         for name, rule in rules.items()
         if name in stats
     }
     return {name: new for name, new in learned.items() if new and new is not before.get(name)}
 
 
+def can_extend(rules: DeadlineRules | None, before: LearnedDeadline | None) -> bool:
+    """Whether a longer wait may show that a provider is slower, and not silent."""
+    if rules is None or before is None or before.usual is not None:
+        return False
+    return rules.bounded(before.deadline) < rules.ceiling
+
+
+def extend(
+    rules: DeadlineRules, before: LearnedDeadline | None, now: datetime, *, to_ceiling: bool
+) -> LearnedDeadline:
+    """The deadline until it is learned anew, from calls sent from now on.
+
+    Args:
+        to_ceiling: the provider was silent even for an extended deadline, and answers again.
+    """
+    usual = before.usual or before.deadline if before is not None else rules.initial
+    deadline = rules.ceiling if to_ceiling else rules.bounded(EXTENSION * usual)
+    why = "after an outage" if to_ceiling else "too many calls timed out"
+    return LearnedDeadline(
+        deadline=deadline,
+        reason=f"extended from {format_span(usual)}, {why}; learned again from now on",
+        samples=0,
+        since=now,
+        usual=usual,
+    )
+
+
+@dataclass(frozen=True)
+class CallDeadline:
+    """How long one call waits, and why.
+
+    Attributes:
+        delayed_after: when its caller is told that it takes longer; None: at the deadline.
+    """
+
+    deadline: timedelta
+    reason: str
+    delayed_after: timedelta | None = None
+
+
 def deadline_for(
-    rules: DeadlineRules | None, learned: LearnedDeadline | None, initial: timedelta, bucket: float
-) -> tuple[timedelta, str]:
-    """How long a call waits, and why; its bucket (0 to below 1) decides if it is in the sample."""
+    rules: DeadlineRules | None,
+    learned: LearnedDeadline | None,
+    initial: timedelta,
+    bucket: float,
+) -> CallDeadline:
+    """How long a call waits; its bucket (0 to below 1) decides if it is in the sample."""
     if rules is None or learned is None:
-        return initial, f"{format_span(initial)} (configured initial value)"
+        return CallDeadline(initial, f"{format_span(initial)} (configured initial value)")
     # The file's bounds may have changed since it was learned.
     deadline = rules.bounded(learned.deadline)
+    told = rules.bounded(learned.usual) if learned.usual is not None else None
     if not rules.sample or bucket >= learned.scouts:
-        return deadline, f"{format_span(deadline)}: {learned.reason}"
+        return CallDeadline(deadline, f"{format_span(deadline)}: {learned.reason}", told)
     longer = max(deadline, rules.bounded(learned.scout_deadline or deadline))
     why = f"{learned.scouts:.0%} of calls wait longer than {format_span(deadline)}"
-    return longer, f"{format_span(longer)}: {why}, to measure slower responses ({learned.reason})"
+    reason = f"{format_span(longer)}: {why}, to measure slower responses ({learned.reason})"
+    return CallDeadline(longer, reason, told or (deadline if deadline < longer else None))
+
+
+def deadline_of_probe(usual: CallDeadline, ceiling: timedelta, breaker: str) -> CallDeadline:
+    """How long a call waits that is sent while the breaker is not closed: up to the ceiling."""
+    if usual.deadline >= ceiling:
+        return usual
+    reason = f"{format_span(ceiling)}: the ceiling, while the breaker is {breaker}"
+    return CallDeadline(ceiling, reason, usual.delayed_after or usual.deadline)
 
 
 def format_span(span: timedelta) -> str:
     """A time span in seconds, such as `2.8 s`."""
     seconds = span.total_seconds()
     return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
+
+
+def _is_too_early(before: LearnedDeadline, now: datetime | None) -> bool:
+    """Whether calls sent since it was extended may still be waiting: those known are the fast."""
+    if now is None or before.usual is None or before.since is None:
+        return False
+    return now < before.since + before.deadline
 
 
 def _censored(silences: QuantileSketch, overdue: QuantileSketch) -> dict[int, int]:

@@ -28,8 +28,8 @@ from ackbridge.stats.scorecard import Scorecard, scorecard
 from .database.engines import Store, reads, upsert, writes
 from .database.tables import acknowledgements, calls, leases, observations, quota_reports, quotas
 
-RecentCounts: TypeAlias = tuple[datetime, dict[Count, int]]
-"""The start of a report's bucket, and its counts."""
+RecentCounts: TypeAlias = tuple[datetime, str, dict[Count, int]]
+"""The start of a report's bucket, its operation, and its counts."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class StatsStore(Store):
         """
         key = {"whose": provider, "since": FINE.begin(since)}
         return [
-            (begin, {Count(name): count for name, count in counts.items() if name in _KNOWN_COUNTS})
-            for begin, counts in connection.execute(_READ_COUNTS, key)
+            (begin, operation, {Count(name): n for name, n in counts.items() if name in _KNOWN})
+            for begin, operation, counts in connection.execute(_READ_COUNTS, key)
             if counts
         ]
 
@@ -272,7 +272,7 @@ _DELETE_OLD_REPORTS = quota_reports.delete().where(
 
 _DELETE_OLD_LEASES = leases.delete().where(leases.c.expires_at < sa.bindparam("before"))
 
-_KNOWN_COUNTS: Final = frozenset(str(what) for what in Count)
+_KNOWN: Final = frozenset(str(what) for what in Count)
 
 _READ = sa.select(observations.c.begun_at, observations.c.operation, observations.c.observed).where(
     observations.c.provider == sa.bindparam("whose"),
@@ -280,7 +280,9 @@ _READ = sa.select(observations.c.begun_at, observations.c.operation, observation
     observations.c.begun_at >= sa.bindparam("since"),
 )
 # The timings of a row are many times longer than its counts.
-_READ_COUNTS = sa.select(observations.c.begun_at, observations.c.observed["counts"]).where(
+_READ_COUNTS = sa.select(
+    observations.c.begun_at, observations.c.operation, observations.c.observed["counts"]
+).where(
     observations.c.provider == sa.bindparam("whose"),
     observations.c.width == _seconds(FINE),
     observations.c.begun_at >= sa.bindparam("since"),

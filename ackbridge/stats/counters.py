@@ -42,6 +42,12 @@ class Count(StrEnum):
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     UNCLEAR = "unclear"
+    # For the breaker: each at most once per call, whatever its number of attempts and cycles; after
+    # a call was parked, its successes count again
+    CALLS_ANSWERED = "calls_answered"  # the provider accepted or refused the request
+    CALLS_FAILED = "calls_failed"  # an attempt was not answered, or with a 5xx
+    CALLS_RESPONDED = "calls_responded"  # a response was recorded, or a failure reported
+    CALLS_SILENT = "calls_silent"  # a deadline passed without either
     # The ledger unavailable, a secret missing, a request that cannot be built
     OWN_ERRORS = "ours"
 

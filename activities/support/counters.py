@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.contracts.steps import CycleEnd, RecordStep, Sent, StepFailure
+from ackbridge.contracts.steps import CycleEnd, RecordStep, SendStep, Sent, StepFailure
 from ackbridge.stats.counters import Count, Timing
 
 from .dependencies import Dependencies
@@ -59,21 +60,40 @@ def count(deps: Dependencies, request: CallRequest, what: Count, times: int = 1)
     deps.counters.count(request.provider, request.operation, what, times)
 
 
-def count_receipt(deps: Dependencies, request: CallRequest, sent: Sent) -> None:
+def count_receipt(deps: Dependencies, step: SendStep, sent: Sent) -> None:
+    request = step.request
     count(deps, request, Count.RECEIPTS)
+    if not step.answered:
+        count(deps, request, Count.CALLS_ANSWERED)
     duration = sent.receipt_at - sent.sent_at
     deps.counters.time(request.provider, request.operation, Timing.RECEIPT, duration)
 
 
-def count_failed_send(deps: Dependencies, request: CallRequest, error: Classification) -> None:
+def count_failed_send(
+    deps: Dependencies, step: SendStep, error: Classification, started_at: datetime
+) -> None:
+    """Count a failed attempt, and what the breaker has not counted of its call."""
+    request = step.request
     if error.kind in (StepFailure.EXPIRED, StepFailure.HELD_BACK):
         return
     if error.kind in (StepFailure.REFUSED, StepFailure.UNREADABLE):
         count(deps, request, Count.REFUSED)
-    elif error.kind is StepFailure.NO_RECEIPT:
-        count(deps, request, Count.THROTTLED if error.throttled else Count.UNANSWERED)
-    else:
+        if not step.answered:
+            count(deps, request, Count.CALLS_ANSWERED)
+    elif error.kind is not StepFailure.NO_RECEIPT:
         count(deps, request, Count.OWN_ERRORS)
+    elif error.throttled:
+        count(deps, request, Count.THROTTLED)
+    else:
+        count(deps, request, Count.UNANSWERED)
+        if not step.failed and _is_judged(deps, request, started_at):
+            count(deps, request, Count.CALLS_FAILED)
+
+
+def _is_judged(deps: Dependencies, request: CallRequest, sent_at: datetime | None) -> bool:
+    """Whether the breaker counts the failure of a request: not if it was sent before a change."""
+    snapshot = deps.snapshots.latest(request.provider)
+    return snapshot is None or sent_at is None or snapshot.judges(request.operation, sent_at)
 
 
 def count_response(deps: Dependencies, step: RecordStep) -> None:
@@ -83,6 +103,7 @@ def count_response(deps: Dependencies, step: RecordStep) -> None:
     if step.outcome.forced is not None:
         return
     count(deps, request, Count.ANSWERS)
+    count(deps, request, Count.CALLS_RESPONDED)
     if step.outcome.late:
         count(deps, request, Count.LATE)
     if step.took is None:
@@ -101,3 +122,9 @@ def count_cycle_ends(deps: Dependencies, request: CallRequest, ends: Iterable[Cy
         if end.after is not None:
             name = Timing.SILENCE if end.silent else Timing.ANSWER
             deps.counters.time(request.provider, request.operation, name, end.after)
+        if end.again:
+            continue
+        if not end.silent:
+            count(deps, request, Count.CALLS_RESPONDED)
+        elif _is_judged(deps, request, end.sent_at):
+            count(deps, request, Count.CALLS_SILENT)

@@ -118,7 +118,7 @@ def simulate(
                 learned = fresh
                 day.learned.append((next_at, fresh))
             next_at += LEARN_EVERY
-        waits, _ = deadline_for(rules, learned, rules.initial, random.random())
+        waits = deadline_for(rules, learned, rules.initial, random.random()).deadline
         is_dropped = random.random() < provider.dropped(now)
         takes = float("inf") if is_dropped else provider.at(now).draw(random)
         call = Made(now, takes, waits.total_seconds())

@@ -222,7 +222,7 @@ def sends_while_an_acknowledgement_is_owed(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_looks(patch: pytest.MonkeyPatch) -> None:
-    async def nothing(self: Sending) -> bool:
+    async def nothing(self: Sending, timed_out: Cycle | None = None) -> bool:
         return True
 
     patch.setattr(Sending, "look", nothing)

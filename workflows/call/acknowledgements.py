@@ -116,7 +116,9 @@ class Acknowledgements:
         local = step.kind is AcknowledgementKind.SUCCESS and not needs_queue
         once = steps.acknowledge_once(self._plan, acknowledge, step.kind, local=local)
         try:
-            await self._host.perform(step.request.provider, once, step)
+            ended = self._state.cycles.take_ended()
+            telling = step.model_copy(update={"ended": ended})
+            await self._host.perform(step.request.provider, once, telling)
         except StepError as error:
             self._add_pending(step, error.kind, is_final=error.retry_after is None)
         else:

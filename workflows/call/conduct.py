@@ -152,24 +152,43 @@ class Conduct:
             polling = self._sending.start_polling(cycle)
             deadline = self._state.deadline or self._host.now()
             summary = f"response deadline {self._state.deadline_reason}"
-            result = await self._messages.wait(deadline, summary)
+            until = min(self._state.delayed_at or deadline, deadline)
+            result = await self._messages.wait(until, summary)
+            while isinstance(result, TimedOut) and self._tell_delay():
+                result = await self._messages.wait(self._state.deadline or deadline, summary)
             if polling is not None:
                 polling.stop()
             if not isinstance(result, TimedOut):
                 return result
             self._has_looked = False
-            await self._look()
+            await self._look(cycle)
             looked_at = self._host.now()
             result = await self._messages.drain()
             # An extension has moved the deadline, which has passed by now.
             if not isinstance(result, TimedOut) or self._host.now() == looked_at:
                 return result
 
-    async def _look(self) -> None:
-        """Look for an answer, once for each decision and what follows from it."""
+    def _tell_delay(self) -> bool:
+        """Tell the caller once that the response takes longer than usual, if it does."""
+        state = self._state
+        is_over = state.deadline is None or self._host.now() >= state.deadline
+        if state.delayed_at is None or is_over:
+            return False
+        state.delayed_at = None
+        state.delay(self._conclusion.notice("delayed"), None)
+        state.wait_for(WaitingFor.RESPONSE, is_delayed=True)
+        self._notifications.delayed(state.notice)
+        return True
+
+    async def _look(self, timed_out: Cycle | None = None) -> None:
+        """Look for an answer, once for each decision and what follows from it.
+
+        Args:
+            timed_out: the cycle whose deadline has passed.
+        """
         if not self._has_looked and self._state.cycles.was_sent:
             self._has_looked = True
-            await self._sending.look()
+            await self._sending.look(timed_out)
 
     async def _finish_round(
         self,
@@ -185,7 +204,8 @@ class Conduct:
         match result:
             case TimedOut() | Woken():
                 reason = f"no response within {self._state.deadline_reason}"
-                self._state.cycles.time_out(cycle, self._host.now())
+                sent_at = self._state.timings.sent_at
+                self._state.cycles.time_out(cycle, sent_at, self._host.now())
                 decision: Decision = without_receipt or Failure(
                     reason, OutcomeCode.NO_RESPONSE, is_retryable=True, may_come_late=True
                 )
@@ -257,6 +277,8 @@ class Conduct:
     async def reprocess(self) -> RoundResult:
         """Send a parked call again."""
         self._state.reprocessed += 1
+        # That the provider answers again is news.
+        self._state.cycles.count(answered=False, responded=False)
         return await self._drain_or_send()
 
     async def _drain_or_send(self, failure: Failure | None = None) -> RoundResult:

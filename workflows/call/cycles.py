@@ -10,7 +10,12 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode
-    from ackbridge.contracts.continuation import CycleState, ParkedCause, WorkEnd
+    from ackbridge.contracts.continuation import (
+        CountedOutcomes,
+        CycleState,
+        ParkedCause,
+        WorkEnd,
+    )
     from ackbridge.contracts.messages import ProviderMessage
     from ackbridge.contracts.steps import Acknowledged, CycleEnd, FailedAttempt, Kept, Sent
 
@@ -107,14 +112,21 @@ class Cycles:
 
     Attributes:
         rounds: how often a response was awaited; one key may serve for several rounds.
+        counted: what the breaker has counted of this call.
     """
 
     def __init__(
-        self, cycles: Iterable[CycleState], rounds: int, ended: Iterable[CycleEnd]
+        self,
+        cycles: Iterable[CycleState],
+        rounds: int,
+        ended: Iterable[CycleEnd],
+        counted: CountedOutcomes,
     ) -> None:
         self.rounds = rounds
+        self.counted = counted
         self._all = [Cycle(**one.model_dump()) for one in cycles]
         self._ended = list(ended)
+        self._is_silence_counted = False
 
     @property
     def current(self) -> Cycle:
@@ -178,17 +190,40 @@ class Cycles:
         unnamed = (one for one in newest_first if one.was_sent and one.reference is None)
         return next(named, None) or next(unnamed, None) or self.last_sent
 
-    def time_out(self, cycle: Cycle, now: datetime) -> None:
-        """The deadline of a cycle has passed."""
-        after = cycle.elapsed(now)
-        self._ended.append(CycleEnd(silent=True, after=after))
-        if after is not None:
-            cycle.timeouts = (*cycle.timeouts, after)
+    def silence(self, cycle: Cycle, sent_at: datetime | None, now: datetime) -> CycleEnd:
+        """That the deadline of a cycle has passed, for the step that looks for its answer."""
+        return CycleEnd(
+            silent=True, after=cycle.elapsed(now), sent_at=sent_at, again=self.counted.silent
+        )
+
+    def silence_counted(self, cycle: Cycle, end: CycleEnd) -> None:
+        """That step has counted it."""
+        self._is_silence_counted = True
+        self._add_silence(cycle, end)
+
+    def time_out(self, cycle: Cycle, sent_at: datetime | None, now: datetime) -> None:
+        """The deadline of a cycle has passed, and there is no answer."""
+        if not self._is_silence_counted:
+            end = self.silence(cycle, sent_at, now)
+            self._ended.append(end)
+            self._add_silence(cycle, end)
+        self._is_silence_counted = False
+
+    def _add_silence(self, cycle: Cycle, end: CycleEnd) -> None:
+        self.count(silent=True)
+        if end.after is not None:
+            cycle.timeouts = (*cycle.timeouts, end.after)
 
     def fail(self, cycle: Cycle, at: datetime) -> None:
         """The provider has reported a failure."""
         cycle.report_failure()
-        self._ended.append(CycleEnd(silent=False, after=cycle.elapsed(at)))
+        end = CycleEnd(silent=False, after=cycle.elapsed(at), again=self.counted.responded)
+        self._ended.append(end)
+        self.count(responded=True)
+
+    def count(self, **outcomes: bool) -> None:
+        """Note what the breaker has counted of this call."""
+        self.counted = self.counted.model_copy(update=outcomes)
 
     def take_ended(self) -> tuple[CycleEnd, ...]:
         """The ends without a response since the last time, for the statistics."""

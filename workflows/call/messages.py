@@ -149,7 +149,7 @@ class MessageHandler:
                 outcome=outcome.model_copy(update={"response": None}),
                 was_parked=state.parked_times > 0,
                 took=took,
-                overdue=took is not None and took > self._plan.deadline,
+                overdue=took is not None and took > (state.awaited or self._plan.deadline),
                 taken_back=cycle.timeouts if took is not None else (),
                 ended=state.cycles.take_ended(),
                 acknowledges=combines and self._plan.poll is None,

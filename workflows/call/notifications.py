@@ -66,6 +66,7 @@ class Notifications:
         data = data.model_copy(update={"effect": outcome.effect, "code": outcome.code})
         event, at = NoticeEvent(outcome.status), self._host.now()
         if outcome.status is OutcomeStatus.COMPLETED:
+            was_delayed = was_delayed or self._state.notifications.delayed is not None
             is_late = outcome.late or was_delayed or is_replaced
             event = NoticeEvent.COMPLETED_LATE if is_late else NoticeEvent.COMPLETED
             data = data.model_copy(update={"late": is_late, "notice": self._notices.get(event)})

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.steps import (
         AskStep,
         CorrelateStep,
+        CycleEnd,
         FailedAttempt,
         InboxMessages,
         LookStep,
@@ -63,11 +64,19 @@ class Attempts:
             error.attempts = 0
             return error
         self.held_since = None
-        if error.kind == StepFailure.UNAVAILABLE and not error.attempts and self.last:
-            reason = f"{self.last.reason}; then no worker could take it up in time"
+        is_untried = error.kind == StepFailure.UNAVAILABLE and not error.attempts
+        is_not_now = error.kind == StepFailure.NOT_NOW
+        if (is_untried or is_not_now) and self.last:
+            then = error.reason if is_not_now else "no worker could take it up in time"
             error = StepError(
-                self.last.kind, reason[:MAX_ERROR_LENGTH], attempts=0, code=self.last.code
+                self.last.kind,
+                f"{self.last.reason.partition('; then ')[0]}; then {then}"[:MAX_ERROR_LENGTH],
+                attempts=0,
+                code=self.last.code,
+                retry_after=error.retry_after,
             )
+        elif is_not_now:
+            error.attempts = 0
         elif error.kind != StepFailure.MISSING:
             self.number += error.attempts
         self.first_at = self.first_at or now
@@ -149,6 +158,8 @@ class Sending:
             reached=cycle.was_sent,
             ended=state.cycles.take_ended(),
             queue_within=queue_within if plan.leased else None,
+            answered=state.cycles.counted.answered,
+            failed=state.cycles.counted.failed,
         )
         step = steps.send(self._plan, cycle.number, queue_within)
         try:
@@ -168,6 +179,10 @@ class Sending:
         error = attempts.add(error, self._host.now())
         self._state.attempts += error.attempts
         self._state.last_error = error.reason
+        if error.attempts and error.kind in (StepFailure.REFUSED, StepFailure.UNREADABLE):
+            self._state.cycles.count(answered=True)
+        elif error.attempts and error.kind == StepFailure.NO_RECEIPT:
+            self._state.cycles.count(failed=True)
         if error.reached:
             cycle.mark_sent(self._host.now())
         return error
@@ -177,6 +192,8 @@ class Sending:
     ) -> datetime | None:
         """When the request is sent again; None: not in this round."""
         if self._is_needless() or (cycle.was_sent and not self._plan.repeatable):
+            return None
+        if error.kind == StepFailure.NOT_NOW and not cycle.was_sent:
             return None
         # It answers this attempt; one before it may have arrived.
         is_doubtful_refusal = error.kind == StepFailure.REFUSED and cycle.was_sent
@@ -207,7 +224,11 @@ class Sending:
     async def _received(self, cycle: Cycle, sent: Sent) -> None:
         state = self._state
         was_sent = cycle.was_sent
-        state.receipt_arrived(sent, self._plan.deadline, self._plan.deadline_reason)
+        state.cycles.count(answered=True)
+        known = sent if sent.deadline is not None else self._plan
+        state.receipt_arrived(
+            sent, known.deadline or timedelta(0), known.deadline_reason or "", known.delayed_after
+        )
         is_dated = not (sent.again or was_sent)
         cycle.mark_sent(self._host.now(), state.timings.sent_at if is_dated else None)
         cycle.reference = sent.reference or cycle.reference
@@ -229,37 +250,55 @@ class Sending:
             cycle.mark_sent(self._host.now())
         elif code is OutcomeCode.REFUSED and not cycle.was_sent:
             cycle.refuse()
-        elif code is OutcomeCode.NOT_SENT and cycle.was_sent:
+        elif code in (OutcomeCode.NOT_SENT, OutcomeCode.BREAKER_OPEN) and cycle.was_sent:
             code = OutcomeCode.NO_RECEIPT
         return Failure(
             error.reason,
             code,
             error.code,
             may_come_late=cycle.was_sent,
+            is_held_back=code is OutcomeCode.BREAKER_OPEN,
             is_interrupted=self._is_needless(),
         )
 
     # Before something is given up
 
-    async def look(self) -> bool:
+    async def look(self, timed_out: Cycle | None = None) -> bool:
         """Look for an answer in the inbox; without one, ask the provider.
+
+        Args:
+            timed_out: the cycle whose deadline has passed, which counts as a silence if the last
+                of these steps does not find an answer either.
 
         Returns:
             Whether the provider has answered for every cycle that it may be working on.
         """
+        asks = self._plan.ask_status
         if self._plan.mode is not ResponseMode.SYNC:
-            await self._read_inbox(steps.LOOK_INBOX, None)
-        if self._state.messages or not self._plan.ask_status:
+            await self._read_inbox(steps.LOOK_INBOX, None, None if asks else timed_out)
+        if self._state.messages or not asks:
             return bool(self._state.messages)
-        return all([await self.ask_status(cycle) for cycle in self._state.cycles.uncertain])
+        cycles = self._state.cycles.uncertain
+        return all([await self.ask_status(one, is_silence=one is timed_out) for one in cycles])
 
-    async def _read_inbox(self, step: Step[InboxMessages], correlated: Cycle | None) -> None:
+    def _silence(self, cycle: Cycle | None) -> CycleEnd | None:
+        if cycle is None:
+            return None
+        state = self._state
+        return state.cycles.silence(cycle, state.timings.sent_at, self._host.now())
+
+    async def _read_inbox(
+        self, step: Step[InboxMessages], correlated: Cycle | None, timed_out: Cycle | None = None
+    ) -> None:
         """Read all messages; nothing is decided before the ledger has answered."""
-        state, has_more = self._state, True
+        state, has_more, silence = self._state, True, self._silence(timed_out)
         while has_more:
             seen = state.messages.last_seen
             argument: CorrelateStep | LookStep = LookStep(
-                request=state.request, references=state.cycles.references, seen=seen
+                request=state.request,
+                references=state.cycles.references,
+                seen=seen,
+                silence=silence,
             )
             if correlated is not None:
                 argument = CorrelateStep(
@@ -272,24 +311,38 @@ class Sending:
                 return
             for message in inbox.messages:
                 state.messages.add(message)
-            has_more = inbox.more and bool(inbox.messages)
+            if timed_out is not None and silence is not None and not inbox.messages:
+                state.cycles.silence_counted(timed_out, silence)
+            has_more, silence = inbox.more and bool(inbox.messages), None
 
-    async def ask_status(self, cycle: Cycle, why: str = steps.NO_RESPONSE) -> bool:
-        """Ask the provider for the status of its work; false if it does not answer."""
+    async def ask_status(
+        self, cycle: Cycle, why: str = steps.NO_RESPONSE, *, is_silence: bool = False
+    ) -> bool:
+        """Ask the provider for the status of its work; false if it does not answer.
+
+        Args:
+            is_silence: the cycle's deadline has passed; see `look`.
+        """
+        silence = self._silence(cycle) if is_silence else None
         try:
-            message = await self.ask(cycle, why)
+            message = await self.ask(cycle, why, silence)
         except StepError as error:
             self._state.last_error = error.reason
             return False
         if message is not None:
             self._state.messages.add(message)
+        elif silence is not None:
+            self._state.cycles.silence_counted(cycle, silence)
         return True
 
-    async def ask(self, cycle: Cycle, why: str = steps.NO_RESPONSE) -> ProviderMessage | None:
+    async def ask(
+        self, cycle: Cycle, why: str = steps.NO_RESPONSE, silence: CycleEnd | None = None
+    ) -> ProviderMessage | None:
         """Ask the provider for the status of its work, once.
 
         Args:
             why: it is asked, for the Temporal UI.
+            silence: counted if the provider has no answer.
 
         Raises:
             StepError: it does not answer.
@@ -302,6 +355,7 @@ class Sending:
                 cycle=cycle.number,
                 reference=cycle.reference,
                 kept=cycle.kept,
+                silence=silence,
             ),
             self._state.operator_requests.interrupts_work,
         )
@@ -416,6 +470,7 @@ _CODES = {
     StepFailure.REFUSED: OutcomeCode.REFUSED,
     StepFailure.UNREADABLE: OutcomeCode.UNREADABLE,
     StepFailure.EXPIRED: OutcomeCode.EXPIRED,
+    StepFailure.NOT_NOW: OutcomeCode.BREAKER_OPEN,
     StepFailure.NO_RECEIPT: OutcomeCode.NO_RECEIPT,
     INTERRUPTED: OutcomeCode.NO_RECEIPT,
 }

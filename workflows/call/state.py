@@ -267,6 +267,8 @@ class CallState:
             `CallStatus`.
         outcome: once the call has one.
         is_reconciling: the outcome is set with an unknown effect, and messages may replace it.
+        awaited: how long the last response was awaited, from its sending.
+        delayed_at: when the caller is told that it takes longer; None: at the deadline.
         rejection: why `prepare` refused the request; nothing was sent then.
         acknowledged_at: when the provider accepted the last acknowledgement.
         pending_acknowledgements: those it has not accepted so far.
@@ -290,7 +292,7 @@ class CallState:
         self.receipt = status.receipt
         self.waiting: Waiting | None = status.waiting
         self.timings = snapshot.timings
-        self.cycles = Cycles(snapshot.cycles, snapshot.rounds, snapshot.ended)
+        self.cycles = Cycles(snapshot.cycles, snapshot.rounds, snapshot.ended, snapshot.counted)
         self.messages = MessageQueue(snapshot.messages)
         self.operator_requests = OperatorRequests(snapshot.operator_requests)
         self.pending_acknowledgements = [
@@ -301,6 +303,8 @@ class CallState:
         self.notifications: NotificationsState = snapshot.notifications
         self.outcome: CallOutcome | None = status.outcome
         self.is_reconciling = status.outcome is not None
+        self.awaited: timedelta | None = None
+        self.delayed_at: datetime | None = None
         self.rejection: StepError | None = None
         self.acknowledged_at: datetime | None = None
 
@@ -318,6 +322,7 @@ class CallState:
             cycles=self.cycles.states(),
             rounds=self.cycles.rounds,
             ended=self.cycles.ended,
+            counted=self.cycles.counted,
             messages=self.messages.state(),
             operator_requests=self.operator_requests.state(),
             pending_acknowledgements=tuple(
@@ -487,13 +492,18 @@ class CallState:
 
     # Sending and receiving
 
-    def receipt_arrived(self, sent: Sent, deadline: timedelta, reason: str) -> None:
+    def receipt_arrived(
+        self, sent: Sent, deadline: timedelta, reason: str, delayed_after: timedelta | None
+    ) -> None:
         """The provider has the request; start the deadline of its response.
 
         It counts from the sending, in the host's clock: the sender's may differ.
         """
         now = self._host.now()
-        self._await_response(now - (sent.receipt_at - sent.sent_at), now, deadline, reason)
+        sent_at = now - (sent.receipt_at - sent.sent_at)
+        self._await_response(sent_at, now, deadline, reason)
+        if delayed_after is not None and delayed_after < deadline:
+            self.delayed_at = sent_at + delayed_after
 
     def receipt_presumed(self, deadline: timedelta, reason: str) -> None:
         """The provider sends a message about a request whose receipt was lost."""
@@ -506,6 +516,7 @@ class CallState:
         self.timings = self.timings.model_copy(
             update={"sent_at": sent_at, "receipt_at": receipt_at, "answered_at": None}
         )
+        self.awaited, self.delayed_at = deadline, None
         self.wait_until(sent_at + deadline, reason)
 
     def response_arrived(self) -> None:

@@ -12,9 +12,9 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.breaker import (
         BreakerState,
         BreakerStatus,
+        BreakerWindow,
         ForceBreaker,
         LimitOverride,
-        MonitorState,
         SendRate,
         SetLimit,
     )
@@ -93,15 +93,18 @@ class Control:
 
     def validate_flag(self, command: SetFlag) -> None:
         """Raise InvalidInputError, naming the field, if the flag cannot be set."""
-        known = self.snapshot.configured.operations
-        if command.operation is not None and known and command.operation not in known:
-            problem = unknown_name("operation", command.operation, known)
-            raise InvalidInputError(f"{self.snapshot.provider}: {problem}")
+        self._validate_operation(command.operation)
         flags = self.snapshot.flags
         if command.environment not in flags and len(flags) >= MAX_ENVIRONMENTS:
             raise InvalidInputError(
                 f"environment: flags are already set in {MAX_ENVIRONMENTS} environments"
             )
+
+    def _validate_operation(self, operation: str | None) -> None:
+        known = self.snapshot.configured.operations
+        if operation is not None and known and operation not in known:
+            problem = unknown_name("operation", operation, known)
+            raise InvalidInputError(f"{self.snapshot.provider}: {problem}")
 
     def set_flag(self, command: SetFlag) -> ControlChange:
         """Override a flag of the file, or remove the override; repeating it changes nothing.
@@ -126,9 +129,19 @@ class Control:
         after = self._flag(command.environment, operation)
         return self._log(command.by, command.reason, subject, before, after, is_new=is_new)
 
+    def validate_breaker(self, command: ForceBreaker) -> None:
+        """Raise InvalidInputError if the operation is not known."""
+        self._validate_operation(command.operation)
+
     def force_breaker(self, command: ForceBreaker) -> ControlChange:
-        """Force the breaker into a state, or release it."""
-        breaker = self.snapshot.breaker
+        """Force a breaker into a state, or release it.
+
+        Raises:
+            InvalidInputError: naming the field.
+        """
+        self.validate_breaker(command)
+        name = command.operation or WHOLE_PROVIDER
+        breaker = self._breaker(name)
         if command.state is None:
             is_new = breaker.forced_by is not None
             after = breaker.released(command.reason, self._now()) if is_new else breaker
@@ -141,11 +154,20 @@ class Control:
             after = breaker.forced(command.state, command.by, command.reason, self._now())
         if not is_new:
             same = _describe_breaker(breaker)
-            return self._log(command.by, command.reason, "breaker", same, same)
+            return self._log(command.by, command.reason, _breaker_subject(name), same, same)
         self.interrupts += 1
-        # Monitoring starts over, without the evidence of before.
-        self._monitor = MonitorState(marks=self._monitor.marks, probed_at=self._monitor.probed_at)
-        return self._set_breaker(after, command.by, command.reason)
+        self._forget_evidence(name)
+        return self._set_breakers({name: after}, command.by)[0]
+
+    def _forget_evidence(self, name: str) -> None:
+        """Let the monitoring of a breaker start over, without the evidence of before."""
+        monitor = self._monitor
+        if name == WHOLE_PROVIDER:
+            self._monitor = monitor.model_copy(update={"evidence": BreakerWindow()})
+        elif name in monitor.operations:
+            blank = monitor.operations[name].model_copy(update={"evidence": BreakerWindow()})
+            operations = {**monitor.operations, name: blank}
+            self._monitor = monitor.model_copy(update={"operations": operations})
 
     def set_limit(self, command: SetLimit) -> ControlChange:
         """Limit the sends per second, or return to the integration file's limit."""
@@ -180,9 +202,13 @@ class Control:
     def apply(self, decision: ControlDecision) -> None:
         """Apply a decision of monitoring; a forced breaker keeps its state."""
         self._monitor = decision.watch or self._monitor
-        breaker = decision.breaker
-        if breaker is not None and self.snapshot.breaker.forced_by is None:
-            self._set_breaker(breaker, AUTOMATIC, breaker.reason)
+        decided = dict(decision.breakers)
+        if decision.breaker is not None:
+            decided[WHOLE_PROVIDER] = decision.breaker
+        is_forced = {name: self._breaker(name).forced_by is not None for name in decided}
+        self._set_breakers(
+            {name: one for name, one in decided.items() if not is_forced[name]}, AUTOMATIC
+        )
         for operation, learned in decision.deadlines.items():
             old = self.snapshot.deadlines.get(operation)
             before = f"{old.deadline.total_seconds():g} s" if old else "the initial value"
@@ -250,6 +276,7 @@ class Control:
         return ObserveStep(
             provider=snapshot.provider,
             breaker=snapshot.breaker,
+            breakers=snapshot.breakers,
             deadlines=snapshot.deadlines,
             limit=snapshot.limit,
             quotas=snapshot.quotas,
@@ -258,24 +285,64 @@ class Control:
             watch=self._monitor,
         )
 
-    def _set_breaker(self, breaker: BreakerStatus, by: str, reason: str) -> ControlChange:
-        old = self.snapshot.breaker
-        self._update(breaker=breaker)
-        if breaker.state is not old.state:
-            self._plan_drain(old, breaker)
-        return self._log(by, reason, "breaker", _describe_breaker(old), _describe_breaker(breaker))
+    def _breaker(self, name: str) -> BreakerStatus:
+        """The breaker of an operation, or `WHOLE_PROVIDER`."""
+        if name == WHOLE_PROVIDER:
+            return self.snapshot.breaker
+        return self.snapshot.breakers.get(name) or BreakerStatus.initial(self._now())
 
-    def _plan_drain(self, old: BreakerStatus, breaker: BreakerStatus) -> None:
-        """Drain what an outage has parked when the breaker closes, and not while it is open."""
-        self._drains = ()
-        if breaker.state is BreakerState.CLOSED:
-            drain = DrainStep(
-                provider=self.snapshot.provider,
-                version=self.snapshot.version,
-                reason=breaker.reason,
-                since=old.opened_at,
+    def _set_breakers(self, after: Mapping[str, BreakerStatus], by: str) -> list[ControlChange]:
+        """Set breakers by name, and plan to reprocess what was parked while they were not closed.
+
+        Returns:
+            One change for each.
+        """
+        before = {name: self._breaker(name) for name in after}
+        was = self.snapshot
+        breakers = {**was.breakers, **after}
+        provider = breakers.pop(WHOLE_PROVIDER, was.breaker)
+        if after:
+            self._update(breaker=provider, breakers=breakers)
+        self._plan_drain(was)
+        return [
+            self._log(
+                by,
+                one.reason,
+                _breaker_subject(name),
+                _describe_breaker(before[name]),
+                _describe_breaker(one),
             )
-            self._drains = (drain,)
+            for name, one in after.items()
+        ]
+
+    def _plan_drain(self, was: ControlSnapshot) -> None:
+        """Drain what an outage has parked of the operations that may be sent again by now."""
+        now = self.snapshot
+        known = {*now.configured.operations, *now.breakers}
+        sent = {name for name in known if now.breaker_of(name).state is BreakerState.CLOSED}
+        # What is closed off again waits for the next recovery.
+        self._drains = tuple(
+            due.model_copy(update={"operations": tuple(left)})
+            for due in self._drains
+            if (left := [name for name in due.operations if name in sent]) or not known
+        )
+        recovered = {
+            name: was.breaker_of(name)
+            for name in sorted(sent or {WHOLE_PROVIDER})
+            if was.breaker_of(name).state is not BreakerState.CLOSED
+        }
+        if not recovered or (not sent and known):
+            return
+        outages = [*recovered.values(), *(was.breakers.get(name) for name in recovered)]
+        began = [one.opened_at for one in outages if one is not None and one.opened_at is not None]
+        drain = DrainStep(
+            provider=now.provider,
+            version=now.version,
+            reason=now.breaker_of(next(iter(recovered))).reason,
+            operations=tuple(name for name in recovered if name != WHOLE_PROVIDER),
+            since=min(began, default=None),
+        )
+        self._drains = (*self._drains, drain)
 
     def _flag(self, environment: str, operation: str) -> str:
         override = self.snapshot.override(environment, operation)
@@ -317,6 +384,10 @@ def _is_same(
     if one is None or other is None:
         return one is other
     return one == other.model_copy(update={"at": one.at})
+
+
+def _breaker_subject(name: str) -> str:
+    return f"breaker of {name}" if name != WHOLE_PROVIDER else "breaker"
 
 
 def _describe_breaker(breaker: BreakerStatus) -> str:

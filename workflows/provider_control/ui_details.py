@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts.breaker import BreakerStatus
     from ackbridge.contracts.control import ControlSnapshot, ControlStatus
     from workflows.hosting.markdown import bullets, document, one_line, table, timestamp
 
@@ -37,10 +38,10 @@ def render(status: ControlStatus) -> str:
 
 def _items(status: ControlStatus) -> Iterator[str]:
     snapshot = status.snapshot
-    breaker = snapshot.breaker
-    held = f", held by {one_line(breaker.forced_by)}" if breaker.forced_by else ""
-    since = f"since {timestamp(breaker.since)}"
-    yield f"breaker: **{breaker.state}**{held} {since}: {one_line(breaker.reason)}"
+    yield f"breaker: {_breaker(snapshot.breaker)}"
+    for name, breaker in sorted(snapshot.breakers.items()):
+        if not breaker.is_unrestricted:
+            yield f"breaker of `{name}`: {_breaker(breaker)}"
     limit = snapshot.limit
     limited = f", limited to {limit.per_second:g}/s by {one_line(limit.by)}" if limit else ""
     if snapshot.rate is not None or limit is not None:
@@ -61,6 +62,12 @@ def _items(status: ControlStatus) -> Iterator[str]:
         yield f"in quarantine, because they fail again and again alone: {calls}"
     if status.last_error:
         yield f"last error: {one_line(status.last_error)}"
+
+
+def _breaker(breaker: BreakerStatus) -> str:
+    held = f", held by {one_line(breaker.forced_by)}" if breaker.forced_by else ""
+    since = f"since {timestamp(breaker.since)}"
+    return f"**{breaker.state}**{held} {since}: {one_line(breaker.reason)}"
 
 
 def _flags(snapshot: ControlSnapshot) -> Iterator[str]:

@@ -110,7 +110,7 @@ class ProviderControl:
 
     @force_breaker.validator
     def _validate_force_breaker(self, *arguments: Any) -> None:
-        self._update(ForceBreaker, arguments, lambda _control, _command: None)
+        self._update(ForceBreaker, arguments, Control.validate_breaker)
 
     @workflow.signal(name=names.FORCE_BREAKER)
     def signal_force_breaker(self, *arguments: Any) -> None:

@@ -28,6 +28,7 @@ _LATE: Final = "ackbridge.answers.late"
 _DUPLICATES: Final = "ackbridge.duplicates"
 _IGNORED: Final = "ackbridge.callbacks.ignored"
 _OURS: Final = "ackbridge.trouble.ours"
+_CALLS: Final = "ackbridge.breaker.calls"
 
 COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
     Count.RECEIPTS: (_SENDS, "receipt"),
@@ -47,6 +48,10 @@ COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
     Count.HEALTHY: (_PROBES, "healthy"),
     Count.UNHEALTHY: (_PROBES, "unhealthy"),
     Count.UNCLEAR: (_PROBES, "unclear"),
+    Count.CALLS_ANSWERED: (_CALLS, "answered"),
+    Count.CALLS_FAILED: (_CALLS, "failed"),
+    Count.CALLS_RESPONDED: (_CALLS, "responded"),
+    Count.CALLS_SILENT: (_CALLS, "silent"),
     Count.OWN_ERRORS: (_OURS, ""),
 }
 """The counter that exports each `Count`, and its `outcome` label; "" for none."""
@@ -61,6 +66,7 @@ _DESCRIPTIONS: Final = {
     _DUPLICATES: "Messages suppressed as duplicates",
     _IGNORED: "Events that the provider's file ignores",
     _OURS: "Errors on our side, such as an unavailable ledger",
+    _CALLS: "Outcomes that the breaker counts, each at most once per call",
 }
 
 HISTOGRAMS: Final[Mapping[Timing, tuple[str, str]]] = {

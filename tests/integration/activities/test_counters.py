@@ -19,9 +19,11 @@ from ackbridge.contracts.steps import (
     AskStep,
     ConcludeStep,
     CycleEnd,
+    LookStep,
     PrepareStep,
     RecordStep,
     SendStep,
+    StepFailure,
     SuppressedMessage,
 )
 from ackbridge.control.admission import Admission
@@ -35,7 +37,8 @@ from activities.conclude import Conclude
 from activities.observe import learn_deadlines
 from activities.prepare import Prepare
 from activities.record import Record
-from activities.send import Send
+from activities.send import InboxReader, Send
+from activities.support.counters import count_cycle_ends
 
 from .world import NOW, World, attempt, failed
 
@@ -50,8 +53,26 @@ async def counted(of: World, operation: str = "order") -> OperationStats:
 
 
 def counts(observed: OperationStats) -> dict[str, int]:
-    """The counters that are not zero."""
-    return {str(what): count for what, count in observed.counts.items() if count}
+    """The counters that are not zero, but for those of the breaker."""
+    return {
+        str(what): count
+        for what, count in observed.counts.items()
+        if count and what not in OF_THE_BREAKER
+    }
+
+
+OF_THE_BREAKER = {
+    Count.CALLS_ANSWERED: "answered",
+    Count.CALLS_FAILED: "failed",
+    Count.CALLS_RESPONDED: "responded",
+    Count.CALLS_SILENT: "silent",
+}
+
+
+async def judged(of: World) -> dict[str, int]:
+    """What the breaker of the operation counts."""
+    observed = await counted(of)
+    return {name: observed[what] for what, name in OF_THE_BREAKER.items() if observed[what]}
 
 
 def without_ledger(of: World) -> Any:
@@ -109,6 +130,84 @@ async def test_unreachable_provider_is_counted_as_unanswered(deserted: World) ->
     step = SendStep(request=deserted.request(), cycle=1)
     await failed(attempt().run(Send(deserted.deps).send, step))
     assert counts(await counted(deserted)) == {"unanswered": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "first", "again"),
+    [
+        (200, {"answered": 1}, {}),
+        (422, {"answered": 1}, {}),
+        (429, {}, {}),
+        (503, {"failed": 1}, {}),
+    ],
+)
+async def test_the_breaker_counts_each_call_once(
+    world: World, status: int, first: dict[str, int], again: dict[str, int]
+) -> None:
+    """Whatever the number of its attempts; a success after a failure is another outcome."""
+    step = SendStep(request=world.request(), cycle=1)
+    repeated = step.model_copy(update={"tried": 1, "answered": status != 503, "failed": True})
+    for sent, expected in ((repeated, again), (step, first)):
+        world.script.says({"id": "r-1"}, status)
+        run = attempt().run(Send(world.deps).send, sent)
+        await (run if status == 200 else failed(run))
+        assert await judged(world) == expected
+
+
+async def test_a_silence_is_counted_by_the_look_that_finds_no_answer(world: World) -> None:
+    """At the deadline, in the inbox or at the provider, and not with the next request."""
+    silence = CycleEnd(silent=True, after=timedelta(seconds=30), sent_at=NOW)
+    look = LookStep(request=world.request(), silence=silence)
+    await attempt().run(InboxReader(world.deps).look_inbox, look)
+    assert await judged(world) == {"silent": 1}
+    ask = AskStep(request=world.request(), cycle=1, reference="r-1", silence=silence)
+    for answer, silences in (({"state": "done"}, 1), ({"state": "working"}, 2)):
+        world.script.says(answer)
+        asked = await attempt().run(AskStatus(world.deps).ask_status, ask)
+        assert (asked.message is None) is (silences == 2)
+        assert await judged(world) == {"silent": silences}
+    again = look.model_copy(update={"silence": silence.model_copy(update={"again": True})})
+    await attempt().run(InboxReader(world.deps).look_inbox, again)
+    observed = await counted(world)
+    assert await judged(world) == {"silent": 2}
+    assert observed[Count.SILENCES] == 3
+
+
+async def test_failures_of_requests_sent_before_a_change_do_not_count(world: World) -> None:
+    """They say nothing about the provider as it is now."""
+    changed = CLOSED.model_copy(update={"judged_from": NOW})
+    of = controlled(world, breaker=changed)
+    await of.deps.snapshots.snapshot("acme")
+    for sent_at in (NOW - timedelta(seconds=1), NOW):
+        end = CycleEnd(silent=True, after=timedelta(seconds=30), sent_at=sent_at)
+        count_cycle_ends(of.deps, of.request(), [end])
+    assert await judged(of) == {"silent": 1}
+
+
+@pytest.mark.parametrize("state", BreakerState)
+async def test_a_request_obeys_the_breaker_when_it_is_sent(
+    world: World, state: BreakerState
+) -> None:
+    """Open, it is not sent; not closed, its response is awaited up to the ceiling."""
+    learned = LearnedDeadline(deadline=timedelta(seconds=4), reason="learned", samples=99)
+    own = CLOSED.model_copy(update={"state": state, "until": NOW + timedelta(seconds=25)})
+    of = controlled(world, breakers={"order": own}, deadlines={"order": learned})
+    run = attempt().run(Send(of.deps).send, SendStep(request=of.request(), cycle=1))
+    if state is BreakerState.OPEN:
+        error = await failed(run)
+        assert (error.type, error.message) == (
+            StepFailure.NOT_NOW,
+            "the breaker of order is open: well",
+        )
+        assert error.next_retry_delay == timedelta(seconds=25)
+        assert of.script.asked == []
+        assert await judged(of) == {}
+        return
+    sent = await run
+    ceiling = timedelta(minutes=10)
+    is_closed = state is BreakerState.CLOSED
+    assert sent.deadline == (learned.deadline if is_closed else ceiling)
+    assert sent.delayed_after == (None if is_closed else learned.deadline)
 
 
 async def test_own_errors_are_counted_apart(world: World) -> None:
@@ -207,11 +306,10 @@ async def test_missing_secret_is_counted_as_ours(world: World) -> None:
     assert counts(await counted(world)) == {"ours": 1}
 
 
-def controlled(of: World, **deadlines: LearnedDeadline) -> World:
-    """The same worker, with a control that has published these deadlines."""
-    snapshot = ControlSnapshot(
-        provider="acme", version=3, at=NOW, breaker=CLOSED, deadlines=deadlines
-    )
+def controlled(of: World, **published: Any) -> World:
+    """The same worker, with a control that has published this."""
+    fields = {"provider": "acme", "version": 3, "at": NOW, "breaker": CLOSED, **published}
+    snapshot = ControlSnapshot(**fields)
 
     async def fetch(_provider: str) -> ControlSnapshot:
         return snapshot
@@ -230,7 +328,7 @@ async def test_plan_has_the_learned_deadline_and_its_reason(world: World) -> Non
         scouts=0.5,
         scout_deadline=timedelta(seconds=30),
     )
-    told = controlled(world, order=learned, quote=learned)
+    told = controlled(world, deadlines={"order": learned, "quote": learned})
     reasons = {await deadline_reason(told, "order", f"k-{number}") for number in range(20)}
     assert reasons == {
         f"4 s: {learned.reason}",
@@ -252,39 +350,34 @@ async def deadline_reason(of: World, operation: str, key: str) -> str:
 
 
 async def test_deadlines_are_learned_from_counters(world: World) -> None:
-    """From the activities through the ledger to a decision; none while the breaker is open."""
+    """From the activities through the ledger to a decision."""
     integration = world.deps.catalog.integration("acme")
     for _ in range(60):
         world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
         world.deps.counters.count("acme", "quote", Count.ANSWERS)
     await counted(world)
-    learned = await learn_deadlines(world.ledger, integration, CLOSED, {}, NOW)
+    learned = await learn_deadlines(world.ledger, integration, {}, NOW)
     assert learned.keys() == {"order"}
     assert learned["order"].deadline.total_seconds() == pytest.approx(3, rel=0.03)
-    assert await learn_deadlines(world.ledger, integration, CLOSED, learned, NOW) == {}
-    opened = CLOSED.model_copy(update={"state": BreakerState.OPEN})
-    assert await learn_deadlines(world.ledger, integration, opened, {}, NOW) == {}
+    assert await learn_deadlines(world.ledger, integration, learned, NOW) == {}
 
 
-async def test_new_control_learns_at_once(world: World) -> None:
-    """Only what was counted before its breaker closed is left out."""
+async def test_an_extended_deadline_is_learned_from_later_calls_only(world: World) -> None:
+    """What was counted before it was extended is left out, in fine and in coarse buckets."""
     integration = world.deps.catalog.integration("acme")
     for _ in range(60):
         world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
     await counted(world)
-    started = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=1)})
-    soon = NOW + timedelta(seconds=5)
-    learned = await learn_deadlines(world.ledger, integration, started, {}, soon)
-    assert learned.keys() == {"order"}
-
-
-async def test_outage_is_not_learned_from(world: World) -> None:
-    """What was counted before the breaker closed is left out; learned deadlines stay."""
-    integration = world.deps.catalog.integration("acme")
-    for _ in range(60):
-        world.deps.counters.time("acme", "order", Timing.ANSWER, timedelta(seconds=2))
-    await counted(world)
-    reclosed = CLOSED.model_copy(update={"since": NOW + timedelta(seconds=10)})
+    known = LearnedDeadline(
+        deadline=timedelta(seconds=40),
+        reason="extended",
+        samples=0,
+        since=NOW + timedelta(seconds=10),
+        usual=timedelta(seconds=3),
+    )
     for minutes in (1, 20):
         later = NOW + timedelta(minutes=minutes)
-        assert await learn_deadlines(world.ledger, integration, reclosed, {}, later) == {}
+        assert await learn_deadlines(world.ledger, integration, {"order": known}, later) == {}
+        before = known.model_copy(update={"since": NOW - timedelta(minutes=6)})
+        found = await learn_deadlines(world.ledger, integration, {"order": before}, later)
+        assert found["order"].usual is None

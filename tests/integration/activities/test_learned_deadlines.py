@@ -132,11 +132,17 @@ async def test_a_deadline_follows_its_provider_and_no_silence(play: Simulation) 
     # As many calls stay silent as before, and now nobody sees an answer, however long he waits.
     await play.after({2.0: 70}, {6.0: 27, 30.0: 3})
     assert seconds(play.deadline) == 3
-    # Nobody is answered any more: that is the breaker's business.
+    # Nobody is answered any more: slower, or silent? At first calls wait longer.
     lower = play.deadline
-    silent = await play.after({}, {3.0: 45, 30.0: 5})
+    waiting = await play.after({}, {3.0: 45, 30.0: 5})
+    assert waiting.breaker.state is BreakerState.CLOSED
+    longer = play.deadline
+    assert (seconds(longer), longer.usual) == (60, lower.deadline)
+    silent = await play.after({}, {60.0: 50})
     assert silent.breaker.state is BreakerState.OPEN
-    assert play.deadline == lower
-    told = [change.after for change in play.control.status().changes if "order" in change.subject]
-    assert told[:2] == [f"{one.deadline.total_seconds():g} s" for one in (lower, slower)]
-    assert len(told) == 3
+    assert play.deadline == longer
+    told = [
+        change.after for change in play.control.status().changes if "deadline" in change.subject
+    ]
+    assert told[:3] == [f"{one.deadline.total_seconds():g} s" for one in (longer, lower, slower)]
+    assert len(told) == 4

@@ -23,7 +23,7 @@ async def report(world: World, worker: str, failures: int) -> None:
     """A worker reports unanswered sends, and dies."""
     counters = world.deps.counters
     counters.worker = worker
-    counters.count("acme", "order", Count.UNANSWERED, failures)
+    counters.count("acme", "order", Count.CALLS_FAILED, failures)
     buckets = counters.gather(NOW)
     await world.ledger.stats.store(worker, buckets)
     counters.mark_reported(buckets)
@@ -37,10 +37,11 @@ async def test_reports_of_dead_workers_count(world: World) -> None:
     decision = await attempt().run(Observe(world.deps).observe, step())
     assert decision.breaker is not None
     assert decision.breaker.state is BreakerState.OPEN
-    assert decision.breaker.reason == "10 sends failed in a row; pause of 30 s"
+    assert decision.breaker.reason == "10 calls failed in a row; pause of 30 s"
     assert decision.rate == SendRate(per_second=0)
+    assert decision.breakers["order"].state is BreakerState.OPEN
     assert decision.watch is not None
-    assert [tally.failed for tally in decision.watch.marks.values()] == [10]
+    assert [tally.failed for tally in decision.watch.operations["order"].marks.values()] == [10]
 
 
 async def test_next_attempt_resumes_from_the_heartbeat(world: World) -> None:
@@ -53,7 +54,7 @@ async def test_next_attempt_resumes_from_the_heartbeat(world: World) -> None:
     second = await again.run(Observe(world.deps).observe, step())
     assert second.breaker is not None
     assert second.watch is not None
-    assert [tally.failed for tally in second.watch.marks.values()] == [20]
+    assert [tally.failed for tally in second.watch.operations["order"].marks.values()] == [20]
 
 
 async def test_retries_have_no_backoff(world: World) -> None:

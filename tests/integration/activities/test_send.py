@@ -39,7 +39,9 @@ async def test_receipt_sends_no_heartbeat(world: World) -> None:
 
     sent = await environment.run(Send(world.deps).send, step(world))
 
-    assert Sent(sent_at=NOW, receipt_at=NOW, reference="r-1", attempt=1) == sent
+    waits = {"deadline": sent.deadline, "deadline_reason": sent.deadline_reason}
+    assert sent.deadline == timedelta(seconds=30)
+    assert Sent(sent_at=NOW, receipt_at=NOW, reference="r-1", attempt=1, **waits) == sent
     assert seen == []
     assert await world.ledger.calls.find_by_reference("acme", "r-1") == world.request().call_id
 

@@ -98,7 +98,7 @@ async def test_breaker_opens_and_closes(engine: EmbeddedEngine, tmp_path: Path) 
         for request in doomed:
             await stage.calls.start(request)
         opened = await reached(control, lambda seen: seen.breaker.state is BreakerState.OPEN)
-        assert "sends failed" in opened.breaker.reason
+        assert "calls failed" in opened.breaker.reason
         stopped = await reached(control, lambda seen: seen.rate == STOPPED)
         assert stopped.is_throttled
 

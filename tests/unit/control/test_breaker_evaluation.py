@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -17,6 +18,7 @@ from ackbridge.contracts.breaker import (
     SendRate,
 )
 from ackbridge.control.breaker import (
+    BreakerEvaluation,
     BreakerRules,
     breaker_counts,
     counts_by_report,
@@ -31,15 +33,27 @@ RULES = BreakerRules(BreakerPolicy(), health_every=30 * SECOND)
 CLOSED = BreakerStatus.initial(AT)
 
 
+def evaluated(
+    monitor: MonitorState,
+    reports: Mapping[str, Mapping[str, BreakerCounts]],
+    now: datetime,
+    before: BreakerEvaluation | None = None,
+    probe: Count | None = None,
+) -> BreakerEvaluation:
+    """An evaluation after another one."""
+    breaker = before.breaker if before else CLOSED
+    breakers = before.breakers if before else {}
+    return evaluate(RULES, breaker, breakers, monitor, reports, probe, now)
+
+
 def test_what_counts_for_the_breaker() -> None:
-    """Refusals are answers; 429 and our own errors do not count; a silence is no failed send."""
+    """Calls, not attempts: neither 429, nor our own errors, nor the number of cycles."""
     counts = {what: 2**number for number, what in enumerate(Count)}
-    tally = breaker_counts(counts)
-    assert tally == BreakerCounts(
-        answered=counts[Count.RECEIPTS] + counts[Count.REFUSED],
-        failed=counts[Count.UNANSWERED],
-        responded=counts[Count.ANSWERS] + counts[Count.FAILURES],
-        silent=counts[Count.SILENCES],
+    assert breaker_counts(counts) == BreakerCounts(
+        answered=counts[Count.CALLS_ANSWERED],
+        failed=counts[Count.CALLS_FAILED],
+        responded=counts[Count.CALLS_RESPONDED],
+        silent=counts[Count.CALLS_SILENT],
     )
 
 
@@ -52,31 +66,52 @@ def test_every_report_counts_once(growth: list[list[int]]) -> None:
     for more in growth:
         stands = [before + by for before, by in zip(stands, more, strict=True)]
         buckets = [
-            (AT + number * 10 * SECOND, {Count.UNANSWERED: count})
+            (AT + number * 10 * SECOND, "order", {Count.CALLS_FAILED: count})
             for number, count in enumerate(stands)
         ]
-        found = counts_by_report(buckets)
+        found = counts_by_report(buckets).get("order", {})
         seen += new_counts(found, marks)
         marks = found
     assert seen.failed == sum(stands)
 
 
+def test_reports_are_kept_apart_by_operation() -> None:
+    """Those of all workers together; the provider's own have its health requests only."""
+    buckets = [
+        (AT, "order", {Count.CALLS_FAILED: 2}),
+        (AT, "order", {Count.CALLS_FAILED: 3}),
+        (AT, "quote", {Count.CALLS_ANSWERED: 1}),
+        (AT, "", {Count.HEALTHY: 1}),
+    ]
+    assert counts_by_report(buckets) == {
+        "order": {AT.isoformat(): BreakerCounts(failed=5)},
+        "quote": {AT.isoformat(): BreakerCounts(answered=1)},
+    }
+
+
 def test_an_evaluation_resumes_where_the_last_one_ended() -> None:
     """What was counted is not counted again, not even after the breaker has changed."""
-    buckets = [(AT, {Count.UNANSWERED: 6}), (AT, {Count.UNANSWERED: 4})]
-    seen = evaluate(RULES, CLOSED, MonitorState(), counts_by_report(buckets), None, AT + SECOND)
+    buckets = [(AT, "order", {Count.CALLS_FAILED: 6}), (AT, "order", {Count.CALLS_FAILED: 4})]
+    reports = counts_by_report(buckets)
+    seen = evaluated(MonitorState(), reports, AT + SECOND)
     assert seen.breaker.state is BreakerState.OPEN
     assert seen.rate == SendRate(per_second=0)
     later = AT + 32 * SECOND
-    again = evaluate(
-        RULES, seen.breaker, seen.monitor, counts_by_report(buckets), Count.HEALTHY, later
-    )
+    again = evaluated(seen.monitor, reports, later, seen, Count.UNHEALTHY)
     assert again.breaker.state is BreakerState.HALF_OPEN
     assert again.monitor.probed_at == later
-    once_more = evaluate(
-        RULES, again.breaker, again.monitor, counts_by_report(buckets), None, later + SECOND
-    )
+    once_more = evaluated(again.monitor, reports, later + SECOND, again)
     assert once_more.breaker is again.breaker
+    assert once_more.breakers == {}
+
+
+def test_an_idle_operation_is_forgotten() -> None:
+    """The state of the monitor is bounded by what is in use."""
+    reports = counts_by_report([(AT, "order", {Count.CALLS_ANSWERED: 1})])
+    seen = evaluated(MonitorState(), reports, AT)
+    assert seen.monitor.operations.keys() == {"order"}
+    later = evaluated(seen.monitor, {}, AT + 16 * 60 * SECOND)
+    assert later.monitor.operations == {}
 
 
 def test_when_health_requests_are_due() -> None:
@@ -87,4 +122,5 @@ def test_when_health_requests_are_due() -> None:
     assert RULES.is_probe_due(CLOSED, AT, AT + 30 * SECOND)
     assert not RULES.is_probe_due(half_open, AT, AT + 4 * SECOND)
     assert RULES.is_probe_due(half_open, AT, AT + 5 * SECOND)
+    assert RULES.is_probe_due(half_open, AT - SECOND, AT), "the first one at once"
     assert not BreakerRules(BreakerPolicy()).is_probe_due(CLOSED, None, AT)

@@ -17,10 +17,11 @@ from ackbridge.contracts.breaker import (
     BreakerPolicy,
     BreakerState,
     BreakerStatus,
-    BreakerWindow,
+    MonitorState,
     SendRamp,
 )
-from ackbridge.control.breaker import BreakerRules, next_status, send_rate, without_stale_silences
+from ackbridge.control.breaker import BreakerRules, evaluate, send_rate
+from ackbridge.stats.counters import Count
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REPORT_EVERY = 2
@@ -97,16 +98,13 @@ def simulate(
 ) -> Run:
     """Calls arrive evenly; those that may not be sent are parked until the breaker allows them."""
     policy = policy or BreakerPolicy()
-    rules = BreakerRules(
-        policy,
-        health_every=timedelta(seconds=5) if has_health else None,
-        longest_deadline=timedelta(seconds=DEADLINE),
-    )
+    rules = BreakerRules(policy, health_every=timedelta(seconds=5) if has_health else None)
     provider = Provider(behaviour, random.Random(7))  # noqa: S311 -- the same dice at every run
     run = Run(provider)
-    breaker, evidence = BreakerStatus.initial(START), BreakerWindow()
+    breaker, monitor = BreakerStatus.initial(START), MonitorState()
+    breakers: dict[str, BreakerStatus] = {}
     unreported = NO_COUNTS
-    later: deque[tuple[int, BreakerCounts]] = deque()
+    later: deque[tuple[int, int, BreakerCounts]] = deque()
     credit = 0.0
     for second in range(seconds):
         now = START + timedelta(seconds=second)
@@ -124,24 +122,27 @@ def simulate(
             away = BreakerCounts(silent=known.silent)
             unreported += known - away
             if known.silent:
-                later.append((second + DEADLINE, away))
+                later.append((second + DEADLINE, second, away))
         while later and later[0][0] <= second:
-            unreported += later.popleft()[1]
-        tally = NO_COUNTS
+            _, sent, silent = later.popleft()
+            judged_from = max(
+                (one.judged_from or START for one in (breaker, *breakers.values())), default=START
+            )
+            if START + timedelta(seconds=sent) >= judged_from:
+                unreported += silent
+        reports = {}
         if second % REPORT_EVERY == 0:
-            tally, unreported = unreported, NO_COUNTS
-        is_half_open = breaker.state is BreakerState.HALF_OPEN
-        if has_health and is_half_open and second % 5 == 0:
-            is_well = provider.is_healthy(second)
-            tally += BreakerCounts(healthy=1) if is_well else BreakerCounts(unhealthy=1)
-        evidence = evidence.with_counts(
-            without_stale_silences(breaker, tally, now), now, policy.window
+            reports, unreported = {"order": {now.isoformat(): unreported}}, NO_COUNTS
+        health = None
+        if has_health and rules.is_probe_due(breaker, monitor.probed_at, now):
+            health = Count.HEALTHY if provider.is_healthy(second) else Count.UNHEALTHY
+        found = evaluate(
+            rules, breaker, breakers, monitor, reports, health, now, backlog=run.parked
         )
-        before = breaker
-        breaker = next_status(rules, breaker, evidence, now, backlog=run.parked)
-        if breaker.state is not before.state:
-            evidence = BreakerWindow()
-            run.states.append((second, breaker.state, breaker.reason))
+        if found.breaker.state is not breaker.state:
+            run.states.append((second, found.breaker.state, found.breaker.reason))
+        breaker, monitor = found.breaker, found.monitor
+        breakers.update(found.breakers)
     return run
 
 
@@ -171,10 +172,11 @@ def test_a_broken_provider_gets_few_sends_until_it_recovers() -> None:
 
 
 def test_without_a_health_request_single_sends_are_the_probes() -> None:
-    """Each pause costs one real send while the provider is broken; then they close the breaker."""
+    """Each pause costs a few real sends while the provider is broken; then they close it."""
     run = simulate(during(100, 220, "broken"), seconds=700, has_health=False)
     broken = [second for second in run.provider.asked if 103 <= second < 220]
-    assert len(broken) == len([s for s in run.when(BreakerState.HALF_OPEN) if s < 220])
+    probed = len([s for s in run.when(BreakerState.HALF_OPEN) if s < 220])
+    assert probed <= len(broken) <= probed * (BreakerPolicy().probes + 1)
     assert len(run.when(BreakerState.CLOSED)) == 1
     assert run.parked == 0
 

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ackbridge.contracts.breaker import BreakerState, BreakerStatus
 from ackbridge.contracts.control import LearnedDeadline
-from ackbridge.control.deadlines import DeadlineRules, deadline_for, learn, learn_all, survival
+from ackbridge.control.deadlines import (
+    CallDeadline,
+    DeadlineRules,
+    can_extend,
+    deadline_for,
+    deadline_of_probe,
+    extend,
+    learn,
+    learn_all,
+    survival,
+)
 from ackbridge.stats.counters import OperationStats, Timing
 from ackbridge.stats.quantile_sketch import ACCURACY, QuantileSketch
 
@@ -172,39 +181,77 @@ def test_the_exploration_sample_grows_with_silences() -> None:
     assert loudest.scout_deadline == RULES.ceiling
 
 
-@pytest.mark.parametrize("state", [BreakerState.OPEN, BreakerState.HALF_OPEN])
-def test_learning_freezes_while_the_breaker_is_not_closed(state: BreakerState) -> None:
-    """Nothing is learned from a failing provider."""
-    stats = {"order": stats_with({2.0: 1000})}
-    breaker = BreakerStatus(state=state, since=NOW, reason="errors")
-    closed = BreakerStatus(state=BreakerState.CLOSED, since=NOW, reason="well")
-    assert learn_all({"order": RULES}, stats, {}, breaker) == {}
-    assert learn_all({"order": RULES}, stats, {}, closed).keys() == {"order"}
-
-
 def test_only_changes_are_returned() -> None:
     """Operations without a change, or without rules, are left out."""
-    closed = BreakerStatus(state=BreakerState.CLOSED, since=NOW, reason="well")
     stats = {"order": stats_with({2.0: 1000}), "quote": stats_with({9.0: 1000})}
-    first = learn_all({"order": RULES}, stats, {}, closed)
-    assert learn_all({"order": RULES}, stats, first, closed) == {}
+    first = learn_all({"order": RULES}, stats, {})
+    assert first.keys() == {"order"}
+    assert learn_all({"order": RULES}, stats, first) == {}
+
+
+def test_an_extended_deadline_covers_a_provider_that_is_twenty_times_slower() -> None:
+    """Only once, and only where it is below the ceiling."""
+    usual = learned(stats_with({1.0: 1000}))
+    longer = extend(RULES, usual, NOW, to_ceiling=False)
+    assert longer.deadline.total_seconds() == about(30)
+    assert longer.deadline.total_seconds() >= 20
+    assert (longer.usual, longer.since) == (usual.deadline, NOW)
+    assert longer.reason == (
+        "extended from 1.47 s, too many calls timed out; learned again from now on"
+    )
+    assert can_extend(RULES, usual)
+    assert not can_extend(RULES, longer)
+    assert not can_extend(RULES, None)
+    assert not can_extend(None, usual)
+    assert not can_extend(replace(RULES, ceiling=usual.deadline), usual)
+    last = extend(RULES, longer, NOW, to_ceiling=True)
+    assert (last.deadline, last.usual) == (RULES.ceiling, usual.deadline)
+    assert extend(RULES, None, NOW, to_ceiling=True).usual == RULES.initial
+
+
+def test_an_extended_deadline_is_learned_again_when_all_calls_have_had_its_time() -> None:
+    """Those answered sooner are the fast ones; from then on a few samples are enough."""
+    longer = extend(RULES, learned(stats_with({1.0: 1000})), NOW, to_ceiling=False)
+    few = stats_with({5.0: 12})
+    assert learn(RULES, few, longer, NOW + seconds(29)) is longer
+    found = learn(RULES, few, longer, NOW + seconds(31))
+    assert found is not None
+    assert found.deadline.total_seconds() == about(7.5)
+    assert (found.usual, found.since) == (None, NOW)
+    assert learn(RULES, stats_with({5.0: 9}), longer, NOW + seconds(31)) is longer
+    assert learn(RULES, stats_with({}, {30.0: 50}), longer, NOW + seconds(31)) is longer
+
+
+def test_callers_are_told_at_the_usual_deadline() -> None:
+    """Of every call that waits longer: extended, in the sample, or sent as a probe."""
+    usual = learned(stats_with({2.0: 1000}))
+    ordinary = deadline_for(RULES, usual, seconds(30), 0.5)
+    assert ordinary.delayed_after is None
+    sample = deadline_for(RULES, usual, seconds(30), 0.05)
+    assert (sample.deadline, sample.delayed_after) == (seconds(30), usual.deadline)
+    longer = extend(RULES, usual, NOW, to_ceiling=False)
+    assert deadline_for(RULES, longer, seconds(30), 0.5).delayed_after == usual.deadline
+    probe = deadline_of_probe(ordinary, RULES.ceiling, "half open")
+    assert (probe.deadline, probe.delayed_after) == (RULES.ceiling, usual.deadline)
+    assert probe.reason == "600 s: the ceiling, while the breaker is half open"
+    assert deadline_of_probe(sample, RULES.ceiling, "open").delayed_after == usual.deadline
+    initial = deadline_for(None, None, seconds(30), 0.5)
+    assert deadline_of_probe(initial, RULES.ceiling, "open").delayed_after == seconds(30)
 
 
 def test_the_reason_of_a_calls_deadline() -> None:
     """Configured, learned, or longer for the exploration sample."""
     known = learned(stats_with({2.8: 812}))
-    assert deadline_for(RULES, None, seconds(30), 0.5) == (
-        seconds(30),
-        "30 s (configured initial value)",
-    )
-    assert deadline_for(None, known, seconds(30), 0.5)[0] == seconds(30)
-    deadline, why = deadline_for(RULES, known, seconds(30), 0.5)
-    assert deadline == known.deadline
-    assert why.startswith("4.")
-    assert "s: learned p99 2." in why
-    longer, why = deadline_for(RULES, known, seconds(30), 0.05)
-    assert longer == seconds(30)
-    assert why.startswith("30 s: 10% of calls wait longer than 4.")
+    configured = CallDeadline(seconds(30), "30 s (configured initial value)")
+    assert deadline_for(RULES, None, seconds(30), 0.5) == configured
+    assert deadline_for(None, known, seconds(30), 0.5).deadline == seconds(30)
+    found = deadline_for(RULES, known, seconds(30), 0.5)
+    assert found.deadline == known.deadline
+    assert found.reason.startswith("4.")
+    assert "s: learned p99 2." in found.reason
+    longer = deadline_for(RULES, known, seconds(30), 0.05)
+    assert longer.deadline == seconds(30)
+    assert longer.reason.startswith("30 s: 10% of calls wait longer than 4.")
 
 
 def test_the_file_overrides_what_was_learned() -> None:
@@ -213,7 +260,7 @@ def test_the_file_overrides_what_was_learned() -> None:
     higher = replace(RULES, floor=seconds(8))
     lower = replace(RULES, ceiling=seconds(3))
     alone = replace(RULES, sample=0.0)
-    assert deadline_for(higher, known, seconds(30), 0.5)[0] == seconds(8)
-    assert deadline_for(lower, known, seconds(3), 0.05)[0] == seconds(3)
-    assert deadline_for(alone, known, seconds(30), 0.0)[0] == known.deadline
+    assert deadline_for(higher, known, seconds(30), 0.5).deadline == seconds(8)
+    assert deadline_for(lower, known, seconds(3), 0.05).deadline == seconds(3)
+    assert deadline_for(alone, known, seconds(30), 0.0).deadline == known.deadline
     assert learned(stats_with({2.8: 812}), alone).scouts == 0.0

@@ -30,9 +30,16 @@ def said(host: SimulatedHost, at: float, message: ProviderMessage) -> SimulatedH
 
 
 def ends(host: SimulatedHost) -> list[CycleEnd]:
-    """Everything that was reported, in whichever step."""
-    carrying = (names.SEND, names.RECORD, names.CONCLUDE)
-    return [end for name in carrying for step in host.steps(name) for end in step.ended]
+    """Everything that was reported, in the order and in whichever step."""
+    found = []
+    for _, step in host.performed:
+        silence = getattr(step, "silence", None)
+        found += [*getattr(step, "ended", ()), *([silence] if silence else [])]
+    return found
+
+
+def silence(after: timedelta | None, **more: Any) -> CycleEnd:
+    return CycleEnd(silent=True, after=after, sent_at=START, **more)
 
 
 def recorded(host: SimulatedHost) -> RecordStep:
@@ -62,15 +69,14 @@ async def test_the_gateways_time_counts_where_it_makes_sense() -> None:
 
 
 async def test_timeouts_and_failures_are_reported_once() -> None:
-    """With the next step that goes out anyway: no step is there for statistics alone."""
+    """When they happen, with a step that is there anyway: none is there for statistics alone."""
     failure = ProviderMessage(kind=MessageKind.FAILURE, event_key="f", reference="r-2")
     host = SimulatedHost(plan(), send=[sent("r-1"), sent("r-2")])
     said(host, 37, failure)
     await host.protocol.run()
-    assert ends(host) == [
-        CycleEnd(silent=True, after=seconds(30)),
-        CycleEnd(silent=False, after=seconds(7)),
-    ]
+    assert ends(host) == [silence(seconds(30)), CycleEnd(silent=False, after=seconds(7))]
+    steps = [name for name, step in host.performed if getattr(step, "silence", None)]
+    assert steps == [names.LOOK_INBOX], "before the next request, not with it"
     assert set(names_of(host)) <= {
         *(names.PREPARE, names.SEND, names.LOOK_INBOX, names.ACKNOWLEDGE, names.CONCLUDE),
     }
@@ -89,7 +95,7 @@ async def test_a_late_response_takes_its_timeout_back() -> None:
     step = recorded(host)
     assert (step.took, step.overdue) == (seconds(42), True)
     assert step.taken_back == (seconds(30),)
-    assert ends(host) == [CycleEnd(silent=True, after=seconds(30))]
+    assert ends(host) == [silence(seconds(30))]
 
 
 async def test_a_late_answer_of_a_parked_call_counts() -> None:
@@ -121,7 +127,7 @@ async def test_two_sends_under_one_key_report_no_duration() -> None:
     await host.protocol.run()
     assert host.sent_cycles == [1, 1]
     assert recorded(host).took is None
-    assert ends(host) == [CycleEnd(silent=True, after=seconds(30))]
+    assert ends(host) == [silence(seconds(30))]
 
 
 async def test_a_forced_response_reports_no_duration() -> None:
