@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test pytest lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines outage chaos clean lock
+.PHONY: help setup demo up test pytest lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,6 +66,9 @@ deadlines: $(STAMP) ## Simulate learned deadlines, and draw docs/learned-deadlin
 
 isolation: $(STAMP) ## Benchmark a provider beside a slow one, and 10,000 polled calls (ISOLATION=)
 	@$(BIN)/python -m benchmarks.isolation $(ISOLATION)
+
+breaker: $(STAMP) ## Simulate the breaker over hours, and draw docs/breaker.svg
+	@$(BIN)/python -m benchmarks.breaker
 
 batch-scale: $(STAMP) ## Benchmark one batch of many parked calls (CALLS=100000)
 	@$(BIN)/python -m benchmarks.batch_scale $(if $(CALLS),--calls $(CALLS))

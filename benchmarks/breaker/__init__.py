@@ -1,0 +1,1 @@
+"""How long a breaker keeps healthy calls back, in simulations over hours."""
