@@ -274,10 +274,11 @@ class Send:
         messages = [failure] if failure else []
         early = InboxMessages()
         if failure is None:
-            self._require_usable(step, response, sent)
             key = own_event_key("receipt", request, step.cycle)
             final = receipt_response(operation, response.document, key, sent.receipt_at)
-            if final is not None and response.problem is None:
+            if final is None or response.problem is not None:
+                self._require_usable(step, response, sent)
+            else:
                 data = await self._stored(step, response, final.event_key, final.data)
                 messages = [final.model_copy(update={"data": data})]
         if operation.response.mode == "sync" and failure is None:
@@ -297,6 +298,8 @@ class Send:
     def _require_usable(self, step: SendStep, response: ProviderResponse, sent: Sent) -> None:
         """Require the reference of the provider's work, where the receipt should have it."""
         operation = response.operation
+        if operation.receipt.reference is None and operation.response.mode == "poll":
+            self._require_askable(step, sent)
         if sent.reference is not None or operation.receipt.reference is None:
             return
         if operation.response.mode == "sync" and isinstance(response.document["body"], str):
@@ -306,6 +309,16 @@ class Send:
         is_matched = mode == "sync" or (mode == "callback" and match.call_id is not None)
         if not is_matched and not self._can_ask_without_reference(step, sent):
             raise UnreadableError(response.problem or NO_REFERENCE)
+
+    def _require_askable(self, step: SendStep, sent: Sent) -> None:
+        """Require what the status request needs of the receipt, such as a link."""
+        integration = self._deps.catalog.integration(step.request.provider)
+        operation = integration.operations[step.request.operation]
+        context = self._deps.template_context(step.request, step.cycle, kept=sent.kept)
+        try:
+            render_status(integration, operation, context)
+        except InvalidInputError as error:
+            raise UnreadableError(f"the receipt does not say where to ask: {error}") from None
 
     def _can_ask_without_reference(self, step: SendStep, sent: Sent) -> bool:
         integration = self._deps.catalog.integration(step.request.provider)

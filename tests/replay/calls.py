@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 from datetime import timedelta
+from typing import Any
 
 from ackbridge.contracts.calls import CallRequest
 from tests.support.stage import Stage
@@ -173,6 +175,24 @@ async def polled(stage: Stage) -> CallRequest:
     return await run(stage, request.model_copy(update={"payload": payload}))
 
 
+def add_operations(operations: dict[str, Any]) -> None:
+    """Orders whose result is fetched, and orders that are asked about beside their callbacks."""
+    fetched, polled_beside = (deepcopy(operations["create_order"]) for _ in range(2))
+    fetched["response"]["result"] = {"path": "/v1/orders/{reference}"}
+    polled_beside["response"]["poll"] = {"every": "1s"}
+    operations |= {"fetch_order": fetched, "poll_order": polled_beside}
+
+
+async def completed_with_result(stage: Stage) -> CallRequest:
+    """The callback says that the order is made; the order itself is fetched."""
+    return await run(stage, stage.request("fetch_order", delay_ms=100))
+
+
+async def completed_by_poll_beside_callbacks(stage: Stage) -> CallRequest:
+    """The callback never comes."""
+    return await run(stage, stage.request("poll_order", silent=True))
+
+
 CALLS: list[Scenario] = [
     completed,
     completed_sync,
@@ -193,4 +213,6 @@ CALLS: list[Scenario] = [
     failed_silent_while_owing,
     parked_then_resolved,
     polled,
+    completed_with_result,
+    completed_by_poll_beside_callbacks,
 ]

@@ -23,7 +23,7 @@ from tests.support.stage import Stage, edited_integrations, set_up
 from tests.support.subscribers import configure, subscribing
 
 from .batches import BATCHES
-from .calls import CALLS
+from .calls import CALLS, add_operations
 from .controls import CONTROLS
 from .notices import GONE, LISTS, NOTICES, SUBSCRIBER
 from .playing import Run, Scenario
@@ -43,7 +43,7 @@ async def main() -> None:
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         engine = running.enter_context(running_engine(folder))
-        integrations = edited_integrations(folder, lambda _: None)
+        integrations = edited_integrations(folder, add_operations)
         for name, replies in ((SUBSCRIBER, []), (GONE, [410] * 10)):
             subscriber = running.enter_context(subscribing())
             subscriber.replies += replies
