@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI, Request
 from pydantic import TypeAdapter
@@ -94,6 +95,37 @@ async def test_several_authentications_are_used_together(url: str) -> None:
 
     assert '"authorization":"Bearer abc"' in seen
     assert '"x-partner":"def"' in seen
+
+
+async def test_oauth2_beside_a_header_renews_its_token() -> None:
+    """After a 401 the request is sent once more, with the new token and the same header."""
+    seen: list[tuple[str | None, str | None]] = []
+
+    def provider(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/token":
+            return httpx.Response(200, json={"access_token": f"t-{len(seen)}"})
+        seen.append((request.headers.get("authorization"), request.headers.get("x-partner")))
+        return httpx.Response(401 if len(seen) == 1 else 200)
+
+    specs = [
+        SPEC.validate_python(
+            {
+                "type": "oauth2",
+                "token_url": "https://id.example/token",
+                "client_id": "us",
+                "client_secret": "env:KEY",
+            }
+        ),
+        SPEC.validate_python({"type": "header", "name": "X-Partner", "value": "env:PARTNER"}),
+    ]
+    transport = httpx.MockTransport(provider)
+    secrets = Secrets({"KEY": "abc", "PARTNER": "def"}, Path())
+    auth = build_auth(specs, secrets, utc_now, transport)
+    async with httpx.AsyncClient(transport=transport, auth=auth) as client:
+        reply = await client.post("https://api.example/x")
+
+    assert reply.status_code == 200
+    assert seen == [("Bearer t-0", "def"), ("Bearer t-1", "def")]
 
 
 async def test_nothing_is_sent_without_a_spec(url: str) -> None:
