@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 from xml.parsers import expat
 
 from ackbridge.contracts.wire import MAX_JSON_DEPTH, InvalidInputError
+
+OBJECT_MEDIA: Final = re.compile(
+    r"\s*(?:application|text)/(?:[\w.-]+\+|x-www-)?(xml|form)(?:-urlencoded)?\s*(?:;|$)",
+    re.IGNORECASE,
+)
+"""Media types of answers that are read as objects, besides JSON."""
 
 MAX_FIELDS: Final = 10_000
 """Fields of a form."""

@@ -15,7 +15,8 @@ from ackbridge.catalog.callbacks import CallbackEncoding
 from ackbridge.catalog.encodings import write_xml
 from ackbridge.catalog.examples import AnswerExample, DeliveryExample
 from ackbridge.catalog.expressions import Expression
-from ackbridge.catalog.wire_formats import READERS, read_form
+from ackbridge.catalog.hooks import Hook
+from ackbridge.catalog.wire_formats import OBJECT_MEDIA, READERS, read_form
 from ackbridge.contracts.wire import InvalidInputError, read_json
 
 Path = tuple[str | int, ...]
@@ -26,6 +27,8 @@ Read = Callable[["Message"], Any]
 
 LEAST_SEARCHED = 4
 """Characters of an id that is replaced within longer texts too, such as URLs, as a word."""
+
+_NO_CODE = Hook()
 
 _NOT_SENT = frozenset(
     {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
@@ -51,25 +54,44 @@ class Message:
     method: str = "POST"  # of a delivery
 
     @classmethod
-    def of_answer(cls, answer: AnswerExample) -> Message:
-        """The message in an example."""
+    def of_answer(cls, answer: AnswerExample, code: Hook = _NO_CODE) -> Message:
+        """The message in an example.
+
+        Args:
+            code: the integration's, which may read bodies.
+        """
         text = answer.raw.decode("utf-8", "replace")
         headers = _sent(answer.lower_headers)
+        media = OBJECT_MEDIA.match(headers.get("content-type", ""))
         try:
+            if code.read is not None:
+                body = code.read_body(answer.raw, answer.lower_headers)
+                return cls(answer.status, headers, {}, body, "text")
+            if media is not None and text.strip():
+                encoding: Literal["xml", "form"] = "xml" if media[1].lower() == "xml" else "form"
+                return cls(answer.status, headers, {}, READERS[encoding](answer.raw), encoding)
             body = read_json(answer.raw) if text.strip() else None
         except InvalidInputError:
             return cls(answer.status, headers, {}, text, "text")
         return cls(answer.status, headers, {}, body)
 
     @classmethod
-    def of_delivery(cls, delivery: DeliveryExample, encoding: CallbackEncoding) -> Message:
+    def of_delivery(
+        cls, delivery: DeliveryExample, encoding: CallbackEncoding, code: Hook = _NO_CODE
+    ) -> Message:
         """The message in an example of a delivery.
+
+        Args:
+            code: the integration's, which may read bodies.
 
         Raises:
             InvalidInputError: the body is not in this encoding.
         """
         headers = _sent(delivery.lower_headers)
         query = dict(parse_qsl(delivery.query, keep_blank_values=True))
+        if code.read is not None:
+            body = code.read_body(delivery.raw, delivery.lower_headers)
+            return cls(None, headers, query, body, "text", delivery.method)
         body = parse_delivery(encoding, delivery.raw, delivery.query.encode())
         return cls(None, headers, query, body, encoding, delivery.method)
 

@@ -35,6 +35,7 @@ from ackbridge.catalog.matching import (
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import (
     OutboundRequest,
+    apply_hook,
     render_acknowledgement,
     render_request,
     render_result,
@@ -55,7 +56,7 @@ from ackbridge.gateway.event import (
 )
 from ackbridge.gateway.handshake import render_handshake
 from ackbridge.security.inbound import build_verifier
-from ackbridge.security.redaction import Redactor
+from ackbridge.security.redaction import REMOVED, Redactor
 from ackbridge.security.secrets import Secrets
 
 from .message import Message
@@ -170,7 +171,7 @@ def read_example(integration: Integration, example: Example) -> Iterator[Reading
     """
     if example.answer is not None and example.operation is not None:
         operation, answer = integration.operations[example.operation], example.answer
-        document = Message.of_answer(answer).document
+        document = Message.of_answer(answer, integration.code).document
         yield Reading(example.operation, read_answer(operation, answer.to, answer.status, document))
     elif example.delivery is not None:
         yield from _read_delivery(integration, example, example.delivery)
@@ -184,7 +185,7 @@ def _read_delivery(
         raise UnreadableExampleError("the file has no callbacks")
     problem = None
     try:
-        document = Message.of_delivery(delivery, callbacks.encoding).document
+        document = Message.of_delivery(delivery, callbacks.encoding, integration.code).document
     except InvalidInputError as error:
         problem = error
         headers, query = delivery.lower_headers, dict(parse_qsl(delivery.query))
@@ -418,6 +419,16 @@ def _responsible(operation: str | None, kind: ExampleKind) -> str:
     return "callbacks"
 
 
+class _RemovedSecrets(Secrets):
+    """What recorded requests have in place of secrets."""
+
+    def resolve(self, ref: str) -> str:  # noqa: ARG002 -- the same for all
+        return REMOVED
+
+
+_REMOVED_SECRETS = _RemovedSecrets({}, Path())
+
+
 def _wrong_request(integration: Integration, example: Example) -> Iterator[FieldProblem]:
     """Where the file's request for the call differs from the recorded one."""
     call, recorded, answer = example.call, example.request, example.answer
@@ -433,8 +444,11 @@ def _wrong_request(integration: Integration, example: Example) -> Iterator[Field
     operation = integration.operations[example.operation]
     known = {name: getattr(call, name) for name in ("reference", "kept", "response", "reason")}
     context = {**template_context(request), **known}
+    _REMOVED_SECRETS.use_in_task()
     try:
         rendered = _render(integration, operation, answer.to, context)
+        if rendered is not None and integration.hook is not None:
+            rendered = apply_hook(integration, rendered, context, _REMOVED_SECRETS)
     except InvalidInputError as error:
         yield FieldProblem(("call",), f"the file cannot make a request of it: {error}")
         return

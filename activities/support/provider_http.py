@@ -22,7 +22,7 @@ from ackbridge.catalog.matching import (
 )
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest, apply_hook, fairness_key
-from ackbridge.catalog.wire_formats import read_form, read_xml
+from ackbridge.catalog.wire_formats import OBJECT_MEDIA, read_form, read_xml
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_KEY_LENGTH
@@ -60,12 +60,6 @@ _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASC
 _XML_CHARSET = re.compile(r"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", re.ASCII)
 _JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNORECASE)
-
-_MEDIA = re.compile(
-    r"\s*(?:application|text)/(?:[\w.-]+\+|x-www-)?(xml|form)(?:-urlencoded)?\s*(?:;|$)",
-    re.IGNORECASE,
-)
-"""Media types that are read as objects, besides JSON."""
 
 _ESCAPES = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
 """Codecs of Python that are no charsets."""
@@ -366,7 +360,7 @@ def _body(content: bytes, content_type: str) -> Any:
         return binary(content_type, content)
     if not text.strip().removeprefix("\ufeff"):
         return None
-    if (media := _MEDIA.match(content_type)) is not None:
+    if (media := OBJECT_MEDIA.match(content_type)) is not None:
         is_xml = media[1].lower() == "xml"
         return read_xml(text.encode(), "utf-8") if is_xml else read_form(text.encode())
     try:

@@ -254,3 +254,53 @@ def test_shipped_files_agree_with_their_examples(path: Path) -> None:
     readings = [reading for one in checked for reading in one.readings]
     assert list(missing_examples(integration, readings)) == []
     assert any(one.is_verified for one in checked)
+
+
+CARRIER = """\
+provider: acme
+base_url: https://acme.example/api
+examples: "*.json"
+operations:
+  pay:
+    request:
+      path: /soap
+      encoding: xml
+      headers: {X-Key: "{secret('env:KEY')}"}
+      body: {Book: {Ref: "{call.key}"}}
+    receipt: {reference: Booked.No}
+    response: {mode: sync, success: Booked.No, data: Booked}
+"""
+BOOKED = {
+    "source": "made up",
+    "operation": "pay",
+    "call": {"key": "k1"},
+    "request": {
+        "path": "/api/soap",
+        "headers": {"X-Key": "***"},
+        "text": '<?xml version="1.0" encoding="UTF-8"?><Book><Ref>k1</Ref></Book>',
+    },
+    "answer": {
+        "status": 200,
+        "headers": {"Content-Type": "text/xml"},
+        "text": "<a:Booked xmlns:a='u'><No>7</No></a:Booked>",
+    },
+    "means": {"kind": "success", "response": {"No": "7"}, "reference": "7"},
+}
+
+
+def test_answers_in_xml_and_secrets_of_requests(tmp_path: Path) -> None:
+    """Read and rendered as by a worker; recorded secrets are replaced by ***."""
+    assert check(tmp_path, BOOKED, CARRIER).problems == ()
+
+
+def test_bodies_that_the_hook_reads(tmp_path: Path) -> None:
+    """Expressions see what its `read` makes of a recorded body."""
+    code = "def read(body, headers): return {'Booked': {'No': body.decode()[::-1]}}\n"
+    write(tmp_path, code, "hook.py")
+    text = {"status": 200, "text": "7 .on"}
+    example = {key: BOOKED[key] for key in ("source", "operation")} | {
+        "answer": text,
+        "means": {"kind": "success", "response": {"No": "no. 7"}},
+    }
+    file = CARRIER.replace("operations:", "hook: hook.py\noperations:")
+    assert check(tmp_path, example, file).problems == ()
