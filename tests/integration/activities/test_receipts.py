@@ -114,6 +114,44 @@ async def test_refusal_has_the_reason_of_the_provider(
     assert trouble(error).code is None
 
 
+@pytest.mark.parametrize(
+    ("operation", "status", "reached"),
+    [
+        ("ask", 403, False),
+        ("ask", 429, False),
+        ("ask", 200, True),
+        ("ask", 409, True),
+        ("ask", 503, True),
+        ("ask_once", 200, False),
+        ("ask_once", 503, False),
+    ],
+)
+async def test_an_answer_that_asks_for_another_attempt(
+    world: World, operation: str, status: int, *, reached: bool
+) -> None:
+    """A refused attempt had no effect; for requests that are sent once, the file says so."""
+    world.script.says({"code": "BUSY", "message": "later", "wait": 7}, status)
+
+    error = await failed(attempt().run(Send(world.deps).send, step(world, operation)))
+
+    assert (error.type, error.non_retryable) == ("NoReceipt", False)
+    assert (trouble(error).reached, "later" in error.message) == (reached, True)
+    assert 7 <= delay(error) <= 7.7
+
+
+async def test_a_pause_beside_retry_after(world: World) -> None:
+    """Retry-After wins, and `pause` is honoured for every answer that is retried."""
+    world.script.says({"wait": 7}, 503)
+    world.script.says({"wait": 7}, 503, retry_after="2")
+
+    errors = [
+        await failed(attempt().run(Send(world.deps).send, step(world, "ask"))) for _ in range(2)
+    ]
+
+    assert 7 <= delay(errors[0]) <= 7.7
+    assert 2 <= delay(errors[1]) <= 2.2
+
+
 async def test_refusal_by_the_expressions_of_the_file(world: World) -> None:
     """`receipt.failure.reason` and `code` explain ordinary refusals, too."""
     world.script.says({"error": "no", "why": "none is left", "code": 17}, 422)

@@ -115,6 +115,14 @@ operations:
       mode: sync
       success: id
     sum: payload.amount
+  ask:
+    request: {path: /questions}
+    receipt: {retry: code == 'BUSY', pause: wait}
+    response: {mode: sync}
+  ask_once:
+    request: {path: /questions, idempotency: null, repeat: unless_reached}
+    receipt: {retry: code == 'BUSY', pause: wait}
+    response: {mode: sync}
   nowhere:
     request: {path: /nowhere}
     response: {mode: sync}
