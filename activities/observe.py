@@ -47,6 +47,8 @@ from activities.support.heartbeats import last_heartbeat, worker_shuts_down
 from activities.support.quota_control import QuotaControl
 from activities.support.retry import activity_failure
 
+from .resume_parked import ParkedProbes
+
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = timedelta(seconds=2)
@@ -88,12 +90,14 @@ class Observe:
         heartbeat_at: datetime | None = None
         learned_at: datetime | None = None
         quotas = QuotaControl(self._deps.ledger, step)
+        parked = ParkedProbes(self._deps.ledger, step)
         with _retryable():
             while True:
                 integration = self._deps.catalog.integration(step.provider)
                 now, state, decision = await self._check(step, integration, state)
                 if decision is not None:
                     return decision
+                await parked.send(state, now)
                 if step.applied is not None:
                     changed = await quotas.check(step.applied, now)
                     if changed is not None:

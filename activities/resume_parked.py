@@ -20,9 +20,18 @@ from ackbridge.contracts.batches import (
     ParkedSelection,
     Ramp,
 )
-from ackbridge.contracts.breaker import BreakerPolicy
-from ackbridge.contracts.control import MAX_QUARANTINED, DrainResult, DrainStep, Recovery
+from ackbridge.contracts.breaker import BreakerPolicy, BreakerState, BreakerStatus, MonitorState
+from ackbridge.contracts.control import (
+    MAX_QUARANTINED,
+    WHOLE_PROVIDER,
+    DrainResult,
+    DrainStep,
+    ObserveStep,
+    Recovery,
+)
 from ackbridge.contracts.limits import MAX_REASON_LENGTH, MAX_SUMMARY_LENGTH
+from ackbridge.contracts.signals import Reprocess
+from ackbridge.ledger.ledger import Ledger
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified_errors
 
@@ -78,6 +87,59 @@ class ResumeParked:
         await _start(_batch_id(step), _request(integration, selection, step.reason, start))
         started = recovery.model_copy(update={"batch": _batch_id(step)})
         return result.model_copy(update={"recovery": started})
+
+
+class ParkedProbes:
+    """Parked calls as probes of half-open breakers that get no other, such as at night."""
+
+    def __init__(self, ledger: Ledger, step: ObserveStep) -> None:
+        self._ledger = ledger
+        self._step = step
+        self._chosen_at: dict[str, datetime] = {}
+
+    async def send(self, state: MonitorState, now: datetime) -> None:
+        """Resume the oldest call of every operation that has had no outcome for two intervals."""
+        for call_id in await self.choose(state, now):
+            handle = activity.client().get_workflow_handle(call_id)
+            # It may have ended since.
+            with contextlib.suppress(RPCError):
+                await handle.signal(names.REPROCESS, Reprocess(by=BREAKER))
+
+    async def choose(self, state: MonitorState, now: datetime) -> list[str]:
+        """The ids of calls that the outage has parked."""
+        chosen = []
+        for name, breaker in _probed(self._step).items():
+            used = [
+                state.operations[one].used_at
+                for one in state.operations
+                if name in (one, WHOLE_PROVIDER)
+            ]
+            known = [breaker.since, self._chosen_at.get(name), *used]
+            quiet_since = max(at for at in known if at is not None)
+            every = breaker.probe_every or BreakerPolicy().probe_every
+            if now - quiet_since < 2 * every:
+                continue
+            self._chosen_at[name] = now
+            selection = ParkedSelection(
+                provider=self._step.provider,
+                operation=name or None,
+                reason=OUTAGE_REASONS,
+                parked_since=breaker.opened_at,
+                quarantined=False,
+            )
+            chosen += [one.call_id for one in await self._ledger.batches.parked(selection, 1)]
+        return chosen
+
+
+def _probed(step: ObserveStep) -> dict[str, BreakerStatus]:
+    """The breakers that are probed with single sends, by operation; "" for all operations."""
+    provider = step.breaker
+    is_half_open = provider.state is BreakerState.HALF_OPEN
+    if provider.state is BreakerState.OPEN or (is_half_open and not provider.trickle):
+        return {}
+    failing = {name: one for name, one in step.breakers.items() if not one.is_unrestricted}
+    own = {name: one for name, one in failing.items() if one.state is BreakerState.HALF_OPEN}
+    return own or ({WHOLE_PROVIDER: provider} if is_half_open else {})
 
 
 def _batch_id(step: DrainStep) -> str:

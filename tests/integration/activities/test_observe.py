@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from ackbridge.contracts.breaker import BreakerState, BreakerStatus, SendRate
+import pytest
+
+from ackbridge.contracts.breaker import (
+    BreakerState,
+    BreakerStatus,
+    MonitorState,
+    OperationMonitor,
+    SendRate,
+)
+from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.control import ObserveStep
-from ackbridge.contracts.steps import StepFailure
+from ackbridge.contracts.steps import Parking, StepFailure
 from ackbridge.stats.counters import Count
 from activities.observe import RETRY_DELAY, Observe
+from activities.resume_parked import ParkedProbes
 
 from .world import NOW, World, attempt, delay, failed
 
@@ -63,3 +73,68 @@ async def test_retries_have_no_backoff(world: World) -> None:
     error = await failed(attempt(30).run(Observe(world.deps).observe, unknown))
     assert error.type == StepFailure.UNAVAILABLE
     assert delay(error) == RETRY_DELAY / timedelta(seconds=1)
+
+
+async def park(world: World, key: str, reason: str = "breaker_open") -> str:
+    """Park a call now."""
+    request = world.request(key=key)
+    await world.ledger.calls.claim(request, "chain-1")
+    parking = Parking(reason=reason, times=1)
+    await world.ledger.calls.record_stage(
+        request.call_id, Stage.PARKED, "parked", None, parking=parking
+    )
+    return request.call_id
+
+
+async def test_parked_calls_are_the_probes_where_there_are_no_others(world: World) -> None:
+    """One per two intervals, only what the outage has parked, and no call while others come."""
+    every = timedelta(seconds=5)
+    half_open = BreakerStatus(
+        state=BreakerState.HALF_OPEN,
+        since=NOW - 2 * every,
+        reason="probing",
+        trickle=True,
+        probe_every=every,
+        opened_at=NOW - timedelta(minutes=1),
+    )
+    await park(world, "k-0", reason="switched_off")
+    call_id = await park(world, "k-1")
+    idle = MonitorState()
+    probed = step().model_copy(update={"breakers": {"order": half_open}})
+    probes = ParkedProbes(world.ledger, probed)
+    assert await probes.choose(idle, NOW - timedelta(seconds=1)) == []
+    assert await probes.choose(idle, NOW) == [call_id]
+    assert await probes.choose(idle, NOW + timedelta(seconds=9)) == []
+    assert await probes.choose(idle, NOW + 2 * every) == [call_id]
+    busy = MonitorState(operations={"order": OperationMonitor(used_at=NOW)})
+    assert await ParkedProbes(world.ledger, probed).choose(busy, NOW + every) == []
+    later = half_open.model_copy(update={"opened_at": NOW + every})
+    other = probed.model_copy(update={"breakers": {"order": later}})
+    assert await ParkedProbes(world.ledger, other).choose(idle, NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "trickle", "own", "is_probed"),
+    [
+        (BreakerState.HALF_OPEN, True, BreakerState.CLOSED, True),
+        (BreakerState.HALF_OPEN, False, BreakerState.HALF_OPEN, False),
+        (BreakerState.OPEN, False, BreakerState.HALF_OPEN, False),
+        (BreakerState.CLOSED, False, BreakerState.OPEN, False),
+        (BreakerState.CLOSED, False, BreakerState.HALF_OPEN, True),
+    ],
+)
+async def test_which_breakers_are_probed_with_parked_calls(
+    world: World, provider: BreakerState, trickle: bool, own: BreakerState, is_probed: bool
+) -> None:
+    """The health request goes first, and nothing is sent while a breaker is open."""
+    call_id = await park(world, "k-1")
+    began = NOW - timedelta(minutes=1)
+    fields = {"since": began, "reason": "r", "opened_at": began}
+    probed = step().model_copy(
+        update={
+            "breaker": BreakerStatus(state=provider, trickle=trickle, **fields),
+            "breakers": {"order": BreakerStatus(state=own, trickle=True, **fields)},
+        }
+    )
+    chosen = await ParkedProbes(world.ledger, probed).choose(MonitorState(), NOW)
+    assert chosen == ([call_id] if is_probed else [])
