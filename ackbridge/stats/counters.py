@@ -330,6 +330,10 @@ class QuotaMeter:
         self.is_urgent = asyncio.Event()
         self._quotas: dict[tuple[str, str], _Quota] = {}
 
+    def __len__(self) -> int:
+        """Quotas that are remembered."""
+        return len(self._quotas)
+
     def count(
         self,
         key: tuple[str, str],
@@ -389,6 +393,7 @@ class QuotaMeter:
     def take_reports(self, now: datetime) -> list[QuotaReport]:
         """What has changed and others should know; `restore` them if they cannot be stored."""
         self.is_urgent.clear()
+        self._forget_idle(now)
         taken = []
         for (provider, tenant), quota in self._quotas.items():
             if not quota.has_changed or not quota.is_of_interest(now):
@@ -402,6 +407,13 @@ class QuotaMeter:
         """Report these again."""
         for one in reports:
             self._quotas[one.provider, one.tenant].has_changed = True
+
+    def _forget_idle(self, now: datetime) -> None:
+        """Forget quotas that nobody uses: there may be many tenants."""
+        begin = int(now.timestamp()) - QUOTA_WINDOW
+        for key, quota in list(self._quotas.items()):
+            if not quota.is_of_interest(now) and all(second < begin for second in quota.seconds):
+                del self._quotas[key]
 
 
 def _forget_before(seconds: dict[int, list[int]], begin: int) -> None:

@@ -97,3 +97,17 @@ def test_quota_that_is_used_up_pauses() -> None:
     count(meter, stated=stated)
     assert paused_for(meter) == 20
     assert meter.take_reports(NOW)[0].stated == stated
+
+
+def test_tenants_that_send_nothing_are_forgotten() -> None:
+    """There may be many; one whose requests were rejected is remembered for longer."""
+    meter = QuotaMeter()
+    count(meter, throttled=True)
+    for number in range(100):
+        meter.count(("acme", f"tenant-{number}"), NOW, NOW, throttled=False)
+    meter.take_reports(NOW)
+    assert len(meter) == 101
+    meter.take_reports(NOW + timedelta(minutes=2))
+    assert len(meter) == 1
+    meter.take_reports(NOW + timedelta(minutes=20))
+    assert len(meter) == 0
