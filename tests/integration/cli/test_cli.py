@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -209,11 +210,13 @@ async def test_limit_shows_what_a_provider_accepts(stack: Stack) -> None:
     await ledger.leases.acquire(lease)
     await ledger.close()
     shown = run(stack.environment, "limit", "stripe").stdout
-    for part in ("all sends", "8.5/s", "97", "1 (+0)", "109 requests"):
-        assert part in " ".join(shown.split()), shown
+    # The control may have decided another rate by now.
+    row = r"all sends [\d.]+/s 97 12 1 \(\+0\) .*12 of 109 requests were answered 429"
+    assert re.search(row, " ".join(shown.split())), shown
     assert max(map(len, shown.splitlines())) <= 80
     (quota,) = json.loads(run(stack.environment, "limit", "stripe", "--json").stdout)["quotas"]
-    assert (quota["now"], quota["throttled"], quota["in_flight"]) == (8.5, 12, 1)
+    assert quota["now"] > 0
+    assert (quota["throttled"], quota["in_flight"]) == (12, 1)
 
 
 def test_batch_of_parked_calls(stack: Stack) -> None:
