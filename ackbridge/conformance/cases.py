@@ -164,7 +164,8 @@ def make_case(
     """
     operation = integration.operations[name]
     samples = SampleMessages(integration, name, examples)
-    known = [one.call.payload for one in examples if one.call and one.operation == name]
+    calls = (one.call for one in examples if one.call and one.operation == name)
+    known = [call.payload for call in calls if "payload" in call.model_fields_set]
     if given is not None:
         check_payload(operation, given)
         known.insert(0, given)
@@ -194,7 +195,10 @@ def make_case(
 
 def _payloads_of_templates(operation: Operation) -> list[Any]:
     """Without a schema, every field that a template reads is a text."""
-    fields = {name[1] for name in _names(operation) if name[0] == "payload" and len(name) > 1}
+    names = [name for name in _names(operation) if name[0] == "payload"]
+    fields = {name[1] for name in names if len(name) > 1}
+    if names and not fields:
+        fields = {"made_up"}  # the payload as a whole is sent
     return [dict.fromkeys(sorted(fields), text) for text in ("made-up", "something-else")]
 
 

@@ -20,6 +20,16 @@ def make_true(message: Message, expression: Expression) -> None:
     _make_true(message, expression.tree)
 
 
+def wrap_event(message: Message, each: Expression) -> bool:
+    """Make the body the only event of a delivery; false where the place of events is no path."""
+    path = _path(each.tree)
+    if path is None:
+        return False
+    event, message.body = message.body, {}
+    _assign(message, path, [event])
+    return True
+
+
 def fill(message: Message, expression: Expression | None, value: Any = None) -> None:
     """Give a value to the field that an expression reads, if it is a plain field without one."""
     path = _path(expression.tree) if expression is not None else None

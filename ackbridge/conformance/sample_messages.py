@@ -19,7 +19,7 @@ from ackbridge.catalog.matching import find_event_key, receipt_reference
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.contracts.wire import InvalidInputError
 
-from .made_up import fill, make_true
+from .made_up import fill, make_true, wrap_event
 from .message import (
     Message,
     keep_only,
@@ -224,6 +224,9 @@ class SampleMessages:
         if kind is ExampleKind.SUCCESS:
             fill(message, self._operation.response.data)
         self._fill_ids(message, source)
+        each = self._integration.callbacks.each if self._integration.callbacks else None
+        if source == "callback" and each is not None and not wrap_event(message, each):
+            return None
         meaning = self._read(source, message)
         if meaning is None or meaning.kind is not kind or not self._has_ids(source, meaning):
             return None

@@ -37,7 +37,7 @@ EVENT: dict[str, Any] = {
 }
 
 
-def integration(event_key: str = "id", **parts: Any) -> Integration:
+def integration(event_key: str = "id", each: str | None = None, **parts: Any) -> Integration:
     """A provider with one operation."""
     document = {
         "provider": "acme",
@@ -45,6 +45,7 @@ def integration(event_key: str = "id", **parts: Any) -> Integration:
         "callbacks": {
             "verify": {"type": "header", "name": "X-Token", "secrets": ["env:TOKEN"]},
             "event_key": event_key,
+            "each": each,
         },
         "operations": {"order": {**PARTS, **parts}},
     }
@@ -166,6 +167,14 @@ def test_simple_messages_are_made_up_without_examples() -> None:
     samples = SampleMessages(file, "order", ())
     assert samples.status("7", MessageRequest("completed")).body == {"state": "DONE"}
     assert samples.status("7", MessageRequest("processing")).status == 404
+
+
+def test_events_of_a_list_are_made_up_too() -> None:
+    """One event in the list that the file names."""
+    file = integration(each="body.items")
+    message = callback(file)
+    assert message.body["items"][0]["ref"] == CALL_ID
+    assert len(message.body["items"]) == 1
 
 
 @pytest.mark.parametrize("success", ["length(items) == `2`", "type == 'done' && !(test)"])
