@@ -36,6 +36,8 @@ PREPARE_WITHIN = timedelta(hours=24)
 DELAYED_AFTER = timedelta(seconds=30)
 """When callers are notified that a call waits for a worker that has what it needs."""
 
+SHORTEST_POLL_RETRY = timedelta(milliseconds=500)
+
 POLL_PRIORITY = 4
 """In the settle queue, where everything else has Temporal's default of 3 and goes first."""
 
@@ -178,8 +180,8 @@ def poll(plan: PollPlan, within: timedelta) -> Step[Asked]:
         within=within,
         local_first=False,
         # After an attempt that did not report back. All others say when the next one is due.
-        first_retry=plan.every,
-        longest_retry=plan.every,
+        first_retry=max(plan.every, SHORTEST_POLL_RETRY),
+        longest_retry=max(plan.every, SHORTEST_POLL_RETRY),
         heartbeat_timeout=plan.every + plan.timeout + MARGIN if is_short else None,
         on_interrupt=OnInterrupt.ABANDONED,
         priority=POLL_PRIORITY,

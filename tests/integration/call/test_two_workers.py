@@ -111,5 +111,5 @@ async def test_two_workers_share_a_rate_and_a_watch(
                 await stage.calls.start(stage.request("quote"))
                 await asyncio.sleep(0.5)
                 seen = await control.snapshot()
-        assert "sends failed" in seen.breaker.reason
+        assert "failed" in seen.breaker.reason
         await reached(control, lambda seen: seen.rate == SendRate(per_second=0))
