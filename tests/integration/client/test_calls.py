@@ -179,7 +179,7 @@ async def test_status_tells_what_a_send_waits_for(throttled: Stage) -> None:
     control = throttled.calls.control("sandbox")
     first, second = throttled.request(), throttled.request()
     async with contextlib.AsyncExitStack() as running:
-        for queue in (names.TASK_QUEUE, names.settle_queue("sandbox")):
+        for queue in (names.TASK_QUEUE, names.control_queue("sandbox")):
             await running.enter_async_context(BoundedShutdown(workers[queue]))
         await start_controls(throttled.client, catalog, throttled.ledger)
         await throttled.calls.start(first)
