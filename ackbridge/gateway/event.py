@@ -130,6 +130,7 @@ def read_event(
         )
         if message is not None:
             interpretations.append(Interpretation(match, message))
+    rule, about = _forwarding(integration, document)
     return InboundEvent(
         provider=integration.provider,
         event_key=event_key,
@@ -139,7 +140,8 @@ def read_event(
         interpretations=tuple(interpretations),
         size=size,
         traceparent=_traceparent(document),
-        **_forwarding(integration, document),
+        rule=rule,
+        about=about,
     )
 
 
@@ -166,6 +168,7 @@ def from_inbox_entry(
     """Read an event from the inbox, documents by today's catalog; raises as `read_event`."""
     if entry.message is None or entry.operation is None:
         return read_event(integration, entry.event_key, entry.document, entry.received_at, redactor)
+    rule, about = _forwarding(integration, entry.document or {})
     match = Match(operation=entry.operation, call_id=entry.call_id, reference=entry.reference)
     return InboundEvent(
         provider=entry.provider,
@@ -174,19 +177,19 @@ def from_inbox_entry(
         document=entry.document,
         matches=(match,),
         interpretations=(Interpretation(match, entry.message),),
-        **_forwarding(integration, entry.document or {}),
+        rule=rule,
+        about=about,
     )
 
 
-def _forwarding(integration: Integration, document: EventDocument) -> dict[str, Any]:
+def _forwarding(integration: Integration, document: EventDocument) -> tuple[str | None, str | None]:
     """`rule` and `about` of an event: by the first of `callbacks.events` that holds."""
     callbacks = integration.callbacks
-    if callbacks is None or not callbacks.events:
-        return {}
-    for name, rule in callbacks.events.items():
-        if rule.when.holds(document):
-            return {"rule": name, "about": object_of(rule, document)}
-    return {}
+    if callbacks is not None and callbacks.events:
+        for name, rule in callbacks.events.items():
+            if rule.when.holds(document):
+                return name, object_of(rule, document)
+    return None, None
 
 
 def make_document(body: Any, headers: Mapping[str, str], query: Mapping[str, str]) -> EventDocument:

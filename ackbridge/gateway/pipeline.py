@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
 
 from pydantic_core import to_json
@@ -52,12 +52,17 @@ UNROUTED_LIMIT = 1024 * 1024
 _CREDENTIALS = {"authorization", "proxy-authorization", "cookie"}
 
 
+Read: TypeAlias = "Callable[[ReceivedCallback], Any]"
+
+
 @dataclass(frozen=True)
 class CallbackSource:
     """A provider that calls back.
 
     Attributes:
         replies: by what became of an event.
+        read: the body of a delivery; raises `InvalidInputError`.
+        hidden: headers that expressions do not see: documents are stored in the ledger.
         takes_get: whether its deliveries, or its handshakes, may be GET requests.
     """
 
@@ -66,6 +71,8 @@ class CallbackSource:
     verifier: Verifier
     redactor: Redactor
     replies: Mapping[DeliveryResult, CallbackReply]
+    read: Read
+    hidden: frozenset[str]
     takes_get: bool
 
     @classmethod
@@ -83,12 +90,13 @@ class CallbackSource:
             verifier,
             redactor,
             {result: _accepted(result, callbacks.replies) for result in DeliveryResult},
+            _reader(integration, callbacks),
+            _hidden_headers(callbacks),
             takes_get=callbacks.encoding == "query" or bool(callbacks.handshakes),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class CallbackRequest:
+class CallbackRequest(NamedTuple):
     """A request whose body has not been read; headers by lower-case name, the query raw."""
 
     provider: str
@@ -98,8 +106,7 @@ class CallbackRequest:
     receive: Receive
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedCallback:
+class ReceivedCallback(NamedTuple):
     """A callback of a known provider, within its size limit; not verified."""
 
     source: CallbackSource
@@ -143,8 +150,7 @@ class ReplyDecidedError(Exception):
         super().__init__(reply.status)
 
 
-@dataclass(frozen=True, slots=True)
-class Interpreted:
+class Interpreted(NamedTuple):
     """The events of a delivery.
 
     Attributes:
@@ -205,9 +211,7 @@ class CallbackPipeline:
             extra = {"provider": source.integration.provider}
             log.error("callbacks cannot be verified: %s", error, extra=extra)  # noqa: TRY400 -- a traceback could show the secret
             raise ReplyDecidedError(self._try_again("verification is not set up")) from None
-        return VerifiedCallback(
-            source, received.method, received.headers, received.query, received.body
-        )
+        return VerifiedCallback(*received)
 
     def _interpret(self, verified: VerifiedCallback) -> Interpreted:
         """Read the events of a delivery; one that cannot be read does not stop the others."""
@@ -253,9 +257,10 @@ class CallbackPipeline:
         return event
 
     async def _deliver(self, interpreted: Interpreted, source: CallbackSource) -> CallbackReply:
-        provider, events = source.integration.provider, interpreted.events
-        if interpreted.ignored:
-            self.delivery.count_ignored(provider, interpreted.ignored)
+        events, ignored, rejection = interpreted
+        provider = source.integration.provider
+        if ignored:
+            self.delivery.count_ignored(provider, ignored)
         try:
             if len(events) == 1:
                 results = [await self.delivery.deliver(events[0])]
@@ -264,11 +269,13 @@ class CallbackPipeline:
         except UnavailableError as error:
             log.warning("callback could not be stored: %s", error, extra={"provider": provider})
             return self._try_again("neither the engine nor the ledger is available")
-        if interpreted.rejection is not None:
-            return _logged(interpreted.rejection, provider)
-        results += [DeliveryResult.IGNORED] * interpreted.ignored
+        if rejection is not None:
+            return _logged(rejection, provider)
+        if len(results) == 1 and not ignored:
+            return _logged(source.replies[results[0]], provider, events[0])
+        results += [DeliveryResult.IGNORED] * ignored
         reply = _summary([source.replies[result] for result in results], source)
-        return _logged(reply, provider, events[0] if len(events) == 1 else None)
+        return _logged(reply, provider)
 
     def _try_again(self, reason: str) -> CallbackReply:
         seconds = max(1, round(self.retry_after.total_seconds()))
@@ -376,33 +383,44 @@ async def _read_body(request: CallbackRequest, limit: int) -> bytes:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+def _reader(integration: Integration, callbacks: CallbackSpec) -> Read:
+    """How the bodies of a provider's deliveries are read."""
+    code, encoding = integration.code, callbacks.encoding
+    if code.read is not None:
+        return lambda received: code.read_body(received.body, received.headers)
+    if encoding == "json":
+        return lambda received: read_json(received.body)
+    if encoding == "query":
+        return lambda received: read_form(received.query)
+    read = READERS[encoding]
+    return lambda received: read(received.body)
+
+
 def _document(received: ReceivedCallback) -> EventDocument:
     """What expressions see, without credentials: documents are stored in the ledger."""
-    encoding, code = received.source.callbacks.encoding, received.source.integration.code
-    if code.read is not None:
-        body = code.read_body(received.body, received.headers)
-    elif encoding == "json":
-        body = read_json(received.body)
-    elif encoding == "query":
-        body = read_form(received.query)
-    else:
-        body = READERS[encoding](received.body)
-    return make_document(body, _visible_headers(received), _query(received))
+    return make_document(
+        received.source.read(received), _visible_headers(received), _query(received)
+    )
 
 
 def _bodiless_document(received: ReceivedCallback) -> EventDocument:
     return make_document(None, _visible_headers(received), _query(received))
 
 
+def _hidden_headers(callbacks: CallbackSpec) -> frozenset[str]:
+    verify = callbacks.verify
+    own = {verify.name.lower()} if isinstance(verify, HeaderVerify) else set()
+    return frozenset(_CREDENTIALS | own)
+
+
 def _visible_headers(received: ReceivedCallback) -> dict[str, str]:
-    excluded = _CREDENTIALS
-    verify = received.source.callbacks.verify
-    if isinstance(verify, HeaderVerify):
-        excluded = excluded | {verify.name.lower()}
-    return {name: text for name, text in received.headers.items() if name not in excluded}
+    hidden = received.source.hidden
+    return {name: text for name, text in received.headers.items() if name not in hidden}
 
 
 def _query(received: ReceivedCallback) -> dict[str, str]:
+    if not received.query:
+        return {}
     return dict(parse_qsl(received.query.decode("latin-1"), keep_blank_values=True))
 
 

@@ -153,15 +153,16 @@ def _generic_signatures(
     spec: HmacVerify, names: tuple[str, ...], headers: Mapping[str, str]
 ) -> tuple[bytes, ...]:
     """The signatures in those of the named headers that are there."""
+    if len(names) == 1:
+        return (_generic_signature(spec, names[0], _header(headers, names[0])),)
     present = [name for name in names if headers.get(name.lower(), "").strip()] or names[:1]
-    given = {name: _header(headers, name) for name in present}
-    prefixed = {name: text for name, text in given.items() if text.startswith(spec.prefix)}
-    if not prefixed:
-        name = present[0]
+    return tuple(_generic_signature(spec, name, _header(headers, name)) for name in present)
+
+
+def _generic_signature(spec: HmacVerify, name: str, given: str) -> bytes:
+    if not given.startswith(spec.prefix):
         raise SignatureError(f"signature in header {name} does not start with {spec.prefix!r}")
-    return tuple(
-        _decode(text.removeprefix(spec.prefix), spec.encoding) for text in prefixed.values()
-    )
+    return _decode(given.removeprefix(spec.prefix), spec.encoding)
 
 
 def _read_stripe(headers: Mapping[str, str], body: bytes) -> SignedContent:
