@@ -25,8 +25,8 @@ from ackbridge.sandbox.provider_dialect import DialectReply, IncomingRequest
 from ackbridge.sandbox.serving import HttpReply, read_request, send_reply
 
 from .recording import (
-    Delivered,
     Exchanged,
+    RecordedDelivery,
     Redaction,
     example_of_delivery,
     example_of_exchange,
@@ -113,7 +113,9 @@ class Recorder:
     def _record(self, request: IncomingRequest, reply: HttpResponse, *, is_callback: bool) -> None:
         if is_callback:
             if 200 <= reply.status < 300:
-                arrived = Delivered(request.method, request.query, request.headers, request.body)
+                arrived = RecordedDelivery(
+                    request.method, request.query, request.headers, request.body
+                )
                 self._write(
                     example_of_delivery(self.integration, self.redaction, arrived, self.source)
                 )

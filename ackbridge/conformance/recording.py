@@ -59,7 +59,7 @@ class Exchanged:
 
 
 @dataclass(frozen=True)
-class Delivered:
+class RecordedDelivery:
     """A callback, as it arrived; headers by lower-case name."""
 
     method: str
@@ -154,7 +154,7 @@ def example_of_exchange(
 
 
 def example_of_delivery(
-    integration: Integration, redaction: Redaction, arrived: Delivered, source: str
+    integration: Integration, redaction: Redaction, arrived: RecordedDelivery, source: str
 ) -> dict[str, Any]:
     """As `example_of_exchange`, of a callback. Its signature no longer holds, and is left out."""
     encoding = integration.callbacks.encoding if integration.callbacks else "json"

@@ -12,8 +12,8 @@ from ackbridge.catalog.examples import Example
 from ackbridge.catalog.loading import load_integration
 from ackbridge.conformance.recorder import kind_of
 from ackbridge.conformance.recording import (
-    Delivered,
     Exchanged,
+    RecordedDelivery,
     Redaction,
     example_of_delivery,
     example_of_exchange,
@@ -43,7 +43,7 @@ operations:
 
 
 def recorded(
-    folder: Path, message: Exchanged | Delivered, encoding: str = "json"
+    folder: Path, message: Exchanged | RecordedDelivery, encoding: str = "json"
 ) -> dict[str, Any]:
     """The example of a message; it loads, and the file reads it as it says."""
     integration = load_integration(write(folder, FILE % encoding), {})
@@ -109,7 +109,7 @@ def test_deliveries_keep_their_encoding(
 ) -> None:
     """Redacted within; signatures, which no longer hold, are left out."""
     headers = {"x-token": "secret", "x-signature": "v1", "content-type": "text/plain"}
-    found = recorded(tmp_path, Delivered("POST", "", headers, body.encode()), encoding)
+    found = recorded(tmp_path, RecordedDelivery("POST", "", headers, body.encode()), encoding)
     assert text in found["delivery"]["text"]
     assert found["delivery"]["headers"] == {"content-type": "text/plain"}
 
@@ -117,7 +117,7 @@ def test_deliveries_keep_their_encoding(
 def test_meanings_are_those_of_what_is_kept(tmp_path: Path) -> None:
     """The response has no personal details either."""
     event = {"id": "e-1", "payment": "p-1", "state": "paid", "email": "z@x.example", "amount": 5}
-    found = recorded(tmp_path, Delivered("POST", "", {}, json.dumps(event).encode()))
+    found = recorded(tmp_path, RecordedDelivery("POST", "", {}, json.dumps(event).encode()))
     assert found["operation"] == "pay"
     assert found["means"] == {
         "kind": "success",
@@ -130,6 +130,6 @@ def test_meanings_are_those_of_what_is_kept(tmp_path: Path) -> None:
 
 def test_what_the_file_cannot_read_is_recorded_all_the_same(tmp_path: Path) -> None:
     """It says why; the author says what it is."""
-    found = recorded(tmp_path, Delivered("POST", "", {}, b'{"no": "key"}'))
+    found = recorded(tmp_path, RecordedDelivery("POST", "", {}, b'{"no": "key"}'))
     assert "event_key" in found["about"]
     assert found["means"] == {"kind": "unmatched"}
