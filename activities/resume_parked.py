@@ -99,11 +99,13 @@ class ParkedProbes:
 
     async def send(self, state: MonitorState, now: datetime) -> None:
         """Resume the oldest call of every operation that has had no outcome for two intervals."""
+        # A name like a batch's: without one, an operator would release the call from quarantine.
+        probe = f"probe.{self._step.provider}:{now:%Y%m%dT%H%M%S}"
         for call_id in await self.choose(state, now):
             handle = activity.client().get_workflow_handle(call_id)
             # It may have ended since.
             with contextlib.suppress(RPCError):
-                await handle.signal(names.REPROCESS, Reprocess(by=BREAKER))
+                await handle.signal(names.REPROCESS, Reprocess(by=BREAKER, batch=probe))
 
     async def choose(self, state: MonitorState, now: datetime) -> list[str]:
         """The ids of calls that the outage has parked."""

@@ -245,7 +245,10 @@ def _evaluate_operation(
     extends = trip is not None and trip.is_silence and can_extend and _is_closed(before)
     if extends and trip is not None:
         reason = f"{trip.reason}: slower, or silent? its calls wait longer until that is known"
-        after, trip = before.model_copy(update={"judged_from": now, "reason": reason}), None
+        # If it is silent, the outage has begun with these calls.
+        began = before.opened_at or now - window
+        changed = {"judged_from": now, "reason": reason, "opened_at": began}
+        after, trip = before.model_copy(update=changed), None
     has_recovered = _is_closed(after) and not _is_closed(before) and before.forced_by is None
     is_reset = after.state is not before.state or extends
     used_at = now if counts != NO_COUNTS else monitor.used_at
@@ -282,7 +285,7 @@ def next_status(
     if breaker.state is BreakerState.CLOSED:
         trip = _trip_reason(policy, breaker, evidence)
         if trip is None:
-            return _after_probation(breaker, now), None
+            return _after_probation(policy, breaker, evidence.total, now), None
         return _opened(policy, breaker, trip, now), trip
     trip = _failed_probes(policy, evidence.total)
     if trip is not None:
@@ -394,8 +397,13 @@ def _opened(
     )
 
 
-def _after_probation(breaker: BreakerStatus, now: datetime) -> BreakerStatus:
-    """Forget the outage once the operation has been well for some time."""
+def _after_probation(
+    policy: BreakerPolicy, breaker: BreakerStatus, counts: BreakerCounts, now: datetime
+) -> BreakerStatus:
+    """Forget the outage once the operation has been well for some time, or was only slower."""
+    is_suspected = breaker.step is None and breaker.opened_at is not None
+    if is_suspected and counts.responded >= policy.probes and counts.responded > counts.silent:
+        return breaker.model_copy(update={"opened_at": None})
     if breaker.step is None or (breaker.until is not None and now < breaker.until):
         return breaker
     return breaker.model_copy(update=_RECOVERED)

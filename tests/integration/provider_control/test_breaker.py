@@ -217,3 +217,25 @@ async def test_monitoring_survives_its_worker_and_a_forced_breaker_stays(
             held = await reached(control, lambda seen: not seen.rate or not seen.rate.per_second)
             assert held.breaker.state is BreakerState.CLOSED
             assert held.breaker.forced_by == "ann"
+
+
+async def test_parked_calls_are_probes_where_no_new_ones_come(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """Without a health request, and without traffic, they close the breaker all the same."""
+    async with played(engine, tmp_path, health=None) as (stage, control):
+        hold = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="maintenance")
+        await control.force_breaker(hold)
+        # Whether it is sent or not: a worker reads the control when there are calls.
+        await stage.calls.start(stage.request())
+        await asyncio.sleep(2)
+        kept_back = [stage.request() for _ in range(4)]
+        async with asyncio.timeout(30):
+            for request in kept_back:
+                await stage.calls.start(request)
+                await stage.until(request, "parked")
+        await control.force_breaker(hold.model_copy(update={"state": None}))
+        for request in kept_back:
+            outcome = await stage.calls.call(request.call_id).outcome(WITHIN)
+            assert outcome.status == "completed"
+        await reached(control, lambda seen: seen.breaker.state is BreakerState.CLOSED)

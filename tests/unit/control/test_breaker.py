@@ -446,3 +446,21 @@ def test_the_outage_of_a_forced_breaker_begins_when_it_is_forced(state: BreakerS
     assert again.opened_at == AT + 4 * SECOND
     same = held.released("over", AT + 2 * SECOND).forced(BreakerState.OPEN, "bo", "no", AT)
     assert same.opened_at == AT + SECOND
+
+
+def test_an_outage_begins_with_the_first_silences() -> None:
+    """Also if the breaker waited to know whether it is slower; not if it was only slower then."""
+    driven = Driven(extendable=("order",))
+    driven.tick(100, order=silent(20))
+    began = driven.now - POLICY.window
+    assert driven.breakers["order"].opened_at == began
+    driven.tick(100, order=silent(20))
+    driven.extendable = ()
+    driven.tick(100, order=silent(20))
+    assert driven.state("order") is BreakerState.OPEN
+    assert driven.breakers["order"].opened_at == began
+
+    driven = Driven(extendable=("order",))
+    driven.tick(100, order=silent(20))
+    driven.tick(100, order=answered(5))
+    assert driven.breakers["order"].opened_at is None
