@@ -6,15 +6,20 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
+
+from pydantic_core import to_json
 
 from ackbridge.contracts.control import WHOLE_PROVIDER
+from ackbridge.contracts.limits import MAX_REASON_LENGTH
 from ackbridge.errors import EngineUnavailableError, LedgerUnavailableError
-from ackbridge.ledger.inbox import InboxState
+from ackbridge.ledger.inbox import InboxEntry, InboxState
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.stats.counters import Count, Counters
 
-from .event import InboundEvent, Interpretation, to_inbox_entry
+from .event import EventDocument, InboundEvent, Interpretation, to_inbox_entry
 from .forwarding import EventForwarder
 from .signal_batching import SignalBatcher, SignalResult
 
@@ -94,6 +99,31 @@ class EventDelivery:
     def count_ignored(self, provider: str, number: int) -> None:
         """Count events that the provider's file ignores."""
         self._counters.count(provider, WHOLE_PROVIDER, Count.IGNORED, number)
+
+    async def keep_unreadable(
+        self,
+        provider: str,
+        documents: Sequence[EventDocument],
+        reason: str,
+        received_at: datetime,
+    ) -> None:
+        """Keep genuine deliveries or events that cannot be read, each once, for operators.
+
+        Raises:
+            LedgerUnavailableError: they could not be stored.
+        """
+        for document in documents:
+            entry = InboxEntry(
+                provider=provider,
+                event_key=f"unreadable:{sha256(to_json(document['body'])).hexdigest()}",
+                operation=None,
+                call_id=None,
+                reference=None,
+                message=None,
+                document=document,
+                received_at=received_at,
+            )
+            await self._ledger.inbox.store_unclassified(entry, reason[:MAX_REASON_LENGTH])
 
     async def find_call(self, event: InboundEvent) -> tuple[str, Interpretation] | None:
         """The call that an event is for, and its meaning; raises `LedgerUnavailableError`."""

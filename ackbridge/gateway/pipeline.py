@@ -156,11 +156,13 @@ class Interpreted(NamedTuple):
     Attributes:
         ignored: how many the provider's file ignores.
         rejection: the reply, where not all of its events can be read.
+        unreadable: what cannot be read, and is genuine all the same.
     """
 
     events: list[InboundEvent]
     ignored: int = 0
     rejection: CallbackReply | None = None
+    unreadable: tuple[EventDocument, ...] = ()
 
 
 @dataclass
@@ -217,6 +219,7 @@ class CallbackPipeline:
         """Read the events of a delivery; one that cannot be read does not stop the others."""
         source = verified.source
         each = source.callbacks.each
+        delivery: EventDocument | None = None
         try:
             delivery = _open(verified)
             if each is None:
@@ -224,12 +227,14 @@ class CallbackPipeline:
                 return Interpreted([event] if event is not None else [], ignored=event is None)
             documents = split_delivery(each, delivery)
         except ValueError as error:
-            raise ReplyDecidedError(_unreadable(source, error)) from None
+            unread = delivery or _unread_document(verified)
+            return Interpreted([], rejection=_unreadable(source, error), unreadable=(unread,))
         return self._read_all(source, documents)
 
     def _read_all(self, source: CallbackSource, documents: list[EventDocument]) -> Interpreted:
         events: list[InboundEvent] = []
         ignored, rejection = 0, None
+        unreadable: tuple[EventDocument, ...] = ()
         for number, document in enumerate(documents, 1):
             try:
                 event = self._read(source, document, len(to_json(document["body"])))
@@ -237,10 +242,11 @@ class CallbackPipeline:
                 rejection = rejection or _about_event(decided.reply, number)
             except ValueError as error:
                 rejection = rejection or _about_event(_unreadable(source, error), number)
+                unreadable += (document,)
             else:
                 ignored += event is None
                 events += [event] if event is not None else []
-        return Interpreted(events, ignored, rejection)
+        return Interpreted(events, ignored, rejection, unreadable)
 
     def _read(
         self, source: CallbackSource, document: EventDocument, size: int
@@ -257,7 +263,7 @@ class CallbackPipeline:
         return event
 
     async def _deliver(self, interpreted: Interpreted, source: CallbackSource) -> CallbackReply:
-        events, ignored, rejection = interpreted
+        events, ignored, rejection, unreadable = interpreted
         provider = source.integration.provider
         if ignored:
             self.delivery.count_ignored(provider, ignored)
@@ -266,6 +272,9 @@ class CallbackPipeline:
                 results = [await self.delivery.deliver(events[0])]
             else:
                 results = await self.delivery.deliver_all(events)
+            if unreadable and rejection is not None:
+                reason = f"unreadable: {rejection.reason}"
+                await self.delivery.keep_unreadable(provider, unreadable, reason, self.clock())
         except UnavailableError as error:
             log.warning("callback could not be stored: %s", error, extra={"provider": provider})
             return self._try_again("neither the engine nor the ledger is available")
@@ -411,6 +420,12 @@ def _hidden_headers(callbacks: CallbackSpec) -> frozenset[str]:
     verify = callbacks.verify
     own = {verify.name.lower()} if isinstance(verify, HeaderVerify) else set()
     return frozenset(_CREDENTIALS | own)
+
+
+def _unread_document(received: ReceivedCallback) -> EventDocument:
+    """A body that cannot be read, as text."""
+    document = _bodiless_document(received)
+    return {**document, "body": received.body.decode("utf-8", "replace").replace("\0", "\ufffd")}
 
 
 def _visible_headers(received: ReceivedCallback) -> dict[str, str]:

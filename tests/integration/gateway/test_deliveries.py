@@ -99,6 +99,21 @@ async def test_an_event_that_cannot_be_read_does_not_lose_the_others(world: Worl
 
     (message,) = await collected(call)
     assert message["event_key"] == good["id"]
+    kept = await world.ledger.inbox.entries("many", InboxState.UNCLASSIFIED)
+    assert [(row.entry.document or {})["body"] for row in kept] == [{"type": "done"}, "text"]
+
+
+async def test_what_is_genuine_and_unreadable_is_kept_once(world: World, no_ledger: Ledger) -> None:
+    """For operators, with the reason; what is forged is not, and nothing is accepted unkept."""
+    async with world.gateway() as gateway:
+        for body in (b"{not json", b"{not json", b"\xff\x00"):
+            assert (await gateway.send(body, TOKEN, "many")).status_code == 422
+        assert (await gateway.send(b"{forged", {}, "many")).status_code == 401
+    kept = await world.ledger.inbox.entries("many", InboxState.UNCLASSIFIED)
+    assert [(row.entry.document or {})["body"] for row in kept] == ["{not json", "\ufffd\ufffd"]
+    assert kept[0].reason == "unreadable: body: not JSON (line 1, column 2)"
+    async with world.gateway(ledger=no_ledger) as gateway:
+        assert (await gateway.send(b"{", TOKEN, "many")).status_code == 503
 
 
 @pytest.mark.parametrize("named", [True, False])
