@@ -22,7 +22,11 @@ def make_true(message: Message, expression: Expression) -> None:
 
 def wrap_event(message: Message, each: Expression) -> bool:
     """Make the body the only event of a delivery; false where the place of events is no path."""
-    path = _path(each.tree)
+    node = each.tree
+    while node["type"] in ("projection", "flatten"):
+        # `items[*]` and `items[]` are the items themselves.
+        node = node["children"][0]
+    path = _path(node)
     if path is None:
         return False
     event, message.body = message.body, {}

@@ -169,9 +169,10 @@ def test_simple_messages_are_made_up_without_examples() -> None:
     assert samples.status("7", MessageRequest("processing")).status == 404
 
 
-def test_events_of_a_list_are_made_up_too() -> None:
+@pytest.mark.parametrize("each", ["body.items", "items[]", "items[*]"])
+def test_events_of_a_list_are_made_up_too(each: str) -> None:
     """One event in the list that the file names."""
-    file = integration(each="body.items")
+    file = integration(each=each)
     message = callback(file)
     assert message.body["items"][0]["ref"] == CALL_ID
     assert len(message.body["items"]) == 1
