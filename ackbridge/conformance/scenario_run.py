@@ -22,10 +22,10 @@ from .checks import Finding
 from .harness import Harness
 from .records import Records, read_records
 
-SCENARIO_TIMEOUT = timedelta(seconds=90)
+SCENARIO_TIMEOUT = timedelta(seconds=180)
 """Real time after which a call counts as hanging."""
 
-REPLY_TIMEOUT = timedelta(seconds=15)
+REPLY_TIMEOUT = timedelta(seconds=45)
 """Real time within which the reply of a provider that answers at once has been processed."""
 
 _POLL_INTERVAL = 0.25
