@@ -31,6 +31,7 @@ from .model import (
     ResponseSpec,
     StatusSpec,
 )
+from .templates import decimal_text
 
 Document: TypeAlias = Mapping[str, Any]
 
@@ -371,7 +372,7 @@ def _key(expression: Expression | None, document: Document) -> str | None:
     value = expression.search(document) if expression is not None else None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return str(value) or None
+    return (decimal_text(value) if isinstance(value, float) else str(value)) or None
 
 
 def _timestamp(value: Any) -> datetime | None:

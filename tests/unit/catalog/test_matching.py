@@ -283,6 +283,7 @@ def test_receipts_are_2xx_and_accepted_answers(tmp_path: Path) -> None:
         is_receipt(operation, status, answer({}, status)) for status in (200, 202, 409, 302, 404)
     ] == [True, True, True, False, False]
     assert receipt_reference(operation, answer({"id": 7})) == "7"
+    assert receipt_reference(operation, answer({"id": 1e16})) == "10000000000000000"
     assert receipt_reference(operation, answer({"id": "x" * 513})) is None
     assert receipt_reference(operation, answer({})) is None
 
