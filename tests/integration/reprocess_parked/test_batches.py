@@ -13,6 +13,7 @@ import pytest_asyncio
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
+from temporalio.testing import ActivityEnvironment
 
 from ackbridge.cli.queue import QueueView, read_queue
 from ackbridge.client.control import ControlHandle
@@ -29,11 +30,13 @@ from ackbridge.contracts.batches import (
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SetLimit
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
+from ackbridge.contracts.control import DrainStep
 from ackbridge.contracts.signals import Reprocess
 from ackbridge.errors import CallFailedError
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.stats.counters import Count
 from ackbridge.temporal.connect import as_plain, signal_once
+from activities.resume_parked import ResumeParked
 from tests.replay.test_replay import replayer
 from tests.support.engine import EARLY
 from tests.support.stage import Stage, edited_integrations, reached, set_up
@@ -305,6 +308,28 @@ async def test_call_that_fails_again_and_again_alone_is_quarantined(stage: Stage
     await call.reprocess(by="ops")
     await in_ledger(stage, poisoned, 4)
     assert await stage.ledger.batches.quarantined("sandbox") == []
+
+
+async def test_next_recovery_takes_over_what_the_last_one_has_left(stage: Stage) -> None:
+    """Its batch is stopped, so that two do not compete; a repeated step changes nothing."""
+    before = utc_now()
+    requests = await park(stage, 3)
+    run, drain = ActivityEnvironment(client=stage.client).run, ResumeParked(stage.deps).drain
+    first = DrainStep(provider="sandbox", version=9001, reason="well", since=before)
+    started = (await run(drain, first)).recovery
+    assert started is not None
+    assert started.batch is not None
+    second = first.model_copy(update={"version": 9002, "since": utc_now(), "previous": (started,)})
+    taken_over = (await run(drain, second)).recovery
+    assert taken_over is not None
+    assert taken_over.batch is not None
+    assert taken_over.since == before
+    stopped = await stage.calls.batch(started.batch).result()
+    assert (stopped.state, stopped.counts.selected) == (BatchState.STOPPED, 0)
+    assert (await run(drain, second)).recovery == taken_over
+    done = await stage.calls.batch(taken_over.batch).result()
+    assert (done.total, done.counts.completed) == (3, 3)
+    assert [len(await resumed_by(stage, request)) for request in requests] == [1] * 3
 
 
 async def test_queue_shows_what_waits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
