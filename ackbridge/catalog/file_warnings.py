@@ -38,6 +38,7 @@ _DOUBTS = re.compile(
 def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
     """Find what may go wrong with a valid file."""
     yield from _unsigned_callbacks(integration)
+    yield from _unsigned_query(integration)
     if integration.hook is not None:
         message = "Python code, which is run and not checked; fields and expressions are better"
         yield _problem("hook", message)
@@ -69,6 +70,18 @@ def _unsigned_callbacks(integration: Integration) -> Iterator[FieldProblem]:
             " hmac where the provider signs, or response.fetch, which asks the provider itself"
         )
         yield _problem("callbacks.verify", message)
+
+
+def _unsigned_query(integration: Integration) -> Iterator[FieldProblem]:
+    callbacks = integration.callbacks
+    if callbacks is None or not isinstance(callbacks.verify, HmacVerify):
+        return
+    if callbacks.encoding == "query":
+        message = (
+            "query, with a signature over the body, which is empty: who has seen one delivery can"
+            " send any other. Verify by a secret header, or by basic authentication"
+        )
+        yield _problem("callbacks.encoding", message)
 
 
 def _awaits_callback(operation: Operation) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ackbridge.catalog.callbacks import CallbackSpec, HandshakeReply
-from ackbridge.catalog.loading import load_catalog
+from ackbridge.catalog.loading import integration_warnings, load_catalog
 from ackbridge.catalog.matching import classify
 from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.contracts.messages import MessageKind, MessageSource
@@ -143,3 +143,18 @@ def test_events_go_to_subscribers_that_exist(tmp_path: Path) -> None:
     assert (
         problem.message == "unknown subscriber 'shp'; known subscribers: shop. Did you mean 'shop'?"
     )
+
+
+def test_a_signature_that_covers_nothing_is_a_warning(tmp_path: Path) -> None:
+    """With the parameters as the body, an HMAC over the body signs an empty text."""
+    text = with_callbacks("  encoding: query")
+    assert "callbacks.encoding" not in warned(tmp_path, text)
+    signed = text.replace("type: header, name: X-Token", "type: hmac, header: X-Token")
+    assert "over the body, which is empty" in warned(tmp_path, signed)["callbacks.encoding"]
+    assert "callbacks.encoding" not in warned(tmp_path, signed.replace("  encoding: query", ""))
+
+
+def warned(folder: Path, text: str) -> dict[str, str]:
+    """What is warned of, by field."""
+    found = integration_warnings(write(folder, text), {})
+    return {problem.field: problem.message for problem in found}
