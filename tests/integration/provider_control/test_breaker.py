@@ -195,7 +195,7 @@ async def test_monitoring_survives_its_worker_and_a_forced_breaker_stays(
 ) -> None:
     """The worker that watches stops in the middle of an outage; the next one goes on with what it
     has counted. What is held closed stays closed, whatever fails."""
-    slow = {"breaker": {**QUICK, "min_volume": 1000, "consecutive": 8, "open_for": "10m"}}
+    slow = {"breaker": {**QUICK, "min_volume": 1000, "consecutive": 2, "open_for": "10m"}}
     integrations = edited(tmp_path, **slow)
     async with set_up(engine, tmp_path, integrations, has_worker=False) as stage:
         control = stage.calls.control("sandbox")
