@@ -111,7 +111,9 @@ class _Page:
                 )
                 if signalled:
                     continue
-                if not in_progress:
+                if not in_progress and not await self._has_calls_of(
+                    availability.failing_operations
+                ):
                     return await self._end(is_done=True)
             await self._pause()
         return await self.result(closed=self._step.closed)
@@ -132,6 +134,16 @@ class _Page:
             left = min(left, max(selection.at_most - last.counts.selected, 0))
         counts = last.counts.model_copy(update={"left": left})
         return last.model_copy(update={"counts": counts})
+
+    async def _has_calls_of(self, failing: frozenset[str]) -> bool:
+        """Whether selected calls wait for the breaker of their operation."""
+        selection = self._request.selection
+        if selection.operations:
+            failing = failing.intersection(selection.operations)
+        if not failing:
+            return False
+        waiting = selection.model_copy(update={"operation": tuple(sorted(failing))})
+        return bool(await self._batches.parked(waiting, 1))
 
     async def _claim_and_signal(self, disabled_operations: frozenset[str]) -> tuple[int, int]:
         """Signal as many calls as may run at once; how many, and how many were in progress."""

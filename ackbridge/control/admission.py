@@ -51,6 +51,7 @@ class Availability:
 
     unavailable_until: str | None = None  # what it has to wait for; None: it may start
     disabled_operations: frozenset[str] = frozenset()  # operations whose calls it leaves alone
+    failing_operations: frozenset[str] = frozenset()  # those among them whose breaker is not closed
 
 
 class HalfOpenLimiter:
@@ -258,7 +259,7 @@ def availability(
     elif WHOLE_PROVIDER in off:
         until = f"until the provider is switched on in {environment}"
     closed_off = snapshot.failing_operations if snapshot is not None else frozenset()
-    return Availability(until, frozenset(off - {WHOLE_PROVIDER}) | closed_off)
+    return Availability(until, frozenset(off - {WHOLE_PROVIDER}) | closed_off, closed_off)
 
 
 def _describe_breaker(snapshot: ControlSnapshot, operation: str) -> str:
