@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import uuid4
+
+from pydantic import BaseModel
 
 from ackbridge.catalog.callbacks import CallbackSpec, HandshakeRule
 from ackbridge.catalog.expressions import Expression
@@ -29,8 +31,13 @@ EventDocument: TypeAlias = dict[str, Any]
 `query` and, where a delivery has several events, `delivery`."""
 
 
-def split_delivery(each: Expression, delivery: EventDocument) -> list[EventDocument]:
+def split_delivery(
+    each: Expression, delivery: EventDocument, *, has_whole: bool = True
+) -> list[EventDocument]:
     """The documents of the events in a delivery.
+
+    Args:
+        has_whole: whether they have the whole body as `delivery`. Each may be stored with it.
 
     Raises:
         InvalidInputError: where they should be, there is neither a list nor an object.
@@ -38,13 +45,31 @@ def split_delivery(each: Expression, delivery: EventDocument) -> list[EventDocum
     found = each.search(delivery)
     if not isinstance(found, list | dict):
         raise InvalidInputError("each: the callback has neither a list nor an object there")
-    whole = {
-        "headers": delivery["headers"],
-        "query": delivery["query"],
-        "delivery": delivery["body"],
-    }
+    whole = {"headers": delivery["headers"], "query": delivery["query"]}
+    if has_whole:
+        whole["delivery"] = delivery["body"]
     bodies = found if isinstance(found, list) else [found]
     return [{**make_document(body, {}, {}), **whole} for body in bodies]
+
+
+def reads_delivery(integration: Integration) -> bool:
+    """Whether any expression over an event reads the whole body that it arrived in."""
+    responses = [operation.response for operation in integration.operations.values()]
+    expressions = _expressions_in((integration.callbacks, responses))
+    return any(name[0] == "delivery" for one in expressions for name in one.referenced_names())
+
+
+def _expressions_in(part: object) -> Iterator[Expression]:
+    if isinstance(part, Expression):
+        yield part
+        return
+    if isinstance(part, BaseModel):
+        part = vars(part)
+    if isinstance(part, Mapping):
+        part = list(part.values())
+    if isinstance(part, list | tuple):
+        for inner in part:
+            yield from _expressions_in(inner)
 
 
 def find_handshake(callbacks: CallbackSpec, delivery: EventDocument) -> HandshakeRule | None:

@@ -37,6 +37,7 @@ from .event import (
     find_handshake,
     make_document,
     read_event,
+    reads_delivery,
     split_delivery,
 )
 from .handshake import render_handshake
@@ -63,6 +64,7 @@ class CallbackSource:
         replies: by what became of an event.
         read: the body of a delivery; raises `InvalidInputError`.
         hidden: headers that expressions do not see: documents are stored in the ledger.
+        has_whole: whether the file reads the whole body beside an event.
         takes_get: whether its deliveries, or its handshakes, may be GET requests.
     """
 
@@ -73,6 +75,7 @@ class CallbackSource:
     replies: Mapping[DeliveryResult, CallbackReply]
     read: Read
     hidden: frozenset[str]
+    has_whole: bool
     takes_get: bool
 
     @classmethod
@@ -92,6 +95,7 @@ class CallbackSource:
             {result: _accepted(result, callbacks.replies) for result in DeliveryResult},
             _reader(integration, callbacks),
             _hidden_headers(callbacks),
+            has_whole=reads_delivery(integration),
             takes_get=callbacks.encoding == "query" or bool(callbacks.handshakes),
         )
 
@@ -225,7 +229,7 @@ class CallbackPipeline:
             if each is None:
                 event = self._read(source, delivery, len(verified.body))
                 return Interpreted([event] if event is not None else [], ignored=event is None)
-            documents = split_delivery(each, delivery)
+            documents = split_delivery(each, delivery, has_whole=source.has_whole)
         except ValueError as error:
             unread = delivery or _unread_document(verified)
             return Interpreted([], rejection=_unreadable(source, error), unreadable=(unread,))
