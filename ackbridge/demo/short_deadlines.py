@@ -15,6 +15,8 @@ import yaml
 from ackbridge.catalog.yaml_document import parse_yaml
 from ackbridge.settings import integrations_folder
 
+PROVIDERS = ("sandbox", "stripe")
+
 DEADLINE = timedelta(seconds=4)
 """The shortened deadline of a response. Responses that are sent take a fraction of it."""
 
@@ -34,12 +36,13 @@ class DeadlineChange:
 
 @contextmanager
 def copy_integrations(state: Path) -> Iterator[Path]:
-    """A copy of the shipped integration files, removed at the end."""
+    """A copy of the integration files of the two providers that are run, removed at the end."""
     state.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="demo-integrations-", dir=state) as name:
-        folder = Path(name)
-        for path in integrations_folder(None).glob("*.yaml"):
-            (folder / path.name).write_text(path.read_text())
+    with TemporaryDirectory(prefix="demo-integrations-", dir=state) as path:
+        folder = Path(path)
+        for name in PROVIDERS:
+            file = f"{name}.yaml"
+            (folder / file).write_text((integrations_folder(None) / file).read_text())
         yield folder
 
 

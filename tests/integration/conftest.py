@@ -39,6 +39,6 @@ def quick_takeover_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 async def stage(
     engine: EmbeddedEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stage]:
-    """Worker, gateway, provider and ledger, with the integrations as shipped."""
+    """Worker, gateway, provider and ledger, with the sandbox alone."""
     async with set_up(engine, tmp_path_factory.mktemp("stage")) as everything:
         yield everything
