@@ -20,7 +20,7 @@ PROVIDERS = ("sandbox", "stripe")
 DEADLINE = timedelta(seconds=4)
 """The shortened deadline of a response. Responses that are sent take a fraction of it."""
 
-PARKED_FOR = timedelta(seconds=12)
+PARKED_FOR = timedelta(seconds=16)
 """The shortened time to live of a parked call."""
 
 

@@ -312,9 +312,9 @@ def forgets_that_the_first_attempt_may_have_arrived(patch: pytest.MonkeyPatch) -
 def forgets_a_combined_acknowledgement_that_failed(patch: pytest.MonkeyPatch) -> None:
     acknowledge = Acknowledgements.acknowledge_success
 
-    async def naive(self: Acknowledgements, cycle: Cycle, combined: Any) -> None:
+    async def naive(self: Acknowledgements, cycle: Cycle, combined: Any, **how: Any) -> None:
         if not isinstance(combined, FailedAttempt):
-            await acknowledge(self, cycle, combined)
+            await acknowledge(self, cycle, combined, **how)
 
     patch.setattr(Acknowledgements, "acknowledge_success", naive)
 

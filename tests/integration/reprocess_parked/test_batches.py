@@ -341,7 +341,7 @@ async def test_queue_shows_what_waits(stage: Stage, monkeypatch: pytest.MonkeyPa
     stop = SetLimit(per_second=0, by="ann", reason="a quiet hour")
     await control.set_limit(stop)
     await reached(control, lambda seen: seen.rate and seen.rate.per_second == 0)
-    await asyncio.sleep(1.2)  # a worker looks at the control about every second
+    await asyncio.sleep(2.5)  # a worker trusts what it has read for up to two seconds
     calls = [await stage.calls.start(stage.request()) for _ in range(3)]
     view = await queue_of(stage, lambda found: found.queues[0].waiting >= 3)
     sends = view.queues[0]
@@ -377,7 +377,7 @@ async def test_maintenance_resends_only_what_it_has_parked(stage: Stage) -> None
     control = ControlHandle(stage.client, "sandbox")
     hold = ForceBreaker(state=BreakerState.OPEN, by="ann", reason="maintenance")
     await control.force_breaker(hold)
-    await asyncio.sleep(1.2)  # a worker looks at the control about every second
+    await asyncio.sleep(2.5)  # a worker trusts what it has read for up to two seconds
     kept_back = stage.request()
     await stage.calls.start(kept_back)
     await stage.until(kept_back, CallStage.PARKED)
