@@ -92,9 +92,8 @@ class Prepare:
             with classified_errors():
                 require_time(request, self._deps.clock())
         plan = await self._plan(request)
-        prepared = Prepared(
-            plan=plan, repeated=claim.kind is ClaimKind.HELD, recorded=_recorded_success(claim)
-        )
+        repeated = claim.kind is ClaimKind.HELD and self._may_have_sent(request)
+        prepared = Prepared(plan=plan, repeated=repeated, recorded=_recorded_success(claim))
         is_slow = self._deps.clock() - started_at >= SEND_AFTER_AT_MOST
         may_send = step.sends and claim.kind is ClaimKind.FRESH and not is_slow
         if not (may_send and _fits_workflow_task(plan)):
@@ -218,6 +217,11 @@ class Prepare:
             timeout=subscriber.timeout,
             within=subscriber.within,
         )
+
+    def _may_have_sent(self, request: CallRequest) -> bool:
+        """Whether a `prepare` before may have sent; limits that adapt may have changed since."""
+        limits = self._deps.catalog.integration(request.provider).limits
+        return limits is None or not limits.restricts_sends
 
     async def _first_attempt(self, request: CallRequest) -> Sent | FailedAttempt:
         try:

@@ -113,7 +113,9 @@ class Workers:
         if result is AttemptResult.LOST and (was_claimed or not self.sends_with_prepare(step)):
             return NO_LEDGER
         captured = self._ledger.response and self._ledger.outcomes[-1]
-        prepared = Prepared(plan=self._plan, repeated=was_claimed, recorded=captured)
+        prepared = Prepared(
+            plan=self._plan, repeated=was_claimed and self._plan.send.local, recorded=captured
+        )
         if was_claimed or not self.sends_with_prepare(step):
             return prepared
         end = self._send(SendStep(request=step.request, cycle=1), result, began, 1)

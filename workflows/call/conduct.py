@@ -73,10 +73,7 @@ class Conduct:
             return self._messages.restore(prepared.recorded)
         if prepared.sent is not None:
             return ReadyToSend(first_attempt=prepared.sent)
-        standing = self._plan.standing
-        # The rate may have been limited since then.
-        was_local = self._plan.send.local or (standing is not None and standing.throttled)
-        if prepared.repeated and was_local and self._plan.repeatable:
+        if prepared.repeated and self._plan.repeatable:
             # A send may have been lost with the workflow task that has prepared the call before.
             self._state.cycles.current.mark_sent(self._host.now())
         if self._plan.not_now is not None:
