@@ -32,7 +32,7 @@ test: $(STAMP) ## Lint, check types and import rules, and run all tests
 	@$(MAKE) --no-print-directory --jobs=4 lint types imports pytest
 
 pytest: $(STAMP)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 model: $(STAMP) ## Test the protocol model with many random examples (EXAMPLES=5000)
 	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py \

@@ -369,12 +369,16 @@ def test_check_reads_examples(tmp_path: Path) -> None:
     done = run({}, "check", str(file))
     assert (done.returncode, done.stderr) == (0, "")
     assert 'one\t200 to request\tsuccess\torder\t\t{"done": true}\n' in done.stdout
+    assert json.loads(run({}, "check", "--json", str(file)).stdout) == []
+    (row,) = json.loads(run({}, "check", "--json", "--examples", str(file)).stdout)
+    assert (row["kind"], row["response"]) == ("success", {"done": True})
     file.write_text(file.read_text().replace("body.done", "body.completed"))
     done = run({}, "check", str(file))
     assert done.returncode == 2
     assert f"{tmp_path}/one.json:1:" in done.stdout
     assert "see response.success" in done.stdout
-    assert json.loads(run({}, "check", "--json", str(file)).stdout)["problems"]
+    (problem,) = json.loads(run({}, "check", "--json", str(file)).stdout)
+    assert problem["file"] == f"{tmp_path}/one.json"
 
 
 def test_starter_is_the_same_command() -> None:
