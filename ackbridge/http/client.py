@@ -22,7 +22,11 @@ from yarl import URL
 
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import AckbridgeError
-from ackbridge.workarounds.http_clients import CookielessClient, LenientResponseHandler
+from ackbridge.workarounds.http_clients import (
+    CookielessClient,
+    LenientResponseHandler,
+    without_own_retries,
+)
 
 USER_AGENT = f"ackbridge/{version('ackbridge')}"
 MAX_CODINGS = 4
@@ -387,7 +391,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         return self._sessions[pool]
 
     def _open(self, connections: int) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=_Connector(
                 limit=connections,
                 keepalive_timeout=self._limits.keepalive_expiry or 0,
@@ -397,6 +401,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             auto_decompress=False,
             skip_auto_headers=("Content-Type",),
         )
+        return without_own_retries(session)
 
 
 class _Body(httpx.AsyncByteStream):

@@ -24,6 +24,9 @@
     aiohttp 3.14 refuses heads that other clients read: longer than a limit, with the same length
     twice, with framing on a 204. An error in the first bytes of a body hides its status, too.
     Delete it when the tests in `tests/unit/http/test_servers.py` pass without it.
+`http_clients.without_own_retries`
+    aiohttp 3.14 sends a GET, PUT or DELETE again by itself when a kept connection breaks, though it
+    may have arrived. Delete it when a session has a setting for that.
 `log_filters`
     opentelemetry-api 1.45 logs a traceback for each span in a coroutine that was garbage
     collected. Delete it when detaching during `GeneratorExit` is silent.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 from typing import Any, Final
 
+import aiohttp
 import httpx
 from aiohttp.client_exceptions import ClientPayloadError
 from aiohttp.client_proto import ResponseHandler
@@ -35,6 +36,12 @@ _SWITCHING_PROTOCOLS = 101
 _WITHOUT_BODY = frozenset({_SWITCHING_PROTOCOLS, 204, 304})
 
 Fields = list[tuple[bytes, bytes]]
+
+
+def without_own_retries(session: aiohttp.ClientSession) -> aiohttp.ClientSession:
+    """A session that sends every request once: whether it is repeated is the caller's decision."""
+    session._retry_connection = False  # noqa: SLF001 -- there is no public setting
+    return session
 
 
 class CookielessClient(httpx.AsyncClient):

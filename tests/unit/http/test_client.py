@@ -298,3 +298,25 @@ async def test_escapes_in_the_path_are_not_rewritten(client: httpx.AsyncClient) 
         await fetch(client, f"{url}/a%2Fb/%7Ec?x=%20y&z=%2B")
 
     assert seen == [b"/a%2Fb/%7Ec", b"x=%20y&z=%2B"]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "POST"])
+async def test_request_on_a_connection_that_breaks_is_sent_once(
+    client: httpx.AsyncClient, method: str
+) -> None:
+    """It may have arrived: only the caller may send it again."""
+    arrived = 0
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await reader.readuntil(b"\r\n\r\n")
+            arrived += 1
+
+    async with serve_raw(handler) as url:
+        assert (await client.request(method, url)).status_code == 200
+        with pytest.raises(httpx.TransportError):
+            await client.request(method, url)
+    assert arrived == 2
