@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ackbridge.contracts.control import ENVIRONMENT_PATTERN
+from ackbridge.contracts.identity import AuthSettings
 from ackbridge.contracts.purge import Retention
 from ackbridge.contracts.wire import Duration, describe_validation_error
 
@@ -51,6 +52,8 @@ class Settings(BaseSettings):
             `ACKBRIDGE_RETENTION_CALLS`, ...; zero is for ever.
         purge_every: the interval of purges; zero: only on command.
         deployment: the worker deployment; unset, workers are unversioned.
+        auth: how HTTP clients authenticate, by `ACKBRIDGE_AUTH_ISSUER`, ...; unset, only health and
+            callbacks are served.
         build_id: the version of the workers, such as a git revision; unset, that of the package.
     """
 
@@ -75,6 +78,7 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     retention: Retention = Retention()
+    auth: AuthSettings = AuthSettings()
     purge_every: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(days=1)
     deployment: Annotated[str, Field(pattern=_DEPLOYMENT, max_length=_LONGEST)] | None = None
     build_id: Annotated[str, Field(pattern=_BUILD_ID, max_length=_LONGEST)] | None = None
