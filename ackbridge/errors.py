@@ -9,10 +9,12 @@
     ├── UnavailableError                retry later
     │   ├── TokenError                  a token endpoint issues no token       (ackbridge.security)
     │   ├── EngineUnavailableError      the Temporal server does not answer
+    │   ├── KeyServiceError             a key service such as AWS KMS gives no key
     │   ├── LedgerUnavailableError      the database does not answer
     │   └── ProcessDiedError            a process of a local stack ended       (ackbridge.local)
     ├── ProcessNotStartedError          a child process could not be started   (ackbridge.local)
     ├── BatchNotFoundError              no such batch, or it has ended
+    ├── DecryptionError                 stored data does not decrypt with these keys
     ├── ResponseTooLargeError           a response is longer than its limit    (ackbridge.http)
     └── CallError                       a call without the provider's success
         ├── InvalidRequestError         refused before anything was sent
@@ -87,12 +89,20 @@ class UnavailableError(AckbridgeError):
     """A dependency does not answer; retry later."""
 
 
+class KeyServiceError(UnavailableError):
+    """A key service such as AWS KMS gives no key; the message is safe to log."""
+
+
 class LedgerUnavailableError(UnavailableError):
     """The database does not answer."""
 
 
 class EngineUnavailableError(UnavailableError):
     """The Temporal server does not answer, or is not installed."""
+
+
+class DecryptionError(AckbridgeError):
+    """Stored data does not decrypt with the keys that are configured; safe to log."""
 
 
 class BatchNotFoundError(AckbridgeError):
