@@ -20,7 +20,7 @@ import httpx
 
 from ackbridge.catalog.model import Integration
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
+from ackbridge.http.client import HttpResponse, exchange
 from ackbridge.sandbox.provider_dialect import DialectReply, IncomingRequest
 from ackbridge.sandbox.serving import HttpReply, read_request, send_reply
 
@@ -84,7 +84,7 @@ class Recorder:
             reply = await self._pass_on(
                 request, self.gateway_url if is_callback else self._provider_url
             )
-        except (httpx.HTTPError, TimeoutError, ResponseTooLargeError, InvalidInputError) as error:
+        except (httpx.HTTPError, TimeoutError, InvalidInputError) as error:
             text = f"the recorder got no answer: {type(error).__name__}"
             await send_reply(HttpReply(DialectReply(502, text.encode())), scope, receive, send)
             return

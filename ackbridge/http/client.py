@@ -7,14 +7,14 @@ import json
 import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import httpx
@@ -29,11 +29,17 @@ from ackbridge.workarounds.http_clients import (
 )
 
 USER_AGENT = f"ackbridge/{version('ackbridge')}"
-MAX_CODINGS = 4
-"""Of one body."""
+MAX_EXPANSION = 100
+"""How many times its size a compressed body may decode to, beyond `FREE_EXPANSION`."""
+
+FREE_EXPANSION = 64 * 1024
+"""Bytes that any body may decode to: small ones compress well."""
 
 MAX_MEMBERS = 1000
 """Of a gzip file."""
+
+THREAD_FROM = 256 * 1024
+"""Bytes of a decoded body from which it is decoded off the event loop."""
 
 _WINDOWS = {
     "gzip": 16 + zlib.MAX_WBITS,
@@ -136,7 +142,6 @@ async def exchange(
         TimeoutError: after `timeout`.
         httpx.HTTPError: a network error; after `ConnectError`, `ConnectTimeout` and `PoolTimeout`
             nothing was sent.
-        ResponseTooLargeError: the body of a 401 that `auth` had to read.
         SecretError, TokenError: from `auth`; nothing was sent, or it was refused with 401.
     """
     request = _build_request(client, method, url, headers, content, timeout.total_seconds())
@@ -146,11 +151,7 @@ async def exchange(
     try:
         async with asyncio.timeout(timeout.total_seconds()):
             response = await client.send(request, auth=auth, stream=True)
-            try:
-                raw = await _read(response, max_bytes)
-            finally:
-                await response.aclose()
-        body = decode_content(raw, _codings(response), max_bytes)
+            body = await read_body(response, max_bytes)
     except (httpx.HTTPError, TimeoutError, ResponseTooLargeError) as error:
         if connecting.is_pending and isinstance(error, TimeoutError):
             raise httpx.ConnectTimeout("not connected in time") from None
@@ -162,29 +163,60 @@ async def exchange(
     return HttpResponse(response.status_code, headers, body, problem)
 
 
+async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
+    """Read and decode the body of a response, and close it.
+
+    Args:
+        max_bytes: of the body, before and after content decoding.
+
+    Raises:
+        httpx.DecodingError: it cannot be decoded, or expands too much.
+        ResponseTooLargeError: it is longer than `max_bytes`.
+    """
+    try:
+        raw = await _read(response, max_bytes)
+    finally:
+        await response.aclose()
+    codings = _codings(response)
+    if not codings or not raw:
+        return raw
+    if len(raw) * MAX_EXPANSION < THREAD_FROM:
+        return decode_content(raw, codings, max_bytes)
+    return await asyncio.to_thread(decode_content, raw, codings, max_bytes)
+
+
 def decode_content(body: bytes, codings: Sequence[str], max_bytes: int) -> bytes:
-    """Undo content codings, whether they were asked for or not; JSON is taken as it is.
+    """Undo the content coding, whether it was asked for or not; JSON is taken as it is.
+
+    More than one is refused: no server needs two, and each multiplies what a body expands to.
 
     Args:
         codings: in the order of encoding, in lower case.
 
     Raises:
-        httpx.DecodingError: it cannot be decoded.
+        httpx.DecodingError: it cannot be decoded, or expands too much.
         ResponseTooLargeError: it is longer than `max_bytes` afterwards.
     """
     if not codings or not body or _is_json(body):
         return body
-    if len(codings) > MAX_CODINGS:
-        raise httpx.DecodingError(f"the body has more than {MAX_CODINGS} content codings")
-    for coding in reversed(codings):
-        if (window := _WINDOWS.get(coding)) is None:
-            named = coding if _CODING.fullmatch(coding) else "an impossible name"
-            raise httpx.DecodingError(f"the body has an unknown content coding: {named}")
-        if coding == "deflate" and (body[0] & 0x0F) != zlib.DEFLATED:
-            # Without the header that the standard asks for, as some servers send it.
-            window = -zlib.MAX_WBITS
-        body = _inflate(body, window, max_bytes)
-    return body
+    if len(codings) > 1:
+        raise httpx.DecodingError("the body has more than one content coding")
+    coding = codings[0]
+    if (window := _WINDOWS.get(coding)) is None:
+        named = coding if _CODING.fullmatch(coding) else "an impossible name"
+        raise httpx.DecodingError(f"the body has an unknown content coding: {named}")
+    if coding == "deflate" and (body[0] & 0x0F) != zlib.DEFLATED:
+        # Without the header that the standard asks for, as some servers send it.
+        window = -zlib.MAX_WBITS
+    expanded = FREE_EXPANSION + MAX_EXPANSION * len(body)
+    try:
+        return _inflate(body, window, min(expanded, max_bytes))
+    except ResponseTooLargeError:
+        if max_bytes <= expanded:
+            raise
+        raise httpx.DecodingError(
+            f"the compressed body expands more than {MAX_EXPANSION} times"
+        ) from None
 
 
 def _inflate(body: bytes, window: int, max_bytes: int) -> bytes:
@@ -217,24 +249,52 @@ def _is_json(body: bytes) -> bool:
     return True
 
 
-def limit_body(response: httpx.Response, max_bytes: int) -> None:
-    """Make an unread response raise `ResponseTooLargeError` when more than `max_bytes` are read."""
+class BoundedTransport(httpx.AsyncBaseTransport):
+    """Reads and decodes whole responses within a limit, for libraries that read them by httpx.
+
+    httpx bounds neither what a body decodes to nor how often it is encoded.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, max_bytes: int, pool: str = "") -> None:
+        """Send by `transport`, as requests of `pool`."""
+        self._transport = transport
+        self._max_bytes = max_bytes
+        self._pool = pool
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; raises `ResponseTooLargeError` and `httpx.DecodingError` besides."""
+        request.extensions[_POOL] = self._pool
+        response = await self._transport.handle_async_request(request)
+        body = await read_body(response, self._max_bytes)
+        headers = [(k, v) for k, v in response.headers.multi_items() if k not in _FRAMING]
+        return httpx.Response(response.status_code, headers=headers, content=body, request=request)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+_FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+def discard_body(response: httpx.Response, max_bytes: int) -> None:
+    """Make an unread response have an empty body; at most `max_bytes` of it are received."""
     if isinstance(response.stream, httpx.AsyncByteStream):
-        response.stream = _LimitedStream(response.stream, max_bytes)
+        response.stream = _DiscardedStream(response.stream, max_bytes)
 
 
-class _LimitedStream(httpx.AsyncByteStream):
+class _DiscardedStream(httpx.AsyncByteStream):
     def __init__(self, stream: httpx.AsyncByteStream, max_bytes: int) -> None:
         self._stream = stream
         self._max_bytes = max_bytes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         length = 0
-        async for chunk in self._stream:
-            length += len(chunk)
-            if length > self._max_bytes:
-                raise ResponseTooLargeError(self._max_bytes)
-            yield chunk
+        with suppress(httpx.TransportError):
+            async for chunk in self._stream:
+                length += len(chunk)
+                if length > self._max_bytes:
+                    break
+        yield b""
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -267,8 +327,11 @@ def _build_request(
 
 
 async def _read(response: httpx.Response, max_bytes: int) -> bytes:
+    declared = response.headers.get("content-length", "")
+    if declared.isdigit() and len(declared) < _MAX_DIGITS and int(declared) > max_bytes:
+        raise ResponseTooLargeError(max_bytes)
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    async for chunk in cast("httpx.AsyncByteStream", response.stream):
         body += chunk
         if len(body) > max_bytes:
             raise ResponseTooLargeError(max_bytes)
@@ -285,6 +348,9 @@ def _codings(response: httpx.Response) -> list[str]:
 
 _CHUNK = 16 * 1024
 """Bytes."""
+
+_MAX_DIGITS = 18
+"""Of a length that is read."""
 
 BROKEN_OFF = "the answer broke off"
 

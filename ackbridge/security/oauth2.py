@@ -15,7 +15,12 @@ import httpx
 
 from ackbridge.clock import Clock
 from ackbridge.errors import SecretError, UnavailableError
-from ackbridge.http.client import client_options, limit_body
+from ackbridge.http.client import (
+    AiohttpTransport,
+    BoundedTransport,
+    client_options,
+    discard_body,
+)
 from ackbridge.http.retry_after import parse_retry_after
 
 from .secrets import Secrets
@@ -34,7 +39,9 @@ with warnings.catch_warnings():
 
 TOKEN_TIMEOUT = timedelta(seconds=10)
 MAX_TOKEN_BYTES = 64 * 1024
-MAX_UNAUTHORIZED_BYTES = 1024 * 1024
+MAX_UNAUTHORIZED_BYTES = 64 * 1024
+"""Of a 401 that are received, so that its connection can be used again."""
+
 MAX_LIFETIME = timedelta(days=365)
 
 # Other codes, and descriptions, are not repeated: they may quote what we sent.
@@ -115,8 +122,8 @@ class ClientCredentials(httpx.Auth):
         token = await self._token()
         response = yield _with_token(request, token)
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            # httpx reads this response completely before it continues.
-            limit_body(response, MAX_UNAUTHORIZED_BYTES)
+            # httpx reads and decodes this response completely before it continues.
+            discard_body(response, MAX_UNAUTHORIZED_BYTES)
             yield _with_token(request, await self._token(refused=token))
 
     def sync_auth_flow(
@@ -175,14 +182,17 @@ class ClientCredentials(httpx.Auth):
     async def _request_token(self) -> Mapping[str, Any]:
         spec = self._spec
         extra = {} if spec.audience is None else {"audience": spec.audience}
+        options = client_options(self._token_timeout, max_connections=1)
+        transport = self._transport and _SharedTransport(self._transport)
+        transport = transport or AiohttpTransport(options["limits"], {})
         async with _TokenClient(
             client_id=self._secrets.text(spec.client_id),
             client_secret=self._secrets.resolve(spec.client_secret),
             token_endpoint_auth_method=spec.auth_method,
             scope=spec.scope,
             event_hooks={"response": [self._on_token_response]},
-            transport=self._transport and _SharedTransport(self._transport),
-            **client_options(self._token_timeout, max_connections=1),
+            transport=BoundedTransport(transport, MAX_TOKEN_BYTES),
+            **options,
         ) as client:
             answer: Mapping[str, Any] = await client.fetch_token(
                 spec.token_url, grant_type="client_credentials", **extra
@@ -201,7 +211,6 @@ class ClientCredentials(httpx.Auth):
         return _Token(value, requested_at + lifetime - min(self._spec.leeway, lifetime / 2))
 
     async def _on_token_response(self, response: httpx.Response) -> None:
-        limit_body(response, MAX_TOKEN_BYTES)
         if not response.is_success:
             now = self._clock()
             wait = parse_retry_after(response.headers.get("retry-after"), now)

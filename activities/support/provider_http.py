@@ -31,7 +31,7 @@ from ackbridge.contracts.quotas import WHOLE_QUOTA
 from ackbridge.contracts.wire import InvalidInputError, digest, read_json
 from ackbridge.control.quota_headers import USUAL as USUAL_QUOTA_HEADERS
 from ackbridge.control.quota_headers import read_statement
-from ackbridge.http.client import HttpResponse, ResponseTooLargeError, exchange
+from ackbridge.http.client import HttpResponse, exchange
 from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.oauth2 import TokenError
 from ackbridge.security.redaction import Redactor
@@ -308,8 +308,6 @@ async def _exchange(deps: Dependencies, provider: str, outbound: OutboundRequest
         )
     except (httpx.HTTPError, TimeoutError) as error:
         raise network_failure(error) from None
-    except ResponseTooLargeError as error:
-        raise RetryableError(str(error), reached=True) from None
     except TokenError as error:
         raise RetryableError(str(error), retry_after=error.retry_after) from None
 

@@ -36,6 +36,7 @@ class Issuer:
     answer: Callable[[], Response] | None = None
     hold: bool = False
     refusal: bytes = b"no"
+    refusal_coding: str = "identity"
     tokens: list[str] = field(default_factory=list)
     forms: list[dict[str, Any]] = field(default_factory=list)
     credentials: list[str | None] = field(default_factory=list)
@@ -69,7 +70,8 @@ class Issuer:
         valid = self.tokens and request.headers.get("authorization") == f"Bearer {self.tokens[-1]}"
         if valid and not self.accepts_nothing:
             return Response(self.tokens[-1])
-        return Response(self.refusal, status_code=401)
+        headers = {"content-encoding": self.refusal_coding}
+        return Response(self.refusal, 401, headers)
 
 
 @dataclass

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -12,12 +16,26 @@ import pytest
 from fastapi import Response
 from fastapi.responses import JSONResponse
 
-from ackbridge.http.client import ResponseTooLargeError
-from ackbridge.security.oauth2 import ClientCredentials
+from ackbridge.security.oauth2 import ClientCredentials, TokenError
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import OAuth2Auth
 from tests.support.token_issuer import SECRET, START, Issuer, calling
+
+MEGABYTE = 1024 * 1024
+TWICE_COMPRESSED = gzip.compress(gzip.compress(bytes(64 * MEGABYTE)))
+
+
+@contextmanager
+def peak_memory() -> Iterator[Callable[[], int]]:
+    """How many bytes the block had allocated at most, once it has ended."""
+    peak = 0
+    tracemalloc.start()
+    try:
+        yield lambda: peak
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
 
 
 async def test_a_token_is_fetched_once() -> None:
@@ -171,12 +189,41 @@ async def test_concurrent_401s_renew_the_token_once() -> None:
     assert issuer.tokens == ["token-1", "revoked-the-first-one", "token-3"]
 
 
-async def test_a_401_with_an_endless_body_is_limited() -> None:
-    """The body of a 401 is read up to a limit."""
-    issuer = Issuer(accepts_nothing=True, refusal=bytes(2 * 1024 * 1024))
+@pytest.mark.parametrize("coding", ["identity", "gzip", "gzip, gzip"])
+async def test_the_body_of_a_401_is_not_decoded(coding: str) -> None:
+    """At most some kilobytes of it are received, whatever they would expand to."""
+    refusal = TWICE_COMPRESSED if coding == "gzip, gzip" else bytes(2 * 1024 * 1024)
+    issuer = Issuer(refusal=refusal, refusal_coding=coding)
     async with calling(issuer) as caller:
-        with pytest.raises(ResponseTooLargeError):
+        await caller.call()
+        issuer.tokens.append("revoked-the-first-one")
+        with peak_memory() as peak:
+            reply = await caller.call()
+
+    assert (reply.status, reply.body) == (200, b"token-3")
+    assert peak() < 8 * MEGABYTE
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br"])
+async def test_the_answer_of_a_token_endpoint_is_bounded(coding: str) -> None:
+    """Also after decoding, of which there is one at most."""
+    headers = {"content-encoding": coding}
+    body = TWICE_COMPRESSED if coding == "gzip, gzip" else gzip.compress(bytes(MEGABYTE))
+    issuer = Issuer(answer=lambda: Response(body, headers=headers))
+    async with calling(issuer) as caller:
+        with peak_memory() as peak, pytest.raises(TokenError, match="issued no token"):
             await caller.call()
+
+    assert peak() < 8 * MEGABYTE
+
+
+async def test_a_compressed_token_is_read() -> None:
+    """Although compression was not asked for."""
+    token = gzip.compress(json.dumps({"access_token": "t"}).encode())
+    issuer = Issuer(answer=lambda: Response(token, headers={"content-encoding": "gzip"}))
+    issuer.tokens = ["t"]
+    async with calling(issuer) as caller:
+        assert (await caller.call()).status == 200
 
 
 async def test_a_cancelled_request_does_not_cancel_the_token_request() -> None:
