@@ -427,7 +427,7 @@ class InboxReader:
             if message is None or message.event_key in known:
                 continue
             message = await with_bounded_data(self._deps, request.call_id, message)
-            size += len(message.model_dump_json())
+            size += len(message.model_dump_json().encode())
             if taken and size > MAX_INBOX_BYTES:
                 return InboxMessages(messages=tuple(taken), more=True)
             taken.append(message)

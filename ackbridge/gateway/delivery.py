@@ -13,8 +13,10 @@ from hashlib import sha256
 from pydantic_core import to_json
 
 from ackbridge.contracts.control import WHOLE_PROVIDER
-from ackbridge.contracts.limits import MAX_REASON_LENGTH
+from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_REASON_LENGTH
+from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.errors import EngineUnavailableError, LedgerUnavailableError
+from ackbridge.ledger.bodies import store_if_large
 from ackbridge.ledger.inbox import InboxEntry, InboxState
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.stats.counters import Count, Counters
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 REPEATED = "repeated by the provider"
 RECORDED = "already recorded as a response"
 NOT_AWAITED = "not awaited: no response, failure or extension"
+
+MEASURED_FROM = LARGE_BODY_BYTES // 16
+"""Bytes of an event from which its message is measured: JSON grows when it is written again."""
 
 MAX_TOGETHER = 200
 """Events of one delivery that are in progress at once."""
@@ -197,7 +202,10 @@ class EventDelivery:
         signalled = await self._batcher.send_all(
             call_id,
             parts[0][0].provider,
-            [(one.message, event.size, event.traceparent) for event, one in parts],
+            [
+                (await self._bounded(call_id, event, one), event.size, event.traceparent)
+                for event, one in parts
+            ],
         )
         for (event, _), result in zip(parts, signalled, strict=True):
             if result is SignalResult.DELIVERED:
@@ -251,10 +259,21 @@ class EventDelivery:
         if found is None:
             return False
         call_id, interpretation = found
+        message = await self._bounded(call_id, event, interpretation)
         result = await self._batcher.send(
-            call_id, event.provider, interpretation.message, event.size, event.traceparent
+            call_id, event.provider, message, event.size, event.traceparent
         )
         return result is SignalResult.DELIVERED
+
+    async def _bounded(
+        self, call_id: str, event: InboundEvent, interpretation: Interpretation
+    ) -> ProviderMessage:
+        """The message, with a reference in place of data that is large as JSON."""
+        message = interpretation.message
+        if event.size <= MEASURED_FROM:
+            return message
+        data = await store_if_large(self._ledger.bodies, call_id, message.event_key, message.data)
+        return message if data is message.data else message.model_copy(update={"data": data})
 
     async def _store(self, event: InboundEvent) -> DeliveryResult:
         if await self._ledger.calls.is_event_recorded(event.provider, event.event_key):

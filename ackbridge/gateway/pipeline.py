@@ -44,8 +44,8 @@ from .handshake import render_handshake
 
 log = logging.getLogger(__name__)
 
-LARGEST_MESSAGE = 2 * 1024 * 1024 - 64 * 1024
-"""Bytes of a message: the engine's own limit is 2 MiB."""
+LARGEST_MESSAGE = 8 * 1024 * 1024
+"""Bytes of a message as JSON; large ones are stored in the ledger and signalled by reference."""
 
 UNROUTED_LIMIT = 1024 * 1024
 """Bytes of a body for a provider that does not exist."""
@@ -453,8 +453,8 @@ def _about_event(reply: CallbackReply, number: int) -> CallbackReply:
 
 
 def _is_too_large(event: InboundEvent) -> bool:
-    # A message is rarely larger than the body it was taken from: only large bodies are measured.
-    return event.size > LARGEST_MESSAGE // 2 and any(
+    # A message is rarely much larger than its body: only large bodies are measured.
+    return event.size > LARGEST_MESSAGE // 8 and any(
         len(interpretation.message.model_dump_json().encode()) > LARGEST_MESSAGE
         for interpretation in event.interpretations
     )

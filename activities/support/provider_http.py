@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import codecs
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, overload
+from typing import Any, overload
 
 import httpx
-from pydantic_core import to_json
 
 from ackbridge.catalog.matching import (
     THROTTLING_STATUSES,
@@ -25,7 +23,7 @@ from ackbridge.catalog.rendering import OutboundRequest, apply_hook, fairness_ke
 from ackbridge.catalog.wire_formats import OBJECT_MEDIA, read_form, read_xml
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
-from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_KEY_LENGTH
+from ackbridge.contracts.limits import MAX_KEY_LENGTH
 from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.quotas import WHOLE_QUOTA
 from ackbridge.contracts.wire import InvalidInputError, digest, read_json
@@ -33,6 +31,8 @@ from ackbridge.control.quota_headers import USUAL as USUAL_QUOTA_HEADERS
 from ackbridge.control.quota_headers import read_statement
 from ackbridge.http.client import HttpResponse, exchange
 from ackbridge.http.retry_after import parse_retry_after
+from ackbridge.ledger.bodies import BINARY, JSON_TYPE, binary
+from ackbridge.ledger.bodies import store_if_large as bounded_data
 from ackbridge.security.oauth2 import TokenError
 from ackbridge.security.redaction import Redactor
 
@@ -63,11 +63,6 @@ _TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNOR
 
 _ESCAPES = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
 """Codecs of Python that are no charsets."""
-
-BINARY: Final = "$binary"
-"""The one key of a JSON object that has the content type and the bytes of a binary body."""
-
-_JSON: Final = "application/json"
 
 Render = Callable[[Integration, Operation, dict[str, object]], OutboundRequest]
 RenderOptional = Callable[[Integration, Operation, dict[str, object]], OutboundRequest | None]
@@ -394,41 +389,9 @@ def _decoded(body: bytes, content_type: str, *, is_json: bool) -> str | None:
     return None
 
 
-def binary(content_type: str, body: bytes) -> dict[str, Any]:
-    """A binary body as JSON."""
-    return {BINARY: {"content_type": content_type, "base64": base64.b64encode(body).decode()}}
-
-
 async def store_if_large(deps: Dependencies, call_id: str, name: str, data: Any) -> Any:
-    """The data of a message, or a reference to it if it is large.
-
-    Args:
-        name: what it is, such as the event key of its message.
-
-    Raises:
-        LedgerUnavailableError: it is large, and could not be stored.
-    """
-    body = to_json(data)
-    # What a provider has sent is never taken for a reference of ours.
-    if len(body) <= LARGE_BODY_BYTES and BodyRef.of_data(data) is None:
-        return data
-    content_type = _JSON
-    if (found := _binary_of(data)) is not None:
-        content_type, body = found
-    ref = await deps.ledger.bodies.store(call_id, name, content_type, body)
-    return ref.as_data()
-
-
-def _binary_of(data: Any) -> tuple[str, bytes] | None:
-    if not isinstance(data, dict) or data.keys() != {BINARY}:
-        return None
-    match data[BINARY]:
-        case {"content_type": str(content_type), "base64": str(text)} if content_type != _JSON:
-            try:
-                return content_type, base64.b64decode(text, validate=True)
-            except ValueError:
-                return None
-    return None
+    """As `ackbridge.ledger.bodies.store_if_large`, in the ledger of this worker."""
+    return data if data is None else await bounded_data(deps.ledger.bodies, call_id, name, data)
 
 
 async def with_bounded_data(
@@ -447,4 +410,4 @@ async def load_data(deps: Dependencies, data: Any) -> Any:
     body = await deps.ledger.bodies.read(ref.id)
     if body is None:
         return None
-    return read_json(body) if ref.content_type == _JSON else binary(ref.content_type, body)
+    return read_json(body) if ref.content_type == JSON_TYPE else binary(ref.content_type, body)

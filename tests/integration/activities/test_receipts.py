@@ -15,10 +15,11 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from ackbridge.contracts.limits import MAX_RESULT_BYTES
 from ackbridge.contracts.messages import BodyRef, MessageKind, MessageSource
 from ackbridge.contracts.steps import CorrelateStep, InboxMessages, LookStep, SendStep
+from ackbridge.ledger.bodies import binary
 from ackbridge.ledger.inbox import InboxEntry
 from ackbridge.ledger.ledger import Ledger
 from activities.send import InboxReader, Send
-from activities.support.provider_http import binary, load_data
+from activities.support.provider_http import load_data
 
 from .world import NOW, World, attempt, delay, failed, trouble
 
