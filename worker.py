@@ -19,7 +19,13 @@ import httpx
 import uvloop
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
-from temporalio.worker import Interceptor, Replayer, Worker, WorkerDeploymentConfig
+from temporalio.worker import (
+    Interceptor,
+    Replayer,
+    Worker,
+    WorkerDeploymentConfig,
+    WorkflowRunner,
+)
 
 from ackbridge.catalog.catalog import Catalog, build_redactors, secret_refs
 from ackbridge.catalog.loading import load_catalog
@@ -146,7 +152,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
         for worker in workers:
             await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
         if provider is None:
-            await running.enter_async_context(SplitTaskRepair(client, _replayer))
+            await running.enter_async_context(SplitTaskRepair(client, partial(_replayer, client)))
             await sync_schedules(client, catalog)
             await sync_purge_schedule(client, settings.retention, settings.purge_every)
         if deployment is not None:
@@ -213,7 +219,8 @@ def build_workers(
     )
     workers = []
     if provider is None:
-        workers.append(_main_worker(build, deps, len(catalog.integrations)))
+        runner = workflow_runner(client.data_converter)
+        workers.append(_main_worker(build, deps, runner, len(catalog.integrations)))
         workers += [
             _notices_worker(build, subscriber, deps)
             for _, subscriber in sorted(catalog.subscribers.items())
@@ -237,17 +244,24 @@ def connections_of_provider(integration: Integration, providers: int) -> int:
     return RideLimiter(providers).share + sends + slots + 1
 
 
-def _replayer() -> Replayer:
-    return Replayer(workflows=WORKFLOWS, workflow_runner=workflow_runner(), **client_options())
+def _replayer(client: Client) -> Replayer:
+    converter = client.data_converter
+    return Replayer(
+        workflows=WORKFLOWS,
+        workflow_runner=workflow_runner(converter),
+        **client_options(converter),
+    )
 
 
-def _main_worker(build: Callable[..., Worker], deps: Dependencies, providers: int) -> Worker:
+def _main_worker(
+    build: Callable[..., Worker], deps: Dependencies, runner: WorkflowRunner, providers: int
+) -> Worker:
     steps = RideLimiter(providers).share * providers + QUICK_STEPS
     return build(
         task_queue=names.TASK_QUEUE,
         workflows=WORKFLOWS,
         activities=main_activities(deps),
-        workflow_runner=workflow_runner(),
+        workflow_runner=runner,
         max_concurrent_local_activities=steps,
         max_concurrent_workflow_tasks=steps,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
         ledger_url: `sqlite:///path` or `postgresql://user:password@host/database`.
         public_url: where providers reach the gateway; the base of callback URLs.
         secrets_root: the folder of relative `file:` references.
+        encryption_keys: what encrypts data at rest, as `id=reference, id=reference`: the first key
+            encrypts, all decrypt. References are `file:`, `env:` and `kms:`. Unset: nothing is
+            encrypted.
+        require_encrypted: refuse calls whose start is not encrypted.
+        data_converter: a team's own data converter of Temporal, `module:name`.
         log_level: of our own logs.
         signal_timeout: how long a callback waits for the engine before it is stored in the inbox.
         shutdown_within: how long running activities may take to finish on SIGTERM.
@@ -72,6 +77,9 @@ class Settings(BaseSettings):
     ledger_url: str = Field(default="sqlite:///.ackbridge/ledger.db", repr=False)
     public_url: str = "http://127.0.0.1:8080"
     secrets_root: Path = Path()
+    encryption_keys: str = ""
+    require_encrypted: bool = False
+    data_converter: str = ""
     log_level: str = "INFO"
     signal_timeout: Duration = timedelta(seconds=2)
     shutdown_within: Duration = timedelta(seconds=20)

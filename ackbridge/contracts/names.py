@@ -29,6 +29,9 @@ WRITE_OFF: Final = "write_off"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
 
+PLAIN_START_REFUSED: Final = "plain-start-refused"
+"""The patch marker of a call that was started in plain, and refused for it."""
+
 # Signals and query of ReprocessParked; PurgeLedger has the query too
 PAUSE: Final = "pause"
 RESUME: Final = "resume"

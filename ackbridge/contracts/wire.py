@@ -70,6 +70,10 @@ class UnreadablePayload(Wire):
     problem: str
 
 
+class NotEncrypted(dict[str, Any]):
+    """A JSON object that arrived plain in a deployment that requires encryption."""
+
+
 Model = TypeVar("Model", bound=Wire)
 
 

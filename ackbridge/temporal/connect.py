@@ -31,6 +31,8 @@ from ackbridge.errors import (
 from ackbridge.telemetry.traces import plugins
 from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 
+from .data_converter import load_data_converter
+
 RPC_TIMEOUT: Final = timedelta(seconds=10)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -42,15 +44,17 @@ class ConnectOptions(TypedDict):
     plugins: list[SimplePlugin]
 
 
-def client_options() -> ConnectOptions:
+def client_options(data_converter: DataConverter = DATA_CONVERTER) -> ConnectOptions:
     """The options of every client, and so of its workers, and of every replayer."""
-    return ConnectOptions(data_converter=DATA_CONVERTER, plugins=plugins())
+    return ConnectOptions(data_converter=data_converter, plugins=plugins())
 
 
 async def connect(
     environ: Mapping[str, str], interceptors: Sequence[Interceptor] = (), *, lazy: bool = False
 ) -> Client:
     """Connect as `TEMPORAL_*` and Temporal's own configuration say; if `lazy`, when first used.
+
+    Payloads are encrypted as `ACKBRIDGE_ENCRYPTION_KEYS` says.
 
     Raises:
         ConfigurationError: those settings are not valid.
@@ -67,7 +71,7 @@ async def connect(
     try:
         return await Client.connect(
             **config,
-            **client_options(),
+            **client_options(load_data_converter(environ)),
             grpc_compression=compression,
             interceptors=interceptors,
             lazy=lazy,

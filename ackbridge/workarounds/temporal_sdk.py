@@ -6,22 +6,37 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Final, NoReturn, Self
 
 from temporalio.api.common.v1 import Payload
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
-from temporalio.converter import SerializationContext, StorageDriverStoreContext
+from temporalio.converter import (
+    DataConverter,
+    PayloadConverter,
+    SerializationContext,
+    StorageDriverStoreContext,
+    StorageDriverWorkflowInfo,
+    WithSerializationContext,
+)
 from temporalio.worker import Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import Info
 
-from ackbridge.contracts.wire import UnreadablePayload
+from ackbridge.contracts.wire import NotEncrypted, UnreadablePayload
+from ackbridge.errors import DecryptionError
 
 log = logging.getLogger(__name__)
+
+
+ENCRYPTED: Final = b"binary/encrypted"
+"""The encoding of encrypted payloads, as in the samples of Temporal's SDKs."""
+
+NOT_ENCRYPTED: Final = "ackbridge-not-encrypted"
+"""Metadata of a payload that arrived plain where it has to be encrypted. It is never stored."""
 
 
 class LenientPayloadConverter(PydanticPayloadConverter):
@@ -35,14 +50,17 @@ class LenientPayloadConverter(PydanticPayloadConverter):
     to use.
     """
 
+    others: ClassVar[PayloadConverter | None] = None
+    """Reads the encodings that this one does not know."""
+
     _instance: ClassVar[LenientPayloadConverter | None] = None
 
     def __new__(cls) -> Self:
-        if cls._instance is None:
+        if type(cls._instance) is not cls:
             instance = super().__new__(cls)
             PydanticPayloadConverter.__init__(instance)
             cls._instance = instance
-        only: Self = cls._instance  # type: ignore[assignment]  # the class has no subclasses
+        only: Self = cls._instance
         return only
 
     def __init__(self) -> None:
@@ -51,20 +69,51 @@ class LenientPayloadConverter(PydanticPayloadConverter):
     def from_payloads(
         self, payloads: Sequence[Payload], type_hints: list[type] | None = None
     ) -> list[Any]:
-        """Convert; without type hints each payload by itself, and without raising."""
-        if type_hints is not None:
-            return super().from_payloads(payloads, type_hints)
-        return [self._convert(payload) for payload in payloads]
+        """Convert; without type hints each payload by itself, and without raising.
+
+        Raises:
+            DecryptionError: one is still encrypted.
+        """
+        if type_hints is None:
+            return [self._convert(payload) for payload in payloads]
+        try:
+            if self.others is None:
+                return super().from_payloads(payloads, type_hints)
+            hints = [*type_hints, *[None] * len(payloads)]
+            return [self._read(one, hint) for one, hint in zip(payloads, hints, strict=False)]
+        except Exception:
+            _refuse_encrypted(payloads)
+            raise
+
+    def _read(self, payload: Payload, hint: type | None) -> Any:
+        hints = [hint] if hint else None
+        if self.others and payload.metadata.get("encoding") not in self.converters:
+            (value,) = self.others.from_payloads([payload], hints)
+        else:
+            (value,) = super().from_payloads([payload], hints)
+        return value
 
     def _convert(self, payload: Payload) -> Any:
         try:
-            (value,) = super().from_payloads([payload], None)
+            value = self._read(payload, None)
         except Exception:
+            _refuse_encrypted([payload])
             encoding = payload.metadata.get("encoding", b"none").decode("ascii", "replace")
             return UnreadablePayload(
                 problem=f"the payload does not read as plain JSON ({encoding})"
             )
+        if NOT_ENCRYPTED in payload.metadata and isinstance(value, dict):
+            return NotEncrypted(value)
         return value
+
+
+def _refuse_encrypted(payloads: Iterable[Payload]) -> None:
+    """Refuse payloads that no codec has decrypted: this process has no keys."""
+    if any(payload.metadata.get("encoding") == ENCRYPTED for payload in payloads):
+        raise DecryptionError(
+            "the engine's data is encrypted, and this process has no key for it: set"
+            " ACKBRIDGE_ENCRYPTION_KEYS"
+        )
 
 
 DATA_CONVERTER = replace(pydantic_data_converter, payload_converter_class=LenientPayloadConverter)
@@ -72,31 +121,37 @@ DATA_CONVERTER = replace(pydantic_data_converter, payload_converter_class=Lenien
 PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge", "workflows")
 
 
-def workflow_runner() -> WorkflowRunner:
-    """The sandbox of our workflows, in workers and in the replayer.
+def workflow_runner(converter: DataConverter = DATA_CONVERTER) -> WorkflowRunner:
+    """The sandbox of our workflows, in workers and in the replayer, for this data converter.
 
     The sandbox reloads every module that is not passed through, for every workflow. All of ours are
     passed through: `tests/unit/workflows/test_imports.py` checks them for what the sandbox would
     have found while loading.
     """
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-    return LightSandboxRunner(SandboxedWorkflowRunner(restrictions=restrictions))
+    parts = (converter.payload_converter, converter.payload_codec, converter.failure_converter)
+    runner = SandboxedWorkflowRunner(restrictions=restrictions)
+    has_contexts = any(isinstance(part, WithSerializationContext) for part in parts)
+    return LightSandboxRunner(runner, has_contexts=has_contexts)
 
 
 class LightSandboxRunner(WorkflowRunner):
     """Wrap a runner so that its sandbox is entered only to run workflows.
 
-    Only for data converters without contexts and without external storage, such as ours.
+    Signals whose payloads are still encrypted fail the workflow task: another worker may have the
+    key, and the SDK would drop them.
     """
 
-    def __init__(self, runner: WorkflowRunner) -> None:
+    def __init__(self, runner: WorkflowRunner, *, has_contexts: bool = False) -> None:
+        """Wrap; `has_contexts`: the data converter is one that uses serialization contexts."""
         self._runner = runner
+        self._has_contexts = has_contexts
 
     def prepare_workflow(self, defn: Any) -> None:
         self._runner.prepare_workflow(defn)
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
-        return _Instance(self._runner.create_instance(det))
+        return _Instance(self._runner.create_instance(det), det.info, self._has_contexts)
 
     def set_worker_level_failure_exception_types(
         self, types: Sequence[type[BaseException]]
@@ -105,23 +160,35 @@ class LightSandboxRunner(WorkflowRunner):
 
 
 class _Instance(WorkflowInstance):
-    def __init__(self, instance: WorkflowInstance) -> None:
+    def __init__(self, instance: WorkflowInstance, info: Info, has_contexts: bool) -> None:
         self._instance = instance
+        self._info = info
+        self._has_contexts = has_contexts
 
     def activate(self, act: Any) -> Any:
+        for job in act.jobs:
+            if job.HasField("signal_workflow"):
+                _refuse_encrypted(job.signal_workflow.input)
         return self._instance.activate(act)
 
-    def get_serialization_context(
-        self,
-        command_info: object,  # noqa: ARG002 -- the SDK's signature
-    ) -> SerializationContext | None:
-        return None
+    def get_serialization_context(self, command_info: Any) -> SerializationContext | None:
+        if not self._has_contexts:
+            return None
+        return self._instance.get_serialization_context(command_info)
 
     def get_external_store_context(
         self,
         command_info: object,  # noqa: ARG002 -- the SDK's signature
     ) -> StorageDriverStoreContext:
-        return StorageDriverStoreContext(target=None)
+        info = self._info
+        return StorageDriverStoreContext(
+            StorageDriverWorkflowInfo(
+                namespace=info.namespace,
+                id=info.workflow_id,
+                run_id=info.run_id,
+                type=info.workflow_type,
+            )
+        )
 
     def get_info(self) -> Info:
         return self._instance.get_info()

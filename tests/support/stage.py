@@ -42,6 +42,7 @@ from ackbridge.settings import WORKER_READY, Settings
 from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.temporal.connect import client_options
+from ackbridge.temporal.data_converter import load_data_converter
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 from activities import Dependencies
 
@@ -227,7 +228,7 @@ async def set_up(
     """Start all parts in this process, in a new namespace of the engine.
 
     Args:
-        environ: what the integrations need besides `SECRETS`.
+        environ: what the integrations need besides `SECRETS`, and keys to encrypt with.
         has_worker: whether to run a worker, too.
         runtime: of the worker's client; None for the default one.
     """
@@ -242,8 +243,9 @@ async def set_up(
         catalog = without_breaker(load_catalog(integrations, environ))
         if integrations == INTEGRATIONS:
             catalog = only_sandbox(catalog)
+        options = client_options(load_data_converter(environ))
         client = await Client.connect(
-            namespace.address, namespace=namespace.name, **client_options(), runtime=runtime
+            namespace.address, namespace=namespace.name, **options, runtime=runtime
         )
         gateway_ledger = Ledger.open(url, utc_now)
         gateway_url = servers.enter_context(
@@ -253,7 +255,7 @@ async def set_up(
                     Secrets(environ, folder),
                     gateway_ledger,
                     await Client.connect(
-                        namespace.address, namespace=namespace.name, lazy=True, **client_options()
+                        namespace.address, namespace=namespace.name, lazy=True, **options
                     ),
                     utc_now,
                 )

@@ -32,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         handle_update,
         invalid_request,
         read_start,
+        refuse_plain,
         require_no_timeouts,
         require_workflow_id,
     )
@@ -179,6 +180,7 @@ class IntegrationCall:
 
 
 def _start(host: TemporalHost, arguments: tuple[Any, ...]) -> CallProtocol:
+    refuse_plain(arguments)
     request, continuation = read_start(arguments, CallRequest, CallContinuation)
     require_workflow_id(request.call_id, "key")
     require_no_timeouts("a call would end unacknowledged; the operation's own deadlines bound it")

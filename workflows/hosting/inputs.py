@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
-    from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
+    from ackbridge.contracts.wire import InvalidInputError, NotEncrypted, Wire, parse_argument
 
 Model = TypeVar("Model", bound=Wire)
 State = TypeVar("State", bound=Wire)
@@ -34,6 +34,23 @@ def read_start(
     if workflow.info().continued_run_id is not None and len(arguments) == 2:
         return parse_argument(model, arguments[:1]), state.model_validate(arguments[1])
     return parse_argument(model, arguments), None
+
+
+def refuse_plain(arguments: tuple[Any, ...]) -> None:
+    """Refuse a start in plain, where the deployment requires encryption.
+
+    One that was accepted stays accepted when the deployment changes: the refusal is in the history.
+
+    Raises:
+        InvalidInputError: naming the setting.
+    """
+    if any(isinstance(one, NotEncrypted) for one in arguments) and workflow.patched(
+        names.PLAIN_START_REFUSED
+    ):
+        raise InvalidInputError(
+            "the arguments must be encrypted: this deployment accepts no plain starts"
+            " (ACKBRIDGE_REQUIRE_ENCRYPTED)"
+        )
 
 
 def require_workflow_id(expected: str, field: str) -> None:
