@@ -41,6 +41,7 @@ from ackbridge.errors import AckbridgeError, EngineUnavailableError, SecretError
 from ackbridge.http.client import build_client
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.encryption import load_encryption
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets, is_secret_ref
 from ackbridge.settings import (
@@ -122,7 +123,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
         if client is None:
             return
         has_search_attributes = await _check_namespace(client, settings, provider)
-        ledger = Ledger.open(settings.ledger_url, utc_now)
+        ledger = Ledger.open(settings.ledger_url, utc_now, encryption=load_encryption(environ))
         running.push_async_callback(ledger.close)
         served = [provider] if provider else sorted(catalog.integrations)
         pools = {

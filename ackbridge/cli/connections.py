@@ -11,6 +11,7 @@ from temporalio.client import Client
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.encryption import load_encryption
 from ackbridge.settings import environment, load_settings
 from ackbridge.telemetry.trace_export import export_traces
 from ackbridge.temporal.connect import connect
@@ -33,11 +34,17 @@ def with_temporal(act: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(run())
 
 
+def open_ledger() -> Ledger:
+    """The ledger of `ACKBRIDGE_LEDGER_URL`, with the keys of `ACKBRIDGE_ENCRYPTION_KEYS`."""
+    encryption = load_encryption(environment())
+    return Ledger.open(load_settings().ledger_url, utc_now, encryption=encryption)
+
+
 def with_ledger(act: Callable[[Ledger], Coroutine[Any, Any, T]]) -> T:
     """Run something with the ledger of `ACKBRIDGE_LEDGER_URL`."""
 
     async def run() -> T:
-        ledger = Ledger.open(load_settings().ledger_url, utc_now)
+        ledger = open_ledger()
         try:
             return await act(ledger)
         finally:

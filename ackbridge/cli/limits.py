@@ -20,10 +20,11 @@ from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
 from ackbridge.control.quotas import WINDOW, effective_rate, merged
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.settings import environment, load_settings
+from ackbridge.settings import environment
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
+from .connections import open_ledger
 from .control import Provider, Reason, change_control, required_reason
 from .options import By, Json
 
@@ -105,7 +106,7 @@ def _parse_rate(rate: str) -> float | None:
 
 async def _show(provider: str, *, watch: bool, json_output: bool) -> None:
     control = ControlHandle(await connect(environment()), provider)
-    ledger = Ledger.open(load_settings().ledger_url, utc_now)
+    ledger = open_ledger()
 
     async def fetch() -> LimitView:
         return await _read(control, ledger, provider)

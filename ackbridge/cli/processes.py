@@ -20,7 +20,6 @@ from ackbridge.clock import utc_now
 from ackbridge.demo.run import run_demo
 from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.database.migrate import migrate
-from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.foreground import (
     DEFAULT_STATE,
     PREFERRED_PORTS,
@@ -35,6 +34,8 @@ from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
+
+from .connections import open_ledger
 
 State = Annotated[
     Path, typer.Option(help="The folder of the server's and the ledger's files, and of the logs.")
@@ -96,7 +97,7 @@ async def _serve_gateway(host: str, port: int) -> None:
     with export_telemetry("ackbridge-gateway", environ, *where) as metrics:
         catalog = load_catalog(integrations_folder(settings.integrations), environ)
         await asyncio.to_thread(migrate, settings.ledger_url)
-        ledger = Ledger.open(settings.ledger_url, utc_now)
+        ledger = open_ledger()
         client = await connect(environ, lazy=True)
         control = watch_controls(client, catalog, ledger)
         app = create_app(

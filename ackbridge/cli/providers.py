@@ -28,6 +28,7 @@ from ackbridge.stats.scorecard import Latency, Score, Scorecard
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
+from .connections import open_ledger
 from .options import Json, parse_duration
 
 REFRESH_INTERVAL = 2.0
@@ -157,7 +158,7 @@ class _Source:
 @contextlib.asynccontextmanager
 async def _open_source() -> AsyncIterator[_Source]:
     settings = load_settings()
-    ledger = Ledger.open(settings.ledger_url, utc_now)
+    ledger = open_ledger()
     try:
         try:
             client, warning = await connect(environment()), ""

@@ -23,10 +23,11 @@ from ackbridge.contracts.wire import Wire
 from ackbridge.errors import AckbridgeError, UnknownNameError
 from ackbridge.ledger.batches import ParkedState, WaitingCall
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.settings import environment, load_settings
+from ackbridge.settings import environment
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
+from .connections import open_ledger
 from .control import Provider
 from .options import Json, Limit
 
@@ -103,7 +104,7 @@ def queue(
 
 
 async def _show(provider: str, limit: int, *, watch: bool, json_output: bool) -> None:
-    ledger = Ledger.open(load_settings().ledger_url, utc_now)
+    ledger = open_ledger()
 
     async def fetch() -> QueueView:
         return await read_queue(ledger, provider, limit)

@@ -52,6 +52,7 @@ from ackbridge.errors import (
 )
 from ackbridge.http.client import build_client, exchange
 from ackbridge.security.outbound import build_auth
+from ackbridge.security.private_files import make_private_folder, open_private
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import Settings, environment, integrations_folder, load_settings
 from ackbridge.terminal import output
@@ -233,8 +234,8 @@ def _print_meaning(catalog: Catalog, provider: str, example: Mapping[str, Any]) 
 def _write(path: Path, example: Mapping[str, Any]) -> None:
     text = json.dumps(example, indent=2, ensure_ascii=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
+        make_private_folder(path.parent)
+        with open(path, "x", encoding="utf-8", opener=open_private) as file:
             file.write(f"{text}\n")
     except OSError as error:
         raise InvalidInputError(f"--save: {path}: {error.strerror}") from None

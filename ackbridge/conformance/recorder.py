@@ -23,6 +23,7 @@ from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.http.client import HttpResponse, exchange
 from ackbridge.sandbox.provider_dialect import DialectReply, IncomingRequest
 from ackbridge.sandbox.serving import HttpReply, read_request, send_reply
+from ackbridge.security.private_files import make_private_file, make_private_folder
 
 from .recording import (
     Exchanged,
@@ -154,10 +155,11 @@ class Recorder:
         if kind in self.seen and not self.records_all:
             return
         self.seen.add(kind)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.folder)
         number = 1
         while (path := self.folder / file_name(example, number)).exists():
             number += 1
+        make_private_file(path)
         path.write_text(f"{json.dumps(example, indent=2, ensure_ascii=False)}\n", "utf-8")
         self.on_written(path)
 

@@ -20,6 +20,7 @@ from ackbridge.errors import EngineUnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.foreground import interrupted_by_sigterm, print_stack
 from ackbridge.local.stack import Stack
+from ackbridge.security.encryption import load_encryption
 from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
@@ -144,7 +145,11 @@ async def _notifications(demo_stack: DemoStack, sources: RecordSources, run: str
 
 @asynccontextmanager
 async def _open_sources(stack: Stack) -> AsyncIterator[RecordSources]:
-    ledger = Ledger.open(stack.environment["ACKBRIDGE_LEDGER_URL"], utc_now)
+    ledger = Ledger.open(
+        stack.environment["ACKBRIDGE_LEDGER_URL"],
+        utc_now,
+        encryption=load_encryption(stack.environment),
+    )
     try:
         client = await connect(stack.environment)
         calls = AckbridgeClient(client)

@@ -7,6 +7,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from ackbridge.clock import Clock
+from ackbridge.security.encryption import Encryption
 
 from .batches import BatchStore
 from .bodies import BodyStore
@@ -57,18 +58,25 @@ class Ledger:
         self.purge = LedgerPurge(database, clock)
 
     @classmethod
-    def open(cls, url: str, clock: Clock, timeout: timedelta = timedelta(seconds=10)) -> Ledger:
+    def open(
+        cls,
+        url: str,
+        clock: Clock,
+        timeout: timedelta = timedelta(seconds=10),
+        encryption: Encryption | None = None,
+    ) -> Ledger:
         """Open a migrated ledger; the first use connects.
 
         Args:
             url: `sqlite:///path` or `postgresql://user:password@host/database`.
             clock: gives the times that are written.
             timeout: of one transaction, including the wait for its turn.
+            encryption: of what callers and providers have written; None: it is stored in plain.
 
         Raises:
             ConfigurationError: the URL is of neither database.
         """
-        return cls(open_database(url, timeout), clock)
+        return cls(open_database(url, timeout, encryption), clock)
 
     async def close(self) -> None:
         """Close all connections."""

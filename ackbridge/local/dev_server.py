@@ -24,6 +24,7 @@ from temporalio.service import RPCError
 
 from ackbridge.contracts import search_attributes
 from ackbridge.errors import EngineUnavailableError
+from ackbridge.security.private_files import make_private_file, make_private_folder
 from ackbridge.temporal.connect import register_search_attributes
 
 from .ports import HOST, LoopbackPort
@@ -138,7 +139,7 @@ class EmbeddedEngine:
         if self._child is not None and self._child.is_running:
             return
         find_binary()
-        self.state.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.state.parent)
         self._lock_state()
         try:
             self._start_on_free_ports()
@@ -190,7 +191,9 @@ class EmbeddedEngine:
         if self._lock is not None:
             return
         # Two engines on one file would corrupt it.
-        lock = self.state.with_name(f"{self.state.name}.lock").open("ab")
+        path = self.state.with_name(f"{self.state.name}.lock")
+        make_private_file(path)
+        lock = path.open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

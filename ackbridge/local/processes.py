@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from ackbridge.errors import AckbridgeError, UnavailableError
+from ackbridge.security.private_files import UMASK, open_private
 from ackbridge.settings import WORKER_READY, app_folder
 
 from . import die_with_parent
@@ -133,7 +134,7 @@ class ManagedProcess:
             *self.command,
         ]
         try:
-            with self.log.open("ab") as log:
+            with open(self.log, "ab", opener=open_private) as log:
                 process = subprocess.Popen(  # noqa: S603 -- the command is our caller's own, and no shell reads it
                     command,
                     stdin=subprocess.DEVNULL,
@@ -142,6 +143,7 @@ class ManagedProcess:
                     cwd=self._folder,
                     env=self._environ,
                     process_group=0,
+                    umask=UMASK,
                 )
         except OSError as error:
             started.set_exception(error)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
 
+from ackbridge.security.private_files import make_private_file, make_private_folder
 from ackbridge.settings import integrations_folder
 
 from .dev_server import EmbeddedEngine
@@ -172,8 +173,8 @@ class Stack:
             ProcessDiedError: one ended instead; the others are stopped.
             UnavailableError: one was not ready in time; the others are stopped.
         """
-        self.log("engine").parent.mkdir(parents=True, exist_ok=True)
-        empty_temporal_config(self._state).write_text("")
+        make_private_folder(self.log("engine").parent)
+        make_private_file(empty_temporal_config(self._state))
         try:
             for kinds in _STARTED_TOGETHER:
                 self._run_parallel(kinds, lambda part: part.start())

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -18,7 +19,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from ackbridge.clock import Clock
-from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+from ackbridge.errors import AckbridgeError, ConfigurationError, LedgerUnavailableError
+from ackbridge.security.encryption import Encryption
+
+from .tables import encrypt_columns, json_text
 
 CONNECT_TIMEOUT: Final = 5
 """Seconds."""
@@ -50,18 +54,20 @@ class Database(Protocol):
         """Close all connections."""
 
 
-def open_database(url: str, timeout: timedelta) -> Database:
+def open_database(url: str, timeout: timedelta, encryption: Encryption | None = None) -> Database:
     """Open a database; the first use connects.
 
     Args:
         url: `sqlite:///path` or `postgresql://…`.
         timeout: of one transaction, including the wait for its turn.
+        encryption: of the encrypted columns; None: they are written in plain.
 
     Raises:
         ConfigurationError: the URL is of neither database.
     """
     address = parse_url(url)
-    return Sqlite(address, timeout) if is_sqlite(address) else Postgresql(address, timeout)
+    kind = Sqlite if is_sqlite(address) else Postgresql
+    return kind(address, timeout, encryption)
 
 
 class Sqlite:
@@ -73,11 +79,17 @@ class Sqlite:
     caller does not stop a transaction that has begun.
     """
 
-    def __init__(self, address: sa.URL, timeout: timedelta) -> None:
+    def __init__(
+        self, address: sa.URL, timeout: timedelta, encryption: Encryption | None = None
+    ) -> None:
         self._timeout = timeout
+        self._path = Path(str(address.database)).absolute()
+        self._opened: tuple[int, int] | None = None
         # Shorter than the timeout, so that the caller gets the lock's error, not a time-out.
         self._writing = sqlite_engine(address, timeout / 2, writes=True)
         self._reading = sqlite_engine(address, timeout / 2, writes=False)
+        for engine in (self._writing, self._reading):
+            encrypt_columns(engine.dialect, encryption)
         self._writer = ThreadPoolExecutor(1, "ackbridge-ledger-writer")
         self._readers = ThreadPoolExecutor(_READERS, "ackbridge-ledger-reader")
 
@@ -98,11 +110,32 @@ class Sqlite:
         work: Work[R],
     ) -> R:
         def run() -> R:
+            self._check_file()
             with connect() as connection:
                 return work(connection)
 
         async with database_errors(self._timeout):
             return await asyncio.get_running_loop().run_in_executor(threads, run)
+
+    def _check_file(self) -> None:
+        """Check that the connections that are open are to the file that is there.
+
+        SQLite would go on writing to a file that was moved away or deleted.
+        """
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise LedgerUnavailableError(
+                f"the ledger's file {self._path} (ACKBRIDGE_LEDGER_URL) cannot be opened:"
+                f" {error.strerror}; it was moved away, or has not been migrated yet"
+                " (every worker does so when it starts)"
+            ) from None
+        found = (status.st_dev, status.st_ino)
+        if self._opened not in (None, found):
+            # The next transactions open the file that is there now.
+            for engine in (self._writing, self._reading):
+                engine.dispose()
+        self._opened = found
 
     def _close(self) -> None:
         for threads in (self._writer, self._readers):
@@ -114,7 +147,9 @@ class Sqlite:
 class Postgresql:
     """A server, by psycopg 3; up to ten transactions at once in each process."""
 
-    def __init__(self, address: sa.URL, timeout: timedelta) -> None:
+    def __init__(
+        self, address: sa.URL, timeout: timedelta, encryption: Encryption | None = None
+    ) -> None:
         self._timeout = timeout
         self._password = address.password
         self._engine = create_async_engine(
@@ -128,6 +163,7 @@ class Postgresql:
             json_serializer=json_text,
             connect_args={"connect_timeout": CONNECT_TIMEOUT},
         )
+        encrypt_columns(self._engine.dialect, encryption)
         # One round trip instead of three.
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -215,14 +251,24 @@ def is_sqlite(url: sa.URL) -> bool:
 
 
 def sqlite_engine(address: sa.URL, busy_timeout: timedelta, *, writes: bool) -> sa.Engine:
-    """An engine of a file that begins transactions explicitly.
+    """An engine of a file, which has to exist, that begins transactions explicitly.
 
     Args:
         busy_timeout: how long to wait for a writer in another process.
         writes: whether it begins transactions; otherwise each statement is one.
     """
+    # The driver would create a file that is missing, without the tables.
+    path = quote(str(Path(str(address.database)).absolute()))
+
+    def open_file() -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{path}?mode=rw", uri=True, check_same_thread=False)
+
     engine = sa.create_engine(
-        address, pool_size=_READERS, hide_parameters=True, json_serializer=json_text
+        address,
+        creator=open_file,
+        pool_size=_READERS,
+        hide_parameters=True,
+        json_serializer=json_text,
     )
 
     @sa.event.listens_for(engine, "connect")
@@ -283,6 +329,11 @@ async def database_errors(within: timedelta, password: object = None) -> AsyncIt
         if isinstance(error, exc.DataError | exc.IntegrityError):
             raise
         raise unavailable(error, password) from None
+    except exc.StatementError as error:
+        # Of an encrypted column, whose key is not available.
+        if isinstance(error.orig, AckbridgeError):
+            raise error.orig from None
+        raise
     except OSError as error:
         raise LedgerUnavailableError(f"no connection to the ledger: {error.strerror}") from None
 
@@ -296,21 +347,3 @@ def unavailable(error: exc.DBAPIError, password: object) -> LedgerUnavailableErr
     if "no such table" in text or ("relation" in text and "does not exist" in text):
         text += " (it has not been migrated yet; every worker does so when it starts)"
     return LedgerUnavailableError(f"the ledger does not answer: {text}")
-
-
-def json_text(value: Any) -> str:
-    """JSON that both databases take: ASCII only, NaN and infinities as null."""
-    try:
-        return json.dumps(value, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value

@@ -16,6 +16,7 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from ackbridge.errors import ConfigurationError, LedgerUnavailableError
+from ackbridge.security.private_files import make_private_file, make_private_folder
 
 from .engines import CONNECT_TIMEOUT, is_sqlite, parse_url, sqlite_engine, unavailable
 
@@ -53,7 +54,10 @@ def migrate(url: str) -> None:
     except exc.DBAPIError as error:
         raise unavailable(error, address.password) from None
     except OSError as error:
-        raise LedgerUnavailableError(f"the ledger cannot be created: {error.strerror}") from None
+        raise LedgerUnavailableError(
+            f"the ledger {address.database} (ACKBRIDGE_LEDGER_URL) cannot be created:"
+            f" {error.strerror}"
+        ) from None
 
 
 def _upgrade(engine: sa.Engine) -> None:
@@ -82,7 +86,10 @@ def _lock_postgresql(connection: sa.Connection) -> None:
 
 def _prepare_file(address: sa.URL) -> None:
     """Switch the file to WAL, permanently: readers then never wait for writers."""
-    Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
+    path = Path(str(address.database))
+    make_private_folder(path.parent)
+    # The files of the WAL get its mode.
+    make_private_file(path)
     engine = sqlite_engine(address, _LOCK_TIMEOUT, writes=False)
     until = time.monotonic() + _LOCK_TIMEOUT.total_seconds()
     try:

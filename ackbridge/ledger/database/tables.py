@@ -2,15 +2,30 @@
 
 There are no foreign keys: several processes write the rows of one call in any order, and a message
 is stored even when its call is not known.
+
+What callers and providers have written is in encrypted columns: payloads, responses, messages,
+notices, and reasons, which quote providers. Ids, keys, references, codes and times are plain:
+they are searched.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+import math
 import re
 from datetime import UTC, datetime
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
+from ackbridge.errors import ConfigurationError
+from ackbridge.security.encryption import Encryption
 
 _UNSTORABLE = re.compile("[\\\\\x00\ud800-\udfff]")
 
@@ -56,6 +71,150 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+# How encrypted values are told from plain ones, which a provider may have written.
+_SEALED: Final = "$sealed"
+_PLAIN: Final = "$plain"
+_SEALED_TEXT: Final = "\\e"
+_SEALED_BYTES: Final = b"\x00E"
+_PLAIN_BYTES: Final = b"\x00P"
+
+_encryptions: WeakKeyDictionary[sa.Dialect, Encryption] = WeakKeyDictionary()
+
+
+def encrypt_columns(dialect: sa.Dialect, encryption: Encryption | None) -> None:
+    """Encrypt what is written to encrypted columns through the engine of this dialect.
+
+    Without an encryption it is written as it is. Plain values are read in either case.
+    """
+    if encryption is not None:
+        _encryptions[dialect] = encryption
+
+
+def _encrypt(plain: bytes, context: str, encryption: Encryption) -> bytes:
+    if not encryption.is_ready():
+        _fetch_key(encryption, None)
+    return encryption.encrypt(plain, context)
+
+
+def _decrypt(sealed: bytes, context: str, dialect: sa.Dialect) -> bytes:
+    encryption = _encryptions.get(dialect)
+    if encryption is None:
+        raise ConfigurationError(
+            f"{context} of the ledger is encrypted, and this process has no keys:"
+            " set ACKBRIDGE_ENCRYPTION_KEYS as for the workers"
+        )
+    if not encryption.is_ready(sealed):
+        _fetch_key(encryption, sealed)
+    return encryption.decrypt(sealed, context)
+
+
+def _fetch_key(encryption: Encryption, sealed: bytes | None) -> None:
+    """Ask the key service for a data key, outside the event loop."""
+    if in_greenlet():
+        await_only(asyncio.to_thread(encryption.fetch_key, sealed))
+    else:
+        encryption.fetch_key(sealed)
+
+
+class EncryptedJson(TypeDecorator[Any]):
+    """A JSON value. Its context is its table and column, which are authenticated with it."""
+
+    impl = sa.JSON
+    cache_ok = True
+
+    def __init__(self, context: str, *, none_as_null: bool = False) -> None:
+        super().__init__(none_as_null=none_as_null)
+        self.context = context
+        self.none_as_null = none_as_null
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> Any:
+        if value is None:
+            return None
+        if encryption := _encryptions.get(dialect):
+            sealed = _encrypt(json_text(value).encode(), self.context, encryption)
+            return {_SEALED: base64.b64encode(sealed).decode()}
+        return {_PLAIN: value} if _is_marked(value) else value
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> Any:
+        if not _is_marked(value):
+            return value
+        if _PLAIN in value:
+            return value[_PLAIN]
+        return json.loads(_decrypt(base64.b64decode(value[_SEALED]), self.context, dialect))
+
+
+class EncryptedText(Key):
+    """A text that is only shown, as `EncryptedJson`."""
+
+    cache_ok = True
+
+    def __init__(self, context: str) -> None:
+        super().__init__()
+        self.context = context
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        escaped = super().process_bind_param(value, dialect)
+        encryption = _encryptions.get(dialect)
+        if escaped is None or encryption is None:
+            return escaped
+        sealed = _encrypt(escaped.encode(), self.context, encryption)
+        # No escaped text begins so: a backslash of the text itself is doubled.
+        return _SEALED_TEXT + base64.b64encode(sealed).decode()
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        if value is not None and value.startswith(_SEALED_TEXT):
+            sealed = base64.b64decode(value.removeprefix(_SEALED_TEXT))
+            value = _decrypt(sealed, self.context, dialect).decode()
+        return super().process_result_value(value, dialect)
+
+
+class EncryptedBytes(TypeDecorator[bytes]):
+    """Bytes, as `EncryptedJson`."""
+
+    impl = sa.LargeBinary
+    cache_ok = True
+
+    def __init__(self, context: str) -> None:
+        super().__init__()
+        self.context = context
+
+    def process_bind_param(self, value: bytes | None, dialect: sa.Dialect) -> bytes | None:
+        if value is None:
+            return None
+        if encryption := _encryptions.get(dialect):
+            return _SEALED_BYTES + _encrypt(value, self.context, encryption)
+        return _PLAIN_BYTES + value if value.startswith((_SEALED_BYTES, _PLAIN_BYTES)) else value
+
+    def process_result_value(self, value: bytes | None, dialect: sa.Dialect) -> bytes | None:
+        if value is None or not value.startswith((_SEALED_BYTES, _PLAIN_BYTES)):
+            return value
+        if value.startswith(_PLAIN_BYTES):
+            return value.removeprefix(_PLAIN_BYTES)
+        return _decrypt(value.removeprefix(_SEALED_BYTES), self.context, dialect)
+
+
+def _is_marked(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() in ({_SEALED}, {_PLAIN})
+
+
+def json_text(value: Any) -> str:
+    """JSON that both databases take: ASCII only, NaN and infinities as null."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
 metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -73,8 +232,8 @@ calls = sa.Table(
     sa.Column("request_digest", sa.Text, nullable=False),
     sa.Column("run_chain", sa.Text, nullable=False),
     sa.Column("stage", sa.Text, nullable=False),
-    sa.Column("reason", Key),
-    sa.Column("outcome", sa.JSON(none_as_null=True)),
+    sa.Column("reason", EncryptedText("calls.reason")),
+    sa.Column("outcome", EncryptedJson("calls.outcome", none_as_null=True)),
     # As in the outcome; of a parked call, what is known so far.
     sa.Column("effect", sa.Text),
     sa.Column("code", sa.Text),
@@ -114,7 +273,7 @@ responses = sa.Table(
     sa.Column("operation", sa.Text, nullable=False),
     sa.Column("cycle", sa.Integer, nullable=False),
     sa.Column("event_key", Key, nullable=False),
-    sa.Column("data", sa.JSON),
+    sa.Column("data", EncryptedJson("responses.data")),
     sa.Column("source", sa.Text, nullable=False),
     sa.Column("received_at", UtcTime),
     sa.Column("recorded_at", UtcTime, nullable=False),
@@ -138,7 +297,7 @@ bodies = sa.Table(
     sa.Column("name", Key, nullable=False),
     sa.Column("content_type", Key, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("body", EncryptedBytes("bodies.body"), nullable=False),
     sa.Column("stored_at", UtcTime, nullable=False),
     sa.Index(None, "call_id"),
     comment="Bodies that are too large for the engine, which messages refer to.",
@@ -153,11 +312,11 @@ inbox = sa.Table(
     sa.Column("operation", sa.Text),
     sa.Column("call_id", Key),
     sa.Column("reference", Key),
-    sa.Column("message", sa.JSON(none_as_null=True)),
-    sa.Column("document", sa.JSON(none_as_null=True)),
+    sa.Column("message", EncryptedJson("inbox.message", none_as_null=True)),
+    sa.Column("document", EncryptedJson("inbox.document", none_as_null=True)),
     sa.Column("received_at", UtcTime, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("reason", Key),
+    sa.Column("reason", EncryptedText("inbox.reason")),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("next_try_at", UtcTime, nullable=False),
     sa.Column("settled_at", UtcTime),
@@ -196,11 +355,11 @@ acknowledgements = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("is_owed", sa.Boolean, nullable=False),
     sa.Column("refused", sa.Boolean, nullable=False, default=False),
-    sa.Column("reason", Key),
+    sa.Column("reason", EncryptedText("acknowledgements.reason")),
     sa.Column("owed_at", UtcTime),
     sa.Column("acknowledged_at", UtcTime),
     sa.Column("written_off_by", Key),
-    sa.Column("written_off_reason", Key),
+    sa.Column("written_off_reason", EncryptedText("acknowledgements.written_off_reason")),
     sa.Index(None, "is_owed"),
 )
 
@@ -212,7 +371,7 @@ log = sa.Table(
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("subject", Key, nullable=False),
     sa.Column("call_id", Key),
-    sa.Column("reason", Key, nullable=False),
+    sa.Column("reason", EncryptedText("log.reason"), nullable=False),
     sa.Column("times", sa.Integer, nullable=False),
     sa.Column("first_at", UtcTime, nullable=False),
     sa.Column("last_at", UtcTime, nullable=False),
@@ -227,9 +386,9 @@ notices = sa.Table(
     sa.Column("subscriber", sa.Text, nullable=False),
     sa.Column("call_id", Key, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
-    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("body", EncryptedJson("notices.body"), nullable=False),
     sa.Column("state", sa.Text, nullable=False),
-    sa.Column("reason", Key),
+    sa.Column("reason", EncryptedText("notices.reason")),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("happened_at", UtcTime, nullable=False),
     sa.Column("updated_at", UtcTime, nullable=False),
@@ -327,6 +486,6 @@ controls = sa.Table(
     sa.Column("provider", sa.Text, primary_key=True),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("changed_at", UtcTime, nullable=False),
-    sa.Column("snapshot", sa.JSON, nullable=False),
+    sa.Column("snapshot", EncryptedJson("controls.snapshot"), nullable=False),
     comment="Copies of the controls' snapshots, for workers that cannot ask the engine.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from datetime import timedelta
 from pathlib import Path
@@ -104,6 +105,67 @@ async def test_an_impossible_folder_is_unavailable(tmp_path: Path, clock: Movabl
         await ledger.ping()
 
     await ledger.close()
+
+
+async def test_a_file_that_is_moved_away_is_unavailable(
+    tmp_path: Path, clock: MovableClock
+) -> None:
+    """Nothing is written to a file that is not there: it would be lost, and seem to be stored."""
+    path = tmp_path / "ledger.db"
+    migrate(f"sqlite:///{path}")
+    ledger = Ledger.open(f"sqlite:///{path}", clock)
+    await ledger.inbox.log_suppressed("acme", "e-1", None, "duplicate")
+    path.rename(tmp_path / "away.db")
+    for use in (ledger.ping, lambda: ledger.inbox.log_suppressed("acme", "e-2", None, "again")):
+        with pytest.raises(LedgerUnavailableError, match=r"ledger\.db \(ACKBRIDGE_LEDGER_URL\)"):
+            await use()
+    assert not path.exists()
+
+    (tmp_path / "away.db").rename(path)
+    await ledger.inbox.log_suppressed("acme", "e-2", None, "again")
+    assert (await ledger.counts())["suppressed"] == 2
+    await ledger.close()
+
+
+async def test_a_file_that_was_replaced_is_opened_again(
+    tmp_path: Path, clock: MovableClock
+) -> None:
+    """Such as a restored one: connections to the file before are not used any more."""
+    path, other = tmp_path / "ledger.db", tmp_path / "other.db"
+    for one in (path, other):
+        migrate(f"sqlite:///{one}")
+    ledger = Ledger.open(f"sqlite:///{path}", clock)
+    await ledger.inbox.log_suppressed("acme", "e-1", None, "duplicate")
+    assert (await ledger.counts())["suppressed"] == 1
+    for file in (path, *tmp_path.glob("ledger.db-*")):
+        file.unlink()
+    other.rename(path)
+
+    assert (await ledger.counts())["suppressed"] == 0
+    await ledger.inbox.log_suppressed("acme", "e-2", None, "duplicate")
+    assert (await ledger.counts())["suppressed"] == 1
+    await ledger.close()
+
+
+async def test_files_and_folders_are_private(tmp_path: Path, clock: MovableClock) -> None:
+    """Whatever the umask of the process; also those that SQLite adds, and files that were open."""
+    path = tmp_path / "a" / "b" / "ledger.db"
+    before = os.umask(0)
+    try:
+        migrate(f"sqlite:///{path}")
+        ledger = Ledger.open(f"sqlite:///{path}", clock)
+        await ledger.inbox.log_suppressed("acme", "e-1", None, "duplicate")
+        modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "a").rglob("*")}
+    finally:
+        os.umask(before)
+    private = {"ledger.db": 0o600, "ledger.db-wal": 0o600, "ledger.db-shm": 0o600}
+    assert modes == {"b": 0o700, **private}
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    await ledger.close()
+
+    path.chmod(0o644)
+    migrate(f"sqlite:///{path}")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

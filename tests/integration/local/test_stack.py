@@ -155,6 +155,16 @@ def _check_for(stack: Stack, seconds: float) -> None:
         time.sleep(0.05)
 
 
+def test_files_of_a_stack_are_private(stack: Stack) -> None:
+    """The ledger, the engine's state, locks, logs and the folder: only their owner reads them."""
+    state = stack.log("worker").parents[1]
+    files = [path for path in (state, *state.rglob("*")) if not path.is_symlink()]
+    open_to_others = [path for path in files if path.stat().st_mode & 0o077]
+
+    assert open_to_others == []
+    assert len(files) > 8
+
+
 def test_secrets_are_not_in_logs(stack: Stack) -> None:
     """Nor in command lines, which every user of the machine can read."""
     secrets = [
