@@ -123,6 +123,7 @@ def build_redactors(
             secrets,
             known.get(name),
             secret_refs(integration),
+            integration.code.refs,
         )
         for name, integration in catalog.integrations.items()
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,11 +33,16 @@ class HookError(ValueError):
 
 @dataclass(frozen=True)
 class Hook:
-    """The functions of one integration; None: the integration has none of this kind."""
+    """The functions of one integration; None: the integration has none of this kind.
+
+    Attributes:
+        refs: the references that `sign` has resolved so far.
+    """
 
     render: Function | None = None
     sign: Function | None = None
     read: Function | None = None
+    refs: set[str] = field(default_factory=set, compare=False)
 
     def read_body(self, body: bytes, headers: Mapping[str, str]) -> Any:
         """The value of a body, by `read`.

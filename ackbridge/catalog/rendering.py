@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -193,12 +193,22 @@ def apply_hook(
             raise InvalidInputError(f"hook: render: {host} is not one of hosts")
         request = replace(request, is_open=access == "open")
     if code.sign is not None:
-        headers = call("sign", code.sign, request, secrets.resolve)
+        headers = call("sign", code.sign, request, _remembering(code.refs, secrets))
         if not isinstance(headers, Mapping):
             raise InvalidInputError("hook: sign must return headers by name")
         added = {str(name): str(value) for name, value in headers.items()}
         request = replace(request, headers={**request.headers, **added})
     return request
+
+
+def _remembering(refs: set[str], secrets: Secrets) -> Callable[[str], str]:
+    """Resolves references, and notes them for redaction: the code names them nowhere else."""
+
+    def resolve(ref: str) -> str:
+        refs.add(ref)
+        return secrets.resolve(ref)
+
+    return resolve
 
 
 def render_event_list(

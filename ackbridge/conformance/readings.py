@@ -56,8 +56,8 @@ from ackbridge.gateway.event import (
 )
 from ackbridge.gateway.handshake import render_handshake
 from ackbridge.security.inbound import build_verifier
-from ackbridge.security.redaction import REMOVED, Redactor
-from ackbridge.security.secrets import Secrets
+from ackbridge.security.redaction import Redactor
+from ackbridge.security.secrets import REMOVED, Secrets
 
 from .message import Message
 from .template_context import template_context

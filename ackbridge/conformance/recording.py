@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ackbridge.catalog.examples import Example, ExampleKind
 from ackbridge.catalog.model import Integration
-from ackbridge.security.redaction import REMOVED, Redactor
+from ackbridge.security.redaction import Redactor
+from ackbridge.security.secrets import REMOVED
 
 from .message import Message, parse_delivery
 from .readings import Reading, UnreadableExampleError, read_example

@@ -225,13 +225,14 @@ class CallbackPipeline:
         each = source.callbacks.each
         delivery: EventDocument | None = None
         try:
-            delivery = _open(verified)
+            # Providers repeat what they were sent, and documents are stored.
+            delivery = source.redactor.known.remove(_open(verified))
             if each is None:
                 event = self._read(source, delivery, len(verified.body))
                 return Interpreted([event] if event is not None else [], ignored=event is None)
             documents = split_delivery(each, delivery, has_whole=source.has_whole)
         except ValueError as error:
-            unread = delivery or _unread_document(verified)
+            unread = delivery or source.redactor.known.remove(_unread_document(verified))
             return Interpreted([], rejection=_unreadable(source, error), unreadable=(unread,))
         return self._read_all(source, documents)
 

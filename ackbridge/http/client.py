@@ -39,7 +39,7 @@ MAX_MEMBERS = 1000
 """Of a gzip file."""
 
 THREAD_FROM = 256 * 1024
-"""Bytes of a decoded body from which it is decoded off the event loop."""
+"""Bytes of a body from which it is decoded and read off the event loop."""
 
 _WINDOWS = {
     "gzip": 16 + zlib.MAX_WBITS,

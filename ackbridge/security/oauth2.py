@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import warnings
+from collections import deque
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -43,6 +44,8 @@ MAX_UNAUTHORIZED_BYTES = 64 * 1024
 """Of a 401 that are received, so that its connection can be used again."""
 
 MAX_LIFETIME = timedelta(days=365)
+MAX_TOKENS = 4
+"""Of those that are remembered: an answer may be about a request with the one before."""
 
 # Other codes, and descriptions, are not repeated: they may quote what we sent.
 _KNOWN_ERRORS = frozenset(
@@ -90,6 +93,9 @@ class ClientCredentials(httpx.Auth):
     sent once more with a new token. At most one token request is in flight, and it continues when
     the request that started it is cancelled. None is sent while the endpoint's Retry-After lasts.
 
+    Attributes:
+        tokens: the last ones that were issued, for redaction.
+
     Requests raise `TokenError` without a token, and `SecretError` if a reference does not resolve.
     """
 
@@ -108,13 +114,9 @@ class ClientCredentials(httpx.Auth):
         self._token_timeout = token_timeout
         self._transport = transport
         self._current: _Token | None = None
+        self.tokens: deque[str] = deque(maxlen=MAX_TOKENS)
         self._renewal: asyncio.Task[_Token] | None = None
         self._paused_until: datetime | None = None
-
-    @property
-    def token(self) -> str | None:
-        """The token in use, for redaction."""
-        return None if self._current is None else self._current.value
 
     async def async_auth_flow(
         self, request: httpx.Request
@@ -157,6 +159,7 @@ class ClientCredentials(httpx.Auth):
         # asyncio would log an exception that is never retrieved.
         if not task.cancelled() and task.exception() is None:
             self._current = task.result()
+            self.tokens.append(self._current.value)
 
     async def _fetch(self) -> _Token:
         requested_at = self._clock()

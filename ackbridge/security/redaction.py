@@ -3,12 +3,14 @@
 The reasons of refusals and failures are shown to operators and stored in histories, and providers
 quote what they were sent. Removed are
 
-- the secrets that the provider's own `auth` and `callbacks.verify` refer to, as they resolve now,
-  and the OAuth 2 token in use: in plain, percent-encoded, and in base64 with the user name;
+- the secrets that the provider's own `auth`, `callbacks.verify`, expressions and hook refer to, as
+  they resolve now, and the OAuth 2 token in use, in every form that `KnownSecrets` knows;
 - what looks like a credential: bearer and basic credentials, keys such as `sk_…`, `whsec_…` or
   `ghp_…`, JSON Web Tokens, private keys, passwords in URLs, `password=…`;
 - what looks like a card number: 13 to 19 digits with a valid check digit, also with blanks, dashes
   and dots between them.
+
+The data of answers, which callers get, lose only the former, where they are long enough.
 
 Not removed are secrets that were rotated out, shortened, masked or encoded in another way, tokens
 without a known name or pattern, and personal data such as names and addresses. Some harmless texts
@@ -17,22 +19,15 @@ are removed: one number in ten of such a length has a valid check digit.
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Iterator, Sequence
-from urllib.parse import quote
+from collections.abc import Iterable, Sequence
 
 import httpx
 
-from ackbridge.errors import SecretError
-
 from .oauth2 import ClientCredentials
 from .outbound import CombinedAuth
-from .secrets import WEBHOOK_PREFIX, Secrets
+from .secrets import REMOVED, KnownSecrets, Secrets
 from .specs import AuthSpec, VerifySpec
-
-REMOVED = "***"
-"""Replaces a secret."""
 
 _MAX_INPUT = 8192
 """Characters that are searched: a provider's text has no bound, and searching takes time."""
@@ -82,20 +77,26 @@ class Redactor:
         secrets: Secrets | None = None,
         session: httpx.Auth | None = None,
         refs: Sequence[str] = (),
+        found_later: Iterable[str] = (),
     ) -> None:
-        """Remove the secrets of `auth`, `verify` and `refs`, and the token of `session`."""
-        self._credentials = [
+        """Remove the secrets of `auth`, `verify` and `refs`, and the token of `session`.
+
+        Args:
+            found_later: references that become known while the process runs.
+        """
+        credentials = [
             credential for spec in (*auth, verify) if spec for credential in spec.credentials()
         ]
-        self._credentials += [("", ref) for ref in refs]
-        self._secrets = secrets
-        self._session = session.session if isinstance(session, CombinedAuth) else session
+        credentials += [("", ref) for ref in refs]
+        used = session.session if isinstance(session, CombinedAuth) else session
+        tokens = used.tokens if isinstance(used, ClientCredentials) else ()
+        self.known = KnownSecrets(secrets, credentials, tokens, found_later)
 
     def clean(self, text: str, max_length: int) -> str:
         """Return the beginning of a text without secrets, cut where no part of one is left."""
         is_cut = len(text) > _MAX_INPUT
         text = text[:_MAX_INPUT]
-        for secret in sorted(self._in_use(), key=len, reverse=True):
+        for secret in self.known.forms():
             text = text.replace(secret, REMOVED)
         for pattern in _PATTERNS:
             text = pattern.sub(REMOVED, text)
@@ -107,29 +108,6 @@ class Redactor:
     def clean_value(self, text: str) -> str:
         """Return the beginning of a text without secrets, as long as possible."""
         return self.clean(text, _MAX_INPUT)
-
-    def _in_use(self) -> set[str]:
-        texts = set()
-        if isinstance(self._session, ClientCredentials) and self._session.token:
-            texts.add(self._session.token)
-        if self._secrets is not None:
-            for username, ref in self._credentials:
-                try:
-                    texts.update(_forms(self._secrets.text(username), self._secrets.resolve(ref)))
-                except SecretError:
-                    # It was not sent either.
-                    continue
-        return texts
-
-
-def _forms(username: str, secret: str) -> Iterator[str]:
-    plain = secret.strip()
-    yield plain
-    yield quote(plain, safe="")
-    if plain.removeprefix(WEBHOOK_PREFIX):
-        yield plain.removeprefix(WEBHOOK_PREFIX)
-    if username:
-        yield base64.b64encode(f"{username}:{secret}".encode()).decode()
 
 
 def _without_value(found: re.Match[str]) -> str:

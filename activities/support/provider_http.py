@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import json
 import re
@@ -29,12 +30,13 @@ from ackbridge.contracts.quotas import WHOLE_QUOTA
 from ackbridge.contracts.wire import InvalidInputError, digest, read_json
 from ackbridge.control.quota_headers import USUAL as USUAL_QUOTA_HEADERS
 from ackbridge.control.quota_headers import read_statement
-from ackbridge.http.client import HttpResponse, exchange
+from ackbridge.http.client import THREAD_FROM, HttpResponse, exchange
 from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.ledger.bodies import BINARY, JSON_TYPE, binary
 from ackbridge.ledger.bodies import store_if_large as bounded_data
 from ackbridge.security.oauth2 import TokenError
 from ackbridge.security.redaction import Redactor
+from ackbridge.security.secrets import KnownSecrets
 
 from .dependencies import Dependencies
 from .retry import (
@@ -144,7 +146,7 @@ async def call_provider(
         outbound = apply_hook(integration, outbound, context, deps.secrets)
     sent_at = deps.clock()
     reply = await _exchange(deps, request.provider, outbound)
-    document, problem = _read(integration, reply)
+    document, problem = await _document(deps, integration, reply)
     retry_after = _retry_after(reply, deps.clock())
     _count_for_quota(deps, request, reply, sent_at, retry_after if holds_others else None)
     return ProviderResponse(
@@ -172,7 +174,7 @@ async def fetch_document(
     if integration.hook is not None:
         outbound = apply_hook(integration, outbound, {}, deps.secrets)
     reply = await _exchange(deps, integration.provider, outbound)
-    document, problem = _read(integration, reply)
+    document, problem = await _document(deps, integration, reply)
     retryable = _retryable(reply.status, _retry_after(reply, deps.clock()))
     if retryable is not None:
         raise retryable
@@ -318,8 +320,23 @@ def _retryable(status: int, retry_after: timedelta | None) -> RetryableError | N
     )
 
 
-def _read(integration: Integration, reply: HttpResponse) -> tuple[dict[str, Any], str | None]:
-    """The document of an answer, and why its body cannot be used; it is null then."""
+async def _document(
+    deps: Dependencies, integration: Integration, reply: HttpResponse
+) -> tuple[dict[str, Any], str | None]:
+    """As `_read`; a large answer is read in a thread."""
+    known = deps.redactor(integration.provider).known
+    if len(reply.body) < THREAD_FROM:
+        return _read(integration, reply, known)
+    return await asyncio.to_thread(_read, integration, reply, known)
+
+
+def _read(
+    integration: Integration, reply: HttpResponse, known: KnownSecrets
+) -> tuple[dict[str, Any], str | None]:
+    """The document of an answer, and why its body cannot be used; it is null then.
+
+    Secrets of ours are removed before anything reads it: providers repeat what they were sent.
+    """
     content_type = reply.headers.get("content-type", "")
     problem, body = reply.problem, None
     if problem is None:
@@ -327,21 +344,22 @@ def _read(integration: Integration, reply: HttpResponse) -> tuple[dict[str, Any]
             if integration.code.read is not None:
                 body = integration.code.read_body(reply.body, reply.headers)
             else:
-                body = _body(reply.body, content_type)
+                body = _body(reply.body, content_type, known)
         except InvalidInputError as error:
             problem = str(error)
+    body, headers = known.remove([body, dict(reply.headers)])
     fields = body if isinstance(body, dict) and BINARY not in body else {}
     document = {
         **fields,
         "body": body,
-        "headers": dict(reply.headers),
+        "headers": headers,
         "query": {},
         "status": reply.status,
     }
     return document, problem
 
 
-def _body(content: bytes, content_type: str) -> Any:
+def _body(content: bytes, content_type: str, known: KnownSecrets) -> Any:
     """The value of a body: null if it is blank, a text if it is no JSON and does not have to be.
 
     Raises:
@@ -350,7 +368,7 @@ def _body(content: bytes, content_type: str) -> Any:
     is_json = _JSON_TYPE.match(content_type) is not None
     text = _decoded(content, content_type, is_json=is_json)
     if text is None:
-        return binary(content_type, content)
+        return binary(content_type, known.remove_bytes(content))
     if not text.strip().removeprefix("\ufeff"):
         return None
     if (media := OBJECT_MEDIA.match(content_type)) is not None:

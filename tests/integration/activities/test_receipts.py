@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from ackbridge.ledger.ledger import Ledger
 from activities.send import InboxReader, Send
 from activities.support.provider_http import load_data
 
-from .world import NOW, World, attempt, delay, failed, trouble
+from .world import NOW, TOKEN, World, attempt, delay, failed, trouble
 
 JSON = "application/json"
 
@@ -91,6 +92,18 @@ async def test_refusal_is_redacted(world: World) -> None:
     error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert error.message == "the provider refused with 401: who is ***, card ***"
+
+
+async def test_secret_that_the_provider_repeats_is_not_stored(world: World) -> None:
+    """Neither as it was sent nor in another form."""
+    encoded = base64.b64encode(f"us:{TOKEN}".encode()).decode()
+    body = {"id": "r-1", "sent": {"auth": f"Bearer {TOKEN}", "as": encoded}, TOKEN: 1}
+    world.script.says(body, x_sent=TOKEN)
+
+    sent = await attempt().run(Send(world.deps).send, step(world, "quote"))
+
+    (message,) = sent.messages
+    assert message.data == {"id": "r-1", "sent": {"auth": "Bearer ***", "as": "dXM6***"}, "***": 1}
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,20 @@ async def test_a_valid_callback_becomes_one_signal(world: World) -> None:
     assert (await world.ledger.counts())["inbox_pending"] == 0
 
 
+async def test_a_secret_that_the_provider_repeats_is_removed(world: World) -> None:
+    """Before anything of the callback is signalled or stored."""
+    call_id = new_call_id()
+    call = await world.start_call(call_id)
+    async with world.gateway() as gateway:
+        await gateway.send_event(done(call_id, note=f"signed with {SECRET}"))
+        await gateway.send_event(done("acme.create_order.unknown", note=[SECRET]))
+
+    (message,) = await collected(call)
+    assert message["data"]["note"] == "signed with ***"
+    (entry,) = await world.ledger.inbox.due(timedelta(0), 10)
+    assert SECRET not in str(entry)
+
+
 @pytest.mark.parametrize("named", [True, False])
 async def test_a_signal_carries_the_reference_of_the_provider(world: World, named: bool) -> None:
     """The call distinguishes its cycles by it, whether or not the callback also names the call."""

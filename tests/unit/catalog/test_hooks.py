@@ -57,7 +57,9 @@ def sent(of: Integration, secrets: Secrets = SECRETS) -> OutboundRequest:
 
 def test_requests_are_rendered_and_signed(tmp_path: Path) -> None:
     """The signature covers what `render` has made, and its key is resolved for each request."""
-    request = sent(integration(tmp_path, CODE))
+    of = integration(tmp_path, CODE)
+    request = sent(of)
+    assert of.code.refs == {"env:KEY"}
     assert request.content == b"5"
     assert request.headers["X-Signature"] == hmac.new(b"s3cret", b"5", "sha256").hexdigest()
     assert request.headers["Idempotency-Key"] == "acme.order.k1:2"
