@@ -59,7 +59,12 @@ from ackbridge.temporal.connect import client_options, connect, register_search_
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
 from ackbridge.workarounds.split_tasks import SplitTaskRepair
-from ackbridge.workarounds.temporal_sdk import BoundedShutdown, exit_process, workflow_runner
+from ackbridge.workarounds.temporal_sdk import (
+    BoundedShutdown,
+    exit_process,
+    hold_results_during_queries,
+    workflow_runner,
+)
 from activities import (
     Dependencies,
     control_activities,
@@ -258,7 +263,7 @@ def _main_worker(
     build: Callable[..., Worker], deps: Dependencies, runner: WorkflowRunner, providers: int
 ) -> Worker:
     steps = RideLimiter(providers).share * providers + QUICK_STEPS
-    return build(
+    worker = build(
         task_queue=names.TASK_QUEUE,
         workflows=WORKFLOWS,
         activities=main_activities(deps),
@@ -267,6 +272,7 @@ def _main_worker(
         max_concurrent_workflow_tasks=steps,
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
+    return hold_results_during_queries(worker)
 
 
 def _provider_workers(

@@ -14,7 +14,7 @@ from temporalio.api.operatorservice.v1 import (
     ListSearchAttributesRequest,
 )
 from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
-from temporalio.client import Client, Interceptor
+from temporalio.client import Client, Interceptor, WorkflowQueryFailedError
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.plugin import SimplePlugin
@@ -101,6 +101,8 @@ def rpc_errors(
         raise EngineUnavailableError(
             f"the engine did not answer ({error.status.name}): {error.message}"
         ) from None
+    except WorkflowQueryFailedError as error:
+        raise EngineUnavailableError(f"no worker could answer the query: {error}") from None
 
 
 async def register_search_attributes(client: Client) -> str | None:

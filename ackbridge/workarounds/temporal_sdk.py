@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -28,6 +29,11 @@ from temporalio.workflow import Info
 
 from ackbridge.contracts.wire import NotEncrypted, UnreadablePayload
 from ackbridge.errors import DecryptionError
+
+_LOOP_TURNS: Final = 3
+"""What the core has handed over by now has been noted after as many turns of the event loop."""
+_ANSWERED_WITHIN: Final = timedelta(seconds=5)
+"""A query is answered in milliseconds; a result that waited for longer is handed over."""
 
 log = logging.getLogger(__name__)
 
@@ -245,3 +251,60 @@ def exit_process(status: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+class _QueryAwareBridge:
+    """A worker's connection to the SDK's core: results of local activities wait for queries."""
+
+    def __init__(self, bridge: Any) -> None:
+        self._bridge = bridge
+        self._answering: dict[str, asyncio.Event] = {}
+        self._local_runs: dict[bytes, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bridge, name)
+
+    async def poll_workflow_activation(self) -> Any:
+        activation = await self._bridge.poll_workflow_activation()
+        if any(job.HasField("query_workflow") for job in activation.jobs):
+            self._answering[activation.run_id] = asyncio.Event()
+        return activation
+
+    async def complete_workflow_activation(self, completion: Any) -> None:
+        # The next activation of the run may arrive before this returns.
+        answered = self._answering.get(completion.run_id)
+        try:
+            await self._bridge.complete_workflow_activation(completion)
+        finally:
+            if answered is not None:
+                self._answering.pop(completion.run_id, None)
+                answered.set()
+
+    async def poll_activity_task(self) -> Any:
+        task = await self._bridge.poll_activity_task()
+        if task.HasField("start") and task.start.is_local:
+            self._local_runs[task.task_token] = task.start.workflow_execution.run_id
+        return task
+
+    async def complete_activity_task(self, completion: Any) -> None:
+        run_id = self._local_runs.pop(completion.task_token, None)
+        if run_id is not None:
+            for _ in range(_LOOP_TURNS):
+                await asyncio.sleep(0)
+        answering = self._answering.get(run_id) if run_id is not None else None
+        if answering is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWERED_WITHIN.total_seconds()):
+                    await answering.wait()
+        await self._bridge.complete_activity_task(completion)
+
+
+def hold_results_during_queries(worker: Worker) -> Worker:
+    """Hand a local activity's result to the core only while none of its workflow's queries is open.
+
+    The core ends a workflow task when its queries are answered and a result is still to be handed
+    to the workflow. The activity's marker is in that task then, what the workflow does next is in
+    the following one, and the history does not replay.
+    """
+    worker._bridge_worker = _QueryAwareBridge(worker._bridge_worker)  # type: ignore[assignment]  # noqa: SLF001 -- there is no public way between a worker and the core
+    return worker

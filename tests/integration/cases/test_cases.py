@@ -16,7 +16,12 @@ import pytest_asyncio
 from ackbridge.catalog.loading import load_integration
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.errors import CallCancelledError, CallFailedError, IntegrationFileError
+from ackbridge.errors import (
+    CallCancelledError,
+    CallFailedError,
+    EngineUnavailableError,
+    IntegrationFileError,
+)
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.support.processes import run_command
 from tests.support.scripted_provider import ScriptedProvider
@@ -99,11 +104,18 @@ class Player:
         """Look until it is right, or it will not be any more."""
         loop = asyncio.get_running_loop()
         until = loop.time() + SETTLES_WITHIN
-        while problems := self._case.problems(await self._observe(call_id)):
+        while problems := await self._problems(call_id):
             if loop.time() > until:
                 break
             await asyncio.sleep(0.5)
         return problems
+
+    async def _problems(self, call_id: str) -> list[str]:
+        """What is wrong now; a query that nobody answers is a problem of this case alone."""
+        try:
+            return self._case.problems(await self._observe(call_id))
+        except EngineUnavailableError as error:
+            return [str(error)]
 
     async def _observe(self, call_id: str) -> Observed:
         requests = self._provider.requests(self._case.name)
