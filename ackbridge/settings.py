@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ackbridge.contracts.control import ENVIRONMENT_PATTERN
+from ackbridge.contracts.edge import CidrNetwork, EdgeLimits
 from ackbridge.contracts.identity import AuthSettings
 from ackbridge.contracts.purge import Retention
 from ackbridge.contracts.wire import Duration, describe_validation_error
@@ -30,6 +31,16 @@ _DEPLOYMENT = r"^[A-Za-z0-9][A-Za-z0-9_/-]*$"
 _BUILD_ID = r"^[A-Za-z0-9][A-Za-z0-9_/.+-]*$"
 _LONGEST = 255
 """Characters."""
+
+
+def _split_list(written: object) -> object:
+    return (
+        [one for one in written.split(",") if one.strip()] if isinstance(written, str) else written
+    )
+
+
+Networks = Annotated[tuple[CidrNetwork, ...], NoDecode, BeforeValidator(_split_list)]
+"""Separated by commas."""
 
 
 class Settings(BaseSettings):
@@ -60,6 +71,9 @@ class Settings(BaseSettings):
         auth: how HTTP clients authenticate, by `ACKBRIDGE_AUTH_ISSUER`, ...; unset, only health and
             callbacks are served.
         build_id: the version of the workers, such as a git revision; unset, that of the package.
+        gateway: the bounds of the gateway's HTTP server, by `ACKBRIDGE_GATEWAY_CONNECTIONS`, ...
+        trusted_proxies: addresses and networks, separated by commas, whose `X-Forwarded-For` says
+            where a callback comes from.
     """
 
     model_config = SettingsConfigDict(
@@ -90,6 +104,8 @@ class Settings(BaseSettings):
     purge_every: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(days=1)
     deployment: Annotated[str, Field(pattern=_DEPLOYMENT, max_length=_LONGEST)] | None = None
     build_id: Annotated[str, Field(pattern=_BUILD_ID, max_length=_LONGEST)] | None = None
+    gateway: EdgeLimits = EdgeLimits()
+    trusted_proxies: Networks = ()
 
 
 def load_settings() -> Settings:

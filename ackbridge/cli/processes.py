@@ -19,6 +19,8 @@ from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
 from ackbridge.demo.run import run_demo
 from ackbridge.gateway.app import build_config, create_app
+from ackbridge.gateway.connections import allow_many_files
+from ackbridge.gateway.rejections import Rejections
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.local.foreground import (
     DEFAULT_STATE,
@@ -29,6 +31,7 @@ from ackbridge.local.foreground import (
 from ackbridge.local.stack import Stack
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import app_folder, environment, integrations_folder, load_settings
+from ackbridge.stats.counters import Counters
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.telemetry.metrics.gauges import GaugeSource
@@ -92,6 +95,7 @@ def demo(
 async def _serve_gateway(host: str, port: int) -> None:
     settings = load_settings()
     log_to_stderr(settings.log_level)
+    allow_many_files()
     environ = environment()
     where = (settings.metrics_host, settings.metrics_port)
     with export_telemetry("ackbridge-gateway", environ, *where) as metrics:
@@ -100,6 +104,8 @@ async def _serve_gateway(host: str, port: int) -> None:
         ledger = open_ledger()
         client = await connect(environ, lazy=True)
         control = watch_controls(client, catalog, ledger)
+        counters = Counters()
+        rejections = Rejections(counters)
         app = create_app(
             catalog,
             Secrets(environ, settings.secrets_root),
@@ -107,15 +113,25 @@ async def _serve_gateway(host: str, port: int) -> None:
             client,
             utc_now,
             signal_timeout=settings.signal_timeout,
+            counters=counters,
+            rejections=rejections,
         )
-        config = build_config(app, host=host, port=port, log_level="warning")
+        config = build_config(
+            app,
+            limits=settings.gateway,
+            trusted_proxies=settings.trusted_proxies,
+            rejections=rejections,
+            host=host,
+            port=port,
+            log_level="warning",
+        )
         # Objects that live as long as the process are exempt from garbage collection.
         gc.collect()
         gc.freeze()
         # The gateway reports the shared gauges: it has fewer instances than the workers.
         gauges = GaugeSource(catalog, ledger, control, settings.environment)
         try:
-            async with metrics.updating(gauges=gauges):
+            async with metrics.updating(counters, gauges):
                 await uvicorn.Server(config).serve()
         finally:
             await control.close()

@@ -144,15 +144,16 @@ def read_json(body: bytes, *, is_lenient: bool = False) -> Any:
     """
     decoder = _LENIENT_DECODER if is_lenient else _DECODER
     try:
-        value = decoder.decode(body.decode(json.detect_encoding(body)))
-        if b"\\u" in body:
+        text = body.decode(json.detect_encoding(body))
+        value = decoder.decode(text)
+        if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise InvalidInputError("body: nested too deeply") from None
     except ValueError as error:
         raise InvalidInputError(f"body: {_explain(error)}") from None
     # The number of brackets bounds the depth, so most bodies need not be walked.
-    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH and _is_deeper(value, MAX_JSON_DEPTH):
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH and _is_deeper(value, MAX_JSON_DEPTH):
         raise InvalidInputError("body: nested too deeply")
     return value
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from fastapi import APIRouter, FastAPI
@@ -17,6 +17,7 @@ from temporalio.client import Client
 
 from ackbridge.catalog.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
+from ackbridge.contracts.edge import EdgeLimits, Network
 from ackbridge.errors import UnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.inbound import build_verifier
@@ -27,9 +28,12 @@ from ackbridge.telemetry.traces import is_tracing
 
 from .asgi import CallbackEndpoint
 from .catch_up import CatchUpMonitor
+from .connections import Connections
 from .delivery import EventDelivery
 from .forwarding import EventForwarder
+from .http_protocol import BoundedProtocol
 from .pipeline import CallbackPipeline, CallbackSource
+from .rejections import NO_PROVIDER, Rejections
 from .signal_batching import EngineClient, SignalBatcher
 from .sweeper import Sweeper
 from .traces import CallbackTraces
@@ -46,11 +50,12 @@ def create_app(
     sweep_every: timedelta = timedelta(seconds=5),
     sweep_older_than: timedelta = timedelta(seconds=5),
     give_up_after: timedelta = timedelta(days=1),
-    body_timeout: timedelta = timedelta(seconds=15),
     retry_after: timedelta = timedelta(seconds=5),
     recent_keys: int = 100_000,
     cover_every: timedelta = timedelta(seconds=30),
     away_for: timedelta = timedelta(minutes=2),
+    counters: Counters | None = None,
+    rejections: Rejections | None = None,
 ) -> ASGIApp:
     """Build the gateway. The caller opens and closes ledger and client.
 
@@ -60,14 +65,15 @@ def create_app(
         signal_timeout: of one request to the engine, before the inbox takes over.
         sweep_older_than: the age from which an event in the inbox is due.
         give_up_after: the age at which an event without a call is held for an operator.
-        body_timeout: to receive the body of a callback.
         retry_after: sent with a 503.
         recent_keys: the number of event keys in memory that stop duplicates early.
         cover_every: how often it is stored that events were covered by a gateway.
         away_for: without a gateway for so long, the events that providers list are read.
+        counters: where callbacks are counted; left out, nobody else reads them.
+        rejections: shared with the server; see `build_config`.
     """
     engine = EngineClient(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
-    counters = Counters()
+    counters = counters or Counters()
     forwarder = EventForwarder(engine, ledger, catalog)
     delivery = EventDelivery(SignalBatcher(engine), forwarder, ledger, counters, recent_keys)
     redactors = build_redactors(catalog, secrets)
@@ -82,7 +88,7 @@ def create_app(
         if integration.callbacks is not None
     }
     pipeline = CallbackPipeline(
-        sources, delivery, clock, secrets, body_timeout=body_timeout, retry_after=retry_after
+        sources, delivery, clock, secrets, rejections or Rejections(counters), retry_after
     )
     sweeper = Sweeper(
         catalog,
@@ -110,17 +116,48 @@ def create_app(
     return CallbackEndpoint(pipeline, app)
 
 
-def build_config(app: Any, **options: Any) -> uvicorn.Config:
-    """The gateway's server: compiled parser and loop, no access log; `options` are uvicorn's."""
+def build_config(
+    app: Any,
+    *,
+    limits: EdgeLimits | None = None,
+    trusted_proxies: Sequence[Network] = (),
+    rejections: Rejections | None = None,
+    **options: Any,
+) -> uvicorn.Config:
+    """The gateway's server: compiled parser and loop, bounded connections, no access log.
+
+    Args:
+        trusted_proxies: whose `X-Forwarded-For` says who the client is.
+        rejections: where clients that are turned away are counted.
+        options: uvicorn's.
+    """
+    connections = Connections(
+        limits or EdgeLimits(),
+        tuple(trusted_proxies),
+        partial(rejections.note, NO_PROVIDER) if rejections else _ignore,
+    )
     return uvicorn.Config(
         app,
-        http="httptools",
+        # uvicorn calls it with keyword arguments only.
+        http=partial(BoundedProtocol, connections=connections),  # type: ignore[arg-type]
         loop="uvloop",
         ws="none",
         access_log=False,
         server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in trusted_proxies],
+        # What is accepted at once must not take the last files either.
+        backlog=min(_BACKLOG, connections.most),
         **options,
     )
+
+
+_BACKLOG: Final = 2048
+"""Connections that the kernel keeps until they are accepted."""
+
+
+def _ignore(_source: str, _status: str, _reason: str) -> None:
+    pass
 
 
 def _lifespan(

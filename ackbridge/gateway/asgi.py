@@ -11,9 +11,13 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .connections import source_of
 from .pipeline import WRONG_METHOD, CallbackPipeline, CallbackReply, CallbackRequest
 
 PREFIX = "/callbacks/"
+
+LOCAL = "local"
+"""The source of requests over a socket of the file system."""
 
 _BODILESS = (204, 205, 304)
 """Status codes of responses without a body; integrations may choose them."""
@@ -37,7 +41,8 @@ class CallbackEndpoint:
         method = scope["method"]
         if method in _METHODS:
             headers, query = _headers(scope), scope["query_string"]
-            request = CallbackRequest(provider, method, headers, query, receive)
+            source = source_of(scope["client"][0]) if scope["client"] else LOCAL
+            request = CallbackRequest(provider, method, headers, query, receive, source)
             reply = await self._pipeline.handle(request)
         else:
             reply = WRONG_METHOD
@@ -67,6 +72,8 @@ def _headers(scope: Scope) -> dict[str, str]:
 @lru_cache(maxsize=1024)
 def _messages(reply: CallbackReply) -> tuple[Message, Message]:
     headers = []
+    if reply.closes:
+        headers.append((b"connection", b"close"))
     if reply.retry_after:
         headers.append((b"retry-after", b"%d" % reply.retry_after))
     content = b""

@@ -6,11 +6,10 @@ handshakes that a file declares to be unsigned.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import parse_qsl
@@ -41,6 +40,7 @@ from .event import (
     split_delivery,
 )
 from .handshake import render_handshake
+from .rejections import FORGED, NO_PROVIDER, Rejections, SourceLimiter
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +101,18 @@ class CallbackSource:
 
 
 class CallbackRequest(NamedTuple):
-    """A request whose body has not been read; headers by lower-case name, the query raw."""
+    """A request whose body has not been read; headers by lower-case name, the query raw.
+
+    Attributes:
+        source: the client's address, as `source_of` gives it.
+    """
 
     provider: str
     method: str
     headers: Mapping[str, str]
     query: bytes
     receive: Receive
+    source: str
 
 
 class ReceivedCallback(NamedTuple):
@@ -135,6 +140,7 @@ class CallbackReply:
         retry_after: in seconds.
         content: the text of its body; None: JSON with `status` and `reason`.
         headers: besides those of the body.
+        closes: whether the connection is closed then, because of what else its client may send.
     """
 
     code: int
@@ -144,13 +150,16 @@ class CallbackReply:
     content: str | None = None
     content_type: str = "text/plain"
     headers: tuple[tuple[str, str], ...] = ()
+    closes: bool = False
 
 
 class ReplyDecidedError(Exception):
     """A stage replies, and nothing is delivered: a rejection, or a handshake."""
 
-    def __init__(self, reply: CallbackReply) -> None:
+    def __init__(self, reply: CallbackReply, explanation: str | None = None) -> None:
+        """`explanation` is for the log, where the sender must not see the reason."""
         self.reply = reply
+        self.explanation = explanation or reply.reason
         super().__init__(reply.status)
 
 
@@ -175,8 +184,9 @@ class CallbackPipeline:
     delivery: EventDelivery
     clock: Clock
     secrets: Secrets
-    body_timeout: timedelta
+    rejections: Rejections
     retry_after: timedelta  # of a 503
+    forgeries: SourceLimiter = field(default_factory=SourceLimiter)
 
     async def handle(self, request: CallbackRequest) -> CallbackReply:
         """Handle one callback. With a 2xx reply, its events are durable."""
@@ -185,22 +195,28 @@ class CallbackPipeline:
             received = await self._receive(request)
             interpreted = self._interpret(self._verify(received))
         except ReplyDecidedError as decided:
-            provider = request.provider if request.provider in self.sources else None
-            return _logged(decided.reply, provider)
+            return self._decided(decided, request)
         return await self._deliver(interpreted, received.source)
+
+    def _decided(self, decided: ReplyDecidedError, request: CallbackRequest) -> CallbackReply:
+        """Anybody can send what is rejected: it is counted, and not everything is logged."""
+        reply = decided.reply
+        if reply.status == HANDSHAKE:
+            return reply
+        provider = request.provider if request.provider in self.sources else NO_PROVIDER
+        self.rejections.note(provider, request.source, reply.status, decided.explanation)
+        if reply.status == FORGED and not self.forgeries.take(
+            provider, request.source, FORGERIES_PER_SECOND, FORGERIES_AT_ONCE
+        ):
+            return TOO_MANY_FORGERIES
+        return reply
 
     async def _receive(self, request: CallbackRequest) -> ReceivedCallback:
         source = self.sources.get(request.provider)
         if request.method != "POST" and not (source and source.takes_get):
             raise ReplyDecidedError(WRONG_METHOD)
         limit = source.callbacks.max_bytes if source else UNROUTED_LIMIT
-        try:
-            async with asyncio.timeout(self.body_timeout.total_seconds()):
-                body = await _read_body(request, limit)
-        except TimeoutError:
-            seconds = self.body_timeout.total_seconds()
-            reason = f"the body did not arrive within {seconds:g} s"
-            raise _rejected(408, "too slow", reason) from None
+        body = await _read_body(request, limit)
         if source is None:
             raise _rejected(404, "unknown", "no provider of that name sends callbacks here")
         return ReceivedCallback(source, request.method, request.headers, request.query, body)
@@ -211,12 +227,11 @@ class CallbackPipeline:
             source.verifier.verify(received.headers, received.body)
         except SignatureError as error:
             _answer_unsigned_handshake(received)
-            raise _rejected(source.callbacks.replies.forged, "forged", str(error)) from None
+            raise _rejected(source.callbacks.replies.forged, FORGED, str(error)) from None
         except SecretError as error:
             _answer_unsigned_handshake(received)
-            extra = {"provider": source.integration.provider}
-            log.error("callbacks cannot be verified: %s", error, extra=extra)  # noqa: TRY400 -- a traceback could show the secret
-            raise ReplyDecidedError(self._try_again("verification is not set up")) from None
+            reply = self._try_again("verification is not set up")
+            raise ReplyDecidedError(reply, f"cannot be verified: {error}") from None
         return VerifiedCallback(*received)
 
     def _interpret(self, verified: VerifiedCallback) -> Interpreted:
@@ -298,6 +313,17 @@ class CallbackPipeline:
 
 WRONG_METHOD: Final = CallbackReply(405, "wrong method", "callbacks are sent with POST")
 
+HANDSHAKE: Final = "handshake"
+
+FORGERIES_PER_SECOND: Final = 50.0
+FORGERIES_AT_ONCE: Final = 1000.0
+"""Of one source and provider; further ones get 429. Genuine callbacks are never counted with them:
+every signature is verified, whatever else its source sends."""
+
+TOO_MANY_FORGERIES: Final = CallbackReply(
+    429, "too many", "too many callbacks with a wrong signature", retry_after=60, closes=True
+)
+
 
 def _accepted(result: DeliveryResult, replies: ReplyCodes) -> CallbackReply:
     codes = {
@@ -370,7 +396,7 @@ def _handshake_reply(
         return _unreadable(source, error)
     return CallbackReply(
         rule.reply.status,
-        "handshake",
+        HANDSHAKE,
         content=content,
         content_type=content_type,
         headers=tuple(headers.items()),
@@ -466,7 +492,8 @@ def _rejected(code: int, status: str, reason: str) -> ReplyDecidedError:
 
 
 def _body_too_large(limit: int) -> ReplyDecidedError:
-    return _rejected(413, "too large", f"the limit is {limit} bytes")
+    reason = f"the limit is {limit} bytes"
+    return ReplyDecidedError(CallbackReply(413, "too large", reason, closes=True))
 
 
 def _fields(event: InboundEvent) -> dict[str, str | None]:

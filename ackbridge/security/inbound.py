@@ -141,12 +141,22 @@ def _read_generic(
     signatures = _generic_signatures(spec, names, headers)
     timestamp = _header(headers, spec.timestamp_header) if spec.timestamp_header else ""
     message_id = _header(headers, spec.id_header) if spec.id_header else ""
+    if _is_ambiguous(message_id, parts):
+        raise SignatureError(f"header {spec.id_header} has the text that ends it")
     values = {"{timestamp}": timestamp.encode(), "{id}": message_id.encode(), "{body}": body}
     return SignedContent(
         content=b"".join(values.get(part, part.encode()) for part in parts),
         signatures=signatures,
         timestamp=_seconds(timestamp) if timestamp else None,
     )
+
+
+def _is_ambiguous(message_id: str, parts: tuple[str, ...]) -> bool:
+    """Whether what is signed could be another id with another timestamp or body behind it."""
+    if not message_id or "{id}" not in parts:
+        return False
+    after = parts.index("{id}") + 1
+    return after < len(parts) and not parts[after].startswith("{") and parts[after] in message_id
 
 
 def _generic_signatures(
@@ -192,6 +202,9 @@ def _read_standard_webhooks(headers: Mapping[str, str], body: bytes) -> SignedCo
     timestamp = _header(headers, f"{prefix}-timestamp")
     items = [item.partition(",") for item in _header(headers, f"{prefix}-signature").split()]
     signatures = [value for version, _, value in items if version == "v1"]
+    if "." in message_id:
+        # Dots separate what is signed: an id with one could be another id and another time.
+        raise SignatureError(f"header {prefix}-id has a dot")
     seconds = _seconds(timestamp)
     if not 0 < len(signatures) <= MAX_SIGNATURES:
         raise SignatureError(f"header {prefix}-signature is not of the form v1,...")

@@ -34,6 +34,9 @@ class Count(StrEnum):
     LATE = "late"  # responses whose silence had been counted before
     DUPLICATES = "duplicates"  # messages suppressed because their event had been seen
     IGNORED = "ignored"  # events that the provider's file ignores
+    # Callbacks that were rejected before anything of them was kept
+    FORGED = "forged"  # the signature, the credentials or the source are wrong
+    TURNED_AWAY = "turned_away"  # too large, too slow, too many, or for nobody
     # Status requests, acknowledgements (by whether they were accepted), and health requests
     STATUS_ANSWERED = "asked"
     STATUS_UNANSWERED = "asked_in_vain"
@@ -201,10 +204,10 @@ class Counters:
         """The buckets that have changed since they were reported, each as a whole.
 
         A later report of a bucket replaces the earlier one. Buckets that could not be reported for
-        longer than they would be kept are dropped.
+        longer than they would be kept are dropped. What has no provider is in `totals` only.
         """
         for (provider, operation), fresh in self._pending.items():
-            for resolution in RESOLUTIONS:
+            for resolution in RESOLUTIONS if provider else ():
                 self._add(provider, operation, resolution, fresh, now)
             self._gathered.setdefault((provider, operation), OperationStats()).merge(fresh)
         self._pending.clear()

@@ -27,6 +27,7 @@ _PROBES: Final = "ackbridge.probes"
 _LATE: Final = "ackbridge.answers.late"
 _DUPLICATES: Final = "ackbridge.duplicates"
 _IGNORED: Final = "ackbridge.callbacks.ignored"
+_REJECTED: Final = "ackbridge.callbacks.rejected"
 _OURS: Final = "ackbridge.trouble.ours"
 _CALLS: Final = "ackbridge.breaker.calls"
 
@@ -41,6 +42,8 @@ COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
     Count.LATE: (_LATE, ""),
     Count.DUPLICATES: (_DUPLICATES, ""),
     Count.IGNORED: (_IGNORED, ""),
+    Count.FORGED: (_REJECTED, "forged"),
+    Count.TURNED_AWAY: (_REJECTED, "turned_away"),
     Count.STATUS_ANSWERED: (_STATUS_REQUESTS, "answered"),
     Count.STATUS_UNANSWERED: (_STATUS_REQUESTS, "in_vain"),
     Count.ACKNOWLEDGED: (_ACKNOWLEDGEMENTS, "accepted"),
@@ -65,9 +68,13 @@ _DESCRIPTIONS: Final = {
     _LATE: "Responses after their deadline",
     _DUPLICATES: "Messages suppressed as duplicates",
     _IGNORED: "Events that the provider's file ignores",
+    _REJECTED: "Callbacks rejected before anything of them was kept",
     _OURS: "Errors on our side, such as an unavailable ledger",
     _CALLS: "Outcomes that the breaker counts, each at most once per call",
 }
+
+_OF_PROVIDERS: Final = (_PROBES, _REJECTED)
+"""Counters without an operation."""
 
 HISTOGRAMS: Final[Mapping[Timing, tuple[str, str]]] = {
     Timing.RECEIPT: ("ackbridge.receipt.duration", "From an attempt to its receipt"),
@@ -133,8 +140,8 @@ def _callback(
 def _counts(source: MetricSource, name: str) -> Iterator[Observation]:
     outcomes = {count: outcome for count, (counter, outcome) in COUNTERS.items() if counter == name}
     for key, totals in source.totals.items():
-        # Zeros are exported where they can become more: probes count for a provider as a whole.
-        has_zeros = (name == _PROBES) is (key[1] == WHOLE_PROVIDER)
+        # Zeros are exported where they can become more: some count for a provider as a whole.
+        has_zeros = (name in _OF_PROVIDERS) is (key[1] == WHOLE_PROVIDER)
         for count, outcome in outcomes.items():
             if totals[count] or has_zeros:
                 label = {"outcome": outcome} if outcome else {}

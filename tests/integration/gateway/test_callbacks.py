@@ -191,6 +191,12 @@ async def test_callbacks_are_sent_with_post(world: World) -> None:
         (b'{"id": "evt", "amount": NaN}', "body: not JSON in UTF-8 with finite numbers"),
         (b'{"id": "evt", "amount": 1e999}', "body: not JSON in UTF-8 with finite numbers"),
         (b'{"id": "\\ud800"}', "body: a text with half of a surrogate pair"),
+        ('{"id": "\\ud800"}'.encode("utf-16"), "body: a text with half of a surrogate pair"),
+        ('{"id": "\\udc00"}'.encode("utf-32"), "body: a text with half of a surrogate pair"),
+        (
+            '{"id": "\ud800"}'.encode("utf-16-le", "surrogatepass"),
+            "body: not JSON in UTF-8 with finite numbers",
+        ),
         (b"[" * 200 + b"]" * 200, "body: nested too deeply"),
         (b"[" * 100_000, "body: nested too deeply"),
         (b'{"type": "order.done"}', "event_key: the callback has none"),

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from datetime import timedelta
 
+from ackbridge.contracts.edge import EdgeLimits
 from ackbridge.contracts.messages import BodyRef
 
 from .world import Gateway, World, collected, new_call_id
@@ -98,7 +99,8 @@ async def test_data_that_grows_as_json_is_passed_by_reference(world: World) -> N
 
 async def test_a_body_that_does_not_arrive_times_out(world: World) -> None:
     """A sender that stops in the middle of its body gets 408."""
-    async with world.gateway(body_timeout=timedelta(milliseconds=10)) as gateway:
+    limits = EdgeLimits(body_timeout=timedelta(milliseconds=10))
+    async with world.gateway(limits=limits) as gateway:
         status = await _status_after(gateway, b"Content-Length: 10\r\n\r\nhalf")
 
     assert status == 408

@@ -25,6 +25,7 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
+from ackbridge.contracts.edge import EdgeLimits
 from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.secrets import Secrets
@@ -247,6 +248,7 @@ class World:
         client: Client | None = None,
         ledger: Ledger | None = None,
         clock: Clock | None = None,
+        limits: EdgeLimits | None = None,
         **options: Any,
     ) -> AsyncIterator[Gateway]:
         """Serve a gateway; by default it sweeps its inbox once, at start."""
@@ -264,7 +266,7 @@ class World:
             listener.bind(("127.0.0.1", 0))
             listener.listen(512)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            config = build_config(app, log_config=None, timeout_graceful_shutdown=1)
+            config = build_config(app, limits=limits, log_config=None, timeout_graceful_shutdown=1)
             server = uvicorn.Server(config)
             # In this event loop, because ledger and client belong to it.
             serving = asyncio.create_task(server.serve([listener]))

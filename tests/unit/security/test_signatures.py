@@ -114,6 +114,19 @@ def test_standard_webhooks_has_older_header_names() -> None:
     assert refusal(strict, {}, STANDARD_BODY) == "header webhook-signature is missing"
 
 
+def test_an_id_cannot_reach_into_what_follows_it() -> None:
+    """Separators divide what is signed: an id with one could be read as another id and time."""
+    dotted = {**STANDARD_HEADERS, "webhook-id": "msg_1.1614265330"}
+    strict = verifier(STANDARD, STANDARD_AT)
+    assert refusal(strict, dotted, STANDARD_BODY) == "header webhook-id has a dot"
+
+    spec = {"type": "hmac", "secrets": ["env:OLD"], "header": "S", "id_header": "I"}
+    generic = verifier({**spec, "signed": "{id}:{body}"})
+    plain, split = signature_by("OLD", b"a:b"), signature_by("OLD", b"a:b:c")
+    generic.verify({"s": plain, "i": "a"}, b"b")
+    assert refusal(generic, {"s": split, "i": "a:b"}, b"c") == "header I has the text that ends it"
+
+
 def test_standard_webhooks_uses_the_configured_tolerance() -> None:
     """The tolerance is the integration's."""
     late = STANDARD_AT + 1000
