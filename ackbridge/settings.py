@@ -58,6 +58,8 @@ class Settings(BaseSettings):
             encrypts, all decrypt. References are `file:`, `env:` and `kms:`. Unset: nothing is
             encrypted.
         require_encrypted: refuse calls whose start is not encrypted.
+        codec: serve the codec endpoint in the gateway; needs keys, and authentication (`auth`).
+        codec_origins: of the Temporal UIs whose pages may use it, with commas between them.
         data_converter: a team's own data converter of Temporal, `module:name`.
         log_level: of our own logs.
         signal_timeout: how long a callback waits for the engine before it is stored in the inbox.
@@ -93,6 +95,8 @@ class Settings(BaseSettings):
     secrets_root: Path = Path()
     encryption_keys: str = ""
     require_encrypted: bool = False
+    codec: bool = False
+    codec_origins: str = ""
     data_converter: str = ""
     log_level: str = "INFO"
     signal_timeout: Duration = timedelta(seconds=2)

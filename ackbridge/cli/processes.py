@@ -13,12 +13,16 @@ from typing import Annotated
 import typer
 import uvicorn
 import uvloop
+from starlette.types import ASGIApp
+from temporalio.client import Client
 
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
 from ackbridge.demo.run import run_demo
+from ackbridge.errors import ConfigurationError
 from ackbridge.gateway.app import build_config, create_app
+from ackbridge.gateway.codec import build_codec_app
 from ackbridge.gateway.connections import allow_many_files
 from ackbridge.gateway.rejections import Rejections
 from ackbridge.ledger.database.migrate import migrate
@@ -29,8 +33,15 @@ from ackbridge.local.foreground import (
     print_stack,
 )
 from ackbridge.local.stack import Stack
+from ackbridge.security.http_auth import HttpAuth, open_http_auth
 from ackbridge.security.secrets import Secrets
-from ackbridge.settings import app_folder, environment, integrations_folder, load_settings
+from ackbridge.settings import (
+    Settings,
+    app_folder,
+    environment,
+    integrations_folder,
+    load_settings,
+)
 from ackbridge.stats.counters import Counters
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.export import export_telemetry
@@ -103,6 +114,7 @@ async def _serve_gateway(host: str, port: int) -> None:
         await asyncio.to_thread(migrate, settings.ledger_url)
         ledger = open_ledger()
         client = await connect(environ, lazy=True)
+        auth = open_http_auth(settings.auth, utc_now)
         control = watch_controls(client, catalog, ledger)
         counters = Counters()
         rejections = Rejections(counters)
@@ -113,6 +125,7 @@ async def _serve_gateway(host: str, port: int) -> None:
             client,
             utc_now,
             signal_timeout=settings.signal_timeout,
+            codec=_codec(settings, client, auth),
             counters=counters,
             rejections=rejections,
         )
@@ -136,6 +149,20 @@ async def _serve_gateway(host: str, port: int) -> None:
         finally:
             await control.close()
             await ledger.close()
+            if auth is not None:
+                await auth.aclose()
+
+
+def _codec(settings: Settings, client: Client, auth: HttpAuth | None) -> ASGIApp | None:
+    """The codec endpoint, where it is switched on; raises `ConfigurationError`."""
+    if not settings.codec:
+        return None
+    codec = client.data_converter.payload_codec
+    if codec is None or auth is None:
+        missing = "ACKBRIDGE_ENCRYPTION_KEYS" if codec is None else "ACKBRIDGE_AUTH_*"
+        raise ConfigurationError(f"ACKBRIDGE_CODEC: needs {missing}, too")
+    origins = [origin.strip().rstrip("/") for origin in settings.codec_origins.split(",")]
+    return build_codec_app(codec, auth, [origin for origin in origins if origin])
 
 
 def _examples(stack: Stack) -> str:

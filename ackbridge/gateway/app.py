@@ -56,6 +56,7 @@ def create_app(
     away_for: timedelta = timedelta(minutes=2),
     counters: Counters | None = None,
     rejections: Rejections | None = None,
+    codec: ASGIApp | None = None,
 ) -> ASGIApp:
     """Build the gateway. The caller opens and closes ledger and client.
 
@@ -71,6 +72,7 @@ def create_app(
         away_for: without a gateway for so long, the events that providers list are read.
         counters: where callbacks are counted; left out, nobody else reads them.
         rejections: shared with the server; see `build_config`.
+        codec: the codec endpoint; None: not served.
     """
     engine = EngineClient(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     counters = counters or Counters()
@@ -113,6 +115,8 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(_health_routes(engine, ledger))
+    if codec is not None:
+        app.mount("/codec", codec)
     return CallbackEndpoint(pipeline, app)
 
 

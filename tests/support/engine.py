@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest
 from temporalio.client import Client
 
-from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.local.dev_server import EmbeddedEngine, find_binary
 from ackbridge.temporal.connect import register_search_attributes
 
 EARLY = 60
@@ -75,3 +77,17 @@ async def new_namespace(engine: EmbeddedEngine) -> Namespace:
     advice = await register_search_attributes(await Client.connect(engine.address, namespace=name))
     assert advice is None, advice
     return Namespace(engine.address, name)
+
+
+async def temporal_command(*arguments: str) -> str:
+    """Run Temporal's own command; returns what it printed."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [str(find_binary()), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -25,7 +24,7 @@ from ackbridge.errors import (
     InvalidRequestError,
     KeyReusedError,
 )
-from ackbridge.local.dev_server import find_binary
+from tests.support.engine import temporal_command
 from tests.support.stage import Stage
 
 PATIENCE = timedelta(seconds=30)
@@ -351,11 +350,11 @@ async def test_plain_json_from_the_temporal_command(stage: Stage) -> None:
     request = stage.request()
     document = json.dumps(request.model_dump(exclude_none=True))
     where = ("--address", stage.namespace.address, "--namespace", stage.namespace.name)
-    await _temporal(
+    await temporal_command(
         *("workflow", "start", "--type", "IntegrationCall", "--task-queue", "ackbridge"),
         *("--workflow-id", request.call_id, "--input", document, *where),
     )
-    told = await _temporal(
+    told = await temporal_command(
         *("workflow", "result", "--workflow-id", request.call_id, "--output", "json", *where),
     )
     assert json.loads(told)["result"]["status"] == "completed"
@@ -392,16 +391,3 @@ async def _start_again(stage: Stage, request: CallRequest) -> Any:
         id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
     )
     return await handle.result()
-
-
-async def _temporal(*arguments: str) -> str:
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [str(find_binary()), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return str(done.stdout)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import uuid
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -15,15 +17,21 @@ from temporalio.exceptions import ApplicationError
 from temporalio.worker import Replayer, Worker
 
 from ackbridge.client.calls import AckbridgeClient
+from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import OutcomeStatus
+from ackbridge.contracts.identity import AuthSettings, Role
 from ackbridge.errors import CallFailedError
+from ackbridge.gateway.codec import build_codec_app
 from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.security.http_auth import HttpAuth, new_api_key, write_api_keys
 from ackbridge.temporal.connect import client_options
 from ackbridge.temporal.data_converter import load_data_converter
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown, workflow_runner
 from activities import main_activities
 from tests.replay.test_replay import PATHS, read
+from tests.support.engine import temporal_command
+from tests.support.serving import serve
 from tests.support.stage import Stage, set_up
 from workflows import WORKFLOWS
 
@@ -108,6 +116,36 @@ async def test_plain_starts_are_refused_where_encryption_is_required(encrypted: 
             names.INTEGRATION_CALL, sealed, id=sealed.call_id, task_queue=queue
         )
         assert outcome["status"] == "completed"
+
+
+async def test_clients_in_other_languages_use_the_codec_endpoint(
+    encrypted: Stage, tmp_path: Path
+) -> None:
+    """Temporal's own command, in Go, starts a call and reads its result through it."""
+    roles, expires = frozenset({Role.STEER}), datetime.now(UTC) + timedelta(days=1)
+    key, entry = new_api_key("cli", "the command", roles, expires)
+    write_api_keys(tmp_path / "keys.json", (entry,))
+    auth = HttpAuth(AuthSettings(api_keys=tmp_path / "keys.json"), utc_now)
+    codec = encrypted.client.data_converter.payload_codec
+    assert codec is not None
+    request = encrypted.request("quote")
+    with serve(build_codec_app(codec, auth, [])) as url:
+        options = (
+            *("--address", encrypted.namespace.address, "--namespace", encrypted.namespace.name),
+            *("--codec-endpoint", url, "--codec-auth", f"Bearer {key}", "--output", "json"),
+        )
+        await temporal_command(
+            *("workflow", "start", "--type", names.INTEGRATION_CALL, "--workflow-id"),
+            *(request.call_id, "--task-queue", names.TASK_QUEUE),
+            *("--input", request.model_dump_json(exclude_none=True), *options),
+        )
+        result = await temporal_command(
+            "workflow", "result", "--workflow-id", request.call_id, *options
+        )
+    assert json.loads(result)["result"]["status"] == "completed"
+    started = (await encrypted.handle(request).fetch_history()).events[0]
+    (argument,) = started.workflow_execution_started_event_attributes.input.payloads
+    assert argument.metadata["encoding"] == b"binary/encrypted"
 
 
 async def test_plain_histories_replay() -> None:

@@ -1,0 +1,84 @@
+"""The codec endpoint, `/codec/encode` and `/codec/decode`, for the Temporal UI and other SDKs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from google.protobuf import json_format
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.converter import PayloadCodec
+
+from ackbridge.contracts.identity import Role
+from ackbridge.errors import DecryptionError, UnavailableError
+from ackbridge.security.http_auth import HttpAuth
+
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+"""Of a request: some payloads of the engine's largest size, in base64."""
+
+_Run = Callable[[Sequence[Payload]], Awaitable[list[Payload]]]
+
+
+def build_codec_app(codec: PayloadCodec, auth: HttpAuth, origins: Sequence[str]) -> FastAPI:
+    """The endpoint, to be mounted at `/codec`.
+
+    Decoding needs the role `read`, encoding `steer`: what it makes can start and signal calls.
+
+    Args:
+        origins: of the Temporal UIs whose pages may use it, such as `https://temporal.example`.
+    """
+
+    def check_origin(request: Request) -> None:
+        origin = request.headers.get("origin")
+        if origin is not None and origin not in origins:
+            raise HTTPException(403, "this origin is not in ACKBRIDGE_CODEC_ORIGINS")
+
+    app = FastAPI(
+        title="Ackbridge codec",
+        dependencies=[Depends(check_origin)],
+        openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+
+    @app.post("/encode", dependencies=[Depends(auth.require(Role.STEER))])
+    async def encode(request: Request) -> Response:
+        return await _answer(request, codec.encode)
+
+    @app.post("/decode", dependencies=[Depends(auth.require(Role.READ))])
+    async def decode(request: Request) -> Response:
+        return await _answer(request, codec.decode)
+
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_methods=["POST"],
+        allow_headers=["authorization", "content-type", "x-namespace"],
+    )
+    return app
+
+
+async def _answer(request: Request, run: _Run) -> Response:
+    try:
+        payloads = json_format.Parse(await _body(request), Payloads(), max_recursion_depth=10)
+    except (json_format.ParseError, UnicodeDecodeError, RecursionError):
+        raise HTTPException(400, "expected the JSON of temporal.api.common.v1.Payloads") from None
+    try:
+        done = await run(payloads.payloads)
+    except DecryptionError as error:
+        raise HTTPException(422, str(error)) from None
+    except UnavailableError as error:
+        raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
+    text = json_format.MessageToJson(Payloads(payloads=done), indent=None)
+    return Response(text, media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"a request may have {MAX_BODY_BYTES} bytes")
+    return bytes(body)
