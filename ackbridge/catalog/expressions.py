@@ -7,11 +7,12 @@ compiled to closures instead; every other node is left to the interpreter.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import jmespath
 from jmespath.exceptions import JMESPathError, LexerError, ParseError
@@ -30,6 +31,15 @@ Node: TypeAlias = Any
 
 Evaluate: TypeAlias = Callable[[Any], Any]
 """Takes a document, returns the expression's value."""
+
+MAX_LENGTH: Final = 4000
+"""Characters of an expression."""
+
+MAX_DEPTH: Final = 60
+"""Levels of its syntax tree."""
+
+MAX_COPIES: Final = 1000
+"""How often a value may contain one part of the document; `[@, @] | [@, @]` does four times."""
 
 # Nodes whose first child is evaluated over the document, and the others over its result.
 _LEFT_FIRST = {
@@ -189,6 +199,8 @@ def _chain(steps: list[Evaluate]) -> Evaluate:
 
 
 def _parse(text: str) -> Node:
+    if len(text) > MAX_LENGTH:
+        raise ValueError(f"{text[:40]}...: longer than {MAX_LENGTH} characters")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PendingDeprecationWarning)
@@ -199,10 +211,41 @@ def _parse(text: str) -> Node:
         raise ValueError(f"{text}: {_explain(error, len(text))}") from None
     except JMESPathError:
         raise ValueError(f"{text}: is not a JMESPath expression") from None
+    except RecursionError:
+        raise ValueError(f"{text[:40]}...: nested too deeply") from None
+    if _depth(tree, MAX_DEPTH) > MAX_DEPTH:
+        raise ValueError(f"{text[:40]}...: nested more than {MAX_DEPTH} levels deep")
+    if _copies(tree) > MAX_COPIES:
+        raise ValueError(f"{text}: its value may contain a part of the document too many times")
     problems = (*_comparison_problems(text), *_call_problems(tree), *_negation_problems(tree))
     for problem in problems:
         raise ValueError(f"{text}: {problem}")
     return tree
+
+
+def _depth(node: Any, at_most: int) -> int:
+    """The levels of a tree; it is not followed beyond `at_most`."""
+    if not isinstance(node, dict):
+        return 0
+    if at_most == 0:
+        return 1
+    return 1 + max((_depth(child, at_most - 1) for child in node["children"]), default=0)
+
+
+def _copies(node: Any) -> int:
+    """How often the value of a node may contain what it is evaluated over."""
+    if not isinstance(node, dict):
+        return 1
+    each = [_copies(child) for child in node["children"]]
+    match node["type"]:
+        case "literal":
+            return 0
+        case "multi_select_list" | "multi_select_dict" | "function_expression":
+            return sum(each)
+        case _ if node["type"] in _LEFT_FIRST:
+            return math.prod(each)
+        case _:
+            return max(each, default=1)
 
 
 def _explain(error: ParseError | LexerError, length: int) -> str:

@@ -28,6 +28,9 @@ SECRET: Final = "secret"  # noqa: S105 -- the name of a function
 HIDING: Final = frozenset({"sha256", "hmac"})
 """Functions whose result does not contain their arguments."""
 
+MAX_TEXT_LENGTH: Final = 4 * 1024 * 1024
+"""Characters of the result of a function that repeats one of its arguments."""
+
 _ARITHMETIC = Context(prec=50, rounding=ROUND_HALF_UP)
 
 _NAMESPACES = {
@@ -105,7 +108,13 @@ class ExpressionFunctions(Functions):
 
     @signature({"types": ["string"]}, {"types": ["string"]}, {"types": ["string"]})
     def _func_replace(self, text: str, old: str, new: str) -> str:
+        _check_length(len(text) + text.count(old) * len(new))
         return text.replace(old, new)
+
+    @signature({"types": ["string"]}, {"types": ["array-string"]})
+    def _func_join(self, separator: str, texts: list[str]) -> str:
+        _check_length(sum(map(len, texts)) + len(texts) * len(separator))
+        return separator.join(texts)
 
     @signature({"types": ["string"]})
     def _func_to_unix(self, time: str) -> int | float:
@@ -153,6 +162,11 @@ def arity(name: str) -> tuple[int, int | None]:
     is_variadic = bool(signature) and signature[-1].get("variadic", False)
     required = len(signature) - len(function.__defaults__ or ())
     return required, None if is_variadic else len(signature)
+
+
+def _check_length(length: int) -> None:
+    if length > MAX_TEXT_LENGTH:
+        raise ValueError("too long")
 
 
 def _algorithm(name: str) -> str:

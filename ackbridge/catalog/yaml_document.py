@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import yaml
+
+MAX_LENGTH: Final = 1024 * 1024
+"""Characters of a file."""
+
+MAX_NODES: Final = 50_000
+"""Of a document, each alias counted with all that it stands for."""
 
 FieldPath: TypeAlias = tuple[str | int, ...]
 """Keys and list positions that lead to a field."""
@@ -84,8 +90,10 @@ def parse_yaml(text: str) -> YamlDocument:
     """Parse one YAML document.
 
     Raises:
-        YamlError: it is not YAML, is more than one document, or contains itself.
+        YamlError: it is not YAML, is more than one document, is too large, or contains itself.
     """
+    if len(text) > MAX_LENGTH:
+        raise YamlError(f"longer than {MAX_LENGTH} characters", Position(1, 1))
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -113,8 +121,12 @@ class _Builder:
     positions: dict[FieldPath, Position] = field(default_factory=dict)
     problems: list[FieldProblem] = field(default_factory=list)
     _open: list[yaml.Node] = field(default_factory=list)
+    _built: int = 0
 
     def build(self, node: yaml.Node, path: FieldPath) -> Any:
+        self._built += 1
+        if self._built > MAX_NODES:
+            raise _error(f"more than {MAX_NODES} values, aliases included", node)
         self.positions.setdefault(path, _position(node.start_mark))
         if isinstance(node, yaml.ScalarNode):
             return self.loader.construct_object(node)

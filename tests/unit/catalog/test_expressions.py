@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jmespath.exceptions import JMESPathError
 
-from ackbridge.catalog.expressions import Evaluate, compile_node
+from ackbridge.catalog.expressions import Evaluate, Expression, ExpressionError, compile_node
 
 LEAVES: st.SearchStrategy[Any] = st.sampled_from(
     [None, True, False, 0, 1, 2, 1.0, "", "a", "x", [], {}]
@@ -66,3 +66,30 @@ def _result(evaluate: Evaluate, document: Any) -> tuple[type, Any]:
     except (JMESPathError, TypeError) as error:
         return type(error), str(error)
     return type(value), value
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("(" * 500 + "a" + ")" * 500, "nested"),
+        ("!" * 1000 + "a", "nested"),
+        ("[" * 80 + "a" + "]" * 80, "nested more than 60 levels deep"),
+        ("a || " * 900 + "b", "longer than 4000 characters"),
+        (" | ".join(["[@, @]"] * 12), "too many times"),
+        (" | ".join(["{a: @, b: [@, @]}"] * 8), "too many times"),
+        (" | ".join(["map(&[@, @], [@])"] * 12), "too many times"),
+    ],
+)
+def test_expressions_that_could_hang_are_refused(text: str, problem: str) -> None:
+    """Deep ones, long ones, and those whose value grows with every step."""
+    with pytest.raises(ValueError, match=problem):
+        Expression(text)
+
+
+@pytest.mark.parametrize("text", ["replace(a, 'x', a)", "join(a, b)"])
+def test_functions_that_repeat_a_text_are_bounded(text: str) -> None:
+    """A document of 200 kB must not become one of many gigabytes."""
+    document = {"a": "x" * 100_000, "b": [""] * 100_000}
+    with pytest.raises(ExpressionError):
+        Expression(text).evaluate(document)
+    assert Expression("join('-', b)").evaluate({"b": ["x", "y"]}) == "x-y"
