@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test pytest lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
+.PHONY: help setup demo up test pytest test-extended lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +32,10 @@ test: $(STAMP) ## Lint, check types and import rules, and run all tests
 	@$(MAKE) --no-print-directory --jobs=4 lint types imports pytest
 
 pytest: $(STAMP)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not extended"
+
+test-extended: $(STAMP) ## Run the tests that `make test` has no time for (ten minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m extended
 
 model: $(STAMP) ## Test the protocol model with many random examples (EXAMPLES=5000)
 	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py \

@@ -11,7 +11,7 @@ import pytest
 from .checks import check
 from .simulation import Options, OutageResult, simulate
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extended]
 
 
 @pytest.fixture(scope="module")

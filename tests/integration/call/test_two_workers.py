@@ -28,7 +28,7 @@ from tests.support.stage import (
     worker_process,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extended]
 
 RATE = 5
 """Sends per second, as the integration file says."""

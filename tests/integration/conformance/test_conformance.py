@@ -63,6 +63,9 @@ TRIED: dict[str, tuple[Path, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+IN_EVERY_RUN = ("sandbox", "stripe", "wrong")
+
+
 async def _reported(name: str) -> Report:
     file, operations, only = TRIED[name]
     scenarios = [one for one in SCENARIOS if not only or one.name in only]
@@ -70,16 +73,24 @@ async def _reported(name: str) -> Report:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def reports() -> dict[str, Report]:
-    """One run for each file, three at a time."""
+async def reports(request: pytest.FixtureRequest) -> dict[str, Report]:
+    """One run for each file that is asked for, three at a time."""
     places = asyncio.Semaphore(3)
+    asked_for = TRIED if _is_selected(request, "extended") else IN_EVERY_RUN
 
     async def one(name: str) -> Report:
         async with places:
             return await _reported(name)
 
-    played = await asyncio.gather(*map(one, TRIED))
-    return dict(zip(TRIED, played, strict=True))
+    played = await asyncio.gather(*map(one, asked_for))
+    return dict(zip(asked_for, played, strict=True))
+
+
+def _is_selected(request: pytest.FixtureRequest, marker: str) -> bool:
+    return any(
+        item.get_closest_marker(marker) and item.path == request.path
+        for item in request.session.items
+    )
 
 
 def failures(report: Report) -> list[str]:
@@ -96,7 +107,14 @@ def find(report: Report, scenario: str) -> Result:
     return next(result for result in report.results if result.scenario.name == scenario)
 
 
-@pytest.mark.parametrize("name", [name for name in TRIED if name != "wrong"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in IN_EVERY_RUN else pytest.mark.extended)
+        for name in TRIED
+        if name != "wrong"
+    ],
+)
 async def test_shipped_files_conform(reports: dict[str, Report], name: str) -> None:
     """Every scenario that applies to it passes, but for those that nobody can tell.
 
@@ -112,6 +130,7 @@ async def test_shipped_files_conform(reports: dict[str, Report], name: str) -> N
     assert report.of(Verdict.SKIPPED) == []
 
 
+@pytest.mark.extended
 async def test_every_scenario_passes_somewhere(reports: dict[str, Report]) -> None:
     """A scenario that applies to none of the files would not be tested."""
     passed = {one.scenario.name for report in reports.values() for one in report.of(Verdict.PASSED)}
@@ -152,6 +171,7 @@ async def test_condition_that_cannot_hold_fails(
     ]
 
 
+@pytest.mark.extended
 async def test_operations_that_share_a_path_are_told_apart(reports: dict[str, Report]) -> None:
     """By what their requests contain, by their references, or by being played one at a time."""
     played = {result.operation for result in reports["shared"].of(Verdict.PASSED)}
@@ -199,8 +219,9 @@ def test_command_reports_failures_as_json() -> None:
 )
 def test_invalid_options_exit_with_2(arguments: tuple[str, ...], complaint: str) -> None:
     """In one line, before anything is started."""
-    done = check(str(SHIPPED / "sandbox.yaml"), "--conformance", *arguments)
-    assert done.returncode == 2, done.stdout + done.stderr
+    file = str(SHIPPED / "sandbox.yaml")
+    done = CliRunner().invoke(app, ["check", file, "--conformance", *arguments])
+    assert done.exit_code == 2, done.output
     assert complaint in done.stderr
 
 

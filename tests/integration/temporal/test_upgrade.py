@@ -58,7 +58,7 @@ async def killed(before: Version, now: Version) -> None:
     await now.promote()
 
 
-@pytest.mark.parametrize("hand_over", [orderly, killed])
+@pytest.mark.parametrize("hand_over", [pytest.param(orderly, marks=pytest.mark.extended), killed])
 async def test_upgrade(
     tmp_path: Path, hand_over: Callable[[Version, Version], Awaitable[None]]
 ) -> None:
