@@ -89,7 +89,7 @@ def test_first_payload_is_the_smallest() -> None:
 
 def test_error_says_why_nothing_was_generated() -> None:
     """A pattern that none of the usual texts matches."""
-    schema = {"type": "string", "pattern": "^(?=.*[A-Z])(?=.*[0-9])(?!x)[A-Z0-9]{40}#$"}
+    schema = {"type": "string", "pattern": "^[A-Z]{40}#$"}
     with pytest.raises(NoSampleError, match="payload: does not match"):
         generate_payloads(PayloadSchema.parse(schema), 1)
 
