@@ -27,7 +27,7 @@ from temporalio.worker import (
     WorkflowRunner,
 )
 
-from ackbridge.catalog.catalog import Catalog, build_redactors, secret_refs
+from ackbridge.catalog.catalog import Catalog, build_redactors, require_keys, secret_refs
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
@@ -123,12 +123,14 @@ async def serve(settings: Settings, provider: str | None) -> None:
         if provider is not None:
             catalog.integration(provider)
         _warn_of_missing_secrets(catalog, Secrets(environ, settings.secrets_root), provider)
+        encryption = load_encryption(environ)
+        require_keys(catalog, encryption)
         await asyncio.to_thread(migrate, settings.ledger_url)
         client = await _connect(environ, stopping)
         if client is None:
             return
         has_search_attributes = await _check_namespace(client, settings, provider)
-        ledger = Ledger.open(settings.ledger_url, utc_now, encryption=load_encryption(environ))
+        ledger = Ledger.open(settings.ledger_url, utc_now, encryption=encryption)
         running.push_async_callback(ledger.close)
         served = [provider] if provider else sorted(catalog.integrations)
         pools = {

@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.catalog.matching import accepts_acknowledgement
 from ackbridge.catalog.rendering import MissingReferenceError, render_acknowledgement
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome
+from ackbridge.contracts.calls import CallOutcome, CallRequest
 from ackbridge.contracts.steps import Acknowledged, AcknowledgeStep, StepFailure
 from ackbridge.contracts.wire import InvalidInputError, Wire
 from ackbridge.stats.counters import Count
@@ -84,7 +84,7 @@ class Acknowledge:
         with classified_errors(StepFailure.NOT_ACCEPTED):
             response = await self._post(step)
             if response is not None:
-                self._require_accepted(response, request.provider)
+                self._require_accepted(response, request)
         at = self._deps.clock()
         with classified_errors():
             await self._deps.ledger.calls.record_acknowledgement(
@@ -94,12 +94,12 @@ class Acknowledge:
             count(self._deps, request, Count.ACKNOWLEDGED)
         return Acknowledged(acknowledged_at=at)
 
-    def _require_accepted(self, response: ProviderResponse, provider: str) -> None:
+    def _require_accepted(self, response: ProviderResponse, request: CallRequest) -> None:
         if accepts_acknowledgement(response.operation, response.document):
             return
         if response.retryable:
             raise response.retryable
-        refusal = refusal_of(response, self._deps.redactor(provider))
+        refusal = refusal_of(response, self._deps.redactor(request))
         info = activity.info()
         first = last_heartbeat(RefusedSince) or RefusedSince(at=info.started_time)
         if not info.is_local:

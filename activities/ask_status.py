@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 from ackbridge.catalog.matching import kept_values, result_data
 from ackbridge.catalog.rendering import render_result, render_status
 from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.steps import (
     POLL_RETRY_FROM,
@@ -127,14 +128,14 @@ class AskStatus:
             )
             if response is None:
                 return Asked(message=step.message)
-            self._require_result(response, step.request.provider)
+            self._require_result(response, step.request)
             data = result_data(response.operation, response.document)
             message = step.message.model_copy(update={"data": data})
             message = await with_bounded_data(self._deps, step.request.call_id, message)
         count(self._deps, step.request, Count.STATUS_ANSWERED)
         return Asked(message=message)
 
-    def _require_result(self, response: ProviderResponse, provider: str) -> None:
+    def _require_result(self, response: ProviderResponse, request: CallRequest) -> None:
         if response.retryable:
             raise response.retryable
         if response.problem:
@@ -144,7 +145,7 @@ class AskStatus:
             reason = f"the provider answered {response.status}"
             raise RetryableError(reason, reached=True, retry_after=response.retry_after)
         if not 200 <= response.status < 300:
-            raise refusal_of(response, self._deps.redactor(provider))
+            raise refusal_of(response, self._deps.redactor(request))
 
     async def _poll_once(self, step: PollStep) -> tuple[StatusReply, timedelta]:
         """The reply, its message only if it is new, and the delay before the next request."""

@@ -102,6 +102,10 @@ class Deliver:
             return body
         found = await self._deps.ledger.calls.responses(body.data.call_id)
         response = await load_data(self._deps, found[0].data) if found else None
+        call = await self._deps.ledger.calls.get(body.data.call_id)
+        if call is not None and call.outcome is not None:
+            # A subscriber is not the caller.
+            response = call.outcome.model_copy(update={"response": response}).masked().response
         return body.model_copy(update={"data": body.data.model_copy(update={"response": response})})
 
     async def _event(self, data: EventData) -> EventData:

@@ -107,7 +107,7 @@ class ListEvents:
 
     def _read(self, integration: Integration, document: EventDocument) -> InboundEvent:
         key = event_key_of(integration, document)
-        redactor = self._deps.redactor(integration.provider)
+        redactor = self._deps.provider_redactor(integration.provider)
         return read_event(integration, key, document, self._deps.clock(), redactor)
 
     def _delivery(self) -> EventDelivery:

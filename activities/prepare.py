@@ -12,7 +12,7 @@ from ackbridge.catalog.catalog import check_payload, configured_flags, next_batc
 from ackbridge.catalog.model import Integration, Operation, PollSpec
 from ackbridge.catalog.rendering import amount, fairness_key, render_notice
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome, CallRequest, Notice, OutcomeStatus
+from ackbridge.contracts.calls import CallOutcome, CallRequest, Notice, OutcomeStatus, masked
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.deliveries import ReplyPlan
 from ackbridge.contracts.notices import CALLER_KINDS, NOTICE_KINDS, default_notices
@@ -190,6 +190,7 @@ class Prepare:
             park=operation.parked_codes,
             amount=amount(operation, context),
             result=_result_plan(operation),
+            sensitive=operation.sensitive,
         )
 
     def _notices(
@@ -198,7 +199,8 @@ class Prepare:
         """The operation's own notices, or the default ones."""
         kinds = NOTICE_KINDS if request.reply_to else CALLER_KINDS
         known = {name: context[name] for name in ("payload", "metadata", "call")}
-        clean = self._deps.redactor(request.provider).clean_value
+        known = masked(known, operation.sensitive)
+        clean = self._deps.redactor(request).clean_value
         defaults = default_notices(request.language)
         notices: dict[str, Notice] = {}
         for kind in kinds:

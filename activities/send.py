@@ -206,7 +206,7 @@ class Send:
         if failure is None and not is_receipt(
             response.operation, response.status, response.document
         ):
-            redactor = self._deps.redactor(request.provider)
+            redactor = self._deps.redactor(request)
             raise response.retryable or _unknown(response) or refusal_of(response, redactor)
         try:
             sent = Sent(
@@ -229,9 +229,7 @@ class Send:
 
     def _not_now(self, step: SendStep, response: ProviderResponse) -> RetryableError:
         """The provider asks for another attempt, by `receipt.retry`."""
-        said = refusal(
-            response.operation, response.document, self._deps.redactor(step.request.provider)
-        )
+        said = refusal(response.operation, response.document, self._deps.redactor(step.request))
         text = f"the provider answered {response.status}, which asks for another attempt"
         return RetryableError(
             f"{text}: {said.reason[:MAX_QUOTED]}" if said.reason else text,
@@ -248,7 +246,7 @@ class Send:
         """The failure of the work that the answer reports, whatever its status."""
         if response.problem:
             return None
-        redactor = self._deps.redactor(step.request.provider)
+        redactor = self._deps.redactor(step.request)
         failure = receipt_failure(response.operation, response.document, redactor)
         if failure is None:
             return None
@@ -441,7 +439,7 @@ class InboxReader:
             entry.event_key,
             MessageSource.CALLBACK,
             entry.received_at,
-            self._deps.redactor(request.provider),
+            self._deps.redactor(request),
         )
 
 

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel
 
+from ackbridge.contracts.calls import MASKED
 from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
-from ackbridge.errors import UnknownNameError, unknown_name
+from ackbridge.errors import ConfigurationError, UnknownNameError, unknown_name
+from ackbridge.security.encryption import Encryption
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 
@@ -105,6 +107,49 @@ def _expressions_in(part: Any) -> Iterator[Expression]:
         case list() | tuple():
             for inner in part:
                 yield from _expressions_in(inner)
+
+
+def sensitive_names(integration: Integration) -> frozenset[str]:
+    """The names of sensitive fields, for documents of which no operation is known yet.
+
+    `response` and `payload` themselves, where all of one is sensitive.
+    """
+    paths = (path for one in integration.operations.values() for path in one.sensitive)
+    return frozenset(path.rpartition(".")[2] for path in paths)
+
+
+def masked_document(integration: Integration, document: Any) -> Any:
+    """A document for everybody but the caller: fields with the names of sensitive ones masked."""
+    names = sensitive_names(integration)
+    return MASKED if names & {"payload", "response"} else _masked_names(document, names)
+
+
+def _masked_names(value: Any, names: frozenset[str]) -> Any:
+    if isinstance(value, list):
+        return [_masked_names(inner, names) for inner in value]
+    if isinstance(value, dict):
+        return {
+            name: MASKED if name in names else _masked_names(inner, names)
+            for name, inner in value.items()
+        }
+    return value
+
+
+def require_keys(catalog: Catalog, encryption: Encryption | None) -> None:
+    """Check that what operations declare as sensitive is encrypted.
+
+    Raises:
+        ConfigurationError: there are no keys.
+    """
+    if encryption is not None:
+        return
+    for provider, integration in sorted(catalog.integrations.items()):
+        for name, operation in sorted(integration.operations.items()):
+            if operation.sensitive:
+                raise ConfigurationError(
+                    f"{provider}.{name} has `sensitive` fields, which are stored encrypted:"
+                    " set ACKBRIDGE_ENCRYPTION_KEYS"
+                )
 
 
 def build_redactors(

@@ -29,7 +29,7 @@ from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.control import WithoutControl
-from ackbridge.contracts.limits import LANGUAGE_PATTERN, Language, Name
+from ackbridge.contracts.limits import LANGUAGE_PATTERN, MAX_KEY_LENGTH, Language, Name
 from ackbridge.contracts.notices import best_language
 from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff
 from ackbridge.contracts.wire import Duration
@@ -562,6 +562,11 @@ class ReprocessLimit(FilePart):
     """After this many attempts it ends as failed instead of being parked again."""
 
 
+SensitiveField = Annotated[
+    str, Field(pattern=r"^(payload|response)(\.[^.\s]+)*$", max_length=MAX_KEY_LENGTH)
+]
+
+
 class Operation(FilePart):
     """One thing the provider does for us."""
 
@@ -601,6 +606,14 @@ class Operation(FilePart):
     fairness: Expression | None = None
     """The tenant of a call, over `payload`, `metadata` and `call`. When requests have to wait,
     tenants take turns. Visible in the Temporal UI: no personal data."""
+    sensitive: tuple[SensitiveField, ...] = ()
+    """Fields that are stored encrypted and shown to nobody but the caller, such as `payload.card`
+    or `response.iban`; lists are passed through. Needs `ACKBRIDGE_ENCRYPTION_KEYS`."""
+
+    @property
+    def sensitive_response(self) -> tuple[str, ...]:
+        """The sensitive fields of the response."""
+        return tuple(path for path in self.sensitive if path.split(".")[0] == "response")
 
     @property
     def sends_short_id(self) -> bool:

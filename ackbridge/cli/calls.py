@@ -157,6 +157,8 @@ def signal_call(call_id: str, act: Callable[[Call], Awaitable[None]], json_outpu
 
 
 def print_status(status: CallStatus, json_output: bool) -> int:
+    """Print a status, as anybody may see it."""
+    status = status.masked()
     code = ExitCode.for_call(status)
     if json_output:
         output.print_json(status)

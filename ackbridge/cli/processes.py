@@ -16,6 +16,7 @@ import uvloop
 from starlette.types import ASGIApp
 from temporalio.client import Client
 
+from ackbridge.catalog.catalog import require_keys
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
@@ -33,6 +34,7 @@ from ackbridge.local.foreground import (
     print_stack,
 )
 from ackbridge.local.stack import Stack
+from ackbridge.security.encryption import load_encryption
 from ackbridge.security.http_auth import HttpAuth, open_http_auth
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import (
@@ -111,6 +113,7 @@ async def _serve_gateway(host: str, port: int) -> None:
     where = (settings.metrics_host, settings.metrics_port)
     with export_telemetry("ackbridge-gateway", environ, *where) as metrics:
         catalog = load_catalog(integrations_folder(settings.integrations), environ)
+        require_keys(catalog, load_encryption(environ))
         await asyncio.to_thread(migrate, settings.ledger_url)
         ledger = open_ledger()
         client = await connect(environ, lazy=True)

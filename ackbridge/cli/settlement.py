@@ -6,7 +6,7 @@ The lists read the ledger, whether or not a worker runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -14,6 +14,9 @@ from typing import Annotated, Any
 import typer
 from temporalio.client import Client
 
+from ackbridge.catalog.catalog import masked_document
+from ackbridge.catalog.loading import load_catalog
+from ackbridge.catalog.model import Integration
 from ackbridge.client.calls import AckbridgeClient, Call, status_of
 from ackbridge.client.settlement import settle
 from ackbridge.clock import utc_now
@@ -23,11 +26,17 @@ from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.settlement import SettleRequest
 from ackbridge.contracts.steps import AcknowledgementKind
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
-from ackbridge.errors import CallEndedError, CallNotFoundError, InvalidRequestError
+from ackbridge.errors import (
+    AckbridgeError,
+    CallEndedError,
+    CallNotFoundError,
+    InvalidRequestError,
+)
 from ackbridge.ledger.calls import OwedAcknowledgement
 from ackbridge.ledger.inbox import InboxState, StoredEntry
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.settlement import UnknownCall, UnknownTotal
+from ackbridge.settings import environment, integrations_folder, load_settings
 from ackbridge.terminal import output
 
 from .calls import CallId, print_status
@@ -140,8 +149,10 @@ def write_off(
 
 def list_held(provider: OnlyProvider = None, limit: Limit = 100, json_output: Json = False) -> None:
     """List messages that no call has accepted and that need a person, oldest first."""
+    integrations = _integrations()
     rows = [
-        _entry_row(one) for one in with_ledger(lambda ledger: ledger.inbox.held(provider, limit))
+        _entry_row(one, integrations)
+        for one in with_ledger(lambda ledger: ledger.inbox.held(provider, limit))
     ]
     title = f"{len(rows)} messages held"
     output.print_rows(rows, title, ENTRY_COLUMNS, as_json=json_output, longest=MESSAGE_SHOWN)
@@ -199,9 +210,10 @@ def list_inbox(
     json_output: Json = False,
 ) -> None:
     """List messages in the inbox, oldest first: by default those that no rule has classified."""
+    integrations = _integrations()
     wanted = None if state is InboxFilter.ALL else InboxState(state.value)
     rows = [
-        _entry_row(one)
+        _entry_row(one, integrations)
         for one in with_ledger(lambda ledger: ledger.inbox.entries(provider, wanted, limit))
     ]
     title = f"{len(rows)} messages" if wanted is None else f"{len(rows)} messages {wanted}"
@@ -337,9 +349,22 @@ def _owed_row(owed: OwedAcknowledgement) -> dict[str, Any]:
     }
 
 
-def _entry_row(stored: StoredEntry) -> dict[str, Any]:
-    entry = stored.entry
-    content = entry.message.model_dump(mode="json") if entry.message else entry.document
+def _integrations() -> Mapping[str, Integration]:
+    """The integrations that say what is sensitive; none if their files cannot be read."""
+    try:
+        folder = integrations_folder(load_settings().integrations)
+        return load_catalog(folder, environment()).integrations
+    except AckbridgeError:
+        return {}
+
+
+def _entry_row(stored: StoredEntry, integrations: Mapping[str, Integration]) -> dict[str, Any]:
+    entry, integration = stored.entry, integrations.get(stored.entry.provider)
+    content = entry.document
+    if entry.message is not None:
+        content = entry.message.masked().model_dump(mode="json", exclude={"sensitive"})
+    elif integration is not None:
+        content = masked_document(integration, content)
     return {
         "id": stored.id,
         "state": str(stored.state),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from ackbridge.catalog.catalog import sensitive_names
 from ackbridge.catalog.examples import Example, ExampleKind
 from ackbridge.catalog.model import Integration
 from ackbridge.security.redaction import Redactor
@@ -78,6 +79,7 @@ class Redaction:
         verify = integration.callbacks.verify if integration.callbacks else None
         secret = {verify.name.lower()} if verify is not None and verify.type == "header" else set()
         self._credentials = CREDENTIAL_HEADERS | set(auths) | secret
+        self._sensitive = sensitive_names(integration)
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The headers that say something about a message."""
@@ -109,6 +111,8 @@ class Redaction:
         Args:
             name: of the field that it is in.
         """
+        if name in self._sensitive:
+            return _nobodys(value)
         if isinstance(value, dict):
             return {key: self.value(inner, key) for key, inner in value.items()}
         if isinstance(value, list):
@@ -241,6 +245,17 @@ def _without_signatures(headers: dict[str, str]) -> dict[str, str]:
 
 def _is_personal(name: str) -> bool:
     return _PERSONAL.search(_CAMEL.sub("_", name).lower()) is not None
+
+
+def _nobodys(value: Any) -> Any:
+    """A sensitive value: of the same form, and nobody's."""
+    if isinstance(value, dict):
+        return {key: _nobodys(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_nobodys(inner) for inner in value]
+    if isinstance(value, str):
+        return _made_up(value)
+    return value if value is None or isinstance(value, bool) else 0
 
 
 def _made_up(value: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import AwareDatetime, Field, computed_field
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
@@ -12,6 +13,51 @@ from . import search_attributes
 from .limits import MAX_REQUEST_BYTES, Identifier, Language, Name
 from .names import call_id
 from .wire import InvalidInputError, StrictModel, Wire, canonical_json, digest
+
+MASKED: Final = "***"
+"""Replaces what only the caller is shown."""
+
+MIN_HIDDEN_LENGTH: Final = 3
+"""Characters: shorter values are not replaced in texts, which would make them unreadable."""
+
+
+def masked(value: Any, paths: Sequence[str]) -> Any:
+    """A JSON value whose fields at these dotted paths are masked; lists are passed through."""
+    for path in paths:
+        value = _masked(value, path.split("."))
+    return value
+
+
+def _masked(value: Any, path: Sequence[str]) -> Any:
+    if not path:
+        return None if value is None else MASKED
+    if isinstance(value, list):
+        return [_masked(inner, path) for inner in value]
+    if isinstance(value, dict) and path[0] in value:
+        return value | {path[0]: _masked(value[path[0]], path[1:])}
+    return value
+
+
+def texts_at(value: Any, paths: Sequence[str]) -> Iterator[str]:
+    """The texts and numbers at these paths and below them, as they may be quoted."""
+    for path in paths:
+        for found in _at(value, path.split(".")):
+            text = str(found)
+            if not isinstance(found, bool) and len(text) >= MIN_HIDDEN_LENGTH:
+                yield text
+
+
+def _at(value: Any, path: Sequence[str]) -> Iterator[str | int | float]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _at(inner, path)
+    elif isinstance(value, dict):
+        below = path[1:]
+        for name, inner in value.items():
+            if not path or name == path[0]:
+                yield from _at(inner, below)
+    elif not path and isinstance(value, str | int | float):
+        yield value
 
 
 class CallRequest(StrictModel):
@@ -231,6 +277,8 @@ class CallOutcome(Wire):
         receipt: what the operation takes from the receipt for its caller (`receipt.data`).
         disputed: the provider refused our success acknowledgement.
         settled: the operator who stated the effect.
+        sensitive: the fields of the response that only the caller is shown, such as
+            `response.iban`.
     """
 
     call_id: str
@@ -252,6 +300,12 @@ class CallOutcome(Wire):
     disputed: bool = False
     settled: Intervention | None = None
     timings: Timings
+    sensitive: tuple[str, ...] = ()
+
+    def masked(self) -> CallOutcome:
+        """The outcome for everybody but the caller."""
+        response = masked({"response": self.response}, self.sensitive)["response"]
+        return self.model_copy(update={"response": response})
 
 
 class CallStatus(Wire):
@@ -299,6 +353,10 @@ class CallStatus(Wire):
     receipt: Any = None
     disputed: bool = False
     waiting: Waiting | None = None
+
+    def masked(self) -> CallStatus:
+        """The status for everybody but the caller."""
+        return self.model_copy(update={"outcome": self.outcome and self.outcome.masked()})
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
+from .calls import masked
 from .limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH, Identifier
 from .wire import Duration, StrictModel
 
@@ -49,6 +50,7 @@ class ProviderMessage(StrictModel):
         reference: the provider's own id of its work, if the message contains it; distinguishes the
             cycles of a call.
         code: the provider's own code of a failure.
+        sensitive: the fields of `data` that only the caller is shown, such as `response.iban`.
     """
 
     kind: MessageKind
@@ -63,6 +65,12 @@ class ProviderMessage(StrictModel):
     reference: str | None = Field(default=None, max_length=MAX_KEY_LENGTH)
     received_at: AwareDatetime | None = None
     source: MessageSource = MessageSource.OPERATOR
+    sensitive: tuple[str, ...] = ()
+
+    def masked(self) -> ProviderMessage:
+        """The message for everybody but the caller."""
+        data = masked({"response": self.data}, self.sensitive)["response"]
+        return self.model_copy(update={"data": data})
 
     @model_validator(mode="after")
     def _check_extension(self) -> ProviderMessage:

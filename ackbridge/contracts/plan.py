@@ -137,6 +137,7 @@ class Plan(Wire):
         amount: the decimal value of the operation's `sum`, for lists of unknown calls.
         delayed_after: when the caller is told that the response takes longer, from the moment of
             sending; None: at the deadline.
+        sensitive: the fields of payload and response that only the caller is shown.
     """
 
     mode: ResponseMode
@@ -169,6 +170,7 @@ class Plan(Wire):
     amount: str | None = None
     result: ResultPlan | None = None
     delayed_after: timedelta | None = None
+    sensitive: tuple[str, ...] = ()
 
 
 class Prepared(Wire):

@@ -19,6 +19,7 @@ are removed: one number in ten of such a length has a valid check digit.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Sequence
 
@@ -91,12 +92,19 @@ class Redactor:
         used = session.session if isinstance(session, CombinedAuth) else session
         tokens = used.tokens if isinstance(used, ClientCredentials) else ()
         self.known = KnownSecrets(secrets, credentials, tokens, found_later)
+        self.hidden: tuple[str, ...] = ()
+
+    def hiding(self, values: Iterable[str]) -> Redactor:
+        """This redactor, which removes these values as well."""
+        redactor = copy.copy(self)
+        redactor.hidden = tuple(sorted(set(values), key=len, reverse=True))
+        return redactor
 
     def clean(self, text: str, max_length: int) -> str:
         """Return the beginning of a text without secrets, cut where no part of one is left."""
         is_cut = len(text) > _MAX_INPUT
         text = text[:_MAX_INPUT]
-        for secret in self.known.forms():
+        for secret in (*self.hidden, *self.known.forms()):
             text = text.replace(secret, REMOVED)
         for pattern in _PATTERNS:
             text = pattern.sub(REMOVED, text)

@@ -12,7 +12,7 @@ import httpx
 from ackbridge.catalog.catalog import Catalog, secret_refs
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.calls import CallRequest, texts_at
 from ackbridge.control.admission import Admission, RideLimiter
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.ledger.ledger import Ledger
@@ -65,7 +65,17 @@ class Dependencies:
             for name, one in self.catalog.integrations.items()
         }
 
-    def redactor(self, provider: str) -> Redactor:
+    def redactor(self, request: CallRequest) -> Redactor:
+        """Removes the secrets of the provider, and what is sensitive in the call's payload."""
+        redactor = self.redactors.get(request.provider, _PATTERNS_ONLY)
+        integration = self.catalog.integrations.get(request.provider)
+        operation = integration and integration.operations.get(request.operation)
+        if not operation or not operation.sensitive:
+            return redactor
+        return redactor.hiding(texts_at({"payload": request.payload}, operation.sensitive))
+
+    def provider_redactor(self, provider: str) -> Redactor:
+        """Removes the secrets of the provider, where no call is known."""
         return self.redactors.get(provider, _PATTERNS_ONLY)
 
     def template_context(

@@ -256,7 +256,7 @@ def read_message(
         own_event_key(source, request, cycle),
         source,
         now,
-        deps.redactor(request.provider),
+        deps.redactor(request),
     )
     if message is None:
         return None
@@ -324,7 +324,7 @@ async def _document(
     deps: Dependencies, integration: Integration, reply: HttpResponse
 ) -> tuple[dict[str, Any], str | None]:
     """As `_read`; a large answer is read in a thread."""
-    known = deps.redactor(integration.provider).known
+    known = deps.provider_redactor(integration.provider).known
     if len(reply.body) < THREAD_FROM:
         return _read(integration, reply, known)
     return await asyncio.to_thread(_read, integration, reply, known)

@@ -37,6 +37,7 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
 from ackbridge.local.stack import empty_temporal_config, inherited_environment
 from ackbridge.sandbox.provider import create_provider
+from ackbridge.security.encryption import load_encryption
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import WORKER_READY, Settings
 from ackbridge.stats.reporter import report_stats
@@ -247,7 +248,8 @@ async def set_up(
         client = await Client.connect(
             namespace.address, namespace=namespace.name, **options, runtime=runtime
         )
-        gateway_ledger = Ledger.open(url, utc_now)
+        encryption = load_encryption(environ)
+        gateway_ledger = Ledger.open(url, utc_now, encryption=encryption)
         gateway_url = servers.enter_context(
             serve(
                 create_app(
@@ -262,7 +264,7 @@ async def set_up(
             )
         )
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
-        ledger = Ledger.open(url, utc_now)
+        ledger = Ledger.open(url, utc_now, encryption=encryption)
         async with build_client() as http, build_client(around=transport_wrapper()) as ours:
             control = watch_controls(client, catalog, ledger)
             deps = worker.build_dependencies(

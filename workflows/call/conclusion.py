@@ -144,7 +144,7 @@ class Conclusion:
             state.last_error = f"cancel by {cancelled.by}: too late, the call is {outcome.status}"
             state.show()
         while state.messages:
-            state.receive_after_end(state.messages.pop(), outcome)
+            state.receive_after_end(state.next_message(), outcome)
 
     async def _await_acknowledgements(self, outcome: CallOutcome) -> bool:
         """Wait until none is being tried any more; store the outcome and the log meanwhile.

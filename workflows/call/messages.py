@@ -66,7 +66,7 @@ class MessageHandler:
         state, requests = self._state, self._state.operator_requests
         while True:
             if state.messages:
-                message = state.messages.pop()
+                message = state.next_message()
                 handle = self._handlers[message.kind]
                 decision = await handle(message, state.cycle_for(message))
                 if decision is not None:

@@ -338,6 +338,7 @@ class CallProtocol:
     def _conduct(self, plan: Plan) -> Conduct:
         if self.state.standing is None and plan.standing is not None:
             self.state.standing = str(plan.standing)
+        self.state.hide_sensitive(plan.sensitive)
         if plan.indexed:
             self._host.index_at_start(self._request)
         return Conduct(self._host, self.state, plan)

@@ -14,6 +14,7 @@ from .cycles import Cycle, Cycles
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.calls import (
+        MASKED,
         CallOutcome,
         CallRequest,
         CallStatus,
@@ -25,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         Timings,
         Waiting,
         WaitingFor,
+        texts_at,
     )
     from ackbridge.contracts.continuation import (
         CallSnapshot,
@@ -307,6 +309,8 @@ class CallState:
         self.delayed_at: datetime | None = None
         self.rejection: StepError | None = None
         self.acknowledged_at: datetime | None = None
+        self.sensitive: tuple[str, ...] = ()
+        self._hidden: frozenset[str] = frozenset()
 
     @staticmethod
     def at_start(call_id: str, now: datetime) -> CallSnapshot:
@@ -362,6 +366,11 @@ class CallState:
             disputed=self.is_disputed,
             waiting=self.waiting,
         )
+
+    def hide_sensitive(self, paths: tuple[str, ...]) -> None:
+        """Show these fields of payload and response to nobody but the caller."""
+        self.sensitive = paths
+        self._hidden = frozenset(texts_at({"payload": self.request.payload}, paths))
 
     def show(self) -> None:
         """Let the host show the status."""
@@ -488,7 +497,19 @@ class CallState:
             timings=self.timings,
             effect=self.effect,
             receipt=self.receipt,
+            sensitive=tuple(path for path in self.sensitive if path.startswith("response")),
         )
+
+    def hide(self, text: str | None) -> str | None:
+        """A provider's text without what it quotes of the payload's sensitive fields."""
+        for value in sorted(self._hidden, key=len, reverse=True):
+            text = text and text.replace(value, MASKED)
+        return text
+
+    def next_message(self) -> ProviderMessage:
+        """The next message to handle; its reason may be shown."""
+        message = self.messages.pop()
+        return message.model_copy(update={"reason": self.hide(message.reason)})
 
     # Sending and receiving
 

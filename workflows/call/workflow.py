@@ -130,7 +130,10 @@ class IntegrationCall:
 
     @workflow.query(name=names.STATUS)
     def status(self) -> CallStatus:
-        """Where the call is."""
+        """Where the call is, for everybody."""
+        return self._status().masked()
+
+    def _status(self) -> CallStatus:
         if self._protocol is not None:
             return self._protocol.state.status()
         return CallStatus(
@@ -152,7 +155,7 @@ class IntegrationCall:
                 await self._host.wait(lambda: state.is_released, until, summary)
             if state.rejection is not None:
                 raise ApplicationError(state.rejection.reason, type=state.rejection.kind)
-        return self.status()
+        return self._status()
 
     @await_outcome.validator
     def _validate_await_outcome(self, *arguments: Any) -> None:
