@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
+from ackbridge.contracts.edge import CidrNetwork
 from ackbridge.contracts.limits import Name
 from ackbridge.security.specs import VerifySpec
 
@@ -154,5 +155,10 @@ class CallbackSpec(FilePart):
     replies: ReplyCodes = ReplyCodes()
     max_bytes: int = Field(default=1024 * 1024, gt=0)
     """Larger bodies are refused with 413 without being read."""
+    max_per_second: float | None = Field(default=None, gt=0)
+    """How many genuine deliveries one source may send; further ones are answered 429."""
+    sources: tuple[CidrNetwork, ...] = ()
+    """The addresses that the provider sends from, such as `192.0.2.0/24`; others are refused with
+    403, whatever they sign. Left out: any. Behind a proxy, set ACKBRIDGE_TRUSTED_PROXIES."""
     list: ListSpec | None = None
     """The provider's own list of events, to catch up."""

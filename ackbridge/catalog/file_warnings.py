@@ -10,6 +10,7 @@ from ackbridge.contracts.plan import LatePolicy, OnFailure
 from ackbridge.security.specs import HmacVerify
 
 from .expressions import Expression
+from .kept_fields import fields_read, is_credential
 from .model import UNDETERMINED, UNKNOWN, Integration, Operation, Repeat
 from .templates import Template, TextTemplate
 from .yaml_document import FieldProblem
@@ -39,6 +40,7 @@ def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
     """Find what may go wrong with a valid file."""
     yield from _unsigned_callbacks(integration)
     yield from _unsigned_query(integration)
+    yield from _hidden_fields(integration)
     if integration.hook is not None:
         message = "Python code, which is run and not checked; fields and expressions are better"
         yield _problem("hook", message)
@@ -82,6 +84,19 @@ def _unsigned_query(integration: Integration) -> Iterator[FieldProblem]:
             " send any other. Verify by a secret header, or by basic authentication"
         )
         yield _problem("callbacks.encoding", message)
+
+
+def _hidden_fields(integration: Integration) -> Iterator[FieldProblem]:
+    if integration.callbacks is None:
+        return
+    for part in ("headers", "query"):
+        for name in sorted(filter(None, fields_read(integration, part))):
+            if is_credential(name):
+                message = (
+                    f"{part}.{name}: looks like a credential; those are never kept, so expressions"
+                    " over events do not see them"
+                )
+                yield _problem("callbacks", message)
 
 
 def _awaits_callback(operation: Operation) -> bool:

@@ -11,13 +11,12 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .connections import source_of
 from .pipeline import WRONG_METHOD, CallbackPipeline, CallbackReply, CallbackRequest
 
 PREFIX = "/callbacks/"
 
 LOCAL = "local"
-"""The source of requests over a socket of the file system."""
+"""The client of requests over a socket of the file system."""
 
 _BODILESS = (204, 205, 304)
 """Status codes of responses without a body; integrations may choose them."""
@@ -41,8 +40,8 @@ class CallbackEndpoint:
         method = scope["method"]
         if method in _METHODS:
             headers, query = _headers(scope), scope["query_string"]
-            source = source_of(scope["client"][0]) if scope["client"] else LOCAL
-            request = CallbackRequest(provider, method, headers, query, receive, source)
+            client = scope["client"][0] if scope["client"] else LOCAL
+            request = CallbackRequest(provider, method, headers, query, receive, client)
             reply = await self._pipeline.handle(request)
         else:
             reply = WRONG_METHOD

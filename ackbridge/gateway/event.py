@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import uuid4
 
-from pydantic import BaseModel
-
 from ackbridge.catalog.callbacks import CallbackSpec, HandshakeRule
 from ackbridge.catalog.expressions import Expression
+from ackbridge.catalog.kept_fields import event_expressions
 from ackbridge.catalog.matching import (
     Match,
     classify,
@@ -54,22 +53,8 @@ def split_delivery(
 
 def reads_delivery(integration: Integration) -> bool:
     """Whether any expression over an event reads the whole body that it arrived in."""
-    responses = [operation.response for operation in integration.operations.values()]
-    expressions = _expressions_in((integration.callbacks, responses))
+    expressions = event_expressions(integration)
     return any(name[0] == "delivery" for one in expressions for name in one.referenced_names())
-
-
-def _expressions_in(part: object) -> Iterator[Expression]:
-    if isinstance(part, Expression):
-        yield part
-        return
-    if isinstance(part, BaseModel):
-        part = vars(part)
-    if isinstance(part, Mapping):
-        part = list(part.values())
-    if isinstance(part, list | tuple):
-        for inner in part:
-            yield from _expressions_in(inner)
 
 
 def find_handshake(callbacks: CallbackSpec, delivery: EventDocument) -> HandshakeRule | None:

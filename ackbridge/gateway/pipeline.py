@@ -18,6 +18,12 @@ from pydantic_core import to_json
 from starlette.types import Receive
 
 from ackbridge.catalog.callbacks import CallbackSpec, HandshakeRule, ReplyCodes
+from ackbridge.catalog.kept_fields import (
+    ALWAYS,
+    event_expressions,
+    is_credential,
+    kept_fields,
+)
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.wire_formats import READERS, read_form
 from ackbridge.clock import Clock
@@ -28,6 +34,7 @@ from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import HeaderVerify
 
+from .connections import is_within, source_of
 from .delivery import DeliveryResult, EventDelivery
 from .event import (
     EventDocument,
@@ -40,7 +47,7 @@ from .event import (
     split_delivery,
 )
 from .handshake import render_handshake
-from .rejections import FORGED, NO_PROVIDER, Rejections, SourceLimiter
+from .rejections import FORGED, NO_PROVIDER, REFUSED_SOURCE, Rejections, SourceLimiter
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +70,8 @@ class CallbackSource:
     Attributes:
         replies: by what became of an event.
         read: the body of a delivery; raises `InvalidInputError`.
-        hidden: headers that expressions do not see: documents are stored in the ledger.
+        hidden: headers that not even handshakes see.
+        kept_headers, kept_query: the names that documents have, which may be stored; None: all.
         has_whole: whether the file reads the whole body beside an event.
         takes_get: whether its deliveries, or its handshakes, may be GET requests.
     """
@@ -75,6 +83,8 @@ class CallbackSource:
     replies: Mapping[DeliveryResult, CallbackReply]
     read: Read
     hidden: frozenset[str]
+    kept_headers: frozenset[str] | None
+    kept_query: frozenset[str] | None
     has_whole: bool
     takes_get: bool
 
@@ -87,6 +97,7 @@ class CallbackSource:
         redactor: Redactor,
     ) -> CallbackSource:
         """Build the source of one integration."""
+        hidden = _hidden_headers(callbacks)
         return cls(
             integration,
             callbacks,
@@ -94,7 +105,9 @@ class CallbackSource:
             redactor,
             {result: _accepted(result, callbacks.replies) for result in DeliveryResult},
             _reader(integration, callbacks),
-            _hidden_headers(callbacks),
+            hidden,
+            kept_fields(integration, "headers", hidden=hidden, always=ALWAYS),
+            kept_fields(integration, "query"),
             has_whole=reads_delivery(integration),
             takes_get=callbacks.encoding == "query" or bool(callbacks.handshakes),
         )
@@ -104,7 +117,7 @@ class CallbackRequest(NamedTuple):
     """A request whose body has not been read; headers by lower-case name, the query raw.
 
     Attributes:
-        source: the client's address, as `source_of` gives it.
+        client: the address of whoever sent it to us, or to a trusted proxy.
     """
 
     provider: str
@@ -112,7 +125,7 @@ class CallbackRequest(NamedTuple):
     headers: Mapping[str, str]
     query: bytes
     receive: Receive
-    source: str
+    client: str
 
 
 class ReceivedCallback(NamedTuple):
@@ -187,13 +200,16 @@ class CallbackPipeline:
     rejections: Rejections
     retry_after: timedelta  # of a 503
     forgeries: SourceLimiter = field(default_factory=SourceLimiter)
+    genuine: SourceLimiter = field(default_factory=SourceLimiter)
 
     async def handle(self, request: CallbackRequest) -> CallbackReply:
         """Handle one callback. With a 2xx reply, its events are durable."""
         self.secrets.use_in_task()
         try:
             received = await self._receive(request)
-            interpreted = self._interpret(self._verify(received))
+            verified = self._verify(received)
+            self._limit(verified, request.client)
+            interpreted = self._interpret(verified)
         except ReplyDecidedError as decided:
             return self._decided(decided, request)
         return await self._deliver(interpreted, received.source)
@@ -204,9 +220,10 @@ class CallbackPipeline:
         if reply.status == HANDSHAKE:
             return reply
         provider = request.provider if request.provider in self.sources else NO_PROVIDER
-        self.rejections.note(provider, request.source, reply.status, decided.explanation)
+        source = source_of(request.client)
+        self.rejections.note(provider, source, reply.status, decided.explanation)
         if reply.status == FORGED and not self.forgeries.take(
-            provider, request.source, FORGERIES_PER_SECOND, FORGERIES_AT_ONCE
+            provider, source, FORGERIES_PER_SECOND, FORGERIES_AT_ONCE
         ):
             return TOO_MANY_FORGERIES
         return reply
@@ -215,6 +232,8 @@ class CallbackPipeline:
         source = self.sources.get(request.provider)
         if request.method != "POST" and not (source and source.takes_get):
             raise ReplyDecidedError(WRONG_METHOD)
+        if source and not _may_send(source.callbacks, request.client):
+            raise ReplyDecidedError(NOT_ALLOWED)
         limit = source.callbacks.max_bytes if source else UNROUTED_LIMIT
         body = await _read_body(request, limit)
         if source is None:
@@ -233,6 +252,17 @@ class CallbackPipeline:
             reply = self._try_again("verification is not set up")
             raise ReplyDecidedError(reply, f"cannot be verified: {error}") from None
         return VerifiedCallback(*received)
+
+    def _limit(self, verified: VerifiedCallback, client: str) -> None:
+        """Only genuine callbacks count, so that forged ones cannot use up the limit."""
+        callbacks = verified.source.callbacks
+        rate = callbacks.max_per_second
+        provider = verified.source.integration.provider
+        if rate is not None and not self.genuine.take(
+            provider, source_of(client), rate, max(1.0, rate)
+        ):
+            reason = f"the limit is {rate:g} a second from one source"
+            raise ReplyDecidedError(CallbackReply(429, "too many", reason, retry_after=1))
 
     def _interpret(self, verified: VerifiedCallback) -> Interpreted:
         """Read the events of a delivery; one that cannot be read does not stop the others."""
@@ -313,6 +343,10 @@ class CallbackPipeline:
 
 WRONG_METHOD: Final = CallbackReply(405, "wrong method", "callbacks are sent with POST")
 
+NOT_ALLOWED: Final = CallbackReply(
+    403, REFUSED_SOURCE, "this address is not one of the provider's", closes=True
+)
+
 HANDSHAKE: Final = "handshake"
 
 FORGERIES_PER_SECOND: Final = 50.0
@@ -354,10 +388,7 @@ def _answer_unsigned_handshake(received: ReceivedCallback) -> None:
     callbacks = received.source.callbacks
     if not any(rule.unsigned for rule in callbacks.handshakes):
         return
-    try:
-        delivery = _document(received)
-    except ValueError:
-        delivery = _bodiless_document(received)
+    delivery = _handshake_document(received)
     rule = find_handshake(callbacks, delivery)
     if rule is not None and rule.unsigned:
         raise ReplyDecidedError(_handshake_reply(received.source, rule, delivery))
@@ -371,20 +402,14 @@ def _open(verified: VerifiedCallback) -> EventDocument:
         ReplyDecidedError: it is a handshake, which is answered; or a GET request that is none.
     """
     source = verified.source
-    problem = None
-    try:
-        delivery = _document(verified)
-    except InvalidInputError as error:
-        problem, delivery = error, _bodiless_document(verified)
     if source.callbacks.handshakes:
+        delivery = _handshake_document(verified)
         rule = find_handshake(source.callbacks, delivery)
         if rule is not None:
             raise ReplyDecidedError(_handshake_reply(source, rule, delivery))
     if verified.method != "POST" and source.callbacks.encoding != "query":
         raise ReplyDecidedError(WRONG_METHOD)
-    if problem is not None:
-        raise problem
-    return delivery
+    return _document(verified)
 
 
 def _handshake_reply(
@@ -431,20 +456,57 @@ def _reader(integration: Integration, callbacks: CallbackSpec) -> Read:
     if encoding == "json":
         return lambda received: read_json(received.body)
     if encoding == "query":
-        return lambda received: read_form(received.query)
+        return _query_reader(integration)
     read = READERS[encoding]
     return lambda received: read(received.body)
 
 
+def _query_reader(integration: Integration) -> Read:
+    """The query is the body then: without credentials that no expression names."""
+    paths = {path for one in event_expressions(integration) for path in one.referenced_names()}
+    named = {path[1] if path[0] == "body" and path[1:] else path[0] for path in paths}
+
+    def read(received: ReceivedCallback) -> dict[str, Any]:
+        fields = read_form(received.query)
+        return {k: value for k, value in fields.items() if k in named or not is_credential(k)}
+
+    return read
+
+
 def _document(received: ReceivedCallback) -> EventDocument:
-    """What expressions see, without credentials: documents are stored in the ledger."""
-    return make_document(
-        received.source.read(received), _visible_headers(received), _query(received)
-    )
+    """What expressions over events see: it may be stored in the ledger."""
+    return _kept_document(received, received.source.read(received))
 
 
-def _bodiless_document(received: ReceivedCallback) -> EventDocument:
-    return make_document(None, _visible_headers(received), _query(received))
+def _kept_document(received: ReceivedCallback, body: Any) -> EventDocument:
+    source = received.source
+    headers = _kept(received.headers, source.kept_headers, source.hidden)
+    query = _kept(_query(received), source.kept_query)
+    return make_document(body, headers, query)
+
+
+def _kept(
+    fields: Mapping[str, str], names: frozenset[str] | None, hidden: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    if names is None:
+        shown = fields.keys() - hidden
+        return {name: fields[name] for name in shown if not is_credential(name)}
+    return {name: fields[name] for name in names if name in fields}
+
+
+def _handshake_document(received: ReceivedCallback) -> EventDocument:
+    """What handshakes see: nothing of it is stored; no body if it cannot be read."""
+    try:
+        body = received.source.read(received)
+    except ValueError:
+        body = None
+    hidden = received.source.hidden
+    headers = {name: text for name, text in received.headers.items() if name not in hidden}
+    return make_document(body, headers, _query(received))
+
+
+def _may_send(callbacks: CallbackSpec, client: str) -> bool:
+    return not callbacks.sources or is_within(client, callbacks.sources)
 
 
 def _hidden_headers(callbacks: CallbackSpec) -> frozenset[str]:
@@ -455,13 +517,8 @@ def _hidden_headers(callbacks: CallbackSpec) -> frozenset[str]:
 
 def _unread_document(received: ReceivedCallback) -> EventDocument:
     """A body that cannot be read, as text."""
-    document = _bodiless_document(received)
-    return {**document, "body": received.body.decode("utf-8", "replace").replace("\0", "\ufffd")}
-
-
-def _visible_headers(received: ReceivedCallback) -> dict[str, str]:
-    hidden = received.source.hidden
-    return {name: text for name, text in received.headers.items() if name not in hidden}
+    text = received.body.decode("utf-8", "replace").replace("\0", "\ufffd")
+    return {**_kept_document(received, None), "body": text}
 
 
 def _query(received: ReceivedCallback) -> dict[str, str]:

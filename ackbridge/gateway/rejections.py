@@ -20,6 +20,9 @@ NO_PROVIDER: Final = ""
 FORGED: Final = "forged"
 """The status of requests whose sender is not the provider."""
 
+REFUSED_SOURCE: Final = "not allowed"
+"""The status of requests from an address that is not the provider's."""
+
 LOG_INTERVAL: Final = 60.0
 """Seconds between two lines about the same provider, source and status."""
 
@@ -93,7 +96,8 @@ class Rejections:
             status: as replied, or `busy`.
             reason: without anything of the request.
         """
-        what = Count.FORGED if status == FORGED else Count.TURNED_AWAY
+        is_forged = status in (FORGED, REFUSED_SOURCE)
+        what = Count.FORGED if is_forged else Count.TURNED_AWAY
         self._counters.count(provider, WHOLE_PROVIDER, what)
         now, key = self._clock(), (provider, source, status)
         seen = self._seen.get(key)

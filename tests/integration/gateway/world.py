@@ -8,7 +8,7 @@ import hmac
 import json
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
-from ackbridge.contracts.edge import EdgeLimits
+from ackbridge.contracts.edge import EdgeLimits, Network
 from ackbridge.gateway.app import build_config, create_app
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.secrets import Secrets
@@ -143,6 +143,20 @@ operations:
     response: {mode: callback, match: {call_id: Ref}, success: "Status == 'done'"}
 """
 
+FENCED = """
+provider: fenced
+base_url: http://127.0.0.1:9
+callbacks:
+  verify: {type: header, name: X-Token, secrets: ["env:OTHER_TOKEN"]}
+  event_key: headers."x-delivery" || query.delivery || headers.authorization
+  sources: [192.0.2.0/24, "2001:db8::/32"]
+  max_per_second: 2
+operations:
+  ask:
+    request: {method: POST, path: /asks}
+    response: {mode: callback, match: {call_id: call_id}, success: "@.headers.status == 'done'"}
+"""
+
 QUERY = FORM.replace("form", "asking").replace("encoding: asking", "encoding: query")
 XML = """
 provider: xml
@@ -249,6 +263,7 @@ class World:
         ledger: Ledger | None = None,
         clock: Clock | None = None,
         limits: EdgeLimits | None = None,
+        trusted_proxies: Sequence[Network] = (),
         **options: Any,
     ) -> AsyncIterator[Gateway]:
         """Serve a gateway; by default it sweeps its inbox once, at start."""
@@ -266,7 +281,13 @@ class World:
             listener.bind(("127.0.0.1", 0))
             listener.listen(512)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            config = build_config(app, limits=limits, log_config=None, timeout_graceful_shutdown=1)
+            config = build_config(
+                app,
+                limits=limits,
+                trusted_proxies=trusted_proxies,
+                log_config=None,
+                timeout_graceful_shutdown=1,
+            )
             server = uvicorn.Server(config)
             # In this event loop, because ledger and client belong to it.
             serving = asyncio.create_task(server.serve([listener]))
@@ -321,7 +342,7 @@ async def in_the_end(awaited: Awaitable[T]) -> T:
 
 def load(folder: Path) -> Catalog:
     """The catalog of all providers."""
-    for number, text in enumerate((ACME, OTHER, BULKY, MANY, FORM, QUERY, XML)):
+    for number, text in enumerate((ACME, OTHER, BULKY, MANY, FORM, QUERY, XML, FENCED)):
         (folder / f"{number}.yaml").write_text(text)
     (folder / "subscribers").mkdir()
     (folder / "subscribers" / "shop.yaml").write_text(SHOP)
