@@ -68,6 +68,7 @@ class Encryption:
         self._clock = clock
         self._lock = threading.Lock()
         self._renewing = threading.Lock()
+        self._recreating = threading.Lock()
         self._current: _DataKey | None = None
         self._recreated: OrderedDict[bytes, _DataKey] = OrderedDict()
 
@@ -174,11 +175,21 @@ class Encryption:
         with self._lock:
             key = self._remembered(header)
         if key is None:
-            key_id, recipe = _parse(header)
-            plain = self._ring.key(key_id).recreate(recipe)
-            with self._lock:
-                key = self._remember(header, plain)
+            key = self._recreate(header)
         return key.cipher
+
+    def _recreate(self, header: bytes) -> _DataKey:
+        key_id, recipe = _parse(header)
+        master = self._ring.key(key_id)
+        # One at a time: many payloads with the same data key arrive at once.
+        with self._recreating:
+            with self._lock:
+                key = self._remembered(header)
+            if key is not None:
+                return key
+            plain = master.recreate(recipe)
+            with self._lock:
+                return self._remember(header, plain)
 
     def _remembered(self, header: bytes) -> _DataKey | None:
         key = self._recreated.get(header)

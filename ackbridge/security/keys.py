@@ -10,8 +10,8 @@ from __future__ import annotations
 import base64
 import os
 import re
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -31,6 +31,8 @@ _ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _KMS: Final = "kms:"
 _KMS_TIMEOUT: Final = 3
 """Seconds, for connecting and for an answer; there is one repetition."""
+
+_NOT_OURS: Final = ("InvalidCiphertextException", "IncorrectKeyException")
 
 _KMS_PAUSE: Final = 2.0
 """Seconds without requests after AWS KMS has failed, so that callers fail at once."""
@@ -78,17 +80,21 @@ class KmsKey:
 
     is_remote = True
 
-    def __init__(self, key_id: str, name: str) -> None:
-        """Use a KMS key; the first use connects.
+    def __init__(self, key_id: str, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """Use a KMS key; no request is sent yet.
 
         Args:
             key_id: its id, ARN or alias.
             name: its id in the key ring, which data keys are bound to.
+            clock: in seconds.
+
+        Raises:
+            ConfigurationError: the AWS SDK is not installed, or its settings are not valid.
         """
         self._key_id = key_id
         self._context = {"ackbridge": name}
-        self._lock = threading.Lock()
-        self._client: Any = None
+        self._client = _kms_client(name)
+        self._clock = clock
         self._failed_at = -_KMS_PAUSE
         self._failure = ""
 
@@ -103,37 +109,44 @@ class KmsKey:
     def _ask(self, operation: str, **parameters: Any) -> dict[str, Any]:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if time.monotonic() - self._failed_at < _KMS_PAUSE:
+        if self._clock() - self._failed_at < _KMS_PAUSE:
             raise KeyServiceError(self._failure)
         try:
-            client = self._connected()
-            answer: dict[str, Any] = getattr(client, operation)(
+            answer: dict[str, Any] = getattr(self._client, operation)(
                 EncryptionContext=self._context, **parameters
             )
         except (BotoCoreError, ClientError) as error:
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
-            if code == "InvalidCiphertextException":
+            if code in _NOT_OURS:
                 raise DecryptionError(
                     "AWS KMS does not decrypt the data key of this data"
                 ) from None
             self._failure = f"AWS KMS: {operation}: {code or type(error).__name__}"
-            self._failed_at = time.monotonic()
+            self._failed_at = self._clock()
             raise KeyServiceError(self._failure) from None
         return answer
 
-    def _connected(self) -> Any:
+
+def _kms_client(name: str) -> Any:
+    try:
         import boto3
         from botocore.config import Config
-
-        with self._lock:
-            if self._client is None:
-                config = Config(
-                    connect_timeout=_KMS_TIMEOUT,
-                    read_timeout=_KMS_TIMEOUT,
-                    retries={"total_max_attempts": 2, "mode": "standard"},
-                )
-                self._client = boto3.Session().client("kms", config=config)
-            return self._client
+        from botocore.exceptions import BotoCoreError
+    except ImportError:
+        raise ConfigurationError(
+            f"ACKBRIDGE_ENCRYPTION_KEYS: {name}: AWS KMS needs the extra ackbridge[aws]"
+        ) from None
+    config = Config(
+        connect_timeout=_KMS_TIMEOUT,
+        read_timeout=_KMS_TIMEOUT,
+        retries={"total_max_attempts": 2, "mode": "standard"},
+    )
+    try:
+        return boto3.Session().client("kms", config=config)
+    except BotoCoreError as error:
+        raise ConfigurationError(
+            f"ACKBRIDGE_ENCRYPTION_KEYS: {name}: AWS KMS: {type(error).__name__}: {error}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,10 @@ def read_key_ring(text: str, secrets: Secrets) -> KeyRing:
 
 def _read_key(key_id: str, reference: str, secrets: Secrets) -> MasterKey:
     if reference.startswith(_KMS):
-        return _kms_key(key_id, reference.removeprefix(_KMS))
+        kms_id = reference.removeprefix(_KMS)
+        if not kms_id:
+            raise ConfigurationError(f"ACKBRIDGE_ENCRYPTION_KEYS: {key_id}: kms: names no key")
+        return KmsKey(kms_id, key_id)
     try:
         text = secrets.resolve(reference).strip()
     except SecretError as error:
@@ -196,15 +212,3 @@ def _read_key(key_id: str, reference: str, secrets: Secrets) -> MasterKey:
             " in base64 or hexadecimal (make one with: openssl rand -base64 32)"
         )
     return LocalKey(key)
-
-
-def _kms_key(key_id: str, kms_id: str) -> KmsKey:
-    try:
-        import boto3  # noqa: F401 -- an extra
-    except ImportError:
-        raise ConfigurationError(
-            f"ACKBRIDGE_ENCRYPTION_KEYS: {key_id}: AWS KMS needs the extra ackbridge[aws]"
-        ) from None
-    if not kms_id:
-        raise ConfigurationError(f"ACKBRIDGE_ENCRYPTION_KEYS: {key_id}: kms: names no key")
-    return KmsKey(kms_id, key_id)
