@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +19,9 @@ from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.local.dev_server import find_binary
 from ackbridge.local.ports import HOST, LoopbackPort
+from ackbridge.local.stack import Stack
 from ackbridge.settings import integrations_folder
+from ackbridge.temporal.connect import connect
 
 from .checks import recorded_in_file
 from .lanes import PAYLOAD, Lane
@@ -29,6 +34,8 @@ LIMITED = "limited"
 """The provider with a rate limit; the sandbox under another name."""
 SLOW_RECEIPT = "slow-receipt"
 """The sandbox with receipts of up to 10 s, so that no request is sent within `prepare`."""
+SHARED = "SHARED_"
+"""The prefix of the variables of a provider that two stacks share."""
 PARTS = ("engine", "sandbox", "worker", "gateway")
 _RECORDED = "SELECT call_id FROM responses WHERE provider = '{provider}'"
 _ENGINE_STARTED = "Temporal Server:"
@@ -52,30 +59,62 @@ def write_integrations(folder: Path) -> Path:
 @asynccontextmanager
 async def ours(ground: Ground) -> AsyncIterator[list[Lane]]:
     """Ackbridge, with its worker and its gateway; also for a limited provider, and a slow one."""
-    calls = AckbridgeClient(ground.client)
-
-    async def run(provider: str, key: str) -> str:
-        request = CallRequest(provider=provider, operation="create_order", key=key, payload=PAYLOAD)
-        await (await calls.start(request)).outcome(PATIENCE, settled=True)
-        return request.call_id
-
     yield [
-        Lane(
-            name,
-            partial(run, provider),
-            {part: (ground.stack.pid(part),) for part in ("engine", "worker", "gateway")},
-            partial(
-                recorded_in_file, ground.folder / "ledger.db", _RECORDED.format(provider=provider)
-            ),
-            ground.client,
-            history_only=provider == LIMITED,
-        )
+        _call_lane(name, provider, ground.stack, ground.client, ground.folder)
         for name, provider in (
             ("ours", "sandbox"),
             ("ours-limited", LIMITED),
             ("ours-slow-receipt", SLOW_RECEIPT),
         )
     ]
+
+
+@asynccontextmanager
+async def ours_encrypted(ground: Ground) -> AsyncIterator[list[Lane]]:
+    """The same with a key, in an engine, a worker, a gateway and a ledger of its own."""
+    folder = ground.folder / "encrypted"
+    folder.mkdir()
+    shared = {
+        name.replace("SANDBOX_", SHARED): value
+        for name, value in ground.stack.environment.items()
+        if name.startswith("SANDBOX_")
+    }
+    integrations = write_integrations(folder / "integrations")
+    for file in integrations.iterdir():
+        file.write_text(file.read_text().replace("SANDBOX_", SHARED))
+    keys = {"ACKBRIDGE_ENCRYPTION_KEYS": f"bench=file:{folder / 'key'}"}
+    (folder / "key").write_text(base64.b64encode(os.urandom(32)).decode())
+    (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in keys.items()))
+    stack = Stack(
+        folder,
+        environ={**os.environ, **shared},
+        integrations=integrations,
+        parts=("engine", "worker", "gateway"),
+    )
+    try:
+        await asyncio.to_thread(stack.start)
+        client = await connect({**stack.environment, **keys})
+        yield [_call_lane("ours-encrypted", "sandbox", stack, client, folder)]
+    finally:
+        await asyncio.to_thread(stack.stop)
+
+
+def _call_lane(name: str, provider: str, stack: Stack, client: Client, folder: Path) -> Lane:
+    calls = AckbridgeClient(client)
+
+    async def run(key: str) -> str:
+        request = CallRequest(provider=provider, operation="create_order", key=key, payload=PAYLOAD)
+        await (await calls.start(request)).outcome(PATIENCE, settled=True)
+        return request.call_id
+
+    return Lane(
+        name,
+        run,
+        {part: (stack.pid(part),) for part in ("engine", "worker", "gateway")},
+        partial(recorded_in_file, folder / "ledger.db", _RECORDED.format(provider=provider)),
+        client,
+        history_only=provider == LIMITED,
+    )
 
 
 @asynccontextmanager

@@ -8,13 +8,14 @@ from functools import partial
 
 from .celery_lane import celery
 from .dbos_lanes import dbos_on_postgresql, dbos_on_sqlite
-from .engine_lanes import on_default_engine, on_tuned_engine, ours
+from .engine_lanes import on_default_engine, on_tuned_engine, ours, ours_encrypted
 from .lanes import Lane
 from .restate_lane import restate
 from .testbed import Ground
 
 GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] = {
     "ours": ours,
+    "encrypted": ours_encrypted,
     "tuned": on_tuned_engine,
     "default": on_default_engine,
     "dbos-postgresql": dbos_on_postgresql,
@@ -29,6 +30,7 @@ GROUPS_OF_LANES = {
     "ours": "ours",
     "ours-limited": "ours",
     "ours-slow-receipt": "ours",
+    "ours-encrypted": "encrypted",
     "floor": "tuned",
     "textbook": "tuned",
     "floor-default": "default",
@@ -44,6 +46,7 @@ MAKE_BENCH = (
     "ours",
     "ours-limited",
     "ours-slow-receipt",
+    "ours-encrypted",
     "floor",
     "textbook",
     "floor-default",

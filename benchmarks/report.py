@@ -72,6 +72,7 @@ TARGETS = (
     Target("ours", "throughput", 4, "textbook-default", at_least=True),
     Target("ours", "throughput", 1.5, "dbos-postgresql", at_least=True),
     Target("ours", "p50", 0.25, "textbook-default"),
+    Target("ours-encrypted", "throughput", 0.9, "ours", at_least=True),
     Target("ours", "events", 14),
     Target("ours", "actions", 5),
     Target("ours-limited", "events", 19),
