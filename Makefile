@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test pytest test-extended lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
+.PHONY: audit fuzz help setup demo up test pytest test-extended lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -83,6 +83,17 @@ chaos: $(STAMP) ## Kill processes repeatedly during thousands of calls, and reco
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(SEED),--seed $(SEED))
 
+fuzz: $(STAMP) ## Send random input to parsers, verifiers and a gateway (SECONDS=600, SEED=)
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
+
+AUDIT := .ackbridge/audit
+
+audit: ## Look for known vulnerabilities of the locked dependencies (needs pypi.org)
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/pip-audit.lock
+	@# Strict: a dependency that could not be looked up is an error, too.
+	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
+
 lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 		--upgrade --extra demo --group dev pyproject.toml --output-file requirements.lock
@@ -91,6 +102,8 @@ lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 			--no-header --upgrade benchmarks/locks/$$name.in \
 			--output-file benchmarks/locks/$$name.lock || exit 1; \
 	done
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+		--upgrade tools/pip-audit.in --output-file tools/pip-audit.lock
 
 clean: ## Remove the environment and the local state
 	rm -rf $(VENV) .ackbridge .mypy_cache .pytest_cache .ruff_cache .hypothesis

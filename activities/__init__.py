@@ -9,6 +9,7 @@ from activities.support.dependencies import Dependencies
 
 from .acknowledge import Acknowledge
 from .ask_status import AskStatus
+from .audit import Audit
 from .conclude import Conclude
 from .deliver import Deliver
 from .forward import Forward
@@ -42,6 +43,7 @@ def main_activities(deps: Dependencies) -> Sequence[Activity]:
         reprocess.reprocess_page,
         PurgePages(deps).purge_page,
         Settle(deps).settle,
+        Audit(deps).audit,
         *send_activities(deps),
         *settle_activities(deps),
         *control_activities(deps),

@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.wire import InvalidInputError
     from workflows.hosting import markdown
+    from workflows.hosting.audit import AuditTrail
     from workflows.hosting.inputs import invalid_request, read_start, require_workflow_id
 
 PAGE_TIMEOUT = timedelta(minutes=5)
@@ -47,7 +48,7 @@ class CatchUp:
         self._request, self._progress = request, before or self._progress
 
     @workflow.run
-    async def run(self, *_arguments: Any) -> CatchUpProgress:
+    async def run(self, *arguments: Any) -> CatchUpProgress:
         """Read all pages.
 
         Raises:
@@ -57,6 +58,9 @@ class CatchUp:
         request = self._request
         if request is None:
             raise invalid_request(self._invalid)
+        audit = AuditTrail()
+        audit.record_start(names.CATCH_UP, arguments)
+        await audit.finish()
         until = request.until or workflow.now()
         while True:
             self._show(request)

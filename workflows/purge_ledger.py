@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from ackbridge.contracts.wire import InvalidInputError
     from workflows.hosting import markdown
+    from workflows.hosting.audit import AuditTrail
     from workflows.hosting.inputs import invalid_request, read_start
     from workflows.hosting.temporal_host import should_continue_as_new
 
@@ -49,7 +50,7 @@ class PurgeLedger:
         )
 
     @workflow.run
-    async def run(self, *_arguments: Any) -> PurgeProgress:
+    async def run(self, *arguments: Any) -> PurgeProgress:
         """Delete everything that has expired.
 
         Raises:
@@ -58,6 +59,9 @@ class PurgeLedger:
         """
         if self._invalid is not None:
             raise invalid_request(self._invalid)
+        audit = AuditTrail()
+        audit.record_start(names.PURGE_LEDGER, arguments)
+        await audit.finish()
         self._show()
         while not self._progress.is_done:
             if should_continue_as_new():

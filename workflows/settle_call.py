@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.settlement import SettleRequest
     from ackbridge.contracts.wire import InvalidInputError, parse_argument
     from workflows.hosting import markdown
+    from workflows.hosting.audit import AuditTrail
     from workflows.hosting.inputs import invalid_request, require_workflow_id
     from workflows.hosting.steps import LEDGER_TIMEOUT, MARGIN
 
@@ -40,7 +41,7 @@ class SettleCall:
             self._request = request
 
     @workflow.run
-    async def run(self, *_arguments: Any) -> CallOutcome:
+    async def run(self, *arguments: Any) -> CallOutcome:
         """Record it.
 
         Returns:
@@ -53,6 +54,9 @@ class SettleCall:
         request = self._request
         if request is None:
             raise invalid_request(self._invalid)
+        audit = AuditTrail()
+        audit.record_start(names.SETTLE, arguments)
+        await audit.finish()
         _show(request, "being recorded")
         try:
             outcome: CallOutcome = await workflow.execute_activity(

@@ -90,6 +90,17 @@ COMMANDS: Final[dict[str, str | Group]] = {
         {"replay": "notices:replay_notices"},
         callback="notices:list_notices",
     ),
+    "audit": Group(
+        "List, check or export the audit log of operators' requests (`list`, which may be left"
+        " out).",
+        {"list": "audit:list_audit", "verify": "audit:verify", "export": "audit:export"},
+        lists_by_default=True,
+    ),
+    "api-key": Group(
+        "List, create or remove keys of HTTP clients (`ACKBRIDGE_AUTH_API_KEYS`).",
+        {"list": "api_keys:list_keys", "new": "api_keys:new", "remove": "api_keys:remove"},
+        lists_by_default=True,
+    ),
     "schedules": Group(
         "List the schedules of batches (`list`, which may be left out), or remove one.",
         {"list": "schedules:list_batch_schedules", "remove": "schedules:remove"},

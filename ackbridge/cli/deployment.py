@@ -15,7 +15,7 @@ from ackbridge.temporal.versions import Deployment, Version, describe
 from ackbridge.temporal.versions import promote as promote_version
 from ackbridge.terminal import output
 
-from .connections import with_temporal
+from .connections import record_if_possible, with_temporal
 from .options import Json, parse_duration
 
 
@@ -48,6 +48,7 @@ def promote(
             client, name, build_id, ramp=ramp, may_drop_queues=drop_queues, within=timeout
         )
 
+    record_if_possible("promote", build_id, ramp=str(ramp), drop_queues=str(drop_queues))
     _print(_with_deployment(route), json_output)
 
 

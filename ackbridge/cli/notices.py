@@ -13,7 +13,7 @@ from ackbridge.ledger.notices import NoticeRow, NoticeState
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import exits_with_code
 
-from .connections import with_ledger, with_temporal
+from .connections import record_if_possible, with_ledger, with_temporal
 from .options import Json, Limit, parse_duration
 
 COLUMNS = ("event", "subscriber", "state", "attempts", "happened", "last error")
@@ -62,6 +62,8 @@ def replay_notices(
             for notice in notices
         ]
 
+    for notice in notices:
+        record_if_possible("replay_notice", notice.event_id, within=within)
     started = with_temporal(start)
     if json_output:
         output.print_json(started)

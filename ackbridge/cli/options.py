@@ -12,11 +12,47 @@ from typing import Annotated, Any
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from ackbridge.contracts.identity import Identity, IdentitySource
 from ackbridge.contracts.wire import Duration, InvalidInputError, describe_validation_error
+from ackbridge.errors import AckbridgeError
+from ackbridge.settings import environment
+from ackbridge.temporal.connect import engine_identity
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def operator() -> Identity:
+    """Who runs this command: whom the engine knows, or else the operating system's user.
+
+    Raises:
+        ConfigurationError: the settings of the connection are not valid.
+    """
+    known = engine_identity(environment())
+    return known or Identity(name=getpass.getuser(), source=IdentitySource.STATED)
+
+
+def _by(given: str | None) -> str:
+    try:
+        who = operator()
+    except AckbridgeError as error:
+        raise typer.BadParameter(str(error)) from None
+    if given is None or given in (who.name, who.label):
+        return who.label
+    if who.source is not IdentitySource.STATED:
+        raise typer.BadParameter(
+            f"the engine knows you as {who.label}; --by is for engines that authenticate nobody"
+        )
+    return given
+
+
 By = Annotated[
-    str, typer.Option(help="Who does this.", default_factory=getpass.getuser, show_default="you")
+    str,
+    typer.Option(
+        help="Who does this, where the engine does not authenticate its clients.",
+        default_factory=lambda: None,
+        callback=_by,
+        show_default="you",
+    ),
 ]
 Limit = Annotated[int, typer.Option(min=1, help="Show at most this many.")]
 OnlyProvider = Annotated[str | None, typer.Argument(help="Only this provider.")]

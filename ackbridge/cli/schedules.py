@@ -11,7 +11,7 @@ from ackbridge.errors import UnknownNameError
 from ackbridge.temporal.schedules import BatchSchedule, list_schedules, remove_schedule
 from ackbridge.terminal import output
 
-from .connections import with_temporal
+from .connections import record_if_possible, with_temporal
 from .options import Json
 
 
@@ -36,6 +36,7 @@ def remove(
 
     A worker whose file still has it creates it again when it starts.
     """
+    record_if_possible("remove_schedule", provider)
     if not with_temporal(lambda client: remove_schedule(client, provider)):
         raise UnknownNameError(f"{provider}: has no schedule")
     output.console.print(f"schedule of {provider}: removed", markup=False)

@@ -40,7 +40,7 @@ from ackbridge.settings import environment, integrations_folder, load_settings
 from ackbridge.terminal import output
 
 from .calls import CallId, print_status
-from .connections import with_ledger, with_temporal
+from .connections import record_command, with_ledger, with_temporal
 from .options import By, Json, Limit, OnlyProvider, read_json
 
 ENTRY_COLUMNS = [
@@ -193,7 +193,12 @@ def apply_held(
 def discard_held(held_id: HeldId, reason: Reason, by: By, json_output: Json = False) -> None:
     """Discard a held message; it is kept until `ACKBRIDGE_RETENTION_INBOX` ends."""
     _find_held(held_id)
-    if not with_ledger(lambda ledger: ledger.inbox.discard_held(held_id, by, reason)):
+
+    async def discard(ledger: Ledger) -> bool:
+        await record_command(ledger, "discard_held", str(held_id), by, reason)
+        return await ledger.inbox.discard_held(held_id, by, reason)
+
+    if not with_ledger(discard):
         raise InvalidInputError(_not_held(held_id))
     if json_output:
         output.print_json({"id": held_id, "discarded": True})
@@ -244,6 +249,8 @@ def replay_inbox(
         if provider is not None:
             state = InboxState.UNCLASSIFIED
             wanted = [one.id for one in await ledger.inbox.entries(provider, state, limit)]
+        ids_text = ", ".join(map(str, wanted))
+        await record_command(ledger, "replay_inbox", ids_text, by, reason)
         return await ledger.inbox.replay(wanted, by, reason)
 
     replayed = with_ledger(replay)

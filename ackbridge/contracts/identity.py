@@ -9,7 +9,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
 
-from .limits import Actor
+from .limits import MAX_ACTOR_LENGTH, Actor
 from .wire import StrictModel, Wire
 
 
@@ -49,6 +49,14 @@ class Identity(Wire):
     name: Actor
     source: IdentitySource
     roles: frozenset[Role] = frozenset()
+
+    @property
+    def label(self) -> str:
+        """The name, and how it is known: `anna@example.com (certificate)`; a stated one alone."""
+        if self.source is IdentitySource.STATED:
+            return self.name
+        ending = f" ({self.source})"
+        return f"{self.name[: MAX_ACTOR_LENGTH - len(ending)]}{ending}"
 
     def may(self, role: Role) -> bool:
         """Whether it has a role; every role includes `READ`."""

@@ -32,6 +32,9 @@ AWAIT_OUTCOME: Final = "await_outcome"
 PLAIN_START_REFUSED: Final = "plain-start-refused"
 """The patch marker of a call that was started in plain, and refused for it."""
 
+CANCEL_WORKFLOW: Final = "cancel_workflow"
+"""A native cancellation, in the audit log."""
+
 # Signals and query of ReprocessParked; PurgeLedger has the query too
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
@@ -69,6 +72,7 @@ OBSERVE: Final = "observe"
 THROTTLE: Final = "throttle"
 DRAIN: Final = "drain"
 STORE_SNAPSHOT: Final = "store_snapshot"
+AUDIT: Final = "audit"
 SURVEY_PARKED: Final = "survey_parked"
 REPROCESS_PAGE: Final = "reprocess_page"
 PURGE_PAGE: Final = "purge_page"

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from ackbridge.clock import Clock
 from ackbridge.security.encryption import Encryption
 
+from .audit import AuditLog
 from .batches import BatchStore
 from .bodies import BodyStore
 from .calls import CallStore
@@ -41,6 +42,7 @@ class Ledger:
         stats: statistics of providers, and the rates that they accept.
         controls: the last snapshots of the providers' controls.
         leases: which requests are in flight, where a provider limits how many.
+        audit: what operators did.
         purge: deletes what has expired.
     """
 
@@ -55,6 +57,7 @@ class Ledger:
         self.stats = StatsStore(database, clock)
         self.controls = ControlStore(database, clock)
         self.leases = LeaseStore(database, clock)
+        self.audit = AuditLog(database, clock)
         self.purge = LedgerPurge(database, clock)
 
     @classmethod

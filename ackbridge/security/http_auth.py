@@ -162,12 +162,9 @@ class ApiKeyFile:
     def _reload(self) -> None:
         try:
             version = self._current_version()
-            keys = API_KEYS.validate_json(self._path.read_bytes())
         except OSError as error:
             raise ConfigurationError(f"{self._path}: {error.strerror}") from None
-        except ValidationError as error:
-            problem = describe_validation_error(error)
-            raise ConfigurationError(f"{self._path}: {problem}") from None
+        keys = read_api_keys(self._path)
         self._version, self._keys = version, {key.id: key for key in keys}
 
     def _current_version(self) -> tuple[int, int]:
@@ -182,6 +179,16 @@ def new_api_key(
     key = f"{API_KEY_PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
     entry = ApiKey(id=key_id, name=name, sha256=hash_key(key), roles=roles, expires_at=expires_at)
     return key, entry
+
+
+def read_api_keys(path: Path) -> tuple[ApiKey, ...]:
+    """Read the file; raises `ConfigurationError`."""
+    try:
+        return API_KEYS.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {describe_validation_error(error)}") from None
 
 
 def write_api_keys(path: Path, keys: tuple[ApiKey, ...]) -> None:

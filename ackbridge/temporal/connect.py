@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Final, TypedDict
 
 from temporalio.api.common.v1 import Header, Payloads, WorkflowExecution
@@ -16,11 +17,12 @@ from temporalio.api.operatorservice.v1 import (
 from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
 from temporalio.client import Client, Interceptor, WorkflowQueryFailedError
 from temporalio.converter import DataConverter
-from temporalio.envconfig import ClientConfig
+from temporalio.envconfig import ClientConfig, ClientConfigProfile
 from temporalio.plugin import SimplePlugin
 from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from ackbridge.contracts import search_attributes
+from ackbridge.contracts.identity import Identity
 from ackbridge.contracts.wire import Wire
 from ackbridge.errors import (
     AckbridgeError,
@@ -28,6 +30,7 @@ from ackbridge.errors import (
     EngineUnavailableError,
     InvalidRequestError,
 )
+from ackbridge.security.identity import identity_of_certificate, identity_of_token
 from ackbridge.telemetry.traces import plugins
 from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 
@@ -50,11 +53,18 @@ def client_options(data_converter: DataConverter = DATA_CONVERTER) -> ConnectOpt
 
 
 async def connect(
-    environ: Mapping[str, str], interceptors: Sequence[Interceptor] = (), *, lazy: bool = False
+    environ: Mapping[str, str],
+    interceptors: Sequence[Interceptor] = (),
+    *,
+    lazy: bool = False,
+    identity: str | None = None,
 ) -> Client:
     """Connect as `TEMPORAL_*` and Temporal's own configuration say; if `lazy`, when first used.
 
     Payloads are encrypted as `ACKBRIDGE_ENCRYPTION_KEYS` says.
+
+    Args:
+        identity: what the histories say about who sent a request; None: process and host.
 
     Raises:
         ConfigurationError: those settings are not valid.
@@ -75,9 +85,33 @@ async def connect(
             grpc_compression=compression,
             interceptors=interceptors,
             lazy=lazy,
+            identity=identity,
         )
     except RuntimeError as error:
         raise EngineUnavailableError(f"no Temporal server answers at {address}: {error}") from None
+
+
+def engine_identity(environ: Mapping[str, str]) -> Identity | None:
+    """Who this process is for the engine, by the credentials in `TEMPORAL_*`.
+
+    The subject of the client certificate, or a claim of the API key; None: the engine does not
+    authenticate its clients by either. Nobody who has no such credential can claim its name.
+
+    Raises:
+        ConfigurationError: those settings are not valid.
+    """
+    try:
+        profile = ClientConfigProfile.load(override_env_vars=dict(environ))
+        tls = profile.tls
+        if tls is not None and tls.client_cert is not None and not tls.disabled:
+            source = tls.client_cert
+            content = source.read_bytes() if isinstance(source, Path) else source
+            return identity_of_certificate(
+                content.encode() if isinstance(content, str) else content
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"TEMPORAL_*: {error}") from None
+    return identity_of_token(profile.api_key) if profile.api_key else None
 
 
 @contextmanager

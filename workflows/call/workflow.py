@@ -26,6 +26,7 @@ with workflow.unsafe.imports_passed_through():
         WriteOff,
     )
     from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
+    from workflows.hosting.audit import AuditTrail
     from workflows.hosting.host import ContinueAsNewRequested, StepError
     from workflows.hosting.inputs import (
         handle_signal,
@@ -52,6 +53,7 @@ class IntegrationCall:
     def __init__(self, *arguments: Any) -> None:
         self._host = TemporalHost(render)
         self._invalid = ""
+        self._audit: AuditTrail | None = None
         self._protocol: CallProtocol | None = None
         try:
             self._protocol = _start(self._host, arguments)
@@ -78,17 +80,19 @@ class IntegrationCall:
             except asyncio.CancelledError:
                 # A native cancellation never abandons work under way.
                 is_cancelled = True
-                self._protocol.cancel(Cancel(by="Temporal", reason="the workflow was cancelled"))
+                by = Cancel(by="Temporal", reason="the workflow was cancelled")
+                self._protocol.cancel(by)
+                self._record(names.CANCEL_WORKFLOW, (by.model_dump(),))
                 outcome = await call
         except StepError as error:
-            await _handlers_finished()
+            await self._handlers_finished()
             raise ApplicationError(error.reason, type=error.kind, non_retryable=True) from None
         except ContinueAsNewRequested as requested:
-            await _handlers_finished()
+            await self._handlers_finished()
             # Asked last, so that whatever arrives before this moment is passed on.
             continuation = self._protocol.continuation(requested)
             workflow.continue_as_new(args=[self._protocol.state.request, continuation])
-        await _handlers_finished()
+        await self._handlers_finished()
         if outcome.status is OutcomeStatus.CANCELLED and is_cancelled:
             raise asyncio.CancelledError
         return _result(outcome)
@@ -107,26 +111,31 @@ class IntegrationCall:
     def cancel(self, *arguments: Any) -> None:
         """Cancel the call: `Cancel`."""
         self._receive(Cancel, arguments, CallProtocol.cancel)
+        self._record(names.CANCEL, arguments)
 
     @workflow.signal(name=names.FORCE_ACK)
     def force_ack(self, *arguments: Any) -> None:
         """End the waiting with an operator's response: `ForceAck`."""
         self._receive(ForceAck, arguments, CallProtocol.force_ack)
+        self._record(names.FORCE_ACK, arguments)
 
     @workflow.signal(name=names.REPROCESS)
     def reprocess(self, *arguments: Any) -> None:
         """Send a parked call again: `Reprocess`."""
         self._receive(Reprocess, arguments, CallProtocol.reprocess)
+        self._record(names.REPROCESS, arguments)
 
     @workflow.signal(name=names.RESOLVE)
     def resolve(self, *arguments: Any) -> None:
         """State what happened at the provider: `Resolve`."""
         self._receive(Resolve, arguments, CallProtocol.resolve)
+        self._record(names.RESOLVE, arguments)
 
     @workflow.signal(name=names.WRITE_OFF)
     def write_off(self, *arguments: Any) -> None:
         """Stop retrying the acknowledgement of a cycle: `WriteOff`."""
         self._receive(WriteOff, arguments, CallProtocol.write_off)
+        self._record(names.WRITE_OFF, arguments)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> CallStatus:
@@ -181,6 +190,20 @@ class IntegrationCall:
         if (call := self._protocol) is not None:
             handle_signal(arguments, model, lambda signal: handle(call, signal), call.reject)
 
+    def _record(self, action: str, arguments: tuple[Any, ...]) -> None:
+        """Record an operator's request in the audit log."""
+        self._audit = self._audit or AuditTrail()
+        self._audit.record(action, arguments)
+
+    async def _handlers_finished(self) -> None:
+        try:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+        except asyncio.CancelledError:
+            # Too late: the call has its outcome.
+            await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._audit is not None:
+            await self._audit.finish()
+
 
 def _start(host: TemporalHost, arguments: tuple[Any, ...]) -> CallProtocol:
     refuse_plain(arguments)
@@ -189,14 +212,6 @@ def _start(host: TemporalHost, arguments: tuple[Any, ...]) -> CallProtocol:
     require_no_timeouts("a call would end unacknowledged; the operation's own deadlines bound it")
     run_chain = workflow.info().first_execution_run_id
     return CallProtocol(host, request, run_chain, continuation)
-
-
-async def _handlers_finished() -> None:
-    try:
-        await workflow.wait_condition(workflow.all_handlers_finished)
-    except asyncio.CancelledError:
-        # Too late: the call has its outcome.
-        await workflow.wait_condition(workflow.all_handlers_finished)
 
 
 def _result(outcome: CallOutcome) -> CallOutcome:

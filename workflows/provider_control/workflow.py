@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from temporalio import workflow
 
+from workflows.hosting.audit import AuditTrail
 from workflows.hosting.inputs import (
     handle_signal,
     handle_update,
@@ -27,6 +28,7 @@ from .ui_details import render
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
+    from ackbridge.contracts.audit import AuditOrigin
     from ackbridge.contracts.breaker import ForceBreaker, SetLimit
     from ackbridge.contracts.control import (
         CONTROL_MEMO,
@@ -52,6 +54,7 @@ class ProviderControl:
         self._control: Control | None = None
         self._copy: SnapshotCopy | None = None
         self._published: str | None = None
+        self._audit = AuditTrail()
         try:
             self._start, state = read_start(arguments, ControlStart, ControlState)
             require_workflow_id(names.control_id(self._start.provider), "provider")
@@ -81,6 +84,7 @@ class ProviderControl:
             control.reject("cancelled: a control cannot be cancelled; use its flags")
         await loop.stop()
         await workflow.wait_condition(workflow.all_handlers_finished)
+        await self._audit.finish()
         # Last, so that the state has whatever arrived before this moment.
         workflow.continue_as_new(
             # The engine does not carry the memo over, and workers read it all the time.
@@ -93,6 +97,7 @@ class ProviderControl:
 
     @workflow.update(name=names.SET_FLAG)
     async def set_flag(self, *arguments: Any) -> ControlChange:
+        self._audit.record(names.SET_FLAG, arguments, AuditOrigin.UPDATE)
         return await self._change(SetFlag, arguments, Control.set_flag)
 
     @set_flag.validator
@@ -103,9 +108,11 @@ class ProviderControl:
     def signal_set_flag(self, *arguments: Any) -> None:
         """The update as a signal: an error is shown in the status."""
         self._signal(SetFlag, arguments, Control.set_flag)
+        self._audit.record(names.SET_FLAG, arguments)
 
     @workflow.update(name=names.FORCE_BREAKER)
     async def force_breaker(self, *arguments: Any) -> ControlChange:
+        self._audit.record(names.FORCE_BREAKER, arguments, AuditOrigin.UPDATE)
         return await self._change(ForceBreaker, arguments, Control.force_breaker)
 
     @force_breaker.validator
@@ -115,9 +122,11 @@ class ProviderControl:
     @workflow.signal(name=names.FORCE_BREAKER)
     def signal_force_breaker(self, *arguments: Any) -> None:
         self._signal(ForceBreaker, arguments, Control.force_breaker)
+        self._audit.record(names.FORCE_BREAKER, arguments)
 
     @workflow.update(name=names.SET_LIMIT)
     async def set_limit(self, *arguments: Any) -> ControlChange:
+        self._audit.record(names.SET_LIMIT, arguments, AuditOrigin.UPDATE)
         return await self._change(SetLimit, arguments, Control.set_limit)
 
     @set_limit.validator
@@ -127,6 +136,7 @@ class ProviderControl:
     @workflow.signal(name=names.SET_LIMIT)
     def signal_set_limit(self, *arguments: Any) -> None:
         self._signal(SetLimit, arguments, Control.set_limit)
+        self._audit.record(names.SET_LIMIT, arguments)
 
     @workflow.signal(name=names.CONFIGURE)
     def configure(self, *arguments: Any) -> None:

@@ -16,6 +16,7 @@ from temporalio import workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
+from workflows.hosting.audit import AuditTrail
 from workflows.hosting.inputs import handle_signal, invalid_request, read_start, require_no_timeouts
 from workflows.hosting.temporal_host import should_continue_as_new
 
@@ -50,6 +51,7 @@ class ReprocessParked:
     def __init__(self, *arguments: Any) -> None:
         self._invalid: str | None = None
         self._batch: BatchRun | None = None
+        self._audit = AuditTrail()
         try:
             request, state = read_start(arguments, BatchRequest, BatchContinuation)
             require_no_timeouts("selected calls would never be released")
@@ -67,13 +69,14 @@ class ReprocessParked:
         )
 
     @workflow.run
-    async def run(self, *_arguments: Any) -> BatchProgress:
+    async def run(self, *arguments: Any) -> BatchProgress:
         """Run the batch.
 
         Raises:
             ApplicationError: of type InvalidRequest.
         """
         batch = self._require_batch()
+        self._audit.record_start(names.REPROCESS, arguments)
         running = asyncio.create_task(self._run(batch))
         is_cancelled = False
         try:
@@ -84,6 +87,7 @@ class ReprocessParked:
             batch.stop(BatchCommand(by="Temporal", reason="the workflow was cancelled"))
             await running
         await workflow.wait_condition(workflow.all_handlers_finished)
+        await self._audit.finish()
         if is_cancelled:
             raise asyncio.CancelledError
         if not batch.state.progress.state.is_final:
@@ -170,16 +174,19 @@ class ReprocessParked:
     def pause(self, *arguments: Any) -> None:
         """Reprocess no more calls until the batch is resumed: `BatchCommand`."""
         self._signal(arguments, BatchRun.pause)
+        self._audit.record(names.PAUSE, arguments)
 
     @workflow.signal(name=names.RESUME)
     def resume(self, *arguments: Any) -> None:
         """Continue after a pause: `BatchCommand`."""
         self._signal(arguments, BatchRun.resume)
+        self._audit.record(names.RESUME, arguments)
 
     @workflow.signal(name=names.STOP)
     def stop(self, *arguments: Any) -> None:
         """End the batch early: `BatchCommand`. Calls in progress end by themselves."""
         self._signal(arguments, BatchRun.stop)
+        self._audit.record(names.STOP, arguments)
 
     @workflow.query(name=names.PROGRESS)
     def progress(self) -> BatchProgress:

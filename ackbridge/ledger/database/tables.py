@@ -489,3 +489,13 @@ controls = sa.Table(
     sa.Column("snapshot", EncryptedJson("controls.snapshot"), nullable=False),
     comment="Copies of the controls' snapshots, for workers that cannot ask the engine.",
 )
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("request_id", Key, nullable=False, unique=True),
+    sa.Column("entry", EncryptedText("audit.entry"), nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    comment="What operators did: canonical JSON with the hash of the entry before, and its hash.",
+)

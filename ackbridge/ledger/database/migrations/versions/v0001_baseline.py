@@ -24,6 +24,7 @@ def upgrade() -> None:
     _quotas()
     _leases()
     _controls()
+    _audit()
 
 
 def _calls() -> None:
@@ -312,4 +313,18 @@ def _controls() -> None:
         sa.Column("snapshot", sa.JSON, nullable=False),
         sa.PrimaryKeyConstraint("provider", name="pk_controls"),
         comment="Copies of the controls' snapshots, for workers that cannot ask the engine.",
+    )
+
+
+def _audit() -> None:
+    op.create_table(
+        "audit",
+        sa.Column("seq", sa.Integer, nullable=False, autoincrement=False),
+        sa.Column("request_id", sa.Text, nullable=False),
+        sa.Column("entry", sa.Text, nullable=False),
+        sa.Column("hash", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("seq", name="pk_audit"),
+        sa.UniqueConstraint("request_id", name="uq_audit_request_id"),
+        comment="What operators did: canonical JSON with the hash of the entry before, and its"
+        " hash.",
     )

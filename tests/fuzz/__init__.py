@@ -1,0 +1,1 @@
+"""Fuzzing: random input for parsers, verifiers, expressions and the gateway (`make fuzz`)."""
