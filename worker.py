@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
-import httpx
 import uvloop
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
@@ -27,7 +26,13 @@ from temporalio.worker import (
     WorkflowRunner,
 )
 
-from ackbridge.catalog.catalog import Catalog, build_redactors, require_keys, secret_refs
+from ackbridge.catalog.catalog import (
+    Catalog,
+    build_redactors,
+    connection_pool,
+    require_keys,
+    secret_refs,
+)
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
@@ -35,10 +40,12 @@ from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.client.purge import check_retention, sync_purge_schedule
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
+from ackbridge.contracts.edge import Network
 from ackbridge.control.admission import Admission, RideLimiter, flagd
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import AckbridgeError, EngineUnavailableError, SecretError
-from ackbridge.http.client import build_client
+from ackbridge.http.client import Pool, build_client
+from ackbridge.http.egress import Egress
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.encryption import load_encryption
@@ -58,6 +65,7 @@ from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.temporal.connect import client_options, connect, register_search_attributes
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
+from ackbridge.workarounds.http_clients import CookielessClient
 from ackbridge.workarounds.split_tasks import SplitTaskRepair
 from ackbridge.workarounds.temporal_sdk import (
     BoundedShutdown,
@@ -73,6 +81,7 @@ from activities import (
     send_activities,
     settle_activities,
 )
+from activities.deliver import notices_pool
 from workflows import WORKFLOWS
 
 log = logging.getLogger("ackbridge.worker")
@@ -90,6 +99,9 @@ provider overrides it for its sends."""
 
 QUICK_STEPS = 100
 """Local activities and workflow tasks besides those that wait for a provider's answer."""
+
+TOKEN_CONNECTIONS = 1
+"""Of a provider: at most one token is requested at a time."""
 
 HEARTBEAT_THROTTLE = timedelta(seconds=2)
 """A poll or a batch's page learns of its cancellation by heartbeats: at least this often."""
@@ -133,10 +145,12 @@ async def serve(settings: Settings, provider: str | None) -> None:
         ledger = Ledger.open(settings.ledger_url, utc_now, encryption=encryption)
         running.push_async_callback(ledger.close)
         served = [provider] if provider else sorted(catalog.integrations)
-        pools = {
-            name: connections_of_provider(catalog.integration(name), len(served)) for name in served
-        }
-        http = build_client(pools=pools, around=transport_wrapper())
+        networks = settings.egress_allow
+        http = build_client(
+            pools=build_pools(catalog, served, networks),
+            others=Pool(egress=Egress(networks)),
+            around=transport_wrapper(),
+        )
         running.push_async_callback(http.aclose)
         snapshots = watch_controls(client, catalog, ledger)
         running.push_async_callback(snapshots.close)
@@ -175,7 +189,7 @@ def build_dependencies(
     environ: Mapping[str, str],
     catalog: Catalog,
     ledger: Ledger,
-    http: httpx.AsyncClient,
+    http: CookielessClient,
     snapshots: Snapshots,
     *,
     has_search_attributes: bool,
@@ -183,7 +197,7 @@ def build_dependencies(
     """Wire up what the activities share."""
     secrets = Secrets(environ, settings.secrets_root)
     auths = {
-        name: build_auth(integration.auth, secrets, utc_now)
+        name: build_auth(integration.auth, secrets, utc_now, http.transport, _token_pool(name))
         for name, integration in catalog.integrations.items()
     }
     flags = flagd() if settings.flags == "flagd" else None
@@ -250,6 +264,30 @@ def connections_of_provider(integration: Integration, providers: int) -> int:
     slots, limits = slots_of_provider(providers), integration.limits
     sends = (limits.concurrent if limits else None) or slots
     return RideLimiter(providers).share + sends + slots + 1
+
+
+def build_pools(
+    catalog: Catalog, served: Sequence[str], networks: Sequence[Network]
+) -> dict[str, Pool]:
+    """The connections to each provider, to its token endpoint, and to each subscriber.
+
+    Args:
+        networks: that requests may go to, whatever the files say.
+    """
+    pools = {}
+    for name in served:
+        integration = catalog.integration(name)
+        connections = connections_of_provider(integration, len(served))
+        pools[name] = connection_pool(integration, networks, connections)
+        pools[_token_pool(name)] = connection_pool(integration, networks, TOKEN_CONNECTIONS)
+    for name, subscriber in catalog.subscribers.items():
+        pools[notices_pool(name)] = connection_pool(subscriber, networks)
+    return pools
+
+
+def _token_pool(provider: str) -> str:
+    # Requests that wait for a token may hold all connections of their own pool.
+    return f"{provider}.token"
 
 
 def _replayer(client: Client) -> Replayer:

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
         codec: serve the codec endpoint in the gateway; needs keys, and authentication (`auth`).
         codec_origins: of the Temporal UIs whose pages may use it, with commas between them.
         data_converter: a team's own data converter of Temporal, `module:name`.
+        egress_allow: networks that requests may go to besides public addresses, whatever a file
+            says, such as `10.0.0.0/8, fd00::/8`.
         log_level: of our own logs.
         signal_timeout: how long a callback waits for the engine before it is stored in the inbox.
         shutdown_within: how long running activities may take to finish on SIGTERM.
@@ -98,6 +100,7 @@ class Settings(BaseSettings):
     codec: bool = False
     codec_origins: str = ""
     data_converter: str = ""
+    egress_allow: Networks = ()
     log_level: str = "INFO"
     signal_timeout: Duration = timedelta(seconds=2)
     shutdown_within: Duration = timedelta(seconds=20)

@@ -49,6 +49,11 @@ MAX_REPLY_BYTES: Final = 16 * 1024
 """Of a body that is read only so that the connection can be reused."""
 
 
+def notices_pool(subscriber: str) -> str:
+    """The connections to a subscriber."""
+    return f"{subscriber}.notices"
+
+
 class Deliver:
     """At least once: an attempt that did not report back is repeated under the same id."""
 
@@ -134,7 +139,7 @@ class Deliver:
                 auth=None,
                 timeout=within,
                 max_bytes=MAX_REPLY_BYTES,
-                pool=f"{subscriber.subscriber}.notices",
+                pool=notices_pool(subscriber.subscriber),
             )
         except (httpx.HTTPError, TimeoutError) as error:
             raise network_failure(error) from None

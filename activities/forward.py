@@ -43,7 +43,7 @@ class Forward:
         """
         with classified_errors(StepFailure.NO_RECEIPT):
             url = await self._url(step)
-            reply = await self._get(url)
+            reply = await self._get(step.provider, url)
             if is_retryable_status(reply.status):
                 raise RetryableError(f"the URL answered {reply.status}")
             if not 200 <= reply.status < 300:
@@ -71,7 +71,7 @@ class Forward:
             raise RefusedError("the event has no URL whose host is that of base_url or in hosts")
         return url
 
-    async def _get(self, url: str) -> HttpResponse:
+    async def _get(self, provider: str, url: str) -> HttpResponse:
         try:
             return await exchange(
                 self._deps.http,
@@ -82,6 +82,7 @@ class Forward:
                 auth=None,
                 timeout=TIMEOUT,
                 max_bytes=MAX_REPLY_BYTES,
+                pool=provider,
             )
         except (httpx.HTTPError, TimeoutError) as error:
             raise network_failure(error) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -12,7 +12,10 @@ from pydantic import BaseModel
 
 from ackbridge.contracts.calls import MASKED
 from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
+from ackbridge.contracts.edge import Network
 from ackbridge.errors import ConfigurationError, UnknownNameError, unknown_name
+from ackbridge.http.client import Pool
+from ackbridge.http.egress import Egress
 from ackbridge.security.encryption import Encryption
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
@@ -172,6 +175,18 @@ def build_redactors(
         )
         for name, integration in catalog.integrations.items()
     }
+
+
+def connection_pool(
+    part: Integration | Subscriber, networks: Sequence[Network], connections: int | None = None
+) -> Pool:
+    """The connections to a provider or a subscriber.
+
+    Args:
+        networks: that the deployment allows besides those of the file.
+        connections: how many there may be; None: as many as usual.
+    """
+    return Pool(connections, Egress((*networks, *part.private_networks)))
 
 
 def configured_flags(integration: Integration) -> IntegrationFlags:

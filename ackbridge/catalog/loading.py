@@ -22,7 +22,7 @@ from .hooks import HookError, load_hook
 from .json_schema import field_names, json_schema_of
 from .model import Integration
 from .subscribers import Subscriber
-from .validation import find_conflicts, find_unknown_subscribers
+from .validation import find_conflicts, find_refused_addresses, find_unknown_subscribers
 from .yaml_document import (
     FieldPath,
     FieldProblem,
@@ -61,7 +61,7 @@ class _FileKind(Generic[Model]):
 
 
 _INTEGRATION = _FileKind(Integration, "provider", find_conflicts)
-_SUBSCRIBER = _FileKind(Subscriber, "subscriber", lambda _document: ())
+_SUBSCRIBER = _FileKind(Subscriber, "subscriber", find_refused_addresses)
 _EXAMPLE = _FileKind(Example, "source", lambda _document: ())
 
 

@@ -29,12 +29,14 @@ from ackbridge.contracts.batches import BatchRequest, ParkedSelection, Ramp
 from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.control import WithoutControl
+from ackbridge.contracts.edge import CidrNetwork
 from ackbridge.contracts.limits import LANGUAGE_PATTERN, MAX_KEY_LENGTH, Language, Name
 from ackbridge.contracts.notices import best_language
 from ackbridge.contracts.plan import LatePolicy, OnFailure, WhenOff
 from ackbridge.contracts.wire import Duration
 from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
 from ackbridge.errors import did_you_mean
+from ackbridge.http.egress import is_loopback_host
 from ackbridge.security.specs import AuthSpec
 
 from .callbacks import CallbackSpec
@@ -774,6 +776,13 @@ class Integration(FilePart):
     limits: LimitSpec | None = None
     egress: Literal["shared", "dedicated"] = "shared"
     """`dedicated`: only workers of the provider's own queue may send to it."""
+    private_networks: tuple[CidrNetwork, ...] = ()
+    """Where requests may go besides public addresses, such as `10.20.0.0/16`; checked against the
+    address of every connection. Loopback needs no entry where a URL names it (`localhost`,
+    `127.0.0.1`)."""
+    plain_http: bool = False
+    """Whether credentials may be sent over `http`, which everybody on the way can read. Loopback
+    does not need it."""
     health: HealthSpec | None = None
     breaker: BreakerPolicy | None = BreakerPolicy()
     """When sending is paused because the provider fails, and how it is resumed; null: never."""
@@ -822,10 +831,12 @@ class Integration(FilePart):
             return "auth"
         if target.scheme not in ("https", base.scheme):
             return None
+        is_readable = target.scheme == "http" and not is_loopback_host(origin[1])
         patterns = sorted(self.hosts, key=lambda pattern: ("*" in pattern, -len(pattern)))
         found = (pattern for pattern in patterns if _is_host(pattern, *origin))
         pattern = next(found, None)
-        return None if pattern is None else self.hosts[pattern]
+        access = None if pattern is None else self.hosts[pattern]
+        return None if access == "auth" and is_readable and not self.plain_http else access
 
 
 def _origin(url: SplitResult) -> tuple[str, str, int]:

@@ -13,6 +13,7 @@ from ackbridge.contracts.deliveries import (
     MAX_TIMEOUT,
     NoticeEvent,
 )
+from ackbridge.contracts.edge import CidrNetwork
 from ackbridge.contracts.limits import Name
 from ackbridge.security.specs import SecretRef
 
@@ -43,6 +44,9 @@ class Subscriber(FilePart):
     """The timeout of one attempt."""
     within: Positive = DEFAULT_WITHIN
     """How long a notice is retried before it becomes a dead letter."""
+    private_networks: tuple[CidrNetwork, ...] = ()
+    """Where notices may go besides public addresses, such as `10.20.0.0/16`; checked against the
+    address of every connection. Loopback needs no entry where `url` names it."""
     concurrent: int = Field(default=4, ge=1, le=100)
     """Notices in flight in each worker."""
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.notices import NOTICE_KINDS
 from ackbridge.contracts.wire import parse_duration
 from ackbridge.errors import did_you_mean, unknown_name
+from ackbridge.http.egress import is_loopback_host, why_refused
 from ackbridge.security.redaction import looks_like_secret
 
 from .expressions import Expression, RequestExpression
@@ -70,6 +74,8 @@ def find_conflicts(document: Any) -> Iterator[FieldProblem]:
     yield from _callbacks(document)
     yield from _auths(document)
     yield from _limits(document)
+    yield from find_refused_addresses(document)
+    yield from _readable_credentials(document)
     for name, operation in _mapping(document, "operations").items():
         if not isinstance(operation, dict):
             continue
@@ -117,6 +123,79 @@ def _callbacks(document: Any) -> Iterator[FieldProblem]:
             for expression in _expressions(text, is_expression=False):
                 for problem in _unknown_names(expression, _LISTED, {}):
                     yield FieldProblem(path, f"{expression.text}: {problem}")
+
+
+def find_refused_addresses(document: Any) -> Iterator[FieldProblem]:
+    """Find URLs and hosts to which no request will be sent, whatever is resolved."""
+    networks = []
+    for text in _list(document, "private_networks"):
+        with suppress(ValueError):
+            networks.append(ip_network(str(text), strict=False))
+    for path, url in _urls(document):
+        if (reason := why_refused(_host_of(url), networks)) is not None:
+            yield FieldProblem(path, reason)
+    for pattern in _mapping(document, "hosts"):
+        if (reason := why_refused(str(pattern).partition(":")[0], networks)) is not None:
+            yield FieldProblem(("hosts", pattern), reason)
+
+
+def _readable_credentials(document: Any) -> Iterator[FieldProblem]:
+    """Credentials that would be sent over `http`."""
+    if _mapping(document).get("plain_http") is True:
+        return
+    operations = _mapping(document, "operations").values()
+    texts = (
+        text
+        for operation in operations
+        for _, request in _requests(_mapping(operation))
+        for field in _REQUEST
+        for _, text in walk_texts(request.get(field))
+    )
+    has_credentials = bool(_mapping(document).get("auth")) or any(map(_carries_secret, texts))
+    for path, url in _urls(document):
+        is_readable = url.lower().startswith("http:") and not is_loopback_host(_host_of(url))
+        is_for_credentials = path[0] == "auth" or (path == ("base_url",) and has_credentials)
+        if is_readable and is_for_credentials:
+            message = (
+                "credentials would be sent over http, which everybody on the way can read: use"
+                " https, or say plain_http: true where the network can be trusted"
+            )
+            yield FieldProblem(path, message)
+
+
+def _carries_secret(text: str) -> bool:
+    if "secret(" not in text:
+        return False
+    found = (*_expressions(text, is_expression=True), *_expressions(text, is_expression=False))
+    return any(one.carries_secrets for one in found)
+
+
+def _urls(document: Any) -> Iterator[tuple[FieldPath, str]]:
+    """The URLs that a file has literally: of the provider, its token endpoints, a subscriber."""
+    whole = _mapping(document)
+    for field in ("base_url", "url"):
+        if isinstance(whole.get(field), str):
+            yield (field,), whole[field]
+    auth = whole.get("auth")
+    for index, spec in enumerate(auth if isinstance(auth, list) else [auth]):
+        url = _mapping(spec).get("token_url")
+        if isinstance(url, str):
+            yield (
+                ("auth", index, "token_url") if isinstance(auth, list) else ("auth", "token_url"),
+                url,
+            )
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _list(document: Any, field: str) -> list[Any]:
+    value = _mapping(document).get(field)
+    return value if isinstance(value, list) else []
 
 
 def _limits(document: Any) -> Iterator[FieldProblem]:

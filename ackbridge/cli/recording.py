@@ -17,7 +17,7 @@ import httpx
 import typer
 import uvicorn
 
-from ackbridge.catalog.catalog import Catalog, build_redactors, check_payload
+from ackbridge.catalog.catalog import Catalog, build_redactors, check_payload, connection_pool
 from ackbridge.catalog.loading import (
     integration_files,
     load_catalog,
@@ -50,7 +50,8 @@ from ackbridge.errors import (
     UnknownNameError,
     unknown_name,
 )
-from ackbridge.http.client import build_client, exchange
+from ackbridge.http.client import Pool, build_client, exchange
+from ackbridge.http.egress import ANYWHERE
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.private_files import make_private_folder, open_private
 from ackbridge.security.secrets import Secrets
@@ -101,7 +102,8 @@ def try_operation(
         provider=provider, operation=operation, key=key, payload=read_json("payload", payload)
     )
     outbound = _render(catalog, settings, call, send, reference)
-    done = asyncio.run(_exchange(catalog, secrets, provider, outbound))
+    pool = connection_pool(catalog.integration(provider), settings.egress_allow)
+    done = asyncio.run(_exchange(catalog, secrets, provider, outbound, pool))
     redaction = Redaction(
         catalog.integration(provider), build_redactors(catalog, secrets)[provider]
     )
@@ -154,21 +156,17 @@ class _Tap(httpx.AsyncBaseTransport):
 
 
 async def _exchange(
-    catalog: Catalog, secrets: Secrets, provider: str, outbound: OutboundRequest
+    catalog: Catalog, secrets: Secrets, provider: str, outbound: OutboundRequest, pool: Pool
 ) -> Exchanged:
     secrets.use_in_task()
-    auth = (
-        None
-        if outbound.is_open
-        else build_auth(catalog.integration(provider).auth, secrets, utc_now)
-    )
     taps: list[_Tap] = []
 
     def around(transport: httpx.AsyncBaseTransport) -> httpx.AsyncBaseTransport:
         taps.append(_Tap(transport))
         return taps[0]
 
-    async with build_client(around=around) as client:
+    async with build_client(around=around, others=pool) as client:
+        auth = build_auth(catalog.integration(provider).auth, secrets, utc_now, client.transport)
         try:
             reply = await exchange(
                 client,
@@ -176,7 +174,7 @@ async def _exchange(
                 url=outbound.url,
                 headers=outbound.headers,
                 content=outbound.content,
-                auth=auth,
+                auth=None if outbound.is_open else auth,
                 timeout=outbound.timeout,
                 max_bytes=MAX_BYTES,
             )
@@ -272,7 +270,7 @@ def record(
     catalog = Catalog({provider: integration})
     folder = into or file.parent / "examples" / provider
     source = f"recorded with `ackbridge record` on {utc_now():%Y-%m-%d}, redacted"
-    client = build_client()
+    client = build_client(others=Pool(egress=ANYWHERE))
     recorder = Recorder(
         integration,
         Redaction(integration, build_redactors(catalog, secrets)[provider]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,7 @@ from yarl import URL
 
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import AckbridgeError
+from ackbridge.http.egress import PUBLIC, Egress, EgressError
 from ackbridge.workarounds.http_clients import (
     CookielessClient,
     LenientResponseHandler,
@@ -52,6 +54,10 @@ _GZIP = b"\x1f\x8b"
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 MAX_CONNECTIONS = 200
+
+
+class EgressRefusedError(httpx.ConnectError):
+    """The host has no address that requests may go to; nothing was sent."""
 
 
 class ResponseTooLargeError(AckbridgeError):
@@ -95,23 +101,43 @@ def client_options(timeout: timedelta, max_connections: int) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Connections that are shared by requests of one kind, such as those to one provider.
+
+    Attributes:
+        connections: how many there may be, idle ones included; None: as many as of any other pool.
+        egress: the addresses that they may go to.
+        tls: gives the TLS context of a new connection; None: the usual authorities, and no
+            certificate of ours.
+    """
+
+    connections: int | None = None
+    egress: Egress = PUBLIC
+    tls: Callable[[], ssl.SSLContext] | None = None
+
+
+ANY_POOL = Pool()
+
+
 def build_client(
     *,
     connect_timeout: timedelta = CONNECT_TIMEOUT,
     max_connections: int = MAX_CONNECTIONS,
-    pools: Mapping[str, int] | None = None,
+    pools: Mapping[str, Pool] | None = None,
+    others: Pool = ANY_POOL,
     around: Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport] | None = None,
-) -> httpx.AsyncClient:
+) -> CookielessClient:
     """Build the HTTP client; close it with `aclose`. `around` wraps its transport, as for traces.
 
     It follows no redirects, keeps no cookies, and ignores the process environment.
     `connect_timeout` is to connect, and to wait for a free connection; `exchange` bounds the rest.
-    Requests of different pools share no connections, see `exchange`. `pools` says how many each may
-    have, idle ones included, `max_connections` that of any other.
+    Requests of different pools share no connections, see `exchange`; a pool that is not in `pools`
+    is as `others`, with `max_connections`.
     """
     options = client_options(connect_timeout, max_connections)
-    transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"], pools or {})
-    return CookielessClient(transport=around(transport) if around else transport, **options)
+    transport: httpx.AsyncBaseTransport = AiohttpTransport(options["limits"], pools or {}, others)
+    return CookielessClient(around(transport) if around else transport, **options)
 
 
 async def exchange(
@@ -141,7 +167,7 @@ async def exchange(
         InvalidInputError: the URL or a header is invalid; nothing was sent.
         TimeoutError: after `timeout`.
         httpx.HTTPError: a network error; after `ConnectError`, `ConnectTimeout` and `PoolTimeout`
-            nothing was sent.
+            nothing was sent. `EgressRefusedError` is such a `ConnectError`.
         SecretError, TokenError: from `auth`; nothing was sent, or it was refused with 401.
     """
     request = _build_request(client, method, url, headers, content, timeout.total_seconds())
@@ -252,7 +278,8 @@ def _is_json(body: bytes) -> bool:
 class BoundedTransport(httpx.AsyncBaseTransport):
     """Reads and decodes whole responses within a limit, for libraries that read them by httpx.
 
-    httpx bounds neither what a body decodes to nor how often it is encoded.
+    httpx bounds neither what a body decodes to nor how often it is encoded. The transport below
+    stays open.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, max_bytes: int, pool: str = "") -> None:
@@ -268,9 +295,6 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         body = await read_body(response, self._max_bytes)
         headers = [(k, v) for k, v in response.headers.multi_items() if k not in _FRAMING]
         return httpx.Response(response.status_code, headers=headers, content=body, request=request)
-
-    async def aclose(self) -> None:
-        await self._transport.aclose()
 
 
 _FRAMING = frozenset({"content-encoding", "content-length", "transfer-encoding"})
@@ -378,9 +402,20 @@ _current: ContextVar[_Connecting | None] = ContextVar("connecting", default=None
 
 
 class _Connector(aiohttp.TCPConnector):
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, egress: Egress, **options: Any) -> None:
         super().__init__(**options)
         self._factory: Any = partial(LenientResponseHandler, self._loop)
+        self._egress = egress
+
+    async def _resolve_host(
+        self, host: str, port: int, traces: Any = None
+    ) -> list[aiohttp.abc.ResolveResult]:
+        """The addresses of a host, for a new connection, without those that are not allowed."""
+        found = await super()._resolve_host(host, port, traces)
+        allowed = [one for one in found if self._egress.allows(host, one["host"])]
+        if found and not allowed:
+            raise EgressError(f"{host} has no address that requests may go to")
+        return allowed
 
     async def connect(self, *arguments: Any, **options: Any) -> Any:
         connection = await super().connect(*arguments, **options)
@@ -401,10 +436,16 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     process environment.
     """
 
-    def __init__(self, limits: httpx.Limits, pools: Mapping[str, int]) -> None:
-        """Take the limits of a pool, and the number of connections of those that differ."""
+    def __init__(
+        self,
+        limits: httpx.Limits,
+        pools: Mapping[str, Pool],
+        others: Pool = ANY_POOL,
+    ) -> None:
+        """Take the limits of any pool, and what is particular about some, and about all others."""
         self._limits = limits
         self._pools = pools
+        self._others = others
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
@@ -415,7 +456,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             httpx.ConnectError, httpx.ConnectTimeout: nothing was sent.
             httpx.TransportError: any other one; the request may have arrived.
         """
-        session = self._session(request.extensions.get(_POOL, ""))
+        name = request.extensions.get(_POOL, "")
+        pool = self._pools.get(name, self._others)
+        session = self._session(name, pool)
         timeout = request.extensions.get("timeout", {})
         connecting = request.extensions.get(_CONNECTING)
         if connecting is not None:
@@ -434,6 +477,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     sock_read=timeout.get("read"),
                 ),
                 server_hostname=request.extensions.get("sni_hostname"),
+                ssl=self._tls if pool.tls is None else pool.tls(),
             )
         return httpx.Response(
             response.status,
@@ -450,18 +494,17 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         for session in self._sessions.values():
             await session.close()
 
-    def _session(self, pool: str) -> aiohttp.ClientSession:
-        if pool not in self._sessions:
-            connections = self._pools.get(pool, self._limits.max_connections or 0)
-            self._sessions[pool] = self._open(connections)
-        return self._sessions[pool]
+    def _session(self, name: str, pool: Pool) -> aiohttp.ClientSession:
+        if name not in self._sessions:
+            self._sessions[name] = self._open(pool)
+        return self._sessions[name]
 
-    def _open(self, connections: int) -> aiohttp.ClientSession:
+    def _open(self, pool: Pool) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(
             connector=_Connector(
-                limit=connections,
+                pool.egress,
+                limit=pool.connections or self._limits.max_connections or 0,
                 keepalive_timeout=self._limits.keepalive_expiry or 0,
-                ssl=self._tls,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -489,6 +532,10 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except aiohttp.ClientError as error:
+        if isinstance(error, aiohttp.ClientConnectorError):
+            cause = error.os_error
+            if isinstance(cause, EgressError):
+                raise EgressRefusedError(str(cause)) from None
         raise _httpx_error(error)(f"{type(error).__name__}: {error}") from error
 
 

@@ -12,7 +12,8 @@ import httpx
 
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.http.client import build_client, exchange
+from ackbridge.http.client import Pool, build_client, exchange
+from ackbridge.http.egress import ANYWHERE
 
 from .event_log import EventLog
 from .provider_dialect import ProviderDialect
@@ -60,7 +61,7 @@ class CallbackSender:
         self._event_log = event_log
         self._clock = clock
         self._retries = retries
-        self._client = build_client()
+        self._client = build_client(others=Pool(egress=ANYWHERE))
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:

@@ -6,7 +6,8 @@ import asyncio
 import math
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -107,12 +108,15 @@ class ClientCredentials(httpx.Auth):
         *,
         token_timeout: timedelta = TOKEN_TIMEOUT,
         transport: httpx.AsyncBaseTransport | None = None,
+        pool: str = "",
     ) -> None:
+        """Request tokens through `transport`, as requests of `pool`, or else by an own client."""
         self._spec = spec
         self._secrets = secrets
         self._clock = clock
         self._token_timeout = token_timeout
         self._transport = transport
+        self._pool = pool
         self._current: _Token | None = None
         self.tokens: deque[str] = deque(maxlen=MAX_TOKENS)
         self._renewal: asyncio.Task[_Token] | None = None
@@ -186,21 +190,32 @@ class ClientCredentials(httpx.Auth):
         spec = self._spec
         extra = {} if spec.audience is None else {"audience": spec.audience}
         options = client_options(self._token_timeout, max_connections=1)
-        transport = self._transport and _SharedTransport(self._transport)
-        transport = transport or AiohttpTransport(options["limits"], {})
-        async with _TokenClient(
-            client_id=self._secrets.text(spec.client_id),
-            client_secret=self._secrets.resolve(spec.client_secret),
-            token_endpoint_auth_method=spec.auth_method,
-            scope=spec.scope,
-            event_hooks={"response": [self._on_token_response]},
-            transport=BoundedTransport(transport, MAX_TOKEN_BYTES),
-            **options,
-        ) as client:
+        async with (
+            self._open_transport(options["limits"]) as transport,
+            _TokenClient(
+                client_id=self._secrets.text(spec.client_id),
+                client_secret=self._secrets.resolve(spec.client_secret),
+                token_endpoint_auth_method=spec.auth_method,
+                scope=spec.scope,
+                event_hooks={"response": [self._on_token_response]},
+                transport=BoundedTransport(transport, MAX_TOKEN_BYTES, self._pool),
+                **options,
+            ) as client,
+        ):
             answer: Mapping[str, Any] = await client.fetch_token(
                 spec.token_url, grant_type="client_credentials", **extra
             )
         return answer
+
+    @asynccontextmanager
+    async def _open_transport(
+        self, limits: httpx.Limits
+    ) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        if self._transport is not None:
+            yield self._transport
+            return
+        async with AiohttpTransport(limits, {}) as own:
+            yield own
 
     def _read(self, answer: Mapping[str, Any], requested_at: datetime) -> _Token:
         value = answer.get("access_token")
@@ -254,16 +269,6 @@ class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]  # Authlib has no t
         if "error" in answer:
             raise OAuthError(error=answer["error"])
         return answer
-
-
-class _SharedTransport(httpx.AsyncBaseTransport):
-    """Stays open when the client of one token request is closed."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        self._transport = transport
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._transport.handle_async_request(request)
 
 
 def _with_token(request: httpx.Request, token: str) -> httpx.Request:

@@ -22,6 +22,7 @@ def build_auth(
     secrets: Secrets,
     clock: Clock,
     transport: httpx.AsyncBaseTransport | None = None,
+    pool: str = "",
 ) -> httpx.Auth | None:
     """Build the authentication of one integration; share it between its requests.
 
@@ -29,16 +30,20 @@ def build_auth(
 
     Secrets are resolved for every request, so that a rotation takes effect at once. A request whose
     secret does not resolve fails with `SecretError` before anything is sent. OAuth 2 tokens are
-    requested through `transport`, or else httpx's own; the caller closes it.
+    requested through `transport`, as requests of `pool`, or else by a client of their own.
     """
-    parts = [_build(spec, secrets, clock, transport) for spec in specs]
+    parts = [_build(spec, secrets, clock, transport, pool) for spec in specs]
     if len(parts) <= 1:
         return parts[0] if parts else None
     return CombinedAuth(parts)
 
 
 def _build(
-    spec: AuthSpec, secrets: Secrets, clock: Clock, transport: httpx.AsyncBaseTransport | None
+    spec: AuthSpec,
+    secrets: Secrets,
+    clock: Clock,
+    transport: httpx.AsyncBaseTransport | None,
+    pool: str,
 ) -> httpx.Auth:
     match spec:
         case HeaderAuth():
@@ -48,7 +53,7 @@ def _build(
         case BasicAuth():
             return _BasicCredentials(spec, secrets)
         case OAuth2Auth():
-            return ClientCredentials(spec, secrets, clock, transport=transport)
+            return ClientCredentials(spec, secrets, clock, transport=transport, pool=pool)
 
 
 class CombinedAuth(httpx.Auth):

@@ -45,7 +45,15 @@ def without_own_retries(session: aiohttp.ClientSession) -> aiohttp.ClientSession
 
 
 class CookielessClient(httpx.AsyncClient):
-    """Ignores cookies without parsing them, which costs as much as a small exchange."""
+    """Ignores cookies without parsing them, which costs as much as a small exchange.
+
+    Attributes:
+        transport: what requests go through, for clients that share its connections.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, **options: Any) -> None:
+        super().__init__(transport=transport, **options)
+        self.transport = transport
 
     @property
     def cookies(self) -> httpx.Cookies:

@@ -22,6 +22,7 @@ from ackbridge.errors import (
     SecretError,
     UnknownNameError,
 )
+from ackbridge.http.client import EgressRefusedError
 
 INITIAL_INTERVAL = timedelta(milliseconds=500)
 MAXIMUM_INTERVAL = timedelta(minutes=5)
@@ -238,6 +239,8 @@ def retry_delay(
 
 def network_failure(error: httpx.HTTPError | TimeoutError) -> RetryableError:
     """Only a connection that was never made proves that nothing arrived."""
+    if isinstance(error, EgressRefusedError):
+        return RetryableError(str(error))
     not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
     what = "could not connect" if not_sent else "no answer"
     return RetryableError(f"{what}: {type(error).__name__}", reached=not not_sent)

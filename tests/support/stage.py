@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 from temporalio.client import Client, WorkflowHandle
 from temporalio.runtime import Runtime
@@ -44,6 +43,7 @@ from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.temporal.connect import client_options
 from ackbridge.temporal.data_converter import load_data_converter
+from ackbridge.workarounds.http_clients import CookielessClient
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 from activities import Dependencies
 
@@ -86,7 +86,7 @@ class Stage:
     ledger: Ledger
     provider_url: str
     gateway_url: str
-    http: httpx.AsyncClient
+    http: CookielessClient
     environ: Mapping[str, str]
     settings: Settings
     deps: Dependencies

@@ -68,8 +68,6 @@ def packed(body: bytes, coding: str) -> bytes:
             return gzipped(body)
         case "deflate":
             return zlib.compress(body)
-        case "gzip, gzip":
-            return gzipped(gzipped(body))
         case "x-pack":
             return bytes(byte ^ 0xA5 for byte in body)
         case _:
@@ -91,7 +89,7 @@ def answers(draw: st.DrawFn) -> Answer:
     status = draw(st.sampled_from(STATUSES))
     mangling = draw(st.sampled_from(MANGLINGS))
     eol = draw(st.sampled_from([b"\r\n", b"\r\n", b"\n"]))
-    coding = draw(st.sampled_from(["", "", "gzip", "X-Gzip", "deflate", "gzip, gzip", "utf-8"]))
+    coding = draw(st.sampled_from(["", "", "gzip", "X-Gzip", "deflate", "utf-8"]))
     charset = draw(st.sampled_from(["utf-8", "utf-8", "utf-16", "iso-8859-1"]))
     text = draw(st.text(st.characters(max_codepoint=255, exclude_categories=["Cs"]), max_size=60))
     document = {"id": "r-1", "text": text}
@@ -104,7 +102,7 @@ def answers(draw: st.DrawFn) -> Answer:
         body = body[:position] + b"\x00" + body[position:]
         is_whole = False
     if mangling == "mislabel":
-        coding = draw(st.sampled_from(["x-pack", "br", "gzip,gzip,gzip,gzip,gzip"]))
+        coding = draw(st.sampled_from(["x-pack", "br", "gzip, gzip"]))
         body, is_whole = packed(plain, "x-pack"), False
     lines = [b"Content-Type: application/json; charset=" + charset.encode()]
     if coding:

@@ -292,7 +292,7 @@ def test_invalid_parts_are_refused(tmp_path: Path, parts: str, field: str, messa
     request = "" if "request:" in parts else "request: {path: /x}, "
     response = "" if "response:" in parts else ", response: {mode: sync}"
     operation = f"operations:\n  order: {{{request}{parts}{response}}}\n"
-    (problem,) = problems(tmp_path, f"provider: acme\nbase_url: http://a.example\n{operation}")
+    (problem,) = problems(tmp_path, f"provider: acme\nbase_url: https://a.example\n{operation}")
     assert problem.field == f"operations.order.{field}"
     assert message in problem.message
 
@@ -384,7 +384,7 @@ def test_unknown_ends_of_unrepeatable_requests_are_parked(tmp_path: Path) -> Non
 
 CYCLED = """
 provider: acme
-base_url: http://a.example
+base_url: https://a.example
 callbacks: {verify: {type: header, name: X-Key, secrets: ["env:A"]}, event_key: id}
 operations:
   order:
@@ -512,7 +512,7 @@ def test_hints_for_common_mistakes(tmp_path: Path, parts: str, field: str, messa
     request = "" if "request:" in parts else "request: {path: /x}, "
     response = "" if "response:" in parts else ", response: {mode: sync}"
     operation = f"operations:\n  order: {{{request}{parts}{response}}}\n"
-    found = problems(tmp_path, f"provider: acme\nbase_url: http://a.example\n{operation}")
+    found = problems(tmp_path, f"provider: acme\nbase_url: https://a.example\n{operation}")
     messages = {problem.field: problem.message for problem in found}
     assert message in messages[f"operations.order.{field}"]
     assert all(problem.line == 4 and problem.column > 1 for problem in found)
@@ -596,7 +596,7 @@ def test_warnings_of_what_cannot_work(
     request = "" if "request:" in parts else "request: {path: /x}, "
     response = "" if "response:" in parts else ", response: {mode: sync}"
     operation = f"operations:\n  order: {{{request}{parts}{response}}}\n"
-    text = f"provider: acme\nbase_url: http://a.example\n{operation}"
+    text = f"provider: acme\nbase_url: https://a.example\n{operation}"
     found = integration_warnings(write(tmp_path, text), {})
     expected = [] if field is None else [f"operations.order.{field}"]
     assert [problem.field for problem in found] == expected

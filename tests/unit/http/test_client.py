@@ -17,6 +17,7 @@ from ackbridge.http.client import (
     BROKEN_OFF,
     USER_AGENT,
     HttpResponse,
+    Pool,
     build_client,
     exchange,
 )
@@ -67,7 +68,7 @@ async def test_pools_share_no_connections() -> None:
         return Response()
 
     with serve(app) as url:
-        async with build_client(max_connections=1, pools={"a": 2}) as client:
+        async with build_client(max_connections=1, pools={"a": Pool(2)}) as client:
             waiting = [
                 asyncio.create_task(fetch(client, f"{url}/slow", pool="a")) for _ in range(2)
             ]
