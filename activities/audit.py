@@ -18,6 +18,7 @@ from temporalio.client import Client
 
 from ackbridge.contracts import names
 from ackbridge.contracts.audit import Audited, AuditOrigin, AuditRequest, digest_of
+from ackbridge.ledger.audit import hash_of
 from activities.support.dependencies import Dependencies
 from activities.support.retry import classified_errors
 
@@ -46,9 +47,10 @@ class Audit:
         client, principal = ("", "") if event is None else (_client(event), _principal(event))
         with classified_errors():
             entry = await self._deps.ledger.audit.append(request, client, principal)
-        # A copy outside of the database: whoever rewrites the whole chain there cannot change it.
-        activity.logger.info("audit entry %d: %s %s", entry.seq, entry.action, entry.subject)
-        return Audited(seq=entry.seq, by=entry.by, client=client, principal=principal)
+        # Copies outside of the database: whoever computes a new chain there cannot change them.
+        own = hash_of(entry.text())
+        activity.logger.info("audit entry %d: %s, hash %s", entry.seq, entry.action, own)
+        return Audited(seq=entry.seq, hash=own, by=entry.by, client=client, principal=principal)
 
 
 async def _find(client: Client, request: AuditRequest) -> HistoryEvent | None:

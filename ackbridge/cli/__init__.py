@@ -93,7 +93,12 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "audit": Group(
         "List, check or export the audit log of operators' requests (`list`, which may be left"
         " out).",
-        {"list": "audit:list_audit", "verify": "audit:verify", "export": "audit:export"},
+        {
+            "list": "audit:list_audit",
+            "verify": "audit:verify",
+            "export": "audit:export",
+            "encrypt-again": "audit:encrypt_again",
+        },
         lists_by_default=True,
     ),
     "api-key": Group(

@@ -15,11 +15,13 @@ from .wire import Wire, digest
 AUDIT_CHANGE: Final = "audit-log"
 """The `workflow.patched` id of histories whose operator requests are audited."""
 
+NOT_KEPT: Final = "(not kept)"
+
 FIRST_HASH: Final = "0" * 64
 """What the first entry has as the hash of its predecessor."""
 
 _HIDDEN: Final = frozenset({"response", "retention"})
-"""Arguments of which only a digest is kept: data of the provider, or of no interest."""
+"""Arguments that are not kept: data of the provider, or of no interest."""
 
 
 class AuditOrigin(StrEnum):
@@ -43,7 +45,7 @@ class AuditRequest(Wire):
         action: such as `cancel` or `set_flag`.
         subject: the id of the workflow or message that it is about.
         by: the name that the request states, with how it is known, as in `Identity.label`.
-        details: the other arguments; of long or private ones only their digest.
+        details: the other arguments, but long or private ones.
         arguments_digest: of the arguments as they arrived, to find the event in the history.
     """
 
@@ -95,9 +97,14 @@ class AuditEntry(Wire):
 
 
 class Audited(Wire):
-    """The result of the activity `audit`: which entry it became, and who it was."""
+    """The result of the activity `audit`: which entry it became, and who it was.
+
+    Attributes:
+        hash: of the entry: a copy of the chain that is not in the database.
+    """
 
     seq: int
+    hash: str
     by: str
     client: str = ""
     principal: str = ""
@@ -119,5 +126,5 @@ def describe_arguments(arguments: Mapping[str, Any]) -> dict[str, str]:
             continue
         text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
         is_kept = name not in _HIDDEN and len(text) <= MAX_ACTOR_LENGTH
-        described[name] = text if is_kept else f"sha256:{digest_of([value])}"
+        described[name] = text if is_kept else NOT_KEPT
     return described

@@ -33,7 +33,10 @@ def parse_duration(value: object) -> object:
             return timedelta(0)
         if not _DURATION.fullmatch(text):
             raise ValueError(f"{value!r} is not a duration such as 500ms, 30s, 5m, 24h or 7d")
-        return timedelta(seconds=sum(float(n) * _UNITS[u] for n, u in _PART.findall(text)))
+        try:
+            return timedelta(seconds=sum(float(n) * _UNITS[u] for n, u in _PART.findall(text)))
+        except OverflowError:
+            raise ValueError("the duration is too long") from None
     return value
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from ackbridge.contracts.audit import AuditOrigin, AuditRequest, describe_arguments
+from ackbridge.contracts.audit import NOT_KEPT, AuditOrigin, AuditRequest, describe_arguments
 from ackbridge.ledger.audit import AuditProblem, ChainVerifier
 from ackbridge.ledger.database.tables import audit
 from ackbridge.ledger.ledger import Ledger
 
-from .samples import START
+from .samples import START, MovableClock
+from .test_encryption import keys, stored
 
 
 def request(number: int) -> AuditRequest:
@@ -69,7 +71,7 @@ async def test_tampering_shows(
 
 
 def test_arguments_are_kept_short_and_private() -> None:
-    """Of a provider's response only the digest."""
+    """A provider's response is not kept, nor a digest by which it could be guessed."""
     described = describe_arguments(
         {
             "by": "a",
@@ -80,5 +82,26 @@ def test_arguments_are_kept_short_and_private() -> None:
             "x": None,
         }
     )
-    assert described.pop("response").startswith("sha256:")
-    assert described == {"cycle": "2", "as": "done"}
+    assert described == {"cycle": "2", "as": "done", "response": NOT_KEPT}
+
+
+async def test_entries_are_encrypted_with_the_new_key(
+    ledger_url: str, clock: MovableClock, tmp_path: Path
+) -> None:
+    """Entries are never purged: encrypting them again lets an old key go, and keeps the chain."""
+    old = Ledger.open(ledger_url, clock, encryption=keys("old"))
+    await old.audit.append(request(1))
+    await old.close()
+    assert "anna" not in stored(ledger_url, tmp_path)
+    both = Ledger.open(ledger_url, clock, encryption=keys("new", "old"))
+    await both.audit.append(request(2))
+    assert await both.audit.encrypt_again(0) == 2
+    assert await both.audit.encrypt_again(2) is None
+    await both.close()
+    new = Ledger.open(ledger_url, clock, encryption=keys("new"))
+    assert [row.entry.subject for row in await new.audit.page()] == [
+        "acme.order.1",
+        "acme.order.2",
+    ]
+    assert await problems(new) == []
+    await new.close()
