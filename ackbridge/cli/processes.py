@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ from ackbridge.errors import ConfigurationError
 from ackbridge.gateway.app import build_config, create_app
 from ackbridge.gateway.codec import build_codec_app
 from ackbridge.gateway.connections import allow_many_files
-from ackbridge.gateway.rejections import Rejections
+from ackbridge.gateway.rejections import NO_PROVIDER, Rejections
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.local.foreground import (
     DEFAULT_STATE,
@@ -117,10 +118,10 @@ async def _serve_gateway(host: str, port: int) -> None:
         await asyncio.to_thread(migrate, settings.ledger_url)
         ledger = open_ledger()
         client = await connect(environ, lazy=True)
-        auth = open_http_auth(settings.auth, utc_now)
-        control = watch_controls(client, catalog, ledger)
         counters = Counters()
         rejections = Rejections(counters)
+        auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
+        control = watch_controls(client, catalog, ledger)
         app = create_app(
             catalog,
             Secrets(environ, settings.secrets_root),

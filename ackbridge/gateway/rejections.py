@@ -115,7 +115,8 @@ class Rejections:
         counts += f"; {self._unlogged} others not logged" if self._unlogged else ""
         self._unlogged = 0
         extra = {"provider": provider or None, "source": source, "status": status}
-        text = f"callback {status}" + (f": {reason}" if reason else "")
+        what = "callback" if provider else "request"
+        text = f"{what} {status}" + (f": {reason}" if reason else "")
         log.warning(
             "%s (provider %s, from %s)%s", text, provider or "-", source, counts, extra=extra
         )

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import httpx
@@ -59,6 +59,11 @@ JWKS_PAUSE: Final = timedelta(seconds=30)
 JWKS_TIMEOUT: Final = timedelta(seconds=5)
 MAX_JWKS_BYTES: Final = 256 * 1024
 
+UNAUTHENTICATED: Final = "unauthenticated"
+FORBIDDEN: Final = "forbidden"
+
+OnRefused: TypeAlias = Callable[[str, str, str], None]
+
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -69,13 +74,19 @@ class AuthenticationError(AckbridgeError):
 class HttpAuth:
     """Authenticates requests by `Authorization: Bearer`; close it with `aclose`."""
 
-    def __init__(self, settings: AuthSettings, clock: Clock) -> None:
+    def __init__(
+        self, settings: AuthSettings, clock: Clock, on_refused: OnRefused | None = None
+    ) -> None:
         """Read the settings.
+
+        Args:
+            on_refused: told of every refused request: the address of its sender, what it lacks,
+                and why, without anything of the request.
 
         Raises:
             ConfigurationError: the keys are to be fetched without TLS, or a file is not valid.
         """
-        self._clock = clock
+        self._on_refused = on_refused
         self._keys = None if settings.api_keys is None else ApiKeyFile(settings.api_keys, clock)
         self._tokens = None if settings.jwks is None else TokenVerifier(settings, clock)
 
@@ -112,21 +123,29 @@ class HttpAuth:
             try:
                 identity = await self.authenticate(request.headers)
             except AuthenticationError as error:
+                self._refused(request, UNAUTHENTICATED, str(error))
                 headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
                 raise HTTPException(401, str(error), headers) from None
             except UnavailableError as error:
                 raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
             if not identity.may(role):
+                self._refused(request, FORBIDDEN, f"needs the role {role}")
                 text = f'Bearer error="insufficient_scope", scope="{role}"'
                 raise HTTPException(403, f"needs the role {role}", {"WWW-Authenticate": text})
             return identity
 
         return authorize
 
+    def _refused(self, request: Request, status: str, reason: str) -> None:
+        if self._on_refused is not None:
+            self._on_refused(request.client.host if request.client else "", status, reason)
 
-def open_http_auth(settings: AuthSettings, clock: Clock) -> HttpAuth | None:
-    """As configured; None: routes that need a role are not served. Raises `ConfigurationError`."""
-    return HttpAuth(settings, clock) if settings.is_configured else None
+
+def open_http_auth(
+    settings: AuthSettings, clock: Clock, on_refused: OnRefused | None = None
+) -> HttpAuth | None:
+    """As configured; None: routes that need a role are not served. See `HttpAuth`."""
+    return HttpAuth(settings, clock, on_refused) if settings.is_configured else None
 
 
 class ApiKeyFile:

@@ -110,32 +110,27 @@ class IntegrationCall:
     @workflow.signal(name=names.CANCEL)
     def cancel(self, *arguments: Any) -> None:
         """Cancel the call: `Cancel`."""
-        self._receive(Cancel, arguments, CallProtocol.cancel)
-        self._record(names.CANCEL, arguments)
+        self._obey(names.CANCEL, Cancel, arguments, CallProtocol.cancel)
 
     @workflow.signal(name=names.FORCE_ACK)
     def force_ack(self, *arguments: Any) -> None:
         """End the waiting with an operator's response: `ForceAck`."""
-        self._receive(ForceAck, arguments, CallProtocol.force_ack)
-        self._record(names.FORCE_ACK, arguments)
+        self._obey(names.FORCE_ACK, ForceAck, arguments, CallProtocol.force_ack)
 
     @workflow.signal(name=names.REPROCESS)
     def reprocess(self, *arguments: Any) -> None:
         """Send a parked call again: `Reprocess`."""
-        self._receive(Reprocess, arguments, CallProtocol.reprocess)
-        self._record(names.REPROCESS, arguments)
+        self._obey(names.REPROCESS, Reprocess, arguments, CallProtocol.reprocess)
 
     @workflow.signal(name=names.RESOLVE)
     def resolve(self, *arguments: Any) -> None:
         """State what happened at the provider: `Resolve`."""
-        self._receive(Resolve, arguments, CallProtocol.resolve)
-        self._record(names.RESOLVE, arguments)
+        self._obey(names.RESOLVE, Resolve, arguments, CallProtocol.resolve)
 
     @workflow.signal(name=names.WRITE_OFF)
     def write_off(self, *arguments: Any) -> None:
         """Stop retrying the acknowledgement of a cycle: `WriteOff`."""
-        self._receive(WriteOff, arguments, CallProtocol.write_off)
-        self._record(names.WRITE_OFF, arguments)
+        self._obey(names.WRITE_OFF, WriteOff, arguments, CallProtocol.write_off)
 
     @workflow.query(name=names.STATUS)
     def status(self) -> CallStatus:
@@ -190,8 +185,22 @@ class IntegrationCall:
         if (call := self._protocol) is not None:
             handle_signal(arguments, model, lambda signal: handle(call, signal), call.reject)
 
+    def _obey(
+        self,
+        action: str,
+        model: type[SignalModel],
+        arguments: tuple[Any, ...],
+        handle: Callable[[CallProtocol, SignalModel], None],
+    ) -> None:
+        """Handle an operator's request, and record it; what is not valid is none."""
+
+        def handle_and_record(call: CallProtocol, signal: SignalModel) -> None:
+            handle(call, signal)
+            self._record(action, arguments)
+
+        self._receive(model, arguments, handle_and_record)
+
     def _record(self, action: str, arguments: tuple[Any, ...]) -> None:
-        """Record an operator's request in the audit log."""
         self._audit = self._audit or AuditTrail()
         self._audit.record(action, arguments)
 

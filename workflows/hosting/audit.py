@@ -45,7 +45,7 @@ class AuditTrail:
         arguments: tuple[Any, ...],
         origin: AuditOrigin = AuditOrigin.SIGNAL,
     ) -> None:
-        """Begin to record a request, as it arrived, whether or not it is accepted.
+        """Begin to record a valid request, as it arrived, whether or not it comes too late.
 
         The resumption of one call by a batch is not recorded: the batch is.
         """

@@ -107,8 +107,7 @@ class ProviderControl:
     @workflow.signal(name=names.SET_FLAG)
     def signal_set_flag(self, *arguments: Any) -> None:
         """The update as a signal: an error is shown in the status."""
-        self._signal(SetFlag, arguments, Control.set_flag)
-        self._audit.record(names.SET_FLAG, arguments)
+        self._signal(SetFlag, arguments, Control.set_flag, names.SET_FLAG)
 
     @workflow.update(name=names.FORCE_BREAKER)
     async def force_breaker(self, *arguments: Any) -> ControlChange:
@@ -121,8 +120,7 @@ class ProviderControl:
 
     @workflow.signal(name=names.FORCE_BREAKER)
     def signal_force_breaker(self, *arguments: Any) -> None:
-        self._signal(ForceBreaker, arguments, Control.force_breaker)
-        self._audit.record(names.FORCE_BREAKER, arguments)
+        self._signal(ForceBreaker, arguments, Control.force_breaker, names.FORCE_BREAKER)
 
     @workflow.update(name=names.SET_LIMIT)
     async def set_limit(self, *arguments: Any) -> ControlChange:
@@ -135,8 +133,7 @@ class ProviderControl:
 
     @workflow.signal(name=names.SET_LIMIT)
     def signal_set_limit(self, *arguments: Any) -> None:
-        self._signal(SetLimit, arguments, Control.set_limit)
-        self._audit.record(names.SET_LIMIT, arguments)
+        self._signal(SetLimit, arguments, Control.set_limit, names.SET_LIMIT)
 
     @workflow.signal(name=names.CONFIGURE)
     def configure(self, *arguments: Any) -> None:
@@ -178,11 +175,19 @@ class ProviderControl:
         model: type[Command],
         arguments: tuple[Any, ...],
         handle: Callable[[Control, Command], object],
+        action: str | None = None,
     ) -> None:
-        if (control := self._control) is not None:
-            handle_signal(
-                arguments, model, lambda command: handle(control, command), control.reject
-            )
+        """Handle a signal; `action` is what it is in the audit log, if an operator sends it."""
+        control = self._control
+        if control is None:
+            return
+
+        def handle_and_record(command: Command) -> None:
+            handle(control, command)
+            if action is not None:
+                self._audit.record(action, arguments)
+
+        handle_signal(arguments, model, handle_and_record, control.reject)
 
     def _publish(self) -> None:
         if self._control is None:

@@ -173,20 +173,17 @@ class ReprocessParked:
     @workflow.signal(name=names.PAUSE)
     def pause(self, *arguments: Any) -> None:
         """Reprocess no more calls until the batch is resumed: `BatchCommand`."""
-        self._signal(arguments, BatchRun.pause)
-        self._audit.record(names.PAUSE, arguments)
+        self._signal(names.PAUSE, arguments, BatchRun.pause)
 
     @workflow.signal(name=names.RESUME)
     def resume(self, *arguments: Any) -> None:
         """Continue after a pause: `BatchCommand`."""
-        self._signal(arguments, BatchRun.resume)
-        self._audit.record(names.RESUME, arguments)
+        self._signal(names.RESUME, arguments, BatchRun.resume)
 
     @workflow.signal(name=names.STOP)
     def stop(self, *arguments: Any) -> None:
         """End the batch early: `BatchCommand`. Calls in progress end by themselves."""
-        self._signal(arguments, BatchRun.stop)
-        self._audit.record(names.STOP, arguments)
+        self._signal(names.STOP, arguments, BatchRun.stop)
 
     @workflow.query(name=names.PROGRESS)
     def progress(self) -> BatchProgress:
@@ -198,12 +195,21 @@ class ReprocessParked:
         return self._batch
 
     def _signal(
-        self, arguments: tuple[Any, ...], handle: Callable[[BatchRun, BatchCommand], None]
+        self,
+        action: str,
+        arguments: tuple[Any, ...],
+        handle: Callable[[BatchRun, BatchCommand], None],
     ) -> None:
-        if (batch := self._batch) is not None:
-            handle_signal(
-                arguments, BatchCommand, lambda command: handle(batch, command), batch.reject
-            )
+        """Handle an operator's request, and record it in the audit log."""
+        batch = self._batch
+        if batch is None:
+            return
+
+        def handle_and_record(command: BatchCommand) -> None:
+            handle(batch, command)
+            self._audit.record(action, arguments)
+
+        handle_signal(arguments, BatchCommand, handle_and_record, batch.reject)
 
 
 def _summary(progress: BatchProgress, *, is_last: bool) -> str:

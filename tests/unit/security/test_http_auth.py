@@ -194,6 +194,25 @@ async def test_roles(
         assert await status(client, issuer.token(**{"roles": None, **claim})) == expected
 
 
+async def test_refused_requests_are_told(issuer: Issuer, jwks: str) -> None:
+    """With the sender's address, so that they can be counted; never with the credential."""
+    told: list[tuple[str, str, str]] = []
+    auth = HttpAuth(with_tokens(jwks), lambda: issuer.now, lambda *refused: told.append(refused))
+    app = FastAPI()
+    app.get("/steer", dependencies=[Depends(auth.require(Role.STEER))])(lambda: None)
+    transport = httpx.ASGITransport(app, client=("192.0.2.1", 1234))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        await status(client, issuer.token(roles=["read"]))
+        await status(client, "not-a-token")
+        await status(client, issuer.token())
+    await auth.aclose()
+    assert [(source, what) for source, what, _ in told] == [
+        ("192.0.2.1", "forbidden"),
+        ("192.0.2.1", "unauthenticated"),
+    ]
+    assert "not-a-token" not in repr(told)
+
+
 async def test_keys_rotate(issuer: Issuer, jwks: str) -> None:
     """A new key is fetched when a token names it, at most every 30 s; a removed one ends."""
     async with protected(with_tokens(jwks), issuer) as client:
