@@ -19,6 +19,7 @@ from ackbridge.contracts.names import SHORT_ID_PATTERN
 from ackbridge.contracts.wire import parse_duration
 from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.redaction import Redactor
+from ackbridge.security.specs import UrlVerify
 
 from .callbacks import EventRule
 from .expressions import Expression
@@ -97,11 +98,12 @@ def find_matches(integration: Integration, document: Document) -> list[Match]:
     A call id of another operation or another provider is never a match, whatever the reference.
     """
     matches = []
+    proven = _proven_call(integration, document)
     for name, operation in integration.operations.items():
         if operation.response.mode != "callback":
             continue
         match = operation.response.match
-        call_id = _key(match.call_id, document)
+        call_id = proven or _key(match.call_id, document)
         if call_id is not None and not call_id.startswith(f"{integration.provider}.{name}."):
             if SHORT_ID_PATTERN.fullmatch(call_id) and operation.sends_short_id:
                 # Stored as a reference of the call before it was sent.
@@ -111,6 +113,16 @@ def find_matches(integration: Integration, document: Document) -> list[Match]:
         if call_id is not None or reference is not None:
             matches.append(Match(name, call_id, reference))
     return matches
+
+
+def _proven_call(integration: Integration, document: Document) -> str | None:
+    """The call that the URL of a callback was made for; nothing in a body counts beside it."""
+    callbacks = integration.callbacks
+    is_by_url = callbacks is not None and isinstance(callbacks.verify, UrlVerify)
+    return _key(_URL_CALL, document) if is_by_url else None
+
+
+_URL_CALL: Final = Expression("call.id")
 
 
 def classify(

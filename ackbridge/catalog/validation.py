@@ -242,6 +242,11 @@ def _callback(operation: Fields, document: Any) -> Iterator[FieldProblem]:
     match = _mapping(response, "match")
     if not _mapping(document, "callbacks"):
         yield _problem("response.mode", "mode callback needs callbacks with verify and event_key")
+    verify = _mapping(_mapping(document, "callbacks"), "verify")
+    if verify.get("type") == "url":
+        match = {"call_id": "call.id", **match}
+        if not _sends_callback_url(operation, document):
+            yield _problem("request", "needs {callback_url}: callbacks.verify is of type url")
     if not match.get("call_id") and not match.get("reference"):
         yield _problem("response.match", "mode callback needs match.call_id or match.reference")
     fetched = _mapping(response, "status") if response.get("fetch") is True else {}
@@ -257,6 +262,13 @@ def _callback(operation: Fields, document: Any) -> Iterator[FieldProblem]:
             " late response of one cycle is taken for that of the next; null if callbacks have none"
         )
         yield _problem("response.match", message)
+
+
+def _sends_callback_url(operation: Fields, document: Any) -> bool:
+    """Whether the request has the URL; a hook may add it."""
+    texts = (text for _, text in walk_texts(operation.get("request")))
+    has_hook = isinstance(document, dict) and bool(document.get("hook"))
+    return has_hook or any("callback_url" in text for text in texts)
 
 
 def _has_references_by_cycle(operation: Fields) -> bool:

@@ -35,7 +35,7 @@ from ackbridge.sandbox.provider_dialect import (
 )
 from ackbridge.sandbox.signing import build_signer
 from ackbridge.security.secrets import Secrets
-from ackbridge.security.specs import HmacVerify
+from ackbridge.security.specs import HmacVerify, UrlVerify
 
 from .message import Message
 from .request_matching import (
@@ -235,8 +235,12 @@ class FileBasedProvider:
         return {**headers, **signed}
 
     def forge(self, body: bytes, event_id: str, at: datetime) -> dict[str, dict[str, str]]:
-        """With another secret; where time is signed, also a correct signature of days ago."""
-        if self._signer is None:
+        """With another secret; where time is signed, also a correct signature of days ago.
+
+        None where the URL proves a callback: the headers are nobody's then.
+        """
+        callbacks = self._integration.callbacks
+        if self._signer is None or (callbacks and isinstance(callbacks.verify, UrlVerify)):
             return {}
         headers, message_id = self._headers(event_id), self._message_id(event_id)
         forged = {"signature": {**headers, **self._signer.forge(body, message_id, at)}}

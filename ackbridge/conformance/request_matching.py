@@ -17,6 +17,7 @@ from ackbridge.catalog.templates import BodyTemplate, Template
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.sandbox.provider_dialect import IncomingRequest
+from ackbridge.security.secrets import CALLBACK_TOKEN
 
 from .template_context import template_context
 
@@ -233,7 +234,8 @@ class ExpectedCalls:
 
     def _find_rendered(self, request: IncomingRequest) -> _Rendered | None:
         target = f"{request.path}?{request.query}" if request.query else request.path
-        known = self._rendered.get((request.method, target, request.body), ())
+        body = _TOKEN_IN_URL.sub(b"", request.body)
+        known = self._rendered.get((request.method, target, body), ())
         found = [one for one in known if one.headers.items() <= request.headers.items()]
         # Those of several calls may be alike, where a status request is sent without a reference.
         return found[0] if len({one.cycle.call_id for one in found}) == 1 else None
@@ -284,6 +286,10 @@ class ExpectedCalls:
         self._rendered[sent.method, target, sent.content or b""].append(
             _Rendered(cycle, part, headers)
         )
+
+
+_TOKEN_IN_URL = re.compile(b"(?:/|%2F)" + CALLBACK_TOKEN.pattern.encode())
+"""The end of a call's own callback URL, which only the worker can make."""
 
 
 def _pattern(base: str, path: Template | None) -> re.Pattern[str]:

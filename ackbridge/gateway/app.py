@@ -20,6 +20,7 @@ from ackbridge.clock import Clock
 from ackbridge.contracts.edge import EdgeLimits, Network
 from ackbridge.errors import UnavailableError
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.callback_urls import callback_urls
 from ackbridge.security.inbound import build_verifier
 from ackbridge.security.secrets import Secrets
 from ackbridge.stats.counters import Counters
@@ -84,6 +85,7 @@ def create_app(
             integration,
             integration.callbacks,
             build_verifier(integration.callbacks.verify, secrets, clock),
+            callback_urls(integration.callbacks.verify, name, secrets),
             redactors[name],
         )
         for name, integration in catalog.integrations.items()

@@ -26,22 +26,23 @@ _METHODS = ("POST", "GET", "HEAD")
 
 
 class CallbackEndpoint:
-    """Serves `/callbacks/{provider}`; other requests go to `app`."""
+    """Serves `/callbacks/{provider}`, with or without a token; other requests go to `app`."""
 
     def __init__(self, pipeline: CallbackPipeline, app: ASGIApp) -> None:
         self._pipeline = pipeline
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        provider = _provider(scope)
-        if provider is None:
+        found = _provider_and_token(scope)
+        if found is None:
             await self._app(scope, receive, send)
             return
+        provider, token = found
         method = scope["method"]
         if method in _METHODS:
             headers, query = _headers(scope), scope["query_string"]
             client = scope["client"][0] if scope["client"] else LOCAL
-            request = CallbackRequest(provider, method, headers, query, receive, client)
+            request = CallbackRequest(provider, method, headers, query, receive, client, token)
             reply = await self._pipeline.handle(request)
         else:
             reply = WRONG_METHOD
@@ -50,14 +51,15 @@ class CallbackEndpoint:
         await send(body)
 
 
-def _provider(scope: Scope) -> str | None:
+def _provider_and_token(scope: Scope) -> tuple[str, str] | None:
     if scope["type"] != "http":
         return None
     path: str = scope["path"]
     if not path.startswith(PREFIX):
         return None
-    provider = path[len(PREFIX) :]
-    return provider if provider and "/" not in provider else None
+    provider, slash, token = path[len(PREFIX) :].partition("/")
+    is_callback = provider and "/" not in token and bool(slash) == bool(token)
+    return (provider, token) if is_callback else None
 
 
 def _headers(scope: Scope) -> dict[str, str]:

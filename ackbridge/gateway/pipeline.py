@@ -29,6 +29,7 @@ from ackbridge.catalog.wire_formats import READERS, read_form
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.errors import SecretError, SignatureError, UnavailableError
+from ackbridge.security.callback_urls import CallbackUrls
 from ackbridge.security.inbound import Verifier
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
@@ -68,6 +69,7 @@ class CallbackSource:
     """A provider that calls back.
 
     Attributes:
+        urls: verify its callbacks instead of the verifier, where each call has its own URL.
         replies: by what became of an event.
         read: the body of a delivery; raises `InvalidInputError`.
         hidden: headers that not even handshakes see.
@@ -79,6 +81,7 @@ class CallbackSource:
     integration: Integration
     callbacks: CallbackSpec
     verifier: Verifier
+    urls: CallbackUrls | None
     redactor: Redactor
     replies: Mapping[DeliveryResult, CallbackReply]
     read: Read
@@ -94,6 +97,7 @@ class CallbackSource:
         integration: Integration,
         callbacks: CallbackSpec,
         verifier: Verifier,
+        urls: CallbackUrls | None,
         redactor: Redactor,
     ) -> CallbackSource:
         """Build the source of one integration."""
@@ -102,6 +106,7 @@ class CallbackSource:
             integration,
             callbacks,
             verifier,
+            urls,
             redactor,
             {result: _accepted(result, callbacks.replies) for result in DeliveryResult},
             _reader(integration, callbacks),
@@ -118,6 +123,7 @@ class CallbackRequest(NamedTuple):
 
     Attributes:
         client: the address of whoever sent it to us, or to a trusted proxy.
+        token: what the URL has behind the provider, "" for nothing.
     """
 
     provider: str
@@ -126,16 +132,23 @@ class CallbackRequest(NamedTuple):
     query: bytes
     receive: Receive
     client: str
+    token: str = ""
 
 
 class ReceivedCallback(NamedTuple):
-    """A callback of a known provider, within its size limit; not verified."""
+    """A callback of a known provider, within its size limit; not verified.
+
+    Attributes:
+        call_id: the call that its URL was made for, once that is verified.
+    """
 
     source: CallbackSource
     method: str
     headers: Mapping[str, str]
     query: bytes
     body: bytes
+    token: str
+    call_id: str | None = None
 
 
 class VerifiedCallback(ReceivedCallback):
@@ -236,14 +249,20 @@ class CallbackPipeline:
             raise ReplyDecidedError(NOT_ALLOWED)
         limit = source.callbacks.max_bytes if source else UNROUTED_LIMIT
         body = await _read_body(request, limit)
-        if source is None:
+        if source is None or (request.token and source.urls is None):
             raise _rejected(404, "unknown", "no provider of that name sends callbacks here")
-        return ReceivedCallback(source, request.method, request.headers, request.query, body)
+        return ReceivedCallback(
+            source, request.method, request.headers, request.query, body, request.token
+        )
 
     def _verify(self, received: ReceivedCallback) -> VerifiedCallback:
         source = received.source
+        call_id = None
         try:
-            source.verifier.verify(received.headers, received.body)
+            if source.urls is not None:
+                call_id = source.urls.call_of(received.token)
+            else:
+                source.verifier.verify(received.headers, received.body)
         except SignatureError as error:
             _answer_unsigned_handshake(received)
             raise _rejected(source.callbacks.replies.forged, FORGED, str(error)) from None
@@ -251,7 +270,7 @@ class CallbackPipeline:
             _answer_unsigned_handshake(received)
             reply = self._try_again("verification is not set up")
             raise ReplyDecidedError(reply, f"cannot be verified: {error}") from None
-        return VerifiedCallback(*received)
+        return VerifiedCallback(*received[:-1], call_id)
 
     def _limit(self, verified: VerifiedCallback, client: str) -> None:
         """Only genuine callbacks count, so that forged ones cannot use up the limit."""
@@ -273,9 +292,11 @@ class CallbackPipeline:
             # Providers repeat what they were sent, and documents are stored.
             delivery = source.redactor.known.remove(_open(verified))
             if each is None:
+                delivery = _proven(delivery, verified.call_id)
                 event = self._read(source, delivery, len(verified.body))
                 return Interpreted([event] if event is not None else [], ignored=event is None)
-            documents = split_delivery(each, delivery, has_whole=source.has_whole)
+            split = split_delivery(each, delivery, has_whole=source.has_whole)
+            documents = [_proven(document, verified.call_id) for document in split]
         except ValueError as error:
             unread = delivery or source.redactor.known.remove(_unread_document(verified))
             return Interpreted([], rejection=_unreadable(source, error), unreadable=(unread,))
@@ -503,6 +524,11 @@ def _handshake_document(received: ReceivedCallback) -> EventDocument:
     hidden = received.source.hidden
     headers = {name: text for name, text in received.headers.items() if name not in hidden}
     return make_document(body, headers, _query(received))
+
+
+def _proven(document: EventDocument, call_id: str | None) -> EventDocument:
+    """The document with the call that its URL is for, whatever the body says."""
+    return document if call_id is None else {**document, "call": {"id": call_id}}
 
 
 def _may_send(callbacks: CallbackSpec, client: str) -> bool:

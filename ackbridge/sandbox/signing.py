@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from ackbridge.security.secrets import Secrets
-from ackbridge.security.specs import BasicVerify, HeaderVerify, HmacVerify, VerifySpec
+from ackbridge.security.specs import BasicVerify, HeaderVerify, HmacVerify, UrlVerify, VerifySpec
 
 Headers = dict[str, str]
 Sign = Callable[[bytes, bytes, str, datetime], Headers]
@@ -53,6 +53,8 @@ def build_signer(spec: VerifySpec, secrets: Secrets) -> Signer:
                 lambda secret, _body, _id, _at: {name: prefix + secret.decode()},
                 secrets.resolve(spec.secrets[0]),
             )
+        case UrlVerify():
+            return Signer(lambda *_: {}, secrets.resolve(spec.secrets[0]))
         case BasicVerify():
             username = secrets.text(spec.username)
             return Signer(

@@ -14,7 +14,7 @@ from ackbridge.clock import Clock
 from ackbridge.errors import SecretError, SignatureError
 
 from .secrets import Secrets
-from .specs import BasicVerify, HeaderVerify, HmacVerify, VerifySpec, split_signed
+from .specs import BasicVerify, HeaderVerify, HmacVerify, UrlVerify, VerifySpec, split_signed
 
 MAX_SIGNATURES = 16
 """In one header: a rotation needs a few, and each one costs a comparison."""
@@ -36,6 +36,8 @@ class Verifier(Protocol):
 def build_verifier(spec: VerifySpec | None, secrets: Secrets, clock: Clock) -> Verifier:
     """Build the verifier of one integration; without a spec, it refuses everything.
 
+    Callbacks whose URL proves them are verified by `CallbackUrls`.
+
     Secrets are resolved for every callback, so that a rotation takes effect at once.
     """
     match spec:
@@ -47,11 +49,16 @@ def build_verifier(spec: VerifySpec | None, secrets: Secrets, clock: Clock) -> V
             return _HeaderVerifier(spec, secrets)
         case BasicVerify():
             return _BasicVerifier(spec, secrets)
+        case UrlVerify():
+            return _RefuseAll("callbacks of this provider are verified by their URL")
 
 
 class _RefuseAll:
+    def __init__(self, reason: str = "this provider has no callback verification") -> None:
+        self._reason = reason
+
     def verify(self, headers: Mapping[str, str], body: bytes) -> None:  # noqa: ARG002 -- the signature is the protocol's
-        raise SignatureError("this provider has no callback verification")
+        raise SignatureError(self._reason)
 
 
 class _HeaderVerifier:

@@ -27,7 +27,7 @@ import httpx
 
 from .oauth2 import ClientCredentials
 from .outbound import CombinedAuth
-from .secrets import REMOVED, KnownSecrets, Secrets
+from .secrets import CALLBACK_TOKEN, REMOVED, KnownSecrets, Secrets
 from .specs import AuthSpec, VerifySpec
 
 _MAX_INPUT = 8192
@@ -44,6 +44,7 @@ _PATTERNS = (
     re.compile(r"\b(?:sk|pk|xox[a-z])-[\w-]{8,}"),
     re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
     re.compile(r"(?<=_secret_)\w{8,}"),
+    CALLBACK_TOKEN,
 )
 _CREDENTIAL = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 from ackbridge.errors import SecretError
@@ -116,6 +116,14 @@ class Secrets:
             raise SecretError(f"{ref}: is not UTF-8 text") from None
 
 
+CALLBACK_TOKEN_PREFIX: Final = "ackcb_"  # noqa: S105 -- not a secret
+"""What the tokens of callback URLs begin with, so that they are recognised wherever they are."""
+
+CALLBACK_TOKEN: Final = re.compile(CALLBACK_TOKEN_PREFIX + r"[\w-]+\.[\w-]{22}", re.ASCII)
+
+_CALLBACK_TOKEN_BYTES = re.compile(CALLBACK_TOKEN.pattern.encode())
+
+
 class KnownSecrets:
     """The secrets of one provider, in the forms in which it may repeat them.
 
@@ -165,6 +173,8 @@ class KnownSecrets:
         forms = [form for form in self.forms() if len(form) >= SHORTEST_IN_DATA]
         whole = "\0".join(_texts(value))
         found = [form for form in forms if form in whole]
+        if CALLBACK_TOKEN_PREFIX in whole:
+            found += set(CALLBACK_TOKEN.findall(whole))
         return _replaced(value, found) if found else value
 
     def remove_bytes(self, body: bytes) -> bytes:
@@ -172,7 +182,7 @@ class KnownSecrets:
         for form in self.forms():
             if len(form) >= SHORTEST_IN_DATA:
                 body = body.replace(form.encode(), REMOVED.encode())
-        return body
+        return _CALLBACK_TOKEN_BYTES.sub(REMOVED.encode(), body)
 
     def _in_use(self) -> Iterator[tuple[str, str]]:
         for token in self._tokens:

@@ -223,7 +223,25 @@ class BasicVerify(Spec):
         return [(self.username, ref) for ref in self.passwords]
 
 
-VerifySpec = Annotated[HmacVerify | HeaderVerify | BasicVerify, Field(discriminator="type")]
+class UrlVerify(Spec):
+    """A signed token at the end of `{callback_url}`, for providers that sign nothing.
+
+    Each call has a URL of its own, which also says which call a callback is for.
+
+    Attributes:
+        secrets: the first one signs, any of them verifies.
+    """
+
+    type: Literal["url"]
+    secrets: SecretRefs
+
+    def credentials(self) -> list[Credential]:
+        return [("", ref) for ref in self.secrets]
+
+
+VerifySpec = Annotated[
+    HmacVerify | HeaderVerify | BasicVerify | UrlVerify, Field(discriminator="type")
+]
 """How callbacks of a provider are verified."""
 
 

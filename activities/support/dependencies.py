@@ -10,15 +10,17 @@ from pathlib import Path
 import httpx
 
 from ackbridge.catalog.catalog import Catalog, secret_refs
+from ackbridge.catalog.model import Integration
 from ackbridge.clock import Clock
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest, texts_at
 from ackbridge.control.admission import Admission, RideLimiter
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.callback_urls import CallbackUrls
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
-from ackbridge.security.specs import Credential
+from ackbridge.security.specs import Credential, UrlVerify
 from ackbridge.stats.counters import Counters
 
 _PATTERNS_ONLY = Redactor()
@@ -61,6 +63,7 @@ class Dependencies:
             name: (
                 *(used for spec in one.auth for used in spec.credentials()),
                 *(("", ref) for ref in secret_refs(one)),
+                *_url_credentials(one),
             )
             for name, one in self.catalog.integrations.items()
         }
@@ -98,10 +101,24 @@ class Dependencies:
                 "cycle": cycle,
                 "idempotency_key": names.idempotency_key(request.call_id, cycle),
             },
-            "callback_url": f"{self.public_url.rstrip('/')}/callbacks/{request.provider}",
+            "callback_url": self._callback_url(request),
             "reference": None,
             "kept": {},
             "response": None,
             "reason": None,
             **known,
         }
+
+    def _callback_url(self, request: CallRequest) -> str:
+        """Where the provider calls back: a URL of the call's own where that proves it."""
+        url = f"{self.public_url.rstrip('/')}/callbacks/{request.provider}"
+        callbacks = self.catalog.integration(request.provider).callbacks
+        if callbacks is None or not isinstance(callbacks.verify, UrlVerify):
+            return url
+        urls = CallbackUrls(callbacks.verify, request.provider, self.secrets)
+        return f"{url}/{urls.token(request.call_id)}"
+
+
+def _url_credentials(integration: Integration) -> Sequence[Credential]:
+    verify = integration.callbacks.verify if integration.callbacks is not None else None
+    return verify.credentials() if isinstance(verify, UrlVerify) else ()

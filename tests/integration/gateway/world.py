@@ -157,6 +157,18 @@ operations:
     response: {mode: callback, match: {call_id: call_id}, success: "@.headers.status == 'done'"}
 """
 
+LINKED = """
+provider: linked
+base_url: http://127.0.0.1:9
+callbacks:
+  verify: {type: url, secrets: ["env:OTHER_TOKEN", "env:ACME_SECRET"]}
+  event_key: id
+operations:
+  ask:
+    request: {method: POST, path: /asks, body: {hook: "{callback_url}"}}
+    response: {mode: callback, success: done}
+"""
+
 QUERY = FORM.replace("form", "asking").replace("encoding: asking", "encoding: query")
 XML = """
 provider: xml
@@ -342,7 +354,7 @@ async def in_the_end(awaited: Awaitable[T]) -> T:
 
 def load(folder: Path) -> Catalog:
     """The catalog of all providers."""
-    for number, text in enumerate((ACME, OTHER, BULKY, MANY, FORM, QUERY, XML, FENCED)):
+    for number, text in enumerate((ACME, OTHER, BULKY, MANY, FORM, QUERY, XML, FENCED, LINKED)):
         (folder / f"{number}.yaml").write_text(text)
     (folder / "subscribers").mkdir()
     (folder / "subscribers" / "shop.yaml").write_text(SHOP)
