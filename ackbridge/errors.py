@@ -9,6 +9,8 @@
     ├── UnavailableError                retry later
     │   ├── TokenError                  a token endpoint issues no token       (ackbridge.security)
     │   ├── EngineUnavailableError      the Temporal server does not answer
+    │   │   ├── NamespaceNotFoundError  it does not know the namespace
+    │   │   └── WorkerUnavailableError  it answers, but no worker does
     │   ├── KeyServiceError             a key service such as AWS KMS gives no key
     │   ├── LedgerUnavailableError      the database does not answer
     │   └── ProcessDiedError            a process of a local stack ended       (ackbridge.local)
@@ -99,6 +101,14 @@ class LedgerUnavailableError(UnavailableError):
 
 class EngineUnavailableError(UnavailableError):
     """The Temporal server does not answer, or is not installed."""
+
+
+class NamespaceNotFoundError(EngineUnavailableError):
+    """The Temporal server does not know the namespace; it may be created later."""
+
+
+class WorkerUnavailableError(EngineUnavailableError):
+    """The Temporal server answers, but no worker does."""
 
 
 class DecryptionError(AckbridgeError):

@@ -6,13 +6,16 @@ The connection to Temporal is configured by `TEMPORAL_*`, see `temporalio.envcon
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
+from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ackbridge.contracts.control import ENVIRONMENT_PATTERN
@@ -116,17 +119,50 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings.
+    """Read the settings; variables that are none of ours are reported on standard error, once.
 
     Raises:
         ConfigurationError: naming the variable.
     """
+    for problem in unknown_settings(environment()):
+        _warn_once(problem)
     try:
         return Settings()
     except ValidationError as error:
         raise ConfigurationError(
             f"settings (ACKBRIDGE_*): {describe_validation_error(error)}"
         ) from None
+
+
+def setting_names(model: type[BaseModel] = Settings, prefix: str = "ACKBRIDGE_") -> set[str]:
+    """The variables that are read, such as `ACKBRIDGE_RETENTION_CALLS`."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        kind, variable = field.annotation, f"{prefix}{name.upper()}"
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= setting_names(kind, f"{variable}_")
+        else:
+            found.add(variable)
+    return found
+
+
+def unknown_settings(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each `ACKBRIDGE_*` that is not read; it may belong to another version."""
+    # The nested ones can also be given as one JSON object.
+    known = setting_names() | {f"ACKBRIDGE_{name.upper()}" for name in Settings.model_fields}
+    problems = []
+    for name in sorted(environ):
+        if name.startswith("ACKBRIDGE_") and name not in known:
+            # The prefix would make every two names similar.
+            near = get_close_matches(name[10:], [one[10:] for one in known], n=1)
+            hint = f" Did you mean ACKBRIDGE_{near[0]}?" if near else ""
+            problems.append(f"{name} is not a setting, and is ignored.{hint}")
+    return problems
+
+
+@cache
+def _warn_once(problem: str) -> None:
+    print(f"ackbridge: {problem}", file=sys.stderr)
 
 
 def environment() -> Mapping[str, str]:

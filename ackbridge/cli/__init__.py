@@ -5,10 +5,11 @@ The module of a command is imported when the command runs: all of them together 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Final, NoReturn
+from importlib.metadata import version
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -193,7 +194,6 @@ app = typer.Typer(
     name="ackbridge",
     cls=_group_class(COMMANDS),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""Third-party API calls that always end in a known state.
@@ -204,18 +204,35 @@ Temporal's own settings (`TEMPORAL_ADDRESS`, `TEMPORAL_NAMESPACE`, ...) say whic
 to; settings of Ackbridge are `ACKBRIDGE_*`. Both can be set in `.env`.
 
 **Exit codes**: 0 completed, 1 the call failed or was cancelled, 2 bad input or usage,
-3 still pending, 4 a service that Ackbridge depends on does not answer.
+3 still pending, 4 a service that Ackbridge depends on does not answer, 5 a defect of Ackbridge.
 """,
     epilog="""Try it: run `ackbridge up` in one shell, and in another
 `ackbridge call sandbox create_order --key o-1 --payload '{"amount": 5, "currency": "EUR"}'`.""",
 )
-app.callback()(_no_callback)
 
 
-def main() -> int:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"ackbridge {version('ackbridge')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        app()
+        app(arguments)
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else 1
     return 0

@@ -12,6 +12,7 @@ import typer
 
 from ackbridge.client.batches import BatchHandle
 from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, BatchState, ParkedSelection
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.ledger.batches import ParkedCall, ParkedCount
@@ -67,15 +68,15 @@ def reprocess(
     ] = False,
     watch: Watch = False,
     json_output: Json = False,
-) -> None:
+) -> int | None:
     """Reprocess parked calls: send them again, and wait for their responses.
 
     A batch takes each call once, oldest first, at a limited rate. It waits while the provider is
     switched off or its breaker is open.
     """
     if "." in which:
-        signal_call(which, lambda call: call.reprocess(by=by), json_output)
-        return
+        rejection = f"{names.REPROCESS} by {by}: "
+        return signal_call(which, rejection, lambda call: call.reprocess(by=by), json_output)
     selection = {
         "provider": which,
         "operation": operation,
@@ -94,14 +95,15 @@ def reprocess(
     request = parse_argument(BatchRequest, (fields,))
     if dry_run:
         _print_selection(request.selection, json_output)
-        return
+        return None
 
     async def start(client: AckbridgeClient) -> BatchProgress:
         batch = await client.reprocess_parked(request)
         started = await _started(batch)
         return await _progress(batch, watch) if watch else started
 
-    _print([with_client(start)], json_output)
+    _print([with_client(start, waits_by_itself=watch)], json_output)
+    return None
 
 
 def list_batches(
@@ -125,12 +127,15 @@ def list_batches(
             lambda batches: all(batch.state.is_final for batch in batches),
         )
 
-    _print(with_client(fetch), json_output)
+    _print(with_client(fetch, waits_by_itself=watch), json_output)
 
 
 def status(batch_id: BatchId, watch: Watch = False, json_output: Json = False) -> None:
     """Show the progress of a batch."""
-    _print([with_client(lambda client: _progress(client.batch(batch_id), watch))], json_output)
+    progress = with_client(
+        lambda client: _progress(client.batch(batch_id), watch), waits_by_itself=watch
+    )
+    _print([progress], json_output)
 
 
 def pause(batch_id: BatchId, reason: Reason, by: By, json_output: Json = False) -> None:

@@ -6,17 +6,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+from temporalio.client import Client
 
-from ackbridge.client.calls import AckbridgeClient, Call, ListedCall
-from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
+from ackbridge.client.calls import AckbridgeClient, Call, ListedCall, status_of
+from ackbridge.client.waiting import is_polled
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallRequest, CallStatus, Effect, Stage
 from ackbridge.contracts.wire import parse_argument
-from ackbridge.errors import AckbridgeError
+from ackbridge.errors import (
+    AckbridgeError,
+    CallEndedError,
+    EngineUnavailableError,
+    NamespaceNotFoundError,
+)
 from ackbridge.ledger.calls import CallRow
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.settings import environment
+from ackbridge.telemetry.trace_export import export_traces
 from ackbridge.terminal import output
-from ackbridge.terminal.exit_codes import ExitCode
+from ackbridge.terminal.exit_codes import ExitCode, report
 
-from .connections import with_client, with_ledger
+from .connections import with_client, with_ledger, with_temporal
 from .options import By, Json, Limit, Watch, parse_duration, read_json
 
 CallId = Annotated[str, typer.Argument(metavar="ID", help="The call id: PROVIDER.OPERATION.KEY.")]
@@ -61,13 +71,20 @@ def call(
     }
     request = parse_argument(CallRequest, (fields,))
     timeout = parse_duration("wait", wait)
-    return print_status(
-        with_client(lambda client: client.start_and_wait(request, timeout)), json_output
-    )
+
+    async def start(client: Client) -> CallStatus:
+        calls = AckbridgeClient(client)
+        if await is_polled(client, names.TASK_QUEUE):
+            return await calls.start_and_wait(request, timeout)
+        return await calls.start_unserved(request)
+
+    with export_traces("ackbridge", environment()):
+        status = with_temporal(start, waits_by_itself=True)
+    return print_status(status, json_output)
 
 
 def status(call_id: CallId, watch: Watch = False, json_output: Json = False) -> int:
-    """Show the state of a call."""
+    """Show the state of a call; without a worker, what the ledger has recorded of it."""
 
     async def fetch(client: AckbridgeClient) -> CallStatus:
         found = client.call(call_id)
@@ -77,7 +94,16 @@ def status(call_id: CallId, watch: Watch = False, json_output: Json = False) -> 
             found.status, output.call_status, lambda status: status.stage.is_final
         )
 
-    return print_status(with_client(fetch), json_output)
+    try:
+        return print_status(with_client(fetch, waits_by_itself=watch), json_output)
+    except EngineUnavailableError as error:
+        if isinstance(error, NamespaceNotFoundError):
+            raise
+        known = _recorded([call_id]).get(call_id)
+        if known is None:
+            raise
+        report(f"{error}. This is what the ledger has recorded:")
+        return print_status(_recorded_status(known), json_output)
 
 
 def list_calls(
@@ -121,12 +147,17 @@ def list_calls(
     output.console.print(output.table(f"{len(rows)} calls", columns, cells))
 
 
-def cancel(call_id: CallId, reason: Reason, by: By, json_output: Json = False) -> None:
+def cancel(call_id: CallId, reason: Reason, by: By, json_output: Json = False) -> int:
     """Cancel a call, with a failed acknowledgement to its provider.
 
     A response that was recorded before wins over the cancellation.
     """
-    signal_call(call_id, lambda call: call.cancel(by=by, reason=reason), json_output)
+    return signal_call(
+        call_id,
+        f"{names.CANCEL} by {by}: ",
+        lambda call: call.cancel(by=by, reason=reason),
+        json_output,
+    )
 
 
 def force_ack(
@@ -137,23 +168,48 @@ def force_ack(
         str, typer.Option(help="The response to record: JSON, `@file` or `-`.")
     ] = "null",
     json_output: Json = False,
-) -> None:
+) -> int:
     """Complete a call that waits, with or without a response."""
     document = read_json("response", response)
-    signal_call(
-        call_id, lambda call: call.force_ack(by=by, reason=reason, response=document), json_output
+    return signal_call(
+        call_id,
+        f"{names.FORCE_ACK} by {by}: ",
+        lambda call: call.force_ack(by=by, reason=reason, response=document),
+        json_output,
     )
 
 
-def signal_call(call_id: str, act: Callable[[Call], Awaitable[None]], json_output: bool) -> None:
-    """Signal a call, and print its status. Its outcome does not decide the exit code."""
+def signal_call(
+    call_id: str, rejection: str, act: Callable[[Call], Awaitable[None]], json_output: bool
+) -> int:
+    """Signal a call, and print its status. Its outcome does not decide the exit code.
+
+    Args:
+        rejection: how the call's last error begins if it does not take the signal.
+
+    Raises:
+        CallEndedError: it has ended, or it does not take the signal.
+    """
+    is_sent = False
 
     async def signal(client: AckbridgeClient) -> CallStatus:
+        nonlocal is_sent
         found = client.call(call_id)
         await act(found)
+        is_sent = True
         return await found.status()
 
-    print_status(with_client(signal), json_output)
+    try:
+        status = with_client(signal)
+    except EngineUnavailableError as error:
+        if not is_sent:
+            raise
+        report(f"{call_id}: the request is stored, and is carried out when a worker runs ({error})")
+        return ExitCode.PENDING
+    if (status.last_error or "").startswith(rejection):
+        raise CallEndedError(f"{call_id}: {status.last_error}")
+    print_status(status, json_output)
+    return ExitCode.COMPLETED
 
 
 def print_status(status: CallStatus, json_output: bool) -> int:
@@ -180,6 +236,19 @@ def _recorded(call_ids: Sequence[str]) -> dict[str, CallRow]:
         return with_ledger(read)
     except AckbridgeError:
         return {}
+
+
+def _recorded_status(row: CallRow) -> CallStatus:
+    if row.outcome is not None:
+        return status_of(row.outcome)
+    return CallStatus(
+        call_id=row.call_id,
+        stage=row.stage,
+        since=row.updated_at,
+        last_error=row.reason,
+        effect=row.effect or Effect.UNKNOWN,
+        provider_code=row.provider_code,
+    )
 
 
 def _listed_row(found: ListedCall, recorded: CallRow | None) -> dict[str, Any]:

@@ -5,41 +5,68 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final, TypeVar
 
-import typer
 from temporalio.client import Client
 
 from ackbridge.client.calls import AckbridgeClient
+from ackbridge.client.waiting import is_polled
 from ackbridge.clock import utc_now
+from ackbridge.contracts import names
 from ackbridge.contracts.audit import AuditEntry, AuditOrigin, AuditRequest
 from ackbridge.contracts.identity import IdentitySource
-from ackbridge.errors import AckbridgeError
+from ackbridge.errors import AckbridgeError, LedgerUnavailableError, WorkerUnavailableError
+from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.encryption import load_encryption
 from ackbridge.settings import environment, load_settings
 from ackbridge.telemetry.trace_export import export_traces
 from ackbridge.temporal.connect import connect
+from ackbridge.terminal.exit_codes import report
 
 from .options import operator
 
 T = TypeVar("T")
 
+CONNECT_WITHIN: Final = timedelta(seconds=3)
+"""How long the server may take to answer; a person waits."""
 
-def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]]) -> T:
-    """Run something with a client of ours, connected as `TEMPORAL_*` say."""
+SILENT_FOR: Final = timedelta(seconds=2)
+"""After which a command says what it waits for, or stops waiting where no worker runs."""
+
+
+def with_client(act: Callable[[AckbridgeClient], Coroutine[Any, Any, T]], **options: bool) -> T:
+    """Run something with a client of ours, connected as `TEMPORAL_*` say; see `with_temporal`."""
     with export_traces("ackbridge", environment()):
-        return with_temporal(lambda client: act(AckbridgeClient(client)))
+        return with_temporal(lambda client: act(AckbridgeClient(client)), **options)
 
 
-def with_temporal(act: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-    """Run something with a plain Temporal client, connected as `TEMPORAL_*` say."""
+def with_temporal(
+    act: Callable[[Client], Coroutine[Any, Any, T]], *, waits_by_itself: bool = False
+) -> T:
+    """Run something with a plain Temporal client, connected as `TEMPORAL_*` say.
+
+    Args:
+        waits_by_itself: it was asked to wait, and handles a missing worker.
+
+    Raises:
+        WorkerUnavailableError: it needs a worker, and none runs.
+    """
 
     async def run() -> T:
-        return await act(await connect(environment(), identity=_client_identity()))
+        client = await connect_quickly()
+        work = act(client)
+        return await (work if waits_by_itself else _while_workers_run(client, work))
 
     return asyncio.run(run())
+
+
+async def connect_quickly() -> Client:
+    """Connect as `TEMPORAL_*` say; raises `EngineUnavailableError` after a few seconds."""
+    return await connect(environment(), within=CONNECT_WITHIN, identity=_client_identity())
 
 
 def _client_identity() -> str:
@@ -73,7 +100,17 @@ def record_if_possible(action: str, subject: str, **details: str) -> None:
             lambda ledger: record_command(ledger, action, subject, operator().label, **details)
         )
     except AckbridgeError as error:
-        typer.echo(f"not in the audit log: {error}", err=True)
+        report(f"not in the audit log: {error}")
+
+
+def with_ledger(act: Callable[[Ledger], Coroutine[Any, Any, T]]) -> T:
+    """Run something with the ledger of `ACKBRIDGE_LEDGER_URL`."""
+
+    async def run() -> T:
+        async with opened_ledger() as ledger:
+            return await act(ledger)
+
+    return asyncio.run(run())
 
 
 def open_ledger() -> Ledger:
@@ -82,14 +119,34 @@ def open_ledger() -> Ledger:
     return Ledger.open(load_settings().ledger_url, utc_now, encryption=encryption)
 
 
-def with_ledger(act: Callable[[Ledger], Coroutine[Any, Any, T]]) -> T:
-    """Run something with the ledger of `ACKBRIDGE_LEDGER_URL`."""
+@asynccontextmanager
+async def opened_ledger() -> AsyncIterator[Ledger]:
+    """As `open_ledger`, closed at the end; errors name the database and the setting."""
+    ledger = open_ledger()
+    try:
+        yield ledger
+    except LedgerUnavailableError as error:
+        if "ACKBRIDGE_LEDGER_URL" in str(error):
+            raise
+        # Without the password.
+        where = parse_url(load_settings().ledger_url).render_as_string()
+        raise LedgerUnavailableError(f"{error}: {where} (ACKBRIDGE_LEDGER_URL)") from None
+    finally:
+        await ledger.close()
 
-    async def run() -> T:
-        ledger = open_ledger()
-        try:
-            return await act(ledger)
-        finally:
-            await ledger.close()
 
-    return asyncio.run(run())
+async def _while_workers_run(client: Client, work: Coroutine[Any, Any, T]) -> T:
+    """Await something that may need a worker; give up once none polls the main queue."""
+    task = asyncio.create_task(work)
+    has_said = False
+    while not (await asyncio.wait([task], timeout=SILENT_FOR.total_seconds()))[0]:
+        if not await is_polled(client, names.TASK_QUEUE):
+            task.cancel()
+            raise WorkerUnavailableError(
+                f"no worker polls the queue {names.TASK_QUEUE} in namespace {client.namespace};"
+                " start one: ackbridge worker"
+            )
+        if not has_said:
+            report("waiting for a worker or the engine to answer")
+            has_said = True
+    return task.result()

@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from temporalio.client import Client
 
 from ackbridge.client.catch_up import catch_up as run_catch_up
+from ackbridge.client.control import ControlHandle
 from ackbridge.clock import utc_now
-from ackbridge.contracts.catch_up import CatchUpRequest
+from ackbridge.contracts.catch_up import CatchUpProgress, CatchUpRequest
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.terminal import output
 
@@ -31,7 +33,13 @@ def catch_up(
     """
     fields = {"provider": provider, "since": _moment(since).isoformat(), "by": by}
     request = parse_argument(CatchUpRequest, (fields,))
-    progress = with_temporal(lambda client: run_catch_up(client, request))
+
+    async def run(client: Client) -> CatchUpProgress:
+        # Its queue has no workers if there is no such provider.
+        await ControlHandle(client, provider).snapshot()
+        return await run_catch_up(client, request)
+
+    progress = with_temporal(run)
     if json_output:
         output.print_json(progress.model_dump(mode="json", exclude={"page"}))
         return

@@ -20,11 +20,9 @@ from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
 from ackbridge.control.quotas import WINDOW, effective_rate, merged
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.settings import environment
-from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
-from .connections import open_ledger
+from .connections import connect_quickly, opened_ledger
 from .control import Provider, Reason, change_control, required_reason
 from .options import By, Json
 
@@ -105,21 +103,18 @@ def _parse_rate(rate: str) -> float | None:
 
 
 async def _show(provider: str, *, watch: bool, json_output: bool) -> None:
-    control = ControlHandle(await connect(environment()), provider)
-    ledger = open_ledger()
+    control = ControlHandle(await connect_quickly(), provider)
+    async with opened_ledger() as ledger:
 
-    async def fetch() -> LimitView:
-        return await _read(control, ledger, provider)
+        async def fetch() -> LimitView:
+            return await _read(control, ledger, provider)
 
-    try:
         if json_output:
             output.print_json(await fetch())
         elif watch:
             await output.watch(fetch, _render, interval=REFRESH_INTERVAL, transient=False)
         else:
             output.console.print(_render(await fetch()))
-    finally:
-        await ledger.close()
 
 
 async def _read(control: ControlHandle, ledger: Ledger, provider: str) -> LimitView:

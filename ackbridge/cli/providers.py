@@ -25,10 +25,9 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.ledger.settlement import UnknownTotal
 from ackbridge.settings import environment, integrations_folder, load_settings
 from ackbridge.stats.scorecard import Latency, Score, Scorecard
-from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
-from .connections import open_ledger
+from .connections import connect_quickly, opened_ledger
 from .options import Json, parse_duration
 
 REFRESH_INTERVAL = 2.0
@@ -157,16 +156,12 @@ class _Source:
 
 @contextlib.asynccontextmanager
 async def _open_source() -> AsyncIterator[_Source]:
-    settings = load_settings()
-    ledger = open_ledger()
-    try:
+    async with opened_ledger() as ledger:
         try:
-            client, warning = await connect(environment()), ""
+            client, warning = await connect_quickly(), ""
         except AckbridgeError as error:
             client, warning = None, _warning(error)
-        yield _Source(ledger, client, settings.environment, warning)
-    finally:
-        await ledger.close()
+        yield _Source(ledger, client, load_settings().environment, warning)
 
 
 def _unknown_note(total: UnknownTotal) -> str:

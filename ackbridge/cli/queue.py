@@ -23,11 +23,9 @@ from ackbridge.contracts.wire import Wire
 from ackbridge.errors import AckbridgeError, UnknownNameError
 from ackbridge.ledger.batches import ParkedState, WaitingCall
 from ackbridge.ledger.ledger import Ledger
-from ackbridge.settings import environment
-from ackbridge.temporal.connect import connect
 from ackbridge.terminal import output
 
-from .connections import open_ledger
+from .connections import connect_quickly, opened_ledger
 from .control import Provider
 from .options import Json, Limit
 
@@ -104,20 +102,17 @@ def queue(
 
 
 async def _show(provider: str, limit: int, *, watch: bool, json_output: bool) -> None:
-    ledger = open_ledger()
+    async with opened_ledger() as ledger:
 
-    async def fetch() -> QueueView:
-        return await read_queue(ledger, provider, limit)
+        async def fetch() -> QueueView:
+            return await read_queue(ledger, provider, limit)
 
-    try:
         if json_output:
             output.print_json(await fetch())
         elif watch:
             await output.watch(fetch, render, interval=REFRESH_INTERVAL, transient=False)
         else:
             output.console.print(render(await fetch()))
-    finally:
-        await ledger.close()
 
 
 async def read_queue(ledger: Ledger, provider: str, limit: int) -> QueueView:
@@ -149,7 +144,7 @@ async def read_queue(ledger: Ledger, provider: str, limit: int) -> QueueView:
 
 async def _engine_view(provider: str) -> QueueView:
     try:
-        client = await connect(environment())
+        client = await connect_quickly()
         snapshot = await ControlHandle(client, provider).snapshot()
         queues = [
             await describe_queue(client, name)

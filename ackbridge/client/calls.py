@@ -374,6 +374,14 @@ class AckbridgeClient:
         except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
             return await self._without_update(request, timeout, error)
 
+    async def start_unserved(self, request: CallRequest) -> CallStatus:
+        """Start a call where no worker runs: its status says that it waits for one.
+
+        Raises:
+            as `start`.
+        """
+        return await self._unanswered(await self.start(request))
+
     async def list(
         self,
         *,
@@ -530,6 +538,10 @@ class AckbridgeClient:
                 return await _status_at_end(call, timeout)
             except TimeoutError:
                 return await call.status()
+        return await self._unanswered(call)
+
+    async def _unanswered(self, call: Call) -> CallStatus:
+        """The status of a call that no worker has answered for."""
         with rpc_errors():
             described = await self._client.get_workflow_handle(call.id).describe()
         return CallStatus(

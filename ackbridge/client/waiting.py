@@ -102,7 +102,7 @@ async def _dispatch(
         breaker = snapshot.breaker
         since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC"
         return WaitingFor.BREAKER, f"{breaker.state} since {since}: {breaker.reason}"
-    if not await _is_polled(client, queue):
+    if not await is_polled(client, queue):
         return WaitingFor.WORKER, f"no worker polls the queue {queue}"
     if snapshot is not None and (limit := _limit(snapshot)):
         return WaitingFor.RATE_LIMIT, limit
@@ -128,7 +128,8 @@ def _limit(snapshot: ControlSnapshot) -> str | None:
     return f"sends are limited to {snapshot.rate}"
 
 
-async def _is_polled(client: Client, queue: str) -> bool:
+async def is_polled(client: Client, queue: str) -> bool:
+    """Whether a worker has polled a queue lately; true where that cannot be found out."""
     request = DescribeTaskQueueRequest(
         namespace=client.namespace,
         task_queue=TaskQueue(name=queue),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,6 +30,7 @@ from ackbridge.errors import (
     ConfigurationError,
     EngineUnavailableError,
     InvalidRequestError,
+    NamespaceNotFoundError,
 )
 from ackbridge.security.identity import identity_of_certificate, identity_of_token
 from ackbridge.telemetry.traces import plugins
@@ -58,6 +60,7 @@ async def connect(
     *,
     lazy: bool = False,
     identity: str | None = None,
+    within: timedelta = RPC_TIMEOUT,
 ) -> Client:
     """Connect as `TEMPORAL_*` and Temporal's own configuration say; if `lazy`, when first used.
 
@@ -65,13 +68,16 @@ async def connect(
 
     Args:
         identity: what the histories say about who sent a request; None: process and host.
+        within: how long the server may take to answer.
 
     Raises:
-        ConfigurationError: those settings are not valid.
+        ConfigurationError: those settings are not valid, or the server expects others.
         EngineUnavailableError: no Temporal server answers.
     """
     try:
         config = ClientConfig.load_client_connect_config(override_env_vars=dict(environ))
+    except OSError as error:
+        raise ConfigurationError(f"TEMPORAL_*: {error.filename}: {error.strerror}") from None
     except (RuntimeError, ValueError) as error:
         raise ConfigurationError(f"TEMPORAL_*: {error}") from None
     address = config.setdefault("target_host", "localhost:7233")
@@ -79,16 +85,51 @@ async def connect(
     host = address.removeprefix("http://").rpartition(":")[0].strip("[]")
     compression = GrpcCompression.NONE if host in _LOOPBACK else GrpcCompression.GZIP
     try:
-        return await Client.connect(
-            **config,
-            **client_options(load_data_converter(environ)),
-            grpc_compression=compression,
-            interceptors=interceptors,
-            lazy=lazy,
-            identity=identity,
+        async with asyncio.timeout(within.total_seconds()):
+            return await Client.connect(
+                **config,
+                **client_options(load_data_converter(environ)),
+                grpc_compression=compression,
+                interceptors=interceptors,
+                lazy=lazy,
+                identity=identity,
+            )
+    except TimeoutError:
+        raise EngineUnavailableError(
+            f"the Temporal server at {address} does not answer within"
+            f" {within.total_seconds():g} s; it may be overloaded or suspended"
+        ) from None
+    except (RuntimeError, ValueError) as error:
+        raise _connect_error(address, str(error)) from None
+
+
+_CONNECT_ERRORS: Final = (
+    ("InvalidContentType", "it does not speak TLS; unset TEMPORAL_TLS and TEMPORAL_API_KEY"),
+    ("ertificate", "TLS: the certificates do not match; check TEMPORAL_TLS_*"),
+    ("HandshakeFailure", "TLS: the handshake failed; check TEMPORAL_TLS_*"),
+    ("InvalidInput", "TLS: a certificate or key cannot be read; check TEMPORAL_TLS_*"),
+    ("frame with invalid size", "it is not a Temporal server, or it expects TEMPORAL_TLS=true"),
+    ("FRAME_SIZE", "it is not a Temporal server, or it expects TEMPORAL_TLS=true"),
+    ("UnexpectedEof", "it closed the connection; it may expect TEMPORAL_TLS=true"),
+    ("broken pipe", "it closed the connection; it may expect TEMPORAL_TLS=true"),
+    ("Unauthenticated", "it refuses the credentials; check TEMPORAL_API_KEY and TEMPORAL_TLS_*"),
+    ("PermissionDenied", "it refuses the credentials; check TEMPORAL_API_KEY and TEMPORAL_TLS_*"),
+)
+"""What the SDK's errors contain, and what they mean; others mean that nothing answers."""
+
+
+def _connect_error(address: str, text: str) -> AckbridgeError:
+    """The SDK's error is the debug format of a Rust value; the first match says what it means."""
+    for sign, meaning in _CONNECT_ERRORS:
+        if sign in text:
+            return ConfigurationError(f"the server at {address} cannot be used: {meaning}")
+    if "dns error" in text:
+        return EngineUnavailableError(
+            f"no Temporal server answers at {address}: the name is unknown; check TEMPORAL_ADDRESS"
         )
-    except RuntimeError as error:
-        raise EngineUnavailableError(f"no Temporal server answers at {address}: {error}") from None
+    return EngineUnavailableError(
+        f"no Temporal server answers at {address}; start one, or set TEMPORAL_ADDRESS"
+    )
 
 
 def engine_identity(environ: Mapping[str, str]) -> Identity | None:
@@ -122,21 +163,39 @@ def rpc_errors(
 
     Where `not_found` is given, it is raised when there is no such workflow, and `ended` (or else
     `not_found`) when it takes no signals because it has ended. A refused argument raises
-    `InvalidRequestError`; anything else `EngineUnavailableError`: the request may be repeated.
+    `InvalidRequestError`, an unknown namespace `NamespaceNotFoundError`; anything else
+    `EngineUnavailableError`: the request may be repeated.
     """
     try:
         yield
     except RPCError as error:
+        if is_namespace_missing(error):
+            raise NamespaceNotFoundError(
+                f"the Temporal server says: {error.message.strip().removesuffix('.')};"
+                " set TEMPORAL_NAMESPACE, or create it"
+            ) from None
         known = ended if ended and "already completed" in error.message else not_found
         if error.status is RPCStatusCode.NOT_FOUND and known is not None:
             raise known from None
         if error.status is RPCStatusCode.INVALID_ARGUMENT:
             raise InvalidRequestError(error.message) from None
-        raise EngineUnavailableError(
-            f"the engine did not answer ({error.status.name}): {error.message}"
-        ) from None
+        raise EngineUnavailableError(_describe(error)) from None
     except WorkflowQueryFailedError as error:
         raise EngineUnavailableError(f"no worker could answer the query: {error}") from None
+
+
+def is_namespace_missing(error: RPCError) -> bool:
+    """Whether the server does not know the namespace, rather than a workflow in it."""
+    return error.status is RPCStatusCode.NOT_FOUND and error.message.startswith("Namespace ")
+
+
+def _describe(error: RPCError) -> str:
+    if error.status in (RPCStatusCode.CANCELLED, RPCStatusCode.DEADLINE_EXCEEDED):
+        return "the engine did not answer in time"
+    message = error.message
+    if "transport error" in message or "tcp connect error" in message:
+        message = "the connection failed"
+    return f"the engine did not answer ({error.status.name}): {message}"
 
 
 async def register_search_attributes(client: Client) -> str | None:

@@ -32,7 +32,7 @@ from ackbridge.catalog.model import ReprocessSchedule
 from ackbridge.contracts import names
 from ackbridge.contracts.wire import digest
 
-from .connect import RPC_TIMEOUT, rpc_errors
+from .connect import RPC_TIMEOUT, is_namespace_missing, rpc_errors
 
 log = logging.getLogger("ackbridge.temporal.schedules")
 
@@ -165,7 +165,7 @@ async def delete_schedule(client: Client, schedule_id: str, reason: str) -> bool
     try:
         await client.get_schedule_handle(schedule_id).delete(rpc_timeout=RPC_TIMEOUT)
     except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
+        if error.status is not RPCStatusCode.NOT_FOUND or is_namespace_missing(error):
             raise
         return False
     log.info("schedule %s: deleted, %s", schedule_id, reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -16,12 +17,12 @@ from ackbridge.errors import (
     BatchNotFoundError,
     CallCancelledError,
     CallEndedError,
-    CallError,
     CallFailedError,
     CallNotFoundError,
     ConfigurationError,
     InvalidRequestError,
     KeyReusedError,
+    NamespaceNotFoundError,
     UnavailableError,
 )
 
@@ -32,6 +33,9 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2
     PENDING = 3
     UNAVAILABLE = 4
+    INTERNAL = 5
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141
 
     @classmethod
     def for_call(cls, status: CallStatus) -> ExitCode:
@@ -42,9 +46,9 @@ class ExitCode(IntEnum):
         return cls.FAILED if status.stage is Stage.FAILED else cls.PENDING
 
     @classmethod
-    def for_error(cls, error: Exception) -> ExitCode | None:
-        """None for an error that no user can cause."""
-        return next((code for kinds, code in _ERRORS if isinstance(error, kinds)), None)
+    def for_error(cls, error: Exception) -> ExitCode:
+        """The code of an error; `INTERNAL` for one that no user can cause."""
+        return next((code for kinds, code in _ERRORS if isinstance(error, kinds)), cls.INTERNAL)
 
 
 _ERRORS: tuple[tuple[tuple[type[Exception], ...], ExitCode], ...] = (
@@ -52,31 +56,61 @@ _ERRORS: tuple[tuple[tuple[type[Exception], ...], ExitCode], ...] = (
     (
         (
             *(ConfigurationError, InvalidRequestError, KeyReusedError, InvalidInputError),
-            *(CallNotFoundError, CallEndedError, BatchNotFoundError),
+            *(CallNotFoundError, CallEndedError, BatchNotFoundError, NamespaceNotFoundError),
         ),
         ExitCode.BAD_INPUT,
     ),
     ((UnavailableError,), ExitCode.UNAVAILABLE),
-    ((CallError,), ExitCode.FAILED),
+    ((AckbridgeError,), ExitCode.FAILED),
 )
 
 
 def exits_with_code(command: Callable[..., int | None]) -> Callable[..., None]:
     """Turn a command's return value into its exit code: None is 0.
 
-    An error that a user can cause is printed to standard error in one line, and mapped to its
-    code; any other error is raised.
+    An error is printed to standard error in one line, and mapped to its code.
     """
 
     @functools.wraps(command)
     def run(*arguments: object, **options: object) -> None:
         try:
             code = command(*arguments, **options)
-        except (AckbridgeError, InvalidInputError) as error:
-            code = ExitCode.for_error(error)
-            if code is None:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader of our output has gone, as with `| head`.
+            with open(os.devnull, "w") as nowhere:  # noqa: PTH123 -- not a file of ours
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            code = ExitCode.CLOSED_PIPE
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if _shows_traceback(error):
                 raise
-            print(f"ackbridge: {error}", file=sys.stderr)
+            code = ExitCode.for_error(error)
+            report(_sentence(error))
         raise typer.Exit(code or ExitCode.COMPLETED)
 
     return run
+
+
+def report(sentence: str) -> None:
+    """Print a sentence to standard error, where it does not mix with the output."""
+    print(f"ackbridge: {sentence}", file=sys.stderr)
+
+
+def _is_known(error: Exception) -> bool:
+    return ExitCode.for_error(error) is not ExitCode.INTERNAL
+
+
+def _shows_traceback(error: Exception) -> bool:
+    level = os.environ.get("ACKBRIDGE_LOG_LEVEL", "")
+    return not _is_known(error) and level.upper() == "DEBUG"
+
+
+def _sentence(error: Exception) -> str:
+    if _is_known(error):
+        return str(error)
+    return (
+        f"internal error: {type(error).__name__}: {error};"
+        " the traceback: repeat it with ACKBRIDGE_LOG_LEVEL=DEBUG"
+    )

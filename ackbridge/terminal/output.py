@@ -33,6 +33,10 @@ class _UncroppedConsole(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         super().print(*objects, **{"crop": False, **options})
 
+    def on_broken_pipe(self) -> None:
+        """Leave it to the caller; rich would exit with another status."""
+        raise BrokenPipeError
+
 
 console = _UncroppedConsole(highlight=False)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ackbridge.contracts.purge import KEEP_FOREVER
 from ackbridge.errors import ConfigurationError
-from ackbridge.settings import load_settings
+from ackbridge.settings import load_settings, unknown_settings
 
 
 def test_retentions_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -47,3 +47,17 @@ def test_bad_retentions_are_refused(
     monkeypatch.setenv(f"ACKBRIDGE_RETENTION_{name}", value)
     with pytest.raises(ConfigurationError, match=complaint):
         load_settings()
+
+
+def test_unknown_settings_are_named() -> None:
+    """With the one that is meant, if any is similar; those of other programs are not ours."""
+    environ = {
+        "ACKBRIDGE_LEGDER_URL": "x",
+        "ACKBRIDGE_ZZZ": "1",
+        "OTHER": "",
+        "ACKBRIDGE_FLAGS": "",
+    }
+    assert unknown_settings(environ) == [
+        "ACKBRIDGE_LEGDER_URL is not a setting, and is ignored. Did you mean ACKBRIDGE_LEDGER_URL?",
+        "ACKBRIDGE_ZZZ is not a setting, and is ignored.",
+    ]

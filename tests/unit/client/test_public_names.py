@@ -32,6 +32,7 @@ METHODS = {
         batch(batch_id) batches(provider,limit) call(call_id) connect(environ) control(provider)
         list(provider,stage,owed,limit) reprocess_parked(request,name)
         settle(call_id,as_,by,reason,response) start(request) start_and_wait(request,timeout)
+        start_unserved(request)
     """,
     client.Call: """
         cancel(by,reason) force_ack(by,reason,response) id outcome(timeout,settled) reprocess(by)

@@ -1,0 +1,250 @@
+"""Every command in every trouble: one sentence, the documented status, soon, and no traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from ackbridge.cli import COMMANDS, Group
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.integration.activities.world import unreachable_url
+from tests.support.commands import Ran, run_all
+from tests.support.engine import new_namespace
+from tests.support.stage import Stage
+
+WITHIN = 5
+"""Seconds, without the start of a process."""
+WHY = ("--reason", "a drill", "--by", "ann")
+NOT_HERE = {"worker", "gateway", "up", "demo", "init", "record", "try", "check"}
+"""They run until they are stopped, or need neither engine nor ledger; they have their own tests."""
+
+_PATIENCE = timedelta(seconds=60)
+DONE, REFUSED, PENDING, AWAY, CLOSED = 0, 2, 3, 4, 141
+NOTES = ("waiting for", "not in the audit log")
+"""Of lines that are not about what went wrong."""
+GROUPS_WITH_OWN_TESTS = {"audit", "api-key"}
+
+
+def commands(call_id: str) -> list[list[str]]:
+    """Every command that talks to the engine or the ledger, for one call."""
+    key = call_id.rpartition(".")[2]
+    order = ("--key", key, "--payload", '{"amount": 5, "currency": "EUR"}', "--wait", "1s")
+    lines: list[tuple[str, ...]] = [
+        ("call", "sandbox", "create_order", *order),
+        ("status", call_id),
+        ("list", "--limit", "3"),
+        ("cancel", call_id, *WHY),
+        ("force-ack", call_id, *WHY),
+        ("resolve", call_id, "--as", "done", *WHY),
+        ("reprocess", call_id, "--by", "ann"),
+        ("reprocess", "sandbox", "--dry-run", "--by", "ann"),
+        ("unknown",),
+        ("batches",),
+        ("batch", "status", "nope"),
+        ("batch", "pause", "nope", *WHY),
+        ("batch", "resume", "nope", *WHY),
+        ("batch", "stop", "nope", *WHY),
+        ("queue", "sandbox"),
+        ("flag", "sandbox"),
+        ("flag", "nope", "on", *WHY),
+        ("breaker", "sandbox"),
+        ("breaker", "nope", "open", *WHY),
+        ("limit", "sandbox"),
+        ("limit", "nope", "5/s", *WHY),
+        ("providers",),
+        ("purge", "--dry-run"),
+        ("catch-up", "nope", "--since", "1h"),
+        ("owed", "list"),
+        ("owed", "write-off", call_id, "--cycle", "1", *WHY),
+        ("held", "list"),
+        ("held", "apply", "999999", *WHY),
+        ("held", "discard", "999999", *WHY),
+        ("inbox", "list"),
+        ("inbox", "replay", "999999", *WHY),
+        ("notices",),
+        ("notices", "replay", "nope"),
+        ("schedules", "list"),
+        ("schedules", "remove", "nope"),
+        ("deployment", "status"),
+        ("deployment", "promote", "nope", "--wait", "1s"),
+        ("schema",),
+    ]
+    return [list(line) for line in lines]
+
+
+@pytest.fixture
+def settings(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The stage's own, as the commands read them."""
+    for name in os.environ:
+        if name.startswith(("ACKBRIDGE_", "TEMPORAL_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(stage.folder)
+    known = {**stage.environ, **stage.namespace.environment}
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ACKBRIDGE_LEDGER_URL", stage.settings.ledger_url)
+    monkeypatch.setenv("ACKBRIDGE_DEPLOYMENT", "nowhere")
+    return monkeypatch
+
+
+@pytest.fixture
+def frozen() -> Iterator[str]:
+    """The address of a server that accepts connections and is silent."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as silent:
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+def check(ran: Sequence[Ran], allowed: set[int]) -> None:
+    """What holds for every command in every trouble."""
+    wrong = [problem for one in ran for problem in _problems(one, allowed)]
+    assert not wrong, "\n".join(wrong)
+
+
+def _problems(one: Ran, allowed: set[int]) -> Iterator[str]:
+    told = one.err.splitlines()
+    said_that_it_waits = any("waiting for" in line for line in told)
+    about = f"{' '.join(one.arguments)} -> {one.status} after {one.seconds:.1f} s: {one.err}"
+    if one.raised is not None:
+        yield f"raises {one.raised!r}: {about}"
+    if one.arguments[:2] == ("deployment", "promote"):
+        # There are no workers of any version.
+        allowed = allowed | {AWAY}
+    if one.status not in allowed:
+        yield f"the status is none of {sorted(allowed)}: {about}"
+    if one.status not in (DONE, PENDING, CLOSED) and not told:
+        yield f"it does not say why: {about}"
+    if len([line for line in told if not any(note in line for note in NOTES)]) > 1:
+        yield f"more than a sentence: {about}"
+    if any(word in one.err for word in ("Traceback", "internal error", "tonic::", "RPCError")):
+        yield f"a dump: {about}"
+    if one.seconds > WITHIN and not said_that_it_waits:
+        yield f"too slow: {about}"
+
+
+def only(ran: Sequence[Ran], *names: str) -> list[Ran]:
+    """Those of single commands."""
+    return [one for one in ran if one.arguments[0] in names]
+
+
+def test_every_command_is_played() -> None:
+    """A new command is added above, or named as one that has its own tests."""
+    played = {word for line in commands("a.b.c") for word in line[:2]}
+    known = set()
+    for name, found in COMMANDS.items():
+        if name not in GROUPS_WITH_OWN_TESTS:
+            known |= {name, *(found.commands if isinstance(found, Group) else ())}
+    assert known <= played | NOT_HERE
+
+
+async def test_finished_call(stage: Stage, settings: pytest.MonkeyPatch) -> None:
+    """What is too late says so, with the status of a refused request."""
+    request = stage.request()
+    await stage.calls.start_and_wait(request, timeout=_PATIENCE)
+    ran = await run_all(commands(request.call_id))
+    check(ran, {DONE, REFUSED})
+    late = only(ran, "cancel", "force-ack")
+    assert {one.status for one in late} == {REFUSED}
+    assert all("too late" in one.err for one in late)
+    (listed,) = await run_all([["list", "--limit", "1000", "--json"]])
+    assert request.call_id in listed.out
+
+
+async def test_unknown_call(stage: Stage, settings: pytest.MonkeyPatch) -> None:
+    """There is no such call."""
+    ran = await run_all(commands("sandbox.create_order.nobody")[1:])
+    check(ran, {DONE, REFUSED})
+    wanted = only(ran, "status", "cancel", "force-ack")
+    assert all("no such call" in one.err and one.status == REFUSED for one in wanted)
+
+
+async def test_wrong_namespace(stage: Stage, settings: pytest.MonkeyPatch) -> None:
+    """The namespace is named, and not a call that is somewhere else."""
+    settings.setenv("TEMPORAL_NAMESPACE", "nowhere")
+    ran = await run_all(commands(stage.request().call_id))
+    check(ran, {DONE, REFUSED})
+    for one in only(ran, "status", "cancel", "list", "flag", "batches", "schedules", "call"):
+        assert "Namespace nowhere is not found" in one.err, one
+        assert "TEMPORAL_NAMESPACE" in one.err
+
+
+async def test_wrong_address(stage: Stage, settings: pytest.MonkeyPatch) -> None:
+    """The address is named."""
+    address = unreachable_url().removeprefix("http://")
+    settings.setenv("TEMPORAL_ADDRESS", address)
+    ran = await run_all(commands(stage.request().call_id))
+    check(ran, {DONE, REFUSED, AWAY})
+    for one in only(ran, "status", "list", "flag", "batches", "call"):
+        assert one.status == AWAY
+        assert f"no Temporal server answers at {address}" in one.err
+
+
+async def test_frozen_engine(stage: Stage, settings: pytest.MonkeyPatch, frozen: str) -> None:
+    """It accepts connections, and says nothing."""
+    settings.setenv("TEMPORAL_ADDRESS", frozen)
+    ran = await run_all(commands(stage.request().call_id))
+    check(ran, {DONE, REFUSED, AWAY})
+    for one in only(ran, "status", "list", "flag", "batches", "call"):
+        assert one.status == AWAY
+        assert "does not answer within 3 s" in one.err
+
+
+async def test_no_worker(
+    stage: Stage, settings: pytest.MonkeyPatch, engine: EmbeddedEngine
+) -> None:
+    """Calls start and requests are stored; what needs an answer says that no worker runs."""
+    namespace = await new_namespace(engine)
+    settings.setenv("TEMPORAL_NAMESPACE", namespace.name)
+    request = stage.request()
+    first, *others = commands(request.call_id)
+    started = await run_all([first])
+    assert started[0].status == PENDING, started
+    assert "no worker has answered yet" in " ".join(started[0].out.split())
+    ran = started + await run_all(others)
+    check(ran, {DONE, REFUSED, PENDING, AWAY})
+    (status,) = only(ran, "status")
+    assert "no worker polls the queue ackbridge" in status.err
+    for one in only(ran, "cancel", "force-ack"):
+        assert one.status == PENDING, one
+        assert "the request is stored" in one.err
+
+
+@pytest.mark.parametrize("folder", ["no-folder", "."])
+async def test_no_ledger(
+    stage: Stage, settings: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    """The path and the setting are named; what the engine knows is shown all the same."""
+    url = f"sqlite:///{tmp_path / folder / 'ledger.db'}"
+    settings.setenv("ACKBRIDGE_LEDGER_URL", url)
+    request = stage.request()
+    await stage.calls.start_and_wait(request, timeout=_PATIENCE)
+    ran = await run_all(commands(request.call_id))
+    check(ran, {DONE, REFUSED, AWAY})
+    for one in only(ran, "unknown", "owed", "held", "inbox", "notices", "queue"):
+        assert one.status == AWAY, one
+        assert url.removeprefix("sqlite:///") in one.err
+        assert "ACKBRIDGE_LEDGER_URL" in one.err
+    assert {one.status for one in only(ran, "status", "call", "batches")} == {DONE}
+
+
+async def test_closed_pipe(stage: Stage, settings: pytest.MonkeyPatch) -> None:
+    """As with `| head`: nothing is said about it, and the status is that of any command."""
+    request = stage.request()
+    await stage.calls.start_and_wait(request, timeout=_PATIENCE)
+
+    with contextlib.ExitStack() as opened:
+
+        def closed_pipe() -> IO[str]:
+            reading, writing = os.pipe()
+            os.close(reading)
+            return opened.enter_context(os.fdopen(writing, "w"))
+
+        ran = await run_all(commands(request.call_id), into=closed_pipe)
+    check(ran, {REFUSED, CLOSED})
+    assert {one.status for one in only(ran, "status", "list", "schema", "unknown")} == {CLOSED}
