@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from ackbridge.contracts.calls import MASKED
 from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState, FlagValue, IntegrationFlags
 from ackbridge.contracts.edge import Network
 from ackbridge.errors import ConfigurationError, UnknownNameError, unknown_name
@@ -112,30 +111,9 @@ def _expressions_in(part: Any) -> Iterator[Expression]:
                 yield from _expressions_in(inner)
 
 
-def sensitive_names(integration: Integration) -> frozenset[str]:
-    """The names of sensitive fields, for documents of which no operation is known yet.
-
-    `response` and `payload` themselves, where all of one is sensitive.
-    """
-    paths = (path for one in integration.operations.values() for path in one.sensitive)
-    return frozenset(path.rpartition(".")[2] for path in paths)
-
-
-def masked_document(integration: Integration, document: Any) -> Any:
-    """A document for everybody but the caller: fields with the names of sensitive ones masked."""
-    names = sensitive_names(integration)
-    return MASKED if names & {"payload", "response"} else _masked_names(document, names)
-
-
-def _masked_names(value: Any, names: frozenset[str]) -> Any:
-    if isinstance(value, list):
-        return [_masked_names(inner, names) for inner in value]
-    if isinstance(value, dict):
-        return {
-            name: MASKED if name in names else _masked_names(inner, names)
-            for name, inner in value.items()
-        }
-    return value
+def sensitive_fields(integration: Integration) -> tuple[str, ...]:
+    """The sensitive fields of all operations, for messages of which no operation is known yet."""
+    return tuple(path for one in integration.operations.values() for path in one.sensitive)
 
 
 def require_keys(catalog: Catalog, encryption: Encryption | None) -> None:

@@ -170,7 +170,7 @@ def classify(
         received_at=received_at,
         reference=_reference(reference, document),
         data=_data(operation, rules.data, document),
-        sensitive=operation.sensitive_response,
+        sensitive=operation.sensitive,
         **meaning,
     )
 
@@ -201,7 +201,7 @@ def receipt_response(
         received_at=received_at,
         reference=receipt_reference(operation, document),
         data=document.get("body") if data is None else data,
-        sensitive=operation.sensitive_response,
+        sensitive=operation.sensitive,
     )
 
 

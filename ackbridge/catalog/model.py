@@ -613,11 +613,6 @@ class Operation(FilePart):
     or `response.iban`; lists are passed through. Needs `ACKBRIDGE_ENCRYPTION_KEYS`."""
 
     @property
-    def sensitive_response(self) -> tuple[str, ...]:
-        """The sensitive fields of the response."""
-        return tuple(path for path in self.sensitive if path.split(".")[0] == "response")
-
-    @property
     def sends_short_id(self) -> bool:
         """Whether the provider gets `call.short`, and may call back with it."""
         return any(("call", "short") in one.referenced_names() for one in self.request.expressions)

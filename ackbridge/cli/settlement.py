@@ -14,14 +14,14 @@ from typing import Annotated, Any
 import typer
 from temporalio.client import Client
 
-from ackbridge.catalog.catalog import masked_document
+from ackbridge.catalog.catalog import sensitive_fields
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
 from ackbridge.client.calls import AckbridgeClient, Call, status_of
 from ackbridge.client.settlement import settle
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallStatus, Effect
+from ackbridge.contracts.calls import CallStatus, Effect, masked_answer
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.settlement import SettleRequest
 from ackbridge.contracts.steps import AcknowledgementKind
@@ -371,7 +371,7 @@ def _entry_row(stored: StoredEntry, integrations: Mapping[str, Integration]) -> 
     if entry.message is not None:
         content = entry.message.masked().model_dump(mode="json", exclude={"sensitive"})
     elif integration is not None:
-        content = masked_document(integration, content)
+        content = masked_answer(content, sensitive_fields(integration))
     return {
         "id": stored.id,
         "state": str(stored.state),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ackbridge.catalog.catalog import sensitive_names
+from ackbridge.catalog.catalog import sensitive_fields
 from ackbridge.catalog.examples import Example, ExampleKind
 from ackbridge.catalog.model import Integration
 from ackbridge.security.redaction import Redactor
@@ -79,7 +79,8 @@ class Redaction:
         verify = integration.callbacks.verify if integration.callbacks else None
         secret = {verify.name.lower()} if verify is not None and verify.type == "header" else set()
         self._credentials = CREDENTIAL_HEADERS | set(auths) | secret
-        self._sensitive = sensitive_names(integration)
+        fields = sensitive_fields(integration)
+        self._sensitive = frozenset(path.rpartition(".")[2] for path in fields)
 
     def headers(self, headers: Mapping[str, str]) -> dict[str, str]:
         """The headers that say something about a message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, Final
 
@@ -35,6 +36,28 @@ def _masked(value: Any, path: Sequence[str]) -> Any:
         return [_masked(inner, path) for inner in value]
     if isinstance(value, dict) and path[0] in value:
         return value | {path[0]: _masked(value[path[0]], path[1:])}
+    return value
+
+
+def masked_answer(value: Any, paths: Sequence[str]) -> Any:
+    """What a provider sent, for everybody but the caller.
+
+    Fields with the names of sensitive ones are masked wherever they are: providers repeat what they
+    were sent, and the operation of a message may not be known yet.
+    """
+    if "response" in paths:
+        return None if value is None else MASKED
+    return _masked_names(value, {path.rpartition(".")[2] for path in paths})
+
+
+def _masked_names(value: Any, names: AbstractSet[str]) -> Any:
+    if isinstance(value, list):
+        return [_masked_names(inner, names) for inner in value]
+    if isinstance(value, dict):
+        return {
+            name: MASKED if name in names and inner is not None else _masked_names(inner, names)
+            for name, inner in value.items()
+        }
     return value
 
 
@@ -277,8 +300,7 @@ class CallOutcome(Wire):
         receipt: what the operation takes from the receipt for its caller (`receipt.data`).
         disputed: the provider refused our success acknowledgement.
         settled: the operator who stated the effect.
-        sensitive: the fields of the response that only the caller is shown, such as
-            `response.iban`.
+        sensitive: the fields that only the caller is shown, such as `response.iban`.
     """
 
     call_id: str
@@ -304,8 +326,11 @@ class CallOutcome(Wire):
 
     def masked(self) -> CallOutcome:
         """The outcome for everybody but the caller."""
-        response = masked({"response": self.response}, self.sensitive)["response"]
-        return self.model_copy(update={"response": response})
+        changes = {
+            "response": masked_answer(self.response, self.sensitive),
+            "receipt": masked_answer(self.receipt, self.sensitive),
+        }
+        return self.model_copy(update=changes)
 
 
 class CallStatus(Wire):
@@ -356,7 +381,10 @@ class CallStatus(Wire):
 
     def masked(self) -> CallStatus:
         """The status for everybody but the caller."""
-        return self.model_copy(update={"outcome": self.outcome and self.outcome.masked()})
+        if self.outcome is None:
+            return self
+        outcome = self.outcome.masked()
+        return self.model_copy(update={"outcome": outcome, "receipt": outcome.receipt})
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
-from .calls import masked
+from .calls import masked_answer
 from .limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH, Identifier
 from .wire import Duration, StrictModel
 
@@ -50,7 +50,7 @@ class ProviderMessage(StrictModel):
         reference: the provider's own id of its work, if the message contains it; distinguishes the
             cycles of a call.
         code: the provider's own code of a failure.
-        sensitive: the fields of `data` that only the caller is shown, such as `response.iban`.
+        sensitive: the fields that only the caller is shown, such as `response.iban`.
     """
 
     kind: MessageKind
@@ -69,8 +69,7 @@ class ProviderMessage(StrictModel):
 
     def masked(self) -> ProviderMessage:
         """The message for everybody but the caller."""
-        data = masked({"response": self.data}, self.sensitive)["response"]
-        return self.model_copy(update={"data": data})
+        return self.model_copy(update={"data": masked_answer(self.data, self.sensitive)})
 
     @model_validator(mode="after")
     def _check_extension(self) -> ProviderMessage:

@@ -115,6 +115,7 @@ class Stack:
         parts: Iterable[str] = PARTS,
         workers: int = 1,
         preferred_ports: Mapping[str, int] | None = None,
+        settings: Mapping[str, str] | None = None,
         start_timeout: timedelta = timedelta(seconds=60),
     ) -> None:
         """Choose ports and secrets; nothing is started yet.
@@ -128,6 +129,8 @@ class Stack:
             workers: how many workers: `worker`, `worker-2`, `worker-3` and so on.
             preferred_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`; another port is
                 chosen where one is taken.
+            settings: of the parts, besides those that the stack sets itself, and what they refer
+                to, such as `ACKBRIDGE_ENCRYPTION_KEYS`.
         """
         self._state = state.absolute()
         wanted = preferred_ports or {}
@@ -147,7 +150,7 @@ class Stack:
             environ,
             state=self._state,
             integrations=integrations_folder(integrations),
-        )
+        ) | dict(settings or {})
         self._start_timeout = start_timeout
         self._stopped: set[str] = set()
         plans = self._plans(sandbox_options)

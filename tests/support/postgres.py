@@ -24,10 +24,12 @@ class PostgreSQL:
 
     Attributes:
         url: of its maintenance database, over a Unix socket.
+        data: its folder.
     """
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: PostgresServer, data: Path) -> None:
         self._server = server
+        self.data = data
         self.url = server.get_uri()
 
     def new_database(self) -> str:
@@ -47,6 +49,7 @@ def postgresql() -> Iterator[PostgreSQL]:
     with tempfile.TemporaryDirectory(prefix="ackbridge-postgresql-") as folder:
         # The package's own lock file may belong to another user.
         PostgresServer._lock = type(PostgresServer._lock)(Path(folder) / "lock")
-        server = get_server(Path(folder) / "data", cleanup_mode="delete")
+        data = Path(folder) / "data"
+        server = get_server(data, cleanup_mode="delete")
         with server:
-            yield PostgreSQL(server)
+            yield PostgreSQL(server, data)

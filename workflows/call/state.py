@@ -497,7 +497,7 @@ class CallState:
             timings=self.timings,
             effect=self.effect,
             receipt=self.receipt,
-            sensitive=tuple(path for path in self.sensitive if path.startswith("response")),
+            sensitive=self.sensitive,
         )
 
     def hide(self, text: str | None) -> str | None:
