@@ -17,7 +17,7 @@ import uvloop
 from starlette.types import ASGIApp
 from temporalio.client import Client
 
-from ackbridge.catalog.catalog import require_keys
+from ackbridge.catalog.catalog import Catalog, require_keys, sensitive_fields
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
@@ -129,7 +129,7 @@ async def _serve_gateway(host: str, port: int) -> None:
             client,
             utc_now,
             signal_timeout=settings.signal_timeout,
-            codec=_codec(settings, client, auth),
+            codec=_codec(settings, client, auth, catalog),
             counters=counters,
             rejections=rejections,
         )
@@ -157,7 +157,9 @@ async def _serve_gateway(host: str, port: int) -> None:
                 await auth.aclose()
 
 
-def _codec(settings: Settings, client: Client, auth: HttpAuth | None) -> ASGIApp | None:
+def _codec(
+    settings: Settings, client: Client, auth: HttpAuth | None, catalog: Catalog
+) -> ASGIApp | None:
     """The codec endpoint, where it is switched on; raises `ConfigurationError`."""
     if not settings.codec:
         return None
@@ -166,7 +168,10 @@ def _codec(settings: Settings, client: Client, auth: HttpAuth | None) -> ASGIApp
         missing = "ACKBRIDGE_ENCRYPTION_KEYS" if codec is None else "ACKBRIDGE_AUTH_*"
         raise ConfigurationError(f"ACKBRIDGE_CODEC: needs {missing}, too")
     origins = [origin.strip().rstrip("/") for origin in settings.codec_origins.split(",")]
-    return build_codec_app(codec, auth, [origin for origin in origins if origin])
+    sensitive = [path for one in catalog.integrations.values() for path in sensitive_fields(one)]
+    return build_codec_app(
+        codec, auth, [origin for origin in origins if origin], sensitive=sensitive
+    )
 
 
 def _examples(stack: Stack) -> str:

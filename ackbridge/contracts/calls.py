@@ -47,15 +47,16 @@ def masked_answer(value: Any, paths: Sequence[str]) -> Any:
     """
     if "response" in paths:
         return None if value is None else MASKED
-    return _masked_names(value, {path.rpartition(".")[2] for path in paths})
+    return masked_names(value, {path.rpartition(".")[2] for path in paths})
 
 
-def _masked_names(value: Any, names: AbstractSet[str]) -> Any:
+def masked_names(value: Any, names: AbstractSet[str]) -> Any:
+    """A JSON value whose fields with these names are masked."""
     if isinstance(value, list):
-        return [_masked_names(inner, names) for inner in value]
+        return [masked_names(inner, names) for inner in value]
     if isinstance(value, dict):
         return {
-            name: MASKED if name in names and inner is not None else _masked_names(inner, names)
+            name: MASKED if name in names and inner is not None else masked_names(inner, names)
             for name, inner in value.items()
         }
     return value

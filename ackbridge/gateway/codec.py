@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -12,6 +14,7 @@ from starlette.responses import Response
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.converter import PayloadCodec
 
+from ackbridge.contracts.calls import masked_names
 from ackbridge.contracts.identity import Role
 from ackbridge.errors import DecryptionError, UnavailableError
 from ackbridge.security.http_auth import HttpAuth
@@ -22,14 +25,20 @@ MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 _Run = Callable[[Sequence[Payload]], Awaitable[list[Payload]]]
 
 
-def build_codec_app(codec: PayloadCodec, auth: HttpAuth, origins: Sequence[str]) -> FastAPI:
+def build_codec_app(
+    codec: PayloadCodec, auth: HttpAuth, origins: Sequence[str], sensitive: Sequence[str] = ()
+) -> FastAPI:
     """The endpoint, to be mounted at `/codec`.
 
-    Decoding needs the role `read`, encoding `steer`: what it makes can start and signal calls.
+    Decoding needs the role `read`, encoding `steer`: what it makes can start and signal calls. Who
+    may not start calls is no caller, and is shown no sensitive fields.
 
     Args:
         origins: of the Temporal UIs whose pages may use it, such as `https://temporal.example`.
+        sensitive: the sensitive fields of all operations.
     """
+    names = _names(sensitive)
+    authorize = auth.require(Role.READ)
 
     def check_origin(request: Request) -> None:
         origin = request.headers.get("origin")
@@ -47,9 +56,17 @@ def build_codec_app(codec: PayloadCodec, auth: HttpAuth, origins: Sequence[str])
     async def encode(request: Request) -> Response:
         return await _answer(request, codec.encode)
 
-    @app.post("/decode", dependencies=[Depends(auth.require(Role.READ))])
+    @app.post("/decode")
     async def decode(request: Request) -> Response:
-        return await _answer(request, codec.decode)
+        identity = await authorize(request)
+
+        async def run(payloads: Sequence[Payload]) -> list[Payload]:
+            decoded = await codec.decode(payloads)
+            if identity.may(Role.STEER):
+                return decoded
+            return [_masked(payload, names) for payload in decoded]
+
+        return await _answer(request, run)
 
     app.add_middleware(
         CORSMiddleware,
@@ -58,6 +75,24 @@ def build_codec_app(codec: PayloadCodec, auth: HttpAuth, origins: Sequence[str])
         allow_headers=["authorization", "content-type", "x-namespace"],
     )
     return app
+
+
+def _names(sensitive: Sequence[str]) -> frozenset[str]:
+    names = frozenset(path.rpartition(".")[2] for path in sensitive)
+    # A response is the data of its message.
+    return names | {"data"} if "response" in names else names
+
+
+def _masked(payload: Payload, names: AbstractSet[str]) -> Payload:
+    """A payload in JSON without what is sensitive; others as they are."""
+    try:
+        value = json.loads(payload.data)
+    except ValueError:
+        return payload
+    shown = masked_names(value, names)
+    if shown == value:
+        return payload
+    return Payload(metadata=payload.metadata, data=json.dumps(shown).encode())
 
 
 async def _answer(request: Request, run: _Run) -> Response:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from temporalio.client import Client
 
+from ackbridge.clock import utc_now
+from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
 
 from .world import World
@@ -32,3 +36,19 @@ async def test_readiness_names_what_is_unavailable(
     assert (without_engine.status_code, [*without_engine.json()["not_ready"]]) == (503, ["engine"])
     assert [*without_both.json()["not_ready"]] == ["engine", "ledger"]
     assert alive.status_code == 200
+
+
+async def test_a_ledger_that_was_moved_away_is_not_ready(world: World, tmp_path: Path) -> None:
+    """Connections that are open go on working on the file that is elsewhere now."""
+    path = tmp_path / "ledger.db"
+    migrate(f"sqlite:///{path}")
+    ledger = Ledger.open(f"sqlite:///{path}", utc_now)
+    async with world.gateway(ledger=ledger) as gateway:
+        before = await gateway.http.get("/readyz")
+        path.rename(tmp_path / "away.db")
+        moved = await gateway.http.get("/readyz")
+    await ledger.close()
+
+    assert before.status_code == 200
+    assert (moved.status_code, [*moved.json()["not_ready"]]) == (503, ["ledger"])
+    assert not path.exists()

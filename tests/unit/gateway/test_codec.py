@@ -63,7 +63,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     write_api_keys(path, tuple(entry for _, entry in made.values()))
     assert ENCRYPTING.payload_codec is not None
     auth = HttpAuth(AuthSettings(api_keys=path), utc_now)
-    with serve(build_codec_app(ENCRYPTING.payload_codec, auth, [UI])) as url:
+    codec = ENCRYPTING.payload_codec
+    app = build_codec_app(codec, auth, [UI], sensitive=["payload.pin", "response"])
+    with serve(app) as url:
         yield Endpoint(url, {role: key for role, (key, _) in made.items()})
 
 
@@ -83,6 +85,20 @@ async def test_round_trip(endpoint: Endpoint) -> None:
     for content in (encoded.content, document):
         decoded = endpoint.post("/decode", Role.READ, content)
         assert decoded.json() == document
+
+
+async def test_sensitive_fields_are_shown_to_callers_only(endpoint: Endpoint) -> None:
+    """Who may start calls gets what it sent; who may only read does not."""
+    call = {"payload": {"pin": "1234", "name": "Ada"}, "outcome": {"response": [1], "cycles": 1}}
+    document = await _document(call, {"data": {"owner": "Ada"}}, "text")
+    encoded = endpoint.post("/encode", Role.STEER, document).content
+    assert endpoint.post("/decode", Role.STEER, encoded).json() == document
+    shown = json_format.Parse(endpoint.post("/decode", Role.READ, encoded).text, Payloads())
+    assert await DATA_CONVERTER.decode(shown.payloads) == [
+        {"payload": {"pin": "***", "name": "Ada"}, "outcome": {"response": "***", "cycles": 1}},
+        {"data": "***"},
+        "text",
+    ]
 
 
 async def test_who_may(endpoint: Endpoint) -> None:
