@@ -49,7 +49,8 @@ MAX_FAIRNESS_KEY_BYTES: Final = 64
 
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 
-_STRING_OR_EXPONENT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?[eE][+-]?\d+', re.ASCII)
+# Every number is matched as a whole: a search for an exponent would begin again at each digit.
+_STRING_OR_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?', re.ASCII)
 
 _LINK = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?([/?][!-\[\]-~]*)?")
 
@@ -459,11 +460,13 @@ def _encoded(value: Any, encoding: Encoding) -> tuple[bytes, str]:
 def _json_text(value: Any) -> str:
     """JSON whose numbers are decimals; many parsers take no exponents."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    return _STRING_OR_EXPONENT.sub(lambda found: _without_exponent(found[0]), text)
+    return _STRING_OR_NUMBER.sub(lambda found: _without_exponent(found[0]), text)
 
 
 def _without_exponent(token: str) -> str:
-    return token if token.startswith('"') else decimal_text(float(token))
+    if token.startswith('"') or "e" not in token.lower():
+        return token
+    return decimal_text(float(token))
 
 
 def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:

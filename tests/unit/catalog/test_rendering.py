@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,15 @@ def test_numbers_have_no_exponents(tmp_path: Path, value: float, text: str) -> N
     assert (outbound.content or b"").decode() == f'{{"v": {text}, "t": "\\\\\\" 1e-05"}}'
     form = request(tmp_path, context, encoding="form", body={"v": "{payload.v}"})
     assert form.content == f"v={text}".encode()
+
+
+def test_long_numbers_take_no_time(tmp_path: Path) -> None:
+    """Numbers have up to 4,300 digits, and a payload many of them."""
+    context = {**CONTEXT, "payload": {"v": [10**4299] * 110, "w": 1e-5}}
+    started = time.process_time()
+    content = request(tmp_path, context, body="payload").content or b""
+    assert time.process_time() - started < 2
+    assert content.endswith(b'000], "w": 0.00001}')
 
 
 @pytest.mark.parametrize(
