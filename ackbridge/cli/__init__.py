@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "demo": "processes:demo",
     "providers": "providers:providers",
     "purge": "purge:purge",
+    "encrypt-again": "encryption:encrypt_again",
     "batch": Group(
         "Show or control one batch.",
         {
@@ -98,7 +99,6 @@ COMMANDS: Final[dict[str, str | Group]] = {
             "list": "audit:list_audit",
             "verify": "audit:verify",
             "export": "audit:export",
-            "encrypt-again": "audit:encrypt_again",
         },
         lists_by_default=True,
     ),

@@ -97,21 +97,6 @@ def export(
     with_ledger(write)
 
 
-def encrypt_again() -> None:
-    """Encrypt all entries with the first of `ACKBRIDGE_ENCRYPTION_KEYS`, so that older can go.
-
-    Entries are never purged; their hashes stay the same.
-    """
-
-    async def rewrite(ledger: Ledger) -> int:
-        done, last = 0, await ledger.audit.encrypt_again(0)
-        while last is not None:
-            done, last = last, await ledger.audit.encrypt_again(last)
-        return done
-
-    output.say(f"{with_ledger(rewrite)} entries are encrypted with the current key")
-
-
 async def _newest(ledger: Ledger, subject: str | None, limit: int) -> list[AuditRow]:
     if subject is None:
         return await ledger.audit.newest(limit)

@@ -76,23 +76,6 @@ class AuditLog(Store):
         )
         return entry
 
-    @writes
-    def encrypt_again(
-        self, connection: sa.Connection, after: int, limit: int = PAGE_ROWS
-    ) -> int | None:
-        """Encrypt some entries with the current key; their hashes are of the plain text.
-
-        Returns:
-            The last of them, to go on after it; None: there are no more.
-        """
-        query = sa.select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit)
-        last = None
-        for row in connection.execute(query).all():
-            change = audit.update().where(audit.c.seq == row.seq).values(entry=row.entry)
-            connection.execute(change)
-            last = int(row.seq)
-        return last
-
     @reads
     def page(
         self, connection: sa.Connection, after: int = 0, limit: int = PAGE_ROWS

@@ -20,6 +20,7 @@ from .inbox import Inbox, InboxState, LogKind
 from .leases import LeaseStore
 from .notices import NoticeStore
 from .purge import LedgerPurge
+from .reencryption import Reencryption
 from .settlement import SettlementStore
 from .stats import StatsStore
 
@@ -44,6 +45,7 @@ class Ledger:
         leases: which requests are in flight, where a provider limits how many.
         audit: what operators did.
         purge: deletes what has expired.
+        reencryption: encrypts rows with the key that encrypts now.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -59,6 +61,7 @@ class Ledger:
         self.leases = LeaseStore(database, clock)
         self.audit = AuditLog(database, clock)
         self.purge = LedgerPurge(database, clock)
+        self.reencryption = Reencryption(database, clock)
 
     @classmethod
     def open(

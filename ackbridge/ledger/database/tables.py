@@ -116,7 +116,27 @@ def _fetch_key(encryption: Encryption, sealed: bytes | None) -> None:
         encryption.fetch_key(sealed)
 
 
-class EncryptedJson(TypeDecorator[Any]):
+class Encrypted:
+    """A column type that encrypts."""
+
+    def stored_as(self) -> sa.types.TypeEngine[Any]:
+        """The type of what is in the database."""
+        raise NotImplementedError
+
+    def sealed_in(self, stored: Any) -> bytes | None:
+        """The encrypted bytes in a value as it is stored; None: it is plain."""
+        raise NotImplementedError
+
+
+def is_current(column_type: Encrypted, stored: Any, dialect: sa.Dialect) -> bool:
+    """Whether a value as it is stored is encrypted with the key that encrypts now, or NULL."""
+    encryption, sealed = _encryptions.get(dialect), column_type.sealed_in(stored)
+    if stored is None or encryption is None:
+        return True
+    return sealed is not None and encryption.is_current(sealed)
+
+
+class EncryptedJson(Encrypted, TypeDecorator[Any]):
     """A JSON value. Its context is its table and column, which are authenticated with it."""
 
     impl = sa.JSON
@@ -142,8 +162,15 @@ class EncryptedJson(TypeDecorator[Any]):
             return value[_PLAIN]
         return json.loads(_decrypt(base64.b64decode(value[_SEALED]), self.context, dialect))
 
+    def stored_as(self) -> sa.types.TypeEngine[Any]:
+        return sa.JSON()
 
-class EncryptedText(Key):
+    def sealed_in(self, stored: Any) -> bytes | None:
+        is_sealed = isinstance(stored, dict) and stored.keys() == {_SEALED}
+        return base64.b64decode(stored[_SEALED]) if is_sealed else None
+
+
+class EncryptedText(Encrypted, Key):
     """A text that is only shown, as `EncryptedJson`."""
 
     cache_ok = True
@@ -167,8 +194,15 @@ class EncryptedText(Key):
             value = _decrypt(sealed, self.context, dialect).decode()
         return super().process_result_value(value, dialect)
 
+    def stored_as(self) -> sa.types.TypeEngine[Any]:
+        return sa.Text()
 
-class EncryptedBytes(TypeDecorator[bytes]):
+    def sealed_in(self, stored: Any) -> bytes | None:
+        is_sealed = stored is not None and stored.startswith(_SEALED_TEXT)
+        return base64.b64decode(stored.removeprefix(_SEALED_TEXT)) if is_sealed else None
+
+
+class EncryptedBytes(Encrypted, TypeDecorator[bytes]):
     """Bytes, as `EncryptedJson`."""
 
     impl = sa.LargeBinary
@@ -191,6 +225,13 @@ class EncryptedBytes(TypeDecorator[bytes]):
         if value.startswith(_PLAIN_BYTES):
             return value.removeprefix(_PLAIN_BYTES)
         return _decrypt(value.removeprefix(_SEALED_BYTES), self.context, dialect)
+
+    def stored_as(self) -> sa.types.TypeEngine[Any]:
+        return sa.LargeBinary()
+
+    def sealed_in(self, stored: Any) -> bytes | None:
+        is_sealed = stored is not None and stored.startswith(_SEALED_BYTES)
+        return bytes(stored.removeprefix(_SEALED_BYTES)) if is_sealed else None
 
 
 def _is_marked(value: Any) -> bool:

@@ -17,6 +17,7 @@ from ackbridge.errors import ConfigurationError, DecryptionError
 from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.database.tables import metadata
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.ledger.reencryption import PAGE_ROWS, compact
 from ackbridge.security.encryption import Encryption, load_encryption
 
 from .samples import START, MovableClock, entry, outcome_of, request_for, response
@@ -127,6 +128,33 @@ async def test_a_ledger_gets_keys_and_new_ones(ledger_url: str, clock: MovableCl
     rotated = Ledger.open(ledger_url, clock, encryption=keys("new", "old"))
     assert (await rotated.inbox.entries())[-1].entry.document == "by the old key"
     await rotated.close()
+
+
+async def test_rows_are_encrypted_again(
+    ledger_url: str, clock: MovableClock, tmp_path: Path
+) -> None:
+    """Afterwards the old key is not needed, and nothing is plain; a second run finds nothing."""
+    plain = Ledger.open(ledger_url, clock)
+    await write_everything(plain)
+    before = await read_everything(plain)
+    await plain.close()
+    old = Ledger.open(ledger_url, clock, encryption=keys("old"))
+    for number in range(PAGE_ROWS + 1):
+        await old.inbox.store(entry(f"many-{number}\\", document=number))
+    await old.close()
+
+    both = Ledger.open(ledger_url, clock, encryption=keys("new", "old"))
+    done = [one async for one in both.reencryption.run()]
+    assert sum(rows for table, rows in done if table == "inbox") == PAGE_ROWS + 1 + 3
+    assert {table for table, rows in done if rows} >= {"calls", "responses", "bodies", "notices"}
+    assert sum([rows async for _, rows in both.reencryption.run()]) == 0
+    await both.close()
+    new = Ledger.open(ledger_url, clock, encryption=keys("new"))
+    assert (await read_everything(new))[:2] == before[:2]
+    assert len(await new.inbox.entries(limit=1000)) == PAGE_ROWS + 1 + 3
+    await new.close()
+    compact(ledger_url)
+    assert PERSONAL not in stored(ledger_url, tmp_path)
 
 
 async def test_without_the_key_nothing_is_read(ledger_url: str, clock: MovableClock) -> None:
