@@ -26,6 +26,13 @@ RETENTION = timedelta(days=1)
 """Of closed workflows, as in the engine's own default namespace."""
 
 
+_ONE_PARTITION = {
+    "matching.numTaskqueueReadPartitions": "1",
+    "matching.numTaskqueueWritePartitions": "1",
+}
+"""Of each task queue, instead of four: a stage with many providers has hundreds of queues."""
+
+
 @dataclass(frozen=True)
 class Namespace:
     """A namespace of a running engine: workers of another namespace never see its tasks."""
@@ -54,7 +61,7 @@ def running_engine(
         task_timeout: after which a workflow task whose worker has died is given to another one;
             None for its default of ten seconds.
     """
-    limits = {}
+    limits = dict(_ONE_PARTITION)
     if suggest_renewal_after is not None:
         limits["limit.historyCount.suggestContinueAsNew"] = str(suggest_renewal_after)
     if task_timeout is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +25,8 @@ class Reply(Data):
 
     Attributes:
         head: the status line and the headers, one a line; `Content-Length` is added.
-        body: in UTF-8.
+        body: what is encoded by `coding`.
+        coding: a charset, `gzip`, or `base64`, which the body is written in here alone.
         delay: seconds before it is sent.
         hang: instead of an answer, seconds of silence, then a reset.
         after: this is the answer from when these routes have been asked so often, whatever stands
@@ -31,19 +35,45 @@ class Reply(Data):
 
     head: str = ""
     body: str = ""
+    coding: str = "utf-8"
     delay: float = 0
     hang: float | None = None
     after: dict[str, int] | None = None
 
     def encoded(self) -> bytes:
         """The bytes on the wire."""
-        body = self.body.encode()
-        lines = [*self.head.strip("\n").split("\n"), f"Content-Length: {len(body)}"]
+        body = self._encoded_body()
+        head = spread(self.head).strip("\n").split("\n")
+        lines = [*head, f"Content-Length: {len(body)}"]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+    def _encoded_body(self) -> bytes:
+        match self.coding:
+            case "base64":
+                return base64.b64decode(self.body)
+            case "gzip":
+                return gzip.compress(self.body.encode())
+            case charset:
+                return self.body.encode(charset)
 
 
 Answer = str | Reply
-"""A text is sent as it is, one byte for each character, but `reset` resets the connection."""
+"""A text is sent as it is, one byte for each character, but `reset` resets the connection.
+
+In it and in a head, `{{x*9000}}` is 9000 times x; a # in it is the number of the repetition.
+"""
+
+
+def spread(text: str) -> str:
+    """Write out the repetitions of an answer."""
+
+    def many(found: re.Match[str]) -> str:
+        return "".join(found[1].replace("#", str(number)) for number in range(int(found[2])))
+
+    return _REPEATED.sub(many, text)
+
+
+_REPEATED = re.compile(r"\{\{(.*?)\*(\d+)\}\}", re.DOTALL)
 
 NOT_FOUND = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 RESET = "reset"
@@ -55,11 +85,13 @@ class Request:
 
     Attributes:
         route: method and path, without the case and the query: `POST /orders`.
+        query: as it was sent.
         headers: by their names in small letters.
         at, answered_at: by the clock of the event loop; None if it was not answered.
     """
 
     route: str
+    query: str
     headers: Mapping[str, str]
     body: str
     at: float
@@ -143,7 +175,9 @@ class ScriptedProvider:
         if answer == RESET or (isinstance(answer, Reply) and answer.hang is not None):
             writer.transport.abort()
             return False
-        writer.write(answer.encode("latin-1") if isinstance(answer, str) else answer.encoded())
+        writer.write(
+            answer.encoded() if isinstance(answer, Reply) else spread(answer).encode("latin-1")
+        )
         await writer.drain()
         request.answered_at = asyncio.get_running_loop().time()
         return True
@@ -157,6 +191,7 @@ async def _read(reader: asyncio.StreamReader) -> tuple[str, Request]:
     fields = (line.partition(":") for line in head[1:])
     headers = {name.lower(): value.strip() for name, _, value in fields}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    _, script, *path = target.partition("?")[0].split("/", 2)
+    whole_path, _, query = target.partition("?")
+    _, script, *path = whole_path.split("/", 2)
     route = f"{method} /{''.join(path)}"
-    return script, Request(route, headers, body.decode(), at)
+    return script, Request(route, query, headers, body.decode(), at)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
-import json
 import os
 from datetime import timedelta
+from itertools import islice, starmap
 from pathlib import Path
 
 import pytest
@@ -27,14 +25,16 @@ from tests.support.processes import run_command
 from tests.support.scripted_provider import ScriptedProvider
 from tests.support.stage import Stage, set_up
 
-from .case import Callback, Case, Observed, load_cases
+from .callback import SECRETS, Callback
+from .case import Case, Observed, ObservedCall, StartedCall, load_cases
 
 pytestmark = pytest.mark.slow
 
 CASES = load_cases(Path(__file__).parent / "files")
-SECRET = "case-secret-1"
 STARTS_EVERY = 0.1
 """Seconds between the starts of two cases: their own times are short."""
+CALM = 8
+"""Cases that may still be played when pauses are compared with each other."""
 SETTLES_WITHIN = 20.0
 """Seconds in which the rest shows after the outcome; the inbox is looked through every five."""
 CALLBACKS_WITHIN = 10.0
@@ -49,8 +49,9 @@ class Player:
         self._case = case
         self._stage = stage
         self._provider = provider
-        self._replies: dict[int, int] = {}
-        self._ended_at: float | None = None
+        self._replies: dict[int, tuple[int, str]] = {}
+        self._started: dict[str, str] = {}
+        self._ended_at: dict[str, float] = {}
 
     async def play(self) -> list[str]:
         """Call, and send the callbacks; what is wrong in the end."""
@@ -59,70 +60,72 @@ class Player:
                 tasks.create_task(self._send(number, callback))
                 for number, callback in enumerate(self._case.callbacks)
             ]
-            call_id = await self._call()
+            await asyncio.gather(*starmap(self._call, self._case.all_calls.items()))
             if sending:
                 await asyncio.wait(sending, timeout=CALLBACKS_WITHIN)
             for task in sending:
                 task.cancel()
-        return await self._judge(call_id)
+        return await self._judge()
 
-    async def _call(self) -> str:
-        """Start the call with plain JSON, and wait for its outcome; returns its id."""
-        call = self._case.call
-        assert call is not None
-        request = {"provider": self._case.name, **call.model_dump(exclude_none=True)}
+    async def _call(self, name: str, call: StartedCall) -> None:
+        """Start a call with plain JSON, and wait for its outcome."""
+        await asyncio.sleep(call.wait)
+        fields = call.model_dump(exclude_none=True, exclude={"wait"})
+        request = {"provider": self._case.name, **fields}
         if call.expires_at is not None:
             request["expires_at"] = (utc_now() + timedelta(seconds=call.expires_at)).isoformat()
-        call_id = f"{self._case.name}.{call.operation}.{call.key}"
+        call_id = self._started[name] = f"{self._case.name}.{call.operation}.{call.key}"
         await self._stage.client.start_workflow(
             names.INTEGRATION_CALL, request, id=call_id, task_queue=names.TASK_QUEUE
         )
         try:
             await self._stage.calls.call(call_id).outcome(timedelta(seconds=self._case.limit))
         except TimeoutError:
-            return call_id
+            return
         except (CallFailedError, CallCancelledError):
             pass
-        self._ended_at = asyncio.get_running_loop().time()
-        return call_id
+        self._ended_at[name] = asyncio.get_running_loop().time()
 
     async def _send(self, number: int, callback: Callback) -> None:
         await self._provider.wait_for(
             self._case.name, callback.after or {self._case.first_route: 1}
         )
         await asyncio.sleep(callback.wait)
-        body = json.dumps(callback.body).encode()
-        headers = {"Content-Type": "application/json"}
-        if callback.sign is not None:
-            signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
-            headers[callback.sign.header] = signature
-        url = f"{self._stage.gateway_url}/callbacks/{self._case.name}"
-        reply = await self._stage.http.post(url, content=body, headers=headers)
-        self._replies[number] = reply.status_code
+        reply = await self._stage.http.post(
+            f"{self._stage.gateway_url}/callbacks/{self._case.name}",
+            content=callback.content(),
+            headers=callback.all_headers(),
+        )
+        self._replies[number] = (reply.status_code, reply.text)
 
-    async def _judge(self, call_id: str) -> list[str]:
+    async def _judge(self) -> list[str]:
         """Look until it is right, or it will not be any more."""
         loop = asyncio.get_running_loop()
         until = loop.time() + SETTLES_WITHIN
-        while problems := await self._problems(call_id):
+        while problems := await self._problems():
             if loop.time() > until:
                 break
             await asyncio.sleep(0.5)
         return problems
 
-    async def _problems(self, call_id: str) -> list[str]:
+    async def _problems(self) -> list[str]:
         """What is wrong now; a query that nobody answers is a problem of this case alone."""
         try:
-            return self._case.problems(await self._observe(call_id))
+            return self._case.problems(await self._observe())
         except EngineUnavailableError as error:
             return [str(error)]
 
-    async def _observe(self, call_id: str) -> Observed:
+    async def _observe(self) -> Observed:
         requests = self._provider.requests(self._case.name)
-        ended_at = self._ended_at
+        calls = {}
+        for name, call_id in self._started.items():
+            ended_at = self._ended_at.get(name)
+            calls[name] = ObservedCall(
+                status=await self._stage.calls.call(call_id).status(),
+                seconds=ended_at - requests[0].at if requests and ended_at is not None else None,
+            )
         return Observed(
-            status=await self._stage.calls.call(call_id).status(),
-            seconds=ended_at - requests[0].at if requests and ended_at is not None else None,
+            calls=calls,
             requests=requests,
             replies=self._replies,
             held=len(await self._stage.ledger.inbox.held(self._case.name)),
@@ -134,8 +137,9 @@ def check(case: Case, folder: Path) -> list[str]:
     path = folder / case.name / "file.yaml"
     path.parent.mkdir()
     path.write_text(case.file)
-    done = run_command({**os.environ, "COLUMNS": "240"}, "check", str(path))
-    return case.problems_of_check(done.returncode, done.stdout + done.stderr)
+    done = run_command({**os.environ, **SECRETS, "COLUMNS": "240"}, "check", str(path))
+    output = (done.stdout + done.stderr).replace(str(path), path.name)
+    return case.problems_of_check(done.returncode, output)
 
 
 def write_files(folder: Path, environ: dict[str, str]) -> Problems:
@@ -166,7 +170,7 @@ async def problems(
     found: Problems = {}
     provider = ScriptedProvider({name: case.provider for name, case in CASES.items()})
     async with provider.serve() as url:
-        environ = {"CASE_PROVIDER": url, "CASE_SECRET": SECRET}
+        environ = {"CASE_PROVIDER": url, **SECRETS}
         integrations = folder / "integrations"
         integrations.mkdir()
         found |= write_files(integrations, environ)
@@ -182,9 +186,13 @@ async def problems(
             left = [case for name, case in CASES.items() if name not in found]
             left = [case for case in left if f"test_case[{case.name}]" in selected]
             left.sort(key=lambda case: -case.limit)
-            await asyncio.gather(
-                *(play(case, number * STARTS_EVERY) for number, case in enumerate(left))
-            )
+            playing = [
+                asyncio.create_task(play(case, number * STARTS_EVERY))
+                for number, case in enumerate(case for case in left if not case.compares_pauses)
+            ]
+            for ended in islice(asyncio.as_completed(playing), max(0, len(playing) - CALM)):
+                await ended
+            await asyncio.gather(*playing, *(play(one, 0) for one in left if one.compares_pauses))
     return found
 
 
