@@ -29,7 +29,7 @@ from ackbridge.telemetry.traces import is_tracing
 
 from .asgi import CallbackEndpoint
 from .catch_up import CatchUpMonitor
-from .connections import Connections
+from .connections import ConnectionLimiter
 from .delivery import EventDelivery
 from .forwarding import EventForwarder
 from .http_protocol import BoundedProtocol
@@ -137,7 +137,7 @@ def build_config(
         rejections: where clients that are turned away are counted.
         options: uvicorn's.
     """
-    connections = Connections(
+    connections = ConnectionLimiter(
         limits or EdgeLimits(),
         tuple(trusted_proxies),
         partial(rejections.note, NO_PROVIDER) if rejections else _ignore,

@@ -25,7 +25,7 @@ _LONGEST_ADDRESS = 64
 _UNKNOWN = "unknown"
 
 
-class Waiting(Enum):
+class Awaited(Enum):
     """What a connection waits for its client to do."""
 
     HEAD = auto()
@@ -39,7 +39,7 @@ OnRefused = Callable[[str, str, str], None]
 """Called with source, status and reason."""
 
 
-class Connection(Protocol):
+class OpenConnection(Protocol):
     """A connection, as far as it concerns the others."""
 
     source: str
@@ -47,14 +47,14 @@ class Connection(Protocol):
     has_been_served: bool
     """Whether a request of it was answered: it goes after those that have said nothing."""
 
-    def give_up(self, waited_for: Waiting) -> None:
+    def give_up(self, waited_for: Awaited) -> None:
         """Close: the time is up."""
 
     def make_room(self) -> None:
         """Close: another connection needs its place, or its memory."""
 
 
-class Connections:
+class ConnectionLimiter:
     """All connections of one server, for one event loop.
 
     Those that wait for their clients never keep others out: the oldest one of the source that has
@@ -76,22 +76,22 @@ class Connections:
         self._open: dict[str, int] = {}
         self._number = 0
         # By source, in the order in which they began to wait, with what for and until when.
-        self._waiting: dict[str, dict[Connection, tuple[Waiting, float]]] = {}
+        self._waiting: dict[str, dict[OpenConnection, tuple[Awaited, float]]] = {}
         self._pending_bytes = 0
         self._sweep: asyncio.TimerHandle | None = None
         self._times = {
-            Waiting.HEAD: limits.head_timeout.total_seconds(),
-            Waiting.BODY: limits.body_timeout.total_seconds(),
-            Waiting.NEXT: limits.idle_timeout.total_seconds(),
-            Waiting.READ: limits.write_timeout.total_seconds(),
-            Waiting.CLOSE: LINGER,
+            Awaited.HEAD: limits.head_timeout.total_seconds(),
+            Awaited.BODY: limits.body_timeout.total_seconds(),
+            Awaited.NEXT: limits.idle_timeout.total_seconds(),
+            Awaited.READ: limits.write_timeout.total_seconds(),
+            Awaited.CLOSE: LINGER,
         }
 
     def is_trusted(self, host: str) -> bool:
         """Whether a host is a proxy of ours."""
         return self._is_trusted(host)
 
-    def add(self, connection: Connection) -> bool:
+    def add(self, connection: OpenConnection) -> bool:
         """Count a new connection; False if there is no room for it."""
         source = connection.source
         of_source = self._open.get(source, 0)
@@ -103,7 +103,7 @@ class Connections:
             return self._evict(source)
         return self._number <= self.most or self._evict(self._most_waiting())
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: OpenConnection) -> None:
         """Forget a connection that is closed."""
         self.resume(connection)
         source = connection.source
@@ -112,14 +112,14 @@ class Connections:
         if not self._open[source]:
             del self._open[source]
 
-    def wait(self, connection: Connection, what: Waiting) -> None:
+    def wait(self, connection: OpenConnection, what: Awaited) -> None:
         """The connection waits from now on."""
         until = asyncio.get_running_loop().time() + self._times[what]
         waiting = self._waiting.setdefault(connection.source, {})
         waiting.pop(connection, None)
         waiting[connection] = (what, until)
 
-    def resume(self, connection: Connection) -> None:
+    def resume(self, connection: OpenConnection) -> None:
         """The connection does not wait any more."""
         waiting = self._waiting.get(connection.source)
         if waiting is None:
@@ -135,11 +135,11 @@ class Connections:
         """
         self._pending_bytes += number
         if number > 0 and self._pending_bytes > self.limits.pending_bytes:
-            oldest = min(self._all(Waiting.BODY), key=lambda one: one[1], default=None)
+            oldest = min(self._all(Awaited.BODY), key=lambda one: one[1], default=None)
             if oldest is not None:
                 oldest[0].make_room()
 
-    def _all(self, what: Waiting) -> Iterator[tuple[Connection, float]]:
+    def _all(self, what: Awaited) -> Iterator[tuple[OpenConnection, float]]:
         for waiting in self._waiting.values():
             for connection, (waits_for, until) in waiting.items():
                 if waits_for is what:

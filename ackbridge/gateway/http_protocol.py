@@ -16,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from .connections import Connections, Waiting, parse_address, source_of
+from .connections import Awaited, ConnectionLimiter, parse_address, source_of
 
 _SLICE = 64 * 1024
 """Bytes that are parsed between two checks of the bounds."""
@@ -28,7 +28,7 @@ _MAX_DISCARDED = 64 * 1024 * 1024
 """Bytes of a refused request that are discarded, so that its client gets to read the reply."""
 
 
-class RefusedError(Exception):
+class RequestRefusedError(Exception):
     """A request that the application does not get to see; the texts are safe to send."""
 
     def __init__(self, code: int, status: str, reason: str) -> None:
@@ -38,9 +38,9 @@ class RefusedError(Exception):
         super().__init__(reason)
 
 
-_TOO_SLOW: Final = RefusedError(408, "too slow", "the request did not arrive in time")
-_BUSY: Final = RefusedError(503, "try again", "too many requests are incomplete")
-_NOT_HTTP: Final = RefusedError(400, "unreadable", "it is not an HTTP request")
+_TOO_SLOW: Final = RequestRefusedError(408, "too slow", "the request did not arrive in time")
+_BUSY: Final = RequestRefusedError(503, "try again", "too many requests are incomplete")
+_NOT_HTTP: Final = RequestRefusedError(400, "unreadable", "it is not an HTTP request")
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -53,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        connections: Connections,
+        connections: ConnectionLimiter,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.source = ""
@@ -61,7 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.has_been_served = False
         self._all = connections
         self._limits = connections.limits
-        self._waits: Waiting | None = None
+        self._waits: Awaited | None = None
         self._raw: asyncio.Transport
         # Of the request that is arriving: bytes and fields of its head, or of its trailers.
         self._in_head = self._in_body = False
@@ -82,7 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.source = source_of(host)
         self.is_trusted = self.client is None or self._all.is_trusted(host)
         if self._all.add(self):
-            self._wait(Waiting.HEAD)
+            self._wait(Awaited.HEAD)
         else:
             self._all.refused(self.source, "busy", "too many connections")
             transport.abort()
@@ -108,12 +108,12 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             # Not supported: answered as any other request, and closed.
             self.cycle.keep_alive = False
-        except RefusedError as refusal:
+        except RequestRefusedError as refusal:
             self._refuse(refusal)
         except httptools.HttpParserError as error:
             # What the callbacks below raise is its context.
             known = error.__context__
-            self._refuse(known if isinstance(known, RefusedError) else _NOT_HTTP)
+            self._refuse(known if isinstance(known, RequestRefusedError) else _NOT_HTTP)
         else:
             self._see_what_it_waits_for()
 
@@ -133,17 +133,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_closing:
             return
         if self._in_body:
-            waits: Waiting | None = Waiting.BODY
+            waits: Awaited | None = Awaited.BODY
         elif self._in_head or self._head_bytes:
-            waits = Waiting.HEAD
+            waits = Awaited.HEAD
         elif self.cycle is not None and self.cycle.response_complete:
-            waits = Waiting.NEXT
+            waits = Awaited.NEXT
         else:
             waits = None
         if waits is not self._waits:
             self._wait(waits)
 
-    def _wait(self, what: Waiting | None) -> None:
+    def _wait(self, what: Awaited | None) -> None:
         self._waits = what
         if what is None:
             self._all.resume(self)
@@ -154,7 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= _MAX_PIPELINED:
-            raise RefusedError(429, "too many", "too many requests before the first reply")
+            raise RequestRefusedError(429, "too many", "too many requests before the first reply")
         self._in_head = True
         self._fields = self._field_bytes = 0
         super().on_message_begin()
@@ -200,7 +200,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _check_body(self, size: int) -> None:
         limit = self._limits.body_bytes
         if size > limit:
-            raise RefusedError(413, "too large", f"the limit is {limit} bytes")
+            raise RequestRefusedError(413, "too large", f"the limit is {limit} bytes")
 
     def _settle_body(self) -> None:
         if self._pending_bytes:
@@ -224,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if not self._is_closing:
-            self._wait(Waiting.READ)
+            self._wait(Awaited.READ)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -239,28 +239,28 @@ class BoundedProtocol(HttpToolsProtocol):
 
     # The bounds
 
-    def give_up(self, waited_for: Waiting) -> None:
+    def give_up(self, waited_for: Awaited) -> None:
         match waited_for:
-            case Waiting.BODY:
+            case Awaited.BODY:
                 self._refuse(_TOO_SLOW)
-            case Waiting.HEAD if self._head_bytes:
+            case Awaited.HEAD if self._head_bytes:
                 self._refuse(_TOO_SLOW)
-            case Waiting.HEAD | Waiting.NEXT:
+            case Awaited.HEAD | Awaited.NEXT:
                 self._close()
-            case Waiting.READ | Waiting.CLOSE:
+            case Awaited.READ | Awaited.CLOSE:
                 self._raw.abort()
 
     def make_room(self) -> None:
         self._all.refused(self.source, "busy", "made room for other connections")
-        if self._waits is Waiting.BODY:
+        if self._waits is Awaited.BODY:
             self._refuse(_BUSY)
             self._raw.close()
-        elif self._waits is Waiting.NEXT:
+        elif self._waits is Awaited.NEXT:
             self._raw.close()
         else:
             self._raw.abort()
 
-    def _refuse(self, refusal: RefusedError) -> None:
+    def _refuse(self, refusal: RequestRefusedError) -> None:
         """Reply, and close the connection."""
         self._all.refused(self.source, refusal.status, refusal.reason)
         cycle = self.cycle
@@ -276,7 +276,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._raw.write(self._refusal(refusal))
         self._close()
 
-    def _refusal(self, refusal: RefusedError) -> bytes:
+    def _refusal(self, refusal: RequestRefusedError) -> bytes:
         fields = {"status": refusal.status, "reason": refusal.reason}
         content = json.dumps(fields, separators=(",", ":")).encode()
         headers = [
@@ -298,7 +298,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._is_closing = True
         self._settle_body()
-        self._wait(Waiting.CLOSE)
+        self._wait(Awaited.CLOSE)
         if not (self._in_body or self._in_head or self._head_bytes):
             self._raw.close()
             return
@@ -327,5 +327,5 @@ class _LingeringTransport:
         return self._transport.is_closing()
 
 
-def _head_too_large(limit: int) -> RefusedError:
-    return RefusedError(431, "too large", f"the limit of a head is {limit} bytes")
+def _head_too_large(limit: int) -> RequestRefusedError:
+    return RequestRefusedError(431, "too large", f"the limit of a head is {limit} bytes")
