@@ -270,7 +270,8 @@ calls = sa.Table(
     sa.Column("call_id", Key, primary_key=True),
     sa.Column("provider", sa.Text, nullable=False),
     sa.Column("operation", sa.Text, nullable=False),
-    sa.Column("request_digest", sa.Text, nullable=False),
+    # Who knows the rest of a payload could find a short secret in it by its digest.
+    sa.Column("request_digest", EncryptedText("calls.request_digest"), nullable=False),
     sa.Column("run_chain", sa.Text, nullable=False),
     sa.Column("stage", sa.Text, nullable=False),
     sa.Column("reason", EncryptedText("calls.reason")),
@@ -337,7 +338,7 @@ bodies = sa.Table(
     sa.Column("call_id", Key, nullable=False),
     sa.Column("name", Key, nullable=False),
     sa.Column("content_type", Key, nullable=False),
-    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("sha256", EncryptedText("bodies.sha256"), nullable=False),
     sa.Column("body", EncryptedBytes("bodies.body"), nullable=False),
     sa.Column("stored_at", UtcTime, nullable=False),
     sa.Index(None, "call_id"),
