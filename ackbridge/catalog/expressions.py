@@ -117,6 +117,13 @@ class Expression:
         """The paths that are read from the document, such as `("payload",)` or `("call", "id")`."""
         return _paths(self._tree)
 
+    def fields_of(self, part: str) -> Iterator[str | None]:
+        """The fields of `part`, such as `headers`, that are read; None for the whole of it.
+
+        A field of the same name elsewhere in the document is taken for it.
+        """
+        return _fields_of(self._tree, part)
+
     @property
     def function(self) -> str | None:
         """The name of the function whose result is the value; None if there is none."""
@@ -345,3 +352,27 @@ def _paths(node: Any) -> Iterator[tuple[str, ...]]:
     else:
         for child in children[:1] if node["type"] in _LEFT_FIRST else children:
             yield from _paths(child)
+
+
+def _fields_of(node: Any, part: str) -> Iterator[str | None]:
+    if not isinstance(node, dict):
+        return
+    if node["type"] == "field":
+        if node["value"] == part:
+            yield None
+        return
+    children = node["children"]
+    if node["type"] != "subexpression":
+        for child in children:
+            yield from _fields_of(child, part)
+        return
+    for outer, inner in pairwise([*children, None]):
+        if _is_field(outer, part):
+            yield inner["value"] if _is_field(inner) else None
+        elif not _is_field(outer):
+            yield from _fields_of(outer, part)
+
+
+def _is_field(node: Any, name: str | None = None) -> bool:
+    is_field = isinstance(node, dict) and node["type"] == "field"
+    return is_field and (name is None or node["value"] == name)

@@ -41,6 +41,7 @@ def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
     yield from _unsigned_callbacks(integration)
     yield from _unsigned_query(integration)
     yield from _hidden_fields(integration)
+    yield from _unsigned_key(integration)
     if integration.hook is not None:
         message = "Python code, which is run and not checked; fields and expressions are better"
         yield _problem("hook", message)
@@ -84,6 +85,16 @@ def _unsigned_query(integration: Integration) -> Iterator[FieldProblem]:
             " send any other. Verify by a secret header, or by basic authentication"
         )
         yield _problem("callbacks.encoding", message)
+
+
+def _unsigned_key(integration: Integration) -> Iterator[FieldProblem]:
+    if integration.has_unsigned_key:
+        message = (
+            "comes from what is not signed, and no time is signed either: who has seen a delivery"
+            " could send it again under another key. Deliveries are told apart by their whole body"
+            " instead; better use a field of the body"
+        )
+        yield _problem("callbacks.event_key", message)
 
 
 def _hidden_fields(integration: Integration) -> Iterator[FieldProblem]:

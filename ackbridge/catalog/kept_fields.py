@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -50,9 +49,7 @@ def kept_fields(
 def fields_read(integration: Integration, part: str) -> set[str | None]:
     """The fields of `part` that expressions over events read; None for the whole of it."""
     return {
-        name
-        for expression in event_expressions(integration)
-        for name in _read_from(expression.tree, part)
+        name for expression in event_expressions(integration) for name in expression.fields_of(part)
     }
 
 
@@ -76,31 +73,3 @@ def expressions_in(part: object) -> Iterator[Expression]:
     if isinstance(part, list | tuple):
         for inner in part:
             yield from expressions_in(inner)
-
-
-def _read_from(node: Any, part: str) -> Iterator[str | None]:
-    """The fields of `part` that a syntax tree reads; None for the whole of it.
-
-    A field of the same name elsewhere in the document is taken for it: too much is kept then.
-    """
-    if not isinstance(node, dict):
-        return
-    if node["type"] == "field":
-        if node["value"] == part:
-            yield None
-        return
-    children = node["children"]
-    if node["type"] == "subexpression":
-        for outer, inner in pairwise([*children, None]):
-            if _is_field(outer, part):
-                yield inner["value"] if _is_field(inner) else None
-            elif not _is_field(outer):
-                yield from _read_from(outer, part)
-        return
-    for child in children:
-        yield from _read_from(child, part)
-
-
-def _is_field(node: Any, name: str | None = None) -> bool:
-    is_field = isinstance(node, dict) and node["type"] == "field"
-    return is_field and (name is None or node["value"] == name)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from ackbridge.contracts.limits import MAX_CODE_LENGTH, MAX_KEY_LENGTH, MAX_REASON_LENGTH
 from ackbridge.contracts.messages import MessageKind, MessageSource, ProviderMessage
 from ackbridge.contracts.names import SHORT_ID_PATTERN
-from ackbridge.contracts.wire import parse_duration
+from ackbridge.contracts.wire import digest, parse_duration
 from ackbridge.http.retry_after import parse_retry_after
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.specs import UrlVerify
@@ -81,10 +81,16 @@ class FailureText(NamedTuple):
 
 
 def find_event_key(integration: Integration, document: Document) -> str | None:
-    """The key by which duplicates of a callback are recognised; None if it has none."""
+    """The key by which duplicates of a callback are recognised; None if it has none.
+
+    Where anybody could repeat a delivery under another key, it is a digest of what is signed.
+    """
     if integration.callbacks is None:
         return None
-    return _key(integration.callbacks.event_key, document)
+    key = _key(integration.callbacks.event_key, document)
+    if key is not None and integration.has_unsigned_key:
+        return f"signed:{digest(document.get('body'))}"
+    return key
 
 
 def object_of(rule: EventRule, document: Document) -> str | None:

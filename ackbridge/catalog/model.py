@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
@@ -37,7 +38,7 @@ from ackbridge.contracts.wire import Duration
 from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
 from ackbridge.errors import did_you_mean
 from ackbridge.http.egress import is_loopback_host
-from ackbridge.security.specs import AuthSpec
+from ackbridge.security.specs import AuthSpec, HmacVerify
 
 from .callbacks import CallbackSpec
 from .cron import next_interval
@@ -805,6 +806,23 @@ class Integration(FilePart):
     def code(self) -> Hook:
         """The functions of `hook`."""
         return self._code
+
+    @cached_property
+    def has_unsigned_key(self) -> bool:
+        """Whether a delivery could be sent again under another event key, at any later time.
+
+        So it is where the signature covers no time, and the key comes from headers or the query,
+        which it does not cover either. What is asked about anyway (`fetch`) may be repeated.
+        """
+        verify = self.callbacks.verify if self.callbacks is not None else None
+        key = self.callbacks.event_key if self.callbacks is not None else None
+        if key is None or not isinstance(verify, HmacVerify) or verify.signs_time:
+            return False
+        responses = [operation.response for operation in self.operations.values()]
+        if not any(one.mode == "callback" and not one.fetch for one in responses):
+            return False
+        unsigned = set(key.fields_of("headers")) - verify.signed_headers
+        return bool(unsigned) or any(True for _ in key.fields_of("query"))
 
     def attach(self, code: Hook) -> None:
         """Take the functions of `hook`, when the file is loaded."""

@@ -195,6 +195,19 @@ class HmacVerify(Spec):
     def credentials(self) -> list[Credential]:
         return [("", ref) for ref in self.secrets]
 
+    @property
+    def signs_time(self) -> bool:
+        """Whether the signature covers when a callback was sent."""
+        return self.preset is not None or "{timestamp}" in split_signed(self.signed)
+
+    @property
+    def signed_headers(self) -> frozenset[str]:
+        """The headers that a generic signature covers, by lower-case name."""
+        parts = split_signed(self.signed)
+        by_part = {"{id}": self.id_header, "{timestamp}": self.timestamp_header}
+        covered = (name for part, name in by_part.items() if part in parts)
+        return frozenset(name.lower() for name in covered if name is not None)
+
 
 class HeaderVerify(Spec):
     """A shared secret in a header. Replays are not detected, because nothing is signed.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ackbridge.catalog.kept_fields import is_credential, kept_fields
 from ackbridge.catalog.loading import integration_warnings, load_integration
+from ackbridge.catalog.matching import find_event_key
+from ackbridge.gateway.event import make_document
 from tests.support.catalog_files import write
 
 from .test_callbacks import FILE
@@ -56,3 +59,43 @@ def test_a_credential_that_is_named_is_a_warning(tmp_path: Path) -> None:
 def test_credentials_are_known_by_name(name: str, expected: bool) -> None:
     """Those that HTTP and providers use."""
     assert is_credential(name) is expected
+
+
+SIGNED = (
+    'verify: {type: hmac, secrets: ["env:T"], header: S, id_header: X-Id, timestamp_header: X-At'
+)
+NO_TIME = FILE.replace('verify: {type: header, name: X-Token, secrets: ["env:TOKEN"]', SIGNED)
+
+
+@pytest.mark.parametrize(
+    ("signed", "key", "is_unsigned"),
+    [
+        ("{body}", 'headers."x-id"', True),
+        ("{body}", "query.id || id", True),
+        ("{body}", "id", False),
+        ("{id}.{body}", 'headers."x-id"', False),
+        ("{id}.{body}", "join('/', [headers.\"x-id\", headers.other])", True),
+        ("{timestamp}.{body}", 'headers."x-id"', False),
+    ],
+)
+def test_a_delivery_cannot_be_repeated_under_another_key(
+    tmp_path: Path, signed: str, key: str, is_unsigned: bool
+) -> None:
+    """Where neither key nor time is signed, what is signed tells deliveries apart."""
+    text = NO_TIME.replace("X-At", f"X-At, signed: '{signed}'").replace(
+        "event_key: id", f"event_key: {json.dumps(key)}"
+    )
+    file = write(tmp_path, text)
+    integration = load_integration(file, {})
+    assert integration.has_unsigned_key is is_unsigned
+    keys = {
+        find_event_key(integration, make_document({"id": "1", "a": body}, headers, {}))
+        for body, headers in (
+            ("b", {"x-id": "1", "other": "2"}),
+            ("b", {"x-id": "3", "other": "4"}),
+            ("c", {"x-id": "3", "other": "4"}),
+        )
+    }
+    assert len(keys) == (2 if is_unsigned or "headers" in key else 1)
+    warned = [str(one) for one in integration_warnings(file, {}) if "event_key" in str(one)]
+    assert bool(warned) is is_unsigned
