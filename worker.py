@@ -37,17 +37,18 @@ from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.subscribers import Subscriber
 from ackbridge.client.control_startup import start_controls, watch_controls
-from ackbridge.client.purge import check_retention, sync_purge_schedule
+from ackbridge.client.purge import check_object_retention, check_retention, sync_purge_schedule
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.edge import Network
 from ackbridge.control.admission import Admission, RideLimiter, flagd
 from ackbridge.control.snapshots import Snapshots
-from ackbridge.errors import AckbridgeError, EngineUnavailableError, SecretError
+from ackbridge.errors import AckbridgeError, EngineUnavailableError, SecretError, UnavailableError
 from ackbridge.http.client import Pool, build_client
 from ackbridge.http.egress import Egress
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.objects.s3 import open_bucket
 from ackbridge.security.encryption import load_encryption
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets, is_secret_ref
@@ -63,6 +64,7 @@ from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.temporal.connect import client_options, connect, register_search_attributes
+from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
 from ackbridge.workarounds.http_clients import CookielessClient
@@ -141,8 +143,12 @@ async def serve(settings: Settings, provider: str | None) -> None:
         client = await _connect(environ, stopping)
         if client is None:
             return
+        if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
+            running.push_async_callback(bucket.aclose)
         has_search_attributes = await _check_namespace(client, settings, provider)
-        ledger = Ledger.open(settings.ledger_url, utc_now, encryption=encryption)
+        ledger = Ledger.open(
+            settings.ledger_url, utc_now, encryption=encryption, objects=open_bucket(environ)
+        )
         running.push_async_callback(ledger.close)
         served = [provider] if provider else sorted(catalog.integrations)
         networks = settings.egress_allow
@@ -362,7 +368,9 @@ async def _check_namespace(client: Client, settings: Settings, provider: str | N
     if provider is None:
         try:
             await check_retention(client, settings.retention)
-        except EngineUnavailableError as error:
+            if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
+                await check_object_retention(client, bucket, settings.retention)
+        except UnavailableError as error:
             log.warning("%s", error)
     advice = await register_search_attributes(client)
     if advice is not None:

@@ -13,6 +13,7 @@
     │   │   └── WorkerUnavailableError  it answers, but no worker does
     │   ├── KeyServiceError             a key service such as AWS KMS gives no key
     │   ├── LedgerUnavailableError      the database does not answer
+    │   ├── ObjectStoreError            the object store of large payloads does not answer
     │   └── ProcessDiedError            a process of a local stack ended       (ackbridge.local)
     ├── ProcessNotStartedError          a child process could not be started   (ackbridge.local)
     ├── BatchNotFoundError              no such batch, or it has ended
@@ -97,6 +98,10 @@ class KeyServiceError(UnavailableError):
 
 class LedgerUnavailableError(UnavailableError):
     """The database does not answer."""
+
+
+class ObjectStoreError(UnavailableError):
+    """The object store of large payloads does not answer, or has lost one; safe to log."""
 
 
 class EngineUnavailableError(UnavailableError):

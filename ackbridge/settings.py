@@ -66,6 +66,9 @@ class Settings(BaseSettings):
         data_converter: a team's own data converter of Temporal, `module:name`.
         egress_allow: networks that requests may go to besides public addresses, whatever a file
             says, such as `10.0.0.0/8, fd00::/8`.
+        large_payloads: where large payloads and bodies are stored, `s3://bucket`; unset, in the
+            engine and in the ledger.
+        large_payloads_over: from how many bytes on payloads of the engine are.
         log_level: of our own logs.
         signal_timeout: how long a callback waits for the engine before it is stored in the inbox.
         shutdown_within: how long running activities may take to finish on SIGTERM.
@@ -104,6 +107,8 @@ class Settings(BaseSettings):
     codec_origins: str = ""
     data_converter: str = ""
     egress_allow: Networks = ()
+    large_payloads: str = ""
+    large_payloads_over: Annotated[int, Field(ge=0)] = 128 * 1024
     log_level: str = "INFO"
     signal_timeout: Duration = timedelta(seconds=2)
     shutdown_within: Duration = timedelta(seconds=20)

@@ -21,6 +21,7 @@ from ackbridge.contracts.identity import IdentitySource
 from ackbridge.errors import AckbridgeError, LedgerUnavailableError, WorkerUnavailableError
 from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.objects.s3 import open_bucket
 from ackbridge.security.encryption import load_encryption
 from ackbridge.settings import environment, load_settings
 from ackbridge.telemetry.trace_export import export_traces
@@ -115,8 +116,10 @@ def with_ledger(act: Callable[[Ledger], Coroutine[Any, Any, T]]) -> T:
 
 def open_ledger() -> Ledger:
     """The ledger of `ACKBRIDGE_LEDGER_URL`, with the keys of `ACKBRIDGE_ENCRYPTION_KEYS`."""
-    encryption = load_encryption(environment())
-    return Ledger.open(load_settings().ledger_url, utc_now, encryption=encryption)
+    environ = environment()
+    encryption, objects = load_encryption(environ), open_bucket(environ)
+    url = load_settings().ledger_url
+    return Ledger.open(url, utc_now, encryption=encryption, objects=objects)
 
 
 @asynccontextmanager

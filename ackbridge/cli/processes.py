@@ -50,6 +50,7 @@ from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.export import export_telemetry
 from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.temporal.connect import connect
+from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.terminal import output
 
 from .connections import open_ledger
@@ -153,6 +154,8 @@ async def _serve_gateway(host: str, port: int) -> None:
         finally:
             await control.close()
             await ledger.close()
+            if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
+                await bucket.aclose()
             if auth is not None:
                 await auth.aclose()
 
@@ -170,7 +173,11 @@ def _codec(
     origins = [origin.strip().rstrip("/") for origin in settings.codec_origins.split(",")]
     sensitive = [path for one in catalog.integrations.values() for path in sensitive_fields(one)]
     return build_codec_app(
-        codec, auth, [origin for origin in origins if origin], sensitive=sensitive
+        codec,
+        auth,
+        [origin for origin in origins if origin],
+        sensitive=sensitive,
+        storage=client.data_converter.external_storage,
     )
 
 

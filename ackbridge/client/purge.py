@@ -29,7 +29,10 @@ from ackbridge.errors import (
     EngineUnavailableError,
     InvalidRequestError,
 )
+from ackbridge.ledger.bodies import PREFIX as BODIES
+from ackbridge.objects.s3 import S3Bucket
 from ackbridge.temporal.connect import RPC_TIMEOUT, rpc_errors
+from ackbridge.temporal.external_storage import PREFIX as PAYLOADS
 from ackbridge.temporal.schedules import delete_schedule, log_failures, sync_schedule
 
 SCHEDULED: Final = "schedule"
@@ -52,6 +55,39 @@ async def check_retention(client: Client, retention: Retention) -> None:
     """
     if retention.calls == KEEP_FOREVER:
         return
+    engine = await _engine_retention(client)
+    if retention.calls < engine:
+        raise ConfigurationError(
+            f"ACKBRIDGE_RETENTION_CALLS is {_days(retention.calls)}, but the engine keeps calls of"
+            f" namespace {client.namespace} for {_days(engine)}; the ledger must keep calls at"
+            " least as long"
+        )
+
+
+async def check_object_retention(client: Client, bucket: S3Bucket, retention: Retention) -> None:
+    """Check that large payloads and bodies are kept at least as long as their calls.
+
+    Bodies are deleted with their call; payloads only by a rule of the bucket.
+
+    Raises:
+        ConfigurationError: a rule of the bucket deletes them earlier.
+        UnavailableError: the rules, or the engine's retention, could not be read.
+    """
+    is_forever = retention.calls == KEEP_FOREVER
+    kept = await _engine_retention(client) if is_forever else retention.calls
+    for what, prefix in (("payloads", PAYLOADS), ("bodies", BODIES)):
+        expires = await bucket.shortest_expiration(prefix)
+        if expires is None:
+            continue
+        if expires <= kept or (is_forever and prefix == BODIES):
+            needed = "for ever" if is_forever and prefix == BODIES else f"for {_days(kept)}"
+            raise ConfigurationError(
+                f"ACKBRIDGE_LARGE_PAYLOADS: bucket {bucket.name} deletes {what} ({prefix}) after"
+                f" {_days(expires)}, but ended calls are kept {needed}; open calls count, too"
+            )
+
+
+async def _engine_retention(client: Client) -> timedelta:
     request = DescribeNamespaceRequest(namespace=client.namespace)
     try:
         described = await client.workflow_service.describe_namespace(request, timeout=RPC_TIMEOUT)
@@ -60,13 +96,7 @@ async def check_retention(client: Client, retention: Retention) -> None:
             f"the retention of namespace {client.namespace} could not be read"
             f" ({error.status.name}); ACKBRIDGE_RETENTION_CALLS must be at least as long"
         ) from None
-    engine = described.config.workflow_execution_retention_ttl.ToTimedelta()
-    if retention.calls < engine:
-        raise ConfigurationError(
-            f"ACKBRIDGE_RETENTION_CALLS is {_days(retention.calls)}, but the engine keeps calls of"
-            f" namespace {client.namespace} for {_days(engine)}; the ledger must keep calls at"
-            " least as long"
-        )
+    return described.config.workflow_execution_retention_ttl.ToTimedelta()
 
 
 async def sync_purge_schedule(client: Client, retention: Retention, every: timedelta) -> None:

@@ -12,12 +12,13 @@ from google.protobuf import json_format
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from temporalio.api.common.v1 import Payload, Payloads
-from temporalio.converter import PayloadCodec
+from temporalio.converter import ExternalStorage, PayloadCodec
 
 from ackbridge.contracts.calls import masked_names
 from ackbridge.contracts.identity import Role
 from ackbridge.errors import DecryptionError, UnavailableError
 from ackbridge.security.http_auth import HttpAuth
+from ackbridge.temporal.external_storage import retrieve
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """Of a request: some payloads of the engine's largest size, in base64."""
@@ -26,7 +27,11 @@ _Run = Callable[[Sequence[Payload]], Awaitable[list[Payload]]]
 
 
 def build_codec_app(
-    codec: PayloadCodec, auth: HttpAuth, origins: Sequence[str], sensitive: Sequence[str] = ()
+    codec: PayloadCodec,
+    auth: HttpAuth,
+    origins: Sequence[str],
+    sensitive: Sequence[str] = (),
+    storage: ExternalStorage | None = None,
 ) -> FastAPI:
     """The endpoint, to be mounted at `/codec`.
 
@@ -36,6 +41,7 @@ def build_codec_app(
     Args:
         origins: of the Temporal UIs whose pages may use it, such as `https://temporal.example`.
         sensitive: the sensitive fields of all operations.
+        storage: of large payloads: decoding returns them in place of their references.
     """
     names = _names(sensitive)
     authorize = auth.require(Role.READ)
@@ -61,7 +67,8 @@ def build_codec_app(
         identity = await authorize(request)
 
         async def run(payloads: Sequence[Payload]) -> list[Payload]:
-            decoded = await codec.decode(payloads)
+            complete = await retrieve(storage, payloads) if storage else payloads
+            decoded = await codec.decode(complete)
             if identity.may(Role.STEER):
                 return decoded
             return [_masked(payload, names) for payload in decoded]

@@ -11,7 +11,7 @@ from ackbridge.security.encryption import Encryption
 
 from .audit import AuditLog
 from .batches import BatchStore
-from .bodies import BodyStore
+from .bodies import BodyStore, ObjectStore
 from .calls import CallStore
 from .controls import ControlStore
 from .database import tables
@@ -48,19 +48,26 @@ class Ledger:
         reencryption: encrypts rows with the key that encrypts now.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        encryption: Encryption | None = None,
+        objects: ObjectStore | None = None,
+    ) -> None:
         self._database = database
+        self._objects = objects
         self.calls = CallStore(database, clock)
         self.settlement = SettlementStore(database, clock)
         self.inbox = Inbox(database, clock)
-        self.bodies = BodyStore(database, clock)
+        self.bodies = BodyStore(database, clock, objects, encryption)
         self.batches = BatchStore(database, clock)
         self.notices = NoticeStore(database, clock)
         self.stats = StatsStore(database, clock)
         self.controls = ControlStore(database, clock)
         self.leases = LeaseStore(database, clock)
         self.audit = AuditLog(database, clock)
-        self.purge = LedgerPurge(database, clock)
+        self.purge = LedgerPurge(database, clock, objects)
         self.reencryption = Reencryption(database, clock)
 
     @classmethod
@@ -70,6 +77,7 @@ class Ledger:
         clock: Clock,
         timeout: timedelta = timedelta(seconds=10),
         encryption: Encryption | None = None,
+        objects: ObjectStore | None = None,
     ) -> Ledger:
         """Open a migrated ledger; the first use connects.
 
@@ -78,15 +86,18 @@ class Ledger:
             clock: gives the times that are written.
             timeout: of one transaction, including the wait for its turn.
             encryption: of what callers and providers have written; None: it is stored in plain.
+            objects: where large bodies are stored; None: in the database.
 
         Raises:
             ConfigurationError: the URL is of neither database.
         """
-        return cls(open_database(url, timeout, encryption), clock)
+        return cls(open_database(url, timeout, encryption), clock, encryption, objects)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, also those of the object store."""
         await self._database.close()
+        if self._objects is not None:
+            await self._objects.aclose()
 
     async def ping(self) -> None:
         """Check that the database answers and has its tables."""

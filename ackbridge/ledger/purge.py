@@ -13,12 +13,14 @@ from typing import Final, TypeAlias
 
 import sqlalchemy as sa
 
+from ackbridge.clock import Clock
 from ackbridge.contracts.calls import Stage
 from ackbridge.contracts.messages import MessageSource
 from ackbridge.contracts.purge import KEEP_FOREVER, PurgeCursor, PurgePageResult, Retention
 
 from .batches import ParkedState
-from .database.engines import Store, reads, writes
+from .bodies import ObjectStore, object_errors
+from .database.engines import Database, Store, reads, writes
 from .database.tables import (
     acknowledgements,
     batch_calls,
@@ -77,7 +79,13 @@ class _Kind:
 
 
 class LedgerPurge(Store):
-    """Deletes expired rows, a page at a time."""
+    """Deletes expired rows, a page at a time, and the bodies in an object store with them."""
+
+    def __init__(
+        self, database: Database, clock: Clock, objects: ObjectStore | None = None
+    ) -> None:
+        super().__init__(database, clock)
+        self._objects = objects
 
     async def page(
         self,
@@ -105,6 +113,7 @@ class LedgerPurge(Store):
         last, number = await self._look(kind, expired, after, rows)
         if number and not dry_run:
             page = sa.and_(expired, kind.after(after), kind.until(last))
+            await self._delete_objects(kind, page)
             number = await self._delete(kind, page)
         gone = {kind.name: number} if number else {}
         return PurgePageResult(as_of=now, place=_next_cursor(kind, last), gone=gone)
@@ -121,6 +130,20 @@ class LedgerPurge(Store):
         count = sa.select(sa.func.count()).select_from(kind.table)
         number = connection.execute(count.where(in_page, kind.until(until), expired)).scalar_one()
         return until, int(number)
+
+    async def _delete_objects(self, kind: _Kind, which: Condition) -> None:
+        """Delete the objects of bodies before their rows, so that none is forgotten."""
+        if self._objects is None or kind.table not in (calls, bodies):
+            return
+        with object_errors():
+            await self._objects.delete(await self._locations(kind, which))
+
+    @reads
+    def _locations(self, connection: sa.Connection, kind: _Kind, which: Condition) -> list[str]:
+        if kind.table is calls:
+            which = bodies.c.call_id.in_(sa.select(calls.c.call_id).where(which))
+        query = sa.select(bodies.c.location).where(which, bodies.c.location.is_not(None))
+        return list(connection.execute(query).scalars())
 
     @writes
     def _delete(self, connection: sa.Connection, kind: _Kind, which: Condition) -> int:

@@ -19,6 +19,7 @@ from temporalio.converter import (
     DefaultFailureConverter,
     DefaultFailureConverterWithEncodedAttributes,
     DefaultPayloadConverter,
+    ExternalStorage,
     PayloadCodec,
     PayloadConverter,
     SerializationContext,
@@ -33,6 +34,8 @@ from ackbridge.workarounds.temporal_sdk import (
     NOT_ENCRYPTED,
     LenientPayloadConverter,
 )
+
+from .external_storage import load_external_storage
 
 KEY_ID: Final = "encryption-key-id"
 """The metadata that names the master key, for people: the envelope has it, too."""
@@ -135,6 +138,7 @@ def build_data_converter(
     own: DataConverter | None = None,
     *,
     requires_encryption: bool = False,
+    storage: ExternalStorage | None = None,
 ) -> DataConverter:
     """The data converter of a deployment.
 
@@ -144,8 +148,9 @@ def build_data_converter(
             payload converter reads the encodings that ours does not know, and writes nothing; its
             failure converter and its external storage are used as they are.
         requires_encryption: mark plain payloads, so that calls started with one are refused.
+        storage: of large payloads, after they are encrypted; None: that of `own`.
     """
-    if encryption is None and own is None:
+    if encryption is None and own is None and storage is None:
         return DATA_CONVERTER
     own = own or DATA_CONVERTER
     codecs = [own.payload_codec] if own.payload_codec else []
@@ -159,6 +164,7 @@ def build_data_converter(
         payload_converter_class=_reading_also(own.payload_converter_class),
         payload_codec=CodecChain(*codecs) if len(codecs) > 1 else next(iter(codecs), None),
         failure_converter_class=failures,
+        external_storage=storage or own.external_storage,
     )
 
 
@@ -181,6 +187,7 @@ def load_data_converter(environ: Mapping[str, str]) -> DataConverter:
         encryption,
         _own_converter(environ.get("ACKBRIDGE_DATA_CONVERTER", "")),
         requires_encryption=requires_encryption,
+        storage=load_external_storage(environ),
     )
 
 

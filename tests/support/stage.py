@@ -35,6 +35,7 @@ from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.local.processes import ManagedProcess
 from ackbridge.local.stack import empty_temporal_config, inherited_environment
+from ackbridge.objects.s3 import open_bucket
 from ackbridge.sandbox.provider import create_provider
 from ackbridge.security.encryption import load_encryption
 from ackbridge.security.secrets import Secrets
@@ -43,6 +44,7 @@ from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.temporal.connect import client_options
 from ackbridge.temporal.data_converter import load_data_converter
+from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.workarounds.http_clients import CookielessClient
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 from activities import Dependencies
@@ -249,7 +251,9 @@ async def set_up(
             namespace.address, namespace=namespace.name, **options, runtime=runtime
         )
         encryption = load_encryption(environ)
-        gateway_ledger = Ledger.open(url, utc_now, encryption=encryption)
+        gateway_ledger = Ledger.open(
+            url, utc_now, encryption=encryption, objects=open_bucket(environ)
+        )
         gateway_url = servers.enter_context(
             serve(
                 create_app(
@@ -264,7 +268,7 @@ async def set_up(
             )
         )
         settings = Settings(_env_file=None, ledger_url=url, public_url=gateway_url)
-        ledger = Ledger.open(url, utc_now, encryption=encryption)
+        ledger = Ledger.open(url, utc_now, encryption=encryption, objects=open_bucket(environ))
         async with build_client() as http, build_client(around=transport_wrapper()) as ours:
             control = watch_controls(client, catalog, ledger)
             deps = worker.build_dependencies(
@@ -298,3 +302,5 @@ async def set_up(
             await control.close()
         await ledger.close()
         await gateway_ledger.close()
+        if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
+            await bucket.aclose()

@@ -341,6 +341,8 @@ bodies = sa.Table(
     sa.Column("sha256", EncryptedText("bodies.sha256"), nullable=False),
     sa.Column("body", EncryptedBytes("bodies.body"), nullable=False),
     sa.Column("stored_at", UtcTime, nullable=False),
+    # Where the body is, if it is not in `body`: the key of an object.
+    sa.Column("location", sa.Text),
     sa.Index(None, "call_id"),
     comment="Bodies that are too large for the engine, which messages refer to.",
 )

@@ -100,6 +100,7 @@ def _messages() -> None:
         sa.Column("sha256", sa.Text, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("stored_at", _TIME, nullable=False),
+        sa.Column("location", sa.Text),
         sa.PrimaryKeyConstraint("id", name="pk_bodies"),
         comment="Bodies that are too large for the engine, which messages refer to.",
     )

@@ -1,0 +1,1 @@
+"""Large payloads and bodies in an object store."""
