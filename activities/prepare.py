@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
@@ -57,6 +58,10 @@ SEND_AFTER_AT_MOST = timedelta(seconds=1)
 SEND_FOR_AT_MOST = timedelta(seconds=5)
 """A request with a longer timeout is an activity of its own."""
 
+LARGE_PAYLOAD = 32 * 1024
+"""Bytes of a request from which its payload is validated beside the event loop: at most, that takes
+some seconds."""
+
 
 class Prepare:
     """The first step of a call; nothing is sent before it succeeds."""
@@ -80,7 +85,7 @@ class Prepare:
         started_at = self._deps.clock()
         request = step.request
         with counting_failures(self._deps, request), classified_errors():
-            self._check(request)
+            await self._check(request)
             claim = await self._deps.ledger.calls.claim(request, step.run_chain)
             await self._commit_short_id(request)
         if claim.kind is ClaimKind.REUSED:
@@ -118,10 +123,14 @@ class Prepare:
             request, configured_flags(integration), operation.without_control
         )
 
-    def _check(self, request: CallRequest) -> None:
-        request.check_size()
+    async def _check(self, request: CallRequest) -> None:
+        size = request.check_size()
         catalog = self._deps.catalog
-        check_payload(catalog.operation(request.provider, request.operation), request.payload)
+        operation = catalog.operation(request.provider, request.operation)
+        if size > LARGE_PAYLOAD:
+            await asyncio.to_thread(check_payload, operation, request.payload)
+        else:
+            check_payload(operation, request.payload)
         if request.reply_to is not None:
             catalog.subscriber(request.reply_to)
         for user, secret in self._deps.credentials[request.provider]:

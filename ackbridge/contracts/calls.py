@@ -129,8 +129,8 @@ class CallRequest(StrictModel):
         """Identifies the request: a digest of provider, operation, key and payload."""
         return digest([self.provider, self.operation, self.key, self.payload])
 
-    def check_size(self) -> None:
-        """Check that the whole request can be stored in a workflow's history.
+    def check_size(self) -> int:
+        """Check that the whole request can be stored in a workflow's history; returns its bytes.
 
         Raises:
             InvalidInputError: it is larger than `MAX_REQUEST_BYTES`; names its largest field.
@@ -143,6 +143,7 @@ class CallRequest(StrictModel):
                 f"{largest}: {sizes[largest]} bytes as JSON; the whole request has {size},"
                 f" at most {MAX_REQUEST_BYTES} are allowed"
             )
+        return size
 
 
 class Stage(StrEnum):
