@@ -70,10 +70,12 @@ class AuditEntry(Wire):
             client, another one or the Temporal UI calls itself.
         principal: who the engine says that it was, for an engine that authenticates its clients.
         previous: the hash of the entry before.
+        salt: random, so that nobody can guess an encrypted reason by its hash.
     """
 
     seq: int
     previous: str
+    salt: str
     id: str
     at: AwareDatetime
     origin: AuditOrigin

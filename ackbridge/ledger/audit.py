@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -64,6 +65,7 @@ class AuditLog(Store):
         entry = AuditEntry(
             seq=last.seq + 1 if last else 1,
             previous=last.hash if last else FIRST_HASH,
+            salt=secrets.token_hex(16),
             client=client,
             principal=principal,
             **request.model_dump(exclude={"arguments_digest"}),
