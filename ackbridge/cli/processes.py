@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Annotated
 
 import typer
@@ -18,7 +22,7 @@ from starlette.types import ASGIApp
 from temporalio.client import Client
 
 from ackbridge.catalog.catalog import Catalog, require_keys, sensitive_fields
-from ackbridge.catalog.loading import load_catalog
+from ackbridge.catalog.loading import integration_files, load_catalog
 from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
 from ackbridge.demo.run import run_demo
@@ -33,8 +37,9 @@ from ackbridge.local.foreground import (
     PREFERRED_PORTS,
     interrupted_by_sigterm,
     print_stack,
+    taken_ports,
 )
-from ackbridge.local.stack import Stack
+from ackbridge.local.stack import PARTS, Stack, own_settings
 from ackbridge.security.encryption import load_encryption
 from ackbridge.security.http_auth import HttpAuth, open_http_auth
 from ackbridge.security.secrets import Secrets
@@ -82,20 +87,82 @@ def gateway(
     uvloop.run(_serve_gateway(host, port))
 
 
-def up(state: State = DEFAULT_STATE) -> None:
-    """Run a local stack until Ctrl-C: Temporal and its UI, worker, gateway, two providers."""
-    with (
-        interrupted_by_sigterm(),
-        Stack(state, environ=os.environ, preferred_ports=PREFERRED_PORTS) as stack,
-    ):
-        print_stack(stack, state)
-        output.console.print(_examples(stack), soft_wrap=True)
+def up(
+    state: State = DEFAULT_STATE,
+    engine_only: Annotated[
+        bool, typer.Option("--engine-only", help="Only Temporal and its UI.")
+    ] = False,
+) -> None:
+    """Run a local stack until Ctrl-C: Temporal and its UI, worker, gateway, and providers.
+
+    With `ACKBRIDGE_INTEGRATIONS` (also in `.env`) it runs these integrations, with the settings and
+    secrets of the environment and of `.env`, and loads the files again when they change; beside
+    them it runs `provider.py` of the current folder, if there is one. Without it: the integrations
+    that ship with Ackbridge, the sandbox and localstripe.
+    """
+    folder = load_settings().integrations
+    parts = _parts(folder, engine_only=engine_only)
+    stub = Path("provider.py")
+    stack = Stack(
+        state,
+        environ=os.environ,
+        integrations=folder,
+        parts=parts,
+        preferred_ports=PREFERRED_PORTS,
+        settings=own_settings(environment()) if folder else None,
+        stub=stub if folder and stub.is_file() and not engine_only else None,
+    )
+    with interrupted_by_sigterm(), stack:
+        print_stack(stack, state, parts=parts)
+        for sentence in taken_ports(stack, parts):
+            output.say(sentence)
+        output.console.print(_examples(stack, folder, parts), soft_wrap=True, markup=False)
         try:
-            while True:
-                time.sleep(CHECK_INTERVAL)
-                stack.check()
+            _supervise(stack, folder if "worker" in parts else None)
         except KeyboardInterrupt:
             output.console.print("Shutting down. The state is kept for the next start.")
+
+
+def _parts(folder: Path | None, *, engine_only: bool) -> tuple[str, ...]:
+    if engine_only:
+        return ()
+    if folder is None:
+        return tuple(part for part in PARTS if part != "stripe" or find_spec("localstripe"))
+    has_sandbox = any(path.stem == "sandbox" for path in integration_files(folder))
+    return ("engine", "worker", "gateway", *(("sandbox",) if has_sandbox else ()))
+
+
+def _supervise(stack: Stack, folder: Path | None) -> None:
+    """Check that every part runs, and restart those that read integration files when they change.
+
+    Files with mistakes are reported, and what runs goes on with the files before.
+    """
+    known = _versions(folder)
+    while True:
+        time.sleep(CHECK_INTERVAL)
+        stack.check()
+        if folder is None or (now := _versions(folder)) == known:
+            continue
+        known = now
+        try:
+            load_catalog(folder, stack.environment)
+        except ConfigurationError as error:
+            output.say(f"Not loaded, the files before stay in use:\n{error}")
+            continue
+        for part in ("worker", "gateway"):
+            stack.restart(part)
+        output.say("The integration files have changed, and are loaded.")
+
+
+def _versions(folder: Path | None) -> dict[Path, tuple[int, int]]:
+    if folder is None:
+        return {}
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            found[path] = (state.st_mtime_ns, state.st_size)
+    return found
 
 
 def demo(
@@ -181,14 +248,17 @@ def _codec(
     )
 
 
-def _examples(stack: Stack) -> str:
-    return f"""
-In another shell:
-
-  export TEMPORAL_ADDRESS={stack.addresses.engine}
-  .venv/bin/ackbridge call sandbox create_order --key o-1 --payload '{{"amount": 5, "currency": "EUR"}}'
-  .venv/bin/ackbridge call stripe create_payment --key p-1 --payload '{{"amount": 1999, "currency": "eur"}}'
-  .venv/bin/ackbridge list
-
-Ctrl-C stops everything.
-"""  # noqa: E501 -- commands to copy, one per line
+def _examples(stack: Stack, folder: Path | None, parts: Sequence[str]) -> str:
+    command = "ackbridge" if which("ackbridge") else sys.argv[0]
+    lines = ["", "In another shell:", "", f"  export TEMPORAL_ADDRESS={stack.addresses.engine}"]
+    if folder is not None and "worker" in parts:
+        lines.append(f"  {command} call PROVIDER OPERATION --key KEY --payload JSON")
+    elif parts:
+        order = '{"amount": 5, "currency": "EUR"}'
+        payment = '{"amount": 1999, "currency": "eur"}'
+        lines.append(f"  {command} call sandbox create_order --key o-1 --payload '{order}'")
+        if "stripe" in parts:
+            lines.append(f"  {command} call stripe create_payment --key p-1 --payload '{payment}'")
+    if parts:
+        lines.append(f"  {command} list")
+    return "\n".join((*lines, "", "Ctrl-C stops everything.", ""))

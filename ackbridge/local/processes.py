@@ -35,6 +35,9 @@ _POLL_INTERVAL = 0.05
 _REQUEST_TIMEOUT = 5.0
 """Seconds."""
 
+_STUB_STARTS_WITHIN = 1.0
+"""Seconds after which a stub that still runs has started."""
+
 TAIL = 2000
 """Bytes of a log that are repeated in the error when its process has died."""
 
@@ -259,6 +262,20 @@ def stripe_plan(port: int, webhook_url: str, webhook_secret: str) -> ProcessPlan
         command=(sys.executable, "-P", str(_STRIPE_PROGRAM), "--port", str(port)),
         is_ready=_responds(f"http://{HOST}:{port}/js.stripe.com/v3/"),
         once_ready=register_webhook,
+    )
+
+
+def stub_plan(program: Path) -> ProcessPlan:
+    """A provider of the user's own: a Python program that runs until it is stopped."""
+    first_asked: list[float] = []
+
+    def has_run_for_a_while(_output: str) -> bool:
+        # It may have no address that could be asked; one that cannot start ends at once.
+        first_asked.append(time.monotonic())
+        return first_asked[-1] - first_asked[0] > _STUB_STARTS_WITHIN
+
+    return ProcessPlan(
+        command=(sys.executable, "-u", str(program.absolute())), is_ready=has_run_for_a_while
     )
 
 

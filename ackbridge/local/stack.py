@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from ackbridge.security.private_files import make_private_file, make_private_folder
 from ackbridge.settings import integrations_folder
@@ -25,14 +25,16 @@ from .processes import (
     gateway_plan,
     sandbox_plan,
     stripe_plan,
+    stub_plan,
     worker_plan,
 )
 
 PARTS: Final = ("engine", "sandbox", "stripe", "worker", "gateway")
+"""`stub`, a provider of the user's own, comes on top where one is given."""
 _SERVERS: Final = ("engine", "ui", "gateway", "sandbox", "stripe")
-_STARTED_TOGETHER = (("engine", "sandbox", "stripe"), ("worker", "gateway"))
+_STARTED_TOGETHER = (("engine", "sandbox", "stripe", "stub"), ("worker", "gateway"))
 # Providers first, so that nothing new arrives; the engine last, so that the others can finish.
-_STOPPED_TOGETHER = (("sandbox", "stripe"), ("gateway", "worker"), ("engine",))
+_STOPPED_TOGETHER = (("sandbox", "stripe", "stub"), ("gateway", "worker"), ("engine",))
 _STOP_TIMEOUT = timedelta(seconds=10)
 _SHUTDOWN_WITHIN = "5s"
 # Settings of other deployments must not reach this one.
@@ -90,6 +92,38 @@ def environment_for(
     }
 
 
+_OF_THE_STACK: Final = frozenset(
+    {
+        *("ACKBRIDGE_LEDGER_URL", "ACKBRIDGE_INTEGRATIONS", "ACKBRIDGE_PUBLIC_URL"),
+        # Both processes would listen there; unversioned workers need nobody who promotes them.
+        *("ACKBRIDGE_METRICS_PORT", "ACKBRIDGE_DEPLOYMENT", "ACKBRIDGE_BUILD_ID"),
+        "SANDBOX_BASE_URL",
+    }
+)
+"""Settings that depend on the addresses and the state of a stack."""
+
+
+def own_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The user's settings and secrets, but for what the stack decides.
+
+    A public URL counts where providers outside of this machine can reach it.
+    """
+    own = {
+        name: value
+        for name, value in environ.items()
+        if name not in _OF_THE_STACK and not name.startswith("TEMPORAL_")
+    }
+    public = environ.get("ACKBRIDGE_PUBLIC_URL", "")
+    if public and not is_loopback_url(public):
+        own["ACKBRIDGE_PUBLIC_URL"] = public
+    root = Path(environ.get("ACKBRIDGE_SECRETS_ROOT", "."))
+    return own | {"ACKBRIDGE_SECRETS_ROOT": str(root.absolute())}
+
+
+def is_loopback_url(url: str) -> bool:
+    return urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
+
+
 def empty_temporal_config(state: Path) -> Path:
     return state / "temporal.toml"
 
@@ -116,6 +150,7 @@ class Stack:
         workers: int = 1,
         preferred_ports: Mapping[str, int] | None = None,
         settings: Mapping[str, str] | None = None,
+        stub: Path | None = None,
         start_timeout: timedelta = timedelta(seconds=60),
     ) -> None:
         """Choose ports and secrets; nothing is started yet.
@@ -129,8 +164,9 @@ class Stack:
             workers: how many workers: `worker`, `worker-2`, `worker-3` and so on.
             preferred_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`; another port is
                 chosen where one is taken.
-            settings: of the parts, besides those that the stack sets itself, and what they refer
-                to, such as `ACKBRIDGE_ENCRYPTION_KEYS`.
+            settings: of the parts, in place of those that the stack sets itself, and what they
+                refer to, such as `ACKBRIDGE_ENCRYPTION_KEYS`.
+            stub: a Python program that is a provider, and listens where `settings` say.
         """
         self._state = state.absolute()
         wanted = preferred_ports or {}
@@ -151,12 +187,13 @@ class Stack:
             state=self._state,
             integrations=integrations_folder(integrations),
         ) | dict(settings or {})
+        self._stub = stub
         self._start_timeout = start_timeout
         self._stopped: set[str] = set()
         plans = self._plans(sandbox_options)
         self._parts: dict[str, StackPart] = {
             name: self._part(name, plans[part])
-            for part in parts
+            for part in (*parts, *(("stub",) if stub else ()))
             if part != "engine"
             for name in (worker_names(workers) if part == "worker" else (part,))
         }
@@ -226,10 +263,6 @@ class Stack:
     def log(self, part: str) -> Path:
         return self._state / "logs" / f"{part}.log"
 
-    @property
-    def engine_command(self) -> str:
-        return shlex.join(self._engine().command)
-
     def _names(self, kinds: Iterable[str]) -> list[str]:
         return [name for name in self._parts if name.partition("-")[0] in kinds]
 
@@ -258,6 +291,7 @@ class Stack:
         webhook = f"{self.addresses.gateway}/callbacks/stripe"
         secret = self.environment["STRIPE_WEBHOOK_SECRET"]
         return {
+            **({"stub": stub_plan(self._stub)} if self._stub else {}),
             "worker": worker_plan(),
             "gateway": gateway_plan(ports["gateway"]),
             "sandbox": sandbox_plan(ports["sandbox"], sandbox_options),

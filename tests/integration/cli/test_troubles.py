@@ -29,7 +29,7 @@ _PATIENCE = timedelta(seconds=60)
 DONE, REFUSED, PENDING, AWAY, CLOSED = 0, 2, 3, 4, 141
 NOTES = ("waiting for", "not in the audit log")
 """Of lines that are not about what went wrong."""
-GROUPS_WITH_OWN_TESTS = {"audit", "api-key"}
+GROUPS_WITH_OWN_TESTS = {"audit", "api-key", "encrypt-again"}
 
 
 def commands(call_id: str) -> list[list[str]]:
