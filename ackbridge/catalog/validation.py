@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from ipaddress import ip_network
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 from urllib.parse import urlsplit
 
 from ackbridge.contracts.calls import OutcomeCode
@@ -486,6 +486,43 @@ def _template_names(operation: Fields, _document: Any) -> Iterator[FieldProblem]
                         yield FieldProblem(path, f"{expression.text}: {problem}")
 
 
+def _sensitive(operation: Fields, _document: Fields) -> Iterator[FieldProblem]:
+    """What is stored and shown in plain must not be made of sensitive fields, nor be misspelt."""
+    paths = [tuple(path.split(".")) for path in _list(operation, "sensitive") if _is_text(path)]
+    for field in ("sum", "fairness"):
+        text = operation.get(field)
+        for expression in _expressions(text, is_expression=True) if _is_text(text) else ():
+            for read in expression.referenced_names():
+                if any(read[: len(path)] == path[: len(read)] for path in paths):
+                    reason = f"reads {'.'.join(read)}, which is sensitive: it is shown in plain"
+                    yield _problem(field, reason)
+    schema = operation.get("payload_schema")
+    for path in paths:
+        unknown = _unknown_property(schema, path[1:]) if path[0] == "payload" else None
+        if unknown is not None:
+            yield _problem("sensitive", f"{'.'.join(path)}: {unknown}")
+
+
+def _unknown_property(schema: Any, path: tuple[str, ...]) -> str | None:
+    """Why a payload never has this path; None: it may have."""
+    for name in path:
+        while isinstance(schema, dict) and isinstance(schema.get("items"), dict):
+            schema = schema["items"]
+        if not isinstance(schema, dict) or not isinstance(known := schema.get("properties"), dict):
+            return None
+        if name not in known:
+            is_closed = schema.get("additionalProperties") is False
+            return (
+                f"payload_schema has no {name}.{_hint(name, tuple(known))}" if is_closed else None
+            )
+        schema = known[name]
+    return None
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str)
+
+
 def _expressions(text: str, *, is_expression: bool) -> tuple[Expression, ...]:
     try:
         return (RequestExpression(text),) if is_expression else Template.parse(text).expressions
@@ -534,6 +571,7 @@ def _mapping(value: Any, *path: str) -> Mapping[str, Any]:
 
 
 _RULES = (
+    _sensitive,
     _callback,
     _fetch,
     _poll,

@@ -29,6 +29,8 @@ from ackbridge.security.redaction import Redactor
 from tests.support.catalog_files import acme
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+CLOSED = {"type": "object", "properties": {"cart": {}}, "additionalProperties": False}
+OPEN = {"type": "object", "properties": {"guests": {"type": "array"}}}
 CARD = {"number": "4242-4242", "cvc": 987, "holder": {"name": "Ada"}}
 
 
@@ -80,6 +82,26 @@ def test_other_paths_are_refused(tmp_path: Path, path: str) -> None:
     """A field that is misspelt would be shown."""
     with pytest.raises(IntegrationFileError, match="sensitive"):
         acme(tmp_path, sensitive=[path])
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        ({"sum": "payload.card.cvc"}, "sum.*reads payload.card.cvc, which is sensitive"),
+        ({"fairness": "payload"}, "fairness.*reads payload, which is sensitive"),
+        (
+            {"payload_schema": CLOSED},
+            r"sensitive.*payload_schema has no card\. Did you mean 'cart'",
+        ),
+    ],
+)
+def test_sensitive_fields_that_would_be_shown(
+    tmp_path: Path, operation: dict[str, Any], reason: str
+) -> None:
+    """Sums and tenants are stored in plain, and a misspelt field would be shown."""
+    with pytest.raises(IntegrationFileError, match=reason):
+        acme(tmp_path, sensitive=["payload.card"], **operation)
+    acme(tmp_path, sensitive=["payload.card"], sum="payload.amount", payload_schema=OPEN)
 
 
 def test_messages_and_documents_are_masked(tmp_path: Path) -> None:
