@@ -9,10 +9,12 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import aiohttp
+
 from ackbridge.errors import ConfigurationError, ObjectStoreError
 
 CONNECT_TIMEOUT: Final = 3
-READ_TIMEOUT: Final = 20
+READ_TIMEOUT: Final = 10
 """Seconds."""
 
 _CONNECTIONS: Final = 50
@@ -92,7 +94,7 @@ class S3Bucket:
 
         try:
             yield await self._client()
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError, aiohttp.ClientError, TimeoutError) as error:
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
             if missing_ok and (code in _MISSING or code == "NoSuchLifecycleConfiguration"):
                 return

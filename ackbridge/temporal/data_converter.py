@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any, Final
 
+from pydantic import TypeAdapter, ValidationError
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import (
     DataConverter,
@@ -178,7 +179,7 @@ def load_data_converter(environ: Mapping[str, str]) -> DataConverter:
         ConfigurationError: naming the setting.
     """
     encryption = load_encryption(environ)
-    requires_encryption = _is_true(environ.get("ACKBRIDGE_REQUIRE_ENCRYPTED", ""))
+    requires_encryption = _is_true("ACKBRIDGE_REQUIRE_ENCRYPTED", environ)
     if requires_encryption and encryption is None:
         raise ConfigurationError(
             "ACKBRIDGE_REQUIRE_ENCRYPTED: needs keys in ACKBRIDGE_ENCRYPTION_KEYS"
@@ -191,8 +192,11 @@ def load_data_converter(environ: Mapping[str, str]) -> DataConverter:
     )
 
 
-def _is_true(text: str) -> bool:
-    return text.strip().lower() in {"1", "true", "yes", "on"}
+def _is_true(name: str, environ: Mapping[str, str]) -> bool:
+    try:
+        return TypeAdapter(bool).validate_python(environ.get(name) or "false")
+    except ValidationError:
+        raise ConfigurationError(f"{name}: expected true or false") from None
 
 
 def _own_converter(path: str) -> DataConverter | None:

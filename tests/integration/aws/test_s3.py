@@ -164,6 +164,21 @@ async def test_bucket_that_is_not_there(aws_environment: dict[str, str], tmp_pat
     await ledger.close()
 
 
+async def test_store_that_does_not_answer(
+    aws_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is unavailable; the next request connects again."""
+    bucket = S3Bucket("any")
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        with pytest.raises(ObjectStoreError, match="bucket any: get: EndpointConnectionError"):
+            await bucket.get("v0/x")
+    await bucket.aclose()
+    with pytest.raises(ObjectStoreError, match="bucket any: put: NoSuchBucket"):
+        await bucket.put("v0/x", b"x")
+    await bucket.aclose()
+
+
 async def test_no_other_bucket_is_read(bucket_environment: dict[str, str]) -> None:
     """Whatever a reference in a payload says."""
     bucket = open_bucket(bucket_environment)

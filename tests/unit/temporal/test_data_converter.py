@@ -170,6 +170,7 @@ async def test_settings() -> None:
     assert isinstance(load_data_converter(own).payload_codec, Reversing)
     for environ, complaint in [
         ({"ACKBRIDGE_REQUIRE_ENCRYPTED": "true"}, "REQUIRE_ENCRYPTED: needs keys"),
+        ({"ACKBRIDGE_REQUIRE_ENCRYPTED": "maybe"}, "REQUIRE_ENCRYPTED: expected true or false"),
         ({"ACKBRIDGE_DATA_CONVERTER": "nowhere:X"}, "DATA_CONVERTER: nowhere:X: No module"),
         ({"ACKBRIDGE_DATA_CONVERTER": f"{__name__}:SECRET"}, "expected module:name of a"),
     ]:
