@@ -153,7 +153,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
         served = [provider] if provider else sorted(catalog.integrations)
         networks = settings.egress_allow
         http = build_client(
-            pools=build_pools(catalog, served, networks),
+            pools=build_pools(catalog, served, Secrets(environ, settings.secrets_root), networks),
             others=Pool(egress=Egress(networks)),
             around=transport_wrapper(),
         )
@@ -273,7 +273,7 @@ def connections_of_provider(integration: Integration, providers: int) -> int:
 
 
 def build_pools(
-    catalog: Catalog, served: Sequence[str], networks: Sequence[Network]
+    catalog: Catalog, served: Sequence[str], secrets: Secrets, networks: Sequence[Network]
 ) -> dict[str, Pool]:
     """The connections to each provider, to its token endpoint, and to each subscriber.
 
@@ -284,10 +284,12 @@ def build_pools(
     for name in served:
         integration = catalog.integration(name)
         connections = connections_of_provider(integration, len(served))
-        pools[name] = connection_pool(integration, networks, connections)
-        pools[_token_pool(name)] = connection_pool(integration, networks, TOKEN_CONNECTIONS)
+        pools[name] = connection_pool(integration, secrets, networks, connections)
+        pools[_token_pool(name)] = connection_pool(
+            integration, secrets, networks, TOKEN_CONNECTIONS
+        )
     for name, subscriber in catalog.subscribers.items():
-        pools[notices_pool(name)] = connection_pool(subscriber, networks)
+        pools[notices_pool(name)] = connection_pool(subscriber, secrets, networks)
     return pools
 
 

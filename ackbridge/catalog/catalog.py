@@ -18,6 +18,7 @@ from ackbridge.http.egress import Egress
 from ackbridge.security.encryption import Encryption
 from ackbridge.security.redaction import Redactor
 from ackbridge.security.secrets import Secrets
+from ackbridge.security.tls import TlsContext
 
 from .expressions import Expression
 from .model import Integration, Operation
@@ -156,15 +157,20 @@ def build_redactors(
 
 
 def connection_pool(
-    part: Integration | Subscriber, networks: Sequence[Network], connections: int | None = None
+    part: Integration | Subscriber,
+    secrets: Secrets,
+    networks: Sequence[Network],
+    connections: int | None = None,
 ) -> Pool:
     """The connections to a provider or a subscriber.
 
     Args:
+        secrets: finds the files of `tls`.
         networks: that the deployment allows besides those of the file.
         connections: how many there may be; None: as many as usual.
     """
-    return Pool(connections, Egress((*networks, *part.private_networks)))
+    tls = TlsContext(part.tls, secrets) if part.tls is not None else None
+    return Pool(connections, Egress((*networks, *part.private_networks)), tls)
 
 
 def configured_flags(integration: Integration) -> IntegrationFlags:

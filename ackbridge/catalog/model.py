@@ -38,7 +38,7 @@ from ackbridge.contracts.wire import Duration
 from ackbridge.control.deadlines import LONGEST_WINDOW, DeadlineRules
 from ackbridge.errors import did_you_mean
 from ackbridge.http.egress import is_loopback_host
-from ackbridge.security.specs import AuthSpec, HmacVerify
+from ackbridge.security.specs import AuthSpec, HmacVerify, TlsSpec
 
 from .callbacks import CallbackSpec
 from .cron import next_interval
@@ -776,6 +776,8 @@ class Integration(FilePart):
     """Where requests may go besides public addresses, such as `10.20.0.0/16`; checked against the
     address of every connection. Loopback needs no entry where a URL names it (`localhost`,
     `127.0.0.1`)."""
+    tls: TlsSpec | None = None
+    """Own authorities, and a certificate of ours (mutual TLS); also for token endpoints."""
     plain_http: bool = False
     """Whether credentials may be sent over `http`, which everybody on the way can read. Loopback
     does not need it."""

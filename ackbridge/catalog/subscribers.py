@@ -15,7 +15,7 @@ from ackbridge.contracts.deliveries import (
 )
 from ackbridge.contracts.edge import CidrNetwork
 from ackbridge.contracts.limits import Name
-from ackbridge.security.specs import SecretRef
+from ackbridge.security.specs import SecretRef, TlsSpec
 
 from .fields import FilePart, Positive, check_http_url
 
@@ -47,6 +47,8 @@ class Subscriber(FilePart):
     private_networks: tuple[CidrNetwork, ...] = ()
     """Where notices may go besides public addresses, such as `10.20.0.0/16`; checked against the
     address of every connection. Loopback needs no entry where `url` names it."""
+    tls: TlsSpec | None = None
+    """Own authorities, and a certificate of ours (mutual TLS)."""
     concurrent: int = Field(default=4, ge=1, le=100)
     """Notices in flight in each worker."""
 

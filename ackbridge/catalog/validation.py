@@ -228,11 +228,17 @@ def _auths(document: Any) -> Iterator[FieldProblem]:
     auth = document.get("auth") if isinstance(document, dict) else None
     seen: dict[str, int] = {}
     for index, spec in enumerate(auth if isinstance(auth, list) else ()):
-        name = str(_mapping(spec).get("name", "Authorization")).lower()
+        name = _header_set_by(_mapping(spec)).lower()
         first = seen.setdefault(name, index)
         if first != index:
             message = f"sets the header {name}, as the authentication before it does"
             yield FieldProblem(("auth", index), message)
+
+
+def _header_set_by(spec: Fields) -> str:
+    if spec.get("type") == "sign":
+        return str(spec.get("header", "Signature"))
+    return str(spec.get("name", "Authorization"))
 
 
 def _callback(operation: Fields, document: Any) -> Iterator[FieldProblem]:

@@ -102,7 +102,7 @@ def try_operation(
         provider=provider, operation=operation, key=key, payload=read_json("payload", payload)
     )
     outbound = _render(catalog, settings, call, send, reference)
-    pool = connection_pool(catalog.integration(provider), settings.egress_allow)
+    pool = connection_pool(catalog.integration(provider), secrets, settings.egress_allow)
     done = asyncio.run(_exchange(catalog, secrets, provider, outbound, pool))
     redaction = Redaction(
         catalog.integration(provider), build_redactors(catalog, secrets)[provider]

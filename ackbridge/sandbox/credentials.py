@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs, unquote
 
 from ackbridge.security.secrets import Secrets
-from ackbridge.security.specs import AuthSpec, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth
+from ackbridge.security.specs import (
+    AuthSpec,
+    BasicAuth,
+    BearerAuth,
+    HeaderAuth,
+    OAuth2Auth,
+    SignAuth,
+)
 
 from .provider_dialect import DialectReply, IncomingRequest, json_reply
 from .signing import basic
@@ -18,7 +25,10 @@ TOKEN_LIFE = 3600
 
 
 class Credentials:
-    """Checks the credentials of requests, and issues OAuth 2 tokens at `token_path`."""
+    """Checks the credentials of requests, and issues OAuth 2 tokens at `token_path`.
+
+    Of signatures and assertions it only checks that they are there.
+    """
 
     def __init__(self, specs: Sequence[AuthSpec], secrets: Secrets, token_path: str | None) -> None:
         self._specs = specs
@@ -43,6 +53,9 @@ class Credentials:
             case BasicAuth(username=username, password=ref):
                 wanted = basic(self._secrets.text(username), self._secrets.resolve(ref))
                 return _check_header("authorization", wanted["authorization"], headers)
+            case SignAuth():
+                name = spec.header or "Signature"
+                return None if name.lower() in headers else f"header {name} is missing"
             case OAuth2Auth():
                 token = headers.get("authorization", "").removeprefix("Bearer ")
                 return None if token in self._tokens else "unknown bearer token"
@@ -69,6 +82,8 @@ class Credentials:
         self, spec: OAuth2Auth, request: IncomingRequest, form: Mapping[str, str]
     ) -> bool:
         client = self._secrets.text(spec.client_id)
+        if spec.client_secret is None:
+            return bool(form.get("client_assertion"))
         secret = self._secrets.resolve(spec.client_secret)
         if spec.auth_method == "client_secret_post":
             return form.get("client_id") == client and form.get("client_secret") == secret

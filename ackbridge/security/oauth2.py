@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import uuid
 import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
+from joserfc import jwk, jwt
+from joserfc.errors import JoseError
 
 from ackbridge.clock import Clock
 from ackbridge.errors import SecretError, UnavailableError
@@ -45,6 +48,7 @@ MAX_UNAUTHORIZED_BYTES = 64 * 1024
 """Of a 401 that are received, so that its connection can be used again."""
 
 MAX_LIFETIME = timedelta(days=365)
+ASSERTION_LIFETIME = timedelta(minutes=1)
 MAX_TOKENS = 4
 """Of those that are remembered: an answer may be about a request with the one before."""
 
@@ -67,6 +71,14 @@ _KNOWN_ERRORS = frozenset(
 
 # Other types are names of bearer tokens, or typing errors; these need a proof with each request.
 _NOT_BEARER = frozenset({"mac", "dpop", "pop"})
+
+
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_KEY_TYPES: Mapping[str, Literal["RSA", "EC"]] = {
+    "RS": "RSA",
+    "PS": "RSA",
+    "ES": "EC",
+}
 
 
 class TokenError(UnavailableError):
@@ -188,14 +200,23 @@ class ClientCredentials(httpx.Auth):
 
     async def _request_token(self) -> Mapping[str, Any]:
         spec = self._spec
+        client_id = self._secrets.text(spec.client_id)
         extra = {} if spec.audience is None else {"audience": spec.audience}
+        secret: str | None = None
+        method: str = spec.auth_method
+        if spec.client_secret is not None:
+            secret = self._secrets.resolve(spec.client_secret)
+        elif spec.private_key is not None:
+            pem = self._secrets.resolve(spec.private_key)
+            extra |= _assertion(spec, client_id, spec.private_key, pem, self._clock())
+            method = "none"
         options = client_options(self._token_timeout, max_connections=1)
         async with (
             self._open_transport(options["limits"]) as transport,
             _TokenClient(
-                client_id=self._secrets.text(spec.client_id),
-                client_secret=self._secrets.resolve(spec.client_secret),
-                token_endpoint_auth_method=spec.auth_method,
+                client_id=client_id,
+                client_secret=secret,
+                token_endpoint_auth_method=method,
                 scope=spec.scope,
                 event_hooks={"response": [self._on_token_response]},
                 transport=BoundedTransport(transport, MAX_TOKEN_BYTES, self._pool),
@@ -240,6 +261,28 @@ class ClientCredentials(httpx.Auth):
         url = urlsplit(self._spec.token_url)
         text = f"token endpoint {url.scheme}://{url.netloc}{url.path} {what}"
         return TokenError(text, retry_after)
+
+
+def _assertion(
+    spec: OAuth2Auth, client_id: str, ref: str, pem: str, now: datetime
+) -> dict[str, str]:
+    """The fields that authenticate the client by a signed token (RFC 7523)."""
+    claims = {
+        "iss": client_id,
+        "sub": client_id,
+        "aud": spec.assertion_audience or spec.token_url,
+        "jti": uuid.uuid4().hex,
+        "iat": int(now.timestamp()),
+        "exp": int((now + ASSERTION_LIFETIME).timestamp()),
+    }
+    header = {"alg": spec.assertion_algorithm} | ({"kid": spec.key_id} if spec.key_id else {})
+    try:
+        key = jwk.import_key(pem, _KEY_TYPES[spec.assertion_algorithm[:2]])
+        token = jwt.encode(header, claims, key, [spec.assertion_algorithm])
+    except (JoseError, ValueError):
+        problem = f"{ref}: is not a private key in PEM for {spec.assertion_algorithm}"
+        raise SecretError(problem) from None
+    return {"client_assertion_type": _ASSERTION_TYPE, "client_assertion": token}
 
 
 def _lifetime(expires_in: object) -> timedelta | None:

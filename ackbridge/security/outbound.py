@@ -14,7 +14,8 @@ from ackbridge.errors import SecretError
 
 from .oauth2 import ClientCredentials
 from .secrets import Secrets
-from .specs import AuthSpec, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth
+from .signing import RequestSigner
+from .specs import AuthSpec, BasicAuth, BearerAuth, HeaderAuth, OAuth2Auth, SignAuth
 
 
 def build_auth(
@@ -52,16 +53,24 @@ def _build(
             return _HeaderSecret(secrets, spec.token, "Authorization", "Bearer ")
         case BasicAuth():
             return _BasicCredentials(spec, secrets)
+        case SignAuth():
+            return RequestSigner(spec, secrets, clock)
         case OAuth2Auth():
             return ClientCredentials(spec, secrets, clock, transport=transport, pool=pool)
 
 
 class CombinedAuth(httpx.Auth):
-    """Several authentications at once; OAuth 2 may send a request twice, so it comes last."""
+    """Several authentications at once.
+
+    OAuth 2 may send a request twice, and signatures cover what the others add, so they come last.
+    """
 
     def __init__(self, parts: Sequence[httpx.Auth]) -> None:
-        self._headers = [part for part in parts if not isinstance(part, ClientCredentials)]
         self.session = next((one for one in parts if isinstance(one, ClientCredentials)), None)
+        self._signers = [part for part in parts if isinstance(part, RequestSigner)]
+        self._headers = [
+            part for part in parts if not isinstance(part, ClientCredentials | RequestSigner)
+        ]
 
     async def async_auth_flow(
         self, request: httpx.Request
@@ -69,16 +78,21 @@ class CombinedAuth(httpx.Auth):
         for part in self._headers:
             request = next(part.sync_auth_flow(request))
         if self.session is None:
-            yield request
+            yield self._signed(request)
             return
         flow = self.session.async_auth_flow(request)
         request = await anext(flow)
         while True:
-            response = yield request
+            response = yield self._signed(request)
             try:
                 request = await flow.asend(response)
             except StopAsyncIteration:
                 return
+
+    def _signed(self, request: httpx.Request) -> httpx.Request:
+        for signer in self._signers:
+            request = signer.sign(request)
+        return request
 
 
 class _HeaderSecret(httpx.Auth):

@@ -85,6 +85,10 @@ class Secrets:
         """Return a plain text unchanged, and resolve a reference; raises as `resolve`."""
         return self.resolve(plain_or_ref) if is_secret_ref(plain_or_ref) else plain_or_ref
 
+    def path(self, ref: str) -> Path:
+        """The file behind a `file:` reference, for libraries that read files themselves."""
+        return self._root / ref.removeprefix("file:")
+
     def webhook_key(self, ref: str) -> bytes:
         """The key of a Standard Webhooks secret, base64 after a `whsec_`; raises `SecretError`."""
         secret = self.resolve(ref).removeprefix(WEBHOOK_PREFIX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -103,16 +103,26 @@ class OAuth2Auth(Spec):
 
     Attributes:
         auth_method: how the client authenticates to the token endpoint.
+        private_key: in PEM; signs the assertion of `private_key_jwt` (RFC 7523).
+        key_id: of that key; the provider may need it to find the public one.
+        assertion_audience: of the assertion; left out: `token_url`.
+        assertion_algorithm: that signs it; fits the kind of the key.
         leeway: how long before its expiry a token is renewed; at most half of its lifetime.
     """
 
     type: Literal["oauth2"]
     token_url: str
     client_id: PlainOrRef
-    client_secret: SecretRef
+    client_secret: SecretRef | None = None
     scope: str | None = None
     audience: str | None = None
-    auth_method: Literal["client_secret_basic", "client_secret_post"] = "client_secret_basic"
+    auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] = (
+        "client_secret_basic"
+    )
+    private_key: SecretRef | None = None
+    key_id: PlainOrRef | None = None
+    assertion_audience: str | None = None
+    assertion_algorithm: Literal["RS256", "PS256", "ES256", "ES384"] = "RS256"
     leeway: Duration = Field(default=timedelta(seconds=60), ge=timedelta(0))
 
     @field_validator("token_url")
@@ -125,12 +135,176 @@ class OAuth2Auth(Spec):
             raise ValueError("must not carry credentials; use client_id and client_secret")
         return url
 
+    @model_validator(mode="after")
+    def _has_what_the_method_needs(self) -> OAuth2Auth:
+        by_key = self.auth_method == "private_key_jwt"
+        needed, other = ("private_key", "client_secret")[:: 1 if by_key else -1]
+        if getattr(self, needed) is None:
+            raise ValueError(f"auth_method {self.auth_method} needs {needed}")
+        if getattr(self, other) is not None:
+            raise ValueError(f"auth_method {self.auth_method} does not use {other}")
+        return self
+
     def credentials(self) -> list[Credential]:
-        return [(self.client_id, self.client_secret)]
+        refs = (self.client_secret, self.private_key)
+        return [(self.client_id, ref) for ref in refs if ref is not None]
 
 
-AuthSpec = Annotated[HeaderAuth | BasicAuth | BearerAuth | OAuth2Auth, Field(discriminator="type")]
+SIGNED_REQUEST_PART = re.compile(
+    r"(\{(?:timestamp|nonce|method|target|path|query|host|url|body|body_sha256|key_id|signature"
+    r"|header:[!#$%&'*+.^_`|~0-9A-Za-z-]+)\})"
+)
+"""What templates of `SignAuth` may contain."""
+
+HTTP_SIGNATURE_HMAC: Final = "hmac-sha256"
+
+_HMACS = ("sha256", "sha1", "sha512")
+
+
+class SignAuth(Spec):
+    """Sign every request, as it is sent, after all other authentication.
+
+    Attributes:
+        scheme: `hmac`: over the template `signed`, in a header of the provider's choice. `rfc9421`:
+            HTTP message signatures, in `Signature` and `Signature-Input`.
+        key: the shared secret, or a private key in PEM.
+        key_encoding: how a shared secret is written.
+        key_id: names the key; `{key_id}` in templates; `keyid` of RFC 9421.
+        algorithm: of `hmac`: sha256, sha1 or sha512, by default sha256. Of `rfc9421`, by default
+            hmac-sha256.
+        header: has the signature.
+        value: the header's value, a template with `{signature}`.
+        encoding: of the signature.
+        signed: a template of what is signed: `{timestamp}`, `{nonce}`, `{method}`, `{target}` (path
+            and query), `{path}`, `{query}`, `{host}`, `{url}`, `{body}`, `{body_sha256}`,
+            `{key_id}`, `{header:Name}`.
+        timestamp_header, nonce_header: headers that get the timestamp, and a value that is new for
+            every request.
+        timestamp_unit: seconds or milliseconds of Unix time, or ISO 8601.
+        covered: the components that RFC 9421 covers; headers by name in lower case.
+        digest: whether the body is covered, by a `Content-Digest` (RFC 9530).
+        expires: how long the signature is valid.
+        nonce: whether it has a nonce.
+        tag: says which application it is for.
+    """
+
+    type: Literal["sign"]
+    scheme: Literal["hmac", "rfc9421"] = "hmac"
+    key: SecretRef
+    key_encoding: Literal["text", "hex", "base64"] = "text"
+    key_id: PlainOrRef | None = None
+    algorithm: Literal[
+        "sha256",
+        "sha1",
+        "sha512",
+        "hmac-sha256",
+        "ed25519",
+        "ecdsa-p256-sha256",
+        "ecdsa-p384-sha384",
+        "rsa-pss-sha512",
+        "rsa-v1_5-sha256",
+    ] = "sha256"
+    header: HeaderName | None = None
+    value: str = Field(default="{signature}", pattern=r"^[\x20-\x7e]*\{signature\}[\x20-\x7e]*$")
+    encoding: Literal["hex", "base64"] = "hex"
+    signed: str = "{timestamp}.{method}.{target}.{body}"
+    timestamp_header: HeaderName | None = None
+    timestamp_unit: Literal["s", "ms", "iso"] = "s"
+    nonce_header: HeaderName | None = None
+    covered: Annotated[tuple[str, ...], Field(min_length=1)] = ("@method", "@target-uri")
+    digest: bool = True
+    expires: Duration | None = Field(default=None, gt=timedelta(0))
+    nonce: bool = False
+    tag: str | None = None
+
+    @field_validator("signed", "value")
+    @classmethod
+    def _has_known_parts(cls, template: str) -> str:
+        literal = "".join(SIGNED_REQUEST_PART.split(template)[::2])
+        if "{" in literal or "}" in literal:
+            raise ValueError(
+                "may use {timestamp}, {nonce}, {method}, {target}, {path}, {query}, {host}, {url},"
+                " {body}, {body_sha256}, {key_id} and {header:Name} only"
+            )
+        return template
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_algorithm(cls, written: Any) -> Any:
+        if isinstance(written, dict) and written.get("scheme") == "rfc9421":
+            return {"algorithm": HTTP_SIGNATURE_HMAC, **written}
+        return written
+
+    @model_validator(mode="after")
+    def _fits_its_scheme(self) -> SignAuth:
+        is_hmac = self.scheme == "hmac"
+        others = _OF_MESSAGES if is_hmac else _OF_HMACS
+        if extra := sorted(self.model_fields_set & others):
+            raise ValueError(f"scheme {self.scheme} does not use {', '.join(extra)}")
+        if is_hmac != (self.algorithm in _HMACS):
+            raise ValueError(f"scheme {self.scheme} has no algorithm {self.algorithm}")
+        missing = "header" if is_hmac else "key_id"
+        if getattr(self, missing) is None:
+            raise ValueError(f"scheme {self.scheme} needs {missing}")
+        self._check_parts()
+        return self
+
+    def _check_parts(self) -> None:
+        if "{signature}" in self.signed:
+            raise ValueError("signed cannot contain {signature}")
+        for part, field in (("{timestamp}", "timestamp_header"), ("{nonce}", "nonce_header")):
+            is_sent = getattr(self, field) is not None or part in self.value
+            if self.scheme == "hmac" and part in self.signed and not is_sent:
+                raise ValueError(f"signed uses {part}: {field} is required, or {part} in value")
+
+    def credentials(self) -> list[Credential]:
+        return [("", self.key)]
+
+
+_OF_HMACS = frozenset(
+    {"header", "value", "encoding", "signed", "timestamp_header", "timestamp_unit", "nonce_header"}
+)
+_OF_MESSAGES = frozenset({"covered", "digest", "expires", "nonce", "tag"})
+
+
+AuthSpec = Annotated[
+    HeaderAuth | BasicAuth | BearerAuth | OAuth2Auth | SignAuth, Field(discriminator="type")
+]
 """How we authenticate to a provider."""
+
+
+def _file_ref(text: str) -> str:
+    if not text.startswith("file:") or not is_secret_ref(text):
+        raise ValueError("must be a file reference, file:/path")
+    return text
+
+
+FileRef = Annotated[
+    str,
+    AfterValidator(_file_ref),
+    WithJsonSchema({"type": "string", "pattern": r"^file:[^\x00-\x1f]+$"}),
+]
+"""A file, as `file:/path`."""
+
+
+class TlsSpec(Spec):
+    """How connections to a provider are secured; files in PEM, read again when they change.
+
+    Attributes:
+        ca: the authorities that sign the provider's certificate, instead of the usual ones.
+        certificate: ours, with its chain (mutual TLS).
+        key: its private key, without a password.
+    """
+
+    ca: FileRef | None = None
+    certificate: FileRef | None = None
+    key: FileRef | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> TlsSpec:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("needs certificate and key together")
+        return self
 
 
 class HmacVerify(Spec):

@@ -9,6 +9,7 @@ import pytest
 from ackbridge.catalog.catalog import connection_pool
 from ackbridge.catalog.loading import load_integration, load_subscriber
 from ackbridge.errors import IntegrationFileError
+from ackbridge.security.secrets import Secrets
 from tests.support.catalog_files import write
 
 OPERATIONS = "operations: {order: {request: {path: /orders}, response: {mode: sync}}}"
@@ -64,7 +65,7 @@ def test_private_networks_allow_what_is_in_them(tmp_path: Path) -> None:
     )
 
     for part in (of_provider, of_subscriber):
-        egress = connection_pool(part, ()).egress
+        egress = connection_pool(part, Secrets({}, tmp_path), ()).egress
         assert egress.allows("any.example", "10.0.9.9")
         assert not egress.allows("any.example", "10.1.0.1")
     with pytest.raises(IntegrationFileError, match="network"):

@@ -15,7 +15,10 @@ import httpx
 import pytest
 from fastapi import Response
 from fastapi.responses import JSONResponse
+from joserfc import jwk, jwt
+from pydantic import ValidationError
 
+from ackbridge.errors import SecretError
 from ackbridge.security.oauth2 import ClientCredentials, TokenError
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets
@@ -23,7 +26,7 @@ from ackbridge.security.specs import OAuth2Auth
 from tests.support.token_issuer import SECRET, START, Issuer, calling
 
 MEGABYTE = 1024 * 1024
-TWICE_COMPRESSED = gzip.compress(gzip.compress(bytes(64 * MEGABYTE)))
+TWICE_COMPRESSED = gzip.compress(gzip.compress(bytes(16 * MEGABYTE)))
 
 
 @contextmanager
@@ -290,3 +293,70 @@ def test_a_synchronous_client_is_refused() -> None:
 
     with httpx.Client(auth=auth) as client, pytest.raises(RuntimeError, match="asynchronous"):
         client.get("http://127.0.0.1:1/")
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256"])
+async def test_a_client_can_prove_itself_by_a_key(algorithm: str) -> None:
+    """By a short-lived token that it signs (RFC 7523); no secret is sent."""
+    is_rsa = algorithm == "RS256"
+    key = jwk.generate_key("RSA", 2048) if is_rsa else jwk.generate_key("EC", "P-256")
+    issuer = Issuer()
+    async with calling(
+        issuer,
+        environ={"KEY": key.as_pem(private=True).decode()},
+        client_secret=None,
+        private_key="env:KEY",
+        key_id="k-1",
+        auth_method="private_key_jwt",
+        assertion_algorithm=algorithm,
+        scope="orders",
+    ) as caller:
+        assert (await caller.call()).body == b"token-1"
+        url = caller.url
+
+    (form,) = issuer.forms
+    token = jwt.decode(form.pop("client_assertion"), key, [algorithm])
+    assert form == {
+        "grant_type": "client_credentials",
+        "scope": "orders",
+        "client_id": "shop",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    }
+    assert issuer.credentials == [None]
+    assert token.header["kid"] == "k-1"
+    claims = token.claims
+    assert (claims["iss"], claims["sub"]) == ("shop", "shop")
+    assert claims["aud"] == f"{url}/token?tenant=x"
+    assert (claims["iat"], claims["exp"] - claims["iat"]) == (int(START.timestamp()), 60)
+
+
+async def test_a_key_that_does_not_fit_is_named() -> None:
+    """And not shown; nothing is sent."""
+    issuer = Issuer()
+    async with calling(
+        issuer,
+        environ={"KEY": "not a key"},
+        client_secret=None,
+        private_key="env:KEY",
+        auth_method="private_key_jwt",
+    ) as caller:
+        with pytest.raises(SecretError, match="env:KEY: is not a private key in PEM for RS256"):
+            await caller.call()
+
+    assert issuer.forms == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "needs client_secret"),
+        ({"auth_method": "private_key_jwt"}, "needs private_key"),
+        ({"private_key": "env:K", "client_secret": "env:S"}, "does not use private_key"),
+    ],
+)
+def test_what_an_auth_method_needs(fields: dict[str, str], problem: str) -> None:
+    """Either a secret or a key."""
+    with pytest.raises(ValidationError, match=problem):
+        OAuth2Auth.model_validate(
+            {"type": "oauth2", "token_url": "https://id.example/t", "client_id": "a", **fields}
+        )
