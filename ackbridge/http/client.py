@@ -477,7 +477,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     sock_read=timeout.get("read"),
                 ),
                 server_hostname=request.extensions.get("sni_hostname"),
-                ssl=self._tls if pool.tls is None else pool.tls(),
+                ssl=pool.tls() if pool.tls and request.url.scheme == "https" else self._tls,
             )
         return httpx.Response(
             response.status,
