@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from temporalio.client import Client
 
 from ackbridge.client.calls import AckbridgeClient, Call, ListedCall, status_of
 from ackbridge.client.waiting import is_polled
+from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest, CallStatus, Effect, Stage
 from ackbridge.contracts.wire import parse_argument
@@ -139,11 +141,11 @@ def list_calls(
             row["stage"] or "",
             row["effect"] or "",
             output.code(row["code"], row["provider_code"]) or "",
-            f"{row['started_at'][:16].replace('T', ' ')}",
+            output.age(utc_now() - datetime.fromisoformat(row["started_at"])),
         )
         for row in rows
     ]
-    columns = ("call", "workflow", "stage", "effect", "code", "started (UTC)")
+    columns = ("call", "workflow", "stage", "effect", "code", "age")
     output.console.print(output.table(f"{len(rows)} calls", columns, cells))
 
 

@@ -18,7 +18,6 @@ from temporalio.api.common.v1 import Payload
 from temporalio.converter import (
     DataConverter,
     DefaultFailureConverter,
-    DefaultFailureConverterWithEncodedAttributes,
     DefaultPayloadConverter,
     ExternalStorage,
     PayloadCodec,
@@ -33,7 +32,9 @@ from ackbridge.workarounds.temporal_sdk import (
     DATA_CONVERTER,
     ENCRYPTED,
     NOT_ENCRYPTED,
+    EncodedOutcomeFailureConverter,
     LenientPayloadConverter,
+    OutcomeFailureConverter,
 )
 
 from .external_storage import load_external_storage
@@ -158,8 +159,8 @@ def build_data_converter(
     if encryption is not None:
         codecs.append(EncryptionCodec(encryption, marks_plain=requires_encryption))
     failures = own.failure_converter_class
-    if failures is DefaultFailureConverter and codecs:
-        failures = DefaultFailureConverterWithEncodedAttributes
+    if failures in (DefaultFailureConverter, OutcomeFailureConverter) and codecs:
+        failures = EncodedOutcomeFailureConverter
     return replace(
         own,
         payload_converter_class=_reading_also(own.payload_converter_class),

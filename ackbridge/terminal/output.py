@@ -116,7 +116,7 @@ class _Properties:
         yield from _named_values(self.values, options.max_width, indent=0)
 
 
-_ID_COLUMNS = frozenset({"id", "call", "event", "reference", "batch", "provider"})
+_ID_COLUMNS = frozenset({"id", "call", "event", "reference", "batch", "provider", "code"})
 """Columns whose values are never broken, because they are copied."""
 
 _FAIR_WIDTH = 12

@@ -14,19 +14,23 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, NoReturn, Self
 
 from temporalio.api.common.v1 import Payload
+from temporalio.api.failure.v1 import Failure
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import (
     DataConverter,
+    DefaultFailureConverter,
     PayloadConverter,
     SerializationContext,
     StorageDriverStoreContext,
     StorageDriverWorkflowInfo,
     WithSerializationContext,
 )
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import Info
 
+from ackbridge.contracts import names
 from ackbridge.contracts.wire import NotEncrypted, UnreadablePayload
 from ackbridge.errors import DecryptionError
 
@@ -122,7 +126,38 @@ def _refuse_encrypted(payloads: Iterable[Payload]) -> None:
         )
 
 
-DATA_CONVERTER = replace(pydantic_data_converter, payload_converter_class=LenientPayloadConverter)
+_OUTCOMES: Final = frozenset(
+    {
+        *(names.CALL_FAILED, names.CALL_CANCELLED, names.KEY_REUSED),
+        *(names.INVALID_REQUEST, names.NOT_DELIVERED),
+    }
+)
+"""Types of failures that end a workflow as it should: they report what happened, not a defect."""
+
+
+class OutcomeFailureConverter(DefaultFailureConverter):
+    """Failures that report an outcome carry no stack trace, which would fill the Temporal UI."""
+
+    def to_failure(
+        self, exception: BaseException, payload_converter: PayloadConverter, failure: Failure
+    ) -> None:
+        if isinstance(exception, ApplicationError) and exception.type in _OUTCOMES:
+            exception.__traceback__ = None
+        super().to_failure(exception, payload_converter, failure)
+
+
+class EncodedOutcomeFailureConverter(OutcomeFailureConverter):
+    """The same, with messages and stack traces as payloads, which a codec encrypts."""
+
+    def __init__(self) -> None:
+        super().__init__(encode_common_attributes=True)
+
+
+DATA_CONVERTER = replace(
+    pydantic_data_converter,
+    payload_converter_class=LenientPayloadConverter,
+    failure_converter_class=OutcomeFailureConverter,
+)
 
 PASSED_THROUGH = ("pydantic", "pydantic_core", "annotated_types", "ackbridge", "workflows")
 
