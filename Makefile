@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: audit fuzz help setup demo up test pytest test-extended lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
+.PHONY: reference audit fuzz help setup demo up test pytest test-extended lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -93,6 +93,9 @@ audit: ## Look for known vulnerabilities of the locked dependencies (needs pypi.
 	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/pip-audit.lock
 	@# Strict: a dependency that could not be looked up is an error, too.
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
+
+reference: $(STAMP) ## Renew docs/reference.md from the code
+	@$(BIN)/python -m ackbridge.cli.reference > docs/.reference.md && mv docs/.reference.md docs/reference.md
 
 lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
