@@ -17,7 +17,8 @@
     │   └── ProcessDiedError            a process of a local stack ended       (ackbridge.local)
     ├── ProcessNotStartedError          a child process could not be started   (ackbridge.local)
     ├── BatchNotFoundError              no such batch, or it has ended
-    ├── DecryptionError                 stored data does not decrypt with these keys
+    ├── DecryptionError                 stored data does not decrypt
+    │   └── MissingKeyError             its key is not among those of this process
     ├── ResponseTooLargeError           a response is longer than its limit    (ackbridge.http)
     └── CallError                       a call without the provider's success
         ├── InvalidRequestError         refused before anything was sent
@@ -117,7 +118,11 @@ class WorkerUnavailableError(EngineUnavailableError):
 
 
 class DecryptionError(AckbridgeError):
-    """Stored data does not decrypt with the keys that are configured; safe to log."""
+    """Stored data does not decrypt: it was changed, or its key is missing; safe to log."""
+
+
+class MissingKeyError(DecryptionError):
+    """The key of encrypted data is not among those of this process; another one may have it."""
 
 
 class BatchNotFoundError(AckbridgeError):

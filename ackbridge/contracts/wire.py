@@ -73,6 +73,10 @@ class UnreadablePayload(Wire):
     problem: str
 
 
+ENVELOPE: Final = b"\xffACK"
+"""The first bytes of all data that is encrypted by us; no UTF-8 text begins with them."""
+
+
 class NotEncrypted(dict[str, Any]):
     """A JSON object that arrived plain in a deployment that requires encryption."""
 

@@ -21,6 +21,7 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ackbridge.contracts.wire import ENVELOPE
 from ackbridge.errors import DecryptionError, KeyServiceError
 
 from .keys import KeyRing, read_key_ring
@@ -28,8 +29,8 @@ from .secrets import Secrets
 
 log = logging.getLogger("ackbridge.security.encryption")
 
-_MAGIC: Final = b"\xffACK\x01"
-"""No UTF-8 text begins with it; the last byte is the version."""
+_MAGIC: Final = ENVELOPE + b"\x01"
+"""The last byte is the version."""
 
 _SIZES: Final = struct.Struct(">BH")
 """Of the key's id, and of what recreates the data key."""

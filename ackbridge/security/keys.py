@@ -18,7 +18,13 @@ from typing import Any, Final, Protocol
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ackbridge.errors import ConfigurationError, DecryptionError, KeyServiceError, SecretError
+from ackbridge.errors import (
+    ConfigurationError,
+    DecryptionError,
+    KeyServiceError,
+    MissingKeyError,
+    SecretError,
+)
 
 from .secrets import Secrets
 
@@ -32,6 +38,7 @@ _KMS: Final = "kms:"
 _KMS_TIMEOUT: Final = 3
 """Seconds, for connecting and for an answer; there is one repetition."""
 
+_NEW: Final = "generate_data_key"
 _NOT_OURS: Final = ("InvalidCiphertextException", "IncorrectKeyException")
 
 _KMS_PAUSE: Final = 2.0
@@ -99,7 +106,7 @@ class KmsKey:
         self._failure = ""
 
     def new_data_key(self) -> tuple[bytes, bytes]:
-        answer = self._ask("generate_data_key", KeyId=self._key_id, NumberOfBytes=KEY_BYTES)
+        answer = self._ask(_NEW, KeyId=self._key_id, NumberOfBytes=KEY_BYTES)
         return answer["Plaintext"], answer["CiphertextBlob"]
 
     def recreate(self, recipe: bytes) -> bytes:
@@ -121,9 +128,11 @@ class KmsKey:
                 raise DecryptionError(
                     "AWS KMS does not decrypt the data key of this data"
                 ) from None
-            self._failure = f"AWS KMS: {operation}: {code or type(error).__name__}"
-            self._failed_at = self._clock()
-            raise KeyServiceError(self._failure) from None
+            failure = f"AWS KMS: {operation}: {code or type(error).__name__}"
+            if operation == _NEW or not code:
+                # A refusal to decrypt may be about this data only.
+                self._failure, self._failed_at = failure, self._clock()
+            raise KeyServiceError(failure) from None
         return answer
 
 
@@ -161,11 +170,11 @@ class KeyRing:
     primary: str
 
     def key(self, key_id: str) -> MasterKey:
-        """The key with this id; raises `DecryptionError` without one."""
+        """The key with this id; raises `MissingKeyError` without one."""
         try:
             return self.keys[key_id]
         except KeyError:
-            raise DecryptionError(
+            raise MissingKeyError(
                 f"encrypted with the key {key_id!r}, which is not among ACKBRIDGE_ENCRYPTION_KEYS"
             ) from None
 

@@ -26,7 +26,7 @@ from temporalio.converter import (
     WithSerializationContext,
 )
 
-from ackbridge.errors import ConfigurationError, DecryptionError
+from ackbridge.errors import ConfigurationError, DecryptionError, MissingKeyError
 from ackbridge.security.encryption import Encryption, load_encryption
 from ackbridge.workarounds.temporal_sdk import (
     DATA_CONVERTER,
@@ -52,7 +52,7 @@ _CONTEXT: Final = "temporal payload"
 class EncryptionCodec(PayloadCodec):
     """Encrypts payloads, with their metadata; plain ones and those of other codecs stay readable.
 
-    A payload whose key is missing raises `DecryptionError`: another process may have the key, and
+    A payload whose key is missing raises `MissingKeyError`: another process may have the key, and
     the engine repeats the task. One that was changed never becomes readable, so it is passed on as
     `UNDECRYPTABLE`, and fails its reader instead of its task.
     """
@@ -74,7 +74,7 @@ class EncryptionCodec(PayloadCodec):
         return [self._encrypted(payload) for payload in payloads]
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
-        """Decrypt; raises `DecryptionError` and `KeyServiceError`."""
+        """Decrypt; raises `MissingKeyError` and `KeyServiceError`."""
         return [
             await self._decrypted(payload) if self._is_ours(payload) else self._marked(payload)
             for payload in payloads
@@ -91,13 +91,14 @@ class EncryptionCodec(PayloadCodec):
         )
 
     async def _decrypted(self, payload: Payload) -> Payload:
-        # Raises for a key that is not there, which is not the payload's fault.
-        if not self._encryption.is_ready(payload.data):
-            await asyncio.to_thread(self._encryption.fetch_key, payload.data)
         try:
+            if not self._encryption.is_ready(payload.data):
+                await asyncio.to_thread(self._encryption.fetch_key, payload.data)
             plain = self._encryption.decrypt(payload.data, _CONTEXT)
+        except MissingKeyError:
+            raise
         except DecryptionError:
-            return Payload(metadata={"encoding": UNDECRYPTABLE}, data=payload.data)
+            return Payload(metadata={"encoding": UNDECRYPTABLE})
         return Payload.FromString(plain)
 
     def _marked(self, payload: Payload) -> Payload:

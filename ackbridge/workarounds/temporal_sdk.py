@@ -31,8 +31,8 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from temporalio.workflow import Info
 
 from ackbridge.contracts import names
-from ackbridge.contracts.wire import NotEncrypted, UnreadablePayload
-from ackbridge.errors import DecryptionError
+from ackbridge.contracts.wire import ENVELOPE, NotEncrypted, UnreadablePayload
+from ackbridge.errors import MissingKeyError
 
 _LOOP_TURNS: Final = 3
 """What the core has handed over by now has been noted after as many turns of the event loop."""
@@ -82,7 +82,7 @@ class LenientPayloadConverter(PydanticPayloadConverter):
         """Convert; without type hints each payload by itself, and without raising.
 
         Raises:
-            DecryptionError: one is still encrypted.
+            MissingKeyError: one is still encrypted.
         """
         if type_hints is None:
             return [self._convert(payload) for payload in payloads]
@@ -118,9 +118,9 @@ class LenientPayloadConverter(PydanticPayloadConverter):
 
 
 def _refuse_encrypted(payloads: Iterable[Payload]) -> None:
-    """Refuse payloads that no codec has decrypted: this process has no keys."""
-    if any(payload.metadata.get("encoding") == ENCRYPTED for payload in payloads):
-        raise DecryptionError(
+    """Refuse payloads of ours that no codec has decrypted: this process has no keys."""
+    if any(payload.data.startswith(ENVELOPE) for payload in payloads):
+        raise MissingKeyError(
             "the engine's data is encrypted, and this process has no key for it: set"
             " ACKBRIDGE_ENCRYPTION_KEYS"
         )

@@ -6,7 +6,9 @@ import asyncio
 
 import boto3
 import pytest
+from temporalio.api.common.v1 import Payload
 
+from ackbridge.contracts.wire import UnreadablePayload
 from ackbridge.errors import ConfigurationError, DecryptionError, KeyServiceError
 from ackbridge.security.encryption import Encryption, load_encryption
 from ackbridge.security.keys import KeyRing, KmsKey
@@ -34,7 +36,7 @@ def test_round_trip(kms_key: str) -> None:
     assert not any(b"4242" in one for one in sealed)
 
 
-def test_aliases_and_rotation(kms_key: str) -> None:
+async def test_aliases_and_rotation(kms_key: str) -> None:
     """An alias is enough; another key or another id in the ring does not decrypt."""
     client = boto3.client("kms")
     client.create_alias(AliasName=f"alias/{kms_key}", TargetKeyId=kms_key)
@@ -43,6 +45,11 @@ def test_aliases_and_rotation(kms_key: str) -> None:
     assert encryption(f"new=kms:{other},k=kms:{kms_key}").decrypt(sealed, "c") == b"x"
     with pytest.raises(DecryptionError, match="'k'"):
         encryption(f"new=kms:{kms_key}").decrypt(sealed, "c")
+    bad = Payload(
+        metadata={"encoding": b"binary/encrypted"}, data=sealed[:100] + bytes(5) + sealed[105:]
+    )
+    (value,) = await build_data_converter(encryption(f"k=kms:{kms_key}")).decode([bad])
+    assert isinstance(value, UnreadablePayload)
     renamed = sealed.replace(b"k", b"j", 1)
     with pytest.raises(DecryptionError):
         encryption(f"j=kms:{kms_key}").decrypt(renamed, "c")

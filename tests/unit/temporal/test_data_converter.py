@@ -21,7 +21,7 @@ from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts.signals import Cancel
 from ackbridge.contracts.wire import NotEncrypted, UnreadablePayload
-from ackbridge.errors import ConfigurationError, DecryptionError
+from ackbridge.errors import ConfigurationError, MissingKeyError
 from ackbridge.security.encryption import Encryption, load_encryption
 from ackbridge.temporal.data_converter import build_data_converter, load_data_converter
 from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
@@ -90,21 +90,31 @@ async def test_plain_payloads_are_marked_where_encryption_is_required() -> None:
 async def test_missing_key_is_not_the_fault_of_the_payload() -> None:
     """Decoding raises, so that the engine repeats the task where the key is."""
     payloads = await ENCRYPTING.encode([{"a": 1}])
-    with pytest.raises(DecryptionError, match="'new'"):
+    with pytest.raises(MissingKeyError, match="'new'"):
         await build_data_converter(encryption("other=env:KEY")).decode(payloads)
     several: list[list[type] | None] = [None, [dict]]
     for hints in several:
-        with pytest.raises(DecryptionError, match="set ACKBRIDGE_ENCRYPTION_KEYS"):
+        with pytest.raises(MissingKeyError, match="set ACKBRIDGE_ENCRYPTION_KEYS"):
             await DATA_CONVERTER.decode(payloads, hints)
 
 
 async def test_changed_payload_is_unreadable() -> None:
     """It is reported by its reader, and does not fail the workflow task for ever."""
     (payload,) = await ENCRYPTING.encode([{"a": 1}])
-    payload.data = payload.data[:-1] + bytes([payload.data[-1] ^ 1])
-    (value,) = await ENCRYPTING.decode([payload])
+    changed = payload.data[:-1] + bytes([payload.data[-1] ^ 1])
+    for data in (changed, payload.data[:20], payload.data[:5]):
+        bad = Payload(metadata=payload.metadata, data=data)
+        (value,) = await ENCRYPTING.decode([bad])
+        assert isinstance(value, UnreadablePayload)
+        assert value.problem == "the payload does not read as plain JSON (binary/undecryptable)"
+
+
+@pytest.mark.parametrize("converter", [ENCRYPTING, DATA_CONVERTER])
+async def test_payload_that_others_have_encrypted_is_unreadable(converter: DataConverter) -> None:
+    """Also where there are no keys: nobody here will ever have its key."""
+    foreign = Payload(metadata={"encoding": b"binary/encrypted"}, data=b"theirs")
+    (value,) = await converter.decode([foreign])
     assert isinstance(value, UnreadablePayload)
-    assert value.problem == "the payload does not read as plain JSON (binary/undecryptable)"
 
 
 class Reversing(PayloadCodec):
