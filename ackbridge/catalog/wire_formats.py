@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -16,31 +17,81 @@ OBJECT_MEDIA: Final = re.compile(
 )
 """Media types of answers that are read as objects, besides JSON."""
 
+CHARSET: Final = re.compile(r"charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASCII)
+"""The charset that a media type declares."""
+
+NO_CHARSETS: Final = frozenset(
+    {"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"}
+)
+"""Codecs of Python that are none."""
+
+UTF_8: Final = "utf-8"
+
 MAX_FIELDS: Final = 10_000
 """Fields of a form."""
 
 
-def read_form(body: bytes) -> dict[str, Any]:
+def declared_charset(content_type: str) -> str:
+    """The charset that a media type declares; UTF-8 where it declares none, or none that we know.
+
+    Media types of deliveries are rarely right about it, so what is UTF-8 is read as such.
+    """
+    declared = CHARSET.search(content_type)
+    try:
+        charset = codecs.lookup(declared[1]).name if declared else UTF_8
+        "a".encode(charset)
+    except (LookupError, UnicodeError):
+        return UTF_8
+    return UTF_8 if charset in NO_CHARSETS else charset
+
+
+def in_utf8(body: bytes, content_type: str) -> bytes:
+    """A text in UTF-8: itself, unless it is in another charset that its media type declares."""
+    charset = declared_charset(content_type)
+    if charset == UTF_8:
+        return body
+    for known in (UTF_8, charset):
+        try:
+            return body.decode(known).encode()
+        except UnicodeError:
+            continue
+    return body
+
+
+def read_form(body: bytes, content_type: str = "") -> dict[str, Any]:
     """Read a form, or a query string: texts by name, a list where a name is there several times.
 
+    Args:
+        content_type: may declare the charset, if it is not UTF-8.
+
     Raises:
-        InvalidInputError: it is not percent-encoded UTF-8, or has too many fields.
+        InvalidInputError: it is not percent-encoded UTF-8 or in its charset, or has too many
+            fields.
     """
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii").strip(),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=MAX_FIELDS,
-        )
-    except UnicodeDecodeError:
-        raise InvalidInputError("body: not a form in UTF-8") from None
-    except ValueError:
-        raise InvalidInputError(f"body: more than {MAX_FIELDS} fields") from None
+    for charset in (UTF_8, declared_charset(content_type)):
+        try:
+            pairs = _pairs(body, charset)
+            break
+        except UnicodeDecodeError:
+            continue
+        except ValueError:
+            raise InvalidInputError(f"body: more than {MAX_FIELDS} fields") from None
+    else:
+        raise InvalidInputError("body: not a form in UTF-8")
     values: dict[str, list[str]] = {}
     for name, value in pairs:
         values.setdefault(name, []).append(value)
     return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
+
+
+def _pairs(body: bytes, charset: str) -> list[tuple[str, str]]:
+    return parse_qsl(
+        body.decode("ascii").strip(),
+        keep_blank_values=True,
+        encoding=charset,
+        errors="strict",
+        max_num_fields=MAX_FIELDS,
+    )
 
 
 def read_xml(body: bytes, charset: str | None = None) -> dict[str, Any]:

@@ -143,11 +143,11 @@ def read_json(body: bytes, *, is_lenient: bool = False) -> Any:
     """Parse the JSON body of a message. A number that a double cannot hold becomes its text.
 
     Args:
-        is_lenient: NaN, Infinity and numbers that are too large become texts, too.
+        is_lenient: NaN and Infinity, which JSON does not have, become texts, too.
 
     Raises:
-        InvalidInputError: it is not JSON; or has infinite numbers, unpaired surrogates or too many
-            levels, which serialisers and databases would refuse later.
+        InvalidInputError: it is not JSON; or has unpaired surrogates or too many levels, which
+            serialisers and databases would refuse later.
     """
     decoder = _LENIENT_DECODER if is_lenient else _DECODER
     try:
@@ -181,7 +181,7 @@ def _refuse_constant(name: str) -> None:
 def _number(text: str) -> float | str:
     number = float(text)
     if math.isinf(number):
-        raise ValueError(text)
+        return text
     # With up to 15 digits a double is exact, but for the smallest ones.
     if len(text) <= sys.float_info.dig and abs(number) > _SMALL:
         return number
@@ -190,10 +190,6 @@ def _number(text: str) -> float | str:
     except DecimalException:
         is_exact = False
     return number if is_exact else text
-
-
-def _number_or_text(text: str) -> float | str:
-    return text if math.isinf(float(text)) else _number(text)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:
@@ -212,4 +208,4 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 # With such options `json.loads` would make a decoder for every text.
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_number)
-_LENIENT_DECODER = json.JSONDecoder(parse_constant=str, parse_float=_number_or_text)
+_LENIENT_DECODER = json.JSONDecoder(parse_constant=str, parse_float=_number)

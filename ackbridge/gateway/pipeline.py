@@ -25,7 +25,7 @@ from ackbridge.catalog.kept_fields import (
     kept_fields,
 )
 from ackbridge.catalog.model import Integration
-from ackbridge.catalog.wire_formats import READERS, read_form
+from ackbridge.catalog.wire_formats import READERS, in_utf8, read_form
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import InvalidInputError, read_json
 from ackbridge.errors import SecretError, SignatureError, UnavailableError
@@ -475,11 +475,17 @@ def _reader(integration: Integration, callbacks: CallbackSpec) -> Read:
     if code.read is not None:
         return lambda received: code.read_body(received.body, received.headers)
     if encoding == "json":
-        return lambda received: read_json(received.body)
+        return lambda received: read_json(in_utf8(received.body, _content_type(received)))
     if encoding == "query":
         return _query_reader(integration)
+    if encoding == "form":
+        return lambda received: read_form(received.body, _content_type(received))
     read = READERS[encoding]
     return lambda received: read(received.body)
+
+
+def _content_type(received: ReceivedCallback) -> str:
+    return received.headers.get("content-type", "")
 
 
 def _query_reader(integration: Integration) -> Read:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import uuid
 import warnings
@@ -298,11 +299,19 @@ def _lifetime(expires_in: object) -> timedelta | None:
     return timedelta(seconds=min(max(seconds, 0), MAX_LIFETIME.total_seconds()))
 
 
+def _json(response: httpx.Response) -> Any:
+    """In UTF-8, or else in the charset that the headers declare."""
+    try:
+        return response.json()
+    except UnicodeDecodeError:
+        return json.loads(response.text)
+
+
 class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]  # Authlib has no types
     def parse_response_token(self, resp: httpx.Response) -> Mapping[str, Any]:
         """The answer as it is: Authlib refuses lifetimes that are not whole numbers."""
         try:
-            answer = resp.json()
+            answer = _json(resp)
         except ValueError:
             answer = None
         if resp.is_server_error or not (resp.is_success or isinstance(answer, dict)):

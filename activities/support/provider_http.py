@@ -21,7 +21,13 @@ from ackbridge.catalog.matching import (
 )
 from ackbridge.catalog.model import Integration, Operation
 from ackbridge.catalog.rendering import OutboundRequest, apply_hook, fairness_key
-from ackbridge.catalog.wire_formats import OBJECT_MEDIA, read_form, read_xml
+from ackbridge.catalog.wire_formats import (
+    CHARSET,
+    NO_CHARSETS,
+    OBJECT_MEDIA,
+    read_form,
+    read_xml,
+)
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.limits import MAX_KEY_LENGTH
@@ -58,13 +64,9 @@ MAX_CHARSET = 40
 TOO_MANY_REQUESTS = 429
 """The only status after which the provider has not looked at the request."""
 
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASCII)
 _XML_CHARSET = re.compile(r"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", re.ASCII)
 _JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNORECASE)
-
-_ESCAPES = frozenset({"idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined"})
-"""Codecs of Python that are no charsets."""
 
 Render = Callable[[Integration, Operation, dict[str, object]], OutboundRequest]
 RenderOptional = Callable[[Integration, Operation, dict[str, object]], OutboundRequest | None]
@@ -393,12 +395,12 @@ def _decoded(body: bytes, content_type: str, *, is_json: bool) -> str | None:
     is_text = _TEXT.match(content_type) is not None
     if not is_text and b"\0" in body:
         return None
-    declared = _CHARSET.search(content_type) or _XML_CHARSET.match(body[:300].decode("latin-1"))
+    declared = CHARSET.search(content_type) or _XML_CHARSET.match(body[:300].decode("latin-1"))
     named = declared[1] if declared else json.detect_encoding(body)
     is_unnamed_text = declared is None and not is_json and content_type.lower().startswith("text/")
     for charset in (named, "utf-8", *(("windows-1252",) if is_unnamed_text else ())):
         try:
-            if codecs.lookup(charset).name not in _ESCAPES:
+            if codecs.lookup(charset).name not in NO_CHARSETS:
                 return body.decode(charset)
         except (UnicodeError, LookupError):
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ackbridge.catalog.wire_formats import MAX_FIELDS, read_form, read_xml
+from ackbridge.catalog.wire_formats import MAX_FIELDS, in_utf8, read_form, read_xml
 from ackbridge.contracts.wire import InvalidInputError
 
 
@@ -27,6 +27,44 @@ def test_what_is_no_form_is_refused(body: bytes, problem: str) -> None:
     """Values that are not UTF-8, and endless forms."""
     with pytest.raises(InvalidInputError, match=problem):
         read_form(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "text"),
+    [
+        (b"na%EFve", "iso-8859-1", "naïve"),
+        (b"20+%80", '"Windows-1252"', "20 €"),
+        (b"%82%A0", "Shift_JIS", "あ"),
+        (b"na%C3%AFve", "iso-8859-1", "naïve"),
+        (b"na%C3%AFve", "x-unknown", "naïve"),
+    ],
+)
+def test_forms_may_have_another_charset(body: bytes, charset: str, text: str) -> None:
+    """What is declared counts where it is not UTF-8."""
+    assert read_form(b"a=" + body, f"application/x-www-form-urlencoded; charset={charset}") == {
+        "a": text
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "text"),
+    [
+        ("naïve".encode("latin-1"), "iso-8859-1", "naïve"),
+        ("20 €".encode("cp1252"), "'windows-1252'", "20 €"),
+        ("naïve".encode(), "iso-8859-1", "naïve"),
+        ("naïve".encode("utf-16"), "UTF-16", "naïve"),
+    ],
+)
+def test_texts_in_a_declared_charset_become_utf_8(body: bytes, charset: str, text: str) -> None:
+    """Those that are UTF-8 already stay as they are, whatever they declare."""
+    assert in_utf8(body, f"application/json; charset={charset}") == text.encode()
+
+
+@pytest.mark.parametrize("charset", ["rot13", "unicode_escape", "idna", "x-unknown", "ascii"])
+def test_bodies_that_cannot_be_decoded_stay_as_they_are(charset: str) -> None:
+    """So that they are refused as what they are."""
+    body = b"\\u00e9\xff"
+    assert in_utf8(body, f"application/json; charset={charset}") == body
 
 
 def test_xml_becomes_objects() -> None:

@@ -158,6 +158,17 @@ async def test_other_names_of_bearer_tokens_are_accepted(kind: object) -> None:
     assert (reply.status, len(issuer.forms)) == (200, 1)
 
 
+async def test_a_token_answer_may_have_another_charset() -> None:
+    """What its headers declare counts where it is not UTF-8."""
+    body = '{"access_token": "t", "scope": "é"}'.encode("latin-1")
+    media = "application/json; charset=iso-8859-1"
+    issuer = Issuer(answer=lambda: Response(body, media_type=media), tokens=["t"])
+    async with calling(issuer) as caller:
+        reply = await caller.call()
+
+    assert (reply.status, len(issuer.forms)) == (200, 1)
+
+
 async def test_a_refused_token_is_replaced_once() -> None:
     """After a 401 the whole request is sent again with a new token."""
     issuer = Issuer()
