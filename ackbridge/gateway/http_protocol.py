@@ -108,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             # Not supported: answered as any other request, and closed.
             self.cycle.keep_alive = False
+            self._see_what_it_waits_for()
         except RequestRefusedError as refusal:
             self._refuse(refusal)
         except httptools.HttpParserError as error:
@@ -173,10 +174,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        # Fails for a URL that is none; it is still the head then, and without a cycle of its own.
+        super().on_headers_complete()
         self._in_head, self._in_body = False, True
         self._head_bytes = self._field_bytes = self._fields = 0
         self._body_bytes = self._framing_bytes = 0
-        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

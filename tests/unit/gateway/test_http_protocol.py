@@ -314,6 +314,25 @@ async def test_pipelined_requests_are_answered_up_to_a_number() -> None:
 
 
 @pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\nmore", 200),
+        (GET + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n", 200),
+        (b"CONNECT example.com:443 HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"GET http://[ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    ],
+)
+async def test_other_protocols_are_not_spoken(request_: bytes, code: int) -> None:
+    """An upgrade is ignored, and the connection closed after the reply."""
+    async with edge() as at:
+        reply = await at.exchange(request_)
+        assert status_of(reply) == code
+        assert b"connection: close" in reply
+        await until(lambda: at.connections == 0)
+
+
+@pytest.mark.parametrize(
     ("trusted", "forwarded", "source"),
     [
         ("", "192.0.2.1", "127.0.0.1"),
