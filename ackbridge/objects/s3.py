@@ -9,8 +9,6 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from ackbridge.errors import ConfigurationError, ObjectStoreError
 
 CONNECT_TIMEOUT: Final = 3
@@ -90,6 +88,8 @@ class S3Bucket:
 
     @asynccontextmanager
     async def _requests(self, what: str, *, missing_ok: bool = False) -> AsyncIterator[Any]:
+        # Clients of calls import this module, and most have no bucket.
+        import aiohttp
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
