@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $(STAMP)
 
 demo: $(STAMP) ## Run real calls through the whole stack, and print the results
-	@$(BIN)/ackbridge demo
+	@$(BIN)/ackbridge demo $(DEMO)
 
 up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
 	@$(BIN)/ackbridge up

@@ -169,9 +169,10 @@ def demo(
     calls: Annotated[int, typer.Option(min=1, help="Calls of the four-step protocol.")] = 300,
     payments: Annotated[int, typer.Option(min=0, help="Payments at localstripe.")] = 10,
     state: State = DEFAULT_STATE,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print every step.")] = False,
 ) -> int:
     """Make calls through a local stack, show them, and report. Exit 1 if any result is wrong."""
-    return run_demo(state, calls, payments)
+    return run_demo(state, calls, payments, is_verbose=verbose)
 
 
 async def _serve_gateway(host: str, port: int) -> None:

@@ -72,5 +72,4 @@ async def _watch(batch: BatchHandle) -> BatchProgress:
             batch.progress,
             lambda progress: output.batch_table([progress]),
             lambda progress: progress.state.is_final,
-            transient=False,
         )

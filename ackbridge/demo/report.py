@@ -133,15 +133,60 @@ def scenarios_introduction(changes: Sequence[DeadlineChange], count: int) -> Ren
 
 
 def scenario(number: int, result: ScenarioResult) -> RenderableType:
+    title = f"\n{number:>2}  {result.scenario.title}"
+    lines = scenario_lines(result)
+    return _section(title, result.scenario.operation, lines, result.problems)
+
+
+def scenario_lines(result: ScenarioResult) -> list[tuple[str, str]]:
     demo_call, records = result.demo_call, result.records
-    lines = [
+    return [
         ("provider", _provider_steps(records)),
         ("Ackbridge", _ackbridge_steps(demo_call, records)),
         ("end", _end(demo_call)),
         *zip(chain(["user reads"], repeat("and then")), _user_texts(demo_call), strict=False),
     ]
-    title = f"\n{number:>2}  {result.scenario.title}"
-    return _section(title, result.scenario.operation, lines, result.problems)
+
+
+def scenario_table(results: Sequence[ScenarioResult]) -> RenderableType:
+    """One line for each scenario."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, max_width=52, overflow="ellipsis")
+    for _ in range(3):
+        grid.add_column(no_wrap=True)
+    for result in results:
+        outcome = result.demo_call.outcome
+        end = (outcome.status, f"effect {outcome.effect}") if outcome else ("refused", "")
+        is_ok = Text("NO", style="bold red") if result.problems else Text("ok", style="green")
+        grid.add_row(Text(result.scenario.title), *map(str, end), is_ok)
+    return Group(Text("\nOne call for each kind of end", style="bold"), grid)
+
+
+def in_short(
+    flag_result: FlagSwitchResult,
+    outage_result: OutageResult,
+    checks: Sequence[Check],
+    notified: int,
+) -> RenderableType:
+    """The rest of the run, a line each; every check that does not match is named."""
+    wrong = [check for check in checks if not check.matches]
+    batch = outage_result.progress
+    lines = [
+        f"A flag was switched off and on: {len(flag_result.parked)} calls were parked meanwhile,"
+        " and completed by a batch.",
+        "An outage: "
+        + (
+            f"{batch.counts.selected} calls were parked, {batch.counts.completed} of them completed"
+            " by a batch."
+            if batch
+            else "its batch has not ended."
+        ),
+        f"Notices to a subscriber: {notified} stories, each as expected unless named below.",
+        f"Provider, engine and ledger: {len(checks) - len(wrong)} of {len(checks)} checks of their"
+        " records match.",
+        *(f"NO: {' '.join(check.row())}" for check in wrong),
+    ]
+    return Text("\n" + "\n".join(lines))
 
 
 def reconciliation(checks: Sequence[Check], early: int) -> RenderableType:
@@ -171,12 +216,15 @@ def exit_code(
     return ExitCode.COMPLETED if is_ok else ExitCode.FAILED
 
 
-def where_to_look(results: Sequence[ScenarioResult], state: Path) -> Text:
+def where_to_look(results: Sequence[ScenarioResult], state: Path, page: Path) -> Text:
     call_id = next(one.call_id for one in results if one.scenario.name == EXAMPLE)
     up = "make up" if state == DEFAULT_STATE else f".venv/bin/ackbridge up --state {state}"
     ui = f"http://{HOST}:{PREFERRED_PORTS['ui']}"
     return Text(
         f"""
+Each call's timeline, as pictures: {page}
+Every step of this run as text: make demo DEMO=--verbose
+
 The stack shuts down now; its state keeps every call. To look at one:
 
   {up}
@@ -244,9 +292,23 @@ def _reply(event: dict[str, Any], request: str, success: str) -> str:
     return _FAULTS.get(event.get("fault", ""), f"answered the {request} {status}")
 
 
-def _ackbridge_steps(demo_call: DemoCall, records: CallRecords) -> str:
+def steps_of(demo_call: DemoCall, records: CallRecords) -> list[tuple[datetime, str]]:
+    """What Ackbridge did, in order."""
     timed = [*_observed_steps(records), *_own_steps(demo_call, records)]
-    steps = [text for _, text in sorted(timed, key=lambda one: one[0])]
+    return sorted(timed, key=lambda one: one[0])
+
+
+def provider_moments(records: CallRecords) -> list[tuple[datetime, str]]:
+    """What the provider did, in order."""
+    return [
+        (datetime.fromisoformat(event["at"]), step)
+        for event in records.events
+        if (step := _provider_step(event, records))
+    ]
+
+
+def _ackbridge_steps(demo_call: DemoCall, records: CallRecords) -> str:
+    steps = [text for _, text in steps_of(demo_call, records)]
     if demo_call.is_repeated:
         steps.append("answered the second start with the same outcome")
     steps += [f"refused the caller: {refusal}" for refusal in demo_call.refusals]

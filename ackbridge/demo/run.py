@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from rich.console import Console
 
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.calls import AckbridgeClient
@@ -28,6 +29,7 @@ from . import load, notifications, report
 from .flag_switch import FlagSwitchResult, run_flag_switch
 from .load import LoadResult
 from .outage import OutageResult, run_outage
+from .page import write_page
 from .reconciliation import Reconciliation, read_reconciliation, wait_for_suppressed
 from .records import OPERATOR, PROVIDER, RecordSources
 from .scenarios import SCENARIOS, ScenarioResult, run_scenarios
@@ -35,6 +37,10 @@ from .short_deadlines import copy_integrations, shorten_deadlines
 from .subscriber import DemoSubscriber, run_subscriber
 
 SANDBOX_OPTIONS = ("--rates", '{"duplicate": 0.1, "early": 0.05, "delay_ms": 20}')
+
+
+_SILENT = Console(quiet=True)
+"""Where steps go that are not printed."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,17 @@ class DemoStack:
     subscriber: DemoSubscriber
 
 
-def run_demo(state: Path, calls: int, payments: int) -> int:
-    """Start the stack, make the calls, reconcile. Exit 1 if anything is not as expected."""
+def run_demo(state: Path, calls: int, payments: int, *, is_verbose: bool = False) -> int:
+    """Start the stack, make the calls, reconcile. Exit 1 if anything is not as expected.
+
+    Args:
+        is_verbose: print every step as it happens; otherwise what happened, in at most 60 lines.
+    """
     with interrupted_by_sigterm(), _start(state) as demo_stack:
         print_stack(demo_stack.stack, demo_stack.state)
         output.console.print()
-        return asyncio.run(_run(demo_stack, calls, payments))
+        steps = output.console if is_verbose else _SILENT
+        return asyncio.run(_run(demo_stack, calls, payments, steps))
 
 
 @contextmanager
@@ -80,67 +91,77 @@ def _stack(state: Path, integrations: Path) -> Stack:
     )
 
 
-async def _run(demo_stack: DemoStack, calls: int, payments: int) -> int:
+async def _run(demo_stack: DemoStack, calls: int, payments: int, steps: Console) -> int:
     run = uuid.uuid4().hex[:6]
     loads = [load.orders(run, calls), load.payments(run, payments)]
     async with _open_sources(demo_stack.stack) as sources:
         before = (await sources.ledger.counts())["suppressed"]
         await load.run_load(sources.calls, loads)
         output.console.print(report.load_table(loads))
-        flag_switch = await _flag_switch(demo_stack, sources, run)
+        flag_switch = await _flag_switch(demo_stack, sources, run, steps)
         async with _hold_breaker(sources):
-            outage = await _outage(sources, run)
+            outage = await _outage(sources, run, steps)
             await wait_for_suppressed(sources, before)
-            results = await _scenarios(demo_stack, sources, run)
+            results = await _scenarios(demo_stack, sources, run, steps)
         suppressed = await wait_for_suppressed(sources, before)
         others = [flag_switch.load, outage.load]
         reconciliation = await _reconciliation(sources, [*loads, *others], results, suppressed)
         early = (await sources.summary())["early"]
-        notification_problems = await _notifications(demo_stack, sources, run)
+        notified = await _notifications(demo_stack, sources, run, steps)
     demo_stack.stack.check()
     catalog = load_catalog(demo_stack.integrations, demo_stack.stack.environment)
     checks = list(reconciliation.checks(catalog))
-    output.console.print(report.reconciliation(checks, early))
+    steps.print(report.reconciliation(checks, early))
+    if steps is _SILENT:
+        output.console.print(report.scenario_table(results))
+        output.console.print(report.in_short(flag_switch, outage, checks, len(notified)))
+    page = demo_stack.state / "demo.html"
+    write_page(page, results)
+    notification_problems = [problem for one in notified for problem in one.problems]
     problems = [line for one in loads for line in one.errors]
     problems += [*flag_switch.problems, *outage.problems, *notification_problems]
     output.console.print(report.problems(problems, results))
-    output.console.print(report.where_to_look(results, demo_stack.state), soft_wrap=True)
+    output.console.print(report.where_to_look(results, demo_stack.state, page), soft_wrap=True)
     return report.exit_code(problems, results, checks)
 
 
-async def _flag_switch(demo_stack: DemoStack, sources: RecordSources, run: str) -> FlagSwitchResult:
+async def _flag_switch(
+    demo_stack: DemoStack, sources: RecordSources, run: str, steps: Console
+) -> FlagSwitchResult:
     environment = demo_stack.stack.environment.get("ACKBRIDGE_ENVIRONMENT", "dev")
     result = await run_flag_switch(sources, run, environment)
-    output.console.print(report.flag_switch(result))
+    steps.print(report.flag_switch(result))
     return result
 
 
-async def _outage(sources: RecordSources, run: str) -> OutageResult:
-    output.console.print(report.outage_introduction())
+async def _outage(sources: RecordSources, run: str, steps: Console) -> OutageResult:
+    steps.print(report.outage_introduction())
     result = await run_outage(sources, run)
-    output.console.print(report.outage(result))
+    steps.print(report.outage(result))
     return result
 
 
 async def _scenarios(
-    demo_stack: DemoStack, sources: RecordSources, run: str
+    demo_stack: DemoStack, sources: RecordSources, run: str, steps: Console
 ) -> list[ScenarioResult]:
     changes = shorten_deadlines(demo_stack.integrations)
-    output.console.print(report.scenarios_introduction(changes, len(SCENARIOS)))
+    steps.print(report.scenarios_introduction(changes, len(SCENARIOS)))
     # Worker and gateway read integration files when they start.
     restarts = (asyncio.to_thread(demo_stack.stack.restart, part) for part in ("worker", "gateway"))
     await asyncio.gather(*restarts)
     results = await run_scenarios(sources, SCENARIOS, run)
     for number, result in enumerate(results, 1):
-        output.console.print(report.scenario(number, result))
+        steps.print(report.scenario(number, result))
     return results
 
 
-async def _notifications(demo_stack: DemoStack, sources: RecordSources, run: str) -> list[str]:
-    output.console.print(notifications.introduction())
+async def _notifications(
+    demo_stack: DemoStack, sources: RecordSources, run: str, steps: Console
+) -> Sequence[notifications.NotificationResult]:
+    steps.print(notifications.introduction())
     results = await notifications.run_notifications(sources, demo_stack.subscriber, run)
-    output.console.print(notifications.table(results, demo_stack.subscriber))
-    return [problem for one in results for problem in one.problems]
+    steps.print(notifications.table(results, demo_stack.subscriber))
+    return results
 
 
 @asynccontextmanager

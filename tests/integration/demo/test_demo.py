@@ -45,7 +45,7 @@ def done(state: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [
             *(sys.executable, "-m", "ackbridge", "demo"),
-            *("--calls", "30", "--payments", "2", "--state", str(state)),
+            *("--calls", "30", "--payments", "2", "--state", str(state), "--verbose"),
         ],
         # A line for each line, however long.
         env={**os.environ, "COLUMNS": "1000"},
@@ -223,3 +223,12 @@ async def test_expected_end_is_no_problem(sources: RecordSources) -> None:
     result = await run_scenario(sources, BY_NAME["refused"], "test-2")
     assert list(result.problems) == []
     assert report.exit_code([], [result], []) is ExitCode.COMPLETED
+
+
+def test_page_of_the_run(done: subprocess.CompletedProcess[str], state: Path) -> None:
+    """A picture of each call that reached the provider; it loads nothing from elsewhere."""
+    page = (state / "demo.html").read_text()
+    assert str(state / "demo.html") in done.stdout
+    assert page.count("<h2>") == len(SCENARIOS)
+    assert page.count("<svg") >= len(SCENARIOS) - 1
+    assert "http" not in page.replace("HTTP", "")
