@@ -475,13 +475,19 @@ def _reader(integration: Integration, callbacks: CallbackSpec) -> Read:
     if code.read is not None:
         return lambda received: code.read_body(received.body, received.headers)
     if encoding == "json":
-        return lambda received: read_json(in_utf8(received.body, _content_type(received)))
+        return _read_json
     if encoding == "query":
         return _query_reader(integration)
     if encoding == "form":
         return lambda received: read_form(received.body, _content_type(received))
     read = READERS[encoding]
     return lambda received: read(received.body)
+
+
+def _read_json(received: ReceivedCallback) -> Any:
+    declared = _content_type(received)
+    has_charset = "charset" in declared.lower()
+    return read_json(in_utf8(received.body, declared) if has_charset else received.body)
 
 
 def _content_type(received: ReceivedCallback) -> str:
