@@ -8,6 +8,7 @@ reaches the application.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any, Final, cast
 
@@ -68,14 +69,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = self._field_bytes = self._fields = 0
         # Its body, and how much of it is counted as pending.
         self._body_bytes = self._pending_bytes = self._framing_bytes = 0
-        self._is_closing = False
+        self.is_closing = False
         self._discarded = 0
 
     # The argument is uvicorn's: narrower than asyncio's.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._raw = transport
-        self.transport = cast("asyncio.Transport", _LingeringTransport(transport, self._close))
+        self.transport = cast("asyncio.Transport", _LingeringTransport(transport, self))
         if self.client is not None:
             self.client = (str(parse_address(self.client[0])), self.client[1])
         host = self.client[0] if self.client else ""
@@ -90,11 +91,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._all.remove(self)
         self._settle_body()
-        self._is_closing = True
+        self.is_closing = True
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_closing:
+        if self.is_closing:
             self._discard(len(data))
             return
         try:
@@ -103,7 +104,7 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 view = memoryview(data)
                 for begin in range(0, len(data), _SLICE):
-                    if not self._is_closing:
+                    if not self.is_closing:
                         self._feed(view[begin : begin + _SLICE])
         except httptools.HttpParserUpgrade:
             # Not supported: answered as any other request, and closed.
@@ -131,7 +132,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _head_too_large(self._limits.head_bytes)
 
     def _see_what_it_waits_for(self) -> None:
-        if self._is_closing:
+        if self.is_closing:
             return
         if self._in_body:
             waits: Awaited | None = Awaited.BODY
@@ -215,7 +216,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """As uvicorn's, without a timer for each reply."""
         self.server_state.total_requests += 1
         self.has_been_served = True
-        if self._is_closing or self._raw.is_closing():
+        if self.is_closing or self._raw.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -225,16 +226,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if not self._is_closing:
+        if not self.is_closing:
             self._wait(Awaited.READ)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if not self._is_closing:
+        if not self.is_closing:
             self._see_what_it_waits_for()
 
     def shutdown(self) -> None:
-        if self._is_closing:
+        if self.is_closing:
             self._raw.close()
         else:
             super().shutdown()
@@ -248,7 +249,7 @@ class BoundedProtocol(HttpToolsProtocol):
             case Awaited.HEAD if self._head_bytes:
                 self._refuse(_TOO_SLOW)
             case Awaited.HEAD | Awaited.NEXT:
-                self._close()
+                self.close()
             case Awaited.READ | Awaited.CLOSE:
                 self._raw.abort()
 
@@ -276,7 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         if not (self._in_body and cycle.response_complete):
             self._raw.write(self._refusal(refusal))
-        self._close()
+        self.close()
 
     def _refusal(self, refusal: RequestRefusedError) -> bytes:
         fields = {"status": refusal.status, "reason": refusal.reason}
@@ -290,15 +291,15 @@ class BoundedProtocol(HttpToolsProtocol):
         lines = [b"%b: %b\r\n" % header for header in headers]
         return b"".join([STATUS_LINE[refusal.code], *lines, b"\r\n", content])
 
-    def _close(self) -> None:
+    def close(self) -> None:
         """Close the connection as soon as its client has the reply.
 
         If something of the request has not been read, closing at once would reset the connection,
         and the reply be lost: what still arrives is discarded for a moment.
         """
-        if self._is_closing or self._raw.is_closing():
+        if self.is_closing or self._raw.is_closing():
             return
-        self._is_closing = True
+        self.is_closing = True
         self._settle_body()
         self._wait(Awaited.CLOSE)
         if not (self._in_body or self._in_head or self._head_bytes):
@@ -306,7 +307,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self._raw.can_write_eof():
-            self._raw.write_eof()
+            # The client may have gone in between.
+            with contextlib.suppress(OSError):
+                self._raw.write_eof()
 
     def _discard(self, number: int) -> None:
         self._discarded += number
@@ -315,18 +318,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _LingeringTransport:
-    """The transport that replies are written to; it closes by `close`."""
+    """The transport that replies are written to; it is closed as the protocol says."""
 
-    def __init__(self, transport: asyncio.Transport, close: Any) -> None:
+    def __init__(self, transport: asyncio.Transport, protocol: BoundedProtocol) -> None:
         self._transport = transport
-        self.close = close
+        self._protocol = protocol
         self.write = transport.write
         self.get_extra_info = transport.get_extra_info
         self.pause_reading = transport.pause_reading
         self.resume_reading = transport.resume_reading
 
+    def close(self) -> None:
+        self._protocol.close()
+
     def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        return self._protocol.is_closing or self._transport.is_closing()
 
 
 def _head_too_large(limit: int) -> RequestRefusedError:

@@ -202,15 +202,19 @@ async def test_usual_heads_and_trailers_are_fine() -> None:
         (b"\x16\x03\x01\x02\x00 not HTTP at all\r\n\r\n", 400),
         (GET + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (POST + b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (POST + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
     ],
 )
-async def test_a_refused_request_closes_its_connection(request_: bytes, code: int) -> None:
+async def test_a_refused_request_closes_its_connection(
+    request_: bytes, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """The reply says why, in JSON, and the connection ends."""
     async with edge(body_bytes=5000) as at:
         reply = await at.exchange(request_)
         assert status_of(reply) == code
         assert set(json.loads(reply.partition(b"\r\n\r\n")[2])) == {"status", "reason"}
         await until(lambda: at.connections == 0)
+    assert not [one for one in caplog.records if one.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize(
