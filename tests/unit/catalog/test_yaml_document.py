@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from ackbridge.catalog import yaml_document
 from ackbridge.catalog.yaml_document import YamlError, parse_yaml
 
 LAUGHS = "\n".join(
@@ -30,10 +31,9 @@ MERGES = "\n".join(
         ("a: &a [*a]", "an alias contains itself"),
         ("[" * 5000, "nested too deeply|expected"),
         ("a: " + "x" * 2_000_000, "longer than 1048576 characters"),
-        ("\n".join(f"k{i}: {i}" for i in range(60_000)), "more than 50000 values"),
         ("!!python/object/apply:os.system [echo]", ""),
     ],
-    ids=["aliases", "merges", "itself", "deep", "long", "many", "tag"],
+    ids=["aliases", "merges", "itself", "deep", "long", "tag"],
 )
 def test_bombs_are_refused(text: str, problem: str) -> None:
     """In seconds, with a position."""
@@ -44,6 +44,13 @@ def test_bombs_are_refused(text: str, problem: str) -> None:
     else:
         assert parse_yaml(text).value == ["echo"]
     assert time.process_time() - started < 10
+
+
+def test_values_without_aliases_are_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading many takes the time."""
+    monkeypatch.setattr(yaml_document, "MAX_NODES", 100)
+    with pytest.raises(YamlError, match="more than 100 values"):
+        parse_yaml("\n".join(f"k{i}: {i}" for i in range(100)))
 
 
 def test_aliases_are_allowed() -> None:
