@@ -94,7 +94,8 @@ class Player:
         reply = await self._stage.http.post(
             f"{self._stage.gateway_url}/callbacks/{self._case.name}",
             content=callback.content(),
-            headers=callback.all_headers(),
+            # The gateway closes idle connections, and may do so just when one is used again.
+            headers={**callback.all_headers(), "Connection": "close"},
         )
         self._replies[number] = (reply.status_code, reply.text)
 
