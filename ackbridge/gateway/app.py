@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -38,6 +39,8 @@ from .rejections import NO_PROVIDER, Rejections
 from .signal_batching import EngineClient, SignalBatcher
 from .sweeper import Sweeper
 from .traces import CallbackTraces
+
+log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -186,6 +189,7 @@ def _lifespan(
 
 def _health_routes(engine: EngineClient, ledger: Ledger) -> APIRouter:
     routes = APIRouter()
+    logged: dict[str, str] = {}
 
     @routes.get("/healthz")
     async def healthz() -> JSONResponse:
@@ -195,11 +199,17 @@ def _health_routes(engine: EngineClient, ledger: Ledger) -> APIRouter:
     async def readyz() -> JSONResponse:
         names = ("engine", "ledger")
         checks = await asyncio.gather(engine.ping(), ledger.ping(), return_exceptions=True)
-        not_ready = {
+        reasons = {
             name: _reason(result)
             for name, result in zip(names, checks, strict=True)
             if isinstance(result, BaseException)
         }
+        if reasons != logged:
+            log.log(logging.WARNING if reasons else logging.INFO, "not ready: %s", reasons or "-")
+            logged.clear()
+            logged.update(reasons)
+        # The page is public: reasons may name hosts and paths, and are in the log.
+        not_ready = dict.fromkeys(reasons, "does not answer")
         body = {"ready": not not_ready, "not_ready": not_ready}
         return JSONResponse(body, status_code=503 if not_ready else 200)
 

@@ -10,6 +10,7 @@ from typing import Final
 from fastapi import Depends, FastAPI, HTTPException, Request
 from google.protobuf import json_format
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.converter import ExternalStorage, PayloadCodec
@@ -119,8 +120,11 @@ async def _answer(request: Request, run: _Run) -> Response:
 
 async def _body(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise HTTPException(413, f"a request may have {MAX_BODY_BYTES} bytes")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise HTTPException(413, f"a request may have {MAX_BODY_BYTES} bytes")
+    except ClientDisconnect:
+        raise HTTPException(400, "the request is incomplete") from None
     return bytes(body)
