@@ -211,9 +211,9 @@ class Case(Data):
         return self.calls if self.call is None else {THE_CALL: self.call}
 
     @property
-    def compares_pauses(self) -> bool:
-        """Whether it matters that the machine is as busy later as at first."""
-        return any(one.growing for one in self.expect)
+    def is_timed(self) -> bool:
+        """Whether a busy machine could be too slow for it."""
+        return any(one.growing or one.within is not None for one in self.expect)
 
     def problems(self, seen: Observed) -> list[str]:
         """What is wrong by the alternative that fits best; empty if one fits."""

@@ -34,7 +34,7 @@ CASES = load_cases(Path(__file__).parent / "files")
 STARTS_EVERY = 0.1
 """Seconds between the starts of two cases: their own times are short."""
 CALM = 8
-"""Cases that may still be played when pauses are compared with each other."""
+"""Cases that may still be played when those begin that measure time."""
 SETTLES_WITHIN = 20.0
 """Seconds in which the rest shows after the outcome; the inbox is looked through every five."""
 CALLBACKS_WITHIN = 10.0
@@ -189,11 +189,11 @@ async def problems(
             left.sort(key=lambda case: -case.limit)
             playing = [
                 asyncio.create_task(play(case, number * STARTS_EVERY))
-                for number, case in enumerate(case for case in left if not case.compares_pauses)
+                for number, case in enumerate(case for case in left if not case.is_timed)
             ]
             for ended in islice(asyncio.as_completed(playing), max(0, len(playing) - CALM)):
                 await ended
-            await asyncio.gather(*playing, *(play(one, 0) for one in left if one.compares_pauses))
+            await asyncio.gather(*playing, *(play(one, 0) for one in left if one.is_timed))
     return found
 
 
