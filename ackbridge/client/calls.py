@@ -125,7 +125,7 @@ class Call:
             if not status.stage.is_final:
                 described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
                 return await with_waiting(self._client, status, described)
-        if status.outcome is None or status.outcome.status is OutcomeStatus.COMPLETED:
+        if status.outcome is None or not _may_be_corrected(status.outcome):
             return status
         settled = await settled_outcome(self._client, self.id)
         if settled is None:
@@ -159,8 +159,12 @@ class Call:
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):
                 with self._rpc_errors():
                     if settled:
-                        return CallOutcome.model_validate(await self._handle.result())
-                    return await self._first_outcome()
+                        outcome = CallOutcome.model_validate(await self._handle.result())
+                    else:
+                        outcome = await self._first_outcome()
+            if not _may_be_corrected(outcome):
+                return outcome
+            return _completed(await settled_outcome(self._client, self.id) or outcome)
         except WorkflowFailureError as error:
             raised = await self._error(error)
         if isinstance(raised, CallFailedError | CallCancelledError):
@@ -650,6 +654,12 @@ def status_of(outcome: CallOutcome) -> CallStatus:
         receipt=outcome.receipt,
         disputed=outcome.disputed,
     )
+
+
+def _may_be_corrected(outcome: CallOutcome) -> bool:
+    """Whether an operator may have stated another effect since."""
+    is_certain = outcome.effect is Effect.DONE and not outcome.disputed and not outcome.forced
+    return not is_certain
 
 
 def _typed(error: ApplicationError) -> CallError:

@@ -205,9 +205,12 @@ def _resolve(
     """Replace the outcome, and record the response if there is one.
 
     Raises:
-        InvalidInputError: another response is recorded.
+        InvalidInputError: another response is recorded, or nobody doubts that it is done.
     """
     call_id = outcome.call_id
+    is_doubted = outcome.disputed or outcome.forced is not None or outcome.settled is not None
+    if outcome.effect is Effect.DONE and not is_done and not is_doubted:
+        raise InvalidInputError("as: the provider has reported that it is done")
     # A notice would say what is not so any more.
     changes: dict[str, Any] = {"settled": settled, "notice": None}
     if is_done:

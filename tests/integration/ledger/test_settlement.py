@@ -170,6 +170,19 @@ async def test_an_operator_resolves_a_call_as_not_done(ledger: Ledger) -> None:
     assert await effect_of(ledger, request) == (Effect.NONE, "ada")
 
 
+async def test_what_the_provider_has_reported_is_not_undone(ledger: Ledger) -> None:
+    """Unless the provider refused our acknowledgement, or an operator had ended the call."""
+    none = {"as": "none"}
+    done = {"status": OutcomeStatus.COMPLETED, "effect": Effect.DONE, "code": None}
+    await end(ledger, request_for("1"), **done)
+    with pytest.raises(InvalidInputError, match="as: the provider has reported that it is done"):
+        await ledger.settlement.settle(settling(request_for("1"), **none))
+    for key, doubt in (("2", {"disputed": True}), ("3", {"forced": ADA})):
+        await end(ledger, request_for(key), **done | doubt)
+        outcome = await ledger.settlement.settle(settling(request_for(key), **none))
+        assert (outcome.status, outcome.effect) == (OutcomeStatus.FAILED, Effect.NONE)
+
+
 async def test_a_second_response_is_refused(ledger: Ledger) -> None:
     """The provider's own stays."""
     request = request_for("1")
