@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "Setting up $(VENV) from requirements.lock (once, about a minute)"
 	@rm -f $(STAMP)
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
@@ -90,7 +90,7 @@ AUDIT := .ackbridge/audit
 
 audit: ## Look for known vulnerabilities of the locked dependencies (needs pypi.org)
 	@$(PYTHON) -m venv --clear $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/pip-audit.lock
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r tools/pip-audit.lock
 	@# Strict: a dependency that could not be looked up is an error, too.
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Final, NoReturn, Self
 
 from temporalio.api.common.v1 import Payload
 from temporalio.api.failure.v1 import Failure
+from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import (
     DataConverter,
@@ -36,6 +38,9 @@ from ackbridge.errors import MissingKeyError
 
 _LOOP_TURNS: Final = 3
 """What the core has handed over by now has been noted after as many turns of the event loop."""
+_UNDER_WAY: Final = timedelta(seconds=1)
+"""The core hands a result to the workflow at once, unless the workflow is answering a query."""
+_LEGACY_QUERY: Final = "legacy_query"
 _ANSWERED_WITHIN: Final = timedelta(seconds=5)
 """A query is answered in milliseconds; a result that waited for longer is handed over."""
 
@@ -294,16 +299,28 @@ class _QueryAwareBridge:
     def __init__(self, bridge: Any) -> None:
         self._bridge = bridge
         self._answering: dict[str, asyncio.Event] = {}
-        self._local_runs: dict[bytes, str] = {}
+        self._local: dict[bytes, tuple[str, str]] = {}
+        self._handed_over: dict[str, dict[str, float]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bridge, name)
 
     async def poll_workflow_activation(self) -> Any:
-        activation = await self._bridge.poll_workflow_activation()
-        if any(job.HasField("query_workflow") for job in activation.jobs):
-            self._answering[activation.run_id] = asyncio.Event()
-        return activation
+        while True:
+            activation = await self._bridge.poll_workflow_activation()
+            self._forget_resolved(activation)
+            queries = [job.query_workflow for job in activation.jobs if _is(job, "query_workflow")]
+            if not queries:
+                return activation
+            # A query without a workflow task of its own splits none.
+            has_task = any(query.query_id != _LEGACY_QUERY for query in queries)
+            if not (has_task and self._has_result_under_way(activation.run_id)):
+                self._answering[activation.run_id] = asyncio.Event()
+                return activation
+            # Its answer would split the task; failed, the task is done again.
+            failed = WorkflowActivationCompletion(run_id=activation.run_id)
+            failed.failed.failure.message = "a query came with a result of a local activity"
+            await self._bridge.complete_workflow_activation(failed)
 
     async def complete_workflow_activation(self, completion: Any) -> None:
         # The next activation of the run may arrive before this returns.
@@ -318,20 +335,46 @@ class _QueryAwareBridge:
     async def poll_activity_task(self) -> Any:
         task = await self._bridge.poll_activity_task()
         if task.HasField("start") and task.start.is_local:
-            self._local_runs[task.task_token] = task.start.workflow_execution.run_id
+            run_id = task.start.workflow_execution.run_id
+            self._local[task.task_token] = run_id, task.start.activity_id
         return task
 
     async def complete_activity_task(self, completion: Any) -> None:
-        run_id = self._local_runs.pop(completion.task_token, None)
-        if run_id is not None:
-            for _ in range(_LOOP_TURNS):
-                await asyncio.sleep(0)
-        answering = self._answering.get(run_id) if run_id is not None else None
+        local = self._local.pop(completion.task_token, None)
+        if local is not None:
+            await self._wait_for_answer(local[0])
+            self._handed_over.setdefault(local[0], {})[local[1]] = time.monotonic()
+        await self._bridge.complete_activity_task(completion)
+
+    async def _wait_for_answer(self, run_id: str) -> None:
+        for _ in range(_LOOP_TURNS):
+            await asyncio.sleep(0)
+        answering = self._answering.get(run_id)
         if answering is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_ANSWERED_WITHIN.total_seconds()):
                     await answering.wait()
-        await self._bridge.complete_activity_task(completion)
+
+    def _forget_resolved(self, activation: Any) -> None:
+        handed_over = self._handed_over.get(activation.run_id)
+        if handed_over is None:
+            return
+        for job in activation.jobs:
+            if _is(job, "resolve_activity"):
+                handed_over.pop(str(job.resolve_activity.seq), None)
+            elif _is(job, "remove_from_cache"):
+                handed_over.clear()
+        if not handed_over:
+            del self._handed_over[activation.run_id]
+
+    def _has_result_under_way(self, run_id: str) -> bool:
+        # One that is older belongs to an activity that was cancelled, or is tried again.
+        since = time.monotonic() - _UNDER_WAY.total_seconds()
+        return any(at > since for at in self._handed_over.get(run_id, {}).values())
+
+
+def _is(job: Any, kind: str) -> bool:
+    return bool(job.HasField(kind))
 
 
 def hold_results_during_queries(worker: Worker) -> Worker:
@@ -339,7 +382,8 @@ def hold_results_during_queries(worker: Worker) -> Worker:
 
     The core ends a workflow task when its queries are answered and a result is still to be handed
     to the workflow. The activity's marker is in that task then, what the workflow does next is in
-    the following one, and the history does not replay.
+    the following one, and the history does not replay. Where the core was faster, the task is
+    failed and done again.
     """
     worker._bridge_worker = _QueryAwareBridge(worker._bridge_worker)  # type: ignore[assignment]  # noqa: SLF001 -- there is no public way between a worker and the core
     return worker

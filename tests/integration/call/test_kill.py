@@ -59,6 +59,7 @@ async def test_worker_killed_between_every_two_steps(
     assert missed == []
 
 
+@pytest.mark.extended
 async def test_worker_killed_while_a_subscriber_is_told(
     quick_takeover_engine: EmbeddedEngine, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from tests.support import stage as staging
 from tests.support.serving import serve
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extended]
 
 TOTAL = 3
 CALLS = 12

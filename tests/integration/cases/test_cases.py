@@ -31,7 +31,7 @@ from .case import Case, Observed, ObservedCall, StartedCall, load_cases
 pytestmark = pytest.mark.slow
 
 CASES = load_cases(Path(__file__).parent / "files")
-STARTS_EVERY = 0.1
+STARTS_EVERY = 0.15
 """Seconds between the starts of two cases: their own times are short."""
 CALM = 8
 """Cases that may still be played when those begin that measure time."""
@@ -143,10 +143,11 @@ def check(case: Case, folder: Path) -> list[str]:
     return case.problems_of_check(done.returncode, output)
 
 
-def write_files(folder: Path, environ: dict[str, str]) -> Problems:
-    """Write the integration files of all cases; returns the problems of those that are refused."""
+def write_files(folder: Path, environ: dict[str, str], names: set[str]) -> Problems:
+    """Write the integration files of cases; returns the problems of those that are refused."""
     refused: Problems = {}
-    for name, case in CASES.items():
+    for name in names:
+        case = CASES[name]
         if case.kind == "check":
             continue
         path = folder / f"{name}.yaml"
@@ -159,22 +160,16 @@ def write_files(folder: Path, environ: dict[str, str]) -> Problems:
     return refused
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def problems(
-    request: pytest.FixtureRequest,
-    engine: EmbeddedEngine,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Problems:
-    """What is wrong, by case, after all selected ones have been played."""
-    selected = {item.name for item in request.session.items}
-    folder = tmp_path_factory.mktemp("cases")
+async def play_cases(engine: EmbeddedEngine, folder: Path, names: set[str]) -> Problems:
+    """Play these cases side by side against a deployment of their own; what is wrong, by case."""
+    folder.mkdir()
     found: Problems = {}
     provider = ScriptedProvider({name: case.provider for name, case in CASES.items()})
     async with provider.serve() as url:
         environ = {"CASE_PROVIDER": url, **SECRETS}
         integrations = folder / "integrations"
         integrations.mkdir()
-        found |= write_files(integrations, environ)
+        found |= write_files(integrations, environ, names)
         async with set_up(engine, folder, integrations, environ=environ) as stage:
 
             async def play(case: Case, wait: float) -> None:
@@ -184,8 +179,7 @@ async def problems(
                     await asyncio.sleep(wait)
                     found[case.name] = await Player(case, stage, provider).play()
 
-            left = [case for name, case in CASES.items() if name not in found]
-            left = [case for case in left if f"test_case[{case.name}]" in selected]
+            left = [CASES[name] for name in names - found.keys()]
             left.sort(key=lambda case: -case.limit)
             playing = [
                 asyncio.create_task(play(case, number * STARTS_EVERY))
@@ -194,6 +188,26 @@ async def problems(
             for ended in islice(asyncio.as_completed(playing), max(0, len(playing) - CALM)):
                 await ended
             await asyncio.gather(*playing, *(play(one, 0) for one in left if one.is_timed))
+    return found
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def problems(
+    request: pytest.FixtureRequest,
+    engine: EmbeddedEngine,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Problems:
+    """What is wrong, by case, after all selected ones have been played.
+
+    All of them at once are a rush on a busy machine, and cases have times: what failed is played
+    again, without the others.
+    """
+    selected = {item.name for item in request.session.items}
+    folder = tmp_path_factory.mktemp("cases")
+    names = {name for name in CASES if f"test_case[{name}]" in selected}
+    found = await play_cases(engine, folder / "first", names)
+    if failed := {name for name in names if found[name]}:
+        found |= await play_cases(engine, folder / "again", failed)
     return found
 
 

@@ -251,9 +251,11 @@ async def test_control_survives_cancellation_and_termination(
     lost the control altogether."""
     await control.set_flag(set_flag("internal", environment="prod"))
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
+    first = (await handle.describe()).run_id
     await handle.cancel()
-    while "cancelled" not in ((await control.status()).last_error or ""):  # noqa: ASYNC110 -- it changes in another process
+    while (await handle.describe()).run_id == first:  # noqa: ASYNC110 -- it changes in another process
         await asyncio.sleep(0.05)
+    assert (await control.status()).snapshot.flags["prod"][""].state is FlagState.INTERNAL
     await handle.terminate("by mistake")
     async with asyncio.timeout(PATIENCE.total_seconds()):
         while True:

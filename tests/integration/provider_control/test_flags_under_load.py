@@ -40,6 +40,7 @@ OPERATION = "quote"
 
 
 @pytest.mark.slow
+@pytest.mark.extended
 async def test_flag_reaches_every_worker_and_survives_all(tmp_path: Path) -> None:
     """While it is off no worker sends, not even one restarted after all were killed."""
 

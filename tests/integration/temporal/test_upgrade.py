@@ -23,7 +23,7 @@ from tests.support.upgrade_cases import PARKED, PROVIDERS, UPGRADE_CASES, Upgrad
 from tests.support.version_before import BEFORE, NOW, knows_version_before
 from tests.support.versions import Version, environment_of, parking_integrations
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.extended]
 
 SUGGEST_AT = 90
 """Events after which the engine suggests to continue as new; no call has so many by itself."""
@@ -58,7 +58,7 @@ async def killed(before: Version, now: Version) -> None:
     await now.promote()
 
 
-@pytest.mark.parametrize("hand_over", [pytest.param(orderly, marks=pytest.mark.extended), killed])
+@pytest.mark.parametrize("hand_over", [orderly, killed])
 async def test_upgrade(
     tmp_path: Path, hand_over: Callable[[Version, Version], Awaitable[None]]
 ) -> None:

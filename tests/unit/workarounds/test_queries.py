@@ -14,6 +14,13 @@ from temporalio.worker import Worker
 from ackbridge.workarounds.temporal_sdk import hold_results_during_queries
 
 
+def asked(run_id: str, query_id: str) -> WorkflowActivation:
+    """An activation with a query."""
+    activation = WorkflowActivation(run_id=run_id)
+    activation.jobs.add().query_workflow.query_id = query_id
+    return activation
+
+
 class Core:
     """What the SDK's core hands out and gets."""
 
@@ -29,7 +36,8 @@ class Core:
         return await self.tasks.get()
 
     async def complete_workflow_activation(self, completion: WorkflowActivationCompletion) -> None:
-        self.got.append(f"activation of {completion.run_id}")
+        status = completion.WhichOneof("status") or "activation"
+        self.got.append(f"{status} of {completion.run_id}")
         await asyncio.sleep(0)
 
     async def complete_activity_task(self, completion: ActivityTaskCompletion) -> None:
@@ -44,15 +52,20 @@ class Polling:
         self._bridge_worker: Any = self.core
         hold_results_during_queries(cast("Worker", self))
 
-    async def takes_query(self, run_id: str) -> None:
+    async def takes_query(self, run_id: str, query_id: str = "1") -> None:
+        await self.core.activations.put(asked(run_id, query_id))
+        await self._bridge_worker.poll_workflow_activation()
+
+    async def takes_result(self, run_id: str) -> None:
         activation = WorkflowActivation(run_id=run_id)
-        activation.jobs.add().query_workflow.query_id = "1"
+        activation.jobs.add().resolve_activity.seq = 1
         await self.core.activations.put(activation)
         await self._bridge_worker.poll_workflow_activation()
 
     async def takes_local_activity(self, run_id: str) -> None:
         task = ActivityTask(task_token=run_id.encode())
         task.start.is_local = True
+        task.start.activity_id = "1"
         task.start.workflow_execution.run_id = run_id
         await self.core.tasks.put(task)
         await self._bridge_worker.poll_activity_task()
@@ -114,3 +127,26 @@ async def test_scheduled_activities_do_not_wait() -> None:
     await worker.takes_query("a")
     await worker.completes_activity("scheduled")
     assert worker.core.got == ["result scheduled"]
+
+
+async def test_task_whose_result_was_faster_than_its_query_is_failed() -> None:
+    """And not answered: it would be split. The engine hands it out again."""
+    worker = Polling()
+    await worker.takes_local_activity("a")
+    await worker.completes_activity("a")
+    await worker.core.activations.put(asked("a", "1"))
+    await worker.takes_query("b")
+    assert worker.core.got == ["result a", "failed of a"]
+
+
+async def test_query_after_the_result_is_answered() -> None:
+    """And one that belongs to no workflow task."""
+    worker = Polling()
+    await worker.takes_local_activity("a")
+    await worker.completes_activity("a")
+    await worker.takes_query("a", "legacy_query")
+    await worker.completes_activation("a")
+    await worker.takes_result("a")
+    await worker.completes_activation("a")
+    await worker.takes_query("a")
+    assert worker.core.got == ["result a", "activation of a", "activation of a"]
