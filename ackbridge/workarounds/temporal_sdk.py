@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, NoReturn, Self
 
 from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.api.failure.v1 import Failure
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
@@ -41,6 +42,7 @@ _LOOP_TURNS: Final = 3
 _UNDER_WAY: Final = timedelta(seconds=1)
 """The core hands a result to the workflow at once, unless the workflow is answering a query."""
 _LEGACY_QUERY: Final = "legacy_query"
+_UNHANDLED_COMMAND: Final = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
 _ANSWERED_WITHIN: Final = timedelta(seconds=5)
 """A query is answered in milliseconds; a result that waited for longer is handed over."""
 
@@ -320,6 +322,8 @@ class _QueryAwareBridge:
             # Its answer would split the task; failed, the task is done again.
             failed = WorkflowActivationCompletion(run_id=activation.run_id)
             failed.failed.failure.message = "a query came with a result of a local activity"
+            # The harmless cause: something arrived in between.
+            failed.failed.force_cause = _UNHANDLED_COMMAND
             await self._bridge.complete_workflow_activation(failed)
 
     async def complete_workflow_activation(self, completion: Any) -> None:
