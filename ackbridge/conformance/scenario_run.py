@@ -7,14 +7,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError
 
 from ackbridge.client.calls import Call
 from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus, Stage
-from ackbridge.errors import AckbridgeError, CallCancelledError, CallFailedError
+from ackbridge.errors import (
+    AckbridgeError,
+    CallCancelledError,
+    CallFailedError,
+    EngineUnavailableError,
+)
 from ackbridge.sandbox.behaviour import Behaviour
 
 from .cases import Case
@@ -31,6 +36,7 @@ REPLY_TIMEOUT = timedelta(seconds=45)
 _POLL_INTERVAL = 0.25
 """Seconds; each poll costs the worker a query."""
 _MARGIN = timedelta(seconds=1)
+Answer = TypeVar("Answer")
 _WITH_DEADLINE = (Stage.AWAITING_RESPONSE, Stage.PARKED, Stage.RECONCILING)
 
 
@@ -63,8 +69,11 @@ class ScenarioRun:
             identifies_cycle=self.case.identifies_cycle,
             is_final=is_final,
         )
-        self._call = await self.harness.calls.start(self.request)
+        self._call = await _repeated(lambda: self.harness.calls.start(self.request))
         return self._call
+
+    async def status(self) -> CallStatus:
+        return await _repeated(self.call.status)
 
     @property
     def call(self) -> Call:
@@ -92,11 +101,11 @@ class ScenarioRun:
 
     async def wait_for_status(self, condition: Callable[[CallStatus], object]) -> CallStatus:
         """Wait in real time until a condition holds or the call has ended; bounded."""
-        status = await self.call.status()
+        status = await self.status()
 
         async def is_reached() -> bool:
             nonlocal status
-            status = await self.call.status()
+            status = await self.status()
             return bool(condition(status)) or status.stage.is_final
 
         await self.wait_for(is_reached)
@@ -115,7 +124,7 @@ class ScenarioRun:
     async def skip_to_end(self, *, stop_parked: bool = False) -> CallStatus:
         """Skip every wait until the call has ended, or with `stop_parked` until it is parked."""
         while True:
-            status = await self.call.status()
+            status = await self.status()
             is_parked = status.stage is Stage.PARKED
             if (is_parked and stop_parked) or await self.is_closed():
                 return status
@@ -132,7 +141,7 @@ class ScenarioRun:
         except (CallFailedError, CallCancelledError):
             pass
         except TimeoutError:
-            await self._explain_missing_outcome(await self.call.status())
+            await self._explain_missing_outcome(await self.status())
             raise ScenarioFailedError from None
         return await self.outcome()
 
@@ -213,3 +222,10 @@ class ScenarioRun:
 
 def _text(value: object) -> str:
     return str(getattr(value, "value", value))
+
+
+async def _repeated(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Ask until the engine answers, however busy it is; the scenario's time is the limit."""
+    while True:
+        with suppress(EngineUnavailableError):
+            return await ask()
