@@ -156,8 +156,21 @@ class Control:
             same = _describe_breaker(breaker)
             return self._log(command.by, command.reason, _breaker_subject(name), same, same)
         self.interrupts += 1
-        self._forget_evidence(name)
-        return self._set_breakers({name: after}, command.by)[0]
+        changed = {name: after}
+        if name == WHOLE_PROVIDER and command.state is None and after.state is BreakerState.CLOSED:
+            # What they saw while the provider was held closed must not close it off now.
+            changed |= dict.fromkeys(self._open_operations(), after)
+        for one in changed:
+            self._forget_evidence(one)
+        return self._set_breakers(changed, command.by)[0]
+
+    def _open_operations(self) -> list[str]:
+        """Those whose own breaker is not closed, and not forced."""
+        return [
+            name
+            for name, breaker in self.snapshot.breakers.items()
+            if breaker.state is not BreakerState.CLOSED and breaker.forced_by is None
+        ]
 
     def _forget_evidence(self, name: str) -> None:
         """Let the monitoring of a breaker start over, without the evidence of before."""

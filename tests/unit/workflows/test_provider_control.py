@@ -158,6 +158,25 @@ def test_forced_breaker_keeps_its_state() -> None:
     assert control.snapshot.breaker == closed
 
 
+def test_what_operations_saw_while_their_provider_was_held_closed_is_over() -> None:
+    """Released, the provider is judged anew; an operation that an operator forced stays forced."""
+    control = Host().control()
+    opened = BreakerStatus(state=BreakerState.OPEN, since=NOW, reason="24 calls failed in a row")
+    closed = ForceBreaker(state=BreakerState.CLOSED, by="ann", reason="a drill")
+    control.force_breaker(closed)
+    stopped = {"operation": "refund", "state": BreakerState.OPEN, "reason": "a mistake of theirs"}
+    control.force_breaker(closed.model_copy(update=stopped))
+    control.apply(ControlDecision(breakers={"order": opened}))
+    assert control.snapshot.breakers["order"] == opened
+
+    change = control.force_breaker(ForceBreaker(state=None, by="ann", reason="the drill is over"))
+
+    assert change.after == "closed"
+    assert control.snapshot.breaker_of("order").state is BreakerState.CLOSED
+    assert control.snapshot.breakers["order"].judged_from == NOW
+    assert control.snapshot.breakers["refund"].forced_by == "ann"
+
+
 def breaker(state: BreakerState, since: datetime | None = NOW) -> ControlDecision:
     status = BreakerStatus(state=state, since=NOW, reason="-", opened_at=since)
     return ControlDecision(breaker=status)
