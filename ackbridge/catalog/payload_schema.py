@@ -20,7 +20,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-from ackbridge.contracts.wire import InvalidInputError
+from ackbridge.contracts.wire import InvalidInputError, is_deeper
 
 from .patterns import compile_pattern, finds
 
@@ -159,7 +159,8 @@ class PayloadSchema:
             ValueError: it is not a JSON Schema, refers to something outside of itself, applies to
                 itself without end, is nested too deeply, or has a pattern that RE2 does not know.
         """
-        _check_depth(source)
+        if is_deeper(source, MAX_SCHEMA_DEPTH - 1):
+            raise ValueError(f"nested more than {MAX_SCHEMA_DEPTH} levels deep")
         try:
             Draft202012Validator.check_schema(source, format_checker=FormatChecker(()))
         except SchemaError as error:
@@ -244,20 +245,6 @@ def _applied_to_same_value(schema: dict[str, Any]) -> Iterator[Any]:
             yield from inner.values()
         elif inner is not None:
             yield inner
-
-
-def _check_depth(schema: Any) -> None:
-    layer = [schema]
-    for _ in range(MAX_SCHEMA_DEPTH):
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not layer:
-            return
-    raise ValueError(f"nested more than {MAX_SCHEMA_DEPTH} levels deep")
 
 
 def _check_patterns(schema: Any, where: str) -> None:

@@ -28,7 +28,7 @@ def init(
     name: Annotated[
         str | None,
         typer.Option(
-            help="The provider's name: small letters, digits, `_`; by default the folder's."
+            help="The provider's name: lowercase letters, digits, `_`; by default the folder's."
         ),
     ] = None,
 ) -> None:
@@ -36,7 +36,8 @@ def init(
     provider = name or folder.absolute().name.replace("-", "_").lower()
     if not _NAME.fullmatch(provider):
         raise InvalidInputError(
-            f"--name: {provider!r} must begin with a small letter, then small letters, digits and _"
+            f"--name: {provider!r} must begin with a lowercase letter,"
+            " and have lowercase letters, digits and _ only"
         )
     values = {
         "@NAME@": provider,

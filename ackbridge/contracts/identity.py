@@ -14,7 +14,7 @@ from .wire import StrictModel, Wire
 
 
 class Role(StrEnum):
-    """What somebody may do. Every role includes `READ`."""
+    """What an identity may do. Every role includes `READ`."""
 
     READ = "read"
     """See calls, payloads and lists."""
@@ -39,7 +39,7 @@ class IdentitySource(StrEnum):
 
 
 class Identity(Wire):
-    """Somebody who acts.
+    """An operator, a service or a program that makes a request.
 
     Attributes:
         source: how `name` is known.

@@ -160,7 +160,7 @@ def read_json(body: bytes, *, is_lenient: bool = False) -> Any:
     except ValueError as error:
         raise InvalidInputError(f"body: {_explain(error)}") from None
     # The number of brackets bounds the depth, so most bodies need not be walked.
-    if text.count("[") + text.count("{") > MAX_JSON_DEPTH and _is_deeper(value, MAX_JSON_DEPTH):
+    if text.count("[") + text.count("{") > MAX_JSON_DEPTH and is_deeper(value, MAX_JSON_DEPTH):
         raise InvalidInputError("body: nested too deeply")
     return value
 
@@ -192,7 +192,8 @@ def _number(text: str) -> float | str:
     return number if is_exact else text
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether JSON is nested more than `levels` deep; the outermost has its members at depth 1."""
     layer = [value]
     for _ in range(levels + 1):
         layer = [

@@ -27,11 +27,6 @@ pytestmark = pytest.mark.slow
 FILES = Path(__file__).parent / "files"
 SHIPPED = Path(__file__).parents[3] / "integrations"
 
-_NOT_REPLAYED = "[TMPRL1100]"
-"""A fault of the engine's SDK: when a query comes with a workflow task whose local activity is
-running, its result may be handed over one task later than it will be in a replay. A signal between
-the two is then replayed in another order."""
-
 # Its operations are told apart by nothing, so its scenarios are played one after the other.
 OF_PARCELS = (
     *("answered", "answered-early", "error-then-well", "lost-receipt", "provider-failure"),
@@ -79,7 +74,8 @@ async def _reported(name: str) -> Report:
     scenarios = [one for one in scenarios if one.name in failed]
     again = await run_conformance(file, os.environ, payloads, scenarios)
     passed = [result for result in report.results if result.scenario.name not in failed]
-    return replace(again, results=[*passed, *again.results])
+    complaints = [*report.complaints, *again.complaints]
+    return replace(again, results=[*passed, *again.results], complaints=complaints)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -126,15 +122,9 @@ def find(report: Report, scenario: str) -> Result:
     ],
 )
 async def test_shipped_files_conform(reports: dict[str, Report], name: str) -> None:
-    """Every scenario that applies to it passes, but for those that nobody can tell.
-
-    What failed for a fault of the SDK's and for nothing else is no news about the file.
-    """
+    """Every scenario that applies to it passes."""
     report = reports[name]
-    failed = failures(report)
-    if failed and all(_NOT_REPLAYED in told for told in failed):
-        pytest.xfail("\n".join(failed))
-    assert failed == []
+    assert failures(report) == []
     assert report.complaints == []
     assert len(report.of(Verdict.PASSED)) > 5
     assert report.of(Verdict.SKIPPED) == []

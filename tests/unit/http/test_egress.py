@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from ackbridge.http.client import EgressRefusedError, Pool, build_client, exchange
+from ackbridge.http.client import EgressRefusedError, Pool, build_client
 from ackbridge.http.egress import (
     ANYWHERE,
     PUBLIC,
@@ -21,6 +21,7 @@ from ackbridge.http.egress import (
     literal_address,
 )
 from activities.support.retry import network_failure
+from tests.support.exchanges import get
 from tests.support.serving import serve_raw
 
 NAME = "files.provider.example"
@@ -100,18 +101,7 @@ def test_odd_forms_of_an_address_are_read(host: str) -> None:
 
 async def fetch(client: httpx.AsyncClient, url: str, pool: str = "") -> int:
     """The status of one exchange."""
-    reply = await exchange(
-        client,
-        method="GET",
-        url=url,
-        headers={},
-        content=None,
-        auth=None,
-        timeout=timedelta(seconds=5),
-        max_bytes=1024,
-        pool=pool,
-    )
-    return reply.status
+    return (await get(client, url, pool=pool)).status
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from pydantic import TypeAdapter
 
 from ackbridge.clock import utc_now
 from ackbridge.errors import SecretError
-from ackbridge.http.client import build_client, exchange
+from ackbridge.http.client import build_client
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import AuthSpec
+from tests.support.exchanges import get
 from tests.support.serving import serve
 
 SPEC: TypeAdapter[AuthSpec] = TypeAdapter(AuthSpec)
@@ -47,17 +47,7 @@ async def sent_with(url: str, specs: list[dict[str, Any]], environ: dict[str, st
     parsed = [SPEC.validate_python(spec) for spec in specs]
     auth = build_auth(parsed, Secrets(environ, Path()), utc_now)
     async with build_client() as client:
-        reply = await exchange(
-            client,
-            method="GET",
-            url=url,
-            headers={},
-            content=None,
-            auth=auth,
-            timeout=timedelta(seconds=30),
-            max_bytes=10_000,
-        )
-    return reply.body.decode()
+        return (await get(client, url, auth=auth)).body.decode()
 
 
 async def test_a_header_carries_prefix_and_secret(url: str) -> None:

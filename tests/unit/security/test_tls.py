@@ -21,11 +21,12 @@ from cryptography.x509.oid import NameOID
 from pydantic import TypeAdapter
 
 from ackbridge.errors import SecretError
-from ackbridge.http.client import Pool, build_client, exchange
+from ackbridge.http.client import Pool, build_client
 from ackbridge.security import tls
 from ackbridge.security.secrets import Secrets
 from ackbridge.security.specs import TlsSpec
 from ackbridge.security.tls import TlsContext
+from tests.support.exchanges import get
 from tests.unit.security.test_specs import refusal
 
 
@@ -88,17 +89,7 @@ async def tls_server(folder: Path, *, asks: bool) -> AsyncIterator[tuple[str, li
 async def status(url: str, context: TlsContext | None) -> int:
     """The status of one exchange."""
     async with build_client(others=Pool(tls=context)) as client:
-        reply = await exchange(
-            client,
-            method="GET",
-            url=url,
-            headers={},
-            content=None,
-            auth=None,
-            timeout=timedelta(seconds=10),
-            max_bytes=100,
-        )
-    return reply.status
+        return (await get(client, url)).status
 
 
 def context(folder: Path, **fields: str) -> TlsContext:
