@@ -86,7 +86,7 @@ class Request:
     Attributes:
         route: method and path, without the case and the query: `POST /orders`.
         query: as it was sent.
-        headers: by their names in small letters.
+        headers: by their names in lowercase.
         at, answered_at: by the clock of the event loop; None if it was not answered.
     """
 
