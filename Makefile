@@ -34,11 +34,12 @@ up: $(STAMP) ## Run the same stack in the foreground until Ctrl-C
 test: $(STAMP) ## Lint, check types and import rules, and run all tests
 	@$(MAKE) --no-print-directory --jobs=4 lint types imports pytest
 
+# Without restarts: xdist 3.8 may wait for ever for the tests of a process that it has replaced.
 pytest: $(STAMP)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not extended"
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 -m "not extended"
 
 test-extended: $(STAMP) ## Run the tests that `make test` has no time for (ten minutes)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m extended
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m extended
 
 model: $(STAMP) ## Test the protocol model with many random examples (EXAMPLES=5000)
 	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py \

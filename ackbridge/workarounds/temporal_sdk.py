@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
@@ -43,7 +42,7 @@ _UNDER_WAY: Final = timedelta(seconds=1)
 """The core hands a result to the workflow at once, unless the workflow is answering a query."""
 _LEGACY_QUERY: Final = "legacy_query"
 _UNHANDLED_COMMAND: Final = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
-_ANSWERED_WITHIN: Final = timedelta(seconds=5)
+_ANSWERED_WITHIN: Final = timedelta(seconds=2)
 """A query is answered in milliseconds; a result that waited for longer is handed over."""
 
 log = logging.getLogger(__name__)
@@ -300,7 +299,8 @@ class _QueryAwareBridge:
 
     def __init__(self, bridge: Any) -> None:
         self._bridge = bridge
-        self._answering: dict[str, asyncio.Event] = {}
+        self._answered: dict[str, asyncio.Event] = {}
+        self._expected: set[str] = set()
         self._local: dict[bytes, tuple[str, str]] = {}
         self._handed_over: dict[str, dict[str, float]] = {}
 
@@ -317,9 +317,16 @@ class _QueryAwareBridge:
             # A query without a workflow task of its own splits none.
             has_task = any(query.query_id != _LEGACY_QUERY for query in queries)
             if not (has_task and self._has_result_under_way(activation.run_id)):
-                self._answering[activation.run_id] = asyncio.Event()
+                if activation.run_id not in self._expected:
+                    self._answered[activation.run_id] = asyncio.Event()
+                self._expected.discard(activation.run_id)
                 return activation
-            # Its answer would split the task; failed, the task is done again.
+            # Its answer would split the task; failed, the task is done again. The query comes with
+            # it again, so results wait for it: of a second failure the core tells the server
+            # nothing, and the call would stand still until the task times out.
+            self._answered.setdefault(activation.run_id, asyncio.Event())
+            self._expected.add(activation.run_id)
+            self._handed_over.pop(activation.run_id, None)
             failed = WorkflowActivationCompletion(run_id=activation.run_id)
             failed.failed.failure.message = "a query came with a result of a local activity"
             # The harmless cause: something arrived in between.
@@ -328,13 +335,15 @@ class _QueryAwareBridge:
 
     async def complete_workflow_activation(self, completion: Any) -> None:
         # The next activation of the run may arrive before this returns.
-        answered = self._answering.get(completion.run_id)
+        run_id = completion.run_id
+        answered = None if run_id in self._expected else self._answered.get(run_id)
         try:
             await self._bridge.complete_workflow_activation(completion)
         finally:
             if answered is not None:
-                self._answering.pop(completion.run_id, None)
                 answered.set()
+                if self._answered.get(run_id) is answered:
+                    del self._answered[run_id]
 
     async def poll_activity_task(self) -> Any:
         task = await self._bridge.poll_activity_task()
@@ -353,11 +362,17 @@ class _QueryAwareBridge:
     async def _wait_for_answer(self, run_id: str) -> None:
         for _ in range(_LOOP_TURNS):
             await asyncio.sleep(0)
-        answering = self._answering.get(run_id)
-        if answering is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_ANSWERED_WITHIN.total_seconds()):
-                    await answering.wait()
+        answered = self._answered.get(run_id)
+        if answered is None:
+            return
+        try:
+            async with asyncio.timeout(_ANSWERED_WITHIN.total_seconds()):
+                await answered.wait()
+        except TimeoutError:
+            # Nobody asks any more.
+            if run_id in self._expected:
+                self._expected.discard(run_id)
+                self._answered.pop(run_id, None)
 
     def _forget_resolved(self, activation: Any) -> None:
         handed_over = self._handed_over.get(activation.run_id)

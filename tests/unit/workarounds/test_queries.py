@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any, cast
 
+import pytest
 from temporalio.bridge.proto import ActivityTaskCompletion
 from temporalio.bridge.proto.activity_task import ActivityTask
 from temporalio.bridge.proto.workflow_activation import WorkflowActivation
 from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
 from temporalio.worker import Worker
 
+from ackbridge.workarounds import temporal_sdk
 from ackbridge.workarounds.temporal_sdk import hold_results_during_queries
 
 
@@ -150,3 +153,39 @@ async def test_query_after_the_result_is_answered() -> None:
     await worker.completes_activation("a")
     await worker.takes_query("a")
     assert worker.core.got == ["result a", "activation of a", "activation of a"]
+
+
+async def test_results_of_a_task_that_is_done_again_wait_for_its_query() -> None:
+    """A second failure of the task would cost the call ten seconds."""
+    worker = Polling()
+    await worker.takes_local_activity("a")
+    await worker.completes_activity("a")
+    await worker.core.activations.put(asked("a", "1"))
+    await worker.core.activations.put(WorkflowActivation(run_id="a"))
+    await worker._bridge_worker.poll_workflow_activation()
+    await worker.completes_activation("a")
+    await worker.takes_local_activity("a")
+    waiting = asyncio.create_task(worker.completes_activity("a"))
+    await asyncio.sleep(0.01)
+    await worker.takes_query("a")
+    await asyncio.sleep(0.01)
+    assert worker.core.got == ["result a", "failed of a", "activation of a"]
+    await worker.completes_activation("a")
+    await waiting
+    assert worker.core.got[-2:] == ["activation of a", "result a"]
+
+
+async def test_a_query_that_does_not_come_again_is_not_awaited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody asks any more."""
+    monkeypatch.setattr(temporal_sdk, "_ANSWERED_WITHIN", timedelta(milliseconds=50))
+    worker = Polling()
+    await worker.takes_local_activity("a")
+    await worker.completes_activity("a")
+    await worker.core.activations.put(asked("a", "1"))
+    await worker.takes_query("b")
+    for _ in range(2):
+        await worker.takes_local_activity("a")
+        await worker.completes_activity("a")
+    assert worker.core.got == ["result a", "failed of a", "result a", "result a"]
