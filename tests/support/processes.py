@@ -15,15 +15,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from ackbridge.local.processes import ManagedProcess
 
 PRELOADED = ["worker", "ackbridge.cli", "tests.support.processes"]
 PR_SET_PDEATHSIG = 1
+BOUND = 120
+"""Seconds after which a command is killed."""
 
 Main = Callable[[list[str]], object]
 """Runs in the new process, with its arguments; must be importable."""
@@ -55,6 +58,22 @@ class ForkedProcess(ManagedProcess):
             self._main, self._arguments, self._environ, self._folder, self.log, self.log
         )
         self._process = cast("subprocess.Popen[bytes]", started)
+
+
+@contextmanager
+def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a command during the block, with the options of `Popen`; killed after two minutes.
+
+    Leaving the block waits for its end, which would hide why a test has failed, and never come.
+    """
+    process = subprocess.Popen(command, **options)
+    too_long = threading.Timer(BOUND, process.kill)
+    too_long.start()
+    try:
+        with process:
+            yield process
+    finally:
+        too_long.cancel()
 
 
 def run_command(

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from ackbridge.contracts.quotas import QuotaReport, QuotaStatus, SecondCounts
 from ackbridge.ledger.leases import LeaseRequest
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.stack import Stack
-from tests.support.processes import run_command
+from tests.support.processes import run_command, started
 
 pytestmark = pytest.mark.slow
 
@@ -405,10 +404,8 @@ def test_providers_watch_ends_with_ctrl_c(stack: Stack) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "ackbridge", "providers", "stripe", "--watch"]
     environ = {**os.environ, **stack.environment}
-    with subprocess.Popen(command, env=environ, stdout=theirs, stderr=theirs) as watching:
+    with started(command, env=environ, stdout=theirs, stderr=theirs) as watching:
         os.close(theirs)
-        too_long = threading.Timer(60, watching.kill)
-        too_long.start()
         seen = b""
         while seen.count(b"provider errors / min") < 2:
             seen += os.read(ours, 4096)
@@ -418,7 +415,6 @@ def test_providers_watch_ends_with_ctrl_c(stack: Stack) -> None:
             while os.read(ours, 4096):
                 pass
         watching.wait()
-        too_long.cancel()
     os.close(ours)
     assert watching.returncode == 0
 

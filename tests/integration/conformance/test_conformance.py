@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from ackbridge.cli import app
 from ackbridge.conformance.runner import Report, Result, Verdict, run_conformance
 from ackbridge.conformance.scenarios import SCENARIOS
-from tests.support.processes import run_command
+from tests.support.processes import run_command, started
 
 pytestmark = pytest.mark.slow
 
@@ -241,7 +241,7 @@ def test_payload_that_cannot_be_generated_is_required(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     """Engine and worker end, and their folder is removed."""
     command = [sys.executable, "-m", "ackbridge", "check", str(SHIPPED / "sandbox.yaml")]
-    with subprocess.Popen(
+    with started(
         [*command, "--conformance"],
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stdout=subprocess.DEVNULL,

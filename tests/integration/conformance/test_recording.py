@@ -19,7 +19,7 @@ import pytest
 
 from ackbridge.sandbox.fault_rates import Rates
 from ackbridge.sandbox.provider import create_provider
-from tests.support.processes import run_command
+from tests.support.processes import run_command, started
 from tests.support.sandbox_client import CallbackReceiver
 from tests.support.serving import serve
 
@@ -88,7 +88,7 @@ def recorder(provider_url: str, gateway_url: str, folder: Path) -> Iterator[str]
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "ackbridge", "record", "sandbox", "--port", str(port)]
     options = ["--gateway", gateway_url, "--into", str(folder), "--every"]
-    with subprocess.Popen(
+    with started(
         [*command, *options],
         env=environ(provider_url),
         stdout=subprocess.PIPE,

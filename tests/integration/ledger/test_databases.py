@@ -67,7 +67,7 @@ def run_at_once(program: str, url: str, processes: int) -> None:
         )
         for _ in range(processes)
     ]
-    ends = [(process.communicate()[1], process.returncode) for process in running]
+    ends = [(process.communicate(timeout=120)[1], process.returncode) for process in running]
     assert ends == [("", 0)] * processes
 
 

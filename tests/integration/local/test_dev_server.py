@@ -27,6 +27,7 @@ from ackbridge.local import dev_server, ports
 from ackbridge.local.dev_server import EmbeddedEngine, find_binary
 from ackbridge.local.processes import ManagedProcess
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown
+from tests.support.processes import started
 
 
 @workflow.defn(sandboxed=False)
@@ -173,7 +174,7 @@ def test_kill_9_of_the_parent_leaves_no_engine(tmp_path: Path) -> None:
         sys.stdin.read()
         """
     )
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as parent:
         assert parent.stdout is not None

@@ -24,6 +24,7 @@ from ackbridge.contracts.calls import CallRequest
 from ackbridge.local.processes import ProcessDiedError
 from ackbridge.local.stack import PARTS, Stack
 from ackbridge.settings import app_folder
+from tests.support.processes import started
 
 pytestmark = pytest.mark.slow
 
@@ -211,7 +212,7 @@ def test_kill_9_of_the_supervisor_leaves_no_process(tmp_path: Path) -> None:
         sys.stdin.read()
         """
     )
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
