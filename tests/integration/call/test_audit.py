@@ -21,9 +21,11 @@ PATIENCE = timedelta(seconds=30)
 
 
 async def entries_about(stage: Stage, subject: str) -> list[AuditEntry]:
+    """In the order of the requests; two that arrive together are recorded side by side."""
     rows = await stage.ledger.audit.page()
     assert list(ChainVerifier().check(rows)) == []
-    return [row.entry for row in rows if row.entry.subject == subject]
+    mine = [row.entry for row in rows if row.entry.subject == subject]
+    return sorted(mine, key=lambda entry: (entry.at, entry.id))
 
 
 async def test_a_signal_of_another_client(stage: Stage) -> None:
