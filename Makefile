@@ -98,8 +98,9 @@ audit: ## Look for known vulnerabilities of the locked dependencies (needs pypi.
 	@# Strict: a dependency that could not be looked up is an error, too.
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock
 
-reference: $(STAMP) ## Renew docs/reference.md from the code
+reference: $(STAMP) ## Renew docs/reference.md and docs/reference/ from the code
 	@$(BIN)/python -m ackbridge.cli.reference > docs/.reference.md && mv docs/.reference.md docs/reference.md
+	@$(BIN)/ackbridge api --openapi > docs/.openapi.json && mv docs/.openapi.json docs/reference/openapi.json
 
 lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

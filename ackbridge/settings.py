@@ -63,6 +63,8 @@ class Settings(BaseSettings):
         require_encrypted: refuse calls whose start is not encrypted.
         codec: serve the codec endpoint in the gateway; needs keys, and authentication (`auth`).
         codec_origins: of the Temporal UIs whose pages may use it, with commas between them.
+        api: serve the calls API in the gateway, too; needs authentication (`auth`). `ackbridge api`
+            serves it in a process of its own.
         data_converter: a team's own data converter of Temporal, `module:name`.
         egress_allow: networks that requests may go to besides public addresses, whatever a file
             says, such as `10.0.0.0/8, fd00::/8`.
@@ -105,6 +107,7 @@ class Settings(BaseSettings):
     require_encrypted: bool = False
     codec: bool = False
     codec_origins: str = ""
+    api: bool = False
     data_converter: str = ""
     egress_allow: Networks = ()
     large_payloads: str = ""

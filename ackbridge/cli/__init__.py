@@ -54,6 +54,7 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "catch-up": "events:catch_up",
     "worker": "processes:worker",
     "gateway": "processes:gateway",
+    "api": "processes:api",
     "init": "project:init",
     "up": "processes:up",
     "demo": "processes:demo",

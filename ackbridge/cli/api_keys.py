@@ -41,7 +41,13 @@ def list_keys(json_output: Json = False) -> None:
 def new(
     key_id: KeyId,
     name: Annotated[str, typer.Option(help="Who uses it.")],
-    role: Annotated[list[Role], typer.Option(help="What it may do; may be repeated.")],
+    role: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ROLE[:PROVIDER]",
+            help=f"What it may do: {', '.join(Role)}; of one provider or all. May be repeated.",
+        ),
+    ],
     within: Annotated[str, typer.Option(help="How long it is valid: `90d`.")] = "90d",
 ) -> None:
     """Create a key, and print it. It is shown once: the file has its hash only."""

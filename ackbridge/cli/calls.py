@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 from temporalio.client import Client
 
-from ackbridge.client.calls import AckbridgeClient, Call, ListedCall, status_of
+from ackbridge.client.calls import AckbridgeClient, Call, ListedCall
+from ackbridge.client.recorded import recorded_status
 from ackbridge.client.waiting import is_polled
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallRequest, CallStatus, Effect, Stage
+from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
 from ackbridge.contracts.wire import parse_argument
 from ackbridge.errors import (
     AckbridgeError,
@@ -105,7 +106,7 @@ def status(call_id: CallId, watch: Watch = False, json_output: Json = False) -> 
         if known is None:
             raise
         report(f"{error}. This is what the ledger has recorded:")
-        return print_status(_recorded_status(known), json_output)
+        return print_status(recorded_status(known), json_output)
 
 
 def list_calls(
@@ -238,19 +239,6 @@ def _recorded(call_ids: Sequence[str]) -> dict[str, CallRow]:
         return with_ledger(read)
     except AckbridgeError:
         return {}
-
-
-def _recorded_status(row: CallRow) -> CallStatus:
-    if row.outcome is not None:
-        return status_of(row.outcome)
-    return CallStatus(
-        call_id=row.call_id,
-        stage=row.stage,
-        since=row.updated_at,
-        last_error=row.reason,
-        effect=row.effect or Effect.UNKNOWN,
-        provider_code=row.provider_code,
-    )
 
 
 def _listed_row(found: ListedCall, recorded: CallRow | None) -> dict[str, Any]:

@@ -18,11 +18,15 @@ from typing import Annotated
 import typer
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 from temporalio.client import Client
 
+from ackbridge.api.access import ApiParts
+from ackbridge.api.app import build_api, build_standalone, describe
 from ackbridge.catalog.catalog import Catalog, require_keys, sensitive_fields
 from ackbridge.catalog.loading import integration_files, load_catalog
+from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
 from ackbridge.demo.run import run_demo
@@ -31,7 +35,9 @@ from ackbridge.gateway.app import build_config, create_app
 from ackbridge.gateway.codec import build_codec_app
 from ackbridge.gateway.connections import allow_many_files
 from ackbridge.gateway.rejections import NO_PROVIDER, Rejections
+from ackbridge.gateway.signal_batching import EngineClient
 from ackbridge.ledger.database.migrate import migrate
+from ackbridge.ledger.ledger import Ledger
 from ackbridge.local.foreground import (
     DEFAULT_STATE,
     PREFERRED_PORTS,
@@ -85,6 +91,23 @@ def gateway(
 ) -> None:
     """Run the HTTP gateway: callbacks, calls API, health. Terminate TLS in front of it."""
     uvloop.run(_serve_gateway(host, port))
+
+
+def api(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8090,
+    openapi: Annotated[
+        bool, typer.Option("--openapi", help="Print the OpenAPI document, and exit.")
+    ] = False,
+) -> None:
+    """Run the calls API in a process of its own. Terminate TLS in front of it.
+
+    It needs `ACKBRIDGE_AUTH_*`: nothing but health is served without a token or an API key.
+    """
+    if openapi:
+        output.print_json(describe())
+    else:
+        uvloop.run(_serve_api(host, port))
 
 
 def up(
@@ -199,6 +222,7 @@ async def _serve_gateway(host: str, port: int) -> None:
             utc_now,
             signal_timeout=settings.signal_timeout,
             codec=_codec(settings, client, auth, catalog),
+            api=_api(settings, client, ledger, catalog, auth) if settings.api else None,
             counters=counters,
             rejections=rejections,
         )
@@ -226,6 +250,54 @@ async def _serve_gateway(host: str, port: int) -> None:
                 await bucket.aclose()
             if auth is not None:
                 await auth.aclose()
+
+
+async def _serve_api(host: str, port: int) -> None:
+    settings = load_settings()
+    log_to_stderr(settings.log_level)
+    allow_many_files()
+    environ = environment()
+    where = (settings.metrics_host, settings.metrics_port)
+    with export_telemetry("ackbridge-api", environ, *where) as metrics:
+        catalog = load_catalog(integrations_folder(settings.integrations), environ)
+        require_keys(catalog, load_encryption(environ))
+        await asyncio.to_thread(migrate, settings.ledger_url)
+        ledger = open_ledger()
+        client = await connect(environ, lazy=True)
+        counters = Counters()
+        rejections = Rejections(counters)
+        auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
+        try:
+            served = _api(settings, client, ledger, catalog, auth)
+            engine = EngineClient(client, settings.signal_timeout)
+            config = build_config(
+                build_standalone(served, engine, ledger),
+                limits=settings.gateway,
+                trusted_proxies=settings.trusted_proxies,
+                rejections=rejections,
+                host=host,
+                port=port,
+                log_level="warning",
+            )
+            async with metrics.updating(counters):
+                await uvicorn.Server(config).serve()
+        finally:
+            await ledger.close()
+            if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
+                await bucket.aclose()
+            if auth is not None:
+                await auth.aclose()
+
+
+def _api(
+    settings: Settings, client: Client, ledger: Ledger, catalog: Catalog, auth: HttpAuth | None
+) -> FastAPI:
+    """The calls API; raises `ConfigurationError` without authentication."""
+    if auth is None:
+        raise ConfigurationError("the calls API needs ACKBRIDGE_AUTH_*: see docs/api.md")
+    calls = AckbridgeClient(client)
+    environment_name = settings.environment
+    return build_api(ApiParts(client, calls, ledger, catalog, auth, utc_now, environment_name))
 
 
 def _codec(

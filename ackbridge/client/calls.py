@@ -61,7 +61,7 @@ from ackbridge.errors import (
     InvalidRequestError,
     KeyReusedError,
 )
-from ackbridge.temporal.connect import RPC_TIMEOUT, connect, rpc_errors
+from ackbridge.temporal.connect import RPC_TIMEOUT, connect, first_connection, rpc_errors
 
 from .batches import BatchHandle, find_batch, list_batches, start_batch
 from .control import ControlHandle
@@ -368,7 +368,8 @@ class AckbridgeClient:
         await self._check(request)
         argument = AwaitOutcome(timeout=timeout, request_digest=request.digest)
         try:
-            return await self._update_with_start(request, argument)
+            with first_connection():
+                return await self._update_with_start(request, argument)
         except WorkflowAlreadyStartedError:
             return await self._final_status(request)
         except WorkflowUpdateFailedError as error:
@@ -539,7 +540,7 @@ class AckbridgeClient:
         call = await self.start(request)
         if status is RPCStatusCode.RESOURCE_EXHAUSTED:
             try:
-                return await _status_at_end(call, timeout)
+                return await status_at_end(call, timeout)
             except TimeoutError:
                 return await call.status()
         return await self._unanswered(call)
@@ -562,7 +563,7 @@ class AckbridgeClient:
     async def _final_status(self, request: CallRequest) -> CallStatus:
         call = self.call(request.call_id)
         await _check_same_request(call, request)
-        return await _status_at_end(call, RPC_TIMEOUT)
+        return await status_at_end(call, RPC_TIMEOUT)
 
     def _options(self, request: CallRequest) -> dict[str, Any]:
         return {
@@ -610,7 +611,8 @@ async def _check_same_request(call: Call, request: CallRequest) -> None:
         raise KeyReusedError(f"key: {call.id} already belongs to a call with another payload")
 
 
-async def _status_at_end(call: Call, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- see `start_and_wait`
+async def status_at_end(call: Call, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- see `start_and_wait`
+    """The status with the outcome; raises `TimeoutError` while there is none."""
     try:
         return status_of(await call.outcome(timeout))
     except (CallFailedError, CallCancelledError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -9,21 +11,39 @@ from typing import Annotated, Final, Self
 
 from pydantic import AwareDatetime, Field, TypeAdapter, model_validator
 
-from .limits import MAX_ACTOR_LENGTH, Actor
+from .limits import MAX_ACTOR_LENGTH, NAME_PATTERN, Actor
 from .wire import StrictModel, Wire
 
 
 class Role(StrEnum):
-    """What an identity may do. Every role includes `READ`."""
+    """What an identity may do. Every role includes `READ`, and `STEER` includes `START`."""
 
     READ = "read"
-    """See calls, payloads and lists."""
+    """See calls, payloads and lists, without sensitive fields."""
+    START = "start"
+    """Start calls, and see all of them: who may start calls is a caller."""
     STEER = "steer"
     """Start calls, cancel and reprocess them, replay messages and notices."""
     SETTLE = "settle"
     """State what happened at a provider: force, resolve, write off, apply, discard."""
     CONFIGURE = "configure"
     """Change flags, breakers, limits, schedules, versions; purge."""
+
+
+_GRANT: Final = re.compile(rf"({'|'.join(Role)})(:{NAME_PATTERN.strip('^$')})?")
+
+Grant = Annotated[str, Field(pattern=f"^{_GRANT.pattern}$", max_length=80)]
+"""A role for every provider, such as `steer`, or for one, such as `steer:stripe`."""
+
+
+def is_grant(text: str) -> bool:
+    return _GRANT.fullmatch(text) is not None
+
+
+_INCLUDED_IN: Final[Mapping[Role, tuple[Role, ...]]] = {
+    Role.READ: tuple(Role),
+    Role.START: (Role.START, Role.STEER),
+}
 
 
 class IdentitySource(StrEnum):
@@ -48,7 +68,7 @@ class Identity(Wire):
 
     name: Actor
     source: IdentitySource
-    roles: frozenset[Role] = frozenset()
+    roles: frozenset[Grant] = frozenset()
 
     @property
     def label(self) -> str:
@@ -58,9 +78,13 @@ class Identity(Wire):
         ending = f" ({self.source})"
         return f"{self.name[: MAX_ACTOR_LENGTH - len(ending)]}{ending}"
 
-    def may(self, role: Role) -> bool:
-        """Whether it has a role; every role includes `READ`."""
-        return role in self.roles or (role is Role.READ and bool(self.roles))
+    def may(self, role: Role, provider: str | None = None) -> bool:
+        """Whether it has a role for a provider; None: for every provider."""
+        including = _INCLUDED_IN.get(role, (role,))
+        return any(
+            one in self.roles or (provider is not None and f"{one}:{provider}" in self.roles)
+            for one in including
+        )
 
 
 API_KEY_PREFIX: Final = "abk"  # scanners for secrets find keys by it
@@ -79,7 +103,7 @@ class ApiKey(StrictModel):
     id: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
     name: Actor
     sha256: Annotated[str, Field(pattern=_SHA256)]
-    roles: Annotated[frozenset[Role], Field(min_length=1)]
+    roles: Annotated[frozenset[Grant], Field(min_length=1)]
     expires_at: AwareDatetime
 
     def is_valid(self, now: datetime) -> bool:

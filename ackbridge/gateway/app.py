@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final
@@ -61,6 +61,7 @@ def create_app(
     counters: Counters | None = None,
     rejections: Rejections | None = None,
     codec: ASGIApp | None = None,
+    api: FastAPI | None = None,
 ) -> ASGIApp:
     """Build the gateway. The caller opens and closes ledger and client.
 
@@ -77,6 +78,7 @@ def create_app(
         counters: where callbacks are counted; left out, nobody else reads them.
         rejections: shared with the server; see `build_config`.
         codec: the codec endpoint; None: not served.
+        api: the calls API; None: not served.
     """
     engine = EngineClient(client, signal_timeout, CallbackTraces(client) if is_tracing() else None)
     counters = counters or Counters()
@@ -113,15 +115,20 @@ def create_app(
     app = FastAPI(
         title="Ackbridge gateway",
         lifespan=_lifespan(
-            (sweeper.run, monitor.run), partial(report_stats, counters, ledger.stats, clock)
+            (sweeper.run, monitor.run),
+            partial(report_stats, counters, ledger.stats, clock),
+            partial(api.router.lifespan_context, api) if api else nullcontext,
         ),
         openapi_url=None,  # the gateway is public: it publishes no description of itself
         # FastAPI's spans would start before the signature is verified, in a trace of the sender's.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.include_router(_health_routes(engine, ledger))
+    app.include_router(health_routes(engine, ledger))
     if codec is not None:
         app.mount("/codec", codec)
+    if api is not None:
+        # Last: it answers whatever no other route does.
+        app.mount("/", api)
     return CallbackEndpoint(pipeline, app)
 
 
@@ -172,12 +179,13 @@ def _ignore(_source: str, _status: str, _reason: str) -> None:
 def _lifespan(
     loops: Sequence[Callable[[], Coroutine[Any, Any, None]]],
     reports: Callable[[], AbstractAsyncContextManager[None]],
+    api: Callable[[], AbstractAsyncContextManager[Any]],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         running = [asyncio.create_task(loop()) for loop in loops]
         try:
-            async with reports():
+            async with reports(), api():
                 yield
         finally:
             for task in running:
@@ -187,7 +195,8 @@ def _lifespan(
     return lifespan
 
 
-def _health_routes(engine: EngineClient, ledger: Ledger) -> APIRouter:
+def health_routes(engine: EngineClient, ledger: Ledger) -> APIRouter:
+    """`/healthz`: the process runs. `/readyz`: the engine and the ledger answer, too."""
     routes = APIRouter()
     logged: dict[str, str] = {}
 

@@ -70,7 +70,7 @@ def build_codec_app(
         async def run(payloads: Sequence[Payload]) -> list[Payload]:
             complete = await retrieve(storage, payloads) if storage else payloads
             decoded = await codec.decode(complete)
-            if identity.may(Role.STEER):
+            if identity.may(Role.START):
                 return decoded
             return [_masked(payload, names) for payload in decoded]
 

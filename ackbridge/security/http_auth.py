@@ -32,9 +32,11 @@ from ackbridge.contracts.identity import (
     API_KEYS,
     ApiKey,
     AuthSettings,
+    Grant,
     Identity,
     IdentitySource,
     Role,
+    is_grant,
 )
 from ackbridge.contracts.limits import MAX_ACTOR_LENGTH
 from ackbridge.contracts.wire import describe_validation_error
@@ -120,21 +122,33 @@ class HttpAuth:
         """Make a dependency of FastAPI that returns the identity, or answers 401, 403 or 503."""
 
         async def authorize(request: Request) -> Identity:
-            try:
-                identity = await self.authenticate(request.headers)
-            except AuthenticationError as error:
-                self._refused(request, UNAUTHENTICATED, str(error))
-                headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
-                raise HTTPException(401, str(error), headers) from None
-            except UnavailableError as error:
-                raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
-            if not identity.may(role):
-                self._refused(request, FORBIDDEN, f"needs the role {role}")
-                text = f'Bearer error="insufficient_scope", scope="{role}"'
-                raise HTTPException(403, f"needs the role {role}", {"WWW-Authenticate": text})
+            identity = await self.identify(request)
+            self.check(request, identity, role)
             return identity
 
         return authorize
+
+    async def identify(self, request: Request) -> Identity:
+        """Return the identity of a request, whatever its roles, or answer 401 or 503."""
+        try:
+            return await self.authenticate(request.headers)
+        except AuthenticationError as error:
+            self._refused(request, UNAUTHENTICATED, str(error))
+            headers = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+            raise HTTPException(401, str(error), headers) from None
+        except UnavailableError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "5"}) from None
+
+    def check(
+        self, request: Request, identity: Identity, role: Role, provider: str | None = None
+    ) -> None:
+        """Answer 403 unless an identity has a role for a provider; None: for every provider."""
+        if identity.may(role, provider):
+            return
+        needed = f"needs the role {role}" + (f" for {provider}" if provider else "")
+        self._refused(request, FORBIDDEN, needed)
+        text = f'Bearer error="insufficient_scope", scope="{role}"'
+        raise HTTPException(403, needed, {"WWW-Authenticate": text})
 
     def _refused(self, request: Request, status: str, reason: str) -> None:
         if self._on_refused is not None:
@@ -192,7 +206,7 @@ class ApiKeyFile:
 
 
 def new_api_key(
-    key_id: str, name: str, roles: frozenset[Role], expires_at: datetime
+    key_id: str, name: str, roles: frozenset[Grant], expires_at: datetime
 ) -> tuple[str, ApiKey]:
     """Make a key, and its entry in the file."""
     key = f"{API_KEY_PREFIX}_{key_id}_{secrets.token_urlsafe(32)}"
@@ -263,9 +277,9 @@ class TokenVerifier:
             value = value.get(part) if isinstance(value, dict) else None
         given = value.split() if isinstance(value, str) else value
         prefix = self._settings.role_prefix
-        known = {f"{prefix}{role}": role for role in Role}
         texts = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
-        roles = frozenset(known[one] for one in texts if one in known)
+        named = (one.removeprefix(prefix) for one in texts if one.startswith(prefix))
+        roles = frozenset(one for one in named if is_grant(one))
         return Identity(name=name, source=IdentitySource.TOKEN, roles=roles)
 
 

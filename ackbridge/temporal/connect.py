@@ -167,7 +167,8 @@ def rpc_errors(
     `EngineUnavailableError`: the request may be repeated.
     """
     try:
-        yield
+        with first_connection():
+            yield
     except RPCError as error:
         if is_namespace_missing(error):
             raise NamespaceNotFoundError(
@@ -182,6 +183,17 @@ def rpc_errors(
         raise EngineUnavailableError(_describe(error)) from None
     except WorkflowQueryFailedError as error:
         raise EngineUnavailableError(f"no worker could answer the query: {error}") from None
+
+
+@contextmanager
+def first_connection() -> Iterator[None]:
+    """Raise `EngineUnavailableError` where a lazy client cannot connect: a bare `RuntimeError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("Failed client connect"):
+            raise
+        raise EngineUnavailableError("the engine did not answer: the connection failed") from None
 
 
 def is_namespace_missing(error: RPCError) -> bool:

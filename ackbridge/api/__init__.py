@@ -1,0 +1,1 @@
+"""The calls API: calls, providers and what needs an operator, over HTTP."""
