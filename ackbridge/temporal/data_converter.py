@@ -8,6 +8,7 @@ stack traces of failures. Ids, search attributes and types are not.
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -129,7 +130,9 @@ class CodecChain(PayloadCodec, WithSerializationContext):
         return decoded
 
     def with_context(self, context: SerializationContext) -> CodecChain:
-        return CodecChain(*(_in_context(codec, context) for codec in self._codecs))
+        codecs = [_in_context(codec, context) for codec in self._codecs]
+        is_same = all(map(operator.is_, codecs, self._codecs))
+        return self if is_same else CodecChain(*codecs)
 
 
 def _in_context(codec: PayloadCodec, context: SerializationContext) -> PayloadCodec:

@@ -26,6 +26,7 @@ from temporalio.converter import (
     StorageDriverStoreContext,
     StorageDriverWorkflowInfo,
     WithSerializationContext,
+    WorkflowSerializationContext,
 )
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
@@ -176,10 +177,21 @@ def workflow_runner(converter: DataConverter = DATA_CONVERTER) -> WorkflowRunner
     have found while loading.
     """
     restrictions = SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH)
-    parts = (converter.payload_converter, converter.payload_codec, converter.failure_converter)
     runner = SandboxedWorkflowRunner(restrictions=restrictions)
-    has_contexts = any(isinstance(part, WithSerializationContext) for part in parts)
-    return LightSandboxRunner(runner, has_contexts=has_contexts)
+    return LightSandboxRunner(runner, has_contexts=uses_contexts(converter))
+
+
+def uses_contexts(converter: DataConverter) -> bool:
+    """Whether a part of a data converter is another one in a serialization context.
+
+    The SDK's own parts have the method, and are the same in every context.
+    """
+    anywhere = WorkflowSerializationContext(namespace="", workflow_id="")
+    parts = (converter.payload_converter, converter.payload_codec, converter.failure_converter)
+    return any(
+        isinstance(part, WithSerializationContext) and part.with_context(anywhere) is not part
+        for part in parts
+    )
 
 
 class LightSandboxRunner(WorkflowRunner):

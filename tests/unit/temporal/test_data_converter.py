@@ -16,6 +16,8 @@ from temporalio.converter import (
     DefaultPayloadConverter,
     EncodingPayloadConverter,
     PayloadCodec,
+    SerializationContext,
+    WithSerializationContext,
 )
 from temporalio.exceptions import ApplicationError
 
@@ -24,7 +26,7 @@ from ackbridge.contracts.wire import NotEncrypted, UnreadablePayload
 from ackbridge.errors import ConfigurationError, MissingKeyError
 from ackbridge.security.encryption import Encryption, load_encryption
 from ackbridge.temporal.data_converter import build_data_converter, load_data_converter
-from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
+from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER, uses_contexts
 
 SECRET = "4242 4242 4242 4242"
 ENVIRON = {
@@ -170,6 +172,22 @@ async def test_own_data_converter(ours: Encryption | None) -> None:
         sent = await build_data_converter(ours).payload_codec.decode(sent)  # type: ignore[union-attr]
     assert sent[0].metadata["encoding"] == b"team/reversed"
     assert await replace(TEAM).decode(sent) == [{"a": 1}]
+
+
+class InContext(Reversing, WithSerializationContext):
+    """A codec that is another one for each workflow."""
+
+    def with_context(self, context: SerializationContext) -> InContext:
+        return InContext()
+
+
+def test_contexts_cost_only_who_uses_them() -> None:
+    """The sandbox of a workflow is entered for each payload to ask for its context."""
+    team = replace(TEAM, payload_codec=InContext())
+    assert not uses_contexts(DATA_CONVERTER)
+    assert not uses_contexts(ENCRYPTING)
+    assert not uses_contexts(build_data_converter(encryption(), TEAM))
+    assert uses_contexts(build_data_converter(encryption(), team))
 
 
 async def test_settings() -> None:
