@@ -227,6 +227,7 @@ async def set_up(
     environ: Mapping[str, str] | None = None,
     has_worker: bool = True,
     runtime: Runtime | None = None,
+    ledger_url: str | None = None,
 ) -> AsyncIterator[Stage]:
     """Start all parts in this process, in a new namespace of the engine.
 
@@ -234,8 +235,9 @@ async def set_up(
         environ: what the integrations need besides `SECRETS`, and keys to encrypt with.
         has_worker: whether to run a worker, too.
         runtime: of the worker's client; None for the default one.
+        ledger_url: of an empty database; None for SQLite in the folder.
     """
-    url = f"sqlite:///{folder}/ledger.db"
+    url = ledger_url or f"sqlite:///{folder}/ledger.db"
     await asyncio.to_thread(migrate, url)
     namespace = await new_namespace(engine)
     with contextlib.ExitStack() as servers:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from ackbridge.clock import utc_now
 from ackbridge.contracts.calls import CallRequest, Stage, Waiting, WaitingFor
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.support import stage as staging
+from tests.support.postgres import postgresql
 from tests.support.serving import serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.extended]
@@ -75,8 +77,18 @@ class Provider:
         return app
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty ledger."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/ledger.db"
+    else:
+        with postgresql() as server:
+            yield server.new_database()
+
+
 async def test_no_more_requests_at_once_than_the_file_says(
-    quick_takeover_engine: EmbeddedEngine, tmp_path: Path
+    quick_takeover_engine: EmbeddedEngine, tmp_path: Path, ledger_url: str
 ) -> None:
     """All workers together; those that wait spend no attempt, no history and no slot. What a killed
     worker held is free after one lease period, and what must not be repeated is not."""
@@ -87,7 +99,10 @@ async def test_no_more_requests_at_once_than_the_file_says(
     with serve(provider.app()) as url, contextlib.ExitStack() as running:
         environ = {"NARROW_URL": url}
         async with staging.set_up(
-            quick_takeover_engine, tmp_path, folder, environ=environ, has_worker=False
+            *(quick_takeover_engine, tmp_path, folder),
+            environ=environ,
+            has_worker=False,
+            ledger_url=ledger_url,
         ) as stage:
             workers = [
                 staging.worker_process(stage, folder, tmp_path / f"{name}.log")
