@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from temporalio import activity
 
 from ackbridge.catalog.catalog import next_batch
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import QUARANTINE_AFTER
-from ackbridge.contracts.calls import OutcomeCode, Stage
+from ackbridge.contracts.calls import Notice, OutcomeCode, Stage
 from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.contracts.steps import DUPLICATE, Concluded, ConcludeStep
 from ackbridge.stats.counters import Count, OperationStats
@@ -28,6 +30,7 @@ class Conclude:
         request = step.request
         with counting_failures(self._deps, request), classified_errors():
             failed_alone = await self._has_failed_alone(step)
+            expected = self._next_batch(step)
             await self._deps.ledger.calls.record_stage(
                 request.call_id,
                 step.stage,
@@ -41,18 +44,22 @@ class Conclude:
                 amount=step.amount,
                 written_off=step.written_off,
                 failed_alone=failed_alone,
+                notice=_expected_at(step.notice, expected),
             )
             quarantined = await self._quarantine_reason(step)
         count_cycle_ends(self._deps, request, step.ended)
         duplicates = sum(message.reason == DUPLICATE for message in step.suppressed)
         count(self._deps, request, Count.DUPLICATES, duplicates)
+        return Concluded(next_batch=expected, quarantined=quarantined)
+
+    def _next_batch(self, step: ConcludeStep) -> datetime | None:
+        """When the next batch reprocesses a parked call at the latest, if that is known."""
+        request = step.request
         integration = self._deps.catalog.integrations.get(request.provider)
         if step.stage is not Stage.PARKED or integration is None:
-            return Concluded()
+            return None
         reason = step.parking.reason if step.parking else None
-        now = self._deps.clock()
-        expected = next_batch(integration, request.operation, now, reason)
-        return Concluded(next_batch=expected, quarantined=quarantined)
+        return next_batch(integration, request.operation, self._deps.clock(), reason)
 
     async def _has_failed_alone(self, step: ConcludeStep) -> bool:
         """Whether a parked call has failed again, while most calls of its operation were answered.
@@ -81,3 +88,10 @@ class Conclude:
         if failures < QUARANTINE_AFTER:
             return None
         return f"it failed again {failures} times while other calls were answered"
+
+
+def _expected_at(notice: Notice | None, expected: datetime | None) -> Notice | None:
+    """The notice of a parked call, as the workflow completes it too."""
+    if notice is None or expected is None:
+        return notice
+    return notice.model_copy(update={"expected_at": expected})

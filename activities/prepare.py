@@ -207,16 +207,11 @@ class Prepare:
     ) -> dict[str, Notice]:
         """The operation's own notices, or the default ones."""
         kinds = NOTICE_KINDS if request.reply_to else CALLER_KINDS
-        known = {name: context[name] for name in ("payload", "metadata", "call")}
-        known = masked(known, operation.sensitive)
-        clean = self._deps.redactor(request).clean_value
         defaults = default_notices(request.language)
-        notices: dict[str, Notice] = {}
-        for kind in kinds:
-            text = getattr(operation.notices, kind, None)
-            own = text and render_notice(kind, text, known, request.language, clean)
-            notices[kind] = own or defaults[kind]
-        return notices
+        return {
+            kind: own_notice(self._deps, request, operation, context, kind) or defaults[kind]
+            for kind in kinds
+        }
 
     def _reply_plan(self, request: CallRequest) -> ReplyPlan | None:
         if request.reply_to is None:
@@ -239,6 +234,22 @@ class Prepare:
             return await self._send.attempt(SendStep(request=request, cycle=1))
         except ApplicationError as error:
             return failed_attempt(error)
+
+
+def own_notice(
+    deps: Dependencies,
+    request: CallRequest,
+    operation: Operation,
+    context: Mapping[str, object],
+    kind: str,
+) -> Notice | None:
+    """The operation's own notice of a kind; None where it has none, or it has no usable value."""
+    text = getattr(operation.notices, kind, None)
+    if text is None:
+        return None
+    known = {name: context[name] for name in ("payload", "metadata", "call")}
+    known = masked(known, operation.sensitive)
+    return render_notice(kind, text, known, request.language, deps.redactor(request).clean_value)
 
 
 def _fits_workflow_task(plan: Plan) -> bool:

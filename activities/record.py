@@ -6,7 +6,8 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome
+from ackbridge.contracts.calls import CallOutcome, Notice
+from ackbridge.contracts.deliveries import NoticeEvent
 from ackbridge.contracts.steps import (
     Acknowledged,
     AcknowledgementKind,
@@ -21,6 +22,7 @@ from activities.support.dependencies import Dependencies
 from activities.support.retry import classified_errors, failed_attempt
 
 from .acknowledge import Acknowledge
+from .prepare import own_notice
 
 
 class Record:
@@ -49,6 +51,7 @@ class Record:
                 step.message,
                 outcome,
                 was_parked=step.was_parked,
+                notice=self._notice(step),
             )
         if not recorded.accepted:
             count(self._deps, request, Count.DUPLICATES)
@@ -62,6 +65,17 @@ class Record:
                 return recorded.model_copy(update={"needs_queue": True})
             acknowledged = await self._acknowledge_success(step, outcome)
             return recorded.model_copy(update={"acknowledged": acknowledged})
+
+    def _notice(self, step: RecordStep) -> Notice | None:
+        """The operation's own text of a success, which a page shows; None: the built-in one."""
+        request = step.request
+        integration = self._deps.catalog.integrations.get(request.provider)
+        operation = integration and integration.operations.get(request.operation)
+        kind = NoticeEvent.COMPLETED_LATE if step.outcome.late else NoticeEvent.COMPLETED
+        if not operation or getattr(operation.notices, kind) is None:
+            return None
+        context = self._deps.template_context(request, step.cycle)
+        return own_notice(self._deps, request, operation, context, kind)
 
     async def _acknowledge_success(
         self, step: RecordStep, outcome: CallOutcome

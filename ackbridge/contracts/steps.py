@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import AwareDatetime, Field
 
-from .calls import CallOutcome, CallRequest, Effect, Stage
+from .calls import CallOutcome, CallRequest, Effect, Notice, Stage
 from .messages import ProviderMessage
 from .wire import Wire
 
@@ -351,6 +351,7 @@ class ConcludeStep(Wire):
         amount: what is at stake while the effect is unknown, a decimal number.
         ended: cycles that ended without a response, each told once.
         written_off: acknowledgements that operators have written off, each told once.
+        notice: what a user is shown while the call is parked.
     """
 
     request: CallRequest
@@ -365,6 +366,7 @@ class ConcludeStep(Wire):
     amount: str | None = None
     ended: tuple[CycleEnd, ...] = ()
     written_off: tuple[WrittenOff, ...] = ()
+    notice: Notice | None = None
 
 
 class Concluded(Wire):

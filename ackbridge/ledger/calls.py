@@ -13,7 +13,15 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallOutcome, CallRequest, Effect, OutcomeStatus, Stage
+from ackbridge.contracts.calls import (
+    CallOutcome,
+    CallRequest,
+    Effect,
+    Notice,
+    NoticeStatus,
+    OutcomeStatus,
+    Stage,
+)
 from ackbridge.contracts.messages import MessageSource, ProviderMessage
 from ackbridge.contracts.steps import (
     AcknowledgementKind,
@@ -22,6 +30,7 @@ from ackbridge.contracts.steps import (
     SuppressedMessage,
     WrittenOff,
 )
+from ackbridge.contracts.wire import digest
 
 from . import batches, inbox
 from .database.engines import Store, insert_new, reads, upsert, writes
@@ -194,6 +203,7 @@ class CallStore(Store):
         outcome: CallOutcome,
         *,
         was_parked: bool = False,
+        notice: Notice | None = None,
     ) -> Recorded:
         """Write the response, its duplicate-index row and the outcome, and settle its inbox entry.
 
@@ -203,13 +213,14 @@ class CallStore(Store):
 
         Args:
             was_parked: the call is parked until now.
+            notice: what a user is shown, if it is not the built-in text.
         """
         now = self.clock()
         refusal = insert_response(connection, call_id, cycle, message, now)
         if refusal is not None:
             return refusal
         stage = Stage.ACKNOWLEDGING if outcome.acknowledgement_owed else Stage(outcome.status)
-        update_call(connection, call_id, now, outcome, stage=stage, reason=None)
+        update_call(connection, call_id, now, outcome, notice, stage=stage, reason=None)
         if was_parked:
             batches.unpark(connection, call_id)
         return Recorded(accepted=True)
@@ -245,6 +256,7 @@ class CallStore(Store):
         amount: str | None = None,
         written_off: Sequence[WrittenOff] = (),
         failed_alone: bool = False,
+        notice: Notice | None = None,
     ) -> None:
         """Record a call's stage, log the messages it suppressed, and store those it holds.
 
@@ -257,6 +269,7 @@ class CallStore(Store):
             amount: what is at stake while the effect is unknown, a decimal number.
             written_off: acknowledgements that are no longer owed.
             failed_alone: a parked call has failed again, and other calls were answered.
+            notice: what a user is shown while the call is parked.
         """
         now = self.clock()
         values: dict[str, Any] = {"stage": stage, "reason": reason}
@@ -265,7 +278,7 @@ class CallStore(Store):
         if effect is not None:
             code = parking and parking.reason
             values |= {"effect": effect, "code": code, "provider_code": provider_code}
-        update_call(connection, call_id, now, outcome, **values)
+        update_call(connection, call_id, now, outcome, notice, **values)
         if parking is not None:
             batches.park(connection, call_id, parking, now, failed_alone=failed_alone)
         elif outcome is not None and outcome.status is not OutcomeStatus.COMPLETED:
@@ -445,12 +458,14 @@ def update_call(
     call_id: str,
     now: datetime,
     outcome: CallOutcome | None = None,
+    notice: Notice | None = None,
     **values: Any,
 ) -> None:
-    """Update a call's row.
+    """Update a call's row; what a page shows of the call gets a number when it changes.
 
     Args:
         outcome: None leaves the recorded one as it is.
+        notice: of a parked call, or of a success with a text of its own.
         values: other columns.
     """
     if outcome is not None:
@@ -461,12 +476,43 @@ def update_call(
             "provider_code": outcome.provider_code,
             "settled_by": outcome.settled and outcome.settled.by,
         }
-    statement = _UPDATE
-    if values.get("effect") is Effect.UNKNOWN:
-        statement, values["since"] = _UPDATE_UNKNOWN, now
+    is_unknown = values.get("effect") is Effect.UNKNOWN
+    if is_unknown:
+        values["since"] = now
     elif "effect" in values:
         values["unknown_since"] = None
+    event = _event(outcome, values.get("stage"), notice)
+    if event is not None:
+        values |= _event_values(event, notice, now)
+    statement = _UPDATES[is_unknown, event is not None]
     connection.execute(statement, {"which": call_id, "updated_at": now, **values})
+
+
+def show_delay(
+    connection: sa.Connection, call_id: str, now: datetime, notice: Notice | None
+) -> None:
+    """A page shows from now on that the call is delayed."""
+    values = _event_values(_delayed(notice), notice, now)
+    connection.execute(_UPDATES[False, True], {"which": call_id, "updated_at": now, **values})
+
+
+def _event(outcome: CallOutcome | None, stage: Stage | None, notice: Notice | None) -> str | None:
+    """What a page shows from now on, in a form that can be compared; None: as before.
+
+    It is what subscribers are notified of (`Notifications`): the same outcome again is no event.
+    """
+    if outcome is not None:
+        return f"{outcome.status}:{outcome.effect}"
+    return _delayed(notice) if stage is Stage.PARKED else None
+
+
+def _delayed(notice: Notice | None) -> str:
+    return f"{NoticeStatus.DELAYED}:{digest(notice and notice.model_dump(mode='json'))}"
+
+
+def _event_values(event: str, notice: Notice | None, now: datetime) -> dict[str, Any]:
+    text = notice and notice.model_dump(mode="json")
+    return {"new_event": event, "new_notice": text, "since_event": now}
 
 
 def write_off(connection: sa.Connection, call_id: str, one: WrittenOff) -> bool:
@@ -521,11 +567,32 @@ def _call_of_reference(connection: sa.Connection, provider: str, reference: str)
 
 # Every call executes these statements: building one costs as much as executing it.
 
-_READ = sa.select(calls).where(calls.c.call_id == sa.bindparam("which"))
-_UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
-_UPDATE_UNKNOWN = _UPDATE.values(
-    unknown_since=sa.func.coalesce(calls.c.unknown_since, sa.bindparam("since", type_=UtcTime))
+_OF_EVENTS: Final = frozenset({"event_number", "event", "event_at", "notice"})
+_READ = sa.select(*(column for column in calls.c if column.name not in _OF_EVENTS)).where(
+    calls.c.call_id == sa.bindparam("which")
 )
+_UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
+_IS_SHOWN = sa.func.coalesce(calls.c.event, "") == sa.bindparam("new_event", type_=sa.Text)
+_UNKNOWN: Final = {
+    "unknown_since": sa.func.coalesce(calls.c.unknown_since, sa.bindparam("since", type_=UtcTime))
+}
+_EVENT: Final = {
+    "event": sa.bindparam("new_event", type_=sa.Text),
+    "event_number": calls.c.event_number + sa.case((_IS_SHOWN, 0), else_=1),
+    "event_at": sa.case(
+        (_IS_SHOWN, calls.c.event_at), else_=sa.bindparam("since_event", type_=UtcTime)
+    ),
+    "notice": sa.case(
+        (_IS_SHOWN, calls.c.notice), else_=sa.bindparam("new_notice", type_=calls.c.notice.type)
+    ),
+}
+_UPDATES: Final = {
+    (False, False): _UPDATE,
+    (False, True): _UPDATE.values(**_EVENT),
+    (True, False): _UPDATE.values(**_UNKNOWN),
+    (True, True): _UPDATE.values(**_UNKNOWN, **_EVENT),
+}
+"""By whether the effect is unknown, and whether there is something to show."""
 _REPLACE_FAILED = (
     acknowledgements.update()
     .where(

@@ -12,6 +12,7 @@ from ackbridge.security.encryption import Encryption
 from .audit import AuditLog
 from .batches import BatchStore
 from .bodies import BodyStore, ObjectStore
+from .call_events import CallEventStore
 from .calls import CallStore
 from .controls import ControlStore
 from .database import tables
@@ -35,6 +36,7 @@ class Ledger:
 
     Attributes:
         calls: claims, references, responses, acknowledgements and outcomes.
+        call_events: what pages show of calls.
         settlement: unknown effects, and what operators state about calls.
         inbox: messages that could not be delivered yet, and the log of suppressed ones.
         bodies: large bodies of providers, which messages refer to.
@@ -58,6 +60,7 @@ class Ledger:
         self._database = database
         self._objects = objects
         self.calls = CallStore(database, clock)
+        self.call_events = CallEventStore(database, clock)
         self.settlement = SettlementStore(database, clock)
         self.inbox = Inbox(database, clock)
         self.bodies = BodyStore(database, clock, objects, encryption)

@@ -11,10 +11,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ackbridge.contracts.deliveries import Delivery, NoticeBody
+from ackbridge.contracts.calls import NoticeStatus
+from ackbridge.contracts.deliveries import Delivery, EventData, NoticeBody
 
+from .calls import show_delay
 from .database.engines import Store, reads, upsert, writes
-from .database.tables import notices
+from .database.tables import calls, notices
 
 
 class NoticeState(StrEnum):
@@ -68,6 +70,7 @@ class NoticeStore(Store):
         if not delivery.again and (before := _delivered_at(connection, delivery.body.id)):
             return before
         row = _row(delivery, self.clock()) | {"state": NoticeState.PENDING, "attempts": 1}
+        _show_delay(connection, delivery.body, self.clock())
         connection.execute(_start_attempt(connection.dialect.name), row)
         return None
 
@@ -119,6 +122,21 @@ def _update(
 ) -> None:
     statement = notices.update().where(notices.c.event_id == event_id)
     connection.execute(statement.values(updated_at=now, **values))
+
+
+def _show_delay(connection: sa.Connection, body: NoticeBody, now: datetime) -> None:
+    """Let pages show a delay of a call that is not parked, which the ledger learns only now."""
+    if isinstance(body.data, EventData) or body.data.status is not NoticeStatus.DELAYED:
+        return
+    known = sa.select(notices.c.event_id).where(notices.c.event_id == body.id)
+    if connection.execute(known).first() is not None:
+        return
+    query = sa.select(calls.c.event_at).where(
+        calls.c.call_id == body.data.call_id, calls.c.outcome.is_(None)
+    )
+    row = connection.execute(query.with_for_update()).one_or_none()
+    if row is not None and (row.event_at is None or row.event_at <= body.timestamp):
+        show_delay(connection, body.data.call_id, now, body.data.notice)
 
 
 def _delivered_at(connection: sa.Connection, event_id: str) -> datetime | None:

@@ -69,6 +69,7 @@ class Conclusion:
                 amount=self._amount if state.effect is Effect.UNKNOWN else None,
                 ended=state.cycles.take_ended(),
                 written_off=state.take_written_off(),
+                notice=state.notice if parking is not None else None,
             ),
         )
 

@@ -286,6 +286,12 @@ calls = sa.Table(
     sa.Column("settled_by", Key),
     sa.Column("claimed_at", UtcTime, nullable=False),
     sa.Column("updated_at", UtcTime, nullable=False),
+    # What a page shows of the call: how often that has changed, what it is, since when, and the
+    # text that is not in the outcome.
+    sa.Column("event_number", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("event", sa.Text),
+    sa.Column("event_at", UtcTime),
+    sa.Column("notice", EncryptedJson("calls.notice", none_as_null=True)),
     # Statistics count parked calls by it.
     sa.Index(None, "stage", "provider"),
     # Partial: calls without an unknown effect do not pay for it.

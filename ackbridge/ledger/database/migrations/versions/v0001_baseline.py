@@ -46,6 +46,10 @@ def _calls() -> None:
         sa.Column("settled_by", sa.Text),
         sa.Column("claimed_at", _TIME, nullable=False),
         sa.Column("updated_at", _TIME, nullable=False),
+        sa.Column("event_number", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("event", sa.Text),
+        sa.Column("event_at", _TIME),
+        sa.Column("notice", sa.JSON),
         sa.PrimaryKeyConstraint("call_id", name="pk_calls"),
     )
     op.create_index("ix_calls_stage_provider", "calls", ["stage", "provider"])
