@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ackbridge.contracts.control import ENVIRONMENT_PATTERN
-from ackbridge.contracts.edge import CidrNetwork, EdgeLimits
+from ackbridge.contracts.edge import CidrNetwork, EdgeLimits, StreamSettings
 from ackbridge.contracts.identity import AuthSettings
 from ackbridge.contracts.purge import Retention
 from ackbridge.contracts.wire import Duration, describe_validation_error
@@ -84,6 +84,7 @@ class Settings(BaseSettings):
             callbacks are served.
         build_id: the version of the workers, such as a git revision; unset, that of the package.
         gateway: the bounds of the gateway's HTTP server, by `ACKBRIDGE_GATEWAY_CONNECTIONS`, ...
+        streams: of events for pages, part of the calls API, by `ACKBRIDGE_STREAMS_SECRETS`, ...
         trusted_proxies: addresses and networks, separated by commas, whose `X-Forwarded-For` says
             where a callback comes from.
     """
@@ -123,6 +124,7 @@ class Settings(BaseSettings):
     deployment: Annotated[str, Field(pattern=_DEPLOYMENT, max_length=_LONGEST)] | None = None
     build_id: Annotated[str, Field(pattern=_BUILD_ID, max_length=_LONGEST)] | None = None
     gateway: EdgeLimits = EdgeLimits()
+    streams: StreamSettings = StreamSettings()
     trusted_proxies: Networks = ()
 
 

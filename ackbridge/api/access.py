@@ -21,6 +21,8 @@ from ackbridge.ledger.calls import CallRow
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.http_auth import HttpAuth
 
+from .event_streams import Streams
+
 STATUS_TIMEOUT: Final = timedelta(seconds=3)
 """Of asking a worker for a status; after it, the ledger answers."""
 
@@ -34,6 +36,7 @@ class ApiParts:
         calls: the typed client over it.
         catalog: the integrations, for their names and what is sensitive.
         environment: the environment whose flags are shown and set.
+        streams: of events, for pages; None: there are none.
     """
 
     client: Client
@@ -43,6 +46,7 @@ class ApiParts:
     auth: HttpAuth
     clock: Clock
     environment: str
+    streams: Streams | None = None
 
     async def recorded(self, call_id: str) -> CallRow | None:
         """What the ledger has recorded; None also while it does not answer."""

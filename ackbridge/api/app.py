@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -15,8 +16,9 @@ from ackbridge.gateway.app import health_routes
 from ackbridge.gateway.signal_batching import EngineClient
 from ackbridge.ledger.ledger import Ledger
 
-from . import calls
+from . import calls, events
 from .access import ApiParts
+from .event_streams import EventStreamCors
 from .http import UndecodedPaths
 from .problems import (
     DEFECT,
@@ -32,7 +34,7 @@ from .problems import (
     handle_problems,
 )
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (calls.router,)
+ROUTERS: Final[tuple[APIRouter, ...]] = (calls.router, events.router)
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 
@@ -48,6 +50,7 @@ def build_api(parts: ApiParts | None = None) -> FastAPI:
         # Its description is docs/reference/openapi.json; a running API gives away nothing.
         openapi_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},
+        lifespan=_lifespan(parts),
         responses=documented(
             UNREADABLE, UNAUTHENTICATED, FORBIDDEN, TOO_LARGE, INVALID, DEFECT, UNAVAILABLE
         ),
@@ -57,7 +60,29 @@ def build_api(parts: ApiParts | None = None) -> FastAPI:
         app.include_router(router)
     handle_problems(app)
     app.add_middleware(UndecodedPaths)
+    if parts is not None and parts.streams is not None:
+        app.add_middleware(EventStreamCors, origins=parts.streams.origins)
     return app
+
+
+def _lifespan(
+    parts: ApiParts | None,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Pass on events as long as the application runs."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if parts is None or parts.streams is None:
+            yield
+            return
+        running = asyncio.create_task(parts.streams.hub.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+    return lifespan
 
 
 def build_standalone(api: FastAPI, engine: EngineClient, ledger: Ledger) -> FastAPI:

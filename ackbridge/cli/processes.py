@@ -16,7 +16,6 @@ from shutil import which
 from typing import Annotated
 
 import typer
-import uvicorn
 import uvloop
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -24,6 +23,7 @@ from temporalio.client import Client
 
 from ackbridge.api.access import ApiParts
 from ackbridge.api.app import build_api, build_standalone, describe
+from ackbridge.api.event_streams import Streams, open_streams
 from ackbridge.catalog.catalog import Catalog, require_keys, sensitive_fields
 from ackbridge.catalog.loading import integration_files, load_catalog
 from ackbridge.client.calls import AckbridgeClient
@@ -31,7 +31,7 @@ from ackbridge.client.control_startup import watch_controls
 from ackbridge.clock import utc_now
 from ackbridge.demo.run import run_demo
 from ackbridge.errors import ConfigurationError
-from ackbridge.gateway.app import build_config, create_app
+from ackbridge.gateway.app import build_config, create_app, serve_until_stopped
 from ackbridge.gateway.codec import build_codec_app
 from ackbridge.gateway.connections import allow_many_files
 from ackbridge.gateway.rejections import NO_PROVIDER, Rejections
@@ -214,6 +214,7 @@ async def _serve_gateway(host: str, port: int) -> None:
         rejections = Rejections(counters)
         auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
         control = watch_controls(client, catalog, ledger)
+        streams = _streams(settings, ledger) if settings.api else None
         app = create_app(
             catalog,
             Secrets(environ, settings.secrets_root),
@@ -222,7 +223,7 @@ async def _serve_gateway(host: str, port: int) -> None:
             utc_now,
             signal_timeout=settings.signal_timeout,
             codec=_codec(settings, client, auth, catalog),
-            api=_api(settings, client, ledger, catalog, auth) if settings.api else None,
+            api=(_api(settings, client, ledger, catalog, auth, streams) if settings.api else None),
             counters=counters,
             rejections=rejections,
         )
@@ -242,7 +243,7 @@ async def _serve_gateway(host: str, port: int) -> None:
         gauges = GaugeSource(catalog, ledger, control, settings.environment)
         try:
             async with metrics.updating(counters, gauges):
-                await uvicorn.Server(config).serve()
+                await serve_until_stopped(config, streams.hub.close_all if streams else None)
         finally:
             await control.close()
             await ledger.close()
@@ -268,7 +269,8 @@ async def _serve_api(host: str, port: int) -> None:
         rejections = Rejections(counters)
         auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
         try:
-            served = _api(settings, client, ledger, catalog, auth)
+            streams = _streams(settings, ledger)
+            served = _api(settings, client, ledger, catalog, auth, streams)
             engine = EngineClient(client, settings.signal_timeout)
             config = build_config(
                 build_standalone(served, engine, ledger),
@@ -280,7 +282,7 @@ async def _serve_api(host: str, port: int) -> None:
                 log_level="warning",
             )
             async with metrics.updating(counters):
-                await uvicorn.Server(config).serve()
+                await serve_until_stopped(config, streams.hub.close_all if streams else None)
         finally:
             await ledger.close()
             if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
@@ -289,15 +291,25 @@ async def _serve_api(host: str, port: int) -> None:
                 await auth.aclose()
 
 
+def _streams(settings: Settings, ledger: Ledger) -> Streams | None:
+    """Streams of events, where they are switched on; raises `ConfigurationError`."""
+    secrets = Secrets(environment(), settings.secrets_root)
+    return open_streams(settings.streams, secrets, ledger.call_events, utc_now)
+
+
 def _api(
-    settings: Settings, client: Client, ledger: Ledger, catalog: Catalog, auth: HttpAuth | None
+    settings: Settings,
+    client: Client,
+    ledger: Ledger,
+    catalog: Catalog,
+    auth: HttpAuth | None,
+    streams: Streams | None,
 ) -> FastAPI:
     """The calls API; raises `ConfigurationError` without authentication."""
     if auth is None:
         raise ConfigurationError("the calls API needs ACKBRIDGE_AUTH_*: see docs/api.md")
-    calls = AckbridgeClient(client)
-    environment_name = settings.environment
-    return build_api(ApiParts(client, calls, ledger, catalog, auth, utc_now, environment_name))
+    calls, where = AckbridgeClient(client), settings.environment
+    return build_api(ApiParts(client, calls, ledger, catalog, auth, utc_now, where, streams))
 
 
 def _codec(

@@ -55,3 +55,24 @@ class EdgeLimits(StrictModel):
     body_timeout: _Time = timedelta(seconds=15)
     idle_timeout: _Time = timedelta(seconds=75)
     write_timeout: _Time = timedelta(seconds=15)
+
+
+class StreamSettings(StrictModel):
+    """Streams of events for pages: `ACKBRIDGE_STREAMS_*`.
+
+    Attributes:
+        secrets: references of the secrets that sign event tokens, separated by commas: the first
+            signs, all verify. Each has 32 characters or more, and all processes have the same.
+            Unset: there are no streams.
+        origins: of the pages that may read streams, separated by commas, such as
+            `https://shop.example`.
+        lifetime: of an event token, and of a stream that was opened with it.
+        most: open at once in one process. Each is a connection, see `EdgeLimits`.
+        poll_every: how often the ledger is asked for news, once for all streams of a process.
+    """
+
+    secrets: str = ""
+    origins: str = ""
+    lifetime: Duration = Field(default=timedelta(minutes=10), gt=timedelta(0), le=timedelta(days=1))
+    most: _Number = 500
+    poll_every: _Time = timedelta(seconds=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import timedelta
@@ -166,6 +167,28 @@ def build_config(
         backlog=min(_BACKLOG, connections.most),
         **options,
     )
+
+
+async def serve_until_stopped(
+    config: uvicorn.Config, before_shutdown: Callable[[], None] | None = None
+) -> None:
+    """Serve until SIGTERM, and until the responses that have begun are sent.
+
+    Args:
+        before_shutdown: ends responses that would not end by themselves.
+    """
+    await _Server(config, before_shutdown).serve()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, before_shutdown: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._before_shutdown = before_shutdown
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._before_shutdown is not None:
+            self._before_shutdown()
+        await super().shutdown(sockets)
 
 
 _BACKLOG: Final = 2048

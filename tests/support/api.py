@@ -14,6 +14,7 @@ from temporalio.client import Client
 
 from ackbridge.api.access import ApiParts
 from ackbridge.api.app import build_api
+from ackbridge.api.event_streams import Streams
 from ackbridge.catalog.catalog import Catalog
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
@@ -62,7 +63,12 @@ class ServedApi:
 
 @contextmanager
 def serve_api(
-    folder: Path, client: Client, ledger: Ledger, catalog: Catalog, *grants: str
+    folder: Path,
+    client: Client,
+    ledger: Ledger,
+    catalog: Catalog,
+    *grants: str,
+    streams: Streams | None = None,
 ) -> Iterator[ServedApi]:
     """Serve the API from a thread of its own.
 
@@ -74,6 +80,6 @@ def serve_api(
     keys = write_keys(folder / "api-keys.json", *Role, *grants)
     auth = HttpAuth(AuthSettings(api_keys=folder / "api-keys.json"), utc_now)
     calls = AckbridgeClient(client)
-    parts = ApiParts(client, calls, ledger, catalog, auth, utc_now, ENVIRONMENT)
+    parts = ApiParts(client, calls, ledger, catalog, auth, utc_now, ENVIRONMENT, streams)
     with serve(build_api(parts)) as url:
         yield ServedApi(url, keys)

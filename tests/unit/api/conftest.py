@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
+from ackbridge.api.event_streams import open_streams
 from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.clock import utc_now
+from ackbridge.contracts.edge import StreamSettings
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.secrets import Secrets
 from ackbridge.workarounds.temporal_sdk import DATA_CONVERTER
 from tests.support.api import ServedApi, serve_api
 from tests.support.stage import INTEGRATIONS, SECRETS, only_sandbox
+
+STREAMS = StreamSettings(
+    secrets="env:STREAMS",
+    origins="https://shop.example",
+    most=20,
+    poll_every=timedelta(milliseconds=50),
+)
 
 
 @pytest.fixture(scope="package")
@@ -50,6 +62,10 @@ async def api(
     client = await Client.connect(address, lazy=True, data_converter=DATA_CONVERTER)
     served = Ledger.open(ledger_url, utc_now)
     folder = tmp_path_factory.mktemp("api-keys")
-    with serve_api(folder, client, served, catalog, "start:sandbox", "read:other") as one:
+    streams = open_streams(
+        STREAMS, Secrets({"STREAMS": "s" * 32}, Path()), served.call_events, utc_now
+    )
+    grants = ("start:sandbox", "read:other")
+    with serve_api(folder, client, served, catalog, *grants, streams=streams) as one:
         yield one
     await served.close()
