@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: reference audit fuzz help setup demo up test pytest test-extended lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
+.PHONY: reference audit fuzz help setup demo up test pytest test-extended test-browser lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
 
 # Every command here starts many processes of Python, which are to compile our modules once.
 export PYTHONDONTWRITEBYTECODE :=
@@ -40,6 +40,9 @@ pytest: $(STAMP)
 
 test-extended: $(STAMP) ## Run the tests that `make test` has no time for (ten minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -m extended
+
+test-browser: $(STAMP) ## Test the module for pages in a browser, which is fetched where none is installed
+	@$(BIN)/python -m pytest tests/browser -m extended
 
 model: $(STAMP) ## Test the protocol model with many random examples (EXAMPLES=5000)
 	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py \
@@ -110,8 +113,10 @@ lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 			--no-header --upgrade benchmarks/locks/$$name.in \
 			--output-file benchmarks/locks/$$name.lock || exit 1; \
 	done
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
-		--upgrade tools/pip-audit.in --output-file tools/pip-audit.lock
+	for name in pip-audit browser node; do \
+		uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+			--upgrade tools/$$name.in --output-file tools/$$name.lock || exit 1; \
+	done
 
 clean: ## Remove the environment and the local state
 	rm -rf $(VENV) .ackbridge .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -6,12 +6,14 @@ the project.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -33,11 +35,12 @@ def python_packages(name: str) -> Path:
         ToolUnavailableError: they could not be installed.
     """
     lock, folder = LOCKS / f"{name}.lock", FOLDER / name
-    if not _is_current(folder, lock):
-        _renew(folder)
-        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-        _run((*pip, "--require-hashes", "-r", str(lock), "--target", str(folder)))
-        _stamp(folder, lock)
+    with _alone(name):
+        if not _is_current(folder, lock):
+            _renew(folder)
+            pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+            _run((*pip, "--require-hashes", "-r", str(lock), "--target", str(folder)))
+            _stamp(folder, lock)
     return folder
 
 
@@ -58,18 +61,34 @@ def npm_packages(name: str) -> Path:
         ToolUnavailableError: they could not be installed.
     """
     lock, folder = LOCKS / name / "package-lock.json", FOLDER / f"npm-{name}"
-    if not _is_current(folder, lock):
-        path = f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        npm = shutil.which("npm", path=path)
-        if npm is None:
-            raise ToolUnavailableError("there is no npm")
-        _renew(folder)
-        for file in ("package.json", "package-lock.json"):
-            shutil.copy(lock.with_name(file), folder)
-        options = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
-        _run((npm, "ci", *options, "--prefix", str(folder)), {**os.environ, "PATH": path})
-        _stamp(folder, lock)
+    path = f"{node().parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    npm = _npm()
+    with _alone(f"npm-{name}"):
+        if not _is_current(folder, lock):
+            _renew(folder)
+            for file in ("package.json", "package-lock.json"):
+                shutil.copy(lock.with_name(file), folder)
+            options = ("--ignore-scripts", "--no-audit", "--no-fund")
+            _run((*npm, "ci", *options, "--prefix", str(folder)), {**os.environ, "PATH": path})
+            _stamp(folder, lock)
     return folder
+
+
+def _npm() -> tuple[str, ...]:
+    if shutil.which("node") and (installed := shutil.which("npm")):
+        return (installed,)
+    # pip makes a copy of a link, which does not find what is beside its target.
+    program = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return (str(node()), str(program))
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Let other processes, such as those of xdist, wait until it is installed."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / f"{name}.busy").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _is_current(folder: Path, lock: Path) -> bool:

@@ -1,0 +1,1 @@
+"""The module for pages, in a real browser: `make test-browser`."""
