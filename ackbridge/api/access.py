@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Final
@@ -14,6 +15,7 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.client.recorded import recorded_status
 from ackbridge.clock import Clock
+from ackbridge.contracts.audit import AuditOrigin, AuditRequest
 from ackbridge.contracts.calls import CallStatus
 from ackbridge.contracts.identity import Identity, Role
 from ackbridge.errors import CallNotFoundError, EngineUnavailableError, LedgerUnavailableError
@@ -55,6 +57,19 @@ class ApiParts:
         except LedgerUnavailableError:
             return None
 
+    async def record(self, action: str, subject: str, by: Requester, reason: str) -> None:
+        """Record in the audit log what a request is about to do without a workflow."""
+        entry = AuditRequest(
+            id=uuid.uuid4().hex,
+            at=self.clock(),
+            origin=AuditOrigin.HTTP,
+            action=action,
+            subject=subject,
+            by=by.by,
+            reason=reason,
+        )
+        await self.ledger.audit.append(entry, client=self.client.identity)
+
     async def status(self, call: Call) -> CallStatus:
         """The status of a call: from the ledger once it has ended, or while no worker answers.
 
@@ -93,6 +108,13 @@ class Requester:
     def may(self, role: Role, provider: str) -> bool:
         return self._identity.may(role, provider)
 
+    def readable(self) -> tuple[str, ...] | None:
+        """The providers whose calls it may see; None: all."""
+        if self._identity.may(Role.READ):
+            return None
+        named = {one.partition(":")[2] for one in self._identity.roles}
+        return tuple(sorted(name for name in named if name))
+
     def require(self, role: Role, provider: str | None = None) -> None:
         """Answer 403 without a role for a provider; None: for every provider."""
         self._auth.check(self._request, self._identity, role, provider)
@@ -103,7 +125,8 @@ class Requester:
         return status if self.may(Role.START, provider) else status.masked()
 
 
-def _parts(request: Request) -> ApiParts:
+# Dependencies are coroutines, also those that wait for nothing: FastAPI runs others in threads.
+async def _parts(request: Request) -> ApiParts:
     parts: ApiParts = request.app.state.parts
     return parts
 
@@ -111,9 +134,15 @@ def _parts(request: Request) -> ApiParts:
 Parts = Annotated[ApiParts, Depends(_parts)]
 
 
-async def _requester(request: Request, parts: Parts) -> Requester:
-    return Requester(request, await parts.auth.identify(request), parts.auth)
+async def authenticate(request: Request) -> Requester:
+    """Find out who makes a request; answers 401 without a valid credential."""
+    known: Requester | None = getattr(request.state, "requester", None)
+    if known is None:
+        parts = await _parts(request)
+        known = Requester(request, await parts.auth.identify(request), parts.auth)
+        request.state.requester = known
+    return known
 
 
-By = Annotated[Requester, Depends(_requester)]
-"""Every route has it: without a valid credential the answer is 401."""
+By = Annotated[Requester, Depends(authenticate)]
+"""Who makes a request; without a valid credential the answer is 401."""

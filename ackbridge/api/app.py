@@ -16,7 +16,7 @@ from ackbridge.gateway.app import health_routes
 from ackbridge.gateway.signal_batching import EngineClient
 from ackbridge.ledger.ledger import Ledger
 
-from . import calls, events
+from . import batches, calls, events, operators, providers
 from .access import ApiParts
 from .event_streams import EventStreamCors
 from .http import UndecodedPaths
@@ -34,7 +34,13 @@ from .problems import (
     handle_problems,
 )
 
-ROUTERS: Final[tuple[APIRouter, ...]] = (calls.router, events.router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    calls.router,
+    events.router,
+    providers.router,
+    batches.router,
+    operators.router,
+)
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 

@@ -14,7 +14,7 @@ from ackbridge.contracts.limits import Language
 from ackbridge.contracts.wire import StrictModel, Wire
 from ackbridge.security.http_auth import AuthenticationError
 
-from .access import ApiParts, By, Parts, Requester
+from .access import ApiParts, By, Parts, authenticate
 from .calls import provider_of
 from .event_streams import MEDIA_TYPE, EventStreamResponse, Streams, number_of
 from .event_tokens import EventAccess
@@ -93,7 +93,7 @@ async def _access(
             if token is not None:
                 challenge = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
                 raise HTTPException(UNAUTHENTICATED.status, str(error), challenge) from None
-    requester = Requester(request, await parts.auth.identify(request), parts.auth)
+    requester = await authenticate(request)
     requester.require(Role.READ, provider_of(call))
     return None
 

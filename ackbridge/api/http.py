@@ -19,6 +19,7 @@ from ackbridge.contracts.limits import MAX_CALL_ID_LENGTH, MAX_KEY_LENGTH
 from ackbridge.contracts.names import split_call_id
 from ackbridge.contracts.wire import InvalidInputError, Wire, read_json
 
+from .access import authenticate
 from .problems import NOT_FOUND, TOO_LARGE, UNREADABLE, ProblemError
 
 MAX_BODY_BYTES: Final = 1280 * 1024
@@ -45,12 +46,18 @@ class UndecodedPaths:
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON is read as everywhere else: finite numbers, whole texts, bounded depth."""
+    """A route whose JSON is read as everywhere else: bounded, finite numbers, whole texts.
+
+    No body is read before the credential of its request is valid. Routes without a body have `By`,
+    or another dependency that authenticates.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def read_strictly(request: Request) -> Response:
+            if self.body_field is not None:
+                await authenticate(request)
             return await handle(_StrictRequest(request.scope, request.receive))
 
         return read_strictly
@@ -76,7 +83,7 @@ class _StrictRequest(Request):
             raise HTTPException(UNREADABLE.status, str(error)) from None
 
 
-def _call_id(
+async def _call_id(
     call_id: Annotated[
         str, Path(description="`<provider>.<operation>.<key>`, a slash in it as `%2F`.")
     ],
@@ -94,7 +101,7 @@ def _call_id(
 CallId = Annotated[str, Depends(_call_id)]
 
 
-def _idempotency_key(
+async def _idempotency_key(
     idempotency_key: Annotated[
         str,
         Header(
@@ -118,7 +125,7 @@ def _idempotency_key(
 IdempotencyKey = Annotated[str, Depends(_idempotency_key)]
 
 
-def _wait(
+async def _wait(
     prefer: Annotated[
         str | None,
         Header(
@@ -160,7 +167,7 @@ def conditional(
     """A response with an entity tag; 304 without a body for a client that has the same content."""
     response = answer(content, headers=headers)
     tag = entity_tag(bytes(response.body))
-    if tag in _tags(request.headers.get("if-none-match")):
+    if tag in conditional_tags(request.headers.get("if-none-match") or ""):
         response = Response(status_code=304, headers={"Cache-Control": "no-store"})
     response.headers["ETag"] = tag
     return response
@@ -170,5 +177,6 @@ def entity_tag(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
-def _tags(header: str | None) -> list[str]:
-    return [one.strip().removeprefix("W/") for one in (header or "").split(",")]
+def conditional_tags(header: str) -> list[str]:
+    """The entity tags of `If-Match` or `If-None-Match`."""
+    return [one.strip().removeprefix("W/") for one in header.split(",")]

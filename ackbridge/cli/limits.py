@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
 
@@ -13,11 +13,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from ackbridge.client.control import ControlHandle
+from ackbridge.client.limits import LimitView, read_limits
 from ackbridge.clock import utc_now
-from ackbridge.contracts.breaker import LimitOverride, SendRate, SetLimit
-from ackbridge.contracts.quotas import WHOLE_QUOTA, QuotaReport, QuotaStatus
-from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
-from ackbridge.control.quotas import WINDOW, effective_rate, merged
+from ackbridge.contracts.breaker import SetLimit
+from ackbridge.contracts.quotas import QuotaStatus
+from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.terminal import output
@@ -28,41 +28,6 @@ from .options import By, Json
 
 REFRESH_INTERVAL = 2.0
 """Seconds; the rates are adapted as often."""
-
-
-class QuotaView(Wire):
-    """What a provider, or one tenant there, is sent.
-
-    Attributes:
-        tenant: empty for the provider as a whole.
-        now: sends per second now; None: unlimited.
-        accepted, throttled: requests of the last minute, where workers report them.
-        in_flight, waiting: requests that have a lease, and that wait for one, where the file limits
-            how many there are at once.
-    """
-
-    tenant: str
-    now: float | None
-    accepted: int = 0
-    throttled: int = 0
-    in_flight: int = 0
-    waiting: int = 0
-    status: QuotaStatus | None = None
-
-
-class LimitView(Wire):
-    """The limits of a provider's sends.
-
-    Attributes:
-        rate: what the integration file, an operator and the breaker allow; None: not set yet.
-        limit: an operator's, in place of the file's.
-        quotas: the provider's, then those of its tenants.
-    """
-
-    provider: str
-    rate: SendRate | None
-    limit: LimitOverride | None
-    quotas: tuple[QuotaView, ...]
 
 
 def limit(
@@ -121,46 +86,7 @@ async def _read(control: ControlHandle, ledger: Ledger, provider: str) -> LimitV
     snapshot = await control.snapshot()
     if snapshot is None:
         raise EngineUnavailableError(f"{provider}: its control has just started; try again")
-    now = utc_now()
-    statuses = await ledger.stats.quotas(provider)
-    reports = await ledger.stats.quota_reports(provider, now - WINDOW)
-    leases = await ledger.leases.counts(provider)
-    tenants = {WHOLE_QUOTA, *statuses, *leases, *(one.tenant for one in reports)}
-    base = snapshot.rate or SendRate()
-    quotas = [
-        _view(
-            tenant,
-            base.per_second if tenant == WHOLE_QUOTA else base.per_tenant,
-            statuses.get(tenant),
-            [one for one in reports if one.tenant == tenant],
-            [counts for one, counts in leases.items() if tenant in (WHOLE_QUOTA, one)],
-            now,
-        )
-        for tenant in sorted(tenants)
-    ]
-    return LimitView(
-        provider=provider, rate=snapshot.rate, limit=snapshot.limit, quotas=tuple(quotas)
-    )
-
-
-def _view(
-    tenant: str,
-    base: float | None,
-    status: QuotaStatus | None,
-    reports: Sequence[QuotaReport],
-    leases: Sequence[tuple[int, int]],
-    now: datetime,
-) -> QuotaView:
-    seconds = [one for one in merged(reports) if one.at >= (now - WINDOW).timestamp()]
-    return QuotaView(
-        tenant=tenant,
-        now=effective_rate(status, base, now),
-        accepted=sum(one.accepted for one in seconds),
-        throttled=sum(one.throttled for one in seconds),
-        in_flight=sum(in_flight for in_flight, _ in leases),
-        waiting=sum(waiting for _, waiting in leases),
-        status=status,
-    )
+    return await read_limits(snapshot, ledger, utc_now)
 
 
 def _render(view: LimitView) -> RenderableType:

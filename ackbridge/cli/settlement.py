@@ -6,7 +6,8 @@ The lists read the ledger, whether or not a worker runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -14,23 +15,19 @@ from typing import Annotated, Any
 import typer
 from temporalio.client import Client
 
-from ackbridge.catalog.catalog import sensitive_fields
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.catalog.model import Integration
-from ackbridge.client.calls import AckbridgeClient, Call, status_of
-from ackbridge.client.settlement import settle
+from ackbridge.client.operator_requests import Stated, not_held, shown_content
+from ackbridge.client.operator_requests import apply_held as apply_message
+from ackbridge.client.operator_requests import resolve as state_effect
+from ackbridge.client.operator_requests import write_off as give_up_owed
 from ackbridge.clock import utc_now
-from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallStatus, Effect, masked_answer
-from ackbridge.contracts.messages import MessageKind, ProviderMessage
+from ackbridge.contracts.calls import Effect
 from ackbridge.contracts.settlement import SettleRequest
 from ackbridge.contracts.steps import AcknowledgementKind
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
 from ackbridge.errors import (
     AckbridgeError,
-    CallEndedError,
-    CallNotFoundError,
-    InvalidRequestError,
 )
 from ackbridge.ledger.calls import OwedAcknowledgement
 from ackbridge.ledger.inbox import InboxState, StoredEntry
@@ -40,7 +37,7 @@ from ackbridge.settings import environment, integrations_folder, load_settings
 from ackbridge.terminal import output
 
 from .calls import CallId, print_status
-from .connections import record_command, with_ledger, with_temporal
+from .connections import opened_ledger, record_command, with_ledger, with_temporal
 from .options import By, Json, Limit, OnlyProvider, read_json
 
 ENTRY_COLUMNS = [
@@ -57,9 +54,6 @@ ENTRY_COLUMNS = [
 
 MESSAGE_SHOWN = 300
 """Characters of a message that the table shows; `--json` has all of it."""
-
-ALL_OWED = 100_000
-"""At most so many acknowledgements of a provider are searched for those of a call."""
 
 Reason = Annotated[str, typer.Option(help="Why; recorded with who did it.")]
 HeldId = Annotated[int, typer.Argument(metavar="ID", help="The id in `ackbridge held`.")]
@@ -104,11 +98,8 @@ def resolve(
     fields = {"as": as_.value, "by": by, "reason": reason}
     fields["response"] = read_json("response", response)
     request = parse_argument(SettleRequest, ({"call_id": call_id, **fields},))
-
-    async def signal(call: Call) -> None:
-        await call.resolve(Effect(as_.value), by=by, reason=reason, response=request.response)
-
-    _settle(request, signal, json_output)
+    effect = Effect(as_.value)
+    _print_stated(with_temporal(lambda client: state_effect(client, request, effect)), json_output)
 
 
 def list_owed(provider: OnlyProvider = None, limit: Limit = 100, json_output: Json = False) -> None:
@@ -132,19 +123,13 @@ def write_off(
     json_output: Json = False,
 ) -> None:
     """Give up an acknowledgement that the provider will never accept; it is no longer sent."""
-    provider, _, _ = call_id.partition(".")
-    owed = [
-        one
-        for one in with_ledger(lambda ledger: ledger.calls.owed(provider, ALL_OWED))
-        if (one.call_id, one.cycle) == (call_id, cycle) and kind in (None, one.kind)
-    ]
-    if len(owed) != 1:
-        found = "both kinds are owed; give --kind" if owed else "none is owed"
-        raise InvalidInputError(f"{call_id}, cycle {cycle}: {found}; see: ackbridge owed")
-    which = {"cycle": cycle, "kind": owed[0].kind.value}
-    fields = {"call_id": call_id, "by": by, "reason": reason, "write_off": which}
-    request = parse_argument(SettleRequest, (fields,))
-    _settle(request, lambda call: call.write_off(cycle, by=by, reason=reason), json_output)
+
+    async def give_up(client: Client) -> Stated:
+        async with opened_ledger() as ledger:
+            return await give_up_owed(client, ledger, call_id, cycle, kind, by=by, reason=reason)
+
+    with _hint("ackbridge owed"):
+        _print_stated(with_temporal(give_up), json_output)
 
 
 def list_held(provider: OnlyProvider = None, limit: Limit = 100, json_output: Json = False) -> None:
@@ -169,37 +154,26 @@ def apply_held(
     json_output: Json = False,
 ) -> None:
     """Apply a held message to its call: a response completes it, a failure says effect none."""
-    stored = _find_held(held_id)
-    owner = stored.entry.call_id or call_id
-    if owner is None:
-        raise InvalidInputError(f"message {held_id} names no call; give --call")
-    if call_id not in (None, owner):
-        raise InvalidInputError(f"--call: message {held_id} is for {owner}")
-    message = stored.entry.message
-    if message is None or message.kind not in (MessageKind.RESPONSE, MessageKind.FAILURE):
-        raise InvalidInputError(
-            f"message {held_id} says neither success nor failure; use: ackbridge resolve"
-        )
-    fields = {"call_id": owner, "by": by, "reason": reason, "held_id": held_id}
-    request = parse_argument(SettleRequest, (fields,))
-    has_signalled = _settle(
-        request, lambda call: _resolve_as(call, message, by=by, reason=reason), json_output
-    )
-    if has_signalled:
-        why = f"applied by {by}: {reason}"
-        with_ledger(lambda ledger: ledger.inbox.settle([held_id], InboxState.DELIVERED, why))
+
+    async def apply(client: Client) -> Stated:
+        async with opened_ledger() as ledger:
+            return await apply_message(client, ledger, held_id, call_id, by=by, reason=reason)
+
+    with _hint("ackbridge held"):
+        _print_stated(with_temporal(apply), json_output)
 
 
 def discard_held(held_id: HeldId, reason: Reason, by: By, json_output: Json = False) -> None:
     """Discard a held message; it is kept until `ACKBRIDGE_RETENTION_INBOX` ends."""
-    _find_held(held_id)
 
     async def discard(ledger: Ledger) -> bool:
+        if await ledger.inbox.held_entry(held_id) is None:
+            return False
         await record_command(ledger, "discard_held", str(held_id), by, reason)
         return await ledger.inbox.discard_held(held_id, by, reason)
 
     if not with_ledger(discard):
-        raise InvalidInputError(_not_held(held_id))
+        raise InvalidInputError(f"{not_held(held_id)}; see: ackbridge held")
     if json_output:
         output.print_json({"id": held_id, "discarded": True})
     else:
@@ -293,56 +267,18 @@ def list_unknown(
         output.print_rows(rows, f"\nthe {len(rows)} oldest", columns, as_json=False)
 
 
-def _settle(
-    request: SettleRequest, signal: Callable[[Call], Awaitable[None]], json_output: bool
-) -> bool:
-    """Signal an open call, or settle one that has ended, and print its status.
-
-    Returns:
-        Whether the call was open.
-    """
-
-    async def act(client: Client) -> tuple[CallStatus | None, bool]:
-        call = AckbridgeClient(client).call(request.call_id)
-        try:
-            await signal(call)
-        except (CallEndedError, CallNotFoundError):
-            outcome = await settle(client, request)
-            return (status_of(outcome) if outcome else None), False
-        status = await call.status()
-        _raise_if_rejected(status, request)
-        return status, True
-
-    status, was_open = with_temporal(act)
-    if status is not None:
-        print_status(status, json_output)
-    return was_open
+def _print_stated(stated: Stated, json_output: bool) -> None:
+    if stated.status is not None:
+        print_status(stated.status, json_output)
 
 
-def _raise_if_rejected(status: CallStatus, request: SettleRequest) -> None:
-    """An open call reports a request that it rejects as its last error."""
-    signal = names.RESOLVE if request.write_off is None else names.WRITE_OFF
-    is_settled = status.outcome is not None and status.outcome.settled is not None
-    error = status.last_error or ""
-    if error.startswith(f"{signal} by {request.by}:") and not is_settled:
-        raise InvalidRequestError(f"{request.call_id}: {error}")
-
-
-async def _resolve_as(call: Call, message: ProviderMessage, *, by: str, reason: str) -> None:
-    is_done = message.kind is MessageKind.RESPONSE
-    effect = Effect.DONE if is_done else Effect.NONE
-    await call.resolve(effect, by=by, reason=reason, response=message.data if is_done else None)
-
-
-def _find_held(held_id: int) -> StoredEntry:
-    stored = with_ledger(lambda ledger: ledger.inbox.held_entry(held_id))
-    if stored is None:
-        raise InvalidInputError(_not_held(held_id))
-    return stored
-
-
-def _not_held(held_id: int) -> str:
-    return f"no message {held_id} is held; see: ackbridge held"
+@contextmanager
+def _hint(command: str) -> Iterator[None]:
+    """Say which command lists what can be meant."""
+    try:
+        yield
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}; see: {command}") from None
 
 
 def _owed_row(owed: OwedAcknowledgement) -> dict[str, Any]:
@@ -366,12 +302,7 @@ def _integrations() -> Mapping[str, Integration]:
 
 
 def _entry_row(stored: StoredEntry, integrations: Mapping[str, Integration]) -> dict[str, Any]:
-    entry, integration = stored.entry, integrations.get(stored.entry.provider)
-    content = entry.document
-    if entry.message is not None:
-        content = entry.message.masked().model_dump(mode="json", exclude={"sensitive"})
-    elif integration is not None:
-        content = masked_answer(content, sensitive_fields(integration))
+    entry = stored.entry
     return {
         "id": stored.id,
         "state": str(stored.state),
@@ -381,7 +312,7 @@ def _entry_row(stored: StoredEntry, integrations: Mapping[str, Integration]) -> 
         "reference": entry.reference or "",
         "held_at": _at(stored.settled_at or entry.received_at),
         "reason": stored.reason or "",
-        "message": json.dumps(content, ensure_ascii=False),
+        "message": json.dumps(shown_content(entry, integrations), ensure_ascii=False),
     }
 
 

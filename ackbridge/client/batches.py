@@ -96,18 +96,20 @@ class BatchHandle:
 
 
 async def start_batch(
-    client: Client, request: BatchRequest, name: str | None = None
+    client: Client, request: BatchRequest, name: str | None = None, *, once: bool = False
 ) -> BatchHandle:
     """Start a batch, or find the running one of the same name.
 
     Args:
         name: the last part of its id; None: made from the time.
+        once: also find one that has ended, for as long as the engine keeps it.
 
     Raises:
         EngineUnavailableError: the engine does not answer.
     """
     selection = request.selection
     batch_id = names.batch_id(selection.provider, name or _from_time(datetime.now(UTC)))
+    policy = WorkflowIDReusePolicy
     try:
         with rpc_errors():
             handle = await client.start_workflow(
@@ -116,7 +118,7 @@ async def start_batch(
                 id=batch_id,
                 task_queue=names.TASK_QUEUE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                id_reuse_policy=policy.REJECT_DUPLICATE if once else policy.ALLOW_DUPLICATE,
                 static_summary=f"parked calls of {selection.provider}, for {request.by}"[:200],
                 rpc_timeout=RPC_TIMEOUT,
             )

@@ -96,12 +96,14 @@ class ForceBreaker(StrictModel):
     Attributes:
         state: the state to force; None releases the breaker to automatic control.
         operation: whose breaker; None: the provider's.
+        expected: `ControlSnapshot.breaker_tag` as it was read; refused if it has changed since.
     """
 
     state: BreakerState | None
     operation: Name | None = None
     by: Actor
     reason: Reason
+    expected: str | None = None
 
 
 class SendRamp(StrictModel):
@@ -305,8 +307,10 @@ class SetLimit(StrictModel):
     Attributes:
         per_second: sends, all workers together; 0 stops them, None returns to the limit of the
             integration file.
+        expected: `ControlSnapshot.limit_tag` as it was read; refused if it has changed since.
     """
 
     per_second: float | None = Field(ge=0, le=100_000)
     by: Actor
     reason: Reason
+    expected: str | None = None

@@ -12,7 +12,7 @@ from .breaker import BreakerState, BreakerStatus, LimitOverride, MonitorState, S
 from .calls import OutcomeCode
 from .limits import Actor, Name, Reason
 from .quotas import QuotaStatus
-from .wire import StrictModel, Wire
+from .wire import StrictModel, Wire, digest
 
 CONTROL_MEMO: Final = "AckbridgeControl"
 """The memo key under which `ProviderControl` publishes its `ControlSnapshot`."""
@@ -34,6 +34,9 @@ CONTROL_REVISION: Final = 1
 
 MAX_QUARANTINED: Final = 10
 """How many calls in quarantine a control names; `ackbridge queue` has all of them."""
+
+CHANGED_SINCE: Final = "expected: it has changed since it was read"
+"""Why a change is refused that expects another setting than there is."""
 
 ENVIRONMENT_PATTERN: Final = r"^[A-Za-z0-9_.-]+$"
 
@@ -194,6 +197,26 @@ class ControlSnapshot(Wire):
         """The operator's flag of the provider, or of one of its operations."""
         return self.flags.get(environment, {}).get(operation)
 
+    def flag_tag(self, environment: str, operation: str | None) -> str:
+        """Identifies the value of a flag, for `SetFlag.expected`."""
+        name = operation or WHOLE_PROVIDER
+        override = self.override(environment, name)
+        return _tag(override, self.configured.flag(environment, name))
+
+    def breaker_tag(self, operation: str | None) -> str:
+        """Identifies the status of a breaker, for `ForceBreaker.expected`."""
+        return _tag(self.breaker if operation is None else self.breakers.get(operation))
+
+    def limit_tag(self) -> str:
+        """Identifies the limit that an operator has set, for `SetLimit.expected`."""
+        return _tag(self.limit)
+
+
+def _tag(*settings: Wire | None) -> str:
+    # Without defaults, so that a field that is added later changes no tag.
+    plain = [one and one.model_dump(mode="json", exclude_defaults=True) for one in settings]
+    return digest(plain)[:32]
+
 
 class WithoutControl(StrEnum):
     """What becomes of new calls while the control of their provider cannot be read."""
@@ -353,6 +376,7 @@ class SetFlag(StrictModel):
         environment: the environment of the flag; workers have theirs from ACKBRIDGE_ENVIRONMENT.
         state: `default` returns to the flag of the integration file.
         percentage: of all keys, for the state `percentage`.
+        expected: `ControlSnapshot.flag_tag` as it was read; refused if it has changed since.
     """
 
     operation: Name | None = None
@@ -361,6 +385,7 @@ class SetFlag(StrictModel):
     percentage: float | None = Field(default=None, ge=0, le=100)
     by: Actor
     reason: Reason
+    expected: str | None = None
 
     @model_validator(mode="after")
     def _validate_percentage(self) -> Self:

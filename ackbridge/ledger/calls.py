@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -110,6 +110,55 @@ class CallRow:
 
 
 @dataclass(frozen=True)
+class CallFilter:
+    """Which calls to list; what is None selects all.
+
+    Attributes:
+        stages: as last recorded; an open call is `preparing` until it is parked or answered.
+        claimed_from, claimed_before: when it was first claimed.
+    """
+
+    providers: tuple[str, ...] | None = None
+    operation: str | None = None
+    stages: tuple[Stage, ...] | None = None
+    effect: Effect | None = None
+    code: str | None = None
+    claimed_from: datetime | None = None
+    claimed_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """One row of a list of calls, as `CallRow`, without what providers and callers have written."""
+
+    call_id: str
+    provider: str
+    operation: str
+    stage: Stage
+    effect: Effect | None
+    code: str | None
+    amount: str | None
+    unknown_since: datetime | None
+    settled_by: str | None
+    claimed_at: datetime
+    updated_at: datetime
+
+    @property
+    def position(self) -> ListPosition:
+        """The position after this call."""
+        return ListPosition(self.claimed_at, self.provider, self.call_id)
+
+
+@dataclass(frozen=True)
+class ListPosition:
+    """A position in the list of all calls, which are in this order, newest first."""
+
+    claimed_at: datetime
+    provider: str
+    call_id: str
+
+
+@dataclass(frozen=True)
 class ResponseRow:
     """The response of a call; `data` is the provider's answer as JSON."""
 
@@ -192,6 +241,39 @@ class CallStore(Store):
         effect = row["effect"] and Effect(row["effect"])
         typed = {"stage": Stage(row["stage"]), "outcome": outcome, "effect": effect}
         return CallRow(**dict(row) | typed)
+
+    @reads
+    def page(
+        self,
+        connection: sa.Connection,
+        which: CallFilter,
+        after: ListPosition | None = None,
+        limit: int = 100,
+    ) -> list[RecordedCall]:
+        """Calls, newest first; those of one page are never on another one.
+
+        Args:
+            after: the position of the last call of the page before.
+        """
+        # One index, of provider and time, serves every list: each provider is read by itself.
+        providers = which.providers
+        if providers is None:
+            providers = tuple(_providers(connection))
+        query = _listed(which)
+        rows = [
+            row
+            for provider in providers
+            for row in connection.execute(_page_of(query, provider, after).limit(limit))
+        ]
+        found = [
+            RecordedCall(
+                call_id, provider, operation, Stage(stage), effect and Effect(effect), *other
+            )
+            for call_id, provider, operation, stage, effect, *other in rows
+        ]
+        # Stable: within a provider and a moment, the order is the database's.
+        found.sort(key=lambda one: (one.claimed_at, one.provider), reverse=True)
+        return found[:limit]
 
     @writes
     def record_response(
@@ -411,6 +493,55 @@ class CallStore(Store):
     ) -> str | None:
         """The id of the call to which a provider's reference belongs."""
         return _call_of_reference(connection, provider, reference)
+
+
+def _providers(connection: sa.Connection) -> Iterator[str]:
+    """The providers that have calls; each costs one look into the index."""
+    provider = connection.execute(sa.select(sa.func.min(calls.c.provider))).scalar_one()
+    while provider is not None:
+        yield provider
+        following = sa.select(sa.func.min(calls.c.provider)).where(calls.c.provider > provider)
+        provider = connection.execute(following).scalar_one()
+
+
+def _listed(which: CallFilter) -> sa.Select[Any]:
+    table = calls.c
+    query = sa.select(
+        *(table.call_id, table.provider, table.operation, table.stage, table.effect, table.code),
+        *(table.amount, table.unknown_since, table.settled_by, table.claimed_at, table.updated_at),
+    )
+    for column, wanted in (
+        (table.operation, which.operation),
+        (table.effect, which.effect),
+        (table.code, which.code),
+    ):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    if which.stages is not None:
+        query = query.where(table.stage.in_(which.stages))
+    if which.claimed_from is not None:
+        query = query.where(table.claimed_at >= which.claimed_from)
+    if which.claimed_before is not None:
+        query = query.where(table.claimed_at < which.claimed_before)
+    return query
+
+
+def _page_of(query: sa.Select[Any], provider: str, after: ListPosition | None) -> sa.Select[Any]:
+    table = calls.c
+    query = query.where(table.provider == provider)
+    query = query.order_by(table.claimed_at.desc(), table.call_id.desc())
+    if after is None:
+        return query
+    if provider != after.provider:
+        is_later = provider > after.provider
+        bound = table.claimed_at < after.claimed_at
+        return query.where(bound if is_later else table.claimed_at <= after.claimed_at)
+    same_time = sa.and_(table.claimed_at == after.claimed_at, table.call_id < after.call_id)
+    # The first condition, which the second one implies, is what the index can use.
+    return query.where(
+        table.claimed_at <= after.claimed_at,
+        sa.or_(table.claimed_at < after.claimed_at, same_time),
+    )
 
 
 def insert_response(

@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
         SetLimit,
     )
     from ackbridge.contracts.control import (
+        CHANGED_SINCE,
         MAX_CHANGES,
         MAX_RECOVERIES,
         WHOLE_PROVIDER,
@@ -94,6 +95,7 @@ class Control:
     def validate_flag(self, command: SetFlag) -> None:
         """Raise InvalidInputError, naming the field, if the flag cannot be set."""
         self._validate_operation(command.operation)
+        _require(command.expected, self.snapshot.flag_tag(command.environment, command.operation))
         flags = self.snapshot.flags
         if command.environment not in flags and len(flags) >= MAX_ENVIRONMENTS:
             raise InvalidInputError(
@@ -130,8 +132,9 @@ class Control:
         return self._log(command.by, command.reason, subject, before, after, is_new=is_new)
 
     def validate_breaker(self, command: ForceBreaker) -> None:
-        """Raise InvalidInputError if the operation is not known."""
+        """Raise InvalidInputError if the operation is not known, or the breaker has changed."""
         self._validate_operation(command.operation)
+        _require(command.expected, self.snapshot.breaker_tag(command.operation))
 
     def force_breaker(self, command: ForceBreaker) -> ControlChange:
         """Force a breaker into a state, or release it.
@@ -182,8 +185,17 @@ class Control:
             operations = {**monitor.operations, name: blank}
             self._monitor = monitor.model_copy(update={"operations": operations})
 
+    def validate_limit(self, command: SetLimit) -> None:
+        """Raise InvalidInputError if the limit has changed."""
+        _require(command.expected, self.snapshot.limit_tag())
+
     def set_limit(self, command: SetLimit) -> ControlChange:
-        """Limit the sends per second, or return to the integration file's limit."""
+        """Limit the sends per second, or return to the integration file's limit.
+
+        Raises:
+            InvalidInputError: it has changed.
+        """
+        self.validate_limit(command)
         old = self.snapshot.limit
         new = None
         if command.per_second is not None:
@@ -388,6 +400,11 @@ class Control:
             self._changes = (change, *self._changes)[:MAX_CHANGES]
             self._publish()
         return change
+
+
+def _require(expected: str | None, found: str) -> None:
+    if expected not in (None, found):
+        raise InvalidInputError(CHANGED_SINCE)
 
 
 def _is_same(

@@ -129,7 +129,7 @@ class ProviderControl:
 
     @set_limit.validator
     def _validate_set_limit(self, *arguments: Any) -> None:
-        self._update(SetLimit, arguments, lambda _control, _command: None)
+        self._update(SetLimit, arguments, Control.validate_limit)
 
     @workflow.signal(name=names.SET_LIMIT)
     def signal_set_limit(self, *arguments: Any) -> None:

@@ -294,6 +294,8 @@ calls = sa.Table(
     sa.Column("notice", EncryptedJson("calls.notice", none_as_null=True)),
     # Statistics count parked calls by it.
     sa.Index(None, "stage", "provider"),
+    # Lists are read in its order.
+    sa.Index(None, "provider", "claimed_at", "call_id"),
     # Partial: calls without an unknown effect do not pay for it.
     sa.Index(
         None,

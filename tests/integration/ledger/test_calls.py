@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from ackbridge.contracts.calls import OutcomeStatus, Stage
-from ackbridge.contracts.steps import AcknowledgementKind, SuppressedMessage
+from ackbridge.contracts.calls import CallRequest, OutcomeStatus, Stage
+from ackbridge.contracts.steps import AcknowledgementKind, Parking, SuppressedMessage
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.ledger.calls import Claim, ClaimKind
+from ackbridge.ledger.calls import CallFilter, Claim, ClaimKind, RecordedCall
 from ackbridge.ledger.database.engines import parse_url
 from ackbridge.ledger.database.tables import log
 from ackbridge.ledger.inbox import LogKind
@@ -245,3 +245,35 @@ async def test_a_long_reference_is_refused(ledger: Ledger) -> None:
     """A reference that is too long for an index is an error that names it, and is not retried."""
     with pytest.raises(InvalidInputError, match="reference: 513 characters"):
         await ledger.calls.commit_reference("acme.order.1", "acme", "r" * 513)
+
+
+async def test_pages_of_calls(ledger: Ledger, clock: MovableClock) -> None:
+    """Newest first over all providers, none missed or repeated, also those of the same moment."""
+    made = []
+    for number in range(4):
+        for provider in ("acme", "ajax", "zeta"):
+            request = CallRequest(provider=provider, operation="order", key=f"k{number}", payload=1)
+            await ledger.calls.claim(request, "run")
+            made.append(request.call_id)
+        clock.advance(timedelta(seconds=number % 2))
+    parked = Parking(reason="no_response", times=1)
+    await ledger.calls.record_stage("acme.order.k1", Stage.PARKED, "silent", None, parking=parked)
+
+    async def pages(which: CallFilter, size: int) -> list[str]:
+        seen: list[RecordedCall] = []
+        while page := await ledger.calls.page(which, seen[-1].position if seen else None, size):
+            assert len(page) <= size
+            seen += page
+        order = [(one.claimed_at, one.provider) for one in seen]
+        assert order == sorted(order, reverse=True)
+        return [one.call_id for one in seen]
+
+    for size in (1, 2, 5, 100):
+        assert sorted(await pages(CallFilter(), size)) == sorted(made)
+    of_two = await pages(CallFilter(providers=("zeta", "nobody", "acme")), 3)
+    assert sorted(of_two) == sorted(one for one in made if not one.startswith("ajax"))
+    assert await pages(CallFilter(stages=(Stage.PARKED,)), 3) == ["acme.order.k1"]
+    assert await pages(CallFilter(operation="other"), 3) == []
+    since = CallFilter(providers=("acme",), claimed_from=START + timedelta(seconds=1))
+    assert await pages(since, 3) == ["acme.order.k3", "acme.order.k2"]
+    assert len(await pages(CallFilter(claimed_before=START + timedelta(seconds=1)), 3)) == 6

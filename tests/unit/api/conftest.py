@@ -6,11 +6,13 @@ import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
+from ackbridge.api.app import describe
 from ackbridge.api.event_streams import open_streams
 from ackbridge.catalog.catalog import Catalog
 from ackbridge.catalog.loading import load_catalog
@@ -29,6 +31,12 @@ STREAMS = StreamSettings(
     most=20,
     poll_every=timedelta(milliseconds=50),
 )
+
+
+@pytest.fixture(scope="package")
+def document() -> dict[str, Any]:
+    """The description of the API."""
+    return describe()
 
 
 @pytest.fixture(scope="package")

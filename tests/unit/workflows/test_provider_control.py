@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,9 @@ from ackbridge.catalog.catalog import configured_flags
 from ackbridge.catalog.loading import load_integration
 from ackbridge.contracts.breaker import BreakerState, BreakerStatus, ForceBreaker, SetLimit
 from ackbridge.contracts.control import (
+    CHANGED_SINCE,
     MAX_CHANGES,
+    ControlChange,
     ControlDecision,
     ControlStart,
     ControlState,
@@ -287,3 +290,39 @@ def test_accepted_rate_is_published_and_an_operators_limit_starts_it_over() -> N
     assert control.observe_step().limit_changed_at == NOW
     control.apply(ControlDecision(quotas={}))
     assert not control.snapshot.is_throttled
+
+
+def test_a_change_that_expects_another_setting_is_refused() -> None:
+    """So that nobody overwrites what was set since he has read it; repeating reads it again."""
+    control = Host().control()
+    commands: list[tuple[Callable[[str], ControlChange], Callable[[], str]]] = [
+        (
+            lambda expected: control.set_flag(flag("on", expected=expected)),
+            lambda: control.snapshot.flag_tag("prod", None),
+        ),
+        (
+            lambda expected: control.set_limit(
+                SetLimit(per_second=2, by="ann", reason="slow", expected=expected)
+            ),
+            lambda: control.snapshot.limit_tag(),
+        ),
+        (
+            lambda expected: control.force_breaker(
+                ForceBreaker(
+                    state=BreakerState.OPEN,
+                    operation="order",
+                    by="ann",
+                    reason="a drill",
+                    expected=expected,
+                )
+            ),
+            lambda: control.snapshot.breaker_tag("order"),
+        ),
+    ]
+    for change, tag in commands:
+        read = tag()
+        change(read)
+        assert tag() != read
+        with pytest.raises(InvalidInputError, match=CHANGED_SINCE):
+            change(read)
+        change(tag())

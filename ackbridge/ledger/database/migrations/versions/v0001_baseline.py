@@ -53,6 +53,9 @@ def _calls() -> None:
         sa.PrimaryKeyConstraint("call_id", name="pk_calls"),
     )
     op.create_index("ix_calls_stage_provider", "calls", ["stage", "provider"])
+    op.create_index(
+        "ix_calls_provider_claimed_at_call_id", "calls", ["provider", "claimed_at", "call_id"]
+    )
     is_unknown = sa.text("unknown_since IS NOT NULL")
     op.create_index(
         "ix_calls_unknown_since",
