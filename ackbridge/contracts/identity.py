@@ -119,6 +119,8 @@ class AuthSettings(StrictModel):
 
     Attributes:
         issuer, audience: of accepted JSON Web Tokens (`iss`, `aud`).
+        audience_claim: the claim that must be `audience`, for issuers whose access tokens have no
+            `aud`, such as `client_id`.
         jwks: the issuer's keys: an `https://` URL, or the path of a file.
         name_claim: the claim with the name of the actor.
         roles_claim: the claim with the roles, as a list or a text with spaces; dots separate the
@@ -129,6 +131,7 @@ class AuthSettings(StrictModel):
 
     issuer: str | None = None
     audience: str | None = None
+    audience_claim: str = "aud"
     jwks: str | None = None
     name_claim: str = "sub"
     roles_claim: str = "roles"

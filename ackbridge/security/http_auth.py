@@ -244,12 +244,15 @@ class TokenVerifier:
         self._settings = settings
         self._clock = clock
         self._jwks = Jwks(settings.jwks or "", clock)
+        required: dict[str, Any] = {
+            "iss": {"essential": True, "value": settings.issuer or ""},
+            settings.audience_claim: {"essential": True, "value": settings.audience or ""},
+            "exp": {"essential": True},
+        }
         self._registry = jwt.JWTClaimsRegistry(
             now=lambda: int(clock().timestamp()),
             leeway=int(LEEWAY.total_seconds()),
-            iss={"essential": True, "value": settings.issuer or ""},
-            aud={"essential": True, "value": settings.audience or ""},
-            exp={"essential": True},
+            **required,
         )
 
     async def aclose(self) -> None:

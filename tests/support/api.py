@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from temporalio.client import Client
 
 from ackbridge.api.access import ApiParts
@@ -73,6 +74,7 @@ def serve_api(
     catalog: Catalog,
     *grants: str,
     streams: Streams | None = None,
+    **tokens: str,
 ) -> Iterator[ServedApi]:
     """Serve the API from a thread of its own.
 
@@ -80,10 +82,22 @@ def serve_api(
         client: lazy, so that it connects in that thread.
         ledger: for that thread alone.
         grants: those besides every role.
+        tokens: of `AuthSettings`, where tokens are accepted, too.
     """
     keys = write_keys(folder / "api-keys.json", *Role, *grants)
-    auth = HttpAuth(AuthSettings(api_keys=folder / "api-keys.json"), utc_now)
+    settings = AuthSettings.model_validate({**tokens, "api_keys": folder / "api-keys.json"})
+    auth = HttpAuth(settings, utc_now)
     calls = AckbridgeClient(client)
     parts = ApiParts(client, calls, ledger, catalog, auth, utc_now, ENVIRONMENT, streams)
-    with serve(build_api(parts)) as url:
+    served = build_api(parts)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with served.router.lifespan_context(served):
+            yield
+        await auth.aclose()
+
+    outer = FastAPI(lifespan=lifespan, openapi_url=None)
+    outer.mount("/", served)
+    with serve(outer) as url:
         yield ServedApi(url, keys)
