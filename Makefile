@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: reference audit fuzz help setup demo up test pytest test-extended test-browser lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
+.PHONY: reference audit fuzz test-api help setup demo up test pytest test-extended test-browser lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
 
 # Every command here starts many processes of Python, which are to compile our modules once.
 export PYTHONDONTWRITEBYTECODE :=
@@ -93,6 +93,17 @@ chaos: $(STAMP) ## Kill processes repeatedly during thousands of calls, and reco
 fuzz: $(STAMP) ## Send random input to parsers, verifiers and a gateway (SECONDS=600, SEED=)
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
+API_TOOLS := .ackbridge/api-tests
+
+test-api: $(STAMP) $(API_TOOLS)/.installed ## Test the calls API against its description (EXAMPLES=30, SEED=)
+	@$(BIN)/python -m tests.openapi --tools $(API_TOOLS) $(if $(EXAMPLES),--examples $(EXAMPLES)) \
+		$(if $(SEED),--seed $(SEED))
+
+$(API_TOOLS)/.installed: tools/api-tests.lock
+	@$(PYTHON) -m venv --clear $(API_TOOLS)
+	@$(API_TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/api-tests.lock
+	@touch $@
+
 AUDIT := .ackbridge/audit
 
 audit: ## Look for known vulnerabilities of the locked dependencies (needs pypi.org)
@@ -113,7 +124,7 @@ lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 			--no-header --upgrade benchmarks/locks/$$name.in \
 			--output-file benchmarks/locks/$$name.lock || exit 1; \
 	done
-	for name in pip-audit browser node; do \
+	for name in api-tests pip-audit browser node; do \
 		uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 			--upgrade tools/$$name.in --output-file tools/$$name.lock || exit 1; \
 	done
