@@ -65,7 +65,14 @@ def _options() -> argparse.Namespace:
 
 def _use_generated_client(tools: Path, folder: Path, url: str, key: str) -> int:
     generated = folder / "calls_client"
-    command: list[str | Path] = [tools / "openapi-python-client", "generate", "--path", DOCUMENT, "--meta", "none"]
+    command: list[str | Path] = [
+        tools / "openapi-python-client",
+        "generate",
+        "--path",
+        DOCUMENT,
+        "--meta",
+        "none",
+    ]
     environ = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run([*command, "--output-path", generated], env=environ, check=True)
     script = Path(__file__).with_name("generated_client.py")

@@ -63,7 +63,7 @@ def _problems(client: AuthenticatedClient) -> None:
 def _settings(client: AuthenticatedClient) -> None:
     listed = list_providers.sync(client=client)
     assert [one.name for one in listed.providers if one.name == "sandbox"]
-    where = {"operation": "create_quote", "environment": "generated"}
+    where = {"operation": "quote", "environment": "generated"}
     read = get_flag.sync_detailed("sandbox", client=client, **where)
     tag = read.headers["etag"]
     off = FlagBody(state=FlagState.OFF, reason="a drill")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -74,7 +74,7 @@ def serve_api(
     catalog: Catalog,
     *grants: str,
     streams: Streams | None = None,
-    **tokens: str,
+    tokens: Mapping[str, str] | None = None,
 ) -> Iterator[ServedApi]:
     """Serve the API from a thread of its own.
 
@@ -85,7 +85,7 @@ def serve_api(
         tokens: of `AuthSettings`, where tokens are accepted, too.
     """
     keys = write_keys(folder / "api-keys.json", *Role, *grants)
-    settings = AuthSettings.model_validate({**tokens, "api_keys": folder / "api-keys.json"})
+    settings = AuthSettings.model_validate({**(tokens or {}), "api_keys": folder / "api-keys.json"})
     auth = HttpAuth(settings, utc_now)
     calls = AckbridgeClient(client)
     parts = ApiParts(client, calls, ledger, catalog, auth, utc_now, ENVIRONMENT, streams)

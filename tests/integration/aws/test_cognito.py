@@ -68,7 +68,7 @@ async def test_tokens_of_an_authorisation_server(
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     client = await Client.connect(address, lazy=True, data_converter=DATA_CONVERTER)
 
-    with serve_api(tmp_path, client, ledger, catalog, **settings) as api:
+    with serve_api(tmp_path, client, ledger, catalog, tokens=settings) as api:
 
         async def post(token: str, provider: str) -> httpx.Response:
             headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": "k"}
