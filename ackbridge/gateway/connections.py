@@ -18,6 +18,9 @@ SWEEP_INTERVAL = 0.5
 LINGER = 5.0
 """Seconds for which what a client still sends is discarded, so that it gets to read the reply."""
 
+OTHER_FILES = 4096
+"""Files that are enough for everything else, and for what the kernel accepts at once."""
+
 _IPV6_PREFIX = 64
 _LONGEST_ADDRESS = 64
 """Characters, with a zone."""
@@ -180,7 +183,9 @@ class ConnectionLimiter:
 def most_connections(configured: int) -> int:
     """How many connections may be open, so that files stay free for everything else."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return configured if files == resource.RLIM_INFINITY else max(1, min(configured, files // 4))
+    if files == resource.RLIM_INFINITY:
+        return configured
+    return max(1, min(configured, max(files // 4, files - OTHER_FILES)))
 
 
 def allow_many_files() -> None:

@@ -239,6 +239,14 @@ def gateway_plan(port: int) -> ProcessPlan:
     )
 
 
+def api_plan(port: int, ready: str = "/readyz") -> ProcessPlan:
+    """The calls API; `ready` is the path that says so."""
+    return ProcessPlan(
+        command=(sys.executable, "-m", "ackbridge", "api", "--host", HOST, "--port", str(port)),
+        is_ready=_responds(f"http://{HOST}:{port}{ready}"),
+    )
+
+
 def sandbox_plan(port: int, options: Sequence[str]) -> ProcessPlan:
     """The simulated provider; options are its faults, as `--rates '{"duplicate": 0.1}'`."""
     return ProcessPlan(
