@@ -115,6 +115,7 @@ audit: ## Look for known vulnerabilities of the locked dependencies (needs pypi.
 reference: $(STAMP) ## Renew docs/reference.md and docs/reference/ from the code
 	@$(BIN)/python -m ackbridge.cli.reference > docs/.reference.md && mv docs/.reference.md docs/reference.md
 	@$(BIN)/ackbridge api --openapi > docs/.openapi.json && mv docs/.openapi.json docs/reference/openapi.json
+	@$(BIN)/python -m ackbridge.cli.reference docs/reference/schemas
 
 lock: $(STAMP) ## Renew requirements.lock (needs uv on the PATH)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -67,6 +66,7 @@ from ackbridge.temporal.connect import client_options, connect, register_search_
 from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
+from ackbridge.terminal.shutdown import shutdown_signal
 from ackbridge.workarounds.http_clients import CookielessClient
 from ackbridge.workarounds.split_tasks import SplitTaskRepair
 from ackbridge.workarounds.temporal_sdk import (
@@ -126,7 +126,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
     """Serve the queues of one provider, or all, until a signal; then finish running activities."""
     log_to_stderr(settings.log_level)
     environ = environment()
-    stopping = _shutdown_signal()
+    stopping = shutdown_signal()
     async with contextlib.AsyncExitStack() as running:
         metrics = running.enter_context(
             export_telemetry(
@@ -390,14 +390,6 @@ async def _log_version_status(client: Client, version: WorkerDeploymentVersion) 
     is_current = deployment.current == version.build_id
     level = logging.INFO if is_current else logging.WARNING
     log.log(level, "%s", deployment.routing(version.build_id))
-
-
-def _shutdown_signal() -> asyncio.Event:
-    received = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, received.set)
-    return received
 
 
 async def _connect(environ: Mapping[str, str], stopping: asyncio.Event) -> Client | None:

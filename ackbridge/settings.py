@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         build_id: the version of the workers, such as a git revision; unset, that of the package.
         gateway: the bounds of the gateway's HTTP server, by `ACKBRIDGE_GATEWAY_CONNECTIONS`, ...
         streams: of events for pages, part of the calls API, by `ACKBRIDGE_STREAMS_SECRETS`, ...
+        outbox_url: the database of a service's outbox, `sqlite:///path` or `postgresql://…`, for
+            `ackbridge relay` and `ackbridge outbox`.
+        outbox_keep: how long rows stay in the outbox after their calls were started.
         trusted_proxies: addresses and networks, separated by commas, whose `X-Forwarded-For` says
             where a callback comes from.
     """
@@ -125,6 +128,8 @@ class Settings(BaseSettings):
     build_id: Annotated[str, Field(pattern=_BUILD_ID, max_length=_LONGEST)] | None = None
     gateway: EdgeLimits = EdgeLimits()
     streams: StreamSettings = StreamSettings()
+    outbox_url: str = Field(default="", repr=False)
+    outbox_keep: Annotated[Duration, Field(ge=timedelta(0))] = timedelta(days=1)
     trusted_proxies: Networks = ()
 
 

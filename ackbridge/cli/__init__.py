@@ -55,6 +55,7 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "worker": "processes:worker",
     "gateway": "processes:gateway",
     "api": "processes:api",
+    "relay": "outbox:relay",
     "init": "project:init",
     "up": "processes:up",
     "demo": "processes:demo",
@@ -87,6 +88,12 @@ COMMANDS: Final[dict[str, str | Group]] = {
     "inbox": Group(
         "List messages of providers that were not delivered (`list`, which may be left out).",
         {"list": "settlement:list_inbox", "replay": "settlement:replay_inbox"},
+        lists_by_default=True,
+    ),
+    "outbox": Group(
+        "List rows of a service's outbox (`list`, which may be left out), or retry them; print its"
+        " table's definition.",
+        {"list": "outbox:list_rows", "retry": "outbox:retry", "sql": "outbox:sql"},
         lists_by_default=True,
     ),
     "notices": Group(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -127,15 +127,22 @@ async def opened_ledger() -> AsyncIterator[Ledger]:
     """As `open_ledger`, closed at the end; errors name the database and the setting."""
     ledger = open_ledger()
     try:
-        yield ledger
-    except LedgerUnavailableError as error:
-        if "ACKBRIDGE_LEDGER_URL" in str(error):
-            raise
-        # Without the password.
-        where = parse_url(load_settings().ledger_url).render_as_string()
-        raise LedgerUnavailableError(f"{error}: {where} (ACKBRIDGE_LEDGER_URL)") from None
+        with naming_database(load_settings().ledger_url, "ACKBRIDGE_LEDGER_URL"):
+            yield ledger
     finally:
         await ledger.close()
+
+
+@contextmanager
+def naming_database(url: str, setting: str) -> Iterator[None]:
+    """Add the database, without the password, and its setting to errors of it."""
+    try:
+        yield
+    except LedgerUnavailableError as error:
+        if setting in str(error):
+            raise
+        where = parse_url(url).render_as_string()
+        raise LedgerUnavailableError(f"{error}: {where} ({setting})") from None
 
 
 async def _while_workers_run(client: Client, work: Coroutine[Any, Any, T]) -> T:

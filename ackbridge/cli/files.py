@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -26,8 +26,9 @@ from ackbridge.conformance.readings import (
     check_example,
     missing_examples,
 )
+from ackbridge.contracts.schemas import WIRE_SCHEMAS, wire_schema
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.errors import IntegrationFileError, Problem
+from ackbridge.errors import IntegrationFileError, Problem, unknown_name
 from ackbridge.settings import environment
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import ExitCode
@@ -110,6 +111,14 @@ def check(
 
 
 def schema(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Of what: integration (the default), subscriber, example; or of what goes over the"
+            f" wire: {', '.join(WIRE_SCHEMAS)}.",
+        ),
+    ] = None,
     subscriber: Annotated[
         bool, typer.Option("--subscriber", help="The schema of subscriber files instead.")
     ] = False,
@@ -117,11 +126,20 @@ def schema(
         bool, typer.Option("--example", help="The schema of examples instead.")
     ] = False,
 ) -> None:
-    """Print the JSON Schema of integration files, for completion in editors."""
-    if subscriber and example:
-        raise InvalidInputError("--subscriber and --example: give one of them")
-    kind = Subscriber if subscriber else Example if example else Integration
-    output.print_json(json_schema_of(kind))
+    """Print a JSON Schema: of integration files, for completion in editors, or of anything else."""
+    given = [*([name] if name else []), *(["subscriber"] * subscriber), *(["example"] * example)]
+    if len(given) > 1:
+        raise InvalidInputError("NAME, --subscriber and --example: give one of them")
+    wanted = given[0] if given else "integration"
+    if wanted in WIRE_SCHEMAS:
+        output.print_json(wire_schema(wanted))
+    elif wanted in _FILES:
+        output.print_json(json_schema_of(_FILES[wanted]))
+    else:
+        raise InvalidInputError(unknown_name("schema", wanted, (*_FILES, *WIRE_SCHEMAS)))
+
+
+_FILES: Final = {"integration": Integration, "subscriber": Subscriber, "example": Example}
 
 
 def _problems(path: Path) -> Sequence[Problem]:

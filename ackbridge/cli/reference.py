@@ -1,14 +1,17 @@
 """`python -m ackbridge.cli.reference`: the reference of settings, commands and errors, as Markdown.
 
-A test compares its output with docs/reference.md, and `.env.example` with the settings.
+A test compares its output with docs/reference.md, and `.env.example` with the settings. With a
+folder as its argument it writes the JSON Schemas of what goes over the wire there instead.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,6 +19,7 @@ from typer.main import get_command
 
 from ackbridge import errors
 from ackbridge.cli import app
+from ackbridge.contracts.schemas import WIRE_SCHEMAS, wire_schema
 from ackbridge.settings import Settings
 
 _INTRODUCTION = """# Reference
@@ -134,5 +138,15 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+def write_schemas(folder: Path) -> None:
+    """Write each wire schema into a file of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in WIRE_SCHEMAS:
+        (folder / f"{name}.json").write_text(json.dumps(wire_schema(name), indent=2) + "\n")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    if sys.argv[1:]:
+        write_schemas(Path(sys.argv[1]))
+    else:
+        sys.stdout.write(render())

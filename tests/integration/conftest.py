@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.support.engine import EARLY, TAKEOVER, running_engine
+from tests.support.postgres import PostgreSQL, postgresql
 from tests.support.stage import Stage, set_up
 
 
@@ -32,6 +33,13 @@ def quick_takeover_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The same, but what a killed worker had in hand is given to another one after 3 s."""
     folder = tmp_path_factory.mktemp("quick-takeover-engine")
     with running_engine(folder, task_timeout=TAKEOVER) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PostgreSQL]:
+    """One PostgreSQL server for all tests."""
+    with postgresql() as running:
         yield running
 
 

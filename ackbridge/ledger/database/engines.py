@@ -7,10 +7,11 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Concatenate, Final, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
@@ -29,12 +30,35 @@ CONNECT_TIMEOUT: Final = 5
 
 _POSTGRESQL: Final = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
-_EXPECTED: Final = "the ledger's URL must be sqlite:///path or postgresql://user@host/database"
 _READERS: Final = 2
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Work: TypeAlias = Callable[[sa.Connection], R]
+
+
+@dataclass(frozen=True)
+class DatabaseName:
+    """What errors call a database.
+
+    Attributes:
+        setting: of its URL.
+        missing_tables: what to do where there are none.
+        synchronous: how SQLite's files are written. NORMAL may lose the last transactions in a
+            power cut, and suits files with a WAL only.
+    """
+
+    name: str
+    setting: str
+    missing_tables: str
+    synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
+
+
+LEDGER: Final = DatabaseName(
+    "the ledger",
+    "ACKBRIDGE_LEDGER_URL",
+    "it has not been migrated yet; every worker does so when it starts",
+)
 
 
 class Database(Protocol):
@@ -54,7 +78,12 @@ class Database(Protocol):
         """Close all connections."""
 
 
-def open_database(url: str, timeout: timedelta, encryption: Encryption | None = None) -> Database:
+def open_database(
+    url: str,
+    timeout: timedelta,
+    encryption: Encryption | None = None,
+    name: DatabaseName = LEDGER,
+) -> Database:
     """Open a database; the first use connects.
 
     Args:
@@ -65,9 +94,9 @@ def open_database(url: str, timeout: timedelta, encryption: Encryption | None = 
     Raises:
         ConfigurationError: the URL is of neither database.
     """
-    address = parse_url(url)
+    address = parse_url(url, name)
     kind = Sqlite if is_sqlite(address) else Postgresql
-    return kind(address, timeout, encryption)
+    return kind(address, timeout, encryption, name)
 
 
 class Sqlite:
@@ -80,14 +109,20 @@ class Sqlite:
     """
 
     def __init__(
-        self, address: sa.URL, timeout: timedelta, encryption: Encryption | None = None
+        self,
+        address: sa.URL,
+        timeout: timedelta,
+        encryption: Encryption | None = None,
+        name: DatabaseName = LEDGER,
     ) -> None:
         self._timeout = timeout
+        self._name = name
         self._path = Path(str(address.database)).absolute()
         self._opened: tuple[int, int] | None = None
         # Shorter than the timeout, so that the caller gets the lock's error, not a time-out.
-        self._writing = sqlite_engine(address, timeout / 2, writes=True)
-        self._reading = sqlite_engine(address, timeout / 2, writes=False)
+        open_file = partial(sqlite_engine, address, timeout / 2, synchronous=name.synchronous)
+        self._writing = open_file(writes=True)
+        self._reading = open_file(writes=False)
         for engine in (self._writing, self._reading):
             encrypt_columns(engine.dialect, encryption)
         self._writer = ThreadPoolExecutor(1, "ackbridge-ledger-writer")
@@ -114,7 +149,7 @@ class Sqlite:
             with connect() as connection:
                 return work(connection)
 
-        async with database_errors(self._timeout):
+        async with database_errors(self._timeout, name=self._name):
             return await asyncio.get_running_loop().run_in_executor(threads, run)
 
     def _check_file(self) -> None:
@@ -126,9 +161,8 @@ class Sqlite:
             status = self._path.stat()
         except OSError as error:
             raise LedgerUnavailableError(
-                f"the ledger's file {self._path} (ACKBRIDGE_LEDGER_URL) cannot be opened:"
-                f" {error.strerror}; it was moved away, or has not been migrated yet"
-                " (every worker does so when it starts)"
+                f"{self._name.name}'s file {self._path} ({self._name.setting}) cannot be opened:"
+                f" {error.strerror}; it was moved away, or {self._name.missing_tables}"
             ) from None
         found = (status.st_dev, status.st_ino)
         if self._opened not in (None, found):
@@ -148,9 +182,14 @@ class Postgresql:
     """A server, by psycopg 3; up to ten transactions at once in each process."""
 
     def __init__(
-        self, address: sa.URL, timeout: timedelta, encryption: Encryption | None = None
+        self,
+        address: sa.URL,
+        timeout: timedelta,
+        encryption: Encryption | None = None,
+        name: DatabaseName = LEDGER,
     ) -> None:
         self._timeout = timeout
+        self._name = name
         self._password = address.password
         self._engine = create_async_engine(
             address,
@@ -169,14 +208,14 @@ class Postgresql:
 
     async def write(self, work: Work[R]) -> R:
         async with (
-            database_errors(self._timeout, self._password),
+            database_errors(self._timeout, self._password, self._name),
             self._engine.begin() as connection,
         ):
             return await connection.run_sync(work)
 
     async def read(self, work: Work[R]) -> R:
         async with (
-            database_errors(self._timeout, self._password),
+            database_errors(self._timeout, self._password, self._name),
             self._reading.connect() as connection,
         ):
             return await connection.run_sync(work)
@@ -227,22 +266,23 @@ def reads(
     return transaction
 
 
-def parse_url(url: str) -> sa.URL:
-    """Read the URL of a ledger.
+def parse_url(url: str, name: DatabaseName = LEDGER) -> sa.URL:
+    """Read the URL of a ledger, or of another database.
 
     Raises:
         ConfigurationError: it is of neither database; the text never shows a password.
     """
+    expected = f"{name.name}'s URL must be sqlite:///path or postgresql://user@host/database"
     try:
         parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError):
-        raise ConfigurationError(_EXPECTED) from None
+        raise ConfigurationError(expected) from None
     if parsed.drivername in _POSTGRESQL:
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername not in _SQLITE:
-        raise ConfigurationError(f"{_EXPECTED}, not {parsed.drivername}://")
+        raise ConfigurationError(f"{expected}, not {parsed.drivername}://")
     if parsed.database in (None, "", ":memory:"):
-        raise ConfigurationError(f"{_EXPECTED}; an SQLite ledger must be a file")
+        raise ConfigurationError(f"{expected}; an SQLite database must be a file")
     return parsed.set(drivername="sqlite")
 
 
@@ -250,7 +290,9 @@ def is_sqlite(url: sa.URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def sqlite_engine(address: sa.URL, busy_timeout: timedelta, *, writes: bool) -> sa.Engine:
+def sqlite_engine(
+    address: sa.URL, busy_timeout: timedelta, *, writes: bool, synchronous: str = LEDGER.synchronous
+) -> sa.Engine:
     """An engine of a file, which has to exist, that begins transactions explicitly.
 
     Args:
@@ -276,7 +318,7 @@ def sqlite_engine(address: sa.URL, busy_timeout: timedelta, *, writes: bool) -> 
         # The driver would begin transactions implicitly, late and never IMMEDIATE.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout={int(busy_timeout.total_seconds() * 1000)}")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
 
     if writes:
 
@@ -312,7 +354,9 @@ def _insert_new(dialect: str, table: sa.Table) -> sa.Insert:
 
 
 @asynccontextmanager
-async def database_errors(within: timedelta, password: object = None) -> AsyncIterator[None]:
+async def database_errors(
+    within: timedelta, password: object = None, name: DatabaseName = LEDGER
+) -> AsyncIterator[None]:
     """Raise `LedgerUnavailableError` for a timeout and for errors of the connection or driver.
 
     Args:
@@ -323,27 +367,29 @@ async def database_errors(within: timedelta, password: object = None) -> AsyncIt
         async with asyncio.timeout(within.total_seconds()):
             yield
     except (TimeoutError, exc.TimeoutError):
-        reason = f"the ledger did not answer within {within.total_seconds():g} s"
+        reason = f"{name.name} did not answer within {within.total_seconds():g} s"
         raise LedgerUnavailableError(reason) from None
     except exc.DBAPIError as error:
         if isinstance(error, exc.DataError | exc.IntegrityError):
             raise
-        raise unavailable(error, password) from None
+        raise unavailable(error, password, name) from None
     except exc.StatementError as error:
         # Of an encrypted column, whose key is not available.
         if isinstance(error.orig, AckbridgeError):
             raise error.orig from None
         raise
     except OSError as error:
-        raise LedgerUnavailableError(f"no connection to the ledger: {error.strerror}") from None
+        raise LedgerUnavailableError(f"no connection to {name.name}: {error.strerror}") from None
 
 
-def unavailable(error: exc.DBAPIError, password: object) -> LedgerUnavailableError:
+def unavailable(
+    error: exc.DBAPIError, password: object, name: DatabaseName = LEDGER
+) -> LedgerUnavailableError:
     """The first line of the driver's error, without the password."""
     lines = str(error.orig).strip().splitlines()
     text = lines[0][:300] if lines else type(error.orig).__name__
     if password:
         text = text.replace(str(password), "***")
     if "no such table" in text or ("relation" in text and "does not exist" in text):
-        text += " (it has not been migrated yet; every worker does so when it starts)"
-    return LedgerUnavailableError(f"the ledger does not answer: {text}")
+        text += f" ({name.missing_tables})"
+    return LedgerUnavailableError(f"{name.name} does not answer: {text}")

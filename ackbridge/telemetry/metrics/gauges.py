@@ -27,6 +27,21 @@ class FleetGauges:
 
 
 @dataclass(frozen=True)
+class OutboxGauges:
+    """What a relay knows of its outbox.
+
+    Attributes:
+        relayed: rows since the relay was started, by outcome.
+        waiting: rows by state; empty while the database does not answer.
+        lag: the age of the oldest pending row, in seconds.
+    """
+
+    relayed: dict[str, int] = field(default_factory=dict)
+    waiting: dict[str, int] = field(default_factory=dict)
+    lag: float | None = None
+
+
+@dataclass(frozen=True)
 class GaugeSource:
     """Reads the gauges: two queries of the ledger and one snapshot of the control per provider."""
 

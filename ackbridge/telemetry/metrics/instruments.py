@@ -17,7 +17,7 @@ from ackbridge.contracts.control import WHOLE_PROVIDER, FlagState
 from ackbridge.stats.counters import Count, OperationStats, Timing
 from ackbridge.stats.scorecard import ANSWERED, NOT_ANSWERED
 
-from .gauges import FleetGauges, Key, open_share
+from .gauges import FleetGauges, Key, OutboxGauges, open_share
 
 _SENDS: Final = "ackbridge.sends"
 _CYCLES: Final = "ackbridge.cycles"
@@ -91,6 +91,8 @@ class MetricSource:
     totals: Mapping[Key, OperationStats] = field(default_factory=dict)
     # The state of the whole fleet; None while unknown, or if other processes export it.
     gauges: FleetGauges | None = None
+    # Of a relay; empty in other processes.
+    outbox: OutboxGauges = field(default_factory=OutboxGauges)
 
 
 def create_instruments(meter: Meter, source: MetricSource) -> None:
@@ -124,6 +126,34 @@ def create_instruments(meter: Meter, source: MetricSource) -> None:
     gauge("ackbridge.flag", "", "1 for the current state, 0 for others", _flags)
     gauge("ackbridge.flag.share", "1", "The share of calls that the flag lets through", _shares)
     gauge("ackbridge.deadline", "s", "The learned deadline", lambda now: _by_key(now.deadlines))
+    _create_outbox_instruments(meter, source)
+
+
+def _create_outbox_instruments(meter: Meter, source: MetricSource) -> None:
+    def rows(counts: Mapping[str, int], label: str) -> Iterator[Observation]:
+        for value, count in counts.items():
+            yield Observation(count, {label: value})
+
+    def lag() -> Iterator[Observation]:
+        if source.outbox.lag is not None:
+            yield Observation(source.outbox.lag)
+
+    meter.create_observable_counter(
+        "ackbridge.outbox.rows",
+        [_callback(lambda: rows(source.outbox.relayed, "outcome"))],
+        description="Rows of the outbox, by what became of them",
+    )
+    meter.create_observable_gauge(
+        "ackbridge.outbox.waiting",
+        [_callback(lambda: rows(source.outbox.waiting, "state"))],
+        description="Rows of the outbox that wait: for a relay, or for an operator",
+    )
+    meter.create_observable_gauge(
+        "ackbridge.outbox.lag",
+        [_callback(lag)],
+        unit="s",
+        description="The age of the oldest row that waits for a relay",
+    )
 
 
 def labels(key: Key) -> dict[str, str]:

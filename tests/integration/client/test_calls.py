@@ -18,6 +18,7 @@ import worker
 from ackbridge.catalog.loading import load_catalog
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.control_startup import start_controls
+from ackbridge.clock import utc_now
 from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SetLimit
 from ackbridge.contracts.calls import CallRequest, CallStatus, Effect, WaitingFor
@@ -29,7 +30,11 @@ from ackbridge.errors import (
     KeyReusedError,
 )
 from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.outbox import enqueue
+from ackbridge.outbox.relay import Relay
+from ackbridge.outbox.rows import open_outbox
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown
+from tests.integration.outbox.shop import create_shop
 from tests.support.engine import EARLY
 from tests.support.stage import Stage, edited_integrations, reached, set_up
 
@@ -236,3 +241,32 @@ async def test_call_that_continued_as_new_is_found_again(
         other = request.model_copy(update={"payload": {"amount": 6, "currency": "EUR"}})
         with pytest.raises(KeyReusedError):
             await again.start(other)
+
+
+async def test_a_relay_starts_what_an_outbox_has(stage: Stage, tmp_path: Path) -> None:
+    """Once for each key; an unknown operation and a key of another payload are set aside."""
+    await _until_controls_are_visible(stage)
+    request = stage.request()
+    other = request.model_copy(update={"payload": {"amount": 6, "currency": "EUR"}})
+    unknown = stage.request("create_ordr")
+    url = f"sqlite:///{tmp_path}/shop.db"
+    shop = create_shop(url)
+    with shop.begin() as connection:
+        for one in (request, request, unknown):
+            enqueue(connection, one)
+    store = open_outbox(url, utc_now)
+    relay = Relay(store, stage.calls.start, keep=timedelta(days=1))
+    assert await relay.relay_batch() == 3
+    outcome = await stage.calls.call(request.call_id).outcome(PATIENCE)
+    assert outcome.effect is Effect.DONE
+    with shop.begin() as connection:
+        enqueue(connection, request)
+        enqueue(connection, other)
+    await relay.relay_batch()
+    assert len(await store.listed("started", 10)) == 3
+    reasons = [row.reason or "" for row in await store.listed("rejected", 10)]
+    assert "Did you mean 'create_order'?" in reasons[0]
+    assert "another payload" in reasons[1]
+    assert await stage.effects(request.call_id) == 1
+    await store.database.close()
+    shop.dispose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,9 @@ import pytest_asyncio
 
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
-from tests.support.postgres import PostgreSQL, postgresql
+from tests.support.postgres import PostgreSQL
 
 from .samples import MovableClock
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[PostgreSQL]:
-    """One PostgreSQL server for all tests."""
-    with postgresql() as running:
-        yield running
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -18,6 +18,7 @@ from ackbridge.errors import ConfigurationError
 from ackbridge.local.ports import HOST, LoopbackPort
 from ackbridge.stats.counters import Count, Counters, Timing
 from ackbridge.telemetry.metrics.export import export_metrics
+from ackbridge.telemetry.metrics.gauges import OutboxGauges
 
 
 class Collector(ThreadingHTTPServer):
@@ -81,6 +82,19 @@ async def test_metrics_are_pushed_and_on_the_page(collector: Collector) -> None:
     assert "ackbridge_parked" not in page, "unknown gauges are not exported"
     assert {"ackbridge.sends", "ackbridge.receipt.duration"} <= collector.received.keys()
     assert 'unit: "s"' in str(collector.received["ackbridge.receipt.duration"])
+
+
+def test_what_a_relay_knows_of_its_outbox_is_on_the_page() -> None:
+    """Other processes have none of these series."""
+    port = LoopbackPort().number
+    url = f"http://{HOST}:{port}/metrics"
+    with export_metrics("relay", {}, HOST, port) as metrics:
+        assert "ackbridge_outbox_lag" not in httpx.get(url, trust_env=False).text
+        metrics.source.outbox = OutboxGauges({"started": 5}, {"pending": 2, "rejected": 1}, 0.5)
+        page = httpx.get(url, trust_env=False).text
+    assert 'ackbridge_outbox_rows_total{outcome="started"} 5.0' in page
+    assert 'ackbridge_outbox_waiting{state="rejected"} 1.0' in page
+    assert "ackbridge_outbox_lag_seconds 0.5" in page
 
 
 def test_nothing_is_set_up_unless_asked_for() -> None:
