@@ -30,6 +30,7 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.outbox import create, enqueue
 from ackbridge.outbox.relay import BATCH, LOOPS, Relay
 from ackbridge.outbox.rows import open_outbox
+from ackbridge.temporal.connect import client_options
 from tests.support.postgres import postgresql
 
 DAY: Final = timedelta(days=1)
@@ -104,7 +105,7 @@ async def run(number: int, rounds: int) -> None:
         databases(Path(name)) as urls,
         EmbeddedEngine(Path(name) / "engine.db", headless=True) as engine,
     ):
-        calls = AckbridgeClient(await Client.connect(engine.address))
+        calls = AckbridgeClient(await Client.connect(engine.address, **client_options()))
         for url in urls.values():
             with sa.create_engine(parse_url(url)).begin() as connection:
                 create(connection)

@@ -99,7 +99,8 @@ class Relay:
         """
         if not await self._store.has_due():
             return 0
-        rows = await self._store.lease(limit)
+        if not (rows := await self._store.lease(limit)):
+            return 0
         results = _Results()
         await asyncio.gather(*(self._relay(row, results) for row in rows))
         await self._store.store(results.started, results.rejected, results.postponed)

@@ -169,14 +169,14 @@ class OutboxStore(Store):
     @reads
     def depth(self, connection: sa.Connection) -> OutboxDepth:
         """Count what waits."""
-        waits = sa.select(sa.func.count(), sa.func.min(OUTBOX.c.created_at)).where(_IS_PENDING)
-        pending, oldest = connection.execute(waits).one()
-        rejected = sa.select(sa.func.count()).select_from(OUTBOX).where(_IS_REJECTED)
+        counts = sa.select(sa.func.count()).select_from(OUTBOX)
+        first = sa.select(OUTBOX.c.created_at).where(_IS_PENDING).order_by(OUTBOX.c.id).limit(1)
+        oldest = connection.scalar(first)
         lag = self.clock() - _aware(oldest) if oldest else timedelta(0)
         return OutboxDepth(
-            pending=pending,
+            pending=connection.scalar(counts.where(_IS_PENDING)) or 0,
             lag=max(lag, timedelta(0)),
-            rejected=connection.scalar(rejected) or 0,
+            rejected=connection.scalar(counts.where(_IS_REJECTED)) or 0,
         )
 
     @reads

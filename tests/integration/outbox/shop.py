@@ -15,8 +15,8 @@ ORDERS = sa.Table("orders", sa.MetaData(), sa.Column("number", sa.Text, primary_
 
 
 def open_shop(url: str) -> sa.Engine:
-    """The service's own engine."""
-    return sa.create_engine(parse_url(url))
+    """The service's own engine, which keeps no connection open."""
+    return sa.create_engine(parse_url(url), poolclass=sa.NullPool)
 
 
 def create_shop(url: str) -> sa.Engine:
@@ -24,7 +24,7 @@ def create_shop(url: str) -> sa.Engine:
     address = parse_url(url)
     if is_sqlite(address):
         Path(str(address.database)).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(address)
+    engine = open_shop(url)
     dialect: Literal["sqlite", "postgresql"] = "sqlite" if is_sqlite(address) else "postgresql"
     with engine.begin() as connection:
         ORDERS.create(connection)

@@ -25,6 +25,7 @@ from ackbridge.local.stack import empty_temporal_config, inherited_environment
 from ackbridge.outbox import enqueue
 from ackbridge.outbox.relay import Relay
 from ackbridge.outbox.rows import LEASE, OutboxStore, open_outbox
+from ackbridge.temporal.connect import client_options
 from tests.support.engine import new_namespace, running_engine
 from tests.support.processes import ForkedProcess
 
@@ -123,7 +124,7 @@ async def scene(
         return utc_now() + LEASE
 
     store = open_outbox(url, after_the_lease)
-    client = await Client.connect(namespace.address, namespace=namespace.name)
+    client = await Client.connect(namespace.address, namespace=namespace.name, **client_options())
     yield Scene(shop, store, client, environ, tmp_path)
     await store.database.close()
 
@@ -168,14 +169,13 @@ async def test_the_database_ends_the_connections(scene: Scene, step: str, url: s
         pytest.skip("an SQLite file has no server")
     scene.order()
     process = await _stopped(scene, step)
+    await scene.store.database.close()
     with open_shop(url).connect() as connection:
         connection.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid != pg_backend_pid()"
         )
     process.send(signal.SIGCONT)
-    scene.shop.dispose()
-    await scene.store.database.close()
     await _finish(scene, process)
 
 
