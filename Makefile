@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: reference audit fuzz test-api help setup demo up test pytest test-extended test-browser lint types imports bench bench-dbos bench-restate bench-celery isolation batch-scale model deadlines breaker outage chaos clean lock
+.PHONY: reference audit fuzz test-api help setup demo up test pytest test-extended test-browser lint types imports bench bench-dbos bench-restate bench-celery isolation costs scale batch-scale model deadlines breaker outage chaos clean lock
 
 # Every command here starts many processes of Python, which are to compile our modules once.
 export PYTHONDONTWRITEBYTECODE :=
@@ -79,6 +79,12 @@ isolation: $(STAMP) ## Benchmark a provider beside a slow one, and 10,000 polled
 
 breaker: $(STAMP) ## Simulate the breaker over hours, and draw docs/breaker.svg
 	@$(BIN)/python -m benchmarks.breaker
+
+costs: $(STAMP) ## Measure what a call costs, and print the cost model
+	@$(BIN)/python -m benchmarks.costs
+
+scale: $(STAMP) ## Measure thousands of calls that wait for their response (WAITING=1000,3000)
+	@$(BIN)/python -m benchmarks.scale $(if $(WAITING),--waiting $(WAITING))
 
 batch-scale: $(STAMP) ## Benchmark one batch of many parked calls (CALLS=100000)
 	@$(BIN)/python -m benchmarks.batch_scale $(if $(CALLS),--calls $(CALLS))

@@ -176,7 +176,7 @@ class Prepare:
             ceiling=response.deadline.ceiling,
             ask_status=response.status is not None,
             poll=_poll_plan(operation),
-            acknowledge=_acknowledge_plan(operation),
+            acknowledge=_acknowledge_plan(integration, operation),
             cycles=response.cycles,
             on_failure=OnFailure(operation.on_failure),
             late=LatePolicy(response.late),
@@ -281,7 +281,7 @@ def _may_be_local(integration: Integration, admission: AdmissionState) -> bool:
     return not is_limited and integration.egress == "shared"
 
 
-def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
+def _acknowledge_plan(integration: Integration, operation: Operation) -> AcknowledgePlan | None:
     acknowledge = operation.acknowledge
     if acknowledge is None:
         return None
@@ -290,6 +290,8 @@ def _acknowledge_plan(operation: Operation) -> AcknowledgePlan | None:
         within=acknowledge.within,
         on_success=acknowledge.success is not None,
         on_failed=acknowledge.failed is not None,
+        # Limits are for sends: its queue has none.
+        local=operation.request.is_repeatable and integration.egress == "shared",
     )
 
 

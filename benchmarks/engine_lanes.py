@@ -43,7 +43,7 @@ _ENGINE_STARTED = "Temporal Server:"
 
 def write_integrations(folder: Path) -> Path:
     """The sandbox's integration, again with a rate limit never reached, and with slow receipts."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     original = (integrations_folder(None) / "sandbox.yaml").read_text()
     for provider in ("sandbox", LIMITED, SLOW_RECEIPT):
         integration = {**yaml.safe_load(original), "provider": provider}
@@ -59,8 +59,17 @@ def write_integrations(folder: Path) -> Path:
 @asynccontextmanager
 async def ours(ground: Ground) -> AsyncIterator[list[Lane]]:
     """Ackbridge, with its worker and its gateway; also for a limited provider, and a slow one."""
-    yield [
-        _call_lane(name, provider, ground.stack, ground.client, ground.folder)
+    yield call_lanes(ground.stack, ground.client, ground.folder)
+
+
+def call_lanes(stack: Stack, client: Client, folder: Path) -> list[Lane]:
+    """Calls through a stack with the files of `write_integrations`.
+
+    Args:
+        folder: of its state.
+    """
+    return [
+        _call_lane(name, provider, stack, client, folder)
         for name, provider in (
             ("ours", "sandbox"),
             ("ours-limited", LIMITED),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
+from typing import Any
+
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import WorkflowHandle
+from temporalio.client import Client, WorkflowHandle
 
 _COUNTED = {
     EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED,
@@ -14,8 +18,25 @@ _COUNTED = {
 }
 
 
-async def cost_in_history(handle: WorkflowHandle[object, object]) -> tuple[int, int]:
-    """(history events, billable actions) of a workflow that has ended.
+VISIBLE_AFTER = 3.0
+"""Seconds after which a new workflow is listed."""
+
+
+async def cost_in_hosts(client: Client, host_type: str, since: datetime) -> tuple[int, int]:
+    """(history events, billable actions) of all workflows of a type that were started since."""
+    await asyncio.sleep(VISIBLE_AFTER)
+    query = f"WorkflowType = '{host_type}' AND StartTime >= '{since.isoformat()}'"
+    events = actions = 0
+    async for found in client.list_workflows(query):
+        handle = client.get_workflow_handle(found.id, run_id=found.run_id)
+        own_events, own_actions = await cost_in_history(handle)
+        events += own_events
+        actions += own_actions
+    return events, actions
+
+
+async def cost_in_history(handle: WorkflowHandle[Any, Any]) -> tuple[int, int]:
+    """(history events, billable actions) of a workflow.
 
     Actions as Temporal Cloud counts them: the start, each signal, timer, upsert and activity, and
     all local activities of one workflow task together.

@@ -25,6 +25,8 @@ class Lane:
         recorded: asked at the end, how often each call's response stands in the lane's database;
             None for a lane without provider and database.
         engine: whose histories have its calls; None for a lane without histories.
+        host_type: the type of the workflows that host several calls each; None: a call is a
+            workflow.
         history_only: its cost in history is all that is measured.
         calls: the ids of all its calls so far.
     """
@@ -34,6 +36,7 @@ class Lane:
     processes: Mapping[str, Sequence[int]]
     recorded: Callable[[], Mapping[str, int]] | None = None
     engine: Client | None = None
+    host_type: str | None = None
     history_only: bool = False
     calls: list[str] = field(default_factory=list)
 

@@ -7,8 +7,9 @@ import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from .history import cost_in_history
+from .history import cost_in_history, cost_in_hosts
 from .lanes import Lane
 from .processes import cpu_seconds, memory
 
@@ -51,8 +52,8 @@ class Figures:
     cpu: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, list[float]] = field(default_factory=dict)
     bystanders: list[float] = field(default_factory=list)
-    events: list[int] = field(default_factory=list)
-    actions: list[int] = field(default_factory=list)
+    events: list[float] = field(default_factory=list)
+    actions: list[float] = field(default_factory=list)
 
     def add(self, other: Figures) -> None:
         """Add the measurements of another round."""
@@ -79,19 +80,24 @@ async def measure(
     """
     figures = Figures()
     if not lane.history_only:
-        await _saturate(lane, load.warm_up, load.in_flight)
+        await saturate(lane, load.warm_up, load.in_flight)
         before = {role: cpu_seconds(pids) for role, pids in roles.items()}
         idle_before = cpu_seconds(bystanders)
-        elapsed = await _saturate(lane, load.calls, load.in_flight)
+        began = datetime.now(UTC)
+        elapsed = await saturate(lane, load.calls, load.in_flight)
         figures.throughput.append(load.calls / elapsed)
         figures.bystanders.append((cpu_seconds(bystanders) - idle_before) / elapsed * 100)
         for role, pids in roles.items():
             figures.cpu[role] = [(cpu_seconds(pids) - before[role]) / load.calls * 1000]
             figures.memory[role] = [memory(pids)]
-        percentiles = quantiles(await _trickle(lane, load.trickle, load.per_second))
+        if lane.engine is not None and lane.host_type is not None:
+            events, actions = await cost_in_hosts(lane.engine, lane.host_type, began)
+            figures.events.append(events / load.calls)
+            figures.actions.append(actions / load.calls)
+        percentiles = quantiles(await trickle(lane, load.trickle, load.per_second))
         figures.p50.append(percentiles[49])
         figures.p99.append(percentiles[98])
-    if lane.engine is not None:
+    if lane.engine is not None and lane.host_type is None:
         events, actions = await cost_in_history(lane.engine.get_workflow_handle(await lane.once()))
         figures.events.append(events)
         figures.actions.append(actions)
@@ -103,7 +109,7 @@ def quantiles(values: Sequence[float]) -> list[float]:
     return statistics.quantiles(values, n=100, method="inclusive")
 
 
-async def _saturate(lane: Lane, calls: int, in_flight: int) -> float:
+async def saturate(lane: Lane, calls: int, in_flight: int) -> float:
     """Seconds for a number of calls with a fixed number in flight (closed loop)."""
     at_once = asyncio.Semaphore(in_flight)
 
@@ -118,7 +124,7 @@ async def _saturate(lane: Lane, calls: int, in_flight: int) -> float:
     return time.perf_counter() - started
 
 
-async def _trickle(lane: Lane, calls: int, per_second: float) -> list[float]:
+async def trickle(lane: Lane, calls: int, per_second: float) -> list[float]:
     """Milliseconds of each call at a steady rate (open loop)."""
     latencies: list[float] = []
 

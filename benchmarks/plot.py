@@ -17,6 +17,7 @@ PANELS = (
     ("cpu", "CPU seconds per 1000 calls"),
 )
 OURS, OTHERS = "#1f6feb", "#9aa4b2"
+LANES_OF_OURS = ("ours", "bulk")
 
 
 def main(figures: Path, plot: Path) -> None:
@@ -33,7 +34,7 @@ def main(figures: Path, plot: Path) -> None:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 0.6 + 0.36 * len(lanes)), sharey=True)
     for axis, (name, title) in zip(axes, PANELS, strict=True):
         values = [written["medians"][lane][name] for lane in lanes]
-        colours = [OURS if lane == "ours" else OTHERS for lane in lanes]
+        colours = [OURS if lane in LANES_OF_OURS else OTHERS for lane in lanes]
         bars = axis.barh(lanes, values, color=colours, height=0.65)
         axis.bar_label(bars, fmt="%.3g", padding=4)
         for number, lane in enumerate(lanes):

@@ -646,7 +646,10 @@ class QuotaHeaders(FilePart):
 
 
 class LimitSpec(FilePart):
-    """Limits on sending. With limits, every request goes through the provider's own queue."""
+    """Limits on sending. With limits, requests go through the provider's own queue.
+
+    Acknowledgements are not limited.
+    """
 
     requests_per_second: float | None = Field(default=None, gt=0)
     """Requests per second, all workers together."""

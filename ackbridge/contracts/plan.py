@@ -67,12 +67,18 @@ class SendPlan(Wire):
 
 
 class AcknowledgePlan(Wire):
-    """How responses are acknowledged: `timeout` of one attempt, `within` of all of them."""
+    """How responses are acknowledged: `timeout` of one attempt, `within` of all of them.
+
+    Attributes:
+        local: whether the first attempt may be a local activity (no dedicated egress), which limits
+            do not restrict; None: as `SendPlan.local`.
+    """
 
     timeout: timedelta
     within: timedelta
     on_success: bool
     on_failed: bool
+    local: bool | None = None
 
 
 class PollPlan(Wire):

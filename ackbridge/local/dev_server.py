@@ -40,6 +40,9 @@ _DYNAMIC_CONFIG = {
     "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute": "2",
     "history.transferProcessorMaxPollRPS": "2000",
     "history.timerProcessorMaxPollRPS": "2000",
+    # Timers are read this far ahead; a shorter one that is set meanwhile becomes due as late (1 s
+    # by default). For clocks of several hosts, of which it has one.
+    "history.timerProcessorMaxTimeShift": '"10ms"',
 }
 _TIME_SKIPPING = {"frontend.WorkflowTimeSkippingEnabled": "true"}
 _BANNER = "Temporal Server:"

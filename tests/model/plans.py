@@ -37,11 +37,16 @@ SENDS = st.builds(
 )
 
 ACKNOWLEDGES = st.builds(
-    lambda kinds, within: AcknowledgePlan(
-        timeout=timedelta(seconds=5), within=within, on_success=kinds[0], on_failed=kinds[1]
+    lambda kinds, within, local: AcknowledgePlan(
+        timeout=timedelta(seconds=5),
+        within=within,
+        on_success=kinds[0],
+        on_failed=kinds[1],
+        local=local,
     ),
     st.sampled_from([(True, True)] * 4 + [(True, False), (False, True)]),
     _seconds(60, 1800),
+    st.sampled_from([None, True, False]),
 )
 
 

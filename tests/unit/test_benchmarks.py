@@ -46,7 +46,7 @@ def test_ratios_are_ours_over_theirs_where_both_were_measured() -> None:
         "dbos": {"throughput": 40.0, "p50": 50.0},
         "ours-limited": {"events": 19.0},
     }
-    assert ratios_of(medians) == {"dbos": {"throughput": 2.0, "p50": 0.8}}
+    assert ratios_of(medians) == {"ours": {"dbos": {"throughput": 2.0, "p50": 0.8}}}
 
 
 @pytest.mark.parametrize(("ours", "met"), [(79.9, [True, True, False]), (80.0, [True, True, True])])
@@ -56,7 +56,7 @@ def test_targets_compare_with_the_lanes_that_were_measured(ours: float, met: lis
         "ours": {"throughput": ours},
         "floor": {"throughput": 90.0},
         "textbook-default": {"throughput": 19.0},
-        "dbos-postgresql": {"throughput": 80.0 / 1.5},
+        "dbos-postgresql": {"throughput": 80.0 / 1.3},
     }
     assert [one["met"] for one in targets_of(medians)] == met
 

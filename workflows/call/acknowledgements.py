@@ -44,8 +44,9 @@ class Acknowledgements:
 
         Not while another one is pending: two acknowledgements must not overtake each other.
         """
-        is_free = self._plan.send.local and not self._state.pending_acknowledgements
-        return is_free and self.is_due(AcknowledgementKind.SUCCESS)
+        is_free = not self._state.pending_acknowledgements
+        is_local = steps.acknowledges_locally(self._plan)
+        return is_free and is_local and self.is_due(AcknowledgementKind.SUCCESS)
 
     def is_due(self, kind: AcknowledgementKind) -> bool:
         """Whether the operation has acknowledgements of this kind."""

@@ -202,6 +202,13 @@ def fetch_result(plan: ResultPlan, within: timedelta) -> Step[Asked]:
     )
 
 
+def acknowledges_locally(plan: Plan) -> bool:
+    """Whether the first attempt to acknowledge may be a local activity."""
+    if plan.acknowledge is None or plan.acknowledge.local is None:
+        return plan.send.local
+    return plan.acknowledge.local
+
+
 def acknowledge_once(
     plan: Plan, acknowledge: AcknowledgePlan, kind: str, *, local: bool
 ) -> Step[Acknowledged]:
@@ -218,7 +225,7 @@ def acknowledge_once(
         timeout=acknowledge.timeout + MARGIN,
         attempts=1,
         queue_within=plan.send.queue_within,
-        local_first=plan.send.local and local,
+        local_first=acknowledges_locally(plan) and local,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sqlite3
 import subprocess
@@ -11,18 +12,23 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from ackbridge.errors import ConfigurationError
+from ackbridge.ledger.calls import ClaimKind
 from ackbridge.ledger.database.engines import open_database, parse_url
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.database.tables import log, metadata
 from ackbridge.ledger.ledger import Ledger
+from tests.support.postgres import PostgreSQL
 
-from .samples import outcome_of, request_for, response
+from .samples import MovableClock, outcome_of, request_for, response
+
+PARTITION = Path(__file__).parents[3] / "deploy" / "partition.sql"
 
 MIGRATE = "import sys; from ackbridge.ledger.database.migrate import migrate; migrate(sys.argv[1])"
 SUPPRESS = """
@@ -79,6 +85,31 @@ def test_migrations_create_the_tables(ledger_url: str) -> None:
     engine.dispose()
 
     assert differences == []
+
+
+async def test_partitioned_tables_are_the_same_to_a_ledger(server: PostgreSQL) -> None:
+    """`deploy/partition.sql` keeps rows, columns, keys and the names of indexes."""
+    url, request = server.new_database(), request_for("1")
+    migrate(url)
+    ledger = Ledger.open(url, MovableClock())
+    assert (await ledger.calls.claim(request, "run-1")).kind is ClaimKind.FRESH
+    with psycopg.connect(url) as connection:
+        connection.execute(PARTITION.read_text().encode())
+
+    assert (await ledger.calls.claim(request, "run-1")).kind is ClaimKind.HELD
+    for _ in range(2):
+        recorded = await ledger.calls.record_response(
+            request.call_id, 1, response("e-1"), outcome_of(request)
+        )
+        assert recorded.accepted
+    await ledger.close()
+    engine = sa.create_engine(parse_url(url))
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"include_name": lambda name, *_: not re.search(r"_\d+$", name or "")}
+        )
+        assert compare_metadata(context, metadata) == []
+    engine.dispose()
 
 
 def test_several_workers_migrate_at_once(empty_url: str) -> None:

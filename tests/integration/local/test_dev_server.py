@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -40,6 +41,20 @@ class Upserting:
         return "done"
 
 
+@workflow.defn(sandboxed=False)
+class Waiting:
+    """Measures three timers of 100 ms, in seconds."""
+
+    @workflow.run
+    async def run(self) -> list[float]:
+        took = []
+        for _ in range(3):
+            began = workflow.now()
+            await asyncio.sleep(0.1)
+            took.append((workflow.now() - began).total_seconds())
+        return took
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedEngine]:
     with EmbeddedEngine(tmp_path_factory.mktemp("engine") / "engine.db") as engine:
@@ -65,6 +80,14 @@ async def upsert_at_once(address: str, key: str) -> str:
 async def test_fresh_engine_has_our_search_attributes(engine: EmbeddedEngine) -> None:
     """Calls can be started with them, and upsert them, at once."""
     assert await upsert_at_once(engine.address, "fresh") == "done"
+
+
+async def test_a_short_timer_is_short(engine: EmbeddedEngine) -> None:
+    """A server with default settings rounds it up to a second, and with it every short retry."""
+    client = await Client.connect(engine.address)
+    async with BoundedShutdown(Worker(client, task_queue="waiting", workflows=[Waiting])):
+        took = await client.execute_workflow(Waiting.run, id="waiting", task_queue="waiting")
+    assert min(took) < 0.8
 
 
 async def test_state_uses_write_ahead_log(engine: EmbeddedEngine) -> None:
