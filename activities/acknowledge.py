@@ -69,7 +69,7 @@ class Acknowledge:
 
     async def _record_failure(self, step: AcknowledgeStep, error: Exception) -> None:
         failure = error if isinstance(error, ApplicationError) else None
-        reason = failure.message if failure else type(error).__name__
+        reason = failure.message if failure else f"unexpected error: {type(error).__name__}"
         with classified_errors():
             await self._deps.ledger.calls.record_owed(
                 step.request.call_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,6 +15,7 @@ from ackbridge.catalog.model import Integration
 from ackbridge.catalog.rendering import render_event_list
 from ackbridge.contracts import names
 from ackbridge.contracts.catch_up import ListedEvents, ListEventsStep
+from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.gateway.delivery import DeliveryResult, EventDelivery
@@ -26,9 +28,12 @@ from ackbridge.gateway.event import (
 )
 from ackbridge.gateway.forwarding import EventForwarder
 from ackbridge.gateway.signal_batching import EngineClient, SignalBatcher
+from ackbridge.stats.counters import Count
 from activities.support.dependencies import Dependencies
 from activities.support.provider_http import fetch_document
 from activities.support.retry import classified_errors
+
+log = logging.getLogger(__name__)
 
 SIGNAL_TIMEOUT: Final = timedelta(seconds=10)
 RECENT_KEYS: Final = 1000
@@ -36,6 +41,7 @@ MAX_PAGE_TOKEN: Final = 4096
 """Characters of what leads to the next page: it is in the history."""
 
 UNREADABLE: Final = "unreadable"
+_UNAWAITED: Final = (DeliveryResult.NOT_AWAITED, DeliveryResult.UNMATCHED)
 
 
 class ListEvents:
@@ -82,6 +88,7 @@ class ListEvents:
         results: Counter[str] = Counter()
         problem = None
         events: list[InboundEvent] = []
+        delivery = self._delivery()
         for document in _documents(listed):
             if callbacks.ignore is not None and callbacks.ignore.holds(document):
                 results[DeliveryResult.IGNORED.value] += 1
@@ -101,9 +108,25 @@ class ListEvents:
                 results[DeliveryResult.DUPLICATE.value] += 1
             else:
                 events.append(event)
-        delivered = await self._delivery().deliver_all(events)
+        delivered = await delivery.deliver_all(events)
+        # What is delivered may be for nobody, too, and is kept then.
+        self._report_dropped(integration.provider, results, problem)
+        if ignored := results[DeliveryResult.IGNORED.value]:
+            delivery.count_ignored(integration.provider, ignored)
         results.update(result.value for result in delivered)
         return results, problem
+
+    def _report_dropped(self, provider: str, results: Counter[str], problem: str | None) -> None:
+        """Count and log the events that are not kept."""
+        unreadable = results[UNREADABLE]
+        unawaited = sum(results[one.value] for one in _UNAWAITED)
+        counters = self._deps.counters
+        counters.count(provider, WHOLE_PROVIDER, Count.LISTED_UNREADABLE, unreadable)
+        counters.count(provider, WHOLE_PROVIDER, Count.LISTED_UNAWAITED, unawaited)
+        if unreadable:
+            log.warning("%s: %d listed events cannot be read: %s", provider, unreadable, problem)
+        if unawaited:
+            log.info("%s: %d listed events are for nobody, and not kept", provider, unawaited)
 
     def _read(self, integration: Integration, document: EventDocument) -> InboundEvent:
         key = event_key_of(integration, document)

@@ -112,7 +112,7 @@ class CatchUp:
         workflow.set_current_details(
             markdown.document(
                 f"**Events of {request.provider}** since {markdown.timestamp(request.since)},"
-                f" for {request.by}: {progress.pages} pages",
+                f" for {request.by}: {markdown.counted(progress.pages, 'page')}",
                 markdown.bullets(
                     [
                         *(f"{number} {result}" for result, number in progress.events.items()),

@@ -35,7 +35,7 @@ def list_keys(json_output: Json = False) -> None:
         for key in read_api_keys(_path())
     ]
     columns = ("id", "name", "roles", "expires", "state")
-    output.print_rows(rows, f"{len(rows)} API keys", columns, as_json=json_output)
+    output.print_rows(rows, output.counted(len(rows), "API key"), columns, as_json=json_output)
 
 
 def new(
@@ -49,6 +49,7 @@ def new(
         ),
     ],
     within: Annotated[str, typer.Option(help="How long it is valid: `90d`.")] = "90d",
+    json_output: Json = False,
 ) -> None:
     """Create a key, and print it. It is shown once: the file has its hash only."""
     path = _path()
@@ -62,10 +63,13 @@ def new(
         raise InvalidInputError(describe_validation_error(error)) from None
     record_if_possible("new_api_key", key_id, name=name, roles=", ".join(sorted(key.roles)))
     write_api_keys(path, (*keys, key))
-    print(text)
+    if json_output:
+        output.print_json({"id": key_id, "key": text, "expires_at": expires_at.isoformat()})
+    else:
+        print(text)
 
 
-def remove(key_id: KeyId) -> None:
+def remove(key_id: KeyId, json_output: Json = False) -> None:
     """Remove a key; gateways refuse it from the next request on."""
     keys = read_api_keys(_path())
     kept: tuple[ApiKey, ...] = tuple(key for key in keys if key.id != key_id)
@@ -73,7 +77,10 @@ def remove(key_id: KeyId) -> None:
         raise InvalidInputError(unknown_name("key", key_id, [key.id for key in keys]))
     record_if_possible("remove_api_key", key_id)
     write_api_keys(_path(), kept)
-    output.say(f"key {key_id}: removed")
+    if json_output:
+        output.print_json({"id": key_id, "removed": True})
+    else:
+        output.say(f"key {key_id}: removed")
 
 
 def _path() -> Path:

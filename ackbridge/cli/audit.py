@@ -50,7 +50,7 @@ def list_audit(
         )
         for one in entries
     ]
-    output.console.print(output.table(f"{len(entries)} requests", COLUMNS, cells))
+    output.console.print(output.table(output.counted(len(entries), "request"), COLUMNS, cells))
 
 
 def verify(
@@ -75,12 +75,13 @@ def verify(
     if json_output:
         output.print_json(result)
         return 1 if problems else 0
+    entries = output.counted(verifier.seq, "entry", "entries")
     for problem in problems[:MAX_PROBLEMS_SHOWN]:
         output.say(f"entry {problem.seq}: {problem.reason}")
     if problems:
-        output.say(f"{len(problems)} problems in {verifier.seq} entries")
+        output.say(f"{output.counted(len(problems), 'problem')} in {entries}")
         return 1
-    output.say(f"{verifier.seq} entries, unchanged; the hash of the last one is {verifier.hash}")
+    output.say(f"{entries}, unchanged; the hash of the last one is {verifier.hash}")
     return 0
 
 

@@ -189,7 +189,11 @@ def _print_selection(selection: ParkedSelection, json_output: bool) -> None:
         output.print_json({"total": total, "kinds": kinds, "oldest": oldest})
         return
     for title, columns, rows in (
-        (f"{total} calls would be reprocessed", ("operation", "reason", "calls", "oldest"), kinds),
+        (
+            f"{output.counted(total, 'call')} would be reprocessed",
+            ("operation", "reason", "calls", "oldest"),
+            kinds,
+        ),
         ("the oldest calls", OLDEST_COLUMNS, oldest),
     ):
         output.print_rows(rows, title, columns, as_json=False)

@@ -147,7 +147,7 @@ def list_calls(
         for row in rows
     ]
     columns = ("call", "workflow", "stage", "effect", "code", "age")
-    output.console.print(output.table(f"{len(rows)} calls", columns, cells))
+    output.console.print(output.table(output.counted(len(rows), "call"), columns, cells))
 
 
 def cancel(call_id: CallId, reason: Reason, by: By, json_output: Json = False) -> int:

@@ -43,7 +43,7 @@ def catch_up(
     if json_output:
         output.print_json(progress.model_dump(mode="json", exclude={"page"}))
         return
-    pages = "1 page" if progress.pages == 1 else f"{progress.pages} pages"
+    pages = output.counted(progress.pages, "page")
     listed = ", ".join(f"{number} {result}" for result, number in sorted(progress.events.items()))
     print(f"{pages}: {listed or 'no events'}")
     if progress.last_problem:

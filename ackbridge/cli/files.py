@@ -106,7 +106,7 @@ def check(
     if problems:
         print(*problems, sep="\n")
     else:
-        print("1 file is valid" if len(paths) == 1 else f"{len(paths)} files are valid")
+        print(f"{output.counted(len(paths), 'file is', 'files are')} valid")
     return ExitCode.BAD_INPUT if problems else None
 
 

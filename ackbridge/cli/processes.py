@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import sys
-import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -43,6 +41,7 @@ from ackbridge.local.foreground import (
     PREFERRED_PORTS,
     interrupted_by_sigterm,
     print_stack,
+    stack_addresses,
     taken_ports,
 )
 from ackbridge.local.stack import PARTS, Stack, own_settings
@@ -63,15 +62,15 @@ from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.temporal.connect import connect
 from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import report
 
 from .connections import open_ledger
+from .options import Json
+from .stack_reload import StackReloader
 
 State = Annotated[
     Path, typer.Option(help="The folder of the server's and the ledger's files, and of the logs.")
 ]
-
-CHECK_INTERVAL = 1.0
-"""Seconds between two checks that every process of the stack still runs."""
 
 
 def worker(
@@ -115,17 +114,21 @@ def up(
     engine_only: Annotated[
         bool, typer.Option("--engine-only", help="Only Temporal and its UI.")
     ] = False,
+    json_output: Json = False,
 ) -> None:
     """Run a local stack until Ctrl-C: Temporal and its UI, worker, gateway, and providers.
 
     With `ACKBRIDGE_INTEGRATIONS` (also in `.env`) it runs these integrations, with the settings and
-    secrets of the environment and of `.env`, and loads the files again when they change; beside
-    them it runs `provider.py` of the current folder, if there is one. Without it: the integrations
-    that ship with Ackbridge, the sandbox and localstripe.
+    secrets of the environment and of `.env`, and loads the files and `.env` again when they change;
+    beside them it runs `provider.py` of the current folder, if there is one. Without it: the
+    integrations that ship with Ackbridge, the sandbox and localstripe.
+
+    With `--json` it prints where everything listens, once all of it is ready.
     """
     folder = load_settings().integrations
     parts = _parts(folder, engine_only=engine_only)
     stub = Path("provider.py")
+    has_stub = folder is not None and stub.is_file() and not engine_only
     stack = Stack(
         state,
         environ=os.environ,
@@ -133,17 +136,31 @@ def up(
         parts=parts,
         preferred_ports=PREFERRED_PORTS,
         settings=own_settings(environment()) if folder else None,
-        stub=stub if folder and stub.is_file() and not engine_only else None,
+        stub=stub if has_stub else None,
     )
+    say = report if json_output else output.say
     with interrupted_by_sigterm(), stack:
-        print_stack(stack, state, parts=parts)
+        if json_output:
+            output.print_json(stack_addresses(stack, state, parts=parts))
+            sys.stdout.flush()
+        else:
+            print_stack(stack, state, parts=parts)
         for sentence in taken_ports(stack, parts):
-            output.say(sentence)
-        output.console.print(_examples(stack, folder, parts), soft_wrap=True, markup=False)
+            say(sentence)
+        if not json_output:
+            output.console.print(_examples(stack, folder, parts), soft_wrap=True, markup=False)
+        watched = folder if "worker" in parts else None
+        reloader = StackReloader(stack, watched, stub if has_stub else None, _own_settings, say)
         try:
-            _supervise(stack, folder if "worker" in parts else None)
+            reloader.run()
         except KeyboardInterrupt:
-            output.console.print("Shutting down. The state is kept for the next start.")
+            say("Shutting down. The state is kept for the next start.")
+
+
+def _own_settings() -> dict[str, str]:
+    """Those of the parts; raises `ConfigurationError` where they are not valid."""
+    load_settings()  # it names what is wrong
+    return own_settings(environment())
 
 
 def _parts(folder: Path | None, *, engine_only: bool) -> tuple[str, ...]:
@@ -153,39 +170,6 @@ def _parts(folder: Path | None, *, engine_only: bool) -> tuple[str, ...]:
         return tuple(part for part in PARTS if part != "stripe" or find_spec("localstripe"))
     has_sandbox = any(path.stem == "sandbox" for path in integration_files(folder))
     return ("engine", "worker", "gateway", *(("sandbox",) if has_sandbox else ()))
-
-
-def _supervise(stack: Stack, folder: Path | None) -> None:
-    """Check that every part runs, and restart those that read integration files when they change.
-
-    Files with mistakes are reported, and what runs goes on with the files before.
-    """
-    known = _versions(folder)
-    while True:
-        time.sleep(CHECK_INTERVAL)
-        stack.check()
-        if folder is None or (now := _versions(folder)) == known:
-            continue
-        known = now
-        try:
-            load_catalog(folder, stack.environment)
-        except ConfigurationError as error:
-            output.say(f"Not loaded, the files before stay in use:\n{error}")
-            continue
-        for part in ("worker", "gateway"):
-            stack.restart(part)
-        output.say("The integration files have changed, and are loaded.")
-
-
-def _versions(folder: Path | None) -> dict[Path, tuple[int, int]]:
-    if folder is None:
-        return {}
-    found = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            state = path.stat()
-            found[path] = (state.st_mtime_ns, state.st_size)
-    return found
 
 
 def demo(

@@ -14,6 +14,8 @@ import typer
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.terminal import output
 
+from .options import Json
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _FILES = {
     "env.template": ".env",
@@ -31,6 +33,7 @@ def init(
             help="The provider's name: lowercase letters, digits, `_`; by default the folder's."
         ),
     ] = None,
+    json_output: Json = False,
 ) -> None:
     """Create a folder with a first integration, a stub of its provider, and their settings."""
     provider = name or folder.absolute().name.replace("-", "_").lower()
@@ -52,7 +55,11 @@ def init(
     for source, path in targets.items():
         _write(template / source, path, values)
     (folder / ".env").chmod(_PRIVATE)
-    _say_next(folder, provider)
+    if json_output:
+        files_made = [str(path) for path in targets.values()]
+        output.print_json({"folder": str(folder), "provider": provider, "files": files_made})
+    else:
+        _say_next(folder, provider)
 
 
 def _write(source: Traversable, path: Path, values: dict[str, str]) -> None:
@@ -67,12 +74,17 @@ def _write(source: Traversable, path: Path, values: dict[str, str]) -> None:
 
 
 def _say_next(folder: Path, provider: str) -> None:
+    files = {
+        f"{folder / '.env'}": "settings and secrets",
+        f"{folder / 'integrations' / provider}.yaml": "the integration",
+        f"{folder / 'provider.py'}": "a stub of the provider",
+    }
+    width = max(map(len, files)) + 2
+    change = "" if folder == Path() else f"cd {folder} && "
     for line in (
-        f"{folder}/.env                        settings and secrets",
-        f"{folder}/integrations/{provider}.yaml  the integration",
-        f"{folder}/provider.py                 a stub of the provider",
+        *(f"{path:{width}}{what}" for path, what in files.items()),
         "",
-        f"  cd {folder} && ackbridge up",
+        f"  {change}ackbridge up",
         "",
         "and in another shell in that folder:",
         "",

@@ -167,8 +167,8 @@ async def _open_source() -> AsyncIterator[_Source]:
 def _unknown_note(total: UnknownTotal) -> str:
     amount = "" if total.amount is None else f", sum {total.amount}"
     return (
-        f"{total.provider}: {total.calls} calls with unknown effect, the oldest for"
-        f" {output.age(utc_now() - total.since)}{amount}: ackbridge unknown"
+        f"{total.provider}: {output.counted(total.calls, 'call')} with unknown effect,"
+        f" the oldest for {output.age(utc_now() - total.since)}{amount}: ackbridge unknown"
     )
 
 
@@ -195,7 +195,7 @@ def _overview(
         values = (draw(card.whole) for _, draw in _OVERVIEW)
         rows.append([card.provider, flag, _breaker(card.breaker), *values])
     columns = ["provider", "flag", "breaker", *(name for name, _ in _OVERVIEW)]
-    return output.table(_title(f"{len(cards)} providers", cards), columns, rows)
+    return output.table(_title(output.counted(len(cards), "provider"), cards), columns, rows)
 
 
 def _detail(card: Scorecard, snapshot: ControlSnapshot | None, environment: str) -> RenderableType:

@@ -211,7 +211,9 @@ def _parts(view: QueueView, now: datetime) -> Iterator[RenderableType]:
     ]
     total = sum(one.calls for one in view.counts)
     yield output.table(
-        f"{total} calls are held back", ("waits for", "code", "calls", "oldest"), counts
+        f"{output.counted(total, 'call is', 'calls are')} held back",
+        ("waits for", "code", "calls", "oldest"),
+        counts,
     )
     rows = [
         (one.call, f"{one.waits_for} {one.batch or ''}".strip(), output.age(now - one.since))

@@ -50,13 +50,14 @@ from ackbridge.errors import (
     UnknownNameError,
     unknown_name,
 )
-from ackbridge.http.client import Pool, build_client, exchange
+from ackbridge.http.client import Pool, build_client, exchange, network_problem
 from ackbridge.http.egress import ANYWHERE
 from ackbridge.security.outbound import build_auth
 from ackbridge.security.private_files import make_private_folder, open_private
 from ackbridge.security.secrets import Secrets
 from ackbridge.settings import Settings, environment, integrations_folder, load_settings
 from ackbridge.terminal import output
+from ackbridge.terminal.exit_codes import report
 
 from .examples import describe
 from .options import Json, read_json
@@ -180,7 +181,7 @@ async def _exchange(
             )
         except (httpx.HTTPError, TimeoutError) as error:
             raise UnavailableError(
-                f"{outbound.method} {outbound.url}: no answer: {type(error).__name__}"
+                f"{outbound.method} {outbound.url}: {network_problem(error)}"
             ) from None
     request, body = taps[0].sent[-1]
     sent = {name.lower(): value for name, value in request.headers.items()}
@@ -254,12 +255,15 @@ def record(
     every: Annotated[
         bool, typer.Option("--every", help="Every message, not one of each kind.")
     ] = False,
+    json_output: Json = False,
 ) -> None:
     """Record examples from real traffic, until Ctrl-C.
 
     Passes the requests of workers on to the provider, and its callbacks to the gateway, and writes
     an example of each kind of message that the file's examples do not show yet. Secrets and
     personal details are replaced as far as they are recognised: read an example before you keep it.
+
+    With `--json` it prints a line with an object for each file that it has written.
     """
     settings, environ = load_settings(), environment()
     file = find_file(integrations_folder(settings.integrations), environ, provider)
@@ -280,11 +284,18 @@ def record(
         source,
         seen=_shown_kinds(file, integration),
         records_all=every,
-        on_written=lambda path: output.say(f"{path}"),
+        on_written=_print_path if json_output else lambda path: output.say(f"{path}"),
     )
     for line in _directions(file, integration, f"http://{host}:{port}"):
-        output.say(line)
+        if json_output:
+            report(line)
+        else:
+            output.say(line)
     asyncio.run(_serve(recorder, host, port))
+
+
+def _print_path(path: Path) -> None:
+    print(json.dumps({"written": str(path)}), flush=True)
 
 
 def find_file(folder: Path, environ: Mapping[str, str], provider: str) -> Path:

@@ -31,6 +31,7 @@ def list_batch_schedules(json_output: Json = False) -> None:
 
 def remove(
     provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="Whose schedule.")],
+    json_output: Json = False,
 ) -> None:
     """Remove the schedule of a provider whose integration file has no `reprocess` any more.
 
@@ -39,7 +40,10 @@ def remove(
     record_if_possible("remove_schedule", provider)
     if not with_temporal(lambda client: remove_schedule(client, provider)):
         raise UnknownNameError(f"{provider}: has no schedule")
-    output.console.print(f"schedule of {provider}: removed", markup=False)
+    if json_output:
+        output.print_json({"provider": provider, "removed": True})
+    else:
+        output.say(f"schedule of {provider}: removed")
 
 
 def _rows(schedules: list[BatchSchedule]) -> Iterator[tuple[str, ...]]:

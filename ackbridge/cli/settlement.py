@@ -108,7 +108,9 @@ def list_owed(provider: OnlyProvider = None, limit: Limit = 100, json_output: Js
         _owed_row(one) for one in with_ledger(lambda ledger: ledger.calls.owed(provider, limit))
     ]
     columns = ("call", "cycle", "acknowledgement", "since", "refused", "last error")
-    output.print_rows(rows, f"{len(rows)} acknowledgements owed", columns, as_json=json_output)
+    output.print_rows(
+        rows, f"{output.counted(len(rows), 'acknowledgement')} owed", columns, as_json=json_output
+    )
 
 
 def write_off(
@@ -139,7 +141,7 @@ def list_held(provider: OnlyProvider = None, limit: Limit = 100, json_output: Js
         _entry_row(one, integrations)
         for one in with_ledger(lambda ledger: ledger.inbox.held(provider, limit))
     ]
-    title = f"{len(rows)} messages held"
+    title = f"{output.counted(len(rows), 'message')} held"
     output.print_rows(rows, title, ENTRY_COLUMNS, as_json=json_output, longest=MESSAGE_SHOWN)
 
 
@@ -195,7 +197,7 @@ def list_inbox(
         _entry_row(one, integrations)
         for one in with_ledger(lambda ledger: ledger.inbox.entries(provider, wanted, limit))
     ]
-    title = f"{len(rows)} messages" if wanted is None else f"{len(rows)} messages {wanted}"
+    title = " ".join(filter(None, (output.counted(len(rows), "message"), wanted)))
     output.print_rows(rows, title, ENTRY_COLUMNS, as_json=json_output, longest=MESSAGE_SHOWN)
 
 
@@ -231,7 +233,8 @@ def replay_inbox(
     if json_output:
         output.print_json(replayed)
     else:
-        output.say(f"{len(replayed)} messages are classified and delivered again")
+        what = output.counted(len(replayed), "message")
+        output.say(f"to be classified and delivered again: {what}")
     missing = sorted(set(ids or ()) - set(replayed))
     if missing:
         raise InvalidInputError(
@@ -260,11 +263,11 @@ def list_unknown(
     if json_output:
         output.print_json({"providers": total_rows, "calls": rows})
         return
-    title = f"{sum(total.calls for total in totals)} calls with unknown effect"
+    title = f"{output.counted(sum(total.calls for total in totals), 'call')} with unknown effect"
     output.print_rows(total_rows, title, ("provider", "calls", "oldest", "sum"), as_json=False)
     if rows:
         columns = ("call", "provider", "stage", "code", "since", "age", "amount")
-        output.print_rows(rows, f"\nthe {len(rows)} oldest", columns, as_json=False)
+        output.print_rows(rows, f"\nthe oldest, at most {limit}", columns, as_json=False)
 
 
 def _print_stated(stated: Stated, json_output: bool) -> None:

@@ -30,6 +30,14 @@ LEAST_SEARCHED = 4
 
 _NO_CODE = Hook()
 
+_WORDS = re.compile(
+    r"(https?://[^\s\"'<>]+"
+    r"|\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)?"
+    r"|[A-Za-z0-9_](?:[\w.@%+~-]*[A-Za-z0-9_])?)",
+    re.ASCII,
+)
+"""What may be replaced in a text that only a hook can read: URLs, times, and words such as ids."""
+
 _NOT_SENT = frozenset(
     {"connection", "content-encoding", "content-length", "host", "transfer-encoding"}
 )
@@ -43,15 +51,18 @@ class Message:
     Attributes:
         status: of an answer; None for a delivery.
         headers: by lower-case name.
-        body: parsed; a text where it is neither JSON nor a form.
+        body: parsed; a text where it is neither JSON nor a form. Where only a hook can read it, the
+            parts of its text in turn: what is between words, and the words, which can be replaced.
+        code: the hook that reads a body of the encoding `code`.
     """
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, Any] = field(default_factory=dict)
     body: Any = None
-    encoding: Literal["json", "form", "xml", "query", "text"] = "json"
+    encoding: Literal["json", "form", "xml", "query", "text", "code"] = "json"
     method: str = "POST"  # of a delivery
+    code: Hook = _NO_CODE
 
     @classmethod
     def of_answer(cls, answer: AnswerExample, code: Hook = _NO_CODE) -> Message:
@@ -65,8 +76,8 @@ class Message:
         media = OBJECT_MEDIA.match(headers.get("content-type", ""))
         try:
             if code.read is not None:
-                body = code.read_body(answer.raw, answer.lower_headers)
-                return cls(answer.status, headers, {}, body, "text")
+                code.read_body(answer.raw, answer.lower_headers)
+                return cls(answer.status, headers, {}, _words(answer.raw), "code", code=code)
             if media is not None and text.strip():
                 encoding: Literal["xml", "form"] = "xml" if media[1].lower() == "xml" else "form"
                 return cls(answer.status, headers, {}, READERS[encoding](answer.raw), encoding)
@@ -90,16 +101,18 @@ class Message:
         headers = _sent(delivery.lower_headers)
         query = dict(parse_qsl(delivery.query, keep_blank_values=True))
         if code.read is not None:
-            body = code.read_body(delivery.raw, delivery.lower_headers)
-            return cls(None, headers, query, body, "text", delivery.method)
+            code.read_body(delivery.raw, delivery.lower_headers)
+            words = _words(delivery.raw)
+            return cls(None, headers, query, words, "code", delivery.method, code)
         body = parse_delivery(encoding, delivery.raw, delivery.query.encode())
         return cls(None, headers, query, body, encoding, delivery.method)
 
     @property
     def document(self) -> dict[str, Any]:
         """What expressions see."""
-        fields = self.body if isinstance(self.body, dict) else {}
-        known = {"body": self.body, "headers": self.headers, "query": self.query}
+        body = self._value()
+        fields = body if isinstance(body, dict) else {}
+        known = {"body": body, "headers": self.headers, "query": self.query}
         return {**fields, **known, **({} if self.status is None else {"status": self.status})}
 
     @property
@@ -116,6 +129,17 @@ class Message:
                 return b""
             case "text":
                 return str(self.body).encode()
+            case "code":
+                return "".join(self.body).encode("latin-1")
+
+    def _value(self) -> Any:
+        """The body as expressions see it; None where the hook cannot read it."""
+        if self.encoding != "code":
+            return self.body
+        try:
+            return self.code.read_body(self.content, self.headers)
+        except InvalidInputError:
+            return None
 
     @property
     def query_text(self) -> str:
@@ -129,7 +153,10 @@ class Message:
     def values(self) -> Iterator[tuple[Path, str | int | float]]:
         """Every text and number of the message, with its path."""
         for part in ("headers", "query", "body"):
-            yield from _values(getattr(self, part), (part,))
+            if part == "body" and self.encoding == "code":
+                yield from ((("body", at), self.body[at]) for at in range(1, len(self.body), 2))
+            else:
+                yield from _values(getattr(self, part), (part,))
 
     def get(self, path: Path) -> Any:
         """The value at a path."""
@@ -275,11 +302,22 @@ def _sources(message: Message, read: Read) -> Iterator[Path]:
     """Where the values are that an expression reads, and not only decides by."""
     before = read(message)
     for path, value in list(message.values()):
-        message.set(path, f"{value}x" if isinstance(value, str) else value + 1)
+        message.set(path, _other(value))
         after = read(message)
         message.set(path, value)
         if after is not None and after != before:
             yield path
+
+
+def _other(value: str | float) -> str | float:
+    """Another value of the same form."""
+    if not isinstance(value, str):
+        return value + 1
+    return f"{value}1" if value.isdecimal() else f"{value}x"
+
+
+def _words(body: bytes) -> list[str]:
+    return _WORDS.split(body.decode("latin-1"))
 
 
 def _containers(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:

@@ -20,7 +20,7 @@ import httpx
 
 from ackbridge.catalog.model import Integration
 from ackbridge.contracts.wire import InvalidInputError
-from ackbridge.http.client import HttpResponse, exchange
+from ackbridge.http.client import HttpResponse, exchange, network_problem
 from ackbridge.sandbox.provider_dialect import DialectReply, IncomingRequest
 from ackbridge.sandbox.serving import HttpReply, read_request, send_reply
 from ackbridge.security.private_files import make_private_file, make_private_folder
@@ -86,7 +86,7 @@ class Recorder:
                 request, self.gateway_url if is_callback else self._provider_url
             )
         except (httpx.HTTPError, TimeoutError, InvalidInputError) as error:
-            text = f"the recorder got no answer: {type(error).__name__}"
+            text = f"the recorder: {network_problem(error)}"
             await send_reply(HttpReply(DialectReply(502, text.encode())), scope, receive, send)
             return
         headers = _end_to_end(reply.headers)

@@ -204,6 +204,8 @@ class SampleMessages:
         return sample.message.copy() if sample else None
 
     def _made_up(self, source: str, kind: ExampleKind, *, retryable: bool) -> Message | None:
+        if self._integration.code.read is not None:
+            return None  # what the hook reads is nobody's guess
         message = Message(None if source == "callback" else 200, {}, {}, {})
         if source == "callback":
             self._make_delivery(message)
@@ -413,13 +415,16 @@ def _samples(integration: Integration, name: str, example: Example) -> Iterator[
     try:
         readings = list(read_example(integration, example))
         if example.answer is not None and example.operation == name:
-            yield _Sample(example.answer.to, readings[0].meaning, Message.of_answer(example.answer))
+            message = Message.of_answer(example.answer, integration.code)
+            yield _Sample(example.answer.to, readings[0].meaning, message)
         elif example.delivery is not None and integration.callbacks is not None:
             each, encoding = integration.callbacks.each, integration.callbacks.encoding
             for number, reading in enumerate(readings):
                 if reading.operation == name:
-                    message = Message.of_delivery(example.delivery, encoding)
-                    if each is not None:
+                    message = Message.of_delivery(example.delivery, encoding, integration.code)
+                    if each is not None and len(readings) > 1:
+                        if message.encoding == "code":
+                            continue  # only the hook could leave the other events out
                         keep_only(message, each, number)
                     yield _Sample("callback", reading.meaning, message)
     except (UnreadableExampleError, InvalidInputError):

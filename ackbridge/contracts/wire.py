@@ -165,6 +165,28 @@ def read_json(body: bytes, *, is_lenient: bool = False) -> Any:
     return value
 
 
+def read_json_unchecked(body: bytes) -> Any:
+    """Parse JSON of which parts may be refused by `read_json`: `check_json` says which.
+
+    Raises:
+        InvalidInputError: it is not JSON, or nested deeper than the parser can follow.
+    """
+    try:
+        return json.loads(body, parse_float=_number)
+    except (ValueError, RecursionError):
+        raise InvalidInputError("body: not JSON") from None
+
+
+def check_json(value: Any) -> None:
+    """Raise `InvalidInputError` for what `read_json` refuses: NaN, half characters, too deep."""
+    if is_deeper(value, MAX_JSON_DEPTH):
+        raise InvalidInputError("body: nested too deeply")
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise InvalidInputError(f"body: {_explain(error)}") from None
+
+
 def _explain(error: ValueError) -> str:
     """What is wrong, without any of the body."""
     if isinstance(error, json.JSONDecodeError):

@@ -323,9 +323,12 @@ def _after_pause(
 def _failed_probes(policy: BreakerPolicy, counts: BreakerCounts) -> _Trip | None:
     """As many failures as successes would have closed it."""
     if counts.failed >= policy.probes:
-        return _Trip(f"half open, {counts.failed} calls failed")
+        return _Trip(f"half open, failed calls: {counts.failed}")
     if counts.silent >= policy.probes:
-        return _Trip(f"half open, {counts.silent} calls timed out", is_silence=True)
+        return _Trip(
+            f"half open, calls without a response: {counts.silent}",
+            is_silence=True,
+        )
     return None
 
 

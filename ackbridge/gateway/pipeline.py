@@ -6,9 +6,10 @@ handshakes that a file declares to be unsigned.
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -27,7 +28,12 @@ from ackbridge.catalog.kept_fields import (
 from ackbridge.catalog.model import Integration
 from ackbridge.catalog.wire_formats import READERS, in_utf8, read_form
 from ackbridge.clock import Clock
-from ackbridge.contracts.wire import InvalidInputError, read_json
+from ackbridge.contracts.wire import (
+    InvalidInputError,
+    check_json,
+    read_json,
+    read_json_unchecked,
+)
 from ackbridge.errors import SecretError, SignatureError, UnavailableError
 from ackbridge.security.callback_urls import CallbackUrls
 from ackbridge.security.inbound import Verifier
@@ -189,6 +195,13 @@ class ReplyDecidedError(Exception):
         super().__init__(reply.status)
 
 
+class UnreadEvent(NamedTuple):
+    """An event that cannot be stored as it is; its document has the body as text."""
+
+    document: EventDocument
+    problem: InvalidInputError
+
+
 class Interpreted(NamedTuple):
     """The events of a delivery.
 
@@ -196,12 +209,14 @@ class Interpreted(NamedTuple):
         ignored: how many the provider's file ignores.
         rejection: the reply, where not all of its events can be read.
         unreadable: what cannot be read, and is genuine all the same.
+        is_refused: whether something of it is not kept.
     """
 
     events: list[InboundEvent]
     ignored: int = 0
     rejection: CallbackReply | None = None
     unreadable: tuple[EventDocument, ...] = ()
+    is_refused: bool = False
 
 
 @dataclass
@@ -298,26 +313,35 @@ class CallbackPipeline:
             split = split_delivery(each, delivery, has_whole=source.has_whole)
             documents = [_proven(document, verified.call_id) for document in split]
         except ValueError as error:
+            if each is not None and delivery is None and (parts := _readable_parts(verified)):
+                return self._read_all(source, parts)
             unread = delivery or source.redactor.known.remove(_unread_document(verified))
             return Interpreted([], rejection=_unreadable(source, error), unreadable=(unread,))
         return self._read_all(source, documents)
 
-    def _read_all(self, source: CallbackSource, documents: list[EventDocument]) -> Interpreted:
+    def _read_all(
+        self, source: CallbackSource, documents: Sequence[EventDocument | UnreadEvent]
+    ) -> Interpreted:
         events: list[InboundEvent] = []
-        ignored, rejection = 0, None
+        ignored, rejection, refusal = 0, None, None
         unreadable: tuple[EventDocument, ...] = ()
         for number, document in enumerate(documents, 1):
+            if isinstance(document, UnreadEvent):
+                rejection = rejection or _about_event(_unreadable(source, document.problem), number)
+                unreadable += (document.document,)
+                continue
             try:
                 event = self._read(source, document, len(to_json(document["body"])))
             except ReplyDecidedError as decided:
-                rejection = rejection or _about_event(decided.reply, number)
+                refusal = refusal or _about_event(decided.reply, number)
             except ValueError as error:
                 rejection = rejection or _about_event(_unreadable(source, error), number)
                 unreadable += (document,)
             else:
                 ignored += event is None
                 events += [event] if event is not None else []
-        return Interpreted(events, ignored, rejection, unreadable)
+        is_refused = refusal is not None
+        return Interpreted(events, ignored, refusal or rejection, unreadable, is_refused)
 
     def _read(
         self, source: CallbackSource, document: EventDocument, size: int
@@ -334,7 +358,7 @@ class CallbackPipeline:
         return event
 
     async def _deliver(self, interpreted: Interpreted, source: CallbackSource) -> CallbackReply:
-        events, ignored, rejection, unreadable = interpreted
+        events, ignored, rejection, unreadable, is_refused = interpreted
         provider = source.integration.provider
         if ignored:
             self.delivery.count_ignored(provider, ignored)
@@ -349,13 +373,15 @@ class CallbackPipeline:
         except UnavailableError as error:
             log.warning("callback could not be stored: %s", error, extra={"provider": provider})
             return self._try_again("neither the engine nor the ledger is available")
-        if rejection is not None:
-            return _logged(rejection, provider)
-        if len(results) == 1 and not ignored:
-            return _logged(source.replies[results[0]], provider, events[0])
         results += [DeliveryResult.IGNORED] * ignored
-        reply = _summary([source.replies[result] for result in results], source)
-        return _logged(reply, provider)
+        replies = [source.replies[result] for result in results]
+        if rejection is not None and (is_refused or not replies or _rejects_unreadable(source)):
+            return _logged(rejection, provider)
+        if rejection is not None:
+            return _logged(_mixed(replies, rejection, len(unreadable), source), provider)
+        if len(results) == 1 and events:
+            return _logged(replies[0], provider, events[0])
+        return _logged(_summary(replies, source), provider)
 
     def _try_again(self, reason: str) -> CallbackReply:
         seconds = max(1, round(self.retry_after.total_seconds()))
@@ -402,6 +428,23 @@ def _summary(replies: list[CallbackReply], source: CallbackSource) -> CallbackRe
     refused = [reply for reply in replies if reply.code >= 300]
     accepted = source.replies[DeliveryResult.SIGNALLED]
     return replace(refused[0] if refused else accepted, status="accepted", reason=reason)
+
+
+def _mixed(
+    replies: list[CallbackReply], rejection: CallbackReply, unreadable: int, source: CallbackSource
+) -> CallbackReply:
+    """Beside events that are delivered, unreadable ones are kept."""
+    kept = replace(source.replies[DeliveryResult.KEPT], status=rejection.status)
+    reply = _summary([*replies, *[kept] * unreadable], source)
+    return replace(reply, reason=f"{reply.reason} ({rejection.reason})")
+
+
+def _rejects_unreadable(source: CallbackSource) -> bool:
+    """Whether the provider is to send a delivery again of which some events are unreadable.
+
+    They are kept, so it need not, unless its file says so.
+    """
+    return "unreadable" in source.callbacks.replies.model_fields_set
 
 
 def _answer_unsigned_handshake(received: ReceivedCallback) -> None:
@@ -485,9 +528,51 @@ def _reader(integration: Integration, callbacks: CallbackSpec) -> Read:
 
 
 def _read_json(received: ReceivedCallback) -> Any:
+    return read_json(_utf8(received))
+
+
+def _utf8(received: ReceivedCallback) -> bytes:
     declared = _content_type(received)
     has_charset = "charset" in declared.lower()
-    return read_json(in_utf8(received.body, declared) if has_charset else received.body)
+    return in_utf8(received.body, declared) if has_charset else received.body
+
+
+def _readable_parts(verified: VerifiedCallback) -> list[EventDocument | UnreadEvent]:
+    """The events of a JSON delivery of which some have what `read_json` refuses.
+
+    Empty where it is no JSON at all, or where it has no events.
+    """
+    source = verified.source
+    if source.callbacks.each is None or source.read is not _read_json:
+        return []
+    try:
+        body = read_json_unchecked(_utf8(verified))
+        delivery = _kept_document(verified, body)
+        split = split_delivery(source.callbacks.each, delivery, has_whole=False)
+        whole = {"delivery": _storable(body)} if source.has_whole else {}
+        return [_part(source, _proven({**one, **whole}, verified.call_id)) for one in split]
+    except (ValueError, RecursionError):
+        return []
+
+
+def _part(source: CallbackSource, document: EventDocument) -> EventDocument | UnreadEvent:
+    known = source.redactor.known
+    try:
+        check_json(document["body"])
+    except InvalidInputError as problem:
+        unread = make_document(None, document["headers"], document["query"])
+        return UnreadEvent(
+            known.remove({**unread, "body": json.dumps(document["body"])}),
+            InvalidInputError(str(problem).removeprefix("body: ")),
+        )
+    removed: EventDocument = known.remove(document)
+    return removed
+
+
+def _storable(body: Any) -> Any:
+    """With texts for what JSON does not have, and question marks for halves of characters."""
+    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+    return read_json(text, is_lenient=True)
 
 
 def _content_type(received: ReceivedCallback) -> str:

@@ -527,6 +527,24 @@ class _Body(httpx.AsyncByteStream):
         self._response.release()
 
 
+_PROBLEMS: tuple[tuple[type[Exception], str], ...] = (
+    (httpx.PoolTimeout, "could not connect: all connections are in use"),
+    (httpx.ConnectTimeout, "could not connect in time"),
+    (httpx.ConnectError, "could not connect: refused, or no such host"),
+    (httpx.WriteTimeout, "the request could not be sent in time"),
+    (httpx.TimeoutException, "no answer in time"),
+    (TimeoutError, "no answer in time"),
+    (httpx.RemoteProtocolError, "no answer: the connection was closed, or it is no HTTP"),
+    (httpx.NetworkError, "no answer: the connection broke"),
+)
+
+
+def network_problem(error: Exception) -> str:
+    """What went wrong, without the error's own text, which may quote what was sent."""
+    found = (text for kind, text in _PROBLEMS if isinstance(error, kind))
+    return next(found, f"no answer: {type(error).__name__}")
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:

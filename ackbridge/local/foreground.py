@@ -34,17 +34,25 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 def print_stack(stack: Stack, state: Path, *, parts: Collection[str] = PARTS) -> None:
-    at = stack.addresses
+    at = stack_addresses(stack, state, parts=parts)
     values = {
-        "Temporal UI": at.ui,
-        "Temporal": at.engine,
-        "gateway": at.gateway if "gateway" in parts else None,
-        "sandbox provider": at.sandbox if "sandbox" in parts else None,
-        "localstripe": at.stripe if "stripe" in parts else None,
-        "state and logs": str(state),
+        "Temporal UI": at["ui"],
+        "Temporal": at["engine"],
+        "gateway": at.get("gateway"),
+        "sandbox provider": at.get("sandbox"),
+        "localstripe": at.get("stripe"),
+        "state and logs": at["state"],
     }
     title = "The stack is up" if "worker" in parts else "The engine is up"
     output.console.print(output.properties(title, values))
+
+
+def stack_addresses(stack: Stack, state: Path, *, parts: Collection[str] = PARTS) -> dict[str, str]:
+    """Where the parts of a stack listen, and the folder of their state."""
+    at = stack.addresses
+    optional = {"gateway": at.gateway, "sandbox": at.sandbox, "stripe": at.stripe}
+    found = {name: address for name, address in optional.items() if name in parts}
+    return {"engine": at.engine, "ui": at.ui, **found, "state": str(state)}
 
 
 def taken_ports(stack: Stack, parts: Collection[str]) -> list[str]:

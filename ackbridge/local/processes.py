@@ -78,6 +78,10 @@ class ManagedProcess:
         except OSError as error:
             raise ProcessNotStartedError(f"{self.command[0]}: {error.strerror}") from None
 
+    def set_environment(self, environ: Mapping[str, str]) -> None:
+        """The environment from the next start on."""
+        self._environ = dict(environ)
+
     @property
     def pid(self) -> int:
         """Raises `ProcessNotStartedError` before the process was started."""

@@ -181,12 +181,14 @@ class Stack:
             sandbox=f"http://{HOST}:{ports['sandbox']}",
             stripe=f"http://{HOST}:{ports['stripe']}",
         )
-        self.environment = environment_for(
+        self._defaults = environment_for(
             self.addresses,
             environ,
             state=self._state,
             integrations=integrations_folder(integrations),
-        ) | dict(settings or {})
+        )
+        self._settings = dict(settings or {})
+        self.environment = self.environment_with(None)
         self._stub = stub
         self._start_timeout = start_timeout
         self._stopped: set[str] = set()
@@ -253,6 +255,18 @@ class Stack:
         self._parts[part].stop(_STOP_TIMEOUT)
         self._parts[part].start()
         self._stopped.discard(part)
+
+    def environment_with(self, settings: Mapping[str, str] | None) -> dict[str, str]:
+        """The environment of the parts with other settings; None: with those that they have."""
+        return self._defaults | (self._settings if settings is None else dict(settings))
+
+    def configure(self, settings: Mapping[str, str]) -> None:
+        """Give other settings to the parts that are started from now on."""
+        self._settings = dict(settings)
+        self.environment = self.environment_with(None)
+        for part in self._parts.values():
+            if isinstance(part, StackProcess):
+                part.set_environment(self.environment)
 
     def is_running(self, part: str) -> bool:
         return _process(self._parts[part]).is_running

@@ -34,6 +34,9 @@ class Count(StrEnum):
     LATE = "late"  # responses whose silence had been counted before
     DUPLICATES = "duplicates"  # messages suppressed because their event had been seen
     IGNORED = "ignored"  # events that the provider's file ignores
+    # Events of the provider's own list that catching up did not keep
+    LISTED_UNREADABLE = "listed_unreadable"
+    LISTED_UNAWAITED = "listed_unawaited"  # no call waits for them, and no rule forwards them
     # Callbacks that were rejected before anything of them was kept
     FORGED = "forged"  # the signature, the credentials or the source are wrong
     TURNED_AWAY = "turned_away"  # too large, too slow, too many, or for nobody

@@ -190,7 +190,7 @@ def call_status(status: CallStatus) -> RenderableType:
     values: dict[str, str | None] = {
         "answer": _answer(status),
         "stage": f"{status.stage} since {status.since:%Y-%m-%d %H:%M:%S} UTC",
-        "cycle": f"{status.cycle}, sent {status.attempts} times",
+        "cycle": f"{status.cycle}, sent {counted(status.attempts, 'time')}",
         "waiting for": waiting(status.waiting),
         "effect": _EFFECTS[status.effect],
         "code": code(status.code, status.provider_code),
@@ -210,7 +210,7 @@ def call_status(status: CallStatus) -> RenderableType:
             values["forced"] = f"by {outcome.forced.by}: {outcome.forced.reason}"
     owed, duplicates = status.acknowledgements_owed, status.duplicates
     values |= {
-        "owed": f"{owed} acknowledgements" if owed else None,
+        "owed": counted(owed, "acknowledgement") if owed else None,
         "duplicates": f"{duplicates} suppressed" if duplicates else None,
         "flags and breaker": status.standing,
         "last error": status.last_error,
@@ -261,6 +261,11 @@ def age(span: timedelta) -> str:
         if seconds >= length:
             return f"{seconds // length} {unit}"
     return f"{seconds} s"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: `1 call`, `2 calls`."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def _json(value: Any) -> str:

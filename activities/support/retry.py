@@ -22,7 +22,7 @@ from ackbridge.errors import (
     SecretError,
     UnknownNameError,
 )
-from ackbridge.http.client import EgressRefusedError
+from ackbridge.http.client import EgressRefusedError, network_problem
 
 INITIAL_INTERVAL = timedelta(milliseconds=500)
 MAXIMUM_INTERVAL = timedelta(minutes=5)
@@ -242,5 +242,4 @@ def network_failure(error: httpx.HTTPError | TimeoutError) -> RetryableError:
     if isinstance(error, EgressRefusedError):
         return RetryableError(str(error))
     not_sent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    what = "could not connect" if not_sent else "no answer"
-    return RetryableError(f"{what}: {type(error).__name__}", reached=not not_sent)
+    return RetryableError(network_problem(error), reached=not not_sent)

@@ -1,4 +1,4 @@
-"""Every command of docs/tutorial.md, in a folder of its own, in the order of the page."""
+"""Every command of docs/tutorial.md, from the installed wheel, in the order of the page."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from .conftest import CHECKOUT, Installed
+
 PAGE = (CHECKOUT / "docs" / "tutorial.md").read_text()
 pytestmark = pytest.mark.extended
-COMMAND = (sys.executable, "-m", "ackbridge")
 ENDS_WITH = {"fail": 1, "silent": 3}
 READY = "Ctrl-C stops everything"
 
@@ -31,15 +30,16 @@ def tutorial() -> list[list[str]]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
-    """The environment of somebody who has set nothing."""
+    """The environment of somebody who has set nothing, without access to the checkout."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("ACKBRIDGE_", "TEMPORAL_"))}
-    return {**kept, "HOME": str(tmp_path), "PYTHONPATH": str(CHECKOUT)}
+    return {**kept, "HOME": str(tmp_path), "PYTHONPATH": ""}
 
 
 class Shell:
     """Runs the commands; `up` in the background, until the end."""
 
-    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+    def __init__(self, python: Path, folder: Path, environ: dict[str, str]) -> None:
+        self.command = (str(python), "-m", "ackbridge")
         self.folder = folder
         self.environ = environ
         self.up: subprocess.Popen[bytes] | None = None
@@ -56,7 +56,7 @@ class Shell:
     def _start(self) -> None:
         with self.log.open("wb") as log:
             self.up = subprocess.Popen(
-                [*COMMAND, "up"], cwd=self.folder, env=self.environ, stdout=log, stderr=log
+                [*self.command, "up"], cwd=self.folder, env=self.environ, stdout=log, stderr=log
             )
         until = time.monotonic() + 60
         while READY not in (printed := self.log.read_text()):
@@ -69,7 +69,7 @@ class Shell:
 
     def _check(self, words: list[str]) -> None:
         done = subprocess.run(
-            [*COMMAND, *words],
+            [*self.command, *words],
             cwd=self.folder,
             env=self.environ,
             capture_output=True,
@@ -81,10 +81,35 @@ class Shell:
         assert done.returncode == expected, (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
 
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.folder / file).read_text()
+        assert old in text
+        (self.folder / file).write_text(text.replace(old, new))
+
+    def wait_for(self, sentence: str) -> None:
+        until = time.monotonic() + 60
+        while sentence not in (printed := self.log.read_text()):
+            assert time.monotonic() < until, printed
+            time.sleep(0.2)
+
+    def failed_order(self, key: str) -> str:
+        """What is printed of an order that fails, in one line."""
+        order = ["call", "shop", "create_order", "--key", key, "--payload", '{"item": "fail"}']
+        done = subprocess.run(
+            [*self.command, *order, "--json"],
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        return " ".join(done.stdout.split())
+
 
 @pytest.fixture
-def shell(home: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
-    used = Shell(tmp_path, home)
+def shell(home: dict[str, str], tmp_path: Path, installed: Installed) -> Iterator[Shell]:
+    used = Shell(installed.python, tmp_path, home)
     yield used
     if used.up is not None:
         used.up.send_signal(signal.SIGINT)
@@ -92,18 +117,16 @@ def shell(home: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
 
 
 def test_every_command_of_the_tutorial(shell: Shell) -> None:
-    """And the files are loaded again when they change."""
+    """And the files are loaded again when they change: integrations, `.env`, and the stub."""
     for words in tutorial():
         shell.run(words)
-    integration = shell.folder / "integrations" / "shop.yaml"
-    integration.write_text(integration.read_text().replace("Try again later.", "Ask us."))
-    until = time.monotonic() + 60
-    while "have changed, and are loaded" not in (printed := shell.log.read_text()):
-        assert time.monotonic() < until, printed
-        time.sleep(0.2)
-    order = ["call", "shop", "create_order", "--key", "o-9", "--payload", '{"item": "fail"}']
-    done = subprocess.run(
-        [*COMMAND, *order], cwd=shell.folder, env=shell.environ, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert "Ask us." in " ".join(done.stdout.split()), done.stdout + done.stderr
+    shell.edit("integrations/shop.yaml", "Try again later.", "Ask ${SHOP_HELP:-us}.")
+    shell.wait_for("The integration files have changed, and are loaded.")
+    assert "Ask us." in shell.failed_order("o-9")
+    shell.edit(".env", "SHOP_API_KEY=", "SHOP_HELP=the shop\nSHOP_API_KEY=other-")
+    shell.wait_for("The settings have changed, and are loaded.")
+    # The stub has the other key, too: it is started again.
+    assert "Ask the shop." in shell.failed_order("o-10")
+    shell.edit("provider.py", "out of stock", "sold out")
+    shell.wait_for("provider.py has changed, and is started again.")
+    assert "sold out" in shell.failed_order("o-11")

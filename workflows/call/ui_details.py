@@ -7,7 +7,7 @@ from temporalio import workflow
 from workflows.hosting.markdown import bullets, document, quote_notice, times, timestamp
 
 with workflow.unsafe.imports_passed_through():
-    from ackbridge.contracts.calls import CallStatus, Stage, Waiting
+    from ackbridge.contracts.calls import CallStatus, Effect, Stage, Waiting
 
 _HEADLINES = {
     Stage.PREPARING: "Preparing: checking the request, claiming the key",
@@ -26,16 +26,30 @@ _HEADLINES = {
 def render(status: CallStatus) -> str:
     """Show the stage, the deadline with its reason, counts, the last error and the notice."""
     return document(
-        f"**{_HEADLINES[status.stage]}** (since {timestamp(status.since)})",
+        f"**{_HEADLINES[status.stage]}{_ending(status)}** (since {timestamp(status.since)})",
         bullets(_facts(status)),
         quote_notice(status.notice),
     )
 
 
+_UNKNOWN = "the provider may have done the work, or may still do it"
+
+
+def _ending(status: CallStatus) -> str:
+    """What the headline says of an end besides its stage."""
+    outcome = status.outcome
+    if outcome is not None and outcome.late:
+        return ", late: after a missed deadline, or after the caller was told of a delay"
+    is_ended = status.stage in (Stage.FAILED, Stage.CANCELLED)
+    return f", effect unknown: {_UNKNOWN}" if is_ended and status.effect is Effect.UNKNOWN else ""
+
+
 def _facts(status: CallStatus) -> list[str]:
     facts = [f"cycle {status.cycle}, attempts to send: {status.attempts}"]
     if status.stage is not Stage.PREPARING:
-        facts.append(f"effect at the provider: {status.effect}")
+        is_unknown = status.effect is Effect.UNKNOWN
+        meaning = f" ({_UNKNOWN})" if is_unknown else ""
+        facts.append(f"effect at the provider: {status.effect}{meaning}")
     if status.code:
         facts.append(f"code: {status.code}, the provider's: {status.provider_code or 'none'}")
     if status.waiting:

@@ -155,7 +155,7 @@ class IntegrationCall:
             state = self._protocol.state
             if wanted.timeout > timedelta(0):
                 until = workflow.now() + wanted.timeout
-                summary = "timeout of the update await_outcome"
+                summary = "latest reply to a caller that waits for the outcome"
                 await self._host.wait(lambda: state.is_released, until, summary)
             if state.rejection is not None:
                 raise ApplicationError(state.rejection.reason, type=state.rejection.kind)

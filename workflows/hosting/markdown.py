@@ -53,5 +53,9 @@ def timestamp(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun if number == 1 else f'{noun}s'}"
+
+
 def times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"

@@ -8,8 +8,8 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.breaker import BreakerStatus
-    from ackbridge.contracts.control import ControlSnapshot, ControlStatus
-    from workflows.hosting.markdown import bullets, document, one_line, table, timestamp
+    from ackbridge.contracts.control import ControlChange, ControlSnapshot, ControlStatus
+    from workflows.hosting.markdown import bullets, document, one_line, timestamp
 
 MAX_CHANGES_SHOWN = 20
 
@@ -19,20 +19,16 @@ def render(status: ControlStatus) -> str:
     return document(
         f"**{snapshot.provider}**, version {snapshot.version} ({timestamp(snapshot.at)})",
         bullets(_items(status)),
-        table(
-            ["when", "who", "what", "from", "to", "why"],
-            (
-                [
-                    timestamp(change.at),
-                    one_line(change.by),
-                    one_line(change.subject),
-                    one_line(change.before),
-                    f"**{one_line(change.after)}**",
-                    one_line(change.reason),
-                ]
-                for change in status.changes[:MAX_CHANGES_SHOWN]
-            ),
-        ),
+        "**Changes**, the latest first" if status.changes else "",
+        bullets(_change(change) for change in status.changes[:MAX_CHANGES_SHOWN]),
+    )
+
+
+def _change(change: ControlChange) -> str:
+    """In a sentence, which wraps: the Temporal UI cuts off wide tables."""
+    return (
+        f"{timestamp(change.at)}: {one_line(change.subject)}: {one_line(change.before)}"
+        f" → **{one_line(change.after)}**, by {one_line(change.by)}: {one_line(change.reason)}"
     )
 
 

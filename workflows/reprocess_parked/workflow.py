@@ -18,6 +18,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 from workflows.hosting.audit import AuditTrail
 from workflows.hosting.inputs import handle_signal, invalid_request, read_start, require_no_timeouts
+from workflows.hosting.markdown import counted
 from workflows.hosting.temporal_host import should_continue_as_new
 
 from .batch import BatchRun
@@ -217,4 +218,4 @@ def _summary(progress: BatchProgress, *, is_last: bool) -> str:
         return "release calls that were not resumed yet"
     if progress.state is BatchState.WAITING:
         return f"wait: {progress.why}"[:MAX_SUMMARY_LENGTH]
-    return f"{progress.counts.done} calls done: resume more"
+    return f"{counted(progress.counts.done, 'call')} done: resume more"

@@ -27,6 +27,7 @@ _PROBES: Final = "ackbridge.probes"
 _LATE: Final = "ackbridge.answers.late"
 _DUPLICATES: Final = "ackbridge.duplicates"
 _IGNORED: Final = "ackbridge.callbacks.ignored"
+_DROPPED: Final = "ackbridge.catch_up.dropped"
 _REJECTED: Final = "ackbridge.callbacks.rejected"
 _OURS: Final = "ackbridge.trouble.ours"
 _CALLS: Final = "ackbridge.breaker.calls"
@@ -42,6 +43,8 @@ COUNTERS: Final[Mapping[Count, tuple[str, str]]] = {
     Count.LATE: (_LATE, ""),
     Count.DUPLICATES: (_DUPLICATES, ""),
     Count.IGNORED: (_IGNORED, ""),
+    Count.LISTED_UNREADABLE: (_DROPPED, "unreadable"),
+    Count.LISTED_UNAWAITED: (_DROPPED, "unawaited"),
     Count.FORGED: (_REJECTED, "forged"),
     Count.TURNED_AWAY: (_REJECTED, "turned_away"),
     Count.STATUS_ANSWERED: (_STATUS_REQUESTS, "answered"),
@@ -68,12 +71,13 @@ _DESCRIPTIONS: Final = {
     _LATE: "Responses after their deadline",
     _DUPLICATES: "Messages suppressed as duplicates",
     _IGNORED: "Events that the provider's file ignores",
+    _DROPPED: "Events of the provider's list that catching up did not keep",
     _REJECTED: "Callbacks rejected before anything of them was kept",
     _OURS: "Errors on our side, such as an unavailable ledger",
     _CALLS: "Outcomes that the breaker counts, each at most once per call",
 }
 
-_OF_PROVIDERS: Final = (_PROBES, _REJECTED)
+_OF_PROVIDERS: Final = (_PROBES, _REJECTED, _DROPPED)
 """Counters without an operation."""
 
 HISTOGRAMS: Final[Mapping[Timing, tuple[str, str]]] = {

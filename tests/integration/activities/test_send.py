@@ -123,7 +123,7 @@ async def test_failed_connection_has_not_reached(deserted: World) -> None:
     error = await failed(attempt().run(Send(deserted.deps).send, step(deserted)))
 
     assert (error.type, trouble(error).reached) == ("NoReceipt", False)
-    assert error.message == "could not connect: ConnectError"
+    assert error.message == "could not connect: refused, or no such host"
 
 
 @contextmanager
@@ -146,7 +146,7 @@ async def test_black_hole_has_not_reached(tmp_path: Path) -> None:
             error = await failed(attempt().run(Send(lost.deps).send, step(lost)))
 
     assert (error.type, trouble(error).reached) == ("NoReceipt", False)
-    assert error.message == "could not connect: ConnectTimeout"
+    assert error.message == "could not connect in time"
 
 
 async def test_silence_has_reached(world: World) -> None:
@@ -156,7 +156,7 @@ async def test_silence_has_reached(world: World) -> None:
     error = await failed(attempt().run(Send(world.deps).send, step(world)))
 
     assert (error.type, trouble(error).reached) == ("NoReceipt", True)
-    assert error.message.startswith("no answer: ")
+    assert error.message.startswith("no answer")
 
 
 async def test_refusal_of_the_only_attempt_is_final(world: World) -> None:

@@ -123,7 +123,7 @@ async def test_unknown_by_provider_and_age(stage: Stage) -> None:
     assert [row["call_id"] for row in found["calls"]] == [one.call_id for one in requests]
     assert {row["code"] for row in found["calls"]} == {"no_response"}
     shown = await run(stage, "unknown")
-    assert "calls with unknown effect" in shown.stdout
+    assert " with unknown effect" in shown.stdout
     assert all(one.call_id in shown.stdout for one in requests)
     cards = await run(stage, "providers", "acme")
     assert cards.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -17,19 +18,20 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.activities.world import unreachable_url
 from tests.support.commands import Ran, run_all
 from tests.support.engine import new_namespace
+from tests.support.processes import run_command
 from tests.support.stage import Stage
 
 WITHIN = 5
 """Seconds, without the start of a process."""
 WHY = ("--reason", "a drill", "--by", "ann")
-NOT_HERE = {"worker", "gateway", "up", "demo", "init", "record", "try", "check"}
-"""They run until they are stopped, or need neither engine nor ledger; they have their own tests."""
+NOT_HERE = {"worker", "gateway", "up", "demo"}
+"""They run until they are stopped: see `test_processes_that_cannot_start`."""
 
 _PATIENCE = timedelta(seconds=60)
 DONE, REFUSED, PENDING, AWAY, CLOSED = 0, 2, 3, 4, 141
 NOTES = ("waiting for", "not in the audit log")
 """Of lines that are not about what went wrong."""
-GROUPS_WITH_OWN_TESTS = {"audit", "api-key", "encrypt-again"}
+SHIPPED = Path(__file__).parents[3] / "integrations"
 
 
 def commands(call_id: str) -> list[list[str]]:
@@ -60,6 +62,7 @@ def commands(call_id: str) -> list[list[str]]:
         ("limit", "nope", "5/s", *WHY),
         ("providers",),
         ("purge", "--dry-run"),
+        ("purge",),
         ("catch-up", "nope", "--since", "1h"),
         ("owed", "list"),
         ("owed", "write-off", call_id, "--cycle", "1", *WHY),
@@ -74,13 +77,26 @@ def commands(call_id: str) -> list[list[str]]:
         ("schedules", "remove", "nope"),
         ("deployment", "status"),
         ("deployment", "promote", "nope", "--wait", "1s"),
+        ("audit", "list"),
+        ("audit", "verify"),
+        ("audit", "export"),
+        ("api-key", "list"),
+        ("api-key", "new", key, "--name", "ci", "--role", "read"),
+        ("api-key", "remove", "nope"),
+        ("encrypt-again",),
+        ("init", "no good name"),
+        ("check", "nope.yaml"),
+        ("check", "--json", str(SHIPPED / "slack.yaml")),
+        ("try", "nope", "create_order", "--key", key),
+        ("try", "sandbox", "create_order", "--key", key, "--payload", "{}"),
+        ("record", "nope"),
         ("schema",),
     ]
     return [list(line) for line in lines]
 
 
 @pytest.fixture
-def settings(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def settings(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """The stage's own, as the commands read them."""
     for name in os.environ:
         if name.startswith(("ACKBRIDGE_", "TEMPORAL_")):
@@ -91,6 +107,7 @@ def settings(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ACKBRIDGE_LEDGER_URL", stage.settings.ledger_url)
     monkeypatch.setenv("ACKBRIDGE_DEPLOYMENT", "nowhere")
+    monkeypatch.setenv("ACKBRIDGE_AUTH_API_KEYS", str(tmp_path / "keys.json"))
     return monkeypatch
 
 
@@ -138,8 +155,7 @@ def test_every_command_is_played() -> None:
     played = {word for line in commands("a.b.c") for word in line[:2]}
     known = set()
     for name, found in COMMANDS.items():
-        if name not in GROUPS_WITH_OWN_TESTS:
-            known |= {name, *(found.commands if isinstance(found, Group) else ())}
+        known |= {name, *(found.commands if isinstance(found, Group) else ())}
     assert known <= played | NOT_HERE
 
 
@@ -248,3 +264,30 @@ async def test_closed_pipe(stage: Stage, settings: pytest.MonkeyPatch) -> None:
         ran = await run_all(commands(request.call_id), into=closed_pipe)
     check(ran, {REFUSED, CLOSED})
     assert {one.status for one in only(ran, "status", "list", "schema", "unknown")} == {CLOSED}
+
+
+PROCESSES = {
+    "no ledger": (("ACKBRIDGE_LEDGER_URL", "sqlite:////no/such/folder/ledger.db"), AWAY),
+    "no integrations": (("ACKBRIDGE_INTEGRATIONS", "no-such-folder"), REFUSED),
+    "no such setting": (("ACKBRIDGE_LOG_LEVEL", "LOUD"), REFUSED),
+    "wrong namespace": (("TEMPORAL_NAMESPACE", "nowhere"), REFUSED),
+}
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("trouble", PROCESSES)
+@pytest.mark.parametrize("process", [("worker",), ("gateway", "--port", "1"), ("up",)])
+async def test_processes_that_cannot_start(
+    stage: Stage, settings: pytest.MonkeyPatch, process: tuple[str, ...], trouble: str
+) -> None:
+    """They end with one sentence that names the setting, instead of running without it."""
+    (name, value), status = PROCESSES[trouble]
+    if (process[0], trouble) in {("gateway", "wrong namespace"), ("up", "wrong namespace")}:
+        pytest.skip("the gateway goes on without the engine, and `up` starts its own")
+    if (process[0], trouble) == ("up", "no ledger"):
+        pytest.skip("`up` has a ledger of its own")
+    settings.setenv(name, value)
+    done = await asyncio.to_thread(run_command, os.environ, *process)
+    assert done.returncode == status, done
+    assert name in done.stderr, done
+    assert "Traceback" not in done.stderr

@@ -41,6 +41,7 @@ OF_DOOR = (
     *("answered", "answered-early", "silent-but-status-knows", "provider-failure", "late-response"),
     *("throttled", "forged-and-malformed", "same-key-other-payload"),
 )
+OF_LINES = ("answered", "provider-failure", "silent-but-status-knows", "late-response", "refused")
 OF_BATCHES = ("answered", "final-receipt", "provider-failure", "contradictory", "silent", "refused")
 TRIED: dict[str, tuple[Path, tuple[str, ...], tuple[str, ...]]] = {
     "sandbox": (SHIPPED / "sandbox.yaml", ("create_order",), ()),
@@ -50,6 +51,7 @@ TRIED: dict[str, tuple[Path, tuple[str, ...], tuple[str, ...]]] = {
     "parcels": (FILES / "parcels.yaml", ("book",), OF_PARCELS),
     "shared": (FILES / "shared.yaml", ("create", "cancel", "count"), OF_SHARED),
     "door": (FILES / "door.yaml", ("order",), OF_DOOR),
+    "lines": (FILES / "lines.yaml", ("move",), OF_LINES),
     "batches": (FILES / "batches.yaml", ("pay",), OF_BATCHES),
     "wrong": (
         FILES / "wrong.yaml",
@@ -255,3 +257,16 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert running.wait(60) != 0
     assert psutil.wait_procs(children, timeout=30)[1] == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.extended
+async def test_first_file_of_the_docs_conforms(tmp_path: Path) -> None:
+    """The one that a newcomer copies."""
+    page = (SHIPPED.parent / "docs" / "integrations.md").read_text()
+    written = page.partition("## A first file")[2].partition("```yaml\n")[2].partition("```")[0]
+    file = tmp_path / "rates.yaml"
+    file.write_text(written)
+    report = await run_conformance(file, os.environ, {"convert": None}, SCENARIOS)
+    assert failures(report) == []
+    assert report.complaints == []
+    assert report.of(Verdict.PASSED)

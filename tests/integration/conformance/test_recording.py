@@ -70,7 +70,7 @@ def test_try_shows_one_exchange_and_what_it_means(provider_url: str, tmp_path: P
         (("sandbox", "order"), 2, "unknown operation 'order'"),
         (("sandbox", "create_order", "--payload", "{}"), 2, "payload"),
         (("sandbox", "quote", "--send", "success"), 2, "operation quote sends none"),
-        (("sandbox", "create_order", "--payload", json.dumps(ORDER)), 4, "no answer"),
+        (("sandbox", "create_order", "--payload", json.dumps(ORDER)), 4, "could not connect"),
     ],
 )
 def test_try_says_what_is_wrong(arguments: tuple[str, ...], code: int, complaint: str) -> None:

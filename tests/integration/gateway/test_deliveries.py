@@ -80,7 +80,7 @@ async def test_an_event_is_read_as_if_it_were_the_body(world: World) -> None:
         assert (reply.status_code, reply.text) == (299, "[accepted]")
         assert (await deliver(gateway)).status_code == 299
         reply = await gateway.send(b"{}", TOKEN, "many")
-        assert reply.status_code == 422
+        assert reply.status_code == 400
         assert reply.json()["reason"].startswith("each: the callback has neither a list")
 
     (message,) = await collected(call)
@@ -88,14 +88,16 @@ async def test_an_event_is_read_as_if_it_were_the_body(world: World) -> None:
 
 
 async def test_an_event_that_cannot_be_read_does_not_lose_the_others(world: World) -> None:
-    """The reply is the one for it, and names it; the events beside it are delivered."""
+    """It is kept, and the events beside it are delivered; alone it is rejected with its reason."""
     call_id = new_call_id("ask", "many")
     call = await world.start_call(call_id)
     async with world.gateway() as gateway:
         good = event(call_id)
         reply = await deliver(gateway, good, {"type": "done"}, "text")
-        assert reply.status_code == 422
-        assert reply.json()["reason"] == "event 2: event_key: the callback has none"
+        assert (reply.status_code, reply.text) == (299, "[accepted]")
+        reply = await deliver(gateway, {"type": "done"})
+        assert reply.status_code == 400
+        assert reply.json()["reason"] == "event 1: event_key: the callback has none"
 
     (message,) = await collected(call)
     assert message["event_key"] == good["id"]
@@ -103,11 +105,32 @@ async def test_an_event_that_cannot_be_read_does_not_lose_the_others(world: Worl
     assert [(row.entry.document or {})["body"] for row in kept] == [{"type": "done"}, "text"]
 
 
+async def test_an_event_that_cannot_be_stored_does_not_reject_the_others(world: World) -> None:
+    """NaN, half a character, too many levels: the delivery is no JSON that could be kept whole."""
+    call_id = new_call_id("ask", "many")
+    call = await world.start_call(call_id)
+    first, last = event(call_id), event(call_id)
+    deep = "[" * 150 + "]" * 150
+    bad = ('{"id": "nan", "value": NaN}', '{"id": "half", "text": "\\ud800"}', deep)
+    texts = (json.dumps(first), *bad, json.dumps(last))
+    async with world.gateway() as gateway:
+        body = f'{{"events": [{", ".join(texts)}]}}'.encode()
+        reply = await gateway.send(body, TOKEN, "many")
+    assert (reply.status_code, reply.text) == (299, "[accepted]")
+
+    keys = [message["event_key"] for message in await collected(call)]
+    assert keys == [first["id"], last["id"]]
+    kept = await world.ledger.inbox.entries("many", InboxState.UNCLASSIFIED)
+    assert [(row.entry.document or {})["body"] for row in kept] == list(bad)
+    reason = "unreadable: event 2: not JSON in UTF-8 with finite numbers"
+    assert {row.reason for row in kept} == {reason}
+
+
 async def test_what_is_genuine_and_unreadable_is_kept_once(world: World, no_ledger: Ledger) -> None:
     """For operators, with the reason; what is forged is not, and nothing is accepted unkept."""
     async with world.gateway() as gateway:
         for body in (b"{not json", b"{not json", b"\xff\x00"):
-            assert (await gateway.send(body, TOKEN, "many")).status_code == 422
+            assert (await gateway.send(body, TOKEN, "many")).status_code == 400
         assert (await gateway.send(b"{forged", {}, "many")).status_code == 401
     kept = await world.ledger.inbox.entries("many", InboxState.UNCLASSIFIED)
     assert [(row.entry.document or {})["body"] for row in kept] == ["{not json", "\ufffd\ufffd"]

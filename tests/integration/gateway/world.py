@@ -110,7 +110,7 @@ callbacks:
     - when: body.plainToken
       unsigned: true
       reply: {body: {token: "{body.plainToken}", seen: true}}
-  replies: {accepted: 299, duplicate: 208, unmatched: 202, unreadable: 422, body: "[accepted]"}
+  replies: {accepted: 299, duplicate: 208, unmatched: 202, body: "[accepted]"}
   events:
     refund: {when: type == 'refund' || refunds, notify: shop, object: charge}
   list: {path: /events, each: data, overlap: 10m}

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from ackbridge.catalog.examples import Example
+from ackbridge.catalog.hooks import Hook
 from ackbridge.catalog.matching import find_event_key, find_matches, receipt_reference
 from ackbridge.catalog.model import Integration
 from ackbridge.conformance.message import Message, fresh
@@ -196,3 +197,43 @@ def test_fresh_ids_keep_their_form() -> None:
     uuid = fresh("8f9de3fa-0d4e-4e0c-9d9b-6f3ed8f0b0a1", "410000001")
     assert uuid == "8f9de3fa-0d4e-4e0c-9d9b-6f3410000001"
     assert fresh(7, "410000001") == 410000001
+
+
+def _lines(body: bytes, headers: Any) -> Any:
+    """What a hook may read: a field on each line, and its own check of the whole."""
+    fields = dict(line.split("=", 1) for line in body.decode("latin-1").splitlines())
+    order = {"id": fields.pop("number")} if "number" in fields else {}
+    return {**fields, "order": order}
+
+
+def test_ids_are_replaced_in_texts_that_only_a_hook_reads() -> None:
+    """Words and times of the recorded text are, and everything else is as recorded."""
+    file = integration()
+    file.attach(Hook(read=_lines))
+    text = "id=evt_0001\ntype={}\nref=acme.order.recorded\nnumber=4711\nuntil={}\n§ = 4711 or so"
+    recorded = [
+        Example.model_validate(
+            {
+                "source": "made up",
+                "operation": "order",
+                "delivery": {"text": text.format(kind, "2030-01-01T00:00:00Z")},
+                "means": {"kind": "event"},
+            }
+        )
+        for kind in ("done", "wait")
+    ]
+    message = callback(file, *recorded)
+    assert find_event_key(file, message.document) == "evt_0001410000001"
+    (match,) = find_matches(file, message.document)
+    assert (match.call_id, match.reference) == (CALL_ID, "420000002")
+    assert message.content.decode("latin-1").splitlines()[-1] == "\u00c2\u00a7 = 420000002 or so"
+    extended = callback(file, *recorded, status="extended")
+    assert extended.document["until"] == "2031-05-06T07:08:09+00:00"
+
+
+def test_nothing_is_made_up_for_a_hook() -> None:
+    """Nobody knows what it reads."""
+    file = integration()
+    file.attach(Hook(read=_lines))
+    with pytest.raises(NoExampleError, match="no example of a delivery that is a success"):
+        callback(file)

@@ -35,8 +35,8 @@ def drawn(renderable: RenderableType, width: int = 80) -> list[str]:
 
 def test_table_where_everything_fits() -> None:
     """One line for each row, with a heading."""
-    lines = drawn(output.table("1 calls", ("call", "stage"), [(CALL, "parked")]))
-    assert lines[0] == "1 calls"
+    lines = drawn(output.table("1 call", ("call", "stage"), [(CALL, "parked")]))
+    assert lines[0] == "1 call"
     assert lines[1].split() == ["call", "stage"]
     assert lines[2].split() == [CALL, "parked"]
 

@@ -16,7 +16,7 @@ from ackbridge.contracts.steps import Concluded, Sent, StepFailure
 from tests.support.simulated_host import START, SimulatedHost, plan, response
 from workflows.hosting.host import StepError
 
-NEVER = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", attempts=3, reached=True)
+NEVER = StepError(StepFailure.NO_RECEIPT, "no answer in time", attempts=3, reached=True)
 ANSWERED = Sent(sent_at=START, receipt_at=START, messages=(response(),))
 
 

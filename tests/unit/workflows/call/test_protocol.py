@@ -8,7 +8,15 @@ from datetime import timedelta
 import pytest
 
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallStatus, OutcomeStatus, Stage, WaitingFor
+from ackbridge.contracts.calls import (
+    CallOutcome,
+    CallStatus,
+    Effect,
+    OutcomeStatus,
+    Stage,
+    Timings,
+    WaitingFor,
+)
 from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.plan import LatePolicy, OnFailure, Prepared, WhenOff
@@ -18,7 +26,7 @@ from tests.support.simulated_host import START, SimulatedHost, plan, response
 from workflows.call.ui_details import render
 from workflows.hosting.host import StepError
 
-NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer: ReadTimeout", reached=True)
+NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer in time", reached=True)
 
 
 async def test_happy_path_records_then_acknowledges_once() -> None:
@@ -398,3 +406,17 @@ def test_current_details_show_the_notice_once() -> None:
     assert details.count("Expected by") == 1
     assert details.index("Expected by") < details.index("Call us.")
     assert "until 2026-01-01 00:00:00 UTC: parked for at most 7 days" in details
+
+
+def test_ui_details_say_late_and_unknown() -> None:
+    """In the headline, where the Temporal UI is opened."""
+    status = CallStatus(call_id="acme.order.k-1", stage=Stage.FAILED, since=START)
+    details = render(status.model_copy(update={"effect": Effect.UNKNOWN}))
+    assert details.startswith("**Failed, effect unknown: the provider may have done the work")
+    assert "effect unknown" not in render(status.model_copy(update={"effect": Effect.NONE}))
+    times = Timings(started_at=START, ended_at=START)
+    outcome = CallOutcome(
+        call_id=status.call_id, status=OutcomeStatus.COMPLETED, late=True, timings=times
+    )
+    done = {"stage": Stage.COMPLETED, "effect": Effect.DONE, "outcome": outcome}
+    assert render(status.model_copy(update=done)).startswith("**Completed, late: after a missed")
