@@ -62,7 +62,12 @@ from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.http_spans import transport_wrapper
 from ackbridge.telemetry.logs import log_to_stderr
 from ackbridge.telemetry.metrics.export import export_telemetry
-from ackbridge.temporal.connect import client_options, connect, register_search_attributes
+from ackbridge.temporal.connect import (
+    client_options,
+    connect,
+    register_search_attributes,
+    require_namespace,
+)
 from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
@@ -366,7 +371,8 @@ def _notices_worker(
 
 
 async def _check_namespace(client: Client, settings: Settings, provider: str | None) -> bool:
-    """Check its retention, and register our search attributes; whether they are available."""
+    """Check that it exists, and its retention; register our search attributes: whether they are."""
+    await require_namespace(client)
     if provider is None:
         try:
             await check_retention(client, settings.retention)

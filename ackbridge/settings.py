@@ -22,7 +22,7 @@ from ackbridge.contracts.control import ENVIRONMENT_PATTERN
 from ackbridge.contracts.edge import CidrNetwork, EdgeLimits, StreamSettings
 from ackbridge.contracts.identity import AuthSettings
 from ackbridge.contracts.purge import Retention
-from ackbridge.contracts.wire import Duration, describe_validation_error
+from ackbridge.contracts.wire import Duration
 
 from .errors import ConfigurationError
 
@@ -44,6 +44,12 @@ def _split_list(written: object) -> object:
 
 Networks = Annotated[tuple[CidrNetwork, ...], NoDecode, BeforeValidator(_split_list)]
 """Separated by commas."""
+
+
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda written: written.upper() if isinstance(written, str) else written),
+]
 
 
 class Settings(BaseSettings):
@@ -116,7 +122,7 @@ class Settings(BaseSettings):
     egress_allow: Networks = ()
     large_payloads: str = ""
     large_payloads_over: Annotated[int, Field(ge=0)] = 128 * 1024
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     signal_timeout: Duration = timedelta(seconds=2)
     shutdown_within: Duration = timedelta(seconds=20)
     metrics_host: str = "127.0.0.1"
@@ -144,9 +150,15 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise ConfigurationError(
-            f"settings (ACKBRIDGE_*): {describe_validation_error(error)}"
-        ) from None
+        problems = (
+            f"{_variable(one['loc'])}: {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise ConfigurationError("; ".join(problems)) from None
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    return "_".join(["ACKBRIDGE", *(part.upper() for part in location if isinstance(part, str))])
 
 
 def setting_names(model: type[BaseModel] = Settings, prefix: str = "ACKBRIDGE_") -> set[str]:

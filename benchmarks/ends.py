@@ -140,8 +140,7 @@ def _rows(events: Sequence[HistoryEvent]) -> Iterator[Row]:
             case EventType.EVENT_TYPE_MARKER_RECORDED:
                 data = event.marker_recorded_event_attributes.details["data"].payloads[0]
                 known = json.loads(data.data)
-                begin = datetime.fromtimestamp(known["original_schedule_time"]["seconds"], UTC)
-                end = datetime.fromtimestamp(known["complete_time"]["seconds"], UTC)
+                begin, end = _of(known["original_schedule_time"]), _of(known["complete_time"])
                 yield Row("local activity", summary or known["activity_type"], begin, end)
             case EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
                 name = event.activity_task_scheduled_event_attributes.activity_type.name
@@ -188,6 +187,10 @@ def _moment(time: Timestamp) -> datetime:
     return time.ToDatetime(UTC)
 
 
+def _of(known: Mapping[str, int]) -> datetime:
+    return datetime.fromtimestamp(known["seconds"] + known.get("nanos", 0) / 1e9, UTC)
+
+
 def _text(payload: Payload) -> str:
     return str(json.loads(payload.data)) if payload.data else ""
 
@@ -231,11 +234,11 @@ def _timeline(rows: Sequence[Row], y: int) -> tuple[list[str], int]:
     first, last = min(row.begin for row in rows), max(row.end for row in rows)
     span, room = max((last - first).total_seconds(), 0.001), _WIDTH - _SIDE - 60
     lines = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.begin):
         y += _LINE + 2
         begin = _SIDE + room * (row.begin - first).total_seconds() / span
         width = max(room * (row.end - row.begin).total_seconds() / span, 5)
-        label = textwrap.shorten(row.label, 58, placeholder="…")
+        label = textwrap.shorten(row.label, 62, placeholder="…")
         tip = escape(f"{row.kind}: {row.label}")
         lines += [
             _say(_LEFT + 10, y, label, ""),

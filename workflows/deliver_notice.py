@@ -20,7 +20,7 @@ from temporalio.exceptions import (
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
     from ackbridge.contracts.deliveries import DeadLetterStep, Delivered, Delivery, EventData
-    from ackbridge.contracts.wire import InvalidInputError, parse_argument
+    from ackbridge.contracts.wire import InvalidInputError, duration_text, parse_argument
     from workflows.hosting import markdown
     from workflows.hosting.inputs import invalid_request, require_workflow_id
     from workflows.hosting.steps import LEDGER_TIMEOUT, MARGIN
@@ -104,7 +104,9 @@ def _failure_reason(error: BaseException, delivery: Delivery) -> str:
         cause = cause.cause
     reason = cause.message if isinstance(cause, ApplicationError) else "no attempt reported back"
     timed_out = error.retry_state is RetryState.TIMEOUT
-    return f"not accepted within {delivery.within}: {reason}" if timed_out else reason
+    return (
+        f"not accepted within {duration_text(delivery.within)}: {reason}" if timed_out else reason
+    )
 
 
 def _show(delivery: Delivery, state: str) -> None:
@@ -117,7 +119,7 @@ def _show(delivery: Delivery, state: str) -> None:
                     f"event `{data.event_key}` of {data.provider}"
                     if isinstance(data, EventData)
                     else f"call `{data.call_id}`, notice {data.sequence}",
-                    f"retried for at most {delivery.within}",
+                    f"retried for at most {duration_text(delivery.within)}",
                 ]
             ),
             "" if isinstance(data, EventData) else markdown.quote_notice(data.notice),

@@ -74,6 +74,7 @@ def load_catalog(folder: Path, environ: Mapping[str, str]) -> Catalog:
     paths = _files_in(folder)
     if not paths:
         message = "contains no integration file (*.yaml)" if folder.is_dir() else "is not a folder"
+        message += "; ACKBRIDGE_INTEGRATIONS says which one is used"
         raise IntegrationFileError([Problem(str(folder), 0, 0, "(folder)", message)])
     problems: list[Problem] = []
     integrations = _load_all(paths, environ, _INTEGRATION, problems)

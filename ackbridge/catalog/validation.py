@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.notices import NOTICE_KINDS
-from ackbridge.contracts.wire import parse_duration
+from ackbridge.contracts.wire import duration_text, parse_duration
 from ackbridge.errors import did_you_mean, unknown_name
 from ackbridge.http.egress import is_loopback_host, why_refused
 from ackbridge.security.redaction import looks_like_secret
@@ -447,7 +447,9 @@ def _ends(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     every = _duration(_mapping(reconcile).get("every"), default.every)
     within = _duration(_mapping(reconcile).get("for"), default.within)
     if every and within and every > within:
-        yield _problem("reconcile.every", f"is longer than for ({within}): nothing is asked")
+        yield _problem(
+            "reconcile.every", f"is longer than for ({duration_text(within)}): nothing is asked"
+        )
     parked = operation.get("park")
     if isinstance(parked, list) and operation.get("when_off") == "refuse":
         for index, code in enumerate(parked):
@@ -476,7 +478,10 @@ def _deadline(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     for name in ("floor", "initial"):
         duration = _duration(written.get(name), getattr(default, name))
         if duration and ceiling and duration > ceiling:
-            yield _problem(f"response.deadline.{name}", f"is longer than the ceiling ({ceiling})")
+            yield _problem(
+                f"response.deadline.{name}",
+                f"is longer than the ceiling ({duration_text(ceiling)})",
+            )
 
 
 def _template_names(operation: Fields, _document: Any) -> Iterator[FieldProblem]:

@@ -138,6 +138,8 @@ def up(
         settings=own_settings(environment()) if folder else None,
         stub=stub if has_stub else None,
     )
+    if folder is not None and "worker" in parts:
+        load_catalog(folder, stack.environment)  # before anything is started
     say = report if json_output else output.say
     with interrupted_by_sigterm(), stack:
         if json_output:

@@ -121,6 +121,30 @@ def describe_validation_error(error: ValidationError) -> str:
     return "; ".join(f"{field}: {problem}" for field, problem in problems)
 
 
+_LONG_UNITS: Final = (("days", 86_400), ("h", 3600), ("min", 60))
+
+
+def duration_text(span: timedelta) -> str:
+    """A duration in its two largest units, as people write it.
+
+    >>> duration_text(timedelta(days=7)), duration_text(timedelta(hours=1, minutes=30))
+    ('7 days', '1 h 30 min')
+    >>> duration_text(timedelta(seconds=4.25)), duration_text(timedelta(days=1, seconds=9))
+    ('4.25 s', '1 day')
+    """
+    left, parts = span.total_seconds(), []
+    for number, (unit, length) in enumerate(_LONG_UNITS):
+        whole, rest = divmod(left, length)
+        if whole:
+            name = "day" if unit == "days" and whole == 1 else unit
+            next_unit, next_length = (*_LONG_UNITS, ("s", 1))[number + 1]
+            parts = [f"{whole:.0f} {name}"]
+            if second := int(rest // next_length):
+                parts.append(f"{second} {next_unit}")
+            return " ".join(parts)
+    return f"{left:g} s"
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and without white space; NaN is refused."""
     return json.dumps(

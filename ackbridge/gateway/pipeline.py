@@ -29,6 +29,7 @@ from ackbridge.catalog.model import Integration
 from ackbridge.catalog.wire_formats import READERS, in_utf8, read_form
 from ackbridge.clock import Clock
 from ackbridge.contracts.wire import (
+    MAX_JSON_DEPTH,
     InvalidInputError,
     check_json,
     read_json,
@@ -570,9 +571,19 @@ def _part(source: CallbackSource, document: EventDocument) -> EventDocument | Un
 
 
 def _storable(body: Any) -> Any:
-    """With texts for what JSON does not have, and question marks for halves of characters."""
-    text = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
-    return read_json(text, is_lenient=True)
+    """With texts for what JSON does not have or is too deep, question marks for half characters."""
+    text = json.dumps(_flattened(body, MAX_JSON_DEPTH - 1), ensure_ascii=False)
+    return read_json(text.encode("utf-8", "replace"), is_lenient=True)
+
+
+def _flattened(value: Any, levels: int) -> Any:
+    if not isinstance(value, dict | list):
+        return value
+    if levels == 0:
+        return json.dumps(value)
+    if isinstance(value, list):
+        return [_flattened(one, levels - 1) for one in value]
+    return {name: _flattened(one, levels - 1) for name, one in value.items()}
 
 
 def _content_type(received: ReceivedCallback) -> str:

@@ -23,6 +23,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from ackbridge.contracts import search_attributes
+from ackbridge.contracts.wire import duration_text
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.security.private_files import make_private_file, make_private_folder
 from ackbridge.temporal.connect import register_search_attributes
@@ -181,8 +182,8 @@ class EmbeddedEngine:
         while child.is_running:
             if time.monotonic() > deadline:
                 raise EngineUnavailableError(
-                    f"the embedded engine did not answer within {self._starts_within};"
-                    f" see {self.log}"
+                    "the embedded engine did not answer within"
+                    f" {duration_text(self._starts_within)}; see {self.log}"
                 )
             # Another engine on a port that ours did not get would answer as well.
             if _BANNER in child.output() and await _is_ready(self.address):

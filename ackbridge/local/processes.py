@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from ackbridge.contracts.wire import duration_text
 from ackbridge.errors import AckbridgeError, UnavailableError
 from ackbridge.security.private_files import UMASK, open_private
 from ackbridge.settings import WORKER_READY, app_folder
@@ -222,7 +223,7 @@ class StackProcess(ManagedProcess):
                 raise ProcessDiedError(self.name, self)
             if time.monotonic() > until:
                 raise UnavailableError(
-                    f"{self.name} was not ready within {self._start_timeout};"
+                    f"{self.name} was not ready within {duration_text(self._start_timeout)};"
                     f" see {self.log}:\n{self.tail()}"
                 )
             time.sleep(_POLL_INTERVAL)

@@ -15,7 +15,10 @@ from temporalio.api.operatorservice.v1 import (
     AddSearchAttributesRequest,
     ListSearchAttributesRequest,
 )
-from temporalio.api.workflowservice.v1 import SignalWorkflowExecutionRequest
+from temporalio.api.workflowservice.v1 import (
+    DescribeNamespaceRequest,
+    SignalWorkflowExecutionRequest,
+)
 from temporalio.client import Client, Interceptor, WorkflowQueryFailedError
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConfigProfile
@@ -171,10 +174,7 @@ def rpc_errors(
             yield
     except RPCError as error:
         if is_namespace_missing(error):
-            raise NamespaceNotFoundError(
-                f"the Temporal server says: {error.message.strip().removesuffix('.')};"
-                " set TEMPORAL_NAMESPACE, or create it"
-            ) from None
+            raise NamespaceNotFoundError(_missing_namespace(error)) from None
         known = ended if ended and "already completed" in error.message else not_found
         if error.status is RPCStatusCode.NOT_FOUND and known is not None:
             raise known from None
@@ -196,6 +196,11 @@ def first_connection() -> Iterator[None]:
         raise EngineUnavailableError("the engine did not answer: the connection failed") from None
 
 
+def _missing_namespace(error: RPCError) -> str:
+    said = error.message.strip().removesuffix(".")
+    return f"the Temporal server says: {said}; set TEMPORAL_NAMESPACE, or create it"
+
+
 def is_namespace_missing(error: RPCError) -> bool:
     """Whether the server does not know the namespace, rather than a workflow in it."""
     return error.status is RPCStatusCode.NOT_FOUND and error.message.startswith("Namespace ")
@@ -208,6 +213,17 @@ def _describe(error: RPCError) -> str:
     if "transport error" in message or "tcp connect error" in message:
         message = "the connection failed"
     return f"the engine did not answer ({error.status.name}): {message}"
+
+
+async def require_namespace(client: Client) -> None:
+    """Raise `NamespaceNotFoundError` where the server does not know the client's namespace."""
+    request = DescribeNamespaceRequest(namespace=client.namespace)
+    try:
+        await client.workflow_service.describe_namespace(request, timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        # Whoever may not describe it may work in it.
+        if is_namespace_missing(error):
+            raise NamespaceNotFoundError(_missing_namespace(error)) from None
 
 
 async def register_search_attributes(client: Client) -> str | None:

@@ -42,6 +42,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.plan import OnFailure, Plan, Prepared, ResponseMode, WhenOff
     from ackbridge.contracts.search_attributes import IN_FLIGHT
     from ackbridge.contracts.steps import Parking, Sent
+    from ackbridge.contracts.wire import duration_text
 
 FIRST_RECHECK = timedelta(seconds=30)
 LONGEST_RECHECK = timedelta(hours=1)
@@ -336,7 +337,9 @@ class Conduct:
         stay, expires_at = self._parking_time(failure), state.request.expires_at
         if state.effect is Effect.NONE and expires_at is not None:
             stay = min(stay, max(expires_at - now, timedelta(0)))
-        until = state.wait_until(now + stay, f"parked for at most {stay}: {failure.reason}")
+        until = state.wait_until(
+            now + stay, f"parked for at most {duration_text(stay)}: {failure.reason}"
+        )
         state.parked_times += 1
         state.code, state.provider_code = failure.code, failure.provider_code
         batches = (batch for batch in self._plan.next_batches if batch > now)

@@ -45,7 +45,7 @@ with workflow.unsafe.imports_passed_through():
         SuppressedMessage,
         WrittenOff,
     )
-    from ackbridge.contracts.wire import digest
+    from ackbridge.contracts.wire import digest, duration_text
 
 MAX_EVENT_KEYS = 1000
 """Event keys that a continued run still knows; the ledger has all that were applied."""
@@ -549,7 +549,8 @@ class CallState:
         if self.stage is not Stage.AWAITING_RESPONSE or self.deadline is None or sent_at is None:
             return False
         deadline = max(self.deadline, min(until, sent_at + ceiling))
-        self.wait_until(deadline, f"extended by the provider, at most {ceiling} from the sending")
+        most = duration_text(ceiling)
+        self.wait_until(deadline, f"extended by the provider, at most {most} from the sending")
         return True
 
     def is_forced(self, message: ProviderMessage) -> bool:

@@ -80,6 +80,15 @@ def commands(call_id: str) -> list[list[str]]:
         ("audit", "list"),
         ("audit", "verify"),
         ("audit", "export"),
+        ("schema",),
+    ]
+    return [list(line) for line in lines]
+
+
+def offline_commands(call_id: str) -> list[list[str]]:
+    """Those that need neither engine nor ledger for what they are asked here."""
+    key = call_id.rpartition(".")[2]
+    lines: list[tuple[str, ...]] = [
         ("api-key", "list"),
         ("api-key", "new", key, "--name", "ci", "--role", "read"),
         ("api-key", "remove", "nope"),
@@ -90,7 +99,6 @@ def commands(call_id: str) -> list[list[str]]:
         ("try", "nope", "create_order", "--key", key),
         ("try", "sandbox", "create_order", "--key", key, "--payload", "{}"),
         ("record", "nope"),
-        ("schema",),
     ]
     return [list(line) for line in lines]
 
@@ -135,7 +143,9 @@ def _problems(one: Ran, allowed: set[int]) -> Iterator[str]:
         allowed = allowed | {AWAY}
     if one.status not in allowed:
         yield f"the status is none of {sorted(allowed)}: {about}"
-    if one.status not in (DONE, PENDING, CLOSED) and not told:
+    # `check` prints what it finds, as linters do.
+    has_said = told or (one.arguments[0] == "check" and one.out)
+    if one.status not in (DONE, PENDING, CLOSED) and not has_said:
         yield f"it does not say why: {about}"
     if len([line for line in told if not any(note in line for note in NOTES)]) > 1:
         yield f"more than a sentence: {about}"
@@ -152,7 +162,8 @@ def only(ran: Sequence[Ran], *names: str) -> list[Ran]:
 
 def test_every_command_is_played() -> None:
     """A new command is added above, or named as one that has its own tests."""
-    played = {word for line in commands("a.b.c") for word in line[:2]}
+    lines = commands("a.b.c") + offline_commands("a.b.c")
+    played = {word for line in lines for word in line[:2]}
     known = set()
     for name, found in COMMANDS.items():
         known |= {name, *(found.commands if isinstance(found, Group) else ())}
@@ -163,7 +174,7 @@ async def test_finished_call(stage: Stage, settings: pytest.MonkeyPatch) -> None
     """What is too late says so, with the status of a refused request."""
     request = stage.request()
     await stage.calls.start_and_wait(request, timeout=_PATIENCE)
-    ran = await run_all(commands(request.call_id))
+    ran = await run_all(commands(request.call_id) + offline_commands(request.call_id))
     check(ran, {DONE, REFUSED})
     late = only(ran, "cancel", "force-ack")
     assert {one.status for one in late} == {REFUSED}
@@ -261,13 +272,14 @@ async def test_closed_pipe(stage: Stage, settings: pytest.MonkeyPatch) -> None:
             os.close(reading)
             return opened.enter_context(os.fdopen(writing, "w"))
 
-        ran = await run_all(commands(request.call_id), into=closed_pipe)
+        lines = commands(request.call_id) + offline_commands(request.call_id)
+        ran = await run_all(lines, into=closed_pipe)
     check(ran, {REFUSED, CLOSED})
     assert {one.status for one in only(ran, "status", "list", "schema", "unknown")} == {CLOSED}
 
 
 PROCESSES = {
-    "no ledger": (("ACKBRIDGE_LEDGER_URL", "sqlite:////no/such/folder/ledger.db"), AWAY),
+    "no ledger": (("ACKBRIDGE_LEDGER_URL", "sqlite:////dev/null/ledger.db"), AWAY),
     "no integrations": (("ACKBRIDGE_INTEGRATIONS", "no-such-folder"), REFUSED),
     "no such setting": (("ACKBRIDGE_LOG_LEVEL", "LOUD"), REFUSED),
     "wrong namespace": (("TEMPORAL_NAMESPACE", "nowhere"), REFUSED),
@@ -287,7 +299,9 @@ async def test_processes_that_cannot_start(
     if (process[0], trouble) == ("up", "no ledger"):
         pytest.skip("`up` has a ledger of its own")
     settings.setenv(name, value)
-    done = await asyncio.to_thread(run_command, os.environ, *process)
-    assert done.returncode == status, done
+    settings.delenv("ACKBRIDGE_AUTH_API_KEYS")
+    done = await asyncio.to_thread(run_command, os.environ, *process, timeout=30)
+    # The documented status of a worker that cannot start is always the same.
+    assert done.returncode == (REFUSED if process[0] == "worker" else status), done
     assert name in done.stderr, done
     assert "Traceback" not in done.stderr

@@ -59,7 +59,7 @@ async def test_subscriber_never_recovers(
     assert isinstance(failed.value.cause, ApplicationError)
     assert failed.value.cause.type == names.NOT_DELIVERED
     dead = await row_of(told, event_id, NoticeState.DEAD)
-    assert dead.reason == "not accepted within 1:00:00: the subscriber answered 500"
+    assert dead.reason == "not accepted within 1 h: the subscriber answered 500"
     await replayer().replay_workflow(await delivery.fetch_history())
     sick.replies.clear()
 
