@@ -33,7 +33,11 @@ def test_retentions_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("CALLS", "12h", "ACKBRIDGE_RETENTION_CALLS: must be at least 1d, or 0 to keep records for ever"),
+        (
+            "CALLS",
+            "12h",
+            "ACKBRIDGE_RETENTION_CALLS: must be at least 1d, or 0 to keep records for ever",
+        ),
         ("CALLS", "-3", "ACKBRIDGE_RETENTION_CALLS: '-3' is not a duration"),
         ("EVENTS", "60d", "events: must be kept at least as long as calls"),
         ("CALL", "90d", "ACKBRIDGE_RETENTION_CALL: Extra inputs are not permitted"),
