@@ -13,13 +13,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from ackbridge.gateway.app import health_routes
+from ackbridge.gateway.asgi import UndecodedPaths
 from ackbridge.gateway.signal_batching import EngineClient
 from ackbridge.ledger.ledger import Ledger
 
 from . import batches, calls, events, operators, providers
 from .access import ApiParts
 from .event_streams import EventStreamCors
-from .http import UndecodedPaths
 from .problems import (
     DEFECT,
     FORBIDDEN,
@@ -106,6 +106,7 @@ def build_standalone(api: FastAPI, engine: EngineClient, ledger: Ledger) -> Fast
     )
     app.include_router(health_routes(engine, ledger))
     app.mount("/", api)
+    app.add_middleware(UndecodedPaths)
     return app
 
 

@@ -13,7 +13,6 @@ from fastapi import Depends, Header, HTTPException, Path, Request
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ackbridge.contracts.limits import MAX_CALL_ID_LENGTH, MAX_KEY_LENGTH
 from ackbridge.contracts.names import split_call_id
@@ -31,18 +30,6 @@ MAX_WAIT: Final = timedelta(seconds=60)
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
 _KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _QUOTED = re.compile(r'"(?:[ !#-\[\]-~]|\\["\\])*"')
-
-
-class UndecodedPaths:
-    """Match paths as they were sent, so that an encoded slash is part of a key."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope.get("raw_path"):
-            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
-        await self._app(scope, receive, send)
 
 
 class StrictRoute(APIRoute):

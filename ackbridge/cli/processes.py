@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -71,6 +72,8 @@ from .stack_reload import StackReloader
 State = Annotated[
     Path, typer.Option(help="The folder of the server's and the ledger's files, and of the logs.")
 ]
+
+API_NEEDS_AUTH = "the calls API needs ACKBRIDGE_AUTH_*: see docs/security.md"
 
 
 def worker(
@@ -241,6 +244,8 @@ async def _serve_gateway(host: str, port: int) -> None:
 
 async def _serve_api(host: str, port: int) -> None:
     settings = load_settings()
+    if not settings.auth.is_configured:
+        raise ConfigurationError(API_NEEDS_AUTH)
     log_to_stderr(settings.log_level)
     allow_many_files()
     environ = environment()
@@ -250,7 +255,7 @@ async def _serve_api(host: str, port: int) -> None:
         require_keys(catalog, load_encryption(environ))
         await asyncio.to_thread(migrate, settings.ledger_url)
         ledger = open_ledger()
-        client = await connect(environ, lazy=True)
+        client = await connect(environ, lazy=True, identity=f"ackbridge-api@{socket.gethostname()}")
         counters = Counters()
         rejections = Rejections(counters)
         auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
@@ -267,6 +272,8 @@ async def _serve_api(host: str, port: int) -> None:
                 port=port,
                 log_level="warning",
             )
+            gc.collect()
+            gc.freeze()
             async with metrics.updating(counters):
                 await serve_until_stopped(config, streams.hub.close_all if streams else None)
         finally:
@@ -293,7 +300,7 @@ def _api(
 ) -> FastAPI:
     """The calls API; raises `ConfigurationError` without authentication."""
     if auth is None:
-        raise ConfigurationError("the calls API needs ACKBRIDGE_AUTH_*: see docs/api.md")
+        raise ConfigurationError(API_NEEDS_AUTH)
     calls, where = AckbridgeClient(client), settings.environment
     return build_api(ApiParts(client, calls, ledger, catalog, auth, utc_now, where, streams))
 

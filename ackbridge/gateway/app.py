@@ -29,7 +29,7 @@ from ackbridge.stats.counters import Counters
 from ackbridge.stats.reporter import report_stats
 from ackbridge.telemetry.traces import is_tracing
 
-from .asgi import CallbackEndpoint
+from .asgi import CallbackEndpoint, UndecodedPaths
 from .catch_up import CatchUpMonitor
 from .connections import ConnectionLimiter
 from .delivery import EventDelivery
@@ -130,6 +130,7 @@ def create_app(
     if api is not None:
         # Last: it answers whatever no other route does.
         app.mount("/", api)
+        app.add_middleware(UndecodedPaths)
     return CallbackEndpoint(pipeline, app)
 
 

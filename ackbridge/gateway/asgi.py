@@ -51,6 +51,18 @@ class CallbackEndpoint:
         await send(body)
 
 
+class UndecodedPaths:
+    """Match paths as they were sent, so that an encoded slash is part of a key."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope.get("raw_path"):
+            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        await self._app(scope, receive, send)
+
+
 def _provider_and_token(scope: Scope) -> tuple[str, str] | None:
     if scope["type"] != "http":
         return None

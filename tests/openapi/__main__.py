@@ -25,13 +25,14 @@ DOCUMENT = CHECKOUT / "docs" / "reference" / "openapi.json"
 CHECKS = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
     *("response_headers_conformance", "response_schema_conformance", "missing_required_header"),
-    *("unsupported_method", "negative_data_rejection", "ignored_auth"),
+    *("unsupported_method", "ignored_auth"),
 )
+"""Not `negative_data_rejection`: a number is also accepted as a text that is one, as in files."""
 
 
 def main() -> int:
     options = _options()
-    tools = options.tools / "bin"
+    tools = options.tools.absolute() / "bin"
     with tempfile.TemporaryDirectory(prefix="ackbridge-openapi-") as name:
         folder = Path(name)
         key, entry = new_api_key("test", "test-api", frozenset(Role), utc_now() + timedelta(days=1))

@@ -21,6 +21,7 @@ from ackbridge.catalog.catalog import Catalog
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
 from ackbridge.contracts.identity import AuthSettings, Role
+from ackbridge.gateway.asgi import UndecodedPaths
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.http_auth import HttpAuth, new_api_key, write_api_keys
 
@@ -99,5 +100,6 @@ def serve_api(
 
     outer = FastAPI(lifespan=lifespan, openapi_url=None)
     outer.mount("/", served)
+    outer.add_middleware(UndecodedPaths)
     with serve(outer) as url:
         yield ServedApi(url, keys)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -17,14 +19,21 @@ from tests.support.api import ServedApi, serve_api
 from tests.support.stage import INTEGRATIONS, Stage, only_sandbox
 
 
-@pytest_asyncio.fixture(scope="package", loop_scope="session")
-async def api(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServedApi]:
-    """The API of the stage, over a socket, in a thread of its own."""
+@asynccontextmanager
+async def api_of(stage: Stage, folder: Path) -> AsyncIterator[ServedApi]:
+    """The API of a stage, over a socket, in a thread of its own."""
     options = client_options(load_data_converter(stage.environ))
     namespace = stage.namespace
     client = await Client.connect(namespace.address, namespace=namespace.name, lazy=True, **options)
     ledger = Ledger.open(stage.settings.ledger_url, utc_now)
     catalog = only_sandbox(load_catalog(INTEGRATIONS, stage.environ))
-    with serve_api(tmp_path_factory.mktemp("api"), client, ledger, catalog) as served:
+    with serve_api(folder, client, ledger, catalog) as served:
         yield served
     await ledger.close()
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def api(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ServedApi]:
+    """The API of the shared stage."""
+    async with api_of(stage, tmp_path_factory.mktemp("api")) as served:
+        yield served

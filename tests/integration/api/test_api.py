@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.identity import Role
+from ackbridge.local.dev_server import EmbeddedEngine
 from tests.support.api import ServedApi
-from tests.support.stage import Stage
+from tests.support.stage import Stage, set_up
 from tests.unit.api.test_requests import problem_of
+
+from .conftest import api_of
 
 WHY = {"reason": "a drill"}
 
@@ -151,3 +157,18 @@ async def test_a_batch_is_started_once(api: ServedApi, stage: Stage) -> None:
     assert len(runs) <= 1
     late = await api.request("POST", f"{location}/stop", Role.STEER, json=WHY)
     assert (late.status_code, problem_of(late)) == (404, "not-found")
+
+
+@pytest.mark.extended
+async def test_without_a_worker_the_wait_is_as_long_as_asked_for(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """The call is started, and its status says what it waits for."""
+    async with set_up(engine, tmp_path, has_worker=False) as idle, api_of(idle, tmp_path) as api:
+        request = idle.request()
+        begun = time.monotonic()
+        answered = await start(api, request, wait=2)
+        assert time.monotonic() - begun < 6
+        assert (answered.status_code, answered.json()["waiting"]["what"]) == (202, "worker")
+        again = await start(api, request)
+        assert (again.status_code, again.json()["call_id"]) == (202, request.call_id)

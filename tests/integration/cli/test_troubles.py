@@ -24,7 +24,7 @@ from tests.support.stage import Stage
 WITHIN = 5
 """Seconds, without the start of a process."""
 WHY = ("--reason", "a drill", "--by", "ann")
-NOT_HERE = {"worker", "gateway", "up", "demo"}
+NOT_HERE = {"worker", "gateway", "api", "up", "demo"}
 """They run until they are stopped: see `test_processes_that_cannot_start`."""
 
 _PATIENCE = timedelta(seconds=60)

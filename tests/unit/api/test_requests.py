@@ -84,6 +84,7 @@ async def test_malformed_requests(
         ("GET", "/nothing", 404),
         ("GET", "/calls/not-a-call-id", 404),
         ("GET", "/calls/a.b.%ff", 404),
+        ("GET", "/calls/a.b%0a%0d", 404),
         ("GET", f"/calls/a.b.{'x' * 700}", 404),
         ("DELETE", "/calls/a.b.c", 405),
     ],
