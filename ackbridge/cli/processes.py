@@ -45,7 +45,7 @@ from ackbridge.local.foreground import (
     stack_addresses,
     taken_ports,
 )
-from ackbridge.local.stack import PARTS, Stack, own_settings
+from ackbridge.local.stack import PARTS, SHOP, Stack, own_settings
 from ackbridge.security.encryption import load_encryption
 from ackbridge.security.http_auth import HttpAuth, open_http_auth
 from ackbridge.security.secrets import Secrets
@@ -119,7 +119,7 @@ def up(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Run a local stack until Ctrl-C: Temporal and its UI, worker, gateway, and providers.
+    """Run a local stack until Ctrl-C: Temporal and its UI, worker, gateway, providers, and a shop.
 
     With `ACKBRIDGE_INTEGRATIONS` (also in `.env`) it runs these integrations, with the settings and
     secrets of the environment and of `.env`, and loads the files and `.env` again when they change;
@@ -172,7 +172,8 @@ def _parts(folder: Path | None, *, engine_only: bool) -> tuple[str, ...]:
     if engine_only:
         return ()
     if folder is None:
-        return tuple(part for part in PARTS if part != "stripe" or find_spec("localstripe"))
+        installed = (part for part in PARTS if part != "stripe" or find_spec("localstripe"))
+        return (*installed, SHOP)
     has_sandbox = any(path.stem == "sandbox" for path in integration_files(folder))
     return ("engine", "worker", "gateway", *(("sandbox",) if has_sandbox else ()))
 

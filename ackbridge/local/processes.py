@@ -260,6 +260,14 @@ def sandbox_plan(port: int, options: Sequence[str]) -> ProcessPlan:
     )
 
 
+def shop_plan(port: int) -> ProcessPlan:
+    """The example of a shop."""
+    return ProcessPlan(
+        command=(sys.executable, "-m", "ackbridge.demo.shop", "--host", HOST, "--port", str(port)),
+        is_ready=_responds(f"http://{HOST}:{port}/"),
+    )
+
+
 def stripe_plan(port: int, webhook_url: str, webhook_secret: str) -> ProcessPlan:
     """localstripe, which keeps no state: its webhook is registered at every start."""
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from ackbridge.clock import utc_now
+from ackbridge.security.http_auth import new_api_key, write_api_keys
 from ackbridge.security.private_files import make_private_file, make_private_folder
 from ackbridge.settings import integrations_folder
 
@@ -24,6 +26,7 @@ from .processes import (
     StackProcess,
     gateway_plan,
     sandbox_plan,
+    shop_plan,
     stripe_plan,
     stub_plan,
     worker_plan,
@@ -31,12 +34,16 @@ from .processes import (
 
 PARTS: Final = ("engine", "sandbox", "stripe", "worker", "gateway")
 """`stub`, a provider of the user's own, comes on top where one is given."""
-_SERVERS: Final = ("engine", "ui", "gateway", "sandbox", "stripe")
-_STARTED_TOGETHER = (("engine", "sandbox", "stripe", "stub"), ("worker", "gateway"))
-# Providers first, so that nothing new arrives; the engine last, so that the others can finish.
-_STOPPED_TOGETHER = (("sandbox", "stripe", "stub"), ("gateway", "worker"), ("engine",))
+SHOP: Final = "shop"
+"""A part that only runs where it is asked for: an example of a shop, and the calls API for it."""
+_SERVERS: Final = ("engine", "ui", "gateway", "sandbox", "stripe", SHOP)
+_STARTED_TOGETHER = (("engine", "sandbox", "stripe", "stub"), ("worker", "gateway", SHOP))
+# What makes calls first, so that nothing new arrives; the engine last: the others can finish.
+_STOPPED_TOGETHER = ((SHOP, "sandbox", "stripe", "stub"), ("gateway", "worker"), ("engine",))
 _STOP_TIMEOUT = timedelta(seconds=10)
 _SHUTDOWN_WITHIN = "5s"
+_KEY_LIFETIME = timedelta(days=30)
+_SHOP_MAY = frozenset({"steer:sandbox"})
 # Settings of other deployments must not reach this one.
 _NOT_INHERITED = ("ACKBRIDGE_", "SANDBOX_", "STRIPE_", "TEMPORAL_")
 _FATAL_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT})
@@ -62,6 +69,7 @@ class Addresses:
     gateway: str
     sandbox: str
     stripe: str
+    shop: str = ""
 
 
 def inherited_environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -89,6 +97,22 @@ def environment_for(
         # An empty file: the user's own may have another engine's certificates.
         "TEMPORAL_CONFIG_FILE": str(empty_temporal_config(state)),
         "TEMPORAL_NAMESPACE": "default",
+    }
+
+
+def shop_environment(addresses: Addresses, state: Path) -> dict[str, str]:
+    """What the calls API and the shop need, with secrets made for this run."""
+    expires_at = utc_now() + _KEY_LIFETIME
+    key, entry = new_api_key(SHOP, "the example shop", _SHOP_MAY, expires_at)
+    write_api_keys(state / "api-keys.json", (entry,))
+    return {
+        "ACKBRIDGE_API": "true",
+        "ACKBRIDGE_AUTH_API_KEYS": str(state / "api-keys.json"),
+        "ACKBRIDGE_STREAMS_SECRETS": "env:STREAMS_SECRET",
+        "ACKBRIDGE_STREAMS_ORIGINS": addresses.shop,
+        "STREAMS_SECRET": secrets.token_urlsafe(32),
+        "SHOP_API_KEY": key,
+        "SHOP_API_URL": addresses.gateway,
     }
 
 
@@ -160,10 +184,10 @@ class Stack:
             environ: what the parts inherit, such as the environment of this process, without
                 the settings and secrets of other deployments.
             integrations: the folder of integration files; None for those that ship with Ackbridge.
-            parts: which of `PARTS` to run; the engine always runs.
+            parts: which of `PARTS` to run, and `SHOP`; the engine always runs.
             workers: how many workers: `worker`, `worker-2`, `worker-3` and so on.
-            preferred_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`; another port is
-                chosen where one is taken.
+            preferred_ports: by `engine`, `ui`, `gateway`, `sandbox`, `stripe`, `shop`; another port
+                is chosen where one is taken.
             settings: of the parts, in place of those that the stack sets itself, and what they
                 refer to, such as `ACKBRIDGE_ENCRYPTION_KEYS`.
             stub: a Python program that is a provider, and listens where `settings` say.
@@ -180,6 +204,7 @@ class Stack:
             gateway=f"http://{HOST}:{ports['gateway']}",
             sandbox=f"http://{HOST}:{ports['sandbox']}",
             stripe=f"http://{HOST}:{ports['stripe']}",
+            shop=f"http://{HOST}:{ports[SHOP]}",
         )
         self._defaults = environment_for(
             self.addresses,
@@ -187,6 +212,9 @@ class Stack:
             state=self._state,
             integrations=integrations_folder(integrations),
         )
+        if SHOP in (parts := tuple(parts)):
+            make_private_folder(self._state)
+            self._defaults |= shop_environment(self.addresses, self._state)
         self._settings = dict(settings or {})
         self.environment = self.environment_with(None)
         self._stub = stub
@@ -310,6 +338,7 @@ class Stack:
             "gateway": gateway_plan(ports["gateway"]),
             "sandbox": sandbox_plan(ports["sandbox"], sandbox_options),
             "stripe": stripe_plan(ports["stripe"], webhook, secret),
+            SHOP: shop_plan(ports[SHOP]),
         }
 
     def _run_parallel(self, kinds: Iterable[str], act: Callable[[StackPart], None]) -> None:

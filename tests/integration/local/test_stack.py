@@ -22,7 +22,7 @@ import pytest
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.local.processes import ProcessDiedError
-from ackbridge.local.stack import PARTS, Stack
+from ackbridge.local.stack import PARTS, SHOP, Stack
 from ackbridge.settings import app_folder
 from tests.support.processes import started
 
@@ -39,6 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         # What belongs to other deployments must not get through.
         environ={**os.environ, "TEMPORAL_ADDRESS": "nowhere:1", "ACKBRIDGE_LOG_LEVEL": "nonsense"},
         sandbox_options=("--rates", '{"delay_ms": 1}'),
+        parts=(*PARTS, SHOP),
     ) as running:
         yield running
 
@@ -123,6 +124,21 @@ async def test_payment_through_localstripe(stack: Stack) -> None:
     """Its webhook was registered at the start."""
     response = await complete(stack, "stripe", "create_payment", "payment", STRIPE)
     assert response["status"] == "succeeded"
+
+
+async def test_page_of_the_shop_is_told_what_happens(stack: Stack) -> None:
+    """Its backend speaks to the calls API alone; with its token the page follows its booking."""
+    async with httpx.AsyncClient(base_url=stack.addresses.shop, trust_env=False) as http:
+        assert "<title>" in (await http.get("/")).text
+        assert "followCall" in (await http.get("/ackbridge-events.js")).text
+        body = {"room": "Room 7", "scenario": "failed"}
+        booking = (await http.post("/bookings", json=body)).raise_for_status().json()
+        path = f"/bookings/{booking['id']}/event-token"
+        token = (await http.post(path)).raise_for_status().json()["token"]
+        # It ends by itself after the last event.
+        stream = await http.get(booking["url"], headers={"Authorization": f"Bearer {token}"})
+    assert '"type":"call.failed"' in stream.text
+    assert "Choose another room" in stream.text
 
 
 async def test_every_part_can_be_killed_and_restarted(stack: Stack) -> None:
