@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Each sets up what it needs.
 .DEFAULT_GOAL := help
-.PHONY: reference audit fuzz test-api help setup demo up test pytest test-extended test-browser lint types imports bench bench-dbos bench-restate bench-celery isolation costs scale batch-scale model deadlines breaker outage chaos clean lock
+.PHONY: reference audit fuzz test-api help setup demo up test pytest test-extended test-browser test-typescript lint types imports bench bench-dbos bench-restate bench-celery isolation costs scale batch-scale model deadlines breaker outage chaos clean lock
 
 # Every command here starts many processes of Python, which are to compile our modules once.
 export PYTHONDONTWRITEBYTECODE :=
@@ -43,6 +43,9 @@ test-extended: $(STAMP) ## Run the tests that `make test` has no time for (ten m
 
 test-browser: $(STAMP) ## Test the module for pages in a browser, which is fetched where none is installed
 	@$(BIN)/python -m pytest tests/browser -m extended
+
+test-typescript: $(STAMP) ## Run the TypeScript of docs/services.md (needs npm's registry once)
+	@$(BIN)/python -m pytest -rs tests/integration/client/test_other_clients.py -k same_key
 
 model: $(STAMP) ## Test the protocol model with many random examples (EXAMPLES=5000)
 	@ACKBRIDGE_MODEL_EXAMPLES=$(or $(EXAMPLES),5000) $(BIN)/python -m pytest tests/model/test_model.py \
