@@ -71,14 +71,14 @@ class ApiParts:
         await self.ledger.audit.append(entry, client=self.client.identity)
 
     async def status(self, call: Call) -> CallStatus:
-        """The status of a call: from the ledger once it has ended, or while no worker answers.
+        """The status of a call: from the ledger once it has closed, or while no worker answers.
 
         Raises:
             CallNotFoundError: neither the engine nor the ledger knows it.
             EngineUnavailableError: the engine does not answer, and the ledger does not know it.
         """
         row = await self.recorded(call.id)
-        if row is not None and row.outcome is not None:
+        if row is not None and row.outcome is not None and row.stage.is_final:
             return recorded_status(row)
         try:
             async with asyncio.timeout(STATUS_TIMEOUT.total_seconds()):

@@ -6,9 +6,15 @@ from pathlib import Path
 
 from temporalio.client import Client
 
+from ackbridge.api.access import ApiParts
+from ackbridge.api.app import build_api
+from ackbridge.client.calls import AckbridgeClient
 from ackbridge.clock import utc_now
+from ackbridge.contracts.identity import AuthSettings, Role
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.ledger import Ledger
+from ackbridge.security.http_auth import HttpAuth
+from tests.support.api import write_keys
 
 from .world import World
 
@@ -21,6 +27,29 @@ async def test_healthy_and_ready(world: World) -> None:
 
     assert (alive.status_code, alive.json()) == (200, {"status": "ok"})
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "not_ready": {}})
+
+
+async def test_the_calls_api_is_there_where_it_is_switched_on(
+    world: World, no_engine: Client, tmp_path: Path
+) -> None:
+    """Beside health and callbacks, which stay open; without it, its routes do not exist."""
+    (key,) = write_keys(tmp_path / "keys.json", Role.READ).values()
+    auth = HttpAuth(AuthSettings(api_keys=tmp_path / "keys.json"), utc_now)
+    calls = AckbridgeClient(no_engine)
+    parts = ApiParts(no_engine, calls, world.ledger, world.catalog, auth, utc_now, "dev")
+    headers = {"Authorization": f"Bearer {key}"}
+    async with world.gateway(client=no_engine, api=build_api(parts)) as gateway:
+        alive = await gateway.http.get("/healthz")
+        refused = await gateway.http.get("/calls")
+        listed = await gateway.http.get("/calls", headers=headers)
+        callback = await gateway.http.post("/callbacks/nobody")
+        missing = await gateway.http.get("/nothing%0a", headers=headers)
+    async with world.gateway(client=no_engine) as gateway:
+        off = await gateway.http.get("/calls", headers=headers)
+    assert (alive.status_code, refused.status_code, callback.status_code) == (200, 401, 404)
+    assert (listed.status_code, listed.json()) == (200, {"calls": [], "next": None})
+    assert missing.headers["content-type"] == "application/problem+json"
+    assert off.status_code == 404
 
 
 async def test_readiness_names_what_is_unavailable(
