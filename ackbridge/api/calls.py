@@ -34,6 +34,8 @@ from ackbridge.ledger.calls import CallFilter, ListPosition
 
 from .access import ApiParts, By, Parts, Requester
 from .http import (
+    ETAG,
+    LOCATION,
     CallId,
     IdempotencyKey,
     PreferWait,
@@ -57,8 +59,8 @@ _LEFT: Final[set[asyncio.Task[CallStatus]]] = set()
 STATE_TIMEOUT: Final = timedelta(seconds=20)
 """Of a request that a worker carries out while its client waits."""
 
-STEERING: Final = documented(NOT_FOUND, CALL_ENDED, INVALID)
-STATING: Final = documented(NOT_FOUND, CONFLICT, INVALID)
+STEERING: Final = {202: LOCATION, **documented(NOT_FOUND, CALL_ENDED, INVALID)}
+STATING: Final = {200: LOCATION, **documented(NOT_FOUND, CONFLICT, INVALID)}
 
 _POSITION: Final = TypeAdapter(tuple[AwareDatetime, str, str])
 
@@ -168,7 +170,8 @@ class CallPage(Wire):
     response_model=CallStatus,
     status_code=200,
     responses={
-        202: {"model": CallStatus, "description": ACCEPTED_DESCRIPTION},
+        200: LOCATION,
+        202: {"model": CallStatus, "description": ACCEPTED_DESCRIPTION, **LOCATION},
         **documented(INVALID, KEY_REUSED),
     },
     response_description="It has ended, as its outcome says.",
@@ -229,6 +232,7 @@ def _answer(status: CallStatus, wait: timedelta | None) -> Response:
     "/calls/{call_id}",
     response_model=CallStatus,
     responses={
+        200: ETAG,
         304: {"description": "It has not changed since `If-None-Match`."},
         **documented(NOT_FOUND),
     },

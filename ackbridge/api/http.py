@@ -129,6 +129,15 @@ async def _wait(
 PreferWait = Annotated[timedelta | None, Depends(_wait)]
 
 
+def documented_header(name: str, meaning: str) -> dict[str, Any]:
+    """A header of a response, for the description of the API."""
+    return {name: {"description": meaning, "schema": {"type": "string"}}}
+
+
+LOCATION: Final = {"headers": documented_header("Location", "The path of the call.")}
+ETAG: Final = {"headers": documented_header("ETag", "Identifies what was read.")}
+
+
 def call_location(call_id: str, base: str = "/calls") -> str:
     return f"{base}/{quote(call_id, safe='')}"
 

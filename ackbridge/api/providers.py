@@ -31,7 +31,7 @@ from ackbridge.contracts.wire import StrictModel, Wire, parse_argument
 from ackbridge.errors import AckbridgeError, EngineUnavailableError, InvalidRequestError
 
 from .access import ApiParts, By, Parts
-from .http import StrictRoute, answer, conditional_tags
+from .http import ETAG, StrictRoute, answer, conditional_tags
 from .problems import CHANGED, NOT_FOUND, ProblemError, documented
 
 router = APIRouter(tags=["providers"], route_class=StrictRoute)
@@ -58,9 +58,11 @@ IfMatch = Annotated[
 ]
 
 SETTING: Final[dict[int | str, dict[str, Any]]] = {
+    200: ETAG,
     202: {"description": "No worker answers: it is stored, and takes effect when one runs."},
     **documented(NOT_FOUND, CHANGED),
 }
+READING: Final[dict[int | str, dict[str, Any]]] = {200: ETAG, **documented(NOT_FOUND)}
 
 
 class OperationInfo(Wire):
@@ -181,7 +183,7 @@ async def _info(parts: ApiParts, integration: Integration) -> ProviderInfo:
 @router.get(
     "/providers/{provider}/flag",
     response_model=FlagView,
-    responses=documented(NOT_FOUND),
+    responses=READING,
     operation_id="get_flag",
 )
 async def get_flag(
@@ -248,7 +250,7 @@ def _flag(
 @router.get(
     "/providers/{provider}/breaker",
     response_model=BreakerView,
-    responses=documented(NOT_FOUND),
+    responses=READING,
     operation_id="get_breaker",
 )
 async def get_breaker(
@@ -298,7 +300,7 @@ def _breaker(snapshot: ControlSnapshot, operation: str | None, status: int = 200
 @router.get(
     "/providers/{provider}/limit",
     response_model=LimitView,
-    responses=documented(NOT_FOUND),
+    responses=READING,
     operation_id="get_limit",
 )
 async def get_limit(provider: ProviderName, parts: Parts, by: By) -> Response:

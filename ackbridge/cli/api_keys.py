@@ -9,7 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from ackbridge.clock import utc_now
-from ackbridge.contracts.identity import ApiKey, Role
+from ackbridge.contracts.identity import ApiKey, Role, is_grant
 from ackbridge.contracts.wire import InvalidInputError, describe_validation_error
 from ackbridge.errors import ConfigurationError, unknown_name
 from ackbridge.security.http_auth import new_api_key, read_api_keys, write_api_keys
@@ -52,6 +52,11 @@ def new(
     json_output: Json = False,
 ) -> None:
     """Create a key, and print it. It is shown once: the file has its hash only."""
+    for one in role:
+        if not is_grant(one):
+            raise InvalidInputError(
+                f"--role: {unknown_name('role', one.partition(':')[0], map(str, Role))}"
+            )
     path = _path()
     keys = read_api_keys(path) if path.exists() else ()
     if key_id in {key.id for key in keys}:

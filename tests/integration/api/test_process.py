@@ -14,6 +14,7 @@ import pytest
 
 from ackbridge.local.ports import LoopbackPort
 from ackbridge.local.processes import ManagedProcess
+from ackbridge.security.http_auth import read_api_keys
 from tests.support.api import write_keys
 from tests.support.commands import run_all
 from tests.support.stage import INTEGRATIONS, Stage, worker_environment
@@ -30,6 +31,21 @@ async def test_without_authentication_it_does_not_start(
     assert (refused.status, refused.raised) == (2, None)
     assert "needs ACKBRIDGE_AUTH_*" in refused.err
     assert json.loads(printed.out)["openapi"].startswith("3.1")
+
+
+async def test_keys_for_one_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role may name a provider; one that is misspelt is named, and no key is made."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACKBRIDGE_AUTH_API_KEYS", str(tmp_path / "keys.json"))
+    new = ("api-key", "new", "shop", "--name", "the shop", "--role")
+    (refused,) = await run_all([[*new, "stear:sandbox"]])
+    assert (refused.status, refused.raised) == (2, None)
+    assert "unknown role 'stear'; " in refused.err
+    assert "Did you mean 'steer'?" in refused.err
+    (made,) = await run_all([[*new, "start:sandbox", "--role", "read"]])
+    assert made.status == 0, made.err
+    (entry,) = read_api_keys(tmp_path / "keys.json")
+    assert entry.roles == {"start:sandbox", "read"}
 
 
 @pytest.mark.extended
