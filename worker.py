@@ -274,7 +274,9 @@ def connections_of_provider(integration: Integration, providers: int) -> int:
     """Enough for everything that may be in flight to a provider: nothing waits for a connection."""
     slots, limits = slots_of_provider(providers), integration.limits
     sends = (limits.concurrent if limits else None) or slots
-    return RideLimiter(providers).share + sends + slots + 1
+    # Local activities of single calls, and those of hosted ones.
+    rides = 2 * RideLimiter(providers).share
+    return rides + sends + slots + 1
 
 
 def build_pools(

@@ -15,6 +15,7 @@ from .deliver import Deliver
 from .forward import Forward
 from .list_events import ListEvents
 from .observe import Observe
+from .perform_steps import PerformSteps
 from .prepare import Prepare
 from .purge import PurgePages
 from .record import Record
@@ -37,6 +38,7 @@ def main_activities(deps: Dependencies) -> Sequence[Activity]:
         prepare.reconsider,
         Record(deps, Acknowledge(deps)).record,
         Conclude(deps).conclude,
+        PerformSteps(deps).perform_steps,
         Deliver(deps).bury,
         Forward(deps).hold_event,
         reprocess.survey_parked,

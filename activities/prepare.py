@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from temporalio import activity
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.catalog.catalog import check_payload, configured_flags, next_batch
 from ackbridge.catalog.model import Integration, Operation, PollSpec
@@ -40,14 +42,17 @@ from ackbridge.contracts.steps import (
     StepFailure,
 )
 from ackbridge.ledger.calls import Claim, ClaimKind
+from ackbridge.temporal.connect import RPC_TIMEOUT
 from activities.support.counters import counting_failures
 from activities.support.dependencies import Dependencies
 from activities.support.provider_http import quota_key
 from activities.support.retry import (
+    MAX_MISSING_INTERVAL,
     activity_failure,
     classified_errors,
     failed_attempt,
     require_time,
+    retry_delay,
 )
 
 from .send import Send, call_deadline
@@ -79,14 +84,15 @@ class Prepare:
 
         Raises:
             ApplicationError: InvalidRequest, naming the field, KeyReused, or Expired, after which
-                the call is claimed; all final. Missing, retryable: this worker lacks the provider,
-                the operation, the subscriber or a secret; nothing is claimed.
+                the call is claimed; all final. HostedElsewhere: another workflow conducts the
+                call. Missing, retryable: this worker lacks the provider, the operation, the
+                subscriber or a secret; nothing is claimed.
         """
         started_at = self._deps.clock()
         request = step.request
         with counting_failures(self._deps, request), classified_errors():
             await self._check(request)
-            claim = await self._deps.ledger.calls.claim(request, step.run_chain)
+            claim = await self._claim(step)
             await self._commit_short_id(request)
         if claim.kind is ClaimKind.REUSED:
             reason = f"key: {request.call_id} already belongs to a call with another payload"
@@ -122,6 +128,24 @@ class Prepare:
         return await self._deps.admission.evaluate(
             request, configured_flags(integration), operation.without_control
         )
+
+    async def _claim(self, step: PrepareStep) -> Claim:
+        """Claim the call; take it over from a workflow that has ended without an outcome."""
+        calls, request = self._deps.ledger.calls, step.request
+        claim = await calls.claim(request, step.run_chain, step.host)
+        if claim.kind is not ClaimKind.ELSEWHERE:
+            return claim
+        # A call may have moved from its host into a workflow of its own, and not the other way.
+        for workflow_id in (claim.host, request.call_id):
+            if workflow_id is not None and await _is_running_elsewhere(workflow_id):
+                raise activity_failure(
+                    StepFailure.HOSTED_ELSEWHERE,
+                    f"{workflow_id} conducts this call",
+                    final=step.host is not None,
+                    delay=retry_delay(activity.info().attempt, maximum=MAX_MISSING_INTERVAL),
+                    code=workflow_id,
+                )
+        return await calls.claim(request, step.run_chain, step.host, takes_over=True)
 
     async def _check(self, request: CallRequest) -> None:
         size = request.check_size()
@@ -250,6 +274,21 @@ def own_notice(
     known = {name: context[name] for name in ("payload", "metadata", "call")}
     known = masked(known, operation.sensitive)
     return render_notice(kind, text, known, request.language, deps.redactor(request).clean_value)
+
+
+async def _is_running_elsewhere(workflow_id: str) -> bool:
+    """Whether another workflow than this activity's is running."""
+    if workflow_id == activity.info().workflow_id:
+        return False
+    handle = activity.client().get_workflow_handle(workflow_id)
+    try:
+        described = await handle.describe(rpc_timeout=RPC_TIMEOUT)
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:
+            return False
+        reason = f"the engine answers {error.status.name}"
+        raise activity_failure(StepFailure.UNAVAILABLE, reason, final=False) from None
+    return described.status is WorkflowExecutionStatus.RUNNING
 
 
 def _fits_workflow_task(plan: Plan) -> bool:

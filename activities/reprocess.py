@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from temporalio import activity
 from temporalio.service import RPCError, RPCStatusCode
@@ -190,21 +192,32 @@ class _Page:
         Raises:
             EngineUnavailableError: the engine does not answer.
         """
-        batch = self._step.batch
+        argument = as_plain(Reprocess(by=self._request.by, batch=self._step.batch))
+        if not await self._signal_workflow(call_id, call_id, argument):
+            # It may be about to leave its host.
+            host = (await self._deps.ledger.calls.hosts([call_id])).get(call_id)
+            hosted = {**argument, "call_id": call_id}
+            if host is None or not await self._signal_workflow(host, call_id, hosted):
+                return False
+        self._last_signal_at = time.monotonic()
+        return True
+
+    async def _signal_workflow(
+        self, workflow_id: str, call_id: str, argument: Mapping[str, Any]
+    ) -> bool:
         try:
             await signal_once(
                 activity.client(),
-                call_id,
+                workflow_id,
                 names.REPROCESS,
-                as_plain(Reprocess(by=self._request.by, batch=batch)),
-                request_id=f"{batch}:{call_id}",
+                argument,
+                request_id=f"{self._step.batch}:{call_id}",
                 timeout=SIGNAL_TIMEOUT,
             )
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return False
             raise EngineUnavailableError(f"the engine answers {error.status.name}") from None
-        self._last_signal_at = time.monotonic()
         return True
 
     async def _wait_for_turn(self) -> bool:

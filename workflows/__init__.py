@@ -1,5 +1,6 @@
 """Deterministic orchestration. `WORKFLOWS` is what a worker registers."""
 
+from workflows.bulk.workflow import BulkCalls
 from workflows.call.workflow import IntegrationCall
 from workflows.provider_control.workflow import ProviderControl
 from workflows.reprocess_parked.workflow import ReprocessParked
@@ -12,6 +13,7 @@ from .settle_call import SettleCall
 
 WORKFLOWS = [
     IntegrationCall,
+    BulkCalls,
     DeliverNotice,
     ProviderControl,
     ReprocessParked,
@@ -23,6 +25,7 @@ WORKFLOWS = [
 
 __all__ = [
     "WORKFLOWS",
+    "BulkCalls",
     "CatchUp",
     "DeliverNotice",
     "ForwardEvents",

@@ -181,7 +181,12 @@ def configured_flags(integration: Integration) -> IntegrationFlags:
     for name, by_environment in sorted(configured.items()):
         for environment, flag in sorted(by_environment.items()):
             flags.setdefault(environment, {})[name] = _flag_value(flag)
-    return IntegrationFlags(flags=flags, operations=tuple(sorted(integration.operations)))
+    operations = sorted(integration.operations.items())
+    return IntegrationFlags(
+        flags=flags,
+        operations=tuple(name for name, _ in operations),
+        bulk=tuple(name for name, operation in operations if operation.lane == "bulk"),
+    )
 
 
 def _flag_value(flag: str | float) -> FlagValue:

@@ -599,6 +599,9 @@ class Operation(FilePart):
     """What happens to new calls while neither the engine nor the ledger says what the provider's
     flags and breaker are: `send` uses what was known last, or this file; `park` sends nothing until
     they are known."""
+    lane: Literal["single", "bulk"] = "single"
+    """How the Python client starts calls: each in a workflow of its own, or many in one.
+    See docs/bulk.md."""
     parked_for: Positive = timedelta(days=7)
     """How long a call stays parked before it ends, each time it is parked."""
     reprocess: ReprocessLimit = ReprocessLimit()

@@ -47,6 +47,7 @@ from .batches import BatchHandle as BatchHandle
 from .batches import find_batch as find_batch
 from .batches import list_batches as list_batches
 from .batches import start_batch as start_batch
+from .bulk import BulkOutcome as BulkOutcome
 from .calls import AckbridgeClient as AckbridgeClient
 from .calls import Call as Call
 from .calls import ListedCall as ListedCall

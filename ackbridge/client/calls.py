@@ -8,11 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+)
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio.api.common.v1 import Payload
 from temporalio.client import (
@@ -31,6 +39,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names, search_attributes
 from ackbridge.contracts.batches import BatchRequest
+from ackbridge.contracts.bulk import CallEnd
 from ackbridge.contracts.calls import (
     CallOutcome,
     CallRequest,
@@ -58,16 +67,28 @@ from ackbridge.errors import (
     CallError,
     CallFailedError,
     CallNotFoundError,
+    EngineUnavailableError,
     InvalidRequestError,
     KeyReusedError,
 )
-from ackbridge.temporal.connect import RPC_TIMEOUT, connect, first_connection, rpc_errors
+from ackbridge.temporal.connect import (
+    RPC_TIMEOUT,
+    connect,
+    first_connection,
+    is_namespace_missing,
+    is_unregistered,
+    rpc_errors,
+)
 
 from .batches import BatchHandle, find_batch, list_batches, start_batch
+from .bulk import IN_FLIGHT, BulkLane, BulkOutcome, CallMany
 from .control import ControlHandle
+from .hosted import HostedCall, HostFinder
 from .known_names import KnownNames
 from .settlement import settle, settled_outcome
 from .waiting import with_waiting
+
+Result = TypeVar("Result")
 
 OperatorRequest = Cancel | ForceAck | Reprocess | Resolve | WriteOff
 
@@ -99,9 +120,22 @@ class ListedCall:
 class Call:
     """A call that has been started."""
 
-    def __init__(self, handle: WorkflowHandle[Any, Any]) -> None:
+    def __init__(
+        self,
+        handle: WorkflowHandle[Any, Any],
+        hosts: HostFinder | None = None,
+        ended: asyncio.Future[CallEnd] | None = None,
+    ) -> None:
+        """Address a call.
+
+        Args:
+            hosts: finds a call that has no workflow of its own.
+            ended: how a call leaves the host that this client has started.
+        """
         self._handle = handle
         self._client: Client = handle._client  # noqa: SLF001 -- a handle has no public access to its client
+        self._hosts = hosts or HostFinder(self._client)
+        self._ended = ended
 
     @property
     def id(self) -> str:
@@ -119,12 +153,7 @@ class Call:
             EngineUnavailableError: the engine does not answer, or no worker does.
         """
         with self._rpc_errors():
-            status: CallStatus = await self._handle.query(
-                names.STATUS, result_type=CallStatus, rpc_timeout=RPC_TIMEOUT
-            )
-            if not status.stage.is_final:
-                described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
-                return await with_waiting(self._client, status, described)
+            status = await self._where(self._own_status, HostedCall.status)
         if status.outcome is None or not _may_be_corrected(status.outcome):
             return status
         settled = await settled_outcome(self._client, self.id)
@@ -132,6 +161,37 @@ class Call:
             return status
         known = {"attempts", "cycle", "duplicates", "last_error"}
         return status_of(settled).model_copy(update=status.model_dump(include=known))
+
+    async def _own_status(self) -> CallStatus:
+        status: CallStatus = await self._handle.query(
+            names.STATUS, result_type=CallStatus, rpc_timeout=RPC_TIMEOUT
+        )
+        if status.stage.is_final:
+            return status
+        described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
+        return await with_waiting(self._client, status, described)
+
+    async def _where(
+        self,
+        own: Callable[[], Awaitable[Result]],
+        hosted: Callable[[HostedCall], Awaitable[Result | None]],
+    ) -> Result:
+        """Ask the call's own workflow, or its host; `hosted` returns None if it has moved."""
+        host = self._hosts.known.get(self.id)
+        if host is None:
+            try:
+                return await own()
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND or is_namespace_missing(error):
+                    raise
+                host = await self._hosts.find(self.id)
+                if host is None:
+                    raise
+        found = await hosted(HostedCall(self._client, self.id, host))
+        if found is not None:
+            return found
+        self._hosts.forget(self.id)
+        return await own()
 
     async def outcome(
         self,
@@ -158,12 +218,10 @@ class Call:
         try:
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):
                 with self._rpc_errors():
-                    if settled:
-                        outcome = CallOutcome.model_validate(await self._handle.result())
-                    else:
-                        outcome = await self._first_outcome()
+                    own = self._settled_outcome if settled else self._first_outcome
+                    outcome = await self._where(own, self._hosted_outcome)
             if not _may_be_corrected(outcome):
-                return outcome
+                return _completed(outcome)
             return _completed(await settled_outcome(self._client, self.id) or outcome)
         except WorkflowFailureError as error:
             raised = await self._error(error)
@@ -172,6 +230,16 @@ class Call:
             if corrected is not None:
                 return _completed(corrected)
         raise raised
+
+    async def _hosted_outcome(self, hosted: HostedCall) -> CallOutcome | None:
+        if self._ended is not None:
+            # It comes with those of other calls, without a request of its own.
+            with contextlib.suppress(EngineUnavailableError):
+                return await hosted.outcome_after(await asyncio.shield(self._ended))
+        return await hosted.outcome()
+
+    async def _settled_outcome(self) -> CallOutcome:
+        return CallOutcome.model_validate(await self._handle.result())
 
     async def _first_outcome(self) -> CallOutcome:
         """The workflow's result, or the outcome of a call that still owes an acknowledgement."""
@@ -257,17 +325,20 @@ class Call:
             InvalidRequestError: its argument is not a valid request.
         """
         with self._rpc_errors():
-            async for event in self._handle.fetch_history_events(page_size=1):
-                started = event.workflow_execution_started_event_attributes
-                payloads = list[Payload](started.input.payloads)
-                if started.continued_execution_run_id:
-                    # A run that continues another one has its state as a second argument.
-                    payloads = payloads[:1]
-                arguments = await self._client.data_converter.decode(payloads)
-                try:
-                    return parse_argument(CallRequest, tuple(arguments))
-                except InvalidInputError as error:
-                    raise InvalidRequestError(str(error)) from None
+            return await self._where(self._own_request, HostedCall.request)
+
+    async def _own_request(self) -> CallRequest:
+        async for event in self._handle.fetch_history_events(page_size=1):
+            started = event.workflow_execution_started_event_attributes
+            payloads = list[Payload](started.input.payloads)
+            if started.continued_execution_run_id or len(payloads) > 1:
+                # A run that continues another one has its state as a second argument.
+                payloads = payloads[:1]
+            arguments = await self._client.data_converter.decode(payloads)
+            try:
+                return parse_argument(CallRequest, tuple(arguments))
+            except InvalidInputError as error:
+                raise InvalidRequestError(str(error)) from None
         raise CallNotFoundError(f"{self.id}: its history is empty")
 
     async def _signal(
@@ -279,8 +350,23 @@ class Call:
                 f"response: the signal has {size} bytes as JSON, at most {MAX_RESULT_BYTES} are"
                 " allowed"
             )
-        with self._rpc_errors():
+
+        async def own() -> bool:
             await self._handle.signal(name, argument, rpc_timeout=RPC_TIMEOUT)
+            return True
+
+        async def hosted(host: HostedCall) -> bool | None:
+            try:
+                await host.signal(name, argument)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                # It may have moved before its host ended.
+                return None
+            return True
+
+        with self._rpc_errors():
+            await self._where(own, hosted)
 
     def _rpc_errors(self) -> AbstractContextManager[None]:
         return rpc_errors(
@@ -313,7 +399,11 @@ class AckbridgeClient:
         self._client = client
         self._indexed = True
         self._known = KnownNames(client)
-        self._checked: set[tuple[str, str]] = set()
+        # Whether calls of an operation share workflows.
+        self._checked: dict[tuple[str, str], bool] = {}
+        self._checking = asyncio.Lock()
+        self._hosts = HostFinder(client)
+        self._lane = BulkLane(client, self._hosts)
 
     @staticmethod
     def connect(environ: Mapping[str, str] | None = None) -> UnconnectedClient:
@@ -329,7 +419,7 @@ class AckbridgeClient:
 
     def call(self, call_id: str) -> Call:
         """The call with this id; the server is not asked."""
-        return Call(self._client.get_workflow_handle(call_id))
+        return Call(self._client.get_workflow_handle(call_id), self._hosts)
 
     def control(self, provider: str) -> ControlHandle:
         """The control of a provider: its flags, breaker and limit."""
@@ -346,13 +436,21 @@ class AckbridgeClient:
                 safe.
         """
         await self._check(request)
+        if self._checked.get((request.provider, request.operation)):
+            return await self._start_hosted(request)
         try:
             with rpc_errors():
-                return Call(await self._start(request))
+                return Call(await self._start(request), self._hosts)
         except WorkflowAlreadyStartedError:
             call = self.call(request.call_id)
             await _check_same_request(call, request)
             return call
+
+    async def _start_hosted(self, request: CallRequest) -> Call:
+        queued = self._lane.submit(request)
+        await queued.started
+        handle = self._client.get_workflow_handle(request.call_id)
+        return Call(handle, self._hosts, queued.ended)
 
     async def start_and_wait(self, request: CallRequest, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- part of the public signature, and sent to the workflow
         """Start a call and return its status: with the outcome if it ends within the timeout.
@@ -366,6 +464,12 @@ class AckbridgeClient:
                 safe.
         """
         await self._check(request)
+        if self._checked.get((request.provider, request.operation)):
+            call = await self._start_hosted(request)
+            try:
+                return await status_at_end(call, timeout)
+            except TimeoutError:
+                return await call.status()
         argument = AwaitOutcome(timeout=timeout, request_digest=request.digest)
         try:
             with first_connection():
@@ -378,6 +482,30 @@ class AckbridgeClient:
             raise
         except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
             return await self._without_update(request, timeout, error)
+
+    def call_many(
+        self,
+        requests: Iterable[CallRequest] | AsyncIterable[CallRequest],
+        *,
+        in_flight: int = IN_FLIGHT,
+    ) -> AsyncIterator[BulkOutcome]:
+        """Make many calls, several in one workflow; yield how each ended, in the order they end.
+
+        The requests are read as there is room for more calls: as many as `in_flight` are started,
+        or have ended and were not taken yet. A call that waits for long does not count. A call that
+        another client has started, in whatever way, is followed. Breaking off leaves the calls that
+        are started alone; the same requests again return their outcomes.
+        """
+        return CallMany(self._lane, self._check, self._follow, in_flight).run(requests)
+
+    async def _follow(self, request: CallRequest) -> CallOutcome:
+        """The outcome of a call that left its host, completed or not."""
+        call = self.call(request.call_id)
+        await _check_same_request(call, request)
+        try:
+            return await call.outcome()
+        except (CallFailedError, CallCancelledError) as error:
+            return error.outcome
 
     async def start_unserved(self, request: CallRequest) -> CallStatus:
         """Start a call where no worker runs: its status says that it waits for one.
@@ -480,9 +608,14 @@ class AckbridgeClient:
             request.check_size()
         except InvalidInputError as error:
             raise InvalidRequestError(str(error)) from None
-        if (request.provider, request.operation) not in self._checked:
-            await self._known.check(request)
-            self._checked.add((request.provider, request.operation))
+        name = (request.provider, request.operation)
+        if name in self._checked:
+            return
+        # One at a time: the next call of the same operation need not ask again.
+        async with self._checking:
+            if name not in self._checked:
+                await self._known.check(request)
+                self._checked[name] = self._known.is_bulk(request)
 
     async def _start(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         options = self._options(request)
@@ -579,9 +712,7 @@ class AckbridgeClient:
 
         Later starts are then made without them.
         """
-        unregistered = error.status is RPCStatusCode.INVALID_ARGUMENT and any(
-            key.name in error.message for key in search_attributes.KEYS
-        )
+        unregistered = is_unregistered(error)
         self._indexed = self._indexed and not unregistered
         return unregistered
 

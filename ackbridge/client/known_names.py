@@ -24,6 +24,11 @@ class KnownNames:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._operations: dict[str, tuple[str, ...]] = {}
+        self._bulk: dict[str, tuple[str, ...]] = {}
+
+    def is_bulk(self, request: CallRequest) -> bool:
+        """Whether calls of the operation share workflows; known once a request was checked."""
+        return request.operation in self._bulk.get(request.provider, ())
 
     async def check(self, request: CallRequest) -> None:
         """Check the names of a request.
@@ -51,6 +56,7 @@ class KnownNames:
             snapshot = await read_snapshot(described)
             known = snapshot.configured.operations if snapshot else ()
             self._operations[request.provider] = known
+            self._bulk[request.provider] = snapshot.configured.bulk if snapshot else ()
             problem = unknown_name("operation", request.operation, known)
         if not known or (request.operation in known and described is not None):
             return None

@@ -355,6 +355,7 @@ class CallStatus(Wire):
             effect `unknown` it may be replaced.
         effect, code, provider_code, receipt, disputed: as in `CallOutcome`, as far as known.
         waiting: what the call waits for now.
+        moved_to: the workflow that has the call now, if it is not the one that was asked.
     """
 
     call_id: str
@@ -380,6 +381,7 @@ class CallStatus(Wire):
     receipt: Any = None
     disputed: bool = False
     waiting: Waiting | None = None
+    moved_to: str | None = None
 
     def masked(self) -> CallStatus:
         """The status for everybody but the caller."""

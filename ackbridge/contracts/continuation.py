@@ -1,4 +1,4 @@
-"""What a parked or reconciling call passes to its next run when it continues as new."""
+"""What a call that waits passes to its next run, or to the workflow that it moves into."""
 
 from __future__ import annotations
 
@@ -116,6 +116,8 @@ class CallSnapshot(Wire):
         ended: cycles without a response that the statistics do not have yet.
         counted: which of its outcomes the breaker has counted.
         written_off: acknowledgements written off that the ledger does not know of yet.
+        awaited: how long the response is awaited, from its sending.
+        delayed_at: when the caller is told that it takes longer; None: at the deadline.
     """
 
     status: CallStatus
@@ -129,6 +131,8 @@ class CallSnapshot(Wire):
     pending_acknowledgements: tuple[PendingAcknowledgementState, ...] = ()
     written_off: tuple[WrittenOff, ...] = ()
     notifications: NotificationsState = NotificationsState()
+    awaited: timedelta | None = None
+    delayed_at: AwareDatetime | None = None
 
 
 class ParkedCause(Wire):
@@ -140,11 +144,14 @@ class ParkedCause(Wire):
 
 
 class CallContinuation(Wire):
-    """A parked or reconciling call: the second argument of a run that continues another one.
+    """A call that waits: the second argument of a run that continues another one.
 
-    Nothing else than the call's own continue-as-new may pass it.
+    Nothing else than the call's own continue-as-new, or its host that it leaves, may pass it.
+
+    Attributes:
+        parked: why it has no response; None: it awaits that, and its deadline has not passed.
     """
 
     plan: Plan
-    parked: ParkedCause
+    parked: ParkedCause | None = None
     call: CallSnapshot

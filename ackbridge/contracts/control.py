@@ -93,10 +93,12 @@ class IntegrationFlags(Wire):
     Attributes:
         flags: a flag that is not listed is on.
         operations: the names of all operations.
+        bulk: those whose calls share workflows (`lane: bulk`).
     """
 
     flags: Flags = Field(default_factory=dict)
     operations: tuple[str, ...] = ()
+    bulk: tuple[str, ...] = ()
 
     def flag(self, environment: str, operation: str = WHOLE_PROVIDER) -> FlagValue:
         """The configured flag of the provider, or of one of its operations."""

@@ -10,6 +10,7 @@ from typing import Final
 
 # Workflow types
 INTEGRATION_CALL: Final = "IntegrationCall"
+BULK_CALLS: Final = "BulkCalls"
 DELIVER_NOTICE: Final = "DeliverNotice"
 REPROCESS_PARKED: Final = "ReprocessParked"
 PROVIDER_CONTROL: Final = "ProviderControl"
@@ -28,6 +29,9 @@ RESOLVE: Final = "resolve"
 WRITE_OFF: Final = "write_off"
 STATUS: Final = "status"
 AWAIT_OUTCOME: Final = "await_outcome"
+
+# Update of BulkCalls, besides those of IntegrationCall
+TAKE_ENDS: Final = "take_ends"
 
 PLAIN_START_REFUSED: Final = "plain-start-refused"
 """The patch marker of a call that was started in plain, and refused for it."""
@@ -52,6 +56,7 @@ CONFIGURE: Final = "configure"
 
 # Activities
 PREPARE: Final = "prepare"
+PERFORM_STEPS: Final = "perform_steps"
 RECONSIDER: Final = "reconsider"
 SEND: Final = "send"
 CORRELATE: Final = "correlate"
@@ -148,6 +153,15 @@ def events_id(provider: str, subject: str) -> str:
     return f"events.{provider}:{subject if is_plain else sha256(subject.encode()).hexdigest()}"
 
 
+BULK_PREFIX: Final = "bulk:"
+"""How the workflow ids of hosts begin; no call can have such an id."""
+
+
+def bulk_id(name: str) -> str:
+    """The workflow id of a host of many calls."""
+    return f"{BULK_PREFIX}{name}"
+
+
 def batch_id(provider: str, name: str) -> str:
     """The workflow id of a batch; no call can have it, because operations contain no colon."""
     return f"batch.{provider}:{name}"
@@ -175,6 +189,11 @@ def short_call_id(call: str) -> str:
     """The call id in 26 letters and digits, for providers' short fields: 128 bits of its digest."""
     digest = hashlib.sha256(call.encode()).digest()[:16]
     return base64.b32encode(digest).decode().lower().rstrip("=")
+
+
+def search_token(call: str) -> str:
+    """Stands for a call in the search attribute of its host: 60 bits of its digest."""
+    return short_call_id(call)[:12]
 
 
 def notice_id(event_id: str) -> str:

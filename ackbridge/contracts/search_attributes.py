@@ -12,7 +12,10 @@ DEADLINE = SearchAttributeKey.for_datetime("AckbridgeDeadline")
 OWED = SearchAttributeKey.for_bool("AckbridgeOwed")
 """True while the provider has not accepted an acknowledgement."""
 
-KEYS = (PROVIDER, OPERATION, STAGE, PARKED_REASON, DEADLINE, OWED)
+CALLS = SearchAttributeKey.for_keyword_list("AckbridgeCalls")
+"""The calls of a `BulkCalls` workflow, each as `names.search_token`."""
+
+KEYS = (PROVIDER, OPERATION, STAGE, PARKED_REASON, DEADLINE, OWED, CALLS)
 
 IN_FLIGHT = "in_flight"
 """The stage set at start; upserted only off the happy path, because each upsert is an event."""

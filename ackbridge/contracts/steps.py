@@ -22,11 +22,13 @@ class PrepareStep(Wire):
     Attributes:
         run_chain: the id of the first run of this execution chain.
         sends: whether this activity may also send the request, where the plan allows a local send.
+        host: the id of the workflow that hosts the call; None: the call's own.
     """
 
     request: CallRequest
     run_chain: str
     sends: bool = False
+    host: str | None = None
 
 
 class FailedAttempt(Wire):
@@ -394,6 +396,7 @@ class StepFailure(StrEnum):
     `NotNow`: the operation's breaker is open; nothing was sent.
     `HeldBack`: the provider asked for a pause, or as many requests are in flight as it may have;
         nothing was sent, and no attempt was made.
+    `HostedElsewhere`: another workflow conducts this call; the failure's code is its id.
     """
 
     INVALID_REQUEST = "InvalidRequest"
@@ -410,6 +413,7 @@ class StepFailure(StrEnum):
     NOT_NOW = "NotNow"
     UNAVAILABLE = "Unavailable"
     HELD_BACK = "HeldBack"
+    HOSTED_ELSEWHERE = "HostedElsewhere"
 
 
 class FailureDetails(Wire):

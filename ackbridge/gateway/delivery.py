@@ -12,11 +12,13 @@ from hashlib import sha256
 
 from pydantic_core import to_json
 
+from ackbridge.contracts.bulk import HostedMessage
 from ackbridge.contracts.control import WHOLE_PROVIDER
 from ackbridge.contracts.limits import LARGE_BODY_BYTES, MAX_REASON_LENGTH
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.errors import EngineUnavailableError, LedgerUnavailableError
 from ackbridge.ledger.bodies import store_if_large
+from ackbridge.ledger.calls import CallStore
 from ackbridge.ledger.inbox import InboxEntry, InboxState
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.stats.counters import Count, Counters
@@ -67,6 +69,7 @@ class EventDelivery:
         self._ledger = ledger
         self._counters = counters
         self._recent = RecentKeys(recent_keys)
+        self._hosts = HostDirectory(ledger.calls, recent_keys)
 
     async def deliver(self, event: InboundEvent) -> DeliveryResult:
         """Signal the call, or store the event in the inbox.
@@ -175,16 +178,17 @@ class EventDelivery:
         self, events: Sequence[InboundEvent], results: dict[str, DeliveryResult]
     ) -> None:
         """Deliver events side by side, those for one call together; fills `results`."""
-        of_calls: dict[str, list[tuple[InboundEvent, Interpretation]]] = {}
+        of_targets: dict[str, list[tuple[InboundEvent, str, Interpretation]]] = {}
         others: list[InboundEvent] = []
         for event in events:
             found = await self.find_call(event)
             if found is None:
                 others.append(event)
             else:
-                of_calls.setdefault(found[0], []).append((event, found[1]))
+                target = await self._hosts.find(found[0]) or found[0]
+                of_targets.setdefault(target, []).append((event, *found))
         ended = await asyncio.gather(
-            *(self._signal_together(call, parts, results) for call, parts in of_calls.items()),
+            *(self._signal_together(one, parts, results) for one, parts in of_targets.items()),
             return_exceptions=True,
         )
         for event in others:
@@ -195,19 +199,19 @@ class EventDelivery:
 
     async def _signal_together(
         self,
-        call_id: str,
-        parts: Sequence[tuple[InboundEvent, Interpretation]],
+        target: str,
+        parts: Sequence[tuple[InboundEvent, str, Interpretation]],
         results: dict[str, DeliveryResult],
     ) -> None:
-        signalled = await self._batcher.send_all(
-            call_id,
-            parts[0][0].provider,
-            [
-                (await self._bounded(call_id, event, one), event.size, event.traceparent)
-                for event, one in parts
-            ],
-        )
-        for (event, _), result in zip(parts, signalled, strict=True):
+        """Signal a call, or the host of several calls."""
+        messages: list[tuple[ProviderMessage, int, str | None]] = []
+        for event, call_id, one in parts:
+            message = await self._bounded(call_id, event, one)
+            if target != call_id:
+                message = HostedMessage.of(message, call_id)
+            messages.append((message, event.size, event.traceparent))
+        signalled = await self._batcher.send_all(target, parts[0][0].provider, messages)
+        for (event, _, _), result in zip(parts, signalled, strict=True):
             if result is SignalResult.DELIVERED:
                 results[event.event_key] = DeliveryResult.SIGNALLED
             else:
@@ -260,10 +264,33 @@ class EventDelivery:
             return False
         call_id, interpretation = found
         message = await self._bounded(call_id, event, interpretation)
-        result = await self._batcher.send(
+        result = await self.signal_call(
             call_id, event.provider, message, event.size, event.traceparent
         )
         return result is SignalResult.DELIVERED
+
+    async def signal_call(
+        self,
+        call_id: str,
+        provider: str,
+        message: ProviderMessage,
+        size: int = 0,
+        traceparent: str | None = None,
+    ) -> SignalResult:
+        """Signal a call in its own workflow, or in the host that has it; as `SignalBatcher.send`.
+
+        Args:
+            size: of the body of the message, in bytes.
+        """
+        host = await self._hosts.find(call_id)
+        if host is not None:
+            hosted = HostedMessage.of(message, call_id)
+            result = await self._batcher.send(host, provider, hosted, size, traceparent)
+            if result is not SignalResult.NO_OPEN_CALL:
+                return result
+            # The host has ended. The call may have moved into a workflow of its own before.
+            self._hosts.forget(call_id)
+        return await self._batcher.send(call_id, provider, message, size, traceparent)
 
     async def _bounded(
         self, call_id: str, event: InboundEvent, interpretation: Interpretation
@@ -316,6 +343,62 @@ class EventDelivery:
             )
         except LedgerUnavailableError:
             log.warning("could not record a suppressed callback in the ledger", extra=extra)
+
+
+class HostDirectory:
+    """The workflows that host calls with others; the ledger knows them from the claims.
+
+    Lookups that come while the ledger is being read share the next read.
+    """
+
+    def __init__(self, calls: CallStore, capacity: int) -> None:
+        """Remember the hosts of `capacity` calls; a call's host never changes."""
+        self._calls = calls
+        self._capacity = capacity
+        self._known: OrderedDict[str, str] = OrderedDict()
+        self._asked: dict[str, asyncio.Future[str | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def find(self, call_id: str) -> str | None:
+        """The workflow id of the call's host; None: its own, or it is not known."""
+        if (known := self._known.get(call_id)) is not None:
+            return known
+        found = self._asked.get(call_id)
+        if found is None:
+            found = self._asked[call_id] = asyncio.get_running_loop().create_future()
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read(), name="hosts of calls")
+        # Several may wait for it, and one of them may be cancelled.
+        return await asyncio.shield(found)
+
+    def forget(self, call_id: str) -> None:
+        """The host has ended."""
+        self._known.pop(call_id, None)
+
+    async def _read(self) -> None:
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                try:
+                    hosts = await self._calls.hosts(list(asked))
+                except LedgerUnavailableError:
+                    # A call that has its own workflow is found without the ledger.
+                    hosts = {}
+                except BaseException:
+                    for found in asked.values():
+                        found.cancel()
+                    raise
+                for call_id, found in asked.items():
+                    self._remember(call_id, hosts.get(call_id))
+                    found.set_result(hosts.get(call_id))
+        finally:
+            self._reading = None
+
+    def _remember(self, call_id: str, host: str | None) -> None:
+        if host is not None:
+            self._known[call_id] = host
+            if len(self._known) > self._capacity:
+                self._known.popitem(last=False)
 
 
 EventId = tuple[str, str]

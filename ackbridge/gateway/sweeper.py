@@ -84,15 +84,22 @@ class Sweeper:
             await self._postpone(stored, "no call has appeared")
             return
         call_id, interpretation = found
-        match await self.engine.signal(call_id, entry.provider, [interpretation.message]):
+        match await self.delivery.signal_call(call_id, entry.provider, interpretation.message):
             case SignalResult.DELIVERED:
                 await self._settle(stored, InboxState.DELIVERED)
             case SignalResult.REFUSED:
                 await self._settle(stored, InboxState.HELD, "the engine refuses it as a signal")
-            case SignalResult.NO_OPEN_CALL if not await self.engine.has_ended(call_id):
+            case SignalResult.NO_OPEN_CALL if not await self._has_ended(call_id):
                 await self._postpone(stored, "no call has appeared")
             case SignalResult.NO_OPEN_CALL:
                 await self._settle_late(stored, event)
+
+    async def _has_ended(self, call_id: str) -> bool:
+        """Whether the call is known and closed: a host that it ended in may go on."""
+        if await self.engine.has_ended(call_id):
+            return True
+        known = await self.ledger.calls.get(call_id)
+        return known is not None and known.outcome is not None
 
     async def _postpone(self, stored: StoredEntry, reason: str) -> None:
         """Try again later, or hold it for `reason` once it is too old."""

@@ -54,12 +54,14 @@ class ClaimKind(StrEnum):
         HELD: this run chain has claimed it before, or one that never reached an outcome; go on.
         RECORDED: another run chain has reached an outcome; return that.
         REUSED: the key belongs to a call with another request; refuse.
+        ELSEWHERE: another workflow has claimed it, and may be conducting it.
     """
 
     FRESH = "fresh"
     HELD = "held"
     RECORDED = "recorded"
     REUSED = "reused"
+    ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,12 @@ class Claim:
     Attributes:
         outcome: of a call that was RECORDED; or HELD, if this run chain recorded it in a workflow
             task that was lost.
+        host: of a call that is ELSEWHERE, the workflow that has claimed it; None: its own.
     """
 
     kind: ClaimKind
     outcome: CallOutcome | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class CallRow:
         unknown_since: since when the effect is unknown; None if it is known.
         settled_by: the operator who stated the effect.
         claimed_at, updated_at: when it was first claimed, and last written.
+        host: the id of the workflow that has claimed it with others; None: its own.
     """
 
     call_id: str
@@ -107,6 +112,7 @@ class CallRow:
     settled_by: str | None
     claimed_at: datetime
     updated_at: datetime
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -195,12 +201,22 @@ class CallStore(Store):
     """Calls; each has at most one response, and each event belongs to at most one call."""
 
     @writes
-    def claim(self, connection: sa.Connection, request: CallRequest, run_chain: str) -> Claim:
+    def claim(
+        self,
+        connection: sa.Connection,
+        request: CallRequest,
+        run_chain: str,
+        host: str | None = None,
+        *,
+        takes_over: bool = False,
+    ) -> Claim:
         """Claim a call before anything is sent. Claims outlive the engine's retention.
 
         Args:
             request: its digest tells a repeated call from a reused key.
             run_chain: the id of the first run of this execution chain.
+            host: the id of the workflow that hosts the call; None: the call's own.
+            takes_over: whether no other workflow conducts the call any more.
         """
         now = self.clock()
         row = {
@@ -212,6 +228,7 @@ class CallStore(Store):
             "stage": Stage.PREPARING,
             "claimed_at": now,
             "updated_at": now,
+            "host": host,
         }
         known = None
         while known is None:
@@ -227,7 +244,10 @@ class CallStore(Store):
             return Claim(ClaimKind.HELD, outcome)
         if outcome is not None:
             return Claim(ClaimKind.RECORDED, outcome)
-        update_call(connection, request.call_id, now, run_chain=run_chain, stage=Stage.PREPARING)
+        if known.host != host and not takes_over:
+            return Claim(ClaimKind.ELSEWHERE, host=known.host)
+        values: dict[str, Any] = {"run_chain": run_chain, "host": host, "stage": Stage.PREPARING}
+        update_call(connection, request.call_id, now, **values)
         batches.unpark(connection, request.call_id)
         return Claim(ClaimKind.HELD)
 
@@ -274,6 +294,14 @@ class CallStore(Store):
         # Stable: within a provider and a moment, the order is the database's.
         found.sort(key=lambda one: (one.claimed_at, one.provider), reverse=True)
         return found[:limit]
+
+    @reads
+    def hosts(self, connection: sa.Connection, call_ids: Sequence[str]) -> dict[str, str]:
+        """The ids of the workflows that host these calls; a call's own workflow is left out."""
+        query = sa.select(calls.c.call_id, calls.c.host).where(
+            calls.c.call_id.in_(call_ids), calls.c.host.is_not(None)
+        )
+        return {row.call_id: row.host for row in connection.execute(query)}
 
     @writes
     def record_response(

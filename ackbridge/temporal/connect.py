@@ -20,6 +20,7 @@ from temporalio.api.workflowservice.v1 import (
     SignalWorkflowExecutionRequest,
 )
 from temporalio.client import Client, Interceptor, WorkflowQueryFailedError
+from temporalio.common import SearchAttributeKey
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConfigProfile
 from temporalio.plugin import SimplePlugin
@@ -253,8 +254,7 @@ async def register_search_attributes(client: Client) -> str | None:
     except RPCError as error:
         if error.status is not RPCStatusCode.ALREADY_EXISTS:
             options = " ".join(
-                f"--name {key.name} --type {key.indexed_value_type.name.title()}"
-                for key in search_attributes.KEYS
+                f"--name {key.name} --type {_type_name(key)}" for key in search_attributes.KEYS
             )
             return (
                 f"search attributes could not be registered ({error.status.name}); calls run"
@@ -262,6 +262,18 @@ async def register_search_attributes(client: Client) -> str | None:
                 f" create --namespace {client.namespace} {options}"
             )
     return None
+
+
+def _type_name(key: SearchAttributeKey[Any]) -> str:
+    """As Temporal's command line spells it: `KeywordList`."""
+    return key.indexed_value_type.name.title().replace("_", "")
+
+
+def is_unregistered(error: RPCError) -> bool:
+    """Whether a start failed only because our search attributes are not registered."""
+    return error.status is RPCStatusCode.INVALID_ARGUMENT and any(
+        key.name in error.message for key in search_attributes.KEYS
+    )
 
 
 def as_plain(argument: Wire) -> dict[str, Any]:

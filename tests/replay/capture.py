@@ -25,6 +25,7 @@ from tests.support.subscribers import configure, subscribing
 from .batches import BATCHES
 from .calls import CALLS, add_operations
 from .controls import CONTROLS
+from .hosts import HOSTS
 from .notices import GONE, LISTS, NOTICES, SUBSCRIBER
 from .playing import Run, Scenario
 from .settlements import SETTLEMENTS
@@ -34,7 +35,14 @@ HISTORIES = Path(__file__).with_name("histories")
 WORKER = re.compile(r"^\d+@[\w.-]+")
 """Process and host, as the names of sticky queues begin."""
 
-SCENARIOS: list[Scenario] = [*CALLS, *NOTICES, *CONTROLS, *BATCHES, *SETTLEMENTS]
+SCENARIOS: list[Scenario] = [
+    *CALLS,
+    *NOTICES,
+    *CONTROLS,
+    *BATCHES,
+    *SETTLEMENTS,
+    *HOSTS,
+]
 
 
 async def main() -> None:

@@ -147,6 +147,9 @@ class SimulatedHost:
     def should_continue_as_new(self) -> bool:
         return False
 
+    def should_move_out(self) -> bool:
+        return False
+
     async def perform(
         self,
         provider: str,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from temporalio import workflow
 
 from workflows.hosting import steps
@@ -27,15 +29,18 @@ class Conclusion:
         state: CallState,
         notifications: Notifications,
         plan: Plan | None,
+        move_out: Callable[[CallOutcome], Awaitable[None]] | None = None,
     ) -> None:
         """Store a call.
 
         Args:
             plan: with the operation's notices; the built-in ones replace what is missing.
+            move_out: lets a call that owes acknowledgements for long leave its host.
         """
         self._host = host
         self._state = state
         self._notifications = notifications
+        self._move_out = move_out
         self._notices = plan.notices if plan is not None else {}
         self._amount = plan.amount if plan is not None else None
 
@@ -163,8 +168,14 @@ class Conclusion:
             if not is_recorded or state.has_entries:
                 await self.store(Stage.ACKNOWLEDGING, outcome.reason)
                 is_recorded = is_stored = True
-            await self._host.wait(lambda: state.is_acknowledged or state.has_entries, None)
+            if self._move_out is not None and self._host.should_move_out():
+                await self._move_out(outcome)
+            await self._host.wait(self._goes_on, None)
         return is_stored
+
+    def _goes_on(self) -> bool:
+        state = self._state
+        return state.is_acknowledged or state.has_entries or self._host.should_move_out()
 
     async def _finish(self, outcome: CallOutcome) -> CallOutcome:
         """Handle what arrives while the end is being stored, such as the last answer of a poll."""

@@ -63,7 +63,9 @@ class Conduct:
         self._notifications = Notifications(host, state, plan.reply, plan.notices)
         self._sending = Sending(host, state, plan)
         self._messages = MessageHandler(host, state, plan, self._acknowledgements, self._sending)
-        self._conclusion = Conclusion(host, state, self._notifications, plan)
+        self._conclusion = Conclusion(
+            host, state, self._notifications, plan, self._move_out_acknowledging
+        )
         self._has_looked = False
 
     # Beginnings
@@ -94,6 +96,13 @@ class Conduct:
         self._acknowledgements.resume()
         self._state.show()
         return await self.reconcile(failure)
+
+    async def resume_waiting(self) -> RoundResult:
+        """Go on with a call that awaited its response when it moved into another workflow."""
+        self._acknowledgements.resume()
+        self._state.show()
+        cycle = self._state.cycles.current
+        return await self._finish_round(cycle, await self._await_response(cycle))
 
     def _hold_back(self, reason: str) -> Failure:
         standing = self._plan.standing
@@ -132,7 +141,8 @@ class Conduct:
             if not is_refused or self._plan.mode is ResponseMode.SYNC:
                 return failure
             self._presume_receipt()
-            return await self._finish_round(cycle, await self._await_response(cycle), failure)
+            result = await self._await_response(cycle, may_move_out=False)
+            return await self._finish_round(cycle, result, failure)
         if isinstance(result, TimedOut):
             # An extension has shown that the provider has the request.
             result = await self._await_response(cycle)
@@ -147,18 +157,27 @@ class Conduct:
         self._state.cycles.rounds += 1
         self._state.enter(Stage.AWAITING_RESPONSE)
 
-    async def _await_response(self, cycle: Cycle) -> Decision | TimedOut | Woken:
-        """Wait until the deadline, and look for an answer before it is acted on."""
+    async def _await_response(
+        self, cycle: Cycle, *, may_move_out: bool = True
+    ) -> Decision | TimedOut | Woken:
+        """Wait until the deadline, and look for an answer before it is acted on.
+
+        Args:
+            may_move_out: whether another workflow could go on with what is known of the call.
+        """
+        woken = self._host.should_move_out if may_move_out else None
         while True:
             polling = self._sending.start_polling(cycle)
             deadline = self._state.deadline or self._host.now()
             summary = f"response deadline {self._state.deadline_reason}"
             until = min(self._state.delayed_at or deadline, deadline)
-            result = await self._messages.wait(until, summary)
+            result = await self._messages.wait(until, summary, woken)
             while isinstance(result, TimedOut) and self._tell_delay():
-                result = await self._messages.wait(self._state.deadline or deadline, summary)
+                result = await self._messages.wait(self._state.deadline or deadline, summary, woken)
             if polling is not None:
                 polling.stop()
+            if isinstance(result, Woken):
+                await self._continue_as_new(None)
             if not isinstance(result, TimedOut):
                 return result
             self._has_looked = False
@@ -407,10 +426,16 @@ class Conduct:
     def _is_woken(self) -> bool:
         return self._state.has_entries or self._host.should_continue_as_new()
 
-    async def _continue_as_new(self, failure: Failure) -> None:
+    async def _continue_as_new(self, failure: Failure | None) -> None:
+        """Leave this run; `failure`: why there is no response, unless it is awaited."""
         await self._acknowledgements.stop()
         await self._notifications.all_started()
-        raise ContinueAsNewRequested(self._plan, failure.cause())
+        raise ContinueAsNewRequested(self._plan, failure.cause() if failure else None)
+
+    async def _move_out_acknowledging(self, outcome: CallOutcome) -> None:
+        """Leave the host with an outcome, to go on acknowledging."""
+        reason = outcome.reason or "the provider has not accepted an acknowledgement"
+        await self._continue_as_new(Failure(reason, outcome.code or OutcomeCode.NO_RESPONSE))
 
     # Ends
 
@@ -521,4 +546,5 @@ class Conduct:
 
     def _is_outdated(self) -> bool:
         is_reconciling = self._state.stage is Stage.RECONCILING
-        return is_reconciling and self._host.should_continue_as_new()
+        is_outdated = is_reconciling and self._host.should_continue_as_new()
+        return is_outdated or self._host.should_move_out()

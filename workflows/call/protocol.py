@@ -86,23 +86,31 @@ class Rejected:
 class Preparation:
     """Checks the request, claims the key, and gets the plan."""
 
-    def __init__(self, host: Host, state: CallState, run_chain: str) -> None:
+    def __init__(
+        self, host: Host, state: CallState, run_chain: str, host_id: str | None = None
+    ) -> None:
         self._host = host
         self._state = state
         self._run_chain = run_chain
+        self._host_id = host_id
         self._first_failure = ""
 
     async def run(self) -> Admitted | Ended | Rejected:
         """Prepare the call.
 
         Raises:
-            StepError: of kind `NoOutcome`, when the ledger has neither a plan nor an outcome.
+            StepError: of kind `NoOutcome`, when the ledger has neither a plan nor an outcome; of
+                kind `HostedElsewhere`, when another workflow conducts the call.
         """
         try:
             prepared = await self._prepare()
+            while prepared is None:
+                prepared = await self._prepare()
         except StepError as error:
             if error.kind in REJECTIONS:
                 return Rejected(error)
+            if error.kind == StepFailure.HOSTED_ELSEWHERE:
+                raise
             return self._not_prepared(error)
         if prepared.plan is not None:
             return Admitted(prepared.plan, prepared)
@@ -110,7 +118,16 @@ class Preparation:
             return Ended(prepared.recorded)
         raise StepError("NoOutcome", "the ledger has neither a plan nor an outcome for it")
 
-    async def _prepare(self) -> Prepared:
+    async def _prepare(self) -> Prepared | None:
+        """The plan, or an outcome; None: another workflow still conducts the call, ask again."""
+        try:
+            return await self._perform()
+        except StepError as error:
+            if error.kind != StepFailure.HOSTED_ELSEWHERE or self._host_id is not None:
+                raise
+            return None
+
+    async def _perform(self) -> Prepared:
         state, requests = self._state, self._state.operator_requests
         within, expires_at = steps.PREPARE_WITHIN, state.request.expires_at
         if expires_at is not None:
@@ -122,6 +139,7 @@ class Preparation:
                 request=state.request,
                 run_chain=self._run_chain,
                 sends=not requests.interrupts_work() and not state.messages,
+                host=self._host_id,
             ),
             requests.is_cancelled,
         )
@@ -194,15 +212,18 @@ class CallProtocol:
         request: CallRequest,
         run_chain: str,
         continuation: CallContinuation | None = None,
+        host_id: str | None = None,
     ) -> None:
-        """Start a call, or continue a parked one.
+        """Start a call, or continue one that waits.
 
         Args:
             run_chain: the id of the first run of this execution chain.
+            host_id: the id of the workflow that hosts it; None: the call's own.
         """
         self._host = host
         self._request = request
         self._run_chain = run_chain
+        self._host_id = host_id
         self._continuation = continuation
         snapshot = (
             continuation.call if continuation else CallState.at_start(request.call_id, host.now())
@@ -302,13 +323,16 @@ class CallProtocol:
             ContinueAsNewRequested: it is parked and can continue as new.
         """
         if self._continuation is not None:
-            conduct = self._conduct(self._continuation.plan)
-            failure = Failure(**self._continuation.parked.model_dump())
-            if self.state.outcome is not None:
+            conduct, parked = self._conduct(self._continuation.plan), self._continuation.parked
+            failure = Failure(**parked.model_dump()) if parked is not None else None
+            if failure is None:
+                result = await conduct.resume_waiting()
+            elif self.state.outcome is not None:
                 return await conduct.resume_reconciling(failure)
-            result = await conduct.resume(failure)
+            else:
+                result = await conduct.resume(failure)
         else:
-            match await Preparation(self._host, self.state, self._run_chain).run():
+            match await self._preparation().run():
                 case Rejected(error):
                     raise self._rejected(error)
                 case Ended(outcome, reply):
@@ -334,6 +358,9 @@ class CallProtocol:
                     result = await conduct.park(result)
                 case (Failure() as failure) | ParkingExpired(failure):
                     return await conduct.fail(failure)
+
+    def _preparation(self) -> Preparation:
+        return Preparation(self._host, self.state, self._run_chain, self._host_id)
 
     def _conduct(self, plan: Plan) -> Conduct:
         if self.state.standing is None and plan.standing is not None:

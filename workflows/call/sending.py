@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from temporalio import workflow
 
 from workflows.hosting import steps
+from workflows.hosting.activity_errors import from_attempt
 from workflows.hosting.host import INTERRUPTED, Host, Step, StepError
 
 from .cycles import CONTRADICTION, Cycle, Failure
@@ -108,7 +109,7 @@ class Sending:
             case FailedAttempt():
                 if first_attempt.kind != StepFailure.HELD_BACK:
                     attempts.first_at = self._state.timings.started_at
-                result = _error_of(first_attempt)
+                result = from_attempt(first_attempt)
         while True:
             if result is None:
                 forbidden = self.forbids(cycle)
@@ -474,16 +475,6 @@ _CODES = {
     StepFailure.NO_RECEIPT: OutcomeCode.NO_RECEIPT,
     INTERRUPTED: OutcomeCode.NO_RECEIPT,
 }
-
-
-def _error_of(attempt: FailedAttempt) -> StepError:
-    return StepError(
-        attempt.kind,
-        attempt.reason[:MAX_ERROR_LENGTH],
-        reached=attempt.reached,
-        code=attempt.code,
-        retry_after=attempt.again_after,
-    )
 
 
 class PollLoop:

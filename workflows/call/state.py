@@ -305,8 +305,8 @@ class CallState:
         self.notifications: NotificationsState = snapshot.notifications
         self.outcome: CallOutcome | None = status.outcome
         self.is_reconciling = status.outcome is not None
-        self.awaited: timedelta | None = None
-        self.delayed_at: datetime | None = None
+        self.awaited: timedelta | None = snapshot.awaited
+        self.delayed_at: datetime | None = snapshot.delayed_at
         self.rejection: StepError | None = None
         self.acknowledged_at: datetime | None = None
         self.sensitive: tuple[str, ...] = ()
@@ -337,6 +337,8 @@ class CallState:
             ),
             written_off=tuple(self._written_off),
             notifications=self.notifications,
+            awaited=self.awaited,
+            delayed_at=self.delayed_at,
         )
 
     def status(self) -> CallStatus:

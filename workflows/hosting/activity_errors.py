@@ -13,7 +13,7 @@ from .host import INTERRUPTED, StepError
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.limits import MAX_ERROR_LENGTH
-    from ackbridge.contracts.steps import FailureDetails, StepFailure
+    from ackbridge.contracts.steps import FailedAttempt, FailureDetails, StepFailure
 
 
 def classify(error: FailureError) -> StepError:
@@ -32,6 +32,17 @@ def classify(error: FailureError) -> StepError:
             return StepError(INTERRUPTED, reason, attempts=int(was_started), reached=was_started)
         case _:
             return StepError("Unknown", type(cause).__name__, reached=True)
+
+
+def from_attempt(attempt: FailedAttempt) -> StepError:
+    """The error of an attempt that was made by another step's activity."""
+    return StepError(
+        attempt.kind,
+        attempt.reason[:MAX_ERROR_LENGTH],
+        reached=attempt.reached,
+        code=attempt.code,
+        retry_after=attempt.again_after,
+    )
 
 
 def _timed_out(timeout: exceptions.TimeoutError) -> StepError:

@@ -44,10 +44,14 @@ class AuditTrail:
         action: str,
         arguments: tuple[Any, ...],
         origin: AuditOrigin = AuditOrigin.SIGNAL,
+        subject: str | None = None,
     ) -> None:
         """Begin to record a valid request, as it arrived, whether or not it comes too late.
 
         The resumption of one call by a batch is not recorded: the batch is.
+
+        Args:
+            subject: what it was about; None: this workflow.
         """
         fields = arguments[0] if arguments and isinstance(arguments[0], Mapping) else {}
         if action == names.REPROCESS and fields.get("batch") is not None:
@@ -61,7 +65,7 @@ class AuditTrail:
             at=workflow.now(),
             origin=origin,
             action=action,
-            subject=info.workflow_id,
+            subject=subject or info.workflow_id,
             by=str(fields.get("by", ""))[:MAX_ACTOR_LENGTH],
             reason=str(fields.get("reason", ""))[:MAX_REASON_LENGTH],
             details=describe_arguments(fields),

@@ -120,12 +120,16 @@ class StepError(Exception):
 
 
 class ContinueAsNewRequested(Exception):  # noqa: N818 -- a request, not an error
-    """A parked or reconciling call can continue as new now."""
+    """A call that waits can continue as new, or in another workflow.
 
-    def __init__(self, plan: Plan, parked: ParkedCause) -> None:
+    Attributes:
+        parked: why it has no response; None: it awaits that.
+    """
+
+    def __init__(self, plan: Plan, parked: ParkedCause | None) -> None:
         self.plan = plan
         self.parked = parked
-        super().__init__(parked.reason)
+        super().__init__(parked.reason if parked else "it awaits its response")
 
 
 class Host(Protocol):
@@ -135,7 +139,10 @@ class Host(Protocol):
         """The time of the host's clock, UTC."""
 
     def should_continue_as_new(self) -> bool:
-        """Whether the call should continue as new as soon as it can."""
+        """Whether a parked or reconciling call should continue as new as soon as it can."""
+
+    def should_move_out(self) -> bool:
+        """Whether a call that awaits its response should leave for a workflow of its own."""
 
     async def perform(
         self,

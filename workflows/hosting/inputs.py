@@ -26,12 +26,15 @@ def read_start(
 ) -> tuple[Model, State | None]:
     """Read what a workflow was started with, and the state of the run it continues, if any.
 
-    A second argument is accepted only from the workflow itself, when it continues as new.
+    A second argument is accepted only from the workflow itself, when it continues as new, and from
+    a host of many calls that a call leaves.
 
     Raises:
         InvalidInputError: naming the field.
     """
-    if workflow.info().continued_run_id is not None and len(arguments) == 2:
+    info = workflow.info()
+    is_moved = info.parent is not None and info.parent.workflow_id.startswith(names.BULK_PREFIX)
+    if (info.continued_run_id is not None or is_moved) and len(arguments) == 2:
         return parse_argument(model, arguments[:1]), state.model_validate(arguments[1])
     return parse_argument(model, arguments), None
 

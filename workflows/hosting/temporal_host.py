@@ -73,6 +73,10 @@ class TemporalHost:
         """See the function of the same name."""
         return should_continue_as_new()
 
+    def should_move_out(self) -> bool:
+        """Never: the workflow is the call's own."""
+        return False
+
     async def perform(
         self,
         provider: str,
@@ -90,8 +94,8 @@ class TemporalHost:
         started_at = workflow.now()
         try:
             return await self._execute_locally(step, argument)
-        except FailureError as failure:
-            first = classify(failure)
+        except StepError as error:
+            first = error
         if first.retry_after is None or step.attempts == 1:
             raise first
         await self._back_off(step, first, first.retry_after, interrupted or (lambda: False))
@@ -104,14 +108,17 @@ class TemporalHost:
         return await self._perform(provider, step, argument, attempts, interrupted)
 
     async def _execute_locally(self, step: Step[Result], argument: Wire) -> Result:
-        result: Result = await workflow.execute_local_activity(
-            step.name,
-            argument,
-            result_type=step.result,
-            start_to_close_timeout=step.timeout,
-            retry_policy=ONCE,
-            summary=step.summary,
-        )
+        try:
+            result: Result = await workflow.execute_local_activity(
+                step.name,
+                argument,
+                result_type=step.result,
+                start_to_close_timeout=step.timeout,
+                retry_policy=ONCE,
+                summary=step.summary,
+            )
+        except FailureError as failure:
+            raise classify(failure) from None
         return result
 
     async def _back_off(

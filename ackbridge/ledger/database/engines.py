@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial, wraps
@@ -31,6 +33,8 @@ CONNECT_TIMEOUT: Final = 5
 _POSTGRESQL: Final = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
 _READERS: Final = 2
+_WRITES_TOGETHER: Final = 100
+"""Functions in one transaction of SQLite, at most: some ten milliseconds."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -104,8 +108,9 @@ class Sqlite:
 
     A transaction runs in one thread as a whole, because each switch of threads costs more than a
     statement. Writers of one process queue for the one writer thread, fairly and without polling;
-    SQLite's own waiting, which polls, is left to writers of different processes. Cancelling a
-    caller does not stop a transaction that has begun.
+    SQLite's own waiting, which polls, is left to writers of different processes. What queues while
+    a transaction runs shares the next one: each has a savepoint of its own, and all are committed,
+    or fail, together. Cancelling a caller does not stop a transaction that has begun.
     """
 
     def __init__(
@@ -127,30 +132,53 @@ class Sqlite:
             encrypt_columns(engine.dialect, encryption)
         self._writer = ThreadPoolExecutor(1, "ackbridge-ledger-writer")
         self._readers = ThreadPoolExecutor(_READERS, "ackbridge-ledger-reader")
+        self._queued: deque[_QueuedWork] = deque()
 
     async def write(self, work: Work[R]) -> R:
-        return await self._run(self._writer, self._writing.begin, work)
+        async with database_errors(self._timeout, name=self._name):
+            loop = asyncio.get_running_loop()
+            queued = _QueuedWork(work, loop.create_future(), loop)
+            self._queued.append(queued)
+            self._writer.submit(self._write_queued)
+            result: R = await queued.done
+            return result
 
     async def read(self, work: Work[R]) -> R:
-        return await self._run(self._readers, self._reading.connect, work)
+        def run() -> R:
+            self._check_file()
+            with self._reading.connect() as connection:
+                return work(connection)
+
+        async with database_errors(self._timeout, name=self._name):
+            return await asyncio.get_running_loop().run_in_executor(self._readers, run)
 
     async def close(self) -> None:
         """Close all connections; transactions that have begun are finished."""
         await asyncio.to_thread(self._close)
 
-    async def _run(
-        self,
-        threads: ThreadPoolExecutor,
-        connect: Callable[[], AbstractContextManager[sa.Connection]],
-        work: Work[R],
-    ) -> R:
-        def run() -> R:
+    def _write_queued(self) -> None:
+        """Run what is queued in one transaction, in the writer thread."""
+        batch: list[_QueuedWork] = []
+        while self._queued and len(batch) < _WRITES_TOGETHER:
+            queued = self._queued.popleft()
+            # A caller that was cancelled, or whose time is over, has no transaction any more.
+            if not queued.done.done():
+                batch.append(queued)
+        if not batch:
+            return
+        try:
             self._check_file()
-            with connect() as connection:
-                return work(connection)
-
-        async with database_errors(self._timeout, name=self._name):
-            return await asyncio.get_running_loop().run_in_executor(threads, run)
+            with self._writing.begin() as connection:
+                ends = [_run_in_savepoint(connection, queued, batch) for queued in batch]
+        except BaseException as error:
+            ends = [_End(error=error)] * len(batch)
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_QueuedWork, _End]]] = {}
+        for queued, end in zip(batch, ends, strict=True):
+            by_loop.setdefault(queued.loop, []).append((queued, end))
+        for loop, ended in by_loop.items():
+            # The loop of a caller that did not wait may be closed.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_report, ended)
 
     def _check_file(self) -> None:
         """Check that the connections that are open are to the file that is there.
@@ -174,8 +202,55 @@ class Sqlite:
     def _close(self) -> None:
         for threads in (self._writer, self._readers):
             threads.shutdown(cancel_futures=True)
+        for queued in self._queued:
+            with contextlib.suppress(RuntimeError):
+                queued.loop.call_soon_threadsafe(queued.done.cancel)
         for engine in (self._writing, self._reading):
             engine.dispose()
+
+
+@dataclass(frozen=True, eq=False)
+class _QueuedWork:
+    """A function that waits for the writer thread, and the future of its result."""
+
+    work: Work[Any]
+    done: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+
+
+@dataclass(frozen=True)
+class _End:
+    result: Any = None
+    error: BaseException | None = None
+
+
+def _run_in_savepoint(
+    connection: sa.Connection, queued: _QueuedWork, batch: Sequence[_QueuedWork]
+) -> _End:
+    """Run one function; what it has written is undone if it fails, and only that.
+
+    Raises:
+        exc.OperationalError: the database is full, or the like: nothing can be committed.
+    """
+    if len(batch) == 1:
+        return _End(queued.work(connection))
+    try:
+        with connection.begin_nested():
+            return _End(queued.work(connection))
+    except exc.OperationalError:
+        raise
+    except Exception as error:
+        return _End(error=error)
+
+
+def _report(ended: Sequence[tuple[_QueuedWork, _End]]) -> None:
+    for queued, end in ended:
+        if queued.done.done():
+            continue
+        if end.error is not None:
+            queued.done.set_exception(end.error)
+        else:
+            queued.done.set_result(end.result)
 
 
 class Postgresql:

@@ -292,6 +292,8 @@ calls = sa.Table(
     sa.Column("event", sa.Text),
     sa.Column("event_at", UtcTime),
     sa.Column("notice", EncryptedJson("calls.notice", none_as_null=True)),
+    # The workflow that has claimed it, if that is not its own.
+    sa.Column("host", sa.Text),
     # Statistics count parked calls by it.
     sa.Index(None, "stage", "provider"),
     # Lists are read in its order.

@@ -17,7 +17,8 @@ CONTRACTS = """
     Notice OutcomeStatus ParkedSelection Reprocess Stage
 """
 CLIENT = """
-    AckbridgeClient AckbridgeError AwaitOutcome Batch BatchHandle BatchProgress BatchRequest Call
+    AckbridgeClient AckbridgeError AwaitOutcome Batch BatchHandle BatchProgress BatchRequest
+    BulkOutcome Call
     CallCancelledError CallEndedError CallError CallFailedError CallNotFoundError CallOutcome
     CallRequest CallStatus Cancel ControlHandle Effect EngineUnavailable EngineUnavailableError
     ForceAck Invalid
@@ -30,7 +31,7 @@ CLIENT = """
 METHODS = {
     client.AckbridgeClient: """
         batch(batch_id) batches(provider,limit) call(call_id) connect(environ) control(provider)
-        list(provider,stage,owed,limit) reprocess_parked(request,name)
+        call_many(requests,in_flight) list(provider,stage,owed,limit) reprocess_parked(request,name)
         settle(call_id,as_,by,reason,response) start(request) start_and_wait(request,timeout)
         start_unserved(request)
     """,

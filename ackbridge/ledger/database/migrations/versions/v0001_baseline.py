@@ -50,6 +50,7 @@ def _calls() -> None:
         sa.Column("event", sa.Text),
         sa.Column("event_at", _TIME),
         sa.Column("notice", sa.JSON),
+        sa.Column("host", sa.Text),
         sa.PrimaryKeyConstraint("call_id", name="pk_calls"),
     )
     op.create_index("ix_calls_stage_provider", "calls", ["stage", "provider"])

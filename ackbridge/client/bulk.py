@@ -1,0 +1,372 @@
+"""Start many calls in few workflows, and collect their outcomes as they end."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+)
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+    WorkflowUpdateStage,
+)
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDReusePolicy,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from ackbridge.contracts import names, search_attributes
+from ackbridge.contracts.bulk import MAX_HOSTED, CallEnd, CallEnds, TakeEnds
+from ackbridge.contracts.calls import CallOutcome, CallRequest
+from ackbridge.contracts.limits import MAX_RESULT_BYTES, MAX_SUMMARY_LENGTH
+from ackbridge.errors import (
+    AckbridgeError,
+    CallError,
+    EngineUnavailableError,
+)
+from ackbridge.temporal.connect import RPC_TIMEOUT, as_plain, is_unregistered, rpc_errors
+
+from .hosted import HostFinder, rejection_error
+
+T = TypeVar("T")
+
+IN_FLIGHT: Final = 1000
+"""Calls of `call_many` that are in flight at once, unless it is told otherwise."""
+
+STARTING: Final = 2
+"""Hosts that are being started at once. What is asked for meanwhile shares the next host: the
+busier the client, the more calls share one."""
+
+AT_THE_SAME_TIME: Final = 0.002
+"""Seconds; a call takes tens of milliseconds."""
+
+MAX_MOVED: Final = 10_000
+"""Calls of `call_many` that have left their hosts and do not count as in flight."""
+
+RETRY_AFTER: Final = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class BulkOutcome:
+    """How one request of many ended.
+
+    Attributes:
+        outcome: of the call, completed or not; None: `error` says why there is none.
+        error: nothing was sent (`InvalidRequestError`, `KeyReusedError`), or the outcome is not
+            known, and the same request can be made again.
+    """
+
+    request: CallRequest
+    outcome: CallOutcome | None = None
+    error: AckbridgeError | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class QueuedCall:
+    """A request that waits for a host.
+
+    Attributes:
+        size: of its JSON, in bytes.
+        started: done when the engine has stored it.
+        ended: how the call has left its host. Both raise `EngineUnavailableError`, after which
+            repeating with the same key is safe.
+    """
+
+    request: CallRequest
+    size: int
+    started: asyncio.Future[None]
+    ended: asyncio.Future[CallEnd]
+
+
+class BulkLane:
+    """Starts hosts for the calls of one client, without ever waiting for more of them.
+
+    Calls that are asked for while `STARTING` hosts are being started share the next one.
+    """
+
+    def __init__(self, client: Client, hosts: HostFinder) -> None:
+        """Start hosts through `client`, and remember in `hosts` which calls they have."""
+        self._client = client
+        self._hosts = hosts
+        self._queue: deque[QueuedCall] = deque()
+        self._starting = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_indexed = True
+
+    def submit(self, request: CallRequest) -> QueuedCall:
+        """Start a call in a host."""
+        loop = asyncio.get_running_loop()
+        queued = QueuedCall(
+            request, request.check_size(), loop.create_future(), loop.create_future()
+        )
+        for future in (queued.started, queued.ended):
+            # Its failure need not interest anybody, and must be retrieved all the same.
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._queue.append(queued)
+        self._start_hosts()
+        return queued
+
+    def _start_hosts(self) -> None:
+        while self._queue and self._starting < STARTING:
+            self._starting += 1
+            self._run(self._host)
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(work(), name="host of calls")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _host(self) -> None:
+        """Start one host, and collect how its calls end."""
+        # What else is asked for at the same time comes along.
+        await asyncio.sleep(AT_THE_SAME_TIME)
+        calls = self._next_calls()
+        is_starting = True
+
+        def started() -> None:
+            nonlocal is_starting
+            if is_starting:
+                is_starting = False
+                self._starting -= 1
+                self._start_hosts()
+
+        try:
+            if calls:
+                handle = await self._start(calls)
+                self._hosts.remember((call.request.call_id for call in calls), handle.id)
+                for call in calls:
+                    _settle(call.started, None)
+                await self._collect(handle, calls, started)
+        except AckbridgeError as error:
+            _fail(calls, error)
+        except RPCError as error:
+            _fail(calls, EngineUnavailableError(f"the engine answers {error.status.name}"))
+        except BaseException:
+            _fail(calls, EngineUnavailableError("the outcome was not collected"))
+            raise
+        finally:
+            started()
+
+    def _next_calls(self) -> list[QueuedCall]:
+        """Remove what fits into one host, each key once."""
+        calls: dict[str, QueuedCall] = {}
+        size, left = 0, deque[QueuedCall]()
+        while self._queue and len(calls) < MAX_HOSTED:
+            if calls and size + self._queue[0].size > MAX_RESULT_BYTES:
+                break
+            queued = self._queue.popleft()
+            if queued.request.call_id in calls:
+                left.append(queued)
+            else:
+                calls[queued.request.call_id] = queued
+                size += queued.size
+        self._queue.extendleft(reversed(left))
+        return list(calls.values())
+
+    async def _start(self, calls: list[QueuedCall]) -> WorkflowHandle[Any, Any]:
+        """Start a host, without search attributes where ours are not registered."""
+        argument = {"requests": [as_plain(call.request) for call in calls]}
+        operations = {f"{one.request.operation} at {one.request.provider}" for one in calls}
+        summary = f"{len(calls)} of {', '.join(sorted(operations))}"[:MAX_SUMMARY_LENGTH]
+        start = partial(
+            self._client.start_workflow,
+            names.BULK_CALLS,
+            argument,
+            id=names.bulk_id(uuid.uuid4().hex),
+            task_queue=names.TASK_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            static_summary=summary,
+            rpc_timeout=RPC_TIMEOUT,
+        )
+        with rpc_errors():
+            if not self._is_indexed:
+                return await start()
+            try:
+                return await start(search_attributes=_attributes(calls))
+            except RPCError as error:
+                if not is_unregistered(error):
+                    raise
+            self._is_indexed = False
+            return await start()
+
+    async def _collect(
+        self,
+        handle: WorkflowHandle[Any, Any],
+        calls: list[QueuedCall],
+        started: Callable[[], None],
+    ) -> None:
+        after, remaining = 0, len(calls)
+        while remaining:
+            ends = await self._take_ends(handle, after, started)
+            for end in ends.ends:
+                _settle(calls[end.index].ended, end)
+            after, remaining = after + len(ends.ends), ends.remaining
+
+    async def _take_ends(
+        self, handle: WorkflowHandle[Any, Any], after: int, started: Callable[[], None]
+    ) -> CallEnds:
+        """The ends that follow; by the host's result once it has ended."""
+        while True:
+            try:
+                update = await handle.start_update(
+                    names.TAKE_ENDS,
+                    TakeEnds(after=after),
+                    # Asked again, it is the same update.
+                    id=f"after-{after}",
+                    wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                    result_type=CallEnds,
+                )
+                # All its calls have been sent: the next host can be started.
+                started()
+                ends: CallEnds = await update.result()
+                return ends  # noqa: TRY300 -- an else would be further from what it returns
+            except WorkflowUpdateFailedError:
+                return await _last_ends(handle, after)
+            except RPCError as error:
+                if error.status is RPCStatusCode.NOT_FOUND:
+                    return await _last_ends(handle, after)
+            except WorkflowUpdateRPCTimeoutOrCancelledError:
+                pass
+            await asyncio.sleep(RETRY_AFTER.total_seconds())
+
+
+async def _last_ends(handle: WorkflowHandle[Any, Any], after: int) -> CallEnds:
+    """The ends that the result of a closed host has."""
+    try:
+        ends = CallEnds.model_validate(await handle.result())
+    except WorkflowFailureError as error:
+        raise CallError(f"{handle.id}: {error.cause}") from None
+    return CallEnds(ends=ends.ends[after:])
+
+
+def _fail(calls: Iterable[QueuedCall], error: AckbridgeError) -> None:
+    for call in calls:
+        for future in (call.started, call.ended):
+            if not future.done():
+                future.set_exception(error)
+
+
+def _settle(future: asyncio.Future[T], result: T) -> None:
+    # Who waits for it may have been cancelled.
+    if not future.done():
+        future.set_result(result)
+
+
+def _attributes(calls: Iterable[QueuedCall]) -> TypedSearchAttributes:
+    """By which the host of a call is found, and the calls of a provider."""
+    requests = [call.request for call in calls]
+    tokens = [names.search_token(request.call_id) for request in requests]
+    pairs: list[SearchAttributePair[Any]] = [SearchAttributePair(search_attributes.CALLS, tokens)]
+    providers = {request.provider for request in requests}
+    if len(providers) == 1:
+        pairs.append(SearchAttributePair(search_attributes.PROVIDER, providers.pop()))
+    return TypedSearchAttributes(pairs)
+
+
+class CallMany:
+    """One run of `AckbridgeClient.call_many`."""
+
+    def __init__(
+        self,
+        lane: BulkLane,
+        check: Callable[[CallRequest], Awaitable[None]],
+        follow: Callable[[CallRequest], Awaitable[CallOutcome]],
+        in_flight: int,
+    ) -> None:
+        """Start calls in a lane.
+
+        Args:
+            check: raises `InvalidRequestError` for a request that cannot be a call.
+            follow: waits for the outcome of a call that is in another workflow; raises `CallError`
+                for one that has none.
+            in_flight: how many calls may be in flight, or ended and not taken yet.
+        """
+        self._lane = lane
+        self._check = check
+        self._follow = follow
+        self._free = asyncio.Semaphore(in_flight)
+        self._moved = 0
+        # With each, whether it is in flight until it is taken.
+        self._ended: asyncio.Queue[tuple[BulkOutcome, bool]] = asyncio.Queue()
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self, requests: Iterable[CallRequest] | AsyncIterable[CallRequest]
+    ) -> AsyncIterator[BulkOutcome]:
+        """Start the calls as there is room for them; yield how each ended."""
+        feeding = asyncio.create_task(self._feed(requests))
+        taking: asyncio.Task[tuple[BulkOutcome, bool]] | None = None
+        try:
+            while not feeding.done() or self._open or not self._ended.empty():
+                taking = taking or asyncio.create_task(self._ended.get())
+                others = {feeding} if not feeding.done() else self._open
+                await asyncio.wait({taking, *others}, return_when=asyncio.FIRST_COMPLETED)
+                if taking.done():
+                    (outcome, is_counted), taking = taking.result(), None
+                    if is_counted:
+                        self._free.release()
+                    yield outcome
+            await feeding
+        finally:
+            for task in (feeding, taking, *self._open):
+                if task is not None:
+                    task.cancel()
+
+    async def _feed(self, requests: Iterable[CallRequest] | AsyncIterable[CallRequest]) -> None:
+        async for request in _each(requests):
+            await self._free.acquire()
+            task = asyncio.create_task(self._call(request))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+
+    async def _call(self, request: CallRequest) -> None:
+        is_counted = True
+        try:
+            await self._check(request)
+            end = await self._lane.submit(request).ended
+            if end.moved_to is not None and self._moved < MAX_MOVED:
+                # A call that takes long holds up no other one.
+                is_counted = False
+                self._moved += 1
+                self._free.release()
+            outcome = await self._outcome(request, end)
+        except AckbridgeError as error:
+            outcome = BulkOutcome(request, error=error)
+        self._moved -= not is_counted
+        self._ended.put_nowait((outcome, is_counted))
+
+    async def _outcome(self, request: CallRequest, end: CallEnd) -> BulkOutcome:
+        if end.rejected is not None:
+            return BulkOutcome(request, error=rejection_error(end.rejected))
+        if end.moved_to is None:
+            return BulkOutcome(request, end.outcome)
+        return BulkOutcome(request, await self._follow(request))
+
+
+async def _each(
+    requests: Iterable[CallRequest] | AsyncIterable[CallRequest],
+) -> AsyncIterator[CallRequest]:
+    if isinstance(requests, AsyncIterable):
+        async for request in requests:
+            yield request
+    else:
+        for request in requests:
+            yield request

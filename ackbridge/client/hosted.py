@@ -1,0 +1,173 @@
+"""Find the workflow that hosts a call together with others, and address the call there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+from temporalio.api.common.v1 import Payload
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from ackbridge.contracts import names, search_attributes
+from ackbridge.contracts.bulk import BulkRequest, CallEnd, CallEnds, Rejection
+from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus
+from ackbridge.contracts.signals import AwaitOutcome
+from ackbridge.contracts.wire import Wire, parse_argument
+from ackbridge.errors import AckbridgeError, CallError, InvalidRequestError, KeyReusedError
+from ackbridge.temporal.connect import RPC_TIMEOUT, as_plain
+
+REMEMBERED: Final = 100_000
+"""Calls whose hosts a client remembers, at some 300 bytes each."""
+
+_UPDATE_TIMEOUT: Final = timedelta(hours=1)
+_DELAYED_INTERVAL: Final = timedelta(seconds=2)
+
+
+class HostFinder:
+    """The hosts of calls: those that this client has started, and those that the engine lists.
+
+    Attributes:
+        known: the hosts that this client has started, by call.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.known: OrderedDict[str, str] = OrderedDict()
+
+    def remember(self, call_ids: Iterable[str], host: str) -> None:
+        for call_id in call_ids:
+            self.known[call_id] = host
+        while len(self.known) > REMEMBERED:
+            self.known.popitem(last=False)
+
+    def forget(self, call_id: str) -> None:
+        """The call has moved into a workflow of its own."""
+        self.known.pop(call_id, None)
+
+    async def find(self, call_id: str) -> str | None:
+        """The newest host of a call, from the visibility store, which lags by about a second."""
+        query = (
+            f"WorkflowType = '{names.BULK_CALLS}' AND"
+            f" {search_attributes.CALLS.name} = '{names.search_token(call_id)}'"
+        )
+        try:
+            async for execution in self._client.list_workflows(query, limit=1):
+                return execution.id
+        except RPCError as error:
+            # Our search attributes are not registered.
+            if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                raise
+        return None
+
+
+class HostedCall:
+    """A call in its host. Errors of the engine are raised as `RPCError`."""
+
+    def __init__(self, client: Client, call_id: str, host: str) -> None:
+        self._client = client
+        self._call_id = call_id
+        self._handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(host)
+
+    async def status(self) -> CallStatus | None:
+        """Query the status; None: the call has moved into a workflow of its own."""
+        status: CallStatus = await self._handle.query(
+            names.STATUS,
+            {"call_id": self._call_id},
+            result_type=CallStatus,
+            rpc_timeout=RPC_TIMEOUT,
+        )
+        if status.moved_to is None:
+            return status
+        other = self._other(status.moved_to)
+        return await other.status() if other is not None else None
+
+    async def outcome(self) -> CallOutcome | None:
+        """Wait for the outcome, completed or not; None: it has moved, as above.
+
+        Raises:
+            InvalidRequestError, KeyReusedError: nothing was sent.
+            CallError: the host has ended without it.
+        """
+        argument = as_plain(AwaitOutcome(timeout=_UPDATE_TIMEOUT)) | {"call_id": self._call_id}
+        while True:
+            try:
+                status: CallStatus = await self._handle.execute_update(
+                    names.AWAIT_OUTCOME, argument, result_type=CallStatus
+                )
+            except WorkflowUpdateRPCTimeoutOrCancelledError:
+                continue
+            except WorkflowUpdateFailedError:
+                return await self._ended()
+            except RPCError as error:
+                # It has ended, or ten updates are waiting: its result says how.
+                known = (RPCStatusCode.NOT_FOUND, RPCStatusCode.RESOURCE_EXHAUSTED)
+                if error.status not in known:
+                    raise
+                return await self._ended()
+            if status.outcome is not None:
+                return status.outcome
+            if status.moved_to is not None:
+                other = self._other(status.moved_to)
+                return await other.outcome() if other is not None else None
+            # A call that is delayed answers every update at once.
+            await asyncio.sleep(_DELAYED_INTERVAL.total_seconds())
+
+    async def _ended(self) -> CallOutcome | None:
+        try:
+            ends = CallEnds.model_validate(await self._handle.result())
+        except WorkflowFailureError as error:
+            raise CallError(f"{self._call_id}: its host has failed: {error.cause}") from None
+        end = next((one for one in ends.ends if one.call_id == self._call_id), None)
+        if end is None:
+            raise CallError(f"{self._call_id}: its host has ended without it")
+        return await self.outcome_after(end)
+
+    async def outcome_after(self, end: CallEnd) -> CallOutcome | None:
+        """The outcome of a call that has left its host like this; as `outcome`."""
+        if end.rejected is not None:
+            raise rejection_error(end.rejected)
+        if end.outcome is not None or end.moved_to is None:
+            return end.outcome
+        other = self._other(end.moved_to)
+        return await other.outcome() if other is not None else None
+
+    async def signal(self, name: str, argument: Wire) -> None:
+        """Signal the call, wherever its host has moved it."""
+        plain = argument.model_dump(mode="json", by_alias=True) | {"call_id": self._call_id}
+        await self._handle.signal(name, plain, rpc_timeout=RPC_TIMEOUT)
+
+    async def request(self) -> CallRequest | None:
+        """The request that the host was started with; None: it has none with this id."""
+        async for event in self._handle.fetch_history_events(page_size=1):
+            started = event.workflow_execution_started_event_attributes
+            payloads = list[Payload](started.input.payloads)
+            arguments = await self._client.data_converter.decode(payloads)
+            for raw in parse_argument(BulkRequest, tuple(arguments)).requests:
+                request = parse_argument(CallRequest, (raw,))
+                if request.call_id == self._call_id:
+                    return request
+            break
+        return None
+
+    def _other(self, host: str) -> HostedCall | None:
+        is_own = host == self._call_id
+        return None if is_own else HostedCall(self._client, self._call_id, host)
+
+
+def rejection_error(rejection: Rejection) -> AckbridgeError:
+    """Why a request is not a call, as the client raises it."""
+    if rejection.type == names.KEY_REUSED:
+        return KeyReusedError(rejection.reason)
+    if rejection.type == names.INVALID_REQUEST:
+        return InvalidRequestError(rejection.reason)
+    return CallError(f"{rejection.type}: {rejection.reason}")

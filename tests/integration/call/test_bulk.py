@@ -1,0 +1,138 @@
+"""Many calls in one workflow, through the typed client, on the real engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from ackbridge.client.bulk import BulkOutcome
+from ackbridge.client.calls import AckbridgeClient, Call
+from ackbridge.contracts.calls import CallOutcome, CallRequest, Intervention, OutcomeStatus
+from ackbridge.contracts.calls import Stage as CallStage
+from ackbridge.errors import (
+    CallCancelledError,
+    CallNotFoundError,
+    InvalidRequestError,
+    KeyReusedError,
+)
+from tests.support.stage import Stage
+
+ALONE = 13
+"""History events of a call that has a workflow of its own."""
+
+
+async def test_many_calls_share_a_workflow(stage: Stage) -> None:
+    """Forty calls complete, each acknowledged once, for a fraction of the history events."""
+    requests = [stage.request() for _ in range(40)]
+    ended = await _call_many(stage, requests)
+
+    assert {one.request.call_id for one in ended} == {one.call_id for one in requests}
+    assert all(one.outcome and one.outcome.status is OutcomeStatus.COMPLETED for one in ended)
+    for request in requests:
+        assert await stage.acknowledged(request.call_id) == ["success"]
+        assert len(await stage.ledger.calls.responses(request.call_id)) == 1
+    hosts = set((await stage.ledger.calls.hosts([one.call_id for one in requests])).values())
+    events = 0
+    for host in hosts:
+        history = await stage.client.get_workflow_handle(host).fetch_history()
+        events += len(history.events)
+    assert events < ALONE * len(requests) / 3
+
+
+def _outcomes(ended: list[BulkOutcome]) -> dict[str, CallOutcome]:
+    """Of those that have one."""
+    return {one.request.call_id: one.outcome for one in ended if one.outcome is not None}
+
+
+async def _call_many(stage: Stage, requests: list[CallRequest]) -> list[BulkOutcome]:
+    return [one async for one in stage.calls.call_many(requests)]
+
+
+async def test_neighbours_end_as_they_would_alone(stage: Stage) -> None:
+    """A failure, a refusal, retries and an invalid request: each has the end of its own."""
+    failing = stage.request(fail=9)
+    retried = stage.request(receipt_failures=2, acknowledgement_failures=2)
+    invalid = stage.request().model_copy(update={"payload": {}})
+    sync = stage.request("quote")
+    ended = await _call_many(stage, [failing, retried, invalid, sync])
+
+    (rejected,) = [one for one in ended if one.error is not None]
+    assert rejected.request == invalid
+    assert isinstance(rejected.error, InvalidRequestError)
+    outcomes = _outcomes(ended)
+    assert outcomes[failing.call_id].status is OutcomeStatus.FAILED
+    assert outcomes[sync.call_id].status is OutcomeStatus.COMPLETED
+    assert outcomes[retried.call_id].status is OutcomeStatus.COMPLETED
+    # Nobody waits for the acknowledgement, which goes on.
+    assert outcomes[retried.call_id].acknowledgement_owed
+
+
+async def test_a_hosted_call_is_steered_by_its_id(stage: Stage) -> None:
+    """Status, cancel and a forced response work as for a call with a workflow of its own."""
+    cancelled, forced = stage.request(stuck=True), stage.request(stuck=True)
+    ending = asyncio.create_task(_call_many(stage, [cancelled, forced]))
+    for request in (cancelled, forced):
+        await _until_awaiting(stage.calls.call(request.call_id))
+    # Another process finds the host by its search attribute.
+    other = AckbridgeClient(stage.client).call(cancelled.call_id)
+    await _until_awaiting(other)
+    await other.cancel(by="ann", reason="ordered twice")
+    await stage.calls.call(forced.call_id).force_ack(by="bo", reason="seen", response={"id": 9})
+    outcomes = _outcomes(await ending)
+
+    assert outcomes[cancelled.call_id].cancelled == Intervention(by="ann", reason="ordered twice")
+    assert outcomes[forced.call_id].response == {"id": 9}
+    assert await stage.acknowledged(cancelled.call_id) == ["failed"]
+    with pytest.raises(CallCancelledError):
+        await other.outcome(timedelta(seconds=10))
+
+
+async def _until_awaiting(call: Call) -> None:
+    """Wait until a call that is about to be started awaits its response."""
+    while True:
+        with contextlib.suppress(CallNotFoundError):
+            if (await call.status()).stage is CallStage.AWAITING_RESPONSE:
+                return
+        await asyncio.sleep(0.1)
+
+
+async def test_a_call_that_waits_for_long_leaves_its_host(stage: Stage) -> None:
+    """It goes on in a workflow of its own, which takes the message that the host gets for it."""
+    silent = stage.request(stuck=True)
+    ending = asyncio.create_task(_call_many(stage, [silent, stage.request()]))
+    await _until_awaiting(stage.calls.call(silent.call_id))
+    (host,) = (await stage.ledger.calls.hosts([silent.call_id])).values()
+    handle = stage.client.get_workflow_handle(host)
+    await stage.skipper.fast_forward(handle, timedelta(seconds=11))
+    ends = await handle.result()
+    assert silent.call_id in {end["moved_to"] for end in ends["ends"]}
+
+    message = {"kind": "response", "event_key": uuid.uuid4().hex, "data": {"ok": True}}
+    await stage.handle(silent).signal("provider_message", message)
+    outcomes = _outcomes(await ending)
+    assert outcomes[silent.call_id].response == {"ok": True}
+    assert await stage.effects(silent.call_id) == 1
+
+
+async def test_the_same_key_is_the_same_call_in_either_lane(stage: Stage) -> None:
+    """Whoever claims it first conducts it; the other one follows, and gets its outcome."""
+    first, second = stage.request(delay_ms=700), stage.request(delay_ms=700)
+    single = await stage.calls.start(first)
+    await stage.until(first, "awaiting_response")
+    hosted = asyncio.create_task(_call_many(stage, [first, second]))
+    await _until_awaiting(stage.calls.call(second.call_id))
+    other = await stage.calls.start(second)
+
+    outcomes = _outcomes(await hosted)
+    assert outcomes[first.call_id].model_dump() == (await single.outcome()).model_dump()
+    assert outcomes[second.call_id].response == (await other.outcome()).response
+    for request in (first, second):
+        assert await stage.effects(request.call_id) == 1
+        assert len(await stage.seen(request.call_id, "request")) == 1
+    changed = first.model_copy(update={"payload": {"amount": 6, "currency": "EUR"}})
+    (reused,) = await _call_many(stage, [changed])
+    assert isinstance(reused.error, KeyReusedError)

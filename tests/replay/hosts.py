@@ -1,0 +1,100 @@
+"""What golden histories of hosts of many calls are captured from."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import WorkflowHandle
+
+from ackbridge.contracts import names
+from ackbridge.contracts.calls import CallRequest
+from tests.support.stage import Stage
+
+from .playing import Run, Scenario, booking
+
+
+async def hosted(stage: Stage) -> Run:
+    """Calls that complete: one at once, two by callbacks, one after failed attempts."""
+    retried = stage.request(receipt_failures=2, acknowledgement_failures=2)
+    requests = [stage.request("quote"), stage.request(), stage.request(delay_ms=300), retried]
+    host = await _start(stage, requests)
+    await host.execute_update(names.TAKE_ENDS, {"after": 0})
+    return await _ended(host)
+
+
+async def hosted_without_success(stage: Stage) -> Run:
+    """One fails, one is cancelled, one forced, one not valid; a message is about none of them."""
+    failing = stage.request(fail=9)
+    cancelled, forced = stage.request(stuck=True), stage.request(stuck=True)
+    invalid = stage.request().model_copy(update={"payload": {}})
+    host = await _start(stage, [failing, cancelled, forced, invalid])
+    for request in (cancelled, forced):
+        await _awaiting(host, request)
+    by = {"by": "ann", "reason": "ordered twice"}
+    await host.signal(names.CANCEL, {"call_id": cancelled.call_id, **by})
+    await host.signal(names.FORCE_ACK, {"call_id": forced.call_id, **by, "response": {"id": 9}})
+    await host.signal(names.CANCEL, {"call_id": "sandbox.create_order.other", **by})
+    return await _ended(host)
+
+
+async def hosted_then_moved(stage: Stage) -> Run:
+    """One waits for too long, one is parked; a message reaches the host after one has left."""
+    silent, parked = stage.request(stuck=True), booking(stage, receipt_failures=1000, silent=True)
+    other = stage.request(lost_receipts=1000, delay_ms=30_000)
+    host = await _start(stage, [silent, parked, other])
+    await _awaiting(host, silent)
+    await stage.skipper.fast_forward(host, timedelta(seconds=11))
+    while (await _status(host, silent)).get("moved_to") is None:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    message = {"kind": "response", "event_key": uuid.uuid4().hex, "data": {"ok": True}}
+    await host.signal(names.PROVIDER_MESSAGE, {"call_id": silent.call_id, **message})
+    await stage.handle(silent).result()
+    await host.signal(
+        names.CANCEL, {"call_id": other.call_id, "by": "ann", "reason": "ordered twice"}
+    )
+    return await _ended(host)
+
+
+async def moved(stage: Stage) -> CallRequest:
+    """A call that has left its host while it awaited its response."""
+    silent = stage.request(stuck=True)
+    host = await _start(stage, [silent])
+    await _awaiting(host, silent)
+    await stage.skipper.fast_forward(host, timedelta(seconds=11))
+    await host.result()
+    message = {"kind": "response", "event_key": uuid.uuid4().hex, "data": {"ok": True}}
+    await stage.handle(silent).signal(names.PROVIDER_MESSAGE, message)
+    await stage.handle(silent).result()
+    return silent
+
+
+async def _start(stage: Stage, requests: Sequence[CallRequest]) -> WorkflowHandle[Any, Any]:
+    plain = [request.model_dump(mode="json", exclude_defaults=True) for request in requests]
+    return await stage.client.start_workflow(
+        names.BULK_CALLS,
+        {"requests": plain},
+        id=names.bulk_id(uuid.uuid4().hex),
+        task_queue=names.TASK_QUEUE,
+    )
+
+
+async def _status(host: WorkflowHandle[Any, Any], request: CallRequest) -> dict[str, Any]:
+    status: dict[str, Any] = await host.query(names.STATUS, {"call_id": request.call_id})
+    return status
+
+
+async def _awaiting(host: WorkflowHandle[Any, Any], request: CallRequest) -> None:
+    while (await _status(host, request))["stage"] != "awaiting_response":  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+
+
+async def _ended(host: WorkflowHandle[Any, Any]) -> Run:
+    await host.result()
+    return Run(host.id, str(host.result_run_id or host.first_execution_run_id))
+
+
+HOSTS: list[Scenario] = [hosted, hosted_without_success, hosted_then_moved, moved]

@@ -1,0 +1,473 @@
+"""The workflow `BulkCalls`: hosts the protocols of many calls, and passes their signals on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+
+with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import names
+    from ackbridge.contracts.bulk import (
+        BulkRequest,
+        BulkStatus,
+        CallEnd,
+        CallEnds,
+        Rejection,
+        TakeEnds,
+    )
+    from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus
+    from ackbridge.contracts.continuation import CallContinuation
+    from ackbridge.contracts.limits import MAX_RESULT_BYTES
+    from ackbridge.contracts.messages import ProviderMessage, ProviderMessages
+    from ackbridge.contracts.signals import (
+        AwaitOutcome,
+        Cancel,
+        ForceAck,
+        Reprocess,
+        Resolve,
+        WriteOff,
+    )
+    from ackbridge.contracts.steps import StepFailure
+    from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
+    from workflows.call.protocol import CallProtocol
+    from workflows.hosting.audit import AuditTrail
+    from workflows.hosting.host import ContinueAsNewRequested, StepError
+    from workflows.hosting.inputs import (
+        handle_signal,
+        handle_update,
+        invalid_request,
+        refuse_plain,
+        require_no_timeouts,
+    )
+    from workflows.hosting.markdown import bullets, document
+
+    from .host import CallHost, Turns
+
+SignalModel = TypeVar("SignalModel", bound=Wire)
+
+Arguments = tuple[Any, ...]
+
+MAX_LISTED: Final = 20
+"""Open calls that the current details name, at most."""
+
+
+class CallInHost:
+    """One call of a host.
+
+    Attributes:
+        index: of its request.
+        is_leaving: its state is being passed to a workflow of its own.
+        moved_to: the workflow that has it now.
+        waiting: signals that came while it left.
+        end: how it ended, or its outcome while it goes on with acknowledging; its number.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        index: int,
+        request: CallRequest,
+        run_chain: str,
+        released: Callable[[CallInHost, CallOutcome], None],
+    ) -> None:
+        self.index = index
+        self.request = request
+        self.host = CallHost(turns, lambda outcome: released(self, outcome))
+        self._run_chain = run_chain
+        self.protocol = self._protocol(None)
+        self.is_leaving = False
+        self.moved_to: str | None = None
+        self.waiting: list[tuple[str, Arguments]] = []
+        self.end: int | None = None
+        self.is_open = True
+
+    @property
+    def id(self) -> str:
+        return self.request.call_id
+
+    def status(self) -> CallStatus:
+        """Where the call is, or which workflow has it."""
+        status = self.protocol.state.status()
+        return status.model_copy(update={"moved_to": self.moved_to}) if self.moved_to else status
+
+    def resume(self, continuation: CallContinuation) -> None:
+        """Host it again: it could not leave."""
+        self.host.stays = True
+        self.is_leaving = False
+        self.protocol = self._protocol(continuation)
+
+    def _protocol(self, continuation: CallContinuation | None) -> CallProtocol:
+        host_id = workflow.info().workflow_id
+        return CallProtocol(self.host, self.request, self._run_chain, continuation, host_id)
+
+
+@workflow.defn(name=names.BULK_CALLS)
+class BulkCalls:
+    """Many calls. Arguments arrive raw and are validated inside: nothing bad can hang it."""
+
+    @workflow.init
+    def __init__(self, *arguments: Any) -> None:
+        self._turns = Turns()
+        self._calls: dict[str, CallInHost] = {}
+        self._ends: list[CallEnd] = []
+        self._forwards: set[asyncio.Task[None]] = set()
+        self._audit = AuditTrail()
+        self._invalid = ""
+        try:
+            self._read(arguments)
+        except InvalidInputError as error:
+            self._invalid = str(error)
+
+    def _read(self, arguments: Arguments) -> None:
+        refuse_plain(arguments)
+        require_no_timeouts("calls would end unacknowledged; their own deadlines bound them")
+        run_chain = workflow.info().first_execution_run_id
+        for index, raw in enumerate(parse_argument(BulkRequest, arguments).requests):
+            try:
+                request = parse_argument(CallRequest, (raw,))
+            except InvalidInputError as error:
+                self._reject_request(index, str(error))
+                continue
+            if request.call_id in self._calls:
+                self._reject_request(index, f"key: {request.call_id} is in the request twice")
+            else:
+                self._calls[request.call_id] = CallInHost(
+                    self._turns, index, request, run_chain, self._release
+                )
+
+    def _reject_request(self, index: int, reason: str) -> None:
+        rejected = Rejection(type=names.INVALID_REQUEST, reason=reason)
+        self._ends.append(CallEnd(index=index, call_id="", rejected=rejected))
+
+    @workflow.run
+    async def run(self, *_arguments: Any) -> CallEnds:
+        """Conduct the calls until each has ended, or has moved into a workflow of its own.
+
+        Raises:
+            ApplicationError: of type InvalidRequest, if the list of requests does not validate.
+        """
+        if self._invalid:
+            raise invalid_request(self._invalid)
+        turns = [asyncio.create_task(one) for one in (self._turns.run(), self._turns.run_timer())]
+        calls = [asyncio.create_task(self._conduct(call)) for call in self._calls.values()]
+        ended = asyncio.gather(*calls, return_exceptions=True)
+        try:
+            errors = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            self._cancel_all()
+            errors = await ended
+        await workflow.wait_condition(lambda: not self._forwards)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        await self._audit.finish()
+        for task in turns:
+            task.cancel()
+        for error in errors:
+            # A defect in one call holds up this last workflow task, and no other call.
+            if error is not None:
+                raise error
+        return await self._result()
+
+    # The calls
+
+    async def _conduct(self, call: CallInHost) -> None:
+        while True:
+            try:
+                outcome = await call.protocol.run()
+            except StepError as error:
+                self._end(call, **_without_outcome(error))
+                return
+            except ContinueAsNewRequested as requested:
+                if await self._move_out(call, requested):
+                    return
+            else:
+                self._end(call, outcome=outcome)
+                return
+
+    def _end(self, call: CallInHost, **how: Any) -> None:
+        call.moved_to, call.is_open = how.get("moved_to"), False
+        end = CallEnd(index=call.index, call_id=call.id, **how)
+        if call.end is None:
+            self._report(call, end)
+        else:
+            # Who has taken its outcome already knows that it may owe an acknowledgement.
+            self._ends[call.end] = end
+        call.host.touch()
+        self._show()
+
+    def _release(self, call: CallInHost, outcome: CallOutcome) -> None:
+        """Report an outcome whose acknowledgement the provider has not accepted."""
+        if call.end is None:
+            self._report(call, CallEnd(index=call.index, call_id=call.id, outcome=outcome))
+
+    def _report(self, call: CallInHost, end: CallEnd) -> None:
+        call.end = len(self._ends)
+        self._ends.append(end)
+
+    async def _move_out(self, call: CallInHost, requested: ContinueAsNewRequested) -> bool:
+        """Go on with a call in a workflow of its own; false where such a workflow is running."""
+        call.is_leaving = True
+        continuation = call.protocol.continuation(requested)
+        try:
+            await _start_call(call.request, continuation)
+        except WorkflowAlreadyStartedError:
+            call.resume(continuation)
+        waiting, call.waiting = call.waiting, []
+        if not call.is_leaving:
+            for name, arguments in waiting:
+                self._handle(call, name, arguments)
+            return False
+        self._end(call, moved_to=call.id)
+        for name, arguments in waiting:
+            self._forward(call, name, arguments)
+        return True
+
+    def _cancel_all(self) -> None:
+        """A native cancellation never abandons work under way: each call is cancelled."""
+        by = Cancel(by="Temporal", reason="the workflow was cancelled")
+        for call in self._calls.values():
+            call.protocol.cancel(by)
+            call.host.touch()
+        self._audit.record(names.CANCEL_WORKFLOW, (by.model_dump(),))
+
+    async def _result(self) -> CallEnds:
+        """All ends; the workflow of a call has its outcome where they are too large together."""
+        ends, size = list[CallEnd](), 0
+        for end in self._ends:
+            size += len(end.model_dump_json())
+            if size > MAX_RESULT_BYTES and end.outcome is not None:
+                # It finds the outcome in the ledger.
+                await _start_call(self._calls[end.call_id].request, None)
+                end = end.model_copy(update={"outcome": None, "moved_to": end.call_id})
+            ends.append(end)
+        return CallEnds(ends=tuple(ends))
+
+    # What arrives
+
+    @workflow.signal(name=names.PROVIDER_MESSAGE)
+    def provider_message(self, *arguments: Any) -> None:
+        """A message about a call: `ProviderMessage`, and the call's id."""
+        self._receive(names.PROVIDER_MESSAGE, arguments)
+
+    @workflow.signal(name=names.PROVIDER_MESSAGES)
+    def provider_messages(self, *arguments: Any) -> None:
+        """Messages about several calls, in order: `ProviderMessages`, each with its call's id."""
+        handle_signal(arguments, ProviderMessages, self._receive_all, self._reject)
+
+    @workflow.signal(name=names.CANCEL)
+    def cancel(self, *arguments: Any) -> None:
+        """Cancel a call: `Cancel`, and its id."""
+        self._receive(names.CANCEL, arguments)
+
+    @workflow.signal(name=names.FORCE_ACK)
+    def force_ack(self, *arguments: Any) -> None:
+        """End the waiting of a call with an operator's response: `ForceAck`, and its id."""
+        self._receive(names.FORCE_ACK, arguments)
+
+    @workflow.signal(name=names.REPROCESS)
+    def reprocess(self, *arguments: Any) -> None:
+        """Send a parked call again: `Reprocess`, and its id."""
+        self._receive(names.REPROCESS, arguments)
+
+    @workflow.signal(name=names.RESOLVE)
+    def resolve(self, *arguments: Any) -> None:
+        """State what happened at the provider: `Resolve`, and the call's id."""
+        self._receive(names.RESOLVE, arguments)
+
+    @workflow.signal(name=names.WRITE_OFF)
+    def write_off(self, *arguments: Any) -> None:
+        """Stop retrying the acknowledgement of a cycle: `WriteOff`, and the call's id."""
+        self._receive(names.WRITE_OFF, arguments)
+
+    @workflow.query(name=names.STATUS)
+    def status(self, *arguments: Any) -> CallStatus | BulkStatus:
+        """Where a call is, for everybody; without a call's id, how many are where."""
+        call_id, _ = _addressed(arguments or ({},))
+        if not call_id:
+            return self._status()
+        return self._call(call_id).status().masked()
+
+    @workflow.update(name=names.AWAIT_OUTCOME)
+    async def await_outcome(self, *arguments: Any) -> CallStatus:
+        """Wait until a call has its outcome, is delayed or leaves, or the time is over."""
+        call_id, rest = _addressed(arguments)
+        call, wanted = self._call(call_id), parse_argument(AwaitOutcome, rest)
+        if wanted.timeout > timedelta(0):
+            until = workflow.now() + wanted.timeout
+            state = call.protocol.state
+            await call.host.wait(lambda: state.is_released or call.moved_to is not None, until)
+        if call.protocol.state.rejection is not None:
+            rejection = call.protocol.state.rejection
+            raise ApplicationError(rejection.reason, type=rejection.kind)
+        return call.status()
+
+    @await_outcome.validator
+    def _validate_await_outcome(self, *arguments: Any) -> None:
+        """Refuse invalid arguments, unknown calls, and who awaits that of another request."""
+        call_id, rest = _addressed(arguments)
+        digest = handle_update(rest, AwaitOutcome, lambda one: one.request_digest)
+        if digest not in (None, self._call(call_id).request.digest):
+            raise ApplicationError(
+                "key: it already belongs to a call with another payload", type=names.KEY_REUSED
+            )
+
+    @workflow.update(name=names.TAKE_ENDS)
+    async def take_ends(self, *arguments: Any) -> CallEnds:
+        """Wait until more calls have left this host, and return how: `TakeEnds`."""
+        after = parse_argument(TakeEnds, arguments or ({},)).after
+        await workflow.wait_condition(lambda: len(self._ends) > after or not self._unreported())
+        taken, size = list[CallEnd](), 0
+        for end in self._ends[after:]:
+            size += len(end.model_dump_json())
+            if taken and size > MAX_RESULT_BYTES:
+                break
+            taken.append(end)
+        known = self._unreported() + len(self._ends)
+        return CallEnds(ends=tuple(taken), remaining=known - after - len(taken))
+
+    @take_ends.validator
+    def _validate_take_ends(self, *arguments: Any) -> None:
+        """Refuse invalid arguments."""
+        if self._invalid:
+            raise invalid_request(self._invalid)
+        handle_update(arguments or ({},), TakeEnds, lambda one: one)
+
+    def _receive_all(self, several: ProviderMessages) -> None:
+        for message in several.messages:
+            self._receive(names.PROVIDER_MESSAGE, (message,))
+
+    def _receive(self, name: str, arguments: Arguments) -> None:
+        """Pass a signal on to its call, wherever that is."""
+        try:
+            call_id, rest = _addressed(arguments)
+            call = self._call(call_id)
+        except ApplicationError as error:
+            self._reject(error.message)
+            return
+        if call.moved_to is not None:
+            self._forward(call, name, rest)
+        elif call.is_leaving:
+            call.waiting.append((name, rest))
+        else:
+            self._handle(call, name, rest)
+
+    def _handle(self, call: CallInHost, name: str, arguments: Arguments) -> None:
+        model, handle = _HANDLERS[name]
+
+        def handle_and_record(signal: Any) -> None:
+            handle(call.protocol, signal)
+            if name != names.PROVIDER_MESSAGE:
+                self._audit.record(name, arguments, subject=call.id)
+
+        handle_signal(arguments, model, handle_and_record, call.protocol.reject)
+        call.host.touch()
+
+    def _forward(self, call: CallInHost, name: str, arguments: Arguments) -> None:
+        target = call.moved_to or call.id
+        if target.startswith(names.BULK_PREFIX):
+            arguments = ({**arguments[0], "call_id": call.id},)
+        task = asyncio.create_task(_signal(target, name, arguments))
+        self._forwards.add(task)
+        task.add_done_callback(self._forwards.discard)
+
+    def _reject(self, problem: str) -> None:
+        workflow.logger.warning("a signal to a host of calls is rejected: %s", problem)
+
+    def _call(self, call_id: str) -> CallInHost:
+        call = self._calls.get(call_id)
+        if call is None:
+            raise ApplicationError(
+                f"call_id: {call_id!r} is not in this host", type=names.INVALID_REQUEST
+            )
+        return call
+
+    # What is shown
+
+    def _unreported(self) -> int:
+        return sum(call.end is None for call in self._calls.values())
+
+    def _open_calls(self) -> list[CallInHost]:
+        return [call for call in self._calls.values() if call.is_open]
+
+    def _status(self) -> BulkStatus:
+        open_calls = self._open_calls()
+        return BulkStatus(
+            calls=len(self._calls),
+            stages=Counter(str(call.protocol.state.stage) for call in open_calls),
+            open=tuple(call.id for call in open_calls),
+            moved=tuple(call.id for call in self._calls.values() if call.moved_to is not None),
+        )
+
+    def _show(self) -> None:
+        """Show in the Temporal UI how many calls are open."""
+        number = sum(call.is_open for call in self._calls.values())
+        listed = self._open_calls() if number <= MAX_LISTED else []
+        workflow.set_current_details(
+            document(
+                f"**{number} of {len(self._calls)} calls are open**",
+                bullets([f"`{call.id}`: {call.protocol.state.stage}" for call in listed]),
+            )
+        )
+
+
+_HANDLERS: Mapping[str, tuple[type[Wire], Callable[[CallProtocol, Any], None]]] = {
+    names.PROVIDER_MESSAGE: (ProviderMessage, CallProtocol.receive),
+    names.CANCEL: (Cancel, CallProtocol.cancel),
+    names.FORCE_ACK: (ForceAck, CallProtocol.force_ack),
+    names.REPROCESS: (Reprocess, CallProtocol.reprocess),
+    names.RESOLVE: (Resolve, CallProtocol.resolve),
+    names.WRITE_OFF: (WriteOff, CallProtocol.write_off),
+}
+"""Signals of a call, as in `IntegrationCall`."""
+
+
+def _addressed(arguments: Arguments) -> tuple[str, Arguments]:
+    """The call's id in an argument, and the argument without it."""
+    if len(arguments) != 1 or not isinstance(arguments[0], Mapping):
+        raise invalid_request("expected one JSON object with a call_id")
+    fields = dict(arguments[0])
+    return str(fields.pop("call_id", "")), (fields,)
+
+
+def _without_outcome(error: StepError) -> dict[str, Any]:
+    """How a call ends that is not conducted here: it is rejected, or another workflow has it."""
+    if error.kind == StepFailure.HOSTED_ELSEWHERE:
+        return {"moved_to": error.code}
+    return {"rejected": Rejection(type=error.kind, reason=error.reason)}
+
+
+async def _start_call(request: CallRequest, continuation: CallContinuation | None) -> None:
+    """Start the workflow of one call, which goes on without its host.
+
+    Raises:
+        WorkflowAlreadyStartedError: one is running.
+    """
+    is_indexed = continuation is not None and continuation.plan.indexed
+    started = await workflow.start_child_workflow(
+        names.INTEGRATION_CALL,
+        args=[request] if continuation is None else [request, continuation],
+        id=request.call_id,
+        task_queue=names.TASK_QUEUE,
+        parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+        cancellation_type=workflow.ChildWorkflowCancellationType.ABANDON,
+        # Another request with this key may have been refused in a workflow of this id.
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        static_summary=f"{request.operation} at {request.provider}",
+        search_attributes=request.search_attributes if is_indexed else None,
+    )
+    # Its failure is nobody's concern here, and must be retrieved all the same.
+    started.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+
+async def _signal(workflow_id: str, name: str, arguments: Arguments) -> None:
+    """Pass a signal on to a call that has moved; one that has ended takes no more."""
+    try:
+        await workflow.get_external_workflow_handle(workflow_id).signal(name, args=list(arguments))
+    except FailureError as error:
+        workflow.logger.warning("%s: a signal comes too late: %s", workflow_id, error)
