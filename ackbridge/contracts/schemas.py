@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from .batches import BatchProgress, BatchRequest
+from .batches import BatchCommand, BatchProgress, BatchRequest
+from .breaker import ForceBreaker, SetLimit
 from .calls import CallOutcome, CallRequest, CallStatus
+from .catch_up import CatchUpProgress, CatchUpRequest
+from .control import SetFlag
 from .deliveries import NoticeBody
 from .messages import ProviderMessage, ProviderMessages
 from .settlement import SettleRequest
@@ -24,12 +27,18 @@ _SENT_TO_US: Final[dict[str, type[Wire]]] = {
     "provider-messages": ProviderMessages,
     "settle-request": SettleRequest,
     "batch-request": BatchRequest,
+    "batch-command": BatchCommand,
+    "set-flag": SetFlag,
+    "force-breaker": ForceBreaker,
+    "set-limit": SetLimit,
+    "catch-up-request": CatchUpRequest,
 }
 _SENT_BY_US: Final[dict[str, type[Wire]]] = {
     "call-outcome": CallOutcome,
     "call-status": CallStatus,
     "notice": NoticeBody,
     "batch-progress": BatchProgress,
+    "catch-up-progress": CatchUpProgress,
 }
 
 WIRE_SCHEMAS: Final = (*_SENT_TO_US, *_SENT_BY_US)

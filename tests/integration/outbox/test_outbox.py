@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -147,6 +149,16 @@ async def test_a_plain_insert_needs_no_library(
         order_request("o-1"),
         CallRequest(provider="sandbox", operation="create_order", key="o-2"),
     ]
+
+
+async def test_the_insert_of_the_page(shop: sa.Engine, store: OutboxStore, engine: Engine) -> None:
+    """It works as it is written in docs/outbox.md."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "outbox.md").read_text()
+    (statement,) = re.findall(r"```sql\n(.*?);\n```", page, re.DOTALL)
+    with shop.begin() as connection:
+        connection.exec_driver_sql(statement)
+    await relay_of(store, engine).relay_batch()
+    assert engine.started == [order_request("o-7")]
 
 
 @pytest.mark.parametrize(
