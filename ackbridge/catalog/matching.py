@@ -239,10 +239,8 @@ def receipt_pause(operation: Operation, document: Document, now: datetime) -> ti
     value = pause.search(document) if pause is not None else None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    text = str(value)
-    if _NUMBER.fullmatch(text) and float(text) >= _EARLIEST_TIMESTAMP:
-        text = datetime.fromtimestamp(min(float(text), _LATEST_TIMESTAMP), UTC).isoformat()
-    found = parse_retry_after(text, now)
+    moment = _unix_time(value)
+    found = parse_retry_after(str(value) if moment is None else moment.isoformat(), now)
     return _duration(value) if found is None and isinstance(value, str) else found
 
 
@@ -320,10 +318,10 @@ def _rules(operation: Operation, source: MessageSource, *, is_error: bool) -> _R
 def _is_success(rules: _Rules, document: Document, source: MessageSource) -> bool:
     if rules.success is not None:
         return rules.success.holds(document)
-    if source not in (MessageSource.SYNC, MessageSource.STATUS):
-        return False
+    if source is MessageSource.SYNC:
+        return True  # a receipt: a 2xx, or what `receipt.accept` says
     status = document.get("status")
-    return isinstance(status, int) and 200 <= status < 300
+    return source is MessageSource.STATUS and isinstance(status, int) and 200 <= status < 300
 
 
 def _data(operation: Operation, selected: Expression | None, document: Document) -> Any:
@@ -356,21 +354,41 @@ def _code(expression: Expression | None, document: Document, redactor: Redactor)
 
 
 def _error_text(document: Document) -> str | None:
-    """The error in an answer's body: a problem of RFC 9457, or one of the usual fields."""
+    """The error in an answer's body: a problem of RFC 9457, one of the usual fields, or a text."""
     body = document.get("body")
+    if isinstance(body, str) and _media_type(document) in _PLAIN_TYPES:
+        return body.strip() or None
+    if isinstance(body, list):
+        body = {"errors": body}
     if not isinstance(body, dict):
         return None
-    error = body.get("error")
-    inner = error.get("message") if isinstance(error, dict) else error
-    texts = [body.get("detail"), inner, body.get("message"), body.get("title")]
-    if _is_problem(document):
+    texts = [body.get("detail"), *_error_fields(body), body.get("title"), *_first_of_errors(body)]
+    if _media_type(document) == "application/problem+json":
         texts.insert(1, body.get("title"))
     return next((text for text in texts if isinstance(text, str) and text), None)
 
 
-def _is_problem(document: Document) -> bool:
+def _error_fields(body: Mapping[str, Any]) -> list[Any]:
+    error = body.get("error")
+    inner = error.get("message") if isinstance(error, dict) else error
+    return [body.get("error_description"), inner, body.get("message")]
+
+
+def _first_of_errors(body: Mapping[str, Any]) -> list[Any]:
+    """The texts of `errors`, or of the first one of a list, as JSON:API and GraphQL have them."""
+    errors = body.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else errors
+    if not isinstance(first, dict):
+        return [first]
+    return [first.get("detail"), first.get("message"), first.get("title")]
+
+
+_PLAIN_TYPES: Final = frozenset({"text/plain", "application/json"})
+
+
+def _media_type(document: Document) -> str:
     content_type = (document.get("headers") or {}).get("content-type", "")
-    return str(content_type).partition(";")[0].strip().lower() == "application/problem+json"
+    return str(content_type).partition(";")[0].strip().lower()
 
 
 def _extension(rule: ExtensionRule, document: Document, operation: Operation) -> dict[str, Any]:
@@ -396,20 +414,37 @@ def _key(expression: Expression | None, document: Document) -> str | None:
 
 
 def _timestamp(value: Any) -> datetime | None:
+    moment = _unix_time(value)
+    if moment is not None:
+        return moment
     try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return datetime.fromtimestamp(value, UTC)
         timestamp = datetime.fromisoformat(value)
-    except (TypeError, ValueError, OverflowError, OSError):
+    except (TypeError, ValueError):
         return None
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)
 
 
+def _unix_time(value: Any) -> datetime | None:
+    """A moment as seconds or milliseconds since 1970; smaller numbers are none."""
+    number = _number(value)
+    if number is None or not _EARLIEST_TIMESTAMP <= number < _LATEST_TIMESTAMP * 1000:
+        return None
+    return datetime.fromtimestamp(number / (1 if number < _LATEST_TIMESTAMP else 1000), UTC)
+
+
+def _number(value: Any) -> float | None:
+    """A number, or a text of one, as forms and headers have them."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return float(value) if _NUMBER.fullmatch(value) else None
+    return value if isinstance(value, int | float) else None
+
+
 def _duration(value: Any) -> timedelta | None:
+    number = _number(value)
     try:
-        duration = (
-            timedelta(seconds=value) if isinstance(value, int | float) else parse_duration(value)
-        )
+        duration = parse_duration(value) if number is None else timedelta(seconds=number)
     except (ValueError, OverflowError):
         return None
     return duration if isinstance(duration, timedelta) and duration > timedelta(0) else None

@@ -251,7 +251,8 @@ class ReceiptFailureRule(FilePart):
     request is not sent again. Left out: no answer is a failure."""
     reason: Expression | None = None
     """Why, of a failure or of an ordinary refusal; for operators and in the outcome. Left out:
-    `detail` or `title` of a problem (RFC 9457), `error.message`, `message` or `error`."""
+    `detail` or `title` of a problem (RFC 9457), the usual fields (`error.message`, `message`,
+    `error`, the first of `errors`), or a plain text."""
     code: Expression | None = None
     """The provider's own code, of a failure or of an ordinary refusal: the outcome's
     `provider_code`."""
@@ -322,7 +323,8 @@ class ExtensionRule(FilePart):
     when: Expression
     """True for an extension; takes precedence over `success`."""
     until: Expression | None = None
-    """The new deadline: ISO 8601 (UTC unless it names an offset) or Unix seconds."""
+    """The new deadline: ISO 8601 (UTC unless it names an offset) or Unix time, in seconds or
+    milliseconds."""
     by: Expression | None = None
     """The new deadline, counted from now: seconds, or a duration such as 5m."""
 
@@ -425,7 +427,7 @@ class ResponseSpec(FilePart):
     what it is. `success`, `failure` and `extension` then read the answer to `status`."""
     success: Expression | None = None
     """True for a message that is the response. Required in mode `callback`; in mode `poll`, here or
-    in `status`. In mode `sync` it defaults to any 2xx."""
+    in `status`. In mode `sync` it defaults to any receipt."""
     failure: FailureRule | None = None
     """When a message reports a failure."""
     extension: ExtensionRule | None = None

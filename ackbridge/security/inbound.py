@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import Literal, Protocol
 
@@ -20,6 +22,10 @@ MAX_SIGNATURES = 16
 """In one header: a rotation needs a few, and each one costs a comparison."""
 
 _MILLISECOND_DIGITS = 13
+_ISO_8601 = re.compile(
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d{1,9})?(Z|[+-]\d\d:?\d\d)?",
+    re.ASCII | re.IGNORECASE,
+)
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
@@ -100,7 +106,7 @@ class SignedContent:
 
     content: bytes = field(repr=False)
     signatures: tuple[bytes, ...] = field(repr=False)
-    timestamp: int | None
+    timestamp: float | None
 
 
 class _HmacVerifier:
@@ -154,7 +160,7 @@ def _read_generic(
     return SignedContent(
         content=b"".join(values.get(part, part.encode()) for part in parts),
         signatures=signatures,
-        timestamp=_seconds(timestamp) if timestamp else None,
+        timestamp=_moment(timestamp) if timestamp else None,
     )
 
 
@@ -255,6 +261,23 @@ def _basic_credentials(value: str) -> bytes:
     except ValueError:
         pass
     raise SignatureError("header Authorization is not basic authentication")
+
+
+def _moment(timestamp: str) -> float:
+    """Unix time of a timestamp, whichever way it is written."""
+    if _ISO_8601.fullmatch(timestamp):
+        return _iso_time(timestamp)
+    if len(timestamp) == _MILLISECOND_DIGITS and timestamp.isascii() and timestamp.isdigit():
+        return int(timestamp) / 1000
+    return _seconds(timestamp)
+
+
+def _iso_time(timestamp: str) -> float:
+    try:
+        moment = datetime.fromisoformat(timestamp)
+    except ValueError:
+        raise SignatureError("timestamp is no valid date and time") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _seconds(timestamp: str) -> int:

@@ -319,8 +319,9 @@ class HmacVerify(Spec):
         algorithm, encoding: of the signature.
         prefix: precedes the signature in the header, such as `sha256=`.
         signed: a template of what is signed, with `{body}` and optionally `{timestamp}`, `{id}`.
-        timestamp_header: has the Unix time in seconds. Unless `signed` has `{timestamp}`, an
-            attacker can replace it: then it only detects late deliveries.
+        timestamp_header: has the Unix time in seconds or milliseconds, or ISO 8601 (UTC unless it
+            names an offset). Unless `signed` has `{timestamp}`, an attacker can replace it: then it
+            only detects late deliveries.
         id_header: has the message id.
     """
 

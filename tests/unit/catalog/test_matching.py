@@ -199,6 +199,9 @@ def test_failures_have_a_reason_and_are_retryable_or_not(order: Operation) -> No
         ({"until": "2026-01-03T00:00:00Z"}, datetime(2026, 1, 3, tzinfo=UTC), None),
         ({"until": "2026-01-03T00:00:00"}, datetime(2026, 1, 3, tzinfo=UTC), None),
         ({"until": 1767398400}, datetime(2026, 1, 3, tzinfo=UTC), None),
+        ({"until": "1767398400"}, datetime(2026, 1, 3, tzinfo=UTC), None),
+        ({"until": 1767398400000}, datetime(2026, 1, 3, tzinfo=UTC), None),
+        ({"by": "90"}, None, timedelta(seconds=90)),
         ({"by": 90}, None, timedelta(seconds=90)),
         ({"by": "5m"}, None, timedelta(minutes=5)),
         ({}, None, timedelta(seconds=30)),
@@ -244,8 +247,8 @@ def test_expressions_that_cannot_be_evaluated_are_false(tmp_path: Path) -> None:
     assert classified(operation, callback({"type": "x.done"})) is not None
 
 
-def test_any_2xx_is_a_success_in_sync_mode(tmp_path: Path) -> None:
-    """With its whole body, unless a failure holds."""
+def test_any_receipt_is_a_success_in_sync_mode(tmp_path: Path) -> None:
+    """A 2xx or what the file accepts, with its whole body, unless a failure holds."""
     operation = acme(tmp_path, response={"mode": "sync", "failure": {"when": "error"}}).operations[
         "order"
     ]
@@ -255,7 +258,9 @@ def test_any_2xx_is_a_success_in_sync_mode(tmp_path: Path) -> None:
     failure = classified(operation, answer({"error": "x"}), MessageSource.SYNC)
     assert failure is not None
     assert MessageKind.FAILURE is failure.kind
-    assert classified(operation, answer({}, 404), MessageSource.SYNC) is None
+    accepted = classified(operation, answer({"id": 1}, 409), MessageSource.SYNC)
+    assert accepted is not None
+    assert accepted.kind is MessageKind.RESPONSE
     assert classified(operation, callback({})) is None
 
 
@@ -329,6 +334,13 @@ def test_a_receipt_can_report_a_failure(tmp_path: Path) -> None:
         ),
         ({"title": "Too heavy", "message": "m"}, "m"),
         ({"title": "Too heavy"}, "Too heavy"),
+        ({"error": "invalid_grant", "error_description": "It is over"}, "It is over"),
+        ({"errors": [{"detail": "d", "title": "t"}, {"detail": "e"}]}, "d"),
+        ({"errors": [{"message": "m"}]}, "m"),
+        ([{"message": "m", "errorCode": "X"}], "m"),
+        ({"errors": ["e"]}, "e"),
+        ({"errors": []}, None),
+        ({"errors": "Invalid API key"}, "Invalid API key"),
         ({"error": {"message": "a"}, "message": "b"}, "a"),
         ({"error": "a", "message": "b"}, "a"),
         ({"message": "b"}, "b"),
@@ -343,6 +355,21 @@ def test_refusals_are_in_the_words_of_the_provider(
     """The expression of the file, a problem of RFC 9457, or one of the usual fields."""
     order = acme(tmp_path, receipt={"failure": FAILURE}).operations["order"]
     assert refusal(order, answer(body, 422)).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("content_type", "reason"),
+    [
+        ("text/plain; charset=utf-8", "Not today."),
+        ("application/json", "Not today."),
+        ("text/html", None),
+    ],
+)
+def test_a_plain_text_is_a_reason(tmp_path: Path, content_type: str, reason: str | None) -> None:
+    """A page is none."""
+    document = answer("Not today.\n", 403)
+    document["headers"] = {"content-type": content_type}
+    assert refusal(acme(tmp_path).operations["order"], document).reason == reason
 
 
 def test_the_title_of_a_problem_is_its_reason(tmp_path: Path) -> None:

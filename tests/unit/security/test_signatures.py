@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -213,6 +214,47 @@ def test_the_generic_form_verifies_the_scheme_of_slack() -> None:
         refusal(slack, {"x-slack-signature": f"v0={signature}"})
         == "header X-Slack-Request-Timestamp is missing"
     )
+
+
+TWITCH = {
+    "type": "hmac",
+    "header": "Signature",
+    "prefix": "sha256=",
+    "signed": "{id}{timestamp}{body}",
+    "id_header": "Id",
+    "timestamp_header": "Time",
+    "secrets": ["env:NEW"],
+}
+AT = datetime.fromtimestamp(NOW, UTC)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        f"{NOW}000",
+        f"{AT:%Y-%m-%dT%H:%M:%S}Z",
+        f"{AT:%Y-%m-%dT%H:%M:%S}.123456789Z",
+        f"{AT:%Y-%m-%d %H:%M:%S}",
+        f"{AT + timedelta(hours=2):%Y-%m-%dT%H:%M:%S}.5+02:00",
+    ],
+)
+def test_the_generic_form_reads_times_however_they_are_written(form: str) -> None:
+    """Milliseconds, and ISO 8601 with and without a fraction and an offset; and it checks them."""
+    signature = signature_by("NEW", f"m-1{form}".encode() + BODY)
+    headers = {"signature": f"sha256={signature}", "id": "m-1", "time": form}
+    verifier(TWITCH).verify(headers, BODY)
+    old = form.replace(str(NOW), str(NOW - 400)) if form.isdigit() else f"2001{form[4:]}"
+    stale = signature_by("NEW", f"m-1{old}".encode() + BODY)
+    headers = {"signature": f"sha256={stale}", "id": "m-1", "time": old}
+    assert " s old, tolerance is 300 s" in refusal(verifier(TWITCH), headers)
+
+
+@pytest.mark.parametrize("form", ["2026-13-01T00:00:00Z", "2026-01-01", "20260101", "1e9", "now"])
+def test_a_timestamp_that_is_none_is_refused(form: str) -> None:
+    """Whatever has signed it."""
+    signature = signature_by("NEW", f"m-1{form}".encode() + BODY)
+    headers = {"signature": f"sha256={signature}", "id": "m-1", "time": form}
+    assert "timestamp is" in refusal(verifier(TWITCH), headers)
 
 
 @pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512"])
