@@ -272,6 +272,7 @@ class AcknowledgeStep(Wire):
         outcome: stored once the provider has accepted a success.
         ended: cycles that ended without a response, each told once.
         kept: as in `AskStep`.
+        not_before: when the provider wants to get it again, as it said last time.
     """
 
     request: CallRequest
@@ -283,6 +284,7 @@ class AcknowledgeStep(Wire):
     outcome: CallOutcome | None = None
     ended: tuple[CycleEnd, ...] = ()
     kept: dict[str, Kept] = Field(default_factory=dict)
+    not_before: AwareDatetime | None = None
 
 
 class Acknowledged(Wire):

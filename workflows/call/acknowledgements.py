@@ -23,6 +23,9 @@ with workflow.unsafe.imports_passed_through():
         StepFailure,
     )
 
+ASKED_FOR = timedelta(seconds=1)
+"""A longer pause after the first attempt is one that the provider has asked for."""
+
 
 class Acknowledgements:
     """The acknowledgements of one call.
@@ -84,7 +87,8 @@ class Acknowledgements:
             case Acknowledged():
                 self._accepted(step)
             case FailedAttempt():
-                self._add_pending(step, combined.kind, is_final=combined.again_after is None)
+                later, is_final = combined.again_after, combined.again_after is None
+                self._add_pending(self._not_before(step, later), combined.kind, is_final=is_final)
             case None:
                 await self.acknowledge(step, needs_queue=needs_queue)
 
@@ -121,9 +125,16 @@ class Acknowledgements:
             telling = step.model_copy(update={"ended": ended})
             await self._host.perform(step.request.provider, once, telling)
         except StepError as error:
-            self._add_pending(step, error.kind, is_final=error.retry_after is None)
+            later, is_final = error.retry_after, error.retry_after is None
+            self._add_pending(self._not_before(step, later), error.kind, is_final=is_final)
         else:
             self._accepted(step)
+
+    def _not_before(self, step: AcknowledgeStep, pause: timedelta | None) -> AcknowledgeStep:
+        """The step, no sooner than the provider has asked; shorter pauses are our own."""
+        if pause is None or pause < ASKED_FOR:
+            return step
+        return step.model_copy(update={"not_before": self._host.now() + pause})
 
     def _accepted(self, step: AcknowledgeStep) -> None:
         self._state.acknowledged_at = self._host.now()

@@ -104,17 +104,35 @@ class Conclusion:
         self._enter(stage)
         await self.store(stage, outcome.reason)
 
-    def corrected(self, outcome: CallOutcome) -> CallOutcome:
-        """An outcome without a response with what is known by now of its effect."""
-        state = self._state
-        if outcome.code is None or outcome.effect is state.effect:
+    def corrected(self, outcome: CallOutcome, reported: Failure | None = None) -> CallOutcome:
+        """An outcome without a response with what is known by now of its effect.
+
+        Args:
+            reported: the failure of the work, if the provider has reported it meanwhile.
+        """
+        state, code = self._state, outcome.code
+        if code is None or outcome.effect is state.effect:
             return outcome
-        state.notice = self.notice(notice_kind(outcome.code, state.effect))
+        if reported is not None and outcome.status is OutcomeStatus.FAILED:
+            outcome, code = self._restated(outcome, reported), reported.code
+        state.notice = self.notice(notice_kind(code, state.effect))
         return outcome.model_copy(
             update={
                 "effect": state.effect,
                 "notice": state.notice,
                 "settled": state.operator_requests.resolved,
+            }
+        )
+
+    def _restated(self, outcome: CallOutcome, failure: Failure) -> CallOutcome:
+        """An outcome that says why the provider has failed."""
+        state = self._state
+        state.code, state.provider_code = failure.code, failure.provider_code
+        return outcome.model_copy(
+            update={
+                "reason": failure.reason,
+                "code": failure.code,
+                "provider_code": failure.provider_code,
             }
         )
 

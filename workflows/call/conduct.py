@@ -499,6 +499,7 @@ class Conduct:
     async def reconcile(self, failure: Failure) -> CallOutcome:
         """Go on with the outcome set until the truth is known, or the time for it is over."""
         state = self._state
+        reported: Failure | None = None
         state.is_reconciling = True
         while state.effect is Effect.UNKNOWN and self._may_be_corrected():
             is_asking = self._time_to_ask() > timedelta(0)
@@ -506,6 +507,8 @@ class Conduct:
                 case Answered() as answered:
                     state.is_reconciling = False
                     return await self.complete(answered)
+                case Failure() as failed:
+                    reported = failed
                 case TimedOut() if is_asking:
                     await self._sending.look()
                 case Woken() if state.has_entries:
@@ -513,13 +516,17 @@ class Conduct:
                 case Woken() if self._is_outdated():
                     await self._continue_as_new(failure)
         state.is_reconciling = False
-        return await self._conclusion.end(self._corrected())
+        return await self._conclusion.end(self._corrected(reported))
 
-    def _corrected(self) -> CallOutcome:
-        """What is known by now of the outcome that was set."""
+    def _corrected(self, reported: Failure | None) -> CallOutcome:
+        """What is known by now of the outcome that was set.
+
+        Args:
+            reported: the failure that the provider has reported meanwhile.
+        """
         if self._state.outcome is None:
             raise RuntimeError("only an outcome that is set can be corrected")
-        return self._conclusion.corrected(self._state.outcome)
+        return self._conclusion.corrected(self._state.outcome, reported)
 
     def _may_be_corrected(self) -> bool:
         return not self._state.is_acknowledged or self._time_to_ask() > timedelta(0)
