@@ -24,8 +24,9 @@ from tests.support.stage import Stage
 WITHIN = 5
 """Seconds, without the start of a process."""
 WHY = ("--reason", "a drill", "--by", "ann")
-NOT_HERE = {"worker", "gateway", "api", "up", "demo"}
-"""They run until they are stopped: see `test_processes_that_cannot_start`."""
+NOT_HERE = {"worker", "gateway", "api", "relay", "up", "demo"}
+"""They run until they are stopped: see `test_processes_that_cannot_start`, and for the relay
+`tests/integration/outbox`."""
 
 _PATIENCE = timedelta(seconds=60)
 DONE, REFUSED, PENDING, AWAY, CLOSED = 0, 2, 3, 4, 141
@@ -99,6 +100,9 @@ def offline_commands(call_id: str) -> list[list[str]]:
         ("try", "nope", "create_order", "--key", key),
         ("try", "sandbox", "create_order", "--key", key, "--payload", "{}"),
         ("record", "nope"),
+        ("outbox", "list"),
+        ("outbox", "retry", "1"),
+        ("outbox", "sql"),
     ]
     return [list(line) for line in lines]
 

@@ -71,6 +71,8 @@ def test_a_missing_table_or_setting_is_named(url: str, monkeypatch: pytest.Monke
     assert "ACKBRIDGE_OUTBOX_URL" in ran.err
     assert "ackbridge outbox sql" in ran.err
     monkeypatch.setenv("ACKBRIDGE_OUTBOX_URL", "")
-    ran = run("list")
-    assert ran.status == 2
-    assert "ACKBRIDGE_OUTBOX_URL" in ran.err
+    for arguments in (["outbox"], ["relay"]):
+        with routed_output():
+            ran = run_here(arguments)
+        assert ran.status == 2
+        assert "ACKBRIDGE_OUTBOX_URL" in ran.err
