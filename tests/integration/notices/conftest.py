@@ -65,6 +65,8 @@ async def told(
         }
         notices = operations["create_booking"]["notices"]
         notices["failed"] = {"en": notices["failed"], "de": german}
+        own = {"title": "A quote in {payload.currency}", "message": "Here it is."}
+        operations["quote"]["notices"] = {"completed": own}
 
     integrations = edited_integrations(folder, briefly)
     configure(integrations, "shop", shop.url, response=True)

@@ -45,6 +45,9 @@ async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) ->
     assert data["notice"]["title"] == "Done, later than usual"
     assert outcome.late
     assert (await row_of(told, late.id, NoticeState.DELIVERED)).attempts == 1
+    (shown,) = await told.ledger.call_events.newest([request.call_id])
+    assert (shown.number, shown.status, shown.late) == (2, NoticeStatus.COMPLETED, True)
+    assert shown.notice is None, "a page shows the built-in text"
     await replayer().replay_workflow(await told.handle(request).fetch_history())
     delivery = told.client.get_workflow_handle(names.notice_id(late.id))
     await replayer().replay_workflow(await delivery.fetch_history())
@@ -73,6 +76,10 @@ async def test_completed_in_time(told: Stage, shop: Subscriber) -> None:
     assert notice.position == (1, "call.completed")
     assert notice.body["data"]["late"] is False
     assert notice.body["data"]["response"]["total"] == 10
+    (shown,) = await told.ledger.call_events.newest([request.call_id])
+    assert (shown.number, shown.late) == (1, False)
+    assert shown.notice is not None
+    assert shown.notice.title == notice.body["data"]["notice"]["title"] == "A quote in EUR"
 
 
 async def test_failed_has_the_alternative_in_the_users_language(
