@@ -89,10 +89,17 @@ class Turns:
 
     A condition is evaluated only for calls that something has happened to. The engine would
     evaluate those of all calls, several times in each turn.
+
+    What happens at a time is decided by the timer, and never by the clock: the clock of a workflow
+    task that the engine has cut in two differs when it is replayed.
+
+    Attributes:
+        moves_out: whether calls that await their response have done so for long.
     """
 
     def __init__(self) -> None:
-        self.started_at = workflow.now()
+        self.moves_out = False
+        self._hosts: list[CallHost] = []
         self._touched: dict[CallHost, None] = {}
         self._steps: list[QueuedStep] = []
         self._pending: list[QueuedStep] = []
@@ -100,6 +107,17 @@ class Turns:
         self._alarms: list[Alarm] = []
         self._bytes, self._task = 0, 0
         self._performing: set[asyncio.Task[None]] = set()
+
+    def add_host(self, host: CallHost) -> None:
+        if not self._hosts:
+            moves_at = workflow.info().start_time + MOVES_OUT_AFTER
+            self.at(moves_at, self._move_out, lambda: True)
+        self._hosts.append(host)
+        self.touch(host)
+
+    def _move_out(self) -> None:
+        self.moves_out = True
+        self._touched.update(dict.fromkeys(self._hosts))
 
     def touch(self, host: CallHost) -> None:
         """Something has happened to a call: its conditions may be true now."""
@@ -133,25 +151,26 @@ class Turns:
         """Keep one timer, for the earliest time; ends only with its task."""
         while True:
             await workflow.wait_condition(lambda: self._next_alarm() is not None)
-            next_at = self._next_alarm() or workflow.now()
-            left = next_at - workflow.now()
-            if left > timedelta(0):
-                await self._sleep(next_at, left)
-            now = workflow.now()
-            while (due := self._next_alarm()) is not None and due <= now:
+            next_at = self._next_alarm()
+            if next_at is None or not await self._sleep(next_at):
+                continue
+            while (due := self._next_alarm()) is not None and due <= next_at:
                 heapq.heappop(self._alarms)[2]()
 
-    async def _sleep(self, until: datetime, left: timedelta) -> None:
+    async def _sleep(self, until: datetime) -> bool:
+        """Wait until a time; false if an earlier one has become the next."""
+
         def is_earlier() -> bool:
             next_at = self._next_alarm()
             return next_at is not None and next_at < until
 
+        left = max(until - workflow.now(), timedelta(milliseconds=1))
+        summary = "the earliest deadline of the calls"
         try:
-            await workflow.wait_condition(
-                is_earlier, timeout=left, timeout_summary="the earliest deadline of the calls"
-            )
+            await workflow.wait_condition(is_earlier, timeout=left, timeout_summary=summary)
         except TimeoutError:
-            return
+            return True
+        return False
 
     def _next_alarm(self) -> datetime | None:
         while self._alarms and not self._alarms[0][3]():
@@ -235,7 +254,7 @@ class CallHost(TemporalHost):
         self._released = released
         self._waiters: list[Waiter] = []
         self.stays = False
-        turns.touch(self)
+        turns.add_host(self)
 
     def touch(self) -> None:
         """Something has happened to the call."""
@@ -252,7 +271,7 @@ class CallHost(TemporalHost):
 
     def should_move_out(self) -> bool:
         """Whether a call that awaits its response has done so for long."""
-        return not self.stays and workflow.now() >= self._turns.started_at + MOVES_OUT_AFTER
+        return not self.stays and self._turns.moves_out
 
     async def wait(
         self,
@@ -267,22 +286,16 @@ class CallHost(TemporalHost):
             return False
         waiter = Waiter(condition, asyncio.get_running_loop().create_future())
         if until is not None:
-            self._ring_at(until, waiter, waiter.time_out)
-        moves_at = self._turns.started_at + MOVES_OUT_AFTER
-        if workflow.now() < moves_at and not self.stays:
-            # Its condition may be true by then.
-            self._ring_at(moves_at, waiter, self.touch)
+
+            def time_out() -> None:
+                self.touch()
+                waiter.time_out()
+
+            self._turns.at(until, time_out, lambda: not waiter.ended.done())
         self._waiters.append(waiter)
         is_true = await waiter.ended
         self._waiters.remove(waiter)
         return is_true
-
-    def _ring_at(self, at: datetime, waiter: Waiter, ring: Callable[[], None]) -> None:
-        def touch_and_ring() -> None:
-            self.touch()
-            ring()
-
-        self._turns.at(at, touch_and_ring, lambda: not waiter.ended.done())
 
     async def _execute_locally(self, step: Step[Result], argument: Wire) -> Result:
         try:
