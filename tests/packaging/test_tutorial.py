@@ -96,7 +96,7 @@ class Shell:
         """What is printed of an order that fails, in one line."""
         order = ["call", "shop", "create_order", "--key", key, "--payload", '{"item": "fail"}']
         done = subprocess.run(
-            [*self.command, *order, "--json"],
+            [*self.command, *order, "--wait", "60s", "--json"],
             cwd=self.folder,
             env=self.environ,
             capture_output=True,
