@@ -29,7 +29,21 @@ def played(scenario: Scenario, *, per_second: float = 0.5) -> Result:
     return simulate(scenario, RealBreaker(), per_second=per_second)
 
 
-@pytest.mark.parametrize("scenario", shipped(), ids=lambda one: one.name)
+IN_EVERY_RUN = {
+    *("20 times slower", "10 times slower, late responses count", "broken for 20 minutes"),
+    *("silent for 2 minutes of every 6", "one endpoint broken for an hour"),
+}
+"""One of each kind; each simulates hours, and takes a second."""
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        pytest.param(one, marks=() if one.name in IN_EVERY_RUN else pytest.mark.extended)
+        for one in shipped()
+    ],
+    ids=lambda one: one.name,
+)
 def test_healthy_calls_are_not_kept_back_for_longer_than_twice_the_outage(
     scenario: Scenario,
 ) -> None:
@@ -38,7 +52,7 @@ def test_healthy_calls_are_not_kept_back_for_longer_than_twice_the_outage(
     assert found.kept_back <= found.bound
 
 
-@pytest.mark.parametrize("factor", [2, 20])
+@pytest.mark.parametrize("factor", [pytest.param(2, marks=pytest.mark.extended), 20])
 def test_a_slower_provider_keeps_nobody_back(factor: float) -> None:
     """The deadline is extended, and learned again; few calls time out meanwhile."""
     found = played(Scenario("slower", between(10 * MINUTE, 2 * HOUR, slower(factor))))
