@@ -16,6 +16,7 @@ import yaml
 from temporalio.client import Client
 
 from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.local.dev_server import find_binary
 from ackbridge.local.ports import HOST, LoopbackPort
@@ -23,6 +24,7 @@ from ackbridge.local.stack import Stack
 from ackbridge.settings import integrations_folder
 from ackbridge.temporal.connect import connect
 
+from .bulk_lane import BULK, ManyCalls
 from .checks import recorded_in_file
 from .lanes import PAYLOAD, Lane
 from .orchestration import FLOOR, TASK_QUEUE, TEXTBOOK
@@ -34,6 +36,8 @@ LIMITED = "limited"
 """The provider with a rate limit; the sandbox under another name."""
 SLOW_RECEIPT = "slow-receipt"
 """The sandbox with receipts of up to 10 s, so that no request is sent within `prepare`."""
+BULK_STARTS = "bulk-starts"
+"""The sandbox with `lane: bulk`, so that calls that are started one by one share workflows."""
 SHARED = "SHARED_"
 """The prefix of the variables of a provider that two stacks share."""
 PARTS = ("engine", "sandbox", "worker", "gateway")
@@ -42,15 +46,17 @@ _ENGINE_STARTED = "Temporal Server:"
 
 
 def write_integrations(folder: Path) -> Path:
-    """The sandbox's integration, again with a rate limit never reached, and with slow receipts."""
+    """The sandbox's integration, under a name for each lane, with what is special about it."""
     folder.mkdir(parents=True)
     original = (integrations_folder(None) / "sandbox.yaml").read_text()
-    for provider in ("sandbox", LIMITED, SLOW_RECEIPT):
+    for provider in ("sandbox", LIMITED, SLOW_RECEIPT, BULK, BULK_STARTS):
         integration = {**yaml.safe_load(original), "provider": provider}
         if provider == LIMITED:
             integration["limits"] = {"requests_per_second": 10_000}
         if provider == SLOW_RECEIPT:
             integration["operations"]["create_order"].setdefault("receipt", {})["timeout"] = "10s"
+        if provider == BULK_STARTS:
+            integration["operations"]["create_order"]["lane"] = "bulk"
         text = yaml.safe_dump(integration, sort_keys=False)
         (folder / f"{provider}.yaml").write_text(text)
     return folder
@@ -59,7 +65,17 @@ def write_integrations(folder: Path) -> Path:
 @asynccontextmanager
 async def ours(ground: Ground) -> AsyncIterator[list[Lane]]:
     """Ackbridge, with its worker and its gateway; also for a limited provider, and a slow one."""
-    yield call_lanes(ground.stack, ground.client, ground.folder)
+    many = ManyCalls(AckbridgeClient(ground.client))
+    bulk = Lane(
+        "bulk",
+        many.run,
+        processes_of(ground.stack),
+        partial(recorded_in_file, ground.folder / "ledger.db", _RECORDED.format(provider=BULK)),
+        ground.client,
+        host_type=names.BULK_CALLS,
+    )
+    async with many.running():
+        yield [*call_lanes(ground.stack, ground.client, ground.folder), bulk]
 
 
 def call_lanes(stack: Stack, client: Client, folder: Path) -> list[Lane]:
@@ -74,6 +90,7 @@ def call_lanes(stack: Stack, client: Client, folder: Path) -> list[Lane]:
             ("ours", "sandbox"),
             ("ours-limited", LIMITED),
             ("ours-slow-receipt", SLOW_RECEIPT),
+            ("bulk-starts", BULK_STARTS),
         )
     ]
 
@@ -119,11 +136,17 @@ def _call_lane(name: str, provider: str, stack: Stack, client: Client, folder: P
     return Lane(
         name,
         run,
-        {part: (stack.pid(part),) for part in ("engine", "worker", "gateway")},
+        processes_of(stack),
         partial(recorded_in_file, folder / "ledger.db", _RECORDED.format(provider=provider)),
         client,
+        host_type=names.BULK_CALLS if provider == BULK_STARTS else None,
         history_only=provider == LIMITED,
     )
+
+
+def processes_of(stack: Stack) -> dict[str, tuple[int, ...]]:
+    """What works for our lanes, by role."""
+    return {part: (stack.pid(part),) for part in ("engine", "worker", "gateway")}
 
 
 @asynccontextmanager

@@ -28,6 +28,8 @@ GROUPS: dict[str, Callable[[Ground], AbstractAsyncContextManager[list[Lane]]]] =
 }
 GROUPS_OF_LANES = {
     "ours": "ours",
+    "bulk": "ours",
+    "bulk-starts": "ours",
     "ours-limited": "ours",
     "ours-slow-receipt": "ours",
     "ours-encrypted": "encrypted",
@@ -44,6 +46,8 @@ GROUPS_OF_LANES = {
 """The group of each lane, in the order of the report."""
 MAKE_BENCH = (
     "ours",
+    "bulk",
+    "bulk-starts",
     "ours-limited",
     "ours-slow-receipt",
     "ours-encrypted",

@@ -35,6 +35,7 @@ class Group:
 
 COMMANDS: Final[dict[str, str | Group]] = {
     "call": "calls:call",
+    "call-many": "call_many:call_many",
     "status": "calls:status",
     "list": "calls:list_calls",
     "cancel": "calls:cancel",

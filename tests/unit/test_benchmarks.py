@@ -177,10 +177,10 @@ def test_a_document_has_what_is_wrong_and_everything_measured() -> None:
 
 
 def test_every_lane_has_a_group_and_every_target_its_lanes() -> None:
-    """`make bench` measures what the targets speak of."""
+    """A target of a lane that does not exist would never be missed."""
     assert set(GROUPS_OF_LANES.values()) == set(GROUPS)
     spoken_of = {target.lane for target in TARGETS} | {t.other for t in TARGETS if t.other}
-    assert spoken_of <= set(MAKE_BENCH) <= set(GROUPS_OF_LANES)
+    assert spoken_of | set(MAKE_BENCH) <= set(GROUPS_OF_LANES)
 
 
 @pytest.mark.parametrize("lock", sorted(LOCKS.glob("**/*lock*")), ids=lambda lock: lock.name)
