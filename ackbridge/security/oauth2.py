@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from joserfc import jwk, jwt
@@ -307,13 +307,19 @@ def _json(response: httpx.Response) -> Any:
         return json.loads(response.text)
 
 
+def _form(response: httpx.Response) -> dict[str, str] | None:
+    """A form, as tokens were issued before JSON was the rule."""
+    is_form = "form-urlencoded" in response.headers.get("content-type", "").lower()
+    return dict(parse_qsl(response.text)) if is_form else None
+
+
 class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]  # Authlib has no types
     def parse_response_token(self, resp: httpx.Response) -> Mapping[str, Any]:
         """The answer as it is: Authlib refuses lifetimes that are not whole numbers."""
         try:
             answer = _json(resp)
         except ValueError:
-            answer = None
+            answer = _form(resp)
         if resp.is_server_error or not (resp.is_success or isinstance(answer, dict)):
             resp.raise_for_status()
         if not isinstance(answer, dict):

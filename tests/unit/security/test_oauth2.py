@@ -169,6 +169,14 @@ async def test_a_token_answer_may_have_another_charset() -> None:
     assert (reply.status, len(issuer.forms)) == (200, 1)
 
 
+async def test_a_token_answer_may_be_a_form() -> None:
+    """If it says so."""
+    media, body = "application/x-www-form-urlencoded", "access_token=t&expires_in=60"
+    issuer = Issuer(answer=lambda: Response(body, media_type=media), tokens=["t"])
+    async with calling(issuer) as caller:
+        assert (await caller.call()).status == 200
+
+
 async def test_a_refused_token_is_replaced_once() -> None:
     """After a 401 the whole request is sent again with a new token."""
     issuer = Issuer()
