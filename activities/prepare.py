@@ -328,6 +328,7 @@ def _acknowledge_plan(integration: Integration, operation: Operation) -> Acknowl
         timeout=acknowledge.timeout,
         within=acknowledge.within,
         on_success=acknowledge.success is not None,
+        asks_after=True,
         on_failed=acknowledge.failed is not None,
         # Limits are for sends: its queue has none.
         local=operation.request.is_repeatable and integration.egress == "shared",

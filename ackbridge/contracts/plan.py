@@ -72,6 +72,8 @@ class AcknowledgePlan(Wire):
     Attributes:
         local: whether the first attempt may be a local activity (no dedicated egress), which limits
             do not restrict; None: as `SendPlan.local`.
+        asks_after: whether a provider that can be asked is asked again when the last failed one is
+            over without being accepted; false in plans from before.
     """
 
     timeout: timedelta
@@ -79,6 +81,7 @@ class AcknowledgePlan(Wire):
     on_success: bool
     on_failed: bool
     local: bool | None = None
+    asks_after: bool = False
 
 
 class PollPlan(Wire):

@@ -43,6 +43,7 @@ ACKNOWLEDGES = st.builds(
         on_success=kinds[0],
         on_failed=kinds[1],
         local=local,
+        asks_after=True,
     ),
     st.sampled_from([(True, True)] * 4 + [(True, False), (False, True)]),
     _seconds(60, 1800),

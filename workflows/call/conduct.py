@@ -515,8 +515,30 @@ class Conduct:
                     await self._conclusion.store(state.stage, failure.reason)
                 case Woken() if self._is_outdated():
                     await self._continue_as_new(failure)
+        if state.effect is Effect.UNKNOWN and self._asks_after_acknowledging():
+            match await self._look_again():
+                case Answered() as answered:
+                    state.is_reconciling = False
+                    return await self.complete(answered)
+                case reported:
+                    pass
         state.is_reconciling = False
         return await self._conclusion.end(self._corrected(reported))
+
+    def _asks_after_acknowledging(self) -> bool:
+        """Whether to ask once more when the last acknowledgement is refused, or its time over."""
+        plan = self._plan
+        is_asked = plan.ask_status and plan.acknowledge is not None and plan.acknowledge.asks_after
+        return is_asked and plan.reconcile is None
+
+    async def _look_again(self) -> Answered | Failure | None:
+        """Look for an answer, whatever was found before."""
+        await self._sending.look()
+        while self._state.messages:
+            match await self._messages.drain():
+                case Answered() | Failure() as decision:
+                    return decision
+        return None
 
     def _corrected(self, reported: Failure | None) -> CallOutcome:
         """What is known by now of the outcome that was set.

@@ -211,7 +211,7 @@ class Sending:
         within = MISSING_WITHIN if is_missing else plan.within
         if (attempts.number >= plan.attempts and not is_missing) or at > (first_at or now) + within:
             return None
-        return at
+        return min(at, self._state.request.expires_at or at)
 
     async def _pause(self, until: datetime, error: StepError) -> bool:
         """Wait for the next attempt; true if it is not needed any more."""
