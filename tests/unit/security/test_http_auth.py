@@ -176,6 +176,7 @@ async def test_forged_tokens_are_refused(issuer: Issuer, jwks: str) -> None:
     [
         ({"roles": ["steer"]}, {}, 200),
         ({"roles": ["read", "settle"]}, {}, 403),
+        ({"roles": ["steer:stripe", "steer:", "start"]}, {}, 403),
         ({"roles": []}, {}, 403),
         ({"roles": None}, {}, 403),
         ({"roles": [{"steer": 1}, 7]}, {}, 403),
