@@ -136,8 +136,8 @@ class CallRequest(StrictModel):
             InvalidInputError: it is larger than `MAX_REQUEST_BYTES`; names its largest field.
         """
         fields = self.model_dump(mode="json", exclude_defaults=True)
-        sizes = {name: len(canonical_json(value).encode()) for name, value in fields.items()}
         if (size := len(canonical_json(fields).encode())) > MAX_REQUEST_BYTES:
+            sizes = {name: len(canonical_json(value).encode()) for name, value in fields.items()}
             largest = max(sizes, key=lambda name: sizes[name])
             raise InvalidInputError(
                 f"{largest}: {sizes[largest]} bytes as JSON; the whole request has {size},"

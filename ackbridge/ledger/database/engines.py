@@ -109,8 +109,8 @@ class Sqlite:
     A transaction runs in one thread as a whole, because each switch of threads costs more than a
     statement. Writers of one process queue for the one writer thread, fairly and without polling;
     SQLite's own waiting, which polls, is left to writers of different processes. What queues while
-    a transaction runs shares the next one: each has a savepoint of its own, and all are committed,
-    or fail, together. Cancelling a caller does not stop a transaction that has begun.
+    a transaction runs shares the next one; if one of them fails, each is run again by itself.
+    Cancelling a caller does not stop a transaction that has begun.
     """
 
     def __init__(
@@ -167,11 +167,12 @@ class Sqlite:
         if not batch:
             return
         try:
-            self._check_file()
-            with self._writing.begin() as connection:
-                ends = [_run_in_savepoint(connection, queued, batch) for queued in batch]
-        except BaseException as error:
+            ends = self._write_together(batch)
+        except (LedgerUnavailableError, exc.OperationalError) as error:
             ends = [_End(error=error)] * len(batch)
+        except Exception:
+            # One of them is the reason: nothing was written, and each is run by itself.
+            ends = [self._write_alone(queued) for queued in batch]
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_QueuedWork, _End]]] = {}
         for queued, end in zip(batch, ends, strict=True):
             by_loop.setdefault(queued.loop, []).append((queued, end))
@@ -179,6 +180,18 @@ class Sqlite:
             # The loop of a caller that did not wait may be closed.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_report, ended)
+
+    def _write_together(self, batch: Sequence[_QueuedWork]) -> list[_End]:
+        self._check_file()
+        with self._writing.begin() as connection:
+            return [_End(queued.work(connection)) for queued in batch]
+
+    def _write_alone(self, queued: _QueuedWork) -> _End:
+        try:
+            (end,) = self._write_together([queued])
+        except Exception as error:
+            return _End(error=error)
+        return end
 
     def _check_file(self) -> None:
         """Check that the connections that are open are to the file that is there.
@@ -222,25 +235,6 @@ class _QueuedWork:
 class _End:
     result: Any = None
     error: BaseException | None = None
-
-
-def _run_in_savepoint(
-    connection: sa.Connection, queued: _QueuedWork, batch: Sequence[_QueuedWork]
-) -> _End:
-    """Run one function; what it has written is undone if it fails, and only that.
-
-    Raises:
-        exc.OperationalError: the database is full, or the like: nothing can be committed.
-    """
-    if len(batch) == 1:
-        return _End(queued.work(connection))
-    try:
-        with connection.begin_nested():
-            return _End(queued.work(connection))
-    except exc.OperationalError:
-        raise
-    except Exception as error:
-        return _End(error=error)
 
 
 def _report(ended: Sequence[tuple[_QueuedWork, _End]]) -> None:
