@@ -16,30 +16,34 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 from temporalio.client import Client
 
+from ackbridge.client.calls import AckbridgeClient
+from ackbridge.contracts import names
 from ackbridge.local.stack import Stack
 from ackbridge.temporal.connect import connect
 from ackbridge.workarounds.temporal_sdk import exit_process
 from tests.support.postgres import PostgreSQL, postgresql
 
+from .bulk_lane import ManyCalls
 from .cost_model import Assumptions, Cost, tables
 from .engine_lanes import PARTS, call_lanes, write_integrations
-from .history import cost_in_history
+from .history import cost_in_history, cost_in_hosts, history_size
 from .lanes import Lane
 from .measurement import saturate
 from .processes import cpu_seconds, postmaster
 
-LANES = ("ours", "ours-limited")
+LANES = ("ours", "ours-limited", "bulk")
 SANDBOX = ("--rates", '{"delay_ms": 20}')
 SAMPLES = 10
 """Calls whose histories are read."""
 STATISTICS_AFTER = 12.0
 """Seconds after which PostgreSQL's processes have reported what they did."""
-IN_FLIGHT = 50
+IN_FLIGHT = 100
 WARM_UP = 30
 
 
@@ -80,9 +84,12 @@ async def _run(lanes: Sequence[str], calls: int) -> list[Cost]:
         async with _stack(Path(folder), server) as (stack, url):
             client = await connect(stack.environment)
             known = {lane.name: lane for lane in call_lanes(stack, client, Path(folder))}
-            return [
-                await _measure(known[name], client, stack, server, url, calls) for name in lanes
-            ]
+            many = ManyCalls(AckbridgeClient(client))
+            known["bulk"] = Lane("bulk", many.run, {}, host_type=names.BULK_CALLS)
+            async with many.running():
+                return [
+                    await _measure(known[name], client, stack, server, url, calls) for name in lanes
+                ]
 
 
 @asynccontextmanager
@@ -114,11 +121,16 @@ async def _measure(
     }
     before = await _snapshot(url, roles)
     lane.calls.clear()
+    began = datetime.now(UTC)
     await saturate(lane, calls, IN_FLIGHT)
     # The CPU time ends here: later on only background work goes on.
     used = {role: cpu_seconds(pids) for role, pids in roles.items()}
     after = await _snapshot(url, roles)
-    events, actions, size = await _histories(client, lane)
+    if lane.host_type is None:
+        events, actions, size = await _histories(client, lane)
+    else:
+        hosted = await cost_in_hosts(client, lane.host_type, began)
+        events, actions, size = (total / calls for total in hosted)
     grown = {table: (rows - before.rows[table]) / calls for table, rows in after.rows.items()}
     return Cost(
         lane.name,
@@ -143,9 +155,7 @@ async def _histories(client: Client, lane: Lane) -> tuple[float, float, float]:
     found: list[tuple[int, int, int]] = []
     for _ in range(SAMPLES):
         handle = client.get_workflow_handle(await lane.once())
-        described = await handle.describe()
-        size = described.raw_description.workflow_execution_info.history_size_bytes
-        found.append((*await cost_in_history(handle), size))
+        found.append((*await cost_in_history(handle), await history_size(handle)))
     events, actions, sizes = zip(*found, strict=True)
     return statistics.median(events), statistics.median(actions), statistics.median(sizes)
 

@@ -22,17 +22,24 @@ VISIBLE_AFTER = 3.0
 """Seconds after which a new workflow is listed."""
 
 
-async def cost_in_hosts(client: Client, host_type: str, since: datetime) -> tuple[int, int]:
-    """(history events, billable actions) of all workflows of a type that were started since."""
+async def cost_in_hosts(client: Client, host_type: str, since: datetime) -> tuple[int, int, int]:
+    """(history events, billable actions, bytes) of all workflows of a type started since."""
     await asyncio.sleep(VISIBLE_AFTER)
     query = f"WorkflowType = '{host_type}' AND StartTime >= '{since.isoformat()}'"
-    events = actions = 0
+    events = actions = size = 0
     async for found in client.list_workflows(query):
         handle = client.get_workflow_handle(found.id, run_id=found.run_id)
         own_events, own_actions = await cost_in_history(handle)
         events += own_events
         actions += own_actions
-    return events, actions
+        size += await history_size(handle)
+    return events, actions, size
+
+
+async def history_size(handle: WorkflowHandle[Any, Any]) -> int:
+    """Bytes, as the engine counts them."""
+    described = await handle.describe()
+    return int(described.raw_description.workflow_execution_info.history_size_bytes)
 
 
 async def cost_in_history(handle: WorkflowHandle[Any, Any]) -> tuple[int, int]:

@@ -91,7 +91,7 @@ async def measure(
             figures.cpu[role] = [(cpu_seconds(pids) - before[role]) / load.calls * 1000]
             figures.memory[role] = [memory(pids)]
         if lane.engine is not None and lane.host_type is not None:
-            events, actions = await cost_in_hosts(lane.engine, lane.host_type, began)
+            events, actions, _ = await cost_in_hosts(lane.engine, lane.host_type, began)
             figures.events.append(events / load.calls)
             figures.actions.append(actions / load.calls)
         percentiles = quantiles(await trickle(lane, load.trickle, load.per_second))
