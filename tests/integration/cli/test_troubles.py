@@ -100,6 +100,7 @@ def offline_commands(call_id: str) -> list[list[str]]:
         ("try", "nope", "create_order", "--key", key),
         ("try", "sandbox", "create_order", "--key", key, "--payload", "{}"),
         ("record", "nope"),
+        ("call-many", "sandbox", "create_order", "@nope.ndjson"),
         ("outbox", "list"),
         ("outbox", "retry", "1"),
         ("outbox", "sql"),
