@@ -85,6 +85,8 @@ for _tag, _pattern, _first in (
 
 _UNQUOTED = "; within {} or [], a text that contains any of {}[],: needs quotes"
 
+_RESERVED = "; a text that begins with it needs quotes"
+
 
 def parse_yaml(text: str) -> YamlDocument:
     """Parse one YAML document.
@@ -107,6 +109,7 @@ def parse_yaml(text: str) -> YamlDocument:
         mark = error.problem_mark or error.context_mark
         hint = _UNQUOTED if "flow" in (error.context or "") else ""
         problem = error.problem or "unexpected text"
+        hint = _RESERVED if "cannot start any token" in problem else hint
         raise YamlError(f"{problem}{hint}", _position(mark)) from None
     except RecursionError:
         raise YamlError("nested too deeply", Position(1, 1)) from None

@@ -57,3 +57,10 @@ def test_aliases_are_allowed() -> None:
     """As long as there are not too many."""
     document = parse_yaml("a: &a {x: 1}\nb: *a\nc: {<<: *a, y: 2}")
     assert document.value == {"a": {"x": 1}, "b": {"x": 1}, "c": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize("text", ["a: `true`", "a: @x", "a: %x"])
+def test_a_reserved_character_at_the_beginning_says_what_it_needs(text: str) -> None:
+    """An expression that begins with a literal is the usual case."""
+    with pytest.raises(YamlError, match="needs quotes"):
+        parse_yaml(text)
