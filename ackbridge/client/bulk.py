@@ -44,7 +44,7 @@ from ackbridge.errors import (
 )
 from ackbridge.temporal.connect import RPC_TIMEOUT, as_plain, is_unregistered, rpc_errors
 
-from .hosted import HostFinder, rejection_error
+from .hosted import HostFinder, raise_if_cancelled, rejection_error
 
 T = TypeVar("T")
 
@@ -243,8 +243,8 @@ class BulkLane:
             except RPCError as error:
                 if error.status is RPCStatusCode.NOT_FOUND:
                     return await _last_ends(handle, after)
-            except WorkflowUpdateRPCTimeoutOrCancelledError:
-                pass
+            except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+                raise_if_cancelled(error)
             await asyncio.sleep(RETRY_AFTER.total_seconds())
 
 

@@ -33,6 +33,12 @@ _UPDATE_TIMEOUT: Final = timedelta(hours=1)
 _DELAYED_INTERVAL: Final = timedelta(seconds=2)
 
 
+def raise_if_cancelled(error: WorkflowUpdateRPCTimeoutOrCancelledError) -> None:
+    """Go on with the cancellation of this task, which the SDK reports as a failed update."""
+    if isinstance(error.__cause__, asyncio.CancelledError):
+        raise error.__cause__
+
+
 class HostFinder:
     """The hosts of calls: those that this client has started, and those that the engine lists.
 
@@ -104,7 +110,8 @@ class HostedCall:
                 status: CallStatus = await self._handle.execute_update(
                     names.AWAIT_OUTCOME, argument, result_type=CallStatus
                 )
-            except WorkflowUpdateRPCTimeoutOrCancelledError:
+            except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+                raise_if_cancelled(error)
                 continue
             except WorkflowUpdateFailedError:
                 return await self._ended()
