@@ -41,6 +41,7 @@ def main_activities(deps: Dependencies) -> Sequence[Activity]:
         PerformSteps(deps).perform_steps,
         Deliver(deps).bury,
         Forward(deps).hold_event,
+        Forward(deps).hold_message,
         reprocess.survey_parked,
         reprocess.reprocess_page,
         PurgePages(deps).purge_page,

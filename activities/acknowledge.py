@@ -49,20 +49,13 @@ class Acknowledge:
                 NotAddressed is final: it needs a reference that is not known.
         """
         if not activity.info().is_local:
-            self._require_due(step)
+            _require_due(step)
             return await self.attempt(step)
         with self._deps.rides.ride(step.request.provider) as may_ride:
             if not may_ride:
                 reason = "it goes through the queue: too many requests in workflow tasks"
                 raise activity_failure(StepFailure.UNAVAILABLE, reason, final=False)
             return await self.attempt(step)
-
-    def _require_due(self, step: AcknowledgeStep) -> None:
-        """Leave the pause that the provider has asked for to the retry of the activity."""
-        pause = step.not_before - self._deps.clock() if step.not_before else timedelta(0)
-        if pause > timedelta(0):
-            reason = "the provider asked for a pause"
-            raise activity_failure(StepFailure.NOT_ACCEPTED, reason, final=False, delay=pause)
 
     async def attempt(self, step: AcknowledgeStep) -> Acknowledged:
         """Acknowledge as part of any activity; raises as `acknowledge`."""
@@ -152,3 +145,10 @@ def _accepted(outcome: CallOutcome | None, at: datetime) -> CallOutcome | None:
         return None
     timings = outcome.timings.model_copy(update={"acknowledged_at": at})
     return outcome.model_copy(update={"acknowledgement_owed": False, "timings": timings})
+
+
+def _require_due(step: AcknowledgeStep) -> None:
+    """Leave the pause that the provider has asked for to the retry of the activity."""
+    if step.pause is not None and activity.info().attempt == 1:
+        reason = "the provider asked for a pause"
+        raise activity_failure(StepFailure.NOT_ACCEPTED, reason, final=False, delay=step.pause)

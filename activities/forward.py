@@ -1,4 +1,4 @@
-"""The activities `visit` and `hold_event`: what becomes of events that no call waits for."""
+"""The activities `visit`, `hold_event` and `hold_message`: what no call waits for."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from temporalio import activity
 
 from ackbridge.catalog.matching import is_retryable_status
 from ackbridge.contracts import names
+from ackbridge.contracts.bulk import HoldMessageStep
 from ackbridge.contracts.deliveries import HoldEventStep, VisitStep
 from ackbridge.contracts.steps import StepFailure
 from ackbridge.errors import ConfigurationError
@@ -56,6 +57,14 @@ class Forward:
         with classified_errors():
             inbox = self._deps.ledger.inbox
             await inbox.hold_event(step.provider, step.event_key, step.reason)
+        return {}
+
+    @activity.defn(name=names.HOLD_MESSAGE)
+    async def hold_message(self, step: HoldMessageStep) -> dict[str, str]:
+        """Hold a message for operators."""
+        with classified_errors():
+            inbox = self._deps.ledger.inbox
+            await inbox.hold_message(step.call_id, step.message, step.reason)
         return {}
 
     async def _url(self, step: VisitStep) -> str:

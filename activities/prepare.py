@@ -193,6 +193,7 @@ class Prepare:
                 queue_within=operation.queue_within,
                 fairness=fairness_key(operation, context),
                 leased=integration.limits is not None and integration.limits.is_leased,
+                looks_when_refused=ResponseMode(response.mode) is not ResponseMode.SYNC,
             ),
             deadline=deadline.deadline,
             deadline_reason=deadline.reason,

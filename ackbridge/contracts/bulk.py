@@ -53,6 +53,14 @@ class CallEnd(Wire):
     moved_to: str | None = None
 
 
+class HoldMessageStep(Wire):
+    """Hold a message for operators: its call left its host, and has ended meanwhile."""
+
+    call_id: str
+    message: ProviderMessage
+    reason: str
+
+
 class TakeEnds(StrictModel):
     """The update `take_ends`: wait until more calls than `after` have left the host."""
 

@@ -55,6 +55,9 @@ class SendPlan(Wire):
         queue_within: how long it may wait for a worker of the provider's queue.
         fairness: the fairness key there.
         leased: whether every attempt needs a lease, for which it waits without being an attempt.
+        looks_when_refused: whether the inbox is read before the refusal of a request is acted on
+            that was sent within a workflow task, where no message can be seen; false in plans from
+            before.
     """
 
     local: bool
@@ -64,6 +67,7 @@ class SendPlan(Wire):
     queue_within: timedelta
     fairness: str | None = None
     leased: bool = False
+    looks_when_refused: bool = False
 
 
 class AcknowledgePlan(Wire):

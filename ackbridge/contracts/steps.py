@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from .calls import CallOutcome, CallRequest, Effect, Notice, Stage
 from .messages import ProviderMessage
-from .wire import Wire
+from .wire import Duration, Wire
 
 Kept = str | int | float | bool
 """A value that is kept for later requests of its cycle."""
@@ -272,7 +272,7 @@ class AcknowledgeStep(Wire):
         outcome: stored once the provider has accepted a success.
         ended: cycles that ended without a response, each told once.
         kept: as in `AskStep`.
-        not_before: when the provider wants to get it again, as it said last time.
+        pause: that the provider has asked for, before the first attempt.
     """
 
     request: CallRequest
@@ -284,7 +284,7 @@ class AcknowledgeStep(Wire):
     outcome: CallOutcome | None = None
     ended: tuple[CycleEnd, ...] = ()
     kept: dict[str, Kept] = Field(default_factory=dict)
-    not_before: AwareDatetime | None = None
+    pause: Duration | None = None
 
 
 class Acknowledged(Wire):

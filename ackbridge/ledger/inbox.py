@@ -299,6 +299,13 @@ class Inbox(Store):
         values = {"state": InboxState.HELD, "reason": reason, "settled_at": self.clock()}
         connection.execute(inbox.update().where(which).values(values))
 
+    @writes
+    def hold_message(
+        self, connection: sa.Connection, call_id: str, message: ProviderMessage, reason: str
+    ) -> None:
+        """Hold a message that its call can no longer take."""
+        hold(connection, call_id, message, reason, self.clock())
+
     @reads
     def covered_until(self, connection: sa.Connection, provider: str) -> datetime | None:
         """Until when a gateway was there for a provider's callbacks; None: never."""

@@ -34,6 +34,7 @@ SENDS = st.builds(
     attempts=st.integers(1, 3),
     within=_seconds(30, 120),
     queue_within=_seconds(60, 3600),
+    looks_when_refused=st.just(True),
 )
 
 ACKNOWLEDGES = st.builds(

@@ -19,6 +19,7 @@ with workflow.unsafe.imports_passed_through():
         BulkStatus,
         CallEnd,
         CallEnds,
+        HoldMessageStep,
         Rejection,
         TakeEnds,
     )
@@ -47,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
         require_no_timeouts,
     )
     from workflows.hosting.markdown import bullets, document
+    from workflows.hosting.steps import LEDGER_TIMEOUT
 
     from .host import CallHost, Turns
 
@@ -372,7 +374,7 @@ class BulkCalls:
         target = call.moved_to or call.id
         if target.startswith(names.BULK_PREFIX):
             arguments = ({**arguments[0], "call_id": call.id},)
-        task = asyncio.create_task(_signal(target, name, arguments))
+        task = asyncio.create_task(_signal(call.id, target, name, arguments))
         self._forwards.add(task)
         task.add_done_callback(self._forwards.discard)
 
@@ -465,9 +467,26 @@ async def _start_call(request: CallRequest, continuation: CallContinuation | Non
     started.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
-async def _signal(workflow_id: str, name: str, arguments: Arguments) -> None:
-    """Pass a signal on to a call that has moved; one that has ended takes no more."""
+async def _signal(call_id: str, workflow_id: str, name: str, arguments: Arguments) -> None:
+    """Pass a signal on to a call that has moved; a message to one that has ended is held."""
     try:
         await workflow.get_external_workflow_handle(workflow_id).signal(name, args=list(arguments))
     except FailureError as error:
-        workflow.logger.warning("%s: a signal comes too late: %s", workflow_id, error)
+        workflow.logger.warning("%s: %s comes too late: %s", call_id, name, error)
+        if name == names.PROVIDER_MESSAGE:
+            await _hold(call_id, arguments)
+
+
+async def _hold(call_id: str, arguments: Arguments) -> None:
+    fields = {name: value for name, value in arguments[0].items() if name != "call_id"}
+    try:
+        message = parse_argument(ProviderMessage, (fields,))
+    except InvalidInputError as error:
+        workflow.logger.warning("%s: a message is rejected: %s", call_id, error)
+        return
+    await workflow.execute_activity(
+        names.HOLD_MESSAGE,
+        HoldMessageStep(call_id=call_id, message=message, reason="the call had ended"),
+        task_queue=names.TASK_QUEUE,
+        start_to_close_timeout=LEDGER_TIMEOUT,
+    )

@@ -88,7 +88,7 @@ class Acknowledgements:
                 self._accepted(step)
             case FailedAttempt():
                 later, is_final = combined.again_after, combined.again_after is None
-                self._add_pending(self._not_before(step, later), combined.kind, is_final=is_final)
+                self._add_pending(_pausing(step, later), combined.kind, is_final=is_final)
             case None:
                 await self.acknowledge(step, needs_queue=needs_queue)
 
@@ -126,15 +126,9 @@ class Acknowledgements:
             await self._host.perform(step.request.provider, once, telling)
         except StepError as error:
             later, is_final = error.retry_after, error.retry_after is None
-            self._add_pending(self._not_before(step, later), error.kind, is_final=is_final)
+            self._add_pending(_pausing(step, later), error.kind, is_final=is_final)
         else:
             self._accepted(step)
-
-    def _not_before(self, step: AcknowledgeStep, pause: timedelta | None) -> AcknowledgeStep:
-        """The step, no sooner than the provider has asked; shorter pauses are our own."""
-        if pause is None or pause < ASKED_FOR:
-            return step
-        return step.model_copy(update={"not_before": self._host.now() + pause})
 
     def _accepted(self, step: AcknowledgeStep) -> None:
         self._state.acknowledged_at = self._host.now()
@@ -239,3 +233,10 @@ class Acknowledgements:
             self._are_indexed = are_pending
             self._host.index_pending_acknowledgements(are_pending=are_pending)
         self._state.show()
+
+
+def _pausing(step: AcknowledgeStep, pause: timedelta | None) -> AcknowledgeStep:
+    """The step, after the pause that the provider has asked for; shorter ones are our own."""
+    if pause is None or pause < ASKED_FOR:
+        return step
+    return step.model_copy(update={"pause": pause})

@@ -124,6 +124,8 @@ class Conduct:
                 state.enter(Stage.AWAITING_RESPONSE)
                 return await self._finish_round(cycle, await self._await_response(cycle))
             case Failure() as failure:
+                if failure.code is OutcomeCode.REFUSED and start.first_attempt is not None:
+                    await self._sending.look_when_refused()
                 return await self._go_on_without_receipt(cycle, failure)
 
     async def _go_on_without_receipt(self, cycle: Cycle, failure: Failure) -> RoundResult:

@@ -264,6 +264,11 @@ class Sending:
 
     # Before something is given up
 
+    async def look_when_refused(self) -> None:
+        """Read the inbox, and let in what has arrived during the workflow task of the sending."""
+        if self._plan.send.looks_when_refused:
+            await self._read_inbox(steps.LOOK_INBOX, None)
+
     async def look(self, timed_out: Cycle | None = None) -> bool:
         """Look for an answer in the inbox; without one, ask the provider.
 

@@ -280,7 +280,7 @@ async def test_unexpected_error_leaves_the_acknowledgement_pending(world: World)
     try:
         await attempt().run(broken.acknowledge, step)
     except KeyError:
-        assert await owed(world) == ["KeyError"]
+        assert await owed(world) == ["unexpected error: KeyError"]
     else:
         raise AssertionError("it was acknowledged")
 

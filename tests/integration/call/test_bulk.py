@@ -121,6 +121,29 @@ async def test_a_call_that_waits_for_long_leaves_its_host(
     assert await stage.effects(silent.call_id) == 1
 
 
+async def test_a_message_that_its_host_gets_after_the_end_is_held(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call has left its host, and has ended: nobody but an operator can take the message."""
+    monkeypatch.setattr(bulk_host, "MOVES_OUT_AFTER", timedelta(seconds=1))
+    moved, neighbour = stage.request(stuck=True), stage.request(receipt_delay_ms=5000)
+    ending = asyncio.create_task(_call_many(stage, [moved, neighbour]))
+    await _until_awaiting(stage.calls.call(moved.call_id))
+    (host,) = (await stage.ledger.calls.hosts([moved.call_id])).values()
+    handle = stage.client.get_workflow_handle(host)
+    while not (await handle.query("status", {"call_id": moved.call_id}))["moved_to"]:  # noqa: ASYNC110 -- it changes in another process
+        await asyncio.sleep(0.05)
+    await stage.calls.call(moved.call_id).force_ack(by="bo", reason="seen", response={"id": 9})
+    await stage.handle(moved).result()
+
+    message = {"kind": "failure", "event_key": uuid.uuid4().hex, "reason": "sold out"}
+    await handle.signal("provider_message", {**message, "call_id": moved.call_id})
+    await ending
+    await handle.result()
+    held = await stage.ledger.inbox.held(moved.provider)
+    assert message["event_key"] in {one.entry.event_key for one in held}
+
+
 async def test_the_same_key_is_the_same_call_in_either_lane(stage: Stage) -> None:
     """Whoever claims it first conducts it; the other one follows, and gets its outcome."""
     first, second = stage.request(delay_ms=700), stage.request(delay_ms=700)

@@ -89,8 +89,10 @@ def test_share_of_a_provider(providers: int, slots: int, rides: int) -> None:
     own_limit = sandbox.model_copy(update={"limits": LimitSpec(concurrent=3)})
     assert worker.slots_of_provider(providers) == slots
     assert RideLimiter(providers).share == rides
-    assert worker.connections_of_provider(sandbox, providers) == rides + 2 * slots + 1
-    assert worker.connections_of_provider(own_limit, providers) == rides + 3 + slots + 1
+    # Requests that ride: of single calls, and of hosted ones.
+    riding = 2 * rides
+    assert worker.connections_of_provider(sandbox, providers) == riding + 2 * slots + 1
+    assert worker.connections_of_provider(own_limit, providers) == riding + 3 + slots + 1
 
 
 async def test_worker_of_one_provider(engine: EmbeddedEngine, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ async def test_change_is_logged(stage: Stage, control: ControlHandle) -> None:
     assert list(status.changes[:2]) == [removed, set_off]
     handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
     details = (await handle.query("__temporal_workflow_metadata")).current_details
-    told = "| ann | flag of create_booking in prod | off (integration file) | **off** | a trial |"
+    told = "flag of create_booking in prod: off (integration file) → **off**, by ann: a trial"
     assert told in details
 
 

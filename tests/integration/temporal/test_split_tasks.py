@@ -14,6 +14,7 @@ from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 
 import worker
+from ackbridge.contracts import names
 from ackbridge.contracts.calls import OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.local.dev_server import EmbeddedEngine
@@ -48,12 +49,14 @@ async def test_call_that_does_not_replay_is_reset(
         return START_POLLING(self, *arguments)
 
     async with set_up(engine, tmp_path, has_worker=False) as stage:
-        request = stage.request(delay_ms=3000)
+        request = stage.request(stuck=True)
         monkeypatch.setattr(Sending, "start_polling", with_one_timer_more)
         async with running_workers(stage):
             status = await stage.calls.start_and_wait(request, timedelta(milliseconds=500))
             assert status.stage is CallStage.AWAITING_RESPONSE
         monkeypatch.setattr(Sending, "start_polling", START_POLLING)
+        message = {"kind": "response", "event_key": "e-1", "data": {"ok": True}}
+        await stage.handle(request).signal(names.PROVIDER_MESSAGE, message)
         repair = SplitTaskRepair(stage.client, replayer)
         async with running_workers(stage), asyncio.timeout(100):
             reset: list[str] = []
