@@ -121,6 +121,8 @@ def settings(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> p
     monkeypatch.setenv("ACKBRIDGE_LEDGER_URL", stage.settings.ledger_url)
     monkeypatch.setenv("ACKBRIDGE_DEPLOYMENT", "nowhere")
     monkeypatch.setenv("ACKBRIDGE_AUTH_API_KEYS", str(tmp_path / "keys.json"))
+    # Typer sets and deletes it for each parameter; here many commands run at once in one process.
+    monkeypatch.setenv("PYDANTIC_DISABLE_PLUGINS", "1")
     return monkeypatch
 
 
