@@ -16,12 +16,11 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 
-from ackbridge.local.stack import Stack
 from ackbridge.temporal.connect import connect
 from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .checks import faults, seen_by_provider
-from .engine_lanes import PARTS, write_integrations
+from .engine_lanes import lanes_stack
 from .environments import NotInstalledError, python_of, run
 from .groups import GROUPS, GROUPS_OF_LANES, MAKE_BENCH
 from .lanes import Lane
@@ -29,7 +28,7 @@ from .measurement import Figures, Load, measure
 from .report import document, show
 from .testbed import Ground, NotReadyError
 
-SANDBOX = ("--rates", '{"duplicate": 0.1, "most": 1, "delay_ms": 20}')
+RATES = {"duplicate": 0.1, "most": 1, "delay_ms": 20}
 
 console = Console(highlight=False)
 
@@ -104,13 +103,7 @@ async def _run(options: argparse.Namespace) -> tuple[dict[str, Figures], dict[st
 
 
 async def _prepare(started: AsyncExitStack, folder: Path, in_flight: int) -> Ground:
-    stack = Stack(
-        folder,
-        environ=os.environ,
-        integrations=write_integrations(folder / "integrations"),
-        sandbox_options=SANDBOX,
-        parts=PARTS,
-    )
+    stack = lanes_stack(folder, RATES)
     started.callback(stack.stop)
     await asyncio.to_thread(stack.start)
     client = await connect(stack.environment)

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import dataclasses
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -31,14 +30,14 @@ from tests.support.postgres import PostgreSQL, postgresql
 
 from .bulk_lane import ManyCalls
 from .cost_model import Assumptions, Cost, tables
-from .engine_lanes import PARTS, call_lanes, write_integrations
+from .engine_lanes import call_lanes, lanes_stack
 from .history import cost_in_history, cost_in_hosts, history_size
 from .lanes import Lane
 from .measurement import saturate
 from .processes import cpu_seconds, postmaster
 
 LANES = ("ours", "ours-limited", "bulk")
-SANDBOX = ("--rates", '{"delay_ms": 20}')
+RATES = {"delay_ms": 20}
 SAMPLES = 10
 """Calls whose histories are read."""
 STATISTICS_AFTER = 12.0
@@ -95,14 +94,7 @@ async def _run(lanes: Sequence[str], calls: int) -> list[Cost]:
 @asynccontextmanager
 async def _stack(folder: Path, server: PostgreSQL) -> AsyncIterator[tuple[Stack, str]]:
     url = server.new_database()
-    stack = Stack(
-        folder,
-        environ=os.environ,
-        integrations=write_integrations(folder / "integrations"),
-        sandbox_options=SANDBOX,
-        parts=PARTS,
-        settings={"ACKBRIDGE_LEDGER_URL": url},
-    )
+    stack = lanes_stack(folder, RATES, {"ACKBRIDGE_LEDGER_URL": url})
     try:
         await asyncio.to_thread(stack.start)
         yield stack, url

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -43,6 +44,24 @@ SHARED = "SHARED_"
 PARTS = ("engine", "sandbox", "worker", "gateway")
 _RECORDED = "SELECT call_id FROM responses WHERE provider = '{provider}'"
 _ENGINE_STARTED = "Temporal Server:"
+
+
+def lanes_stack(
+    folder: Path, rates: Mapping[str, float], settings: Mapping[str, str] | None = None
+) -> Stack:
+    """A stack, not started yet, whose integrations have a name for each lane.
+
+    Args:
+        rates: the faults and delays of the sandbox.
+    """
+    return Stack(
+        folder,
+        environ=os.environ,
+        integrations=write_integrations(folder / "integrations"),
+        sandbox_options=("--rates", json.dumps(rates)),
+        parts=PARTS,
+        settings=settings,
+    )
 
 
 def write_integrations(folder: Path) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -21,16 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ackbridge.client.calls import AckbridgeClient
-from ackbridge.local.stack import Stack
 from ackbridge.temporal.connect import connect
 from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .bulk_lane import ManyCalls
-from .engine_lanes import PARTS, call_lanes, write_integrations
+from .engine_lanes import call_lanes, lanes_stack
 from .lanes import Lane
 from .measurement import quantiles, saturate, trickle
 
-SANDBOX = ("--rates", '{"delay_ms": 20}')
+RATES = {"delay_ms": 20}
 WARM_UP = 50
 
 console = Console(highlight=False)
@@ -98,13 +96,7 @@ async def _run(options: argparse.Namespace) -> dict[str, list[float]]:
 
 async def _start(started: AsyncExitStack, folder: Path) -> tuple[ManyCalls, Lane]:
     """A stack; gives its bulk lane and its single lane."""
-    stack = Stack(
-        folder,
-        environ=os.environ,
-        integrations=write_integrations(folder / "integrations"),
-        sandbox_options=SANDBOX,
-        parts=PARTS,
-    )
+    stack = lanes_stack(folder, RATES)
     started.callback(stack.stop)
     await asyncio.to_thread(stack.start)
     client = await connect(stack.environment)

@@ -7,7 +7,9 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,7 +60,7 @@ from ackbridge.settings import (
 )
 from ackbridge.stats.counters import Counters
 from ackbridge.telemetry.logs import log_to_stderr
-from ackbridge.telemetry.metrics.export import export_telemetry
+from ackbridge.telemetry.metrics.export import Metrics, export_telemetry
 from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.temporal.connect import connect
 from ackbridge.temporal.external_storage import bucket_of
@@ -188,40 +190,34 @@ def demo(
     return run_demo(state, calls, payments, is_verbose=verbose)
 
 
-async def _serve_gateway(host: str, port: int) -> None:
-    settings = load_settings()
-    log_to_stderr(settings.log_level)
-    allow_many_files()
-    environ = environment()
-    where = (settings.metrics_host, settings.metrics_port)
-    with export_telemetry("ackbridge-gateway", environ, *where) as metrics:
-        catalog = load_catalog(integrations_folder(settings.integrations), environ)
-        require_keys(catalog, load_encryption(environ))
-        await asyncio.to_thread(migrate, settings.ledger_url)
-        ledger = open_ledger()
-        client = await connect(environ, lazy=True)
-        counters = Counters()
-        rejections = Rejections(counters)
-        auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
-        control = watch_controls(client, catalog, ledger)
-        streams = _streams(settings, ledger) if settings.api else None
-        app = create_app(
-            catalog,
-            Secrets(environ, settings.secrets_root),
-            ledger,
-            client,
-            utc_now,
-            signal_timeout=settings.signal_timeout,
-            codec=_codec(settings, client, auth, catalog),
-            api=(_api(settings, client, ledger, catalog, auth, streams) if settings.api else None),
-            counters=counters,
-            rejections=rejections,
-        )
+@dataclass(frozen=True)
+class _HttpProcess:
+    """What the processes that serve HTTP have in common."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    metrics: Metrics
+    catalog: Catalog
+    ledger: Ledger
+    client: Client
+    counters: Counters
+    rejections: Rejections
+    auth: HttpAuth | None
+
+    async def serve(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        streams: Streams | None,
+        gauges: GaugeSource | None = None,
+    ) -> None:
+        """Serve until SIGTERM."""
         config = build_config(
             app,
-            limits=settings.gateway,
-            trusted_proxies=settings.trusted_proxies,
-            rejections=rejections,
+            limits=self.settings.gateway,
+            trusted_proxies=self.settings.trusted_proxies,
+            rejections=self.rejections,
             host=host,
             port=port,
             log_level="warning",
@@ -229,60 +225,81 @@ async def _serve_gateway(host: str, port: int) -> None:
         # Objects that live as long as the process are exempt from garbage collection.
         gc.collect()
         gc.freeze()
-        # The gateway reports the shared gauges: it has fewer instances than the workers.
-        gauges = GaugeSource(catalog, ledger, control, settings.environment)
+        async with self.metrics.updating(self.counters, gauges):
+            await serve_until_stopped(config, streams.hub.close_all if streams else None)
+
+
+@asynccontextmanager
+async def _http_process(
+    settings: Settings, service: str, identity: str | None = None
+) -> AsyncIterator[_HttpProcess]:
+    """Open what a process that serves HTTP needs, migrate the ledger, and close it at the end.
+
+    Args:
+        service: its name in traces and metrics.
+        identity: what histories say about who sent its requests; None: process and host.
+    """
+    log_to_stderr(settings.log_level)
+    allow_many_files()
+    environ = environment()
+    where = (settings.metrics_host, settings.metrics_port)
+    with export_telemetry(service, environ, *where) as metrics:
+        catalog = load_catalog(integrations_folder(settings.integrations), environ)
+        require_keys(catalog, load_encryption(environ))
+        await asyncio.to_thread(migrate, settings.ledger_url)
+        ledger = open_ledger()
+        client = await connect(environ, lazy=True, identity=identity)
+        counters = Counters()
+        rejections = Rejections(counters)
+        auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
         try:
-            async with metrics.updating(counters, gauges):
-                await serve_until_stopped(config, streams.hub.close_all if streams else None)
+            yield _HttpProcess(
+                *(settings, environ, metrics, catalog, ledger),
+                *(client, counters, rejections, auth),
+            )
         finally:
-            await control.close()
             await ledger.close()
             if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
                 await bucket.aclose()
             if auth is not None:
                 await auth.aclose()
+
+
+async def _serve_gateway(host: str, port: int) -> None:
+    async with _http_process(load_settings(), "ackbridge-gateway") as process:
+        settings, catalog, ledger = process.settings, process.catalog, process.ledger
+        streams = _streams(settings, ledger) if settings.api else None
+        app = create_app(
+            catalog,
+            Secrets(process.environ, settings.secrets_root),
+            ledger,
+            process.client,
+            utc_now,
+            signal_timeout=settings.signal_timeout,
+            codec=_codec(settings, process.client, process.auth, catalog),
+            api=_api(process, streams) if settings.api else None,
+            counters=process.counters,
+            rejections=process.rejections,
+        )
+        control = watch_controls(process.client, catalog, ledger)
+        # The gateway reports the shared gauges: it has fewer instances than the workers.
+        gauges = GaugeSource(catalog, ledger, control, settings.environment)
+        try:
+            await process.serve(app, host, port, streams, gauges)
+        finally:
+            await control.close()
 
 
 async def _serve_api(host: str, port: int) -> None:
     settings = load_settings()
     if not settings.auth.is_configured:
         raise ConfigurationError(API_NEEDS_AUTH)
-    log_to_stderr(settings.log_level)
-    allow_many_files()
-    environ = environment()
-    where = (settings.metrics_host, settings.metrics_port)
-    with export_telemetry("ackbridge-api", environ, *where) as metrics:
-        catalog = load_catalog(integrations_folder(settings.integrations), environ)
-        require_keys(catalog, load_encryption(environ))
-        await asyncio.to_thread(migrate, settings.ledger_url)
-        ledger = open_ledger()
-        client = await connect(environ, lazy=True, identity=f"ackbridge-api@{socket.gethostname()}")
-        counters = Counters()
-        rejections = Rejections(counters)
-        auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
-        try:
-            streams = _streams(settings, ledger)
-            served = _api(settings, client, ledger, catalog, auth, streams)
-            engine = EngineClient(client, settings.signal_timeout)
-            config = build_config(
-                build_standalone(served, engine, ledger),
-                limits=settings.gateway,
-                trusted_proxies=settings.trusted_proxies,
-                rejections=rejections,
-                host=host,
-                port=port,
-                log_level="warning",
-            )
-            gc.collect()
-            gc.freeze()
-            async with metrics.updating(counters):
-                await serve_until_stopped(config, streams.hub.close_all if streams else None)
-        finally:
-            await ledger.close()
-            if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
-                await bucket.aclose()
-            if auth is not None:
-                await auth.aclose()
+    identity = f"ackbridge-api@{socket.gethostname()}"
+    async with _http_process(settings, "ackbridge-api", identity) as process:
+        streams = _streams(settings, process.ledger)
+        engine = EngineClient(process.client, settings.signal_timeout)
+        app = build_standalone(_api(process, streams), engine, process.ledger)
+        await process.serve(app, host, port, streams)
 
 
 def _streams(settings: Settings, ledger: Ledger) -> Streams | None:
@@ -291,19 +308,17 @@ def _streams(settings: Settings, ledger: Ledger) -> Streams | None:
     return open_streams(settings.streams, secrets, ledger.call_events, utc_now)
 
 
-def _api(
-    settings: Settings,
-    client: Client,
-    ledger: Ledger,
-    catalog: Catalog,
-    auth: HttpAuth | None,
-    streams: Streams | None,
-) -> FastAPI:
+def _api(process: _HttpProcess, streams: Streams | None) -> FastAPI:
     """The calls API; raises `ConfigurationError` without authentication."""
-    if auth is None:
+    if process.auth is None:
         raise ConfigurationError(API_NEEDS_AUTH)
-    calls, where = AckbridgeClient(client), settings.environment
-    return build_api(ApiParts(client, calls, ledger, catalog, auth, utc_now, where, streams))
+    calls, where = AckbridgeClient(process.client), process.settings.environment
+    return build_api(
+        ApiParts(
+            *(process.client, calls, process.ledger, process.catalog, process.auth),
+            *(utc_now, where, streams),
+        )
+    )
 
 
 def _codec(
