@@ -112,10 +112,10 @@ async def test_a_request_is_started_if_its_transaction_is_committed(
     assert orders(shop) == {"o-1"}
 
 
+# No driver for asynchronous SQLite is installed.
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 async def test_asynchronous_sessions(url: str, store: OutboxStore, engine: Engine) -> None:
     """They insert as the synchronous ones do."""
-    if url.startswith("sqlite"):
-        pytest.skip("the driver for asynchronous SQLite is not installed")
     async_engine = create_async_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     async with AsyncSession(async_engine) as session, session.begin():
         await enqueue_async(session, order_request("o-1"))
