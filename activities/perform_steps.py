@@ -134,9 +134,9 @@ class PerformSteps:
             del self._running[key]
 
     async def _perform(self, step: BatchedStep) -> BatchedResult:
-        model, perform = self._performers[step.name]
-        argument: Any = model.model_validate(step.argument)
         try:
+            model, perform = self._performers[step.name]
+            argument: Any = model.model_validate(step.argument)
             async with self._turns[argument.request.provider], asyncio.timeout(step.timeout):
                 result = await perform(argument)
         except ApplicationError as error:

@@ -80,7 +80,7 @@ class Waiter:
             self.ended.set_result(self.condition())
 
 
-Alarm = tuple[datetime, int, Callable[[], None], Condition]
+TimerEntry = tuple[datetime, int, Callable[[], None], Condition]
 """A time, a number that no other has, what happens then, and whether that is still needed."""
 
 
@@ -104,7 +104,7 @@ class Turns:
         self._steps: list[QueuedStep] = []
         self._pending: list[QueuedStep] = []
         self._keys = itertools.count(1)
-        self._alarms: list[Alarm] = []
+        self._timers: list[TimerEntry] = []
         self._bytes, self._task = 0, 0
         self._performing: set[asyncio.Task[None]] = set()
 
@@ -129,9 +129,9 @@ class Turns:
         self._steps.append(QueuedStep(next(self._keys), step, argument, ended))
         return ended
 
-    def at(self, at: datetime, ring: Callable[[], None], is_needed: Condition) -> None:
+    def at(self, at: datetime, callback: Callable[[], None], is_needed: Condition) -> None:
         """Do something at a time, unless it is not needed any more by then."""
-        heapq.heappush(self._alarms, (at, next(self._keys), ring, is_needed))
+        heapq.heappush(self._timers, (at, next(self._keys), callback, is_needed))
 
     async def run(self) -> None:
         """Perform the steps of each turn together; ends only with its task."""
@@ -150,18 +150,18 @@ class Turns:
     async def run_timer(self) -> None:
         """Keep one timer, for the earliest time; ends only with its task."""
         while True:
-            await workflow.wait_condition(lambda: self._next_alarm() is not None)
-            next_at = self._next_alarm()
+            await workflow.wait_condition(lambda: self._next_time() is not None)
+            next_at = self._next_time()
             if next_at is None or not await self._sleep(next_at):
                 continue
-            while (due := self._next_alarm()) is not None and due <= next_at:
-                heapq.heappop(self._alarms)[2]()
+            while (due := self._next_time()) is not None and due <= next_at:
+                heapq.heappop(self._timers)[2]()
 
     async def _sleep(self, until: datetime) -> bool:
         """Wait until a time; false if an earlier one has become the next."""
 
         def is_earlier() -> bool:
-            next_at = self._next_alarm()
+            next_at = self._next_time()
             return next_at is not None and next_at < until
 
         left = max(until - workflow.now(), timedelta(milliseconds=1))
@@ -172,10 +172,10 @@ class Turns:
             return True
         return False
 
-    def _next_alarm(self) -> datetime | None:
-        while self._alarms and not self._alarms[0][3]():
-            heapq.heappop(self._alarms)
-        return self._alarms[0][0] if self._alarms else None
+    def _next_time(self) -> datetime | None:
+        while self._timers and not self._timers[0][3]():
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
 
     def _is_turn_over(self) -> bool:
         """Wake the calls that can go on; true when none can, and there are steps to perform."""

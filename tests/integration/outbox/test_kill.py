@@ -29,9 +29,9 @@ from ackbridge.temporal.connect import client_options
 from tests.support.engine import new_namespace, running_engine
 from tests.support.processes import ForkedProcess
 
-from . import victims
+from . import killed_processes
+from .killed_processes import RELAY_STEPS, SERVICE_STEPS
 from .shop import ORDERS, open_shop, order_request, orders
-from .victims import RELAY_STEPS, SERVICE_STEPS
 
 pytestmark = pytest.mark.extended
 
@@ -53,7 +53,7 @@ class Scene:
     def process(self, *arguments: str) -> ForkedProcess:
         """A victim that runs."""
         process = ForkedProcess(
-            victims.main,
+            killed_processes.main,
             list(arguments),
             environ=self.environ,
             log=self.folder / f"{arguments[0]}.log",
