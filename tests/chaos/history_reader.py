@@ -16,6 +16,7 @@ from temporalio.worker import Replayer
 from ackbridge.contracts import names
 from ackbridge.temporal.connect import client_options
 from ackbridge.workarounds.temporal_sdk import workflow_runner
+from tests.support.replays import has_run
 from workflows import WORKFLOWS
 
 from .history_parser import read_run
@@ -63,7 +64,8 @@ async def _replay(histories: Sequence[WorkflowHistory]) -> dict[str, str]:
 
     async def each() -> AsyncIterator[WorkflowHistory]:
         for history in histories:
-            yield history
+            if has_run(history.events):
+                yield history
 
     results = await replayer.replay_workflows(each(), raise_on_replay_failure=False)
     return {run_id: _core(error) for run_id, error in results.replay_failures.items()}

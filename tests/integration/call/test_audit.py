@@ -14,7 +14,7 @@ from ackbridge.contracts.control import SetFlag
 from ackbridge.contracts.purge import PurgeRequest
 from ackbridge.errors import CallCancelledError
 from ackbridge.ledger.audit import ChainVerifier
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import Stage
 
 PATIENCE = timedelta(seconds=30)
@@ -48,7 +48,7 @@ async def test_a_signal_of_another_client(stage: Stage) -> None:
     assert (cancelled.action, cancelled.by, cancelled.reason) == ("cancel", "ben", "left")
     assert (cancelled.client, cancelled.principal) == ("anna@example.com", "")
     assert cancelled.origin is AuditOrigin.SIGNAL
-    await replayer().replay_workflow(await stage.handle(request).fetch_history())
+    await replay(await stage.handle(request).fetch_history())
 
 
 async def test_updates_and_starts(stage: Stage) -> None:

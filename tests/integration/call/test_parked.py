@@ -17,8 +17,8 @@ from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.messages import ProviderMessage
 from ackbridge.errors import CallCancelledError, CallFailedError
 from ackbridge.local.dev_server import EmbeddedEngine
-from tests.replay.test_replay import replayer
 from tests.support.engine import EARLY
+from tests.support.replays import replay
 from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
@@ -67,7 +67,7 @@ async def histories(stage: Stage, request: CallRequest) -> list[Any]:
     async for execution in stage.client.list_workflows(f"WorkflowId = '{request.call_id}'"):
         handle = stage.client.get_workflow_handle(request.call_id, run_id=execution.run_id)
         history = await handle.fetch_history()
-        await replayer().replay_workflow(history)
+        await replay(history)
         found.append(history)
     return list(reversed(found))
 

@@ -16,7 +16,7 @@ from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallCancelledError, CallFailedError
 from ackbridge.local.dev_server import EmbeddedEngine
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
@@ -49,7 +49,7 @@ async def test_asked_until_it_answers(stage: Stage) -> None:
         "poll",
         "record",
     ]
-    await replayer().replay_workflow(history)
+    await replay(history)
 
 
 async def test_failure_that_is_told_when_asked(stage: Stage) -> None:

@@ -16,7 +16,7 @@ from ackbridge.contracts.calls import CallRequest
 from ackbridge.control.admission import RideLimiter
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.temporal.connect import connect
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import INTEGRATIONS, SECRETS, Stage, set_up
 
 LIMITS = "limits: {requests_per_second: 50, concurrent: 5}\n"
@@ -77,7 +77,7 @@ async def test_beyond_its_share_of_a_worker_a_provider_has_its_queues(
             ("send", "ackbridge.sandbox"),
             ("acknowledge", "ackbridge.sandbox.settle"),
         ]
-        await replayer().replay_workflow(await stage.handle(request).fetch_history())
+        await replay(await stage.handle(request).fetch_history())
 
 
 @pytest.mark.parametrize(

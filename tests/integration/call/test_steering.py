@@ -16,7 +16,7 @@ from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallCancelledError
 from ackbridge.local.dev_server import EmbeddedEngine
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
@@ -48,7 +48,7 @@ async def send_in_vain(stage: Stage, request: CallRequest, times: int = 3) -> No
 
 async def replays(stage: Stage, request: CallRequest) -> None:
     """The history of the call replays."""
-    await replayer().replay_workflow(await stage.handle(request).fetch_history())
+    await replay(await stage.handle(request).fetch_history())
 
 
 async def test_cancel_between_two_attempts(stage: Stage) -> None:

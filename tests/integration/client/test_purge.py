@@ -43,8 +43,8 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.temporal.connect import client_options
 from activities import purge as purge_activity
 from activities.purge import PurgePages
-from tests.replay.test_replay import replayer
 from tests.support.engine import running_engine
+from tests.support.replays import replay
 from tests.support.stage import Stage, set_up
 
 DAY = timedelta(days=1)
@@ -144,7 +144,7 @@ async def test_long_purge_continues_as_new(stage: Stage, monkeypatch: pytest.Mon
     first = await client.get_workflow_handle(purge.id, run_id=run_id).fetch_history()
     for history in (first, last):
         assert len(history.events) < SUGGESTED_AT + 10
-        await replayer().replay_workflow(history)
+        await replay(history)
 
 
 async def completed_long_ago(ledger: Ledger, request: CallRequest, event_key: str) -> None:

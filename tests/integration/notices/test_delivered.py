@@ -17,7 +17,7 @@ from ackbridge.contracts.deliveries import Delivery, NoticeBody, NoticeData
 from ackbridge.ledger.notices import NoticeState
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.cli.test_cli import run
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import Stage
 from tests.support.subscribers import Subscriber
 
@@ -60,7 +60,7 @@ async def test_subscriber_never_recovers(
     assert failed.value.cause.type == names.NOT_DELIVERED
     dead = await row_of(told, event_id, NoticeState.DEAD)
     assert dead.reason == "not accepted within 1 h: the subscriber answered 500"
-    await replayer().replay_workflow(await delivery.fetch_history())
+    await replay(await delivery.fetch_history())
     sick.replies.clear()
 
     environ = {

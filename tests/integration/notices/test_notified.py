@@ -14,7 +14,7 @@ from ackbridge.contracts.calls import Effect, NoticeStatus, OutcomeStatus, Waiti
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import CallCancelledError, CallFailedError, InvalidRequestError
 from ackbridge.ledger.notices import NoticeState
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import Stage
 from tests.support.subscribers import Subscriber
 
@@ -48,9 +48,9 @@ async def test_delayed_and_then_completed_late(told: Stage, shop: Subscriber) ->
     (shown,) = await told.ledger.call_events.newest([request.call_id])
     assert (shown.number, shown.status, shown.late) == (2, NoticeStatus.COMPLETED, True)
     assert shown.notice is None, "a page shows the built-in text"
-    await replayer().replay_workflow(await told.handle(request).fetch_history())
+    await replay(await told.handle(request).fetch_history())
     delivery = told.client.get_workflow_handle(names.notice_id(late.id))
-    await replayer().replay_workflow(await delivery.fetch_history())
+    await replay(await delivery.fetch_history())
 
 
 async def test_confirmation_after_a_reprocess_is_late(told: Stage, shop: Subscriber) -> None:

@@ -24,7 +24,7 @@ from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SendRate, Se
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.stats.reporter import report_stats
 from benchmarks.control import EVENTS_PER_WATCH
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import INTEGRATIONS, Stage, reached, set_provider_state, set_up
 
 pytestmark = pytest.mark.slow
@@ -123,7 +123,7 @@ async def test_breaker_opens_and_closes(engine: EmbeddedEngine, tmp_path: Path) 
             assert await stage.effects(request.call_id) == 1
         await reached(control, lambda seen: not seen.is_throttled)
         handle = stage.client.get_workflow_handle(names.control_id("sandbox"))
-        await replayer().replay_workflow(await handle.fetch_history())
+        await replay(await handle.fetch_history())
         told = [change.after for change in (await control.status()).changes]
         assert {"open", "half_open", "closed, step 1", "closed"} <= set(told)
 
@@ -153,7 +153,7 @@ async def test_queued_retry_times_out(engine: EmbeddedEngine, tmp_path: Path) ->
         assert (await call.outcome(WITHIN)).status == "completed"
         requests = await stage.seen(held_up.call_id, "request")
         assert {one["idempotency_key"] for one in requests} == {f"{held_up.call_id}:1"}
-        await replayer().replay_workflow(await stage.handle(held_up).fetch_history())
+        await replay(await stage.handle(held_up).fetch_history())
 
 
 async def test_control_adds_no_events_per_call_and_blocks_none(

@@ -22,7 +22,7 @@ from ackbridge.control.admission import Admission
 from ackbridge.control.snapshots import Snapshots
 from ackbridge.errors import CallFailedError, InvalidRequestError, UnknownNameError
 from ackbridge.local.dev_server import EmbeddedEngine
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay
 from tests.support.stage import Stage, edited_integrations, set_up
 
 PATIENCE = timedelta(seconds=30)
@@ -186,7 +186,7 @@ async def test_parked_calls_evaluate_their_flag_again(stage: Stage, control: Con
         await call.reprocess(by="ops")
         await asyncio.sleep(0.2)
     assert (await call.outcome(PATIENCE)).status is OutcomeStatus.COMPLETED
-    await replayer().replay_workflow(await stage.handle(request).fetch_history())
+    await replay(await stage.handle(request).fetch_history())
 
 
 async def test_open_breaker_refuses_calls_of_operations_that_fail(
@@ -241,7 +241,7 @@ async def test_continue_as_new_loses_no_command(stage: Stage, control: ControlHa
     runs = [one.run_id async for one in stage.client.list_workflows(query)]
     for run_id in runs:
         run = stage.client.get_workflow_handle(names.control_id("sandbox"), run_id=run_id)
-        await replayer().replay_workflow(await run.fetch_history())
+        await replay(await run.fetch_history())
 
 
 async def test_control_survives_cancellation_and_termination(

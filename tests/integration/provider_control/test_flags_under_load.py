@@ -19,9 +19,9 @@ from ackbridge.contracts.calls import CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.control import FlagState
 from ackbridge.local.dev_server import EmbeddedEngine
-from tests.replay.test_replay import replayer
 from tests.support.engine import TAKEOVER, running_engine
 from tests.support.processes import ForkedProcess, run_command
+from tests.support.replays import replay
 from tests.support.stage import (
     Stage,
     edited_integrations,
@@ -118,7 +118,7 @@ async def _switch_on(stage: Stage, environ: dict[str, str], waiting: list[CallRe
         stage.handle(waiting[0]),
         stage.client.get_workflow_handle("control.sandbox"),
     ):
-        await replayer().replay_workflow(await handle.fetch_history())
+        await replay(await handle.fetch_history())
 
 
 @asynccontextmanager

@@ -37,8 +37,8 @@ from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.stats.counters import Count
 from ackbridge.temporal.connect import as_plain, signal_once
 from activities.resume_parked import ResumeParked
-from tests.replay.test_replay import replayer
 from tests.support.engine import EARLY
+from tests.support.replays import replay
 from tests.support.stage import Stage, edited_integrations, reached, set_up
 
 pytestmark = pytest.mark.slow
@@ -146,7 +146,7 @@ async def whole_history(stage: Stage, request: CallRequest) -> list[HistoryEvent
 async def replays(stage: Stage, batch_id: str) -> None:
     """The history of a batch replays."""
     handle = stage.client.get_workflow_handle(batch_id)
-    await replayer().replay_workflow(await handle.fetch_history())
+    await replay(await handle.fetch_history())
 
 
 async def test_batch_after_an_outage_of_hours(stage: Stage) -> None:
@@ -188,7 +188,7 @@ async def test_failing_call_is_parked_again_up_to_its_limit(stage: Stage) -> Non
         await stage.calls.call(request.call_id).outcome(PATIENCE)
     assert failed.value.outcome.notice is not None
     assert len(set(await resumed_by(stage, request))) == 2
-    await replayer().replay_workflow(await stage.handle(request).fetch_history())
+    await replay(await stage.handle(request).fetch_history())
 
 
 async def test_paused_resumed_and_stopped(stage: Stage) -> None:
@@ -488,4 +488,4 @@ async def test_continue_as_new(stage: Stage) -> None:
     assert len(runs) > 1
     for run in runs:
         one = stage.client.get_workflow_handle(batch.id, run_id=run.run_id)
-        await replayer().replay_workflow(await one.fetch_history())
+        await replay(await one.fetch_history())

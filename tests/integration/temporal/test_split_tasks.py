@@ -20,7 +20,7 @@ from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.workarounds.split_tasks import SplitTaskRepair
 from ackbridge.workarounds.temporal_sdk import BoundedShutdown
-from tests.replay.test_replay import replayer
+from tests.support.replays import replay, replayer
 from tests.support.stage import Stage, set_up
 from workflows.call.sending import PollLoop, Sending
 
@@ -71,4 +71,4 @@ async def test_call_that_does_not_replay_is_reset(
         history = await stage.handle(request).fetch_history()
         kinds = [event.event_type for event in history.events]
         assert EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED in kinds
-        await replayer().replay_workflow(history)
+        await replay(history)

@@ -17,7 +17,7 @@ from temporalio.client import WorkflowHistory
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.errors import EngineUnavailableError
 from ackbridge.local.dev_server import EmbeddedEngine
-from tests.replay.test_replay import replayer
+from tests.support.replays import replayer
 from tests.support.stage import Stage, set_up
 from tests.support.upgrade_cases import PARKED, PROVIDERS, UPGRADE_CASES, UpgradeCase, wait
 from tests.support.version_before import BEFORE, NOW, knows_version_before
