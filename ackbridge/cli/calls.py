@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from temporalio.client import Client
 
-from ackbridge.client.calls import AckbridgeClient, Call, ListedCall
-from ackbridge.client.recorded import recorded_status
+from ackbridge.client.calls import AckbridgeClient, Call
+from ackbridge.client.listing import RUNNING, UNKNOWN, ListedCall, ListFilter
+from ackbridge.client.recorded import recorded_call, recorded_filter, recorded_status, with_record
 from ackbridge.client.waiting import is_polled
 from ackbridge.clock import utc_now
 from ackbridge.contracts import names
@@ -23,7 +24,6 @@ from ackbridge.errors import (
     NamespaceNotFoundError,
 )
 from ackbridge.ledger.calls import CallRow
-from ackbridge.ledger.ledger import Ledger
 from ackbridge.settings import environment
 from ackbridge.telemetry.trace_export import export_traces
 from ackbridge.terminal import output
@@ -102,7 +102,10 @@ def status(call_id: CallId, watch: Watch = False, json_output: Json = False) -> 
     except EngineUnavailableError as error:
         if isinstance(error, NamespaceNotFoundError):
             raise
-        known = _recorded([call_id]).get(call_id)
+        try:
+            known = _recorded([call_id]).get(call_id)
+        except AckbridgeError:
+            known = None
         if known is None:
             raise
         report(f"{error}. This is what the ledger has recorded:")
@@ -112,25 +115,65 @@ def status(call_id: CallId, watch: Watch = False, json_output: Json = False) -> 
 def list_calls(
     provider: Annotated[str | None, typer.Option(help="Only this provider.")] = None,
     stage: Annotated[
-        str | None, typer.Option(help="Only calls in this stage: `in_flight`, `parked`.")
+        str | None,
+        typer.Option(help="Only calls in this stage: `in_flight`, `parked`, `reconciling`."),
     ] = None,
     owed: Annotated[
         bool, typer.Option("--owed", help="Only calls with a pending acknowledgement.")
     ] = False,
     limit: Limit = 50,
     json_output: Json = False,
-) -> None:
-    """List calls, newest first.
+) -> int:
+    """List calls, those that share a workflow included: open ones first, newest first.
 
-    What the engine does not know about them comes from the ledger, where it can be read.
+    What the engine does not know about them comes from the ledger, where it can be read. Without
+    the engine, the calls are those that the ledger has recorded, and the exit code is 4.
     """
+    which = ListFilter(provider, stage, owed)
 
     async def fetch(client: AckbridgeClient) -> list[ListedCall]:
         found = client.list(provider=provider, stage=stage, owed=owed, limit=limit)
         return [row async for row in found]
 
-    found = with_client(fetch)
-    recorded = _recorded([row.call_id for row in found])
+    code = ExitCode.COMPLETED
+    try:
+        found = with_client(fetch, waits_by_itself=True)
+    except EngineUnavailableError as error:
+        if isinstance(error, NamespaceNotFoundError):
+            raise
+        found = _recorded_calls(which, limit, error)
+        code = ExitCode.UNAVAILABLE
+    _print_list(found, json_output)
+    return code
+
+
+def _recorded_calls(
+    which: ListFilter, limit: int, error: EngineUnavailableError
+) -> list[ListedCall]:
+    """What the ledger has recorded; raises the error of the engine if it cannot be read either."""
+    try:
+        found = with_ledger(lambda ledger: ledger.calls.page(recorded_filter(which), limit=limit))
+    except AckbridgeError:
+        raise error from None
+    report(
+        f"{error}. These are the calls that the ledger has recorded: those that no worker has taken"
+        " up yet are missing, and stages are as last recorded"
+    )
+    return [recorded_call(one) for one in found]
+
+
+def _print_list(found: Sequence[ListedCall], json_output: bool) -> None:
+    try:
+        recorded = _recorded([row.call_id for row in found])
+    except AckbridgeError as error:
+        recorded = {}
+        report(f"effect and code are missing, the ledger cannot be read: {error}")
+    unanswered = sum(not row.answered and row.state == RUNNING for row in found)
+    if unanswered:
+        report(
+            f"no worker has answered for the hosts of {output.counted(unanswered, 'call')}: their"
+            " stages are as last recorded in the ledger"
+        )
     rows = [_listed_row(row, recorded.get(row.call_id)) for row in found]
     if json_output:
         output.print_json(rows)
@@ -229,19 +272,13 @@ def print_status(status: CallStatus, json_output: bool) -> int:
 
 
 def _recorded(call_ids: Sequence[str]) -> dict[str, CallRow]:
-    """The rows of calls in the ledger; none if it cannot be read."""
-
-    async def read(ledger: Ledger) -> dict[str, CallRow]:
-        rows = [await ledger.calls.get(call_id) for call_id in call_ids]
-        return {row.call_id: row for row in rows if row is not None}
-
-    try:
-        return with_ledger(read)
-    except AckbridgeError:
-        return {}
+    """The rows of calls in the ledger."""
+    return with_ledger(lambda ledger: ledger.calls.get_many(call_ids)) if call_ids else {}
 
 
 def _listed_row(found: ListedCall, recorded: CallRow | None) -> dict[str, Any]:
+    if recorded is not None and not found.answered:
+        found = with_record(found, recorded.stage)
     if recorded is not None and not _is_current(found, recorded):
         recorded = None
     outcome = recorded and recorded.outcome
@@ -257,6 +294,6 @@ def _listed_row(found: ListedCall, recorded: CallRow | None) -> dict[str, Any]:
 
 def _is_current(found: ListedCall, recorded: CallRow) -> bool:
     """Whether the ledger's row can be shown: it is written at few steps of an open call."""
-    if found.state != "RUNNING":
+    if found.state not in (RUNNING, UNKNOWN):
         return recorded.stage.is_final
     return recorded.stage in (Stage.ACKNOWLEDGING, Stage.RECONCILING, found.stage)

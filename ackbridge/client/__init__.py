@@ -50,8 +50,8 @@ from .batches import start_batch as start_batch
 from .bulk import BulkOutcome as BulkOutcome
 from .calls import AckbridgeClient as AckbridgeClient
 from .calls import Call as Call
-from .calls import ListedCall as ListedCall
 from .control import ControlHandle as ControlHandle
+from .listing import ListedCall as ListedCall
 
 # Names of earlier revisions; new code uses those on the right.
 Batch = BatchHandle

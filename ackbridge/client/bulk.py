@@ -26,15 +26,11 @@ from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
     WorkflowUpdateStage,
 )
-from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from ackbridge.contracts import names, search_attributes
-from ackbridge.contracts.bulk import MAX_HOSTED, CallEnd, CallEnds, TakeEnds
+from ackbridge.contracts import names
+from ackbridge.contracts.bulk import MAX_HOSTED, CallEnd, CallEnds, TakeEnds, host_attributes
 from ackbridge.contracts.calls import CallOutcome, CallRequest
 from ackbridge.contracts.limits import MAX_RESULT_BYTES, MAX_SUMMARY_LENGTH
 from ackbridge.errors import (
@@ -200,7 +196,8 @@ class BulkLane:
             if not self._is_indexed:
                 return await start()
             try:
-                return await start(search_attributes=_attributes(calls))
+                attributes = host_attributes([call.request for call in calls])
+                return await start(search_attributes=attributes)
             except RPCError as error:
                 if not is_unregistered(error):
                     raise
@@ -268,17 +265,6 @@ def _settle(future: asyncio.Future[T], result: T) -> None:
     # Who waits for it may have been cancelled.
     if not future.done():
         future.set_result(result)
-
-
-def _attributes(calls: Iterable[QueuedCall]) -> TypedSearchAttributes:
-    """By which the host of a call is found, and the calls of a provider."""
-    requests = [call.request for call in calls]
-    tokens = [names.search_token(request.call_id) for request in requests]
-    pairs: list[SearchAttributePair[Any]] = [SearchAttributePair(search_attributes.CALLS, tokens)]
-    providers = {request.provider for request in requests}
-    if len(providers) == 1:
-        pairs.append(SearchAttributePair(search_attributes.PROVIDER, providers.pop()))
-    return TypedSearchAttributes(pairs)
 
 
 class CallMany:

@@ -18,7 +18,6 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -26,8 +25,6 @@ from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
-    WorkflowExecution,
-    WorkflowExecutionStatus,
     WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
@@ -85,6 +82,7 @@ from .bulk import IN_FLIGHT, BulkLane, BulkOutcome, CallMany
 from .control import ControlHandle
 from .hosted import HostedCall, HostFinder
 from .known_names import KnownNames
+from .listing import CallLister, ListedCall, ListFilter
 from .settlement import settle, settled_outcome
 from .waiting import with_waiting
 
@@ -98,23 +96,6 @@ _FIRST_UPDATE_AFTER = timedelta(seconds=2)
 _PARKED_POLL_INTERVAL = timedelta(seconds=2)
 
 _UPDATE_TIMEOUT = timedelta(hours=1)
-
-
-@dataclass(frozen=True)
-class ListedCall:
-    """One row of `AckbridgeClient.list`.
-
-    Attributes:
-        call_id: the call.
-        state: of its workflow: RUNNING, COMPLETED, FAILED, CANCELED, ...
-        stage: where it is known without asking the call: `parked`, `completed` and so on.
-        started_at: ISO 8601, UTC.
-    """
-
-    call_id: str
-    state: str
-    stage: str | None
-    started_at: str
 
 
 class Call:
@@ -355,18 +336,8 @@ class Call:
             await self._handle.signal(name, argument, rpc_timeout=RPC_TIMEOUT)
             return True
 
-        async def hosted(host: HostedCall) -> bool | None:
-            try:
-                await host.signal(name, argument)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
-                # It may have moved before its host ended.
-                return None
-            return True
-
         with self._rpc_errors():
-            await self._where(own, hosted)
+            await self._where(own, lambda host: host.signal(name, argument))
 
     def _rpc_errors(self) -> AbstractContextManager[None]:
         return rpc_errors(
@@ -523,39 +494,22 @@ class AckbridgeClient:
         owed: bool = False,
         limit: int = 50,
     ) -> AsyncIterator[ListedCall]:
-        """The newest calls in the visibility store, which lags by about a second.
+        """Calls in the visibility store, which lags by about a second.
+
+        Open ones come first, and among them the newest. A call in a host is listed with its stage.
+        Those that share a workflow cost one request for each of these workflows.
 
         Args:
             provider: only its calls.
-            stage: only open calls that are indexed as `parked`, or as `in_flight`.
-            owed: only calls that owe the provider an acknowledgement, running or ended.
+            stage: only open calls that are indexed as `parked`, as `reconciling` or as `in_flight`.
+            owed: only calls that owe the provider an acknowledgement, open or ended.
 
         Raises:
             EngineUnavailableError: the engine does not answer.
         """
-        conditions = [f"WorkflowType = '{names.INTEGRATION_CALL}'"]
-        for key, wanted in (
-            (search_attributes.PROVIDER, provider),
-            (search_attributes.STAGE, stage),
-        ):
-            if wanted is not None:
-                quoted = wanted.replace("'", "")
-                conditions.append(f"{key.name} = '{quoted}'")
-        if stage is not None:
-            # The index keeps the last stage of calls that have ended.
-            conditions.append("ExecutionStatus = 'Running'")
-        if owed:
-            conditions.append(f"{search_attributes.OWED.name} = true")
-        with rpc_errors():
-            async for execution in self._client.list_workflows(
-                " AND ".join(conditions), limit=limit
-            ):
-                yield ListedCall(
-                    call_id=execution.id,
-                    state=execution.status.name if execution.status else "UNKNOWN",
-                    stage=_stage(execution),
-                    started_at=execution.start_time.isoformat(timespec="seconds"),
-                )
+        which = ListFilter(provider, stage, owed)
+        async for row in CallLister(self._client, which, limit).calls():
+            yield row
 
     async def settle(
         self, call_id: str, as_: Effect, *, by: str, reason: str, response: Any = None
@@ -748,17 +702,6 @@ async def status_at_end(call: Call, timeout: timedelta) -> CallStatus:  # noqa: 
         return status_of(await call.outcome(timeout))
     except (CallFailedError, CallCancelledError) as error:
         return status_of(error.outcome)
-
-
-def _stage(execution: WorkflowExecution) -> str | None:
-    """The stage, as far as the index and the state of the workflow tell it."""
-    if execution.status is WorkflowExecutionStatus.COMPLETED:
-        return Stage.COMPLETED
-    if execution.status is WorkflowExecutionStatus.CANCELED:
-        return Stage.CANCELLED
-    indexed = execution.typed_search_attributes.get(search_attributes.STAGE)
-    is_running = execution.status is WorkflowExecutionStatus.RUNNING
-    return indexed if is_running and indexed != search_attributes.IN_FLIGHT else None
 
 
 def _completed(outcome: CallOutcome) -> CallOutcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import timedelta
@@ -22,8 +23,15 @@ from ackbridge.contracts import names, search_attributes
 from ackbridge.contracts.bulk import BulkRequest, CallEnd, CallEnds, Rejection
 from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus
 from ackbridge.contracts.signals import AwaitOutcome
-from ackbridge.contracts.wire import Wire, parse_argument
-from ackbridge.errors import AckbridgeError, CallError, InvalidRequestError, KeyReusedError
+from ackbridge.contracts.wire import InvalidInputError, Wire, parse_argument
+from ackbridge.errors import (
+    AckbridgeError,
+    CallEndedError,
+    CallError,
+    CallNotFoundError,
+    InvalidRequestError,
+    KeyReusedError,
+)
 from ackbridge.temporal.connect import RPC_TIMEOUT, as_plain
 
 REMEMBERED: Final = 100_000
@@ -114,13 +122,13 @@ class HostedCall:
                 raise_if_cancelled(error)
                 continue
             except WorkflowUpdateFailedError:
-                return await self._ended()
+                return await self.outcome_after(await self._end())
             except RPCError as error:
                 # It has ended, or ten updates are waiting: its result says how.
                 known = (RPCStatusCode.NOT_FOUND, RPCStatusCode.RESOURCE_EXHAUSTED)
                 if error.status not in known:
                     raise
-                return await self._ended()
+                return await self.outcome_after(await self._end())
             if status.outcome is not None:
                 return status.outcome
             if status.moved_to is not None:
@@ -129,7 +137,12 @@ class HostedCall:
             # A call that is delayed answers every update at once.
             await asyncio.sleep(_DELAYED_INTERVAL.total_seconds())
 
-    async def _ended(self) -> CallOutcome | None:
+    async def _end(self) -> CallEnd:
+        """How the call left its host, when that has ended.
+
+        Raises:
+            CallError: the host has ended without it.
+        """
         try:
             ends = CallEnds.model_validate(await self._handle.result())
         except WorkflowFailureError as error:
@@ -137,7 +150,7 @@ class HostedCall:
         end = next((one for one in ends.ends if one.call_id == self._call_id), None)
         if end is None:
             raise CallError(f"{self._call_id}: its host has ended without it")
-        return await self.outcome_after(end)
+        return end
 
     async def outcome_after(self, end: CallEnd) -> CallOutcome | None:
         """The outcome of a call that has left its host like this; as `outcome`."""
@@ -148,27 +161,60 @@ class HostedCall:
         other = self._other(end.moved_to)
         return await other.outcome() if other is not None else None
 
-    async def signal(self, name: str, argument: Wire) -> None:
-        """Signal the call, wherever its host has moved it."""
+    async def signal(self, name: str, argument: Wire) -> bool | None:
+        """Signal the call, wherever its host has moved it.
+
+        Returns:
+            True; None: its host has ended, and it has moved into a workflow of its own before.
+
+        Raises:
+            CallEndedError: it has ended in its host.
+            CallError: its host has failed, or has ended without it.
+            CallNotFoundError: it was no call: its request was rejected.
+        """
         plain = argument.model_dump(mode="json", by_alias=True) | {"call_id": self._call_id}
-        await self._handle.signal(name, plain, rpc_timeout=RPC_TIMEOUT)
+        try:
+            await self._handle.signal(name, plain, rpc_timeout=RPC_TIMEOUT)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        else:
+            return True
+        end = await self._end()
+        if end.rejected is not None:
+            raise CallNotFoundError(f"{self._call_id}: no such call, {end.rejected.reason}")
+        if end.moved_to is None:
+            raise CallEndedError(f"{self._call_id}: too late, the call has ended")
+        other = self._other(end.moved_to)
+        return await other.signal(name, argument) if other is not None else None
 
     async def request(self) -> CallRequest | None:
         """The request that the host was started with; None: it has none with this id."""
-        async for event in self._handle.fetch_history_events(page_size=1):
-            started = event.workflow_execution_started_event_attributes
-            payloads = list[Payload](started.input.payloads)
-            arguments = await self._client.data_converter.decode(payloads)
-            for raw in parse_argument(BulkRequest, tuple(arguments)).requests:
-                request = parse_argument(CallRequest, (raw,))
-                if request.call_id == self._call_id:
-                    return request
-            break
-        return None
+        requests = await host_requests(self._client, self._handle.id)
+        return next((one for one in requests if one.call_id == self._call_id), None)
 
     def _other(self, host: str) -> HostedCall | None:
         is_own = host == self._call_id
         return None if is_own else HostedCall(self._client, self._call_id, host)
+
+
+async def host_requests(client: Client, host: str) -> list[CallRequest]:
+    """The requests that a host was started with, from its first history event.
+
+    Those that are not valid are left out: they are no calls.
+    """
+    requests = list[CallRequest]()
+    history = client.get_workflow_handle(host).fetch_history_events(
+        page_size=1, rpc_timeout=RPC_TIMEOUT
+    )
+    async for event in history:
+        started = event.workflow_execution_started_event_attributes
+        arguments = await client.data_converter.decode(list[Payload](started.input.payloads))
+        for raw in parse_argument(BulkRequest, tuple(arguments)).requests:
+            with contextlib.suppress(InvalidInputError):
+                requests.append(parse_argument(CallRequest, (raw,)))
+        break
+    return requests
 
 
 def rejection_error(rejection: Rejection) -> AckbridgeError:

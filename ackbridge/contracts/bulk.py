@@ -6,12 +6,16 @@ field of their argument.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from .calls import CallOutcome
+from . import search_attributes
+from .calls import CallOutcome, CallRequest, Effect, OutcomeCode, Stage, Waiting
 from .messages import ProviderMessage
+from .names import search_token
 from .steps import FailedAttempt
 from .wire import StrictModel, Wire
 
@@ -80,6 +84,17 @@ class CallEnds(Wire):
     remaining: int = 0
 
 
+def host_attributes(requests: Iterable[CallRequest]) -> TypedSearchAttributes:
+    """By which the host of a call is found, and the hosts of a provider's calls."""
+    several = list(requests)
+    tokens = [search_token(request.call_id) for request in several]
+    pairs: list[SearchAttributePair[Any]] = [SearchAttributePair(search_attributes.CALLS, tokens)]
+    providers = {request.provider for request in several}
+    if len(providers) == 1:
+        pairs.append(SearchAttributePair(search_attributes.PROVIDER, providers.pop()))
+    return TypedSearchAttributes(pairs)
+
+
 class HostedMessage(ProviderMessage):
     """A provider's message, addressed to one of a host's calls."""
 
@@ -90,6 +105,30 @@ class HostedMessage(ProviderMessage):
         return cls.model_construct(**vars(message), call_id=call_id)
 
 
+class HostedState(Wire):
+    """Where one call of a host is; what is not said here, the query with its `call_id` says.
+
+    Attributes:
+        since: when it entered the stage.
+        owes: whether the provider has not accepted an acknowledgement.
+        deadline: until when the response is awaited.
+        waiting: what it waits for now.
+        performing: the step that is performed for it through a queue of its provider.
+        last_error: shortened.
+    """
+
+    call_id: str
+    stage: Stage
+    since: AwareDatetime
+    effect: Effect
+    code: OutcomeCode | None = None
+    owes: bool = False
+    deadline: AwareDatetime | None = None
+    waiting: Waiting | None = None
+    performing: str | None = None
+    last_error: str | None = None
+
+
 class BulkStatus(Wire):
     """The result of the query `status` without a `call_id`.
 
@@ -97,12 +136,15 @@ class BulkStatus(Wire):
         stages: how many open calls are in each stage.
         open: the ids of open calls.
         moved: the ids of calls that were moved into workflows of their own.
+        states: the calls that are open, the oldest in their stage first, and then those that have
+            ended here.
     """
 
     calls: int
     stages: dict[str, int]
     open: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
+    states: tuple[HostedState, ...] = ()
 
 
 class BatchedStep(Wire):

@@ -36,6 +36,9 @@ TAKE_ENDS: Final = "take_ends"
 PLAIN_START_REFUSED: Final = "plain-start-refused"
 """The patch marker of a call that was started in plain, and refused for it."""
 
+HOST_INDEXED: Final = "host-indexed"
+"""Marks in a history that its host sets its own search attributes where nobody else has."""
+
 CANCEL_WORKFLOW: Final = "cancel_workflow"
 """A native cancellation, in the audit log."""
 

@@ -43,6 +43,9 @@ from .database.tables import (
     responses,
 )
 
+MAX_IDS: Final = 1000
+"""Calls of one query by their ids."""
+
 DEFAULT_HELD_REASON: Final = "the call can no longer accept it"
 
 
@@ -122,6 +125,7 @@ class CallFilter:
     Attributes:
         stages: as last recorded; an open call is `preparing` until it is parked or answered.
         claimed_from, claimed_before: when it was first claimed.
+        owed: only calls that owe the provider an acknowledgement.
     """
 
     providers: tuple[str, ...] | None = None
@@ -131,6 +135,7 @@ class CallFilter:
     code: str | None = None
     claimed_from: datetime | None = None
     claimed_before: datetime | None = None
+    owed: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,12 +260,17 @@ class CallStore(Store):
     def get(self, connection: sa.Connection, call_id: str) -> CallRow | None:
         """What is known about a call."""
         row = connection.execute(_READ, {"which": call_id}).mappings().one_or_none()
-        if row is None:
-            return None
-        outcome = row["outcome"] and CallOutcome.model_validate(row["outcome"])
-        effect = row["effect"] and Effect(row["effect"])
-        typed = {"stage": Stage(row["stage"]), "outcome": outcome, "effect": effect}
-        return CallRow(**dict(row) | typed)
+        return None if row is None else _call_row(row)
+
+    @reads
+    def get_many(self, connection: sa.Connection, call_ids: Sequence[str]) -> dict[str, CallRow]:
+        """What is known about calls, by their ids."""
+        found = dict[str, CallRow]()
+        for first in range(0, len(call_ids), MAX_IDS):
+            several = call_ids[first : first + MAX_IDS]
+            rows = connection.execute(_COLUMNS.where(calls.c.call_id.in_(several))).mappings()
+            found |= {row["call_id"]: _call_row(row) for row in rows}
+        return found
 
     @reads
     def page(
@@ -523,6 +533,13 @@ class CallStore(Store):
         return _call_of_reference(connection, provider, reference)
 
 
+def _call_row(row: sa.RowMapping) -> CallRow:
+    outcome = row["outcome"] and CallOutcome.model_validate(row["outcome"])
+    effect = row["effect"] and Effect(row["effect"])
+    typed = {"stage": Stage(row["stage"]), "outcome": outcome, "effect": effect}
+    return CallRow(**dict(row) | typed)
+
+
 def _providers(connection: sa.Connection) -> Iterator[str]:
     """The providers that have calls; each costs one look into the index."""
     provider = connection.execute(sa.select(sa.func.min(calls.c.provider))).scalar_one()
@@ -551,6 +568,9 @@ def _listed(which: CallFilter) -> sa.Select[Any]:
         query = query.where(table.claimed_at >= which.claimed_from)
     if which.claimed_before is not None:
         query = query.where(table.claimed_at < which.claimed_before)
+    if which.owed:
+        owed = acknowledgements.c
+        query = query.where(sa.exists().where(owed.call_id == table.call_id, owed.is_owed))
     return query
 
 
@@ -727,9 +747,8 @@ def _call_of_reference(connection: sa.Connection, provider: str, reference: str)
 # Every call executes these statements: building one costs as much as executing it.
 
 _OF_EVENTS: Final = frozenset({"event_number", "event", "event_at", "notice"})
-_READ = sa.select(*(column for column in calls.c if column.name not in _OF_EVENTS)).where(
-    calls.c.call_id == sa.bindparam("which")
-)
+_COLUMNS = sa.select(*(column for column in calls.c if column.name not in _OF_EVENTS))
+_READ = _COLUMNS.where(calls.c.call_id == sa.bindparam("which"))
 _UPDATE = calls.update().where(calls.c.call_id == sa.bindparam("which"))
 _IS_SHOWN = sa.func.coalesce(calls.c.event, "") == sa.bindparam("new_event", type_=sa.Text)
 _UNKNOWN: Final = {

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
@@ -26,7 +26,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.bulk import BatchedResult, BatchedStep, BatchResult, StepBatch
     from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus
     from ackbridge.contracts.deliveries import Delivery
-    from ackbridge.contracts.limits import MAX_RESULT_BYTES
+    from ackbridge.contracts.limits import MAX_RESULT_BYTES, MAX_SUMMARY_LENGTH
     from ackbridge.contracts.wire import Wire
 
 MOVES_OUT_AFTER: Final = timedelta(seconds=10)
@@ -97,8 +97,14 @@ class Turns:
         moves_out: whether calls that await their response have done so for long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, show: Callable[[], None]) -> None:
+        """Begin with no calls.
+
+        Args:
+            show: is called when none of the calls that something has happened to can go on.
+        """
         self.moves_out = False
+        self._show = show
         self._hosts: list[CallHost] = []
         self._touched: dict[CallHost, None] = {}
         self._steps: list[QueuedStep] = []
@@ -183,6 +189,8 @@ class Turns:
         woken = [host for host in touched if host.wake()]
         # They have not run yet: their conditions are looked at again when they have.
         self._touched.update(dict.fromkeys(woken))
+        if touched and not woken:
+            self._show()
         return not woken and bool(self._steps)
 
     def _is_task_full(self) -> bool:
@@ -241,19 +249,30 @@ class CallHost(TemporalHost):
 
     Attributes:
         stays: the call does not leave, because a workflow with its id is running.
+        performing: the step that is performed for it through a queue of its provider.
     """
 
-    def __init__(self, turns: Turns, released: Callable[[CallOutcome], None]) -> None:
+    def __init__(
+        self,
+        call_id: str,
+        turns: Turns,
+        released: Callable[[CallOutcome], None],
+        index: Callable[[], None],
+    ) -> None:
         """Host a call.
 
         Args:
             released: is told the outcome of a call that goes on with acknowledging.
+            index: is called when it is known that our search attributes are registered.
         """
         super().__init__(lambda _: "")
+        self._call_id = call_id
         self._turns = turns
         self._released = released
+        self._index = index
         self._waiters: list[Waiter] = []
         self.stays = False
+        self.performing: str | None = None
         turns.add_host(self)
 
     def touch(self) -> None:
@@ -311,9 +330,13 @@ class CallHost(TemporalHost):
         attempts: int | None,
         interrupted: Condition | None,
     ) -> Result:
+        self.performing = step.summary
+        named = replace(step, summary=f"{step.summary}: {self._call_id}"[:MAX_SUMMARY_LENGTH])
+        self.touch()
         try:
-            return await super()._execute(provider, step, argument, attempts, interrupted)
+            return await super()._execute(provider, named, argument, attempts, interrupted)
         finally:
+            self.performing = None
             self.touch()
 
     async def deliver(self, delivery: Delivery) -> None:
@@ -325,11 +348,12 @@ class CallHost(TemporalHost):
         if status.outcome is not None and status.acknowledgements_owed:
             self._released(status.outcome)
 
-    def index_at_start(self, request: CallRequest) -> None:
-        """Nothing: the host has search attributes of its own."""
+    def index_at_start(self, request: CallRequest) -> None:  # noqa: ARG002 -- the host is indexed, by all of its calls
+        """Let the host set its search attributes, if nobody else has."""
+        self._index()
 
     def index(self, stage: str, parked_reason: str | None, deadline: datetime | None) -> None:
-        """Nothing, as above; a call that is parked is indexed in its own workflow."""
+        """Nothing; a call that is parked is indexed in its own workflow."""
 
     def index_pending_acknowledgements(self, *, are_pending: bool) -> None:
-        """Nothing, as above."""
+        """Nothing, as above; the host is indexed when a call ends that owes one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -14,16 +14,19 @@ from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlread
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
+    from ackbridge.contracts import search_attributes as search
     from ackbridge.contracts.bulk import (
         BulkRequest,
         BulkStatus,
         CallEnd,
         CallEnds,
         HoldMessageStep,
+        HostedState,
         Rejection,
         TakeEnds,
+        host_attributes,
     )
-    from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus
+    from ackbridge.contracts.calls import CallOutcome, CallRequest, CallStatus, Stage
     from ackbridge.contracts.continuation import CallContinuation
     from ackbridge.contracts.limits import MAX_RESULT_BYTES
     from ackbridge.contracts.messages import ProviderMessage, ProviderMessages
@@ -47,17 +50,17 @@ with workflow.unsafe.imports_passed_through():
         refuse_plain,
         require_no_timeouts,
     )
-    from workflows.hosting.markdown import bullets, document
     from workflows.hosting.steps import LEDGER_TIMEOUT
 
     from .host import CallHost, Turns
+    from .ui_details import render
 
 SignalModel = TypeVar("SignalModel", bound=Wire)
 
 Arguments = tuple[Any, ...]
 
-MAX_LISTED: Final = 20
-"""Open calls that the current details name, at most."""
+MAX_ERROR_SHOWN: Final = 200
+"""Characters of an error in the query about all calls."""
 
 
 class CallInHost:
@@ -78,10 +81,13 @@ class CallInHost:
         request: CallRequest,
         run_chain: str,
         released: Callable[[CallInHost, CallOutcome], None],
+        indexed: Callable[[], None],
     ) -> None:
         self.index = index
         self.request = request
-        self.host = CallHost(turns, lambda outcome: released(self, outcome))
+        self.host = CallHost(
+            request.call_id, turns, lambda outcome: released(self, outcome), indexed
+        )
         self._run_chain = run_chain
         self.protocol = self._protocol(None)
         self.is_leaving = False
@@ -98,6 +104,22 @@ class CallInHost:
         """Where the call is, or which workflow has it."""
         status = self.protocol.state.status()
         return status.model_copy(update={"moved_to": self.moved_to}) if self.moved_to else status
+
+    def where(self) -> HostedState:
+        """As `status`, of an open call, in short."""
+        state = self.protocol.state
+        return HostedState(
+            call_id=self.id,
+            stage=state.stage,
+            since=state.since,
+            effect=state.effect,
+            code=state.code,
+            owes=bool(state.pending_acknowledgements),
+            deadline=state.deadline,
+            waiting=state.waiting,
+            performing=self.host.performing,
+            last_error=state.last_error and state.last_error[:MAX_ERROR_SHOWN],
+        )
 
     def resume(self, continuation: CallContinuation) -> None:
         """Host it again: it could not leave."""
@@ -116,12 +138,15 @@ class BulkCalls:
 
     @workflow.init
     def __init__(self, *arguments: Any) -> None:
-        self._turns = Turns()
+        self._turns = Turns(self._show)
         self._calls: dict[str, CallInHost] = {}
         self._ends: list[CallEnd] = []
         self._forwards: set[asyncio.Task[None]] = set()
         self._audit = AuditTrail()
         self._invalid = ""
+        # Whether our search attributes are registered.
+        self._is_indexed = False
+        self._owes = False
         try:
             self._read(arguments)
         except InvalidInputError as error:
@@ -141,7 +166,7 @@ class BulkCalls:
                 self._reject_request(index, f"key: {request.call_id} is in the request twice")
             else:
                 self._calls[request.call_id] = CallInHost(
-                    self._turns, index, request, run_chain, self._release
+                    self._turns, index, request, run_chain, self._release, self._index
                 )
 
     def _reject_request(self, index: int, reason: str) -> None:
@@ -168,6 +193,7 @@ class BulkCalls:
         await workflow.wait_condition(lambda: not self._forwards)
         await workflow.wait_condition(workflow.all_handlers_finished)
         await self._audit.finish()
+        self._show()
         for task in turns:
             task.cancel()
         for error in errors:
@@ -201,7 +227,8 @@ class BulkCalls:
             # Who has taken its outcome already knows that it may owe an acknowledgement.
             self._ends[call.end] = end
         call.host.touch()
-        self._show()
+        if end.outcome is not None and end.outcome.acknowledgement_owed:
+            self._index_owed()
 
     def _release(self, call: CallInHost, outcome: CallOutcome) -> None:
         """Report an outcome whose acknowledgement the provider has not accepted."""
@@ -229,6 +256,22 @@ class BulkCalls:
         for name, arguments in waiting:
             self._forward(call, name, arguments)
         return True
+
+    def _index(self) -> None:
+        """Set what our own clients set at start, for a host that another client has started."""
+        if self._is_indexed:
+            return
+        self._is_indexed = True
+        known = {pair.key for pair in workflow.info().typed_search_attributes}
+        if search.CALLS not in known and workflow.patched(names.HOST_INDEXED):
+            pairs = host_attributes([call.request for call in self._calls.values()])
+            workflow.upsert_search_attributes([pair.key.value_set(pair.value) for pair in pairs])
+
+    def _index_owed(self) -> None:
+        """Set by which a host is found one of whose calls has ended owing an acknowledgement."""
+        if self._is_indexed and not self._owes and workflow.patched(names.HOST_INDEXED):
+            self._owes = True
+            workflow.upsert_search_attributes([search.OWED.value_set(True)])
 
     def _cancel_all(self) -> None:
         """A native cancellation never abandons work under way: each call is cancelled."""
@@ -395,7 +438,11 @@ class BulkCalls:
         return sum(call.end is None for call in self._calls.values())
 
     def _open_calls(self) -> list[CallInHost]:
-        return [call for call in self._calls.values() if call.is_open]
+        """The oldest in their stage first."""
+        return sorted(
+            (call for call in self._calls.values() if call.is_open),
+            key=lambda call: call.protocol.state.since,
+        )
 
     def _status(self) -> BulkStatus:
         open_calls = self._open_calls()
@@ -404,18 +451,18 @@ class BulkCalls:
             stages=Counter(str(call.protocol.state.stage) for call in open_calls),
             open=tuple(call.id for call in open_calls),
             moved=tuple(call.id for call in self._calls.values() if call.moved_to is not None),
+            states=(*(call.where() for call in open_calls), *self._ended_states()),
         )
 
+    def _ended_states(self) -> Iterator[HostedState]:
+        for end in self._ends:
+            if end.outcome is not None and not self._calls[end.call_id].is_open:
+                yield _ended_state(end.outcome)
+
     def _show(self) -> None:
-        """Show in the Temporal UI how many calls are open."""
-        number = sum(call.is_open for call in self._calls.values())
-        listed = self._open_calls() if number <= MAX_LISTED else []
-        workflow.set_current_details(
-            document(
-                f"**{number} of {len(self._calls)} calls are open**",
-                bullets([f"`{call.id}`: {call.protocol.state.stage}" for call in listed]),
-            )
-        )
+        """Show in the Temporal UI which calls are open, and what they wait for."""
+        shown = [(call.protocol.state, call.host.performing) for call in self._open_calls()]
+        workflow.set_current_details(render(shown, self._ends, len(self._calls)))
 
 
 _HANDLERS: Mapping[str, tuple[type[Wire], Callable[[CallProtocol, Any], None]]] = {
@@ -435,6 +482,17 @@ def _addressed(arguments: Arguments) -> tuple[str, Arguments]:
         raise invalid_request("expected one JSON object with a call_id")
     fields = dict(arguments[0])
     return str(fields.pop("call_id", "")), (fields,)
+
+
+def _ended_state(outcome: CallOutcome) -> HostedState:
+    return HostedState(
+        call_id=outcome.call_id,
+        stage=Stage(outcome.status),
+        since=outcome.timings.ended_at or outcome.timings.started_at,
+        effect=outcome.effect,
+        code=outcome.code,
+        owes=outcome.acknowledgement_owed,
+    )
 
 
 def _without_outcome(error: StepError) -> dict[str, Any]:

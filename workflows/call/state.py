@@ -264,9 +264,9 @@ class CallState:
     """One call. Every change that people can see is shown by the host.
 
     Attributes:
-        stage, cycle, attempts, deadline, deadline_reason, reference, last_error, notice, standing,
-            parked_times, reprocessed, reprocessed_by, code, provider_code, receipt, waiting: as in
-            `CallStatus`.
+        stage, since, cycle, attempts, deadline, deadline_reason, reference, last_error, notice,
+            standing, parked_times, reprocessed, reprocessed_by, code, provider_code, receipt,
+            waiting: as in `CallStatus`.
         outcome: once the call has one.
         is_reconciling: the outcome is set with an unknown effect, and messages may replace it.
         awaited: how long the last response was awaited, from its sending.
@@ -281,7 +281,7 @@ class CallState:
         self._host = host
         self.request = request
         status = snapshot.status
-        self.stage, self._since = status.stage, status.since
+        self.stage, self.since = status.stage, status.since
         self.cycle, self.attempts = status.cycle, status.attempts
         self.deadline, self.deadline_reason = status.deadline, status.deadline_reason
         self.reference = status.reference
@@ -346,7 +346,7 @@ class CallState:
         return CallStatus(
             call_id=self.request.call_id,
             stage=self.stage,
-            since=self._since,
+            since=self.since,
             cycle=self.cycle,
             attempts=self.attempts,
             deadline=self.deadline,
@@ -382,7 +382,7 @@ class CallState:
 
     def enter(self, stage: Stage) -> None:
         """Go on to another stage."""
-        self.stage, self._since = stage, self._host.now()
+        self.stage, self.since = stage, self._host.now()
         self.waiting = None
         if stage in _WAITING_FOR:
             self.wait_for(_WAITING_FOR[stage])

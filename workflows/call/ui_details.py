@@ -53,7 +53,7 @@ def _facts(status: CallStatus) -> list[str]:
     if status.code:
         facts.append(f"code: {status.code}, the provider's: {status.provider_code or 'none'}")
     if status.waiting:
-        facts.append(_waiting(status.waiting))
+        facts.append(waiting_text(status.waiting))
     if status.reference:
         facts.append(f"provider's reference: `{status.reference}`")
     if status.deadline:
@@ -82,7 +82,7 @@ def _facts(status: CallStatus) -> list[str]:
     return facts
 
 
-def _waiting(waiting: Waiting) -> str:
+def waiting_text(waiting: Waiting) -> str:
     """What the call waits for, until when, and why."""
     text = f"waiting for: {waiting.what.replace('_', ' ')}, since {timestamp(waiting.since)}"
     if waiting.next_attempt_at:

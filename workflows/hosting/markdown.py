@@ -43,10 +43,10 @@ def quote_notice(notice: Notice | None) -> str:
     return "\n".join(f"> {line}" for line in lines)
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, length: int = MAX_TEXT) -> str:
     """Free text, shortened and escaped so that it stays in its line or table cell."""
     text = " ".join(text.split()).replace("|", "\\|")
-    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def timestamp(moment: datetime) -> str:

@@ -277,3 +277,13 @@ async def test_pages_of_calls(ledger: Ledger, clock: MovableClock) -> None:
     since = CallFilter(providers=("acme",), claimed_from=START + timedelta(seconds=1))
     assert await pages(since, 3) == ["acme.order.k3", "acme.order.k2"]
     assert len(await pages(CallFilter(claimed_before=START + timedelta(seconds=1)), 3)) == 6
+    await ledger.calls.record_owed("ajax.order.k2", 1, AcknowledgementKind.SUCCESS, "down")
+    assert await pages(CallFilter(owed=True), 3) == ["ajax.order.k2"]
+
+
+async def test_calls_by_their_ids(ledger: Ledger) -> None:
+    """Those that are known."""
+    request = CallRequest(provider="acme", operation="order", key="k1", payload=1)
+    await ledger.calls.claim(request, "run")
+    found = await ledger.calls.get_many([request.call_id, "acme.order.k2"])
+    assert found == {request.call_id: await ledger.calls.get(request.call_id)}
