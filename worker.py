@@ -71,6 +71,7 @@ from ackbridge.temporal.connect import (
 from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.temporal.schedules import sync_schedules
 from ackbridge.temporal.versions import deployment_config, describe
+from ackbridge.terminal.collector import collect_less
 from ackbridge.terminal.shutdown import shutdown_signal
 from ackbridge.workarounds.http_clients import CookielessClient
 from ackbridge.workarounds.split_tasks import SplitTaskRepair
@@ -190,6 +191,7 @@ async def serve(settings: Settings, provider: str | None) -> None:
             await sync_purge_schedule(client, settings.retention, settings.purge_every)
         if deployment is not None:
             await _log_version_status(client, deployment.version)
+        collect_less()
         print(WORKER_READY, flush=True)
         await stopping.wait()
         log.info("shutting down: running activities have %s to finish", settings.shutdown_within)

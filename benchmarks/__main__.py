@@ -62,6 +62,7 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=200)
     parser.add_argument("--trickle", type=int, default=60, help="calls at low load, each round")
     parser.add_argument("--per-second", type=float, default=10)
+    parser.add_argument("--workers", type=int, default=1, help="processes of our own worker")
     parser.add_argument("--json", type=Path, default=Path(".ackbridge/bench.json"))
     parser.add_argument("--plot", type=Path, help="an SVG file")
     options = parser.parse_args()
@@ -92,7 +93,7 @@ async def _run(options: argparse.Namespace) -> tuple[dict[str, Figures], dict[st
     loop.add_signal_handler(signal.SIGTERM, us.cancel)
     async with AsyncExitStack() as started:
         folder = Path(started.enter_context(tempfile.TemporaryDirectory()))
-        ground = await _prepare(started, folder, options.load.in_flight)
+        ground = await _prepare(started, folder, options)
         lanes: list[Lane] = []
         for group in dict.fromkeys(GROUPS_OF_LANES[name] for name in options.lanes):
             lanes += await started.enter_async_context(GROUPS[group](ground))
@@ -102,14 +103,15 @@ async def _run(options: argparse.Namespace) -> tuple[dict[str, Figures], dict[st
         return measured, await _check(lanes, ground)
 
 
-async def _prepare(started: AsyncExitStack, folder: Path, in_flight: int) -> Ground:
-    stack = lanes_stack(folder, RATES)
+async def _prepare(started: AsyncExitStack, folder: Path, options: argparse.Namespace) -> Ground:
+    stack = lanes_stack(folder, RATES, workers=options.workers)
     started.callback(stack.stop)
     await asyncio.to_thread(stack.start)
     client = await connect(stack.environment)
     http = await started.enter_async_context(
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=in_flight), timeout=aiohttp.ClientTimeout()
+            connector=aiohttp.TCPConnector(limit=options.load.in_flight),
+            timeout=aiohttp.ClientTimeout(),
         )
     )
     return Ground(folder, stack, client, http)

@@ -47,7 +47,10 @@ _ENGINE_STARTED = "Temporal Server:"
 
 
 def lanes_stack(
-    folder: Path, rates: Mapping[str, float], settings: Mapping[str, str] | None = None
+    folder: Path,
+    rates: Mapping[str, float],
+    settings: Mapping[str, str] | None = None,
+    workers: int = 1,
 ) -> Stack:
     """A stack, not started yet, whose integrations have a name for each lane.
 
@@ -61,6 +64,7 @@ def lanes_stack(
         sandbox_options=("--rates", json.dumps(rates)),
         parts=PARTS,
         settings=settings,
+        workers=workers,
     )
 
 
@@ -165,7 +169,7 @@ def _call_lane(name: str, provider: str, stack: Stack, client: Client, folder: P
 
 def processes_of(stack: Stack) -> dict[str, tuple[int, ...]]:
     """What works for our lanes, by role."""
-    return {part: (stack.pid(part),) for part in ("engine", "worker", "gateway")}
+    return {part: stack.pids(part) for part in ("engine", "worker", "gateway")}
 
 
 @asynccontextmanager

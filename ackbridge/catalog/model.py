@@ -198,7 +198,7 @@ class HttpRequest(FilePart):
     """A mapping (or list) whose texts are templates, or a text that is one JMESPath expression for
     the whole body. Left out: no body."""
 
-    @property
+    @cached_property
     def expressions(self) -> list[Expression]:
         """All expressions of the request, those of its templates included."""
         templates = (self.path, *self.query.values(), *self.headers.values(), self.body)
@@ -219,7 +219,7 @@ class RequestSpec(HttpRequest):
     arrived (not connected, 429). `always`: although the provider may do the work again. Left out:
     with a key, it is."""
 
-    @property
+    @cached_property
     def key(self) -> IdempotencySpec | None:
         """The idempotency key; None where the request sends none in a header."""
         if "idempotency" in self.model_fields_set:
@@ -235,7 +235,7 @@ class RequestSpec(HttpRequest):
             return True
         return any(map(reads_idempotency_key, self.expressions))
 
-    @property
+    @cached_property
     def is_repeatable(self) -> bool:
         """Whether the request may be sent again after an attempt that may have arrived."""
         if self.repeat is not None:
@@ -362,7 +362,7 @@ class DeadlineSpec(FilePart):
         """The deadline until one is learned."""
         return min(self.initial, self.ceiling)
 
-    @property
+    @cached_property
     def rules(self) -> DeadlineRules | None:
         """How it is learned; None where it is not."""
         if self.learn is None:
@@ -508,7 +508,21 @@ class AcknowledgeSpec(FilePart):
 
     def request(self, kind: str) -> AcknowledgeRequestSpec | None:
         """The request of an acknowledgement, `success` or `failed`; None: nothing is sent."""
-        sent = self.success if kind == "success" else self.failed
+        return self.success_request if kind == "success" else self.failed_request
+
+    @cached_property
+    def success_request(self) -> AcknowledgeRequestSpec | None:
+        """The request that acknowledges a response."""
+        return self._request_with(self.success)
+
+    @cached_property
+    def failed_request(self) -> AcknowledgeRequestSpec | None:
+        """The request that reports a failure."""
+        return self._request_with(self.failed)
+
+    def _request_with(
+        self, sent: BodyTemplate | AcknowledgeRequestSpec | None
+    ) -> AcknowledgeRequestSpec | None:
         if not isinstance(sent, BodyTemplate):
             return sent
         return AcknowledgeRequestSpec.model_construct(
@@ -618,7 +632,7 @@ class Operation(FilePart):
     """Fields that are stored encrypted and shown to nobody but the caller, such as `payload.card`
     or `response.iban`; lists are passed through. Needs `ACKBRIDGE_ENCRYPTION_KEYS`."""
 
-    @property
+    @cached_property
     def sends_short_id(self) -> bool:
         """Whether the provider gets `call.short`, and may call back with it."""
         return any(("call", "short") in one.referenced_names() for one in self.request.expressions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import sys
@@ -65,6 +64,7 @@ from ackbridge.telemetry.metrics.gauges import GaugeSource
 from ackbridge.temporal.connect import connect
 from ackbridge.temporal.external_storage import bucket_of
 from ackbridge.terminal import output
+from ackbridge.terminal.collector import collect_less
 from ackbridge.terminal.exit_codes import report
 
 from .connections import open_ledger
@@ -222,9 +222,7 @@ class _HttpProcess:
             port=port,
             log_level="warning",
         )
-        # Objects that live as long as the process are exempt from garbage collection.
-        gc.collect()
-        gc.freeze()
+        collect_less()
         async with self.metrics.updating(self.counters, gauges):
             await serve_until_stopped(config, streams.hub.close_all if streams else None)
 

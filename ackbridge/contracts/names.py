@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -189,6 +190,7 @@ SHORT_ID_PATTERN: Final = re.compile("[a-z2-7]{26}")
 """What `short_call_id` looks like."""
 
 
+@lru_cache(maxsize=1024)
 def short_call_id(call: str) -> str:
     """The call id in 26 letters and digits, for providers' short fields: 128 bits of its digest."""
     digest = hashlib.sha256(call.encode()).digest()[:16]

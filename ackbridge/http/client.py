@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import aiohttp
 import httpx
+from multidict import CIMultiDict
 from yarl import URL
 
 from ackbridge.contracts.wire import InvalidInputError
@@ -339,13 +340,20 @@ def _build_request(
             )
     # Connecting has its own timeout, which proves that nothing was sent.
     own = client.timeout
-    timeout = httpx.Timeout(
-        seconds,
-        connect=min(own.connect or seconds, seconds),
-        pool=min(own.pool or seconds, seconds),
-    )
+    timeout = {
+        "connect": min(own.connect or seconds, seconds),
+        "pool": min(own.pool or seconds, seconds),
+        "read": seconds,
+        "write": seconds,
+    }
+    given = {name.lower().encode() for name in headers}
+    usual = [(name, value) for name, value in client.headers.raw if name.lower() not in given]
+    fields = [*usual, *((name.encode(), value.encode()) for name, value in headers.items())]
     try:
-        return client.build_request(method, url, headers=headers, content=content, timeout=timeout)
+        # What `client.build_request` would do, without a base URL, parameters and cookies.
+        return httpx.Request(
+            method, url, headers=fields, content=content, extensions={"timeout": timeout}
+        )
     except httpx.InvalidURL:
         raise InvalidInputError("url: is not a valid URL") from None
 
@@ -468,7 +476,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             response = await session.request(
                 request.method,
                 URL(str(request.url), encoded=True),
-                headers=request.headers,
+                headers=_fields_of(request),
                 data=request.content or None,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
@@ -511,6 +519,11 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             skip_auto_headers=("Content-Type",),
         )
         return without_own_retries(session)
+
+
+def _fields_of(request: httpx.Request) -> CIMultiDict[str]:
+    raw = request.headers.raw
+    return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
 
 
 class _Body(httpx.AsyncByteStream):

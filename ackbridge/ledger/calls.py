@@ -33,7 +33,7 @@ from ackbridge.contracts.steps import (
 from ackbridge.contracts.wire import digest
 
 from . import batches, inbox
-from .database.engines import Store, insert_new, reads, upsert, writes
+from .database.engines import Store, insert_new, reads, upsert, writes_of_call
 from .database.tables import (
     UtcTime,
     acknowledgements,
@@ -205,7 +205,7 @@ class OwedAcknowledgement:
 class CallStore(Store):
     """Calls; each has at most one response, and each event belongs to at most one call."""
 
-    @writes
+    @writes_of_call
     def claim(
         self,
         connection: sa.Connection,
@@ -313,7 +313,7 @@ class CallStore(Store):
         )
         return {row.call_id: row.host for row in connection.execute(query)}
 
-    @writes
+    @writes_of_call
     def record_response(
         self,
         connection: sa.Connection,
@@ -359,7 +359,7 @@ class CallStore(Store):
             for row in rows.mappings()
         ]
 
-    @writes
+    @writes_of_call
     def record_stage(
         self,
         connection: sa.Connection,
@@ -417,7 +417,7 @@ class CallStore(Store):
         for one in written_off:
             write_off(connection, call_id, one)
 
-    @writes
+    @writes_of_call
     def record_acknowledgement(
         self,
         connection: sa.Connection,
@@ -447,7 +447,7 @@ class CallStore(Store):
             _replace_failed(connection, call_id, cycle, kind)
         update_call(connection, call_id, self.clock(), outcome, stage=Stage(outcome.status))
 
-    @writes
+    @writes_of_call
     def record_owed(
         self,
         connection: sa.Connection,
@@ -499,7 +499,7 @@ class CallStore(Store):
             for row in connection.execute(query.order_by(*by_age).limit(limit))
         ]
 
-    @writes
+    @writes_of_call
     def commit_reference(
         self, connection: sa.Connection, call_id: str, provider: str, reference: str
     ) -> None:

@@ -299,6 +299,10 @@ class Stack:
     def is_running(self, part: str) -> bool:
         return _process(self._parts[part]).is_running
 
+    def pids(self, part: str) -> tuple[int, ...]:
+        """The processes of a part; there may be several workers."""
+        return tuple(self.pid(name) for name in self._names((part,)))
+
     def pid(self, part: str) -> int:
         return _process(self._parts[part]).pid
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +35,12 @@ _SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
 _READERS: Final = 2
 _WRITES_TOGETHER: Final = 100
 """Functions in one transaction of SQLite, at most: some ten milliseconds."""
+_SHARED_TRANSACTIONS: Final = 4
+"""Of PostgreSQL that one process has open at once, at most; the other connections are for what is
+written alone."""
+_WRITES_OF_SHARED: Final = 25
+"""Functions in one of them, at most: each of their statements is a round trip."""
+_DEADLOCK: Final = "40P01"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,8 +74,12 @@ LEDGER: Final = DatabaseName(
 class Database(Protocol):
     """Runs functions of a connection: a transaction costs one switch out of asynchronous code."""
 
-    async def write(self, work: Work[R]) -> R:
+    async def write(self, work: Work[R], *, shares: bool = False) -> R:
         """Run `work` in one transaction: everything it wrote is committed, or nothing.
+
+        Args:
+            shares: other work may be in the same transaction. It is quick, and locks only rows of
+                its own call.
 
         Raises:
             LedgerUnavailableError: the database does not answer, or not in time.
@@ -133,13 +143,16 @@ class Sqlite:
         self._writer = ThreadPoolExecutor(1, "ackbridge-ledger-writer")
         self._readers = ThreadPoolExecutor(_READERS, "ackbridge-ledger-reader")
         self._queued: deque[_QueuedWork] = deque()
+        self._is_writer_called = False
 
-    async def write(self, work: Work[R]) -> R:
+    async def write(self, work: Work[R], *, shares: bool = True) -> R:  # noqa: ARG002 -- all does
         async with database_errors(self._timeout, name=self._name):
             loop = asyncio.get_running_loop()
             queued = _QueuedWork(work, loop.create_future(), loop)
             self._queued.append(queued)
-            self._writer.submit(self._write_queued)
+            if not self._is_writer_called:
+                self._is_writer_called = True
+                self._writer.submit(self._write_queued)
             result: R = await queued.done
             return result
 
@@ -157,29 +170,26 @@ class Sqlite:
         await asyncio.to_thread(self._close)
 
     def _write_queued(self) -> None:
-        """Run what is queued in one transaction, in the writer thread."""
-        batch: list[_QueuedWork] = []
-        while self._queued and len(batch) < _WRITES_TOGETHER:
-            queued = self._queued.popleft()
-            # A caller that was cancelled, or whose time is over, has no transaction any more.
-            if not queued.done.done():
-                batch.append(queued)
-        if not batch:
-            return
+        """Run what is queued, together, in the writer thread."""
+        # First: what is queued after the last look calls again.
+        self._is_writer_called = False
+        while batch := _take(self._queued, _WRITES_TOGETHER):
+            by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_QueuedWork, _End]]] = {}
+            for queued, end in zip(batch, self._ends(batch), strict=True):
+                by_loop.setdefault(queued.loop, []).append((queued, end))
+            for loop, ended in by_loop.items():
+                # The loop of a caller that did not wait may be closed.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_report, ended)
+
+    def _ends(self, batch: Sequence[_QueuedWork]) -> list[_End]:
         try:
-            ends = self._write_together(batch)
+            return self._write_together(batch)
         except (LedgerUnavailableError, exc.OperationalError) as error:
-            ends = [_End(error=error)] * len(batch)
+            return [_End(error=error)] * len(batch)
         except Exception:
             # One of them is the reason: nothing was written, and each is run by itself.
-            ends = [self._write_alone(queued) for queued in batch]
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_QueuedWork, _End]]] = {}
-        for queued, end in zip(batch, ends, strict=True):
-            by_loop.setdefault(queued.loop, []).append((queued, end))
-        for loop, ended in by_loop.items():
-            # The loop of a caller that did not wait may be closed.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_report, ended)
+            return [self._write_alone(queued) for queued in batch]
 
     def _write_together(self, batch: Sequence[_QueuedWork]) -> list[_End]:
         self._check_file()
@@ -237,7 +247,25 @@ class _End:
     error: BaseException | None = None
 
 
-def _report(ended: Sequence[tuple[_QueuedWork, _End]]) -> None:
+def _take(queued: deque[_QueuedWork], most: int) -> list[_QueuedWork]:
+    """The next functions of a transaction."""
+    batch: list[_QueuedWork] = []
+    while queued and len(batch) < most:
+        first = queued.popleft()
+        # A caller that was cancelled, or whose time is over, has no transaction any more.
+        if not first.done.done():
+            batch.append(first)
+    return batch
+
+
+def _is_unavailable(error: Exception) -> bool:
+    """Whether the database is the reason, and no function."""
+    if isinstance(error, exc.OperationalError):
+        return getattr(error.orig, "sqlstate", None) != _DEADLOCK
+    return isinstance(error, exc.TimeoutError | TimeoutError | OSError)
+
+
+def _report(ended: Iterable[tuple[_QueuedWork, _End]]) -> None:
     for queued, end in ended:
         if queued.done.done():
             continue
@@ -248,7 +276,11 @@ def _report(ended: Sequence[tuple[_QueuedWork, _End]]) -> None:
 
 
 class Postgresql:
-    """A server, by psycopg 3; up to ten transactions at once in each process."""
+    """A server, by psycopg 3; up to ten transactions at once in each process.
+
+    Work that shares, and queues while such transactions run, has the next one together, as with
+    SQLite: beginning and committing cost more than most of the statements.
+    """
 
     def __init__(
         self,
@@ -274,13 +306,51 @@ class Postgresql:
         encrypt_columns(self._engine.dialect, encryption)
         # One round trip instead of three.
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._queued: deque[_QueuedWork] = deque()
+        self._sharing: set[asyncio.Task[None]] = set()
 
-    async def write(self, work: Work[R]) -> R:
+    async def write(self, work: Work[R], *, shares: bool = False) -> R:
+        async with database_errors(self._timeout, self._password, self._name):
+            if not shares:
+                async with self._engine.begin() as connection:
+                    return await connection.run_sync(work)
+            loop = asyncio.get_running_loop()
+            queued = _QueuedWork(work, loop.create_future(), loop)
+            self._queued.append(queued)
+            if len(self._sharing) < _SHARED_TRANSACTIONS:
+                task = loop.create_task(self._write_queued())
+                self._sharing.add(task)
+                task.add_done_callback(self._sharing.discard)
+            result: R = await queued.done
+            return result
+
+    async def _write_queued(self) -> None:
+        while batch := _take(self._queued, _WRITES_OF_SHARED):
+            try:
+                ends = await self._write_together(batch)
+            except Exception as error:
+                if len(batch) == 1 or _is_unavailable(error):
+                    ends = [_End(error=error)] * len(batch)
+                else:
+                    # One of them is the reason: nothing was written, and each is run by itself.
+                    ends = [await self._write_alone(queued) for queued in batch]
+            _report(zip(batch, ends, strict=True))
+
+    async def _write_together(self, batch: Sequence[_QueuedWork]) -> list[_End]:
         async with (
-            database_errors(self._timeout, self._password, self._name),
+            asyncio.timeout(self._timeout.total_seconds()),
             self._engine.begin() as connection,
         ):
-            return await connection.run_sync(work)
+            return await connection.run_sync(
+                lambda connection: [_End(queued.work(connection)) for queued in batch]
+            )
+
+    async def _write_alone(self, queued: _QueuedWork) -> _End:
+        try:
+            (end,) = await self._write_together([queued])
+        except Exception as error:
+            return _End(error=error)
+        return end
 
     async def read(self, work: Work[R]) -> R:
         async with (
@@ -290,6 +360,10 @@ class Postgresql:
             return await connection.run_sync(work)
 
     async def close(self) -> None:
+        """Close all connections; shared transactions that have begun are finished."""
+        for queued in self._queued:
+            queued.done.cancel()
+        await asyncio.gather(*self._sharing, return_exceptions=True)
         await self._engine.dispose()
 
 
@@ -316,6 +390,20 @@ def writes(
     async def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await store.database.write(
             lambda connection: work(store, connection, *args, **kwargs)
+        )
+
+    return transaction
+
+
+def writes_of_call(
+    work: Callable[Concatenate[S, sa.Connection, P], R],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """As `writes`, for what is quick and locks only rows of one call: it shares transactions."""
+
+    @wraps(work)
+    async def transaction(store: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await store.database.write(
+            lambda connection: work(store, connection, *args, **kwargs), shares=True
         )
 
     return transaction

@@ -26,7 +26,7 @@ class BeforeCommit:
         self._database = open_database(url, timedelta(seconds=10))
         self._act = act
 
-    async def write(self, work: Callable[[sa.Connection], R]) -> R:
+    async def write(self, work: Callable[[sa.Connection], R], *, shares: bool = False) -> R:
         """Act before the commit."""
 
         def work_and_act(connection: sa.Connection) -> R:
@@ -34,7 +34,7 @@ class BeforeCommit:
             self._act()
             return result
 
-        return await self._database.write(work_and_act)
+        return await self._database.write(work_and_act, shares=shares)
 
     async def read(self, work: Callable[[sa.Connection], R]) -> R:
         """Nothing to commit."""

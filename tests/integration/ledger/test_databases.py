@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -23,10 +24,11 @@ from ackbridge.ledger.calls import ClaimKind
 from ackbridge.ledger.database.engines import open_database, parse_url
 from ackbridge.ledger.database.migrate import migrate
 from ackbridge.ledger.database.tables import log, metadata
+from ackbridge.ledger.inbox import LogEntry, LogKind, log_at_least
 from ackbridge.ledger.ledger import Ledger
 from tests.support.postgres import PostgreSQL
 
-from .samples import MovableClock, outcome_of, request_for, response
+from .samples import START, MovableClock, outcome_of, request_for, response
 
 PARTITION = Path(__file__).parents[3] / "deploy" / "partition.sql"
 
@@ -197,3 +199,72 @@ async def test_a_sqlite_transaction_locks_at_its_start(tmp_path: Path) -> None:
     database = open_database(url, timedelta(seconds=10))
     await database.write(read_then_write)
     await database.close()
+
+
+async def test_work_that_shares_a_transaction_fails_by_itself(ledger_url: str) -> None:
+    """What one of them raises is its own end; the others are written, in few transactions."""
+    database = open_database(ledger_url, timedelta(seconds=10))
+    connections = set[int]()
+
+    def write(connection: sa.Connection, number: int) -> int:
+        if number == 3:
+            connections.add(id(connection))
+            raise ValueError(str(number))
+        entry = LogEntry(LogKind.SUPPRESSED, "acme", f"e-{number}", None, "duplicate")
+        log_at_least(connection, entry, START)
+        connections.add(id(connection))
+        return number
+
+    async def share(number: int) -> int:
+        return await database.write(lambda connection: write(connection, number), shares=True)
+
+    try:
+        ends = await asyncio.gather(*map(share, range(20)), return_exceptions=True)
+        several = len(connections)
+        connections.clear()
+        await asyncio.gather(*map(share, range(20, 40)))
+    finally:
+        await database.close()
+    assert [str(end) for end in ends] == [str(number) for number in range(20)]
+    assert isinstance(ends[3], ValueError)
+    assert several > 1
+    # SQLite's writer thread may take the first before the others are queued.
+    assert len(connections) <= 2
+    engine = sa.create_engine(parse_url(ledger_url))
+    with engine.connect() as connection:
+        written = connection.execute(sa.select(log.c.subject)).scalars().all()
+    engine.dispose()
+    assert sorted(written) == sorted(f"e-{number}" for number in range(40) if number != 3)
+
+
+async def test_shared_transactions_that_wait_for_each_other(server: PostgreSQL) -> None:
+    """PostgreSQL ends one of two deadlocked transactions; its work is done again, by itself."""
+    url = server.new_database()
+    migrate(url)
+    is_written = {"x": threading.Event(), "y": threading.Event()}
+    attempts: list[str] = []
+
+    def write(connection: sa.Connection, key: str, after: str | None) -> None:
+        if after is not None:
+            assert is_written[after].wait(timeout=10)
+        attempts.append(key)
+        entry = LogEntry(LogKind.SUPPRESSED, "acme", key, None, "duplicate")
+        log_at_least(connection, entry, START)
+        is_written[key].set()
+
+    async def share(first: str, second: str) -> None:
+        database = open_database(url, timedelta(seconds=20))
+        await asyncio.gather(
+            database.write(lambda one: write(one, first, None), shares=True),
+            database.write(lambda one: write(one, second, second), shares=True),
+        )
+        await database.close()
+
+    await asyncio.gather(
+        asyncio.to_thread(lambda: asyncio.run(share("x", "y"))),
+        asyncio.to_thread(lambda: asyncio.run(share("y", "x"))),
+    )
+    assert len(attempts) > 4
+    with psycopg.connect(url) as connection:
+        subjects = connection.execute("SELECT subject FROM log ORDER BY subject").fetchall()
+    assert subjects == [("x",), ("y",)]
