@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from ackbridge.workarounds.temporal_sdk import exit_process
 
@@ -22,6 +23,12 @@ SLOW_SECONDS = 20
 
 _status: list[int] = []
 P = ParamSpec("P")
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_configure() -> None:

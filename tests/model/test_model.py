@@ -18,7 +18,6 @@ EXAMPLES = os.environ.get("ACKBRIDGE_MODEL_EXAMPLES")
 PROFILE = settings(
     max_examples=int(EXAMPLES or 250),
     stateful_step_count=40,
-    deadline=None,
     derandomize=EXAMPLES is None,
     database=None,
     phases=(Phase.generate, Phase.shrink),

@@ -228,7 +228,7 @@ async def send(world: World, operation: str) -> Sent | ApplicationError:
         return error
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400, derandomize=True)
 @given(answer=answers(), operation=st.sampled_from(OPERATIONS))
 def test_mangled_answers(
     runner: asyncio.Runner, staged: tuple[Provider, World], answer: Answer, operation: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ackbridge.catalog.payload_schema import PayloadSchema
@@ -97,7 +97,6 @@ def test_error_says_why_nothing_was_generated() -> None:
 NUMBERS = st.integers(-20, 20)
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {"type": st.just("integer")},

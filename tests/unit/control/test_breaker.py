@@ -113,7 +113,7 @@ def silent(number: int = 1) -> BreakerCounts:
 
 
 @given(policy=POLICIES, ticks=TICKS, has_health=st.booleans(), limit=st.none() | st.floats(0, 50))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_invariants(
     policy: BreakerPolicy, ticks: Any, has_health: bool, limit: float | None
 ) -> None:
@@ -142,7 +142,7 @@ def test_invariants(
 
 
 @given(policy=POLICIES, ticks=TICKS, state=st.sampled_from(BreakerState))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_forced_breaker_stays(policy: BreakerPolicy, ticks: Any, state: Any) -> None:
     """No counts change a forced breaker until it is released."""
     driven = Driven(policy)
@@ -158,7 +158,7 @@ def test_a_forced_breaker_stays(policy: BreakerPolicy, ticks: Any, state: Any) -
 
 
 @given(ticks=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 50)), max_size=60))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_success_alone_changes_nothing(ticks: Any) -> None:
     """Without failures the breakers stay closed, and none is published for an operation."""
     driven = Driven()
@@ -169,7 +169,7 @@ def test_success_alone_changes_nothing(ticks: Any) -> None:
 
 
 @given(policy=POLICIES, ticks=TICKS, limit=st.none() | st.floats(1, 50))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_they_recover_from_any_state(
     policy: BreakerPolicy, ticks: Any, limit: float | None
 ) -> None:

@@ -129,7 +129,7 @@ mixtures = st.builds(
 )
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(st.one_of(humps, mixtures), st.floats(0, 0.05), st.integers(0, 1000))
 def test_any_distribution(distribution: LogNormal | Mixture, dropped: float, seed: int) -> None:
     """From a cold start it gets close to the oracle, with few false alarms."""
