@@ -87,7 +87,7 @@ class AskStatus:
         ):
             reply = await self._request_status(step)
         count(self._deps, step.request, Count.STATUS_ANSWERED)
-        asked = Asked(message=reply.message, kept=dict(reply.kept)) if reply else Asked()
+        asked = _asked(reply) if reply is not None else Asked()
         if step.silence is not None and asked.message is None:
             count_cycle_ends(self._deps, step.request, [step.silence])
         return asked
@@ -220,6 +220,11 @@ class AskStatus:
         else:
             message = await with_bounded_data(self._deps, step.request.call_id, message)
         return StatusReply(message, summary, response.retry_after, kept)
+
+
+def _asked(reply: StatusReply) -> Asked:
+    delay = reply.retry_after and retry_delay(1, reply.retry_after)
+    return Asked(message=reply.message, kept=dict(reply.kept), retry_after=delay)
 
 
 def _not_yet(summary: str, delay: timedelta) -> ApplicationError:

@@ -50,12 +50,6 @@ router = APIRouter(tags=["calls"], route_class=StrictRoute)
 
 MAX_PAGE: Final = 500
 
-LATE_BY: Final = timedelta(seconds=1)
-"""After the time that a request prefers to wait: the answer of a worker may be on its way."""
-
-_LEFT: Final[set[asyncio.Task[CallStatus]]] = set()
-"""Requests to the engine that nobody waits for any more."""
-
 STATE_TIMEOUT: Final = timedelta(seconds=20)
 """Of a request that a worker carries out while its client waits."""
 
@@ -196,29 +190,11 @@ async def _start(parts: ApiParts, request: CallRequest, wait: timedelta | None) 
     if known is not None and known.outcome is not None:
         return recorded_status(known)
     if wait:
-        return await _start_and_wait(parts, request, wait)
+        return await parts.calls.start_and_wait(request, wait)
     call = await parts.calls.start(request)
     if known is not None:
         return recorded_status(known)
     return CallStatus(call_id=call.id, stage=Stage.PREPARING, since=parts.clock())
-
-
-async def _start_and_wait(parts: ApiParts, request: CallRequest, wait: timedelta) -> CallStatus:
-    """As `AckbridgeClient.start_and_wait`; without a worker no longer than the wait."""
-    waiting = asyncio.create_task(parts.calls.start_and_wait(request, wait))
-    await asyncio.wait([waiting], timeout=(wait + LATE_BY).total_seconds())
-    if waiting.done():
-        return waiting.result()
-    # Not cancelled: whether the call has been started would be unknown. Its time-out is near.
-    _LEFT.add(waiting)
-    waiting.add_done_callback(_forget)
-    return await parts.calls.start_unserved(request)
-
-
-def _forget(waiting: asyncio.Task[CallStatus]) -> None:
-    _LEFT.discard(waiting)
-    if not waiting.cancelled():
-        waiting.exception()
 
 
 def _answer(status: CallStatus, wait: timedelta | None) -> Response:

@@ -80,7 +80,7 @@ from ackbridge.temporal.connect import (
 from .batches import BatchHandle, find_batch, list_batches, start_batch
 from .bulk import IN_FLIGHT, BulkLane, BulkOutcome, CallMany
 from .control import ControlHandle
-from .hosted import HostedCall, HostFinder
+from .hosted import HostedCall, HostFinder, raise_if_cancelled
 from .known_names import KnownNames
 from .listing import CallLister, ListedCall, ListFilter
 from .settlement import settle, settled_outcome
@@ -89,6 +89,9 @@ from .waiting import with_waiting
 Result = TypeVar("Result")
 
 OperatorRequest = Cancel | ForceAck | Reprocess | Resolve | WriteOff
+
+LATE_BY = timedelta(seconds=2)
+"""How long after a timeout the answer of a worker may be on its way."""
 
 _FIRST_UPDATE_AFTER = timedelta(seconds=2)
 """Most calls end before that, and their result costs no update."""
@@ -427,7 +430,8 @@ class AckbridgeClient:
         """Start a call and return its status: with the outcome if it ends within the timeout.
 
         One round trip (update-with-start). A call that is still in flight is no error: its status
-        has no outcome, and the same request waits again.
+        has no outcome, and the same request waits again. Where no worker answers, the status says
+        so, at most `LATE_BY` after the timeout.
 
         Raises:
             InvalidRequestError, KeyReusedError: nothing was sent.
@@ -437,21 +441,27 @@ class AckbridgeClient:
         await self._check(request)
         if self._checked.get((request.provider, request.operation)):
             call = await self._start_hosted(request)
-            try:
-                return await status_at_end(call, timeout)
-            except TimeoutError:
-                return await call.status()
+            return await self._status_by(call, timeout)
         argument = AwaitOutcome(timeout=timeout, request_digest=request.digest)
+        limit = asyncio.timeout((timeout + LATE_BY).total_seconds())
         try:
-            with first_connection():
-                return await self._update_with_start(request, argument)
+            # Its request's own timeout is not enough: without a worker the SDK repeats it.
+            async with limit:
+                with first_connection():
+                    return await self._update_with_start(request, argument)
+        except TimeoutError:
+            return await self._unanswered(await self.start(request))
         except WorkflowAlreadyStartedError:
             return await self._final_status(request)
         except WorkflowUpdateFailedError as error:
             if isinstance(error.cause, ApplicationError):
                 raise _typed(error.cause) from None
             raise
-        except (WorkflowUpdateRPCTimeoutOrCancelledError, RPCError) as error:
+        except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+            if not limit.expired():
+                raise_if_cancelled(error)
+            return await self._unanswered(await self.start(request))
+        except RPCError as error:
             return await self._without_update(request, timeout, error)
 
     def call_many(
@@ -601,7 +611,7 @@ class AckbridgeClient:
                 argument,
                 start_workflow_operation=operation,
                 result_type=CallStatus,
-                rpc_timeout=argument.timeout + RPC_TIMEOUT,
+                rpc_timeout=argument.timeout + LATE_BY,
             )
             return status  # noqa: TRY300 -- an else would have to be shared with the second try
         except RPCError as error:
@@ -617,25 +627,34 @@ class AckbridgeClient:
         self,
         request: CallRequest,
         timeout: timedelta,  # noqa: ASYNC109 -- see `start_and_wait`
-        error: Exception,
+        error: RPCError,
     ) -> CallStatus:
-        """The status after an update without an answer: too many in flight, or no worker."""
-        status = error.status if isinstance(error, RPCError) else None
-        if status is RPCStatusCode.NOT_FOUND:
+        """The status after an update without an answer: too many in flight, or no engine."""
+        if error.status is RPCStatusCode.NOT_FOUND:
             # The call ended between the start and the update.
             return await self._final_status(request)
         call = await self.start(request)
-        if status is RPCStatusCode.RESOURCE_EXHAUSTED:
-            try:
-                return await status_at_end(call, timeout)
-            except TimeoutError:
-                return await call.status()
+        if error.status is RPCStatusCode.RESOURCE_EXHAUSTED:
+            return await self._status_by(call, timeout)
         return await self._unanswered(call)
+
+    async def _status_by(self, call: Call, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- see `start_and_wait`
+        """The status with the outcome, or the one when the time is over."""
+        with contextlib.suppress(TimeoutError):
+            return await status_at_end(call, timeout)
+        try:
+            async with asyncio.timeout(LATE_BY.total_seconds()):
+                return await call.status()
+        except (TimeoutError, EngineUnavailableError):
+            return await self._unanswered(call)
 
     async def _unanswered(self, call: Call) -> CallStatus:
         """The status of a call that no worker has answered for."""
+        host = self._hosts.known.get(call.id, call.id)
         with rpc_errors():
-            described = await self._client.get_workflow_handle(call.id).describe()
+            described = await self._client.get_workflow_handle(host).describe(
+                rpc_timeout=RPC_TIMEOUT
+            )
         return CallStatus(
             call_id=call.id,
             stage=Stage.PREPARING,

@@ -7,13 +7,13 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, Final
 
-from pydantic import AwareDatetime, Field, computed_field
+from pydantic import AwareDatetime, Field, computed_field, field_validator
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
 from . import search_attributes
 from .limits import MAX_REQUEST_BYTES, Identifier, Language, Name
 from .names import call_id
-from .wire import InvalidInputError, StrictModel, Wire, canonical_json, digest
+from .wire import InvalidInputError, StrictModel, Wire, canonical_json, digest, not_finite
 
 MASKED: Final = "***"
 """Replaces what only the caller is shown."""
@@ -84,6 +84,9 @@ def _at(value: Any, path: Sequence[str]) -> Iterator[str | int | float]:
         yield value
 
 
+_NOT_FINITE: Final = "neither NaN nor Infinity is JSON"
+
+
 class CallRequest(StrictModel):
     """The one argument of the workflow `IntegrationCall`.
 
@@ -107,6 +110,15 @@ class CallRequest(StrictModel):
     metadata: dict[str, str] = Field(default_factory=dict)
     language: Language | None = None
     expires_at: AwareDatetime | None = None
+
+    @field_validator("payload")
+    @classmethod
+    def _refuse_not_finite(cls, payload: Any) -> Any:
+        """Refuse NaN and Infinity, of which JSON would make null."""
+        where = not_finite(payload)
+        if where is not None:
+            raise ValueError(f"{where or 'it'}: {_NOT_FINITE}")
+        return payload
 
     @property
     def call_id(self) -> str:
@@ -133,8 +145,11 @@ class CallRequest(StrictModel):
         """Check that the whole request can be stored in a workflow's history; returns its bytes.
 
         Raises:
-            InvalidInputError: it is larger than `MAX_REQUEST_BYTES`; names its largest field.
+            InvalidInputError: it is larger than `MAX_REQUEST_BYTES`; names its largest field. Or a
+                payload that was not validated has a number that JSON does not have.
         """
+        if (where := not_finite(self.payload)) is not None:
+            raise InvalidInputError(f"payload: {where or 'it'}: {_NOT_FINITE}")
         fields = self.model_dump(mode="json", exclude_defaults=True)
         if (size := len(canonical_json(fields).encode())) > MAX_REQUEST_BYTES:
             sizes = {name: len(canonical_json(value).encode()) for name, value in fields.items()}

@@ -118,6 +118,7 @@ class CallSnapshot(Wire):
         written_off: acknowledgements written off that the ledger does not know of yet.
         awaited: how long the response is awaited, from its sending.
         delayed_at: when the caller is told that it takes longer; None: at the deadline.
+        ask_from: when the provider wants to be asked again, at the earliest.
     """
 
     status: CallStatus
@@ -133,6 +134,7 @@ class CallSnapshot(Wire):
     notifications: NotificationsState = NotificationsState()
     awaited: timedelta | None = None
     delayed_at: AwareDatetime | None = None
+    ask_from: AwareDatetime | None = None
 
 
 class ParkedCause(Wire):

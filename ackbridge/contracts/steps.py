@@ -208,10 +208,12 @@ class Asked(Wire):
 
     Attributes:
         kept: values for later requests, as in `Sent`.
+        retry_after: the delay before the next request that the provider asks for.
     """
 
     message: ProviderMessage | None = None
     kept: dict[str, Kept] = Field(default_factory=dict)
+    retry_after: timedelta | None = None
 
 
 class ResultStep(Wire):

@@ -565,8 +565,11 @@ class Conduct:
         """When the provider is asked again, or the last acknowledgement is given up."""
         reconcile, left, now = self._plan.reconcile, self._time_to_ask(), self._host.now()
         if reconcile is not None and left > timedelta(0):
-            self._state.wait_for(WaitingFor.RECONCILIATION, now + min(reconcile.every, left))
-            return now + min(reconcile.every, left)
+            asked = max(now + reconcile.every, self._state.ask_from or now)
+            # It is asked once more when the time is over, whatever it has said.
+            at = min(asked, now + left)
+            self._state.wait_for(WaitingFor.RECONCILIATION, at)
+            return at
         within = self._plan.acknowledge.within if self._plan.acknowledge else timedelta(0)
         return now + within
 

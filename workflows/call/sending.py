@@ -334,6 +334,7 @@ class Sending:
             message = await self.ask(cycle, why, silence)
         except StepError as error:
             self._state.last_error = error.reason
+            self._state.ask_later(error.retry_after)
             return False
         if message is not None:
             self._state.messages.add(message)
@@ -366,6 +367,7 @@ class Sending:
             self._state.operator_requests.interrupts_work,
         )
         cycle.kept |= asked.kept
+        self._state.ask_later(asked.retry_after)
         return asked.message
 
     async def fetch_result(

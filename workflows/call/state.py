@@ -271,6 +271,7 @@ class CallState:
         is_reconciling: the outcome is set with an unknown effect, and messages may replace it.
         awaited: how long the last response was awaited, from its sending.
         delayed_at: when the caller is told that it takes longer; None: at the deadline.
+        ask_from: when the provider wants to be asked again, at the earliest.
         rejection: why `prepare` refused the request; nothing was sent then.
         acknowledged_at: when the provider accepted the last acknowledgement.
         pending_acknowledgements: those it has not accepted so far.
@@ -307,6 +308,7 @@ class CallState:
         self.is_reconciling = status.outcome is not None
         self.awaited: timedelta | None = snapshot.awaited
         self.delayed_at: datetime | None = snapshot.delayed_at
+        self.ask_from: datetime | None = snapshot.ask_from
         self.rejection: StepError | None = None
         self.acknowledged_at: datetime | None = None
         self.sensitive: tuple[str, ...] = ()
@@ -339,6 +341,7 @@ class CallState:
             notifications=self.notifications,
             awaited=self.awaited,
             delayed_at=self.delayed_at,
+            ask_from=self.ask_from,
         )
 
     def status(self) -> CallStatus:
@@ -479,6 +482,11 @@ class CallState:
         """Set until when the call waits, and why until then."""
         self.deadline, self.deadline_reason = deadline, reason
         return deadline
+
+    def ask_later(self, delay: timedelta | None) -> None:
+        """The provider wants to be asked again after this; None: it has not said anything."""
+        if delay is not None:
+            self.ask_from = max(self._host.now() + delay, self.ask_from or self._host.now())
 
     def stop_waiting(self) -> None:
         """Clear the deadline."""

@@ -63,6 +63,16 @@ async def test_answer_without_a_result_is_no_message(world: World, body: Any, st
     assert Asked() == await ask(world)
 
 
+async def test_an_answer_says_when_to_ask_again(world: World) -> None:
+    """At most an hour later; jitter adds up to a tenth."""
+    for header, least in (("70", 70), ("999999", 3600)):
+        world.script.says({"state": "open"}, 202, retry_after=header)
+        asked = await ask(world)
+        assert asked.message is None
+        assert asked.retry_after is not None
+        assert least <= asked.retry_after.total_seconds() <= least * 1.1
+
+
 async def test_large_answer_is_passed_by_reference(world: World) -> None:
     """As the answer to the request itself."""
     body = {"state": "done", "more": "x" * 300_000}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 
 import worker
 from ackbridge.catalog.loading import load_catalog
+from ackbridge.client import calls as client_calls
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.control_startup import start_controls
 from ackbridge.clock import utc_now
@@ -172,6 +174,25 @@ async def throttled(
     file.write_text(f"{file.read_text()}\nlimits: {{requests_per_second: 50}}\n")
     async with set_up(engine, folder, integrations, has_worker=False) as stage:
         yield stage
+
+
+async def test_without_a_worker_a_wait_ends_when_its_time_is_over(
+    throttled: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In either lane: the status says that the call is stored, and what it waits for."""
+    monkeypatch.setattr(client_calls, "LATE_BY", timedelta(milliseconds=300))
+    alone, hosted = throttled.request(), throttled.request()
+    client = AckbridgeClient(throttled.client)
+    for request in (alone, hosted):
+        client._checked[request.provider, request.operation] = request is hosted
+        started = time.monotonic()
+        status = await client.start_and_wait(request, timedelta(milliseconds=100))
+        # It may have to connect, and the machine be busy; a request's own timeout is 10 s.
+        assert time.monotonic() - started < 6
+        assert status.waiting is not None
+        assert (status.call_id, status.waiting.what) == (request.call_id, WaitingFor.WORKER)
+    described = await throttled.handle(alone).describe()
+    assert described.status is WorkflowExecutionStatus.RUNNING
 
 
 async def test_status_tells_what_a_send_waits_for(throttled: Stage) -> None:

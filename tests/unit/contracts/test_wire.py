@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.wire import (
     MAX_JSON_DEPTH,
     Duration,
     InvalidInputError,
     check_json,
     duration_text,
+    parse_argument,
     read_json_unchecked,
 )
 
@@ -54,3 +58,27 @@ def test_json_is_checked_part_by_part() -> None:
     for text in (b"{", b"[" * 100_000):
         with pytest.raises(InvalidInputError):
             read_json_unchecked(text)
+
+
+@pytest.mark.parametrize(
+    ("payload", "where"),
+    [
+        (math.nan, "it"),
+        ({"amount": -math.inf}, "amount"),
+        ({"note": "NaN", "lines": [{"price": 1.5}, {"price": math.nan}]}, "lines.1.price"),
+    ],
+)
+def test_a_number_that_json_does_not_have_is_refused(payload: Any, where: str) -> None:
+    """It would become null; the error names the field."""
+    fields = {"provider": "acme", "operation": "order", "key": "k-1", "payload": payload}
+    with pytest.raises(InvalidInputError, match=f"payload: {where}: neither NaN nor Infinity"):
+        parse_argument(CallRequest, (fields,))
+    valid = CallRequest.model_validate(fields | {"payload": None})
+    with pytest.raises(InvalidInputError, match=f"payload: {where}: neither NaN nor Infinity"):
+        valid.model_copy(update={"payload": payload}).check_size()
+
+
+def test_words_for_such_numbers_are_texts() -> None:
+    """A text is not a number, whatever it says."""
+    fields = {"provider": "acme", "operation": "order", "key": "k-1", "payload": ["NaN", 1e308]}
+    assert parse_argument(CallRequest, (fields,)).payload == ["NaN", 1e308]

@@ -279,6 +279,26 @@ async def test_an_unknown_end_is_reconciled(answer: ProviderMessage, expected: o
     assert first.outcome.effect is Effect.UNKNOWN
 
 
+async def test_the_next_status_request_waits_as_long_as_the_provider_says() -> None:
+    """Answered or not; the next one after that comes at the usual interval."""
+    later, soon = timedelta(minutes=25), timedelta(seconds=1)
+    unavailable = StepError(StepFailure.NO_RECEIPT, "503", retry_after=timedelta(minutes=15))
+    told = [Asked(retry_after=later), unavailable, Asked(retry_after=soon)]
+    host = SimulatedHost(RECONCILED, ask_status=[*told, Asked(message=response("s-1"))])
+    outcome = await host.protocol.run()
+    assert outcome.effect is Effect.DONE
+    assert host.elapsed == 30 + (25 + 15 + 10) * 60
+
+
+async def test_the_provider_is_asked_once_more_at_the_end_of_the_time() -> None:
+    """Also if it wants to be asked later than that."""
+    told = [Asked(retry_after=timedelta(hours=1)), Asked(retry_after=timedelta(hours=1))]
+    host = SimulatedHost(RECONCILED, ask_status=told)
+    await host.protocol.run()
+    assert host.elapsed == 30 + 3600
+    assert len(host.steps(names.ASK_STATUS)) == 2
+
+
 async def test_reconciling_ends_when_its_time_is_over() -> None:
     """It stays unknown."""
     host = SimulatedHost(RECONCILED)
