@@ -37,7 +37,7 @@ from ackbridge.control.breaker import (
     counts_by_report,
     evaluate,
 )
-from ackbridge.control.deadlines import DeadlineRules, can_extend, extend, learn_all
+from ackbridge.control.deadlines import DeadlineRules, can_extend, extend, is_learned, learn_all
 from ackbridge.errors import AckbridgeError, ConfigurationError, LedgerUnavailableError
 from ackbridge.http.client import exchange
 from ackbridge.ledger.ledger import Ledger
@@ -192,6 +192,8 @@ async def learn_deadlines(
     groups: dict[datetime, dict[str, DeadlineRules]] = {}
     for name, rules in _learning(integration).items():
         known = current.get(name)
+        if not is_learned(rules, known):
+            continue
         since = _learn_since(now - rules.window, known.since if known else None, now)
         groups.setdefault(since, {})[name] = rules
     changed: dict[str, LearnedDeadline] = {}
@@ -203,8 +205,7 @@ async def learn_deadlines(
 
 def _learning(integration: Integration) -> dict[str, DeadlineRules]:
     """By operation, how its deadline is learned."""
-    rules = {name: one.response.deadline.rules for name, one in integration.operations.items()}
-    return {name: one for name, one in rules.items() if one is not None}
+    return {name: one.response.deadline.rules for name, one in integration.operations.items()}
 
 
 def _learn_since(start: datetime, changed_at: datetime | None, now: datetime) -> datetime:

@@ -351,7 +351,8 @@ class DeadlineSpec(FilePart):
     initial: Positive = timedelta(seconds=30)
     """The deadline until one is learned."""
     learn: LearningSpec | None = None
-    """How it is learned; left out: `initial` stays."""
+    """How it is learned; left out: `initial` stays, but after an outage in which responses were
+    missing it is learned, and never shorter than `initial`."""
     floor: Positive = timedelta(seconds=1)
     """The shortest learned deadline."""
     ceiling: Positive = timedelta(minutes=10)
@@ -363,19 +364,20 @@ class DeadlineSpec(FilePart):
         return min(self.initial, self.ceiling)
 
     @cached_property
-    def rules(self) -> DeadlineRules | None:
-        """How it is learned; None where it is not."""
-        if self.learn is None:
-            return None
+    def rules(self) -> DeadlineRules:
+        """How it is learned."""
+        learn = self.learn or LearningSpec(scouts=0)
+        floor = self.initial if self.learn is None else self.floor
         return DeadlineRules(
             initial=self.before_learning,
-            quantile=self.learn.quantile,
-            factor=self.learn.factor,
-            min_samples=self.learn.min_samples,
-            window=self.learn.window,
-            floor=min(self.floor, self.ceiling),
+            quantile=learn.quantile,
+            factor=learn.factor,
+            min_samples=learn.min_samples,
+            window=learn.window,
+            floor=min(floor, self.ceiling),
             ceiling=self.ceiling,
-            sample=self.learn.scouts,
+            sample=learn.scouts,
+            is_fixed=self.learn is None,
         )
 
 

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,49 +91,31 @@ class HalfOpenLimiter:
 RIDES: Final = 200
 MIN_RIDES: Final = 10
 """How many requests may be in flight within workflow tasks of one worker, all providers together;
-each has an equal share, but at least the minimum. A slow provider has only the minimum."""
-
-SLOW_RIDE: Final = 1.0
-"""Seconds that recent requests took on average; a slow provider's would hold slots for long."""
-
-_RECENT: Final = 8
-"""Requests that the average reaches back to."""
+each has an equal share, but at least the minimum."""
 
 
 class RideLimiter:
     """Bounds how many requests of each provider are in flight within workflow tasks of this worker.
 
-    Such a request, as part of a local activity, holds a slot that the calls of all providers need.
-    What is beyond the share of a provider goes through its queue.
+    Such a request, as part of a local activity, holds a slot. The worker has as many as all shares
+    together, so that a slow provider uses up its own only. What is beyond the share of a provider
+    goes through its queue, at nearly twice the cost.
     """
 
-    def __init__(self, providers: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
-        """Share the slots among this number of providers.
-
-        Args:
-            clock: seconds.
-        """
+    def __init__(self, providers: int = 1) -> None:
+        """Share the slots among this number of providers."""
         self.share = max(MIN_RIDES, RIDES // max(providers, 1))
-        self._clock = clock
         self._riding = Counter[str]()
-        self._seconds = defaultdict[str, float](float)
 
     @contextmanager
     def ride(self, provider: str) -> Iterator[bool]:
         """Whether one more may ride; if so, it does until the end of the block."""
-        is_slow = self._seconds[provider] > SLOW_RIDE
-        may_ride = self._riding[provider] < (min(self.share, MIN_RIDES) if is_slow else self.share)
-        if not may_ride:
-            yield False
-            return
-        self._riding[provider] += 1
-        began = self._clock()
+        may_ride = self._riding[provider] < self.share
+        self._riding[provider] += may_ride
         try:
-            yield True
+            yield may_ride
         finally:
-            self._riding[provider] -= 1
-            took = self._clock() - began
-            self._seconds[provider] += (took - self._seconds[provider]) / _RECENT
+            self._riding[provider] -= may_ride
 
 
 class Admission:

@@ -65,6 +65,8 @@ class DeadlineRules:
     floor: timedelta
     ceiling: timedelta
     sample: float  # the share of calls that wait longer than the deadline
+    # It stays `initial`, until an outage has shown that responses come later; it is learned then.
+    is_fixed: bool = False
 
     def bounded(self, deadline: timedelta) -> timedelta:
         return min(max(deadline, self.floor), self.ceiling)
@@ -108,6 +110,15 @@ def survival(
     return Survival(tuple(steps), 1 - unanswered) if steps else None
 
 
+def is_learned(rules: DeadlineRules, known: LearnedDeadline | None) -> bool:
+    """Whether an operation's deadline is learned, or is going to be.
+
+    Args:
+        known: what was learned so far, maybe by other rules.
+    """
+    return not rules.is_fixed or (known is not None and known.since is not None)
+
+
 def learn(
     rules: DeadlineRules,
     stats: OperationStats,
@@ -119,6 +130,8 @@ def learn(
     Args:
         now: an extended deadline stays until calls sent since then have had all of its time.
     """
+    if not is_learned(rules, before):
+        return before
     answers, silences = stats.times[Timing.ANSWER], stats.times[Timing.SILENCE]
     samples = answers.count + silences.count
     distribution = survival(answers, silences, stats.times[Timing.OVERDUE])
@@ -158,9 +171,9 @@ def learn_all(
     return {name: new for name, new in learned.items() if new and new is not before.get(name)}
 
 
-def can_extend(rules: DeadlineRules | None, before: LearnedDeadline | None) -> bool:
+def can_extend(rules: DeadlineRules, before: LearnedDeadline | None) -> bool:
     """Whether a longer wait may show that a provider is slower, and not silent."""
-    if rules is None or before is None or before.usual is not None:
+    if before is None or before.usual is not None or not is_learned(rules, before):
         return False
     return rules.bounded(before.deadline) < rules.ceiling
 
@@ -173,7 +186,9 @@ def extend(
     Args:
         to_ceiling: the provider was silent even for an extended deadline, and answers again.
     """
-    usual = before.usual or before.deadline if before is not None else rules.initial
+    usual = rules.initial
+    if before is not None and is_learned(rules, before):
+        usual = before.usual or before.deadline
     deadline = rules.ceiling if to_ceiling else rules.bounded(EXTENSION * usual)
     why = "after an outage" if to_ceiling else "too many calls timed out"
     return LearnedDeadline(
@@ -199,13 +214,13 @@ class CallDeadline:
 
 
 def deadline_for(
-    rules: DeadlineRules | None,
+    rules: DeadlineRules,
     learned: LearnedDeadline | None,
     initial: timedelta,
     bucket: float,
 ) -> CallDeadline:
     """How long a call waits; its bucket (0 to below 1) decides if it is in the sample."""
-    if rules is None or learned is None:
+    if learned is None or not is_learned(rules, learned):
         return CallDeadline(initial, f"{format_span(initial)} (configured initial value)")
     # The file's bounds may have changed since it was learned.
     deadline = rules.bounded(learned.deadline)

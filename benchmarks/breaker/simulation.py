@@ -312,9 +312,10 @@ class CounterBreaker(NoBreaker):
 class RealBreaker:
     """The functions of production, with its intervals of reporting, checking and learning."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadlines: DeadlineRules = RULES) -> None:
         self.rules = BreakerRules(POLICY)
-        self.learning = _Learning()
+        self.learning = _Learning(deadlines)
+        self._deadlines = deadlines
         self.now = 0.0
         self.history: list[tuple[float, str, str]] = []
         self._snapshot = ControlSnapshot(
@@ -338,9 +339,9 @@ class RealBreaker:
 
     def deadline(self, call: Call, now: float) -> float:
         learned = self._snapshot.deadlines.get(call.operation)
-        found = deadline_for(RULES, learned, RULES.initial, call.bucket)
+        found = deadline_for(self._deadlines, learned, self._deadlines.initial, call.bucket)
         if self._snapshot.breaker_of(call.operation).state is not BreakerState.CLOSED:
-            found = deadline_of_probe(found, RULES.ceiling, "not closed")
+            found = deadline_of_probe(found, self._deadlines.ceiling, "not closed")
         return found.deadline.total_seconds()
 
     def answered(self, call: Call) -> None:
@@ -393,8 +394,8 @@ class RealBreaker:
             self._reports[name] = {at: one for at, one in reports.items() if at >= oldest}
 
     def _check(self, now: float) -> None:
-        known, before = self._snapshot.deadlines, self._snapshot
-        extendable = {name for name in self._reports if can_extend(RULES, known.get(name))}
+        known, before, rules = self._snapshot.deadlines, self._snapshot, self._deadlines
+        extendable = {name for name in self._reports if can_extend(rules, known.get(name))}
         found = evaluate(
             self.rules,
             before.breaker,
@@ -407,7 +408,7 @@ class RealBreaker:
         )
         self._monitor = found.monitor
         extended = {
-            name: extend(RULES, known.get(name), _at(now), to_ceiling=to_ceiling)
+            name: extend(rules, known.get(name), _at(now), to_ceiling=to_ceiling)
             for name, to_ceiling in found.to_extend.items()
         }
         is_same = found.breaker is before.breaker and found.rate == before.rate
@@ -431,7 +432,8 @@ class RealBreaker:
 class _Learning:
     """The statistics that deadlines are learned from, after an hour of usual responses."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: DeadlineRules = RULES) -> None:
+        self._rules = rules
         self._buckets: dict[str, dict[int, OperationStats]] = {}
         random = Random(1)  # noqa: S311 -- a simulation
         for name in ("order", "endpoint"):
@@ -451,14 +453,14 @@ class _Learning:
         changed = {}
         for name, buckets in self._buckets.items():
             before = known.get(name)
-            since = now - RULES.window.total_seconds()
+            since = now - self._rules.window.total_seconds()
             if before is not None and before.since is not None:
                 since = max(since, (before.since - START).total_seconds() + BUCKET)
             first, last = int(since // BUCKET), int(now // BUCKET)
             stats = OperationStats.merged(
                 buckets[number] for number in range(first, last + 1) if number in buckets
             )
-            learned = learn(RULES, stats, before, _at(now))
+            learned = learn(self._rules, stats, before, _at(now))
             if learned is not None and learned is not before:
                 changed[name] = learned
         return changed

@@ -36,12 +36,14 @@ class Setting:
     Attributes:
         url: of the providers.
         worker: the process that is measured.
+        providers: the process that they are in.
     """
 
     calls: AckbridgeClient
     http: aiohttp.ClientSession
     url: str
     worker: ManagedProcess
+    providers: ManagedProcess
     engine: EmbeddedEngine
 
 
@@ -74,14 +76,14 @@ async def running(folder: Path, integrations: dict[str, str]) -> AsyncIterator[S
             "PYTHONPATH": str(CHECKOUT),
         }
         provider = [sys.executable, "-m", "benchmarks.isolation.provider", str(number)]
-        await _start(stack, folder, provider, environ, READY)
+        providers = await _start(stack, folder, provider, environ, READY)
         port.release()
         worker = await _start(
             stack, folder, [sys.executable, str(CHECKOUT / "worker.py")], environ, WORKER_READY
         )
         http = await stack.enter_async_context(aiohttp.ClientSession())
         calls = AckbridgeClient(await connect(engine.environment))
-        yield Setting(calls, http, url, worker, engine)
+        yield Setting(calls, http, url, worker, providers, engine)
 
 
 async def _start(

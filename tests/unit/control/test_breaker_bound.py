@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from benchmarks.breaker.scenarios import (
@@ -15,6 +18,7 @@ from benchmarks.breaker.scenarios import (
     slower,
 )
 from benchmarks.breaker.simulation import (
+    RULES,
     CounterBreaker,
     NoBreaker,
     RealBreaker,
@@ -23,6 +27,10 @@ from benchmarks.breaker.simulation import (
 )
 
 pytestmark = pytest.mark.slow
+
+
+TOO_SHORT = timedelta(seconds=2)
+"""The provider's usual 99th percentile; slower, it answers half of all calls after 4.8 s."""
 
 
 def played(scenario: Scenario, *, per_second: float = 0.5) -> Result:
@@ -57,6 +65,17 @@ def test_a_slower_provider_keeps_nobody_back(factor: float) -> None:
     """The deadline is extended, and learned again; few calls time out meanwhile."""
     found = played(Scenario("slower", between(10 * MINUTE, 2 * HOUR, slower(factor))))
     assert found.kept_back == 0
+    assert found.gave_up < 0.05 * found.calls
+
+
+def test_a_fixed_deadline_that_is_too_short_opens_the_breaker_once() -> None:
+    """Its calls time out, and those of the probes show that the provider is only slower."""
+    fixed = replace(RULES, initial=TOO_SHORT, floor=TOO_SHORT, sample=0.0, is_fixed=True)
+    breaker = RealBreaker(fixed)
+    scenario = Scenario("slower", between(10 * MINUTE, 2 * HOUR, slower(6)))
+    found = simulate(scenario, breaker, per_second=0.5)
+    assert sum(text.startswith("open") for _, name, text in breaker.history if not name) == 1
+    assert found.kept_back < 2 * MINUTE
     assert found.gave_up < 0.05 * found.calls
 
 

@@ -36,6 +36,8 @@ RULES = DeadlineRules(
     ceiling=timedelta(minutes=10),
     sample=0.1,
 )
+FIXED = replace(RULES, floor=RULES.initial, sample=0.0, is_fixed=True)
+"""Of a file that does not say `learn`."""
 
 
 def seconds(number: float) -> timedelta:
@@ -202,7 +204,6 @@ def test_an_extended_deadline_covers_a_provider_that_is_twenty_times_slower() ->
     assert can_extend(RULES, usual)
     assert not can_extend(RULES, longer)
     assert not can_extend(RULES, None)
-    assert not can_extend(None, usual)
     assert not can_extend(replace(RULES, ceiling=usual.deadline), usual)
     last = extend(RULES, longer, NOW, to_ceiling=True)
     assert (last.deadline, last.usual) == (RULES.ceiling, usual.deadline)
@@ -222,6 +223,24 @@ def test_an_extended_deadline_is_learned_again_when_all_calls_have_had_its_time(
     assert learn(RULES, stats_with({}, {30.0: 50}), longer, NOW + seconds(31)) is longer
 
 
+def test_a_fixed_deadline_is_learned_after_an_outage_only() -> None:
+    """It is never shorter than the file says, and what was learned by older rules is ignored."""
+    assert learn(FIXED, stats_with({5.0: 1000}), None) is None
+    by_older_rules = learned(stats_with({5.0: 1000}))
+    assert learn(FIXED, stats_with({2.0: 1000}), by_older_rules) is by_older_rules
+    assert not can_extend(FIXED, by_older_rules)
+    longer = extend(FIXED, by_older_rules, NOW, to_ceiling=True)
+    assert (longer.deadline, longer.usual) == (FIXED.ceiling, FIXED.initial)
+    after = NOW + FIXED.ceiling + seconds(1)
+    slower = learn(FIXED, stats_with({40.0: 20}), longer, after)
+    assert slower is not None
+    assert slower.deadline.total_seconds() == about(60)
+    assert deadline_for(FIXED, slower, seconds(30), 0.0).deadline == slower.deadline
+    quick = learn(FIXED, stats_with({2.0: 20}), longer, after)
+    assert quick is not None
+    assert quick.deadline == FIXED.initial
+
+
 def test_callers_are_told_at_the_usual_deadline() -> None:
     """Of every call that waits longer: extended, in the sample, or sent as a probe."""
     usual = learned(stats_with({2.0: 1000}))
@@ -235,7 +254,7 @@ def test_callers_are_told_at_the_usual_deadline() -> None:
     assert (probe.deadline, probe.delayed_after) == (RULES.ceiling, usual.deadline)
     assert probe.reason == "600 s: the ceiling, while the breaker is half open"
     assert deadline_of_probe(sample, RULES.ceiling, "open").delayed_after == usual.deadline
-    initial = deadline_for(None, None, seconds(30), 0.5)
+    initial = deadline_for(RULES, None, seconds(30), 0.5)
     assert deadline_of_probe(initial, RULES.ceiling, "open").delayed_after == seconds(30)
 
 
@@ -244,7 +263,7 @@ def test_the_reason_of_a_calls_deadline() -> None:
     known = learned(stats_with({2.8: 812}))
     configured = CallDeadline(seconds(30), "30 s (configured initial value)")
     assert deadline_for(RULES, None, seconds(30), 0.5) == configured
-    assert deadline_for(None, known, seconds(30), 0.5).deadline == seconds(30)
+    assert deadline_for(FIXED, known, seconds(30), 0.5).deadline == seconds(30)
     found = deadline_for(RULES, known, seconds(30), 0.5)
     assert found.deadline == known.deadline
     assert found.reason.startswith("4.")
