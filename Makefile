@@ -95,9 +95,9 @@ batch-scale: $(STAMP) ## Benchmark one batch of many parked calls (CALLS=100000)
 outage: $(STAMP) ## Simulate an outage of hours with thousands of parked calls (CALLS=, HOURS=)
 	@$(BIN)/python -m tests.outage $(if $(CALLS),--calls $(CALLS)) $(if $(HOURS),--hours $(HOURS))
 
-chaos: $(STAMP) ## Kill processes repeatedly during thousands of calls, and reconcile (CALLS=, SECONDS=, SEED=)
+chaos: $(STAMP) ## Kill processes repeatedly during thousands of calls, and reconcile (CALLS=, SECONDS=, SEED=, LANE=)
 	@$(BIN)/python -m tests.chaos $(if $(CALLS),--calls $(CALLS)) $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(SEED),--seed $(SEED))
+		$(if $(SEED),--seed $(SEED)) $(if $(LANE),--lane $(LANE))
 
 fuzz: $(STAMP) ## Send random input to parsers, verifiers and a gateway (SECONDS=600, SEED=)
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))

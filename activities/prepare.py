@@ -133,19 +133,21 @@ class Prepare:
         """Claim the call; take it over from a workflow that has ended without an outcome."""
         calls, request = self._deps.ledger.calls, step.request
         claim = await calls.claim(request, step.run_chain, step.host)
-        if claim.kind is not ClaimKind.ELSEWHERE:
-            return claim
-        # A call may have moved from its host into a workflow of its own, and not the other way.
-        for workflow_id in (claim.host, request.call_id):
-            if workflow_id is not None and await _is_running_elsewhere(workflow_id):
-                raise activity_failure(
-                    StepFailure.HOSTED_ELSEWHERE,
-                    f"{workflow_id} conducts this call",
-                    final=step.host is not None,
-                    delay=retry_delay(activity.info().attempt, maximum=MAX_MISSING_INTERVAL),
-                    code=workflow_id,
-                )
-        return await calls.claim(request, step.run_chain, step.host, takes_over=True)
+        while claim.kind is ClaimKind.ELSEWHERE:
+            # A call may have moved from its host into a workflow of its own, and not the other way.
+            for workflow_id in (claim.host, request.call_id):
+                if workflow_id is not None and await _is_running_elsewhere(workflow_id):
+                    raise activity_failure(
+                        StepFailure.HOSTED_ELSEWHERE,
+                        f"{workflow_id} conducts this call",
+                        final=step.host is not None,
+                        delay=retry_delay(activity.info().attempt, maximum=MAX_MISSING_INTERVAL),
+                        code=workflow_id,
+                    )
+            claim = await calls.claim(
+                request, step.run_chain, step.host, ended_chain=claim.run_chain
+            )
+        return claim
 
     async def _check(self, request: CallRequest) -> None:
         size = request.check_size()

@@ -147,10 +147,11 @@ class BulkLane:
         try:
             if calls:
                 handle = await self._start(calls)
+                before = [self._hosts.known.get(call.request.call_id) for call in calls]
                 self._hosts.remember((call.request.call_id for call in calls), handle.id)
                 for call in calls:
                     _settle(call.started, None)
-                await self._collect(handle, calls, started)
+                await self._collect(handle, calls, before, started)
         except AckbridgeError as error:
             _fail(calls, error)
         except RPCError as error:
@@ -208,12 +209,15 @@ class BulkLane:
         self,
         handle: WorkflowHandle[Any, Any],
         calls: list[QueuedCall],
+        before: list[str | None],
         started: Callable[[], None],
     ) -> None:
         after, remaining = 0, len(calls)
         while remaining:
             ends = await self._take_ends(handle, after, started)
             for end in ends.ends:
+                if end.rejected is not None:
+                    self._hosts.forget(calls[end.index].request.call_id, before[end.index])
                 _settle(calls[end.index].ended, end)
             after, remaining = after + len(ends.ends), ends.remaining
 

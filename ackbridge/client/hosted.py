@@ -14,6 +14,7 @@ from temporalio.client import (
     Client,
     WorkflowFailureError,
     WorkflowHandle,
+    WorkflowQueryFailedError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -36,6 +37,9 @@ from ackbridge.temporal.connect import RPC_TIMEOUT, as_plain
 
 REMEMBERED: Final = 100_000
 """Calls whose hosts a client remembers, at some 300 bytes each."""
+
+MAX_HOSTS: Final = 20
+"""The newest hosts that are looked at for a call: one for each request with its key."""
 
 _UPDATE_TIMEOUT: Final = timedelta(hours=1)
 _DELAYED_INTERVAL: Final = timedelta(seconds=2)
@@ -64,24 +68,37 @@ class HostFinder:
         while len(self.known) > REMEMBERED:
             self.known.popitem(last=False)
 
-    def forget(self, call_id: str) -> None:
-        """The call has moved into a workflow of its own."""
+    def forget(self, call_id: str, before: str | None = None) -> None:
+        """The call has moved into a workflow of its own, or its host has refused it.
+
+        Args:
+            before: the host that had it before.
+        """
         self.known.pop(call_id, None)
+        if before is not None:
+            self.known[call_id] = before
 
     async def find(self, call_id: str) -> str | None:
-        """The newest host of a call, from the visibility store, which lags by about a second."""
+        """The newest host of a call, from the visibility store, which lags by about a second.
+
+        One that has refused it, because of its payload, is the host of a call only if no other is.
+        """
         query = (
             f"WorkflowType = '{names.BULK_CALLS}' AND"
             f" {search_attributes.CALLS.name} = '{names.search_token(call_id)}'"
         )
         try:
-            async for execution in self._client.list_workflows(query, limit=1):
-                return execution.id
+            found = [one.id async for one in self._client.list_workflows(query, limit=MAX_HOSTS)]
         except RPCError as error:
             # Our search attributes are not registered.
             if error.status is not RPCStatusCode.INVALID_ARGUMENT:
                 raise
-        return None
+            return None
+        for host in found[:-1]:
+            with contextlib.suppress(KeyReusedError):
+                await HostedCall(self._client, call_id, host).own_status()
+                return host
+        return found[-1] if found else None
 
 
 class HostedCall:
@@ -92,14 +109,26 @@ class HostedCall:
         self._call_id = call_id
         self._handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(host)
 
+    async def own_status(self) -> CallStatus:
+        """Query the status that this host knows; raises `KeyReusedError` if it was refused."""
+        try:
+            status: CallStatus = await self._handle.query(
+                names.STATUS,
+                {"call_id": self._call_id},
+                result_type=CallStatus,
+                rpc_timeout=RPC_TIMEOUT,
+            )
+        except WorkflowQueryFailedError as error:
+            raise KeyReusedError(str(error)) from None
+        return status
+
     async def status(self) -> CallStatus | None:
-        """Query the status; None: the call has moved into a workflow of its own."""
-        status: CallStatus = await self._handle.query(
-            names.STATUS,
-            {"call_id": self._call_id},
-            result_type=CallStatus,
-            rpc_timeout=RPC_TIMEOUT,
-        )
+        """Query the status; None: the call has moved into a workflow of its own.
+
+        Raises:
+            KeyReusedError: as above.
+        """
+        status = await self.own_status()
         if status.moved_to is None:
             return status
         other = self._other(status.moved_to)

@@ -75,11 +75,13 @@ class Claim:
         outcome: of a call that was RECORDED; or HELD, if this run chain recorded it in a workflow
             task that was lost.
         host: of a call that is ELSEWHERE, the workflow that has claimed it; None: its own.
+        run_chain: of a call that is ELSEWHERE, the run chain that has claimed it.
     """
 
     kind: ClaimKind
     outcome: CallOutcome | None = None
     host: str | None = None
+    run_chain: str | None = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ class CallStore(Store):
         run_chain: str,
         host: str | None = None,
         *,
-        takes_over: bool = False,
+        ended_chain: str | None = None,
     ) -> Claim:
         """Claim a call before anything is sent. Claims outlive the engine's retention.
 
@@ -221,7 +223,8 @@ class CallStore(Store):
             request: its digest tells a repeated call from a reused key.
             run_chain: the id of the first run of this execution chain.
             host: the id of the workflow that hosts the call; None: the call's own.
-            takes_over: whether no other workflow conducts the call any more.
+            ended_chain: a run chain of another workflow that does not conduct the call any more.
+                Of several that take over from it, one does.
         """
         now = self.clock()
         row = {
@@ -249,8 +252,8 @@ class CallStore(Store):
             return Claim(ClaimKind.HELD, outcome)
         if outcome is not None:
             return Claim(ClaimKind.RECORDED, outcome)
-        if known.host != host and not takes_over:
-            return Claim(ClaimKind.ELSEWHERE, host=known.host)
+        if known.host != host and known.run_chain != ended_chain:
+            return Claim(ClaimKind.ELSEWHERE, host=known.host, run_chain=known.run_chain)
         values: dict[str, Any] = {"run_chain": run_chain, "host": host, "stage": Stage.PREPARING}
         update_call(connection, request.call_id, now, **values)
         batches.unpark(connection, request.call_id)

@@ -24,6 +24,7 @@ from ackbridge.workarounds.temporal_sdk import exit_process
 
 from .report import Report
 from .run import Options, run
+from .workload import Lane
 
 
 def main() -> int:
@@ -88,6 +89,13 @@ def _read_arguments() -> argparse.Namespace:
         "--faults", type=float, default=Options.faults, help="multiplies the provider's rates"
     )
     parser.add_argument(
+        "--lane",
+        type=Lane,
+        choices=list(Lane),
+        default=Options.lane,
+        help="how calls are started",
+    )
+    parser.add_argument(
         "--queries",
         action="store_true",
         help="let callers ask by query: shows what the SDK does not bear (decision 7)",
@@ -109,6 +117,7 @@ def _options(asked: argparse.Namespace) -> Options:
         kill_every=asked.kill_every,
         kills=asked.kills,
         faults=asked.faults,
+        lane=asked.lane,
         queries=asked.queries,
     )
 

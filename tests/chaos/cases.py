@@ -39,18 +39,19 @@ class Case:
 
     @property
     def chain(self) -> tuple[Run, ...]:
-        """The runs of the first execution chain; later ones only repeat its outcome."""
-        return tuple(run for run in self.runs if run.chain == self.runs[0].chain)
+        """The runs of the first execution chain; others follow it, or repeat its outcome."""
+        conducting = [run for run in self.runs if run.state is not RunState.FOLLOWED]
+        return tuple(run for run in conducting if run.chain == conducting[0].chain)
 
     @property
     def last(self) -> Run | None:
         """The run that stands for the call."""
-        return self.chain[-1] if self.runs else None
+        return self.chain[-1] if self.chain else None
 
     @property
     def is_open(self) -> bool:
-        """Whether its workflow runs."""
-        return self.last is not None and self.last.state is RunState.OPEN
+        """Whether a workflow of it runs."""
+        return any(run.state is RunState.OPEN for run in self.runs)
 
     @property
     def is_parked(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ackbridge.contracts.calls import Effect, OutcomeCode
@@ -10,7 +10,7 @@ from ackbridge.contracts.notices import notice_kind
 
 from .cases import Case
 from .finding_kinds import Kind
-from .records import EventRecords, Work
+from .records import EventRecords, Run, Work
 
 
 def replays(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
@@ -91,12 +91,22 @@ COMPARED = (
 """What an outcome says in the history and in the ledger alike."""
 
 
+REPEATED = ("status", "response", "cycles")
+"""What does not change after the outcome. A host that is asked again returns it as it is then."""
+
+
+def _compared(case: Case, run: Run) -> Sequence[str]:
+    if run in case.chain or not any(one.is_hosted for one in case.runs):
+        return COMPARED
+    return () if (run.outcome or {}).get("effect") == "unknown" else REPEATED
+
+
 def agreement(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:
     """History, ledger and callers have the same outcome."""
     kept = case.ledger.outcome
     for run in case.runs:
         if kept and run.outcome:
-            for field in COMPARED:
+            for field in _compared(case, run):
                 if run.outcome.get(field) != kept.get(field):
                     theirs = f"{run.outcome.get(field)!r} and {kept.get(field)!r}"
                     yield Kind.BROKEN, f"history and ledger differ in {field}: {theirs}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from temporalio.api.common.v1 import Payload
@@ -19,6 +19,10 @@ BENIGN = (
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND,
     WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_STICKY_TASK_QUEUE,
 )
+
+
+LONGEST_RESULTS = 3000
+"""Characters of the results of a host's steps that are shown."""
 
 
 def read_run(run_id: str, events: Sequence[HistoryEvent]) -> Run:
@@ -37,6 +41,7 @@ def read_run(run_id: str, events: Sequence[HistoryEvent]) -> Run:
         recorded=reader.recorded,
         task_failures=tuple(reader.task_failures),
         story=tuple(reader.story),
+        moved_from=reader.moved_from,
     )
 
 
@@ -53,6 +58,7 @@ class _Reader:
         self.recorded = 0
         self.task_failures: list[TaskFailure] = []
         self.story: list[str] = []
+        self.moved_from: str | None = None
         self._scheduled: dict[int, str] = {}
 
     def read(self, event: HistoryEvent) -> None:
@@ -67,12 +73,15 @@ class _Reader:
     def _workflow_execution_started(self, event: HistoryEvent) -> str:
         started = event.workflow_execution_started_event_attributes
         self.chain = started.first_execution_run_id
+        # The second argument is what the host knew of the call.
+        if len(started.input.payloads) > 1 and started.HasField("parent_workflow_execution"):
+            self.moved_from = started.parent_workflow_execution.run_id
         return "started" + (" by a run before it" if started.continued_execution_run_id else "")
 
     def _workflow_execution_completed(self, event: HistoryEvent) -> str:
         self.state = RunState.COMPLETED
         payloads = event.workflow_execution_completed_event_attributes.result.payloads
-        self.outcome = _first(payloads)
+        self.outcome = first_payload(payloads)
         return "completed"
 
     def _workflow_execution_failed(self, event: HistoryEvent) -> str:
@@ -80,13 +89,13 @@ class _Reader:
         failure = event.workflow_execution_failed_event_attributes.failure
         info = failure.application_failure_info
         self.failure = info.type or "no application failure"
-        self.outcome = _first(info.details.payloads)
+        self.outcome = first_payload(info.details.payloads)
         return f"failed as {self.failure}: {failure.message}"
 
     def _workflow_execution_canceled(self, event: HistoryEvent) -> str:
         self.state = RunState.CANCELLED
         payloads = event.workflow_execution_canceled_event_attributes.details.payloads
-        self.outcome = _first(payloads)
+        self.outcome = first_payload(payloads)
         return "cancelled"
 
     def _workflow_execution_continued_as_new(self, event: HistoryEvent) -> str:
@@ -103,18 +112,23 @@ class _Reader:
 
     def _workflow_execution_signaled(self, event: HistoryEvent) -> str:
         signal = event.workflow_execution_signaled_event_attributes
-        argument = _first(signal.input.payloads)
-        key = argument.get("event_key") if isinstance(argument, dict) else None
-        if signal.signal_name == names.PROVIDER_MESSAGE and key:
-            self.heard.add(key)
-            return f"signal {signal.signal_name}: {argument['kind']} {key}"
+        argument = first_payload(signal.input.payloads)
+        if signal.signal_name == names.PROVIDER_MESSAGES and isinstance(argument, dict):
+            return "; ".join(self._message(one) for one in argument["messages"])
+        if signal.signal_name == names.PROVIDER_MESSAGE and isinstance(argument, dict):
+            return self._message(argument)
         return f"signal {signal.signal_name}: {json.dumps(argument)[:200]}"
+
+    def _message(self, message: dict[str, Any]) -> str:
+        self.heard.add(message["event_key"])
+        whose = f" for {message['call_id']}" if message.get("call_id") else ""
+        return f"signal {names.PROVIDER_MESSAGE}: {message['kind']} {message['event_key']}{whose}"
 
     def _marker_recorded(self, event: HistoryEvent) -> str:
         marker = event.marker_recorded_event_attributes
         if marker.marker_name != "core_local_activity":
             return f"marker {marker.marker_name}"
-        name = _first(marker.details["data"].payloads)["activity_type"]
+        name = first_payload(marker.details["data"].payloads)["activity_type"]
         if marker.HasField("failure"):
             return f"{name}, in the workflow task, failed: {_explain(marker.failure)}"
         payloads = marker.details["result"].payloads if "result" in marker.details else ()
@@ -124,7 +138,7 @@ class _Reader:
         scheduled = event.activity_task_scheduled_event_attributes
         name = scheduled.activity_type.name
         self._scheduled[event.event_id] = name
-        step = _first(scheduled.input.payloads) or {}
+        step = first_payload(scheduled.input.payloads) or {}
         kept = {key: step[key] for key in ("cycle", "kind", "reference", "stage") if key in step}
         return f"{name} scheduled on {scheduled.task_queue.name}: {json.dumps(kept)}"
 
@@ -176,21 +190,26 @@ class _Reader:
         return f"workflow task failed: {cause}: {failed.failure.message}"
 
     def _done(self, told: str, name: str, payloads: Sequence[Payload]) -> str:
-        result = _first(payloads)
-        if name == names.RECORD and isinstance(result, dict):
-            self.recorded += bool(result.get("accepted"))
-        if name == names.SEND and isinstance(result, dict) and result.get("reference"):
-            self.receipts.add(result["reference"])
-        for message in _messages(result):
-            self.heard.add(message["event_key"])
+        result = first_payload(payloads)
+        if isinstance(result, dict) and name == names.PERFORM_STEPS:
+            values = [one.get("value") for one in result["results"]]
+            for value in values:
+                self._take(value)
+            return f"{told}: {json.dumps(values)[:LONGEST_RESULTS]}"
+        self._take(result)
         return f"{told}: {json.dumps(result)[:300]}"
 
-
-def _messages(result: Any) -> Iterable[dict[str, Any]]:
-    """Provider's messages in the result of a step."""
-    if not isinstance(result, dict):
-        return []
-    return [*(result.get("messages") or ()), *filter(None, [result.get("message")])]
+    def _take(self, result: Any) -> None:
+        """Take what the result of a step says; those of a host do not say of which step."""
+        if not isinstance(result, dict):
+            return
+        self.recorded += bool(result.get("accepted"))
+        if "receipt_at" in result and result.get("reference"):
+            self.receipts.add(result["reference"])
+        for message in [*(result.get("messages") or ()), *filter(None, [result.get("message")])]:
+            self.heard.add(message["event_key"])
+        # `prepare` may have sent the request.
+        self._take(result.get("sent"))
 
 
 def _explain(failure: Any) -> str:
@@ -201,7 +220,7 @@ def _explain(failure: Any) -> str:
     return f"{kind}: {cause.message}" if kind else str(cause.message)
 
 
-def _first(payloads: Sequence[Payload]) -> Any:
+def first_payload(payloads: Sequence[Payload]) -> Any:
     """The first of them, as JSON; None when there is none."""
     if not payloads or payloads[0].metadata.get("encoding") == b"binary/null":
         return None

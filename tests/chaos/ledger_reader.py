@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections import defaultdict
@@ -20,11 +21,13 @@ class LedgerProgress:
 
     Attributes:
         stages: by call id.
+        hosts: of calls that were claimed in a host, by call id.
         owing: calls that owe an acknowledgement.
         pending: entries of the inbox that have been tried fewer than `TRIED_ENOUGH` times.
     """
 
     stages: dict[str, str]
+    hosts: dict[str, str]
     owing: frozenset[str]
     pending: int
 
@@ -40,9 +43,33 @@ def read_progress(file: Path) -> LedgerProgress:
     """What is needed to decide whether all calls are quiet."""
     with _snapshot(file) as ledger:
         stages = dict(ledger.execute("SELECT call_id, stage FROM calls").fetchall())
+        hosted = "SELECT call_id, host FROM calls WHERE host IS NOT NULL"
+        hosts = dict(ledger.execute(hosted).fetchall())
         owing = ledger.execute("SELECT call_id FROM acknowledgements WHERE is_owed").fetchall()
         (pending,) = ledger.execute(_PENDING, (TRIED_ENOUGH,)).fetchone()
-    return LedgerProgress(stages, frozenset(call_id for (call_id,) in owing), pending)
+    return LedgerProgress(stages, hosts, frozenset(call_id for (call_id,) in owing), pending)
+
+
+class StageWatch:
+    """The stages of all calls, as they were in the ledger a moment ago."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._stages: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Read them again and again; ends only with its task."""
+        while True:
+            self._stages = (await asyncio.to_thread(read_progress, self._file)).stages
+            await asyncio.sleep(READ_EVERY)
+
+    def is_parked(self, call_id: str) -> bool:
+        return self._stages.get(call_id) == "parked"
+
+    async def until_claimed(self, call_id: str) -> None:
+        """Wait until a workflow has claimed the call."""
+        while call_id not in self._stages:  # noqa: ASYNC110 -- another process writes it
+            await asyncio.sleep(READ_EVERY)
 
 
 _TABLES = {
@@ -58,6 +85,9 @@ _PENDING = "SELECT count(*) FROM inbox WHERE state = 'pending' AND attempts < ?"
 
 TRIED_ENOUGH = 3
 """Tries after which an entry of the inbox may go on waiting without us."""
+
+READ_EVERY = 0.5
+"""Seconds between two looks at the stages of calls that are under way."""
 
 Rows = dict[str, list[dict[str, Any]]]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .cases import Case
 from .finding_kinds import Kind
-from .records import ENDED, Event, EventRecords, RunState, Work
+from .records import ENDED, Event, EventRecords, Run, RunState, Work
 
 FINAL = frozenset({"completed", "failed", "cancelled"})
 """The stages in which a call may end."""
@@ -78,6 +78,19 @@ def applied_twice(case: Case, ledgered: EventRecords) -> Iterator[tuple[Kind, st
         its_id = response.data.get("id") if isinstance(response.data, dict) else None
         if response.source != "operator" and its_id not in works:
             yield Kind.APPLIED_TWICE, f"its response is of {its_id}, which is another call's work"
+
+
+def recorded_in_host(host: Run, cases: Sequence[Case]) -> Iterator[tuple[Kind, str]]:
+    """More accepted responses in the history of a host than calls of it have one.
+
+    Args:
+        cases: the calls that it has conducted.
+    """
+    moved = [run for case in cases for run in case.runs if run.moved_from == host.id]
+    accepted = host.recorded + sum(run.recorded for run in moved)
+    if accepted > (expected := sum(bool(case.ledger.responses) for case in cases)):
+        told = f"{accepted} accepted responses of {expected} calls"
+        yield Kind.APPLIED_TWICE, f"its host has {told} in its history"
 
 
 def done_twice(case: Case, _: EventRecords) -> Iterator[tuple[Kind, str]]:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.contracts import names
@@ -80,6 +80,8 @@ class OperatorActions:
         except RPCError as error:
             if "already completed" in error.message:
                 return "too late"
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return "it is in a host, which has other calls"
             raise EngineUnavailableError(error.message) from None
         return "accepted"
 
@@ -94,9 +96,14 @@ class OperatorActions:
         if other.digest == request.digest:
             raise AssertionError("the other payload is the same one")
         try:
-            await self._calls.start(other)
+            # What is started in a host, or beside one, is refused by the ledger.
+            await (await self._calls.start(other)).outcome(PATIENCE)
         except KeyReusedError:
             return "refused, as it should be"
+        except (CallFailedError, CallCancelledError):
+            pass
+        except TimeoutError:
+            raise EngineUnavailableError("nobody has refused it yet") from None
         caller.errors.append("another payload was accepted under its key")
         return "accepted"
 

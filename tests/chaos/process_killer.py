@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 
 from ackbridge.errors import AckbridgeError
+from ackbridge.local.processes import StackProcess
 from ackbridge.local.stack import Stack
 
 from .workload import Kill
@@ -17,6 +20,38 @@ LOOK_EVERY = 1.0
 
 RESTART_WITHIN = 120.0
 """Seconds in which a process must be ready again; others may be down meanwhile."""
+
+
+STOP_TIMEOUT = timedelta(seconds=10)
+
+
+class Parts:
+    """The parts of a stack, and processes of this run beside them, by name."""
+
+    def __init__(self, stack: Stack, *others: StackProcess) -> None:
+        self._stack = stack
+        self._others = {other.name: other for other in others}
+
+    def is_running(self, part: str) -> bool:
+        other = self._others.get(part)
+        return self._stack.is_running(part) if other is None else other.is_running
+
+    def kill(self, part: str) -> None:
+        """Kill it with SIGKILL; returns after its end."""
+        other = self._others.get(part)
+        if other is None:
+            self._stack.kill(part)
+        elif other.is_running:
+            other.kill(signal.SIGKILL)
+
+    def restart(self, part: str) -> None:
+        """Start it again, and return when it is ready; raises `AckbridgeError`."""
+        other = self._others.get(part)
+        if other is None:
+            self._stack.restart(part)
+        else:
+            other.stop(STOP_TIMEOUT)
+            other.start()
 
 
 class StartedCalls:
@@ -55,9 +90,9 @@ class ProcessKiller:
         log: kills and restarts, in order.
     """
 
-    def __init__(self, stack: Stack, supervised: tuple[str, ...]) -> None:
+    def __init__(self, parts: Parts, supervised: tuple[str, ...]) -> None:
         """Prepare; `supervised` names the processes that may be restarted."""
-        self._stack = stack
+        self._parts = parts
         self._supervised = supervised
         self._down: set[str] = set()
         self._reviving: set[asyncio.Task[None]] = set()
@@ -81,7 +116,7 @@ class ProcessKiller:
         """
         while True:
             for part in self._supervised:
-                if part not in self._down and not self._stack.is_running(part):
+                if part not in self._down and not self._parts.is_running(part):
                     self._note(f"{part} ended by itself")
                     self.deaths.append(self.log[-1])
                     self._revive(part, 0.0)
@@ -101,7 +136,7 @@ class ProcessKiller:
         while self._down.intersection(kill.parts):
             await asyncio.wait(self._reviving, return_when=asyncio.FIRST_COMPLETED)
         self._down.update(kill.parts)
-        await asyncio.gather(*(asyncio.to_thread(self._stack.kill, part) for part in kill.parts))
+        await asyncio.gather(*(asyncio.to_thread(self._parts.kill, part) for part in kill.parts))
         self.kills.update(kill.parts)
         self._note(f"kill {kill.number} after {kill.after} calls: {', '.join(kill.parts)}")
         for part in kill.parts:
@@ -118,7 +153,7 @@ class ProcessKiller:
         until = time.monotonic() + RESTART_WITHIN
         while True:
             try:
-                await asyncio.to_thread(self._stack.restart, part)
+                await asyncio.to_thread(self._parts.restart, part)
             except AckbridgeError as error:
                 if time.monotonic() > until:
                     raise

@@ -73,11 +73,17 @@ def _work(told: dict[str, Any]) -> Work:
         id=told["id"],
         key=told["idempotency_key"],
         call_id=told["call_id"] or told["idempotency_key"],
-        cycle=told["cycle"] or 0,
+        cycle=told["cycle"] or _number(told["idempotency_key"]),
         status=told["status"],
         verdicts=tuple(one["verdict"] for one in told["acknowledgements"]),
         behaviour=told["behaviour"],
     )
+
+
+def _number(key: str) -> int:
+    """Which request of a call it was that had no key, as the sandbox counts them; 0 if unknown."""
+    number = key.rpartition("#")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def _seen(works: list[Work], entries: list[dict[str, Any]]) -> ProviderRecord:

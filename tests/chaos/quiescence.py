@@ -30,7 +30,7 @@ class Activity:
     """What is still in progress.
 
     Attributes:
-        moving: calls that are open and not parked for long.
+        moving: workflows that are open, and have no call that is parked for long.
         pending: entries in the inbox.
         provider: its counters, which change while it still sends.
     """
@@ -68,14 +68,18 @@ async def read_activity(
         stays_parked: whether a parked call of this id outlives the run.
     """
     standing = await asyncio.to_thread(read_progress, ledger)
-    query = f"WorkflowType = '{names.INTEGRATION_CALL}' AND ExecutionStatus = 'Running'"
+    types = f"'{names.INTEGRATION_CALL}', '{names.BULK_CALLS}'"
+    query = f"WorkflowType IN ({types}) AND ExecutionStatus = 'Running'"
     try:
         running = [one.id async for one in client.list_workflows(query)]
     except RPCError:
         running = ["the engine does not say"]
-    moving = {
+    parked = {
         call_id
-        for call_id in running
-        if not (standing.stages.get(call_id) == "parked" and stays_parked(call_id))
+        for call_id, stage in standing.stages.items()
+        if stage == "parked" and stays_parked(call_id)
     }
+    # A call is parked in its host where a workflow of its own id waits for that.
+    parked |= {host for call_id, host in standing.hosts.items() if call_id in parked}
+    moving = set(running) - parked
     return Activity(frozenset(moving), standing.pending, await count_provider(provider_url))

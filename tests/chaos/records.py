@@ -135,6 +135,13 @@ class EventRecords:
 
 
 class RunState(StrEnum):
+    """How a run has ended; of a hosted call, how that has left its host.
+
+    Attributes:
+        CONTINUED: as new, or in a workflow of its own.
+        FOLLOWED: another workflow has conducted the call.
+    """
+
     OPEN = "open"
     COMPLETED = "completed"
     FAILED = "failed"
@@ -142,6 +149,7 @@ class RunState(StrEnum):
     CONTINUED = "continued"
     TERMINATED = "terminated"
     TIMED_OUT = "timed out"
+    FOLLOWED = "followed"
 
 
 ENDED = frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED})
@@ -174,6 +182,8 @@ class Run:
         recorded: how many responses the ledger accepted from it.
         unreplayable: why the workflow's code does not replay it, if it does not.
         story: one line per event of interest.
+        moved_from: the run of the host that the call was in before.
+        is_hosted: it is the run of a host, which has other calls, too.
     """
 
     id: str
@@ -187,6 +197,16 @@ class Run:
     task_failures: tuple[TaskFailure, ...] = ()
     unreplayable: str | None = None
     story: tuple[str, ...] = ()
+    moved_from: str | None = None
+    is_hosted: bool = False
+
+    def is_hosted_elsewhere(self, moved: frozenset[str]) -> bool:
+        """Whether a host says that the call's own workflow has it, to which it did not move.
+
+        Args:
+            moved: runs of hosts from which the call has moved.
+        """
+        return self.is_hosted and self.state is RunState.CONTINUED and self.id not in moved
 
 
 @dataclass(frozen=True)

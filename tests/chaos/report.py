@@ -29,6 +29,7 @@ class Report:
     ledgered: EventRecords
     totals: Totals
     findings: Sequence[Finding]
+    hosts: Sequence[Run] = ()
 
     @property
     def is_clean(self) -> bool:
@@ -45,7 +46,8 @@ class Report:
         statuses = Counter(outcome["status"] for outcome in outcomes)
         refused = sum(case.caller.refusal is not None for case in cases)
         false = [event for event in events if not event.is_true]
-        runs = [run for case in cases for run in case.runs]
+        runs = [*(run for case in cases for run in case.runs if not run.is_hosted), *self.hosts]
+        hosted = [run for case in cases for run in case.runs if run.is_hosted]
         return {
             "calls": str(len(cases)),
             "kills": f"{self.totals.kills.total()} ({_list(self.totals.kills)})",
@@ -68,6 +70,7 @@ class Report:
             "forged or malformed": f"{len(false)}, {sum(e.is_taken for e in false)} taken",
             "workflow tasks failed": _list(_task_failures(runs)),
             "runs": f"{len(runs)} ({_list(Counter(run.state for run in runs))})",
+            **({"calls in hosts": _in_hosts(hosted)} if self.hosts else {}),
             "parts that died by themselves": str(len(self.totals.deaths)),
             "took": f"{self.took.total_seconds():.0f} s",
         }
@@ -98,6 +101,11 @@ class Report:
 
 def _list(counted: Counter[str] | Counter[RunState]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counted.items()) if count) or "0"
+
+
+def _in_hosts(runs: Sequence[Run]) -> str:
+    states = Counter("moved out" if r.state is RunState.CONTINUED else r.state for r in runs)
+    return f"{len(runs)} in {len({run.id for run in runs})} ({_list(states)})"
 
 
 def _answers(totals: Totals) -> str:

@@ -19,20 +19,32 @@ pytestmark = pytest.mark.slow
 
 def test_sixty_calls_and_two_kills_lose_nothing(tmp_path: Path) -> None:
     """Exit 0, a report of zeros, and neither a process nor a folder is left behind."""
+    _run(tmp_path, 60, "--seed", "14", "--rate", "20", "--kill-every", "20", "--kills", "2")
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("lane", ["bulk", "both"])
+def test_the_bulk_lane_loses_nothing(lane: str, tmp_path: Path) -> None:
+    """The process that calls `call_many` is killed as well, and asks again."""
+    arguments = ("--lane", lane, "--seed", "5", "--rate", "10", "--kill-every", "15")
+    shown = _run(tmp_path, 100, *arguments, "--kills", "5")
+    assert re.search(r"^ *calls in hosts +[1-9]", shown, re.MULTILINE), shown
+    assert re.search(r"caller [1-9]", shown), shown
+
+
+def _run(folder: Path, calls: int, *arguments: str) -> str:
+    """Make calls in a clean run, and check that it leaves nothing behind; gives its report."""
     ran = subprocess.run(
-        [
-            *(sys.executable, "-m", "tests.chaos", "--calls", "60", "--seed", "14"),
-            *("--rate", "20", "--kill-every", "20", "--kills", "2"),
-        ],
+        [sys.executable, "-m", "tests.chaos", "--calls", str(calls), *arguments],
         cwd=app_folder(),
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     for what, count in {
-        "calls": 60,
+        "calls": calls,
         "lost": 0,
         "untrue": 0,
         "unacknowledged": 0,
@@ -40,8 +52,9 @@ def test_sixty_calls_and_two_kills_lose_nothing(tmp_path: Path) -> None:
     }.items():
         assert re.search(rf"^ *{what} +{count} *$", ran.stdout, re.MULTILINE), ran.stdout
     assert re.search(r"^ *kills +[1-9]", ran.stdout, re.MULTILINE), ran.stdout
-    assert list(tmp_path.iterdir()) == []
-    assert list(_processes_of(tmp_path)) == []
+    assert list(folder.iterdir()) == []
+    assert list(_processes_of(folder)) == []
+    return ran.stdout
 
 
 def _processes_of(folder: Path) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 from ackbridge.catalog.loading import load_catalog
 
 from .run import INTEGRATIONS
-from .workload import OPERATIONS, draw_call, draw_kills, rates
+from .workload import BULK_OPERATIONS, OPERATIONS, draw_call, draw_kills, rates
 
 WORKERS = ("worker", "worker-2")
 ENVIRON = {
@@ -48,7 +48,7 @@ def test_every_operation_that_is_called_is_configured() -> None:
         for provider, integration in catalog.integrations.items()
         for operation in integration.operations
     }
-    assert configured == OPERATIONS.keys()
+    assert configured == BULK_OPERATIONS.keys()
 
 
 def test_kills_come_in_order_and_as_often_as_asked() -> None:

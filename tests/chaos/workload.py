@@ -17,13 +17,23 @@ from ackbridge.sandbox.fault_rates import REALISTIC, Rates
 Chosen = TypeVar("Chosen")
 
 
+class Lane(StrEnum):
+    """The lane of the calls of a run. In `both`, every second operation has `lane: bulk`, and
+    `call_many` is used for all of them."""
+
+    SINGLE = "single"
+    BULK = "bulk"
+    BOTH = "both"
+
+
 class CallStyle(StrEnum):
-    """How a service makes its call: starting and waiting in one request, one after the other, or
-    starting alone."""
+    """How a service makes its call: starting and waiting in one request, one after the other,
+    starting alone, or with `call_many` in a process that is killed now and then."""
 
     WAIT = "start and wait"
     FOLLOW = "start, then follow"
     LEAVE = "start"
+    MANY = "call_many"
 
 
 class Action(StrEnum):
@@ -96,6 +106,15 @@ OPERATIONS = {
 }
 """How often each is called, in percent."""
 
+BULK_OPERATIONS = OPERATIONS | {("shop", "charter"): 12}
+"""Those of runs with the bulk lane: one waits for longer than a call stays in its host."""
+
+MANY = {Lane.SINGLE: 0.0, Lane.BULK: 0.6, Lane.BOTH: 0.4}
+"""Share of the calls that `call_many` makes."""
+
+LONG_DELAYS: tuple[int | None, ...] = (None, 9_000, 10_500, 12_000, 60_000)
+"""Milliseconds until the provider answers a charter; the last one is after its deadline."""
+
 MANNERS = {CallStyle.WAIT: 50, CallStyle.FOLLOW: 40, CallStyle.LEAVE: 10}
 
 STEERING: dict[Action | None, float] = {
@@ -160,26 +179,35 @@ def rates(seed: int, factor: float = 1.0) -> Rates:
     return REALISTIC.model_copy(update={**shares, "seed": seed, "extend_ms": 1000, "late_ms": 300})
 
 
-def draw_call(seed: int, number: int) -> PlannedCall:
+def operations(lane: Lane) -> Mapping[tuple[str, str], int]:
+    """How often each is called in a run."""
+    return OPERATIONS if lane is Lane.SINGLE else BULK_OPERATIONS
+
+
+def draw_call(seed: int, number: int, lane: Lane = Lane.SINGLE) -> PlannedCall:
     """The call of this number, from 0."""
     chance = random.Random(f"{seed}:call:{number}")  # noqa: S311 -- repeatable, not secret
-    provider, operation = _pick(chance, OPERATIONS)
+    provider, operation = _pick(chance, operations(lane))
     payload = _payload(chance, operation)
     steering = _pick(chance, STEERING)
     orders = (ScheduledAction(steering, chance.uniform(0, LONGEST_WAIT)),) if steering else ()
     if orders and (behaviour := chance.choice(SLOWNESS)):
         payload["behaviour"] = behaviour
+    elif operation == "charter" and (delay := chance.choice(LONG_DELAYS)):
+        payload["behaviour"] = {"delay_ms": delay}
     is_refusable = chance.random() < INVALID
     if is_refusable:
         payload["unheard_of"] = True
     request = CallRequest(
         provider=provider, operation=operation, key=f"{seed}-{number}", payload=payload
     )
+    # Who only starts it would never learn that it is invalid.
+    manner = CallStyle.FOLLOW if is_refusable else _pick(chance, MANNERS)
+    is_many = random.Random(f"{seed}:many:{number}").random() < MANY[lane]  # noqa: S311 -- as above
     return PlannedCall(
         number=number,
         request=request,
-        # Who only starts it would never learn that it is invalid.
-        manner=CallStyle.FOLLOW if is_refusable else _pick(chance, MANNERS),
+        manner=CallStyle.MANY if is_many else manner,
         orders=() if is_refusable else orders,
         when_parked=tuple(_pick(chance, WHEN_PARKED) for _ in range(2)),
         at_its_end=(Action.FOREIGN_REPEAT,)
@@ -189,11 +217,14 @@ def draw_call(seed: int, number: int) -> PlannedCall:
     )
 
 
-def draw_kills(seed: int, every: int, workers: tuple[str, ...]) -> Iterator[Kill]:
+def draw_kills(
+    seed: int, every: int, workers: tuple[str, ...], callers: tuple[str, ...] = ()
+) -> Iterator[Kill]:
     """All kills, without end.
 
     Args:
         every: calls between two kills, on the average.
+        callers: processes that make calls, and are killed, too.
     """
     chance = random.Random(f"{seed}:kills")  # noqa: S311 -- repeatable, not secret
     victims: dict[tuple[str, ...], float] = {
@@ -203,6 +234,8 @@ def draw_kills(seed: int, every: int, workers: tuple[str, ...]) -> Iterator[Kill
         ("engine",): 4,
         ("engine", "gateway"): 1,
         ("engine", *workers): 1,
+        **{(caller,): 5 for caller in callers},
+        **{(caller, *workers): 1 for caller in callers},
     }
     after, number = 0, 0
     while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -336,7 +336,12 @@ class BulkCalls:
         call_id, _ = _addressed(arguments or ({},))
         if not call_id:
             return self._status()
-        return self._call(call_id).status().masked()
+        call = self._call(call_id)
+        rejection = call.protocol.state.rejection
+        if rejection is not None and rejection.kind == names.KEY_REUSED:
+            # The call with this id is another one.
+            raise ApplicationError(rejection.reason, type=rejection.kind)
+        return call.status().masked()
 
     @workflow.update(name=names.AWAIT_OUTCOME)
     async def await_outcome(self, *arguments: Any) -> CallStatus:
@@ -399,6 +404,9 @@ class BulkCalls:
             self._forward(call, name, rest)
         elif call.is_leaving:
             call.waiting.append((name, rest))
+        elif name == names.PROVIDER_MESSAGE and not call.is_open:
+            # Nothing stores any more what its protocol takes.
+            self._run(_hold(call.id, rest))
         else:
             self._handle(call, name, rest)
 
@@ -417,7 +425,11 @@ class BulkCalls:
         target = call.moved_to or call.id
         if target.startswith(names.BULK_PREFIX):
             arguments = ({**arguments[0], "call_id": call.id},)
-        task = asyncio.create_task(_signal(call.id, target, name, arguments))
+        self._run(_signal(call.id, target, name, arguments))
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it beside the calls; the host ends after it."""
+        task = asyncio.create_task(work)
         self._forwards.add(task)
         task.add_done_callback(self._forwards.discard)
 

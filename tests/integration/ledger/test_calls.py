@@ -74,6 +74,24 @@ async def test_another_run_chain_takes_over_a_call_without_outcome(ledger: Ledge
     assert row.run_chain == "chain-2"
 
 
+async def test_one_of_several_takes_over_from_a_host_that_has_ended(ledger: Ledger) -> None:
+    """Each names the run chain that it found ended; the others find the one that was faster."""
+    request = request_for("1")
+    await ledger.calls.claim(request, "chain-1", "bulk:1")
+    elsewhere = await ledger.calls.claim(request, "chain-2", "bulk:2")
+    assert elsewhere == Claim(ClaimKind.ELSEWHERE, host="bulk:1", run_chain="chain-1")
+
+    claims = await asyncio.gather(
+        *(
+            ledger.calls.claim(request, f"chain-{n}", f"bulk:{n}", ended_chain="chain-1")
+            for n in range(2, 5)
+        )
+    )
+    kinds = [claim.kind for claim in claims]
+    assert kinds.count(ClaimKind.HELD) == 1
+    assert kinds.count(ClaimKind.ELSEWHERE) == 2
+
+
 async def test_one_of_many_concurrent_claims_is_fresh(ledger: Ledger) -> None:
     """Of any number of concurrent claims, exactly one is the first."""
     request = request_for("1")
