@@ -54,7 +54,10 @@ def main() -> int:
 def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--lanes", type=_lanes, default=MAKE_BENCH, help=f"of {', '.join(GROUPS_OF_LANES)}"
+        "--lanes",
+        type=_lanes,
+        help=f"of {', '.join(GROUPS_OF_LANES)}; by default those of `make bench`, without a peer"
+        " that cannot be installed here",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warm-up", type=int, default=30, help="calls before each measurement")
@@ -62,7 +65,9 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--in-flight", type=int, default=200)
     parser.add_argument("--trickle", type=int, default=60, help="calls at low load, each round")
     parser.add_argument("--per-second", type=float, default=10)
-    parser.add_argument("--workers", type=int, default=1, help="processes of our own worker")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="of our own lanes; one for each core"
+    )
     parser.add_argument("--json", type=Path, default=Path(".ackbridge/bench.json"))
     parser.add_argument("--plot", type=Path, help="an SVG file")
     options = parser.parse_args()
@@ -95,10 +100,16 @@ async def _run(options: argparse.Namespace) -> tuple[dict[str, Figures], dict[st
         folder = Path(started.enter_context(tempfile.TemporaryDirectory()))
         ground = await _prepare(started, folder, options)
         lanes: list[Lane] = []
-        for group in dict.fromkeys(GROUPS_OF_LANES[name] for name in options.lanes):
-            lanes += await started.enter_async_context(GROUPS[group](ground))
-        lanes = [lane for lane in lanes if lane.name in options.lanes]
-        lanes.sort(key=lambda lane: options.lanes.index(lane.name))
+        wanted = options.lanes or MAKE_BENCH
+        for group in dict.fromkeys(GROUPS_OF_LANES[name] for name in wanted):
+            try:
+                lanes += await started.enter_async_context(GROUPS[group](ground))
+            except NotInstalledError as error:
+                if options.lanes:
+                    raise
+                console.print(f"without {group}: {error}")
+        lanes = [lane for lane in lanes if lane.name in wanted]
+        lanes.sort(key=lambda lane: wanted.index(lane.name))
         measured = await _measure(lanes, ground, options.load)
         return measured, await _check(lanes, ground)
 

@@ -56,5 +56,7 @@ MAKE_BENCH = (
     "floor-default",
     "textbook-default",
     "dbos-postgresql",
+    "restate",
+    "celery",
 )
 """What is measured when nothing else is asked for."""

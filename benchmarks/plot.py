@@ -17,7 +17,7 @@ PANELS = (
     ("cpu", "CPU seconds per 1000 calls"),
 )
 OURS, OTHERS = "#1f6feb", "#9aa4b2"
-LANES_OF_OURS = ("ours", "bulk")
+LANES_OF_OURS = ("ours", "bulk", "bulk-starts", "ours-slow-receipt", "ours-encrypted")
 
 
 def main(figures: Path, plot: Path) -> None:

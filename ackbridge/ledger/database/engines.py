@@ -35,6 +35,8 @@ _SQLITE: Final = frozenset({"sqlite", "sqlite+pysqlite", "sqlite+aiosqlite"})
 _READERS: Final = 2
 _WRITES_TOGETHER: Final = 100
 """Functions in one transaction of SQLite, at most: some ten milliseconds."""
+_READS_TOGETHER: Final = 10
+"""Functions that one thread reads with before it reports, at most."""
 _SHARED_TRANSACTIONS: Final = 4
 """Of PostgreSQL that one process has open at once, at most; the other connections are for what is
 written alone."""
@@ -140,49 +142,22 @@ class Sqlite:
         self._reading = open_file(writes=False)
         for engine in (self._writing, self._reading):
             encrypt_columns(engine.dialect, encryption)
-        self._writer = ThreadPoolExecutor(1, "ackbridge-ledger-writer")
-        self._readers = ThreadPoolExecutor(_READERS, "ackbridge-ledger-reader")
-        self._queued: deque[_QueuedWork] = deque()
-        self._is_writer_called = False
+        self._writer = _Threads(1, "ackbridge-ledger-writer", _WRITES_TOGETHER, self._write)
+        self._readers = _Threads(_READERS, "ackbridge-ledger-reader", _READS_TOGETHER, self._read)
 
     async def write(self, work: Work[R], *, shares: bool = True) -> R:  # noqa: ARG002 -- all does
         async with database_errors(self._timeout, name=self._name):
-            loop = asyncio.get_running_loop()
-            queued = _QueuedWork(work, loop.create_future(), loop)
-            self._queued.append(queued)
-            if not self._is_writer_called:
-                self._is_writer_called = True
-                self._writer.submit(self._write_queued)
-            result: R = await queued.done
-            return result
+            return await self._writer.run(work)
 
     async def read(self, work: Work[R]) -> R:
-        def run() -> R:
-            self._check_file()
-            with self._reading.connect() as connection:
-                return work(connection)
-
         async with database_errors(self._timeout, name=self._name):
-            return await asyncio.get_running_loop().run_in_executor(self._readers, run)
+            return await self._readers.run(work)
 
     async def close(self) -> None:
         """Close all connections; transactions that have begun are finished."""
         await asyncio.to_thread(self._close)
 
-    def _write_queued(self) -> None:
-        """Run what is queued, together, in the writer thread."""
-        # First: what is queued after the last look calls again.
-        self._is_writer_called = False
-        while batch := _take(self._queued, _WRITES_TOGETHER):
-            by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_QueuedWork, _End]]] = {}
-            for queued, end in zip(batch, self._ends(batch), strict=True):
-                by_loop.setdefault(queued.loop, []).append((queued, end))
-            for loop, ended in by_loop.items():
-                # The loop of a caller that did not wait may be closed.
-                with contextlib.suppress(RuntimeError):
-                    loop.call_soon_threadsafe(_report, ended)
-
-    def _ends(self, batch: Sequence[_QueuedWork]) -> list[_End]:
+    def _write(self, batch: Sequence[_QueuedWork]) -> list[_End]:
         try:
             return self._write_together(batch)
         except (LedgerUnavailableError, exc.OperationalError) as error:
@@ -202,6 +177,14 @@ class Sqlite:
         except Exception as error:
             return _End(error=error)
         return end
+
+    def _read(self, batch: Sequence[_QueuedWork]) -> list[_End]:
+        try:
+            self._check_file()
+            with self._reading.connect() as connection:
+                return [_end(queued.work, connection) for queued in batch]
+        except Exception as error:
+            return [_End(error=error)] * len(batch)
 
     def _check_file(self) -> None:
         """Check that the connections that are open are to the file that is there.
@@ -224,17 +207,59 @@ class Sqlite:
 
     def _close(self) -> None:
         for threads in (self._writer, self._readers):
-            threads.shutdown(cancel_futures=True)
-        for queued in self._queued:
-            with contextlib.suppress(RuntimeError):
-                queued.loop.call_soon_threadsafe(queued.done.cancel)
+            threads.close()
         for engine in (self._writing, self._reading):
             engine.dispose()
 
 
+class _Threads:
+    """Threads that run what is queued, several functions at a time."""
+
+    def __init__(
+        self, number: int, name: str, most: int, run: Callable[[Sequence[_QueuedWork]], list[_End]]
+    ) -> None:
+        """Run at most `most` functions at a time with `run`."""
+        self._pool = ThreadPoolExecutor(number, name)
+        self._most = most
+        self._run = run
+        self._queued: deque[_QueuedWork] = deque()
+        self._is_called = False
+
+    async def run(self, work: Work[R]) -> R:
+        """Queue a function, and wait for its result."""
+        loop = asyncio.get_running_loop()
+        queued = _QueuedWork(work, loop.create_future(), loop)
+        self._queued.append(queued)
+        if not self._is_called:
+            # Calling a thread costs more than most of the functions.
+            self._is_called = True
+            self._pool.submit(self._run_queued)
+        result: R = await queued.done
+        return result
+
+    def close(self) -> None:
+        """End the threads when they have finished what has begun; what is queued is cancelled."""
+        self._pool.shutdown(cancel_futures=True)
+        for queued in self._queued:
+            with contextlib.suppress(RuntimeError):
+                queued.loop.call_soon_threadsafe(queued.done.cancel)
+
+    def _run_queued(self) -> None:
+        # First: what is queued after the last look calls again.
+        self._is_called = False
+        while batch := _take(self._queued, self._most):
+            by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_QueuedWork, _End]]] = {}
+            for queued, end in zip(batch, self._run(batch), strict=True):
+                by_loop.setdefault(queued.loop, []).append((queued, end))
+            for loop, ended in by_loop.items():
+                # The loop of a caller that did not wait may be closed.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_report, ended)
+
+
 @dataclass(frozen=True, eq=False)
 class _QueuedWork:
-    """A function that waits for the writer thread, and the future of its result."""
+    """A function that waits for a connection, and the future of its result."""
 
     work: Work[Any]
     done: asyncio.Future[Any]
@@ -245,6 +270,13 @@ class _QueuedWork:
 class _End:
     result: Any = None
     error: BaseException | None = None
+
+
+def _end(work: Work[Any], connection: sa.Connection) -> _End:
+    try:
+        return _End(work(connection))
+    except Exception as error:
+        return _End(error=error)
 
 
 def _take(queued: deque[_QueuedWork], most: int) -> list[_QueuedWork]:
