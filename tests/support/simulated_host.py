@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -101,6 +101,7 @@ class SimulatedHost:
         self.shown: list[CallStatus] = []
         self.deliveries: list[Delivery] = []
         self.indexed: list[str] = []
+        self.passed_on: list[tuple[str, str, dict[str, Any]]] = []
         self.answers: dict[str, list[Any]] = {
             names.PREPARE: [Prepared(plan=planned)],
             names.SEND: [Sent(sent_at=START, receipt_at=START, reference="r-1")],
@@ -187,6 +188,10 @@ class SimulatedHost:
 
     async def deliver(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
+
+    async def pass_on(self, workflow_id: str, name: str, argument: Mapping[str, Any]) -> bool:
+        self.passed_on.append((workflow_id, name, dict(argument)))
+        return True
 
     def show(self, status: CallStatus) -> None:
         self.shown.append(status)

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, FailureError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts import names
@@ -425,7 +425,7 @@ class BulkCalls:
         target = call.moved_to or call.id
         if target.startswith(names.BULK_PREFIX):
             arguments = ({**arguments[0], "call_id": call.id},)
-        self._run(_signal(call.id, target, name, arguments))
+        self._run(_signal(call, target, name, arguments))
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside the calls; the host ends after it."""
@@ -537,14 +537,11 @@ async def _start_call(request: CallRequest, continuation: CallContinuation | Non
     started.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
 
-async def _signal(call_id: str, workflow_id: str, name: str, arguments: Arguments) -> None:
+async def _signal(call: CallInHost, workflow_id: str, name: str, arguments: Arguments) -> None:
     """Pass a signal on to a call that has moved; a message to one that has ended is held."""
-    try:
-        await workflow.get_external_workflow_handle(workflow_id).signal(name, args=list(arguments))
-    except FailureError as error:
-        workflow.logger.warning("%s: %s comes too late: %s", call_id, name, error)
-        if name == names.PROVIDER_MESSAGE:
-            await _hold(call_id, arguments)
+    is_message = name == names.PROVIDER_MESSAGE
+    if not await call.host.pass_on(workflow_id, name, arguments[0]) and is_message:
+        await _hold(call.id, arguments)
 
 
 async def _hold(call_id: str, arguments: Arguments) -> None:

@@ -34,6 +34,7 @@ from .notifications import Notifications
 from .state import CallState, describe_intervention
 
 with workflow.unsafe.imports_passed_through():
+    from ackbridge.contracts import names
     from ackbridge.contracts.calls import (
         CallOutcome,
         CallRequest,
@@ -51,6 +52,7 @@ with workflow.unsafe.imports_passed_through():
     from ackbridge.contracts.plan import REVISION, Plan, Prepared
     from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess, Resolve, WriteOff
     from ackbridge.contracts.steps import PrepareStep, StepFailure
+    from ackbridge.contracts.wire import Wire
 
 REJECTIONS = (StepFailure.INVALID_REQUEST, StepFailure.KEY_REUSED)
 """The request itself is wrong; the caller has to change it."""
@@ -106,6 +108,7 @@ class Preparation:
             prepared = await self._prepare()
             while prepared is None:
                 prepared = await self._prepare()
+            self._state.conductor = None
         except StepError as error:
             if error.kind in REJECTIONS:
                 return Rejected(error)
@@ -123,9 +126,35 @@ class Preparation:
         try:
             return await self._perform()
         except StepError as error:
-            if error.kind != StepFailure.HOSTED_ELSEWHERE or self._host_id is not None:
+            conductor = self._conductor_by(error)
+            if conductor is None or self._host_id is not None:
                 raise
-            return None
+        self._state.conductor = conductor
+        await self._pass_on(conductor)
+        return None
+
+    def _conductor_by(self, error: StepError) -> str | None:
+        """The workflow that conducts the call, if that is why it is not prepared."""
+        first = error.__cause__ if error.kind == INTERRUPTED else error
+        if isinstance(first, StepError) and first.kind == StepFailure.HOSTED_ELSEWHERE:
+            return first.code
+        return self._state.conductor if error.kind == INTERRUPTED else None
+
+    async def _pass_on(self, conductor: str) -> None:
+        """Let the workflow that conducts the call have what operators have asked for."""
+        call_id, received = self._state.request.call_id, self._state.operator_requests.received
+        while received:
+            name, signal = received[0]
+            argument = {**signal.model_dump(mode="json", by_alias=True), "call_id": call_id}
+            if not await self._host.pass_on(conductor, name, argument):
+                return
+            received.pop(0)
+        self._state.withdraw_requests()
+
+    def _is_interrupted(self) -> bool:
+        requests = self._state.operator_requests
+        is_following = self._state.conductor is not None
+        return requests.is_cancelled() or (is_following and bool(requests.received))
 
     async def _perform(self) -> Prepared:
         state, requests = self._state, self._state.operator_requests
@@ -141,12 +170,14 @@ class Preparation:
                 sends=not requests.interrupts_work() and not state.messages,
                 host=self._host_id,
             ),
-            requests.is_cancelled,
+            self._is_interrupted,
         )
 
     def _go_on(self, step: PrepareStep, error: StepError) -> PrepareStep:
         """Another worker may have what the first one lacks; nothing is sent along any more."""
         self._first_failure = error.kind
+        if error.kind == StepFailure.HOSTED_ELSEWHERE and self._host_id is None:
+            self._state.conductor = error.code
         self._state.last_error = error.reason
         self._state.wait_for(WaitingFor.DEPENDENCY, detail=error.reason)
         self._host.run_in_background(self._notify_of_delay(error.reason))
@@ -243,6 +274,7 @@ class CallProtocol:
     def cancel(self, signal: Cancel) -> None:
         """Stop waiting, tell the provider, end as cancelled; too late once there is an outcome."""
         requests = self.state.operator_requests
+        self._keep(names.CANCEL, signal)
         if self.state.outcome is not None:
             self.reject(f"cancel by {signal.by}: too late, the call is {self.state.outcome.status}")
         elif requests.cancelled is None:
@@ -251,6 +283,7 @@ class CallProtocol:
     def force_ack(self, signal: ForceAck) -> None:
         """Take the response from an operator; too late once there is an outcome."""
         requests, outcome = self.state.operator_requests, self.state.outcome
+        self._keep(names.FORCE_ACK, signal)
         if outcome is not None:
             self.reject(f"force_ack by {signal.by}: too late, the call is {outcome.status}")
             return
@@ -266,6 +299,7 @@ class CallProtocol:
     def resolve(self, signal: Resolve) -> None:
         """Take from an operator what happened at the provider; too late once that is known."""
         state, requests = self.state, self.state.operator_requests
+        self._keep(names.RESOLVE, signal)
         if state.outcome is not None and not state.is_reconciling:
             self.reject(f"resolve by {signal.by}: too late, the call is {state.outcome.status}")
         elif requests.forced is not None or requests.resolved is not None:
@@ -292,6 +326,8 @@ class CallProtocol:
     def write_off(self, signal: WriteOff) -> None:
         """Stop retrying the acknowledgement of a cycle."""
         by = Intervention(by=signal.by, reason=signal.reason)
+        if self._keep(names.WRITE_OFF, signal):
+            return
         if self.state.write_off(signal.cycle, by):
             self.state.show()
         else:
@@ -300,6 +336,8 @@ class CallProtocol:
     def reprocess(self, signal: Reprocess) -> None:
         """Send a parked call again; a batch may ask for it once."""
         state, batch = self.state, signal.batch
+        if self._keep(names.REPROCESS, signal):
+            return
         if state.stage is not Stage.PARKED:
             self.reject(f"reprocess by {signal.by}: the call is not parked but {state.stage}")
         elif state.operator_requests.has_batch(batch):
@@ -307,6 +345,12 @@ class CallProtocol:
         else:
             state.operator_requests.request_reprocess(batch)
             state.reprocessed_by = batch or signal.by
+
+    def _keep(self, name: str, signal: Wire) -> bool:
+        """Keep a request until it is known who conducts the call; true if another workflow does."""
+        if self.state.stage is Stage.PREPARING:
+            self.state.operator_requests.received.append((name, signal))
+        return self.state.conductor is not None
 
     def reject(self, problem: str) -> None:
         """Show in the status what was wrong with a signal."""

@@ -45,7 +45,7 @@ with workflow.unsafe.imports_passed_through():
         SuppressedMessage,
         WrittenOff,
     )
-    from ackbridge.contracts.wire import digest, duration_text
+    from ackbridge.contracts.wire import Wire, digest, duration_text
 
 MAX_EVENT_KEYS = 1000
 """Event keys that a continued run still knows; the ledger has all that were applied."""
@@ -100,6 +100,13 @@ class MessageQueue:
                 self.ask_at = None
             else:
                 self._waiting.append(message)
+
+    def withdraw(self, event_key: str) -> None:
+        """Forget an operator's response, which the workflow that conducts the call has now."""
+        self._seen.pop(event_key, None)
+        self._arrivals.pop(event_key, None)
+        waiting = [message for message in self._waiting if message.event_key != event_key]
+        self._waiting = deque(waiting)
 
     def has_arrival(self, message: ProviderMessage) -> bool:
         """Whether this very delivery is known: it may come from the inbox and by signal."""
@@ -182,6 +189,8 @@ class OperatorRequests:
         resolved_as: what happened at the provider, as an operator states it.
         reprocess: a parked call is to be sent again.
         is_released: the last who asked for that was an operator, which ends a quarantine.
+        received: what came before the call was prepared, by the names of the signals: another
+            workflow may conduct it.
     """
 
     def __init__(self, state: OperatorRequestsState) -> None:
@@ -190,7 +199,13 @@ class OperatorRequests:
         self.resolved, self.resolved_as = state.resolved, state.resolved_as
         self.reprocess = state.reprocess
         self.is_released = False
+        self.received: list[tuple[str, Wire]] = []
         self._batches = state.batches
+
+    def withdraw(self) -> None:
+        """The workflow that conducts the call has them."""
+        self.cancelled = self.forced = self.resolved = None
+        self.resolved_as = None
 
     def request_reprocess(self, batch: str | None) -> None:
         """Send the call again; a batch may ask for it once."""
@@ -273,6 +288,7 @@ class CallState:
         delayed_at: when the caller is told that it takes longer; None: at the deadline.
         ask_from: when the provider wants to be asked again, at the earliest.
         rejection: why `prepare` refused the request; nothing was sent then.
+        conductor: the workflow that conducts the call, where this one only waits for its end.
         acknowledged_at: when the provider accepted the last acknowledgement.
         pending_acknowledgements: those it has not accepted so far.
         notifications: what the subscriber was notified of.
@@ -310,6 +326,7 @@ class CallState:
         self.delayed_at: datetime | None = snapshot.delayed_at
         self.ask_from: datetime | None = snapshot.ask_from
         self.rejection: StepError | None = None
+        self.conductor: str | None = None
         self.acknowledged_at: datetime | None = None
         self.sensitive: tuple[str, ...] = ()
         self._hidden: frozenset[str] = frozenset()
@@ -587,6 +604,11 @@ class CallState:
                     pending.step = pending.step.model_copy(update=update)
                     pending.needs_reference = False
         return cycle
+
+    def withdraw_requests(self) -> None:
+        """Forget what operators have asked for: the workflow that conducts the call has it."""
+        self.operator_requests.withdraw()
+        self.messages.withdraw(self.operator_requests.forced_key(self.request.call_id))
 
     def receive_after_end(self, message: ProviderMessage, outcome: CallOutcome) -> None:
         """Log a message that is too late; a response that the call does not have is kept whole."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -172,6 +172,9 @@ class Host(Protocol):
 
     async def deliver(self, delivery: Delivery) -> None:
         """Start the delivery of a notice, once; it continues without the call."""
+
+    async def pass_on(self, workflow_id: str, name: str, argument: Mapping[str, Any]) -> bool:
+        """Send a signal to the workflow that conducts the call; false if that has ended."""
 
     def show(self, status: CallStatus) -> None:
         """Show people where the call is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -134,7 +134,7 @@ class TemporalHost:
             raise error
         until = workflow.now() + delay
         if await self.wait(interrupted, until, f"retry {step.name}: {error.reason}"):
-            raise StepError(INTERRUPTED, error.reason, attempts=1, reached=error.reached)
+            raise StepError(INTERRUPTED, error.reason, attempts=1, reached=error.reached) from error
 
     async def _perform(
         self,
@@ -225,6 +225,15 @@ class TemporalHost:
             return
         # Its failure is nobody's concern here, and must be retrieved all the same.
         handle.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+
+    async def pass_on(self, workflow_id: str, name: str, argument: Mapping[str, Any]) -> bool:
+        """Send a signal to another workflow; false if that has ended."""
+        try:
+            await workflow.get_external_workflow_handle(workflow_id).signal(name, argument)
+        except FailureError as error:
+            workflow.logger.warning("%s to %s comes too late: %s", name, workflow_id, error)
+            return False
+        return True
 
     def show(self, status: CallStatus) -> None:
         """Set the current details of the Temporal UI."""

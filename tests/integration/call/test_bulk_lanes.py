@@ -22,7 +22,7 @@ from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.control import SetFlag, WithoutControl
 from ackbridge.contracts.identity import Role
-from ackbridge.errors import CallError, KeyReusedError
+from ackbridge.errors import CallCancelledError, CallError, KeyReusedError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.api.conftest import api_of
 from tests.support.stage import Stage, edited_integrations, set_up
@@ -208,3 +208,23 @@ async def _start_single(stage: Stage, request: CallRequest) -> WorkflowHandle[An
         )
     except WorkflowAlreadyStartedError:
         return stage.handle(request)
+
+
+async def test_steering_reaches_the_workflow_that_conducts_the_call(stage: Stage) -> None:
+    """A workflow that follows the host of its call passes on what operators ask it for."""
+    cancelled, forced = stage.request(stuck=True), stage.request(stuck=True)
+    ending = asyncio.create_task(_call_many(stage, cancelled, forced))
+    for request in (cancelled, forced):
+        await _until_sent(stage, request)
+        await _start_single(stage, request)
+    by = {"by": "ann", "reason": "ordered twice"}
+    await stage.handle(cancelled).signal(names.CANCEL, by)
+    await stage.handle(forced).signal(names.FORCE_ACK, {**by, "response": {"id": 9}})
+    ended = await ending
+    assert _outcome(ended, cancelled).status is OutcomeStatus.CANCELLED
+    assert _outcome(ended, forced).response == {"id": 9}
+    assert await stage.acknowledged(cancelled.call_id) == ["failed"]
+    assert await stage.acknowledged(forced.call_id) == ["success"]
+    with pytest.raises(CallCancelledError) as own:
+        await stage.calls.call(cancelled.call_id).outcome(PATIENCE)
+    assert own.value.outcome.cancelled == _outcome(ended, cancelled).cancelled
