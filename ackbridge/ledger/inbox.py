@@ -303,8 +303,12 @@ class Inbox(Store):
     def hold_message(
         self, connection: sa.Connection, call_id: str, message: ProviderMessage, reason: str
     ) -> None:
-        """Hold a message that its call can no longer take."""
-        hold(connection, call_id, message, reason, self.clock())
+        """Hold a message that its call can no longer take, and log it."""
+        now = self.clock()
+        provider, _, _ = names.split_call_id(call_id)
+        entry = LogEntry(LogKind.SUPPRESSED, provider, message.event_key, call_id, reason)
+        log_at_least(connection, entry, now)
+        hold(connection, call_id, message, reason, now)
 
     @reads
     def covered_until(self, connection: sa.Connection, provider: str) -> datetime | None:
@@ -358,9 +362,9 @@ class Inbox(Store):
 def hold(
     connection: sa.Connection, call_id: str, message: ProviderMessage, reason: str, now: datetime
 ) -> None:
-    """Hold a message for operators, also one that is pending; a settled one does not change.
+    """Hold a message for operators, also one that is pending, or was delivered to its call in vain.
 
-    One that says nothing new is stored as a duplicate.
+    One that says nothing new is stored as a duplicate; what else is settled does not change.
     """
     provider, operation, _ = names.split_call_id(call_id)
     entry = InboxEntry(
@@ -373,9 +377,9 @@ def hold(
         document=None,
         received_at=message.received_at or now,
     )
-    state = InboxState.HELD
+    state, replaced = InboxState.HELD, [InboxState.PENDING, InboxState.DELIVERED]
     if _is_repeat(connection, entry):
-        state, reason = InboxState.DUPLICATE, NOTHING_NEW
+        state, reason, replaced = InboxState.DUPLICATE, NOTHING_NEW, [InboxState.PENDING]
     row = _row(entry) | {"state": state, "reason": reason, "settled_at": now}
     statement = upsert(connection.dialect.name, inbox).values(row)
     # The call has classified it by now; the row of a pending one may lack that.
@@ -384,7 +388,7 @@ def hold(
         statement.on_conflict_do_update(
             index_elements=[inbox.c.provider, inbox.c.event_key],
             set_={name: statement.excluded[name] for name in known},
-            where=inbox.c.state == InboxState.PENDING,
+            where=inbox.c.state.in_(replaced),
         )
     )
 
@@ -419,6 +423,8 @@ def _is_repeat(connection: sa.Connection, entry: InboxEntry) -> bool:
     if row is None or row.outcome is None:
         return False
     outcome, message = CallOutcome.model_validate(row.outcome), entry.message
+    if message.event_key == row.event_key:
+        return True
     match message.kind, outcome.effect:
         case MessageKind.EXTENSION | MessageKind.DOORBELL, Effect.NONE | Effect.DONE:
             return True

@@ -250,3 +250,20 @@ async def test_a_naive_time_is_refused(ledger: Ledger) -> None:
     with pytest.raises(Exception, match="aware times only") as caught:
         await ledger.inbox.store(entry("e-1", received_at=naive))
     assert not isinstance(caught.value, LedgerUnavailableError)
+
+
+async def test_a_message_that_was_delivered_in_vain_is_held(ledger: Ledger) -> None:
+    """Its call had ended when it came; one that was applied says nothing new and stays as it is."""
+    request = request_for("1")
+    await ledger.calls.claim(request, "chain-1")
+    for event_key in ("e-1", "e-2"):
+        await ledger.inbox.store(entry(event_key, call_id=request.call_id))
+    rows = await ledger.inbox.look(request.call_id, "acme", [])
+    await ledger.inbox.settle([row.id for row in rows], InboxState.DELIVERED)
+    await record(ledger, "1", "e-1", {"ok": True})
+
+    for event_key, data in (("e-1", {"ok": True}), ("e-2", {"ok": False})):
+        message = response(event_key, data).model_copy(update={"reference": event_key})
+        await ledger.inbox.hold_message(request.call_id, message, "the call had ended")
+    assert [row.entry.event_key for row in await ledger.inbox.held("acme")] == ["e-2"]
+    assert (await ledger.counts())["suppressed"] == 2
