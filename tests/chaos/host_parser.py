@@ -21,10 +21,11 @@ def read_host(run: Run, events: Sequence[HistoryEvent]) -> dict[str, Run]:
     recorded: event keys and references are those of one call only.
     """
     ends = {end["call_id"]: end for end in _ends(run, events)}
-    return {call_id: _of_call(run, call_id, ends.get(call_id)) for call_id in _calls(events)}
+    return {call_id: part_of(run, call_id, ends.get(call_id)) for call_id in _calls(events)}
 
 
-def _of_call(run: Run, call_id: str, end: Mapping[str, Any] | None) -> Run:
+def part_of(run: Run, call_id: str, end: Mapping[str, Any] | None) -> Run:
+    """The part of one call in the run of its host, by how it has left that."""
     part = replace(run, outcome=None, recorded=0, is_hosted=True)
     if end is None:
         is_closed = run.state in (RunState.COMPLETED, RunState.CANCELLED)

@@ -23,6 +23,7 @@ from ackbridge.contracts.plan import LatePolicy, OnFailure, Prepared, WhenOff
 from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
 from ackbridge.contracts.steps import Asked, Recorded, Sent, StepFailure
 from tests.support.simulated_host import START, SimulatedHost, plan, response
+from workflows.call.protocol import CallProtocol
 from workflows.call.ui_details import render
 from workflows.hosting.host import StepError
 
@@ -420,3 +421,41 @@ def test_ui_details_say_late_and_unknown() -> None:
     )
     done = {"stage": Stage.COMPLETED, "effect": Effect.DONE, "outcome": outcome}
     assert render(status.model_copy(update=done)).startswith("**Completed, late: after a missed")
+
+
+async def test_what_operators_ask_for_goes_to_the_workflow_that_conducts_the_call() -> None:
+    """One that waits for the end of another's call passes it on, and keeps nothing for itself."""
+    elsewhere = StepError(StepFailure.HOSTED_ELSEWHERE, "bulk:1 conducts this call", code="bulk:1")
+
+    def early(call: CallProtocol) -> StepError:
+        call.force_ack(ForceAck(by="ann", reason="seen", response={"id": 9}))
+        return elsewhere
+
+    def later(call: CallProtocol) -> StepError:
+        call.reprocess(Reprocess(by="bo"))
+        return elsewhere
+
+    recorded = Prepared(recorded=ENDED_ELSEWHERE)
+    host = SimulatedHost(plan(), prepare=[early, later, recorded])
+    assert await host.protocol.run() == ENDED_ELSEWHERE
+    assert [(to, name) for to, name, _ in host.passed_on] == [
+        ("bulk:1", names.FORCE_ACK),
+        ("bulk:1", names.REPROCESS),
+    ]
+    call_id = host.protocol.state.request.call_id
+    said = {"by": "ann", "reason": "seen", "response": {"id": 9}}
+    assert host.passed_on[0][2] == {**said, "call_id": call_id}
+    state = host.protocol.state
+    assert (state.conductor, state.operator_requests.forced) == (None, None)
+    assert not state.messages
+
+
+ENDED_ELSEWHERE = CallOutcome(
+    call_id="acme.order.k-1",
+    status=OutcomeStatus.COMPLETED,
+    response={"ok": True},
+    cycles=1,
+    effect=Effect.DONE,
+    timings=Timings(started_at=START),
+)
+"""How a call has ended that another workflow has conducted."""
