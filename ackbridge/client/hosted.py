@@ -35,6 +35,8 @@ from ackbridge.errors import (
 )
 from ackbridge.temporal.connect import RPC_TIMEOUT, as_plain
 
+from .waiting import with_waiting
+
 REMEMBERED: Final = 100_000
 """Calls whose hosts a client remembers, at some 300 bytes each."""
 
@@ -129,10 +131,13 @@ class HostedCall:
             KeyReusedError: as above.
         """
         status = await self.own_status()
-        if status.moved_to is None:
+        if status.moved_to is not None:
+            other = self._other(status.moved_to)
+            return await other.status() if other is not None else None
+        if status.stage.is_final:
             return status
-        other = self._other(status.moved_to)
-        return await other.status() if other is not None else None
+        described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
+        return await with_waiting(self._client, status, described)
 
     async def outcome(self) -> CallOutcome | None:
         """Wait for the outcome, completed or not; None: it has moved, as above.

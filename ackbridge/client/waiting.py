@@ -6,6 +6,7 @@ The workflow of a call does not know whether a worker has taken up its activity.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -43,8 +44,18 @@ async def with_waiting(
     """Add what the engine knows about a call's pending activity to its status.
 
     The workflow can only guess why an activity has not started, or whether it has.
+
+    Args:
+        described: the call's own workflow, or the one that hosts it.
     """
-    known, seen = status.waiting, await _waiting(client, described)
+    is_own = described.id == status.call_id
+    mine = "" if is_own else names.hosted_activity_prefix(status.call_id)
+    pending = [
+        activity
+        for activity in described.raw_description.pending_activities
+        if activity.activity_id.startswith(mine)
+    ]
+    known, seen = status.waiting, await _waiting(client, status.call_id, described, pending)
     if known is not None and known.what not in _QUEUED:
         if seen is None:
             return status
@@ -57,17 +68,22 @@ async def with_waiting(
             "detail": known.detail or detail,
         }
         seen = known.model_copy(update=update)
-    elif known is not None and seen is None and not described.raw_description.pending_activities:
+    elif known is not None and seen is None and not pending:
         # It is between two tasks, or has local activities only.
         return status
     return status.model_copy(update={"waiting": seen})
 
 
-async def _waiting(client: Client, described: WorkflowExecutionDescription) -> Waiting | None:
+async def _waiting(
+    client: Client,
+    call_id: str,
+    described: WorkflowExecutionDescription,
+    activities: Sequence[PendingActivityInfo],
+) -> Waiting | None:
     pending = next(
         (
             activity
-            for activity in described.raw_description.pending_activities
+            for activity in activities
             if activity.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
         ),
         None,
@@ -83,7 +99,7 @@ async def _waiting(client: Client, described: WorkflowExecutionDescription) -> W
             next_attempt_at=next_attempt_at,
             detail=pending.last_failure.message[:MAX_ERROR_LENGTH] or None,
         )
-    what, detail = await _dispatch(client, described.id, pending)
+    what, detail = await _dispatch(client, call_id, pending)
     since = _time(pending.scheduled_time) or described.start_time
     return Waiting(what=what, since=since, detail=detail)
 

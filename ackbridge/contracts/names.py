@@ -40,6 +40,9 @@ PLAIN_START_REFUSED: Final = "plain-start-refused"
 HOST_INDEXED: Final = "host-indexed"
 """Marks in a history that its host sets its own search attributes where nobody else has."""
 
+HOSTED_ACTIVITY_IDS: Final = "hosted-activity-ids"
+"""Marks in a history that ids of activities in a host say which call they are for."""
+
 CANCEL_WORKFLOW: Final = "cancel_workflow"
 """A native cancellation, in the audit log."""
 
@@ -200,6 +203,11 @@ def short_call_id(call: str) -> str:
 def search_token(call: str) -> str:
     """Stands for a call in the search attribute of its host: 60 bits of its digest."""
     return short_call_id(call)[:12]
+
+
+def hosted_activity_prefix(call: str) -> str:
+    """How the ids of a call's activities begin in its host."""
+    return f"{search_token(call)}-"
 
 
 def notice_id(event_id: str) -> str:

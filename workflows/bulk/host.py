@@ -273,6 +273,7 @@ class CallHost(TemporalHost):
         self._waiters: list[Waiter] = []
         self.stays = False
         self.performing: str | None = None
+        self._activities = 0
         turns.add_host(self)
 
     def touch(self) -> None:
@@ -338,6 +339,13 @@ class CallHost(TemporalHost):
         finally:
             self.performing = None
             self.touch()
+
+    def _next_activity_id(self) -> str | None:
+        """It says which call the activity is for, also in the list of those that are pending."""
+        if not workflow.patched(names.HOSTED_ACTIVITY_IDS):
+            return None
+        self._activities += 1
+        return f"{names.hosted_activity_prefix(self._call_id)}{self._activities}"
 
     async def deliver(self, delivery: Delivery) -> None:
         await super().deliver(delivery)

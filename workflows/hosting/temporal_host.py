@@ -178,12 +178,17 @@ class TemporalHost:
             cancellation_type=_CANCELLATION[step.on_interrupt],
             priority=Priority(priority_key=step.priority, fairness_key=step.fairness),
             summary=step.summary,
+            activity_id=self._next_activity_id(),
         )
         if interrupted is not None:
             await workflow.wait_condition(lambda: activity.done() or interrupted())
             if not activity.done():
                 activity.cancel()
         return await activity
+
+    def _next_activity_id(self) -> str | None:
+        """Of an activity through a queue; None: the engine's own."""
+        return None
 
     async def wait(self, condition: Condition, until: datetime | None, summary: str = "") -> bool:
         """Wait for a condition; false if it is still false at `until`."""

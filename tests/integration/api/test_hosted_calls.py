@@ -21,7 +21,7 @@ from ackbridge.client import listing
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.listing import ListedCall
 from ackbridge.contracts import names
-from ackbridge.contracts.calls import CallRequest
+from ackbridge.contracts.calls import CallRequest, WaitingFor
 from ackbridge.contracts.identity import Role
 from ackbridge.errors import CallCancelledError, CallEndedError, CallError
 from tests.support.api import ServedApi
@@ -73,6 +73,17 @@ async def _until(
             await asyncio.sleep(0.05)
 
 
+async def _until_retried(stage: Stage, request: CallRequest) -> None:
+    """Wait until the engine says of this call, among those of its host, that it is retried."""
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while True:
+            waiting = (await stage.calls.call(request.call_id).status()).waiting
+            if waiting is not None and waiting.what is WaitingFor.RETRY:
+                assert waiting.detail == "the provider answered 503"
+                return
+            await asyncio.sleep(0.05)
+
+
 async def _found(stage: Stage, request: CallRequest) -> None:
     """Wait until the host of a call is in the visibility store."""
     query = f"AckbridgeCalls = '{names.search_token(request.call_id)}'"
@@ -112,6 +123,10 @@ async def test_open_calls_of_a_host_are_steered(
     rows = [row async for row in stage.calls.list(owed=True, limit=1000)]
     assert {one.call_id for one in owing} <= {row.call_id for row in rows}
     assert not set(ids) & {row.call_id for row in rows}
+    await _until_retried(stage, owing[0])
+    waiting_for = (await stage.calls.call(ids[0]).status()).waiting
+    assert waiting_for is not None
+    assert waiting_for.what is WaitingFor.RESPONSE
     metadata = await host.query("__temporal_workflow_metadata")
     details = metadata["currentDetails"] if isinstance(metadata, dict) else str(metadata)
     assert "9 of 9 calls open" in details
