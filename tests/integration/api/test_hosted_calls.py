@@ -151,6 +151,11 @@ async def test_open_calls_of_a_host_are_steered(
         await _post(api, Role.SETTLE, owing[1].call_id, "write-off", reason="a drill", cycle=1),
     ]
     assert [reply.status_code for reply in replies] == [409, 202, 200, 200]
+    # It has ended, and its host has not.
+    await _until(host, waiting[1:3], "cancelled", "completed")
+    late = await _run(("cancel", ids[2], "--reason", "a second thought", "--by", "ann"))
+    assert late[0].status == 2, late[0].out
+    assert "too late" in late[0].err
 
     rows = [row async for row in stage.calls.list(stage="in_flight", limit=1000)]
     assert [(row.stage, row.host) for row in rows if row.call_id in ids] == [
@@ -170,7 +175,7 @@ async def test_open_calls_of_a_host_are_steered(
     for request, action in zip(
         waiting[1:6], ("cancel", "force_ack", "resolve", "cancel", "resolve"), strict=True
     ):
-        ((acted, _, reason),) = await _audited(stage, request)
+        (acted, _, reason), *_ = await _audited(stage, request)
         assert (acted, reason) == (action, "a drill")
     for request in owing:
         ((acted, _, reason),) = await _audited(stage, request)
