@@ -24,6 +24,7 @@ from ackbridge.catalog.rendering import render_health
 from ackbridge.contracts import names
 from ackbridge.contracts.breaker import MonitorState
 from ackbridge.contracts.control import (
+    MAX_QUARANTINED,
     WHOLE_PROVIDER,
     ControlDecision,
     LearnedDeadline,
@@ -55,7 +56,7 @@ CHECK_INTERVAL = timedelta(seconds=2)
 """About as often as workers report."""
 
 LEARN_INTERVAL = timedelta(seconds=30)
-"""Learning reads a window of an hour each time."""
+"""Learning reads a window of an hour each time; calls in quarantine are read as often."""
 
 HEARTBEAT_INTERVAL = timedelta(seconds=10)
 """A heartbeat costs a request to the engine; what is lost with it is read again."""
@@ -109,6 +110,9 @@ class Observe:
                     )
                     if deadlines:
                         return ControlDecision(deadlines=deadlines, watch=state)
+                    quarantined = await self._quarantined(step)
+                    if quarantined is not None:
+                        return ControlDecision(quarantined=quarantined, watch=state)
                 if heartbeat_at is None or now - heartbeat_at >= HEARTBEAT_INTERVAL:
                     heartbeat_at = now
                     activity.heartbeat(state)
@@ -144,6 +148,14 @@ class Observe:
             },
         )
         return now, evaluation.monitor, _decision(step, evaluation, learning, now)
+
+    async def _quarantined(self, step: ObserveStep) -> tuple[str, ...] | None:
+        """The calls in quarantine, where others are shown."""
+        if step.quarantined is None:
+            return None
+        found = await self._deps.ledger.batches.quarantined(step.provider, MAX_QUARANTINED)
+        calls = tuple(call.call_id for call in found)
+        return calls if set(calls) != set(step.quarantined) else None
 
 
 async def probe(deps: Dependencies, integration: Integration) -> Count | None:

@@ -341,7 +341,7 @@ class ControlState(Wire):
     Attributes:
         drains: recoveries whose parked calls have yet to be reprocessed.
         recoveries: the latest that were started, at most `MAX_RECOVERIES`.
-        quarantined: as of the latest recovery, see `DrainResult`.
+        quarantined: see `ControlDecision`.
     """
 
     snapshot: ControlSnapshot
@@ -360,7 +360,7 @@ class ControlStatus(Wire):
         changes: the latest, newest first.
         last_error: why the last invalid signal or update was rejected.
         recoveries: the latest, newest first.
-        quarantined: parked calls that the latest recovery has left out.
+        quarantined: parked calls that recoveries leave out.
     """
 
     snapshot: ControlSnapshot
@@ -411,6 +411,7 @@ class ObserveStep(Wire):
         limit: the rate limit set by an operator.
         applied: the dispatch rate of its send queue; None: unknown.
         quotas: as published; `limit_changed_at`: as of the snapshot.
+        quarantined: the calls in quarantine as they are shown; None: they are not watched.
     """
 
     provider: str
@@ -422,6 +423,7 @@ class ObserveStep(Wire):
     watch: MonitorState = MonitorState()
     quotas: dict[str, QuotaStatus] = Field(default_factory=dict)
     limit_changed_at: AwareDatetime | None = None
+    quarantined: tuple[str, ...] | None = None
 
 
 class ControlDecision(Wire):
@@ -434,6 +436,7 @@ class ControlDecision(Wire):
         rate: the new dispatch rate of the send queue.
         watch: where the next monitoring resumes.
         quotas: by tenant, all that are limited now; None: as published.
+        quarantined: the ids of the calls in quarantine, at most `MAX_QUARANTINED`; None: as shown.
     """
 
     breaker: BreakerStatus | None = None
@@ -442,6 +445,7 @@ class ControlDecision(Wire):
     rate: SendRate | None = None
     watch: MonitorState | None = None
     quotas: dict[str, QuotaStatus] | None = None
+    quarantined: tuple[str, ...] | None = None
 
 
 class ThrottleStep(Wire):

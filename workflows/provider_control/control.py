@@ -247,6 +247,9 @@ class Control:
             reason = "; ".join(one.reason for one in decision.quotas.values()) or "nothing rejected"
             after = _describe_quotas(decision.quotas)
             self._log(AUTOMATIC, reason[:MAX_ERROR_LENGTH], "accepted rate", before, after)
+        if decision.quarantined is not None:
+            self._quarantine(decision.quarantined)
+            self._publish()
 
     def rate_applied(self, rate: SendRate) -> None:
         self._update(rate=rate)
@@ -261,12 +264,15 @@ class Control:
         self._drains = tuple(due for due in self._drains if due.version != step.version)
         if result.recovery is not None:
             self._recoveries = (result.recovery, *self._recoveries)[:MAX_RECOVERIES]
-        before, after = ", ".join(self._quarantined), ", ".join(result.quarantined)
-        self._quarantined = result.quarantined
+        self._quarantine(result.quarantined)
+        self._publish()
+
+    def _quarantine(self, calls: tuple[str, ...]) -> None:
+        before, after = ", ".join(self._quarantined), ", ".join(calls)
+        self._quarantined = calls
         self._log(
             AUTOMATIC, QUARANTINE_REASON, "calls in quarantine", before or "none", after or "none"
         )
-        self._publish()
 
     def reject(self, problem: str) -> None:
         """Show why something was rejected or failed."""
@@ -308,6 +314,7 @@ class Control:
             limit_changed_at=snapshot.limit_changed_at,
             applied=snapshot.rate,
             watch=self._monitor,
+            quarantined=self._quarantined,
         )
 
     def _breaker(self, name: str) -> BreakerStatus:

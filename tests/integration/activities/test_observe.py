@@ -75,6 +75,13 @@ async def test_retries_have_no_backoff(world: World) -> None:
     assert delay(error) == RETRY_DELAY / timedelta(seconds=1)
 
 
+async def test_calls_in_quarantine_are_shown_as_they_are_now(world: World) -> None:
+    """Whatever the latest recovery has seen."""
+    shown = step().model_copy(update={"quarantined": ("acme.order.released",)})
+    decision = await attempt().run(Observe(world.deps).observe, shown)
+    assert decision.quarantined == ()
+
+
 async def park(world: World, key: str, reason: str = "breaker_open") -> str:
     """Park a call now."""
     request = world.request(key=key)

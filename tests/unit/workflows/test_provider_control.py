@@ -208,6 +208,10 @@ def test_a_breaker_that_closes_drains_what_its_outage_has_parked() -> None:
     assert "they fail again and again alone: `acme.order.poisoned`" in details
     control = Host().control(ControlState.model_validate_json(control.state().model_dump_json()))
     assert control.status().quarantined == ("acme.order.poisoned",)
+    assert control.observe_step().quarantined == ("acme.order.poisoned",)
+    control.apply(ControlDecision(quarantined=()))
+    assert control.status().quarantined == ()
+    assert "in quarantine, because" not in render(control.status())
     control.apply(breaker(BreakerState.OPEN))
     control.apply(breaker(BreakerState.CLOSED))
     step = control.next_drain()
