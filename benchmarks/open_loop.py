@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -96,7 +97,7 @@ async def _run(options: argparse.Namespace) -> dict[str, list[float]]:
 
 async def _start(started: AsyncExitStack, folder: Path) -> tuple[ManyCalls, Lane]:
     """A stack; gives its bulk lane and its single lane."""
-    stack = lanes_stack(folder, RATES)
+    stack = lanes_stack(folder, RATES, workers=os.cpu_count() or 1)
     started.callback(stack.stop)
     await asyncio.to_thread(stack.start)
     client = await connect(stack.environment)

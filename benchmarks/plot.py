@@ -28,12 +28,13 @@ def main(figures: Path, plot: Path) -> None:
         plot: the SVG file to write.
     """
     written = json.loads(figures.read_text())
-    lanes = [lane for lane, medians in written["medians"].items() if "throughput" in medians]
+    medians = {lane: one for lane, one in written["medians"].items() if "throughput" in one}
+    lanes = sorted(medians, key=lambda lane: medians[lane]["throughput"], reverse=True)
     # Text stays text, and the same figures give the same file.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "ackbridge", "font.size": 9})
     figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 0.6 + 0.36 * len(lanes)), sharey=True)
     for axis, (name, title) in zip(axes, PANELS, strict=True):
-        values = [written["medians"][lane][name] for lane in lanes]
+        values = [medians[lane][name] for lane in lanes]
         colours = [OURS if lane in LANES_OF_OURS else OTHERS for lane in lanes]
         bars = axis.barh(lanes, values, color=colours, height=0.65)
         axis.bar_label(bars, fmt="%.3g", padding=4)
