@@ -20,6 +20,8 @@ from .records import EVERY_ROW, FORGERIES, PROVIDER, CallRecords, RecordSources,
 
 POLL_INTERVAL = 0.2
 """Seconds between two checks of a condition."""
+FIRST_TASK = 4
+"""Events of a history up to the end of its first workflow task."""
 
 
 @dataclass
@@ -85,6 +87,9 @@ class DemoCall:
 
     async def wait_until_awaiting(self, longer_than: timedelta = timedelta(0)) -> None:
         """Wait until the call has ended, or awaits its response for longer than this."""
+        # A query while the request is under way may make the engine repeat the workflow task, and
+        # with it the request.
+        await wait_until(self._has_ended_first_task)
         status = await self.call.status()
 
         async def is_awaiting() -> bool:
@@ -95,6 +100,10 @@ class DemoCall:
         await wait_until(is_awaiting)
         if longer_than and not status.stage.is_final:
             self.extended, self.extended_at = status, utc_now()
+
+    async def _has_ended_first_task(self) -> bool:
+        handle = self.sources.temporal.get_workflow_handle(self.request.call_id)
+        return (await handle.describe()).history_length > FIRST_TASK
 
     async def wait_until_answered(self, times: int) -> None:
         """Wait until this many completions of the provider were accepted."""

@@ -21,7 +21,7 @@ from tests.support.engine import new_namespace
 from tests.support.processes import run_command
 from tests.support.stage import Stage
 
-WITHIN = 5
+WITHIN = 15
 """Seconds, without the start of a process."""
 WHY = ("--reason", "a drill", "--by", "ann")
 NOT_HERE = {"worker", "gateway", "api", "relay", "up", "demo"}

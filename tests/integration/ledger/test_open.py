@@ -76,7 +76,7 @@ async def test_a_pending_message_becomes_held(ledger: Ledger) -> None:
     assert await ledger.inbox.due(NOW, 10) == []
 
 
-@pytest.mark.parametrize("state", [InboxState.DELIVERED, InboxState.DUPLICATE])
+@pytest.mark.parametrize("state", [InboxState.DISCARDED, InboxState.DUPLICATE])
 async def test_a_settled_message_is_not_held(ledger: Ledger, state: InboxState) -> None:
     """It needs no operator."""
     await ledger.inbox.store(entry("e-1"))
