@@ -50,7 +50,7 @@ class ManyCalls:
         self._requests.put_nowait(request)
         outcome = await ended
         if outcome.status is not OutcomeStatus.COMPLETED:
-            raise NotCompletedError(f"{request.call_id} is {outcome.status}")
+            raise NotCompletedError(f"{request.call_id} is {outcome.status}: {outcome.reason}")
         return request.call_id
 
     def start_silent(self) -> None:
