@@ -47,10 +47,6 @@ T = TypeVar("T")
 IN_FLIGHT: Final = 1000
 """Calls of `call_many` that are in flight at once, unless it is told otherwise."""
 
-STARTING: Final = 2
-"""Hosts that are being started at once. What is asked for meanwhile shares the next host: the
-busier the client, the more calls share one."""
-
 AT_THE_SAME_TIME: Final = 0.002
 """Seconds; a call takes tens of milliseconds."""
 
@@ -95,7 +91,8 @@ class QueuedCall:
 class BulkLane:
     """Starts hosts for the calls of one client, without ever waiting for more of them.
 
-    Calls that are asked for while `STARTING` hosts are being started share the next one.
+    Calls that are asked for while one is being started share the next one: the busier the client,
+    the more calls share one.
     """
 
     def __init__(self, client: Client, hosts: HostFinder) -> None:
@@ -103,7 +100,7 @@ class BulkLane:
         self._client = client
         self._hosts = hosts
         self._queue: deque[QueuedCall] = deque()
-        self._starting = 0
+        self._is_starting = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_indexed = True
 
@@ -117,12 +114,12 @@ class BulkLane:
             # Its failure need not interest anybody, and must be retrieved all the same.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._queue.append(queued)
-        self._start_hosts()
+        self._start_host()
         return queued
 
-    def _start_hosts(self) -> None:
-        while self._queue and self._starting < STARTING:
-            self._starting += 1
+    def _start_host(self) -> None:
+        if self._queue and not self._is_starting:
+            self._is_starting = True
             self._run(self._host)
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -135,14 +132,13 @@ class BulkLane:
         # What else is asked for at the same time comes along.
         await asyncio.sleep(AT_THE_SAME_TIME)
         calls = self._next_calls()
-        is_starting = True
+        has_started = False
 
         def started() -> None:
-            nonlocal is_starting
-            if is_starting:
-                is_starting = False
-                self._starting -= 1
-                self._start_hosts()
+            nonlocal has_started
+            if not has_started:
+                has_started, self._is_starting = True, False
+                self._start_host()
 
         try:
             if calls:
