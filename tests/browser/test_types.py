@@ -43,7 +43,11 @@ def run_node(script: Path, *arguments: str, folder: Path) -> subprocess.Complete
 
 
 def test_types(tmp_path: Path) -> None:
-    """Strictly: the module against its declarations, and a page that uses them."""
+    """Strictly: the module against its declarations, and a page that uses them.
+
+    The compiler comes from npm's registry; without one the test is skipped, and the summary says
+    why.
+    """
     try:
         compiler = npm_packages("typescript") / "node_modules" / "typescript" / "bin" / "tsc"
     except ToolUnavailableError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 from temporalio.client import WorkflowHandle
@@ -20,7 +19,7 @@ async def hosted(stage: Stage) -> Run:
     """Calls that complete: one at once, two by callbacks, one after failed attempts."""
     retried = stage.request(receipt_failures=2, acknowledgement_failures=2)
     requests = [stage.request("quote"), stage.request(), stage.request(delay_ms=300), retried]
-    host = await _start(stage, requests)
+    host = await stage.start_host(requests)
     await host.execute_update(names.TAKE_ENDS, {"after": 0})
     return await _ended(host)
 
@@ -30,7 +29,7 @@ async def hosted_without_success(stage: Stage) -> Run:
     failing = stage.request(fail=9)
     cancelled, forced = stage.request(stuck=True), stage.request(stuck=True)
     invalid = stage.request().model_copy(update={"payload": {}})
-    host = await _start(stage, [failing, cancelled, forced, invalid])
+    host = await stage.start_host([failing, cancelled, forced, invalid])
     for request in (cancelled, forced):
         await _awaiting(host, request)
     by = {"by": "ann", "reason": "ordered twice"}
@@ -43,7 +42,7 @@ async def hosted_without_success(stage: Stage) -> Run:
 async def hosted_then_moved(stage: Stage) -> Run:
     """One leaves, and a message reaches its host afterwards; one cannot leave."""
     silent, other = stage.request(stuck=True), stage.request(stuck=True)
-    host = await _start(stage, [silent, other])
+    host = await stage.start_host([silent, other])
     for request in (silent, other):
         await _awaiting(host, request)
     # It follows the hosted one; a call cannot leave into a workflow that is running.
@@ -65,23 +64,13 @@ async def hosted_then_moved(stage: Stage) -> Run:
 async def moved(stage: Stage) -> CallRequest:
     """A call that has left its host while it awaited its response."""
     silent = stage.request(stuck=True)
-    host = await _start(stage, [silent])
+    host = await stage.start_host([silent])
     await _awaiting(host, silent)
     await host.result()
     message = {"kind": "response", "event_key": uuid.uuid4().hex, "data": {"ok": True}}
     await stage.handle(silent).signal(names.PROVIDER_MESSAGE, message)
     await stage.handle(silent).result()
     return silent
-
-
-async def _start(stage: Stage, requests: Sequence[CallRequest]) -> WorkflowHandle[Any, Any]:
-    plain = [request.model_dump(mode="json", exclude_defaults=True) for request in requests]
-    return await stage.client.start_workflow(
-        names.BULK_CALLS,
-        {"requests": plain},
-        id=names.bulk_id(uuid.uuid4().hex),
-        task_queue=names.TASK_QUEUE,
-    )
 
 
 async def _status(host: WorkflowHandle[Any, Any], request: CallRequest) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from ackbridge.client.calls import AckbridgeClient
 from ackbridge.client.control import ControlHandle
 from ackbridge.client.control_startup import start_controls, watch_controls
 from ackbridge.clock import utc_now
+from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerPolicy
 from ackbridge.contracts.calls import CallRequest
 from ackbridge.contracts.control import ControlSnapshot
@@ -106,6 +107,16 @@ class Stage:
     def handle(self, request: CallRequest) -> WorkflowHandle[Any, Any]:
         """The workflow of a call."""
         return self.client.get_workflow_handle(request.call_id)
+
+    async def start_host(self, requests: Sequence[CallRequest]) -> WorkflowHandle[Any, Any]:
+        """Start a host of these calls as another SDK would, without search attributes."""
+        plain = [request.model_dump(mode="json", exclude_defaults=True) for request in requests]
+        return await self.client.start_workflow(
+            names.BULK_CALLS,
+            {"requests": plain},
+            id=names.bulk_id(uuid.uuid4().hex),
+            task_queue=names.TASK_QUEUE,
+        )
 
     async def seen(self, call_id: str, kind: str) -> list[dict[str, Any]]:
         """The provider's events of one kind for a call."""

@@ -282,8 +282,12 @@ def _end(work: Work[Any], connection: sa.Connection) -> _End:
 def _take(queued: deque[_QueuedWork], most: int) -> list[_QueuedWork]:
     """The next functions of a transaction."""
     batch: list[_QueuedWork] = []
-    while queued and len(batch) < most:
-        first = queued.popleft()
+    while len(batch) < most:
+        try:
+            # Another thread may take the last one at the same time.
+            first = queued.popleft()
+        except IndexError:
+            break
         # A caller that was cancelled, or whose time is over, has no transaction any more.
         if not first.done.done():
             batch.append(first)

@@ -49,17 +49,6 @@ def _settings(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stage.folder)
 
 
-async def _host(stage: Stage, requests: Sequence[CallRequest]) -> WorkflowHandle[Any, Any]:
-    """A host that another client has started, which has not set any search attribute."""
-    plain = [request.model_dump(mode="json", exclude_defaults=True) for request in requests]
-    return await stage.client.start_workflow(
-        names.BULK_CALLS,
-        {"requests": plain},
-        id=names.bulk_id(uuid.uuid4().hex),
-        task_queue=names.TASK_QUEUE,
-    )
-
-
 async def _until(
     host: WorkflowHandle[Any, Any], requests: Sequence[CallRequest], *stages: str
 ) -> None:
@@ -114,7 +103,7 @@ async def test_open_calls_of_a_host_are_steered(
     monkeypatch.setattr(bulk_host, "MOVES_OUT_AFTER", FOR_LONG)
     waiting = [stage.request(stuck=True) for _ in range(7)]
     owing = [stage.request(acknowledgement_failures=1000) for _ in range(2)]
-    host = await _host(stage, [*waiting, *owing])
+    host = await stage.start_host([*waiting, *owing])
     await _until(host, waiting, "awaiting_response")
     await _until(host, owing, "acknowledging")
     await _found(stage, waiting[0])
@@ -191,7 +180,7 @@ async def test_calls_that_have_left_their_host_are_steered(
     """By the same ids; what comes too late, or for no call, is said, whoever asks."""
     monkeypatch.setattr(bulk_host, "MOVES_OUT_AFTER", timedelta(seconds=1))
     ended, *moved = [stage.request(), *(stage.request(stuck=True) for _ in range(3))]
-    host = await _host(stage, [ended, *moved])
+    host = await stage.start_host([ended, *moved])
     assert {end["moved_to"] for end in (await host.result())["ends"]} == {
         None,
         *(request.call_id for request in moved),
@@ -273,7 +262,7 @@ async def _listed(stage: Stage, requests: Sequence[CallRequest]) -> dict[str, Li
 async def test_a_host_that_was_terminated(stage: Stage, api: ServedApi) -> None:
     """Its calls are listed as what they are, and take no requests."""
     request = stage.request(stuck=True)
-    host = await _host(stage, [request])
+    host = await stage.start_host([request])
     await _until(host, [request], "awaiting_response")
     await _found(stage, request)
     await host.terminate("a drill")
@@ -302,7 +291,7 @@ async def test_the_documented_names_do_for_any_client(
     """Start, find, ask, wait, steer and collect with the names of the page alone."""
     monkeypatch.setattr(bulk_host, "MOVES_OUT_AFTER", FOR_LONG)
     asked, cancelled = stage.request(stuck=True), stage.request(stuck=True)
-    started = await _host(stage, [asked, cancelled])
+    started = await stage.start_host([asked, cancelled])
     await _until(started, [asked, cancelled], "awaiting_response")
     digest = hashlib.sha256(cancelled.call_id.encode()).digest()
     token = base64.b32encode(digest).decode().lower()[:12]

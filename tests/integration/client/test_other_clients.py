@@ -63,7 +63,11 @@ def run(*command: str, folder: Path, **environ: str) -> str:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled code of the page, with a program that calls it."""
+    """The compiled code of the page, with a program that calls it.
+
+    The compiler comes from npm's registry; without one its tests are skipped, and the summary says
+    why.
+    """
     try:
         packages = npm_packages("temporal-client")
     except ToolUnavailableError as error:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -235,6 +236,32 @@ async def test_work_that_shares_a_transaction_fails_by_itself(ledger_url: str) -
         written = connection.execute(sa.select(log.c.subject)).scalars().all()
     engine.dispose()
     assert sorted(written) == sorted(f"e-{number}" for number in range(40) if number != 3)
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that interrupt each other as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+async def test_many_reads_at_once_all_end(tmp_path: Path) -> None:
+    """Threads that empty the queue at the same time lose nothing of it."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    migrate(url)
+    database = open_database(url, timedelta(seconds=3))
+
+    async def read(number: int) -> int:
+        return await database.read(lambda _: number)
+
+    try:
+        for _ in range(500):
+            assert await asyncio.gather(*map(read, range(40))) == list(range(40))
+    finally:
+        await database.close()
 
 
 async def test_shared_transactions_that_wait_for_each_other(server: PostgreSQL) -> None:

@@ -162,11 +162,10 @@ async def test_the_engine_is_killed(scene: Scene, mortal_engine: EmbeddedEngine,
     await _finish(scene, process)
 
 
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("step", RELAY_STEPS)
 async def test_the_database_ends_the_connections(scene: Scene, step: str, url: str) -> None:
-    """As when PostgreSQL is killed and started again."""
-    if url.startswith("sqlite"):
-        pytest.skip("an SQLite file has no server")
+    """As when PostgreSQL is killed and started again; an SQLite file has no server."""
     scene.order()
     process = await _stopped(scene, step)
     await scene.store.database.close()
