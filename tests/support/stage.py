@@ -314,6 +314,8 @@ async def set_up(
                 )
             await control.close()
         await ledger.close()
+        # The gateway reports its statistics once more when it ends.
+        servers.close()
         await gateway_ledger.close()
         if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
             await bucket.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -228,7 +229,7 @@ class _Threads:
     async def run(self, work: Work[R]) -> R:
         """Queue a function, and wait for its result."""
         loop = asyncio.get_running_loop()
-        queued = _QueuedWork(work, loop.create_future(), loop)
+        queued = _queued(work, loop)
         self._queued.append(queued)
         if not self._is_called:
             # Calling a thread costs more than most of the functions.
@@ -264,6 +265,12 @@ class _QueuedWork:
     work: Work[Any]
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+
+
+def _queued(work: Work[Any], loop: asyncio.AbstractEventLoop) -> _QueuedWork:
+    """Whoever runs it does so in its caller's context, as `asyncio.to_thread` would."""
+    context = contextvars.copy_context()
+    return _QueuedWork(lambda one: context.run(work, one), loop.create_future(), loop)
 
 
 @dataclass(frozen=True)
@@ -351,7 +358,7 @@ class Postgresql:
                 async with self._engine.begin() as connection:
                     return await connection.run_sync(work)
             loop = asyncio.get_running_loop()
-            queued = _QueuedWork(work, loop.create_future(), loop)
+            queued = _queued(work, loop)
             self._queued.append(queued)
             if len(self._sharing) < _SHARED_TRANSACTIONS:
                 task = loop.create_task(self._write_queued())

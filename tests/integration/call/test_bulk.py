@@ -19,6 +19,7 @@ from ackbridge.errors import (
     InvalidRequestError,
     KeyReusedError,
 )
+from ackbridge.ledger.inbox import InboxState
 from tests.support.stage import Stage
 from workflows.bulk import host as bulk_host
 
@@ -136,6 +137,7 @@ async def test_a_message_that_its_host_gets_after_the_end_is_held(
         await asyncio.sleep(0.05)
     await stage.calls.call(moved.call_id).force_ack(by="bo", reason="seen", response={"id": 9})
     await stage.handle(moved).result()
+    await stage.calls.call(done.call_id).outcome()
 
     messages = {one.call_id: uuid.uuid4().hex for one in (moved, done)}
     for call_id, event_key in messages.items():
@@ -143,8 +145,11 @@ async def test_a_message_that_its_host_gets_after_the_end_is_held(
         await handle.signal("provider_message", {**message, "call_id": call_id})
     await ending
     await handle.result()
-    held = await stage.ledger.inbox.held(moved.provider)
-    assert set(messages.values()) <= {one.entry.event_key for one in held}
+    entries = await stage.ledger.inbox.entries(moved.provider, limit=10_000)
+    states = {one.entry.event_key: one.state for one in entries}
+    assert {key: states.get(key) for key in messages.values()} == dict.fromkeys(
+        messages.values(), InboxState.HELD
+    )
 
 
 async def test_the_same_key_is_the_same_call_in_either_lane(stage: Stage) -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 
@@ -236,6 +237,30 @@ async def test_work_that_shares_a_transaction_fails_by_itself(ledger_url: str) -
         written = connection.execute(sa.select(log.c.subject)).scalars().all()
     engine.dispose()
     assert sorted(written) == sorted(f"e-{number}" for number in range(40) if number != 3)
+
+
+async def test_work_runs_in_the_context_of_its_caller(ledger_url: str) -> None:
+    """Also where it shares a transaction or a thread: the trace and the activity are its own."""
+    database = open_database(ledger_url, timedelta(seconds=10))
+    caller: ContextVar[int] = ContextVar("caller")
+
+    def look(connection: sa.Connection) -> int:
+        connection.execute(sa.select(1))
+        return caller.get()
+
+    async def call(number: int) -> list[int]:
+        caller.set(number)
+        return [
+            await database.write(look, shares=True),
+            await database.write(look),
+            await database.read(look),
+        ]
+
+    try:
+        seen = await asyncio.gather(*map(call, range(20)))
+    finally:
+        await database.close()
+    assert seen == [[number] * 3 for number in range(20)]
 
 
 @pytest.fixture
