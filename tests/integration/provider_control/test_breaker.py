@@ -23,6 +23,7 @@ from ackbridge.contracts import names
 from ackbridge.contracts.breaker import BreakerState, ForceBreaker, SendRate, SetLimit
 from ackbridge.local.dev_server import EmbeddedEngine
 from ackbridge.stats.reporter import report_stats
+from ackbridge.workarounds.temporal_sdk import BoundedShutdown
 from benchmarks.control import EVENTS_PER_WATCH
 from tests.support.replays import replay
 from tests.support.stage import INTEGRATIONS, Stage, reached, set_provider_state, set_up
@@ -79,7 +80,7 @@ async def working(stage: Stage, integrations: Path) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as running:
         await running.enter_async_context(report_stats(deps.counters, stage.ledger.stats, utc_now))
         for one in worker.build_workers(stage.client, catalog, deps):
-            await running.enter_async_context(one)
+            await running.enter_async_context(BoundedShutdown(one))
         await start_controls(stage.client, catalog, stage.ledger)
         yield
     await snapshots.close()
