@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections import deque
 from collections.abc import (
@@ -15,18 +16,19 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from temporalio.client import (
     Client,
+    WithStartWorkflowOperation,
     WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
+    WorkflowUpdateHandle,
     WorkflowUpdateRPCTimeoutOrCancelledError,
     WorkflowUpdateStage,
 )
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from ackbridge.contracts import names
@@ -44,6 +46,9 @@ from .hosted import HostFinder, raise_if_cancelled, rejection_error
 
 T = TypeVar("T")
 
+TakingEnds: TypeAlias = WorkflowUpdateHandle[CallEnds]
+"""Of a host that has taken the question."""
+
 IN_FLIGHT: Final = 1000
 """Calls of `call_many` that are in flight at once, unless it is told otherwise."""
 
@@ -52,6 +57,9 @@ AT_THE_SAME_TIME: Final = 0.002
 
 MAX_MOVED: Final = 10_000
 """Calls of `call_many` that have left their hosts and do not count as in flight."""
+
+LOOK_AFTER: Final = 0.2
+"""Seconds that the start of a host may take before the engine is asked whether it has stored it."""
 
 RETRY_AFTER: Final = timedelta(seconds=1)
 
@@ -140,22 +148,32 @@ class BulkLane:
                 has_started, self._is_starting = True, False
                 self._start_host()
 
+        host_id = names.bulk_id(uuid.uuid4().hex)
+        handle = self._client.get_workflow_handle(host_id)
+        first = asyncio.create_task(self._start(host_id, calls)) if calls else None
         try:
-            if calls:
-                handle = await self._start(calls)
+            if first is not None:
+                with rpc_errors():
+                    await _until_stored(handle, first)
                 before = [self._hosts.known.get(call.request.call_id) for call in calls]
                 self._hosts.remember((call.request.call_id for call in calls), handle.id)
                 for call in calls:
                     _settle(call.started, None)
-                await self._collect(handle, calls, before, started)
+                await self._collect(handle, first, calls, before, started)
         except AckbridgeError as error:
             _fail(calls, error)
         except RPCError as error:
             _fail(calls, EngineUnavailableError(f"the engine answers {error.status.name}"))
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
+            _fail(calls, EngineUnavailableError("the engine does not answer in time"))
+            if isinstance(error, WorkflowUpdateRPCTimeoutOrCancelledError):
+                raise_if_cancelled(error)
         except BaseException:
             _fail(calls, EngineUnavailableError("the outcome was not collected"))
             raise
         finally:
+            if first is not None:
+                first.cancel()
             started()
 
     def _next_calls(self) -> list[QueuedCall]:
@@ -174,43 +192,57 @@ class BulkLane:
         self._queue.extendleft(reversed(left))
         return list(calls.values())
 
-    async def _start(self, calls: list[QueuedCall]) -> WorkflowHandle[Any, Any]:
-        """Start a host, without search attributes where ours are not registered."""
-        argument = {"requests": [as_plain(call.request) for call in calls]}
+    async def _start(self, host_id: str, calls: list[QueuedCall]) -> TakingEnds:
+        """Start a host and ask it for its first ends, in one request.
+
+        Asked in a second one, it would need another workflow task to take the question. Ends when a
+        worker has; without search attributes where ours are not registered.
+        """
         operations = {f"{one.request.operation} at {one.request.provider}" for one in calls}
         summary = f"{len(calls)} of {', '.join(sorted(operations))}"[:MAX_SUMMARY_LENGTH]
-        start = partial(
-            self._client.start_workflow,
+        attributes = host_attributes([call.request for call in calls])
+        operation = WithStartWorkflowOperation[Any, Any](
             names.BULK_CALLS,
-            argument,
-            id=names.bulk_id(uuid.uuid4().hex),
+            {"requests": [as_plain(call.request) for call in calls]},
+            id=host_id,
             task_queue=names.TASK_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             static_summary=summary,
-            rpc_timeout=RPC_TIMEOUT,
+            search_attributes=attributes if self._is_indexed else None,
         )
-        with rpc_errors():
-            if not self._is_indexed:
-                return await start()
-            try:
-                attributes = host_attributes([call.request for call in calls])
-                return await start(search_attributes=attributes)
-            except RPCError as error:
-                if not is_unregistered(error):
-                    raise
-            self._is_indexed = False
-            return await start()
+        try:
+            return await self._client.start_update_with_start_workflow(
+                names.TAKE_ENDS,
+                TakeEnds(),
+                start_workflow_operation=operation,
+                id=_update_id(0),
+                wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+                result_type=CallEnds,
+            )
+        except RPCError as error:
+            if not (self._is_indexed and is_unregistered(error)):
+                raise
+        finally:
+            # This future reports a failed start a second time.
+            with contextlib.suppress(Exception):
+                await operation.workflow_handle()
+        self._is_indexed = False
+        return await self._start(host_id, calls)
 
     async def _collect(
         self,
         handle: WorkflowHandle[Any, Any],
+        first: asyncio.Task[TakingEnds],
         calls: list[QueuedCall],
         before: list[str | None],
         started: Callable[[], None],
     ) -> None:
         after, remaining = 0, len(calls)
+        asked: asyncio.Task[TakingEnds] | None = first
         while remaining:
-            ends = await self._take_ends(handle, after, started)
+            ends = await self._take_ends(handle, after, started, asked)
+            asked = None
             for end in ends.ends:
                 if end.rejected is not None:
                     self._hosts.forget(calls[end.index].request.call_id, before[end.index])
@@ -218,19 +250,18 @@ class BulkLane:
             after, remaining = after + len(ends.ends), ends.remaining
 
     async def _take_ends(
-        self, handle: WorkflowHandle[Any, Any], after: int, started: Callable[[], None]
+        self,
+        handle: WorkflowHandle[Any, Any],
+        after: int,
+        started: Callable[[], None],
+        asked: asyncio.Task[TakingEnds] | None = None,
     ) -> CallEnds:
-        """The ends that follow; by the host's result once it has ended."""
+        """The ends that follow, if they are not `asked` for already; by the result of a host that
+        has ended."""
         while True:
             try:
-                update = await handle.start_update(
-                    names.TAKE_ENDS,
-                    TakeEnds(after=after),
-                    # Asked again, it is the same update.
-                    id=f"after-{after}",
-                    wait_for_stage=WorkflowUpdateStage.ACCEPTED,
-                    result_type=CallEnds,
-                )
+                asking, asked = asked, None
+                update = await (asking or _ask(handle, after))
                 # All its calls have been sent: the next host can be started.
                 started()
                 ends: CallEnds = await update.result()
@@ -243,6 +274,47 @@ class BulkLane:
             except WorkflowUpdateRPCTimeoutOrCancelledError as error:
                 raise_if_cancelled(error)
             await asyncio.sleep(RETRY_AFTER.total_seconds())
+
+
+async def _ask(handle: WorkflowHandle[Any, Any], after: int) -> TakingEnds:
+    return await handle.start_update(
+        names.TAKE_ENDS,
+        TakeEnds(after=after),
+        id=_update_id(after),
+        wait_for_stage=WorkflowUpdateStage.ACCEPTED,
+        result_type=CallEnds,
+    )
+
+
+def _update_id(after: int) -> str:
+    """Asked again, it is the same update."""
+    return f"after-{after}"
+
+
+async def _until_stored(
+    handle: WorkflowHandle[Any, Any], starting: asyncio.Task[TakingEnds]
+) -> None:
+    """Wait until the engine has stored a host, whose start ends when a worker has taken it.
+
+    Raises:
+        RPCError: it may not have been stored.
+    """
+    async with asyncio.timeout(RPC_TIMEOUT.total_seconds()):
+        while not await _is_stored(handle, starting):
+            pass
+
+
+async def _is_stored(handle: WorkflowHandle[Any, Any], starting: asyncio.Task[TakingEnds]) -> bool:
+    done, _ = await asyncio.wait({starting}, timeout=LOOK_AFTER)
+    if done and starting.exception() is None:
+        return True
+    try:
+        await handle.describe(rpc_timeout=RPC_TIMEOUT)
+    except RPCError:
+        if done:
+            starting.result()
+        return False
+    return True
 
 
 async def _last_ends(handle: WorkflowHandle[Any, Any], after: int) -> CallEnds:

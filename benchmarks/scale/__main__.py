@@ -101,6 +101,9 @@ def main() -> int:
     """Measure, print, write JSON, draw."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--waiting", default="1000,3000,10000", help="numbers of waiting calls")
+    parser.add_argument(
+        "--lane", choices=("single", "bulk"), default="single", help="of waiting calls"
+    )
     parser.add_argument("--calls", type=int, default=150, help="new calls of each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--in-flight", type=int, default=50)
@@ -122,8 +125,8 @@ async def _run(options: argparse.Namespace) -> list[Level]:
     levels: list[Level] = []
     async with AsyncExitStack() as stacks:
         folder = Path(stacks.enter_context(tempfile.TemporaryDirectory()))
-        loaded = await stacks.enter_async_context(_running(folder / "loaded"))
-        empty = await stacks.enter_async_context(_running(folder / "empty"))
+        loaded = await stacks.enter_async_context(_running(folder / "loaded", options.lane))
+        empty = await stacks.enter_async_context(_running(folder / "empty", options.lane))
         waiting: list[str] = []
         for wanted in (int(number) for number in options.waiting.split(",")):
             began, before = time.perf_counter(), len(waiting)
@@ -136,11 +139,11 @@ async def _run(options: argparse.Namespace) -> list[Level]:
 
 
 @asynccontextmanager
-async def _running(folder: Path) -> AsyncIterator[Running]:
+async def _running(folder: Path, lane: str) -> AsyncIterator[Running]:
     stack = Stack(
         folder,
         environ=os.environ,
-        integrations=_write_integrations(folder / "integrations"),
+        integrations=_write_integrations(folder / "integrations", lane),
         sandbox_options=SANDBOX,
         parts=PARTS,
     )
@@ -151,12 +154,15 @@ async def _running(folder: Path) -> AsyncIterator[Running]:
         await asyncio.to_thread(stack.stop)
 
 
-def _write_integrations(folder: Path) -> Path:
+def _write_integrations(folder: Path, lane: str) -> Path:
     folder.mkdir(parents=True)
     original = (integrations_folder(None) / "sandbox.yaml").read_text()
     (folder / "sandbox.yaml").write_text(original)
     patient = {**yaml.safe_load(original), "provider": WAITING}
-    response = patient["operations"]["create_order"]["response"]
+    operation = patient["operations"]["create_order"]
+    if lane == "bulk":
+        operation["lane"] = lane
+    response = operation["response"]
     response["deadline"] = {"initial": DEADLINE, "ceiling": DEADLINE}
     (folder / f"{WAITING}.yaml").write_text(yaml.safe_dump(patient, sort_keys=False))
     return folder

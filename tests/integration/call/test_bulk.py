@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import uuid
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus
 
-from ackbridge.client.bulk import BulkOutcome
+from ackbridge.client.bulk import BulkLane, BulkOutcome
 from ackbridge.client.calls import AckbridgeClient, Call
+from ackbridge.client.hosted import HostFinder
 from ackbridge.contracts.calls import CallOutcome, CallRequest, Intervention, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import (
@@ -20,7 +24,8 @@ from ackbridge.errors import (
     KeyReusedError,
 )
 from ackbridge.ledger.inbox import InboxState
-from tests.support.stage import Stage
+from ackbridge.local.dev_server import EmbeddedEngine
+from tests.support.stage import Stage, set_up
 from workflows.bulk import host as bulk_host
 
 ALONE = 13
@@ -52,6 +57,32 @@ def _outcomes(ended: list[BulkOutcome]) -> dict[str, CallOutcome]:
 
 async def _call_many(stage: Stage, requests: list[CallRequest]) -> list[BulkOutcome]:
     return [one async for one in stage.calls.call_many(requests)]
+
+
+async def test_a_host_needs_two_workflow_tasks(stage: Stage) -> None:
+    """One that sends, and one that records; asking for its ends costs none of its own."""
+    request = stage.request(delay_ms=300)
+    await _call_many(stage, [request])
+    (host,) = (await stage.ledger.calls.hosts([request.call_id])).values()
+    history = await stage.client.get_workflow_handle(host).fetch_history()
+    kinds = [event.event_type for event in history.events]
+    assert kinds.count(EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED) == 2
+    assert kinds.count(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED) == 1
+
+
+async def test_a_call_is_started_when_the_engine_has_its_host(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    """No worker has to take it first."""
+    async with set_up(engine, tmp_path, has_worker=False) as idle:
+        hosts = HostFinder(idle.client)
+        queued = BulkLane(idle.client, hosts).submit(idle.request())
+        async with asyncio.timeout(10):
+            await queued.started
+        host = idle.client.get_workflow_handle(hosts.known[queued.request.call_id])
+        described = await host.describe()
+        assert described.status is WorkflowExecutionStatus.RUNNING
+        assert not queued.ended.done()
 
 
 async def test_neighbours_end_as_they_would_alone(stage: Stage) -> None:
