@@ -80,7 +80,7 @@ from ackbridge.temporal.connect import (
 from .batches import BatchHandle, find_batch, list_batches, start_batch
 from .bulk import IN_FLIGHT, BulkLane, BulkOutcome, CallMany
 from .control import ControlHandle
-from .hosted import HostedCall, HostFinder, raise_if_cancelled
+from .hosted import HostedCall, HostFinder, raise_if_cancelled, rejection_error
 from .known_names import KnownNames
 from .listing import CallLister, ListedCall, ListFilter
 from .settlement import settle, settled_outcome
@@ -202,8 +202,7 @@ class Call:
         try:
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):
                 with self._rpc_errors():
-                    own = self._settled_outcome if settled else self._first_outcome
-                    outcome = await self._where(own, self._hosted_outcome)
+                    outcome = await self._outcome(settled=settled)
             if not _may_be_corrected(outcome):
                 return _completed(outcome)
             return _completed(await settled_outcome(self._client, self.id) or outcome)
@@ -215,12 +214,17 @@ class Call:
                 return _completed(corrected)
         raise raised
 
-    async def _hosted_outcome(self, hosted: HostedCall) -> CallOutcome | None:
+    async def _outcome(self, *, settled: bool) -> CallOutcome:
         if self._ended is not None:
             # It comes with those of other calls, without a request of its own.
             with contextlib.suppress(EngineUnavailableError):
-                return await hosted.outcome_after(await asyncio.shield(self._ended))
-        return await hosted.outcome()
+                end = await asyncio.shield(self._ended)
+                if end.rejected is not None:
+                    raise rejection_error(end.rejected)
+                if end.outcome is not None and not (settled and _is_open(end.outcome)):
+                    return end.outcome
+        own = self._settled_outcome if settled else self._first_outcome
+        return await self._where(own, lambda hosted: hosted.outcome(settled=settled))
 
     async def _settled_outcome(self) -> CallOutcome:
         return CallOutcome.model_validate(await self._handle.result())
@@ -721,6 +725,11 @@ async def status_at_end(call: Call, timeout: timedelta) -> CallStatus:  # noqa: 
         return status_of(await call.outcome(timeout))
     except (CallFailedError, CallCancelledError) as error:
         return status_of(error.outcome)
+
+
+def _is_open(outcome: CallOutcome) -> bool:
+    """Whether its call goes on."""
+    return outcome.acknowledgement_owed or outcome.effect is Effect.UNKNOWN
 
 
 def _completed(outcome: CallOutcome) -> CallOutcome:

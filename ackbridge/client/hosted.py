@@ -139,13 +139,19 @@ class HostedCall:
         described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
         return await with_waiting(self._client, status, described)
 
-    async def outcome(self) -> CallOutcome | None:
+    async def outcome(self, *, settled: bool = False) -> CallOutcome | None:
         """Wait for the outcome, completed or not; None: it has moved, as above.
+
+        Args:
+            settled: wait until the call has left its host. One that owes an acknowledgement for
+                long, or whose effect is unknown, moves.
 
         Raises:
             InvalidRequestError, KeyReusedError: nothing was sent.
             CallError: the host has ended without it.
         """
+        if settled:
+            return await self._outcome_after(await self._end(), settled=True)
         argument = as_plain(AwaitOutcome(timeout=_UPDATE_TIMEOUT)) | {"call_id": self._call_id}
         while True:
             try:
@@ -156,13 +162,13 @@ class HostedCall:
                 raise_if_cancelled(error)
                 continue
             except WorkflowUpdateFailedError:
-                return await self.outcome_after(await self._end())
+                return await self._outcome_after(await self._end())
             except RPCError as error:
                 # It has ended, or ten updates are waiting: its result says how.
                 known = (RPCStatusCode.NOT_FOUND, RPCStatusCode.RESOURCE_EXHAUSTED)
                 if error.status not in known:
                     raise
-                return await self.outcome_after(await self._end())
+                return await self._outcome_after(await self._end())
             if status.outcome is not None:
                 return status.outcome
             if status.moved_to is not None:
@@ -186,14 +192,13 @@ class HostedCall:
             raise CallError(f"{self._call_id}: its host has ended without it")
         return end
 
-    async def outcome_after(self, end: CallEnd) -> CallOutcome | None:
-        """The outcome of a call that has left its host like this; as `outcome`."""
+    async def _outcome_after(self, end: CallEnd, *, settled: bool = False) -> CallOutcome | None:
         if end.rejected is not None:
             raise rejection_error(end.rejected)
         if end.outcome is not None or end.moved_to is None:
             return end.outcome
         other = self._other(end.moved_to)
-        return await other.outcome() if other is not None else None
+        return await other.outcome(settled=settled) if other is not None else None
 
     async def signal(self, name: str, argument: Wire) -> bool | None:
         """Signal the call, wherever its host has moved it.

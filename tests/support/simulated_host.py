@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -91,12 +92,14 @@ class SimulatedHost:
     Attributes:
         performed: every step that was asked for, with its argument.
         answers: by step name, what it answers, one after the other; the last one repeats.
+        moves_out: whether calls that wait for long leave this host.
     """
 
     def __init__(self, planned: Plan, request: CallRequest = REQUEST, **answers: Any) -> None:
         self._now = START
         self._schedule: list[tuple[datetime, int, Callable[[CallProtocol], None]]] = []
         self._background: list[asyncio.Task[None]] = []
+        self.moves_out = False
         self.performed: list[tuple[str, Wire]] = []
         self.shown: list[CallStatus] = []
         self.deliveries: list[Delivery] = []
@@ -149,7 +152,7 @@ class SimulatedHost:
         return False
 
     def should_move_out(self) -> bool:
-        return False
+        return self.moves_out
 
     async def perform(
         self,
@@ -163,6 +166,8 @@ class SimulatedHost:
         answer = script.pop(0) if len(script) > 1 else script[0]
         if callable(answer):
             answer = answer(self.protocol)
+        if inspect.isawaitable(answer):
+            answer = await answer
         if isinstance(answer, StepError):
             raise answer
         return cast("Result", answer)

@@ -136,14 +136,18 @@ class Conclusion:
             }
         )
 
-    async def end(self, outcome: CallOutcome) -> CallOutcome:
-        """End with an outcome, as soon as nothing is being acknowledged any more."""
+    async def end(self, outcome: CallOutcome, *, has_moved: bool = False) -> CallOutcome:
+        """End with an outcome, as soon as nothing is being acknowledged any more.
+
+        Args:
+            has_moved: the run before had it, and may have stored that it owes acknowledgements.
+        """
         state = self._state
         state.outcome = outcome
         self._notifications.ended(outcome, was_delayed=state.parked_times > 0)
         self._receive_after_end(outcome)
         self._enter(Stage(outcome.status) if state.is_acknowledged else Stage.ACKNOWLEDGING)
-        is_stored = await self._await_acknowledgements(outcome)
+        is_stored = await self._await_acknowledgements(outcome) or has_moved
         state.outcome = outcome = self._final(state.outcome)
         self._notifications.ended(outcome, was_delayed=state.parked_times > 0)
         # A response is stored with its recording; what has changed since then is not.
@@ -186,6 +190,8 @@ class Conclusion:
             if not is_recorded or state.has_entries:
                 await self.store(Stage.ACKNOWLEDGING, outcome.reason)
                 is_recorded = is_stored = True
+                # Storing it takes time, in which the last one may have been accepted.
+                continue
             if self._move_out is not None and self._host.should_move_out():
                 await self._move_out(outcome)
             await self._host.wait(self._goes_on, None)

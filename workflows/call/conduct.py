@@ -95,7 +95,7 @@ class Conduct:
         """Go on with a call that had an unknown end when it continued as new."""
         self._acknowledgements.resume()
         self._state.show()
-        return await self.reconcile(failure)
+        return await self.reconcile(failure, has_moved=True)
 
     async def resume_waiting(self) -> RoundResult:
         """Go on with a call that awaited its response when it moved into another workflow."""
@@ -498,8 +498,12 @@ class Conduct:
                     return answered
         return None
 
-    async def reconcile(self, failure: Failure) -> CallOutcome:
-        """Go on with the outcome set until the truth is known, or the time for it is over."""
+    async def reconcile(self, failure: Failure, *, has_moved: bool = False) -> CallOutcome:
+        """Go on with the outcome set until the truth is known, or the time for it is over.
+
+        Args:
+            has_moved: as in `Conclusion.end`.
+        """
         state = self._state
         reported: Failure | None = None
         state.is_reconciling = True
@@ -525,7 +529,7 @@ class Conduct:
                 case reported:
                     pass
         state.is_reconciling = False
-        return await self._conclusion.end(self._corrected(reported))
+        return await self._conclusion.end(self._corrected(reported), has_moved=has_moved)
 
     def _asks_after_acknowledging(self) -> bool:
         """Whether to ask once more when the last acknowledgement is refused, or its time over."""

@@ -22,7 +22,7 @@ from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.control import SetFlag, WithoutControl
 from ackbridge.contracts.identity import Role
-from ackbridge.errors import CallCancelledError, CallError, KeyReusedError
+from ackbridge.errors import CallCancelledError, CallError, InvalidRequestError, KeyReusedError
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.api.conftest import api_of
 from tests.support.stage import Stage, edited_integrations, set_up
@@ -137,6 +137,32 @@ async def test_every_way_in_leads_to_the_same_call(stage: Stage, tmp_path: Path)
         await (await stage.calls.start(changed)).outcome(PATIENCE)
     # The refused request has hidden nothing.
     assert (await stage.calls.call(started.call_id).status()).stage is CallStage.COMPLETED
+
+
+async def test_a_refused_start_says_so_whenever_it_is_asked(stage: Stage) -> None:
+    """Also when its host has ended before the caller has asked for the outcome."""
+    first = stage.request()
+    ended = await _call_many(stage, first)
+    assert _outcome(ended, first).status is OutcomeStatus.COMPLETED
+    invalid = stage.request().model_copy(update={"payload": {}})
+    reused = first.model_copy(update={"payload": {"amount": 6, "currency": "EUR"}})
+    for request, error in ((invalid, InvalidRequestError), (reused, KeyReusedError)):
+        call = await stage.calls.start(request)
+        async with asyncio.timeout(60):
+            while call.id in stage.calls._hosts.known:  # noqa: ASYNC110 -- it changes in another task
+                await asyncio.sleep(0.02)
+        with pytest.raises(error):
+            await call.outcome(PATIENCE)
+
+
+async def test_a_settled_outcome_owes_nothing(stage: Stage) -> None:
+    """It is waited for in the host, and after the call has left it."""
+    request = stage.request(acknowledgement_failures=2)
+    call = await stage.calls.start(request)
+    assert (await call.outcome(PATIENCE)).acknowledgement_owed
+    found = stage.calls.call(request.call_id)
+    for one in (call, found, AckbridgeClient(stage.client).call(request.call_id)):
+        assert not (await one.outcome(PATIENCE, settled=True)).acknowledgement_owed
 
 
 async def test_a_parked_call_leaves_its_host(stage: Stage) -> None:

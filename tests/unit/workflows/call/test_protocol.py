@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from datetime import timedelta
 
@@ -21,12 +22,14 @@ from ackbridge.contracts.control import AdmissionState
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.plan import LatePolicy, OnFailure, Prepared, WhenOff
 from ackbridge.contracts.signals import Cancel, ForceAck, Reprocess
-from ackbridge.contracts.steps import Asked, Recorded, Sent, StepFailure
-from tests.support.simulated_host import START, SimulatedHost, plan, response
+from ackbridge.contracts.steps import Acknowledged, Asked, Concluded, Recorded, Sent, StepFailure
+from tests.support.simulated_host import REQUEST, START, SimulatedHost, plan, response
 from workflows.call.protocol import CallProtocol
 from workflows.call.ui_details import render
-from workflows.hosting.host import StepError
+from workflows.hosting.host import ContinueAsNewRequested, StepError
 
+NOT_ACCEPTED = StepError(StepFailure.NOT_ACCEPTED, "503", retry_after=timedelta(0))
+NOT_ADDRESSED = StepError(StepFailure.NOT_ADDRESSED, "there is no reference yet")
 NO_RECEIPT = StepError(StepFailure.NO_RECEIPT, "no answer in time", reached=True)
 
 
@@ -80,6 +83,48 @@ async def test_duplicate_is_suppressed_and_logged() -> None:
     (concluded,) = host.steps(names.CONCLUDE)
     assert [one.event_key for one in concluded.suppressed] == ["evt-1"]
     assert len(host.steps(names.RECORD)) == 1
+
+
+async def test_a_call_that_is_acknowledged_while_it_is_stored_does_not_move_out() -> None:
+    """The ledger had it as acknowledging for ever: its next run found nothing to do."""
+    accepted = asyncio.Event()
+
+    async def second(_: object) -> Acknowledged:
+        await accepted.wait()
+        return Acknowledged(acknowledged_at=START)
+
+    async def store(_: object) -> Concluded:
+        accepted.set()
+        host.moves_out = True
+        while host.protocol.state.pending_acknowledgements:  # noqa: ASYNC110 -- it has no event
+            await asyncio.sleep(0)
+        return Concluded()
+
+    host = SimulatedHost(plan(), acknowledge=[NOT_ACCEPTED, second], conclude=[store, Concluded()])
+    host.at(1, lambda call: call.receive(response()))
+    host.at(2, lambda call: call.receive(response()))
+    outcome = await host.protocol.run()
+    assert outcome.acknowledgement_owed is False
+    assert [step.stage for step in host.steps(names.CONCLUDE)] == ["acknowledging", "completed"]
+
+
+async def test_a_call_that_moves_out_acknowledging_is_stored_at_its_end() -> None:
+    """The run before may have stored that it owes something."""
+
+    def record(_: object) -> Recorded:
+        host.moves_out = True
+        return Recorded(accepted=True)
+
+    host = SimulatedHost(plan(), record=[record], acknowledge=[NOT_ADDRESSED])
+    host.at(1, lambda call: call.receive(response()))
+    with pytest.raises(ContinueAsNewRequested) as requested:
+        await host.protocol.run()
+    continuation = host.protocol.continuation(requested.value)
+    following = SimulatedHost(plan())
+    following.protocol = CallProtocol(following, REQUEST, "run-1", continuation)
+    outcome = await following.protocol.run()
+    assert outcome.acknowledgement_owed is False
+    assert [step.stage for step in following.steps(names.CONCLUDE)] == ["completed"]
 
 
 async def test_timeout_is_acknowledged_as_failed_and_resent_under_a_new_key() -> None:
