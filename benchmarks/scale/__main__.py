@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ackbridge.client.calls import AckbridgeClient
-from ackbridge.contracts.calls import CallRequest, Stage
+from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
+from ackbridge.errors import EngineUnavailableError
 from ackbridge.local.stack import Stack
 from ackbridge.settings import integrations_folder
 from ackbridge.temporal.connect import connect
@@ -255,13 +256,22 @@ async def _restart_worker(loaded: Running, samples: Sequence[str]) -> tuple[floa
     at_once = asyncio.Semaphore(20)
 
     async def ask(call_id: str) -> None:
-        async with at_once:
-            status = await loaded.calls.call(call_id).status()
+        async with at_once, asyncio.timeout(PATIENCE.total_seconds()):
+            status = await _status(loaded, call_id)
         if status.stage is not Stage.AWAITING_RESPONSE:
             raise RuntimeError(f"{call_id} is {status.stage} after the restart")
 
     await asyncio.gather(*(ask(call_id) for call_id in samples))
     return restart, first_call, time.perf_counter() - began
+
+
+async def _status(loaded: Running, call_id: str) -> CallStatus:
+    """The engine may wait for the worker that was killed, longer than a request does."""
+    while True:
+        try:
+            return await loaded.calls.call(call_id).status()
+        except EngineUnavailableError:
+            continue
 
 
 def _print(levels: Sequence[Level]) -> None:
