@@ -56,10 +56,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunningStep:
-    """A step that has begun in this worker; `argument` as it arrived, as JSON."""
+    """A step that has begun in this worker; `argument` as it arrived, as JSON.
+
+    Attributes:
+        forgetting: drops it when no host asks for its result any more.
+    """
 
     argument: Any
     task: asyncio.Task[BatchedResult]
+    forgetting: asyncio.TimerHandle
 
 
 class PerformSteps:
@@ -113,6 +118,8 @@ class PerformSteps:
                 # The host asks again, and it is there.
                 result, length = BatchedResult(is_pending=True), 0
             if not result.is_pending:
+                # The timer would keep the step and its result until then.
+                one.forgetting.cancel()
                 self._running.pop((run_id, step.key), None)
             results.append(result)
             size += length
@@ -122,16 +129,14 @@ class PerformSteps:
         """The step as it runs, and whether it has begun just now."""
         key = (run_id, step.key)
         known = self._running.get(key)
-        if known is not None and known.argument == step.argument:
-            return known, False
+        if known is not None:
+            if known.argument == step.argument:
+                return known, False
+            known.forgetting.cancel()
         task = asyncio.create_task(self._perform(step), name=f"step {step.name}")
-        started = self._running[key] = RunningStep(step.argument, task)
-        asyncio.get_running_loop().call_later(KEPT_FOR, self._forget, key, started)
+        forgetting = asyncio.get_running_loop().call_later(KEPT_FOR, self._running.pop, key, None)
+        started = self._running[key] = RunningStep(step.argument, task, forgetting)
         return started, True
-
-    def _forget(self, key: tuple[str, int], started: RunningStep) -> None:
-        if self._running.get(key) is started:
-            del self._running[key]
 
     async def _perform(self, step: BatchedStep) -> BatchedResult:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import uuid
 from collections import deque
 from collections.abc import (
@@ -40,7 +39,13 @@ from ackbridge.errors import (
     CallError,
     EngineUnavailableError,
 )
-from ackbridge.temporal.connect import RPC_TIMEOUT, as_plain, is_unregistered, rpc_errors
+from ackbridge.temporal.connect import (
+    RPC_TIMEOUT,
+    as_plain,
+    is_unregistered,
+    retrieve_start,
+    rpc_errors,
+)
 
 from .hosted import HostFinder, raise_if_cancelled, rejection_error
 
@@ -60,6 +65,9 @@ MAX_MOVED: Final = 10_000
 
 LOOK_AFTER: Final = 0.2
 """Seconds that the start of a host may take before the engine is asked whether it has stored it."""
+
+NEXT_AFTER: Final = 0.5
+"""Seconds after which the next host is started, though no worker has sent the calls of this one."""
 
 RETRY_AFTER: Final = timedelta(seconds=1)
 
@@ -155,6 +163,8 @@ class BulkLane:
             if first is not None:
                 with rpc_errors():
                     await _until_stored(handle, first)
+                # Without a worker, nobody takes the question.
+                asyncio.get_running_loop().call_later(NEXT_AFTER, started)
                 before = [self._hosts.known.get(call.request.call_id) for call in calls]
                 self._hosts.remember((call.request.call_id for call in calls), handle.id)
                 for call in calls:
@@ -224,9 +234,7 @@ class BulkLane:
             if not (self._is_indexed and is_unregistered(error)):
                 raise
         finally:
-            # This future reports a failed start a second time.
-            with contextlib.suppress(Exception):
-                await operation.workflow_handle()
+            await retrieve_start(operation)
         self._is_indexed = False
         return await self._start(host_id, calls)
 
@@ -244,8 +252,11 @@ class BulkLane:
             ends = await self._take_ends(handle, after, started, asked)
             asked = None
             for end in ends.ends:
+                call_id = calls[end.index].request.call_id
                 if end.rejected is not None:
-                    self._hosts.forget(calls[end.index].request.call_id, before[end.index])
+                    self._hosts.forget(call_id, before[end.index])
+                elif end.moved_to == call_id:
+                    self._hosts.forget(call_id)
                 _settle(calls[end.index].ended, end)
             after, remaining = after + len(ends.ends), ends.remaining
 

@@ -74,6 +74,7 @@ from ackbridge.temporal.connect import (
     first_connection,
     is_namespace_missing,
     is_unregistered,
+    retrieve_start,
     rpc_errors,
 )
 
@@ -161,21 +162,28 @@ class Call:
         hosted: Callable[[HostedCall], Awaitable[Result | None]],
     ) -> Result:
         """Ask the call's own workflow, or its host; `hosted` returns None if it has moved."""
-        host = self._hosts.known.get(self.id)
-        if host is None:
+        known = self._hosts.known.get(self.id)
+        if known is not None:
             try:
-                return await own()
+                found = await hosted(HostedCall(self._client, self.id, known))
             except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND or is_namespace_missing(error):
+                # The engine keeps an ended host for some days.
+                if not _is_missing(error):
                     raise
-                host = await self._hosts.find(self.id)
-                if host is None:
-                    raise
+                found = None
+            if found is not None:
+                return found
+            self._hosts.forget(self.id)
+        try:
+            return await own()
+        except RPCError as error:
+            if not _is_missing(error):
+                raise
+            host = await self._hosts.find(self.id)
+            if host in (None, known):
+                raise
         found = await hosted(HostedCall(self._client, self.id, host))
-        if found is not None:
-            return found
-        self._hosts.forget(self.id)
-        return await own()
+        return found if found is not None else await own()
 
     async def outcome(
         self,
@@ -202,7 +210,7 @@ class Call:
         try:
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):
                 with self._rpc_errors():
-                    outcome = await self._outcome(settled=settled)
+                    outcome = await self._outcome(timeout, settled=settled)
             if not _may_be_corrected(outcome):
                 return _completed(outcome)
             return _completed(await settled_outcome(self._client, self.id) or outcome)
@@ -214,7 +222,7 @@ class Call:
                 return _completed(corrected)
         raise raised
 
-    async def _outcome(self, *, settled: bool) -> CallOutcome:
+    async def _outcome(self, timeout: timedelta | None, *, settled: bool) -> CallOutcome:  # noqa: ASYNC109 -- sent to the host
         if self._ended is not None:
             # It comes with those of other calls, without a request of its own.
             with contextlib.suppress(EngineUnavailableError):
@@ -224,7 +232,7 @@ class Call:
                 if end.outcome is not None and not (settled and _is_open(end.outcome)):
                     return end.outcome
         own = self._settled_outcome if settled else self._first_outcome
-        return await self._where(own, lambda hosted: hosted.outcome(settled=settled))
+        return await self._where(own, lambda hosted: hosted.outcome(timeout, settled=settled))
 
     async def _settled_outcome(self) -> CallOutcome:
         return CallOutcome.model_validate(await self._handle.result())
@@ -430,6 +438,14 @@ class AckbridgeClient:
         handle = self._client.get_workflow_handle(request.call_id)
         return Call(handle, self._hosts, queued.ended)
 
+    async def _start_hosted_and_wait(self, request: CallRequest, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- see `start_and_wait`
+        try:
+            async with asyncio.timeout((timeout + LATE_BY).total_seconds()):
+                call = await self._start_hosted(request)
+        except TimeoutError:
+            raise EngineUnavailableError("the engine has not stored the call in time") from None
+        return await self._status_by(call, timeout)
+
     async def start_and_wait(self, request: CallRequest, timeout: timedelta) -> CallStatus:  # noqa: ASYNC109 -- part of the public signature, and sent to the workflow
         """Start a call and return its status: with the outcome if it ends within the timeout.
 
@@ -444,8 +460,7 @@ class AckbridgeClient:
         """
         await self._check(request)
         if self._checked.get((request.provider, request.operation)):
-            call = await self._start_hosted(request)
-            return await self._status_by(call, timeout)
+            return await self._start_hosted_and_wait(request, timeout)
         argument = AwaitOutcome(timeout=timeout, request_digest=request.digest)
         limit = asyncio.timeout((timeout + LATE_BY).total_seconds())
         try:
@@ -622,9 +637,7 @@ class AckbridgeClient:
             if not self._is_index_missing(error):
                 raise
         finally:
-            # This future reports a failed start a second time.
-            with contextlib.suppress(WorkflowAlreadyStartedError, RPCError):
-                await operation.workflow_handle()
+            await retrieve_start(operation)
         return await self._update_with_start(request, argument)
 
     async def _without_update(
@@ -725,6 +738,11 @@ async def status_at_end(call: Call, timeout: timedelta) -> CallStatus:  # noqa: 
         return status_of(await call.outcome(timeout))
     except (CallFailedError, CallCancelledError) as error:
         return status_of(error.outcome)
+
+
+def _is_missing(error: RPCError) -> bool:
+    """Whether there is no such workflow."""
+    return error.status is RPCStatusCode.NOT_FOUND and not is_namespace_missing(error)
 
 
 def _is_open(outcome: CallOutcome) -> bool:

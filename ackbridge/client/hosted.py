@@ -45,6 +45,12 @@ MAX_HOSTS: Final = 20
 
 _UPDATE_TIMEOUT: Final = timedelta(hours=1)
 _DELAYED_INTERVAL: Final = timedelta(seconds=2)
+_LONGEST_DELAYED_INTERVAL: Final = timedelta(minutes=1)
+_WITHOUT_UPDATE: Final = (
+    RPCStatusCode.NOT_FOUND,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.FAILED_PRECONDITION,
+)
 
 
 def raise_if_cancelled(error: WorkflowUpdateRPCTimeoutOrCancelledError) -> None:
@@ -139,10 +145,16 @@ class HostedCall:
         described = await self._handle.describe(rpc_timeout=RPC_TIMEOUT)
         return await with_waiting(self._client, status, described)
 
-    async def outcome(self, *, settled: bool = False) -> CallOutcome | None:
+    async def outcome(
+        self,
+        timeout: timedelta | None = None,  # noqa: ASYNC109 -- sent to the host
+        *,
+        settled: bool = False,
+    ) -> CallOutcome | None:
         """Wait for the outcome, completed or not; None: it has moved, as above.
 
         Args:
+            timeout: after which nobody waits any more, as the host is told; the caller's own.
             settled: wait until the call has left its host. One that owes an acknowledgement for
                 long, or whose effect is unknown, moves.
 
@@ -152,7 +164,9 @@ class HostedCall:
         """
         if settled:
             return await self._outcome_after(await self._end(), settled=True)
-        argument = as_plain(AwaitOutcome(timeout=_UPDATE_TIMEOUT)) | {"call_id": self._call_id}
+        within = min(timeout or _UPDATE_TIMEOUT, _UPDATE_TIMEOUT)
+        argument = as_plain(AwaitOutcome(timeout=within)) | {"call_id": self._call_id}
+        pause = _DELAYED_INTERVAL
         while True:
             try:
                 status: CallStatus = await self._handle.execute_update(
@@ -164,18 +178,18 @@ class HostedCall:
             except WorkflowUpdateFailedError:
                 return await self._outcome_after(await self._end())
             except RPCError as error:
-                # It has ended, or ten updates are waiting: its result says how.
-                known = (RPCStatusCode.NOT_FOUND, RPCStatusCode.RESOURCE_EXHAUSTED)
-                if error.status not in known:
+                # It has ended, or too many updates wait or were made: its result says how.
+                if error.status not in _WITHOUT_UPDATE:
                     raise
                 return await self._outcome_after(await self._end())
             if status.outcome is not None:
                 return status.outcome
             if status.moved_to is not None:
                 other = self._other(status.moved_to)
-                return await other.outcome() if other is not None else None
+                return await other.outcome(timeout) if other is not None else None
             # A call that is delayed answers every update at once.
-            await asyncio.sleep(_DELAYED_INTERVAL.total_seconds())
+            await asyncio.sleep(pause.total_seconds())
+            pause = min(pause * 2, _LONGEST_DELAYED_INTERVAL)
 
     async def _end(self) -> CallEnd:
         """How the call left its host, when that has ended.

@@ -117,6 +117,7 @@ def notices_queue(subscriber: str) -> str:
 # Failure types of IntegrationCall (the `type` of the workflow's ApplicationFailure)
 INVALID_REQUEST: Final = "InvalidRequest"
 KEY_REUSED: Final = "KeyReused"
+BUSY: Final = "Busy"
 CALL_FAILED: Final = "CallFailed"
 CALL_CANCELLED: Final = "CallCancelled"
 

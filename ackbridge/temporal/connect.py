@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -19,7 +20,12 @@ from temporalio.api.workflowservice.v1 import (
     DescribeNamespaceRequest,
     SignalWorkflowExecutionRequest,
 )
-from temporalio.client import Client, Interceptor, WorkflowQueryFailedError
+from temporalio.client import (
+    Client,
+    Interceptor,
+    WithStartWorkflowOperation,
+    WorkflowQueryFailedError,
+)
 from temporalio.common import SearchAttributeKey
 from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig, ClientConfigProfile
@@ -274,6 +280,16 @@ def is_unregistered(error: RPCError) -> bool:
     return error.status is RPCStatusCode.INVALID_ARGUMENT and any(
         key.name in error.message for key in search_attributes.KEYS
     )
+
+
+async def retrieve_start(operation: WithStartWorkflowOperation[Any, Any]) -> None:
+    """Retrieve the error of a failed start, which the operation reports a second time.
+
+    Where the request could not be made, the SDK says nothing there.
+    """
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(0):
+            await operation.workflow_handle()
 
 
 def as_plain(argument: Wire) -> dict[str, Any]:

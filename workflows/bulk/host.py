@@ -32,10 +32,9 @@ with workflow.unsafe.imports_passed_through():
 MOVES_OUT_AFTER: Final = timedelta(seconds=10)
 """A call that awaits its response for longer leaves its host, which can end then."""
 
-FIRST_LOOK: Final = timedelta(milliseconds=50)
-LONGEST_LOOK: Final = timedelta(seconds=1)
-"""When the result of a step that took longer than its batch is asked for again; doubles each
-time."""
+LOOKS: Final = tuple(timedelta(milliseconds=ms) for ms in (50, 100, 200, 400, 800, 1000))
+"""When the result of a step that took longer than its batch is asked for again, each time; the last
+one repeats."""
 
 
 @dataclass(eq=False)
@@ -227,7 +226,7 @@ class Turns:
             except ValueError as error:
                 step.ended.set_exception(error)
         else:
-            delay = min(FIRST_LOOK * 2**step.looks, LONGEST_LOOK)
+            delay = LOOKS[min(step.looks, len(LOOKS) - 1)]
             step.looks += 1
             # It is asked for earlier where another turn ends before.
             self._pending.append(step)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from temporalio import workflow
@@ -58,6 +59,9 @@ with workflow.unsafe.imports_passed_through():
 SignalModel = TypeVar("SignalModel", bound=Wire)
 
 Arguments = tuple[Any, ...]
+
+MAX_WAITING: Final = 8
+"""Updates `await_outcome` at once. The engine takes ten updates, and one of them is `take_ends`."""
 
 MAX_ERROR_SHOWN: Final = 200
 """Characters of an error in the query about all calls."""
@@ -147,6 +151,7 @@ class BulkCalls:
         # Whether our search attributes are registered.
         self._is_indexed = False
         self._owes = False
+        self._waiting = 0
         try:
             self._read(arguments)
         except InvalidInputError as error:
@@ -182,17 +187,19 @@ class BulkCalls:
         """
         if self._invalid:
             raise invalid_request(self._invalid)
+        running = asyncio.create_task(self._run_calls())
+        while True:
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                # A native cancellation never abandons work under way.
+                self._cancel_all()
+
+    async def _run_calls(self) -> CallEnds:
         turns = [asyncio.create_task(one) for one in (self._turns.run(), self._turns.run_timer())]
         calls = [asyncio.create_task(self._conduct(call)) for call in self._calls.values()]
-        ended = asyncio.gather(*calls, return_exceptions=True)
-        try:
-            errors = await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            self._cancel_all()
-            errors = await ended
-        await workflow.wait_condition(lambda: not self._forwards)
-        await workflow.wait_condition(workflow.all_handlers_finished)
-        await self._audit.finish()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        await self._finish()
         self._show()
         for task in turns:
             task.cancel()
@@ -200,7 +207,20 @@ class BulkCalls:
             # A defect in one call holds up this last workflow task, and no other call.
             if error is not None:
                 raise error
-        return await self._result()
+        result = await self._result()
+        await self._finish()
+        return result
+
+    async def _finish(self) -> None:
+        """Wait until what has arrived is passed on, held and recorded."""
+        while True:
+            await workflow.wait_condition(self._is_finished)
+            await self._audit.finish()
+            if self._is_finished():
+                return
+
+    def _is_finished(self) -> bool:
+        return not self._forwards and workflow.all_handlers_finished()
 
     # The calls
 
@@ -274,7 +294,7 @@ class BulkCalls:
             workflow.upsert_search_attributes([search.OWED.value_set(True)])
 
     def _cancel_all(self) -> None:
-        """A native cancellation never abandons work under way: each call is cancelled."""
+        """Cancel each call; those that have ended say that it comes too late."""
         by = Cancel(by="Temporal", reason="the workflow was cancelled")
         for call in self._calls.values():
             call.protocol.cancel(by)
@@ -285,10 +305,11 @@ class BulkCalls:
         """All ends; the workflow of a call has its outcome where they are too large together."""
         ends, size = list[CallEnd](), 0
         for end in self._ends:
-            size += len(end.model_dump_json())
+            size += _size(end)
             if size > MAX_RESULT_BYTES and end.outcome is not None:
-                # It finds the outcome in the ledger.
-                await _start_call(self._calls[end.call_id].request, None)
+                # It finds the outcome in the ledger, as does one that runs already.
+                with contextlib.suppress(WorkflowAlreadyStartedError):
+                    await _start_call(self._calls[end.call_id].request, None)
                 end = end.model_copy(update={"outcome": None, "moved_to": end.call_id})
             ends.append(end)
         return CallEnds(ends=tuple(ends))
@@ -349,17 +370,27 @@ class BulkCalls:
         call_id, rest = _addressed(arguments)
         call, wanted = self._call(call_id), parse_argument(AwaitOutcome, rest)
         if wanted.timeout > timedelta(0):
-            until = workflow.now() + wanted.timeout
-            state = call.protocol.state
-            await call.host.wait(lambda: state.is_released or call.moved_to is not None, until)
+            await self._await_release(call, workflow.now() + wanted.timeout)
         if call.protocol.state.rejection is not None:
             rejection = call.protocol.state.rejection
             raise ApplicationError(rejection.reason, type=rejection.kind)
         return call.status()
 
+    async def _await_release(self, call: CallInHost, until: datetime) -> None:
+        """Wait for the outcome or a delay of a call, or until it has moved."""
+        self._waiting += 1
+        # Its protocol is another one after it could not move.
+        await call.host.wait(
+            lambda: call.protocol.state.is_released or call.moved_to is not None, until
+        )
+        self._waiting -= 1
+
     @await_outcome.validator
     def _validate_await_outcome(self, *arguments: Any) -> None:
-        """Refuse invalid arguments, unknown calls, and who awaits that of another request."""
+        """Refuse invalid arguments, unknown calls, who awaits that of another request, and too many
+        at once."""
+        if self._waiting >= MAX_WAITING:
+            raise ApplicationError("too many wait: the result has the outcome", type=names.BUSY)
         call_id, rest = _addressed(arguments)
         digest = handle_update(rest, AwaitOutcome, lambda one: one.request_digest)
         if digest not in (None, self._call(call_id).request.digest):
@@ -374,7 +405,7 @@ class BulkCalls:
         await workflow.wait_condition(lambda: len(self._ends) > after or not self._unreported())
         taken, size = list[CallEnd](), 0
         for end in self._ends[after:]:
-            size += len(end.model_dump_json())
+            size += _size(end)
             if taken and size > MAX_RESULT_BYTES:
                 break
             taken.append(end)
@@ -486,6 +517,11 @@ _HANDLERS: Mapping[str, tuple[type[Wire], Callable[[CallProtocol, Any], None]]] 
     names.WRITE_OFF: (WriteOff, CallProtocol.write_off),
 }
 """Signals of a call, as in `IntegrationCall`."""
+
+
+def _size(end: CallEnd) -> int:
+    """Bytes of JSON."""
+    return len(end.model_dump_json().encode())
 
 
 def _addressed(arguments: Arguments) -> tuple[str, Arguments]:

@@ -360,7 +360,8 @@ class Postgresql:
             loop = asyncio.get_running_loop()
             queued = _queued(work, loop)
             self._queued.append(queued)
-            if len(self._sharing) < _SHARED_TRANSACTIONS:
+            # Those that have ended, and of which the set does not know yet, take nothing any more.
+            if sum(not task.done() for task in self._sharing) < _SHARED_TRANSACTIONS:
                 task = loop.create_task(self._write_queued())
                 self._sharing.add(task)
                 task.add_done_callback(self._sharing.discard)

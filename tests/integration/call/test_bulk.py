@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.converter import PayloadCodec
 
 from ackbridge.client.bulk import BulkLane, BulkOutcome
 from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.client.hosted import HostFinder
+from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, CallRequest, Intervention, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.errors import (
@@ -22,6 +27,7 @@ from ackbridge.errors import (
     CallNotFoundError,
     InvalidRequestError,
     KeyReusedError,
+    KeyServiceError,
 )
 from ackbridge.ledger.inbox import InboxState
 from ackbridge.local.dev_server import EmbeddedEngine
@@ -73,16 +79,84 @@ async def test_a_host_needs_two_workflow_tasks(stage: Stage) -> None:
 async def test_a_call_is_started_when_the_engine_has_its_host(
     engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
-    """No worker has to take it first."""
+    """No worker has to take it first, or the one before."""
     async with set_up(engine, tmp_path, has_worker=False) as idle:
         hosts = HostFinder(idle.client)
-        queued = BulkLane(idle.client, hosts).submit(idle.request())
-        async with asyncio.timeout(10):
-            await queued.started
-        host = idle.client.get_workflow_handle(hosts.known[queued.request.call_id])
-        described = await host.describe()
-        assert described.status is WorkflowExecutionStatus.RUNNING
-        assert not queued.ended.done()
+        lane = BulkLane(idle.client, hosts)
+        for _ in range(2):
+            queued = lane.submit(idle.request())
+            async with asyncio.timeout(10):
+                await queued.started
+            host = idle.client.get_workflow_handle(hosts.known[queued.request.call_id])
+            described = await host.describe()
+            assert described.status is WorkflowExecutionStatus.RUNNING
+            assert not queued.ended.done()
+
+
+async def test_a_request_that_cannot_be_encoded_says_why(stage: Stage) -> None:
+    """Not after a while, that the engine did not answer."""
+
+    class Broken(PayloadCodec):
+        async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+            raise KeyServiceError("the key service is away")
+
+        async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+            return list(payloads)
+
+    config = stage.client.config()
+    config["data_converter"] = replace(stage.client.data_converter, payload_codec=Broken())
+    client = Client(**config)
+    queued = BulkLane(client, HostFinder(client)).submit(stage.request())
+    async with asyncio.timeout(5):
+        with pytest.raises(KeyServiceError, match="the key service is away"):
+            await queued.ended
+
+
+async def test_many_who_wait_for_one_call_do_not_hold_up_the_others(stage: Stage) -> None:
+    """The engine takes ten updates of a workflow at once, and one tells how calls have ended."""
+    slow, quick = stage.request(delay_ms=4000), stage.request(delay_ms=2000)
+    ended = stage.calls.call_many([slow, quick])
+    first = asyncio.ensure_future(anext(ended))
+    await _until_awaiting(stage.calls.call(slow.call_id))
+    waiting = [
+        asyncio.create_task(stage.calls.call(slow.call_id).outcome(timedelta(seconds=60)))
+        for _ in range(12)
+    ]
+    assert (await first).request == quick
+    assert not any(one.done() for one in waiting)
+    outcomes = await asyncio.gather(*waiting)
+    assert {one.call_id for one in outcomes} == {slow.call_id}
+    assert (await anext(ended)).request == slow
+
+
+async def test_who_waits_hears_of_a_call_that_could_not_leave(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another workflow has its id: it goes on in its host, with another protocol."""
+    monkeypatch.setattr(bulk_host, "MOVES_OUT_AFTER", timedelta(seconds=2))
+    request = stage.request(delay_ms=5000)
+    hosted = asyncio.create_task(_call_many(stage, [request]))
+    await _until_awaiting(stage.calls.call(request.call_id))
+    follower = await stage.client.start_workflow(
+        names.INTEGRATION_CALL, request, id=request.call_id, task_queue=names.TASK_QUEUE
+    )
+    (host,) = (await stage.ledger.calls.hosts([request.call_id])).values()
+    handle = stage.client.get_workflow_handle(host)
+    argument = {"call_id": request.call_id, "timeout": "1m"}
+    async with asyncio.timeout(30):
+        status = await handle.execute_update("await_outcome", argument)
+    assert status["outcome"]["status"] == "completed"
+    assert (await hosted)[0].outcome is not None
+    await follower.result()
+
+
+async def test_a_call_whose_host_is_gone_is_found(stage: Stage) -> None:
+    """The engine deletes what has ended some days ago; a client may remember it for longer."""
+    request = stage.request()
+    call = await stage.calls.start(request)
+    await call.outcome()
+    stage.calls._hosts.remember([request.call_id], "bulk:deleted")
+    assert (await call.status()).stage is CallStage.COMPLETED
 
 
 async def test_neighbours_end_as_they_would_alone(stage: Stage) -> None:
