@@ -132,7 +132,8 @@ def required_reason(reason: str | None) -> str:
 
 def change_control(provider: str, act: Act, json_output: bool) -> int | None:
     """Print what has changed; pending while no worker can confirm it."""
-    change = with_client(lambda client: act(client.control(provider)))
+    # Without a worker it becomes a signal, which waits for one.
+    change = with_client(lambda client: act(client.control(provider)), waits_by_itself=True)
     if change is None:
         output.console.print(
             "No worker answers. The change is stored; it takes effect when a worker runs."

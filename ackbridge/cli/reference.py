@@ -88,8 +88,9 @@ def _exit_codes() -> Iterator[str]:
     yield "|---|---|"
     yield from (
         "| 0 | done; of `call` and `status`: the call completed |",
-        "| 1 | the call failed or was cancelled; a check has found a mistake |",
-        "| 2 | bad input or usage, or settings that are wrong; nothing was done |",
+        "| 1 | the call failed or was cancelled; a scenario of `check --conformance` failed, or"
+        " `audit verify` found a change |",
+        "| 2 | bad input or usage, or wrong settings or integration files; nothing was done |",
         "| 3 | still pending, or stored until a worker runs |",
         "| 4 | the engine, the ledger or the workers do not answer; the command can be repeated |",
         "| 5 | a defect of Ackbridge; `ACKBRIDGE_LOG_LEVEL=DEBUG` shows the traceback |",
@@ -122,7 +123,15 @@ def _parameter(parameter: Any) -> str:
     argument = parameter.metavar or parameter.name.upper()
     shown = ", ".join(parameter.opts) if is_option else argument
     required = " Required." if is_option and parameter.required else ""
-    return f"| `{shown}` | {_cell(parameter.help or '')}{required} |"
+    default = _default_of(parameter) if is_option else ""
+    return f"| `{shown}` | {_cell(parameter.help or '')}{required}{default} |"
+
+
+def _default_of(parameter: Any) -> str:
+    default = parameter.default
+    if default is None or callable(default) or default in (False, "", (), []):
+        return ""
+    return f" Default: `{default}`."
 
 
 def _errors() -> Iterator[str]:

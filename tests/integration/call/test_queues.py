@@ -50,7 +50,8 @@ async def test_limits_send_through_the_providers_queues(
     """Sends wait in the queue that has the limit; it restricts no success acknowledgement."""
     integrations = limited(tmp_path / "integrations")
     async with set_up(engine, tmp_path, integrations) as stage:
-        payload = {"amount": 5, "currency": "EUR"}
+        # A callback that overtakes its receipt saves some events.
+        payload = {"amount": 5, "currency": "EUR", "behaviour": {"delay_ms": 1500}}
         request = CallRequest(
             provider="limited", operation="create_order", key="k", payload=payload
         )

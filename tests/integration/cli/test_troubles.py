@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client
 
 from ackbridge.cli import COMMANDS, Group
+from ackbridge.contracts import names
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.activities.world import unreachable_url
 from tests.support.commands import Ran, run_all
@@ -247,6 +250,25 @@ async def test_no_worker(
     for one in only(ran, "cancel", "force-ack"):
         assert one.status == PENDING, one
         assert "the request is stored" in one.err
+
+
+async def test_a_provider_is_switched_off_without_a_worker(
+    settings: pytest.MonkeyPatch, engine: EmbeddedEngine
+) -> None:
+    """The change is stored in its control, for the next worker."""
+    namespace = await new_namespace(engine)
+    settings.setenv("TEMPORAL_NAMESPACE", namespace.name)
+    client = await Client.connect(namespace.address, namespace=namespace.name)
+    control = await client.start_workflow(
+        names.PROVIDER_CONTROL,
+        id=names.control_id("sandbox"),
+        task_queue=names.control_queue("sandbox"),
+    )
+    (ran,) = await run_all([["flag", "sandbox", "off", *WHY]])
+    assert ran.status == PENDING, ran
+    assert "The change is stored" in ran.out
+    kinds = [event.event_type async for event in control.fetch_history_events()]
+    assert EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED in kinds
 
 
 @pytest.mark.parametrize("folder", ["no-folder", "."])
