@@ -150,8 +150,11 @@ class Engine:
         is_rough: whether a workflow task or an attempt was lost.
     """
 
-    def __init__(self, request: CallRequest, now: datetime, *, is_batched: bool) -> None:
+    def __init__(
+        self, request: CallRequest, now: datetime, *, is_batched: bool, is_hosted: bool
+    ) -> None:
         self.request = request
+        self._is_hosted = is_hosted
         self.now = now
         self.suggests_continue_as_new = False
         self.history: list[Task] = []
@@ -353,7 +356,11 @@ class Engine:
 
     def _copy(self) -> Replica:
         return Replica(
-            self.request, self._continuation, self._began_at, is_batched=self._is_batched
+            self.request,
+            self._continuation,
+            self._began_at,
+            is_batched=self._is_batched,
+            is_hosted=self._is_hosted and self._continuation is None,
         )
 
     @staticmethod

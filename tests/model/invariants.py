@@ -218,7 +218,8 @@ class Invariants:
             yield f"the response names {named}, the acknowledgement {new.reference}"
         was_failed = any(one.kind is FAILED and one.cycle == new.cycle for one in before)
         is_stated = response.outcome.forced or response.outcome.settled
-        if was_failed and not (response.outcome.late or is_stated):
+        # Work that a failed acknowledgement does not undo is asked for again under its key.
+        if was_failed and self._world.plan.undoes and not (response.outcome.late or is_stated):
             yield "a success follows a failed acknowledgement, and the response is not late"
 
     def _one_end(self) -> Iterator[str]:
@@ -277,6 +278,12 @@ class Invariants:
             yield f"the outcome tells of {outcome.cycles} cycles, there were more"
         if world.ledger.outcomes and world.ledger.outcomes[-1].status is not outcome.status:
             yield "the ledger's outcome is another one"
+        if world.ledger.outcomes and world.ledger.stage is not Stage(outcome.status):
+            yield f"the call is {outcome.status}, and the ledger has it {world.ledger.stage}"
+        if world.ledger.outcomes and (
+            world.ledger.outcomes[-1].acknowledgement_owed is not outcome.acknowledgement_owed
+        ):
+            yield "the ledger does not tell what is owed"
         if is_completed and response is not None:
             yield from self._response_is_true(outcome)
 

@@ -109,5 +109,6 @@ def setting() -> st.SearchStrategy[Setting]:
         acknowledging=st.sampled_from(["accepts", "accepts", "down", "refuses"]),
         stays_down=rarely,
         is_batched=st.booleans(),
+        is_hosted=st.sampled_from([False, False, True]),
         combines=st.sampled_from([True, True, False]),
     )

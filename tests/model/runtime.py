@@ -138,6 +138,8 @@ class Replica:
     Attributes:
         now: the time of the workflow task in hand.
         suggests_continue_as_new: whether the engine suggests to continue as new.
+        is_hosted: whether it runs among other calls. Then it leaves its host when it is parked or
+            reconciled, and, once the engine suggests to, also where it awaits something.
         is_batched: whether all inputs of a task are applied before anything runs; otherwise
             signals run first. Both exist in the SDK.
         commands: since the last `take_commands`.
@@ -148,6 +150,7 @@ class Replica:
     continuation: CallContinuation | None
     now: datetime
     suggests_continue_as_new: bool = False
+    is_hosted: bool = False
     is_batched: bool = True
     commands: list[Command] = field(default_factory=list)
     tickets: dict[int, Ticket] = field(default_factory=dict)
@@ -268,7 +271,10 @@ class Host(TemporalHost):
         self._replica = replica
 
     def should_continue_as_new(self) -> bool:
-        return self._replica.suggests_continue_as_new
+        return self._replica.is_hosted or self._replica.suggests_continue_as_new
+
+    def should_move_out(self) -> bool:
+        return self._replica.is_hosted and self._replica.suggests_continue_as_new
 
     def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         self._replica.begin(work)

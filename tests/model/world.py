@@ -31,7 +31,7 @@ class Setting:
     Attributes:
         acknowledging: what the provider's acknowledgement API does at first, as in `Provider`.
         stays_down: it never comes back.
-        is_batched: as in `Replica`.
+        is_batched, is_hosted: as in `Replica`; the next run has a workflow of its own.
         combines: whether workers send with `prepare` and acknowledge with `record`.
     """
 
@@ -41,6 +41,7 @@ class Setting:
     acknowledging: str = "accepts"
     stays_down: bool = False
     is_batched: bool = True
+    is_hosted: bool = False
     combines: bool = True
 
 
@@ -68,7 +69,9 @@ class World:
         self.sent_by_provider: dict[str, tuple[ProviderMessage, int | None]] = {}
         self.status_reply: str = "nothing"
         self.tried = 0
-        self.engine = Engine(REQUEST, START, is_batched=setting.is_batched)
+        self.engine = Engine(
+            REQUEST, START, is_batched=setting.is_batched, is_hosted=setting.is_hosted
+        )
         self.engine.pump()
 
     # What can be looked at
