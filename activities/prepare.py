@@ -41,6 +41,7 @@ from ackbridge.contracts.steps import (
     Sent,
     StepFailure,
 )
+from ackbridge.errors import SecretError, UnknownNameError
 from ackbridge.ledger.calls import Claim, ClaimKind
 from ackbridge.temporal.connect import RPC_TIMEOUT
 from activities.support.counters import counting_failures
@@ -48,6 +49,7 @@ from activities.support.dependencies import Dependencies
 from activities.support.provider_http import quota_key
 from activities.support.retry import (
     MAX_MISSING_INTERVAL,
+    Classification,
     activity_failure,
     classified_errors,
     failed_attempt,
@@ -86,12 +88,13 @@ class Prepare:
             ApplicationError: InvalidRequest, naming the field, KeyReused, or Expired, after which
                 the call is claimed; all final. HostedElsewhere: another workflow conducts the
                 call. Missing, retryable: this worker lacks the provider, the operation, the
-                subscriber or a secret; nothing is claimed.
+                subscriber or a secret; nothing is claimed. The details say whether the call was
+                claimed before, and its request may have been sent.
         """
         started_at = self._deps.clock()
         request = step.request
         with counting_failures(self._deps, request), classified_errors():
-            await self._check(request)
+            await self._check_claimable(request)
             claim = await self._claim(step)
             await self._commit_short_id(request)
         if claim.kind is ClaimKind.REUSED:
@@ -104,7 +107,14 @@ class Prepare:
                 require_time(request, self._deps.clock())
         plan = await self._plan(request)
         repeated = claim.kind is ClaimKind.HELD and self._may_have_sent(request)
-        prepared = Prepared(plan=plan, repeated=repeated, recorded=_recorded_success(claim))
+        prepared = Prepared(
+            plan=plan,
+            repeated=repeated,
+            recorded=_recorded_success(claim),
+            taken_over=claim.taken_over,
+            first_claimed_at=claim.first_claimed_at,
+            reference=claim.reference,
+        )
         is_slow = self._deps.clock() - started_at >= SEND_AFTER_AT_MOST
         may_send = step.sends and claim.kind is ClaimKind.FRESH and not is_slow
         if not (may_send and _fits_workflow_task(plan)):
@@ -148,6 +158,16 @@ class Prepare:
                 request, step.run_chain, step.host, ended_chain=claim.run_chain
             )
         return claim
+
+    async def _check_claimable(self, request: CallRequest) -> None:
+        """As `_check`; what this worker lacks says whether the call was claimed before."""
+        try:
+            await self._check(request)
+        except (UnknownNameError, SecretError) as error:
+            if await self._deps.ledger.calls.get(request.call_id) is None:
+                raise
+            missing = Classification(StepFailure.MISSING, str(error), reached=True)
+            raise missing.failure(activity.info().attempt) from None
 
     async def _check(self, request: CallRequest) -> None:
         size = request.check_size()

@@ -195,9 +195,16 @@ class Prepared(Wire):
         repeated: this call was prepared before. A request that was sent in the workflow task which
             was lost then may have reached the provider, though no history knows it.
         sent: the result of the first attempt to send, where `prepare` made one.
+        taken_over: another workflow has conducted the call, and has ended without an outcome. It
+            may have sent the request, in any way.
+        first_claimed_at: of a call that is taken over: nothing was sent before.
+        reference: of a call that is taken over, what the provider called its work last, if known.
     """
 
     plan: Plan | None = None
     repeated: bool = False
     recorded: CallOutcome | None = None
     sent: Sent | FailedAttempt | None = None
+    taken_over: bool = False
+    first_claimed_at: AwareDatetime | None = None
+    reference: str | None = None

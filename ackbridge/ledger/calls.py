@@ -54,7 +54,8 @@ class ClaimKind(StrEnum):
 
     Attributes:
         FRESH: the call is new; go on.
-        HELD: this run chain has claimed it before, or one that never reached an outcome; go on.
+        HELD: this run chain has claimed it before, or has taken it over from one that has ended
+            without an outcome; go on.
         RECORDED: another run chain has reached an outcome; return that.
         REUSED: the key belongs to a call with another request; refuse.
         ELSEWHERE: another workflow has claimed it, and may be conducting it.
@@ -76,12 +77,19 @@ class Claim:
             task that was lost.
         host: of a call that is ELSEWHERE, the workflow that has claimed it; None: its own.
         run_chain: of a call that is ELSEWHERE, the run chain that has claimed it.
+        taken_over: of a call that is HELD, whether another run chain, which has ended without an
+            outcome, has claimed it before. It may have sent the request.
+        first_claimed_at: of a call that is taken over.
+        reference: of a call that is taken over, what the provider called its work last, if known.
     """
 
     kind: ClaimKind
     outcome: CallOutcome | None = None
     host: str | None = None
     run_chain: str | None = None
+    taken_over: bool = False
+    first_claimed_at: datetime | None = None
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,7 @@ class CallRow:
         settled_by: the operator who stated the effect.
         claimed_at, updated_at: when it was first claimed, and last written.
         host: the id of the workflow that has claimed it with others; None: its own.
+        taken_over: another run chain has claimed it before, and has ended without an outcome.
     """
 
     call_id: str
@@ -118,6 +127,7 @@ class CallRow:
     claimed_at: datetime
     updated_at: datetime
     host: str | None = None
+    taken_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -249,15 +259,17 @@ class CallStore(Store):
             return Claim(ClaimKind.REUSED)
         outcome = known.outcome and CallOutcome.model_validate(known.outcome)
         if known.run_chain == run_chain:
-            return Claim(ClaimKind.HELD, outcome)
+            # The result of the claim that has taken it over may be lost.
+            is_taken = known.taken_over
+            return _taken_over(connection, known) if is_taken else Claim(ClaimKind.HELD, outcome)
         if outcome is not None:
             return Claim(ClaimKind.RECORDED, outcome)
         if known.host != host and known.run_chain != ended_chain:
             return Claim(ClaimKind.ELSEWHERE, host=known.host, run_chain=known.run_chain)
         values: dict[str, Any] = {"run_chain": run_chain, "host": host, "stage": Stage.PREPARING}
-        update_call(connection, request.call_id, now, **values)
+        update_call(connection, request.call_id, now, taken_over=True, **values)
         batches.unpark(connection, request.call_id)
-        return Claim(ClaimKind.HELD)
+        return _taken_over(connection, known)
 
     @reads
     def get(self, connection: sa.Connection, call_id: str) -> CallRow | None:
@@ -534,6 +546,21 @@ class CallStore(Store):
     ) -> str | None:
         """The id of the call to which a provider's reference belongs."""
         return _call_of_reference(connection, provider, reference)
+
+
+def _taken_over(connection: sa.Connection, known: sa.Row[Any]) -> Claim:
+    """The claim of a call that another run chain has claimed before."""
+    table = correlations.c
+    references = sa.select(table.reference).where(
+        table.call_id == known.call_id, table.reference != names.short_call_id(known.call_id)
+    )
+    return Claim(
+        ClaimKind.HELD,
+        known.outcome and CallOutcome.model_validate(known.outcome),
+        taken_over=True,
+        first_claimed_at=known.claimed_at,
+        reference=connection.execute(references.order_by(table.committed_at.desc())).scalar(),
+    )
 
 
 def _call_row(row: sa.RowMapping) -> CallRow:

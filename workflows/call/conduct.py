@@ -76,14 +76,32 @@ class Conduct:
             return self._messages.restore(prepared.recorded)
         if prepared.sent is not None:
             return ReadyToSend(first_attempt=prepared.sent)
-        if prepared.repeated and self._plan.repeatable:
-            # A send may have been lost with the workflow task that has prepared the call before.
-            self._state.cycles.current.mark_sent(self._host.now())
+        cycle = self._state.cycles.current
+        if prepared.taken_over:
+            # The workflow that has ended may have sent it in any way, and nobody knows how it went.
+            since, reference = prepared.first_claimed_at, prepared.reference
+            cycle.presume_sent(self._host.now(), since, reference)
+            self._state.reference = reference
+        elif prepared.repeated and self._plan.repeatable:
+            # A send may have been lost with the workflow task that has prepared the call before:
+            # only what may be repeated is sent there.
+            cycle.mark_sent(self._host.now())
         if self._plan.not_now is not None:
             return self._hold_back(self._plan.not_now)
         if self._state.operator_requests.interrupts_work():
             return await self._drain_or_send()
+        if prepared.taken_over and self._sending.forbids(cycle) is None:
+            return await self._check_key(cycle)
         return ReadyToSend()
+
+    async def _check_key(self, cycle: Cycle) -> RoundResult:
+        """Send under the key of a call that is taken over, unless it may be forgotten by now."""
+        problem = await self._sending.problem_of_repeating(cycle)
+        if problem is None:
+            return ReadyToSend()
+        self._has_looked = True
+        failure = Failure(problem, OutcomeCode.NO_RECEIPT, may_come_late=True)
+        return await self._go_on_without_receipt(cycle, failure)
 
     async def resume(self, failure: Failure) -> RoundResult:
         """Go on with a call that was parked when it continued as new."""

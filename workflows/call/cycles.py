@@ -72,6 +72,15 @@ class Cycle:
         self.was_sent = self.is_open = True
         self.has_given_up = False
 
+    def presume_sent(self, now: datetime, since: datetime | None, reference: str | None) -> None:
+        """Another workflow may have sent the request.
+
+        Args:
+            since: how old the key may be.
+        """
+        self.mark_sent(now)
+        self.first_sent_at, self.reference = since or now, reference
+
     def elapsed(self, now: datetime) -> timedelta | None:
         """Since the sending; None where that is not known."""
         return now - self.sent_at if self.sent_at is not None else None

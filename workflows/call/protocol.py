@@ -96,6 +96,7 @@ class Preparation:
         self._run_chain = run_chain
         self._host_id = host_id
         self._first_failure = ""
+        self._was_claimed = False
 
     async def run(self) -> Admitted | Ended | Rejected:
         """Prepare the call.
@@ -175,7 +176,7 @@ class Preparation:
 
     def _go_on(self, step: PrepareStep, error: StepError) -> PrepareStep:
         """Another worker may have what the first one lacks; nothing is sent along any more."""
-        self._first_failure = error.kind
+        self._first_failure, self._was_claimed = error.kind, error.reached
         if error.kind == StepFailure.HOSTED_ELSEWHERE and self._host_id is None:
             self._state.conductor = error.code
         self._state.last_error = error.reason
@@ -200,8 +201,10 @@ class Preparation:
         status = OutcomeStatus.CANCELLED if cancelled else OutcomeStatus.FAILED
         kind = self._first_failure if error.kind == INTERRUPTED else error.kind
         code = OutcomeCode.CANCELLED if cancelled else _CODES.get(kind, OutcomeCode.NOT_SENT)
-        if kind not in _CODES:
-            # A request that was sent with it, in a workflow task that was lost, may have arrived.
+        was_claimed = self._was_claimed or (kind == error.kind and error.reached)
+        if kind not in _CODES or was_claimed:
+            # A request that was sent with it in a workflow task that was lost, or by a workflow
+            # that has claimed the call before, may have arrived.
             state.cycles.current.mark_sent(self._host.now())
         state.code = code
         state.notice = default_notices(request.language)[notice_kind(code, state.effect)]

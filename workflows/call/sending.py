@@ -426,8 +426,18 @@ class Sending:
             return "a failed acknowledgement is owed"
         if state.cycles.is_contradicted:
             return CONTRADICTION
-        if not cycle.was_sent or cycle.is_spent:
-            return await self._check_admission()
+        if cycle.was_sent and not cycle.is_spent:
+            problem = await self.problem_of_repeating(cycle)
+            if problem is not None:
+                return problem
+        return await self._check_admission()
+
+    async def problem_of_repeating(self, cycle: Cycle) -> str | None:
+        """Why a request that may have arrived must not be sent again, if it must not.
+
+        Where that depends on the provider, it is asked.
+        """
+        state = self._state
         retention, first_sent_at = self._plan.key_retention, cycle.first_sent_at
         is_forgotten = (
             retention is not None
@@ -435,7 +445,7 @@ class Sending:
             and self._host.now() >= first_sent_at + retention
         )
         if self._plan.repeatable and not is_forgotten:
-            return await self._check_admission()
+            return None
         has_answered = await self.look()
         if state.messages:
             return "an answer has arrived meanwhile"
@@ -443,7 +453,7 @@ class Sending:
             return "the request may have arrived, and must not be repeated"
         if not (has_answered and self._plan.ask_status):
             return "the provider may have forgotten the idempotency key"
-        return await self._check_admission()
+        return None
 
     async def _check_admission(self) -> str | None:
         """Check flags and breaker again; why a parked call may not be sent, if it may not."""

@@ -294,6 +294,8 @@ calls = sa.Table(
     sa.Column("notice", EncryptedJson("calls.notice", none_as_null=True)),
     # The workflow that has claimed it, if that is not its own.
     sa.Column("host", sa.Text),
+    # Whether it was claimed before by a run chain that has ended without an outcome.
+    sa.Column("taken_over", sa.Boolean, nullable=False, server_default=sa.false()),
     # Statistics count parked calls by it.
     sa.Index(None, "stage", "provider"),
     # Lists are read in its order.

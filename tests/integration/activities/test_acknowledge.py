@@ -137,8 +137,21 @@ async def test_missing_secret_is_found_before_the_claim(world: World) -> None:
     error = await prepare_error(world)
 
     assert (error.type, error.message) == ("Missing", "env:ACME_TOKEN: is not set")
+    assert trouble(error).reached is False
     assert await world.ledger.calls.get("acme.order.k-1") is None
     assert world.script.asked == []
+
+
+async def test_missing_secret_of_a_claimed_call_says_that_it_may_have_been_sent(
+    world: World,
+) -> None:
+    """Without an answer to the claim, nobody knows what the one who has claimed it has done."""
+    await plan(world, "order")
+    del world.environ["ACME_TOKEN"]
+
+    error = await prepare_error(world)
+
+    assert (error.type, error.non_retryable, trouble(error).reached) == ("Missing", False, True)
 
 
 async def test_request_is_bounded_as_a_whole(world: World) -> None:

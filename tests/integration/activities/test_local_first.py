@@ -108,8 +108,21 @@ async def test_repeated_prepare_sends_nothing(world: World) -> None:
 
     again = await prepared(world)
 
-    assert (again.repeated, again.sent) == (True, None)
+    assert (again.repeated, again.taken_over, again.sent) == (True, False, None)
     assert world.script.asked == ["POST /orders"]
+
+
+@pytest.mark.parametrize("operation", ["order", "wire"])
+async def test_a_claim_that_is_taken_over_says_so(world: World, operation: str) -> None:
+    """Whatever the operation, and also when it is asked again: its request may have been sent."""
+    request = world.request(operation)
+    await world.ledger.calls.claim(request, "chain-0")
+
+    for _ in range(2):
+        answer = await prepared(world, operation)
+        assert (answer.taken_over, answer.sent) == (True, None)
+        assert answer.first_claimed_at == NOW
+    assert world.script.asked == []
 
 
 async def test_slow_request_is_not_sent_by_prepare(world: World) -> None:

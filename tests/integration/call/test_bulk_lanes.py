@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping
+from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ async def stage(
         operations["create_order"] |= {"lane": "bulk", "on_failure": "park", "parked_for": "30d"}
         operations["create_order"] |= {"when_off": "park"}
         operations["create_order"]["response"] |= {"cycles": 1}
+        once = operations["order_once"] = deepcopy(operations["create_order"])
+        once["request"] |= {"idempotency": None, "repeat": "unless_reached"}
 
     async with set_up(engine, folder, edited_integrations(folder, edit)) as everything:
         yield everything
@@ -224,6 +227,25 @@ async def test_a_terminated_host_is_replaced(stage: Stage) -> None:
     for request in requests:
         assert await _is_done_once(stage, request)
         assert (await stage.calls.call(request.call_id).outcome(PATIENCE)).response is not None
+
+
+@pytest.mark.parametrize("lane", ["single", "bulk"])
+async def test_what_a_terminated_workflow_has_sent_once_is_not_sent_again(
+    stage: Stage, lane: str
+) -> None:
+    """Its request may not be repeated: whoever takes the call over finds the response."""
+    request = stage.request("order_once", delay_ms=1000)
+    if lane == "single":
+        first = await _start_single(stage, request)
+    else:
+        first = await stage.start_host([request])
+    await _until_sent(stage, request)
+    await first.terminate("an operator's mistake")
+
+    outcome = CallOutcome.model_validate(await (await _start_single(stage, request)).result())
+    assert outcome.status is OutcomeStatus.COMPLETED
+    assert await stage.effects(request.call_id) == 1
+    assert len(await stage.seen(request.call_id, "request")) == 1
 
 
 async def _start_single(stage: Stage, request: CallRequest) -> WorkflowHandle[Any, Any]:

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from ackbridge.contracts.calls import CallRequest, OutcomeStatus, Stage
+from ackbridge.contracts.names import short_call_id
 from ackbridge.contracts.steps import AcknowledgementKind, Parking, SuppressedMessage
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.ledger.calls import CallFilter, Claim, ClaimKind, RecordedCall
@@ -64,11 +65,29 @@ async def test_the_same_run_chain_gets_the_outcome_it_recorded(ledger: Ledger) -
 
 
 async def test_another_run_chain_takes_over_a_call_without_outcome(ledger: Ledger) -> None:
-    """It continues a call whose run was terminated."""
+    """It continues a call whose run was terminated, and knows so whenever it asks."""
     request = request_for("1")
     await ledger.calls.claim(request, "chain-1")
+    first = await ledger.calls.get(request.call_id)
+    assert first is not None
+    assert not first.taken_over
 
-    assert Claim(ClaimKind.HELD) == await ledger.calls.claim(request, "chain-2")
+    taken = Claim(ClaimKind.HELD, taken_over=True, first_claimed_at=first.claimed_at)
+    assert taken == await ledger.calls.claim(request, "chain-2")
+    # The result of the first claim was lost.
+    assert taken == await ledger.calls.claim(request, "chain-2")
+
+
+async def test_who_takes_over_gets_the_last_reference(ledger: Ledger, clock: MovableClock) -> None:
+    """To ask the provider, and to acknowledge; the short id of the call is none."""
+    request = request_for("1")
+    await ledger.calls.claim(request, "chain-1")
+    for reference in ("r-1", "r-2", short_call_id(request.call_id)):
+        await ledger.calls.commit_reference(request.call_id, request.provider, reference)
+        clock.advance(timedelta(seconds=1))
+
+    for _ in range(2):
+        assert (await ledger.calls.claim(request, "chain-2")).reference == "r-2"
     row = await ledger.calls.get(request.call_id)
     assert row is not None
     assert row.run_chain == "chain-2"
@@ -89,6 +108,7 @@ async def test_one_of_several_takes_over_from_a_host_that_has_ended(ledger: Ledg
     )
     kinds = [claim.kind for claim in claims]
     assert kinds.count(ClaimKind.HELD) == 1
+    assert [claim.taken_over for claim in claims if claim.kind is ClaimKind.HELD] == [True]
     assert kinds.count(ClaimKind.ELSEWHERE) == 2
 
 

@@ -51,6 +51,7 @@ def _calls() -> None:
         sa.Column("event_at", _TIME),
         sa.Column("notice", sa.JSON),
         sa.Column("host", sa.Text),
+        sa.Column("taken_over", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.PrimaryKeyConstraint("call_id", name="pk_calls"),
     )
     op.create_index("ix_calls_stage_provider", "calls", ["stage", "provider"])
