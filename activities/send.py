@@ -63,6 +63,8 @@ from activities.support.provider_http import (
     with_bounded_data,
 )
 from activities.support.retry import (
+    MAX_MISSING_INTERVAL,
+    MAXIMUM_INTERVAL,
     Classification,
     HeldBackError,
     RetryableError,
@@ -89,6 +91,9 @@ than its request and five seconds, and the receipt would be lost."""
 
 NOT_NOW_DELAY = timedelta(seconds=10)
 """The shortest delay of a request that an open breaker keeps back."""
+
+FREQUENT_TRIES = 25
+"""To send what a worker lacks something for, every 10 s at most: for about three minutes."""
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +137,10 @@ class Send:
             count_cycle_ends(self._deps, request, step.ended)
         snapshot = await self._deps.snapshots.snapshot(request.provider)
         self._require_not_open(request, snapshot)
-        if step.queue_within is None:
+        if step.queue_within is None and not step.missing:
             # If the engine repeats it, the attempt before may have ended at any point. Where the
-            # activity waits for a lease, the engine repeats nothing but the waiting.
+            # activity waits for a lease, or for what a worker lacks, the engine repeats nothing but
+            # the waiting.
             step = step.model_copy(update={"reached": step.reached or attempt > 1})
         sent = await self.attempt(step)
         # The plan may be old, and its deadline with it.
@@ -170,7 +176,8 @@ class Send:
             found = _classify(error)
             count_failed_send(self._deps, step, found, started_at)
             made = _attempts_made(step)
-            raise _of_all_attempts(found, step).failure(step.tried + made, made) from None
+            number = activity.info().attempt if step.missing else step.tried + made
+            raise _of_all_attempts(_waiting(found, number), step).failure(number, made) from None
 
     async def _send_leased(self, step: SendStep) -> Sent:
         """Send, with a lease where the provider limits how many requests are in flight."""
@@ -470,7 +477,20 @@ def _unknown(response: ProviderResponse) -> UnreadableError | None:
 
 def _attempts_made(step: SendStep) -> int:
     """Attempts to send by the running activity; waiting for a lease is none."""
-    return 1 if step.queue_within is not None else activity.info().attempt
+    is_one = step.queue_within is not None or step.missing
+    return 1 if is_one else activity.info().attempt
+
+
+def _waiting(error: Classification, number: int) -> Classification:
+    """Try more rarely for what workers lack, after many tries.
+
+    Another worker may have it, or an operator is about to set it: the first minutes matter most.
+    Then each try takes a turn of the provider's queue from calls that lack nothing.
+    """
+    if error.kind is not StepFailure.MISSING or number <= FREQUENT_TRIES:
+        return error
+    pause = MAX_MISSING_INTERVAL * 2 ** min(number - FREQUENT_TRIES, 8)
+    return replace(error, retry_after=min(pause, MAXIMUM_INTERVAL))
 
 
 def _classify(error: Exception) -> Classification:

@@ -81,6 +81,8 @@ class SendStep(Wire):
         ended: cycles before this one, each told once.
         answered, failed: the breaker has counted an answered, or a failed, attempt of this call.
         queue_within: how long it may wait for its turn, in the queue and for a lease.
+        missing: a worker lacked something: the engine repeats the activity while that is so, or
+            the request is held back, and for nothing else.
     """
 
     request: CallRequest
@@ -92,6 +94,7 @@ class SendStep(Wire):
     answered: bool = False
     failed: bool = False
     queue_within: timedelta | None = None
+    missing: bool = False
 
 
 class Sent(Wire):

@@ -61,7 +61,7 @@ class Conduct:
         self._plan = plan
         self._acknowledgements = Acknowledgements(host, state, plan)
         self._notifications = Notifications(host, state, plan.reply, plan.notices)
-        self._sending = Sending(host, state, plan)
+        self._sending = Sending(host, state, plan, self._notifications)
         self._messages = MessageHandler(host, state, plan, self._acknowledgements, self._sending)
         self._conclusion = Conclusion(
             host, state, self._notifications, plan, self._move_out_acknowledging

@@ -12,6 +12,7 @@ from workflows.hosting.activity_errors import from_attempt
 from workflows.hosting.host import INTERRUPTED, Host, Step, StepError
 
 from .cycles import CONTRADICTION, Cycle, Failure
+from .notifications import Notifications
 from .state import CallState
 
 with workflow.unsafe.imports_passed_through():
@@ -47,18 +48,33 @@ class Attempts:
 
     Attributes:
         number: how many were made; those for which a worker lacked something do not count.
-        first_at: when the first one began, or failed where that is not known.
+        first_at: when the first one began, or failed where that is not known; the time of all
+            begins anew when workers have what they lacked.
+        missing_since: since when workers lack something, as the last result says.
         held_since: since when the request is held back, without an attempt in between.
         last: the error of the last one.
     """
 
     number: int = 0
     first_at: datetime | None = None
+    missing_since: datetime | None = None
     held_since: datetime | None = None
     last: StepError | None = None
 
+    @property
+    def reason(self) -> str | None:
+        """Why the last one failed."""
+        return self.last.reason if self.last is not None else None
+
     def add(self, error: StepError, now: datetime) -> StepError:
         """Count a failed attempt; an error that says less than the one before keeps that one."""
+        if error.kind == StepFailure.MISSING:
+            # No attempt was made.
+            self.missing_since = self.missing_since or now
+            self.first_at, self.held_since, self.last = None, None, error
+            error.attempts = 0
+            return error
+        was_missing, self.missing_since = self.missing_since is not None, None
         if error.kind == StepFailure.HELD_BACK:
             # No attempt was made.
             self.held_since = self.held_since or now
@@ -67,7 +83,7 @@ class Attempts:
         self.held_since = None
         is_untried = error.kind == StepFailure.UNAVAILABLE and not error.attempts
         is_not_now = error.kind == StepFailure.NOT_NOW
-        if (is_untried or is_not_now) and self.last:
+        if (is_untried or (is_not_now and not was_missing)) and self.last:
             then = error.reason if is_not_now else "no worker could take it up in time"
             error = StepError(
                 self.last.kind,
@@ -78,7 +94,7 @@ class Attempts:
             )
         elif is_not_now:
             error.attempts = 0
-        elif error.kind != StepFailure.MISSING:
+        else:
             self.number += error.attempts
         self.first_at = self.first_at or now
         self.last = error
@@ -91,10 +107,13 @@ class Sending:
     Messages that come back are added to those of the call.
     """
 
-    def __init__(self, host: Host, state: CallState, plan: Plan) -> None:
+    def __init__(
+        self, host: Host, state: CallState, plan: Plan, notifications: Notifications
+    ) -> None:
         self._host = host
         self._state = state
         self._plan = plan
+        self._notifications = notifications
 
     async def send(
         self, cycle: Cycle, first_attempt: Sent | FailedAttempt | None = None
@@ -102,6 +121,14 @@ class Sending:
         """Send under the cycle's key until there is a receipt; see `ReadyToSend`."""
         self._state.enter(Stage.SENDING)
         attempts = Attempts()
+        try:
+            return await self._send(cycle, attempts, first_attempt)
+        finally:
+            attempts.missing_since = None
+
+    async def _send(
+        self, cycle: Cycle, attempts: Attempts, first_attempt: Sent | FailedAttempt | None
+    ) -> Sent | Failure:
         result: Sent | StepError | None = None
         match first_attempt:
             case Sent():
@@ -143,14 +170,9 @@ class Sending:
         return Failure(reason, OutcomeCode.EXPIRED, may_come_late=self._state.cycles.was_sent)
 
     async def _attempt(self, cycle: Cycle, attempts: Attempts) -> Sent | StepError:
-        state, plan, now = self._state, self._plan.send, self._host.now()
-        queue_within = plan.queue_within
-        if attempts.first_at is not None:
-            # After the first attempt, waiting for a worker is part of the time of all of them.
-            left = max(attempts.first_at + plan.within - now, timedelta(seconds=1))
-            is_missing = attempts.last is not None and attempts.last.kind == StepFailure.MISSING
-            queue_within = queue_within if is_missing else min(queue_within, left)
-        state.wait_for(*self._why_queued())
+        state, plan = self._state, self._plan.send
+        lacks = attempts.missing_since is not None
+        step, queue_within = self._next_step(cycle, attempts)
         argument = SendStep(
             request=state.request,
             cycle=cycle.number,
@@ -158,17 +180,34 @@ class Sending:
             first_tried_at=attempts.first_at,
             reached=cycle.was_sent,
             ended=state.cycles.take_ended(),
-            queue_within=queue_within if plan.leased else None,
+            queue_within=queue_within if plan.leased and not lacks else None,
+            missing=lacks,
             answered=state.cycles.counted.answered,
             failed=state.cycles.counted.failed,
         )
-        step = steps.send(self._plan, cycle.number, queue_within)
         try:
             return await self._host.perform(
                 state.request.provider, step, argument, self._is_needless
             )
         except StepError as error:
             return error
+
+    def _next_step(self, cycle: Cycle, attempts: Attempts) -> tuple[Step[Sent], timedelta]:
+        """The step of the next attempt, which is shown, and how long it may wait for a worker."""
+        state, plan, now = self._state, self._plan.send, self._host.now()
+        since, queue_within = attempts.missing_since, plan.queue_within
+        if since is not None:
+            is_delayed = now >= since + steps.DELAYED_AFTER
+            state.wait_for(WaitingFor.DEPENDENCY, detail=attempts.reason, is_delayed=is_delayed)
+            until = since + MISSING_WITHIN
+            left = min(until, state.request.expires_at or until) - now
+            return steps.send_when_possible(self._plan, cycle.number, queue_within, left), left
+        if attempts.first_at is not None:
+            # After the first attempt, waiting for a worker is part of the time of all of them.
+            left = max(attempts.first_at + plan.within - now, timedelta(seconds=1))
+            queue_within = min(queue_within, left)
+        state.wait_for(*self._why_queued())
+        return steps.send(self._plan, cycle.number, queue_within), queue_within
 
     def _why_queued(self) -> tuple[WaitingFor, None, str | None]:
         standing = self._plan.standing
@@ -177,7 +216,10 @@ class Sending:
         return WaitingFor.WORKER, None, None
 
     def _failed(self, cycle: Cycle, attempts: Attempts, error: StepError) -> StepError:
+        was_missing = attempts.missing_since is not None
         error = attempts.add(error, self._host.now())
+        if attempts.missing_since is not None and not was_missing:
+            self._host.run_in_background(self._notify_of_delay(attempts))
         self._state.attempts += error.attempts
         self._state.last_error = error.reason
         if error.attempts and error.kind in (StepFailure.REFUSED, StepFailure.UNREADABLE):
@@ -187,6 +229,17 @@ class Sending:
         if error.reached:
             cycle.mark_sent(self._host.now())
         return error
+
+    async def _notify_of_delay(self, attempts: Attempts) -> None:
+        """Notify those who wait that this takes longer, while workers lack something."""
+        state = self._state
+        until = self._host.now() + steps.DELAYED_AFTER
+        summary = "callers wait until then"
+        if await self._host.wait(lambda: attempts.missing_since is None, until, summary):
+            return
+        state.delay(self._plan.notices.get("delayed"), None)
+        state.wait_for(WaitingFor.DEPENDENCY, detail=attempts.reason, is_delayed=True)
+        self._notifications.delayed(state.notice)
 
     def _next_attempt_at(
         self, cycle: Cycle, attempts: Attempts, error: StepError
@@ -201,17 +254,19 @@ class Sending:
         if error.retry_after is None and not is_doubtful_refusal:
             return None
         now, first_at, plan = self._host.now(), attempts.first_at, self._plan.send
+        expires_at, missing_since = self._state.request.expires_at, attempts.missing_since
+        if missing_since is not None and error.retry_after is not None:
+            at = now + error.retry_after
+            return min(at, expires_at or at) if at <= missing_since + MISSING_WITHIN else None
         if error.kind == StepFailure.HELD_BACK and attempts.held_since and error.retry_after:
             at = now + error.retry_after
             last = first_at + plan.within if first_at else attempts.held_since + plan.queue_within
             return at if at <= last else None
         backoff = min(FIRST_RETRY * 2 ** min(max(attempts.number - 1, 0), 16), LONGEST_RETRY)
         at = now + (error.retry_after or backoff)
-        is_missing = error.kind == StepFailure.MISSING
-        within = MISSING_WITHIN if is_missing else plan.within
-        if (attempts.number >= plan.attempts and not is_missing) or at > (first_at or now) + within:
+        if attempts.number >= plan.attempts or at > (first_at or now) + plan.within:
             return None
-        return min(at, self._state.request.expires_at or at)
+        return min(at, expires_at or at)
 
     async def _pause(self, until: datetime, error: StepError) -> bool:
         """Wait for the next attempt; true if it is not needed any more."""

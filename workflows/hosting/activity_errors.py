@@ -47,8 +47,13 @@ def from_attempt(attempt: FailedAttempt) -> StepError:
 
 def _timed_out(timeout: exceptions.TimeoutError) -> StepError:
     last = timeout.cause
-    if timeout.type is TimeoutType.START_TO_CLOSE and _is_held_back(last):
+    if timeout.type is TimeoutType.START_TO_CLOSE and _is_of(
+        last, StepFailure.HELD_BACK, StepFailure.MISSING
+    ):
         # It was held back before, and then it was sent.
+        last = None
+    if timeout.type is TimeoutType.SCHEDULE_TO_START and _is_of(last, StepFailure.MISSING):
+        # The worker that lacked something has stopped, and there is no other.
         last = None
     if isinstance(last, ApplicationError):
         # Time ran out while it waited for another attempt: the last attempt's error counts.
@@ -61,8 +66,8 @@ def _timed_out(timeout: exceptions.TimeoutError) -> StepError:
     return StepError(StepFailure.NO_RECEIPT, reason, reached=True, retry_after=timedelta(0))
 
 
-def _is_held_back(error: BaseException | None) -> bool:
-    return isinstance(error, ApplicationError) and error.type == StepFailure.HELD_BACK
+def _is_of(error: BaseException | None, *kinds: StepFailure) -> bool:
+    return isinstance(error, ApplicationError) and error.type in kinds
 
 
 def _from_activity(error: ApplicationError) -> StepError:

@@ -45,12 +45,14 @@ MARGIN = timedelta(seconds=5)
 """What an activity needs besides its HTTP exchange: the ledger, a token, the engine."""
 
 
-_ALL_BUT_HELD_BACK = (
-    *(kind for kind in StepFailure if kind is not StepFailure.HELD_BACK),
-    # An attempt that its worker gave up, or whose worker is gone.
-    "CancelledError",
-    "TemporalTimeout:StartToClose",
-)
+def _all_but(*repeated: StepFailure) -> tuple[str, ...]:
+    """The engine repeats a send only where nothing was sent."""
+    return (
+        *(kind for kind in StepFailure if kind not in repeated),
+        # An attempt that its worker gave up, or whose worker is gone.
+        "CancelledError",
+        "TemporalTimeout:StartToClose",
+    )
 
 
 PREPARE = Step(
@@ -144,7 +146,29 @@ def send(plan: Plan, cycle: int, queue_within: timedelta) -> Step[Sent]:
         queue_within=queue_within,
         local_first=False,
         fairness=plan.send.fairness,
-        not_repeated=_ALL_BUT_HELD_BACK if plan.send.leased else (),
+        not_repeated=_all_but(StepFailure.HELD_BACK) if plan.send.leased else (),
+    )
+
+
+def send_when_possible(
+    plan: Plan, cycle: int, queue_within: timedelta, within: timedelta
+) -> Step[Sent]:
+    """One attempt to send the request, as soon as a worker has what one of them lacked.
+
+    The engine repeats it until then, and while the request is held back: those tries are not in
+    history, however long it takes, and nothing is sent in any of them.
+
+    Args:
+        queue_within: as in `send`, of each try.
+        within: of all tries.
+    """
+    queue_within = min(queue_within, within)
+    return replace(
+        send(plan, cycle, queue_within),
+        attempts=None,
+        # The engine adds the time in the queue.
+        within=max(within - queue_within, timedelta(seconds=1)),
+        not_repeated=_all_but(StepFailure.MISSING, StepFailure.HELD_BACK),
     )
 
 

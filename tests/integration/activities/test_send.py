@@ -72,6 +72,32 @@ async def test_retryable_status(
     assert (trouble(error).attempt, trouble(error).reached) == (1, reached)
 
 
+@pytest.mark.parametrize(
+    ("number", "least", "most"), [(1, 0.25, 0.5), (20, 5, 10), (26, 20, 22), (99, 300, 330)]
+)
+async def test_what_a_worker_lacks_is_tried_for_more_rarely(
+    world: World, number: int, least: float, most: float
+) -> None:
+    """The engine counts the tries; each takes a turn of the provider's queue, and sends nothing."""
+    del world.environ["ACME_TOKEN"]
+
+    error = await failed(attempt(number).run(Send(world.deps).send, step(world, missing=True)))
+
+    assert (error.type, trouble(error).reached) == ("Missing", False)
+    assert least <= delay(error) <= most
+    assert world.script.asked == []
+
+
+async def test_the_attempt_after_it_is_the_first_one(world: World) -> None:
+    """What the engine has repeated has sent nothing: a refusal is final."""
+    world.script.says({}, 422)
+
+    error = await failed(attempt(9).run(Send(world.deps).send, step(world, missing=True)))
+
+    assert (error.type, error.non_retryable) == ("Refused", True)
+    assert (trouble(error).attempt, trouble(error).reached) == (1, False)
+
+
 async def test_pause_that_one_request_was_asked_for_is_kept_by_others(world: World) -> None:
     """Nothing is sent, no attempt is counted, and the provider's quota is known to others."""
     world.script.says({}, 429, retry_after="7")

@@ -23,8 +23,16 @@ from ackbridge.contracts.calls import CallOutcome, CallRequest, OutcomeStatus
 from ackbridge.contracts.calls import Stage as CallStage
 from ackbridge.contracts.control import SetFlag, WithoutControl
 from ackbridge.contracts.identity import Role
-from ackbridge.errors import CallCancelledError, CallError, InvalidRequestError, KeyReusedError
+from ackbridge.errors import (
+    CallCancelledError,
+    CallError,
+    InvalidRequestError,
+    KeyReusedError,
+    SecretError,
+)
 from ackbridge.local.dev_server import EmbeddedEngine
+from activities import send
+from activities.support import provider_http
 from tests.integration.api.conftest import api_of
 from tests.support.stage import Stage, edited_integrations, set_up
 from tests.unit.api.test_requests import problem_of
@@ -245,6 +253,40 @@ async def test_what_a_terminated_workflow_has_sent_once_is_not_sent_again(
     outcome = CallOutcome.model_validate(await (await _start_single(stage, request)).result())
     assert outcome.status is OutcomeStatus.COMPLETED
     assert await stage.effects(request.call_id) == 1
+    assert len(await stage.seen(request.call_id, "request")) == 1
+
+
+@pytest.mark.parametrize("lane", ["single", "bulk"])
+async def test_a_secret_that_a_worker_lacks_is_waited_for_outside_history(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, lane: str
+) -> None:
+    """However often it is tried, the history has two activities; the request goes out once."""
+    request, tries = stage.request("order_once"), 0
+
+    async def call_provider(deps: Any, one: CallRequest, *args: Any, **more: Any) -> Any:
+        nonlocal tries
+        if one.call_id == request.call_id:
+            tries += 1
+            if tries < 4:
+                raise SecretError("env:TOKEN: is not set")
+        return await provider_http.call_provider(deps, one, *args, **more)
+
+    monkeypatch.setattr(send, "call_provider", call_provider)
+    if lane == "single":
+        handle = await _start_single(stage, request)
+    else:
+        handle = await stage.start_host([request])
+    await handle.result()
+    row = await stage.ledger.calls.get(request.call_id)
+    assert row is not None
+    assert row.outcome is not None
+    assert (row.outcome.status, row.outcome.attempts) == (OutcomeStatus.COMPLETED, 1)
+    scheduled = [
+        event.activity_task_scheduled_event_attributes.activity_type.name
+        async for event in handle.fetch_history_events()
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    assert (scheduled.count(names.SEND), tries) == (2, 4)
     assert len(await stage.seen(request.call_id, "request")) == 1
 
 

@@ -11,19 +11,23 @@ from workflows.hosting.activity_errors import classify
 
 
 @pytest.mark.parametrize(
-    ("timeout", "kind", "reached"),
+    ("before", "timeout", "kind", "reached"),
     [
         # It was held back, and then an attempt was made that did not report back.
-        (TimeoutType.START_TO_CLOSE, StepFailure.NO_RECEIPT, True),
+        (StepFailure.HELD_BACK, TimeoutType.START_TO_CLOSE, StepFailure.NO_RECEIPT, True),
+        (StepFailure.MISSING, TimeoutType.START_TO_CLOSE, StepFailure.NO_RECEIPT, True),
         # It was held back, and no worker took it up again.
-        (TimeoutType.SCHEDULE_TO_START, StepFailure.HELD_BACK, False),
+        (StepFailure.HELD_BACK, TimeoutType.SCHEDULE_TO_START, StepFailure.HELD_BACK, False),
+        (StepFailure.MISSING, TimeoutType.SCHEDULE_TO_START, StepFailure.UNAVAILABLE, False),
+        # Its time was over.
+        (StepFailure.MISSING, TimeoutType.SCHEDULE_TO_CLOSE, StepFailure.MISSING, False),
     ],
 )
 def test_attempt_after_being_held_back_may_have_arrived(
-    timeout: TimeoutType, kind: StepFailure, reached: bool
+    before: StepFailure, timeout: TimeoutType, kind: StepFailure, reached: bool
 ) -> None:
     """The engine names the failure before it as the cause, which says nothing of the attempt."""
     error = exceptions.TimeoutError("timed out", type=timeout, last_heartbeat_details=[])
-    error.__cause__ = ApplicationError("3 of 3 are in flight", type=StepFailure.HELD_BACK)
+    error.__cause__ = ApplicationError("3 of 3 are in flight", type=before)
     found = classify(error)
     assert (found.kind, found.reached) == (kind, reached)

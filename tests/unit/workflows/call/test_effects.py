@@ -10,6 +10,7 @@ import pytest
 
 from ackbridge.contracts import names
 from ackbridge.contracts.calls import CallOutcome, Effect, OutcomeCode, OutcomeStatus, Stage
+from ackbridge.contracts.deliveries import NoticeEvent, ReplyPlan
 from ackbridge.contracts.messages import MessageKind, ProviderMessage
 from ackbridge.contracts.plan import (
     LatePolicy,
@@ -30,7 +31,9 @@ from ackbridge.contracts.steps import (
 )
 from tests.model.scenario import running, setting_of
 from tests.support.simulated_host import REQUEST, START, SimulatedHost, plan, response
+from workflows.call.protocol import CallProtocol
 from workflows.hosting.host import StepError
+from workflows.hosting.steps import DELAYED_AFTER
 
 RETRY = timedelta(seconds=1)
 LOST = StepError(StepFailure.NO_RECEIPT, "no answer", reached=True, retry_after=RETRY)
@@ -360,6 +363,57 @@ async def test_a_send_without_a_secret_waits_for_another_worker() -> None:
     assert outcome.status is OutcomeStatus.COMPLETED
     waiting = [status.waiting for status in host.shown if status.waiting is not None]
     assert "no secret ACME_TOKEN" in {one.detail for one in waiting if one.what == "dependency"}
+
+
+async def test_a_send_without_a_secret_ends_as_not_sent_after_a_day() -> None:
+    """Callers hear of the delay after 30 s; the engine repeats one step for the whole time."""
+    told = ReplyPlan(subscriber="shop", events=tuple(NoticeEvent))
+    host = SimulatedHost(plan(reply=told))
+
+    async def repeat(_: CallProtocol) -> StepError:
+        await host.wait(lambda: False, START + timedelta(hours=24))
+        return StepError(StepFailure.MISSING, "no secret", retry_after=timedelta(minutes=5))
+
+    missing = StepError(StepFailure.MISSING, "no secret", retry_after=RETRY)
+    host.answers[names.SEND] = [missing, repeat]
+    outcome = await host.protocol.run()
+    assert summary(outcome) == (Effect.NONE, OutcomeCode.NOT_SENT, "unavailable")
+    assert [step.missing for step in host.steps(names.SEND)] == [False, True]
+    delayed = [one.waiting for one in host.shown if one.waiting and one.waiting.is_delayed]
+    assert [(one.detail, one.since) for one in delayed] == [("no secret", START + DELAYED_AFTER)]
+    assert [one.body.type for one in host.deliveries] == ["call.delayed", "call.failed"]
+
+
+async def test_the_time_of_attempts_begins_when_the_secret_is_there() -> None:
+    """The first one that fails is tried again, however long the secret was missing."""
+    host = SimulatedHost(plan()).at(7210, lambda call: call.receive(response()))
+
+    async def connect(_: CallProtocol) -> StepError:
+        await host.wait(lambda: False, START + timedelta(hours=2))
+        return NOT_CONNECTED
+
+    missing = StepError(StepFailure.MISSING, "no secret", retry_after=RETRY)
+    host.answers[names.SEND] = [missing, connect, SENT]
+    outcome = await host.protocol.run()
+    assert (outcome.status, len(host.steps(names.SEND))) == (OutcomeStatus.COMPLETED, 3)
+    assert [step.missing for step in host.steps(names.SEND)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("then", "code"),
+    [
+        (StepError(StepFailure.NOT_NOW, "open", retry_after=RETRY), OutcomeCode.BREAKER_OPEN),
+        (StepError(StepFailure.UNAVAILABLE, "no worker", attempts=0), OutcomeCode.NOT_SENT),
+        (StepError(StepFailure.EXPIRED, "expired"), OutcomeCode.EXPIRED),
+    ],
+)
+async def test_what_ends_the_wait_for_a_secret_has_no_effect(
+    then: StepError, code: OutcomeCode
+) -> None:
+    """Nothing was sent."""
+    missing = StepError(StepFailure.MISSING, "no secret", retry_after=RETRY)
+    outcome = await SimulatedHost(plan(), send=[missing, then]).protocol.run()
+    assert summary(outcome)[:2] == (Effect.NONE, code)
 
 
 async def test_a_send_that_is_held_back_is_no_attempt() -> None:
