@@ -115,7 +115,7 @@ async def test_a_request_that_cannot_be_encoded_says_why(stage: Stage) -> None:
 
 async def test_many_who_wait_for_one_call_do_not_hold_up_the_others(stage: Stage) -> None:
     """The engine takes ten updates of a workflow at once, and one tells how calls have ended."""
-    slow, quick = stage.request(delay_ms=4000), stage.request(delay_ms=2000)
+    slow, quick = stage.request(delay_ms=2500), stage.request(delay_ms=1200)
     ended = stage.calls.call_many([slow, quick])
     first = asyncio.ensure_future(anext(ended))
     await _until_awaiting(stage.calls.call(slow.call_id))
@@ -134,8 +134,8 @@ async def test_who_waits_hears_of_a_call_that_could_not_leave(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another workflow has its id: it goes on in its host, with another protocol."""
-    monkeypatch.setattr(bulk_host, "MOVES_OUT_AFTER", timedelta(seconds=2))
-    request = stage.request(delay_ms=5000)
+    monkeypatch.setattr(bulk_host, "MOVES_OUT_AFTER", timedelta(seconds=1.5))
+    request = stage.request(delay_ms=3000)
     hosted = asyncio.create_task(_call_many(stage, [request]))
     await _until_awaiting(stage.calls.call(request.call_id))
     follower = await stage.client.start_workflow(

@@ -51,10 +51,11 @@ def new_key() -> str:
     return uuid.uuid4().hex
 
 
+@pytest.mark.extended
 def test_payment_at_localstripe(stack: Stack) -> None:
     """Form-encoded request, bearer key, and a receipt that is final: completed and recorded.
 
-    The signed webhook a second later says the same, and is nothing that an operator has to see.
+    The demo makes payments, too. The signed webhook a second later says the same, and is nothing that an operator has to see.
     """
     payload = '{"amount": 1999, "currency": "eur"}'
     done = run(

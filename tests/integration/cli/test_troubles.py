@@ -16,6 +16,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
 from ackbridge.cli import COMMANDS, Group
+from ackbridge.client import control as control_client
 from ackbridge.contracts import names
 from ackbridge.local.dev_server import EmbeddedEngine
 from tests.integration.activities.world import unreachable_url
@@ -256,6 +257,7 @@ async def test_a_provider_is_switched_off_without_a_worker(
     settings: pytest.MonkeyPatch, engine: EmbeddedEngine
 ) -> None:
     """The change is stored in its control, for the next worker."""
+    settings.setattr(control_client, "UPDATE_TIMEOUT", timedelta(seconds=1))
     namespace = await new_namespace(engine)
     settings.setenv("TEMPORAL_NAMESPACE", namespace.name)
     client = await Client.connect(namespace.address, namespace=namespace.name)
