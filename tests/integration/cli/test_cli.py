@@ -55,7 +55,8 @@ def new_key() -> str:
 def test_payment_at_localstripe(stack: Stack) -> None:
     """Form-encoded request, bearer key, and a receipt that is final: completed and recorded.
 
-    The demo makes payments, too. The signed webhook a second later says the same, and is nothing that an operator has to see.
+    The signed webhook a second later says the same, and is nothing that an operator has to see.
+    The demo's test makes payments, too.
     """
     payload = '{"amount": 1999, "currency": "eur"}'
     done = run(
