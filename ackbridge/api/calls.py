@@ -344,8 +344,7 @@ async def _signal(
             raise CallEndedError(f"{call.id}: too late, the call has ended") from None
         raise
     status = await parts.status(call)
-    if (status.last_error or "").startswith(f"{name} by {by.by}: "):
-        raise CallEndedError(f"{call.id}: {status.last_error}")
+    operator_requests.raise_if_too_late(status, name, by.by)
     return answer(by.shown(status), status=202, headers={"Location": call_location(call.id)})
 
 

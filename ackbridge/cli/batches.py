@@ -75,8 +75,9 @@ def reprocess(
     switched off or its breaker is open.
     """
     if "." in which:
-        rejection = f"{names.REPROCESS} by {by}: "
-        return signal_call(which, rejection, lambda call: call.reprocess(by=by), json_output)
+        return signal_call(
+            which, names.REPROCESS, by, lambda call: call.reprocess(by=by), json_output
+        )
     selection = {
         "provider": which,
         "operation": operation,

@@ -11,6 +11,7 @@ from temporalio.client import Client
 
 from ackbridge.client.calls import AckbridgeClient, Call
 from ackbridge.client.listing import RUNNING, UNKNOWN, ListedCall, ListFilter
+from ackbridge.client.operator_requests import raise_if_too_late
 from ackbridge.client.recorded import recorded_call, recorded_filter, recorded_status, with_record
 from ackbridge.client.waiting import is_polled
 from ackbridge.clock import utc_now
@@ -19,7 +20,6 @@ from ackbridge.contracts.calls import CallRequest, CallStatus, Stage
 from ackbridge.contracts.wire import parse_argument
 from ackbridge.errors import (
     AckbridgeError,
-    CallEndedError,
     EngineUnavailableError,
     NamespaceNotFoundError,
 )
@@ -200,7 +200,8 @@ def cancel(call_id: CallId, reason: Reason, by: By, json_output: Json = False) -
     """
     return signal_call(
         call_id,
-        f"{names.CANCEL} by {by}: ",
+        names.CANCEL,
+        by,
         lambda call: call.cancel(by=by, reason=reason),
         json_output,
     )
@@ -219,19 +220,20 @@ def force_ack(
     document = read_json("response", response)
     return signal_call(
         call_id,
-        f"{names.FORCE_ACK} by {by}: ",
+        names.FORCE_ACK,
+        by,
         lambda call: call.force_ack(by=by, reason=reason, response=document),
         json_output,
     )
 
 
 def signal_call(
-    call_id: str, rejection: str, act: Callable[[Call], Awaitable[None]], json_output: bool
+    call_id: str, name: str, by: str, act: Callable[[Call], Awaitable[None]], json_output: bool
 ) -> int:
     """Signal a call, and print its status. Its outcome does not decide the exit code.
 
     Args:
-        rejection: how the call's last error begins if it does not take the signal.
+        name, by: of the signal.
 
     Raises:
         CallEndedError: it has ended, or it does not take the signal.
@@ -252,8 +254,7 @@ def signal_call(
             raise
         report(f"{call_id}: the request is stored, and is carried out when a worker runs ({error})")
         return ExitCode.PENDING
-    if (status.last_error or "").startswith(rejection):
-        raise CallEndedError(f"{call_id}: {status.last_error}")
+    raise_if_too_late(status, name, by)
     print_status(status, json_output)
     return ExitCode.COMPLETED
 

@@ -164,6 +164,21 @@ async def _resolve_as(call: Call, message: ProviderMessage, *, by: str, reason: 
     await call.resolve(effect, by=by, reason=reason, response=message.data if is_done else None)
 
 
+def raise_if_too_late(status: CallStatus, name: str, by: str) -> None:
+    """Raise `CallEndedError` if a call has not taken the request that it was just sent.
+
+    It reports that as its last error. One that ends at this moment may not have come to it.
+    """
+    error, outcome = status.last_error or "", status.outcome
+    if error.startswith(f"{name} by {by}: "):
+        raise CallEndedError(f"{status.call_id}: {error}")
+    if outcome is None or not status.stage.is_final:
+        return
+    taken = {names.CANCEL: outcome.cancelled, names.FORCE_ACK: outcome.forced}
+    if name in taken and getattr(taken[name], "by", None) != by:
+        raise CallEndedError(f"{status.call_id}: too late, the call is {outcome.status}")
+
+
 def _raise_if_rejected(status: CallStatus, request: SettleRequest) -> None:
     """An open call reports a request that it rejects as its last error."""
     signal = names.RESOLVE if request.write_off is None else names.WRITE_OFF
