@@ -19,6 +19,7 @@ def test_wheel_adds_only_ackbridge(wheel: Path) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"ackbridge"}
 
 
+@pytest.mark.extended
 def test_installed_wheel_completes_calls(installed: Installed) -> None:
     """The console command runs worker, gateway and all from the wheel, and a call completes."""
     where = "from ackbridge import settings; print(settings.integrations_folder(None))"

@@ -198,6 +198,7 @@ def test_command_reports_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.extended
 def test_command_reports_failures_as_json() -> None:
     """And exits with 1."""
     done = check(

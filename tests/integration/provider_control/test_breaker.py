@@ -220,6 +220,7 @@ async def test_monitoring_survives_its_worker_and_a_forced_breaker_stays(
             assert held.breaker.forced_by == "ann"
 
 
+@pytest.mark.extended
 async def test_parked_calls_are_probes_where_no_new_ones_come(
     engine: EmbeddedEngine, tmp_path: Path
 ) -> None:

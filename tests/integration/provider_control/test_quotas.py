@@ -78,6 +78,7 @@ class Provider:
         return [status for at, whose, status in self.answers if at >= begin and whose == customer]
 
 
+@pytest.mark.extended
 async def test_provider_that_rejects_is_sent_less_by_everybody(
     engine: EmbeddedEngine, tmp_path: Path
 ) -> None:
