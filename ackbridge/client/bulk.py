@@ -51,8 +51,8 @@ from .hosted import HostFinder, raise_if_cancelled, rejection_error
 
 T = TypeVar("T")
 
-TakingEnds: TypeAlias = WorkflowUpdateHandle[CallEnds]
-"""Of a host that has taken the question."""
+EndsUpdate: TypeAlias = WorkflowUpdateHandle[CallEnds]
+"""The update `take_ends`, which its host has accepted."""
 
 IN_FLIGHT: Final = 1000
 """Calls of `call_many` that are in flight at once, unless it is told otherwise."""
@@ -158,32 +158,25 @@ class BulkLane:
 
         host_id = names.bulk_id(uuid.uuid4().hex)
         handle = self._client.get_workflow_handle(host_id)
-        first = asyncio.create_task(self._start(host_id, calls)) if calls else None
+        starting = asyncio.create_task(self._start(host_id, calls))
         try:
-            if first is not None:
-                with rpc_errors():
-                    await _until_stored(handle, first)
-                # Without a worker, nobody takes the question.
-                asyncio.get_running_loop().call_later(NEXT_AFTER, started)
-                before = [self._hosts.known.get(call.request.call_id) for call in calls]
-                self._hosts.remember((call.request.call_id for call in calls), handle.id)
-                for call in calls:
-                    _settle(call.started, None)
-                await self._collect(handle, first, calls, before, started)
+            await _until_stored(handle, starting)
+            # Without a worker, nobody takes the question.
+            asyncio.get_running_loop().call_later(NEXT_AFTER, started)
+            before = [self._hosts.known.get(call.request.call_id) for call in calls]
+            self._hosts.remember((call.request.call_id for call in calls), host_id)
+            for call in calls:
+                _settle(call.started, None)
+            await self._collect(handle, starting, calls, before, started)
         except AckbridgeError as error:
             _fail(calls, error)
         except RPCError as error:
             _fail(calls, EngineUnavailableError(f"the engine answers {error.status.name}"))
-        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError) as error:
-            _fail(calls, EngineUnavailableError("the engine does not answer in time"))
-            if isinstance(error, WorkflowUpdateRPCTimeoutOrCancelledError):
-                raise_if_cancelled(error)
         except BaseException:
             _fail(calls, EngineUnavailableError("the outcome was not collected"))
             raise
         finally:
-            if first is not None:
-                first.cancel()
+            starting.cancel()
             started()
 
     def _next_calls(self) -> list[QueuedCall]:
@@ -202,7 +195,7 @@ class BulkLane:
         self._queue.extendleft(reversed(left))
         return list(calls.values())
 
-    async def _start(self, host_id: str, calls: list[QueuedCall]) -> TakingEnds:
+    async def _start(self, host_id: str, calls: list[QueuedCall]) -> EndsUpdate:
         """Start a host and ask it for its first ends, in one request.
 
         Asked in a second one, it would need another workflow task to take the question. Ends when a
@@ -241,13 +234,13 @@ class BulkLane:
     async def _collect(
         self,
         handle: WorkflowHandle[Any, Any],
-        first: asyncio.Task[TakingEnds],
+        starting: asyncio.Task[EndsUpdate],
         calls: list[QueuedCall],
         before: list[str | None],
         started: Callable[[], None],
     ) -> None:
         after, remaining = 0, len(calls)
-        asked: asyncio.Task[TakingEnds] | None = first
+        asked: asyncio.Task[EndsUpdate] | None = starting
         while remaining:
             ends = await self._take_ends(handle, after, started, asked)
             asked = None
@@ -265,7 +258,7 @@ class BulkLane:
         handle: WorkflowHandle[Any, Any],
         after: int,
         started: Callable[[], None],
-        asked: asyncio.Task[TakingEnds] | None = None,
+        asked: asyncio.Task[EndsUpdate] | None = None,
     ) -> CallEnds:
         """The ends that follow, if they are not `asked` for already; by the result of a host that
         has ended."""
@@ -287,7 +280,7 @@ class BulkLane:
             await asyncio.sleep(RETRY_AFTER.total_seconds())
 
 
-async def _ask(handle: WorkflowHandle[Any, Any], after: int) -> TakingEnds:
+async def _ask(handle: WorkflowHandle[Any, Any], after: int) -> EndsUpdate:
     return await handle.start_update(
         names.TAKE_ENDS,
         TakeEnds(after=after),
@@ -303,19 +296,23 @@ def _update_id(after: int) -> str:
 
 
 async def _until_stored(
-    handle: WorkflowHandle[Any, Any], starting: asyncio.Task[TakingEnds]
+    handle: WorkflowHandle[Any, Any], starting: asyncio.Task[EndsUpdate]
 ) -> None:
     """Wait until the engine has stored a host, whose start ends when a worker has taken it.
 
     Raises:
-        RPCError: it may not have been stored.
+        EngineUnavailableError, InvalidRequestError: it may not have been stored.
     """
-    async with asyncio.timeout(RPC_TIMEOUT.total_seconds()):
-        while not await _is_stored(handle, starting):
-            pass
+    try:
+        with rpc_errors():
+            async with asyncio.timeout(RPC_TIMEOUT.total_seconds()):
+                while not await _is_stored(handle, starting):
+                    pass
+    except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+        raise EngineUnavailableError("the engine does not answer in time") from None
 
 
-async def _is_stored(handle: WorkflowHandle[Any, Any], starting: asyncio.Task[TakingEnds]) -> bool:
+async def _is_stored(handle: WorkflowHandle[Any, Any], starting: asyncio.Task[EndsUpdate]) -> bool:
     done, _ = await asyncio.wait({starting}, timeout=LOOK_AFTER)
     if done and starting.exception() is None:
         return True

@@ -192,6 +192,8 @@ class BulkCalls:
             try:
                 return await asyncio.shield(running)
             except asyncio.CancelledError:
+                if running.cancelled():
+                    raise
                 # A native cancellation never abandons work under way.
                 self._cancel_all()
 

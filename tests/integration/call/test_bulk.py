@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from ackbridge.errors import (
 )
 from ackbridge.ledger.inbox import InboxState
 from ackbridge.local.dev_server import EmbeddedEngine
+from ackbridge.workarounds.temporal_sdk import SHUTDOWN_TIMEOUT
 from tests.support.stage import Stage, set_up
 from workflows.bulk import host as bulk_host
 
@@ -92,6 +94,18 @@ async def test_a_call_is_started_when_the_engine_has_its_host(
             described = await host.describe()
             assert described.status is WorkflowExecutionStatus.RUNNING
             assert not queued.ended.done()
+
+
+async def test_a_worker_lets_go_of_a_running_host(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    """The SDK cancels every task of a workflow that it drops from its cache."""
+    async with set_up(engine, tmp_path) as leaving:
+        request = leaving.request(stuck=True)
+        hosted = asyncio.create_task(_call_many(leaving, [request]))
+        await _until_awaiting(leaving.calls.call(request.call_id))
+        began = time.monotonic()
+    # A worker whose workflow does not end would be waited for until `BoundedShutdown` gives up.
+    assert time.monotonic() - began < SHUTDOWN_TIMEOUT.total_seconds()
+    hosted.cancel()
 
 
 async def test_a_request_that_cannot_be_encoded_says_why(stage: Stage) -> None:
