@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
@@ -15,6 +15,9 @@ from .request_handler import RequestHandler
 
 After = Annotated[int, Query(ge=0)]
 Limit = Annotated[int | None, Query(ge=1)]
+
+INSPECTION_PREFIX: Final = "/_"
+"""Of the paths of all of them."""
 
 
 def inspection_routes(

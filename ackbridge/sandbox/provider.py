@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ackbridge.clock import Clock, utc_now
 
 from .callback_sender import CallbackRetries, CallbackSender
 from .event_log import MAX_EVENTS, EventLog, key_fields
 from .fault_rates import Rates
-from .inspection_routes import inspection_routes
+from .inspection_routes import INSPECTION_PREFIX, inspection_routes
 from .job_runner import JobRunner, job_fields
 from .outage_mode import OutageMode
 from .provider_dialect import (
@@ -43,7 +44,7 @@ def create_provider(
     clock: Clock = utc_now,
     retries: CallbackRetries | None = None,
     max_events: int = MAX_EVENTS,
-) -> FastAPI:
+) -> ASGIApp:
     """The provider of `integrations/sandbox.yaml`; other arguments are as in `simulate`.
 
     Requests need `api_key` as their bearer token; `webhook_secret` signs callbacks.
@@ -60,7 +61,7 @@ def simulate(
     clock: Clock = utc_now,
     retries: CallbackRetries | None = None,
     max_events: int = MAX_EVENTS,
-) -> FastAPI:
+) -> ASGIApp:
     """A provider with any API as an HTTP application.
 
     Its state is in memory. Serve it with `ackbridge.sandbox.serving.build_config`.
@@ -85,8 +86,19 @@ def simulate(
     # No OpenAPI pages: every path that is no inspection route belongs to the dialect.
     app = FastAPI(title="Ackbridge sandbox", lifespan=lifespan, openapi_url=None)
     app.include_router(inspection_routes(handler, event_log, outage))
-    app.mount("/", _ProviderApp(dialect, handler, event_log, outage))
-    return app
+    provider = _ProviderApp(dialect, handler, event_log, outage)
+    app.mount("/", provider)
+    return _past_the_framework(app, provider)
+
+
+def _past_the_framework(app: ASGIApp, provider: ASGIApp) -> ASGIApp:
+    """Pass on requests of the provider's API by themselves: the framework costs more than they."""
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        is_api = scope["type"] == "http" and not scope["path"].startswith(INSPECTION_PREFIX)
+        await (provider if is_api else app)(scope, receive, send)
+
+    return dispatch
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .behaviour import Fault
 from .provider_dialect import DialectReply, IncomingRequest
@@ -19,7 +19,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 """SO_LINGER with a timeout of 0."""
 
 
-class _TransportProtocol(H11Protocol):
+class _TransportProtocol(HttpToolsProtocol):
     """Adds the connection's transport to the state of each request."""
 
     # The argument is uvicorn's: narrower than asyncio's.
