@@ -80,7 +80,8 @@ class Message:
                 return cls(answer.status, headers, {}, _words(answer.raw), "code", code=code)
             if media is not None and text.strip():
                 encoding: Literal["xml", "form"] = "xml" if media[1].lower() == "xml" else "form"
-                return cls(answer.status, headers, {}, READERS[encoding](answer.raw), encoding)
+                fields = READERS[encoding](answer.raw, headers.get("content-type", ""))
+                return cls(answer.status, headers, {}, fields, encoding)
             body = read_json(answer.raw) if text.strip() else None
         except InvalidInputError:
             return cls(answer.status, headers, {}, text, "text")
@@ -181,7 +182,7 @@ def parse_delivery(encoding: CallbackEncoding, body: bytes, query: bytes) -> Any
     """
     if encoding == "json":
         return read_json(body)
-    return read_form(query) if encoding == "query" else READERS[encoding](body)
+    return read_form(query) if encoding == "query" else READERS[encoding](body, "")
 
 
 def keep_only(message: Message, each: Expression, number: int) -> None:

@@ -21,8 +21,8 @@ LOCAL = "local"
 _BODILESS = (204, 205, 304)
 """Status codes of responses without a body; integrations may choose them."""
 
-_METHODS = ("POST", "GET", "HEAD")
-"""GET and HEAD are for providers whose file says so."""
+_METHODS = ("POST", "GET", "HEAD", "OPTIONS")
+"""All but POST are for providers whose file says so. CloudEvents ask by OPTIONS."""
 
 
 class CallbackEndpoint:

@@ -82,7 +82,8 @@ class CallbackSource:
         hidden: headers that not even handshakes see.
         kept_headers, kept_query: the names that documents have, which may be stored; None: all.
         has_whole: whether the file reads the whole body beside an event.
-        takes_get: whether its deliveries, or its handshakes, may be GET requests.
+        takes_get: whether its deliveries, or its handshakes, may be GET requests, and others that
+            change nothing.
     """
 
     integration: Integration
@@ -522,10 +523,8 @@ def _reader(integration: Integration, callbacks: CallbackSpec) -> Read:
         return _read_json
     if encoding == "query":
         return _query_reader(integration)
-    if encoding == "form":
-        return lambda received: read_form(received.body, _content_type(received))
     read = READERS[encoding]
-    return lambda received: read(received.body)
+    return lambda received: read(received.body, _content_type(received))
 
 
 def _read_json(received: ReceivedCallback) -> Any:

@@ -26,6 +26,9 @@ _ISO_8601 = re.compile(
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([.,]\d{1,9})?(Z|[+-]\d\d:?\d\d)?",
     re.ASCII | re.IGNORECASE,
 )
+_SEPARATOR = re.compile(r"[,;\s]+")
+"""Between the items of a header; no encoding of a signature has it."""
+_FRACTION = re.compile(r"\d{9,10}\.\d{1,9}", re.ASCII)
 _STANDARD_ALPHABET = str.maketrans("-_", "+/")
 
 
@@ -176,16 +179,21 @@ def _generic_signatures(
     spec: HmacVerify, names: tuple[str, ...], headers: Mapping[str, str]
 ) -> tuple[bytes, ...]:
     """The signatures in those of the named headers that are there."""
-    if len(names) == 1:
-        return (_generic_signature(spec, names[0], _header(headers, names[0])),)
     present = [name for name in names if headers.get(name.lower(), "").strip()] or names[:1]
-    return tuple(_generic_signature(spec, name, _header(headers, name)) for name in present)
+    found = [one for name in present for one in _in_header(spec, name, _header(headers, name))]
+    if len(found) > MAX_SIGNATURES:
+        raise SignatureError(f"more than {MAX_SIGNATURES} signatures")
+    return tuple(_decode(one, spec.encoding) for one in found)
 
 
-def _generic_signature(spec: HmacVerify, name: str, given: str) -> bytes:
-    if not given.startswith(spec.prefix):
+def _in_header(spec: HmacVerify, name: str, given: str) -> list[str]:
+    """The signatures in one header, which may have those of several secrets or versions."""
+    is_list = _SEPARATOR.search(spec.prefix) is None
+    items = _SEPARATOR.split(given) if is_list else [given]
+    found = [one.removeprefix(spec.prefix) for one in items if one.startswith(spec.prefix)]
+    if not found:
         raise SignatureError(f"signature in header {name} does not start with {spec.prefix!r}")
-    return _decode(given.removeprefix(spec.prefix), spec.encoding)
+    return found
 
 
 def _read_stripe(headers: Mapping[str, str], body: bytes) -> SignedContent:
@@ -267,6 +275,8 @@ def _moment(timestamp: str) -> float:
     """Unix time of a timestamp, whichever way it is written."""
     if _ISO_8601.fullmatch(timestamp):
         return _iso_time(timestamp)
+    if _FRACTION.fullmatch(timestamp):
+        return float(timestamp)
     if len(timestamp) == _MILLISECOND_DIGITS and timestamp.isascii() and timestamp.isdigit():
         return int(timestamp) / 1000
     return _seconds(timestamp)

@@ -70,6 +70,9 @@ _KNOWN_ERRORS = frozenset(
 )
 
 
+_FORM_FIELDS = frozenset({"access_token", "error"})
+"""One of them is in every answer."""
+
 # Other types are names of bearer tokens, or typing errors; these need a proof with each request.
 _NOT_BEARER = frozenset({"mac", "dpop", "pop"})
 
@@ -241,7 +244,8 @@ class ClientCredentials(httpx.Auth):
 
     def _read(self, answer: Mapping[str, Any], requested_at: datetime) -> _Token:
         value = answer.get("access_token")
-        if not (isinstance(value, str) and value and value.isascii() and value.isprintable()):
+        value = value.strip() if isinstance(value, str) else ""
+        if not (value and value.isascii() and value.isprintable()):
             raise self._error("answered without a usable access_token")
         if str(answer.get("token_type")).strip().lower() in _NOT_BEARER:
             raise self._error("answered with a token that is not a bearer token")
@@ -308,9 +312,9 @@ def _json(response: httpx.Response) -> Any:
 
 
 def _form(response: httpx.Response) -> dict[str, str] | None:
-    """A form, as tokens were issued before JSON was the rule."""
-    is_form = "form-urlencoded" in response.headers.get("content-type", "").lower()
-    return dict(parse_qsl(response.text)) if is_form else None
+    """A form, as tokens were issued before JSON was the rule, whatever it is declared to be."""
+    fields = dict(parse_qsl(response.text))
+    return fields if not fields.keys().isdisjoint(_FORM_FIELDS) else None
 
 
 class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]  # Authlib has no types
@@ -324,7 +328,8 @@ class _TokenClient(AsyncOAuth2Client):  # type: ignore[misc]  # Authlib has no t
             resp.raise_for_status()
         if not isinstance(answer, dict):
             raise ValueError("not a JSON object")  # noqa: TRY004 -- as Authlib's own
-        if "error" in answer:
+        # Some servers have all fields in every answer.
+        if answer.get("error"):
             raise OAuthError(error=answer["error"])
         return answer
 

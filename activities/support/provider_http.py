@@ -25,6 +25,8 @@ from ackbridge.catalog.wire_formats import (
     CHARSET,
     NO_CHARSETS,
     OBJECT_MEDIA,
+    XML_CHARSET,
+    is_impossible,
     read_form,
     read_xml,
 )
@@ -64,7 +66,6 @@ MAX_CHARSET = 40
 TOO_MANY_REQUESTS = 429
 """The only status after which the provider has not looked at the request."""
 
-_XML_CHARSET = re.compile(r"\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.:-]+)", re.ASCII)
 _JSON_TYPE = re.compile(r"\s*(?:application|text)/(?:[\w.-]+\+)?json\s*(?:;|$)", re.IGNORECASE)
 _TEXT = re.compile(r"text/|application/(?:[\w.-]+\+)?(?:json|xml)\b|$", re.IGNORECASE)
 
@@ -375,7 +376,7 @@ def _body(content: bytes, content_type: str, known: KnownSecrets) -> Any:
         return None
     if (media := OBJECT_MEDIA.match(content_type)) is not None:
         is_xml = media[1].lower() == "xml"
-        return read_xml(text.encode(), "utf-8") if is_xml else read_form(text.encode())
+        return read_xml(text.encode(), charset="utf-8") if is_xml else read_form(text.encode())
     try:
         return read_json(text.encode(), is_lenient=True)
     except UnicodeEncodeError:
@@ -395,12 +396,13 @@ def _decoded(body: bytes, content_type: str, *, is_json: bool) -> str | None:
     is_text = _TEXT.match(content_type) is not None
     if not is_text and b"\0" in body:
         return None
-    declared = CHARSET.search(content_type) or _XML_CHARSET.match(body[:300].decode("latin-1"))
+    declared = CHARSET.search(content_type) or XML_CHARSET.match(body[:300].decode("latin-1"))
     named = declared[1] if declared else json.detect_encoding(body)
     is_unnamed_text = declared is None and not is_json and content_type.lower().startswith("text/")
     for charset in (named, "utf-8", *(("windows-1252",) if is_unnamed_text else ())):
         try:
-            if codecs.lookup(charset).name not in NO_CHARSETS:
+            is_known = codecs.lookup(charset).name not in NO_CHARSETS
+            if is_known and not is_impossible(charset, body):
                 return body.decode(charset)
         except (UnicodeError, LookupError):
             continue

@@ -71,7 +71,8 @@ class Callback(Data):
         headers: besides those of the signature; they replace the type of the body.
     """
 
-    body: Any
+    body: Any = ""
+    method: str = "POST"
     after: dict[str, int] | None = None
     wait: float = 0.7
     headers: dict[str, str] = Field(default_factory=dict)

@@ -91,7 +91,8 @@ class Player:
             self._case.name, callback.after or {self._case.first_route: 1}
         )
         await asyncio.sleep(callback.wait)
-        reply = await self._stage.http.post(
+        reply = await self._stage.http.request(
+            callback.method,
             f"{self._stage.gateway_url}/callbacks/{self._case.name}",
             content=callback.content(),
             # The gateway closes idle connections, and may do so just when one is used again.

@@ -43,6 +43,12 @@ HOUR = timedelta(hours=1)
         ("Sun, 06 Nov 1994 08:50:07 -0000", timedelta(seconds=30)),
         ("Sun, 06 Nov 1994 08:49:07 GMT", timedelta(0)),
         ("Sun, 06 Nov 2094 08:49:37 GMT", HOUR),
+        ('"7"', timedelta(seconds=7)),
+        ("7s", timedelta(seconds=7)),
+        ("7 Seconds", timedelta(seconds=7)),
+        ("500ms", timedelta(seconds=0.5)),
+        ("5m", timedelta(minutes=5)),
+        ("7 sheep", None),
         ("Sun, 99 Nov 1994 08:49:37 GMT", None),
     ],
 )

@@ -18,7 +18,7 @@ def test_forms_have_texts_and_lists() -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("a=ü".encode(), "not a form in UTF-8"),
+        ("a=ü".encode("latin-1"), "not a form in UTF-8"),
         (b"a=%FF", "not a form in UTF-8"),
         (b"a=1&" * (MAX_FIELDS + 1), f"more than {MAX_FIELDS} fields"),
     ],
@@ -44,6 +44,69 @@ def test_forms_may_have_another_charset(body: bytes, charset: str, text: str) ->
     assert read_form(b"a=" + body, f"application/x-www-form-urlencoded; charset={charset}") == {
         "a": text
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("a=naïve".encode(), ""),
+        ("\ufeffa=naïve".encode(), ""),
+        ("a=naïve".encode("latin-1"), "application/x-www-form-urlencoded; charset=iso-8859-1"),
+        (b"a=na%EFve&charset=windows-1252", ""),
+        (b"_charset_=iso-8859-1&a=na%EFve", ""),
+    ],
+)
+def test_forms_as_servers_write_them(body: bytes, content_type: str) -> None:
+    """Unencoded texts, and charsets that the form itself declares, as PayPal's do."""
+    assert read_form(body, content_type)["a"] == "naïve"
+
+
+MULTIPART = 'Multipart/Form-Data; boundary="b 1"'
+
+
+def test_a_form_may_be_multipart() -> None:
+    """Texts and files; what is before the first boundary and after the last one is left out."""
+    body = (
+        b"x\r\n--b 1\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n\r\n2\r\n"
+        b'--b 1 \r\ncontent-disposition: form-data; name="b"; filename="f.bin"\r\n'
+        b"Content-Type: image/png\r\n\r\n\xff\x00\r\n"
+        b'--b 1\r\nContent-Disposition: form-data; name="b"\r\n'
+        b"Content-Type: text/plain; charset=iso-8859-1\r\n\r\nna\xefve\r\n"
+        b"--b 1\r\nContent-Disposition: form-data\r\n\r\nnameless\r\n--b 1--\r\ny"
+    )
+    file = {"filename": "f.bin", "content_type": "image/png", "base64": "/wA="}
+    assert read_form(body, MULTIPART) == {"a": "1\r\n\r\n2", "b": [file, "naïve"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "problem"),
+    [
+        (b"--b 1\r\n\r\n", MULTIPART, "broke off"),
+        (b"a=1", MULTIPART, "broke off"),
+        (b"a=1", "multipart/form-data; x", "without a boundary"),
+        (b"--b 1\r\n" * (MAX_FIELDS + 1), MULTIPART, f"more than {MAX_FIELDS} fields"),
+    ],
+)
+def test_what_is_no_multipart_form_is_refused(body: bytes, content_type: str, problem: str) -> None:
+    """It is not taken for less than it was."""
+    with pytest.raises(InvalidInputError, match=problem):
+        read_form(body, content_type)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ('\n <?xml version="1.0"?><a>é</a>'.encode(), ""),
+        ('<?xml version="1.0" encoding="utf-16"?><a>é</a>'.encode(), ""),
+        ("<a>é</a>".encode("latin-1"), "text/xml; charset=iso-8859-1"),
+        ("<a>é</a>".encode(), "text/xml; charset=iso-8859-1"),
+        ("<a>é</a>".encode(), "text/xml; charset=utf-16"),
+        ('<?xml version="1.0" encoding="utf-16"?><a>é</a>'.encode("utf-16"), "text/xml"),
+    ],
+)
+def test_xml_as_servers_write_it(body: bytes, content_type: str) -> None:
+    """Space before its declaration, and declarations that cannot be true."""
+    assert read_xml(body, content_type) == {"a": "é"}
 
 
 @pytest.mark.parametrize(

@@ -169,10 +169,20 @@ async def test_a_token_answer_may_have_another_charset() -> None:
     assert (reply.status, len(issuer.forms)) == (200, 1)
 
 
-async def test_a_token_answer_may_be_a_form() -> None:
-    """If it says so."""
-    media, body = "application/x-www-form-urlencoded", "access_token=t&expires_in=60"
+@pytest.mark.parametrize("media", ["application/x-www-form-urlencoded", "text/plain"])
+async def test_a_token_answer_may_be_a_form(media: str) -> None:
+    """Whatever it is declared to be."""
+    body = "access_token=t&expires_in=60"
     issuer = Issuer(answer=lambda: Response(body, media_type=media), tokens=["t"])
+    async with calling(issuer) as caller:
+        assert (await caller.call()).status == 200
+
+
+@pytest.mark.parametrize("error", [None, "", False, 0])
+async def test_an_error_that_is_none_is_no_error(error: object) -> None:
+    """Some servers have all fields in every answer; and the value may end with a line break."""
+    answer = {"access_token": "t\n", "error": error, "error_description": error}
+    issuer = Issuer(answer=lambda: JSONResponse(answer), tokens=["t"])
     async with calling(issuer) as caller:
         assert (await caller.call()).status == 200
 

@@ -28,7 +28,7 @@ from tests.support.token_issuer import SECRET, Issuer, calling
         (lambda: Response(SECRET, 302, {"location": "/api"}), "answered with status 302"),
         (lambda: JSONResponse({"token": SECRET}), "answered without a usable access_token"),
         (
-            lambda: JSONResponse({"access_token": f"{SECRET}\n"}),
+            lambda: JSONResponse({"access_token": f"{SECRET}\nX: y"}),
             "answered without a usable access_token",
         ),
         (

@@ -190,6 +190,28 @@ def test_the_generic_form_verifies_the_example_of_github() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "form", ["{},{}", "{}, {}", "{} {}", "{1},{0}", "v0=ff,{}", "kid=a;{}", "t=1, {}"]
+)
+def test_one_header_may_have_several_signatures(form: str) -> None:
+    """Of several secrets, as PagerDuty sends them, or of several versions; one has to hold."""
+    spec = {"type": "hmac", "header": "Signature", "prefix": "v1=", "secrets": ["env:NEW"]}
+    right, wrong = (f"v1={signature_by(secret, BODY)}" for secret in ("NEW", "OLD"))
+
+    verifier(spec).verify({"signature": form.format(right, wrong)}, BODY)
+    assert "does not match" in refusal(
+        verifier(spec), {"signature": form.format(wrong, wrong)}, BODY
+    )
+
+
+def test_only_some_signatures_are_compared() -> None:
+    """Each costs a comparison."""
+    spec = {"type": "hmac", "header": "Signature", "secrets": ["env:NEW"]}
+    headers = {"signature": ",".join(["00"] * 17)}
+
+    assert refusal(verifier(spec), headers, BODY) == "more than 16 signatures"
+
+
 def test_the_generic_form_verifies_the_scheme_of_slack() -> None:
     """A literal version in the template, and a timestamp header that is signed."""
     slack = verifier(
@@ -232,6 +254,7 @@ AT = datetime.fromtimestamp(NOW, UTC)
     "form",
     [
         f"{NOW}000",
+        f"{NOW}.25",
         f"{AT:%Y-%m-%dT%H:%M:%S}Z",
         f"{AT:%Y-%m-%dT%H:%M:%S}.123456789Z",
         f"{AT:%Y-%m-%d %H:%M:%S}",
@@ -243,7 +266,7 @@ def test_the_generic_form_reads_times_however_they_are_written(form: str) -> Non
     signature = signature_by("NEW", f"m-1{form}".encode() + BODY)
     headers = {"signature": f"sha256={signature}", "id": "m-1", "time": form}
     verifier(TWITCH).verify(headers, BODY)
-    old = form.replace(str(NOW), str(NOW - 400)) if form.isdigit() else f"2001{form[4:]}"
+    old = form.replace(str(NOW), str(NOW - 400)) if str(NOW) in form else f"2001{form[4:]}"
     stale = signature_by("NEW", f"m-1{old}".encode() + BODY)
     headers = {"signature": f"sha256={stale}", "id": "m-1", "time": old}
     assert " s old, tolerance is 300 s" in refusal(verifier(TWITCH), headers)
