@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import cycle
 from typing import Any
 
 from ackbridge.client.calls import AckbridgeClient
@@ -28,8 +29,10 @@ class NotCompletedError(Exception):
 class ManyCalls:
     """One `call_many` that is fed call by call; each caller waits for its own outcome."""
 
-    def __init__(self, calls: AckbridgeClient) -> None:
+    def __init__(self, calls: AckbridgeClient, providers: Sequence[str] = (BULK,)) -> None:
+        """Make calls of these providers in turn."""
         self._calls = calls
+        self._providers = cycle(providers)
         self._requests: asyncio.Queue[CallRequest] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[CallOutcome]] = {}
 
@@ -58,7 +61,8 @@ class ManyCalls:
         self._requests.put_nowait(self._request(f"silent-{uuid.uuid4().hex}", SILENT))
 
     def _request(self, key: str, payload: Mapping[str, Any]) -> CallRequest:
-        return CallRequest(provider=BULK, operation=OPERATION, key=key, payload=payload)
+        provider = next(self._providers)
+        return CallRequest(provider=provider, operation=OPERATION, key=key, payload=payload)
 
     async def _take(self) -> None:
         async for one in self._calls.call_many(self._endless(), in_flight=IN_FLIGHT):
