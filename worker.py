@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def serve(settings: Settings, provider: str | None) -> None:
     """Serve the queues of one provider, or all, until a signal; then finish running activities."""
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     environ = environment()
     stopping = shutdown_signal()
     async with contextlib.AsyncExitStack() as running:

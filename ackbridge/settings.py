@@ -78,6 +78,7 @@ class Settings(BaseSettings):
             engine and in the ledger.
         large_payloads_over: from how many bytes on payloads of the engine are.
         log_level: of our own logs.
+        log_format: of workers, gateways, APIs and relays: `text`, or `json` with one object a line.
         signal_timeout: how long a callback waits for the engine before it is stored in the inbox.
         shutdown_within: how long running activities may take to finish on SIGTERM.
         metrics_host, metrics_port: where Prometheus scrapes the metrics of this process; no page
@@ -123,6 +124,7 @@ class Settings(BaseSettings):
     large_payloads: str = ""
     large_payloads_over: Annotated[int, Field(ge=0)] = 128 * 1024
     log_level: LogLevel = "INFO"
+    log_format: Literal["text", "json"] = "text"
     signal_timeout: Duration = timedelta(seconds=2)
     shutdown_within: Duration = timedelta(seconds=20)
     metrics_host: str = "127.0.0.1"

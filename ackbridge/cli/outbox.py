@@ -127,7 +127,7 @@ async def _opened_outbox() -> AsyncIterator[OutboxStore]:
 
 async def _relay() -> None:
     settings, environ = load_settings(), environment()
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     stopping = shutdown_signal()
     where = (settings.metrics_host, settings.metrics_port)
     with export_telemetry("ackbridge-relay", environ, *where) as metrics:

@@ -220,7 +220,9 @@ class _HttpProcess:
             rejections=self.rejections,
             host=host,
             port=port,
+            # Its warnings are logged as ours are.
             log_level="warning",
+            log_config=None,
         )
         collect_less()
         async with self.metrics.updating(self.counters, gauges):
@@ -237,7 +239,7 @@ async def _http_process(
         service: its name in traces and metrics.
         identity: what histories say about who sent its requests; None: process and host.
     """
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     allow_many_files()
     environ = environment()
     where = (settings.metrics_host, settings.metrics_port)

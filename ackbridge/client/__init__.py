@@ -12,6 +12,8 @@ from ackbridge.contracts import search_attributes as search_attributes
 from ackbridge.contracts.batches import BatchProgress as BatchProgress
 from ackbridge.contracts.batches import BatchRequest as BatchRequest
 from ackbridge.contracts.batches import ParkedSelection as ParkedSelection
+from ackbridge.contracts.breaker import ForceBreaker as ForceBreaker
+from ackbridge.contracts.breaker import SetLimit as SetLimit
 from ackbridge.contracts.calls import CallOutcome as CallOutcome
 from ackbridge.contracts.calls import CallRequest as CallRequest
 from ackbridge.contracts.calls import CallStatus as CallStatus
@@ -22,6 +24,7 @@ from ackbridge.contracts.calls import OutcomeStatus as OutcomeStatus
 from ackbridge.contracts.calls import Stage as Stage
 from ackbridge.contracts.calls import Waiting as Waiting
 from ackbridge.contracts.calls import WaitingFor as WaitingFor
+from ackbridge.contracts.control import SetFlag as SetFlag
 from ackbridge.contracts.signals import AwaitOutcome as AwaitOutcome
 from ackbridge.contracts.signals import Cancel as Cancel
 from ackbridge.contracts.signals import ForceAck as ForceAck
@@ -29,7 +32,7 @@ from ackbridge.contracts.signals import Reprocess as Reprocess
 from ackbridge.contracts.signals import Resolve as Resolve
 from ackbridge.contracts.signals import WriteOff as WriteOff
 from ackbridge.contracts.wire import InvalidInputError as InvalidInputError
-from ackbridge.contracts.wire import parse_argument
+from ackbridge.contracts.wire import parse_argument as parse_argument
 from ackbridge.errors import AckbridgeError as AckbridgeError
 from ackbridge.errors import CallCancelledError as CallCancelledError
 from ackbridge.errors import CallEndedError as CallEndedError
@@ -44,19 +47,8 @@ from ackbridge.temporal.connect import RPC_TIMEOUT as RPC_TIMEOUT
 from ackbridge.temporal.connect import connect as connect
 
 from .batches import BatchHandle as BatchHandle
-from .batches import find_batch as find_batch
-from .batches import list_batches as list_batches
-from .batches import start_batch as start_batch
 from .bulk import BulkOutcome as BulkOutcome
 from .calls import AckbridgeClient as AckbridgeClient
 from .calls import Call as Call
 from .control import ControlHandle as ControlHandle
 from .listing import ListedCall as ListedCall
-
-# Names of earlier revisions; new code uses those on the right.
-Batch = BatchHandle
-EngineUnavailable = EngineUnavailableError
-Invalid = InvalidInputError
-ProviderControl = ControlHandle
-read = parse_argument
-search = search_attributes

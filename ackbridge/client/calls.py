@@ -337,9 +337,7 @@ class Call:
                 raise InvalidRequestError(str(error)) from None
         raise CallNotFoundError(f"{self.id}: its history is empty")
 
-    async def _signal(
-        self, name: str, argument: Cancel | ForceAck | Reprocess | Resolve | WriteOff
-    ) -> None:
+    async def _signal(self, name: str, argument: OperatorRequest) -> None:
         size = len(argument.model_dump_json().encode())
         if size > MAX_RESULT_BYTES:
             raise InvalidRequestError(

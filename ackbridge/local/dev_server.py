@@ -102,10 +102,6 @@ class EmbeddedEngine:
         return f"{HOST}:{self._port(0)}"
 
     @property
-    def ui_url(self) -> str | None:
-        return None if self._headless else f"http://{HOST}:{self._port(1)}"
-
-    @property
     def environment(self) -> dict[str, str]:
         """The environment in which any Temporal client connects to it."""
         return {"TEMPORAL_ADDRESS": self.address, "TEMPORAL_NAMESPACE": NAMESPACE}

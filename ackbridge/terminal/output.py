@@ -223,7 +223,7 @@ def call_status(status: CallStatus) -> RenderableType:
 
 _CALL_PROPERTIES = (
     *("answer", "effect", "code", "stage", "waiting for", "cycle", "reference", "receipt"),
-    *("deadline", "response", "reason", "late", "settled", "forced", "disputed", "owed"),
+    *("deadline", "response", "settled", "forced", "disputed", "owed"),
     *("duplicates", "flags and breaker", "last error", "notice"),
 )
 """In the order in which they are shown."""

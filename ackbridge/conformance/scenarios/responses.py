@@ -132,14 +132,6 @@ def _polls(case: Case) -> bool:
     return case.mode == "poll"
 
 
-def _is_synchronous(case: Case) -> bool:
-    return case.mode == "sync"
-
-
-def _acknowledges(case: Case) -> bool:
-    return case.acknowledges("success")
-
-
 def _acknowledges_for_hours(case: Case) -> bool:
     acknowledge = case.operation.acknowledge
     is_long = acknowledge is not None and acknowledge.within.total_seconds() > _HOUR * _HOURS_DOWN

@@ -42,7 +42,11 @@ from .test_matching import AT, classified
 
 INTEGRATIONS = ROOT / "integrations"
 _BLOCK = re.compile(r"```yaml\n(provider: .*?)```", re.DOTALL)
-EXAMPLES = _BLOCK.findall((ROOT / "docs" / "integrations.md").read_text())
+EXAMPLES = [
+    example
+    for page in ("README.md", "docs/integrations.md")
+    for example in _BLOCK.findall((ROOT / page).read_text())
+]
 
 
 def context(call_id: str, payload: Any, **more: Any) -> dict[str, Any]:

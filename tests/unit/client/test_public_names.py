@@ -17,16 +17,16 @@ CONTRACTS = """
     Notice OutcomeStatus ParkedSelection Reprocess Stage
 """
 CLIENT = """
-    AckbridgeClient AckbridgeError AwaitOutcome Batch BatchHandle BatchProgress BatchRequest
+    AckbridgeClient AckbridgeError AwaitOutcome BatchHandle BatchProgress BatchRequest
     BulkOutcome Call
     CallCancelledError CallEndedError CallError CallFailedError CallNotFoundError CallOutcome
-    CallRequest CallStatus Cancel ControlHandle Effect EngineUnavailable EngineUnavailableError
-    ForceAck Invalid
+    CallRequest CallStatus Cancel ControlHandle Effect EngineUnavailableError
+    ForceAck ForceBreaker
     InvalidInputError InvalidRequestError KeyReusedError ListedCall Notice OutcomeCode
-    OutcomeStatus ParkedSelection ProviderControl RPC_TIMEOUT Reprocess Resolve Stage
+    OutcomeStatus ParkedSelection RPC_TIMEOUT Reprocess Resolve SetFlag SetLimit Stage
     UnavailableError Waiting WaitingFor WriteOff connect
-    find_batch list_batches names parse_argument
-    read search search_attributes start_batch
+    names parse_argument
+    search_attributes
 """
 METHODS = {
     client.AckbridgeClient: """
