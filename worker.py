@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -131,8 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(settings: Settings, provider: str | None) -> None:
     """Serve the queues of one provider, or all, until a signal; then finish running activities."""
     log_to_stderr(settings.log_level, settings.log_format)
-    environ = environment()
-    stopping = shutdown_signal()
+    environ, stopping = environment(), shutdown_signal()
     async with contextlib.AsyncExitStack() as running:
         metrics = running.enter_context(
             export_telemetry(
@@ -143,58 +142,86 @@ async def serve(settings: Settings, provider: str | None) -> None:
         if provider is not None:
             catalog.integration(provider)
         _warn_of_missing_secrets(catalog, Secrets(environ, settings.secrets_root), provider)
-        encryption = load_encryption(environ)
-        require_keys(catalog, encryption)
+        require_keys(catalog, load_encryption(environ))
         await asyncio.to_thread(migrate, settings.ledger_url)
         client = await _connect(environ, stopping)
         if client is None:
             return
-        if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
-            running.push_async_callback(bucket.aclose)
-        has_search_attributes = await _check_namespace(client, settings, provider)
-        ledger = Ledger.open(
-            settings.ledger_url, utc_now, encryption=encryption, objects=open_bucket(environ)
-        )
-        running.push_async_callback(ledger.close)
-        served = [provider] if provider else sorted(catalog.integrations)
-        networks = settings.egress_allow
-        http = build_client(
-            pools=build_pools(catalog, served, Secrets(environ, settings.secrets_root), networks),
-            others=Pool(egress=Egress(networks)),
-            around=transport_wrapper(),
-        )
-        running.push_async_callback(http.aclose)
-        snapshots = watch_controls(client, catalog, ledger)
-        running.push_async_callback(snapshots.close)
-        deps = build_dependencies(
-            settings,
-            environ,
-            catalog,
-            ledger,
-            http,
-            snapshots,
-            has_search_attributes=has_search_attributes,
-        )
-        deployment = deployment_config(settings.deployment, settings.build_id)
-        workers = build_workers(
-            client, catalog, deps, provider, settings.shutdown_within, deployment=deployment
-        )
-        await running.enter_async_context(report_stats(deps.counters, ledger.stats, utc_now))
+        deps = await _open_dependencies(running, settings, environ, catalog, client, provider)
+        await running.enter_async_context(report_stats(deps.counters, deps.ledger.stats, utc_now))
         await running.enter_async_context(metrics.updating(deps.counters))
-        await start_controls(client, catalog, ledger, provider)
-        await snapshots.prefetch(served)
-        for worker in workers:
-            await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
-        if provider is None:
-            await running.enter_async_context(SplitTaskRepair(client, partial(_replayer, client)))
-            await sync_schedules(client, catalog)
-            await sync_purge_schedule(client, settings.retention, settings.purge_every)
-        if deployment is not None:
-            await _log_version_status(client, deployment.version)
+        await _start(running, settings, client, deps, provider)
         collect_less()
         print(WORKER_READY, flush=True)
         await stopping.wait()
         log.info("shutting down: running activities have %s to finish", settings.shutdown_within)
+
+
+async def _open_dependencies(
+    running: contextlib.AsyncExitStack,
+    settings: Settings,
+    environ: Mapping[str, str],
+    catalog: Catalog,
+    client: Client,
+    provider: str | None,
+) -> Dependencies:
+    """Open what the activities share; `running` closes it."""
+    if (bucket := bucket_of(client.data_converter.external_storage)) is not None:
+        running.push_async_callback(bucket.aclose)
+    has_search_attributes = await _check_namespace(client, settings, provider)
+    ledger = Ledger.open(
+        settings.ledger_url,
+        utc_now,
+        encryption=load_encryption(environ),
+        objects=open_bucket(environ),
+    )
+    running.push_async_callback(ledger.close)
+    secrets, networks = Secrets(environ, settings.secrets_root), settings.egress_allow
+    http = build_client(
+        pools=build_pools(catalog, _served(catalog, provider), secrets, networks),
+        others=Pool(egress=Egress(networks)),
+        around=transport_wrapper(),
+    )
+    running.push_async_callback(http.aclose)
+    snapshots = watch_controls(client, catalog, ledger)
+    running.push_async_callback(snapshots.close)
+    return build_dependencies(
+        settings,
+        environ,
+        catalog,
+        ledger,
+        http,
+        snapshots,
+        has_search_attributes=has_search_attributes,
+    )
+
+
+async def _start(
+    running: contextlib.AsyncExitStack,
+    settings: Settings,
+    client: Client,
+    deps: Dependencies,
+    provider: str | None,
+) -> None:
+    """Start the controls, the workers, and what belongs to the main queue; `running` ends them."""
+    catalog, deployment = deps.catalog, deployment_config(settings.deployment, settings.build_id)
+    workers = build_workers(
+        client, catalog, deps, provider, settings.shutdown_within, deployment=deployment
+    )
+    await start_controls(client, catalog, deps.ledger, provider)
+    await deps.snapshots.prefetch(_served(catalog, provider))
+    for worker in workers:
+        await running.enter_async_context(BoundedShutdown(worker, settings.shutdown_within))
+    if provider is None:
+        await running.enter_async_context(SplitTaskRepair(client, partial(_replayer, client)))
+        await sync_schedules(client, catalog)
+        await sync_purge_schedule(client, settings.retention, settings.purge_every)
+    if deployment is not None:
+        await _log_version_status(client, deployment.version)
+
+
+def _served(catalog: Catalog, provider: str | None) -> list[str]:
+    return [provider] if provider else sorted(catalog.integrations)
 
 
 def build_dependencies(
@@ -419,30 +446,23 @@ def _warn_of_missing_secrets(catalog: Catalog, secrets: Secrets, provider: str |
     """Warn of references that do not resolve: calls that need them wait for another worker."""
     refs = {
         (name, ref)
-        for name, integration in catalog.integrations.items()
-        if provider in (None, name)
-        for spec in integration.auth
-        for credential in spec.credentials()
-        for ref in credential
-        if is_secret_ref(ref)
-    }
-    refs |= {
-        (name, ref)
-        for name, integration in catalog.integrations.items()
-        if provider in (None, name)
-        for ref in secret_refs(integration)
+        for name in _served(catalog, provider)
+        for ref in _secret_refs(catalog.integration(name))
     }
     if provider is None:
-        refs |= {
-            (name, ref)
-            for name, subscriber in catalog.subscribers.items()
-            for ref in subscriber.secrets
-        }
+        refs |= {(name, ref) for name, one in catalog.subscribers.items() for ref in one.secrets}
     for name, ref in sorted(refs):
         try:
             secrets.resolve(ref)
         except SecretError as error:
             log.warning("%s: %s", name, error)
+
+
+def _secret_refs(integration: Integration) -> Iterator[str]:
+    for spec in integration.auth:
+        for credential in spec.credentials():
+            yield from filter(is_secret_ref, credential)
+    yield from secret_refs(integration)
 
 
 if __name__ == "__main__":

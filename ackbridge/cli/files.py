@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -79,35 +79,51 @@ def check(
     problems = [problem for path in paths for problem in _problems(path)]
     checked = [] if problems else [(path, *_examples(path)) for path in paths]
     problems += [problem for _, _, found in checked for problem in found]
+    examples = {path: found for path, found, _ in checked}
     if not problems:
         _print_warnings(paths)
     if conformance and not problems:
-        # It imports the worker, which takes a second.
-        from .conformance import check_conformance, payloads_of, scenarios_named
-
-        if len(paths) > 1:
-            raise InvalidInputError("--conformance: give one file only")
-        integration = load_integration(paths[0], environment())
-        recorded = [one.recorded.example for one in checked[0][1]]
-        payloads = payloads_of(integration, recorded, payload or (), operation or ())
-        scenarios = scenarios_named(only or ())
-        return check_conformance(paths[0], payloads, scenarios, json_output)
+        return _play(examples, payload or (), operation or (), only or (), json_output)
     if json_output and examples_only:
-        rows = [row for _, examples, _ in checked for one in examples for row in example_rows(one)]
+        rows = [row for found in examples.values() for one in found for row in example_rows(one)]
         output.print_json(rows)
         print(*problems, sep="\n", file=sys.stderr, end="\n" if problems else "")
-        return ExitCode.BAD_INPUT if problems else None
-    if json_output:
+    elif json_output:
         output.print_json([asdict(problem) for problem in problems])
-        return ExitCode.BAD_INPUT if problems else None
-    for path, examples, _ in checked:
-        if examples:
-            print_examples(f"Examples of {path}", examples)
+    else:
+        _print_checked(examples, problems, len(paths))
+    return ExitCode.BAD_INPUT if problems else None
+
+
+def _play(
+    examples: Mapping[Path, Sequence[CheckedExample]],
+    payload: Sequence[str],
+    operation: Sequence[str],
+    only: Sequence[str],
+    json_output: bool,
+) -> int | None:
+    # It imports the worker, which takes a second.
+    from .conformance import check_conformance, payloads_of, scenarios_named
+
+    if len(examples) > 1:
+        raise InvalidInputError("--conformance: give one file only")
+    ((path, found),) = examples.items()
+    integration = load_integration(path, environment())
+    recorded = [one.recorded.example for one in found]
+    payloads = payloads_of(integration, recorded, payload, operation)
+    return check_conformance(path, payloads, scenarios_named(only), json_output)
+
+
+def _print_checked(
+    examples: Mapping[Path, Sequence[CheckedExample]], problems: Sequence[Problem], files: int
+) -> None:
+    for path, found in examples.items():
+        if found:
+            print_examples(f"Examples of {path}", found)
     if problems:
         print(*problems, sep="\n")
     else:
-        print(f"{output.counted(len(paths), 'file is', 'files are')} valid")
-    return ExitCode.BAD_INPUT if problems else None
+        print(f"{output.counted(files, 'file is', 'files are')} valid")
 
 
 def schema(

@@ -96,25 +96,9 @@ async def conformance_harness(file: Path, environ: Mapping[str, str]) -> AsyncIt
         ledger_path = folder / "ledger.db"
         await asyncio.to_thread(_migrate, f"sqlite:///{ledger_path}")
         await stack.enter_async_context(_serve(provider, provider_at))
-        server = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
-        stack.push_async_callback(asyncio.to_thread, server.stop, _STOP_TIMEOUT)
-        await asyncio.to_thread(server.start)
-        environment = {
-            **inherited_environment(environ),
-            **copy.environment,
-            **_settings(copy, folder, ledger_path, gateway_url),
-            **server.environment,
-        }
-        worker = StackProcess(
-            "worker",
-            worker_plan(),
-            environ=environment,
-            log=folder / "worker.log",
-            folder=folder,
-            start_timeout=_START_TIMEOUT,
-        )
-        stack.push_async_callback(asyncio.to_thread, worker.stop, _STOP_TIMEOUT)
-        await asyncio.to_thread(worker.start)
+        settings = _settings(copy, folder, ledger_path, gateway_url)
+        environment = {**inherited_environment(environ), **copy.environment, **settings}
+        environment |= await _start_processes(stack, folder, environment)
         client = await connect(environment)
         ledger = await stack.enter_async_context(_ledger(ledger_path))
         gateway = create_app(
@@ -131,6 +115,26 @@ async def conformance_harness(file: Path, environ: Mapping[str, str]) -> AsyncIt
             httpx.AsyncClient(base_url=provider_url, trust_env=False)
         )
         yield Harness(integration, examples, dialect, client, http, ledger, ledger_path)
+
+
+async def _start_processes(
+    stack: contextlib.AsyncExitStack, folder: Path, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """Start engine and worker; `stack` stops them. Returns how to reach the engine."""
+    server = EmbeddedEngine(folder / "engine.db", headless=True, time_skipping=True)
+    stack.push_async_callback(asyncio.to_thread, server.stop, _STOP_TIMEOUT)
+    await asyncio.to_thread(server.start)
+    worker = StackProcess(
+        "worker",
+        worker_plan(),
+        environ={**environment, **server.environment},
+        log=folder / "worker.log",
+        folder=folder,
+        start_timeout=_START_TIMEOUT,
+    )
+    stack.push_async_callback(asyncio.to_thread, worker.stop, _STOP_TIMEOUT)
+    await asyncio.to_thread(worker.start)
+    return server.environment
 
 
 def _settings(

@@ -71,6 +71,12 @@ class Addresses:
     stripe: str
     shop: str = ""
 
+    @classmethod
+    def at(cls, ports: Mapping[str, int]) -> Self:
+        """Those of servers on these loopback ports."""
+        urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
+        return cls(**{**urls, "engine": f"{HOST}:{ports['engine']}"})
+
 
 def inherited_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of our environment that a process of a stack inherits."""
@@ -198,14 +204,7 @@ class Stack:
         self._reserved = {name: LoopbackPort(wanted.get(name)) for name in _SERVERS}
         ports = {name: port.number for name, port in self._reserved.items()}
         self._ports = ports
-        self.addresses = Addresses(
-            engine=f"{HOST}:{ports['engine']}",
-            ui=f"http://{HOST}:{ports['ui']}",
-            gateway=f"http://{HOST}:{ports['gateway']}",
-            sandbox=f"http://{HOST}:{ports['sandbox']}",
-            stripe=f"http://{HOST}:{ports['stripe']}",
-            shop=f"http://{HOST}:{ports[SHOP]}",
-        )
+        self.addresses = Addresses.at(ports)
         self._defaults = environment_for(
             self.addresses,
             environ,

@@ -135,7 +135,29 @@ async def promote(
         UnavailableError: they took longer, naming the queues; or the engine refuses.
         EngineUnavailableError: the engine does not answer, or refuses to describe a deployment.
     """
+    await _route_when_served(
+        client, name, build_id, ramp=ramp, may_drop_queues=may_drop_queues, within=within
+    )
+    found, _ = await _poll(client, name, lambda found: not found.is_spreading, within)
+    if found.is_spreading:
+        behind = await _queues_behind(client, found, build_id, is_ramp=ramp is not None)
+        raise UnavailableError(
+            f"queues that do not route to version {build_id} after {_seconds(within)}:"
+            f" {', '.join(behind) or 'unknown'}. The engine goes on with it; check with: ackbridge"
+            " deployment status"
+        )
+    return found
 
+
+async def _route_when_served(
+    client: Client,
+    name: str,
+    build_id: str,
+    *,
+    ramp: float | None,
+    may_drop_queues: bool,
+    within: timedelta,
+) -> None:
     def is_served(found: Deployment) -> bool:
         if not found.queues(build_id):
             return False
@@ -147,7 +169,7 @@ async def promote(
         if not is_served(found):
             raise UnavailableError(_missing(found, build_id, within))
         try:
-            await _route(
+            return await _route(
                 client,
                 ramp,
                 namespace=client.namespace,
@@ -157,21 +179,11 @@ async def promote(
                 identity=client.identity,
                 ignore_missing_task_queues=may_drop_queues,
             )
-            break
         except RPCError as error:
             # A request that timed out may have succeeded; repeating it changes nothing.
             if error.status not in _TEMPORARY or time.monotonic() > end:
                 message = f"the engine refuses the version: {error.message}"
                 raise UnavailableError(message) from None
-    found, _ = await _poll(client, name, lambda found: not found.is_spreading, within)
-    if found.is_spreading:
-        behind = await _queues_behind(client, found, build_id, is_ramp=ramp is not None)
-        raise UnavailableError(
-            f"queues that do not route to version {build_id} after {_seconds(within)}:"
-            f" {', '.join(behind) or 'unknown'}. The engine goes on with it; check with: ackbridge"
-            " deployment status"
-        )
-    return found
 
 
 def _missing(found: Deployment, build_id: str, within: timedelta) -> str:
