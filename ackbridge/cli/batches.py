@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time as clock
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, time, timedelta
 from typing import Annotated, Any
 
@@ -14,7 +14,9 @@ from ackbridge.client.batches import BatchHandle
 from ackbridge.client.calls import AckbridgeClient
 from ackbridge.contracts import names
 from ackbridge.contracts.batches import BatchProgress, BatchRequest, BatchState, ParkedSelection
+from ackbridge.contracts.calls import OutcomeCode
 from ackbridge.contracts.wire import InvalidInputError, parse_argument
+from ackbridge.errors import unknown_name
 from ackbridge.ledger.batches import ParkedCall, ParkedCount
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.terminal import output
@@ -46,8 +48,9 @@ def reprocess(
     ],
     by: By,
     operation: Annotated[str | None, typer.Option(help="Only calls of this operation.")] = None,
-    reason: Annotated[
-        str | None, typer.Option(help="Only calls parked for this reason, such as `no_response`.")
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="Only calls parked with this code, as `no_response`; may be repeated."),
     ] = None,
     older_than: Annotated[
         str | None, typer.Option(help="Only calls parked for at least this long: `30m`, `2h`.")
@@ -66,32 +69,40 @@ def reprocess(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show which calls would be reprocessed.")
     ] = False,
+    reason: Annotated[str | None, typer.Option(help="Why; recorded in the history.")] = None,
     watch: Watch = False,
     json_output: Json = False,
 ) -> int | None:
     """Reprocess parked calls: send them again, and wait for their responses.
 
     A batch takes each call once, oldest first, at a limited rate. It waits while the provider is
-    switched off or its breaker is open.
+    switched off or its breaker is open. One call, by its id, is resumed at once and without a
+    batch; it takes `--reason` only.
     """
-    if "." in which:
-        return signal_call(
-            which, names.REPROCESS, by, lambda call: call.reprocess(by=by), json_output
-        )
     selection = {
-        "provider": which,
         "operation": operation,
-        "reason": reason,
+        "reason": _known_codes(code or ()) or None,
         "older_than": older_than and parse_duration("older-than", older_than).total_seconds(),
         "keys": key or (),
         "at_most": at_most,
     }
+    if "." in which:
+        if dry_run or at or any(selection.values()):
+            raise InvalidInputError("CALL_ID: it is one call; options that select are for batches")
+        return signal_call(
+            which,
+            names.REPROCESS,
+            by,
+            lambda call: call.reprocess(by=by, reason=reason),
+            json_output,
+        )
     fields = {
-        "selection": selection,
+        "selection": {"provider": which, **selection},
         "rate": rate,
         "concurrency": concurrency,
         "not_before": at and parse_start(at, datetime.now().astimezone()),
         "by": by,
+        "reason": reason,
     }
     request = parse_argument(BatchRequest, (fields,))
     if dry_run:
@@ -152,6 +163,14 @@ def resume(batch_id: BatchId, reason: Reason, by: By, json_output: Json = False)
 def stop(batch_id: BatchId, reason: Reason, by: By, json_output: Json = False) -> None:
     """Stop a batch. Calls that it has not signalled yet stay parked."""
     _signal(batch_id, lambda batch: batch.stop(by=by, reason=reason), json_output)
+
+
+def _known_codes(codes: Sequence[str]) -> Sequence[str]:
+    known = [code.value for code in OutcomeCode]
+    for code in codes:
+        if code not in known:
+            raise InvalidInputError(f"--code: {unknown_name('code', code, known)}")
+    return codes
 
 
 def parse_start(text: str, now: datetime) -> datetime:

@@ -287,8 +287,9 @@ class Call:
         """Complete the call on an operator's authority, with or without a response."""
         await self._signal(names.FORCE_ACK, ForceAck(by=by, reason=reason, response=response))
 
-    async def reprocess(self, *, by: str) -> None:
-        await self._signal(names.REPROCESS, Reprocess(by=by))
+    async def reprocess(self, *, by: str, reason: str | None = None) -> None:
+        """Send a parked call again, if its flags and the breaker allow it."""
+        await self._signal(names.REPROCESS, Reprocess(by=by, reason=reason))
 
     async def resolve(self, as_: Effect, *, by: str, reason: str, response: Any = None) -> None:
         """State what happened at the provider, for an open call that does not know.

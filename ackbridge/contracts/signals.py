@@ -36,6 +36,7 @@ class Reprocess(StrictModel):
 
     by: Actor
     batch: str | None = Field(default=None, max_length=MAX_ACTOR_LENGTH)
+    reason: Reason | None = None
 
 
 class Resolve(StrictModel):

@@ -249,7 +249,7 @@ def test_batch_of_parked_calls(stack: Stack) -> None:
         dry = run(stack.environment, *which, "--dry-run", "--json")
     assert json.loads(dry.stdout)["kinds"][0]["reason"] == "no_receipt"
     assert "1 call would be reprocessed" in run(stack.environment, *which, "--dry-run").stdout
-    begun = run(stack.environment, *which, "--reason", "no_receipt", "--json")
+    begun = run(stack.environment, *which, "--code", "no_receipt", "--reason", "back", "--json")
     assert begun.returncode == 0, begun.stdout + begun.stderr
     (batch,) = json.loads(begun.stdout)
     assert batch["total"] == 1
@@ -296,6 +296,8 @@ def test_purge(stack: Stack) -> None:
         (("batch", "status", "batch.sandbox:never"), "no such batch"),
         (("reprocess", "sandbox", "--rate", "0"), "rate: Input should be greater than 0"),
         (("reprocess", "sandbox", "--at", "night"), "--at: neither a time"),
+        (("reprocess", "sandbox", "--code", "no_reciept"), "Did you mean 'no_receipt'?"),
+        (("reprocess", "sandbox.create_order.o-1", "--dry-run"), "CALL_ID: it is one call"),
         (("flag", "sandbox", "off"), "--reason: required"),
         (("flag", "sandbox", "sometimes", "--reason", "r"), "must be on, off, internal, default"),
         (("flag", "sandbox", "101%", "--reason", "r"), "percentage: Input should be less than"),
