@@ -310,6 +310,9 @@ def _message(details: ErrorDetails, path: FieldPath, kind: _FileKind[Model]) -> 
             return f"type must be one of {context.get('expected_tags', '')}"
         case "string_pattern_mismatch":
             return f"does not match {context.get('pattern', '')}"
+        case "model_type":
+            known = field_names(json_schema_of(kind.model), details["loc"])
+            return f"should be a mapping. Known fields: {', '.join(known)}"
     return details["msg"].removeprefix("Value error, ").removeprefix("Input ")
 
 

@@ -486,14 +486,17 @@ def _deadline(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
 
 def _template_names(operation: Fields, _document: Any) -> Iterator[FieldProblem]:
     """Names in templates that do not exist there; they would silently be null."""
-    receipt = _mapping(operation, "receipt")
+    receipt, schema = _mapping(operation, "receipt"), operation.get("payload_schema")
     for where, fields, known in _TEMPLATES:
         part = _mapping(operation, *where)
         for field in fields:
             is_expression = field in _EXPRESSIONS and isinstance(part.get(field), str)
             for path, text in walk_texts(part.get(field), (*where, field)):
                 for expression in _expressions(text, is_expression=is_expression):
-                    for problem in _unknown_names(expression, known, receipt):
+                    for problem in (
+                        *_unknown_names(expression, known, receipt),
+                        *_unknown_payload(expression, schema),
+                    ):
                         yield FieldProblem(path, f"{expression.text}: {problem}")
 
 
@@ -514,12 +517,21 @@ def _sensitive(operation: Fields, _document: Fields) -> Iterator[FieldProblem]:
             yield _problem("sensitive", f"{'.'.join(path)}: {unknown}")
 
 
+def _unknown_payload(expression: Expression, schema: Any) -> Iterator[str]:
+    for first, *inner in expression.referenced_names():
+        unknown = _unknown_property(schema, tuple(inner)) if first == "payload" else None
+        if unknown is not None:
+            yield unknown
+
+
 def _unknown_property(schema: Any, path: tuple[str, ...]) -> str | None:
     """Why a payload never has this path; None: it may have."""
     for name in path:
         while isinstance(schema, dict) and isinstance(schema.get("items"), dict):
             schema = schema["items"]
         if not isinstance(schema, dict) or not isinstance(known := schema.get("properties"), dict):
+            return None
+        if "patternProperties" in schema:
             return None
         if name not in known:
             is_closed = schema.get("additionalProperties") is False

@@ -16,6 +16,9 @@ from typer.core import TyperGroup
 
 from ackbridge.workarounds.temporal_sdk import exit_process
 
+_HELP: Final = ("-h", "--help")
+_CONTEXT: Final = {"help_option_names": list(_HELP)}
+
 
 @dataclass(frozen=True)
 class Group:
@@ -161,7 +164,7 @@ def _build(name: str, found: str | Group) -> Any:
 
     if isinstance(found, str):
         single = typer.Typer(rich_markup_mode="markdown", add_completion=False)
-        single.command(name)(exits_with_code(_load(found)))
+        single.command(name, context_settings=_CONTEXT)(exits_with_code(_load(found)))
         return typer.main.get_command(single)
     has_callback = found.callback is not None
     group = typer.Typer(
@@ -172,6 +175,7 @@ def _build(name: str, found: str | Group) -> Any:
         invoke_without_command=has_callback,
         add_completion=False,
         rich_markup_mode="markdown",
+        context_settings=_CONTEXT,
     )
     group.callback()(_load(found.callback) if found.callback else _no_callback)
     return typer.main.get_command(group)
@@ -193,7 +197,7 @@ def _group_class(commands: dict[str, Any], lists_by_default: bool = False) -> ty
             self.commands = _Commands(dict(commands))
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            if lists_by_default and (not args or args[0] not in (*self.commands, "--help")):
+            if lists_by_default and (not args or args[0] not in (*self.commands, *_HELP)):
                 args = ["list", *args]
             return super().parse_args(ctx, args)
 
@@ -206,6 +210,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    context_settings=_CONTEXT,
     help="""Third-party API calls that always end in a known state.
 
 Start calls, inspect and control them; check integration files; run a local stack.

@@ -14,6 +14,7 @@ from ackbridge.catalog.examples import Example
 from ackbridge.catalog.json_schema import json_schema_of
 from ackbridge.catalog.loading import (
     SUBSCRIBERS_FOLDER,
+    integration_files,
     integration_warnings,
     load_examples,
     load_integration,
@@ -29,7 +30,7 @@ from ackbridge.conformance.readings import (
 from ackbridge.contracts.schemas import WIRE_SCHEMAS, wire_schema
 from ackbridge.contracts.wire import InvalidInputError
 from ackbridge.errors import IntegrationFileError, Problem, unknown_name
-from ackbridge.settings import environment
+from ackbridge.settings import environment, integrations_folder, load_settings
 from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import ExitCode
 
@@ -38,9 +39,14 @@ from .options import Json
 
 
 def check(
-    paths: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Integration and subscriber files.")
-    ],
+    given: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Integration and subscriber files, or folders of them; by default the folder that"
+            " `ACKBRIDGE_INTEGRATIONS` names.",
+        ),
+    ] = None,
     conformance: Annotated[
         bool, typer.Option(help="Also run every scenario that applies; see docs/conformance.md.")
     ] = False,
@@ -76,6 +82,7 @@ def check(
     reported. Nothing is sent anywhere else. Exit 1 when a scenario fails, or cannot be played
     because an example is missing.
     """
+    paths = _files(given or [integrations_folder(load_settings().integrations)])
     problems = [problem for path in paths for problem in _problems(path)]
     checked = [] if problems else [(path, *_examples(path)) for path in paths]
     problems += [problem for _, _, found in checked for problem in found]
@@ -93,6 +100,18 @@ def check(
     else:
         _print_checked(examples, problems, len(paths))
     return ExitCode.BAD_INPUT if problems else None
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+        elif in_folder := [*integration_files(path), *integration_files(path / SUBSCRIBERS_FOLDER)]:
+            found += in_folder
+        else:
+            raise InvalidInputError(f"{path}: contains no integration file (*.yaml)")
+    return found
 
 
 def _play(

@@ -161,6 +161,7 @@ def test_anchors_and_merges_are_supported(tmp_path: Path) -> None:
 
 CALLBACK = "response: {mode: callback, match: {call_id: c}, success: a}"
 POLL = "mode: poll, status: {path: /x, success: done}"
+CLOSED = "payload_schema: {additionalProperties: false, properties: {weight: {}}}"
 
 
 def notice(text: str) -> str:
@@ -242,6 +243,13 @@ def notice(text: str) -> str:
             "notices.failed.alternative",
             "callback_url is not available",
         ),
+        (
+            f"{CLOSED}, request: {{path: '/{{payload.wieght}}'}}",
+            "request.path",
+            "payload_schema has no wieght. Did you mean 'weight'?",
+        ),
+        (f"{CLOSED}, sum: payload.lines.cost", "sum", "payload_schema has no lines"),
+        ("response: {mode: sync, failure: bad}", "response.failure", "mapping. Known fields: code"),
         (notice("title: t, message: '{x'"), "notices.failed.message", "not closed"),
         (notice("title: '', message: m"), "notices.failed.title", "at least 1"),
         ("response: {mode: sync, success: 'ok == true'}", "response.success", "`true`"),
