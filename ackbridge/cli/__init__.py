@@ -1,22 +1,24 @@
 """The console command `ackbridge`; `starter.py` is the same code.
 
-The module of a command is imported when the command runs: all of them together take a second.
+The module of a command is imported when the command runs: all of them together take seconds.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from ackbridge.workarounds.temporal_sdk import exit_process
 
-_HELP: Final = ("-h", "--help")
+_HELP: Final = ("--help", "-h")
 _CONTEXT: Final = {"help_option_names": list(_HELP)}
 
 
@@ -36,102 +38,121 @@ class Group:
     lists_by_default: bool = False
 
 
-COMMANDS: Final[dict[str, str | Group]] = {
-    "call": "calls:call",
-    "call-many": "call_many:call_many",
-    "status": "calls:status",
-    "list": "calls:list_calls",
-    "cancel": "calls:cancel",
-    "force-ack": "calls:force_ack",
-    "resolve": "settlement:resolve",
-    "unknown": "settlement:list_unknown",
-    "reprocess": "batches:reprocess",
-    "batches": "batches:list_batches",
-    "queue": "queue:queue",
-    "flag": "control:flag",
-    "breaker": "control:breaker",
-    "limit": "limits:limit",
-    "check": "files:check",
-    "schema": "files:schema",
-    "try": "recording:try_operation",
-    "record": "recording:record",
-    "catch-up": "events:catch_up",
-    "worker": "processes:worker",
-    "gateway": "processes:gateway",
-    "api": "processes:api",
-    "relay": "outbox:relay",
-    "init": "project:init",
-    "up": "processes:up",
-    "demo": "processes:demo",
-    "providers": "providers:providers",
-    "purge": "purge:purge",
-    "encrypt-again": "encryption:encrypt_again",
-    "batch": Group(
-        "Show or control one batch.",
-        {
-            "status": "batches:status",
-            "pause": "batches:pause",
-            "resume": "batches:resume",
-            "stop": "batches:stop",
-        },
-    ),
-    "owed": Group(
-        "List acknowledgements that providers have not accepted (`list`, which may be left out).",
-        {"list": "settlement:list_owed", "write-off": "settlement:write_off"},
-        lists_by_default=True,
-    ),
-    "held": Group(
-        "List messages that need a person (`list`, which may be left out).",
-        {
-            "list": "settlement:list_held",
-            "apply": "settlement:apply_held",
-            "discard": "settlement:discard_held",
-        },
-        lists_by_default=True,
-    ),
-    "inbox": Group(
-        "List messages of providers that were not delivered (`list`, which may be left out).",
-        {"list": "settlement:list_inbox", "replay": "settlement:replay_inbox"},
-        lists_by_default=True,
-    ),
-    "outbox": Group(
-        "List rows of a service's outbox (`list`, which may be left out), or retry them; print its"
-        " table's definition.",
-        {"list": "outbox:list_rows", "retry": "outbox:retry", "sql": "outbox:sql"},
-        lists_by_default=True,
-    ),
-    "notices": Group(
-        "List notices to subscribers.",
-        {"replay": "notices:replay_notices"},
-        callback="notices:list_notices",
-    ),
-    "audit": Group(
-        "List, check or export the audit log of operators' requests (`list`, which may be left"
-        " out).",
-        {
-            "list": "audit:list_audit",
-            "verify": "audit:verify",
-            "export": "audit:export",
-        },
-        lists_by_default=True,
-    ),
-    "api-key": Group(
-        "List, create or remove keys of HTTP clients (`ACKBRIDGE_AUTH_API_KEYS`).",
-        {"list": "api_keys:list_keys", "new": "api_keys:new", "remove": "api_keys:remove"},
-        lists_by_default=True,
-    ),
-    "schedules": Group(
-        "List the schedules of batches (`list`, which may be left out), or remove one.",
-        {"list": "schedules:list_batch_schedules", "remove": "schedules:remove"},
-        lists_by_default=True,
-    ),
-    "deployment": Group(
-        "Show or change which version of the workers gets tasks (deployment: "
-        "`ACKBRIDGE_DEPLOYMENT`).",
-        {"status": "deployment:status", "promote": "deployment:promote"},
-    ),
+SECTIONS: Final[dict[str, dict[str, str | Group]]] = {
+    "First steps": {
+        "init": "project:init",
+        "up": "processes:up",
+        "demo": "processes:demo",
+    },
+    "Calls": {
+        "call": "calls:call",
+        "call-many": "call_many:call_many",
+        "status": "calls:status",
+        "list": "calls:list_calls",
+        "cancel": "calls:cancel",
+        "force-ack": "calls:force_ack",
+        "reprocess": "batches:reprocess",
+        "batches": "batches:list_batches",
+        "batch": Group(
+            "Show or control one batch.",
+            {
+                "status": "batches:status",
+                "pause": "batches:pause",
+                "resume": "batches:resume",
+                "stop": "batches:stop",
+            },
+        ),
+    },
+    "What needs a person": {
+        "unknown": "settlement:list_unknown",
+        "resolve": "settlement:resolve",
+        "held": Group(
+            "List messages that need a person (`list`, which may be left out).",
+            {
+                "list": "settlement:list_held",
+                "apply": "settlement:apply_held",
+                "discard": "settlement:discard_held",
+            },
+            lists_by_default=True,
+        ),
+        "owed": Group(
+            "List acknowledgements that providers have not accepted (`list`, which may be left"
+            " out).",
+            {"list": "settlement:list_owed", "write-off": "settlement:write_off"},
+            lists_by_default=True,
+        ),
+        "inbox": Group(
+            "List messages of providers that were not delivered (`list`, which may be left out).",
+            {"list": "settlement:list_inbox", "replay": "settlement:replay_inbox"},
+            lists_by_default=True,
+        ),
+        "outbox": Group(
+            "List rows of a service's outbox (`list`, which may be left out), or retry them; print"
+            " its table's definition.",
+            {"list": "outbox:list_rows", "retry": "outbox:retry", "sql": "outbox:sql"},
+            lists_by_default=True,
+        ),
+        "notices": Group(
+            "List notices to subscribers.",
+            {"replay": "notices:replay_notices"},
+            callback="notices:list_notices",
+        ),
+    },
+    "Providers": {
+        "providers": "providers:providers",
+        "queue": "queue:queue",
+        "flag": "control:flag",
+        "breaker": "control:breaker",
+        "limit": "limits:limit",
+        "schedules": Group(
+            "List the schedules of batches (`list`, which may be left out), or remove one.",
+            {"list": "schedules:list_batch_schedules", "remove": "schedules:remove"},
+            lists_by_default=True,
+        ),
+        "catch-up": "events:catch_up",
+    },
+    "Integration files": {
+        "check": "files:check",
+        "schema": "files:schema",
+        "try": "recording:try_operation",
+        "record": "recording:record",
+    },
+    "Processes": {
+        "worker": "processes:worker",
+        "gateway": "processes:gateway",
+        "api": "processes:api",
+        "relay": "outbox:relay",
+    },
+    "Administration": {
+        "deployment": Group(
+            "Show or change which version of the workers gets tasks (deployment: "
+            "`ACKBRIDGE_DEPLOYMENT`).",
+            {"status": "deployment:status", "promote": "deployment:promote"},
+        ),
+        "api-key": Group(
+            "List, create or remove keys of HTTP clients (`ACKBRIDGE_AUTH_API_KEYS`).",
+            {"list": "api_keys:list_keys", "new": "api_keys:new", "remove": "api_keys:remove"},
+            lists_by_default=True,
+        ),
+        "audit": Group(
+            "List, check or export the audit log of operators' requests (`list`, which may be left"
+            " out).",
+            {
+                "list": "audit:list_audit",
+                "verify": "audit:verify",
+                "export": "audit:export",
+            },
+            lists_by_default=True,
+        ),
+        "purge": "purge:purge",
+        "encrypt-again": "encryption:encrypt_again",
+    },
 }
-"""`module:function` in this package, or a group of them, by name."""
+"""`module:function` in this package, or a group of them, by section of the help and by name."""
+
+COMMANDS: Final = {
+    name: command for commands in SECTIONS.values() for name, command in commands.items()
+}
 
 
 class _Commands(MutableMapping[str, Any]):
@@ -201,7 +222,26 @@ def _group_class(commands: dict[str, Any], lists_by_default: bool = False) -> ty
                 args = ["list", *args]
             return super().parse_args(ctx, args)
 
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            """Without importing every command for its line: together that takes seconds."""
+            self.commands = {name: _listed(name, found) for name, found in commands.items()}
+            super().format_help(ctx, formatter)
+
     return LazyGroup
+
+
+def _listed(name: str, found: Any) -> TyperCommand:
+    """What the help of its group shows of a command."""
+    section = next((title for title, names in SECTIONS.items() if found is names.get(name)), None)
+    summary = found.help if isinstance(found, Group) else _docstring(found).partition("\n\n")[0]
+    return TyperCommand(name, help=summary, rich_help_panel=section, rich_markup_mode="markdown")
+
+
+def _docstring(target: str) -> str:
+    module, function = target.split(":")
+    source = ast.parse(Path(__file__).with_name(f"{module}.py").read_text())
+    functions = (node for node in source.body if isinstance(node, ast.FunctionDef))
+    return next(ast.get_docstring(one) or "" for one in functions if one.name == function)
 
 
 app = typer.Typer(
