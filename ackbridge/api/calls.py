@@ -90,6 +90,10 @@ class ReasonBody(StrictModel):
     reason: Reason
 
 
+class ReprocessBody(StrictModel):
+    reason: Reason | None = None
+
+
 class ForceAckBody(StrictModel):
     """How to complete a call.
 
@@ -327,11 +331,14 @@ async def force_ack(call: CallId, body: ForceAckBody, parts: Parts, by: By) -> R
     responses=STEERING,
     operation_id="reprocess_call",
 )
-async def reprocess(call: CallId, parts: Parts, by: By) -> Response:
+async def reprocess(
+    call: CallId, parts: Parts, by: By, body: ReprocessBody | None = None
+) -> Response:
     """Send a parked call again, or ask about it where it may not be sent again."""
     by.require(Role.STEER, provider_of(call))
     found = parts.calls.call(call)
-    return await _signal(parts, by, found, names.REPROCESS, found.reprocess(by=by.by))
+    act = found.reprocess(by=by.by, reason=body.reason if body else None)
+    return await _signal(parts, by, found, names.REPROCESS, act)
 
 
 async def _signal(
