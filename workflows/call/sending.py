@@ -81,24 +81,35 @@ class Attempts:
             error.attempts = 0
             return error
         self.held_since = None
-        is_untried = error.kind == StepFailure.UNAVAILABLE and not error.attempts
-        is_not_now = error.kind == StepFailure.NOT_NOW
-        if (is_untried or (is_not_now and not was_missing)) and self.last:
-            then = error.reason if is_not_now else "no worker could take it up in time"
-            error = StepError(
-                self.last.kind,
-                f"{self.last.reason.partition('; then ')[0]}; then {then}"[:MAX_ERROR_LENGTH],
-                attempts=0,
-                code=self.last.code,
-                retry_after=error.retry_after,
-            )
-        elif is_not_now:
+        if self.last is not None and _says_less(error, was_missing=was_missing):
+            error = _followed(self.last, error)
+        elif error.kind == StepFailure.NOT_NOW:
             error.attempts = 0
         else:
             self.number += error.attempts
         self.first_at = self.first_at or now
         self.last = error
         return error
+
+
+def _says_less(error: StepError, *, was_missing: bool) -> bool:
+    """Whether an error only says that there was no attempt; the one before it says why."""
+    if error.kind == StepFailure.UNAVAILABLE:
+        return not error.attempts
+    return error.kind == StepFailure.NOT_NOW and not was_missing
+
+
+def _followed(last: StepError, error: StepError) -> StepError:
+    """The error of the last attempt, with what has kept back the next one."""
+    is_not_now = error.kind == StepFailure.NOT_NOW
+    then = error.reason if is_not_now else "no worker could take it up in time"
+    return StepError(
+        last.kind,
+        f"{last.reason.partition('; then ')[0]}; then {then}"[:MAX_ERROR_LENGTH],
+        attempts=0,
+        code=last.code,
+        retry_after=error.retry_after,
+    )
 
 
 class Sending:
