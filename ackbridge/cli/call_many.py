@@ -23,7 +23,7 @@ from ackbridge.terminal.exit_codes import ExitCode, report
 
 from .call_files import UNFINISHED, RequestFile, ResultFile
 from .connections import with_client
-from .options import Json, parse_duration
+from .options import Json, Operation, Provider, parse_duration
 
 REFUSED = "refused"
 """The status of a request that is no call: nothing was sent."""
@@ -33,8 +33,8 @@ RESULTS = ".results"
 
 
 def call_many(
-    provider: Annotated[str, typer.Argument(help="The integration, such as `stripe`.")],
-    operation: Annotated[str, typer.Argument(help="The operation, such as `create_payment`.")],
+    provider: Provider,
+    operation: Operation,
     requests: Annotated[
         str,
         typer.Argument(

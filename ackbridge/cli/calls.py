@@ -30,19 +30,17 @@ from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import ExitCode, report
 
 from .connections import with_client, with_ledger, with_temporal
-from .options import By, Json, Limit, Watch, parse_duration, read_json
+from .options import By, Json, Limit, Operation, Payload, Provider, Watch, parse_duration, read_json
 
 CallId = Annotated[str, typer.Argument(metavar="ID", help="The call id: PROVIDER.OPERATION.KEY.")]
 Reason = Annotated[str, typer.Option(help="Why; recorded in the call's history.")]
 
 
 def call(
-    provider: Annotated[str, typer.Argument(help="The integration, such as `stripe`.")],
-    operation: Annotated[str, typer.Argument(help="The operation, such as `create_payment`.")],
+    provider: Provider,
+    operation: Operation,
     key: Annotated[str, typer.Option(help="Your idempotency key: the same key is the same call.")],
-    payload: Annotated[
-        str, typer.Option(help="JSON, or `@file`, or `-` for standard input.")
-    ] = "null",
+    payload: Payload = "null",
     wait: Annotated[
         str, typer.Option(help="How long to wait for the outcome: `5s`, `2m`; `0s` does not wait.")
     ] = "5s",

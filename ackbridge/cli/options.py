@@ -18,6 +18,9 @@ from ackbridge.errors import AckbridgeError
 from ackbridge.settings import environment
 from ackbridge.temporal.connect import engine_identity
 
+Provider = Annotated[str, typer.Argument(help="The integration, such as `stripe`.")]
+Operation = Annotated[str, typer.Argument(help="The operation, such as `create_payment`.")]
+Payload = Annotated[str, typer.Option(help="JSON, or `@file`, or `-` for standard input.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

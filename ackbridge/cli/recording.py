@@ -60,7 +60,7 @@ from ackbridge.terminal import output
 from ackbridge.terminal.exit_codes import report
 
 from .examples import describe
-from .options import Json, read_json
+from .options import Json, Operation, Payload, Provider, read_json
 
 MAX_BYTES = 4 * 1024 * 1024
 """Of an answer."""
@@ -69,12 +69,10 @@ Asked = Literal["request", "status", "success", "failed"]
 
 
 def try_operation(
-    provider: Annotated[str, typer.Argument(help="The provider.")],
-    operation: Annotated[str, typer.Argument(help="The operation.")],
+    provider: Provider,
+    operation: Operation,
     key: Annotated[str, typer.Option(help="The call's key; part of idempotency keys.")],
-    payload: Annotated[
-        str, typer.Option(help="JSON, `@file`, or `-` for standard input.")
-    ] = "null",
+    payload: Payload = "null",
     send: Annotated[
         Asked, typer.Option(help="Which request: status and acknowledgements need --reference.")
     ] = "request",
@@ -242,7 +240,7 @@ def _write(path: Path, example: Mapping[str, Any]) -> None:
 
 
 def record(
-    provider: Annotated[str, typer.Argument(help="The provider.")],
+    provider: Provider,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 8800,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     gateway: Annotated[
