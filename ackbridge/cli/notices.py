@@ -83,7 +83,7 @@ def _print_notices(
         bodies = [notice.body.model_dump(mode="json") for notice in notices]
         output.print_json([row | {"body": body} for row, body in zip(rows, bodies, strict=True)])
         return
-    title = f"{len(rows)} {f'{state} ' if state else ''}notices"
+    title = output.counted(len(rows), f"{state} notice" if state else "notice")
     output.print_rows(rows, title, COLUMNS, as_json=False)
 
 

@@ -194,6 +194,7 @@ def demo(
 class _HttpProcess:
     """What the processes that serve HTTP have in common."""
 
+    name: str
     settings: Settings
     environ: Mapping[str, str]
     metrics: Metrics
@@ -226,24 +227,28 @@ class _HttpProcess:
         )
         collect_less()
         async with self.metrics.updating(self.counters, gauges):
-            await serve_until_stopped(config, streams.hub.close_all if streams else None)
+            await serve_until_stopped(
+                config,
+                streams.hub.close_all if streams else None,
+                partial(print, f"{self.name} ready at http://{host}:{port}", flush=True),
+            )
 
 
 @asynccontextmanager
 async def _http_process(
-    settings: Settings, service: str, identity: str | None = None
+    settings: Settings, name: str, identity: str | None = None
 ) -> AsyncIterator[_HttpProcess]:
     """Open what a process that serves HTTP needs, migrate the ledger, and close it at the end.
 
     Args:
-        service: its name in traces and metrics.
+        name: in traces and metrics, after `ackbridge-`.
         identity: what histories say about who sent its requests; None: process and host.
     """
     log_to_stderr(settings.log_level, settings.log_format)
     allow_many_files()
     environ = environment()
     where = (settings.metrics_host, settings.metrics_port)
-    with export_telemetry(service, environ, *where) as metrics:
+    with export_telemetry(f"ackbridge-{name}", environ, *where) as metrics:
         catalog = load_catalog(integrations_folder(settings.integrations), environ)
         require_keys(catalog, load_encryption(environ))
         await asyncio.to_thread(migrate, settings.ledger_url)
@@ -254,7 +259,7 @@ async def _http_process(
         auth = open_http_auth(settings.auth, utc_now, partial(rejections.note, NO_PROVIDER))
         try:
             yield _HttpProcess(
-                *(settings, environ, metrics, catalog, ledger),
+                *(name, settings, environ, metrics, catalog, ledger),
                 *(client, counters, rejections, auth),
             )
         finally:
@@ -266,7 +271,7 @@ async def _http_process(
 
 
 async def _serve_gateway(host: str, port: int) -> None:
-    async with _http_process(load_settings(), "ackbridge-gateway") as process:
+    async with _http_process(load_settings(), "gateway") as process:
         settings, catalog, ledger = process.settings, process.catalog, process.ledger
         streams = _streams(settings, ledger) if settings.api else None
         app = create_app(
@@ -295,7 +300,7 @@ async def _serve_api(host: str, port: int) -> None:
     if not settings.auth.is_configured:
         raise ConfigurationError(API_NEEDS_AUTH)
     identity = f"ackbridge-api@{socket.gethostname()}"
-    async with _http_process(settings, "ackbridge-api", identity) as process:
+    async with _http_process(settings, "api", identity) as process:
         streams = _streams(settings, process.ledger)
         engine = EngineClient(process.client, settings.signal_timeout)
         app = build_standalone(_api(process, streams), engine, process.ledger)

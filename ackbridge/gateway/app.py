@@ -20,7 +20,7 @@ from temporalio.client import Client
 from ackbridge.catalog.catalog import Catalog, build_redactors
 from ackbridge.clock import Clock
 from ackbridge.contracts.edge import EdgeLimits, Network
-from ackbridge.errors import UnavailableError
+from ackbridge.errors import ConfigurationError, UnavailableError
 from ackbridge.ledger.ledger import Ledger
 from ackbridge.security.callback_urls import callback_urls
 from ackbridge.security.inbound import build_verifier
@@ -171,20 +171,42 @@ def build_config(
 
 
 async def serve_until_stopped(
-    config: uvicorn.Config, before_shutdown: Callable[[], None] | None = None
+    config: uvicorn.Config,
+    before_shutdown: Callable[[], None] | None = None,
+    when_ready: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM, and until the responses that have begun are sent.
 
     Args:
         before_shutdown: ends responses that would not end by themselves.
+        when_ready: called once connections are accepted.
+
+    Raises:
+        ConfigurationError: it cannot listen there.
     """
-    await _Server(config, before_shutdown).serve()
+    await _Server(config, before_shutdown, when_ready).serve()
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, before_shutdown: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        before_shutdown: Callable[[], None] | None,
+        when_ready: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
         self._before_shutdown = before_shutdown
+        self._when_ready = when_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            # The exit status would mean something else.
+            address = f"{self.config.host}:{self.config.port}"
+            raise ConfigurationError(f"cannot serve at {address}; the log says why") from None
+        if self._when_ready is not None:
+            self._when_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._before_shutdown is not None:

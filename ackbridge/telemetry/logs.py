@@ -20,6 +20,8 @@ def log_to_stderr(level: str, log_format: Literal["text", "json"]) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # httpx logs every URL at INFO, and URLs may carry personal data.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    # It says at every start what kind of database it has found.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     # The SDK logs a traceback for each failed attempt; the call's history has the reason.
     logging.getLogger("temporalio.activity").setLevel(logging.ERROR)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import exc
 
@@ -19,6 +21,8 @@ from ackbridge.errors import ConfigurationError, LedgerUnavailableError
 from ackbridge.security.private_files import make_private_file, make_private_folder
 
 from .engines import CONNECT_TIMEOUT, is_sqlite, parse_url, sqlite_engine, unavailable
+
+log = logging.getLogger(__name__)
 
 _LOCK_TIMEOUT: Final = timedelta(seconds=60)
 """How long to wait for another process that is migrating."""
@@ -65,8 +69,12 @@ def _upgrade(engine: sa.Engine) -> None:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 _lock_postgresql(connection)
+            before = MigrationContext.configure(connection).get_current_revision()
             with _command_errors():
                 command.upgrade(_config(connection), "head")
+            after = MigrationContext.configure(connection).get_current_revision()
+            if before != after:
+                log.info("the ledger was migrated: %s to %s", before or "new", after)
     finally:
         engine.dispose()
 
