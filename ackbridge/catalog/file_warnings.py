@@ -11,8 +11,8 @@ from ackbridge.security.specs import HmacVerify
 
 from .expressions import Expression
 from .kept_fields import fields_read, is_credential
-from .model import UNDETERMINED, UNKNOWN, Integration, Operation, Repeat
-from .templates import Template, TextTemplate
+from .model import IDEMPOTENCY_HEADER, UNDETERMINED, UNKNOWN, Integration, Operation, Repeat
+from .templates import Template, TextTemplate, reads_idempotency_key
 from .yaml_document import FieldProblem
 
 _LENGTHS = {"uuid5": 36, "sha256": 64, "hmac": 128}
@@ -48,6 +48,7 @@ def find_warnings(integration: Integration) -> Iterator[FieldProblem]:
     for name, operation in integration.operations.items():
         for problem in (
             *_unsafe_repetition(operation),
+            *_assumed_key(operation),
             *_unverifiable_end(operation),
             *_long_keys(f"{integration.provider}.{name}.", operation),
             *_changed_mind(operation),
@@ -122,6 +123,19 @@ def _unsafe_repetition(operation: Operation) -> Iterator[FieldProblem]:
             " work several times"
         )
         yield _problem("request.repeat", message)
+
+
+def _assumed_key(operation: Operation) -> Iterator[FieldProblem]:
+    request = operation.request
+    is_stated = request.model_fields_set & {"idempotency", "idempotency_header", "repeat"}
+    if request.method == "GET" or is_stated or any(map(reads_idempotency_key, request.expressions)):
+        return
+    message = (
+        f"is not stated: when an answer is lost, the request is sent again under the same"
+        f" {IDEMPOTENCY_HEADER}, as if the provider recognised it. If it does, write idempotency:"
+        f" {{header: {IDEMPOTENCY_HEADER}}}; if not, idempotency: null and repeat: unless_reached"
+    )
+    yield _problem("request.idempotency", message)
 
 
 def _unverifiable_end(operation: Operation) -> Iterator[FieldProblem]:

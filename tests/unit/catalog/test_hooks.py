@@ -139,4 +139,4 @@ def test_check_warns_of_code(tmp_path: Path) -> None:
     """It is the last resort, and is told so."""
     integration(tmp_path, CODE)
     warnings: list[Any] = integration_warnings(tmp_path / "acme.yaml", {})
-    assert [(one.field, one.line) for one in warnings] == [("hook", 4)]
+    assert ("hook", 4) in [(one.field, one.line) for one in warnings]

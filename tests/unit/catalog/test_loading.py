@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ackbridge.catalog.loading import integration_warnings, load_catalog, load_integration
-from ackbridge.errors import IntegrationFileError, UnknownNameError
+from ackbridge.errors import IntegrationFileError, Problem, UnknownNameError
 from tests.support.catalog_files import problems, write
 
 MINIMAL = """\
@@ -353,7 +353,7 @@ def test_warnings_say_what_may_go_wrong(
     tmp_path: Path, text: str, field: str, message: str
 ) -> None:
     """The file is valid; the warning has a position."""
-    (warning,) = integration_warnings(write(tmp_path, text), {})
+    (warning,) = other_warnings(write(tmp_path, text))
     assert warning.field == f"operations.order.{field}"
     assert (warning.line, warning.column) > (4, 1)
     assert message in warning.message
@@ -373,7 +373,7 @@ def test_warnings_say_what_may_go_wrong(
 )
 def test_files_without_warnings(tmp_path: Path, text: str) -> None:
     """A key, a status request or parking is enough."""
-    assert integration_warnings(write(tmp_path, text), {}) == []
+    assert other_warnings(write(tmp_path, text)) == []
 
 
 def test_unknown_ends_of_unrepeatable_requests_are_parked(tmp_path: Path) -> None:
@@ -605,22 +605,47 @@ def test_warnings_of_what_cannot_work(
     response = "" if "response:" in parts else ", response: {mode: sync}"
     operation = f"operations:\n  order: {{{request}{parts}{response}}}\n"
     text = f"provider: acme\nbase_url: https://a.example\n{operation}"
-    found = integration_warnings(write(tmp_path, text), {})
+    found = other_warnings(write(tmp_path, text))
     expected = [] if field is None else [f"operations.order.{field}"]
     assert [problem.field for problem in found] == expected
     assert all(message in problem.message and problem.line == 4 for problem in found)
 
 
+def other_warnings(path: Path) -> list[Problem]:
+    """All but that about the idempotency key, which few of the files here state."""
+    return [w for w in integration_warnings(path, {}) if not w.field.endswith(".idempotency")]
+
+
+@pytest.mark.parametrize(
+    ("stated", "is_warned"),
+    [
+        ("", True),
+        (", idempotency: {header: Idempotency-Key}", False),
+        (", idempotency_header: X-Key", False),
+        (", query: {key: '{call.idempotency_key}'}", False),
+        (", repeat: always", False),
+        (", method: GET", False),
+    ],
+)
+def test_warning_of_a_key_that_is_assumed(tmp_path: Path, stated: str, is_warned: bool) -> None:
+    """A provider that ignores the default header would do the work twice."""
+    text = MINIMAL.replace("/orders", f"/orders{stated}")
+    found = integration_warnings(write(tmp_path, text), {})
+    assert [(one.field, one.line) for one in found] == [
+        ("operations.order.request.idempotency", 5)
+    ] * is_warned
+
+
 def test_warning_of_callbacks_without_a_signature(tmp_path: Path) -> None:
     """Whoever knows the token can say anything; asking the provider itself is safe."""
     text = MINIMAL.replace("operations:", TOKEN_CALLBACKS).replace("mode: sync", WAITING)
-    (found,) = integration_warnings(write(tmp_path, text), {})
+    (found,) = other_warnings(write(tmp_path, text))
     assert (found.field, "no signature covers the body" in found.message) == (
         "callbacks.verify",
         True,
     )
     fetched = text.replace("success: done", "fetch: true, status: {path: /x, success: done}")
-    assert integration_warnings(write(tmp_path, fetched), {}) == []
+    assert other_warnings(write(tmp_path, fetched)) == []
 
 
 TOKEN_CALLBACKS = """callbacks: {verify: {type: header, name: X, secrets: ["env:A"]}, event_key: id}

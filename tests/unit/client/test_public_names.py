@@ -36,8 +36,9 @@ METHODS = {
         start_unserved(request)
     """,
     client.Call: """
-        cancel(by,reason) force_ack(by,reason,response) id outcome(timeout,settled) reprocess(by,reason)
-        request() resolve(as_,by,reason,response) status() write_off(cycle,by,reason)
+        cancel(by,reason) force_ack(by,reason,response) id outcome(timeout,settled)
+        reprocess(by,reason) request() resolve(as_,by,reason,response) status()
+        write_off(cycle,by,reason)
     """,
     client.BatchHandle: "id pause(by,reason) progress() result() resume(by,reason) stop(by,reason)",
     client.ControlHandle: """
