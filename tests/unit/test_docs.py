@@ -120,7 +120,8 @@ def _problem_of(words: tuple[str, ...]) -> str | None:
             left = [*context._protected_args, *context.args]
             if not isinstance(command, TyperGroup) or not left:
                 return None
-            name, command, rest = command.resolve_command(context, left)
+            found, command, rest = command.resolve_command(context, left)
+            name = found or left[0]
     except typer.Exit:
         return None
     except TyperException as error:
