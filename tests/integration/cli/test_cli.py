@@ -359,7 +359,7 @@ def test_check_reads_examples(tmp_path: Path) -> None:
     file = tmp_path / "acme.yaml"
     file.write_text(
         "provider: acme\nbase_url: http://acme.example\nexamples: one.json\noperations:\n"
-        "  order: {request: {path: /x}, response: {mode: sync, success: body.done}}\n"
+        "  order: {request: {path: /x, idempotency: {}}, response: {mode: sync, success: done}}\n"
     )
     example = {
         "source": "made up",
